@@ -1,0 +1,59 @@
+# Everything a clone needs: python3 (3.11 or newer) and make. `make help` lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PORT   ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help up test lint quick proto docs bench fmt clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+up: $(VENV)/.embedded ## the demo on http://127.0.0.1:8000 (PORT=...); Ctrl-C ends all of it
+	@exec $(BIN)/snakepit up --demo --port $(PORT)
+
+test: $(VENV)/.test lint ## everything: style, types, layers, all tests (CI=true: nothing may be skipped)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test ## style, types and layers alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+quick: $(VENV)/.test ## the tests that need no processes
+	$(BIN)/python -m pytest tests/unit pools/broker workers
+
+proto: $(VENV)/.test ## generate the wire stubs again from proto/
+	$(BIN)/python -m grpc_tools.protoc -I proto \
+	  --plugin=protoc-gen-grpclib_python=$(BIN)/protoc-gen-grpclib_python \
+	  --python_out=. --pyi_out=. --grpclib_python_out=. \
+	  proto/workers/wire/worker.proto proto/pools/wire/broker.proto
+
+docs: $(VENV)/.test ## write the generated pages of docs/ again
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/.embedded ## our calls beside ProcessPoolExecutor and Celery, in one run
+	$(BIN)/python -m benchmarks
+
+fmt: $(VENV)/.test ## format the code
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## remove the environments, the caches and the demo's state
+	rm -rf $(VENV) .venv-* .snakepit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: install only when pyproject.toml has changed since the last time.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; say make PYTHON=...") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.embedded: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,postgres,test]'
+	@touch $@ $(VENV)/.embedded

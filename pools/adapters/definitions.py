@@ -1,0 +1,54 @@
+"""The desired state: Pool rows as definitions, each checked again against this process's own settings."""
+
+from __future__ import annotations
+
+import threading
+
+from django.db import close_old_connections
+
+from pools import conf
+from pools.broker.ports import Definition, Loaded
+from pools.broker.spec import InvalidSpec
+from pools.models import Pool
+from pools.models.pool import sync_pools
+
+
+class DatabaseDefinitions:
+    """The port `Definitions` over the database. `load` blocks: call it in a thread.
+
+    Errors of the database are let through: the broker keeps what it has and tries again.
+    """
+
+    def __init__(self) -> None:
+        self._synced = False
+        self._lock = threading.Lock()
+
+    def load(self) -> Loaded:
+        # Around every unit of work: a connection that died while this thread slept is not noticed otherwise.
+        close_old_connections()
+        try:
+            with self._lock:
+                if not self._synced:
+                    sync_pools()
+                    self._synced = True
+            return self._read()
+        finally:
+            close_old_connections()
+
+    def _read(self) -> Loaded:
+        registry = conf.adapters()
+        definitions: list[Definition] = []
+        problems: list[tuple[str, str]] = []
+        for pool in Pool.objects.order_by("name"):
+            try:
+                spec = pool.to_spec()
+            except InvalidSpec as error:
+                problems.append((pool.name, str(error)))
+                continue
+            path = registry.get(spec.adapter)
+            if path is None:
+                why = f"adapter: {spec.adapter!r} is no key of SNAKEPIT['ADAPTERS'] on this node"
+                problems.append((pool.name, why))
+            else:
+                definitions.append(Definition(spec, path))
+        return Loaded(tuple(definitions), tuple(problems))

@@ -1,0 +1,40 @@
+"""The log as one subscriber of the events; passes each on to the next."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pools.broker.events import Event
+from pools.broker.ports import Recorder
+
+LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+logger = logging.getLogger("snakepit.events")
+
+
+class EventLog:
+    """A Recorder that writes a line for people, with the same facts as keys for machines."""
+
+    def __init__(self, then: Recorder) -> None:
+        self._then = then
+
+    def start(self) -> None:
+        self._then.start()
+
+    def record(self, at: float, event: Event) -> None:
+        who = event.worker or event.pool or "node"
+        logger.log(
+            LEVELS.get(event.level, logging.INFO),
+            "%s: %s",
+            who,
+            event.message or event.kind,
+            extra={"action": str(event.kind), "pool": event.pool, "worker": event.worker, "reason": event.reason},
+        )
+        self._then.record(at, event)
+
+    def observe(self, snapshot: dict[str, Any]) -> None:
+        self._then.observe(snapshot)
+
+    def stop(self) -> None:
+        self._then.stop()

@@ -1,0 +1,234 @@
+"""The broker's end of the stream to one worker: orders out, reports in, both coalesced."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+from grpclib.client import Channel
+from grpclib.config import Configuration
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from pools.adapters.limits import FrameTooLarge, bound_messages
+from pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Reports, WorkerFailure
+from workers.wire import worker_pb2 as pb
+from workers.wire.worker_grpc import WorkerStub
+
+PROTOCOL = 1
+MAX_BATCH = 2**20  # bytes of arguments in one message, beyond the first order
+MAX_COMMANDS = 1000
+WINDOW = 16 * 2**20  # bytes a worker may send before the broker has read them
+
+logger = logging.getLogger("snakepit.link")
+
+
+class GrpcLink:
+    """One worker's Work stream. Sending only notes the order; a writer sends all that waits in one message."""
+
+    def __init__(self, socket_path: str, reports: Reports) -> None:
+        self._path = socket_path
+        self._reports = reports
+        self._waiting: list[pb.Order] = []
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {socket_path}")
+
+    # Link
+
+    def assign(self, assignment: Assignment) -> None:
+        self._send(
+            pb.Order(
+                assign=pb.Assign(
+                    sequence=assignment.sequence,
+                    call=assignment.call,
+                    command=assignment.command,
+                    arguments=assignment.arguments,
+                    attachments=assignment.attachments,
+                    budget=assignment.budget,
+                    credit=assignment.credit,
+                    max_result=assignment.max_result,
+                )
+            )
+        )
+
+    def cancel(self, sequence: int, reason: str) -> None:
+        self._send(pb.Order(cancel=pb.Cancel(sequence=sequence, reason=reason)))
+
+    def credit(self, sequence: int, chunks: int) -> None:
+        self._send(pb.Order(credit=pb.Credit(sequence=sequence, chunks=chunks)))
+
+    def drain(self) -> None:
+        self._send(pb.Order(drain=pb.Drain()))
+
+    def probe(self) -> None:
+        self._send(pb.Order(probe=pb.Probe(nonce=1)))
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._task.cancel()
+
+    def _send(self, order: pb.Order) -> None:
+        self._waiting.append(order)
+        self._wake.set()
+
+    # The stream
+
+    async def _run(self) -> None:
+        config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
+        channel = Channel(path=self._path, config=config)
+        try:
+            async with WorkerStub(channel).Work.open() as stream:
+                await stream.send_request()
+                bound_messages(stream)
+                writer = asyncio.get_running_loop().create_task(self._write(stream))
+                try:
+                    await self._read(stream)
+                finally:
+                    writer.cancel()
+                    await stream.cancel()
+        except (OSError, GRPCError, StreamTerminatedError, FrameTooLarge, _ProtocolError) as error:
+            logger.debug("link %s ended: %s", self._path, error)
+        finally:
+            channel.close()
+            if not self._closed:
+                self._closed = True
+                self._reports.lost()
+
+    async def _write(self, stream: Any) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            orders, self._waiting = self._waiting, []
+            for batch in _batches(orders):
+                await stream.send_message(pb.Orders(orders=batch))
+
+    async def _read(self, stream: Any) -> None:
+        first = True
+        while (message := await stream.recv_message()) is not None:
+            if first:  # connected: the path has done its work, and a removed socket cannot go stale
+                first = False
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path)
+            for report in message.reports:
+                self._deliver(report)
+
+    def _deliver(self, report: pb.Report) -> None:
+        kind = report.WhichOneof("report")
+        deliver = _DELIVERIES.get(kind or "")
+        if deliver is None:
+            raise _ProtocolError(f"a report of an unknown kind {kind!r}")
+        deliver(self._reports, report)
+
+
+class _ProtocolError(Exception):
+    """A worker said what this protocol does not know."""
+
+
+def _batches(orders: list[pb.Order]) -> list[list[pb.Order]]:
+    """Usually one batch; more when large arguments wait, so that a cancel need not wait behind all of them."""
+    if len(orders) < 2:
+        return [orders] if orders else []
+    batches: list[list[pb.Order]] = [[]]
+    size = 0
+    for order in orders:
+        length = len(order.assign.arguments) if order.HasField("assign") else 0
+        if size + length > MAX_BATCH and batches[-1]:
+            batches.append([])
+            size = 0
+        batches[-1].append(order)
+        size += length
+    return batches
+
+
+def _payload(value: pb.Value) -> Payload:
+    return Payload(value.raw, raw=True) if value.HasField("raw") else Payload(value.json)
+
+
+def _hello(reports: Reports, report: pb.Report) -> None:
+    hello = report.hello
+    if hello.protocol != PROTOCOL:
+        failure = (
+            f"the worker speaks protocol {hello.protocol}, this broker {PROTOCOL}; install the same version in both"
+        )
+        reports.boot_failed(WorkerFailure("internal", failure))
+        raise _ProtocolError(failure)
+    if len(hello.commands) > MAX_COMMANDS:
+        raise _ProtocolError(f"{len(hello.commands)} commands; {MAX_COMMANDS} are allowed")
+    reports.hello(
+        Greeting(
+            python=hello.python,
+            implementation=hello.implementation,
+            executable=hello.executable,
+            free_threaded=hello.free_threaded,
+            gil_enabled=hello.gil_enabled,
+            gil_culprit=hello.gil_culprit,
+            load_seconds=hello.load_seconds,
+            blas_threads=hello.blas_threads,
+            parallelism=hello.parallelism,
+            commands=tuple(_command(command) for command in hello.commands),
+        )
+    )
+
+
+def _command(command: pb.Command) -> CommandInfo:
+    return CommandInfo(
+        name=command.name,
+        summary=command.summary,
+        description=command.description,
+        streams=command.streams,
+        idempotent=command.idempotent,
+        timeout=command.timeout,
+        schema=command.schema or "{}",
+    )
+
+
+def _boot_failure(reports: Reports, report: pb.Report) -> None:
+    failure = report.boot_failure
+    reports.boot_failed(WorkerFailure("internal", failure.message[:4096], failure.type, failure.traceback[:16384]))
+
+
+def _result(reports: Reports, report: pb.Report) -> None:
+    result = report.result
+    payload = _payload(result.value) if result.HasField("value") else None
+    reports.result(result.sequence, payload, result.seconds)
+
+
+def _failure(reports: Reports, report: pb.Report) -> None:
+    failure = report.failure
+    try:
+        details = json.loads(failure.details) if failure.details else {}
+    except ValueError:
+        details = {}
+    known = WorkerFailure(
+        failure.code,
+        failure.message[:4096],
+        failure.type[:256],
+        failure.traceback[:16384],
+        details if isinstance(details, dict) else {},
+    )
+    reports.failure(failure.sequence, known, failure.seconds)
+
+
+_DELIVERIES: dict[str, Callable[[Reports, pb.Report], None]] = {
+    "hello": _hello,
+    "boot_failure": _boot_failure,
+    "result": _result,
+    "failure": _failure,
+    "chunk": lambda reports, report: reports.chunk(report.chunk.sequence, _payload(report.chunk.value)),
+    "progress": lambda reports, report: reports.progress(
+        report.progress.sequence, report.progress.fraction, report.progress.message
+    ),
+    "log": lambda reports, report: reports.log(report.log.sequence, report.log.message),
+    "vitals": lambda reports, report: reports.vitals(report.vitals.gil_enabled, report.vitals.gil_culprit),
+}
+
+
+class GrpcLinker:
+    def link(self, socket_path: str, reports: Reports) -> GrpcLink:
+        return GrpcLink(socket_path, reports)

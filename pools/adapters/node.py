@@ -1,0 +1,172 @@
+"""The composition root: joins the broker to its ports, runs it, and takes it down in order.
+
+run_broker() ─▶ RuntimeDirectory ─▶ Keeper, orphans ─▶ Broker(ports) ─▶ gRPC server ─▶ signals ─▶ stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pools.adapters.event_log import EventLog
+from pools.adapters.launcher import SpawnLauncher, Workplace, listen
+from pools.adapters.link import GrpcLinker
+from pools.adapters.orphans import Keeper, Strays, become_subreaper, end_predecessors
+from pools.adapters.runtime import RuntimeDirectory, RuntimeDirectoryError
+from pools.adapters.service import make_server
+from pools.broker.broker import Broker, NodeFacts, Ports
+from pools.broker.events import Event, Kind
+from pools.broker.ports import Definitions, Recorder
+
+CHECK_EVERY = 1.0  # seconds between two looks at strays, keeper and socket
+
+logger = logging.getLogger("snakepit.broker")
+
+
+class SystemClock:
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """All that a broker process must know; made from the settings, or by a test."""
+
+    runtime: Path
+    definitions: Definitions
+    recorder: Recorder
+    name: str
+    version: str = "0"
+    worker_path: tuple[str, ...] = ()
+    worker_env: tuple[str, ...] = ()
+    sweep_interval: float = 15.0
+    stop_grace: float = 30.0  # seconds that calls get to finish after SIGTERM
+
+
+class Node:
+    """A broker in this process. `stop` may be called from a signal handler, twice for haste."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.runtime = RuntimeDirectory(config.runtime)
+        self._stopping = asyncio.Event()
+        self._hasty = asyncio.Event()
+
+    def stop(self) -> None:
+        (self._hasty if self._stopping.is_set() else self._stopping).set()
+
+    async def run(self, announce: Callable[[Broker], None] = lambda broker: None) -> None:
+        """Serve until stopped. Raises RuntimeDirectoryError when the directory cannot be had."""
+        self.runtime.open()
+        become_subreaper()
+        reaped = end_predecessors(self.runtime)
+        keeper = Keeper(self.runtime)
+        try:
+            await self._serve(keeper, reaped, announce)
+        finally:
+            keeper.close()
+            self.runtime.close()
+
+    async def _serve(self, keeper: Keeper, reaped: int, announce: Callable[[Broker], None]) -> None:
+        config, runtime = self.config, self.runtime
+        place = Workplace(runtime.path, runtime.instance, config.worker_path, config.worker_env)
+        launcher = SpawnLauncher(place)
+        clock = SystemClock()
+        ports = Ports(launcher, GrpcLinker(), clock, config.definitions, config.recorder)
+        facts = NodeFacts(
+            name=config.name,
+            version=config.version,
+            pid=os.getpid(),
+            address=str(runtime.socket),
+            python=platform.python_version(),
+            boot=runtime.instance[:4],
+            sweep_interval=config.sweep_interval,
+        )
+        broker = Broker(facts, ports, random.Random())
+        server, serving = make_server(broker, runtime.token)
+        await broker.start()
+        if reaped:
+            broker.tell(Event(Kind.ORPHANS_REAPED, message=f"{reaped} processes of the broker before were ended"))
+        await server.start(sock=listen(str(runtime.socket)))
+        watch = asyncio.get_running_loop().create_task(self._watch(broker, keeper), name="watch processes")
+        announce(broker)
+        await self._stopping.wait()
+        serving.set(False)  # the server stays: what is running is answered through it, what is new is told why not
+        stop = asyncio.ensure_future(broker.stop(config.stop_grace))
+        hasty = asyncio.ensure_future(self._hasty.wait())
+        await asyncio.wait({stop, hasty}, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            for runner in broker.runners.values():
+                runner.kill_all()
+        await stop
+        hasty.cancel()
+        watch.cancel()
+        server.close()
+        await server.wait_closed()
+
+    async def _watch(self, broker: Broker, keeper: Keeper) -> None:
+        def own() -> list[int]:
+            watched = (staff.process for runner in broker.runners.values() for staff in runner.staff.values())
+            return [keeper.pid, *(process.pid for process in watched if process)]
+
+        def workers() -> list[str]:
+            return [name for runner in broker.runners.values() for name in runner.staff]
+
+        strays = Strays(self.runtime.instance, own, workers)
+        while True:
+            await asyncio.sleep(CHECK_EVERY)
+            keeper.ensure()
+            if killed := strays.end():
+                message = f"{killed} processes that outlived their worker were ended"
+                broker.tell(Event(Kind.ORPHANS_REAPED, reason="stray", message=message, level="warning"))
+
+
+def run_node(config: NodeConfig, announce: Callable[[Broker], None] = lambda broker: None) -> None:
+    """Run a broker in the foreground until SIGTERM or SIGINT; a second one ends it at once."""
+
+    async def main() -> None:
+        node = Node(config)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, node.stop)
+        await node.run(announce)
+
+    asyncio.run(main())
+
+
+def run_broker(name: str = "") -> int:
+    """The broker of a Django project, from its settings. Call it after `django.setup()`. Returns an exit code."""
+    from pools import conf
+    from pools.adapters.definitions import DatabaseDefinitions
+    from pools.adapters.recorder import DatabaseRecorder
+
+    settings = conf.current()
+    name = name or conf.node_name()
+    config = NodeConfig(
+        runtime=conf.runtime_dir(),
+        definitions=DatabaseDefinitions(),
+        recorder=EventLog(DatabaseRecorder(name)),
+        name=name,
+        version=conf.release(),
+        worker_path=tuple(conf.worker_path()),
+        worker_env=settings.worker_env,
+        sweep_interval=settings.sweep_interval,
+        stop_grace=settings.stop_grace,
+    )
+    try:
+        run_node(config, lambda broker: logger.info("broker %s is at %s", name, broker.facts.address))
+    except RuntimeDirectoryError as error:
+        logger.error("%s", error)
+        return 1
+    return 0

@@ -1,0 +1,206 @@
+"""One worker's operating-system process: its identity, its output, its memory, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pools.broker.ports import Exit
+from workers.blackbox import BlackBox
+
+LINE_LIMIT = 16 * 1024  # bytes; what is longer is cut
+LINES_KEPT = 200
+LINES_A_SECOND = 100  # that go to the log; a flood is counted instead
+
+logger = logging.getLogger("snakepit.worker")
+
+
+class Output:
+    """A worker's printed lines. The pipe is always drained: a full one would block the worker in `write`."""
+
+    def __init__(self, worker: str, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._worker = worker
+        self._fd = fd
+        self._loop = loop
+        self._rest = b""
+        self._skipping = False
+        self._second = 0
+        self._in_second = 0
+        self._unlogged = 0
+        os.set_blocking(fd, False)
+        loop.add_reader(fd, self._read)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._fd, 64 * 1024)
+        except BlockingIOError:
+            return
+        if not data:
+            self.close()
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if self._skipping:  # the end of a line whose head was kept
+                self._skipping = False
+            else:
+                self._keep(line)
+        if len(self._rest) > LINE_LIMIT:
+            if not self._skipping:
+                self._keep(self._rest)
+            self._skipping, self._rest = True, b""
+
+    def _keep(self, raw: bytes) -> None:
+        # Control characters could forge log lines or drive an operator's terminal.
+        text = raw[:LINE_LIMIT].decode("utf-8", "backslashreplace")
+        text = "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text)
+        self.lines.append(text)
+        second = int(self._loop.time())
+        if second != self._second:
+            if self._unlogged:
+                logger.warning("%s: %d more lines were not logged", self._worker, self._unlogged)
+            self._second, self._in_second, self._unlogged = second, 0, 0
+        self._in_second += 1
+        if self._in_second <= LINES_A_SECOND:
+            logger.info("%s: %s", self._worker, text, extra={"worker": self._worker})
+        else:
+            self._unlogged += 1
+
+    def drain(self) -> None:
+        """Read what a dead worker left in the pipe, at most the pipe's own size."""
+        for _ in range(4):
+            if self._fd >= 0:
+                self._read()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            if self._rest and not self._skipping:
+                self._keep(self._rest)
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+
+class WorkerProcess:
+    """A child of this broker. Signals go through a pidfd, which cannot hit a stranger that got the number later."""
+
+    def __init__(
+        self, worker: str, pid: int, socket_path: str, output: Output, black_box: BlackBox, scratch: Path
+    ) -> None:
+        self.worker = worker
+        self.pid = pid
+        self.socket_path = socket_path
+        self._output = output
+        self._black_box = black_box
+        self._scratch = scratch
+        self._pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+        self._exited = False
+        self._on_exit: Callable[[Exit], None] = lambda exit: None
+
+    def watch(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[Exit], None]) -> None:
+        """Call `on_exit` on the loop once the process has ended and is reaped."""
+        self._on_exit = on_exit
+        if self._pidfd >= 0:
+            loop.add_reader(self._pidfd, self._reap, loop)
+        else:  # not Linux
+            wait = threading.Thread(target=self._wait, args=(loop,), name=f"wait {self.worker}", daemon=True)
+            wait.start()
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        loop.call_soon_threadsafe(self._reap, loop)
+
+    def _reap(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            done = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:  # somebody else reaped it; its end is certain, its status is not known
+            done = None
+            exit = Exit()
+        else:
+            if done is None:
+                return
+            code = done.si_code == os.CLD_EXITED
+            exit = Exit(code=done.si_status) if code else Exit(signal=done.si_status)
+        self._exited = True
+        if self._pidfd >= 0:
+            loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._kill_group()  # its children must not outlive it
+        self._output.drain()
+        self._output.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self.socket_path)
+        _remove_tree(self._scratch)
+        self._on_exit(exit)
+        self._black_box.close()
+
+    def kill(self) -> None:
+        if self._exited:
+            return
+        self._kill_group()
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            else:
+                os.kill(self.pid, signal.SIGKILL)
+
+    def _kill_group(self) -> None:
+        # The group's number stays taken while any member lives, so it cannot be a stranger's as long as one does;
+        # once all are gone the kernel answers ESRCH.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def last_begun(self) -> int:
+        return self._black_box.last_begun
+
+    def output(self) -> Sequence[str]:
+        return list(self._output.lines)
+
+    def memory_mb(self) -> float | None:
+        if self._exited:
+            return None
+        sizes = [size for pid in descendants(self.pid) if (size := proportional_kb(pid)) is not None]
+        return round(sum(sizes) / 1024, 1) if sizes else None
+
+
+def descendants(pid: int) -> list[int]:
+    """The process and all that descend from it, from the kernel's own lists of children (Linux)."""
+    found, queue = [], [pid]
+    while queue:
+        parent = queue.pop()
+        found.append(parent)
+        for tasks in _children_files(parent):
+            with contextlib.suppress(OSError, ValueError):
+                queue += [int(child) for child in tasks.read_text().split()]
+    return found
+
+
+def _children_files(pid: int) -> list[Path]:
+    try:
+        return [task / "children" for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return []
+
+
+def proportional_kb(pid: int) -> int | None:
+    """PSS: memory of its own, plus its share of what it shares. RSS counts shared pages once for each sharer."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def _remove_tree(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,47 @@
+"""The API itself: its routers, its auth, its errors."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, URLResolver, path, re_path
+from ninja import NinjaAPI
+
+from pools.api import calls, errors, health, observed, pools
+from pools.api.auth import BrowserAuth, KeyAuth
+from pools.api.calls import json_response
+
+
+def _version() -> str:
+    try:
+        return version("django-snakepit")
+    except PackageNotFoundError:
+        return "0"
+
+
+api = NinjaAPI(
+    title="Snakepit",
+    version=_version(),
+    description="Pools of warm Python workers: call their commands, see their state. "
+    "Authenticate with an API key (`Authorization: Bearer snk_...`) or a signed-in session.",
+    urls_namespace="snakepit-api",
+    auth=[KeyAuth(), BrowserAuth()],
+    docs_url="/docs",
+)
+errors.register(api)
+for router in (calls.router, pools.router, observed.router, health.router):
+    api.add_router("", router)
+
+
+def root(request: HttpRequest) -> HttpResponse:
+    at = request.path
+    links = {"docs": f"{at}docs", "openapi": f"{at}openapi.json"}
+    return json_response({"name": "Snakepit", "version": api.version, **links})
+
+
+def urlpatterns() -> list[URLPattern | URLResolver]:
+    """Everything under the API's root; what is no route of it is answered in the shape of an error too."""
+    patterns, *_ = api.urls
+    index = path("", root, name="api-root")
+    return errors.shaped([index, *patterns, re_path(r"^(?P<path>.*)$", errors.not_found)])

@@ -1,0 +1,87 @@
+"""A request's body as arguments, and an answer's value as JSON: the limits of the edge are kept here."""
+
+from __future__ import annotations
+
+import binascii
+import json
+from base64 import b64encode
+from typing import Any
+
+from django.http import HttpRequest
+
+from pools import conf
+from pools.broker.errors import FAILED, BadArguments, BadRequest, BrokerError, PayloadTooLarge
+from pools.models.strict_json import NotStrict, loads
+
+JSON_TYPES = ("", "application/json", "text/json")
+
+
+def read_object(request: HttpRequest) -> dict[str, Any]:
+    """The JSON object in the body; an empty body is an empty object."""
+    text = _read(request)
+    if not text.strip():
+        return {}
+    kind = (request.content_type or "").lower()
+    if kind not in JSON_TYPES and not kind.endswith("+json"):
+        fix = "with curl add -H 'Content-Type: application/json'"
+        raise BadRequest(f"Content-Type: {kind} is not application/json; {fix}")
+    try:
+        value = loads(text, max_depth=conf.current().max_depth)
+    except NotStrict as error:
+        raise BadRequest(f"The body {error}.") from None
+    if not isinstance(value, dict):
+        raise BadRequest(f"The body must be a JSON object of arguments, not {_word(value)}.")
+    return value
+
+
+def read_arguments(request: HttpRequest) -> dict[str, Any]:
+    """The arguments of a call; one that is {"$bytes": base64} arrives in the command as bytes."""
+    return {name: _plain(name, value) for name, value in read_object(request).items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    if not isinstance(value, dict) or set(value) != {"$bytes"}:
+        return value
+    try:
+        return binascii.a2b_base64(value["$bytes"], strict_mode=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise BadArguments(f"{name}: the text of $bytes is not base64", details={"argument": name}) from None
+
+
+def _read(request: HttpRequest) -> bytes:
+    limit = conf.current().max_body
+    announced = request.headers.get("Content-Length", "")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        raise too_large(limit)
+    # Not `request.body`: that reads everything first and answers a large body with an HTML page.
+    text = request.read(limit + 1)
+    if len(text) > limit:
+        raise too_large(limit)
+    return bytes(text)
+
+
+def too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than {limit} bytes (SNAKEPIT['MAX_BODY']).", details={"limit": limit})
+
+
+def dumps(value: Any) -> str:
+    """JSON of an answer. Bytes, which JSON cannot carry, become {"$bytes": base64}.
+
+    >>> dumps({"image": b"PNG", "label": "ß"})
+    '{"image":{"$bytes":"UE5H"},"label":"ß"}'
+    """
+    try:
+        return json.dumps(value, default=_encode, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except ValueError:
+        raise BrokerError("The result holds NaN or infinity, which JSON has no word for.", outcome=FAILED) from None
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"$bytes": b64encode(value).decode()}
+    return str(value)
+
+
+def _word(value: Any) -> str:
+    names = {list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,67 @@
+"""POST /pools/{pool}/commands/{command}: one call of a warm worker, answered as JSON, raw bytes or a stream."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from ninja import Query, Router
+
+from pools import conf
+from pools.api import door
+from pools.api.auth import caller
+from pools.api.body import dumps, read_arguments
+from pools.api.schemas import CallAnswer, Failure
+from pools.api.streams import answer_body, stream_response
+from pools.broker.errors import BadRequest
+
+router = Router(tags=["calls"])
+
+ARGUMENTS = {
+    "requestBody": {
+        "description": "The command's arguments as one JSON object; an empty body means none. "
+        'Bytes are written {"$bytes": "<base64>"}.',
+        "content": {"application/json": {"schema": {"type": "object"}, "example": {}}},
+        "required": False,
+    }
+}
+
+
+@router.post(
+    "/pools/{pool}/commands/{command}",
+    response={200: CallAnswer, frozenset({400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504}): Failure},
+    openapi_extra=ARGUMENTS,
+    operation_id="call",
+    summary="Call a command",
+)
+async def call(
+    request: HttpRequest,
+    pool: str,
+    command: str,
+    timeout: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
+    priority: Annotated[int, Query(ge=-100, le=100)] = 0,
+    stream: bool = False,
+) -> HttpResponseBase:
+    """Call a command of a pool and wait for its answer.
+
+    `Accept: text/event-stream` (or `?stream=true`) answers with server-sent events: `chunk`, `progress`, `log`, and
+    last `result` or `error`. `Accept: application/octet-stream` sends a result of bytes as it is.
+    """
+    caller(request).check("run_command", pool)
+    longest = conf.current().max_timeout
+    if timeout is not None and timeout > longest:
+        raise BadRequest(f"timeout: {timeout} is more than {longest} seconds", details={"fields": {"timeout": longest}})
+    arguments = read_arguments(request)
+    accept = request.headers.get("Accept", "")
+    if stream or "text/event-stream" in accept:
+        events = door.broker().aevents(pool, command, arguments, timeout=timeout, priority=priority)
+        return stream_response(request, events)
+    answer = await door.broker().aexecute(pool, command, arguments, timeout=timeout, priority=priority)
+    if isinstance(answer.value, bytes) and "application/octet-stream" in accept:
+        headers = {"X-Snakepit-Call": answer.call, "X-Snakepit-Worker": answer.worker}
+        return HttpResponse(answer.value, content_type="application/octet-stream", headers=headers)
+    return json_response(answer_body(answer))
+
+
+def json_response(data: Any, status: int = 200) -> HttpResponse:
+    return HttpResponse(dumps(data), content_type="application/json", status=status)

@@ -1,0 +1,46 @@
+"""Liveness and readiness, for probes: without authentication."""
+
+from __future__ import annotations
+
+from asgiref.sync import sync_to_async
+from django.db import Error, connection
+from django.http import HttpRequest, HttpResponse
+from ninja import Router
+
+from pools.api import door
+from pools.api.calls import json_response
+from pools.api.schemas import Ready
+from pools.broker.errors import BrokerError
+from pools.models import Pool
+
+router = Router(tags=["health"], auth=None)
+
+
+@router.get("/live", operation_id="live", summary="The process serves requests")
+async def live(request: HttpRequest) -> HttpResponse:
+    return json_response({"live": True})
+
+
+@router.get("/ready", response={200: Ready, 503: Ready}, operation_id="ready", summary="Calls can be answered")
+async def ready(request: HttpRequest) -> HttpResponse:
+    """200 where the database answers, the broker answers, and every enabled pool has a worker that is ready."""
+    problems: list[str] = []
+    try:
+        wanted = await sync_to_async(_wanted)()
+    except Error:
+        # What went wrong may name hosts and users; anyone may read this answer.
+        problems.append("the database does not answer")
+        wanted = []
+    try:
+        snapshot = await door.broker().astatus()
+    except BrokerError:
+        problems.append("the broker does not answer")
+    else:
+        counts = {one["name"]: one["ready"] for one in snapshot["pools"]}
+        problems += [f"the pool {name} has no worker that is ready" for name in wanted if not counts.get(name)]
+    return json_response({"ready": not problems, "problems": problems}, status=503 if problems else 200)
+
+
+def _wanted() -> list[str]:
+    connection.ensure_connection()
+    return list(Pool.objects.filter(enabled=True).values_list("name", flat=True))

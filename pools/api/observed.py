@@ -1,0 +1,112 @@
+"""What was seen: workers, events and nodes from rows, and the broker's snapshot as it is now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from ninja import Query, Router
+
+from pools.api import door
+from pools.api.auth import Caller, caller
+from pools.api.calls import json_response
+from pools.api.pages import page
+from pools.api.schemas import (
+    EventFilter,
+    EventOut,
+    EventPage,
+    Failure,
+    NodeList,
+    NodeOut,
+    WorkerFilter,
+    WorkerOut,
+    WorkerPage,
+)
+from pools.broker.errors import BadRequest, WorkerUnknown
+from pools.models import Event, Node, Worker
+from pools.models.observed import WORKER_STATES
+
+router = Router(tags=["observed"])
+REFUSED = frozenset({400, 401, 403, 404, 503})
+
+
+@router.get("/workers", response={200: WorkerPage, REFUSED: Failure}, operation_id="list_workers", summary="Workers")
+async def list_workers(request: HttpRequest, filters: Query[WorkerFilter]) -> HttpResponse:
+    """Newest first, those that are gone included; `state` and `pool` narrow it."""
+    who = caller(request)
+    who.check("view_worker", filters.pool)
+    if filters.state and filters.state not in WORKER_STATES:
+        raise BadRequest(f"state: {filters.state!r} is not one of {', '.join(WORKER_STATES)}")
+    rows = _of_pools(Worker.objects.select_related("node"), who, filters.pool)
+    if filters.state:
+        rows = rows.filter(state=filters.state)
+    found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
+    workers = [WorkerOut.from_orm(row).model_dump(mode="json") for row in found]
+    return json_response({"workers": workers, "next": after})
+
+
+@router.get(
+    "/workers/{worker}",
+    response={200: WorkerOut, REFUSED: Failure},
+    operation_id="get_worker",
+    summary="One worker",
+)
+async def get_worker(request: HttpRequest, worker: str) -> HttpResponse:
+    who = caller(request)
+    who.check("view_worker")
+    rows = Worker.objects.select_related("node").filter(worker_id=worker).order_by("-pk")
+    row = await rows.afirst() if "\0" not in worker else None
+    if row is None:
+        raise WorkerUnknown(f"No worker has the id {worker!r}.", details={"worker": worker})
+    who.check("view_worker", row.pool)
+    return json_response(WorkerOut.from_orm(row).model_dump(mode="json"))
+
+
+@router.get("/events", response={200: EventPage, REFUSED: Failure}, operation_id="list_events", summary="Events")
+async def list_events(request: HttpRequest, filters: Query[EventFilter]) -> HttpResponse:
+    """What brokers decided and saw, newest first, with the reasons and numbers."""
+    who = caller(request)
+    who.check("view_event", filters.pool)
+    rows = _of_pools(Event.objects.all(), who, filters.pool)
+    given = {"worker": filters.worker, "kind": filters.kind}
+    rows = rows.filter(**{name: _clean(name, value) for name, value in given.items() if value})
+    found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
+    events = [EventOut.from_orm(row).model_dump(mode="json") for row in found]
+    return json_response({"events": events, "next": after})
+
+
+@router.get("/nodes", response={200: NodeList, REFUSED: Failure}, operation_id="list_nodes", summary="Nodes")
+async def list_nodes(request: HttpRequest) -> HttpResponse:
+    caller(request).check("view_node")
+    rows = await sync_to_async(lambda: list(Node.objects.all()))()
+    return json_response({"nodes": [NodeOut.from_orm(row).model_dump(mode="json") for row in rows]})
+
+
+@router.get("/status", response={200: dict[str, Any], REFUSED: Failure}, operation_id="status", summary="Status now")
+async def status(request: HttpRequest) -> HttpResponse:
+    """The broker's own snapshot: node, pools and workers, at this moment."""
+    who = caller(request)
+    who.check("view_pool")
+    snapshot = await door.broker().astatus()
+    return json_response(
+        {
+            **snapshot,
+            "pools": [one for one in snapshot["pools"] if who.may_use(one["name"])],
+            "workers": [one for one in snapshot["workers"] if who.may_use(one["pool"])],
+        }
+    )
+
+
+def _of_pools(rows: QuerySet[Any], who: Caller, pool: str) -> QuerySet[Any]:
+    if pool:
+        return rows.filter(pool=_clean("pool", pool))
+    return rows if who.pools is None else rows.filter(pool__in=who.pools)
+
+
+def _clean(name: str, value: str) -> str:
+    """SQLite takes a NUL in a condition and finds nothing; PostgreSQL ends the query with an error."""
+    if "\0" in value:
+        raise BadRequest(f"{name}: holds the character NUL")
+    return value

@@ -1,0 +1,31 @@
+"""Keyset pages: newest first, the cursor is the last id that was seen. No page gets slower than the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+
+from pools import conf
+from pools.broker.errors import BadRequest
+
+LARGEST_ID = 2**63 - 1
+
+
+def page(rows: QuerySet[Any], limit: int | None, cursor: str | None) -> tuple[list[Any], str | None]:
+    """One page and the cursor of the next, None at the end."""
+    most = conf.current().page_limit
+    if limit is None:
+        limit = min(50, most)
+    if not 1 <= limit <= most:
+        raise BadRequest(f"limit: {limit} is outside 1 to {most}", details={"fields": {"limit": most}})
+    if cursor is not None:
+        rows = rows.filter(pk__lt=_read(cursor))
+    found = list(rows.order_by("-pk")[: limit + 1])
+    return found[:limit], str(found[limit - 1].pk) if len(found) > limit else None
+
+
+def _read(cursor: str) -> int:
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 20 and int(cursor) <= LARGEST_ID):
+        raise BadRequest("cursor: pass the `next` of the page before as it is", details={"fields": {"cursor": cursor}})
+    return int(cursor)

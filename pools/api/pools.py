@@ -1,0 +1,95 @@
+"""Pools: their definitions from rows, what they are now from the broker, their commands, and the order to recycle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse
+from ninja import Router
+
+from pools.api import door
+from pools.api.auth import caller
+from pools.api.body import read_object
+from pools.api.calls import json_response
+from pools.api.errors import seen_from_outside
+from pools.api.schemas import CommandList, Failure, PoolList, PoolOut, RecycleIn, RecycleOut
+from pools.broker.errors import BadRequest, BrokerError, PoolUnknown
+from pools.models import Pool
+
+router = Router(tags=["pools"])
+REFUSED = frozenset({400, 401, 403, 404, 503})
+
+
+@router.get("/pools", response={200: PoolList, REFUSED: Failure}, operation_id="list_pools", summary="List pools")
+async def list_pools(request: HttpRequest) -> HttpResponse:
+    """Every pool that the caller may use: as it is wanted, and as it is."""
+    who = caller(request)
+    who.check("view_pool")
+    rows = await sync_to_async(lambda: [pool for pool in Pool.objects.all() if who.may_use(pool.name)])()
+    live, trouble = await _live()
+    pools = [_joined(pool, live.get(pool.name)) for pool in rows]
+    return json_response(PoolList(pools=pools, broker=trouble or "reachable").model_dump(mode="json"))
+
+
+@router.get("/pools/{pool}", response={200: PoolOut, REFUSED: Failure}, operation_id="get_pool", summary="One pool")
+async def get_pool(request: HttpRequest, pool: str) -> HttpResponse:
+    caller(request).check("view_pool", pool)
+    row = await Pool.objects.filter(name=pool).afirst() if "\0" not in pool else None
+    if row is None:
+        raise PoolUnknown(f"No pool is named {pool!r}.", details={"pool": pool})
+    live, _ = await _live(pool)
+    return json_response(_joined(row, live.get(pool)).model_dump(mode="json"))
+
+
+@router.get(
+    "/pools/{pool}/commands",
+    response={200: CommandList, REFUSED: Failure},
+    operation_id="list_commands",
+    summary="A pool's commands, with the schemas of their arguments",
+)
+async def list_commands(request: HttpRequest, pool: str) -> HttpResponse:
+    caller(request).check("view_pool", pool)
+    commands = await door.broker().acommands(pool)
+    return json_response({"pool": pool, "commands": commands})
+
+
+@router.post(
+    "/pools/{pool}/recycle",
+    response={200: RecycleOut, REFUSED: Failure},
+    operation_id="recycle",
+    summary="Replace workers, successor first",
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": RecycleIn.model_json_schema()}}}},
+)
+async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
+    who = caller(request)
+    who.check("operate_pool", pool)
+    wanted = _read_recycle(request)
+    reply = await door.broker().arecycle(pool, worker=wanted.worker, actor=who.actor, reason=wanted.reason)
+    return json_response({"planned": int(reply["planned"])})
+
+
+def _read_recycle(request: HttpRequest) -> RecycleIn:
+    """By hand and not as ninja's parameter: the body keeps the same limits as a call's."""
+    from pydantic import ValidationError
+
+    try:
+        return RecycleIn.model_validate(read_object(request))
+    except ValidationError as error:
+        fields = {".".join(map(str, one["loc"])): one["msg"] for one in error.errors()}
+        message = "; ".join(f"{name}: {why}" for name, why in fields.items())
+        raise BadRequest(message, details={"fields": fields}) from None
+
+
+async def _live(pool: str = "") -> tuple[dict[str, Any], str]:
+    """The broker's view of its pools, and what is wrong where it gives none."""
+    try:
+        snapshot = await door.broker().astatus(pool)
+    except BrokerError as error:
+        return {}, seen_from_outside(error).message
+    return {one["name"]: one for one in snapshot["pools"]}, ""
+
+
+def _joined(pool: Pool, live: dict[str, Any] | None) -> PoolOut:
+    names = (name for name in PoolOut.model_fields if name != "live")
+    return PoolOut(**{name: getattr(pool, name) for name in names}, live=live)

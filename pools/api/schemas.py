@@ -1,0 +1,165 @@
+"""The shapes of answers, for the OpenAPI page and for checking what goes out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ninja import Field, Schema
+
+
+class FailureBody(Schema):
+    code: str = Field(description="One of the closed list, such as queue_full.")
+    message: str
+    outcome: str = Field(description="not_started, failed or unknown: what became of the work.")
+    details: dict[str, Any]
+
+
+class Failure(Schema):
+    error: FailureBody
+
+
+class CallFacts(Schema):
+    id: str
+    worker: str
+    queued_ms: float
+    run_ms: float
+
+
+class CallAnswer(Schema):
+    result: Any
+    call: CallFacts
+
+
+class PoolOut(Schema):
+    """A pool as it is wanted (its row) and as it is (`live`, from the broker; null while no broker answers)."""
+
+    name: str
+    adapter: str
+    profile: str
+    size: int
+    threads: int
+    enabled: bool
+    paused: bool
+    source: str
+    revision: int
+    updated_at: datetime
+    live: dict[str, Any] | None = None
+
+
+class PoolList(Schema):
+    pools: list[PoolOut]
+    broker: str = Field(description="reachable, or why not")
+
+
+class CommandOut(Schema):
+    name: str
+    summary: str = ""
+    description: str = ""
+    streams: bool = False
+    idempotent: bool = False
+    timeout: float | None = None
+    # `schema` would hide a method of the base class.
+    arguments: dict[str, Any] = Field(default_factory=dict, alias="schema", description="JSON Schema of the arguments")
+
+
+class CommandList(Schema):
+    pool: str
+    commands: list[CommandOut]
+
+
+class _Paged(Schema):
+    pool: str = ""
+    limit: int | None = Field(default=None, description="Rows on the page; at most SNAKEPIT['PAGE_LIMIT'].")
+    cursor: str | None = Field(default=None, description="`next` of the page before.")
+
+
+class WorkerFilter(_Paged):
+    state: str = ""
+
+
+class EventFilter(_Paged):
+    worker: str = ""
+    kind: str = ""
+
+
+class WorkerOut(Schema):
+    id: str = Field(alias="worker_id")
+    node: str = Field(alias="node.name")
+    pool: str
+    state: str
+    reason: str
+    pid: int
+    generation: int
+    load: int
+    capacity: int
+    lost: int
+    served: int
+    memory_mb: float | None
+    gil: str
+    gil_culprit: str
+    python: str
+    parallelism: float
+    load_seconds: float
+    started_at: datetime | None
+    seen_at: datetime
+    gone_at: datetime | None
+
+
+class WorkerPage(Schema):
+    workers: list[WorkerOut]
+    next: str | None = Field(description="Pass it as `cursor` for the next page; null: this is the last.")
+
+
+class EventOut(Schema):
+    id: int
+    at: datetime
+    node: str
+    kind: str
+    pool: str
+    worker: str
+    reason: str
+    message: str
+    level: str
+    data: dict[str, Any]
+
+
+class EventPage(Schema):
+    events: list[EventOut]
+    next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last.")
+
+
+class NodeOut(Schema):
+    name: str
+    address: str
+    pid: int
+    version: str
+    python: str
+    clock: str
+    draining: bool
+    stopped: bool
+    problems: list[Any]
+    started_at: datetime | None
+    seen_at: datetime
+
+
+class NodeList(Schema):
+    nodes: list[NodeOut]
+
+
+class RecycleIn(Schema):
+    """`worker` empty: every worker of the pool, one after another, each replaced before it leaves."""
+
+    model_config = {"extra": "forbid"}
+
+    worker: str = Field(default="", max_length=100)
+    reason: str = Field(default="", max_length=200)
+
+
+class RecycleOut(Schema):
+    planned: int
+
+
+class Ready(Schema):
+    ready: bool
+    problems: list[str]

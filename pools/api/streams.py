@@ -1,0 +1,101 @@
+"""A streaming call as server-sent events: chunk, progress, log, then one result or one error.
+
+client.aevents() ─▶ frames() ─▶ ASGI: as it is      closing it, at a disconnect, cancels the call
+                             └▶ WSGI: on a loop of the request's own thread
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import Any
+
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, StreamingHttpResponse
+
+from pools import conf
+from pools.api.body import dumps
+from pools.api.errors import body_of, logger, seen_from_outside
+from pools.broker.errors import BrokerError
+from pools.client import Answer, Chunk, Log, Progress
+
+HEARTBEAT = ": alive\n\n"
+
+
+def stream_response(request: HttpRequest, events: AsyncIterator[Any]) -> StreamingHttpResponse:
+    produced = frames(events, conf.current().stream_heartbeat)
+    # Under WSGI Django would collect an asynchronous stream to its end before sending the first byte.
+    content = produced if isinstance(request, ASGIRequest) else step_by_step(produced)
+    response = StreamingHttpResponse(content, content_type="text/event-stream; charset=utf-8")
+    response["Cache-Control"] = "no-cache"
+    response["X-Accel-Buffering"] = "no"  # or nginx keeps the events back
+    return response
+
+
+async def frames(events: AsyncIterator[Any], heartbeat: float) -> AsyncGenerator[str, None]:
+    """SSE frames with rising ids. Leaving early closes `events`, which cancels the call in its worker."""
+    ids = itertools.count(1)
+    waiting: asyncio.Task[Any] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(_next(events))
+            done, _ = await asyncio.wait({waiting}, timeout=heartbeat)
+            if not done:
+                yield HEARTBEAT
+                continue
+            event, waiting = waiting.result(), None
+            if event is None:
+                return
+            yield _frame(next(ids), *_named(event))
+    except BrokerError as error:
+        yield _frame(next(ids), "error", body_of(seen_from_outside(error)))
+    except Exception:
+        logger.exception("a stream failed")
+        yield _frame(next(ids), "error", body_of(BrokerError("The server failed to answer; its log says why.")))
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.wait({waiting})
+        await events.aclose()  # type: ignore[attr-defined]
+
+
+def step_by_step(produced: AsyncGenerator[str, None]) -> Iterator[str]:
+    """The same frames for a synchronous server."""
+    with asyncio.Runner() as runner:
+        try:
+            while (frame := runner.run(_next(produced))) is not None:
+                yield frame
+        finally:
+            runner.run(produced.aclose())
+
+
+async def _next(items: AsyncIterator[Any]) -> Any:
+    """The next item; None at the end, because a task cannot carry StopAsyncIteration."""
+    return await anext(items, None)
+
+
+def _named(event: Any) -> tuple[str, Any]:
+    if isinstance(event, Chunk):
+        return "chunk", event.value
+    if isinstance(event, Progress):
+        return "progress", {"fraction": event.fraction, "message": event.message}
+    if isinstance(event, Log):
+        return "log", {"message": event.message}
+    if isinstance(event, Answer):
+        return "result", answer_body(event)
+    raise TypeError(f"no frame for {type(event).__name__}")
+
+
+def answer_body(answer: Answer) -> dict[str, Any]:
+    call = {
+        "id": answer.call,
+        "worker": answer.worker,
+        "queued_ms": round(answer.queued_seconds * 1000, 3),
+        "run_ms": round(answer.run_seconds * 1000, 3),
+    }
+    return {"result": answer.value, "call": call}
+
+
+def _frame(number: int, name: str, data: Any) -> str:
+    return f"id: {number}\nevent: {name}\ndata: {dumps(data)}\n\n"

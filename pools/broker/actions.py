@@ -1,0 +1,57 @@
+"""What a pool wants done. The runner does it; the pool never does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pools.broker.call import Call
+from pools.broker.errors import BrokerError
+from pools.broker.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    call: Call
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Ask the worker to end a call whose caller has been answered."""
+
+    call: Call
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask an idle worker to tear down and leave."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Answer the caller with an error."""
+
+    call: Call
+    error: BrokerError
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    event: Event
+
+
+Action = Start | Assign | Cancel | Stop | Kill | Fail | Tell

@@ -1,0 +1,285 @@
+"""The broker: pools by name. Routes calls, keeps the pools as they are wanted, and tells the world."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+from dataclasses import dataclass
+from itertools import count
+from random import Random
+from typing import Any
+
+from pools.broker import errors
+from pools.broker.events import Event, Kind
+from pools.broker.ports import Clock, CommandInfo, Definition, Definitions, Launcher, Linker, Loaded, Recorder
+from pools.broker.runner import Runner, Surroundings
+from pools.broker.snapshot import pool_row, worker_row
+from pools.broker.staff import Reply, Request, Timing
+
+APPLY_EVERY = 1.0  # seconds; a changed row is in force within two
+MISSED_SWEEPS = 3  # intervals without a sweep after which the broker sweeps by itself
+LAG_KEPT = 0.7  # share of the old figure that stays in the event loop's smoothed lag
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The broker's whole outside."""
+
+    launcher: Launcher
+    linker: Linker
+    clock: Clock
+    definitions: Definitions
+    recorder: Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What does not change in a broker's life."""
+
+    name: str
+    version: str
+    pid: int
+    address: str
+    python: str
+    boot: str  # four hex digits, different for each start of the broker
+    sweep_interval: float = 15.0
+
+
+class Handle:
+    """A submitted call, as its caller holds it. Both methods are harmless once the call is answered."""
+
+    __slots__ = ("_number", "_runner")
+
+    def __init__(self, runner: Runner | None, number: int) -> None:
+        self._runner = runner
+        self._number = number
+
+    def cancel(self) -> None:
+        if self._runner:
+            self._runner.cancel(self._number)
+
+    def credit(self, chunks: int) -> None:
+        if self._runner:
+            self._runner.credit(self._number, chunks)
+
+
+class Broker:
+    def __init__(self, facts: NodeFacts, ports: Ports, rng: Random | None = None) -> None:
+        self.facts = facts
+        self.ports = ports
+        self.runners: dict[str, Runner] = {}
+        self.sessions = 0
+        self.draining = False
+        self._world = Surroundings(ports.launcher, ports.linker, ports.clock, self.tell, facts.boot, rng or Random())
+        self._numbers = count(1)
+        self._problems: tuple[tuple[str, str], ...] = ()
+        self._closing: dict[str, asyncio.Task[None]] = {}
+        self._started = ports.clock.monotonic()
+        self._started_wall = ports.clock.wall()
+        self._last_sweep = self._started
+        self._clock_missing = False
+        self._lag = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # Calls
+
+    def submit(self, request: Request, reply: Reply) -> Handle:
+        """Send a call to its pool. The answer comes through `reply`, perhaps before this returns."""
+        number = next(self._numbers)
+        runner = self.runners.get(request.pool)
+        if self.draining:
+            reply.failed(errors.ShuttingDown(), Timing())
+        elif runner is None:
+            reply.failed(self._no_pool(request.pool), Timing())
+        else:
+            runner.submit(number, request, reply)
+            return Handle(runner, number)
+        return Handle(None, number)
+
+    def commands(self, pool: str) -> list[CommandInfo]:
+        return list(self._runner(pool).commands.values())
+
+    # Operators and clocks
+
+    def recycle(self, pool: str, worker: str, actor: str, reason: str) -> int:
+        """Replace a pool's workers, or one, successor first. Returns how many are to leave."""
+        return self._runner(pool).recycle(
+            worker, f"asked for by {actor or 'an operator'}: {reason or 'no reason given'}"
+        )
+
+    def sweep(self, source: str, interval: float) -> tuple[int, int, int]:
+        """One tick of the lifecycle's clock. Returns pools, workers, and workers that are to leave."""
+        now = self.ports.clock.monotonic()
+        if source != "own":
+            if self._clock_missing:
+                self.tell(Event(Kind.CLOCK_FOUND, reason=source, message=f"sweeps come from {source} again"))
+            self._last_sweep, self._clock_missing = now, False
+        for runner in self.runners.values():
+            runner.sweep(patience=min(interval, 10.0))
+        task = asyncio.get_running_loop().create_task(self._sample(), name="sample memory")
+        self._tasks = [kept for kept in self._tasks if not kept.done()] + [task]
+        workers = sum(len(runner.staff) for runner in self.runners.values())
+        return len(self.runners), workers, sum(runner.marked() for runner in self.runners.values())
+
+    async def _sample(self) -> None:
+        """Memory of every worker, read in a thread: the kernel walks page tables for it."""
+        measured = [
+            (runner, staff.id, staff.process)
+            for runner in self.runners.values()
+            for staff in runner.staff.values()
+            if staff.process
+        ]
+        for runner, worker, process in measured:
+            if (memory := await asyncio.to_thread(process.memory_mb)) is not None:
+                runner.sampled(worker, memory)
+
+    async def apply(self) -> int:
+        """Bring the pools in line with their definitions. Returns how many pools are wanted."""
+        loaded = await asyncio.to_thread(self.ports.definitions.load)
+        if not self.draining:
+            self._apply(loaded)
+        return len(loaded.definitions)
+
+    def _apply(self, loaded: Loaded) -> None:
+        wanted = {definition.spec.name: definition for definition in loaded.definitions if definition.spec.enabled}
+        invalid = {name for name, _ in loaded.problems}
+        for name, definition in wanted.items():
+            runner = self.runners.get(name)
+            if runner is None and name not in self._closing:
+                self._open(definition)
+            elif runner and runner.definition != definition:
+                runner.apply(definition)
+                self.tell(_applied(definition, runner.pool.force.generation))
+        for name in [name for name in self.runners if name not in wanted and name not in invalid]:
+            self._remove(name)
+        for name, problem in set(loaded.problems) - set(self._problems):
+            self.tell(Event(Kind.POOL_INVALID, name, reason="definition", message=problem, level="error"))
+        self._problems = loaded.problems
+
+    def _open(self, definition: Definition) -> None:
+        name = definition.spec.name
+        self.runners[name] = runner = Runner(definition, self._world)
+        self.tell(_applied(definition, 1))
+        runner.open()
+
+    def _remove(self, name: str) -> None:
+        runner = self.runners.pop(name)
+        self.tell(Event(Kind.POOL_REMOVED, name, reason="definition", message="the pool is not wanted any more"))
+
+        async def close() -> None:
+            await runner.close()
+            del self._closing[name]
+
+        self._closing[name] = asyncio.get_running_loop().create_task(close(), name=f"close {name}")
+
+    # Life
+
+    async def start(self) -> None:
+        self.ports.recorder.start()
+        self.tell(Event(Kind.NODE_STARTED, message=f"broker {self.facts.name} started, pid {self.facts.pid}"))
+        await self.apply()
+        self._tasks.append(asyncio.get_running_loop().create_task(self._keep_house(), name="housekeeping"))
+
+    async def _keep_house(self) -> None:
+        """Every second: definitions in, a snapshot out, and a look at the lifecycle's clock."""
+        loop = asyncio.get_running_loop()
+        while True:
+            expected = loop.time() + APPLY_EVERY
+            await asyncio.sleep(APPLY_EVERY)
+            self._lag = LAG_KEPT * self._lag + (1 - LAG_KEPT) * max(0.0, loop.time() - expected)
+            try:
+                await self.apply()
+            except Exception as error:
+                self._problems = (("", f"the definitions cannot be read: {error}"),)
+            self._watch_clock()
+            self.ports.recorder.observe(self.snapshot())
+
+    def _watch_clock(self) -> None:
+        silent = self.ports.clock.monotonic() - self._last_sweep
+        patience = MISSED_SWEEPS * self.facts.sweep_interval
+        if silent < patience:
+            return
+        if not self._clock_missing:
+            self._clock_missing = True
+            message = f"no sweep for {silent:.0f} s; the broker sweeps by itself. Is Celery beat running?"
+            self.tell(Event(Kind.CLOCK_MISSING, reason="beat", message=message, level="warning"))
+        self._last_sweep = self.ports.clock.monotonic() - patience + self.facts.sweep_interval
+        self.sweep("own", self.facts.sweep_interval)
+
+    async def stop(self, grace: float) -> None:
+        """Take nothing new, let calls finish for `grace` seconds, then end what is left."""
+        if self.draining:
+            return
+        self.draining = True
+        message = f"broker {self.facts.name} stops; calls have {grace:g} s to finish"
+        self.tell(Event(Kind.NODE_STOPPING, reason="signal", message=message))
+        closing = [asyncio.ensure_future(runner.close()) for runner in self.runners.values()]
+        closing += list(self._closing.values())
+        if closing:
+            _, late = await asyncio.wait(closing, timeout=grace)
+            if late:
+                for runner in self.runners.values():
+                    runner.kill_all()
+                await asyncio.wait(late, timeout=5.0)
+        for task in self._tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.ports.launcher.close()
+        self.ports.recorder.observe(self.snapshot())
+        await asyncio.to_thread(self.ports.recorder.stop)
+
+    # Looking
+
+    def tell(self, event: Event) -> None:
+        self.ports.recorder.record(self.ports.clock.wall(), event)
+
+    def snapshot(self, pool: str = "") -> dict[str, Any]:
+        now = self.ports.clock.monotonic()
+        if pool:
+            self._runner(pool)
+        runners = [runner for name, runner in sorted(self.runners.items()) if pool in ("", name)]
+        workers = [(runner, worker) for runner in runners for worker in runner.pool.force.workers.values()]
+        return {
+            "node": self._node_row(now),
+            "pools": [pool_row(runner, now) for runner in runners],
+            "workers": [worker_row(runner, worker, now) for runner, worker in workers],
+        }
+
+    def _node_row(self, now: float) -> dict[str, Any]:
+        if self._clock_missing:
+            clock = "lifecycle clock missing"
+        else:
+            clock = "waiting" if self._last_sweep == self._started else "beat"
+        return {
+            "name": self.facts.name,
+            "version": self.facts.version,
+            "pid": self.facts.pid,
+            "address": self.facts.address,
+            "started_at": self._started_wall,
+            "uptime": round(now - self._started, 3),
+            "draining": self.draining,
+            "clock": clock,
+            "loop_lag": round(self._lag, 4),
+            "python": self.facts.python,
+            "sessions": self.sessions,
+            "problems": [f"{name}: {problem}" if name else problem for name, problem in self._problems],
+        }
+
+    def _runner(self, pool: str) -> Runner:
+        runner = self.runners.get(pool)
+        if runner is None:
+            raise self._no_pool(pool)
+        return runner
+
+    def _no_pool(self, name: str) -> errors.PoolUnknown:
+        near = difflib.get_close_matches(name, self.runners, n=1)
+        hint = f" Did you mean {near[0]}?" if near else f" Known are: {', '.join(sorted(self.runners)) or 'none'}."
+        return errors.PoolUnknown(f"No pool {name!r} on node {self.facts.name}.{hint}", details={"pool": name})
+
+
+def _applied(definition: Definition, generation: int) -> Event:
+    spec = definition.spec
+    message = f"{spec.size} workers, {spec.profile} profile, adapter {spec.adapter}, generation {generation}"
+    return Event(Kind.POOL_APPLIED, spec.name, reason="definition", message=message)

@@ -1,0 +1,249 @@
+"""The closed list of errors that a caller can meet, each with its HTTP and gRPC status.
+
+An exception's docstring is its default message. `outcome` says what became of the work: `not_started` (safe to send
+again), `failed` (it ran and ended badly) or `unknown` (it may have run).
+
+>>> error = QueueFull("3 of 3 places are taken", retry_after=0.5)
+>>> error.code, error.http_status, error.outcome, error.retry_after
+('queue_full', 429, 'not_started', 0.5)
+>>> str(PoolPaused())
+'The pool is paused by its operator: it takes no calls.'
+>>> type(from_code("worker_lost", "gone", outcome="unknown")).__name__
+'WorkerLost'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+NOT_STARTED = "not_started"
+FAILED = "failed"
+UNKNOWN = "unknown"
+
+
+class BrokerError(Exception):
+    """The broker could not answer the call."""
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+    grpc_status: ClassVar[str] = "INTERNAL"
+    default_outcome: ClassVar[str] = UNKNOWN
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        outcome: str = "",
+        details: Mapping[str, Any] | None = None,
+        retry_after: float = 0.0,
+    ) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+        self.outcome = outcome or self.default_outcome
+        self.details: dict[str, Any] = dict(details or {})
+        self.retry_after = retry_after
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions with keyword-only arguments do not survive a pickle by themselves (concurrent.futures, Celery).
+        return (from_code, (self.code, self.message, self.outcome, self.details, self.retry_after))
+
+
+class BadRequest(BrokerError):
+    """The request cannot be read."""
+
+    code = "bad_request"
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+    default_outcome = NOT_STARTED
+
+
+class Unauthenticated(BrokerError):
+    """No valid API key, token or session came with the request."""
+
+    code = "unauthenticated"
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+    default_outcome = NOT_STARTED
+
+
+class PermissionDenied(BrokerError):
+    """The key or user may not do this."""
+
+    code = "permission_denied"
+    http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+    default_outcome = NOT_STARTED
+
+
+class PoolUnknown(BrokerError):
+    """No pool of this name is known here."""
+
+    code = "pool_unknown"
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+    default_outcome = NOT_STARTED
+
+
+class CommandUnknown(BrokerError):
+    """The pool's adapter has no command of this name."""
+
+    code = "command_unknown"
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+    default_outcome = NOT_STARTED
+
+
+class WorkerUnknown(BrokerError):
+    """No worker of this id lives here."""
+
+    code = "worker_unknown"
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+    default_outcome = NOT_STARTED
+
+
+class PayloadTooLarge(BrokerError):
+    """The arguments are larger than the pool takes."""
+
+    code = "payload_too_large"
+    http_status = 413
+    grpc_status = "RESOURCE_EXHAUSTED"
+    default_outcome = NOT_STARTED
+
+
+class BadArguments(BrokerError):
+    """The arguments do not fit the command's signature."""
+
+    code = "bad_arguments"
+    http_status = 422
+    grpc_status = "INVALID_ARGUMENT"
+    default_outcome = NOT_STARTED
+
+
+class DefinitionInvalid(BrokerError):
+    """The pool's definition is not valid."""
+
+    code = "definition_invalid"
+    http_status = 422
+    grpc_status = "INVALID_ARGUMENT"
+    default_outcome = NOT_STARTED
+
+
+class QueueFull(BrokerError):
+    """The pool's queue is full; try again later."""
+
+    code = "queue_full"
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    default_outcome = NOT_STARTED
+
+
+class Cancelled(BrokerError):
+    """The caller cancelled the call."""
+
+    code = "cancelled"
+    http_status = 499
+    grpc_status = "CANCELLED"
+    default_outcome = UNKNOWN
+
+
+class AdapterError(BrokerError):
+    """The command raised an exception."""
+
+    code = "adapter_error"
+    http_status = 500
+    grpc_status = "UNKNOWN"
+    default_outcome = FAILED
+
+
+class ResultTooLarge(BrokerError):
+    """The command's result is larger than the pool lets through."""
+
+    code = "result_too_large"
+    http_status = 500
+    grpc_status = "RESOURCE_EXHAUSTED"
+    default_outcome = FAILED
+
+
+class WorkerLost(BrokerError):
+    """The worker died while it held the call."""
+
+    code = "worker_lost"
+    http_status = 502
+    grpc_status = "UNAVAILABLE"
+    default_outcome = UNKNOWN
+
+
+class QueueTimeout(BrokerError):
+    """No worker was free for the call in time."""
+
+    code = "queue_timeout"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+    default_outcome = NOT_STARTED
+
+
+class PoolPaused(BrokerError):
+    """The pool is paused by its operator: it takes no calls."""
+
+    code = "pool_paused"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+    default_outcome = NOT_STARTED
+
+
+class PoolFailed(BrokerError):
+    """The pool's workers cannot start."""
+
+    code = "pool_failed"
+    http_status = 503
+    grpc_status = "FAILED_PRECONDITION"
+    default_outcome = NOT_STARTED
+
+
+class ShuttingDown(BrokerError):
+    """The broker is shutting down and takes no calls."""
+
+    code = "shutting_down"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+    default_outcome = NOT_STARTED
+
+
+class BrokerUnreachable(BrokerError):
+    """No broker answers at the address."""
+
+    code = "broker_unreachable"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+    default_outcome = UNKNOWN
+
+
+class DeadlineExceeded(BrokerError):
+    """The call did not end before its deadline."""
+
+    code = "deadline_exceeded"
+    http_status = 504
+    grpc_status = "DEADLINE_EXCEEDED"
+    default_outcome = UNKNOWN
+
+
+ERRORS: dict[str, type[BrokerError]] = {
+    BrokerError.code: BrokerError,
+    **{error.code: error for error in BrokerError.__subclasses__()},
+}
+
+
+def from_code(
+    code: str,
+    message: str = "",
+    outcome: str = "",
+    details: Mapping[str, Any] | None = None,
+    retry_after: float = 0.0,
+) -> BrokerError:
+    """The exception for a code that came over a wire; an unknown code becomes a plain BrokerError."""
+    return ERRORS.get(code, BrokerError)(message, outcome=outcome, details=details, retry_after=retry_after)

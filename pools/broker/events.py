@@ -1,0 +1,45 @@
+"""Facts for the outside world: what the broker decided or saw, with its reason and numbers.
+
+Logs, rows, metrics and Django signals all subscribe to this one stream; nobody else is told anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    NODE_STARTED = "node.started"
+    NODE_STOPPING = "node.stopping"
+    POOL_APPLIED = "pool.applied"  # a definition came into force
+    POOL_REMOVED = "pool.removed"
+    POOL_INVALID = "pool.invalid"  # a definition was refused; the one before stays in force
+    POOL_FAILED = "pool.failed"
+    POOL_RECOVERED = "pool.recovered"
+    POOL_SATURATED = "pool.saturated"  # the queue is full; calls are refused
+    WORKER_STARTING = "worker.starting"
+    WORKER_STARTED = "worker.started"
+    WORKER_DRAINING = "worker.draining"
+    WORKER_RECYCLED = "worker.recycled"  # left on purpose, after its successor was ready
+    WORKER_DIED = "worker.died"
+    WORKER_KILLED = "worker.killed"
+    WORKER_UNHEALTHY = "worker.health_check_failed"
+    SLOT_LOST = "slot.lost"
+    CALL_RETRIED = "call.retried"
+    CLOCK_MISSING = "clock.missing"
+    CLOCK_FOUND = "clock.found"
+    ORPHANS_REAPED = "orphans.reaped"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    kind: Kind
+    pool: str = ""
+    worker: str = ""
+    reason: str = ""  # one word: ttl, max_requests, memory_soft, memory_hard, health, definition, operator, ...
+    message: str = ""  # the sentence an operator reads, with its numbers
+    level: str = "info"  # info, warning or error
+    data: Mapping[str, Any] = field(default_factory=dict)  # the numbers, fit for JSON

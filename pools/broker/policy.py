@@ -1,0 +1,77 @@
+"""Rules without state: when a worker has served its time, how long to wait before the next try, what an exit means.
+
+>>> describe_exit(Exit(signal=11))
+'signal SIGSEGV: it crashed in native code'
+>>> describe_exit(Exit(code=3))
+'exit code 3: its adapter could not be loaded'
+>>> [round(restart_delay(failures, Random(1)), 1) for failures in (1, 2, 10)]
+[0.4, 0.9, 51.2]
+"""
+
+from __future__ import annotations
+
+import signal
+from random import Random
+
+from pools.broker.ports import Exit
+from pools.broker.spec import PoolSpec
+from pools.broker.worker import Worker
+
+FIRST_DELAY = 0.5  # seconds; doubles with each failed start, as supervisors and container runtimes do
+LONGEST_DELAY = 60.0
+
+EXIT_CODES = {
+    0: "it left by itself",
+    3: "its adapter could not be loaded",
+    4: "it lost the link to the broker",
+    5: "its parent was not the broker that started it",
+}
+SIGNALS = {
+    int(signal.SIGSEGV): "it crashed in native code",
+    int(signal.SIGBUS): "it crashed in native code",
+    int(signal.SIGILL): "it crashed in native code",
+    int(signal.SIGABRT): "native code aborted",
+    int(signal.SIGKILL): "it was killed from outside, or the machine ran out of memory",
+}
+
+
+def restart_delay(failures: int, rng: Random) -> float:
+    """Seconds before the next start, after so many failed ones in a row; 20 % of chance keep pools apart."""
+    if failures <= 0:
+        return 0.0
+    return float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures - 1, 10)) * (0.8 + 0.4 * rng.random()))
+
+
+def describe_exit(exit: Exit) -> str:
+    """One line for people: the number and what it usually means."""
+    if exit.signal is not None:
+        try:
+            name = signal.Signals(exit.signal).name
+        except ValueError:
+            name = str(exit.signal)
+        return f"signal {name}: {SIGNALS.get(exit.signal, 'it was ended by a signal')}"
+    if exit.code is None:
+        return "its exit status is not known"
+    return f"exit code {exit.code}: {EXIT_CODES.get(exit.code, 'it left by itself')}"
+
+
+def lost_slots_allowed(slots: int) -> int:
+    """How many slots of a worker may be lost before it is replaced: less than a quarter of them."""
+    return max(1, slots // 4) - 1
+
+
+def recycle_reason(worker: Worker, spec: PoolSpec, now: float) -> tuple[str, str] | None:
+    """Why a ready worker should be replaced, as (reason, detail with numbers), or None. The first match wins."""
+    if worker.lost > lost_slots_allowed(worker.slots):
+        return "lost_slots", f"{worker.lost} of {worker.slots} slots held by calls that did not stop"
+    age = now - worker.ready_at
+    if age < spec.min_lifetime:
+        return None
+    lived = f"lived {age:.0f} s, served {worker.served}"
+    if worker.max_served is not None and worker.served >= worker.max_served:
+        return "max_requests", f"{worker.max_served} calls; {lived}"
+    if worker.ttl is not None and age >= worker.ttl:
+        return "ttl", f"{worker.ttl:.0f} s; {lived}"
+    if worker.above_soft >= spec.memory_samples:
+        return "memory_soft", f"{worker.memory_mb:.0f} MB, line {spec.memory_soft_mb:.0f} MB; {lived}"
+    return None

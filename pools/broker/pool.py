@@ -1,0 +1,364 @@
+"""One pool, without I/O: facts go in, actions come out.
+
+    submit / cancel / finished ──┐                 ┌─▶ Assign, Cancel, Fail   (calls)
+    ready / gone / sampled     ──┼──▶  Pool  ──────┼─▶ Start, Stop, Kill      (processes)
+    apply / sweep / tick(now)  ──┘   (_settle)     └─▶ Tell                   (events)
+
+Nothing here awaits, sleeps, reads a clock or opens a socket; the runner does. Every fact ends by settling, so the
+pool is never left with a waiting call beside a free slot or with a worker too few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+from typing import cast
+
+from pools.broker import errors
+from pools.broker.actions import Action, Assign, Cancel, Fail, Stop
+from pools.broker.budget import Pace, Retries
+from pools.broker.call import Call
+from pools.broker.events import Kind
+from pools.broker.line import Line
+from pools.broker.ports import Exit
+from pools.broker.roster import Roster
+from pools.broker.spec import PoolSpec, Profile
+from pools.broker.timers import Timers
+from pools.broker.worker import State, Worker
+from pools.broker.workforce import Workforce
+
+MAX_ATTEMPTS = 3  # tries of one call, the first included
+
+
+class Pool:
+    """The decisions of one pool. `boot` is a short mark of this broker's life, part of every worker's id."""
+
+    def __init__(self, spec: PoolSpec, boot: str = "0", rng: Random | None = None) -> None:
+        self.spec = spec
+        self.line = Line()
+        self.calls: dict[int, Call] = {}  # not answered, or still in a worker's hands
+        self.timers = Timers()
+        self.force = Workforce(spec, boot, self.timers, rng or Random())
+        self.finished_count = 0
+        self.failed_count = 0
+        self.refused_count = 0
+        self.retried_count = 0
+        self._roster = Roster()
+        self._retries = Retries(spec.retry_budget)
+        self._pace = Pace()
+        self._saturated = False
+        self._staff_changed = True
+
+    # Facts about calls
+
+    def submit(self, call: Call, now: float) -> list[Action]:
+        """Take a call in, or refuse it with a Fail."""
+        if refusal := self._refusal(call, now):
+            self.refused_count += 1
+            call.answered = True
+            return [Fail(call, refusal), *self._mark_saturated(refusal)]
+        self.calls[call.id] = call
+        self._retries.earn()
+        self.line.join(call)
+        self.timers.set(call.id, min(call.deadline, now + self.spec.queue_timeout))
+        return self._settle([], now)
+
+    def cancel(self, number: int, now: float) -> list[Action]:
+        """The caller does not want the answer any more. Unknown and answered calls are left alone."""
+        call = self.calls.get(number)
+        if call is None or call.answered:
+            return []
+        outcome = errors.UNKNOWN if call.worker else errors.NOT_STARTED
+        return self._settle(self._end(call, errors.Cancelled(outcome=outcome), now), now)
+
+    def finished(self, worker_id: str, number: int, now: float, *, ok: bool = True) -> list[Action]:
+        """The worker said its last word about a call; whoever waited has been answered by it."""
+        worker = self.force.workers.get(worker_id)
+        if worker is None or (call := worker.held.pop(number, None)) is None:
+            return []
+        if not call.answered:
+            call.answered = True
+            self._pace.beat(now)
+            if ok:
+                self.finished_count += 1
+            else:
+                self.failed_count += 1
+        self.timers.clear(number)
+        del self.calls[number]
+        worker.served += 1
+        worker.lost -= call.lost
+        self.force.judge(worker, now)
+        if worker.state is not State.READY or worker.reason:
+            self._staff_changed = True
+        self._roster.place(worker)
+        return self._settle([], now)
+
+    # Facts about workers
+
+    def ready(self, worker_id: str, now: float) -> list[Action]:
+        worker = self.force.workers.get(worker_id)
+        if worker is None or worker.state is not State.STARTING:
+            return []  # it was ended while its hello was on the way
+        actions = list(self.force.ready(worker, now))
+        self._roster.place(worker)
+        return self._settle(actions, now, staff=True)
+
+    def boot_failed(self, worker_id: str, message: str) -> None:
+        """The adapter could not be loaded. The process leaves by itself; its death is judged by this."""
+        if worker := self.force.workers.get(worker_id):
+            worker.boot_failure = message
+
+    def gone(
+        self, worker_id: str, exit: Exit, now: float, *, begun: Iterable[int] | None = None, evidence: str = ""
+    ) -> list[Action]:
+        """The worker's process is reaped. `begun` are the calls it had begun; None: any may have."""
+        worker = self.force.workers.get(worker_id)
+        if worker is None:
+            return []
+        self._drop(worker)
+        actions = list(self.force.gone(worker, exit, evidence, now))
+        started = set(worker.held) if begun is None else set(begun)
+        # Newest first, since each goes to the head of the line: the oldest ends up first.
+        for call in sorted(worker.held.values(), key=lambda held: -held.id):
+            actions += self._orphaned(call, worker, call.id in started, evidence, now)
+        worker.held.clear()
+        return self._settle(actions, now, staff=True)
+
+    def sampled(self, worker_id: str, memory_mb: float, now: float) -> list[Action]:
+        worker = self.force.workers.get(worker_id)
+        if worker is None:
+            return []
+        actions = list(self.force.sampled(worker, memory_mb))
+        self.force.judge(worker, now)
+        self._roster.place(worker)
+        return self._settle(actions, now, staff=bool(actions or worker.reason))
+
+    def unresponsive(self, worker_id: str, detail: str, now: float) -> list[Action]:
+        """Its event loop does not answer. One that is busy inside its deadline may hold the GIL: it is left alone."""
+        worker = self.force.workers.get(worker_id)
+        if worker is None or worker.state is State.STARTING or not worker.is_idle():
+            return []
+        actions: list[Action] = [self.force.tell(Kind.WORKER_UNHEALTHY, worker, "health", detail, level="warning")]
+        return self._settle([*actions, *self._kill(worker, "health", detail)], now, staff=True)
+
+    # Facts from operators and clocks
+
+    def apply(self, spec: PoolSpec, now: float) -> list[Action]:
+        self.spec = spec
+        self._retries.share = spec.retry_budget
+        return self._settle(list(self.force.apply(spec)), now, staff=True)
+
+    def recycle(self, worker_id: str, detail: str, now: float) -> list[Action]:
+        """An operator wants one worker, or all (empty id), replaced."""
+        self.force.gate.reset()
+        chosen = [self.force.workers[worker_id]] if worker_id else list(self.force.workers.values())
+        actions = [action for worker in chosen for action in self.force.replace(worker, "operator", detail)]
+        return self._settle(actions, now, staff=True)
+
+    def sweep(self, now: float) -> list[Action]:
+        """Judge the age, count and memory of every worker."""
+        for worker in self.force.workers.values():
+            self.force.judge(worker, now)
+        return self._settle([], now, staff=True)
+
+    def close(self, now: float) -> list[Action]:
+        """Take nothing new, answer who waits, finish what is held, let everybody go."""
+        actions = list(self.force.close())
+        for call in self.line:
+            actions += self._end(call, errors.ShuttingDown(), now)
+        return self._settle(actions, now, staff=True)
+
+    def tick(self, now: float) -> list[Action]:
+        """Carry out what is due; `next_alarm` says when."""
+        actions: list[Action] = []
+        for key in self.timers.due(now):
+            if isinstance(key, int):
+                actions += self._late(self.calls[key], now)
+                continue
+            kind, name = cast("tuple[str, str]", key)
+            self._staff_changed = True
+            if worker := self.force.workers.get(name):
+                actions += self._overdue(kind, worker, now)
+        return self._settle(actions, now)
+
+    def next_alarm(self) -> float | None:
+        return self.timers.next()
+
+    # Calls
+
+    def _refusal(self, call: Call, now: float) -> errors.BrokerError | None:
+        if self.force.closing:
+            return errors.ShuttingDown()
+        if self.spec.paused:
+            return errors.PoolPaused()
+        if self.force.is_hopeless():
+            return errors.PoolFailed(f"The pool's workers cannot start: {self.force.gate.failed}", retry_after=5.0)
+        if call.size > self.spec.max_payload:
+            message = f"The arguments have {call.size:,} bytes; pool {self.spec.name} takes {self.spec.max_payload:,}."
+            return errors.PayloadTooLarge(message, details={"bytes": call.size, "limit": self.spec.max_payload})
+        if len(self._roster):
+            return None  # it will not wait
+        full = ""
+        if len(self.line) >= self.spec.queue_limit:
+            full = f"{len(self.line)} calls wait, {self.spec.queue_limit} may"
+        elif self.line.bytes + call.size > self.spec.queue_bytes:
+            full = f"{self.line.bytes} bytes wait, {self.spec.queue_bytes} may"
+        if not full:
+            return None
+        return errors.QueueFull(f"The pool's queue is full: {full}.", retry_after=self._retry_after(now))
+
+    def _mark_saturated(self, refusal: errors.BrokerError) -> list[Action]:
+        """One event for each time the queue fills up, not one for each refused call."""
+        if self._saturated or not isinstance(refusal, errors.QueueFull):
+            return []
+        self._saturated = True
+        message = f"{refusal.message} {self.describe_load()}."
+        return [self.force.tell(Kind.POOL_SATURATED, reason="queue_full", message=message, level="warning")]
+
+    def _retry_after(self, now: float) -> float:
+        """Seconds after which a place may be free, from how fast calls end at present."""
+        rate = self._pace.rate(now)
+        return round(min(60.0, max(0.1, len(self.line) / rate)), 1) if rate else 1.0
+
+    def _late(self, call: Call, now: float) -> list[Action]:
+        """A call's alarm rang: it waited too long, ran too long, or did not stop when asked to."""
+        if call.answered:
+            return self._overran(call, now)
+        if call.worker or now >= call.deadline:
+            allowed = call.deadline - call.arrived
+            outcome = errors.UNKNOWN if call.worker else errors.NOT_STARTED
+            where = "ran" if call.worker else "waited"
+            message = f"The call did not end within {allowed:g} s (it {where} until then)."
+            return self._end(call, errors.DeadlineExceeded(message, outcome=outcome), now)
+        message = f"No worker was free within {self.spec.queue_timeout:g} s: {self.describe_load()}."
+        return self._end(call, errors.QueueTimeout(message, retry_after=self._retry_after(now)), now)
+
+    def _end(self, call: Call, error: errors.BrokerError, now: float) -> list[Action]:
+        """Answer a call with an error. One that runs is asked to stop and keeps its slot until it does."""
+        call.answered = True
+        self.failed_count += 1
+        actions: list[Action] = [Fail(call, error)]
+        if call.worker:
+            actions.append(Cancel(call, call.worker, error.code))
+            self.timers.set(call.id, now + self.spec.cancel_grace)
+        else:
+            self.line.leave(call.id)
+            self.timers.clear(call.id)
+            del self.calls[call.id]
+        return actions
+
+    def _overran(self, call: Call, now: float) -> list[Action]:
+        """It did not stop when asked to. A process can be ended; a thread cannot, so its slot is lost."""
+        worker = self.force.workers[call.worker]
+        detail = f"call {call.id} of {call.command} did not stop within {self.spec.cancel_grace:g} s"
+        self._staff_changed = True
+        if self.spec.profile == Profile.PROCESS or worker.slots == 1:
+            return self._kill(worker, "overrun", detail)
+        call.lost = True
+        worker.lost += 1
+        message = f"{detail}; {worker.lost} of {worker.slots} slots are lost"
+        self.force.judge(worker, now)
+        return [self.force.tell(Kind.SLOT_LOST, worker, "overrun", message, level="warning")]
+
+    def _orphaned(self, call: Call, worker: Worker, begun: bool, evidence: str, now: float) -> list[Action]:
+        """What becomes of a call whose worker died: nothing, another try, or an error."""
+        call.worker = ""
+        self.timers.clear(call.id)
+        if call.answered:
+            del self.calls[call.id]
+            return []
+        may_run_again = call.idempotent or not begun
+        if may_run_again and call.attempts < MAX_ATTEMPTS and not self.force.closing and self._retries.spend():
+            self.retried_count += 1
+            self.line.join(call, first=True)
+            self.timers.set(call.id, min(call.deadline, now + self.spec.queue_timeout))
+            why = "it is idempotent" if begun else "it had not begun"
+            return [self.force.tell(Kind.CALL_RETRIED, worker, "worker_died", f"call {call.id} runs again: {why}")]
+        call.answered = True
+        self.failed_count += 1
+        del self.calls[call.id]
+        why = f"{worker.reason}: {worker.detail}" if worker.killed else "its process died"
+        details = {"worker": worker.id, "output": evidence[-2000:]}
+        outcome = errors.UNKNOWN if begun else errors.NOT_STARTED
+        message = f"Worker {worker.id} was lost while it held the call ({why})."
+        return [Fail(call, errors.WorkerLost(message, outcome=outcome, details=details))]
+
+    # Workers
+
+    def _overdue(self, kind: str, worker: Worker, now: float) -> list[Action]:
+        if kind == "boot":
+            return self._kill(worker, "startup_timeout", f"not ready within {self.spec.startup_timeout:g} s")
+        if kind == "drain":
+            return self._kill(worker, worker.reason, f"{worker.detail}; {worker.load} calls left at the drain deadline")
+        return self._kill(worker, worker.reason, "did not leave when asked to")
+
+    def _kill(self, worker: Worker, reason: str, detail: str) -> list[Action]:
+        actions = list(self.force.kill(worker, reason, detail))
+        self._roster.place(worker)
+        return actions
+
+    def _drop(self, worker: Worker) -> None:
+        if worker.state is not State.STOPPING:
+            worker.slots = 0  # nothing can be given to it between here and the end of this fact
+            self._roster.place(worker)
+
+    # The one place that decides
+
+    def _settle(self, actions: list[Action], now: float, *, staff: bool = False) -> list[Action]:
+        if staff or self._staff_changed:
+            self._staff_changed = False
+            self._settle_staff(actions, now)
+        while len(self.line) and (worker := self._roster.least_loaded()):
+            call = self.line.take()
+            call.worker = worker.id
+            call.assigned = now
+            call.attempts += 1
+            worker.held[call.id] = call
+            self._roster.place(worker)
+            self.timers.set(call.id, call.deadline)
+            actions.append(Assign(call, worker.id))
+        if self._saturated and len(self.line) < self.spec.queue_limit:
+            self._saturated = False
+        return actions
+
+    def _settle_staff(self, actions: list[Action], now: float) -> None:
+        """Retire who may go, dismiss who is idle, start who is missing; tell the waiting when nobody will come."""
+        for worker in self.force.surplus_starters():
+            actions += self._kill(worker, "scale", f"{self.force.wanted} workers are wanted")
+        for worker in self.force.leavers():
+            actions += self.force.drain(worker, now)
+            self._roster.place(worker)
+        for worker in self.force.among(State.DRAINING):
+            if worker.is_idle():
+                if worker.lost:
+                    actions += self._kill(worker, worker.reason, worker.detail)
+                else:
+                    self.force.dismiss(worker, now)
+                    actions.append(Stop(worker.id))
+        actions += self.force.plan(now)
+        if self.force.is_hopeless():
+            for call in self.line:
+                message = f"The pool's workers cannot start: {self.force.gate.failed}"
+                actions += self._end(call, errors.PoolFailed(message), now)
+
+    # Looking
+
+    def describe_load(self) -> str:
+        """Why a call waits: "2 of 2 slots busy, 1 starting"."""
+        ready = self.force.among(State.READY)
+        slots = sum(worker.slots for worker in ready)
+        parts = [f"{sum(worker.load for worker in ready)} of {slots} slots busy"]
+        parts += [
+            f"{count} {state}"
+            for state in (State.STARTING, State.DRAINING, State.STOPPING)
+            if (count := len(self.force.among(state)))
+        ]
+        return ", ".join(parts)
+
+    def oldest_wait(self, now: float) -> float:
+        arrived = self.line.oldest_arrival()
+        return 0.0 if arrived is None else max(0.0, now - arrived)
+
+    def __repr__(self) -> str:
+        workers = " ".join(f"{w.id}:{w.state}({w.load}/{w.slots})" for w in self.force.workers.values())
+        return f"<Pool {self.spec.name} [{workers} | {len(self.line)} waiting]>"

@@ -1,0 +1,203 @@
+"""What the core needs of the world: one Protocol a need, each with one real and one fake implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pools.broker.events import Event
+from pools.broker.spec import PoolSpec
+
+
+class Clock(Protocol):
+    """Two clocks: one to compare, one to store. Never mix them: the wall clock jumps."""
+
+    def monotonic(self) -> float: ...
+
+    def wall(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A pool as it is wanted; the dotted path comes from this process's own settings, never from a row."""
+
+    spec: PoolSpec
+    adapter_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    definitions: tuple[Definition, ...]
+    problems: tuple[tuple[str, str], ...] = ()  # (pool name, what is wrong with its row)
+
+
+class Definitions(Protocol):
+    """The desired state. `load` may block; the broker calls it in a thread."""
+
+    def load(self) -> Loaded: ...
+
+
+class Recorder(Protocol):
+    """The observed state's way out. `record` and `observe` never block and never raise."""
+
+    def start(self) -> None: ...
+
+    def record(self, at: float, event: Event) -> None: ...
+
+    def observe(self, snapshot: dict[str, Any]) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchOrder:
+    """All that a launcher must know to bring one worker to life."""
+
+    worker: str
+    adapter_path: str
+    spec: PoolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a worker's process ended. Either `code` or `signal` is set."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A call on its way to a worker."""
+
+    sequence: int
+    call: str
+    command: str
+    arguments: bytes
+    attachments: Mapping[str, bytes]
+    budget: float
+    credit: int
+    max_result: int
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a worker says of itself once its adapter is loaded."""
+
+    python: str = ""
+    implementation: str = ""
+    executable: str = ""
+    free_threaded: bool = False
+    gil_enabled: bool = True
+    gil_culprit: str = ""
+    load_seconds: float = 0.0
+    blas_threads: int = 0
+    parallelism: float = 0.0
+    commands: tuple[Any, ...] = ()  # of CommandInfo
+
+
+@dataclass(frozen=True, slots=True)
+class CommandInfo:
+    name: str
+    summary: str = ""
+    description: str = ""
+    streams: bool = False
+    idempotent: bool = False
+    timeout: float = 0.0
+    schema: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailure:
+    """How a command, or the loading of an adapter, went wrong inside a worker."""
+
+    code: str
+    message: str
+    type: str = ""
+    traceback: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A result or chunk as the worker encoded it: JSON in UTF-8, or raw bytes."""
+
+    data: bytes
+    raw: bool = False
+
+
+class Process(Protocol):
+    """One worker's process. Everything but `kill` only looks."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def socket_path(self) -> str: ...
+
+    def kill(self) -> None:
+        """SIGKILL to the process and its group; harmless when it is gone."""
+        ...
+
+    def last_begun(self) -> int:
+        """The highest sequence that the worker has begun to run, true even after its death."""
+        ...
+
+    def output(self) -> Sequence[str]:
+        """The last lines that it printed."""
+        ...
+
+    def memory_mb(self) -> float | None:
+        """Memory of the process and its descendants now; None once it is gone."""
+        ...
+
+
+class Launcher(Protocol):
+    async def launch(self, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> Process:
+        """Start a worker. `on_exit` is called once, on the loop, after the process is reaped."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Reports(Protocol):
+    """Where a link delivers what its worker says; every method is called on the loop."""
+
+    def hello(self, greeting: Greeting) -> None: ...
+
+    def boot_failed(self, failure: WorkerFailure) -> None: ...
+
+    def result(self, sequence: int, payload: Payload | None, seconds: float) -> None: ...
+
+    def failure(self, sequence: int, failure: WorkerFailure, seconds: float) -> None: ...
+
+    def chunk(self, sequence: int, payload: Payload) -> None: ...
+
+    def progress(self, sequence: int, fraction: float, message: str) -> None: ...
+
+    def log(self, sequence: int, message: str) -> None: ...
+
+    def vitals(self, gil_enabled: bool, gil_culprit: str) -> None: ...
+
+    def lost(self) -> None: ...
+
+
+class Link(Protocol):
+    """The way to one worker. Sending never blocks; what waits goes out together."""
+
+    def assign(self, assignment: Assignment) -> None: ...
+
+    def cancel(self, sequence: int, reason: str) -> None: ...
+
+    def credit(self, sequence: int, chunks: int) -> None: ...
+
+    def drain(self) -> None: ...
+
+    def probe(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Linker(Protocol):
+    def link(self, socket_path: str, reports: Reports) -> Link: ...

@@ -1,0 +1,297 @@
+"""Carries out what one pool decides, and turns what happens into facts for it.
+
+Broker ─ submit ─▶ Runner ─ facts ─▶ Pool
+                     ▲  └─ actions ◀───┘
+          replies    │       │
+caller ◀─────────────┤       ├─▶ Launcher (processes)
+                     └───────┴─▶ Link     (calls)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from pools.broker import errors
+from pools.broker.actions import Action, Assign, Cancel, Fail, Kill, Start, Stop, Tell
+from pools.broker.call import Call
+from pools.broker.events import Event
+from pools.broker.policy import describe_exit
+from pools.broker.pool import Pool
+from pools.broker.ports import (
+    Clock,
+    CommandInfo,
+    Definition,
+    Exit,
+    Greeting,
+    Launcher,
+    LaunchOrder,
+    Linker,
+    Payload,
+    WorkerFailure,
+)
+from pools.broker.staff import Reply, Request, Staff, Ticket
+
+UNLINKED_GRACE = 2.0  # seconds from a lost link to the end of its process, which usually ends by itself
+MAX_TIMEOUT = 86_400.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every runner of a broker shares."""
+
+    launcher: Launcher
+    linker: Linker
+    clock: Clock
+    tell: Callable[[Event], None]
+    boot: str
+    rng: Random
+
+
+class Runner:
+    """One pool at work. All methods are called on the event loop, none of them blocks."""
+
+    def __init__(self, definition: Definition, world: Surroundings) -> None:
+        self.definition = definition
+        self.pool = Pool(definition.spec, world.boot, world.rng)
+        self.commands: dict[str, CommandInfo] = {}
+        self.staff: dict[str, Staff] = {}
+        self.closed = asyncio.Event()
+        self._world = world
+        self._now = world.clock.monotonic
+        self._tickets: dict[int, Ticket] = {}
+        self._launches: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = float("inf")
+
+    def open(self) -> None:
+        self._do(self.pool.sweep(self._now()))
+
+    # What callers want
+
+    def submit(self, number: int, request: Request, reply: Reply) -> None:
+        """Take a call; its answer comes through `reply`, perhaps before this returns."""
+        now = self._now()
+        public = f"{self._world.boot}-{number}"
+        command = self.commands.get(request.command)
+        spec = self.pool.spec
+        streams = command.streams if command else request.credit > 0
+        timeout = request.timeout or (command.timeout if command else 0.0)
+        timeout = min(timeout or (spec.stream_timeout if streams else spec.call_timeout), MAX_TIMEOUT)
+        call = Call(
+            number,
+            request.command,
+            arrived=now,
+            deadline=now + timeout,
+            size=request.size,
+            priority=request.priority,
+            idempotent=command.idempotent if command else False,
+        )
+        ticket = Ticket(call, public, request, reply, request.credit)
+        if command is None and self.commands:
+            reply.failed(self._no_command(request.command), ticket.timing(now))
+            return
+        self._tickets[number] = ticket
+        self._do(self.pool.submit(call, now))
+
+    def cancel(self, number: int) -> None:
+        self._do(self.pool.cancel(number, self._now()))
+
+    def credit(self, number: int, chunks: int) -> None:
+        """The caller has room for more chunks."""
+        ticket = self._tickets.get(number)
+        if ticket is None:
+            return
+        if ticket.call.worker and (staff := self.staff.get(ticket.call.worker)):
+            staff.credit(ticket, chunks)
+        else:
+            ticket.credit += chunks
+
+    # What operators and clocks want
+
+    def apply(self, definition: Definition) -> None:
+        moved = definition.adapter_path != self.definition.adapter_path
+        self.definition = definition
+        actions = self.pool.apply(definition.spec, self._now())
+        if moved:
+            actions += self.pool.recycle("", "the adapter's path changed", self._now())
+        self._do(actions)
+
+    def recycle(self, worker: str, detail: str) -> int:
+        if worker and worker not in self.pool.force.workers:
+            raise errors.WorkerUnknown(f"No worker {worker} lives in pool {self.pool.spec.name}.")
+        self._do(self.pool.recycle(worker, detail, self._now()))
+        return self.marked()
+
+    def marked(self) -> int:
+        """Workers that are to leave."""
+        return sum(bool(worker.reason) for worker in self.pool.force.workers.values())
+
+    def sweep(self, patience: float) -> None:
+        """Judge everyone, and ask every link for a sign of life; silence since the last sweep counts."""
+        now = self._now()
+        for staff in tuple(self.staff.values()):
+            if staff.probed_at is not None and now - staff.probed_at >= patience:
+                detail = f"its event loop did not answer for {now - staff.probed_at:.1f} s"
+                self._do(self.pool.unresponsive(staff.id, detail, now))
+            staff.probe()
+        self._do(self.pool.sweep(now))
+
+    def sampled(self, worker: str, memory_mb: float) -> None:
+        self._do(self.pool.sampled(worker, memory_mb, self._now()))
+
+    async def close(self) -> None:
+        self._do(self.pool.close(self._now()))
+        self._check_closed()
+        await self.closed.wait()
+        if self._alarm:
+            self._alarm.cancel()
+
+    def kill_all(self) -> None:
+        for staff in self.staff.values():
+            staff.kill()
+
+    # What workers say
+
+    def greeted(self, staff: Staff, greeting: Greeting) -> None:
+        self.commands = {command.name: command for command in greeting.commands}
+        for ticket in self._tickets.values():  # calls that came while nobody knew the commands
+            if known := self.commands.get(ticket.call.command):
+                ticket.call.idempotent = known.idempotent
+        self._do(self.pool.ready(staff.id, self._now()))
+
+    def load_failed(self, staff: Staff, failure: WorkerFailure) -> None:
+        self.pool.boot_failed(staff.id, f"{failure.type}: {failure.message}" if failure.type else failure.message)
+
+    def ended(self, staff: Staff, ticket: Ticket, outcome: Payload | WorkerFailure | None, seconds: float) -> None:
+        now = self._now()
+        call = ticket.call
+        self._tickets.pop(call.id, None)
+        good = not isinstance(outcome, WorkerFailure)
+        if not call.answered:  # else a late answer of a call that ended without it: nobody waits
+            timing = ticket.timing(now, seconds)
+            if isinstance(outcome, WorkerFailure):
+                ticket.reply.failed(error_of(outcome), timing)
+            else:
+                ticket.reply.done(outcome, timing)
+        self._do(self.pool.finished(staff.id, call.id, now, ok=good))
+
+    def unlinked(self, staff: Staff) -> None:
+        if staff.id in self.staff:
+            asyncio.get_running_loop().call_later(UNLINKED_GRACE, staff.kill)
+
+    # Doing
+
+    def _do(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Assign(call, worker):
+                    ticket = self._tickets[call.id]
+                    self.staff[worker].assign(ticket, self.pool.spec.max_payload)
+                case Fail(call, error):
+                    self._fail(call, error)
+                case Tell(event):
+                    self._world.tell(event)
+                case Cancel(call, worker, reason):
+                    self.staff[worker].cancel(self._tickets[call.id], reason)
+                case Start(worker):
+                    self._start(worker)
+                case Stop(worker):
+                    self._stop(worker)
+                case Kill(worker):
+                    self.staff[worker].kill()
+        self._arm()
+
+    def _fail(self, call: Call, error: errors.BrokerError) -> None:
+        # A call that still runs keeps its ticket until its worker lets go of it.
+        ticket = self._tickets[call.id] if call.worker else self._tickets.pop(call.id)
+        ticket.reply.failed(error, ticket.timing(self._now()))
+
+    def _stop(self, worker: str) -> None:
+        staff = self.staff[worker]
+        if staff.wire:
+            staff.wire.drain()
+        else:
+            staff.kill()
+
+    def _start(self, worker: str) -> None:
+        self.staff[worker] = staff = Staff(worker, self, self._now, started_wall=self._world.clock.wall())
+        task = asyncio.get_running_loop().create_task(self._launch(staff), name=f"launch {worker}")
+        self._launches.add(task)
+        task.add_done_callback(self._launches.discard)
+
+    async def _launch(self, staff: Staff) -> None:
+        order = LaunchOrder(staff.id, self.definition.adapter_path, self.pool.spec)
+        try:
+            staff.process = await self._world.launcher.launch(order, lambda exit: self._exited(staff, exit))
+        except Exception as error:
+            self.pool.boot_failed(staff.id, f"it could not be launched: {error}")
+            self._exited(staff, Exit())
+            return
+        if staff.doomed:
+            staff.process.kill()
+            return
+        staff.wire = self._world.linker.link(staff.process.socket_path, staff)
+
+    def _exited(self, staff: Staff, exit: Exit) -> None:
+        self.staff.pop(staff.id, None)
+        if staff.wire:
+            staff.wire.close()
+            staff.wire = None
+        begun = staff.begun() if staff.process else set()
+        worker = self.pool.force.workers.get(staff.id)
+        held = list(worker.held) if worker else []
+        if worker and worker.ready_at == 0.0 and not worker.boot_failure:
+            words = staff.last_words()
+            worker.boot_failure = describe_exit(exit) + (f"; it printed: {words[-500:]}" if words else "")
+        self._do(self.pool.gone(staff.id, exit, self._now(), begun=begun, evidence=staff.last_words()))
+        for number in held:  # whoever was not given another try is answered by now
+            if number not in self.pool.calls:
+                self._tickets.pop(number, None)
+        self._check_closed()
+
+    def _check_closed(self) -> None:
+        if self.pool.force.closing and not self.pool.force.workers:
+            self.closed.set()
+
+    # Time
+
+    def _arm(self) -> None:
+        """Be woken for the pool's next alarm. A handle that rings too early does no harm, so it is left alone."""
+        at = self.pool.next_alarm()
+        if at is None or at >= self._alarm_at:
+            return
+        if self._alarm:
+            self._alarm.cancel()
+        self._alarm_at = at
+        delay = max(0.0, at - self._now())
+        self._alarm = asyncio.get_running_loop().call_later(delay, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm, self._alarm_at = None, float("inf")
+        self._do(self.pool.tick(self._now()))
+
+    # Looking
+
+    def _no_command(self, name: str) -> errors.CommandUnknown:
+        near = difflib.get_close_matches(name, self.commands, n=1)
+        hint = f" Did you mean {near[0]}?" if near else f" It has: {', '.join(sorted(self.commands)) or 'none'}."
+        return errors.CommandUnknown(
+            f"Pool {self.pool.spec.name} has no command {name!r}.{hint}",
+            details={"command": name, "commands": sorted(self.commands)},
+        )
+
+
+def error_of(failure: WorkerFailure) -> errors.BrokerError:
+    """A worker's failure as the error that the caller gets; a worker cannot invent codes."""
+    known = errors.ERRORS.get(failure.code, errors.AdapterError)
+    details = dict(failure.details)
+    if failure.type:
+        details["type"] = failure.type
+    if failure.traceback:
+        details["traceback"] = failure.traceback
+    return known(failure.message, details=json.loads(json.dumps(details, default=str)))

@@ -1,0 +1,101 @@
+"""What operators see of a pool and its workers: plain values, in the shape of `snakepit status --json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pools.broker.runner import Runner
+from pools.broker.staff import Staff
+from pools.broker.worker import State, Worker
+
+OUTPUT_LINES = 50
+
+
+def pool_row(runner: Runner, now: float) -> dict[str, Any]:
+    pool, force = runner.pool, runner.pool.force
+    ready = force.among(State.READY)
+    slots = sum(worker.slots for worker in ready)
+    state, reason = pool_state(runner)
+    return {
+        "name": pool.spec.name,
+        "profile": str(pool.spec.profile),
+        "adapter": pool.spec.adapter,
+        "state": state,
+        "reason": reason,
+        "size": pool.spec.size,
+        "ready": len(ready),
+        "busy": sum(worker.load > 0 for worker in ready),
+        "slots": slots,
+        "free": slots - sum(worker.load for worker in ready),
+        "lost": sum(worker.lost for worker in force.workers.values()),
+        "waiting": len(pool.line),
+        "oldest_wait": round(pool.oldest_wait(now), 3),
+        "queue_limit": pool.spec.queue_limit,
+        "generation": force.generation,
+        "finished": pool.finished_count,
+        "failed": pool.failed_count,
+        "refused": pool.refused_count,
+        "retried": pool.retried_count,
+        "recycled": force.recycled,
+        "died": force.died,
+        "memory_mb": round(sum(max(0.0, worker.memory_mb) for worker in force.workers.values()), 1),
+        "warnings": pool_warnings(runner),
+    }
+
+
+def pool_state(runner: Runner) -> tuple[str, str]:
+    """Where a pool is, and why where that is not simply ready."""
+    spec, force = runner.pool.spec, runner.pool.force
+    ready = len(force.among(State.READY))
+    if force.closing:
+        return "stopping", "it is shutting down"
+    if force.is_hopeless():
+        return "failed", force.gate.failed
+    if spec.paused:
+        return "paused", "paused by its operator"
+    trouble = force.gate.failed or (
+        f"the last start failed: {force.gate.last_failure}" if force.gate.last_failure else ""
+    )
+    if ready == 0:
+        return "starting", trouble
+    if ready < spec.size - spec.max_unavailable:
+        return "degraded", f"{ready} of {spec.size} workers are ready" + (f"; {trouble}" if trouble else "")
+    return "ready", ""
+
+
+def pool_warnings(runner: Runner) -> list[str]:
+    """What works, but not as its owner believes."""
+    warnings = []
+    for staff in runner.staff.values():
+        greeting = staff.greeting
+        if greeting and greeting.free_threaded and staff.gil_enabled:
+            because = f" because of {staff.gil_culprit}" if staff.gil_culprit else ""
+            warnings.append(f"{staff.id}: the interpreter is free-threaded, but the GIL is on{because}")
+    return warnings[:8]
+
+
+def worker_row(runner: Runner, worker: Worker, now: float) -> dict[str, Any]:
+    staff: Staff | None = runner.staff.get(worker.id)
+    greeting = staff.greeting if staff else None
+    process = staff.process if staff else None
+    return {
+        "id": worker.id,
+        "pool": runner.pool.spec.name,
+        "pid": process.pid if process else 0,
+        "state": str(worker.state),
+        "reason": f"{worker.reason}: {worker.detail}" if worker.reason and worker.detail else worker.reason,
+        "load": worker.load,
+        "capacity": worker.slots,
+        "lost": worker.lost,
+        "served": worker.served,
+        "memory_mb": round(worker.memory_mb, 1),
+        "gil": "" if greeting is None or staff is None else ("on" if staff.gil_enabled else "off"),
+        "gil_culprit": staff.gil_culprit if staff else "",
+        "generation": worker.generation,
+        "started_at": staff.started_wall if staff else 0.0,
+        "load_seconds": round(greeting.load_seconds, 3) if greeting else 0.0,
+        "python": greeting.python if greeting else "",
+        "parallelism": round(greeting.parallelism, 2) if greeting else 0.0,
+        "calls": staff.running(now) if staff else [],
+        "output": list(process.output()[-OUTPUT_LINES:]) if process else [],
+    }

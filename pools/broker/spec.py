@@ -1,0 +1,182 @@
+# ruff: noqa: RUF009  (`setting` makes a dataclass field; it is not a default value)
+"""What a pool is to be: one frozen value that validates itself.
+
+The fields, their defaults, ranges, units and help live here once; the Django model, the settings, the admin and the
+documentation read them from here.
+
+>>> PoolSpec(name="digits", adapter="digits", size=2).slots
+1
+>>> PoolSpec(name="digits", adapter="digits", profile="thread", threads=4).slots
+4
+>>> PoolSpec(name="digits", adapter="digits", size=0)
+Traceback (most recent call last):
+    ...
+pools.broker.spec.InvalidSpec: size: 0 is outside 1 to 1000
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Any
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
+
+
+class Profile(StrEnum):
+    PROCESS = "process"  # one call at a time, on the worker's main thread
+    THREAD = "thread"  # `threads` calls at a time
+
+
+class InvalidSpec(ValueError):
+    """A pool definition is not valid: `problems` maps each field to what is wrong with it."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = dict(problems)
+        super().__init__("; ".join(f"{name}: {problem}" for name, problem in self.problems.items()))
+
+
+def setting(default: Any, low: float | None = None, high: float | None = None, *, unit: str = "", help: str) -> Any:
+    """A field with its range and its help; None as default means "off"."""
+    return field(default=default, metadata={"low": low, "high": high, "unit": unit, "help": help})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSpec:
+    """One pool's definition. Times in seconds, memory in MiB."""
+
+    name: str = setting("", help="Lower-case letters, digits, - and _; starts with a letter.")
+    adapter: str = setting("", help="Key of the adapter in SNAKEPIT['ADAPTERS'].")
+    args: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "The adapter's keyword arguments."})
+    env: Mapping[str, str] = field(default_factory=dict, metadata={"help": "Environment variables for the workers."})
+    profile: Profile = setting(Profile.PROCESS, help="process: one call a worker; thread: `threads` calls a worker.")
+    size: int = setting(2, 1, 1000, help="Workers. Raise it when calls wait while cores are idle.")
+    threads: int = setting(10, 1, 256, help="Slots of a thread-profile worker.")
+    python: str = setting("", help="Interpreter of the workers; empty: the broker's own.")
+    queue_limit: int = setting(1000, 0, 1_000_000, unit="calls", help="Calls that may wait; more are refused.")
+    queue_bytes: int = setting(64 * 2**20, 0, 2**40, unit="bytes", help="Arguments that may wait, in bytes.")
+    queue_timeout: float = setting(5.0, 0.001, 86_400, unit="s", help="How long a call waits for a slot.")
+    call_timeout: float = setting(60.0, 0.001, 86_400, unit="s", help="Deadline of a call that names none.")
+    stream_timeout: float = setting(300.0, 0.001, 86_400, unit="s", help="The same for a streaming command.")
+    cancel_grace: float = setting(2.0, 0.0, 3600, unit="s", help="From asking a call to end to ending its process.")
+    startup_timeout: float = setting(60.0, 0.1, 86_400, unit="s", help="Raise it for models that load for minutes.")
+    startup_batch: int = setting(8, 1, 1000, help="Workers that start at the same time.")
+    startup_delay: float = setting(0.75, 0.0, 3600, unit="s", help="Pause between two batches.")
+    ttl: float | None = setting(None, 1, 10 * 365 * 86_400, unit="s", help="Age at which a worker is replaced.")
+    max_requests: int | None = setting(None, 1, 10**12, help="Calls after which a worker is replaced.")
+    jitter: float = setting(0.1, 0.0, 1.0, help="Random share added to ttl and max_requests, against herds.")
+    min_lifetime: float = setting(10.0, 0.0, 86_400, unit="s", help="No worker is recycled younger than this.")
+    memory_soft_mb: float | None = setting(None, 1, 2**30, unit="MiB", help="Replace after its calls above this.")
+    memory_hard_mb: float | None = setting(None, 1, 2**30, unit="MiB", help="Kill at once above this.")
+    memory_samples: int = setting(2, 1, 1000, help="Samples in a row above the soft line before it counts.")
+    max_surge: int = setting(1, 0, 1000, help="Workers above `size` during a replacement.")
+    max_unavailable: int = setting(0, 0, 1000, help="Workers that may be missing during a replacement.")
+    drain_timeout: float = setting(30.0, 0.0, 86_400, unit="s", help="What a draining worker gets to finish.")
+    max_payload: int = setting(2**20, 1024, 2**28, unit="bytes", help="Limit of one call's arguments and result.")
+    boot_budget: int = setting(5, 1, 1000, help="Failed starts in 60 s before the pool is failed.")
+    death_budget: int | None = setting(None, 1, 100_000, help="Deaths in 60 s before it is failed; 10 x size.")
+    retry_budget: float = setting(0.1, 0.0, 1.0, help="Share of calls that may be retried after a worker's death.")
+    enabled: bool = setting(True, help="Off: no workers, calls are refused as unknown.")
+    paused: bool = setting(False, help="On: workers stay warm, calls are refused.")
+
+    def __post_init__(self) -> None:
+        problems = dict(find_problems(self))
+        if problems:
+            raise InvalidSpec(problems)
+
+    @property
+    def slots(self) -> int:
+        """Calls that one worker takes at once."""
+        return self.threads if self.profile == Profile.THREAD else 1
+
+    @property
+    def deaths_allowed(self) -> int:
+        return self.death_budget if self.death_budget is not None else 10 * self.size
+
+    def needs_new_workers(self, other: PoolSpec) -> bool:
+        """Whether workers made by `other` cannot serve this definition."""
+        return any(getattr(self, name) != getattr(other, name) for name in WORKER_FIELDS)
+
+
+# What is fixed at a worker's birth; a change of any of these is rolled out by replacing workers.
+WORKER_FIELDS = ("adapter", "args", "env", "profile", "threads", "python")
+FIELDS = {f.name: f for f in fields(PoolSpec)}
+
+
+def find_problems(spec: PoolSpec) -> list[tuple[str, str]]:
+    """Every field that is wrong, with the value and the range that would be right."""
+    problems = [(name, why) for name in FIELDS if (why := _wrong(name, getattr(spec, name)))]
+    if problems:
+        return problems
+    if spec.max_surge == 0 and spec.max_unavailable == 0:
+        problems.append(("max_surge", "0 with max_unavailable 0 leaves no way to replace a worker; make one of them 1"))
+    if spec.max_unavailable > spec.size:
+        problems.append(("max_unavailable", f"{spec.max_unavailable} is more than size {spec.size}"))
+    if spec.memory_soft_mb and spec.memory_hard_mb and spec.memory_soft_mb >= spec.memory_hard_mb:
+        problems.append(("memory_soft_mb", f"{spec.memory_soft_mb} is not below memory_hard_mb {spec.memory_hard_mb}"))
+    return problems
+
+
+def _wrong(name: str, value: Any) -> str | None:
+    if name == "name":
+        fits = isinstance(value, str) and bool(NAME.fullmatch(value))
+        return None if fits else f"{value!r} is not a pool name: a-z, 0-9, - and _, a letter first, at most 48"
+    if name == "adapter":
+        return None if isinstance(value, str) and value else "a pool needs the key of an adapter"
+    if name == "profile":
+        return None if value in tuple(Profile) else f"{value!r} is not one of {', '.join(Profile)}"
+    if name == "python":
+        return None if isinstance(value, str) and "\0" not in value else f"{value!r} is not a path"
+    if name == "args":
+        fits = isinstance(value, Mapping) and all(isinstance(key, str) and key.isidentifier() for key in value)
+        return None if fits else "must be an object whose keys are argument names"
+    if name == "env":
+        return _wrong_env(value)
+    return _wrong_number(name, value)
+
+
+def _wrong_env(value: Any) -> str | None:
+    if not isinstance(value, Mapping):
+        return "must be an object of strings"
+    for key, text in value.items():
+        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+            return f"{key!r} is not the name of an environment variable"
+        if not isinstance(text, str) or "\0" in text:
+            return f"the value of {key} must be a string"
+    return None
+
+
+def _wrong_number(name: str, value: Any) -> str | None:
+    definition = FIELDS[name]
+    kind = str(definition.type)
+    if value is None:
+        return None if "None" in kind else "must have a value"
+    if kind == "bool":
+        return None if isinstance(value, bool) else f"{value!r} is not true or false"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return f"{value!r} is not a number"
+    if kind.startswith("int") and not isinstance(value, int):
+        return f"{value!r} is not a whole number"
+    low, high = definition.metadata["low"], definition.metadata["high"]
+    return None if low <= value <= high else f"{value} is outside {low} to {high}"
+
+
+def spec_from(values: Mapping[str, Any]) -> PoolSpec:
+    """A spec from untrusted keys and values (settings, a row, a request); an unknown key is refused."""
+    unknown = {}
+    for key in values:
+        if key not in FIELDS:
+            near = get_close_matches(str(key), FIELDS, n=1)
+            unknown[str(key)] = "is not a field of a pool" + (f"; did you mean {near[0]}?" if near else "")
+    if unknown:
+        raise InvalidSpec(unknown)
+    return PoolSpec(**values)
+
+
+def spec_values(spec: PoolSpec) -> dict[str, Any]:
+    """The spec as plain values, fit for JSON."""
+    return {**asdict(spec), "profile": str(spec.profile)}

@@ -1,0 +1,211 @@
+"""The workers of one pool: how many there are to be, who replaces whom, who is late, what a death means.
+
+Books about processes only; the books about calls are the pool's. Every replacement, whatever its reason, goes
+through `plan`: successor first (`max_surge`), never fewer than `size - max_unavailable` ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any
+
+from pools.broker.actions import Action, Kill, Start, Tell
+from pools.broker.events import Event, Kind
+from pools.broker.policy import describe_exit, recycle_reason
+from pools.broker.ports import Exit
+from pools.broker.spec import PoolSpec
+from pools.broker.start_gate import StartGate
+from pools.broker.timers import Timers
+from pools.broker.worker import State, Worker
+
+PRESENT = (State.STARTING, State.READY, State.DRAINING)
+STOP_GRACE = 5.0  # seconds that an idle worker has for its teardown
+
+
+class Workforce:
+    def __init__(self, spec: PoolSpec, boot: str, timers: Timers, rng: Random) -> None:
+        self.spec = spec
+        self.generation = 1
+        self.closing = False
+        self.workers: dict[str, Worker] = {}
+        self.gate = StartGate(rng)
+        self.died = 0
+        self.recycled = 0
+        self._boot = boot  # tells this broker's workers from those of the one before
+        self._count = 0
+        self._timers = timers
+        self._rng = rng
+
+    @property
+    def wanted(self) -> int:
+        return 0 if self.closing else self.spec.size
+
+    def among(self, *states: State) -> list[Worker]:
+        return [worker for worker in self.workers.values() if worker.state in states]
+
+    def is_hopeless(self) -> bool:
+        """Whether nobody serves and nobody is likely to, soon."""
+        return bool(self.gate.failed) and not any(w.state is State.READY for w in self.workers.values())
+
+    # Facts
+
+    def ready(self, worker: Worker, now: float) -> Iterator[Action]:
+        worker.move(State.READY)
+        worker.ready_at = now
+        self._timers.clear(("boot", worker.id))
+        stretch = 1.0 + self.spec.jitter * self._rng.random()
+        worker.ttl = None if self.spec.ttl is None else self.spec.ttl * stretch
+        worker.max_served = None if self.spec.max_requests is None else round(self.spec.max_requests * stretch)
+        yield self.tell(Kind.WORKER_STARTED, worker, message=f"ready {now - worker.born:.2f} s after its start")
+        if recovered := self.gate.succeeded():
+            message = f"a worker is ready again; before: {recovered}"
+            yield self.tell(Kind.POOL_RECOVERED, reason="started", message=message)
+
+    def gone(self, worker: Worker, exit: Exit, evidence: str, now: float) -> Iterator[Action]:
+        """The process is reaped; `evidence` are its last words."""
+        for kind in ("boot", "drain", "stop"):
+            self._timers.clear((kind, worker.id))
+        was, how = worker.state, describe_exit(exit)
+        worker.move(State.GONE)
+        del self.workers[worker.id]
+        why = worker.boot_failure or how
+        numbers: dict[str, Any] = {
+            "exit_code": exit.code,
+            "signal": exit.signal,
+            "served": worker.served,
+            "lived": round(now - worker.born, 3),
+            "memory_mb": worker.memory_mb,
+            "output": evidence,
+            "held": len(worker.held),
+        }
+        if was is State.STOPPING and worker.reason != "startup_timeout":
+            self.recycled += worker.reason != "shutdown"
+            detail = f"{worker.reason}: {worker.detail}" if worker.detail else worker.reason
+            yield self.tell(Kind.WORKER_RECYCLED, worker, message=f"recycled, {detail}", data=numbers)
+        elif worker.ready_at == 0.0:
+            yield from self._boot_failed(worker, worker.detail or why, numbers, now)
+        else:
+            self.died += 1
+            message = f"died at work ({was}), {how}"
+            yield self.tell(Kind.WORKER_DIED, worker, "crash", message, level="error", data=numbers)
+            if self.gate.died(self.spec, how, now):
+                yield self.tell(Kind.POOL_FAILED, reason="crash_loop", message=self.gate.failed, level="error")
+
+    def _boot_failed(self, worker: Worker, why: str, numbers: dict[str, Any], now: float) -> Iterator[Action]:
+        message = f"died before it was ready, {why}"
+        yield self.tell(Kind.WORKER_DIED, worker, "boot_failure", message, level="error", data=numbers)
+        if self.gate.boot_failed(self.spec, why, now):
+            yield self.tell(Kind.POOL_FAILED, reason="boot_failure", message=self.gate.failed, level="error")
+
+    def apply(self, spec: PoolSpec) -> Iterator[Action]:
+        """A new definition: workers that cannot serve it are replaced."""
+        new_workers = spec.needs_new_workers(self.spec)
+        self.spec = spec
+        self.gate.reset()
+        if new_workers:
+            self.generation += 1
+            for worker in tuple(self.workers.values()):
+                yield from self.replace(worker, "definition", f"generation {self.generation} is wanted")
+
+    def close(self) -> Iterator[Action]:
+        self.closing = True
+        for worker in self.among(State.STARTING):
+            yield from self.kill(worker, "shutdown", "the pool is shutting down")
+        for worker in self.among(State.READY):
+            worker.reason = worker.reason or "shutdown"
+
+    # Judgements
+
+    def judge(self, worker: Worker, now: float) -> None:
+        """Mark a ready worker that has served its time; `plan` replaces it."""
+        if worker.state is State.READY and not worker.reason and (why := recycle_reason(worker, self.spec, now)):
+            worker.reason, worker.detail = why
+
+    def replace(self, worker: Worker, reason: str, detail: str = "") -> Iterator[Action]:
+        """Wish a worker replaced. One that only starts serves nobody and is ended at once."""
+        if worker.state is State.STARTING:
+            yield from self.kill(worker, reason, detail)
+        elif worker.state is State.READY and not worker.reason:
+            worker.reason, worker.detail = reason, detail
+
+    def sampled(self, worker: Worker, memory_mb: float) -> Iterator[Action]:
+        worker.memory_mb = memory_mb
+        soft, hard = self.spec.memory_soft_mb, self.spec.memory_hard_mb
+        worker.above_soft = worker.above_soft + 1 if soft is not None and memory_mb > soft else 0
+        if hard is not None and memory_mb > hard and worker.state in (State.READY, State.DRAINING):
+            yield from self.kill(worker, "memory_hard", f"{memory_mb:.0f} MB, line {hard:.0f} MB")
+
+    def kill(self, worker: Worker, reason: str, detail: str) -> Iterator[Action]:
+        if worker.state is State.STOPPING:
+            if not worker.killed:  # it was asked to leave and does not
+                worker.killed = True
+                yield Kill(worker.id)
+            return
+        worker.reason, worker.detail, worker.killed = reason, detail, True
+        worker.move(State.STOPPING)
+        yield Kill(worker.id)
+        yield self.tell(Kind.WORKER_KILLED, worker, message=f"killed, {reason}: {detail}", level="warning")
+
+    # The plan
+
+    def plan(self, now: float) -> Iterator[Action]:
+        """Start who is missing; yields no more starts than the gate and the surge allow."""
+        present = self.among(*PRESENT)
+        starting = sum(worker.state is State.STARTING for worker in present)
+        fresh = starting + sum(worker.state is State.READY and not worker.reason for worker in present)
+        missing = min(self.wanted - fresh, self.wanted + self.spec.max_surge - len(present))
+        if missing <= 0:
+            return
+        room = self.gate.room(self.spec, starting, now)
+        for _ in range(min(missing, room)):
+            self._count += 1
+            worker = Worker(f"{self.spec.name}-{self._boot}-{self._count}", self.generation, self.spec.slots, born=now)
+            self.workers[worker.id] = worker
+            self._timers.set(("boot", worker.id), now + self.spec.startup_timeout)
+            self.gate.passed(self.spec, now)
+            yield Start(worker.id)
+        if missing > room:
+            self._timers.set(("gate", self.spec.name), self.gate.opens_at(self.spec, now))
+
+    def leavers(self) -> list[Worker]:
+        """Ready workers whose turn to drain has come, oldest first, and those above the wanted number."""
+        ready = self.among(State.READY)
+        spare = len(ready) - max(0, self.wanted - self.spec.max_unavailable)
+        marked = [worker for worker in ready if worker.reason]
+        surplus = len(ready) - len(marked) - self.wanted
+        for worker in sorted((w for w in ready if not w.reason), key=lambda w: (w.load, w.born))[: max(0, surplus)]:
+            worker.reason, worker.detail = "scale", f"{self.wanted} workers are wanted"
+            marked.append(worker)
+        return marked[: max(0, spare)]
+
+    def surplus_starters(self) -> list[Worker]:
+        """Workers that start though enough others are there: a pool was made smaller meanwhile."""
+        starting = self.among(State.STARTING)
+        fresh = len(starting) + sum(not worker.reason for worker in self.among(State.READY))
+        return starting[: max(0, min(len(starting), fresh - self.wanted))]
+
+    def drain(self, worker: Worker, now: float) -> Iterator[Action]:
+        worker.move(State.DRAINING)
+        self._timers.set(("drain", worker.id), now + self.spec.drain_timeout)
+        yield self.tell(Kind.WORKER_DRAINING, worker, message=f"drains, {worker.reason}: {worker.detail}")
+
+    def dismiss(self, worker: Worker, now: float) -> None:
+        """An idle draining worker is asked to leave (the pool sends the Stop)."""
+        worker.move(State.STOPPING)
+        self._timers.clear(("drain", worker.id))
+        self._timers.set(("stop", worker.id), now + STOP_GRACE)
+
+    def tell(
+        self,
+        kind: Kind,
+        worker: Worker | None = None,
+        reason: str = "",
+        message: str = "",
+        *,
+        level: str = "info",
+        data: Mapping[str, Any] | None = None,
+    ) -> Tell:
+        name = worker.id if worker else ""
+        reason = reason or (worker.reason if worker else "")
+        return Tell(Event(kind, self.spec.name, name, reason, message, level, data or {}))

@@ -1,0 +1,111 @@
+"""System checks, tag `snakepit`: what can be known without a socket, a query or a user's code.
+
+E001 a setting is wrong      W001 an adapter's package is not found
+E002 a pool is wrong         W002 SQLite would fail under several writers
+E003 the socket's path is    W003 the API page would load its scripts from elsewhere
+     too long                W004 a setting has no effect in this profile
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from pools import conf
+from pools.broker.spec import FIELDS, Profile
+
+LONGEST_PATH = 107  # bytes of a Unix socket's path on Linux, without its closing NUL
+
+
+def check_snakepit(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
+    problems = [Error(problem, id="snakepit.E001") for problem in conf.find_problems()]
+    if problems:
+        return [*problems]
+    return [*_pools(), *_adapters(), *_socket(), *_database(), *_docs()]
+
+
+def _pools() -> Iterator[CheckMessage]:
+    problems = conf.find_pool_problems()
+    yield from (Error(problem, id="snakepit.E002") for problem in problems)
+    if problems:
+        return
+    for spec in conf.pool_specs():
+        if spec.profile == Profile.PROCESS and spec.threads != FIELDS["threads"].default:
+            yield Warning(
+                f"The pool {spec.name} sets threads to {spec.threads}, which only the thread profile uses.",
+                hint=f'Set SNAKEPIT["POOLS"]["{spec.name}"]["profile"] to "thread", or leave `threads` out.',
+                id="snakepit.W004",
+            )
+
+
+def _adapters() -> Iterator[CheckMessage]:
+    for key, path in conf.adapters().items():
+        package = path.partition(".")[0]
+        if not _findable(package):
+            yield Warning(
+                f"The adapter {key!r} is {path}, but no package {package!r} is found.",
+                hint='Correct SNAKEPIT["ADAPTERS"], or add its directory to SNAKEPIT["WORKER_PATH"]. '
+                "If only the workers' interpreter has it, silence this.",
+                id="snakepit.W001",
+            )
+
+
+def _findable(package: str) -> bool:
+    """Looks, without importing: a user's code must not run because somebody typed `manage.py check`."""
+    for directory in conf.worker_path():
+        if (Path(directory) / package).is_dir() or (Path(directory) / f"{package}.py").is_file():
+            return True
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _socket() -> Iterator[CheckMessage]:
+    path = conf.broker_address()
+    size = len(os.fsencode(path))
+    if size > LONGEST_PATH:
+        yield Error(
+            f"The broker's socket {path} has a path of {size} bytes; {LONGEST_PATH} is the most.",
+            hint='Set SNAKEPIT["RUNTIME_DIR"] to a shorter directory.',
+            id="snakepit.E003",
+        )
+
+
+def _database() -> Iterator[CheckMessage]:
+    from django.conf import settings
+
+    for alias, database in settings.DATABASES.items():
+        if not database.get("ENGINE", "").endswith(".sqlite3"):
+            continue
+        options = database.get("OPTIONS", {})
+        immediate = str(options.get("transaction_mode", "")).upper() == "IMMEDIATE"
+        wal = "journal_mode=wal" in str(options.get("init_command", "")).replace(" ", "").lower()
+        if not (immediate and wal):
+            yield Warning(
+                f"The SQLite database {alias!r} is not set up for several writers: web, broker and Celery would meet "
+                "`database is locked`.",
+                hint='Set OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": '
+                '"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}.',
+                id="snakepit.W002",
+            )
+
+
+def _docs() -> Iterator[CheckMessage]:
+    from django.apps import apps
+
+    if not apps.is_installed("ninja"):
+        yield Warning(
+            "The API page loads its scripts from another host.",
+            hint='Add "ninja" to INSTALLED_APPS: then this site serves them.',
+            id="snakepit.W003",
+        )
+
+
+def register_all() -> None:
+    register(check_snakepit, "snakepit")

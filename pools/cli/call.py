@@ -1,0 +1,116 @@
+"""`snakepit call`: run one command of a pool and print what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pools.cli.output import UsageError, errors_told, json_line, print_value
+from pools.cli.project import find_address
+from pools.client import Answer, Chunk, Log, Progress, Stream, connect
+from pools.client.arguments import Options, encode
+from pools.client.streams import WINDOW
+
+
+def register(app: typer.Typer) -> None:
+    app.command("call")(call)
+
+
+def call(
+    pool: Annotated[str, typer.Argument(help="Name of the pool.")],
+    command: Annotated[str, typer.Argument(help="Name of the command.")],
+    arguments: Annotated[
+        str,
+        typer.Argument(metavar="[JSON|@FILE|-]", help="A JSON object: inline, from a file, or from standard input."),
+    ] = "{}",
+    *,
+    timeout: Annotated[float | None, typer.Option(help="Seconds until the answer must be there.")] = None,
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher first.")] = 0,
+    stream: Annotated[bool, typer.Option("--stream", help="Print each chunk as it comes, one a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on one line, errors too.")] = False,
+) -> None:
+    """Run one command of a pool and print its result.
+
+    Progress and log lines go to standard error. A command that streams is collected unless --stream is given.
+    """
+    with errors_told(as_json):
+        values = read_arguments(arguments)
+        options = Options(timeout, priority, WINDOW if stream else 0)
+        message = encode(pool, command, values, {}, options)
+        client = connect(find_address())
+        with Stream(client.target, message, only_chunks=False) as events, _told_on_stderr() as tell:
+            for event in events:
+                if isinstance(event, Progress | Log):
+                    tell(event)
+                elif isinstance(event, Chunk):
+                    _print(event.value, as_json, line=True)
+                elif not stream or (event.value is not None and not events.chunks):
+                    _print(event.value, as_json, line=stream)
+
+
+def read_arguments(text: str) -> dict[str, Any]:
+    """The JSON object that the command line means.
+
+    >>> read_arguments('{"below": 100}')
+    {'below': 100}
+    """
+    source = "the arguments"
+    try:
+        if text == "-":
+            source, text = "standard input", sys.stdin.read()
+        elif text.startswith("@"):
+            source, text = text[1:], Path(text[1:]).read_text()
+        values = json.loads(text)
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{source}: not JSON: {error}; an object is wanted, such as '{{\"below\": 100}}'") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{source}: a JSON object is wanted, such as '{{\"below\": 100}}', not {text.strip()[:40]}")
+    return values
+
+
+def _print(value: Any, as_json: bool, *, line: bool) -> None:
+    if as_json:
+        typer.echo(json_line(value))
+    else:
+        print_value(value, line=line)
+    sys.stdout.flush()  # a reader at the other end of a pipe wants each chunk when it comes
+
+
+@contextlib.contextmanager
+def _told_on_stderr() -> Iterator[Any]:
+    """Progress as a bar on a terminal, as lines otherwise. The bar comes with the first progress, not before."""
+    if not sys.stderr.isatty():
+        yield lambda event: typer.echo(_line(event), err=True)
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR"))), transient=True) as bar:
+        task = None
+
+        def tell(event: Progress | Log) -> None:
+            nonlocal task
+            if isinstance(event, Log):
+                bar.console.print(event.message, markup=False, highlight=False)
+                return
+            if task is None:
+                task = bar.add_task("", total=1.0)
+            bar.update(task, completed=event.fraction, description=event.message.replace("[", r"\["))
+
+        yield tell
+
+
+def _line(event: Progress | Log) -> str:
+    return event.message if isinstance(event, Log) else f"{event.fraction:4.0%} {event.message}".rstrip()
+
+
+__all__ = ["Answer", "call", "read_arguments", "register"]

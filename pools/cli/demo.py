@@ -1,0 +1,76 @@
+"""What `snakepit up --demo` adds: a user, a key, a login link, and lines to copy."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+USER = "demo"
+KEY = "snakepit up --demo"
+POOL, COMMAND, ARGUMENTS = "primes", "count", {"below": 100000}
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """The secrets of one run; the next one makes new ones."""
+
+    key: str
+    login_token: str
+
+
+def prepare() -> Demo:
+    """Make the superuser, who has no password, and a fresh key; the key of the run before ends."""
+    from django.contrib.auth import get_user_model
+    from django.db import transaction
+
+    from pools.models import ApiKey
+
+    with transaction.atomic():
+        user, fresh = get_user_model().objects.get_or_create(
+            username=USER, defaults={"is_staff": True, "is_superuser": True}
+        )
+        if fresh:
+            user.set_unusable_password()
+            user.save()
+        ApiKey.objects.filter(name=KEY, owner=user).delete()
+        _, key = ApiKey.create(name=KEY, owner=user, scopes=("run", "view", "operate"))
+    return Demo(key, secrets.token_urlsafe(24))
+
+
+def lines(demo: Demo, root: str) -> list[str]:
+    """What to try next; each line works as it is copied. `root` is empty without a web server."""
+    body = json.dumps(ARGUMENTS)
+    arguments = ", ".join(f"{name}={value!r}" for name, value in ARGUMENTS.items())
+    found = []
+    if root:
+        found.append(
+            f"curl -s {root}/api/pools/{POOL}/commands/{COMMAND} -H 'Authorization: Bearer {demo.key}' "
+            f"-H 'Content-Type: application/json' -d '{body}'"
+        )
+    found.append(f"{program()} call {POOL} {COMMAND} '{body}'")
+    found.append(f"{program()} status")
+    code = f'from pools.client import connect; print(connect().call("{POOL}", "{COMMAND}", {arguments}))'
+    found.append(f"{python()} -c '{code}'")
+    return found
+
+
+def program() -> str:
+    """How this program was called, so that the next command finds it."""
+    called = Path(sys.argv[0])
+    if called.name == "manage.py":
+        return f"{python()} manage.py snakepit"
+    return _relative(called) if called.name == "snakepit" else f"{python()} -m pools.cli"
+
+
+def python() -> str:
+    return _relative(Path(sys.executable))
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,61 @@
+"""The entry point: the commands, and what their ends mean to a shell.
+
+Exit codes: 0 fine, 1 a problem was found, 2 the command line is wrong, 3 no broker answers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from pools.cli import adapter_template, broker, call, status, up
+
+app = typer.Typer(
+    name="snakepit",
+    help="Pools of warm Python workers for Django.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 fine, 1 a problem was found, 2 wrong usage, 3 no broker answers.",
+)
+for register in (up.register, broker.register, status.register, call.register, adapter_template.register):
+    register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version  # 50 ms that no other command needs
+
+        try:
+            typer.echo(f"snakepit {version('django-snakepit')}")
+        except PackageNotFoundError:
+            typer.echo("snakepit (not installed as a package)")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Pools of warm Python workers for Django."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line (without the program's name) and return its exit code."""
+    try:
+        app(args=list(argv), prog_name="snakepit")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,98 @@
+"""How results and errors are printed, and the exit code that an error becomes."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from pools.broker.errors import BadRequest, BrokerError, BrokerUnreachable
+
+PROBLEM, USAGE, UNREACHABLE = 1, 2, 3
+RED, YELLOW, GREEN, BOLD, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
+
+
+class Problem(Exception):
+    """Something outside of any call is not as it must be; the message says what to do."""
+
+
+class UsageError(BadRequest):
+    """The command line cannot be read."""
+
+
+def json_line(value: Any) -> str:
+    """One line of JSON; bytes as `{"$bytes": base64}`, the same as in the API."""
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode()}
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def print_value(value: Any, *, line: bool = False) -> None:
+    """A result for people: text as it is, bytes to a pipe as they are, all else as JSON."""
+    if isinstance(value, bytes):
+        if sys.stdout.isatty():
+            typer.echo(f"{len(value)} bytes; send them to a file, or use --json")
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(value)
+            sys.stdout.buffer.flush()
+    elif isinstance(value, str):
+        typer.echo(value)
+    else:
+        typer.echo(json.dumps(value, ensure_ascii=False, default=_plain, indent=None if line else 2))
+
+
+def colour(text: str, code: str, *, stream: Any = None) -> str:
+    """Coloured where someone looks: not in a pipe, and not where NO_COLOR is set."""
+    target = stream or sys.stdout
+    return f"{code}{text}{PLAIN}" if target.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+@contextlib.contextmanager
+def errors_told(as_json: bool = False) -> Iterator[None]:
+    """Turn an error of the closed list into its message and its exit code."""
+    try:
+        yield
+    except Problem as error:
+        typer.echo(f"{colour('error', RED, stream=sys.stderr)}: {error}", err=True)
+        raise typer.Exit(PROBLEM) from error
+    except BrokerError as error:
+        if as_json:
+            typer.echo(json_line({"error": shape(error)}))
+        else:
+            _explain(error)
+        raise typer.Exit(exit_code(error)) from error
+
+
+def shape(error: BrokerError) -> dict[str, Any]:
+    """An error as the REST API says it."""
+    return {"code": error.code, "message": error.message, "outcome": error.outcome, "details": error.details}
+
+
+def exit_code(error: BrokerError) -> int:
+    if isinstance(error, UsageError):
+        return USAGE
+    return UNREACHABLE if isinstance(error, BrokerUnreachable) else PROBLEM
+
+
+def _explain(error: BrokerError) -> None:
+    head = colour("error", RED, stream=sys.stderr)
+    typer.echo(f"{head}: {error.code}: {error.message}", err=True)
+    details = dict(error.details)
+    traceback = details.pop("traceback", "")
+    for name, value in details.items():
+        typer.echo(f"  {name}: {value if isinstance(value, str) else json_line(value)}", err=True)
+    if error.retry_after:
+        typer.echo(f"  retry after: {error.retry_after:g} s", err=True)
+    if traceback:
+        typer.echo(f"\nIn the worker:\n{str(traceback).rstrip()}", err=True)

@@ -1,0 +1,61 @@
+"""Which Django project a command belongs to, found without starting Django."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+from pools.cli.output import UsageError
+
+DEFAULT_SETTINGS = "snakepit_site.settings"
+NAMED = re.compile(r"""["']DJANGO_SETTINGS_MODULE["']\s*,\s*["']([\w.]+)["']""")
+
+
+def choose_settings(directory: Path | None = None) -> str:
+    """Name the settings module in the environment: as it is there, else as ./manage.py says, else our own site's."""
+    if given := os.environ.get("DJANGO_SETTINGS_MODULE"):
+        return given
+    here = directory or Path.cwd()
+    try:
+        found = NAMED.search((here / "manage.py").read_text())
+    except OSError:
+        found = None
+    if found and str(here) not in sys.path:
+        sys.path.insert(0, str(here))  # a console script does not have the working directory on its path
+    os.environ["DJANGO_SETTINGS_MODULE"] = found[1] if found else DEFAULT_SETTINGS
+    return os.environ["DJANGO_SETTINGS_MODULE"]
+
+
+def find_address() -> str:
+    """The broker's address. Reads the settings module at most; django.setup() would cost a second."""
+    from pools.client.address import default_address
+
+    if not os.environ.get("SNAKEPIT_ADDRESS"):
+        choose_settings()
+    try:
+        return default_address()
+    except (ImportError, ImproperlyConfigured) as error:
+        raise wrong_settings(error) from error
+
+
+def start_django() -> None:
+    """django.setup(), for the commands that need models."""
+    choose_settings()
+    import django
+
+    try:
+        django.setup()
+    except (ImportError, ImproperlyConfigured) as error:
+        raise wrong_settings(error) from error
+
+
+def wrong_settings(error: Exception) -> UsageError:
+    name = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    return UsageError(
+        f"The settings {name} cannot be used: {error}. Run this where manage.py is, or set DJANGO_SETTINGS_MODULE, "
+        "or SNAKEPIT_ADDRESS to the path of a broker's socket"
+    )

@@ -1,0 +1,129 @@
+"""`snakepit status`: what the broker, its pools and its workers are doing, and why."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from pools.cli.output import PROBLEM, errors_told, json_line
+from pools.cli.project import find_address
+from pools.client import connect
+
+STYLES = {"ready": "green", "starting": "cyan", "degraded": "yellow", "paused": "yellow", "failed": "bold red"}
+NARROW = 100  # columns for a pipe, where the terminal's width is not known
+
+
+def register(app: typer.Typer) -> None:
+    app.command("status")(status)
+
+
+def status(
+    pool: Annotated[str, typer.Option(help="Only this pool.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Show the broker, its pools and their workers. Exit code 1 when a pool has failed or a problem is reported."""
+    with errors_told(as_json):
+        found = connect(find_address()).status(pool)
+    if as_json:
+        typer.echo(json_line(found))
+    else:
+        _show(found)
+    if found["node"]["problems"] or any(one["state"] == "failed" for one in found["pools"]):
+        raise typer.Exit(PROBLEM)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else NARROW
+    console = Console(width=width, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
+    node = found["node"]
+    clock = "" if node["clock"] == "beat" else f", clock: {node['clock']}"
+    console.print(
+        f"broker {node['name']} (pid {node['pid']}, up {_duration(node['uptime'])}, Python {node['python']}{clock})",
+        markup=False,
+        soft_wrap=True,
+    )
+    for problem in node["problems"]:
+        console.print(f"problem: {problem}", style="bold red", markup=False, soft_wrap=True)
+    if not found["pools"]:
+        console.print('No pools. Define one in SNAKEPIT["POOLS"] or in the admin.', markup=False)
+        return
+    console.print(_pools(found["pools"]))
+    for pool in found["pools"]:
+        for text in [pool["reason"], *pool["warnings"]]:
+            if text:
+                style = STYLES.get(pool["state"], "")
+                console.print(f"{pool['name']}: {text}", style=style, markup=False, soft_wrap=True)
+    if found["workers"]:
+        console.print(_workers(found["workers"]))
+
+
+def _table(*columns: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        numbers = name in {"ready", "busy", "free", "waiting", "done", "memory", "load", "served", "pid", "age"}
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=name != "why")
+    return table
+
+
+def _pools(pools: list[dict[str, Any]]) -> Any:
+    from rich.text import Text
+
+    table = _table("pool", "profile", "state", "ready", "busy", "free", "waiting", "done", "memory")
+    for pool in pools:
+        table.add_row(
+            Text(pool["name"]),
+            pool["profile"],
+            Text(pool["state"], STYLES.get(pool["state"], "")),
+            f"{pool['ready']}/{pool['size']}",
+            str(pool["busy"]),
+            f"{pool['free']}/{pool['slots']}",
+            str(pool["waiting"]),
+            str(pool["finished"]),
+            _memory(pool["memory_mb"]),
+        )
+    return table
+
+
+def _workers(workers: list[dict[str, Any]]) -> Any:
+    from rich.text import Text
+
+    table = _table("worker", "pid", "state", "load", "served", "memory", "gil", "why")
+    for worker in workers:
+        culprit = f"GIL on because of {worker['gil_culprit']}" if worker["gil_culprit"] else ""
+        table.add_row(
+            Text(worker["id"]),
+            str(worker["pid"]),
+            Text(worker["state"], STYLES.get(worker["state"], "")),
+            f"{worker['load']}/{worker['capacity']}",
+            str(worker["served"]),
+            _memory(worker["memory_mb"]),
+            worker["gil"],
+            Text(worker["reason"] or culprit),
+        )
+    return table
+
+
+def _memory(megabytes: float) -> str:
+    return "-" if megabytes is None or megabytes < 0 else f"{megabytes:.0f} MB"
+
+
+def _duration(seconds: float) -> str:
+    """Two units at most.
+
+    >>> _duration(5), _duration(125), _duration(90_000)
+    ('5 s', '2 min 5 s', '1 d 1 h')
+    """
+    parts: list[str] = []
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, seconds = divmod(int(seconds), size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])

@@ -1,0 +1,268 @@
+"""`snakepit up`: everything that a Django project with Snakepit needs, as one foreground process tree.
+
+choose ─▶ claim ─▶ messages ─▶ migrate ─▶ broker ─▶ celery ─▶ web ─▶ ready: say where
+                                                                └─▶ a signal, or a child that died: stop all
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pools.broker.errors import BrokerError
+from pools.cli import demo as demo_parts
+from pools.cli import transport as transports
+from pools.cli.output import BOLD, GREEN, RED, YELLOW, Problem, colour, errors_told
+from pools.cli.project import start_django
+from pools.cli.supervisor import Program, Supervisor, wait_for
+from pools.client import connect
+
+READY_WITHIN = 60.0  # seconds until it is said what is still missing
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def register(app: typer.Typer) -> None:
+    app.command("up")(up)
+
+
+def up(
+    *,
+    demo: Annotated[bool, typer.Option("--demo", help="With three example pools, a user and an API key.")] = False,
+    host: Annotated[str, typer.Option(help="Address that the web server listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Port of the web server.")] = 8000,
+    web: Annotated[bool, typer.Option("--web/--no-web", help="The web server.")] = True,
+    celery: Annotated[bool, typer.Option("--celery/--no-celery", help="Celery's worker and beat.")] = True,
+    log_level: Annotated[str, typer.Option(help=f"One of {', '.join(LEVELS)}.")] = "info",
+) -> None:
+    """Run broker, Celery worker with beat, and web server in the foreground; Ctrl-C ends all of it.
+
+    Celery's messages go through SNAKEPIT_REDIS_URL, else a valkey-server or redis-server on PATH, else the bundled
+    Valkey, else files. The database is migrated first.
+    """
+    if log_level.lower() not in LEVELS:
+        raise typer.BadParameter(f"{log_level!r} is not one of {', '.join(LEVELS)}", param_hint="--log-level")
+    if demo:
+        os.environ["SNAKEPIT_DEMO"] = "1"
+    os.environ["SNAKEPIT_LOG_LEVEL"] = log_level.lower()
+    with errors_told():
+        start_django()
+        raise typer.Exit(Up(demo, host, port, web=web, celery=celery, log_level=log_level.lower()).run())
+
+
+@dataclass
+class Up:
+    """One run."""
+
+    demo: bool
+    host: str
+    port: int
+    web: bool = field(kw_only=True, default=True)
+    celery: bool = field(kw_only=True, default=True)
+    log_level: str = field(kw_only=True, default="info")
+
+    def run(self) -> int:
+        from django.conf import settings
+
+        from pools import conf
+
+        self.runtime = conf.runtime_dir()
+        self.state = Path(getattr(settings, "STATE_DIR", None) or conf.base_dir() / ".snakepit")
+        self.site = os.environ["DJANGO_SETTINGS_MODULE"].rpartition(".")[0]
+        self._check_project()
+        self.transport = transports.choose(os.environ, self.state, self.runtime)
+        with claim(self.runtime, self.state):
+            self._check_free()
+            environment = {**os.environ, **self.transport.environment}
+            with Supervisor(environment=environment) as family, family.signals():
+                return self._run(family)
+
+    @property
+    def root(self) -> str:
+        """The web server's URL, without a slash at its end."""
+        host = EVERYWHERE.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def _check_project(self) -> None:
+        wanted = {"celery": self.celery, "asgi": self.web}
+        for name, needed in wanted.items():
+            module = f"{self.site}.{name}"
+            if needed and (not self.site or importlib.util.find_spec(module) is None):
+                switch = "--no-celery" if name == "celery" else "--no-web"
+                raise Problem(f"There is no module {module}; add one as Django's and Celery's guides say, or {switch}")
+
+    def _check_free(self) -> None:
+        """Whatever would fail later, with a log full of other lines, fails here."""
+        if transports.listens(self.runtime / "broker.sock"):
+            raise Problem(f"A broker already runs in {self.runtime}; stop it first, or set SNAKEPIT_RUNTIME_DIR")
+        if not self.web:
+            return
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host, self.port))
+            except OSError as error:
+                raise Problem(
+                    f"{self.host}:{self.port} cannot be used for the web server ({error.strerror}). "
+                    f"Choose another port: PORT={self.port % 65535 + 1}, or --port {self.port % 65535 + 1}"
+                ) from error
+
+    def _run(self, family: Supervisor) -> int:
+        family.say(f"messages: {self.transport.title}")
+        if self.transport.warning:
+            family.say(colour(f"warning: {self.transport.warning}", YELLOW))
+        try:
+            self._start(family)
+        except transports.NotStarted as error:
+            family.say(colour(f"error: {error}", RED))
+            return 1
+        given_up = threading.Event()
+        threading.Thread(target=self._await_ready, args=(family, given_up), name="readiness", daemon=True).start()
+        try:
+            return self._watch(family)
+        finally:
+            given_up.set()
+
+    def _start(self, family: Supervisor) -> None:
+        transport = self.transport
+        if transport.socket is not None:
+            transport.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.state / "valkey").mkdir(mode=0o700, parents=True, exist_ok=True)
+            server = family.start(Program("valkey", transport.command, patience=0.5))
+            if not transports.wait_until_ready(transport.socket, lambda: server.alive):
+                raise transports.NotStarted(server.epitaph() if not server.alive else "valkey does not answer")
+        self._migrate(family)
+        self.secrets = demo_parts.prepare() if self.demo else None
+        for program in self.programs():
+            family.start(program)
+
+    def programs(self) -> Iterator[Program]:
+        """In the order of starting; they are stopped the other way round."""
+        python = [sys.executable, "-m"]
+        yield Program("broker", [*python, "pools.cli", "broker"], patience=1.5)
+        if self.celery:
+            worker = ["worker", "--pool", "threads", "--concurrency", "4", "-n", f"snakepit-{self.port}@%h", "-B"]
+            schedule = ["-s", str(self.state / "beat-schedule"), "--loglevel", self.log_level]
+            command = [*python, "celery", "--quiet", "-A", self.site, *worker, *schedule]
+            yield Program("celery", command, patience=1.0, urgent=signal.SIGQUIT)
+        if self.web:
+            command = [*python, "uvicorn", f"{self.site}.asgi:application", "--host", self.host]
+            command += ["--port", str(self.port), "--timeout-graceful-shutdown", "2", "--lifespan", "off"]
+            command += ["--log-level", self.log_level, *([] if self.log_level == "debug" else ["--no-access-log"])]
+            token = {"SNAKEPIT_DEMO_TOKEN": self.secrets.login_token} if self.secrets else {}
+            yield Program("web", command, token, patience=2.0, urgent=signal.SIGINT)
+
+    def _migrate(self, family: Supervisor) -> None:
+        from django.core.management import call_command
+        from django.db import connections
+
+        family.say("database: migrating")
+        call_command("migrate", interactive=False, verbosity=0)
+        connections.close_all()  # this process only watches from here on
+
+    def _await_ready(self, family: Supervisor, given_up: threading.Event) -> None:
+        """Runs in a thread: the main one has to be there for signals and deaths."""
+        gates = {"the broker's first worker": self._worker_is_ready}
+        if self.web:
+            gates["the web server"] = self._web_is_ready
+        for what, check in gates.items():
+            while not wait_for(check, READY_WITHIN, given_up):
+                if given_up.is_set():
+                    return
+                family.say(colour(f"still waiting for {what}; see the lines above", YELLOW))
+        family.post("ready")
+
+    def _worker_is_ready(self) -> bool:
+        try:
+            status = connect(str(self.runtime / "broker.sock"), connect_timeout=0.05).status()
+        except BrokerError:
+            return False
+        # A project without pools is as ready as it gets.
+        return not status["pools"] or any(worker["state"] == "ready" for worker in status["workers"])
+
+    def _web_is_ready(self) -> bool:
+        connection = http.client.HTTPConnection(EVERYWHERE.get(self.host, self.host), self.port, timeout=2)
+        try:
+            connection.request("GET", "/api/live")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _watch(self, family: Supervisor) -> int:
+        while True:
+            event = family.next()
+            if event is None:
+                continue
+            if event.kind == "ready":
+                family.say(self.welcome())
+            elif event.kind == "stop":
+                family.say(colour(f"{event.value}: stopping (again to kill)", BOLD))
+                return 0
+            elif event.kind == "exit" and event.child is not None:
+                family.say(colour(f"error: {event.child.epitaph()}\nstopping the others", RED))
+                return 1
+
+    def welcome(self) -> str:
+        """What a person needs next."""
+        rows = [("messages", self.transport.title)]
+        if self.web:
+            rows += [("home", f"{self.root}/"), ("API docs", f"{self.root}/api/docs"), ("admin", f"{self.root}/admin/")]
+        if self.web and self.secrets:
+            rows.insert(2, ("log in", f"{self.root}/demo-login/?token={self.secrets.login_token}"))
+        head = colour("Snakepit is up.", BOLD + GREEN) + " Ctrl-C stops all of it."
+        text = [
+            "",
+            head,
+            "",
+            *(f"  {name:<9} {value}" for name, value in rows),
+            "",
+            "Try next, in another terminal:",
+            "",
+        ]
+        if self.secrets:
+            text += [f"  {line}" for line in demo_parts.lines(self.secrets, self.root if self.web else "")]
+        else:
+            text.append(f"  {demo_parts.program()} status")
+        return "\n".join([*text, ""])
+
+
+@contextlib.contextmanager
+def claim(*directories: Path) -> Iterator[None]:
+    """Keep other `up`s out of these directories for as long as this one runs, however it ends."""
+    with contextlib.ExitStack() as held:
+        for directory in dict.fromkeys(directories):
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                file = held.enter_context((directory / "up.lock").open("a+"))
+            except OSError as error:
+                raise Problem(f"{directory} cannot be used: {error.strerror}") from error
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise Problem(
+                    f"snakepit up already runs in {directory} (pid {holder}); stop it first, "
+                    "or set SNAKEPIT_RUNTIME_DIR and SNAKEPIT_STATE_DIR"
+                ) from None
+            held.callback((directory / "up.lock").unlink, missing_ok=True)
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield

@@ -1,0 +1,31 @@
+"""The only door to a broker: call warm workers from any thread, any event loop, any process of a machine.
+
+    caller threads ──┐                              ┌─ Call, Cancel, Credit ─▶
+    event loops ─────┼─▶ Session (one background ───┤  one gRPC stream         broker
+    futures, map ────┘   thread, one event loop)    └◀─ Result, Chunk, Error ─
+
+>>> from pools.client import connect
+>>> client = connect("/run/snakepit/broker.sock")           # no connection is made before the first call
+>>> client is connect("/run/snakepit/broker.sock")          # one client, and one connection, for a process
+True
+"""
+
+from pools.client.address import Target, default_address
+from pools.client.answers import Answer, Chunk, Log, Progress
+from pools.client.client import Client, connect
+from pools.client.pool import PoolClient
+from pools.client.streams import AsyncStream, Stream
+
+__all__ = [
+    "Answer",
+    "AsyncStream",
+    "Chunk",
+    "Client",
+    "Log",
+    "PoolClient",
+    "Progress",
+    "Stream",
+    "Target",
+    "connect",
+    "default_address",
+]

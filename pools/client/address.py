@@ -1,0 +1,106 @@
+"""Where a broker is, and the token that it asks for.
+
+>>> Target.parse("/run/snakepit/broker.sock").path
+'/run/snakepit/broker.sock'
+>>> Target.parse("node-2:7443")
+Traceback (most recent call last):
+    ...
+pools.broker.errors.BadRequest: address: node-2:7443 is a TCP address and needs TLS: pass tls=ssl.SSLContext
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from pools.broker.errors import BadRequest, BrokerUnreachable, Unauthenticated
+
+SOCKET = "broker.sock"
+TOKEN = "token"
+LONGEST_PATH = 107  # bytes in sockaddr_un.sun_path, without its closing NUL
+TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:\s]+):(?P<port>\d{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One broker's address: a Unix socket's path, or a host and port with TLS."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    token: str = ""  # empty: the file beside the socket, read at each connect
+    tls: ssl.SSLContext | None = None
+    connect_timeout: float = 1.0  # seconds
+
+    @classmethod
+    def parse(
+        cls, address: str, token: str = "", tls: ssl.SSLContext | None = None, connect_timeout: float = 1.0
+    ) -> Target:
+        """Read an address; one that cannot work is refused here, with the fix, and not at the first call."""
+        address = address.removeprefix("unix://").removeprefix("unix:")
+        if match := TCP.fullmatch(address):
+            if tls is None:
+                raise BadRequest(f"address: {address} is a TCP address and needs TLS: pass tls=ssl.SSLContext")
+            port = int(match["port"])
+            if not 0 < port < 65536:
+                raise BadRequest(f"address: {port} is not a port; ports are 1 to 65535")
+            return cls(host=match["host"].strip("[]"), port=port, token=token, tls=tls, connect_timeout=connect_timeout)
+        if not address or "\0" in address:
+            raise BadRequest(f"address: {address!r} is neither the path of a socket nor host:port")
+        path = str(Path(address).expanduser().absolute())
+        if len(os.fsencode(path)) > LONGEST_PATH:
+            raise BadRequest(
+                f"address: {path} is longer than {LONGEST_PATH} bytes, the longest path of a Unix socket; "
+                "set SNAKEPIT['RUNTIME_DIR'] to a shorter one"
+            )
+        return cls(path=path, token=token, tls=tls, connect_timeout=connect_timeout)
+
+    def __str__(self) -> str:
+        return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
+
+    def read_token(self) -> str:
+        """The token now. A broker writes a new one at each start, so it is never remembered between connections."""
+        given = self.token or os.environ.get("SNAKEPIT_TOKEN", "")
+        if given:
+            return _checked(given.strip(), "SNAKEPIT_TOKEN" if not self.token else "token")
+        if not self.path:
+            raise Unauthenticated(f"No token for {self}: set SNAKEPIT_TOKEN or pass token= to connect()")
+        beside = Path(self.path).with_name(TOKEN)
+        try:
+            return _checked(beside.read_text().strip(), str(beside))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text"
+            raise Unauthenticated(
+                f"The broker's token cannot be read from {beside} ({reason}): "
+                "run as the broker's user, or set SNAKEPIT_TOKEN"
+            ) from error
+
+
+def _checked(token: str, source: str) -> str:
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise Unauthenticated(f"{source} does not hold a token")
+    return token
+
+
+def default_address() -> str:
+    """SNAKEPIT_ADDRESS, else the socket in the runtime directory of the Django project.
+
+    Only the settings module is read, django.setup() is not needed.
+    """
+    if address := os.environ.get("SNAKEPIT_ADDRESS"):
+        return address
+    # Imported here: scripts that know their address need no Django.
+    from django.conf import settings
+
+    if not settings.configured and "DJANGO_SETTINGS_MODULE" not in os.environ:
+        raise BrokerUnreachable(
+            "No broker address is known: set SNAKEPIT_ADDRESS to the path of a broker's socket, "
+            "or DJANGO_SETTINGS_MODULE to your project's settings",
+            outcome="not_started",
+        )
+    from pools.conf import runtime_dir
+
+    return str(runtime_dir() / SOCKET)

@@ -1,0 +1,101 @@
+"""What comes back from a call: results, chunks, progress and log lines, and the errors of the closed list.
+
+>>> decode(Value(json=b'{"label": 7, "image": {"$bytes": "iVBO"}}'))
+{'label': 7, 'image': b'\\x89PN'}
+>>> decode(Value(raw=b"as it is"))
+b'as it is'
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pools.broker.errors import BrokerError, from_code
+from pools.wire.broker_pb2 import Error, Reply, Result
+from workers.wire.worker_pb2 import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A call's result and where its time went."""
+
+    value: Any
+    call: str  # the call's id, as logs and the worker's Context name it
+    worker: str
+    queued_seconds: float
+    run_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One item that a streaming command yielded."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a command says it is: `fraction` from 0 to 1."""
+
+    fraction: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A line that a command logged through its Context."""
+
+    message: str
+
+
+def decode(value: Value) -> Any:
+    """The Python value that a worker sent; an unset one is None."""
+    kind = value.WhichOneof("value")
+    if kind == "raw":
+        return value.raw
+    if kind is None:
+        return None
+    data = value.json
+    # The hook makes parsing several times slower; nearly all results do without it.
+    return json.loads(data, object_hook=_restore_bytes) if b'"$bytes"' in data else json.loads(data)
+
+
+def _restore_bytes(found: dict[str, Any]) -> Any:
+    if len(found) == 1 and isinstance(found.get("$bytes"), str):
+        try:
+            return binascii.a2b_base64(found["$bytes"])
+        except binascii.Error:
+            return found
+    return found
+
+
+def answer(result: Result) -> Answer:
+    timing = result.timing
+    return Answer(decode(result.value), timing.call, timing.worker, timing.queued_seconds, timing.run_seconds)
+
+
+def exception(error: Error) -> BrokerError:
+    """The typed exception for an Error message."""
+    try:
+        details = json.loads(error.details) if error.details else {}
+    except ValueError:
+        details = {"text": error.details}
+    if not isinstance(details, dict):
+        details = {"value": details}
+    return from_code(error.code, error.message, error.outcome, details, error.retry_after)
+
+
+def event(kind: str, reply: Reply) -> Chunk | Progress | Log | Answer:
+    """A reply as the value that a caller of `events` sees; an Error is raised."""
+    if kind == "chunk":
+        return Chunk(decode(reply.chunk))
+    if kind == "result":
+        return answer(reply.result)
+    if kind == "progress":
+        return Progress(reply.progress.fraction, reply.progress.message)
+    if kind == "log":
+        return Log(reply.log)
+    raise exception(reply.error)

@@ -1,0 +1,133 @@
+"""A call's arguments on their way out: checked, then one Requests message that a session only has to number.
+
+>>> call = encode("digits", "classify", {"pixels": [0, 1]}, {}, Options(timeout=2)).requests[0].call
+>>> call.command, call.arguments, call.timeout
+('classify', b'{"pixels":[0,1]}', 2.0)
+>>> encode("digits", "classify", {"at": {1, 2}}, {}, Options())
+Traceback (most recent call last):
+    ...
+pools.broker.errors.BadArguments: at: Object of type set is not JSON serializable; ...
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pools.broker.errors import BadArguments, BadRequest, DeadlineExceeded, PayloadTooLarge
+from pools.wire.broker_pb2 import Requests
+
+MAX_MESSAGE = 256 * 2**20  # bytes: no call is larger, whatever its pool allows
+LONGEST_TIMEOUT = 31 * 86_400.0  # seconds; more is the same as no timeout
+BYTES = (bytes, bytearray, memoryview)
+
+# Compact, and NaN is refused here: it is not JSON, and the worker would refuse it a hop later without naming the cause.
+_dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Options(NamedTuple):
+    """What a caller may say about a call besides its arguments."""
+
+    timeout: float | None = None  # seconds; None: the command's or the pool's default
+    priority: int = 0  # -100 to 100, higher first
+    credit: int = 0  # chunks that there is room for; 0: one result is wanted
+
+
+def encode(
+    pool: str, command: str, arguments: Mapping[str, Any] | None, more: Mapping[str, Any], options: Options
+) -> Requests:
+    """One call as a message, its `ref` still to be set."""
+    if not isinstance(pool, str) or not isinstance(command, str) or not pool or not command:
+        raise BadRequest(f"pool and command must be names, not {pool!r} and {command!r}")
+    values = _merged(arguments, more)
+    message = Requests()
+    call = message.requests.add().call
+    call.pool = pool
+    call.command = command
+    if values:
+        size = 0
+        for name, value in values.items():
+            if isinstance(value, BYTES):
+                size += memoryview(value).nbytes
+                _check_size(size)
+                call.attachments[name] = bytes(value)
+        if size:
+            values = {name: value for name, value in values.items() if name not in call.attachments}
+        elif call.attachments:  # attachments that are all empty
+            values = {name: value for name, value in values.items() if not isinstance(value, BYTES)}
+        text = _json(values)
+        _check_size(size + len(text))
+        call.arguments = text
+    if options.timeout is not None:
+        call.timeout = _checked_timeout(options.timeout)
+    if options.priority:
+        call.priority = _checked_priority(options.priority)
+    if options.credit:
+        call.credit = options.credit
+    return message
+
+
+def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
+    if arguments is None:
+        return more
+    if not isinstance(arguments, Mapping):
+        raise BadArguments(f"arguments: must be an object of keyword arguments, not {type(arguments).__name__}")
+    for name in arguments:
+        if not isinstance(name, str):
+            raise BadArguments(f"arguments: {name!r} is not the name of an argument; names are strings")
+    return {**arguments, **more}
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    try:
+        return _dumps(values if isinstance(values, dict) else dict(values)).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _explained(values, error) from error
+
+
+def _explained(values: Mapping[str, Any], error: Exception) -> BadArguments:
+    """The same failure with the argument's name; looked for only now, so that good calls do not pay for it."""
+    for name, value in values.items():
+        try:
+            _dumps({name: value}).encode()
+        except RecursionError:
+            return BadArguments(f"{name}: is nested too deeply", details={"argument": name})
+        except UnicodeEncodeError:
+            return BadArguments(f"{name}: holds text that is not Unicode", details={"argument": name})
+        except (TypeError, ValueError) as reason:
+            return BadArguments(f"{name}: {reason}; {_fix(str(reason))}", details={"argument": name})
+    return BadArguments(f"arguments: {error}")
+
+
+def _fix(reason: str) -> str:
+    if "bytes" in reason or "memoryview" in reason:
+        return "bytes may be an argument of their own, not a part of one"
+    if "Circular" in reason:
+        return "an argument must not contain itself"
+    if "Out of range" in reason:
+        return "JSON has no NaN and no infinity; pass None or text"
+    return "pass lists, dicts, strings, numbers, true, false or null"
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_MESSAGE:
+        raise PayloadTooLarge(
+            f"The arguments have {size} bytes, more than the {MAX_MESSAGE} that any call may have; "
+            "pass the name of a file instead"
+        )
+
+
+def _checked_timeout(timeout: float) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not math.isfinite(timeout):
+        raise BadRequest(f"timeout: {timeout!r} is not a number of seconds")
+    if timeout <= 0:
+        raise DeadlineExceeded("The call's time was over before it was sent.", outcome="not_started")
+    return min(float(timeout), LONGEST_TIMEOUT)
+
+
+def _checked_priority(priority: int) -> int:
+    if isinstance(priority, bool) or not isinstance(priority, int) or not -100 <= priority <= 100:
+        raise BadRequest(f"priority: {priority!r} is not a whole number from -100 to 100")
+    return priority

@@ -1,0 +1,308 @@
+"""The public face: `connect()` and what a Client can do.
+
+Every call may raise an error of `pools.broker.errors`; its `outcome` says whether the work was `not_started`, `failed`
+or is `unknown`. Times are in seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from google.protobuf.message import Message
+
+from pools.broker.errors import BrokerError
+from pools.client import loop as background
+from pools.client import snapshot
+from pools.client.address import Target, default_address
+from pools.client.answers import Answer, answer, exception
+from pools.client.arguments import Options, encode
+from pools.client.pending import CallFuture, LoopPending, ThreadPending, Ticket
+from pools.client.pool import PoolClient
+from pools.client.session import end_session, session_for
+from pools.client.streams import WINDOW, AsyncStream, Stream
+from pools.wire.broker_pb2 import (
+    ApplyRequest,
+    CommandsRequest,
+    RecycleRequest,
+    Requests,
+    StatusRequest,
+    SweepRequest,
+)
+
+Arguments = Mapping[str, Any] | None
+QUESTION_TIMEOUT = 10.0  # seconds for status, commands and sweep
+ORDER_TIMEOUT = 30.0  # seconds for apply and recycle, which read definitions
+
+
+def connect(
+    address: str | None = None,
+    token: str | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+    connect_timeout: float = 1.0,
+) -> Client:
+    """The process's client for a broker.
+
+    `address`: the path of the broker's socket, or `host:port`, which needs `tls` (TLS 1.2 or later with ALPN `h2`, set
+    here). Default: SNAKEPIT_ADDRESS, else the socket in the Django project's runtime directory. `token`: default
+    SNAKEPIT_TOKEN, else the file `token` beside the socket, read at each connect. `connect_timeout`: how long a call
+    tries to reach a broker that is away before it raises `BrokerUnreachable`.
+
+    Nothing is connected before the first call, and all clients of one address share one connection.
+    """
+    target = Target.parse(address or default_address(), token or "", tls, connect_timeout)
+    with _lock:
+        return _clients.setdefault(target, Client(target))
+
+
+class Client:
+    """Calls commands of a broker's pools; safe to use from any thread and any event loop, and after a fork."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def __repr__(self) -> str:
+        return f"<Client {self.target}>"
+
+    # One call.
+
+    def call(
+        self, pool: str, command: str, arguments: Arguments = None, /, *,
+        timeout: float | None = None, priority: int = 0, **more: Any,
+    ) -> Any:  # fmt: skip
+        """Run a command and return its result.
+
+        `arguments` and `more` are its keyword arguments together; a command whose parameter is called `timeout` or
+        `priority` gets it through `arguments`. Arguments of type bytes travel as they are. `timeout` is the time
+        until the answer must be there, waiting included (default: the command's or the pool's); the call then ends
+        with DeadlineExceeded, at the latest one second later even if the broker is silent. `priority` is -100 to 100,
+        higher first.
+        """
+        return self._run(encode(pool, command, arguments, more, Options(timeout, priority))).value
+
+    def execute(
+        self, pool: str, command: str, arguments: Arguments = None, /, *,
+        timeout: float | None = None, priority: int = 0, **more: Any,
+    ) -> Answer:  # fmt: skip
+        """As `call`, with the call's id, its worker, and the seconds it waited and ran."""
+        return self._run(encode(pool, command, arguments, more, Options(timeout, priority)))
+
+    async def acall(
+        self, pool: str, command: str, arguments: Arguments = None, /, *,
+        timeout: float | None = None, priority: int = 0, **more: Any,
+    ) -> Any:  # fmt: skip
+        """As `call`, for an event loop; cancelling the task that awaits it cancels the call."""
+        return (await self._arun(encode(pool, command, arguments, more, Options(timeout, priority)))).value
+
+    async def aexecute(
+        self, pool: str, command: str, arguments: Arguments = None, /, *,
+        timeout: float | None = None, priority: int = 0, **more: Any,
+    ) -> Answer:  # fmt: skip
+        """As `execute`, for an event loop."""
+        return await self._arun(encode(pool, command, arguments, more, Options(timeout, priority)))
+
+    # One call that streams.
+
+    def stream(
+        self, pool: str, command: str, arguments: Arguments = None, /, *,
+        timeout: float | None = None, priority: int = 0, **more: Any,
+    ) -> Stream:  # fmt: skip
+        """Iterate over the chunks that a streaming command yields.
+
+        The command is at most 16 chunks ahead of the reader. Leaving the loop early, `close()`, or dropping the
+        iterator cancels the call. A command that does not stream is a stream of one.
+        """
+        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW))
+        return Stream(self.target, message, only_chunks=True)
+
+    def events(
+        self, pool: str, command: str, arguments: Arguments = None, /, *,
+        timeout: float | None = None, priority: int = 0, **more: Any,
+    ) -> Stream:  # fmt: skip
+        """Iterate over all that happens in a call: Chunk, Progress and Log, and at the end the Answer."""
+        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW))
+        return Stream(self.target, message, only_chunks=False)
+
+    def astream(
+        self, pool: str, command: str, arguments: Arguments = None, /, *,
+        timeout: float | None = None, priority: int = 0, **more: Any,
+    ) -> AsyncStream:  # fmt: skip
+        """As `stream`, for `async for`."""
+        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW))
+        return AsyncStream(self.target, message, only_chunks=True)
+
+    def aevents(
+        self, pool: str, command: str, arguments: Arguments = None, /, *,
+        timeout: float | None = None, priority: int = 0, **more: Any,
+    ) -> AsyncStream:  # fmt: skip
+        """As `events`, for `async for`."""
+        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW))
+        return AsyncStream(self.target, message, only_chunks=False)
+
+    # Many calls.
+
+    def submit(
+        self, pool: str, command: str, arguments: Arguments = None, /, *,
+        timeout: float | None = None, priority: int = 0, **more: Any,
+    ) -> CallFuture:  # fmt: skip
+        """Start a call and return its Future; `cancel()` cancels the call, also while it runs."""
+        message = encode(pool, command, arguments, more, Options(timeout, priority))
+        future = CallFuture()
+        future.carried_by(Ticket(self.target, message, future))
+        return future
+
+    def map(
+        self, pool: str, command: str, items: Iterable[Mapping[str, Any]], /, *,
+        timeout: float | None = None, priority: int = 0, window: int = 64, return_errors: bool = False,
+    ) -> Iterator[Any]:  # fmt: skip
+        """Call a command once for each item (its arguments) and yield the results in the items' order.
+
+        `window` calls are in flight, so an endless iterable is fine. `timeout` is for each call. An error is raised
+        when its turn comes, and the calls behind it are cancelled; with `return_errors` it is yielded instead.
+        Nothing is sent before the first result is asked for.
+        """
+        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+            raise ValueError(f"window: {window!r} is not a number of calls, 1 or more")
+        return self._map(
+            (encode(pool, command, item, {}, Options(timeout, priority)) for item in items), window, return_errors
+        )
+
+    def _map(self, messages: Iterator[Requests], window: int, return_errors: bool) -> Iterator[Any]:
+        flying: deque[tuple[Ticket, ThreadPending]] = deque()
+        try:
+            while True:
+                while len(flying) < window and (message := next(messages, None)) is not None:
+                    pending = ThreadPending()
+                    flying.append((Ticket(self.target, message, pending), pending))
+                if not flying:
+                    return
+                ticket, pending = flying.popleft()
+                try:
+                    value = _finish(ticket, pending).value
+                except BrokerError as error:
+                    if not return_errors:
+                        raise
+                    yield error
+                else:
+                    yield value
+        finally:
+            for ticket, _ in flying:
+                ticket.cancel()
+
+    def pool(self, name: str) -> PoolClient:
+        """The same for one pool, and a `concurrent.futures.Executor`."""
+        return PoolClient(self, name)
+
+    def _run(self, message: Requests) -> Answer:
+        pending = ThreadPending()
+        return _finish(Ticket(self.target, message, pending), pending)
+
+    async def _arun(self, message: Requests) -> Answer:
+        pending = LoopPending()
+        ticket = Ticket(self.target, message, pending)
+        while True:
+            kind, reply = await pending.take(ticket)
+            if kind == "result":
+                return answer(reply.result)
+            if kind == "error":
+                raise exception(reply.error)
+
+    # The broker itself.
+
+    def status(self, pool: str = "") -> dict[str, Any]:
+        """What the broker is, its pools and their workers: `{"node": {...}, "pools": [...], "workers": [...]}`."""
+        return snapshot.status(self._ask("Status", StatusRequest(pool=pool), QUESTION_TIMEOUT))
+
+    async def astatus(self, pool: str = "") -> dict[str, Any]:
+        """As `status`, for an event loop."""
+        return snapshot.status(await self._aask("Status", StatusRequest(pool=pool), QUESTION_TIMEOUT))
+
+    def commands(self, pool: str) -> list[dict[str, Any]]:
+        """A pool's commands: name, summary, description, streams, idempotent, timeout, schema (JSON Schema)."""
+        return snapshot.commands(self._ask("Commands", CommandsRequest(pool=pool), QUESTION_TIMEOUT))
+
+    async def acommands(self, pool: str) -> list[dict[str, Any]]:
+        """As `commands`, for an event loop."""
+        return snapshot.commands(await self._aask("Commands", CommandsRequest(pool=pool), QUESTION_TIMEOUT))
+
+    def sweep(self, source: str, interval: float) -> dict[str, Any]:
+        """Have every worker's age, memory and health judged now; the next sweep is due in `interval` seconds."""
+        request = SweepRequest(source=source, interval=interval)
+        return snapshot.plain(self._ask("Sweep", request, QUESTION_TIMEOUT))
+
+    async def asweep(self, source: str, interval: float) -> dict[str, Any]:
+        """As `sweep`, for an event loop."""
+        request = SweepRequest(source=source, interval=interval)
+        return snapshot.plain(await self._aask("Sweep", request, QUESTION_TIMEOUT))
+
+    def apply(self) -> dict[str, Any]:
+        """Have the pools' definitions read again now."""
+        return snapshot.plain(self._ask("Apply", ApplyRequest(), ORDER_TIMEOUT))
+
+    async def aapply(self) -> dict[str, Any]:
+        """As `apply`, for an event loop."""
+        return snapshot.plain(await self._aask("Apply", ApplyRequest(), ORDER_TIMEOUT))
+
+    def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
+        """Replace a pool's workers, or one of them, successor first; `{"planned": N}`. Who and why is kept."""
+        request = RecycleRequest(pool=pool, worker=worker, actor=actor, reason=reason)
+        return snapshot.plain(self._ask("Recycle", request, ORDER_TIMEOUT))
+
+    async def arecycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
+        """As `recycle`, for an event loop."""
+        request = RecycleRequest(pool=pool, worker=worker, actor=actor, reason=reason)
+        return snapshot.plain(await self._aask("Recycle", request, ORDER_TIMEOUT))
+
+    def _ask(self, method: str, request: Message, timeout: float) -> Any:
+        session = session_for(self.target)
+        asked = asyncio.run_coroutine_threadsafe(session.unary(method, request, timeout), session.loop)
+        try:
+            return asked.result()
+        finally:
+            asked.cancel()
+
+    async def _aask(self, method: str, request: Message, timeout: float) -> Any:
+        session = session_for(self.target)
+        coroutine = session.unary(method, request, timeout)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, session.loop))
+
+    # The end.
+
+    def close(self) -> None:
+        """End the connection; calls in flight end with BrokerUnreachable. A later call opens a new connection."""
+        end_session(self.target)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _finish(ticket: Ticket, pending: ThreadPending) -> Answer:
+    while True:
+        kind, reply = pending.take(ticket)
+        if kind == "result":
+            return answer(reply.result)
+        if kind == "error":
+            raise exception(reply.error)
+
+
+_lock = threading.Lock()
+_clients: dict[Target, Client] = {}
+
+
+def _forget() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it when the process forked
+
+
+background.after_fork(_forget)

@@ -1,0 +1,271 @@
+"""One stream to one broker that carries all calls of this process.
+
+    any thread: send, cancel, grant ─▶ outbox ──(one wake-up)─▶ loop thread: flush ─▶ Wire
+    any thread: Pending.deliver ◀── dispatch by ref ◀────────── loop thread ◀── Wire
+
+A session lives once: it connects, serves, and is lost; the next call makes another one. Nothing here takes a lock
+on the way of a call. Two orders make that safe, and both must stay:
+
+- `wake` appends first and looks at `_woken` second; `flush` clears it first and takes from the outbox second.
+- `send` registers first and looks at `lost` second; `_lose` sets it first and empties the register second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError, Message
+
+from pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, from_code
+from pools.client import loop as background
+from pools.client.address import Target
+from pools.client.wire import Wire, connect, typed
+from pools.wire.broker_pb2 import Replies, Reply, Request, Requests
+
+BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
+LAST_WORDS = frozenset({"result", "error"})
+END_GRACE = 1.0  # seconds that `end` waits for the connection to be closed
+
+
+class Pending(Protocol):
+    """A call that waits for its replies. All three are called on the loop thread (or in the child of a fork)."""
+
+    def deliver(self, kind: str, reply: Reply) -> None: ...
+
+    def fail(self, error: BrokerError) -> None: ...
+
+    def forked(self, error: BrokerError) -> None: ...
+
+
+class Session:
+    """The calls in flight to one broker, and the stream that they travel on."""
+
+    def __init__(self, target: Target, loop: asyncio.AbstractEventLoop) -> None:
+        self.target = target
+        self.loop = loop
+        self.lost: BrokerError | None = None
+        self._pending: dict[int, Pending] = {}
+        self._outbox: deque[tuple[int, bytes]] = deque()  # (ref of a call, or 0; a serialised Requests message)
+        self._refs = itertools.count(1)
+        self._woken = False
+        self._pump: asyncio.Task[None] | None = None
+        self._wire: Wire | None = None
+        self._opened = asyncio.Event()
+        self._closed = threading.Event()
+        self._task: asyncio.Task[None] | None = None
+        loop.call_soon_threadsafe(self._start)
+
+    # Called from any thread.
+
+    def send(self, message: Requests, pending: Pending) -> int:
+        """Send a call; its number is returned, or 0 when this session was lost before the call left."""
+        ref = next(self._refs)
+        message.requests[0].call.ref = ref
+        data = message.SerializeToString()
+        self._pending[ref] = pending
+        self._outbox.append((ref, data))
+        if self.lost is not None and self._pending.pop(ref, None) is not None:
+            return 0
+        self._wake()
+        return ref
+
+    def cancel(self, ref: int) -> bool:
+        """Tell the broker that nobody waits for a call any more; False when its last word is here already."""
+        if self._pending.pop(ref, None) is None:
+            return False
+        request = Request()
+        request.cancel.ref = ref
+        self._post(request)
+        return True
+
+    def grant(self, ref: int, chunks: int) -> None:
+        """Make room for more chunks of a stream."""
+        request = Request()
+        request.credit.ref = ref
+        request.credit.chunks = chunks
+        self._post(request)
+
+    def unary(self, method: str, request: Message, timeout: float) -> Coroutine[Any, Any, Any]:
+        """A coroutine, to be run on this session's loop, that calls a method other than Session."""
+        return self._unary(method, request, timeout)
+
+    def end(self) -> None:
+        """Close the connection; calls in flight end with `broker_unreachable`."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: so is the connection
+            self.loop.call_soon_threadsafe(self._end)
+            if threading.current_thread().name != "snakepit-client":
+                self._closed.wait(END_GRACE)
+
+    def forget(self) -> None:
+        """In the child of a fork: this is the parent's session; whoever waits on a copy of it here is told."""
+        self.lost = BrokerUnreachable("The call belongs to the process that forked this one.", outcome=UNKNOWN)
+        self._outbox.clear()
+        waiting, self._pending = self._pending, {}
+        for pending in waiting.values():
+            pending.forked(self.lost)
+
+    def _post(self, request: Request) -> None:
+        if self.lost is None:
+            self._outbox.append((0, Requests(requests=[request]).SerializeToString()))
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: `_lose` has told or will tell
+                self.loop.call_soon_threadsafe(self._flush)
+
+    # Called on the loop thread.
+
+    def _start(self) -> None:
+        self._task = self.loop.create_task(self._run())
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            await connect(self.target, self._serve)
+            self._lose(BrokerUnreachable(f"The broker at {self.target} ended the session."))
+        except asyncio.CancelledError:
+            self._lose(BrokerUnreachable("The connection to the broker was closed by this process."))
+            raise
+        except Exception as error:  # whatever ends the session, its calls must be told
+            self._lose(typed(error, self.target))
+        finally:
+            if self._pump is not None:
+                self._pump.cancel()
+            self._closed.set()
+
+    async def _serve(self, wire: Wire) -> None:
+        self._wire = wire
+        self._opened.set()
+        self._flush()
+        await wire.listen(self._dispatch)
+
+    def _flush(self) -> None:
+        self._woken = False
+        wire = self._wire
+        if wire is None or self._pump is not None or self.lost is not None:
+            return  # sent once the session is open, by the pump, or never
+        try:
+            while self._outbox:
+                if rest := wire.write(self._batch()):
+                    self._pump = self.loop.create_task(self._drain(wire, rest))
+                    return
+        except Exception as error:
+            self._lose(typed(error, self.target))
+
+    def _batch(self) -> bytes:
+        """What waits, as one message: serialised messages put one after the other are their sum in protobuf."""
+        outbox = self._outbox
+        data = outbox.popleft()[1]
+        if not outbox:
+            return data
+        batch, size = [data], len(data)
+        while outbox and size < BATCH_BYTES:
+            data = outbox.popleft()[1]
+            batch.append(data)
+            size += len(data)
+        return b"".join(batch)
+
+    async def _drain(self, wire: Wire, rest: bytes) -> None:
+        """Send when the transport is full or the message large; all else queues up behind it."""
+        try:
+            await wire.write_rest(rest)
+            while self._outbox:
+                if rest := wire.write(self._batch()):
+                    await wire.write_rest(rest)
+        except Exception as error:
+            self._lose(typed(error, self.target))
+        finally:
+            self._pump = None
+
+    def _dispatch(self, frame: bytes) -> None:
+        pending = self._pending
+        try:
+            replies = Replies.FromString(frame).replies
+        except DecodeError as error:
+            raise ValueError("the broker sent something that is not a reply") from error
+        for reply in replies:
+            kind = reply.WhichOneof("reply")
+            call = pending.pop(reply.ref, None) if kind in LAST_WORDS else pending.get(reply.ref)
+            if call is not None and kind is not None:
+                call.deliver(kind, reply)
+
+    def _lose(self, reason: BrokerError) -> None:
+        if self.lost is not None:
+            return
+        self.lost = reason
+        _drop(self)
+        unsent = {ref for ref, _ in self._outbox if ref}
+        while self._pending:
+            ref, call = self._pending.popitem()
+            call.fail(_copy(reason, NOT_STARTED if ref in unsent else reason.outcome))
+        self._outbox.clear()
+        self._opened.set()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _unary(self, method: str, request: Message, timeout: float) -> Any:
+        await self._opened.wait()
+        if self.lost is not None or self._wire is None:
+            reason = self.lost or BrokerUnreachable(outcome=NOT_STARTED)
+            raise _copy(reason, NOT_STARTED)
+        try:
+            return await self._wire.unary(method, request, timeout)
+        except BrokerUnreachable:
+            if self.lost is None:
+                raise
+            # The session's end says more than that the connection was closed: a wrong token, for one.
+            raise _copy(self.lost, self.lost.outcome) from None
+
+
+def _copy(error: BrokerError, outcome: str) -> BrokerError:
+    """An instance for each caller: an exception that is raised in two threads mixes up their tracebacks."""
+    return from_code(error.code, error.message, outcome, error.details, error.retry_after)
+
+
+_lock = threading.Lock()
+_sessions: dict[Target, Session] = {}
+
+
+def session_for(target: Target) -> Session:
+    """The process's session with a broker; a new one if there is none or it was lost."""
+    session = _sessions.get(target)
+    if session is None or session.lost is not None:
+        with _lock:
+            session = _sessions.get(target)
+            if session is None or session.lost is not None:
+                session = _sessions[target] = Session(target, background.event_loop())
+    return session
+
+
+def end_session(target: Target) -> None:
+    """Close the connection to a broker, if there is one."""
+    if session := _sessions.get(target):
+        session.end()
+
+
+def _drop(session: Session) -> None:
+    # Without the lock on purpose: this runs on the loop thread. A new session that slips in is not removed.
+    if _sessions.get(session.target) is session:
+        _sessions.pop(session.target, None)
+
+
+def _forget() -> None:
+    global _lock, _sessions
+    _lock = threading.Lock()  # another thread may have held it when the process forked
+    old, _sessions = _sessions, {}
+    for session in old.values():
+        session.forget()
+
+
+background.after_fork(_forget)

@@ -1,0 +1,59 @@
+"""Protobuf answers of the broker as plain values, fit for JSON, with the field names of broker.proto.
+
+>>> plain(Pool(name="digits", finished=3.0))["finished"]
+3
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from google.protobuf.message import Message
+
+from pools.wire.broker_pb2 import CommandsReply, Pool, StatusReply, Worker
+
+# Counters are doubles on the wire, because they outgrow 32 bits and JSON readers round 64; they are whole numbers.
+COUNTERS = frozenset({"finished", "failed", "refused", "retried", "recycled", "died", "served"})
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """Every field of a message, set or not."""
+    return {field.name: _value(field.name, getattr(message, field.name)) for field in message.DESCRIPTOR.fields}
+
+
+def _value(name: str, value: Any) -> Any:
+    if isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return int(value) if name in COUNTERS else round(value, 6)
+    if isinstance(value, Message):
+        return plain(value)
+    return [_value(name, item) for item in value]
+
+
+def status(reply: StatusReply) -> dict[str, Any]:
+    """The shape of `snakepit status --json`: node, pools, workers."""
+    return {
+        "node": plain(reply.node),
+        "pools": [plain(pool) for pool in reply.pools],
+        "workers": [plain(worker) for worker in reply.workers],
+    }
+
+
+def commands(reply: CommandsReply) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": command.name,
+            "summary": command.summary,
+            "description": command.description,
+            "streams": command.streams,
+            "idempotent": command.idempotent,
+            "timeout": command.timeout,
+            "schema": json.loads(command.schema) if command.schema else {},
+        }
+        for command in reply.commands
+    ]
+
+
+__all__ = ["Pool", "Worker", "commands", "plain", "status"]

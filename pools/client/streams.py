@@ -1,0 +1,149 @@
+"""What a streaming command yields, as it comes, with the reader setting the pace.
+
+The broker may send `WINDOW` chunks ahead of the reader; each half window that was taken makes room for as many more. A
+reader that stops, stops the generator in its worker; a reader that leaves (`break`, `close`, garbage collection)
+cancels the call.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from pools.client.address import Target
+from pools.client.answers import Answer, Chunk, Log, Progress, event
+from pools.client.pending import LoopPending, ThreadPending, Ticket
+from pools.wire.broker_pb2 import Requests
+
+WINDOW = 16  # chunks that may be ahead of the reader
+
+Event = Chunk | Progress | Log | Answer
+
+
+class Window:
+    """Counts what the reader took, and makes room in steps of half a window."""
+
+    __slots__ = ("_taken", "_ticket")
+
+    def __init__(self, ticket: Ticket) -> None:
+        self._ticket = ticket
+        self._taken = 0
+
+    def take(self) -> None:
+        self._taken += 1
+        if self._taken >= WINDOW // 2:
+            self._ticket.session.grant(self._ticket.ref, self._taken)
+            self._taken = 0
+
+
+class _Base:
+    """What both kinds of stream have in common: they send the call, and cancel it when they are left early."""
+
+    _ticket: Ticket | None = None
+    _ended = False
+
+    def __init__(self, target: Target, message: Requests, pending: Any, only_chunks: bool) -> None:
+        self._only_chunks = only_chunks
+        self._pending = pending
+        self.chunks = 0
+        self.answer: Answer | None = None  # the last word, once the stream has ended
+        self._ticket = Ticket(target, message, pending)
+        self._window = Window(self._ticket)
+
+    def _leave(self) -> None:
+        if not self._ended:
+            self._ended = True
+            if self._ticket is not None:
+                self._ticket.cancel()
+
+    def __del__(self) -> None:
+        self._leave()
+
+    def _read(self, item: tuple[str, Any]) -> tuple[bool, Any]:
+        """(whether the caller wants to see it, the value)."""
+        kind, reply = item
+        found = event(kind, reply)
+        if isinstance(found, Chunk):
+            self.chunks += 1
+            self._window.take()
+            return True, found.value if self._only_chunks else found
+        if isinstance(found, Answer):
+            self._ended = True
+            self.answer = found
+            # A plain command is a stream of one; a stream's own end carries no value.
+            single = not self.chunks and reply.result.value.WhichOneof("value") is not None
+            return (single, found.value) if self._only_chunks else (True, found)
+        return not self._only_chunks, found
+
+
+class Stream(_Base):
+    """The chunks or events of one call, for a thread. Also a context manager, which closes it."""
+
+    def __init__(self, target: Target, message: Requests, *, only_chunks: bool) -> None:
+        super().__init__(target, message, ThreadPending(), only_chunks)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        while not self._ended:
+            assert self._ticket is not None
+            try:
+                wanted, found = self._read(self._pending.take(self._ticket))
+            except BaseException:
+                self._leave()
+                raise
+            if wanted:
+                return found
+        raise StopIteration
+
+    def close(self) -> None:
+        """Cancel the call unless it has ended. Further reading ends at once."""
+        self._leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncStream(_Base):
+    """The chunks or events of one call, for an event loop. Sent when first read; also a context manager."""
+
+    def __init__(self, target: Target, message: Requests, *, only_chunks: bool) -> None:
+        # Nothing is sent yet: `client.astream(...)` may be called where no event loop runs.
+        self._call = (target, message, only_chunks)
+        self.answer = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._ticket is None and not self._ended:
+            target, message, only_chunks = self._call
+            super().__init__(target, message, LoopPending(), only_chunks)
+        while not self._ended:
+            assert self._ticket is not None
+            try:
+                wanted, found = self._read(await self._pending.take(self._ticket))
+            except BaseException:
+                self._leave()
+                raise
+            if wanted:
+                return found
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Cancel the call unless it has ended. Further reading ends at once."""
+        self._leave()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()

@@ -1,0 +1,232 @@
+"""One connection to a broker: the only file of the client that knows grpclib from the inside.
+
+grpclib's own way costs a task switch and a dozen coroutine steps for each message, and drops replies that have
+arrived but were not read when the connection ends. A session has one stream and many calls, so here a frame is
+parsed the moment that its last byte arrives, and is written at once where the transport has room:
+
+    data_received ─▶ h2 ─▶ FrameBuffer.add ─▶ on_frame        Wire.write ─▶ h2 ─▶ transport
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from google.protobuf.message import Message
+from grpclib.client import Channel, ServiceMethod, Stream
+from grpclib.config import Configuration
+from grpclib.const import Status
+from grpclib.encoding.proto import ProtoCodec
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.metadata import decode_metadata
+from h2.exceptions import H2Error
+
+from pools.broker.errors import BrokerError, BrokerUnreachable, DeadlineExceeded, Unauthenticated, from_code
+from pools.client.address import Target
+from pools.client.arguments import MAX_MESSAGE
+from pools.wire.broker_grpc import BrokerStub
+from pools.wire.broker_pb2 import Replies, Requests
+
+PREFIX = 5  # bytes before each gRPC message: a flag and the length
+LARGEST_FRAME = MAX_MESSAGE + 2**20  # bytes: the largest message, and room for what is around it
+WINDOW = 2**26  # bytes that the broker may send before we acknowledge; replies are taken at once anyway
+BACKOFF = (0.02, 0.05, 0.1, 0.2)  # seconds between the attempts to connect; the last one repeats
+
+# A broker that is stopped (SIGSTOP, a host that went away) does not close its connections: only silence tells.
+KEEPALIVE = {
+    "_keepalive_time": 10.0,
+    "_keepalive_timeout": 20.0,
+    "_http2_max_pings_without_data": 0,
+    "_http2_min_sent_ping_interval_without_data": 5.0,
+}
+CONFIGURATION = Configuration(
+    http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW, **cast(dict[str, Any], KEEPALIVE)
+)
+ENDED = (OSError, EOFError, GRPCError, StreamTerminatedError, H2Error, AssertionError, KeyError, ValueError)
+
+
+class FrameBuffer:
+    """Stands in for grpclib's receive buffer of one stream: hands over each message as soon as it is whole."""
+
+    def __init__(self, acknowledge: Callable[[int], None], on_frame: Callable[[bytes], None]) -> None:
+        self._acknowledge = acknowledge
+        self._on_frame = on_frame
+        self._data = bytearray()
+        self._ended = asyncio.Event()
+        self._error: ValueError | None = None
+
+    def add(self, data: bytes, ack_size: int) -> None:
+        self._acknowledge(ack_size)
+        if self._error is not None:
+            return
+        self._data += data
+        try:
+            self._parse(self._data)
+        except ValueError as error:  # raised from here, it would end as a log line of the event loop
+            self._error = error
+            self._ended.set()
+
+    def _parse(self, buffer: bytearray) -> None:
+        start, size = 0, len(buffer)
+        while size - start >= PREFIX:
+            length = int.from_bytes(buffer[start + 1 : start + PREFIX], "big")
+            if buffer[start] or length > LARGEST_FRAME:
+                raise ValueError(f"The broker sent a message of {length} bytes (compressed: {buffer[start]})")
+            end = start + PREFIX + length
+            if end > size:
+                break
+            self._on_frame(bytes(buffer[start + PREFIX : end]))
+            start = end
+        del buffer[:start]
+
+    def eof(self) -> None:
+        self._ended.set()
+
+    async def read(self, size: int) -> bytes:
+        """What `recv_message` waits on: nothing ever comes this way but the end."""
+        await self._ended.wait()
+        if self._error is not None:
+            raise self._error
+        return b""
+
+    def unacked_size(self) -> int:
+        return 0
+
+
+class Wire:
+    """A connection with its Session stream open."""
+
+    def __init__(self, target: Target, channel: Channel, stream: Stream[Requests, Replies], token: str) -> None:
+        self.target = target
+        self._channel = channel
+        self._stream = stream
+        self._metadata = _credentials(token)
+        self._stub = BrokerStub(channel)
+        self._raw = stream._stream
+        self._connection = self._raw.connection
+        self._h2 = self._raw._h2_connection
+        self._write = self._raw._transport.write
+        self._id = cast(int, self._raw.id)
+
+    def write(self, payload: bytes) -> bytes:
+        """Send one message now; what the transport has no room for is returned, for `write_rest`."""
+        frame = b"\0" + len(payload).to_bytes(4, "big") + payload
+        if len(frame) > self._h2.max_outbound_frame_size or not self._connection.write_ready.is_set():
+            return frame
+        if self._h2.local_flow_control_window(self._id) < len(frame):
+            return frame
+        self._h2.send_data(self._id, frame)
+        self._write(self._h2.data_to_send())
+        return b""
+
+    async def write_rest(self, frame: bytes) -> None:
+        """Send a frame piece by piece, as fast as the broker takes it."""
+        await self._raw.send_data(frame)
+
+    async def listen(self, on_frame: Callable[[bytes], None]) -> None:
+        """Hand over messages until the broker ends the session; how it ended is raised."""
+        connection, number = self._connection, self._id
+        self._raw.buffer = FrameBuffer(lambda size: connection.ack(number, size), on_frame)  # type: ignore[assignment]
+        await self._stream.recv_message()
+        await self._stream.end()
+        await self._stream.recv_trailing_metadata()
+
+    async def unary(self, method: str, request: Message, timeout: float) -> Any:
+        """One call of a method that is not Session; its error is one of the closed list."""
+        service: ServiceMethod[Any, Any] = getattr(self._stub, method)
+        stream = service.open(timeout=timeout, metadata=self._metadata)
+        try:
+            async with stream:
+                await stream.send_message(request, end=True)
+                reply = await stream.recv_message()
+                await stream.recv_trailing_metadata()
+            return reply
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{method} was not answered within {timeout:g} s.") from error
+        except ENDED as error:
+            raise typed(error, self.target, _trailers(stream)) from error
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+async def connect(target: Target, use: Callable[[Wire], Any]) -> None:
+    """Connect within the target's time, open the session, and run `use(wire)` for as long as it lasts."""
+    channel = await _connected(target)
+    try:
+        # Read after the connection stands: a broker writes its token before it listens.
+        token = target.read_token()
+        async with BrokerStub(channel).Session.open(metadata=_credentials(token)) as stream:
+            await stream.send_request()
+            await use(Wire(target, channel, stream, token))
+    finally:
+        channel.close()
+
+
+def _credentials(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+async def _connected(target: Target) -> Channel:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + target.connect_timeout
+    attempt = 0
+    while True:
+        channel = _channel(target)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await channel.__connect__()
+            return channel
+        except (OSError, TimeoutError) as error:  # TimeoutError is an OSError, and named for the reader
+            channel.close()
+            pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
+            if isinstance(error, PermissionError) or loop.time() + pause >= deadline:
+                raise _unreachable(target, error) from error
+        attempt += 1
+        await asyncio.sleep(pause)
+
+
+def _channel(target: Target) -> Channel:
+    codec = ProtoCodec()
+    if target.path:
+        return Channel(path=target.path, codec=codec, config=CONFIGURATION)
+    assert target.tls is not None
+    target.tls.set_alpn_protocols(["h2"])
+    return Channel(target.host, target.port, ssl=target.tls, codec=codec, config=CONFIGURATION)
+
+
+def _unreachable(target: Target, error: BaseException) -> BrokerUnreachable:
+    reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+    fix = "run as the broker's user" if isinstance(error, PermissionError) else "start it with: snakepit broker"
+    return BrokerUnreachable(f"No broker answers at {target} ({reason}); {fix}", outcome="not_started")
+
+
+def _trailers(stream: Stream[Any, Any]) -> Mapping[str, Any]:
+    """The metadata of an error. A reset that follows it at once makes grpclib forget it, though it has arrived."""
+    if stream.trailing_metadata is not None:
+        return stream.trailing_metadata
+    with contextlib.suppress(AttributeError):  # the stream was never opened
+        headers = stream._stream.trailers or stream._stream.headers
+        return decode_metadata(headers) if headers else {}
+    return {}
+
+
+def typed(error: BaseException, target: Target, trailers: Mapping[str, Any] | None = None) -> BrokerError:
+    """A gRPC status, or the end of a connection, as an error of the closed list."""
+    if isinstance(error, BrokerError):
+        return error
+    if not isinstance(error, GRPCError):
+        reason = str(error) or type(error).__name__
+        return BrokerUnreachable(f"The connection to the broker at {target} was lost: {reason}")
+    known = trailers or {}
+    if code := str(known.get("snakepit-code", "")):
+        return from_code(code, error.message or "", str(known.get("snakepit-outcome", "")))
+    if error.status is Status.UNAUTHENTICATED:
+        return Unauthenticated(f"The broker at {target} does not accept the token: {error.message or 'refused'}")
+    if error.status is Status.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(error.message or "")
+    if error.status in (Status.UNAVAILABLE, Status.CANCELLED):
+        return BrokerUnreachable(f"The broker at {target} ended the session: {error.message or error.status.name}")
+    return BrokerError(f"{error.status.name}: {error.message or 'no message'}")

@@ -1,0 +1,24 @@
+"""`manage.py snakepit ...`: the same program as the console script `snakepit`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+
+class Command(BaseCommand):
+    help = "Pools of warm Python workers: broker, status, call and more; see `manage.py snakepit --help`."
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        # Past Django's own parser, so that --help and every option reach the program as they were typed.
+        from pools.cli.main import run
+
+        sys.exit(run(argv[2:]))
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """For `call_command`, which has no command line."""
+        from pools.cli.main import run
+
+        run(list(args))

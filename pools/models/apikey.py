@@ -1,0 +1,116 @@
+"""ApiKey: who may use the REST API without a session. The secret itself is shown once and never stored."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+SCOPES = {
+    "run": "call the commands of pools",
+    "view": "see pools, workers, events and nodes",
+    "operate": "recycle and drain",
+}
+SECRET = re.compile(r"snk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+USED_EVERY = timedelta(minutes=1)
+
+
+def digest_of(secret: str) -> str:
+    """A plain SHA-256 is enough for 256 random bits: there is nothing to guess."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class ApiKey(models.Model):
+    """A scoped, hashed bearer key."""
+
+    name = models.CharField(max_length=100, help_text="What it is for.")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="snakepit_api_keys")
+    prefix = models.CharField(max_length=12, unique=True, editable=False)
+    digest = models.CharField(max_length=64, editable=False)
+    scopes = models.JSONField(default=list, help_text=f"A list, out of {', '.join(SCOPES)}.")
+    pools = models.JSONField(default=list, blank=True, help_text="Names of the pools it may use; empty: all.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: never.")
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        db_table = "snakepit_apikey"
+        ordering = ("-id",)
+        verbose_name = "API key"
+        constraints = [models.CheckConstraint(name="snakepit_apikey_digest", condition=~Q(prefix="") & ~Q(digest=""))]
+
+    def __str__(self) -> str:
+        return f"{self.name} (snk_{self.prefix})"
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        name: str,
+        owner: Any,
+        scopes: Sequence[str] = ("run", "view"),
+        pools: Sequence[str] = (),
+        expires_at: datetime | None = None,
+    ) -> tuple[ApiKey, str]:
+        """A new key, saved, and its secret, which cannot be had again."""
+        key = cls(name=name, owner=owner, scopes=list(scopes), pools=list(pools), expires_at=expires_at)
+        secret = key.issue()
+        key.full_clean()
+        key.save()
+        return key, secret
+
+    def issue(self) -> str:
+        """Give this unsaved key its secret."""
+        self.prefix = secrets.token_hex(6)
+        secret = f"snk_{self.prefix}_{secrets.token_urlsafe(32)}"
+        self.digest = digest_of(secret)
+        return secret
+
+    @classmethod
+    def find(cls, secret: str) -> ApiKey | None:
+        """The usable key with this secret. Comparison takes the same time whether or not the prefix is known."""
+        shape = SECRET.fullmatch(secret)
+        key = cls.objects.select_related("owner").filter(prefix=shape[1]).first() if shape else None
+        known = hmac.compare_digest(digest_of(secret if shape else ""), key.digest if key else "0" * 64)
+        return key if known and key and key.usable else None
+
+    @property
+    def usable(self) -> bool:
+        alive = self.revoked_at is None and (self.expires_at is None or self.expires_at > timezone.now())
+        return alive and self.owner.is_active
+
+    def touch(self) -> None:
+        """Note the use, at most once a minute: a write for each call would cost more than the call."""
+        now = timezone.now()
+        if self.last_used_at is None or now - self.last_used_at >= USED_EVERY:
+            type(self).objects.filter(pk=self.pk).update(last_used_at=now)
+
+    def revoke(self) -> None:
+        if self.revoked_at is None:
+            self.revoked_at = timezone.now()
+            self.save(update_fields=["revoked_at"])
+
+    def clean(self) -> None:
+        super().clean()
+        problems = {}
+        if not isinstance(self.scopes, list) or not self.scopes:
+            problems["scopes"] = f"Give at least one of {', '.join(SCOPES)}."
+        elif wrong := [one for one in self.scopes if not isinstance(one, str) or one not in SCOPES]:
+            problems["scopes"] = f"{wrong[0]!r} is not a scope; the scopes are {', '.join(SCOPES)}."
+        if not isinstance(self.pools, list) or not all(isinstance(one, str) and one for one in self.pools):
+            problems["pools"] = "Give a list of names of pools, or an empty list for all."
+        if self._state.adding and self.expires_at is not None and self.expires_at <= timezone.now():
+            problems["expires_at"] = "This is in the past: the key would never work."
+        if problems:
+            raise ValidationError(problems)

@@ -1,0 +1,101 @@
+"""Node, Worker and Event: what was seen. Only the recorder writes these rows; the broker never decides from them."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+WORKER_STATES = ("starting", "ready", "draining", "stopping", "gone")
+LEVELS = ("info", "warning", "error")
+
+
+class Node(models.Model):
+    """A host with a broker."""
+
+    name = models.CharField(max_length=200, unique=True)
+    address = models.CharField(max_length=500, blank=True)
+    pid = models.PositiveIntegerField(default=0)
+    version = models.CharField(max_length=50, blank=True)
+    python = models.CharField(max_length=200, blank=True)
+    clock = models.CharField(max_length=50, blank=True, help_text="Who drives the lifecycle.")
+    draining = models.BooleanField(default=False)
+    stopped = models.BooleanField(default=False, help_text="The broker ended in good order.")
+    problems = models.JSONField(default=list, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    seen_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        db_table = "snakepit_node"
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Worker(models.Model):
+    """One worker's process as its broker last showed it."""
+
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="workers")
+    worker_id = models.CharField("worker", max_length=100)
+    pool = models.CharField(max_length=48)
+    state = models.CharField(max_length=16, choices=[(one, one) for one in WORKER_STATES])
+    reason = models.CharField(max_length=200, blank=True)
+    pid = models.PositiveIntegerField(default=0)
+    generation = models.PositiveIntegerField(default=0)
+    load = models.PositiveIntegerField(default=0)
+    capacity = models.PositiveIntegerField(default=0)
+    lost = models.PositiveIntegerField(default=0, help_text="Slots held by threads that did not stop.")
+    served = models.PositiveBigIntegerField(default=0)
+    memory_mb = models.FloatField(null=True, blank=True)
+    gil = models.CharField(max_length=8, blank=True)
+    gil_culprit = models.CharField(max_length=200, blank=True)
+    python = models.CharField(max_length=200, blank=True)
+    parallelism = models.FloatField(default=0.0)
+    load_seconds = models.FloatField(default=0.0)
+    started_at = models.DateTimeField(null=True, blank=True)
+    seen_at = models.DateTimeField()
+    gone_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "snakepit_worker"
+        ordering = ("-id",)
+        constraints = [
+            models.UniqueConstraint(fields=["node", "worker_id"], name="snakepit_worker_once"),
+            models.CheckConstraint(name="snakepit_worker_state", condition=Q(state__in=WORKER_STATES)),
+        ]
+        indexes = [
+            models.Index(fields=["pool", "-id"], name="snakepit_worker_pool"),
+            models.Index(fields=["node", "state"], name="snakepit_worker_node_state"),
+            models.Index(fields=["worker_id"], name="snakepit_worker_ident"),
+        ]
+
+    def __str__(self) -> str:
+        return self.worker_id
+
+
+class Event(models.Model):
+    """Something that a broker decided or saw, with its reason and numbers."""
+
+    at = models.DateTimeField(db_index=True)
+    node = models.CharField(max_length=200, blank=True)
+    kind = models.CharField(max_length=50)
+    pool = models.CharField(max_length=48, blank=True)
+    worker = models.CharField(max_length=100, blank=True)
+    reason = models.CharField(max_length=100, blank=True)
+    message = models.TextField(blank=True)
+    level = models.CharField(max_length=16, default="info", choices=[(one, one) for one in LEVELS])
+    data = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        db_table = "snakepit_event"
+        ordering = ("-id",)
+        constraints = [models.CheckConstraint(name="snakepit_event_level", condition=Q(level__in=LEVELS))]
+        indexes = [
+            models.Index(fields=["pool", "-id"], name="snakepit_event_pool"),
+            models.Index(fields=["worker", "-id"], name="snakepit_event_worker"),
+            models.Index(fields=["kind", "-id"], name="snakepit_event_kind"),
+        ]
+
+    def __str__(self) -> str:
+        subject = self.worker or self.pool or self.node
+        return f"{self.kind} {subject}".strip()

@@ -1,0 +1,198 @@
+"""Pool: the desired state of one pool, written by people or by the settings, with the same rules as PoolSpec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.base import ModelBase
+
+from pools import conf
+from pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Profile, spec_from
+from pools.models.strict_json import find_problem
+
+PROFILES = [(one.value, one.value) for one in Profile]
+
+
+def adapter_choices() -> list[tuple[str, str]]:
+    """The keys of the registry; empty where the settings are broken, so that nothing can be chosen by mistake."""
+    try:
+        return [(key, f"{key} ({path})") for key, path in sorted(conf.adapters().items())]
+    except ImproperlyConfigured:
+        return []
+
+
+def _of_spec(name: str, **options: Any) -> dict[str, Any]:
+    """The options of a column: the default, the range and the help that PoolSpec gives this field."""
+    definition = FIELDS[name]
+    low, high = definition.metadata.get("low"), definition.metadata.get("high")
+    if low is not None and high is not None:
+        options["validators"] = [MinValueValidator(low), MaxValueValidator(high)]
+    if definition.default is None:
+        options |= {"null": True, "blank": True}
+    options.setdefault("default", definition.default)
+    unit = definition.metadata.get("unit")
+    return {"help_text": definition.metadata["help"] + (f" [{unit}]" if unit else ""), **options}
+
+
+def _ranges() -> Q:
+    """Every numeric range in one condition: one constraint costs one query when a form is validated."""
+    condition = Q()
+    for name, definition in FIELDS.items():
+        low, high = definition.metadata.get("low"), definition.metadata.get("high")
+        if low is None or high is None:
+            continue
+        fits = Q((f"{name}__gte", low), (f"{name}__lte", high))
+        condition &= Q((f"{name}__isnull", True)) | fits if definition.default is None else fits
+    return condition
+
+
+class Pool(models.Model):
+    """A named set of workers of one definition."""
+
+    class Source(models.TextChoices):
+        ADMIN = "admin", "admin"
+        SETTINGS = "settings", "settings"
+
+    name = models.CharField(**_of_spec("name", max_length=48, unique=True, default=models.NOT_PROVIDED))
+    adapter = models.CharField(
+        **_of_spec("adapter", max_length=100, choices=adapter_choices, default=models.NOT_PROVIDED)
+    )
+    args = models.JSONField(**_of_spec("args", blank=True, default=dict))
+    env = models.JSONField(**_of_spec("env", blank=True, default=dict))
+    profile = models.CharField(**_of_spec("profile", max_length=16, choices=PROFILES, default="process"))
+    size = models.PositiveIntegerField(**_of_spec("size", default=conf.default_size))
+    threads = models.PositiveIntegerField(**_of_spec("threads"))
+    python = models.CharField(**_of_spec("python", max_length=500, blank=True))
+    queue_limit = models.PositiveIntegerField(**_of_spec("queue_limit"))
+    queue_bytes = models.PositiveBigIntegerField(**_of_spec("queue_bytes"))
+    queue_timeout = models.FloatField(**_of_spec("queue_timeout"))
+    call_timeout = models.FloatField(**_of_spec("call_timeout"))
+    stream_timeout = models.FloatField(**_of_spec("stream_timeout"))
+    cancel_grace = models.FloatField(**_of_spec("cancel_grace"))
+    startup_timeout = models.FloatField(**_of_spec("startup_timeout"))
+    startup_batch = models.PositiveIntegerField(**_of_spec("startup_batch"))
+    startup_delay = models.FloatField(**_of_spec("startup_delay"))
+    ttl = models.FloatField(**_of_spec("ttl"))
+    max_requests = models.PositiveBigIntegerField(**_of_spec("max_requests"))
+    jitter = models.FloatField(**_of_spec("jitter"))
+    min_lifetime = models.FloatField(**_of_spec("min_lifetime"))
+    memory_soft_mb = models.FloatField(**_of_spec("memory_soft_mb"))
+    memory_hard_mb = models.FloatField(**_of_spec("memory_hard_mb"))
+    memory_samples = models.PositiveIntegerField(**_of_spec("memory_samples"))
+    max_surge = models.PositiveIntegerField(**_of_spec("max_surge"))
+    max_unavailable = models.PositiveIntegerField(**_of_spec("max_unavailable"))
+    drain_timeout = models.FloatField(**_of_spec("drain_timeout"))
+    max_payload = models.PositiveIntegerField(**_of_spec("max_payload"))
+    boot_budget = models.PositiveIntegerField(**_of_spec("boot_budget"))
+    death_budget = models.PositiveIntegerField(**_of_spec("death_budget"))
+    retry_budget = models.FloatField(**_of_spec("retry_budget"))
+    enabled = models.BooleanField(**_of_spec("enabled"))
+    paused = models.BooleanField(**_of_spec("paused"))
+
+    source = models.CharField(max_length=16, choices=Source.choices, default=Source.ADMIN, editable=False)
+    revision = models.PositiveIntegerField(default=0, editable=False, help_text="Counts the saves of this row.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    updated_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        db_table = "snakepit_pool"
+        ordering = ("name",)
+        permissions = [
+            ("operate_pool", "Can recycle and drain the workers of pools"),
+            ("run_command", "Can call the commands of pools"),
+            ("view_payload", "Can see arguments and results of calls"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                name="snakepit_pool_profile",
+                condition=Q(profile__in=[one.value for one in Profile]),
+                violation_error_message="The profile is process or thread.",
+            ),
+            models.CheckConstraint(
+                name="snakepit_pool_source",
+                condition=Q(source__in=["admin", "settings"]),
+                violation_error_message="The source is admin or settings.",
+            ),
+            models.CheckConstraint(
+                name="snakepit_pool_named",
+                condition=~Q(name="") & ~Q(adapter=""),
+                violation_error_message="A pool needs a name and an adapter.",
+            ),
+            models.CheckConstraint(
+                name="snakepit_pool_ranges",
+                condition=_ranges(),
+                violation_error_message="A number is outside its range.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(
+        self,
+        *,
+        force_insert: bool | tuple[ModelBase, ...] = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        # Counted in the database: two people who save at once must not end with the same revision.
+        self.revision = 1 if self._state.adding else F("revision") + 1
+        if update_fields is not None:
+            update_fields = {*update_fields, "revision", "updated_at"}
+        super().save(force_insert=force_insert, force_update=force_update, using=using, update_fields=update_fields)
+        self.refresh_from_db(fields=["revision"], using=using)
+
+    def to_spec(self) -> PoolSpec:
+        """The definition; raises InvalidSpec, whose problems name the fields."""
+        return spec_from({name: getattr(self, name) for name in FIELDS})
+
+    def clean(self) -> None:
+        super().clean()
+        try:
+            self.to_spec()
+        except InvalidSpec as error:
+            raise ValidationError(error.problems) from None
+        problems = {name: find_problem(getattr(self, name)) for name in ("args", "env")}
+        if found := {name: f"This {problem}." for name, problem in problems.items() if problem}:
+            raise ValidationError(found)
+
+
+def sync_pools() -> list[str]:
+    """Write the pools of the settings into rows; returns the names that changed. Called when a broker starts.
+
+    A pool that left the settings is disabled, not deleted: its history stays, and its name is not given away.
+    """
+    changed = []
+    specs = conf.pool_specs()
+    for spec in specs:
+        if _sync(spec):
+            changed.append(spec.name)
+    vanished = Pool.objects.filter(source=Pool.Source.SETTINGS, enabled=True)
+    for pool in vanished.exclude(name__in=[spec.name for spec in specs]):
+        pool.enabled = False
+        pool.save(update_fields=["enabled"])
+        changed.append(pool.name)
+    return changed
+
+
+def _sync(spec: PoolSpec) -> bool:
+    wanted: dict[str, Any] = {name: getattr(spec, name) for name in FIELDS}
+    wanted |= {"profile": str(spec.profile), "args": dict(spec.args), "env": dict(spec.env), "source": "settings"}
+    pool = Pool.objects.filter(name=spec.name).first() or Pool(name=spec.name)
+    if not pool._state.adding and all(getattr(pool, name) == value for name, value in wanted.items()):
+        return False
+    for name, value in wanted.items():
+        setattr(pool, name, value)
+    pool.updated_by = None
+    pool.save()
+    return True

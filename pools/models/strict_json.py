@@ -1,0 +1,112 @@
+"""The JSON that every database and every worker can hold: no NaN, no NUL, no lone surrogate, bounded depth.
+
+SQLite stores what PostgreSQL refuses, and Python's own parser lets NaN pass; both would be found too late.
+
+>>> loads(b'{"pixels": [1, 2.5]}', max_depth=8)
+{'pixels': [1, 2.5]}
+>>> loads(b'[[[1]]]', max_depth=2)
+Traceback (most recent call last):
+    ...
+pools.models.strict_json.NotStrict: is nested deeper than 2 levels
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+
+class NotStrict(ValueError):
+    """The text is not JSON, or JSON that not everybody could hold."""
+
+
+def loads(text: bytes, *, max_depth: int) -> Any:
+    """Parse UTF-8 JSON. The message of NotStrict reads on after the name of what was parsed."""
+    try:
+        value = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+    except UnicodeDecodeError:
+        raise NotStrict("is not UTF-8") from None
+    except RecursionError:
+        raise NotStrict(f"is nested deeper than {max_depth} levels") from None
+    except NotStrict:
+        raise
+    except json.JSONDecodeError as error:
+        raise NotStrict(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except ValueError:
+        raise NotStrict("holds a whole number of more than 4300 digits") from None
+    # The walk costs more than the parsing, and few bodies can hold what it looks for.
+    if b"\\u" in text or text.count(b"[") + text.count(b"{") > max_depth:
+        problem = find_problem(value, max_depth=max_depth)
+        if problem:
+            raise NotStrict(problem)
+    return value
+
+
+def find_problem(value: Any, *, max_depth: int = 64) -> str | None:
+    """What in this value a database would refuse, or None. Without recursion: the value may be a trap."""
+    rest: list[tuple[Any, int]] = [(value, 0)]
+    while rest:
+        one, depth = rest.pop()
+        if isinstance(one, str):
+            if problem := _wrong_text(one):
+                return problem
+        elif isinstance(one, Mapping | list | tuple):
+            if depth >= max_depth:
+                return f"is nested deeper than {max_depth} levels"
+            if isinstance(one, Mapping):
+                rest += [(key, depth) for key in one]
+                rest += [(child, depth + 1) for child in one.values()]
+            else:
+                rest += [(child, depth + 1) for child in one]
+        elif isinstance(one, float) and not math.isfinite(one):
+            return f"holds {one}, which JSON has no word for"
+        elif one is not None and not isinstance(one, bool | int | float):
+            return f"holds a {type(one).__name__}, which JSON has no word for"
+    return None
+
+
+def scrub(value: Any) -> Any:
+    """The nearest value that every database holds; for what comes from workers, where refusing would lose it.
+
+    >>> scrub({"memory": float("nan"), "line": "a\\x00b"})
+    {'memory': None, 'line': 'a\\ufffdb'}
+    """
+    if isinstance(value, str):
+        return scrub_text(value)
+    if isinstance(value, Mapping):
+        return {scrub_text(str(key)): scrub(child) for key, child in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [scrub(child) for child in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int) else scrub_text(str(value))
+
+
+def scrub_text(text: str, limit: int | None = None) -> str:
+    clean = text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    return clean if limit is None or len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def _wrong_text(text: str) -> str | None:
+    if "\0" in text:
+        return "holds the character NUL"
+    if text.isascii():
+        return None
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "holds half of a surrogate pair"
+    return None
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise NotStrict(f"holds {word}, which JSON has no word for")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise NotStrict(f"holds {text[:40]}, which is outside what a float can be")
+    return value

@@ -1,0 +1,370 @@
+from workers.wire import worker_pb2 as _worker_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Requests(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[Request]
+    def __init__(self, requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ...) -> None: ...
+
+class Request(_message.Message):
+    __slots__ = ("call", "cancel", "credit")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    call: Call
+    cancel: Cancel
+    credit: Credit
+    def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ...) -> None: ...
+
+class Call(_message.Message):
+    __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit")
+    class AttachmentsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    REF_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    ref: int
+    pool: str
+    command: str
+    arguments: bytes
+    attachments: _containers.ScalarMap[str, bytes]
+    timeout: float
+    priority: int
+    credit: int
+    def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("ref",)
+    REF_FIELD_NUMBER: _ClassVar[int]
+    ref: int
+    def __init__(self, ref: _Optional[int] = ...) -> None: ...
+
+class Credit(_message.Message):
+    __slots__ = ("ref", "chunks")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    ref: int
+    chunks: int
+    def __init__(self, ref: _Optional[int] = ..., chunks: _Optional[int] = ...) -> None: ...
+
+class Replies(_message.Message):
+    __slots__ = ("replies",)
+    REPLIES_FIELD_NUMBER: _ClassVar[int]
+    replies: _containers.RepeatedCompositeFieldContainer[Reply]
+    def __init__(self, replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ...) -> None: ...
+
+class Reply(_message.Message):
+    __slots__ = ("ref", "result", "error", "chunk", "progress", "log")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    ref: int
+    result: Result
+    error: Error
+    chunk: _worker_pb2.Value
+    progress: Progress
+    log: str
+    def __init__(self, ref: _Optional[int] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., chunk: _Optional[_Union[_worker_pb2.Value, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[str] = ...) -> None: ...
+
+class Result(_message.Message):
+    __slots__ = ("value", "timing")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    value: _worker_pb2.Value
+    timing: Timing
+    def __init__(self, value: _Optional[_Union[_worker_pb2.Value, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class Timing(_message.Message):
+    __slots__ = ("call", "worker", "queued_seconds", "run_seconds")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    call: str
+    worker: str
+    queued_seconds: float
+    run_seconds: float
+    def __init__(self, call: _Optional[str] = ..., worker: _Optional[str] = ..., queued_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ...) -> None: ...
+
+class Error(_message.Message):
+    __slots__ = ("code", "message", "outcome", "details", "retry_after", "timing")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    message: str
+    outcome: str
+    details: str
+    retry_after: float
+    timing: Timing
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., outcome: _Optional[str] = ..., details: _Optional[str] = ..., retry_after: _Optional[float] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("fraction", "message")
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    fraction: float
+    message: str
+    def __init__(self, fraction: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
+
+class ExecuteRequest(_message.Message):
+    __slots__ = ("pool", "command", "arguments", "attachments", "timeout", "priority")
+    class AttachmentsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    command: str
+    arguments: str
+    attachments: _containers.ScalarMap[str, bytes]
+    timeout: float
+    priority: int
+    def __init__(self, pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[str] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ...) -> None: ...
+
+class ExecuteReply(_message.Message):
+    __slots__ = ("json", "raw", "timing")
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    raw: bytes
+    timing: Timing
+    def __init__(self, json: _Optional[str] = ..., raw: _Optional[bytes] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ("pool",)
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    def __init__(self, pool: _Optional[str] = ...) -> None: ...
+
+class StatusReply(_message.Message):
+    __slots__ = ("node", "pools", "workers")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    node: Node
+    pools: _containers.RepeatedCompositeFieldContainer[Pool]
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[Pool, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ...) -> None: ...
+
+class Node(_message.Message):
+    __slots__ = ("name", "version", "pid", "address", "started_at", "uptime", "draining", "clock", "loop_lag", "python", "sessions", "problems")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
+    LOOP_LAG_FIELD_NUMBER: _ClassVar[int]
+    PYTHON_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    pid: int
+    address: str
+    started_at: float
+    uptime: float
+    draining: bool
+    clock: str
+    loop_lag: float
+    python: str
+    sessions: int
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Pool(_message.Message):
+    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    FREE_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_WAIT_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    RETRIED_FIELD_NUMBER: _ClassVar[int]
+    RECYCLED_FIELD_NUMBER: _ClassVar[int]
+    DIED_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    profile: str
+    adapter: str
+    state: str
+    reason: str
+    size: int
+    ready: int
+    busy: int
+    slots: int
+    free: int
+    lost: int
+    waiting: int
+    oldest_wait: float
+    queue_limit: int
+    generation: int
+    finished: float
+    failed: float
+    refused: float
+    retried: float
+    recycled: float
+    died: float
+    memory_mb: float
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Worker(_message.Message):
+    __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
+    GIL_FIELD_NUMBER: _ClassVar[int]
+    GIL_CULPRIT_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PYTHON_FIELD_NUMBER: _ClassVar[int]
+    PARALLELISM_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    pool: str
+    pid: int
+    state: str
+    reason: str
+    load: int
+    capacity: int
+    lost: int
+    served: float
+    memory_mb: float
+    gil: str
+    gil_culprit: str
+    generation: int
+    started_at: float
+    load_seconds: float
+    python: str
+    parallelism: float
+    calls: _containers.RepeatedCompositeFieldContainer[RunningCall]
+    output: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., load: _Optional[int] = ..., capacity: _Optional[int] = ..., lost: _Optional[int] = ..., served: _Optional[float] = ..., memory_mb: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., generation: _Optional[int] = ..., started_at: _Optional[float] = ..., load_seconds: _Optional[float] = ..., python: _Optional[str] = ..., parallelism: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., output: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RunningCall(_message.Message):
+    __slots__ = ("id", "command", "seconds", "remaining")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    command: str
+    seconds: float
+    remaining: float
+    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., seconds: _Optional[float] = ..., remaining: _Optional[float] = ...) -> None: ...
+
+class CommandsRequest(_message.Message):
+    __slots__ = ("pool",)
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    def __init__(self, pool: _Optional[str] = ...) -> None: ...
+
+class CommandsReply(_message.Message):
+    __slots__ = ("commands",)
+    COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    commands: _containers.RepeatedCompositeFieldContainer[_worker_pb2.Command]
+    def __init__(self, commands: _Optional[_Iterable[_Union[_worker_pb2.Command, _Mapping]]] = ...) -> None: ...
+
+class SweepRequest(_message.Message):
+    __slots__ = ("source", "interval")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    interval: float
+    def __init__(self, source: _Optional[str] = ..., interval: _Optional[float] = ...) -> None: ...
+
+class SweepReply(_message.Message):
+    __slots__ = ("pools", "workers", "planned")
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    PLANNED_FIELD_NUMBER: _ClassVar[int]
+    pools: int
+    workers: int
+    planned: int
+    def __init__(self, pools: _Optional[int] = ..., workers: _Optional[int] = ..., planned: _Optional[int] = ...) -> None: ...
+
+class ApplyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ApplyReply(_message.Message):
+    __slots__ = ("pools",)
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    pools: int
+    def __init__(self, pools: _Optional[int] = ...) -> None: ...
+
+class RecycleRequest(_message.Message):
+    __slots__ = ("pool", "worker", "actor", "reason")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    worker: str
+    actor: str
+    reason: str
+    def __init__(self, pool: _Optional[str] = ..., worker: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RecycleReply(_message.Message):
+    __slots__ = ("planned",)
+    PLANNED_FIELD_NUMBER: _ClassVar[int]
+    planned: int
+    def __init__(self, planned: _Optional[int] = ...) -> None: ...

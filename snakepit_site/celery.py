@@ -1,0 +1,76 @@
+"""The Celery app and its static beat schedule.
+
+SNAKEPIT_CELERY_URL  any transport, such as filesystem:// (then the messages lie in the state directory)
+SNAKEPIT_REDIS_URL   redis://host/0, rediss://... or redis+socket:///path [redis://localhost:6379/0]
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit_site.settings")
+
+
+def transport_options(url: str) -> dict[str, Any]:
+    """The options of the URL's own transport: other transports fail on Redis's."""
+    scheme = url.partition(":")[0]
+    if scheme in ("redis", "rediss", "redis+socket", "sentinel"):
+        return {
+            "global_keyprefix": "snakepit:",
+            "visibility_timeout": 3600,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            # Without these a half-open connection leaves a worker that is alive and consumes nothing.
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "retry_on_timeout": True,
+            "health_check_interval": 25,
+        }
+    if scheme == "filesystem":
+        from snakepit_site.settings import STATE_DIR
+
+        folders = {"data_folder_in": "messages", "data_folder_out": "messages", "control_folder": "control"}
+        paths = {option: STATE_DIR / "celery" / name for option, name in folders.items()}
+        for path in paths.values():
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)  # the transport does not make them
+        return {"polling_interval": 0.1, **{option: str(path) for option, path in paths.items()}}
+    return {}
+
+
+def configuration() -> dict[str, Any]:
+    from pools import conf
+
+    url = os.environ.get("SNAKEPIT_CELERY_URL") or os.environ.get("SNAKEPIT_REDIS_URL") or "redis://localhost:6379/0"
+    interval = conf.current().sweep_interval
+    return {
+        "broker_url": url,
+        "broker_transport_options": transport_options(url),
+        "broker_connection_retry_on_startup": True,
+        # JSON alone: a message that could be a pickle would be code.
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_track_started": False,
+        "worker_prefetch_multiplier": 1,
+        "worker_soft_shutdown_timeout": 30,
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        "worker_hijack_root_logger": False,
+        "timezone": "UTC",
+        # `expires`: ticks that waited for a worker are worth nothing, the next one is already there.
+        "beat_schedule": {
+            "snakepit.sweep": {"task": "snakepit.sweep", "schedule": interval, "options": {"expires": interval}}
+        },
+    }
+
+
+app = Celery("snakepit")
+app.conf.update(configuration())
+app.autodiscover_tasks(["pools"])

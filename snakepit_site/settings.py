@@ -1,0 +1,178 @@
+"""The site's settings: environment in, Django settings out. The app itself reads no environment variable.
+
+SNAKEPIT_DEBUG          1: debug pages; 0: production, which needs a secret key; not set: neither
+SNAKEPIT_SECRET_KEY     required with SNAKEPIT_DEBUG=0; otherwise one is made and kept in the state directory
+SNAKEPIT_ALLOWED_HOSTS  comma-separated [localhost]
+SNAKEPIT_CSRF_ORIGINS   comma-separated origins with scheme, behind a proxy that ends TLS
+SNAKEPIT_STATE_DIR      SQLite file, secret key, static files [<project>/.snakepit]
+SNAKEPIT_DATABASE_URL   sqlite:////path or postgres://user:password@host:port/name [SQLite in the state directory]
+SNAKEPIT_RUNTIME_DIR    sockets and token of the broker
+SNAKEPIT_NODE_NAME      name of this node
+SNAKEPIT_DEMO           1: the three demo pools
+SNAKEPIT_DEMO_TOKEN     the secret of the one-click login of the demo
+SNAKEPIT_REDIS_URL, SNAKEPIT_CELERY_URL  see snakepit_site/celery.py
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+STATE_DIR = Path(os.environ.get("SNAKEPIT_STATE_DIR") or BASE_DIR / ".snakepit").absolute()
+
+
+def _flag(name: str) -> bool:
+    value = os.environ.get(name, "").lower()
+    if value not in ("", "0", "1", "false", "true", "no", "yes", "off", "on"):
+        raise ImproperlyConfigured(f"{name} is {value!r}; say 1 or 0")
+    return value in ("1", "true", "yes", "on")
+
+
+def _words(name: str, default: str = "") -> list[str]:
+    return [word for one in os.environ.get(name, default).split(",") if (word := one.strip())]
+
+
+def _secret_key() -> str:
+    given = os.environ.get("SNAKEPIT_SECRET_KEY", "")
+    if given:
+        return given
+    if os.environ.get("SNAKEPIT_DEBUG") and not DEBUG:
+        raise ImproperlyConfigured("SNAKEPIT_DEBUG=0 (production) needs SNAKEPIT_SECRET_KEY")
+    kept = STATE_DIR / "secret_key"
+    if not kept.exists():
+        # Written aside and linked into place: of processes that start together all read the same, whole key.
+        draft = STATE_DIR / f"secret_key.{os.getpid()}"
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(50))
+        with suppress(FileExistsError):
+            os.link(draft, kept)
+        draft.unlink()
+    return kept.read_text()
+
+
+def _database(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    if parts.scheme in ("postgres", "postgresql"):
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": unquote(parts.path.lstrip("/")),
+            "USER": unquote(parts.username or ""),
+            "PASSWORD": unquote(parts.password or ""),
+            "HOST": unquote(parts.hostname or ""),
+            "PORT": str(parts.port or ""),
+            "OPTIONS": dict(parse_qsl(parts.query)),  # ?host=/directory for a Unix socket
+            # Under ASGI each request has a thread of its own: a connection that outlived its request would leak.
+            "CONN_MAX_AGE": 0,
+            "CONN_HEALTH_CHECKS": True,
+        }
+    if parts.scheme != "sqlite":
+        raise ImproperlyConfigured("SNAKEPIT_DATABASE_URL must begin with sqlite:///, postgres:// or postgresql://")
+    # As elsewhere: three slashes begin a relative path, four an absolute one.
+    path = BASE_DIR / unquote(parts.path[1:]) if parts.path.strip("/") else STATE_DIR / "db.sqlite3"
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(path),
+        "TEST": {"NAME": str(path.with_name("test-" + path.name))},  # a file: threads must share it
+        # Writers queue for the lock when they begin; with the default, DEFERRED, they fail when they write.
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+    }
+
+
+STATE_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+DEBUG = _flag("SNAKEPIT_DEBUG")
+SECRET_KEY = _secret_key()
+ALLOWED_HOSTS = _words("SNAKEPIT_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = _words("SNAKEPIT_CSRF_ORIGINS")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "ninja",  # serves the files of the API page; without it the page would load them from elsewhere
+    "pools",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "snakepit_site.urls"
+ASGI_APPLICATION = "snakepit_site.asgi.application"
+WSGI_APPLICATION = "snakepit_site.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+DATABASES = {"default": _database(os.environ.get("SNAKEPIT_DATABASE_URL") or "sqlite://")}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
+LOGIN_URL = "admin:login"
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = STATE_DIR / "static"
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # WhiteNoise warns where it is missing
+# WhiteNoise finds the files in the apps themselves, so that a checkout needs no `collectstatic`.
+WHITENOISE_USE_FINDERS = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": os.environ.get("SNAKEPIT_LOG_LEVEL", "INFO").upper()},
+    # grpclib and asyncio say each connection at INFO.
+    "loggers": {"asyncio": {"level": "WARNING"}, "hpack": {"level": "WARNING"}, "h2": {"level": "WARNING"}},
+}
+
+SNAKEPIT: dict[str, Any] = {
+    "NODE_NAME": os.environ.get("SNAKEPIT_NODE_NAME", ""),
+    "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),
+    "WORKER_PATH": [str(BASE_DIR)],
+}
+if _flag("SNAKEPIT_DEMO"):
+    SNAKEPIT["ADAPTERS"] = {
+        "digits": "examples.digits.Digits",
+        "docs": "examples.docs_search.DocsSearch",
+        "primes": "examples.primes.Primes",
+    }
+    SNAKEPIT["POOLS"] = {
+        "digits": {"adapter": "digits", "size": 2},
+        "docs": {"adapter": "docs", "size": 1},
+        "primes": {"adapter": "primes", "profile": "thread", "threads": 4, "size": 1},
+    }
+SNAKEPIT_DEMO_TOKEN = os.environ.get("SNAKEPIT_DEMO_TOKEN", "")

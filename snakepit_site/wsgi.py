@@ -1,0 +1,10 @@
+"""The WSGI entry. Everything works under it; streams then hold a thread each."""
+
+from __future__ import annotations
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit_site.settings")
+application = get_wsgi_application()

@@ -1,0 +1,245 @@
+"""A real broker in a process of its own, for tests: pools from a file, events on a pipe, no Django.
+
+    with broker({"pool": {...}}) as node:   start it, wait until it listens
+        node.client                         a connected client
+        node.until("worker.started")        wait for an event
+        node.define({...})                  change the desired state
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pools.adapters.node import NodeConfig, RuntimeDirectoryError, run_node
+from pools.broker.events import Event
+from pools.broker.ports import Definition, Loaded
+from pools.broker.spec import InvalidSpec, spec_from
+from pools.client import connect
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 60.0  # a bound for a machine under load, never a wait
+ADAPTERS = {
+    "everything": "tests.everything.Everything",
+    "unsafe": "tests.everything.Unsafe",
+    "fails": "tests.everything.FailsToLoad",
+    "fails_once": "tests.everything.FailsOnce",
+    "slow": "tests.everything.SlowToLoad",
+    "new": "tests.everything.NewVersion",
+    "missing": "tests.no_such_module.Adapter",
+    "digits": "examples.digits.Digits",
+    "primes": "examples.primes.Primes",
+    "docs": "examples.docs_search.DocsSearch",
+}
+
+
+# In the broker's process
+
+
+class FileDefinitions:
+    """The port Definitions over a JSON file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> Loaded:
+        definitions, problems = [], []
+        for name, fields in json.loads(self._path.read_text()).items():
+            try:
+                spec = spec_from({"adapter": "everything", **fields, "name": name})
+                definitions.append(Definition(spec, ADAPTERS[spec.adapter]))
+            except InvalidSpec as error:
+                problems.append((name, str(error)))
+        return Loaded(tuple(definitions), tuple(problems))
+
+
+class PipeRecorder:
+    """The port Recorder over a pipe: one JSON line an event."""
+
+    def __init__(self, fd: int) -> None:
+        self._pipe = os.fdopen(fd, "w", buffering=1)
+
+    def start(self) -> None: ...
+
+    def record(self, at: float, event: Event) -> None:
+        fields = {name: getattr(event, name) for name in ("kind", "pool", "worker", "reason", "message", "data")}
+        self._pipe.write(json.dumps({**fields, "at": at}, default=str) + "\n")
+
+    def observe(self, snapshot: dict[str, Any]) -> None: ...
+
+    def stop(self) -> None:
+        self._pipe.close()
+
+
+def main() -> int:
+    runtime, definitions, events, interval = sys.argv[1:5]
+    recorder = PipeRecorder(int(events))
+    config = NodeConfig(
+        runtime=Path(runtime),
+        definitions=FileDefinitions(Path(definitions)),
+        recorder=recorder,
+        name="test",
+        worker_path=(str(ROOT),),
+        sweep_interval=float(interval),
+        stop_grace=float(os.environ.get("STOP_GRACE", "10")),
+    )
+    try:
+        run_node(config, lambda broker: recorder.record(0, Event("listening")))  # type: ignore[arg-type]
+    except RuntimeDirectoryError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+# In the test's process
+
+
+class RunningBroker:
+    def __init__(self, pools: dict[str, Any], runtime: Path, interval: float) -> None:
+        self.runtime = runtime / "run"
+        self.errors = runtime / "stderr"
+        self._definitions = runtime / "pools.json"
+        self._client: Any = None
+        self.define(pools)
+        read, write = os.pipe()
+        command = [sys.executable, "-m", "tests.brokers", str(self.runtime), str(self._definitions), str(write)]
+        with self.errors.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [*command, str(interval)], cwd=ROOT, pass_fds=(write,), stderr=stderr, stdout=stderr
+            )
+        os.close(write)
+        self.events: list[dict[str, Any]] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, args=(read,), daemon=True)
+        self._reader.start()
+
+    def _read(self, fd: int) -> None:
+        with os.fdopen(fd) as pipe:
+            for line in pipe:
+                with self._changed:
+                    self.events.append(json.loads(line))
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def define(self, pools: dict[str, Any]) -> None:
+        fresh = self._definitions.with_suffix(".new")
+        fresh.write_text(json.dumps(pools))
+        os.replace(fresh, self._definitions)
+
+    @property
+    def client(self) -> Any:
+        if self._client is None:
+            self._client = connect(str(self.runtime / "broker.sock"))
+        return self._client
+
+    def until(self, kind: str, count: int = 1, patience: float = PATIENCE, **fields: Any) -> dict[str, Any]:
+        """Wait for the `count`-th event of a kind, with these fields, since the broker's start."""
+        return self.wait(lambda: self._find(kind, count, fields), f"{count} {kind} {fields}", patience)
+
+    def _find(self, kind: str, count: int, fields: dict[str, Any]) -> dict[str, Any] | None:
+        found = self.told(kind, **fields)
+        return found[count - 1] if len(found) >= count else None
+
+    def told(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
+        return [
+            event
+            for event in self.events
+            if event["kind"] == kind and all(event[key] == value for key, value in fields.items())
+        ]
+
+    def wait(self, question: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+        """Wait until an event makes the question true."""
+        with self._changed:
+            answer = self._changed.wait_for(lambda: question() or (self._ended and "ended"), patience)
+            if not answer or answer == "ended":
+                told = "\n".join(f"{e['kind']} {e['worker']} {e['reason']} {e['message']}" for e in self.events)
+                raise AssertionError(f"waited in vain for {what}; told were:\n{told}\n{self.errors.read_text()}")
+            return answer
+
+    def ready(self, pool: str, workers: int = 1) -> None:
+        """Wait until so many workers of a pool have ever become ready."""
+        self.until("worker.started", workers, pool=pool)
+
+    def status(self, pool: str = "") -> dict[str, Any]:
+        status: dict[str, Any] = self.client.status(pool)
+        return status
+
+    def pool(self, name: str) -> dict[str, Any]:
+        row: dict[str, Any] = self.status(name)["pools"][0]
+        return row
+
+    def pids(self, pool: str = "") -> list[int]:
+        return [worker["pid"] for worker in self.status(pool)["workers"] if worker["pid"]]
+
+    def stop(self, number: int = signal.SIGTERM, patience: float = PATIENCE) -> int:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(patience)
+        self._reader.join(patience)
+        return code
+
+
+@contextmanager
+def broker(pools: dict[str, Any], interval: float = 3600.0) -> Iterator[RunningBroker]:
+    """A broker for the time of a test. Afterwards nothing of it may be left: no process, no socket."""
+    with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as home:  # a short path, for the sockets
+        node = RunningBroker(pools, Path(home), interval)
+        try:
+            node.until("listening")
+            instance = json.loads((node.runtime / "instance").read_text())["instance"]
+            yield node
+        finally:
+            if node.process.poll() is None:
+                node.stop()
+        assert_nothing_left(instance)
+
+
+def assert_nothing_left(instance: str, patience: float = 10.0) -> None:
+    """No process of a broker lives. Each that still does is waited for through a pidfd."""
+    import select
+
+    from pools.adapters.keeper import carriers
+
+    for pid in carriers(instance):
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            ended, _, _ = select.select([pidfd], [], [], patience)
+            assert ended, f"process {pid} of the broker is still there: {Path(f'/proc/{pid}/cmdline').read_bytes()!r}"
+        finally:
+            os.close(pidfd)
+
+
+def wait_gone(pid: int, patience: float) -> bool:
+    """Whether a process ended within `patience` seconds; it need not be a child of ours."""
+    import select
+
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([pidfd], [], [], patience)[0])
+    finally:
+        os.close(pidfd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

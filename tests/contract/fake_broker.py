@@ -1,0 +1,264 @@
+"""A broker of one pool, for tests of the client: a real grpclib server on a real Unix socket, in a thread of its own.
+
+Its commands: `echo`, `slow` (until released), `count` (a stream that honours credits), `noisy` (progress and log
+lines), `fail`, `raw` (bytes), `drop` (the connection breaks), `mute` (never answers), `quit` (ends the session).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Server
+
+from pools.wire import broker_pb2 as pb
+from pools.wire.broker_grpc import BrokerBase
+from workers.wire.worker_pb2 import Command
+
+POOL = "echo"
+LAST_WORDS = ("result", "error")
+
+
+class Run:
+    """One call in the fake broker."""
+
+    def __init__(self, session: Session, call: pb.Call) -> None:
+        self.session, self.call = session, call
+        self.credit = asyncio.Semaphore(call.credit)
+        self.task: asyncio.Task[None] | None = None
+        self.arguments = json.loads(call.arguments or b"{}")
+
+    def reply(self, **kind: Any) -> None:
+        self.session.send(pb.Reply(ref=self.call.ref, **kind))
+
+    def result(self, value: Any) -> None:
+        content = {"raw": value} if isinstance(value, bytes) else {"json": json.dumps(value).encode()}
+        timing = pb.Timing(call=f"c{self.call.ref}", worker="echo-1", queued_seconds=0.25, run_seconds=0.5)
+        self.reply(result=pb.Result(value=content, timing=timing))
+
+    def error(self, code: str, message: str, **more: Any) -> None:
+        self.reply(error=pb.Error(code=code, message=message, **more))
+
+
+class Session:
+    def __init__(self, broker: FakeBroker, stream: Any) -> None:
+        self.broker, self.stream = broker, stream
+        self.runs: dict[int, Run] = {}
+        self.outbox: asyncio.Queue[pb.Reply | None] = asyncio.Queue()
+
+    def send(self, reply: pb.Reply) -> None:
+        self.outbox.put_nowait(reply)
+
+    async def serve(self) -> None:
+        writer = asyncio.create_task(self._write())
+        try:
+            while (message := await self.stream.recv_message()) is not None:
+                self.broker.messages += 1
+                for request in message.requests:
+                    self._take(request)
+        finally:
+            for run in self.runs.values():
+                if run.task is not None:
+                    run.task.cancel()
+            writer.cancel()
+
+    async def _write(self) -> None:
+        while True:
+            replies = [await self.outbox.get()]
+            while not self.outbox.empty():
+                replies.append(self.outbox.get_nowait())
+            await self.stream.send_message(pb.Replies(replies=[reply for reply in replies if reply is not None]))
+
+    def _take(self, request: pb.Request) -> None:
+        kind = request.WhichOneof("request")
+        if kind == "call":
+            self.broker.calls.append(request.call)
+            run = self.runs[request.call.ref] = Run(self, request.call)
+            run.task = asyncio.create_task(self._run(run))
+        elif kind == "cancel":
+            run = self.runs[request.cancel.ref]
+            self.broker.cancelled.append(run.call.command)
+            self.broker.changed.set()
+            if run.task is not None:
+                run.task.cancel()
+        elif kind == "credit":
+            self.broker.granted += request.credit.chunks
+            for _ in range(request.credit.chunks):
+                self.runs[request.credit.ref].credit.release()
+
+    async def _run(self, run: Run) -> None:
+        command: Callable[[Run], Awaitable[None]] | None = getattr(self, f"do_{run.call.command}", None)
+        if run.call.pool != POOL:
+            run.error("pool_unknown", f"There is no pool {run.call.pool}")
+        elif command is None:
+            run.error("command_unknown", f"{POOL} has no command {run.call.command}")
+        else:
+            await command(run)
+
+    async def do_echo(self, run: Run) -> None:
+        sizes = {name: len(data) for name, data in run.call.attachments.items()}
+        run.result({**run.arguments, "attachments": sizes} if sizes else run.arguments)
+
+    async def do_slow(self, run: Run) -> None:
+        self.broker.running.set()
+        await self.broker.released.wait()
+        run.result(run.arguments.get("value"))
+
+    async def do_mute(self, run: Run) -> None:
+        self.broker.running.set()
+        await asyncio.Event().wait()
+
+    async def do_count(self, run: Run) -> None:
+        for number in range(run.arguments["to"]):
+            await run.credit.acquire()
+            self.broker.sent += 1
+            run.reply(chunk={"json": json.dumps(number).encode()})
+        run.reply(result=pb.Result(timing=pb.Timing(call="c", worker="echo-1")))
+
+    async def do_noisy(self, run: Run) -> None:
+        run.reply(progress=pb.Progress(fraction=0.5, message="half"))
+        run.reply(log="a line")
+        if run.call.credit:
+            await run.credit.acquire()
+            run.reply(chunk={"json": b"1"})
+        run.result("done")
+
+    async def do_fail(self, run: Run) -> None:
+        details = json.dumps({"type": "ValueError", "traceback": "Traceback ..."})
+        run.error("adapter_error", "ValueError: no", outcome="failed", details=details, retry_after=1.5)
+
+    async def do_raw(self, run: Run) -> None:
+        if run.arguments.get("nested"):
+            run.result({"image": {"$bytes": base64.b64encode(b"\x89PNG").decode()}})
+        else:
+            run.result(run.call.attachments["data"])
+
+    async def do_drop(self, run: Run) -> None:
+        self.stream._stream._transport.abort()
+
+    async def do_quit(self, run: Run) -> None:
+        await self.stream.send_trailing_metadata(status=Status.UNAVAILABLE, status_message="going away")
+
+
+class Service(BrokerBase):
+    def __init__(self, broker: FakeBroker) -> None:
+        self.broker = broker
+
+    def _admit(self, stream: Any) -> None:
+        if (stream.metadata or {}).get("authorization") != f"Bearer {self.broker.token}":
+            raise GRPCError(Status.UNAUTHENTICATED, "wrong token")
+
+    async def Session(self, stream: Any) -> None:
+        self._admit(stream)
+        self.broker.sessions += 1
+        self.broker.transports.append(stream._stream._transport)
+        await Session(self.broker, stream).serve()
+
+    async def Execute(self, stream: Any) -> None:
+        raise GRPCError(Status.UNIMPLEMENTED)
+
+    async def ExecuteStream(self, stream: Any) -> None:
+        raise GRPCError(Status.UNIMPLEMENTED)
+
+    async def Status(self, stream: Any) -> None:
+        self._admit(stream)
+        request = await stream.recv_message()
+        if request.pool not in ("", POOL):
+            await stream.send_trailing_metadata(
+                status=Status.NOT_FOUND,
+                status_message=f"There is no pool {request.pool}",
+                metadata={"snakepit-code": "pool_unknown", "snakepit-outcome": "not_started"},
+            )
+            return
+        pool = pb.Pool(name=POOL, profile="process", state="ready", size=1, ready=1, slots=1, free=1, finished=7)
+        worker = pb.Worker(id="echo-1", pool=POOL, pid=1, state="ready", capacity=1, gil="on", memory_mb=12.5)
+        await stream.send_message(pb.StatusReply(node=pb.Node(name="fake"), pools=[pool], workers=[worker]))
+
+    async def Commands(self, stream: Any) -> None:
+        self._admit(stream)
+        await stream.recv_message()
+        command = Command(name="echo", summary="Say it again.", schema='{"type": "object"}')
+        await stream.send_message(pb.CommandsReply(commands=[command]))
+
+    async def Sweep(self, stream: Any) -> None:
+        await stream.recv_message()
+        await stream.send_message(pb.SweepReply(pools=1, workers=1))
+
+    async def Apply(self, stream: Any) -> None:
+        await stream.recv_message()
+        await stream.send_message(pb.ApplyReply(pools=1))
+
+    async def Recycle(self, stream: Any) -> None:
+        request = await stream.recv_message()
+        if request.worker == "never":
+            await asyncio.Event().wait()
+        await stream.send_message(pb.RecycleReply(planned=1))
+
+
+class FakeBroker:
+    """Start and stop it from a test; what it saw is in its attributes."""
+
+    def __init__(self, directory: Path, token: str = "secret") -> None:
+        self.path = directory / "broker.sock"
+        self.token = token
+        self.calls: list[pb.Call] = []
+        self.cancelled: list[str] = []
+        self.messages = self.sessions = self.granted = self.sent = 0
+        self.transports: list[asyncio.Transport] = []
+        self.changed = threading.Event()  # a Cancel came
+        self.running = threading.Event()  # a call that waits has begun
+
+    @property
+    def address(self) -> str:
+        return str(self.path)
+
+    def start(self) -> FakeBroker:
+        self.path.with_name("token").write_text(self.token + "\n")
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._serve, name="fake-broker")
+        self.up = threading.Event()
+        self.thread.start()
+        assert self.up.wait(10)
+        return self
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self._main())
+        self.loop.close()
+
+    async def _main(self) -> None:
+        self.ending, self.released = asyncio.Event(), asyncio.Event()
+        self.path.unlink(missing_ok=True)
+        server = Server([Service(self)])
+        await server.start(path=self.address)
+        self.up.set()
+        await self.ending.wait()
+        server.close()
+        await server.wait_closed()
+        for transport in self.transports:  # grpclib leaves them open
+            transport.abort()
+        await asyncio.sleep(0)  # they close in the next turn of the loop
+
+    def release(self) -> None:
+        """Let the `slow` calls end."""
+        self.loop.call_soon_threadsafe(self.released.set)
+
+    def ask(self, read: Callable[[], Any]) -> Any:
+        """Read something on the broker's own loop, after all that it has received so far."""
+
+        async def reading() -> Any:
+            return read()
+
+        return asyncio.run_coroutine_threadsafe(reading(), self.loop).result(10)
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.ending.set)
+        self.thread.join(10)
+        assert not self.thread.is_alive()

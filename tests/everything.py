@@ -1,0 +1,246 @@
+"""Adapters that do, on purpose, all that an adapter can do to its pool."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from workers import Adapter, Context, command
+
+
+class Opaque:
+    """What JSON cannot carry."""
+
+
+class Everything(Adapter):
+    """Every behaviour that the acceptance tests need, as commands; safe in both profiles."""
+
+    thread_safe = True
+
+    def __init__(self, ledger: str = "") -> None:
+        self.ledger = ledger
+        self.inside = 0
+        self.most_inside = 0
+        self.barrier = threading.Barrier(2, timeout=20)
+
+    def note(self, text: str) -> None:
+        """One line in the ledger, written so that it survives whatever comes next."""
+        if self.ledger:
+            fd = os.open(self.ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            os.write(fd, f"{text}\n".encode())
+            os.close(fd)
+
+    def enter(self) -> None:
+        with self.lock:
+            self.inside += 1
+            self.most_inside = max(self.most_inside, self.inside)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+
+    @command(idempotent=True)
+    def echo(self, value: Any = None) -> Any:
+        return value
+
+    @command
+    def pid(self) -> int:
+        return os.getpid()
+
+    @command
+    def once(self, mark: str) -> int:
+        """Not idempotent: every run leaves a line."""
+        self.note(f"once {mark} {os.getpid()}")
+        return os.getpid()
+
+    @command
+    def meet(self) -> int:
+        """Returns when two calls are inside at the same time."""
+        self.enter()
+        try:
+            self.barrier.wait()
+            return self.most_inside
+        finally:
+            self.leave()
+
+    @command
+    def hold(self, path: str) -> int:
+        """Blocks until somebody writes to a named pipe. Returns the most calls that were inside at once."""
+        self.enter()
+        try:
+            self.note(f"holding {path} {os.getpid()}")
+            with open(path, "rb") as pipe:
+                pipe.read()
+            return self.most_inside
+        finally:
+            self.leave()
+
+    @command(idempotent=True)
+    def hold_again(self, path: str) -> int:
+        """The same, and may be run twice."""
+        self.note(f"holding {path} {os.getpid()}")
+        with open(path, "rb") as pipe:
+            pipe.read()
+        return os.getpid()
+
+    @command
+    def sleep(self, seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    @command
+    def burn(self, seconds: float) -> int:
+        """CPU-bound, deaf to every request to stop."""
+        self.note(f"burning {os.getpid()}")
+        end, turns = time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            turns += 1
+        return turns
+
+    @command
+    def obedient(self, ctx: Context) -> str:
+        """Runs until it is asked to stop."""
+        self.note(f"obedient {os.getpid()}")
+        while not ctx.wait(5.0):
+            pass
+        self.note("asked to stop")
+        ctx.raise_if_cancelled()
+        return "never"
+
+    @command
+    def count(self, ctx: Context, to: int, size: int = 0) -> Iterator[Any]:
+        try:
+            for number in range(to):
+                ctx.progress(number / to, f"{number} of {to}")
+                self.note(f"made {number}")
+                yield number if not size else "x" * size
+        finally:
+            self.note("closed")
+
+    @command
+    def says(self, ctx: Context, text: str) -> str:
+        ctx.log(text)
+        return text
+
+    @command
+    def raises(self, text: str = "as asked") -> None:
+        raise LookupError(text)
+
+    @command
+    def exits(self, code: int) -> None:
+        sys.exit(code)
+
+    @command
+    def leaves(self, code: int) -> None:
+        os._exit(code)
+
+    @command
+    def crashes(self) -> None:
+        ctypes.string_at(0)
+
+    @command
+    def prints(self, text: str = "", binary: bool = False, times: int = 1) -> int:
+        for _ in range(times):
+            if binary:
+                os.write(1, bytes(range(256)) + b"\n")
+            else:
+                print(text)
+        return times
+
+    @command
+    def returns_opaque(self) -> Any:
+        return {"fine": 1, "not": Opaque()}
+
+    @command
+    def returns_nan(self) -> Any:
+        return [float("nan"), 1.0]
+
+    @command
+    def returns_bytes(self, size: int) -> bytes:
+        return b"\0" * size
+
+    @command
+    def returns_text(self, size: int) -> str:
+        return "x" * size
+
+    @command
+    def typed(self, count: int, ratio: float = 1.0, names: list[str] | None = None) -> dict[str, Any]:
+        return {"count": count, "ratio": ratio, "names": names}
+
+    @command
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    @command
+    def begets(self, detached: bool = False) -> int:
+        """Starts a child that would live for ever; returns its pid."""
+        child = subprocess.Popen(
+            [sys.executable, "-c", "import signal; signal.pause()"],
+            start_new_session=detached,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        child.returncode = 0
+        return child.pid
+
+    @command
+    def leaks(self, megabytes: int) -> int:
+        kept = bytearray(megabytes * 2**20)
+        for page in range(0, len(kept), 4096):
+            kept[page] = 1
+        self.__dict__.setdefault("kept", []).append(kept)
+        return megabytes
+
+
+class Unsafe(Everything):
+    """Not for the thread profile."""
+
+    thread_safe = False
+
+
+class FailsToLoad(Adapter):
+    def setup(self) -> None:
+        raise RuntimeError("the model file is missing")
+
+
+class FailsOnce(Adapter):
+    """Cannot be loaded until a file exists."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def setup(self) -> None:
+        if not Path(self.path).exists():
+            raise RuntimeError(f"{self.path} is not there yet")
+
+    @command
+    def ping(self) -> str:
+        return "pong"
+
+
+class SlowToLoad(Adapter):
+    """Loads when somebody writes to a named pipe, or never."""
+
+    def __init__(self, path: str) -> None:
+        with open(path, "rb") as pipe:
+            pipe.read()
+
+    @command
+    def ping(self) -> str:
+        return "pong"
+
+
+class NewVersion(Everything):
+    """The same adapter, one release later."""
+
+    @command(idempotent=True)
+    def version(self) -> int:
+        return 2

@@ -1,0 +1,43 @@
+"""Shared by the floor where Django meets a database and the broker is a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pools import conf
+from pools.api import door
+from pools.models import ApiKey
+from tests.integration.fakes import FakeClient
+
+ADAPTERS = {"digits": "examples.digits.Digits", "primes": "examples.primes.Primes"}
+
+
+@pytest.fixture(autouse=True)
+def snakepit(settings: Any) -> Any:
+    """The settings of Snakepit that these tests begin with; a test sets its own with `settings.SNAKEPIT = {...}`."""
+    settings.SNAKEPIT = {"ADAPTERS": ADAPTERS, "NODE_NAME": "node-1"}
+    yield settings
+    conf.forget()
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+    """The fake that the whole web side talks to."""
+    fake = FakeClient()
+    monkeypatch.setattr(door, "broker", lambda: fake)
+    return fake
+
+
+@pytest.fixture
+def make_key(django_user_model: Any, db: None) -> Callable[..., str]:
+    """Makes a user with an API key; returns its Authorization header."""
+
+    def make(*scopes: str, **options: Any) -> str:
+        owner, _ = django_user_model.objects.get_or_create(username="ada")
+        _, secret = ApiKey.create(name="test", owner=owner, scopes=scopes or ("run", "view", "operate"), **options)
+        return f"Bearer {secret}"
+
+    return make

@@ -1,0 +1,121 @@
+"""A client that answers from a script: the same methods and errors as pools.client.Client, without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pools.broker.errors import BrokerError, BrokerUnreachable, CommandUnknown, PoolUnknown
+from pools.client import Answer, Chunk, Log, Progress
+
+POOL = {
+    "name": "digits", "profile": "process", "adapter": "digits", "state": "ready", "reason": "", "size": 2, "ready": 2,
+    "busy": 1, "slots": 2, "free": 1, "lost": 0, "waiting": 3, "oldest_wait": 0.5, "queue_limit": 1000, "generation": 1,
+    "finished": 10, "failed": 0, "refused": 0, "retried": 0, "recycled": 0, "died": 0, "memory_mb": 80.5, "warnings": [],
+}  # fmt: skip
+WORKER = {"id": "digits-1", "pool": "digits", "pid": 7, "state": "ready", "load": 1, "capacity": 1, "memory_mb": 40.0}
+COMMAND = {
+    "name": "classify", "summary": "Which digit it is.", "description": "", "streams": False, "idempotent": True,
+    "timeout": 0.0, "schema": {"type": "object", "properties": {"pixels": {"type": "array"}}},
+}  # fmt: skip
+
+
+class FakeStream:
+    """Events from a list; an exception in it is raised, a coroutine function is awaited first."""
+
+    def __init__(self, script: list[Any]) -> None:
+        self._script = iter(script)
+        self.closed = asyncio.Event()
+
+    def __aiter__(self) -> FakeStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        for event in self._script:
+            if isinstance(event, BaseException):
+                raise event
+            if callable(event):
+                await event()
+                continue
+            return event
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed.set()
+
+
+class FakeClient:
+    """`error` is raised by everything; `answers` maps a command to its value or to a function of its arguments."""
+
+    def __init__(self) -> None:
+        self.error: BrokerError | None = None
+        self.calls: list[tuple[str, str, dict[str, Any], float | None, int]] = []
+        self.orders: list[tuple[Any, ...]] = []
+        self.answers: dict[str, Any] = {"classify": 7, "echo": lambda arguments: arguments}
+        self.script: list[Any] = [
+            Progress(0.5, "half"),
+            Log("a line"),
+            Chunk({"n": 1}),
+            Chunk({"n": 2}),
+            self._answer(None),
+        ]
+        self.streams: list[FakeStream] = []
+        self.pools: list[dict[str, Any]] = [dict(POOL)]
+
+    @staticmethod
+    def _answer(value: Any) -> Answer:
+        return Answer(value, "call-1", "digits-1", 0.0015, 0.25)
+
+    def _raise(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def aexecute(
+        self, pool: str, command: str, arguments: Mapping[str, Any], /, *, timeout: float | None, priority: int
+    ) -> Answer:
+        self._raise()
+        self.calls.append((pool, command, dict(arguments), timeout, priority))
+        if pool != "digits":
+            raise PoolUnknown(f"No pool is named {pool!r}.")
+        if command not in self.answers:
+            raise CommandUnknown(f"The pool digits has no command {command!r}.")
+        value = self.answers[command]
+        return self._answer(value(arguments) if isinstance(value, Callable) else value)  # type: ignore[arg-type]
+
+    def aevents(
+        self, pool: str, command: str, arguments: Mapping[str, Any], /, *, timeout: float | None, priority: int
+    ) -> FakeStream:
+        self.calls.append((pool, command, dict(arguments), timeout, priority))
+        stream = FakeStream([self.error] if self.error else self.script)
+        self.streams.append(stream)
+        return stream
+
+    def status(self, pool: str = "") -> dict[str, Any]:
+        self._raise()
+        pools = [one for one in self.pools if pool in ("", one["name"])]
+        return {"node": {"name": "node-1", "clock": "beat", "problems": []}, "pools": pools, "workers": [dict(WORKER)]}
+
+    async def astatus(self, pool: str = "") -> dict[str, Any]:
+        return self.status(pool)
+
+    async def acommands(self, pool: str) -> list[dict[str, Any]]:
+        self._raise()
+        return [dict(COMMAND)]
+
+    def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
+        self._raise()
+        self.orders.append((pool, worker, actor, reason))
+        return {"planned": 2}
+
+    async def arecycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
+        return self.recycle(pool, worker, actor, reason)
+
+    def sweep(self, source: str, interval: float) -> dict[str, Any]:
+        self._raise()
+        self.orders.append((source, interval))
+        return {"pools": 1, "workers": 2, "planned": 0}
+
+
+def unreachable() -> BrokerUnreachable:
+    return BrokerUnreachable("No broker answers at /run/broker.sock.", outcome="not_started")

@@ -1,0 +1,206 @@
+"""The house rules that a machine can check: layers, sizes, and what a worker may load."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("snakepit_site", "pools", "workers", "examples", "benchmarks")
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 45
+MOST_PARAMETERS = 6
+WORKER_LIBRARIES = {"grpclib", "google"}
+NEWER_STANDARD_LIBRARY = {"annotationlib"}  # of 3.14; the interpreter that runs the tests may be older
+ASK = "import sys; sys.stderr.write('\\n'.join(sys.modules))"
+
+
+def sources(*packages: str) -> list[Path]:
+    """The hand-written modules of the packages: not the generated stubs, not the migrations."""
+    written = (path for package in packages for path in sorted((ROOT / package).rglob("*.py")))
+    return [path for path in written if not {"wire", "migrations"} & set(path.relative_to(ROOT).parts)]
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything that a module imports absolutely, in functions too."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.lineno, node.module or ""
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from `def` to the end, without the docstring."""
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    if ast.get_docstring(function, clean=False) is not None:
+        text = function.body[0]
+        lines -= (text.end_lineno or 0) - text.lineno + 1
+    return lines
+
+
+def test_every_import_points_down_through_the_layers() -> None:
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    done = subprocess.run([*command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 broken" in done.stdout
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    counts = {name_of(path): len(path.read_text().splitlines()) for path in sources(*PACKAGES)}
+    assert counts, "no sources were found: this test looks in the wrong place"
+    assert {name: count for name, count in counts.items() if count > LONGEST_MODULE} == {}
+
+
+def test_no_function_is_longer_than_45_lines() -> None:
+    found = {
+        f"{name_of(path)}:{function.lineno} {function.name}": length(function)
+        for path in sources(*PACKAGES)
+        for function in functions(path)
+        if length(function) > LONGEST_FUNCTION
+    }
+    assert found == {}
+
+
+def test_no_function_has_more_than_six_parameters_that_can_be_given_by_place() -> None:
+    found = []
+    for path in sources(*PACKAGES):
+        for function in functions(path):
+            given = [a.arg for a in (*function.args.posonlyargs, *function.args.args) if a.arg not in ("self", "cls")]
+            if len(given) > MOST_PARAMETERS:
+                found.append(f"{name_of(path)}:{function.lineno} {function.name}")
+    assert found == []
+
+
+def placed(layers: list[str]) -> set[str]:
+    """The module names in import-linter's way of writing layers: `a | b`, `a : b`, `(optional)`."""
+    words = " ".join(layers)
+    for sign in "|:()":
+        words = words.replace(sign, " ")
+    return set(words.split())
+
+
+def layer_contracts() -> dict[str, dict]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    return {c["containers"][0]: c for c in settings["contracts"] if c["type"] == "layers" and "containers" in c}
+
+
+@pytest.mark.parametrize("container", ["pools", "pools.broker", "workers"])
+def test_every_module_has_a_place_in_a_layer(container: str) -> None:
+    contract = layer_contracts()[container]
+    folder = ROOT / Path(*container.split("."))
+    modules = {path.stem for path in folder.glob("*.py") if path.name != "__init__.py"}
+    modules |= {path.parent.name for path in folder.glob("*/__init__.py")}
+    missing = modules - placed(contract["layers"]) - set(contract.get("exhaustive_ignores", []))
+    assert missing == set(), f"place them in the contract {contract['name']!r} of pyproject.toml"
+
+
+def test_only_the_server_of_a_worker_imports_grpc_and_protobuf() -> None:
+    # Of an external package, import-linter can forbid only the whole; this one asks for the importing modules.
+    speakers = {
+        path.stem
+        for path in sources("workers")
+        for _, name in imports(path)
+        if name.partition(".")[0] in WORKER_LIBRARIES
+    }
+    assert speakers == {"server"}
+
+
+def loaded_by(program: str) -> set[str]:
+    """The modules in memory after a program ran in a fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+def test_the_worker_program_loads_neither_django_nor_grpcio() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "workers", "--help"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "workers" in loaded, "importtime printed nothing that this test can read"
+    assert loaded & {"django", "grpc", "celery", "ninja", "pools", "psutil", "pydantic"} == set()
+
+
+def test_an_adapter_is_written_against_workers_without_loading_anything_else() -> None:
+    names = {name.partition(".")[0] for name in loaded_by(f"import workers; {ASK}")}
+    assert names & {"django", "grpc", "celery", "ninja", "pools", "psutil", "pydantic"} == set()
+
+
+def test_the_client_loads_no_django_and_no_grpcio() -> None:
+    names = {name.partition(".")[0] for name in loaded_by(f"import pools.client; {ASK}")}
+    assert "pools" in names
+    assert names & {"django", "grpc", "celery", "ninja", "psutil", "pydantic"} == set()
+
+
+def test_workers_use_the_standard_library_protobuf_and_grpclib_only() -> None:
+    foreign = [
+        f"{name_of(path)}:{line} {name}"
+        for path in sorted((ROOT / "workers").rglob("*.py"))
+        for line, name in imports(path)
+        if (top := name.partition(".")[0]) not in sys.stdlib_module_names
+        and top not in WORKER_LIBRARIES | NEWER_STANDARD_LIBRARY | {"workers"}
+    ]
+    assert foreign == []
+
+
+@pytest.mark.parametrize("banned", ["pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "grpc"])
+def test_the_product_imports_no(banned: str) -> None:
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    found = [
+        f"{name_of(path)}:{line}" for path in paths for line, name in imports(path) if name.partition(".")[0] == banned
+    ]
+    assert found == []
+
+
+def test_a_wheel_carries_the_templates_the_types_and_the_examples(tmp_path: Path) -> None:
+    build = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    from zipfile import ZipFile
+
+    with ZipFile(tmp_path / done.stdout.split()[-1]) as wheel:
+        names = set(wheel.namelist())
+    assert {"pools/py.typed", "workers/py.typed", "workers/__main__.py", "snakepit_site/settings.py"} <= names
+    assert {"examples/digits.py", "pools/wire/broker_pb2.py", "workers/wire/worker_pb2.pyi"} <= names
+    expected = {f"pools/templates/{path.relative_to(ROOT / 'templates')}" for path in files_in("templates")}
+    assert expected
+    assert expected <= names
+    strangers = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+    assert strangers == {"pools", "workers", "snakepit_site", "examples"}
+
+
+def files_in(folder: str) -> list[Path]:
+    return [path for path in (ROOT / folder).rglob("*") if path.is_file()]
+
+
+def test_no_dependency_is_installed_for_nothing() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module_of = {"django-ninja": "ninja", "protobuf": "google.protobuf"}
+    written = "\n".join(path.read_text() for path in sources("pools", "workers", "snakepit_site"))
+    for line in project["dependencies"]:
+        name = re.split(r"[\[><=; ]", line)[0].lower()
+        assert re.search(rf"\b{re.escape(module_of.get(name, name))}\b", written), f"nothing uses {name}"

@@ -1,0 +1,172 @@
+"""docker-compose.yml, the Dockerfile and the systemd unit: valid, and with the properties that production leans on."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPOSE = ROOT / "docker-compose.yml"
+SERVICES = ("web", "broker", "celery", "beat", "redis", "postgres")
+CLIENTS_OF_THE_BROKER = ("web", "celery", "broker", "beat")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict:
+    return yaml.safe_load(COMPOSE.read_text())
+
+
+def test_the_compose_file_fits_the_compose_schema() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_schema_check_can_fail(tmp_path: Path) -> None:
+    broken = tmp_path / "docker-compose.yml"
+    broken.write_text("services:\n  web:\n    imag: nothing\n")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(broken)]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 1
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_says_whether_it_is_well_and_stops_in_peace(compose: dict, name: str) -> None:
+    service = compose["services"][name]
+    assert service["healthcheck"]["test"]
+    assert service["init"] is True, "without an init nobody reaps the children of a killed process"
+    assert re.fullmatch(r"\d+s", service["stop_grace_period"])
+
+
+@pytest.mark.parametrize("name", [*SERVICES, "migrate"])
+def test_no_service_runs_as_root(compose: dict, name: str) -> None:
+    user = compose["services"][name]["user"]
+    assert int(user.split(":")[0]) > 0
+
+
+@pytest.mark.parametrize("name", CLIENTS_OF_THE_BROKER)
+def test_the_broker_and_its_clients_share_the_runtime_directory(compose: dict, name: str) -> None:
+    service = compose["services"][name]
+    assert "runtime:/run/snakepit" in service["volumes"]
+    assert service["environment"]["SNAKEPIT_RUNTIME_DIR"] == "/run/snakepit"
+
+
+def test_the_runtime_directory_is_on_memory_and_private(compose: dict) -> None:
+    options = compose["volumes"]["runtime"]["driver_opts"]
+    assert options["type"] == "tmpfs"
+    assert "mode=0700" in options["o"]
+    uid = compose["services"]["broker"]["user"].split(":")[0]
+    assert f"uid={uid}" in options["o"]
+
+
+def test_our_programs_run_without_privileges_on_a_file_system_that_they_cannot_write(compose: dict) -> None:
+    for name in CLIENTS_OF_THE_BROKER:
+        service = compose["services"][name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert "no-new-privileges:true" in service["security_opt"]
+
+
+def test_no_secret_has_a_default(compose: dict) -> None:
+    text = COMPOSE.read_text()
+    for variable in ("SNAKEPIT_SECRET_KEY", "POSTGRES_PASSWORD"):
+        uses = re.findall(r"\$\{" + variable + r"([^}]*)\}", text)
+        assert uses
+        assert all(not use or use.startswith(":?") for use in uses)
+
+
+def test_only_the_web_port_is_published_and_only_on_loopback(compose: dict) -> None:
+    published = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
+    assert published == {"web": ["127.0.0.1:8000:8000"]}
+
+
+def instructions() -> list[list[str]]:
+    text = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [shlex.split(line) for line in lines]
+
+
+def test_the_image_copies_only_what_exists_and_the_context_lets_through() -> None:
+    ignored = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().split()
+    copies = [words[1:] for words in instructions() if words[0] == "COPY" and not words[1].startswith("--from")]
+    assert copies
+    for *names, _target in copies:
+        for name in names:
+            assert (ROOT / name).exists(), name
+            assert f"!{name}" in ignored, f"{name} does not reach the build: deploy/Dockerfile.dockerignore"
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    users = [words[1] for words in instructions() if words[0] == "USER"]
+    assert users
+    assert users[-1] not in ("root", "0", "0:0")
+
+
+def test_the_compose_user_is_the_image_user(compose: dict) -> None:
+    user = [words[1] for words in instructions() if words[0] == "USER"][-1]
+    assert compose["services"]["broker"]["user"] == user
+
+
+def unit() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's keys have capitals
+    parser.read(ROOT / "deploy" / "snakepit-broker.service")
+    return parser
+
+
+def test_the_unit_leaves_the_drain_to_the_broker_and_kills_what_is_left() -> None:
+    service = unit()["Service"]
+    assert service["KillMode"] == "mixed"
+    assert int(service["TimeoutStopSec"]) >= 60
+    assert service["RuntimeDirectoryMode"] == "0700"
+    assert service["ExecStart"].endswith("snakepit broker")
+
+
+def environment_names(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:SNAKEPIT|POSTGRES)_[A-Z_]+", text))
+
+
+def test_the_environment_example_names_every_variable_of_the_compose_file() -> None:
+    example = environment_names((ROOT / "deploy" / "snakepit.env.example").read_text())
+    used = set(re.findall(r"\$\{([A-Z_]+)", COMPOSE.read_text()))
+    assert used <= example
+
+
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/snakepit.env.example"])
+def test_the_site_reads_every_variable_that_is_set_for_it(file: str) -> None:
+    site = "".join(path.read_text() for path in sorted((ROOT / "snakepit_site").glob("*.py")))
+    site += "".join(path.read_text() for path in sorted((ROOT / "pools").rglob("*.py")))
+    named = {name for name in environment_names((ROOT / file).read_text()) if name.startswith("SNAKEPIT_")}
+    assert named
+    assert {name for name in named if name not in site} == set()
+
+
+def health(*arguments: str) -> int:
+    command = [sys.executable, str(ROOT / "deploy" / "healthcheck.py"), *arguments]
+    return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode
+
+
+def test_the_health_check_tells_a_fresh_file_from_an_old_or_missing_one(tmp_path: Path) -> None:
+    import os
+
+    file = tmp_path / "schedule"
+    file.touch()
+    assert health("--newer", str(file), "600") == 0
+    os.utime(file, (1, 1))
+    assert health("--newer", str(file), "600") == 1
+    assert health("--newer", str(tmp_path / "none"), "600") == 1
+    assert health() == 2
+
+
+def test_the_health_check_fails_where_nobody_listens() -> None:
+    import socket
+
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused
+        assert health(f"http://127.0.0.1:{bound.getsockname()[1]}/") == 1

@@ -1,0 +1,140 @@
+"""What the documents say is so: code blocks run or are quotations, generated pages are fresh, links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+QUOTED = "# from "
+NOT_RUN = ("needs a broker", "needs a database")
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    line: int
+    note: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(kind: str) -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in BLOCK.finditer(text):
+            if match["kind"] == kind:
+                line = text.count("\n", 0, match.start()) + 1
+                found.append(Block(page.relative_to(ROOT).as_posix(), line, match["note"] or "", match["text"]))
+    return found
+
+
+PYTHON = blocks("python")
+QUOTATIONS = [block for block in PYTHON if block.text.startswith(QUOTED)]
+RUNNABLE = [block for block in PYTHON if block not in QUOTATIONS and block.note not in NOT_RUN]
+
+
+def test_there_are_blocks_of_each_kind() -> None:
+    assert len(QUOTATIONS) >= 4
+    assert len(RUNNABLE) >= 5
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in RUNNABLE}))
+def test_the_code_on_a_page_runs_from_top_to_bottom(page: str) -> None:
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in (block for block in RUNNABLE if block.page == page):
+        # Newlines before it, so that a traceback names the page's own line.
+        exec(compile("\n" * block.line + block.text, str(ROOT / page), "exec"), names)
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if block not in QUOTATIONS], ids=str)
+def test_code_that_needs_a_broker_is_python_all_the_same(block: Block) -> None:
+    compile(block.text, str(block), "exec")
+
+
+@pytest.mark.parametrize("block", QUOTATIONS, ids=str)
+def test_a_quotation_is_word_for_word_in_its_file(block: Block) -> None:
+    head, _, quoted = block.text.partition("\n")
+    assert quoted.strip("\n") in (ROOT / head.removeprefix(QUOTED)).read_text()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("block", [block for block in PYTHON if block.note == "needs a database"], ids=str)
+def test_code_for_a_django_shell_runs_in_one(block: Block) -> None:
+    exec(compile(block.text, str(block), "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_exist(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = re.findall(
+        r"`((?:docs|deploy|examples|pools|workers|proto|tests|snakepit_site)/[\w./-]+)`", page.read_text()
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_generated_pages_are_fresh() -> None:
+    for path, text in runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]().items():
+        assert path.read_text() == text, f"{path.name} is stale: run `make docs`"
+
+
+def limits() -> list[tuple[str, str]]:
+    rows = re.findall(r"^\| .+? \| (.+?) \| .*? \| `([\w.]+)` \|$", (ROOT / "docs" / "limits.md").read_text(), re.M)
+    return [(amount, place) for amount, place in rows]
+
+
+@pytest.mark.parametrize(("amount", "place"), limits(), ids=str)
+def test_a_documented_limit_is_the_one_in_the_code(amount: str, place: str) -> None:
+    module, _, name = place.rpartition(".")
+    assert float(getattr(importlib.import_module(module), name)) == float(amount.split()[0])
+
+
+def test_limits_are_found() -> None:
+    assert len(limits()) > 15
+
+
+def test_every_operation_of_the_api_is_documented_and_none_besides() -> None:
+    from pools.api.app import api
+
+    paths = api.get_openapi_schema(path_prefix="/api/")["paths"]
+    real = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    documented = set(re.findall(r"^\| `([A-Z]+ /api/\S*)` \|", (ROOT / "docs" / "api.md").read_text(), re.M))
+    assert documented == real
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["embedded"], *extras["postgres"]]
+    names = {re.split(r"[\[><=; ]", line)[0].lower() for line in wanted}
+    text = (ROOT / "docs" / "design.md").read_text().partition("## Dependencies")[2].lower()
+    rows = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("|"))
+    assert {name for name in names if name not in rows} == set()
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {name for page in PAGES for name in re.findall(r"(?:`|\$ |run `)make ([a-z]+)", page.read_text())}
+    assert named
+    assert named <= targets
+
+
+def test_the_contributing_page_is_short() -> None:
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) < 60

@@ -1,0 +1,91 @@
+"""`snakepit up` before it starts anything: what is refused, and what would be started."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from pools.cli.demo import Demo, lines
+from pools.cli.output import Problem
+from pools.cli.transport import Transport
+from pools.cli.up import Up, claim
+
+
+def prepared(tmp_path: Path, **options: object) -> Up:
+    up = Up(True, "127.0.0.1", 8000, **options)  # type: ignore[arg-type]
+    up.runtime, up.state, up.site = tmp_path, tmp_path, "snakepit_site"
+    up.transport = Transport("files", "filesystem://", warning="slow")
+    up.secrets = Demo("snk_key", "login")
+    return up
+
+
+def test_a_second_up_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    with claim(tmp_path / "run", tmp_path / "state"):
+        with pytest.raises(Problem, match="already runs in"), claim(tmp_path / "run", tmp_path / "other"):
+            pass
+        with pytest.raises(Problem, match="already runs in"), claim(tmp_path / "other", tmp_path / "state"):
+            pass
+    with claim(tmp_path / "run", tmp_path / "state"):
+        pass
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_busy_port_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    up = prepared(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        up.port = taken.getsockname()[1]
+        with pytest.raises(Problem, match=f"PORT={up.port % 65535 + 1}"):
+            up._check_free()
+        up.web = False
+        up._check_free()
+
+
+def test_a_broker_that_runs_already_is_noticed(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(tmp_path / "broker.sock"))
+        taken.listen()
+        with pytest.raises(Problem, match="broker already runs"):
+            prepared(tmp_path)._check_free()
+
+
+def test_a_project_without_celery_is_told_what_to_do(tmp_path: Path) -> None:
+    up = prepared(tmp_path)
+    up.site = "json"
+    with pytest.raises(Problem, match=r"no module json\.celery.*--no-celery"):
+        up._check_project()
+    up.celery = up.web = False
+    up._check_project()
+
+
+def test_the_web_server_is_stopped_first_and_the_broker_last(tmp_path: Path) -> None:
+    up = prepared(tmp_path)
+    assert [program.name for program in up.programs()] == ["broker", "celery", "web"]
+    web = list(up.programs())[-1]
+    assert "--timeout-graceful-shutdown 2" in " ".join(web.command)
+    assert web.environment == {"SNAKEPIT_DEMO_TOKEN": "login"}
+    assert sum(program.patience for program in up.programs()) <= 4.5
+    bare = prepared(tmp_path, web=False, celery=False)
+    assert [program.name for program in bare.programs()] == ["broker"]
+
+
+def test_the_welcome_has_links_and_lines_to_copy(tmp_path: Path) -> None:
+    text = prepared(tmp_path).welcome()
+    assert "http://127.0.0.1:8000/demo-login/?token=login" in text
+    assert "curl -s http://127.0.0.1:8000/api/pools/primes/commands/count -H 'Authorization: Bearer snk_key'" in text
+    everywhere = prepared(tmp_path)
+    everywhere.host = "::"
+    assert "http://[::1]:8000/api/docs" in everywhere.welcome()
+
+
+def test_without_a_web_server_no_url_is_shown(tmp_path: Path) -> None:
+    text = prepared(tmp_path, web=False).welcome()
+    assert "http:" not in text
+    assert "call primes count" in text
+
+
+def test_lines_to_copy_are_one_line_each() -> None:
+    assert all("\n" not in line for line in lines(Demo("key", "token"), "http://127.0.0.1:8000"))

@@ -1,0 +1,269 @@
+"""Adapters that the worker tests run in real worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from workers import Adapter, CallCancelled, Context, command
+
+
+class Echo(Adapter):
+    """Answers with what it got."""
+
+    thread_safe = True
+
+    @command(idempotent=True, timeout=5)
+    def echo(self, value: Any) -> Any:
+        """Give the value back.
+
+        Whatever JSON holds.
+        """
+        return value
+
+    @command
+    def add(self, a: float, b: float = 0.0) -> float:
+        return a + b
+
+    @command
+    def weigh(self, data: bytes) -> int:
+        return len(data)
+
+    @command
+    def reverse(self, data: bytes) -> bytes:
+        return data[::-1]
+
+    @command
+    def thread(self) -> dict[str, Any]:
+        current = threading.current_thread()
+        return {"main": current is threading.main_thread(), "name": current.name}
+
+    @command
+    async def athread(self) -> str:
+        await asyncio.sleep(0)
+        return threading.current_thread().name
+
+
+class Busy(Adapter):
+    """Commands that the tests hold and let go, through files in `folder` and barriers in the process."""
+
+    thread_safe = True
+
+    def __init__(self, folder: str = "", parties: int = 2) -> None:
+        self.folder = pathlib.Path(folder)
+        self.barrier = threading.Barrier(parties)
+        self.running = 0
+        self.most = 0
+
+    async def setup(self) -> None:
+        await asyncio.sleep(0)
+        self.mark("setup")
+
+    async def teardown(self) -> None:
+        await asyncio.sleep(0)
+        self.mark("teardown")
+
+    def mark(self, name: str) -> None:
+        if self.folder.name:
+            (self.folder / name).touch()
+
+    @command
+    def meet(self) -> int:
+        """Returns when `parties` calls are in here at once."""
+        return self.barrier.wait(20)
+
+    @command
+    def count(self) -> int:
+        """The most calls that were ever in here at once; leaves when two were, or when asked."""
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        try:
+            self.barrier.wait(20)
+        finally:
+            with self.lock:
+                self.running -= 1
+        return self.most
+
+    @command
+    def hold(self, ctx: Context) -> str:
+        """Runs until it is cancelled."""
+        ctx.log("holding")
+        if ctx.wait(20):
+            self.mark("let go")
+            ctx.raise_if_cancelled()
+        return "not cancelled"
+
+    @command
+    def insist(self, ctx: Context) -> str:
+        """Sees the cancel and gives a result all the same."""
+        ctx.log("holding")
+        ctx.wait(20)
+        return "finished"
+
+    @command
+    async def ahold(self, ctx: Context) -> str:
+        ctx.log("holding")
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            self.mark("cancelled")
+            raise
+        return "not cancelled"
+
+    @command
+    def stream(self, count: int = 10**9) -> Iterator[int]:
+        try:
+            yield from range(count)
+        finally:
+            self.mark("closed")
+
+    @command
+    async def astream(self, count: int = 10**9) -> AsyncIterator[int]:
+        try:
+            for number in range(count):
+                yield number
+        finally:
+            await asyncio.sleep(0)
+            self.mark("closed")
+
+    @command
+    def blobs(self, count: int, size: int) -> Iterator[bytes]:
+        for _ in range(count):
+            yield b"\0" * size
+
+    @command
+    def tell(self, ctx: Context, steps: int) -> str:
+        for step in range(steps):
+            ctx.progress((step + 1) / steps, f"step {step + 1}")
+            ctx.log(f"line {step + 1}")
+        return ctx.call_id
+
+    @command
+    def left(self, ctx: Context) -> float:
+        return ctx.remaining
+
+    @command
+    def spin(self) -> None:
+        """Deaf to everything but a kill."""
+        while True:
+            time.sleep(0.01)
+
+
+class Broken(Adapter):
+    """Everything that a command can do wrong."""
+
+    thread_safe = True
+
+    @command
+    def fail(self, message: str = "out of paper") -> None:
+        raise ValueError(message)
+
+    @command
+    def leave(self, code: int = 3) -> None:
+        sys.exit(code)
+
+    @command
+    def interrupt(self) -> None:
+        raise KeyboardInterrupt
+
+    @command
+    def hostile(self) -> None:
+        class Hostile(Exception):
+            def __str__(self) -> str:
+                raise SystemExit("no")
+
+        raise Hostile
+
+    @command
+    def deep(self) -> None:
+        self.deep()
+
+    @command
+    def give_up(self) -> None:
+        raise CallCancelled("of its own accord")
+
+    @command
+    async def aleave(self) -> None:
+        sys.exit(4)
+
+    @command
+    async def aleave_in_task(self) -> None:
+        async def leave() -> None:
+            sys.exit(5)
+
+        await asyncio.create_task(leave())
+
+    @command
+    def spill(self) -> str:
+        """Prints binary, and a great deal of it."""
+        sys.stdout.buffer.write(bytes(range(256)) * 4096)
+        sys.stdout.flush()
+        print("\ud800 is no text")
+        return "spilled"
+
+    @command
+    def odd(self) -> Any:
+        return {"object": object(), "nan": float("nan"), "bytes": b"\0\1", "set": {2, 1}}
+
+    @command
+    def surrogate(self) -> Any:
+        return "\ud800"
+
+    @command
+    def large(self, size: int) -> str:
+        return "x" * size
+
+    @command
+    def half(self) -> Iterator[int]:
+        yield 1
+        raise RuntimeError("in the middle")
+
+    @command
+    def segfault(self) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class ProcessOnly(Adapter):
+    @command
+    def nothing(self) -> None: ...
+
+
+class FailingSetup(Adapter):
+    @command
+    def nothing(self) -> None: ...
+
+    def setup(self) -> None:
+        raise OSError("no GPU here")
+
+
+class ExitingSetup(Adapter):
+    @command
+    def nothing(self) -> None: ...
+
+    def setup(self) -> None:
+        sys.exit(9)
+
+
+class Configured(Adapter):
+    """Takes the pool's args, some of them in preload."""
+
+    seen: str = ""
+
+    @classmethod
+    def preload(cls, *, model: str = "") -> None:
+        cls.seen = model
+
+    def __init__(self, model: str, size: int = 1) -> None:
+        self.model, self.size = model, size
+
+    @command
+    def look(self) -> list[Any]:
+        return [self.seen, self.model, self.size]

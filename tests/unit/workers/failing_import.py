@@ -1,0 +1,4 @@
+import no_such_dependency  # noqa: F401
+
+
+class Late: ...

@@ -1,0 +1,95 @@
+"""`python -m workers`: a worker, or a description of an adapter.
+
+The order of start matters: first the lifeline, so that nothing that follows can leave an orphan; then the watch for
+imports that switch the GIL on; then the link, so that the broker's probes are answered while the adapter loads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import io
+import json
+import os
+import sys
+
+from workers import boot, failure, lifeline, vitals
+
+USAGE, UNLOADABLE, LINK_LOST = 2, 3, 4
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workers", description="A warm worker of Snakepit for Django.")
+    parser.add_argument("--describe", metavar="package.module.Class", help="print an adapter's commands and leave")
+    parser.add_argument("--json", action="store_true", help="with --describe: as JSON")
+    group = parser.add_argument_group("started by a broker")
+    group.add_argument("--pool", default="", help="name of the pool, for process lists")
+    group.add_argument("--worker", default="", help="id of the worker, for process lists")
+    group.add_argument("--boot", type=int, metavar="FD", help="descriptor that the boot document is read from")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    options = parser().parse_args(argv)
+    if options.describe:
+        return describe(options.describe, as_json=options.json)
+    if options.boot is None:
+        parser().error("a worker is started by its broker, with --boot; to look at an adapter use --describe")
+    return work(options.boot)
+
+
+def work(descriptor: int) -> int:
+    lifeline.set_death_signal()
+    faulthandler.enable()  # a segfault in the adapter's C code leaves its Python stack on stderr
+    try:
+        document = boot.read(descriptor)
+        lifeline.require_parent(document.parent)
+    except boot.BootInvalid as why:
+        sys.stderr.write(f"{why}\n")
+        return USAGE
+    except lifeline.Orphaned as why:
+        sys.stderr.write(f"{why}\n")
+        return lifeline.ORPHANED
+    watch = vitals.GilWatch()
+    watch.install()
+    forgive_output()
+    from workers.worker import Worker  # loads gRPC and protobuf: after the watch, and not for --help
+
+    code = Worker(document, watch).live()
+    if code:
+        leave(code)
+    return code
+
+
+def forgive_output() -> None:
+    """A print of odd text must not fail a command: the stream's encoding is the host's affair."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def leave(code: int) -> None:
+    """At once: threads and exit handlers that a broken adapter left behind may wait for ever."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # the broker's end of the pipe is gone
+            continue
+    os._exit(code)
+
+
+def describe(path: str, *, as_json: bool) -> int:
+    from workers.describe import as_text
+    from workers.describe import describe as look
+
+    try:
+        described = look(path)
+    except BaseException as error:  # importing an adapter runs its module, which may do anything
+        sys.stderr.write(f"{path} does not load: {type(error).__name__}: {failure.message_of(error)}\n")
+        return UNLOADABLE
+    sys.stdout.write((json.dumps(described, indent=2) if as_json else as_text(described)) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,150 @@
+"""One call inside the worker: what it is to do, and the two things that change while it runs, cancel and credit.
+
+     I/O thread                          slot
+     cancel(reason) ──▶  reason  ──▶  cancelled, wait()
+     add_credit(n)  ──▶  credit  ──▶  take_credit()
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+CANCELLED = "cancelled"
+DEADLINE_EXCEEDED = "deadline_exceeded"
+
+
+class Call:
+    """A call from its arrival to its last word.
+
+    One lock guards the changing part; the condition that waits on it is made only by those who wait, since most
+    calls never do.
+    """
+
+    __slots__ = (
+        "_condition",
+        "_credit",
+        "_lock",
+        "_reason",
+        "_watcher",
+        "arguments",
+        "attachments",
+        "began",
+        "call_id",
+        "command",
+        "deadline",
+        "ended",
+        "max_result",
+        "sequence",
+        "streaming",
+    )
+
+    def __init__(
+        self,
+        sequence: int,
+        command: str,
+        arguments: bytes = b"{}",
+        *,
+        call_id: str = "",
+        attachments: Mapping[str, bytes] | None = None,
+        budget: float = 0.0,
+        credit: int = 0,
+        max_result: int = 1 << 20,
+    ) -> None:
+        self.sequence = sequence
+        self.call_id = call_id
+        self.command = command
+        self.arguments = arguments
+        self.attachments: Mapping[str, bytes] = attachments or {}
+        # A budget of 0 is an unset field: no deadline.
+        self.deadline = time.monotonic() + budget if budget > 0 else math.inf
+        self.max_result = max_result
+        self.streaming = credit > 0  # otherwise the caller wants one result
+        self.began = 0.0
+        self.ended = False
+        self._credit = credit
+        self._reason = ""
+        self._lock = threading.Lock()
+        self._condition: threading.Condition | None = None
+        self._watcher: Callable[[], None] | None = None
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline; 0 when it has passed, infinite when there is none."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def reason(self) -> str:
+        """Why the call is to end; empty while it is not."""
+        if self._reason:
+            return self._reason
+        return DEADLINE_EXCEEDED if time.monotonic() >= self.deadline else ""
+
+    @property
+    def cancelled(self) -> bool:
+        return bool(self._reason) or time.monotonic() >= self.deadline
+
+    def begin(self) -> None:
+        self.began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """How long the command has run; 0 if it never began."""
+        return time.perf_counter() - self.began if self.began else 0.0
+
+    def cancel(self, reason: str) -> None:
+        with self._lock:
+            self._reason = self._reason or reason or CANCELLED
+            self._tell()
+
+    def add_credit(self, chunks: int) -> None:
+        with self._lock:
+            self._credit += chunks
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._condition is not None:
+            self._condition.notify_all()
+        if self._watcher is not None:
+            self._watcher()
+
+    def watch(self, watcher: Callable[[], None] | None) -> None:
+        """Call `watcher` at every cancel and credit, on the thread that brings it, until `watch(None)`."""
+        with self._lock:
+            self._watcher = watcher
+
+    def try_take_credit(self) -> bool:
+        with self._lock:
+            if self._credit == 0:
+                return False
+            self._credit -= 1
+            return True
+
+    def take_credit(self) -> bool:
+        """Wait for room for one more chunk. False: the call was cancelled or its deadline passed meanwhile."""
+        with self._lock:
+            while not self.cancelled:
+                if self._credit:
+                    self._credit -= 1
+                    return True
+                self._pause(math.inf)
+            return False
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep that a cancel or the deadline cuts short. True: the call is to end."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            while not self.cancelled:
+                left = until - time.monotonic()
+                if left <= 0:
+                    return False
+                self._pause(left)
+            return True
+
+    def _pause(self, seconds: float) -> None:
+        if self._condition is None:
+            self._condition = threading.Condition(self._lock)
+        # Condition.wait refuses times beyond TIMEOUT_MAX, infinity among them.
+        self._condition.wait(min(seconds, self.remaining, threading.TIMEOUT_MAX))

@@ -1,0 +1,314 @@
+"""One annotation, compiled once: a check of a JSON value against it, and its JSON Schema.
+
+     annotation ──compile──▶ Checker(words, schema, check, passes)
+
+A check returns the value that the command gets (a datetime for a string, ...) or raises Mismatch. `passes` holds the
+exact types that need no check, which makes the check of a long list one pass in C.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import pathlib
+import re
+import types
+import typing
+from collections import abc, deque
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+Schema = dict[str, Any]
+
+NOTHING = type(None)
+
+
+class Mismatch(Exception):
+    """A value does not fit; `path` leads to the part that does not."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
+
+    def below(self, step: str) -> Mismatch:
+        return Mismatch(self.message, step + self.path)
+
+
+class Unsupported(Exception):
+    """The annotation names a type that JSON cannot bring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    words: str  # "a number"
+    schema: Schema
+    check: Callable[[Any], Any]
+    passes: frozenset[type] = frozenset()
+
+
+def describe(value: object) -> str:
+    """A JSON value's kind, in words.
+
+    >>> describe([]), describe(None), describe(True)
+    ('an array', 'null', 'true')
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    words = {str: "a string", int: "an integer", float: "a number", list: "an array", dict: "an object", bytes: "bytes"}
+    return words.get(type(value), type(value).__name__)
+
+
+def refuse(words: str, value: object) -> Mismatch:
+    return Mismatch(f"must be {words}, not {describe(value)}")
+
+
+def exactly(kind: type, words: str, schema: Schema) -> Checker:
+    def check(value: Any) -> Any:
+        if type(value) is kind:
+            return value
+        raise refuse(words, value)
+
+    return Checker(words, schema, check, frozenset({kind}))
+
+
+def _number(value: Any) -> float:
+    if type(value) is float:
+        return value
+    if type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            raise Mismatch("is too large for a float") from None
+    raise refuse("a number", value)
+
+
+def _bytes(value: Any) -> bytes:
+    if type(value) is bytes:
+        return value
+    if type(value) is dict and value.keys() == {"$bytes"}:
+        value = value["$bytes"]
+    if type(value) is not str:
+        raise refuse("bytes or base64 text", value)
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise Mismatch("must be base64") from None
+
+
+ANYTHING = Checker("anything", {}, lambda value: value)
+NUMBER = Checker("a number", {"type": "number"}, _number, frozenset({float}))
+STRING = exactly(str, "a string", {"type": "string"})
+BYTES = Checker("bytes or base64 text", {"type": "string", "contentEncoding": "base64"}, _bytes, frozenset({bytes}))
+
+
+def _text(words: str, schema: Schema, read: Callable[[str], Any]) -> Checker:
+    def check(value: Any) -> Any:
+        if type(value) is not str:
+            raise refuse(words, value)
+        try:
+            return read(value)
+        except (ValueError, InvalidOperation):
+            raise Mismatch(f"must be {words}, not {value[:80]!r}") from None
+
+    return Checker(words, {"type": "string", **schema}, check)
+
+
+def _decimal(value: Any) -> Decimal:
+    if type(value) not in (str, int, float):
+        raise refuse("a decimal number", value)
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        raise Mismatch(f"must be a decimal number, not {str(value)[:80]!r}") from None
+    if not number.is_finite():
+        raise Mismatch("must be a finite number")
+    return number
+
+
+def _seconds(value: Any) -> timedelta:
+    try:
+        return timedelta(seconds=_number(value))
+    except OverflowError:
+        raise Mismatch("is too large for a duration in seconds") from None
+
+
+SIMPLE: dict[Any, Checker] = {
+    Any: ANYTHING,
+    object: ANYTHING,
+    bool: exactly(bool, "true or false", {"type": "boolean"}),
+    int: exactly(int, "an integer", {"type": "integer"}),
+    float: NUMBER,
+    str: STRING,
+    typing.LiteralString: STRING,
+    bytes: BYTES,
+    bytearray: Checker(BYTES.words, BYTES.schema, lambda value: bytearray(_bytes(value))),
+    memoryview: Checker(BYTES.words, BYTES.schema, lambda value: memoryview(_bytes(value))),
+    None: exactly(NOTHING, "null", {"type": "null"}),
+    NOTHING: exactly(NOTHING, "null", {"type": "null"}),
+    datetime: _text("a date and time (ISO 8601)", {"format": "date-time"}, datetime.fromisoformat),
+    date: _text("a date (YYYY-MM-DD)", {"format": "date"}, date.fromisoformat),
+    time: _text("a time of day (ISO 8601)", {"format": "time"}, time.fromisoformat),
+    timedelta: Checker("a number of seconds", {"type": "number"}, _seconds),
+    UUID: _text("a UUID", {"format": "uuid"}, UUID),
+    Decimal: Checker("a decimal number", {"type": ["string", "number"]}, _decimal),
+    pathlib.Path: _text("a path", {}, pathlib.Path),
+    pathlib.PurePath: _text("a path", {}, pathlib.PurePath),
+    re.Pattern: _text("a regular expression", {"format": "regex"}, lambda text: _pattern(text)),
+}
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise Mismatch(f"is not a regular expression: {error}") from None
+
+
+def many(item: Checker, make: Callable[[list[Any]], Any] | None) -> Checker:
+    """A JSON array of like items; `make` turns the checked list into what the command asked for."""
+    passes, check_item = item.passes, item.check
+
+    def check(value: Any) -> Any:
+        if type(value) is not list:
+            raise refuse("an array", value)
+        # One pass in C for lists whose items are all of the right type already.
+        if check_item is not ANYTHING.check and not passes.issuperset(map(type, value)):
+            value = _each(check_item, value)
+        return value if make is None else make(value)
+
+    schema: Schema = {"type": "array"}
+    if item.schema:
+        schema["items"] = item.schema
+    return Checker("an array", schema, check)
+
+
+def _each(check: Callable[[Any], Any], values: list[Any]) -> list[Any]:
+    try:
+        return [check(value) for value in values]
+    except Mismatch:
+        pass
+    for index, value in enumerate(values):  # a second pass, only to name the culprit
+        try:
+            check(value)
+        except Mismatch as mismatch:
+            raise mismatch.below(f"[{index}]") from None
+    raise AssertionError("a check must give the same answer twice")
+
+
+def unordered(item: Checker, kind: type) -> Checker:
+    def make(values: list[Any]) -> Any:
+        try:
+            return kind(values)
+        except TypeError:
+            raise Mismatch("holds an array or object, which a set cannot hold") from None
+
+    return many(item, make)
+
+
+def fixed(items: tuple[Checker, ...]) -> Checker:
+    """A JSON array with one checker for each place."""
+    words = f"an array of {len(items)}"
+
+    def check(value: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise refuse(words, value)
+        if len(value) != len(items):
+            raise Mismatch(f"must be {words} items, not {len(value)}")
+        return tuple(at(f"[{index}]", items[index], item) for index, item in enumerate(value))
+
+    size = len(items)
+    schema = {"type": "array", "prefixItems": [item.schema for item in items], "minItems": size, "maxItems": size}
+    return Checker(words, schema, check)
+
+
+def at(step: str, checker: Checker, value: Any) -> Any:
+    """Check a part, and name it in the mismatch."""
+    try:
+        return checker.check(value)
+    except Mismatch as mismatch:
+        raise mismatch.below(step) from None
+
+
+def mapping(item: Checker) -> Checker:
+    def check(value: Any) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise refuse("an object", value)
+        if item is ANYTHING:
+            return value
+        return {key: at(f".{key}", item, part) for key, part in value.items()}
+
+    schema: Schema = {"type": "object"}
+    if item.schema:
+        schema["additionalProperties"] = item.schema
+    return Checker("an object", schema, check)
+
+
+def literal(values: tuple[Any, ...], convert: Mapping[Any, Any] | None = None) -> Checker:
+    """One of a few JSON values; `convert` gives what the command gets for each."""
+    # Keyed with the type: 1 == True, but they are not the same literal.
+    table = {(type(value), value): convert[value] if convert else value for value in values}
+    words = "one of " + ", ".join(map(repr, values))
+
+    def check(value: Any) -> Any:
+        key = (type(value), value)
+        if isinstance(value, Hashable) and key in table:
+            return table[key]
+        shown = repr(value)[:80] if isinstance(value, str | int | float) else describe(value)
+        raise Mismatch(f"must be {words}, not {shown}")
+
+    return Checker(words, {"enum": list(values)}, check)
+
+
+def enumeration(kind: type[Enum]) -> Checker:
+    """An Enum by its values, where JSON has them; by its names otherwise."""
+    members = list(kind)
+    if all(type(member.value) in (str, int, float, bool, NOTHING) for member in members):
+        # Not a dict by value: 1 and True would be one key.
+        table = literal(tuple(member.value for member in members))
+        return Checker(table.words, table.schema, lambda value: kind(table.check(value)))
+    return literal(tuple(kind.__members__), dict(kind.__members__))
+
+
+def union(members: tuple[Checker, ...]) -> Checker:
+    words = " or ".join(dict.fromkeys(member.words for member in members))
+    by_type = {kind: member for member in reversed(members) for kind in member.passes}
+
+    def check(value: Any) -> Any:
+        exact = by_type.get(type(value))
+        if exact is not None:
+            return exact.check(value)
+        nested = None
+        for member in members:
+            try:
+                return member.check(value)
+            except Mismatch as mismatch:
+                nested = nested or (mismatch if mismatch.path else None)
+        # A mismatch deep inside one member says more than "none of these".
+        raise nested or refuse(words, value)
+
+    passes = frozenset().union(*(member.passes for member in members))
+    return Checker(words, {"anyOf": [member.schema for member in members]}, check, passes)
+
+
+COLLECTIONS: dict[Any, Callable[[Checker], Checker]] = {
+    list: lambda item: many(item, None),
+    set: lambda item: unordered(item, set),
+    frozenset: lambda item: unordered(item, frozenset),
+    deque: lambda item: many(item, deque),
+    abc.Sequence: lambda item: many(item, None),
+    abc.MutableSequence: lambda item: many(item, None),
+    abc.Iterable: lambda item: many(item, None),
+    abc.Collection: lambda item: many(item, None),
+    abc.Set: lambda item: unordered(item, set),
+    abc.MutableSet: lambda item: unordered(item, set),
+}
+
+MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
+
+UNIONS = (typing.Union, types.UnionType)

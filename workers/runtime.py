@@ -1,0 +1,140 @@
+"""Runs calls on slots. Knows neither the wire nor how the worker was started.
+
+     I/O thread                     slots (main thread, or N threads)
+     assign ──▶ [queue] ──dequeue lock──▶ black box ▶ Execution ▶ outbox
+     cancel, credit ──▶ Call
+     drain ──▶ STOP behind what is held
+
+The dequeue lock makes the order of beginnings the order of sequences, so that one number in the black box says which
+calls were begun. It is not needed for one slot, but one road for both profiles is worth its 50 ns.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Mapping
+from typing import Protocol
+
+from workers import failure
+from workers.call import Call
+from workers.commands import Bound
+from workers.context import Reports
+from workers.eventloop import EventLoop, OwnLoop, SharedLoop
+from workers.execution import Execution, Last
+
+
+class Begun(Protocol):
+    """Where the sequences of begun calls are written; the worker's BlackBox."""
+
+    def begin(self, sequence: int) -> None: ...
+
+
+class Runtime:
+    """The calls of one worker.
+
+    `slots` 0 is the process profile: one slot, on the thread that calls `run`. Otherwise `run` starts that many
+    threads and returns when they have ended.
+    """
+
+    def __init__(self, reports: Reports, begun: Begun, *, slots: int = 0) -> None:
+        self._reports = reports
+        self._begun = begun
+        self._threads = slots
+        self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()  # None: no more calls come
+        self._dequeue = threading.Lock()
+        # The two tables need no lock: who pops an entry owns it, and dict.pop is atomic, with and without a GIL.
+        self._held: dict[int, Call] = {}  # from assign to the last word
+        self._waiting: dict[int, Call] = {}  # from assign to begin
+        self._counting = threading.Lock()
+        self._draining = False
+        self.served = 0
+        self.loop: EventLoop = SharedLoop() if slots else OwnLoop()
+
+    @property
+    def slots(self) -> int:
+        return self._threads or 1
+
+    @property
+    def load(self) -> int:
+        """Calls that run now."""
+        return max(0, len(self._held) - len(self._waiting))
+
+    # Orders, on the I/O thread.
+
+    def assign(self, call: Call) -> None:
+        if self._draining:
+            refused = failure.failure(call, "shutting_down", "the worker is draining and takes no calls")
+            self._reports.put(refused)
+            return
+        self._held[call.sequence] = self._waiting[call.sequence] = call
+        self._queue.put(call)
+
+    def cancel(self, sequence: int, reason: str) -> None:
+        """Ask a call to end; one that has not begun ends at once. An unknown sequence has ended already."""
+        call = self._held.get(sequence)
+        if call is None:
+            return
+        call.cancel(reason)
+        if self._waiting.pop(sequence, None) is not None:
+            self._answer(call, failure.stopped(call))
+
+    def credit(self, sequence: int, chunks: int) -> None:
+        call = self._held.get(sequence)
+        if call is not None:
+            call.add_credit(chunks)
+
+    def drain(self) -> None:
+        """Finish what is held, then let `run` return."""
+        if not self._draining:
+            self._draining = True
+            self._queue.put(None)
+
+    def abandon(self) -> None:
+        """Nobody is there to take answers: ask every call to end, then drain."""
+        for sequence in list(self._held):
+            self.cancel(sequence, "cancelled")
+        self.drain()
+
+    # Slots.
+
+    def run(self, commands: Mapping[str, Bound]) -> None:
+        execution = Execution(commands, self._reports, self.loop)
+        if not self._threads:
+            self._serve(execution)
+            return
+        threads = [
+            threading.Thread(target=self._serve, args=(execution,), name=f"slot-{number}", daemon=True)
+            for number in range(1, self._threads + 1)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _serve(self, execution: Execution) -> None:
+        while True:
+            call = self._next()
+            if call is None:
+                return
+            self._answer(call, execution.perform(call))
+            with self._counting:
+                self.served += 1
+            del call  # a waiting slot must not keep the last call's arguments alive
+
+    def _next(self) -> Call | None:
+        while True:
+            with self._dequeue:
+                call = self._queue.get()
+                if call is None:
+                    self._queue.put(None)  # for the other slots
+                    return None
+                if self._waiting.pop(call.sequence, None) is None:
+                    continue  # cancelled while it waited, and answered
+                self._begun.begin(call.sequence)
+            return call
+
+    def _answer(self, call: Call, last: Last) -> None:
+        call.ended = True
+        self._held.pop(call.sequence, None)
+        self._reports.put(last)

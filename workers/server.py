@@ -1,0 +1,284 @@
+"""The worker's end of the link to its broker; the only file here that knows gRPC and protobuf.
+
+     broker ══ Work stream ══▶ reader ──▶ Runtime.assign, cancel, credit, drain
+            ◀══════════════════ writer ◀── Outbox.take
+
+It runs an asyncio loop on a thread of its own, so that probes and cancels are read while a command runs. Losing the
+stream ends the worker: nobody is there to take its answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpclib
+from grpclib.const import Status
+from grpclib.server import Server, Stream
+
+from workers.call import Call
+from workers.outbox import Outbox
+from workers.report import BootFailure, Chunk, Failure, Hello, Log, Progress, Report, Result, Value, Vitals
+from workers.wire import worker_pb2 as pb
+from workers.wire.worker_grpc import WorkerBase
+
+ENVELOPE = 16 << 20  # beyond max_payload: several orders travel in one message
+START_SECONDS = 30.0
+FLUSH_SECONDS = 10.0  # for the broker to take the last reports
+GOODBYE_SECONDS = 1.0  # for the broker to close its end, after it was told that there is nothing more
+
+
+class Orders(Protocol):
+    """What the broker can order; the worker's Runtime."""
+
+    def assign(self, call: Call) -> None: ...
+
+    def cancel(self, sequence: int, reason: str) -> None: ...
+
+    def credit(self, sequence: int, chunks: int) -> None: ...
+
+    def drain(self) -> None: ...
+
+
+class Link(WorkerBase):
+    """Serves the one Work stream of this worker."""
+
+    def __init__(self, listen_fd: int, max_payload: int, probe: Callable[[int], Vitals]) -> None:
+        self._listen_fd = listen_fd
+        self._max_payload = max_payload
+        self._probe = probe
+        self._orders: Orders | None = None
+        self._on_lost: Callable[[], None] | None = None
+        self._taken = False
+        self._finishing = False
+        self._started = threading.Event()
+        self._flushed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="io", daemon=True)
+        self._broken: BaseException | None = None
+        self.lost = False
+        self.loop: asyncio.AbstractEventLoop
+        self.outbox = Outbox(self._wake)
+
+    # From other threads.
+
+    def start(self, orders: Orders, on_lost: Callable[[], None]) -> None:
+        """Listen; returns when connections are accepted."""
+        self._orders = orders
+        self._on_lost = on_lost
+        self._thread.start()
+        if not self._started.wait(START_SECONDS) or self._broken is not None:
+            raise RuntimeError(f"the worker's link could not be opened: {self._broken}")
+
+    def finish(self) -> None:
+        """Send what waits, say goodbye, and stop; bounded in time."""
+        self._finishing = True
+        if self.lost:
+            return
+        self._wake()
+        self._flushed.wait(FLUSH_SECONDS)
+        self._thread.join(GOODBYE_SECONDS + 0.5)
+
+    def _wake(self) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self._news.set)
+        except RuntimeError:
+            self._flushed.set()  # the loop has ended: nobody is there to read
+
+    # On the I/O thread.
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._broken = error
+        finally:
+            self._flushed.set()
+            self._started.set()
+            self._lose()
+
+    async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._over = asyncio.Event()
+        server = Server([self])
+        await server.start(sock=socket.socket(fileno=self._listen_fd))
+        self._started.set()
+        await self._over.wait()
+        server.close()
+
+    async def Work(self, stream: Stream[pb.Orders, pb.Reports]) -> None:
+        if self._taken:
+            raise grpclib.GRPCError(Status.FAILED_PRECONDITION, "this worker has its broker already")
+        self._taken = True
+        bound_messages(stream, ENVELOPE + self._max_payload)
+        await stream.send_initial_metadata()
+        writer = asyncio.create_task(self._write(stream))
+        writer.add_done_callback(self._writer_ended)
+        try:
+            async for orders in stream:
+                for order in orders.orders:
+                    self._obey(order)
+        except Exception as error:
+            complain(f"the link is given up: {type(error).__name__}: {error}")
+        finally:
+            writer.cancel()
+            self._lose()
+            if not self.lost:  # the loop is still needed to end a worker whose main thread is stuck
+                self._over.set()
+
+    async def _write(self, stream: Stream[pb.Orders, pb.Reports]) -> None:
+        while True:
+            while batch := self.outbox.take():
+                await stream.send_message(pb.Reports(reports=[TO_WIRE[type(report)](report) for report in batch]))
+            if self._finishing:
+                break
+            await self._news.wait()
+            self._news.clear()
+        # Tell the broker that this is all, and wait for it to hang up: closing first while it still writes (a window
+        # update is enough) would break its end of the socket with the last reports unread in it.
+        await stream.send_trailing_metadata()
+        self._flushed.set()
+        self.loop.call_later(GOODBYE_SECONDS, self._over.set)
+
+    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
+        error = None if writer.cancelled() else writer.exception()
+        if error is not None and not self.lost:
+            traceback.print_exception(error)
+            self._lose()
+
+    def _obey(self, order: pb.Order) -> None:
+        assert self._orders is not None
+        match order.WhichOneof("order"):
+            case "assign":
+                self._orders.assign(call_of(order.assign, self._max_payload))
+            case "cancel":
+                self._orders.cancel(order.cancel.sequence, order.cancel.reason)
+            case "credit":
+                self._orders.credit(order.credit.sequence, order.credit.chunks)
+            case "drain":
+                self._orders.drain()
+            case "probe":
+                self.outbox.put(self._probe(order.probe.nonce))
+
+    def _lose(self) -> None:
+        if self._finishing or self.lost:
+            return
+        self.lost = True
+        complain("the link to the broker is lost")
+        if self._on_lost is not None:
+            self._on_lost()
+
+
+def complain(sentence: str) -> None:
+    try:
+        sys.stderr.write(sentence + "\n")
+    except (OSError, ValueError):
+        return  # the broker held the other end of stderr, too
+
+
+class MessageTooLarge(Exception):
+    """The broker sent more in one message than it may."""
+
+
+def bound_messages(stream: Stream[Any, Any], limit: int) -> None:
+    """Refuse a message by the length that it announces: grpclib has no limit of its own and would gather all of it."""
+    inner = stream._stream
+    receive = inner.recv_data
+
+    async def recv_data(size: int) -> bytes:
+        if size > limit:
+            raise MessageTooLarge(f"a message of {size:,} bytes; {limit:,} are let through")
+        return await receive(size)
+
+    inner.recv_data = recv_data  # type: ignore[method-assign]
+
+
+def call_of(assign: pb.Assign, max_payload: int) -> Call:
+    return Call(
+        assign.sequence,
+        assign.command,
+        assign.arguments,
+        call_id=assign.call,
+        attachments=dict(assign.attachments) if assign.attachments else None,
+        budget=assign.budget,
+        credit=assign.credit,
+        max_result=assign.max_result or max_payload,
+    )
+
+
+def value_of(value: Value | None) -> pb.Value | None:
+    if value is None:
+        return None
+    return pb.Value(raw=value.data) if value.raw else pb.Value(json=value.data)
+
+
+def _result(report: Result) -> pb.Report:
+    value = value_of(report.value)
+    return pb.Report(result=pb.Result(sequence=report.sequence, value=value, seconds=report.seconds))
+
+
+def _failure(report: Failure) -> pb.Report:
+    return pb.Report(
+        failure=pb.Failure(
+            sequence=report.sequence,
+            code=report.code,
+            message=report.message,
+            type=report.type,
+            traceback=report.traceback,
+            seconds=report.seconds,
+            details=json.dumps(report.details, default=str) if report.details else "",
+        )
+    )
+
+
+def _chunk(report: Chunk) -> pb.Report:
+    return pb.Report(chunk=pb.Chunk(sequence=report.sequence, value=value_of(report.value)))
+
+
+def _progress(report: Progress) -> pb.Report:
+    progress = pb.Progress(sequence=report.sequence, fraction=report.fraction, message=report.message)
+    return pb.Report(progress=progress)
+
+
+def _log(report: Log) -> pb.Report:
+    return pb.Report(log=pb.Log(sequence=report.sequence, message=report.message))
+
+
+def _vitals(report: Vitals) -> pb.Report:
+    return pb.Report(
+        vitals=pb.Vitals(
+            nonce=report.nonce,
+            served=report.served,
+            load=report.load,
+            gil_enabled=report.gil_enabled,
+            gil_culprit=report.gil_culprit,
+        )
+    )
+
+
+def _hello(report: Hello) -> pb.Report:
+    commands = [pb.Command(**{**facts, "schema": json.dumps(facts["schema"])}) for facts in report.commands]
+    return pb.Report(hello=pb.Hello(**report.facts, commands=commands))
+
+
+def _boot_failure(report: BootFailure) -> pb.Report:
+    told = pb.BootFailure(type=report.type, message=report.message, traceback=report.traceback)
+    return pb.Report(boot_failure=told)
+
+
+TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
+    Result: _result,
+    Failure: _failure,
+    Chunk: _chunk,
+    Progress: _progress,
+    Log: _log,
+    Vitals: _vitals,
+    Hello: _hello,
+    BootFailure: _boot_failure,
+}

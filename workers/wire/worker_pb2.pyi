@@ -1,0 +1,240 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Orders(_message.Message):
+    __slots__ = ("orders",)
+    ORDERS_FIELD_NUMBER: _ClassVar[int]
+    orders: _containers.RepeatedCompositeFieldContainer[Order]
+    def __init__(self, orders: _Optional[_Iterable[_Union[Order, _Mapping]]] = ...) -> None: ...
+
+class Order(_message.Message):
+    __slots__ = ("assign", "cancel", "credit", "drain", "probe")
+    ASSIGN_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    assign: Assign
+    cancel: Cancel
+    credit: Credit
+    drain: Drain
+    probe: Probe
+    def __init__(self, assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...
+
+class Assign(_message.Message):
+    __slots__ = ("sequence", "call", "command", "arguments", "attachments", "budget", "credit", "max_result")
+    class AttachmentsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    MAX_RESULT_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    call: str
+    command: str
+    arguments: bytes
+    attachments: _containers.ScalarMap[str, bytes]
+    budget: float
+    credit: int
+    max_result: int
+    def __init__(self, sequence: _Optional[int] = ..., call: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., budget: _Optional[float] = ..., credit: _Optional[int] = ..., max_result: _Optional[int] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("sequence", "reason")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    reason: str
+    def __init__(self, sequence: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Credit(_message.Message):
+    __slots__ = ("sequence", "chunks")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    chunks: int
+    def __init__(self, sequence: _Optional[int] = ..., chunks: _Optional[int] = ...) -> None: ...
+
+class Drain(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Probe(_message.Message):
+    __slots__ = ("nonce",)
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    nonce: int
+    def __init__(self, nonce: _Optional[int] = ...) -> None: ...
+
+class Reports(_message.Message):
+    __slots__ = ("reports",)
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    reports: _containers.RepeatedCompositeFieldContainer[Report]
+    def __init__(self, reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ...) -> None: ...
+
+class Report(_message.Message):
+    __slots__ = ("hello", "boot_failure", "result", "failure", "chunk", "progress", "log", "vitals")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    BOOT_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    VITALS_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    boot_failure: BootFailure
+    result: Result
+    failure: Failure
+    chunk: Chunk
+    progress: Progress
+    log: Log
+    vitals: Vitals
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., boot_failure: _Optional[_Union[BootFailure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[Log, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol", "pid", "python", "implementation", "executable", "free_threaded", "gil_enabled", "gil_culprit", "load_seconds", "slots", "blas_threads", "commands", "parallelism")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    PYTHON_FIELD_NUMBER: _ClassVar[int]
+    IMPLEMENTATION_FIELD_NUMBER: _ClassVar[int]
+    EXECUTABLE_FIELD_NUMBER: _ClassVar[int]
+    FREE_THREADED_FIELD_NUMBER: _ClassVar[int]
+    GIL_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    GIL_CULPRIT_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    BLAS_THREADS_FIELD_NUMBER: _ClassVar[int]
+    COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    PARALLELISM_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    pid: int
+    python: str
+    implementation: str
+    executable: str
+    free_threaded: bool
+    gil_enabled: bool
+    gil_culprit: str
+    load_seconds: float
+    slots: int
+    blas_threads: int
+    commands: _containers.RepeatedCompositeFieldContainer[Command]
+    parallelism: float
+    def __init__(self, protocol: _Optional[int] = ..., pid: _Optional[int] = ..., python: _Optional[str] = ..., implementation: _Optional[str] = ..., executable: _Optional[str] = ..., free_threaded: bool = ..., gil_enabled: bool = ..., gil_culprit: _Optional[str] = ..., load_seconds: _Optional[float] = ..., slots: _Optional[int] = ..., blas_threads: _Optional[int] = ..., commands: _Optional[_Iterable[_Union[Command, _Mapping]]] = ..., parallelism: _Optional[float] = ...) -> None: ...
+
+class Command(_message.Message):
+    __slots__ = ("name", "summary", "streams", "idempotent", "timeout", "schema", "description")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENT_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    summary: str
+    streams: bool
+    idempotent: bool
+    timeout: float
+    schema: str
+    description: str
+    def __init__(self, name: _Optional[str] = ..., summary: _Optional[str] = ..., streams: bool = ..., idempotent: bool = ..., timeout: _Optional[float] = ..., schema: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+
+class BootFailure(_message.Message):
+    __slots__ = ("type", "message", "traceback")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    message: str
+    traceback: str
+    def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
+
+class Value(_message.Message):
+    __slots__ = ("json", "raw")
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    json: bytes
+    raw: bytes
+    def __init__(self, json: _Optional[bytes] = ..., raw: _Optional[bytes] = ...) -> None: ...
+
+class Result(_message.Message):
+    __slots__ = ("sequence", "value", "seconds")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    value: Value
+    seconds: float
+    def __init__(self, sequence: _Optional[int] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("sequence", "code", "message", "type", "traceback", "seconds", "details")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    code: str
+    message: str
+    type: str
+    traceback: str
+    seconds: float
+    details: str
+    def __init__(self, sequence: _Optional[int] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., type: _Optional[str] = ..., traceback: _Optional[str] = ..., seconds: _Optional[float] = ..., details: _Optional[str] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("sequence", "value")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    value: Value
+    def __init__(self, sequence: _Optional[int] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("sequence", "fraction", "message")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    fraction: float
+    message: str
+    def __init__(self, sequence: _Optional[int] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Log(_message.Message):
+    __slots__ = ("sequence", "message")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    message: str
+    def __init__(self, sequence: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Vitals(_message.Message):
+    __slots__ = ("nonce", "served", "load", "gil_enabled", "gil_culprit")
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    GIL_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    GIL_CULPRIT_FIELD_NUMBER: _ClassVar[int]
+    nonce: int
+    served: int
+    load: int
+    gil_enabled: bool
+    gil_culprit: str
+    def __init__(self, nonce: _Optional[int] = ..., served: _Optional[int] = ..., load: _Optional[int] = ..., gil_enabled: bool = ..., gil_culprit: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,116 @@
+"""A worker's life, from its boot document to its exit code.
+
+     link up ▶ adapter loaded ▶ Hello ▶ calls ▶ drained ▶ teardown ▶ exit 0
+                    └─ fails: BootFailure ▶ exit 3      link lost ▶ teardown ▶ exit 4
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from workers import commands, failure, vitals
+from workers.adapter import Adapter
+from workers.blackbox import BlackBox
+from workers.boot import PROTOCOL, Boot
+from workers.commands import Command
+from workers.parallelism import measure
+from workers.report import BootFailure, Hello, Vitals, clean
+from workers.runtime import Runtime
+from workers.server import Link
+from workers.value import type_name
+
+DRAINED, UNLOADABLE, LINK_LOST = 0, 3, 4
+
+LOST_SECONDS = 1.0  # for calls to end and the adapter to be torn down when the broker is gone
+
+
+class Worker:
+    def __init__(self, boot: Boot, watch: vitals.GilWatch) -> None:
+        os.set_inheritable(boot.listen_fd, False)  # children that commands start are not to hold the socket
+        os.set_inheritable(boot.blackbox_fd, False)
+        self._boot = boot
+        self._watch = watch
+        self._link = Link(boot.listen_fd, boot.max_payload, self.probe)
+        self._runtime = Runtime(self._link.outbox, BlackBox(boot.blackbox_fd), slots=boot.slots)
+
+    def live(self) -> int:
+        """Runs on the main thread; returns the exit code."""
+        self._link.start(self._runtime, self._on_lost)
+        began = time.perf_counter()
+        try:
+            adapter, described = self._load()
+        except BaseException as error:  # an adapter may raise anything, also SystemExit, while it is imported
+            self._link.outbox.put(boot_failure(error))
+            sys.stderr.write(failure.traceback_of(error))
+            self._link.finish()
+            return UNLOADABLE
+        bound = commands.bind(adapter, described)
+        self._link.outbox.put(self._hello(described, time.perf_counter() - began))
+        self._runtime.run(bound)
+        self._tear_down(adapter)
+        self._link.finish()
+        return LINK_LOST if self._link.lost else DRAINED
+
+    def probe(self, nonce: int) -> Vitals:
+        runtime = self._runtime
+        return Vitals(nonce, runtime.served, runtime.load, vitals.is_gil_enabled(), self._watch.culprit)
+
+    def _load(self) -> tuple[Adapter, Mapping[str, Command]]:
+        boot = self._boot
+        kind = commands.load_class(boot.adapter)
+        if boot.profile == "thread":
+            commands.require_thread_safe(kind)
+        described = commands.find_commands(kind)
+        commands.preload(kind, boot.args)
+        adapter = commands.make(kind, boot.args)
+        self._complete(adapter.setup())
+        return adapter, described
+
+    def _complete(self, returned: Any) -> None:
+        if inspect.iscoroutine(returned):
+            self._runtime.loop.run(returned)
+
+    def _hello(self, described: Mapping[str, Command], seconds: float) -> Hello:
+        slots = self._runtime.slots
+        gil = vitals.is_gil_enabled()
+        interpreter = vitals.interpreter()
+        facts = {
+            "protocol": PROTOCOL,
+            "pid": os.getpid(),
+            "python": interpreter.python,
+            "implementation": interpreter.implementation,
+            "executable": interpreter.executable,
+            "free_threaded": interpreter.free_threaded,
+            "gil_enabled": gil,
+            "gil_culprit": self._watch.culprit,
+            "load_seconds": seconds,
+            "slots": slots,
+            "blas_threads": vitals.blas_threads(),
+            "parallelism": measure(slots, gil_enabled=gil) if self._boot.profile == "thread" else 0.0,
+        }
+        return Hello(facts, tuple(command.facts() for command in described.values()))
+
+    def _tear_down(self, adapter: Adapter) -> None:
+        """Errors go to stderr: the work is done, and the worker leaves either way."""
+        try:
+            self._complete(adapter.teardown())
+            self._runtime.loop.close()
+        except BaseException:
+            traceback.print_exc()
+
+    def _on_lost(self) -> None:
+        """On the I/O thread. The main thread may be stuck in a command, so the end is set here."""
+        self._runtime.abandon()
+        if not self._link.loop.is_closed():
+            self._link.loop.call_later(LOST_SECONDS, os._exit, LINK_LOST)
+
+
+def boot_failure(error: BaseException) -> BootFailure:
+    kind = clean(type_name(type(error)), 256)
+    return BootFailure(kind, failure.message_of(error), failure.traceback_of(error))
