@@ -20,7 +20,7 @@ from pools.api import door
 from pools.api.errors import seen_from_outside
 from pools.broker.errors import BrokerError
 
-SAMPLES = {"integer": 1, "number": 1.0, "string": "text", "boolean": True, "array": [], "object": {}}
+SAMPLES = {"integer": 10, "number": 1.0, "string": "text", "boolean": True, "array": [], "object": {}}
 
 
 @never_cache
@@ -76,7 +76,7 @@ async def _snapshot() -> dict[str, Any]:
 
 
 async def _example_calls(request: HttpRequest, pools: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """A curl line for the first command of each pool."""
+    """A curl line for one command of each pool: the first that needs no list or object, which nobody could guess."""
     names = [pool["name"] for pool in pools]
     found = await asyncio.gather(*(door.broker().acommands(name) for name in names), return_exceptions=True)
     root = request.build_absolute_uri(reverse("snakepit-api:api-root"))
@@ -84,8 +84,13 @@ async def _example_calls(request: HttpRequest, pools: list[dict[str, Any]]) -> l
     for name, commands in zip(names, found, strict=True):
         if isinstance(commands, BaseException) or not commands:
             continue
-        calls.append({"pool": name, "summary": commands[0]["summary"], "curl": curl(root, name, commands[0])})
+        command = next((one for one in commands if not _needs_structure(one["schema"])), commands[0])
+        calls.append({"pool": name, "summary": command["summary"], "curl": curl(root, name, command)})
     return calls
+
+
+def _needs_structure(schema: dict[str, Any]) -> bool:
+    return any(isinstance(value, list | dict) for value in sample(schema).values())
 
 
 def curl(root: str, pool: str, command: dict[str, Any]) -> str:

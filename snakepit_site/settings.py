@@ -79,7 +79,8 @@ def _database(url: str) -> dict[str, Any]:
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": str(path),
-        "TEST": {"NAME": str(path.with_name("test-" + path.name))},  # a file: threads must share it
+        # For tests: a file, because threads must share it; of this process, because two runs must not.
+        "TEST": {"NAME": str(path.with_name(f"test-{os.getpid()}-{path.name}"))},
         # Writers queue for the lock when they begin; with the default, DEFERRED, they fail when they write.
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
@@ -153,10 +154,14 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
+    "filters": {"bugs": {"()": "django.utils.log.CallbackFilter", "callback": lambda record: bool(record.exc_info)}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": os.environ.get("SNAKEPIT_LOG_LEVEL", "INFO").upper()},
-    # grpclib and asyncio say each connection at INFO.
-    "loggers": {"asyncio": {"level": "WARNING"}, "hpack": {"level": "WARNING"}, "h2": {"level": "WARNING"}},
+    "loggers": {
+        # Refusals are answers, not errors of the site: only what has a traceback is worth a line.
+        "django.request": {"filters": ["bugs"]},
+        **{name: {"level": "WARNING"} for name in ("asyncio", "hpack", "h2")},
+    },
 }
 
 SNAKEPIT: dict[str, Any] = {

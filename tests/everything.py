@@ -210,6 +210,10 @@ class FailsToLoad(Adapter):
     def setup(self) -> None:
         raise RuntimeError("the model file is missing")
 
+    @command
+    def ping(self) -> str:
+        return "pong"
+
 
 class FailsOnce(Adapter):
     """Cannot be loaded until a file exists."""

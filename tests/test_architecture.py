@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -176,14 +178,20 @@ def test_the_product_imports_no(banned: str) -> None:
     assert found == []
 
 
-def test_a_wheel_carries_the_templates_the_types_and_the_examples(tmp_path: Path) -> None:
-    build = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by the backend that pip would use, and unpacked as pip would."""
+    out = tmp_path_factory.mktemp("wheel")
+    build = f"from hatchling.build import build_wheel; print(build_wheel({str(out)!r}))"
     done = subprocess.run([sys.executable, "-c", build], cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
-    from zipfile import ZipFile
+    with ZipFile(out / done.stdout.split()[-1]) as archive:
+        archive.extractall(out / "site")
+    return out / "site"
 
-    with ZipFile(tmp_path / done.stdout.split()[-1]) as wheel:
-        names = set(wheel.namelist())
+
+def test_a_wheel_carries_the_templates_the_types_and_the_examples(wheel: Path) -> None:
+    names = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*") if path.is_file()}
     assert {"pools/py.typed", "workers/py.typed", "workers/__main__.py", "snakepit_site/settings.py"} <= names
     assert {"examples/digits.py", "pools/wire/broker_pb2.py", "workers/wire/worker_pb2.pyi"} <= names
     expected = {f"pools/templates/{path.relative_to(ROOT / 'templates')}" for path in files_in("templates")}
@@ -191,6 +199,28 @@ def test_a_wheel_carries_the_templates_the_types_and_the_examples(tmp_path: Path
     assert expected <= names
     strangers = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert strangers == {"pools", "workers", "snakepit_site", "examples"}
+
+
+def test_an_installed_wheel_finds_its_templates_and_its_migrations(wheel: Path, tmp_path: Path) -> None:
+    program = """
+import django; django.setup()
+import pools; print(pools.__file__)
+from django.core.management import call_command
+from django.template.loader import get_template
+print(get_template("snakepit/base.html").origin.name)
+call_command("migrate", verbosity=0)
+call_command("makemigrations", check=True, dry_run=True, verbosity=0)
+"""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(wheel),
+        "DJANGO_SETTINGS_MODULE": "snakepit_site.settings",
+        "SNAKEPIT_STATE_DIR": str(tmp_path / "state"),
+    }
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith(str(wheel)) for line in done.stdout.split()), done.stdout
 
 
 def files_in(folder: str) -> list[Path]:

@@ -68,9 +68,7 @@ def command(method: Method, /) -> Method: ...
 def command(
     *, name: str = "", idempotent: bool = False, timeout: float | None = None
 ) -> Callable[[Method], Method]: ...
-def command(
-    method: Any = None, /, *, name: str = "", idempotent: bool = False, timeout: float | None = None
-) -> Any:
+def command(method: Any = None, /, *, name: str = "", idempotent: bool = False, timeout: float | None = None) -> Any:
     """Open a method to callers.
 
     `idempotent`: running it twice does no harm, so the broker may retry it when a worker dies.

@@ -44,6 +44,7 @@ class Compiler:
         return self._plain(annotation)
 
     def _plain(self, annotation: Any) -> Checker:
+        """A type without arguments: a bare collection, a name for another type, a class."""
         if annotation in checker.COLLECTIONS:
             return checker.COLLECTIONS[annotation](checker.ANYTHING)
         if annotation is tuple:
@@ -56,13 +57,15 @@ class Compiler:
             return self.compile(annotation.__bound__ or Any)
         if type(annotation).__name__ == "TypeAliasType":  # `type X = ...`, from 3.12
             return self.compile(annotation.__value__)
+        return self._class(annotation)
+
+    def _class(self, annotation: Any) -> Checker:
         if typing.is_typeddict(annotation):
             return self._structure(annotation, typed_dict_parts)
-        if isinstance(annotation, type):
-            if issubclass(annotation, Enum):
-                return checker.enumeration(annotation)
-            if dataclasses.is_dataclass(annotation):
-                return self._structure(annotation, dataclass_parts)
+        if isinstance(annotation, type) and issubclass(annotation, Enum):
+            return checker.enumeration(annotation)
+        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+            return self._structure(annotation, dataclass_parts)
         raise Unsupported(f"{shown(annotation)} is not a type that JSON can bring; annotate what JSON has, or Any")
 
     def _generic(self, annotation: Any, origin: Any, args: tuple[Any, ...]) -> Checker:
@@ -78,7 +81,7 @@ class Compiler:
             return checker.COLLECTIONS[origin](self.compile(args[0]))
         if origin in checker.MAPPINGS:
             if self.compile(args[0]) is not checker.STRING:
-                raise Unsupported(f"{shown(annotation)}: the keys of a JSON object are strings; annotate dict[str, ...]")
+                raise Unsupported(f"{shown(annotation)}: JSON's keys are strings; annotate dict[str, ...]")
             return checker.mapping(self.compile(args[1]))
         if isinstance(origin, type) and (dataclasses.is_dataclass(origin) or typing.is_typeddict(origin)):
             return self._plain(origin)
@@ -131,7 +134,12 @@ def structure_check(title: str, fields: Mapping[str, Checker], required: set[str
 
 
 def typed_dict_parts(kind: Any) -> tuple[dict[str, Any], set[str], Make]:
-    return typing.get_type_hints(kind, include_extras=True), set(kind.__required_keys__), lambda parts: parts
+    hints = typing.get_type_hints(kind, include_extras=True)
+    # __required_keys__ overlooks a NotRequired inside a string: under `from __future__ import annotations`, each one.
+    marks = {name: typing.get_origin(hint) for name, hint in hints.items()}
+    required = {name for name in kind.__required_keys__ if marks[name] is not typing.NotRequired}
+    required |= {name for name, mark in marks.items() if mark is typing.Required}
+    return hints, required, lambda parts: parts
 
 
 def dataclass_parts(kind: Any) -> tuple[dict[str, Any], set[str], Make]:

@@ -1,8 +1,8 @@
 """One call inside the worker: what it is to do, and the two things that change while it runs, cancel and credit.
 
-     I/O thread                          slot
-     cancel(reason) ──▶  reason  ──▶  cancelled, wait()
-     add_credit(n)  ──▶  credit  ──▶  take_credit()
+I/O thread                          slot
+cancel(reason) ──▶  reason  ──▶  cancelled, wait()
+add_credit(n)  ──▶  credit  ──▶  take_credit()
 """
 
 from __future__ import annotations

@@ -149,6 +149,7 @@ class TaskWatch:
             await self._news.wait()
 
     def close(self) -> None:
+        self._asked = True  # a look that is on its way must not hit the generator's clean-up
         self._call.watch(None)
         if self._timer is not None:
             self._timer.cancel()

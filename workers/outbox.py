@@ -1,7 +1,7 @@
 """Reports waiting for the wire, from any thread.
 
      slots ── put() ──▶ [reports] ── take() ──▶ writer on the I/O loop
-                   └─ wake(): once per flush, however many reports come
+                   └─ wake(last): once per flush, however many reports come; last: by a call's last word
 
 It cannot grow without bound when the broker reads slowly: a call has one last word, chunks are bounded by credit,
 progress keeps its newest, and log lines have a limit.
@@ -13,14 +13,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from workers.report import Log, Progress, Report
+from workers.report import Failure, Log, Progress, Report, Result
 
 BATCH_BYTES = 1 << 20
 LOG_LINES = 1000
 
 
 class Outbox:
-    def __init__(self, wake: Callable[[], None], *, batch_bytes: int = BATCH_BYTES, log_lines: int = LOG_LINES) -> None:
+    def __init__(self, wake: Callable[[bool], None], *, batch_bytes: int = BATCH_BYTES, log_lines: int = LOG_LINES) -> None:
         self._wake = wake
         self._batch_bytes = batch_bytes
         self._log_lines = log_lines
@@ -44,7 +44,7 @@ class Outbox:
             if self._awake:
                 return
             self._awake = True
-        self._wake()
+        self._wake(isinstance(report, Result | Failure))
 
     def take(self) -> list[Report]:
         """The next batch, about a MiB at most. Empty: nothing waits, and the next put wakes again."""

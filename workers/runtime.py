@@ -11,9 +11,10 @@ calls were begun. It is not needed for one slot, but one road for both profiles 
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from workers import failure
@@ -30,6 +31,14 @@ class Begun(Protocol):
     def begin(self, sequence: int) -> None: ...
 
 
+class Idling(Protocol):
+    """How a slot waits for its next call; the worker's Baton."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def hold(self, until: Callable[[], bool]) -> None: ...
+
+
 class Runtime:
     """The calls of one worker.
 
@@ -37,10 +46,11 @@ class Runtime:
     threads and returns when they have ended.
     """
 
-    def __init__(self, reports: Reports, begun: Begun, *, slots: int = 0) -> None:
+    def __init__(self, reports: Reports, begun: Begun, *, slots: int = 0, idling: Idling | None = None) -> None:
         self._reports = reports
         self._begun = begun
         self._threads = slots
+        self._idling = None if slots else idling  # how the one slot waits for calls; None: on the queue
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()  # None: no more calls come
         self._dequeue = threading.Lock()
         # The two tables need no lock: who pops an entry owns it, and dict.pop is atomic, with and without a GIL.
@@ -68,7 +78,7 @@ class Runtime:
             self._reports.put(refused)
             return
         self._held[call.sequence] = self._waiting[call.sequence] = call
-        self._queue.put(call)
+        self._hand_over(call)
 
     def cancel(self, sequence: int, reason: str) -> None:
         """Ask a call to end; one that has not begun ends at once. An unknown sequence has ended already."""
@@ -88,13 +98,18 @@ class Runtime:
         """Finish what is held, then let `run` return."""
         if not self._draining:
             self._draining = True
-            self._queue.put(None)
+            self._hand_over(None)
 
     def abandon(self) -> None:
         """Nobody is there to take answers: ask every call to end, then drain."""
         for sequence in list(self._held):
             self.cancel(sequence, "cancelled")
         self.drain()
+
+    def _hand_over(self, call: Call | None) -> None:
+        self._queue.put(call)
+        if self._idling:
+            self._idling.loop.stop()  # whoever runs it looks for what to do next
 
     # Slots.
 
@@ -125,6 +140,8 @@ class Runtime:
     def _next(self) -> Call | None:
         while True:
             with self._dequeue:
+                if self._idling and self._queue.empty():
+                    self._idling.hold(lambda: not self._queue.empty())
                 call = self._queue.get()
                 if call is None:
                     self._queue.put(None)  # for the other slots

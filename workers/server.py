@@ -1,10 +1,11 @@
 """The worker's end of the link to its broker; the only file here that knows gRPC and protobuf.
 
-     broker ══ Work stream ══▶ reader ──▶ Runtime.assign, cancel, credit, drain
-            ◀══════════════════ writer ◀── Outbox.take
+     broker ══ Work stream ══▶ Frames ──▶ Runtime.assign, cancel, credit, drain
+            ◀══════════════════ Frames ◀── Outbox.take
 
-It runs an asyncio loop on a thread of its own, so that probes and cancels are read while a command runs. Losing the
-stream ends the worker: nobody is there to take its answers.
+Its asyncio loop is run by the main thread while that waits for calls, and by the keeper's thread while a command runs
+for long (see baton.py): probes and cancels are always read. Losing the stream ends the worker: nobody is there to
+take its answers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import json
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -22,7 +22,9 @@ import grpclib
 from grpclib.const import Status
 from grpclib.server import Server, Stream
 
+from workers.baton import Baton
 from workers.call import Call
+from workers.frames import Frames
 from workers.outbox import Outbox
 from workers.report import BootFailure, Chunk, Failure, Hello, Log, Progress, Report, Result, Value, Vitals
 from workers.wire import worker_pb2 as pb
@@ -55,14 +57,18 @@ class Link(WorkerBase):
         self._probe = probe
         self._orders: Orders | None = None
         self._on_lost: Callable[[], None] | None = None
+        self._frames: Frames | None = None
         self._taken = False
         self._finishing = False
+        self._ended = False
+        self._farewell: asyncio.Task[None] | None = None
         self._started = threading.Event()
         self._flushed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="io", daemon=True)
         self._broken: BaseException | None = None
         self.lost = False
-        self.loop: asyncio.AbstractEventLoop
+        self.loop = asyncio.new_event_loop()
+        self.baton = Baton(self.loop)
         self.outbox = Outbox(self._wake)
 
     # From other threads.
@@ -78,23 +84,31 @@ class Link(WorkerBase):
     def finish(self) -> None:
         """Send what waits, say goodbye, and stop; bounded in time."""
         self._finishing = True
+        self.baton.leave_for_good()
         if self.lost:
             return
-        self._wake()
+        self._wake(last=False)
         self._flushed.wait(FLUSH_SECONDS)
         self._thread.join(GOODBYE_SECONDS + 0.5)
 
-    def _wake(self) -> None:
+    def _wake(self, last: bool = False) -> None:
+        """Something waits in the outbox. After a last word its thread comes to the loop itself."""
         try:
-            self.loop.call_soon_threadsafe(self._news.set)
+            self.baton.call(self._send_waiting)
         except RuntimeError:
             self._flushed.set()  # the loop has ended: nobody is there to read
+        if not last:
+            self.baton.hurry()
 
-    # On the I/O thread.
+    # On the thread that runs the loop.
 
     def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
         try:
-            asyncio.run(self._serve())
+            server = self.loop.run_until_complete(self._serve())
+            self._started.set()
+            self.baton.keep(lambda: self._ended)
+            self.loop.run_until_complete(_close(server))
         except BaseException as error:
             self._broken = error
         finally:
@@ -102,55 +116,55 @@ class Link(WorkerBase):
             self._started.set()
             self._lose()
 
-    async def _serve(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
-        self._over = asyncio.Event()
+    async def _serve(self) -> Server:
         server = Server([self])
         await server.start(sock=socket.socket(fileno=self._listen_fd))
-        self._started.set()
-        await self._over.wait()
-        server.close()
+        return server
 
     async def Work(self, stream: Stream[pb.Orders, pb.Reports]) -> None:
         if self._taken:
             raise grpclib.GRPCError(Status.FAILED_PRECONDITION, "this worker has its broker already")
         self._taken = True
-        bound_messages(stream, ENVELOPE + self._max_payload)
         await stream.send_initial_metadata()
-        writer = asyncio.create_task(self._write(stream))
-        writer.add_done_callback(self._writer_ended)
         try:
-            async for orders in stream:
-                for order in orders.orders:
-                    self._obey(order)
+            self._frames = Frames(stream, self._receive, ENVELOPE + self._max_payload)
+            self._send_waiting()
+            await self._frames.ended()
         except Exception as error:
             complain(f"the link is given up: {type(error).__name__}: {error}")
         finally:
-            writer.cancel()
             self._lose()
             if not self.lost:  # the loop is still needed to end a worker whose main thread is stuck
-                self._over.set()
+                self._end()
 
-    async def _write(self, stream: Stream[pb.Orders, pb.Reports]) -> None:
-        while True:
-            while batch := self.outbox.take():
-                await stream.send_message(pb.Reports(reports=[TO_WIRE[type(report)](report) for report in batch]))
-            if self._finishing:
-                break
-            await self._news.wait()
-            self._news.clear()
-        # Tell the broker that this is all, and wait for it to hang up: closing first while it still writes (a window
-        # update is enough) would break its end of the socket with the last reports unread in it.
-        await stream.send_trailing_metadata()
+    def _receive(self, message: bytes) -> None:
+        for order in pb.Orders.FromString(message).orders:
+            self._obey(order)
+
+    def _send_waiting(self) -> None:
+        frames = self._frames
+        if frames is None:
+            return  # the broker has not come yet; its stream starts with this
+        while batch := self.outbox.take():
+            frames.put(pb.Reports(reports=[TO_WIRE[type(report)](report) for report in batch]).SerializeToString())
+        frames.flush()
+        if self._finishing and not self._farewell:
+            self._farewell = self.loop.create_task(self._say_goodbye(frames))
+
+    async def _say_goodbye(self, frames: Frames) -> None:
+        """Tell the broker that this is all, and wait for it to hang up.
+
+        Closing first while it still writes (a window update is enough) would break its end of the socket with the
+        last reports unread in it.
+        """
+        await frames.drained()
+        await frames.end()
         self._flushed.set()
-        self.loop.call_later(GOODBYE_SECONDS, self._over.set)
+        self.loop.call_later(GOODBYE_SECONDS, self._end)
 
-    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
-        error = None if writer.cancelled() else writer.exception()
-        if error is not None and not self.lost:
-            traceback.print_exception(error)
-            self._lose()
+    def _end(self) -> None:
+        self._ended = True
+        self.loop.stop()
 
     def _obey(self, order: pb.Order) -> None:
         assert self._orders is not None
@@ -182,21 +196,13 @@ def complain(sentence: str) -> None:
         return  # the broker held the other end of stderr, too
 
 
-class MessageTooLarge(Exception):
-    """The broker sent more in one message than it may."""
-
-
-def bound_messages(stream: Stream[Any, Any], limit: int) -> None:
-    """Refuse a message by the length that it announces: grpclib has no limit of its own and would gather all of it."""
-    inner = stream._stream
-    receive = inner.recv_data
-
-    async def recv_data(size: int) -> bytes:
-        if size > limit:
-            raise MessageTooLarge(f"a message of {size:,} bytes; {limit:,} are let through")
-        return await receive(size)
-
-    inner.recv_data = recv_data  # type: ignore[method-assign]
+async def _close(server: Server) -> None:
+    server.close()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=GOODBYE_SECONDS)
 
 
 def call_of(assign: pb.Assign, max_payload: int) -> Call:

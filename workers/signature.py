@@ -1,6 +1,6 @@
 """A command's signature: its JSON Schema, and the check of one call's arguments against it.
 
-     bytes ──decode──▶ dict ──Signature.check──▶ keyword arguments, or BadArguments with every problem named
+bytes ──decode──▶ dict ──Signature.check──▶ keyword arguments, or BadArguments with every problem named
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 import sys
+import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -130,8 +131,18 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     function = inspect.unwrap(function)
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # one unknown name fails all of them
-        return {}
+    except Exception:  # one unknown name fails all of them; try each by itself
+        names = getattr(function, "__globals__", {})
+        hints = ((name, parameter.annotation) for name, parameter in parameters_of(function).items())
+        return {name: resolved(hint, names) for name, hint in hints}
+
+
+def resolved(hint: Any, names: dict[str, Any]) -> Any:
+    single = types.SimpleNamespace(__annotations__={"hint": hint})
+    try:
+        return typing.get_type_hints(single, globalns=names, include_extras=True)["hint"]
+    except Exception:
+        return hint
 
 
 def compiled(compiler: Compiler, name: str, hint: Any) -> Checker:

@@ -1,7 +1,7 @@
 """A worker's life, from its boot document to its exit code.
 
-     link up ▶ adapter loaded ▶ Hello ▶ calls ▶ drained ▶ teardown ▶ exit 0
-                    └─ fails: BootFailure ▶ exit 3      link lost ▶ teardown ▶ exit 4
+link up ▶ adapter loaded ▶ Hello ▶ calls ▶ drained ▶ teardown ▶ exit 0
+               └─ fails: BootFailure ▶ exit 3      link lost ▶ teardown ▶ exit 4
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Worker:
         self._boot = boot
         self._watch = watch
         self._link = Link(boot.listen_fd, boot.max_payload, self.probe)
-        self._runtime = Runtime(self._link.outbox, BlackBox(boot.blackbox_fd), slots=boot.slots)
+        self._runtime = Runtime(
+            self._link.outbox, BlackBox(boot.blackbox_fd), slots=boot.slots, idling=self._link.baton
+        )
 
     def live(self) -> int:
         """Runs on the main thread; returns the exit code."""

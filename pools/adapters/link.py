@@ -8,19 +8,19 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from typing import Any
 
+from google.protobuf.message import DecodeError
 from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from pools.adapters.limits import FrameTooLarge, bound_messages
+from pools.adapters.limits import MAX_FRAME
 from pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Reports, WorkerFailure
+from workers.frames import Frames, MessageTooLarge
 from workers.wire import worker_pb2 as pb
 from workers.wire.worker_grpc import WorkerStub
 
 PROTOCOL = 1
-MAX_BATCH = 2**20  # bytes of arguments in one message, beyond the first order
 MAX_COMMANDS = 1000
 WINDOW = 16 * 2**20  # bytes a worker may send before the broker has read them
 
@@ -28,13 +28,14 @@ logger = logging.getLogger("snakepit.link")
 
 
 class GrpcLink:
-    """One worker's Work stream. Sending only notes the order; a writer sends all that waits in one message."""
+    """One worker's Work stream. Orders of one turn of the loop travel in one message."""
 
     def __init__(self, socket_path: str, reports: Reports) -> None:
         self._path = socket_path
         self._reports = reports
-        self._waiting: list[pb.Order] = []
-        self._wake = asyncio.Event()
+        self._frames: Frames | None = None
+        self._early: list[bytes] = []  # orders from before the stream was open
+        self._heard = False
         self._closed = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {socket_path}")
 
@@ -74,8 +75,11 @@ class GrpcLink:
             self._task.cancel()
 
     def _send(self, order: pb.Order) -> None:
-        self._waiting.append(order)
-        self._wake.set()
+        message = pb.Orders(orders=[order]).SerializeToString()
+        if self._frames:
+            self._frames.put(message)
+        else:
+            self._early.append(message)
 
     # The stream
 
@@ -85,65 +89,37 @@ class GrpcLink:
         try:
             async with WorkerStub(channel).Work.open() as stream:
                 await stream.send_request()
-                bound_messages(stream)
-                writer = asyncio.get_running_loop().create_task(self._write(stream))
-                try:
-                    await self._read(stream)
-                finally:
-                    writer.cancel()
-                    await stream.cancel()
-        except (OSError, GRPCError, StreamTerminatedError, FrameTooLarge, _ProtocolError) as error:
+                self._frames = Frames(stream, self._receive, MAX_FRAME)
+                for message in self._early:
+                    self._frames.put(message)
+                await self._frames.ended()
+                await stream.cancel()
+        except (OSError, GRPCError, StreamTerminatedError, MessageTooLarge, DecodeError, _ProtocolError) as error:
             logger.debug("link %s ended: %s", self._path, error)
         finally:
+            if self._frames:
+                self._frames.close()
             channel.close()
             if not self._closed:
                 self._closed = True
                 self._reports.lost()
 
-    async def _write(self, stream: Any) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            orders, self._waiting = self._waiting, []
-            for batch in _batches(orders):
-                await stream.send_message(pb.Orders(orders=batch))
-
-    async def _read(self, stream: Any) -> None:
-        first = True
-        while (message := await stream.recv_message()) is not None:
-            if first:  # connected: the path has done its work, and a removed socket cannot go stale
-                first = False
-                with contextlib.suppress(OSError):
-                    os.unlink(self._path)
-            for report in message.reports:
-                self._deliver(report)
-
-    def _deliver(self, report: pb.Report) -> None:
-        kind = report.WhichOneof("report")
-        deliver = _DELIVERIES.get(kind or "")
-        if deliver is None:
-            raise _ProtocolError(f"a report of an unknown kind {kind!r}")
-        deliver(self._reports, report)
+    def _receive(self, message: bytes) -> None:
+        if not self._heard:  # connected: the path has done its work, and a removed socket cannot go stale
+            self._heard = True
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        for report in pb.Reports.FromString(message).reports:
+            if self._closed:
+                return
+            deliver = _DELIVERIES.get(report.WhichOneof("report") or "")
+            if deliver is None:
+                raise _ProtocolError("a report of an unknown kind")
+            deliver(self._reports, report)
 
 
 class _ProtocolError(Exception):
     """A worker said what this protocol does not know."""
-
-
-def _batches(orders: list[pb.Order]) -> list[list[pb.Order]]:
-    """Usually one batch; more when large arguments wait, so that a cancel need not wait behind all of them."""
-    if len(orders) < 2:
-        return [orders] if orders else []
-    batches: list[list[pb.Order]] = [[]]
-    size = 0
-    for order in orders:
-        length = len(order.assign.arguments) if order.HasField("assign") else 0
-        if size + length > MAX_BATCH and batches[-1]:
-            batches.append([])
-            size = 0
-        batches[-1].append(order)
-        size += length
-    return batches
 
 
 def _payload(value: pb.Value) -> Payload:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from typing import Any
 
-from pools.adapters.limits import bound_messages
+from google.protobuf.message import DecodeError
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from pools.adapters.limits import MAX_FRAME
 from pools.broker import errors
 from pools.broker.broker import Broker, Handle
 from pools.broker.ports import Payload
 from pools.broker.staff import Request, Timing
 from pools.wire import broker_pb2 as pb
+from workers.frames import Frames, MessageTooLarge
 from workers.wire import worker_pb2
 
-MAX_WAITING = 64 * 2**20  # bytes of answers that wait for a slow reader; beyond it its requests are not read
-MAX_BATCH = 2**20  # bytes in one message, beyond the first answer
+MAX_WAITING = 64 * 2**20  # bytes of answers that wait for a slow reader; beyond it its calls are refused
 MAX_DETAILS = 64 * 1024  # characters of an error's details
 
 
@@ -62,28 +65,27 @@ class Session:
         self._broker = broker
         self._stream = stream
         self._handles: dict[int, Handle] = {}
-        self._waiting: list[tuple[pb.Reply, int]] = []
-        self._bytes = 0
-        self._wake = asyncio.Event()
-        self._drained = asyncio.Event()
+        self._frames: Frames | None = None
 
     async def run(self) -> None:
         """Serve until the client ends the stream; what it still waits for then is cancelled."""
-        bound_messages(self._stream)
-        writer = asyncio.get_running_loop().create_task(self._write())
+        await self._stream.send_initial_metadata()
         self._broker.sessions += 1
         try:
-            while (message := await self._stream.recv_message()) is not None:
-                for request in message.requests:
-                    self._take(request)
-                while self._bytes > MAX_WAITING:
-                    self._drained.clear()
-                    await self._drained.wait()
+            self._frames = Frames(self._stream, self._receive, MAX_FRAME)
+            await self._frames.ended()
+        except (MessageTooLarge, DecodeError) as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
         finally:
             self._broker.sessions -= 1
-            writer.cancel()
             for handle in tuple(self._handles.values()):
                 handle.cancel()
+            if self._frames:
+                self._frames.close()
+
+    def _receive(self, message: bytes) -> None:
+        for request in pb.Requests.FromString(message).requests:
+            self._take(request)
 
     def _take(self, request: pb.Request) -> None:
         kind = request.WhichOneof("request")
@@ -97,6 +99,10 @@ class Session:
 
     def _call(self, call: pb.Call) -> None:
         reply = _Reply(self, call.ref)
+        if self._frames and self._frames.waiting > MAX_WAITING:
+            busy = f"{self._frames.waiting} bytes of answers wait to be read by this client; read them first"
+            reply.failed(errors.QueueFull(busy, retry_after=1.0), Timing())
+            return
         if call.ref in self._handles:
             reply.failed(errors.BadRequest(f"ref: {call.ref} names another open call of this session"), Timing())
             return
@@ -112,30 +118,9 @@ class Session:
     def over(self, ref: int) -> None:
         self._handles.pop(ref, None)
 
-    def send(self, reply: pb.Reply, size: int = 0) -> None:
-        self._waiting.append((reply, size))
-        self._bytes += size
-        self._wake.set()
-
-    async def _write(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            waiting, self._waiting = self._waiting, []
-            batch: list[pb.Reply] = []
-            size = 0
-            for reply, length in waiting:
-                if batch and size + length > MAX_BATCH:
-                    await self._flush(batch, size)
-                    batch, size = [], 0
-                batch.append(reply)
-                size += length
-            await self._flush(batch, size)
-
-    async def _flush(self, batch: list[pb.Reply], size: int) -> None:
-        await self._stream.send_message(pb.Replies(replies=batch))
-        self._bytes -= size
-        self._drained.set()
+    def send(self, reply: pb.Reply) -> None:
+        if self._frames:
+            self._frames.put(pb.Replies(replies=[reply]).SerializeToString())
 
 
 class _Reply:
@@ -152,18 +137,18 @@ class _Reply:
         result = pb.Result(timing=timing_of(timing))
         if payload is not None:
             result.value.CopyFrom(value_of(payload))
-        self._last(pb.Reply(ref=self._ref, result=result), len(payload.data) if payload else 0)
+        self._last(pb.Reply(ref=self._ref, result=result))
 
     def failed(self, error: errors.BrokerError, timing: Timing) -> None:
-        self._last(pb.Reply(ref=self._ref, error=error_message(error, timing)), 0)
+        self._last(pb.Reply(ref=self._ref, error=error_message(error, timing)))
 
-    def _last(self, reply: pb.Reply, size: int) -> None:
+    def _last(self, reply: pb.Reply) -> None:
         self.over = True
         self._session.over(self._ref)
-        self._session.send(reply, size)
+        self._session.send(reply)
 
     def chunk(self, payload: Payload) -> None:
-        self._session.send(pb.Reply(ref=self._ref, chunk=value_of(payload)), len(payload.data))
+        self._session.send(pb.Reply(ref=self._ref, chunk=value_of(payload)))
 
     def progress(self, fraction: float, message: str) -> None:
         self._session.send(pb.Reply(ref=self._ref, progress=pb.Progress(fraction=fraction, message=message)))

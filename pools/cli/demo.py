@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ def prepare() -> Demo:
     return Demo(key, secrets.token_urlsafe(24))
 
 
-def lines(demo: Demo, root: str) -> list[str]:
+def lines(demo: Demo, root: str, address: str) -> list[str]:
     """What to try next; each line works as it is copied. `root` is empty without a web server."""
     body = json.dumps(ARGUMENTS)
     arguments = ", ".join(f"{name}={value!r}" for name, value in ARGUMENTS.items())
@@ -50,11 +51,17 @@ def lines(demo: Demo, root: str) -> list[str]:
             f"curl -s {root}/api/pools/{POOL}/commands/{COMMAND} -H 'Authorization: Bearer {demo.key}' "
             f"-H 'Content-Type: application/json' -d '{body}'"
         )
-    found.append(f"{program()} call {POOL} {COMMAND} '{body}'")
-    found.append(f"{program()} status")
-    code = f'from pools.client import connect; print(connect().call("{POOL}", "{COMMAND}", {arguments}))'
+    found.append(f"{cli(address)} call {POOL} {COMMAND} '{body}'")
+    found.append(f"{cli(address)} status")
+    code = f'from pools.client import connect; print(connect("{address}").call("{POOL}", "{COMMAND}", {arguments}))'
     found.append(f"{python()} -c '{code}'")
     return found
+
+
+def cli(address: str) -> str:
+    """The command line as another terminal has to say it: with the address, where this one was told a directory."""
+    told = "SNAKEPIT_RUNTIME_DIR" in os.environ
+    return f"SNAKEPIT_ADDRESS={address} {program()}" if told else program()
 
 
 def program() -> str:

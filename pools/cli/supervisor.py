@@ -33,6 +33,7 @@ NAME_WIDTH = 7
 LINES_KEPT = 20
 LONGEST_LINE = 4000  # characters; the rest of a line is dropped
 STOP_WITHIN = 5.0  # seconds for all children together
+ONE_STOP = 0.5  # seconds in which further signals mean the same stop
 AFTER_KILL = 2.0  # seconds until the kernel has removed what was killed
 
 
@@ -103,7 +104,6 @@ class Supervisor:
         self._environment = dict(os.environ if environment is None else environment)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()  # its `put` may be called in a signal handler
         self._lock = threading.Lock()
-        self._stopping = False
 
     def __enter__(self) -> Supervisor:
         return self
@@ -151,7 +151,6 @@ class Supervisor:
 
     def stop(self, within: float = STOP_WITHIN) -> None:
         """End all children, the youngest first: ask, ask urgently, and at the end of the time kill."""
-        self._stopping = True
         deadline = time.monotonic() + within
         order = self.children[::-1]
         for child in order:
@@ -182,8 +181,13 @@ class Supervisor:
     def signals(self) -> Iterator[None]:
         """While this is open, SIGINT, SIGTERM and SIGHUP are events; a second one kills without asking."""
 
+        first = 0.0
+
         def handle(number: int, _: FrameType | None) -> None:
-            self.hurried = self.hurried or self._stopping
+            nonlocal first
+            first = first or time.monotonic()
+            # One stop often comes twice: `timeout`, make and init systems signal the process, and then its group.
+            self.hurried = self.hurried or time.monotonic() - first > ONE_STOP
             self._events.put(Event("stop", value=signal.Signals(number).name))
 
         watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -87,7 +87,8 @@ class Up:
         with claim(self.runtime, self.state):
             self._check_free()
             environment = {**os.environ, **self.transport.environment}
-            with Supervisor(environment=environment) as family, family.signals():
+            family = Supervisor(environment=environment)
+            with family.signals(), family:  # in this order: a signal that comes while it stops is still ours
                 return self._run(family)
 
     @property
@@ -95,6 +96,10 @@ class Up:
         """The web server's URL, without a slash at its end."""
         host = EVERYWHERE.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def address(self) -> str:
+        return str(self.runtime / "broker.sock")
 
     def _check_project(self) -> None:
         wanted = {"celery": self.celery, "asgi": self.web}
@@ -106,7 +111,7 @@ class Up:
 
     def _check_free(self) -> None:
         """Whatever would fail later, with a log full of other lines, fails here."""
-        if transports.listens(self.runtime / "broker.sock"):
+        if transports.listens(Path(self.address)):
             raise Problem(f"A broker already runs in {self.runtime}; stop it first, or set SNAKEPIT_RUNTIME_DIR")
         if not self.web:
             return
@@ -155,10 +160,13 @@ class Up:
         python = [sys.executable, "-m"]
         yield Program("broker", [*python, "pools.cli", "broker"], patience=1.5)
         if self.celery:
-            worker = ["worker", "--pool", "threads", "--concurrency", "4", "-n", f"snakepit-{self.port}@%h", "-B"]
-            schedule = ["-s", str(self.state / "beat-schedule"), "--loglevel", self.log_level]
-            command = [*python, "celery", "--quiet", "-A", self.site, *worker, *schedule]
-            yield Program("celery", command, patience=1.0, urgent=signal.SIGQUIT)
+            celery = [*python, "celery", "--quiet", "-A", self.site]
+            level = ["--loglevel", self.log_level]
+            worker = ["worker", "--pool", "threads", "--concurrency", "4", "-n", f"snakepit-{self.port}@%h", *level]
+            yield Program("celery", [*celery, *worker], patience=1.0, urgent=signal.SIGQUIT)
+            # Not `worker -B`: that forks beat off, and after a SIGKILL of the worker it would tick on for ever.
+            schedule = ["beat", "--pidfile=", "-s", str(self.state / "beat-schedule"), *level]
+            yield Program("beat", [*celery, *schedule], patience=0.5)
         if self.web:
             command = [*python, "uvicorn", f"{self.site}.asgi:application", "--host", self.host]
             command += ["--port", str(self.port), "--timeout-graceful-shutdown", "2", "--lifespan", "off"]
@@ -188,7 +196,7 @@ class Up:
 
     def _worker_is_ready(self) -> bool:
         try:
-            status = connect(str(self.runtime / "broker.sock"), connect_timeout=0.05).status()
+            status = connect(self.address, connect_timeout=0.05).status()
         except BrokerError:
             return False
         # A project without pools is as ready as it gets.
@@ -236,9 +244,11 @@ class Up:
             "",
         ]
         if self.secrets:
-            text += [f"  {line}" for line in demo_parts.lines(self.secrets, self.root if self.web else "")]
+            text += [
+                f"  {line}" for line in demo_parts.lines(self.secrets, self.root if self.web else "", self.address)
+            ]
         else:
-            text.append(f"  {demo_parts.program()} status")
+            text.append(f"  {demo_parts.cli(self.address)} status")
         return "\n".join([*text, ""])
 
 

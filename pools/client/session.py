@@ -13,6 +13,7 @@ on the way of a call. Two orders make that safe, and both must stay:
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import itertools
 import threading
@@ -30,6 +31,8 @@ from pools.wire.broker_pb2 import Replies, Reply, Request, Requests
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
 LAST_WORDS = frozenset({"result", "error"})
+CLOSED = "The connection to the broker was closed by this process."
+GOODBYE = 0.25  # seconds that the broker gets to answer a goodbye
 END_GRACE = 1.0  # seconds that `end` waits for the connection to be closed
 
 
@@ -52,20 +55,22 @@ class Session:
         self.lost: BrokerError | None = None
         self._pending: dict[int, Pending] = {}
         self._outbox: deque[tuple[int, bytes]] = deque()  # (ref of a call, or 0; a serialised Requests message)
-        self._refs = itertools.count(1)
+        self._successor: Session | None = None
+        self._proven = False  # a reply came: this is a broker that serves
         self._woken = False
         self._pump: asyncio.Task[None] | None = None
         self._wire: Wire | None = None
         self._opened = asyncio.Event()
         self._closed = threading.Event()
         self._task: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         loop.call_soon_threadsafe(self._start)
 
     # Called from any thread.
 
     def send(self, message: Requests, pending: Pending) -> int:
         """Send a call; its number is returned, or 0 when this session was lost before the call left."""
-        ref = next(self._refs)
+        ref = next(_refs)
         message.requests[0].call.ref = ref
         data = message.SerializeToString()
         self._pending[ref] = pending
@@ -78,7 +83,7 @@ class Session:
     def cancel(self, ref: int) -> bool:
         """Tell the broker that nobody waits for a call any more; False when its last word is here already."""
         if self._pending.pop(ref, None) is None:
-            return False
+            return self._successor is not None and self._successor.cancel(ref)
         request = Request()
         request.cancel.ref = ref
         self._post(request)
@@ -86,6 +91,9 @@ class Session:
 
     def grant(self, ref: int, chunks: int) -> None:
         """Make room for more chunks of a stream."""
+        if self._successor is not None:
+            self._successor.grant(ref, chunks)
+            return
         request = Request()
         request.credit.ref = ref
         request.credit.chunks = chunks
@@ -127,15 +135,26 @@ class Session:
         self._task = self.loop.create_task(self._run())
 
     def _end(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        if self._leaving is None:
+            self._leaving = self.loop.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        """Say goodbye, so that the broker does not take it for an accident, but do not wait long for an answer."""
+        assert self._task is not None
+        if self._wire is not None and self.lost is None:
+            with contextlib.suppress(Exception):  # the connection broke at this very moment
+                await self._wire.goodbye()
+                await asyncio.wait({self._task}, timeout=GOODBYE)
+        self._task.cancel()
 
     async def _run(self) -> None:
         try:
             await connect(self.target, self._serve)
-            self._lose(BrokerUnreachable(f"The broker at {self.target} ended the session."))
+            self._lose(
+                BrokerUnreachable(CLOSED if self._leaving else f"The broker at {self.target} ended the session.")
+            )
         except asyncio.CancelledError:
-            self._lose(BrokerUnreachable("The connection to the broker was closed by this process."))
+            self._lose(BrokerUnreachable(CLOSED))
             raise
         except Exception as error:  # whatever ends the session, its calls must be told
             self._lose(typed(error, self.target))
@@ -156,6 +175,9 @@ class Session:
         if wire is None or self._pump is not None or self.lost is not None:
             return  # sent once the session is open, by the pump, or never
         try:
+            if self._proven and wire.hung_up():
+                self._lose(BrokerUnreachable(f"The broker at {self.target} closed the connection."))
+                return
             while self._outbox:
                 if rest := wire.write(self._batch()):
                     self._pump = self.loop.create_task(self._drain(wire, rest))
@@ -190,6 +212,7 @@ class Session:
 
     def _dispatch(self, frame: bytes) -> None:
         pending = self._pending
+        self._proven = True
         try:
             replies = Replies.FromString(frame).replies
         except DecodeError as error:
@@ -205,6 +228,8 @@ class Session:
             return
         self.lost = reason
         _drop(self)
+        if self._proven and self._leaving is None and isinstance(reason, BrokerUnreachable):
+            self._hand_over()
         unsent = {ref for ref, _ in self._outbox if ref}
         while self._pending:
             ref, call = self._pending.popitem()
@@ -213,6 +238,24 @@ class Session:
         self._opened.set()
         if self._task is not None:
             self._task.cancel()
+
+    def _hand_over(self) -> None:
+        """Let a new session send what this one did not: a broker that was restarted is no reason to fail a call.
+
+        Only a session that has served does so, or a broker that ends each session at once would be asked for ever.
+        """
+        calls = [(ref, data, self._pending.pop(ref)) for ref, data in self._outbox if ref in self._pending]
+        if not calls:
+            return
+        self._outbox.clear()
+        self._successor = session_for(self.target)
+        for ref, data, call in calls:
+            self._successor.adopt(ref, data, call)
+
+    def adopt(self, ref: int, data: bytes, pending: Pending) -> None:
+        self._pending[ref] = pending
+        self._outbox.append((ref, data))
+        self._wake()
 
     async def _unary(self, method: str, request: Message, timeout: float) -> Any:
         await self._opened.wait()
@@ -233,6 +276,7 @@ def _copy(error: BrokerError, outcome: str) -> BrokerError:
     return from_code(error.code, error.message, outcome, error.details, error.retry_after)
 
 
+_refs = itertools.count(1)  # of all sessions: a call keeps its number when another session takes it over
 _lock = threading.Lock()
 _sessions: dict[Target, Session] = {}
 
@@ -268,4 +312,10 @@ def _forget() -> None:
         session.forget()
 
 
+def _end_all() -> None:
+    for session in list(_sessions.values()):
+        session.end()
+
+
 background.after_fork(_forget)
+atexit.register(_end_all)  # runs before the loop's own end, which was registered earlier

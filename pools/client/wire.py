@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ from pools.wire.broker_pb2 import Replies, Requests
 PREFIX = 5  # bytes before each gRPC message: a flag and the length
 LARGEST_FRAME = MAX_MESSAGE + 2**20  # bytes: the largest message, and room for what is around it
 WINDOW = 2**26  # bytes that the broker may send before we acknowledge; replies are taken at once anyway
+HANGUP = select.POLLHUP | getattr(select, "POLLRDHUP", 0)
 BACKOFF = (0.02, 0.05, 0.1, 0.2)  # seconds between the attempts to connect; the last one repeats
 
 # A broker that is stopped (SIGSTOP, a host that went away) does not close its connections: only silence tells.
@@ -102,6 +104,7 @@ class Wire:
         self.target = target
         self._channel = channel
         self._stream = stream
+        self._ending = False
         self._metadata = _credentials(token)
         self._stub = BrokerStub(channel)
         self._raw = stream._stream
@@ -109,6 +112,12 @@ class Wire:
         self._h2 = self._raw._h2_connection
         self._write = self._raw._transport.write
         self._id = cast(int, self._raw.id)
+        self._hangup = select.poll()
+        self._hangup.register(self._raw._transport.get_extra_info("socket").fileno(), HANGUP)
+
+    def hung_up(self) -> bool:
+        """Whether the broker has closed the connection, though the event loop may not have come to see it yet."""
+        return bool(self._hangup.poll(0))
 
     def write(self, payload: bytes) -> bytes:
         """Send one message now; what the transport has no room for is returned, for `write_rest`."""
@@ -130,8 +139,14 @@ class Wire:
         connection, number = self._connection, self._id
         self._raw.buffer = FrameBuffer(lambda size: connection.ack(number, size), on_frame)  # type: ignore[assignment]
         await self._stream.recv_message()
-        await self._stream.end()
+        if not self._ending:
+            await self._stream.end()
         await self._stream.recv_trailing_metadata()
+
+    async def goodbye(self) -> None:
+        """Say that no more calls come; the broker then ends the session, and `listen` with it."""
+        self._ending = True
+        await self._stream.end()
 
     async def unary(self, method: str, request: Message, timeout: float) -> Any:
         """One call of a method that is not Session; its error is one of the closed list."""

@@ -19,16 +19,7 @@ from tests.conftest import unavailable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORKER_TESTS = ROOT / "tests" / "unit" / "workers"
-CONFIGURATION = """\
-[pytest]
-pythonpath = {root}
-addopts = --import-mode=importlib --strict-markers -p no:cacheprovider
-filterwarnings = error
-markers =
-  quick: as in pyproject.toml
-  slow: as in pyproject.toml
-  freethreaded: as in pyproject.toml
-"""
+CONFIGURATION = WORKER_TESTS / "plain.ini"
 # What the run prints besides pytest's own lines: which GIL there was at its very end.
 RUN = """\
 import sys, pytest
@@ -64,11 +55,9 @@ def run(command: list[str], **environment: str) -> str:
     return done.stdout
 
 
-def worker_tests_on(python: Path, tmp_path: Path) -> str:
-    settings = tmp_path / "pytest.ini"
-    settings.write_text(CONFIGURATION.format(root=ROOT))
-    command = [str(python), "-c", RUN, "-c", str(settings), "--rootdir", str(ROOT), "--confcutdir", str(WORKER_TESTS)]
-    return run([*command, str(WORKER_TESTS)], PYTHONDONTWRITEBYTECODE="1", SNAKEPIT_OTHER_INTERPRETER="1")
+def worker_tests_on(python: Path) -> str:
+    options = ["-c", str(CONFIGURATION), "-p", "no:cacheprovider", "--confcutdir", str(WORKER_TESTS)]
+    return run([str(python), "-c", RUN, *options, str(WORKER_TESTS)], PYTHONDONTWRITEBYTECODE="1")
 
 
 def find_cpython_313() -> str:
@@ -98,15 +87,15 @@ def find_free_threaded() -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_worker_passes_its_tests_on_cpython_313(tmp_path: Path) -> None:
-    printed = worker_tests_on(environment_for(find_cpython_313(), ".venv-313"), tmp_path)
+def test_the_worker_passes_its_tests_on_cpython_313() -> None:
+    printed = worker_tests_on(environment_for(find_cpython_313(), ".venv-313"))
     assert " passed" in printed, printed
 
 
 @pytest.mark.slow
 @pytest.mark.freethreaded
 @pytest.mark.timeout(600)
-def test_the_worker_passes_its_tests_without_a_gil_and_keeps_it_off(tmp_path: Path) -> None:
-    printed = worker_tests_on(environment_for(find_free_threaded(), ".venv-313t"), tmp_path)
+def test_the_worker_passes_its_tests_without_a_gil_and_keeps_it_off() -> None:
+    printed = worker_tests_on(environment_for(find_free_threaded(), ".venv-313t"))
     assert " passed" in printed, printed
     assert printed.rstrip().endswith("gil: off"), printed

@@ -158,8 +158,8 @@ class Service(BrokerBase):
     async def Session(self, stream: Any) -> None:
         self._admit(stream)
         self.broker.sessions += 1
-        self.broker.transports.append(stream._stream._transport)
         await Session(self.broker, stream).serve()
+        self.broker.farewells += 1
 
     async def Execute(self, stream: Any) -> None:
         raise GRPCError(Status.UNIMPLEMENTED)
@@ -202,6 +202,19 @@ class Service(BrokerBase):
         await stream.send_message(pb.RecycleReply(planned=1))
 
 
+class TrackingServer(Server):
+    """Knows its connections: grpclib's own leaves them open when it closes."""
+
+    def __init__(self, handlers: Any) -> None:
+        super().__init__(handlers)
+        self.protocols: list[Any] = []
+
+    def _protocol_factory(self) -> Any:
+        protocol = super()._protocol_factory()
+        self.protocols.append(protocol)
+        return protocol
+
+
 class FakeBroker:
     """Start and stop it from a test; what it saw is in its attributes."""
 
@@ -210,8 +223,7 @@ class FakeBroker:
         self.token = token
         self.calls: list[pb.Call] = []
         self.cancelled: list[str] = []
-        self.messages = self.sessions = self.granted = self.sent = 0
-        self.transports: list[asyncio.Transport] = []
+        self.messages = self.sessions = self.farewells = self.granted = self.sent = 0
         self.changed = threading.Event()  # a Cancel came
         self.running = threading.Event()  # a call that waits has begun
 
@@ -236,15 +248,17 @@ class FakeBroker:
     async def _main(self) -> None:
         self.ending, self.released = asyncio.Event(), asyncio.Event()
         self.path.unlink(missing_ok=True)
-        server = Server([Service(self)])
+        server = TrackingServer([Service(self)])
         await server.start(path=self.address)
         self.up.set()
         await self.ending.wait()
         server.close()
         await server.wait_closed()
-        for transport in self.transports:  # grpclib leaves them open
-            transport.abort()
-        await asyncio.sleep(0)  # they close in the next turn of the loop
+        for _ in range(3):  # a connection is made, and closed, in the turns of the loop that follow
+            for protocol in server.protocols:
+                if hasattr(protocol, "processor"):
+                    protocol.processor.close()
+            await asyncio.sleep(0)
 
     def release(self) -> None:
         """Let the `slow` calls end."""

@@ -25,6 +25,7 @@ from pools.broker.errors import (
     Unauthenticated,
 )
 from pools.client import Answer, Chunk, Client, Log, Progress, connect
+from pools.client.loop import event_loop
 from pools.client.streams import WINDOW
 from tests.contract.fake_broker import POOL, FakeBroker
 
@@ -142,6 +143,16 @@ def test_a_lost_connection_ends_open_calls_with_unknown_outcome(client: Client, 
     assert broker.sessions == 2
 
 
+def test_a_client_that_closes_says_goodbye_and_may_come_back(client: Client, broker: FakeBroker) -> None:
+    waiting = client.submit(POOL, "mute")
+    assert broker.running.wait(10)
+    client.close()
+    assert "closed by this process" in str(waiting.exception(10))
+    assert broker.farewells == 1
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+    assert broker.sessions == 2
+
+
 def test_a_broker_that_ends_the_session_is_reached_again(client: Client) -> None:
     with pytest.raises(BrokerUnreachable, match="going away"):
         client.call(POOL, "quit")
@@ -159,6 +170,28 @@ def test_a_restarted_broker_is_found_with_its_new_token(tmp_path: Path) -> None:
         finally:
             client.close()
             second.stop()
+
+
+def test_a_call_that_meets_a_closed_connection_goes_to_the_new_broker(tmp_path: Path) -> None:
+    first = FakeBroker(tmp_path, token="one").start()
+    client = connect(first.address)
+    client.call(POOL, "echo")
+    loop, held, go = event_loop(), threading.Event(), threading.Event()
+    loop.call_soon_threadsafe(lambda: (held.set(), go.wait(20)))  # the client's loop does not see the end yet
+    assert held.wait(20)
+    first.stop()
+    second = FakeBroker(tmp_path, token="two").start()
+    try:
+        kept, cancelled = client.submit(POOL, "echo", a=1), client.submit(POOL, "mute")
+        go.set()
+        assert kept.result(20) == {"a": 1}
+        assert second.running.wait(20)
+        assert cancelled.cancel()
+        assert second.changed.wait(20)
+        assert client.call(POOL, "echo", a=2) == {"a": 2}
+    finally:
+        client.close()
+        second.stop()
 
 
 def test_a_call_waits_for_a_broker_that_is_just_starting(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections
 
 from pools import conf
 from pools.api import door
@@ -19,6 +21,7 @@ ADAPTERS = {"digits": "examples.digits.Digits", "primes": "examples.primes.Prime
 def snakepit(settings: Any) -> Any:
     """The settings of Snakepit that these tests begin with; a test sets its own with `settings.SNAKEPIT = {...}`."""
     settings.SNAKEPIT = {"ADAPTERS": ADAPTERS, "NODE_NAME": "node-1"}
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the real one takes half a second
     yield settings
     conf.forget()
 
@@ -29,6 +32,19 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     fake = FakeClient()
     monkeypatch.setattr(door, "broker", lambda: fake)
     return fake
+
+
+@pytest.fixture
+def amake_key(make_key: Callable[..., str]) -> Callable[[], Awaitable[str]]:
+    """As make_key, for an event loop. The thread that it borrows keeps no connection."""
+
+    def make() -> str:
+        try:
+            return make_key()
+        finally:
+            connections.close_all()
+
+    return sync_to_async(make)
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from pools.client import Answer, Chunk, Log, Progress
 POOL = {
     "name": "digits", "profile": "process", "adapter": "digits", "state": "ready", "reason": "", "size": 2, "ready": 2,
     "busy": 1, "slots": 2, "free": 1, "lost": 0, "waiting": 3, "oldest_wait": 0.5, "queue_limit": 1000, "generation": 1,
-    "finished": 10, "failed": 0, "refused": 0, "retried": 0, "recycled": 0, "died": 0, "memory_mb": 80.5, "warnings": [],
+    "finished": 10, "failed": 0, "refused": 0, "retried": 0, "recycled": 0, "died": 0, "memory_mb": 80.5,
+    "warnings": [],
 }  # fmt: skip
 WORKER = {"id": "digits-1", "pool": "digits", "pid": 7, "state": "ready", "load": 1, "capacity": 1, "memory_mb": 40.0}
-COMMAND = {
+COMMAND: dict[str, Any] = {
     "name": "classify", "summary": "Which digit it is.", "description": "", "streams": False, "idempotent": True,
     "timeout": 0.0, "schema": {"type": "object", "properties": {"pixels": {"type": "array"}}},
 }  # fmt: skip
@@ -62,6 +63,7 @@ class FakeClient:
         ]
         self.streams: list[FakeStream] = []
         self.pools: list[dict[str, Any]] = [dict(POOL)]
+        self.commands: list[dict[str, Any]] = [dict(COMMAND)]
 
     @staticmethod
     def _answer(value: Any) -> Answer:
@@ -101,7 +103,7 @@ class FakeClient:
 
     async def acommands(self, pool: str) -> list[dict[str, Any]]:
         self._raise()
-        return [dict(COMMAND)]
+        return self.commands
 
     def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
         self._raise()

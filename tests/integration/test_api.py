@@ -91,7 +91,8 @@ def test_workers_are_filtered(get: Any, workers: list[Worker]) -> None:
     assert get("/api/workers/digits-3").json()["node"] == "node-1"
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "cursor=x", "cursor=-1", "cursor=99999999999999999999",
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "cursor=x", "cursor=-1",
+                                   "cursor=99999999999999999999",
                                    "state=odd", "pool=a%00b"])  # fmt: skip
 def test_a_wrong_filter_is_refused_by_name(get: Any, query: str) -> None:
     response = get(f"/api/workers?{query}")
@@ -216,8 +217,8 @@ def test_the_description_names_every_route_once(client: Client) -> None:
     description = client.get("/api/openapi.json").json()
     assert set(description["paths"]) == {
         "/api/pools/{pool}/commands/{command}", "/api/pools", "/api/pools/{pool}", "/api/pools/{pool}/commands",
-        "/api/pools/{pool}/recycle", "/api/workers", "/api/workers/{worker}", "/api/events", "/api/nodes", "/api/status",
-        "/api/live", "/api/ready",
+        "/api/pools/{pool}/recycle", "/api/workers", "/api/workers/{worker}", "/api/events", "/api/nodes",
+        "/api/status", "/api/live", "/api/ready",
     }  # fmt: skip
     names = [one["operationId"] for path in description["paths"].values() for one in path.values()]
     assert len(names) == len(set(names))

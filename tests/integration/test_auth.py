@@ -86,7 +86,8 @@ def test_a_key_of_an_inactive_owner_is_refused(client: Client, broker: FakeClien
 
 
 def test_a_key_does_what_its_scopes_say(client: Client, broker: FakeClient, make_key: Callable[..., str]) -> None:
-    asked = {"run": lambda key: send(client, Authorization=key), "operate": lambda key: send(client, RECYCLE, Authorization=key),
+    asked = {"run": lambda key: send(client, Authorization=key),
+             "operate": lambda key: send(client, RECYCLE, Authorization=key),
              "view": lambda key: client.get("/api/status", headers={"Authorization": key})}  # fmt: skip
     for own in asked:
         key = make_key(own)

@@ -32,8 +32,9 @@ def test_there_is_no_migration_missing() -> None:
 
 
 WRONG = [
-    ("size", 0), ("size", 1001), ("size", None), ("profile", "fork"), ("name", "Digits"), ("name", "-x"), ("adapter", "other"),
-    ("threads", 0), ("queue_timeout", -1.0), ("queue_timeout", float("nan")), ("queue_timeout", float("inf")), ("ttl", 0.5),
+    ("size", 0), ("size", 1001), ("size", None), ("profile", "fork"), ("name", "Digits"), ("name", "-x"),
+    ("adapter", "other"), ("threads", 0), ("queue_timeout", -1.0), ("queue_timeout", float("nan")),
+    ("queue_timeout", float("inf")), ("ttl", 0.5),
     ("jitter", 1.5), ("max_payload", 1), ("args", ["x"]), ("args", {"not a name": 1}), ("args", {"x": float("nan")}),
     ("args", {"x": "a\0b"}), ("env", {"A=B": "x"}), ("env", {"A": 5}), ("max_unavailable", 9), ("memory_soft_mb", -1),
 ]  # fmt: skip
@@ -52,8 +53,20 @@ def test_a_replacement_needs_room() -> None:
         Pool(name="digits", adapter="digits", size=2, max_surge=0).full_clean()
 
 
-@pytest.mark.parametrize("change", [{"size": 0}, {"profile": "fork"}, {"threads": 999}, {"ttl": 0}, {"queue_timeout": -1},
-                                    {"source": "other"}, {"name": ""}, {"jitter": 2}, {"memory_hard_mb": 0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 0},
+        {"profile": "fork"},
+        {"threads": 999},
+        {"ttl": 0},
+        {"queue_timeout": -1},
+        {"source": "other"},
+        {"name": ""},
+        {"jitter": 2},
+        {"memory_hard_mb": 0},
+    ],
+)
 def test_the_database_refuses_what_the_form_would(change: dict[str, Any]) -> None:
     Pool.objects.create(name="digits", adapter="digits", size=2)
     with pytest.raises(DatabaseError), transaction.atomic():

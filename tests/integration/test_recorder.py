@@ -140,6 +140,17 @@ def test_the_buffer_is_bounded_and_counts_what_it_drops(monkeypatch: pytest.Monk
     assert set(Event.objects.values_list("worker", flat=True)) == {"digits-2", "digits-3", "digits-4"}
 
 
+def test_the_buffer_stays_bounded_when_a_batch_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUFFER", 3)
+    recorder = DatabaseRecorder()
+    events = [(float(number), BrokerEvent(Kind.WORKER_STARTED, worker=str(number))) for number in range(5)]
+    for at, event in events[2:]:
+        recorder.record(at, event)
+    recorder._give_back(events[:2], None)
+    assert [event.worker for _, event in recorder._pending] == ["2", "3", "4"]
+    assert recorder.dropped == 2
+
+
 def test_a_batch_that_cannot_be_written_does_not_stop_the_recorder(running: DatabaseRecorder) -> None:
     running.observe({"node": {}, "workers": [{"pool": "a worker without an id"}]})
     running.record(1e9, BrokerEvent(Kind.NODE_STARTED))

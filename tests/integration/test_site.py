@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from django.test import Client
 from pools import tasks
 from pools.checks import check_snakepit
 from snakepit_site.celery import app, transport_options
-from tests.integration.fakes import FakeClient, unreachable
+from tests.integration.fakes import COMMAND, FakeClient, unreachable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,6 +114,16 @@ def test_the_home_page_shows_the_pools_and_how_to_call_them(admin_client: Client
     assert "curl http://testserver/api/pools/digits/commands/classify" in page
     assert "/api/docs" in page
     assert "/admin/" in page
+
+
+@pytest.mark.django_db
+def test_the_example_is_a_command_whose_arguments_can_be_made_up(admin_client: Client, broker: FakeClient) -> None:
+    schema = {"properties": {"index": {"type": "integer"}, "mode": {"enum": ["a", "b"]}}, "required": ["index", "mode"]}
+    simple = {**COMMAND, "name": "sample", "schema": schema, "streams": True}
+    broker.commands = [{**COMMAND, "schema": {**COMMAND["schema"], "required": ["pixels"]}}, simple]
+    page = html.unescape(admin_client.get("/").content.decode())
+    assert "digits/commands/sample -N -H 'Accept: text/event-stream'" in page
+    assert """-d '{"index": 10, "mode": "a"}'""" in page
 
 
 @pytest.mark.django_db

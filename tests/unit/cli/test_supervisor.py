@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pools.cli.supervisor import Program, Supervisor
+from pools.cli.supervisor import ONE_STOP, Program, Supervisor
 
 ROOT = Path(__file__).parents[3]
 
@@ -117,18 +118,19 @@ def test_the_lines_of_children_keep_their_name_and_order(family: Supervisor, out
     assert len(lines) == 400
 
 
-def test_signals_become_events_and_the_second_one_hurries(family: Supervisor) -> None:
+def test_signals_become_events_and_a_later_one_hurries(family: Supervisor) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with family.signals():
         os.kill(os.getpid(), signal.SIGTERM)
         event = family.next(20)
         assert event is not None
         assert (event.kind, event.value, family.hurried) == ("stop", "SIGTERM", False)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert family.next(20)
+        assert not family.hurried
         deaf = family.start(python("deaf", DEAF, patience=60))
         wait_for_line(deaf)
-        import threading
-
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(ONE_STOP + 0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         started = time.monotonic()
         family.stop(within=60)
         assert time.monotonic() - started < 20

@@ -32,6 +32,15 @@ def test_a_second_up_on_the_same_directory_is_refused(tmp_path: Path) -> None:
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_another_terminal_is_told_the_address_where_this_one_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SNAKEPIT_RUNTIME_DIR", raising=False)
+    assert "SNAKEPIT_ADDRESS" not in prepared(tmp_path).welcome()
+    monkeypatch.setenv("SNAKEPIT_RUNTIME_DIR", str(tmp_path))
+    assert f"SNAKEPIT_ADDRESS={tmp_path}/broker.sock " in prepared(tmp_path).welcome()
+
+
 def test_a_busy_port_is_refused_with_the_way_out(tmp_path: Path) -> None:
     up = prepared(tmp_path)
     with socket.socket() as taken:
@@ -63,11 +72,11 @@ def test_a_project_without_celery_is_told_what_to_do(tmp_path: Path) -> None:
 
 def test_the_web_server_is_stopped_first_and_the_broker_last(tmp_path: Path) -> None:
     up = prepared(tmp_path)
-    assert [program.name for program in up.programs()] == ["broker", "celery", "web"]
+    assert [program.name for program in up.programs()] == ["broker", "celery", "beat", "web"]
     web = list(up.programs())[-1]
     assert "--timeout-graceful-shutdown 2" in " ".join(web.command)
     assert web.environment == {"SNAKEPIT_DEMO_TOKEN": "login"}
-    assert sum(program.patience for program in up.programs()) <= 4.5
+    assert sum(program.patience for program in up.programs()) <= 5.0
     bare = prepared(tmp_path, web=False, celery=False)
     assert [program.name for program in bare.programs()] == ["broker"]
 
@@ -88,4 +97,4 @@ def test_without_a_web_server_no_url_is_shown(tmp_path: Path) -> None:
 
 
 def test_lines_to_copy_are_one_line_each() -> None:
-    assert all("\n" not in line for line in lines(Demo("key", "token"), "http://127.0.0.1:8000"))
+    assert all("\n" not in line for line in lines(Demo("key", "token"), "http://127.0.0.1:8000", "/run/broker.sock"))

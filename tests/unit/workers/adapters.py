@@ -120,6 +120,7 @@ class Busy(Adapter):
 
     @command
     def stream(self, count: int = 10**9) -> Iterator[int]:
+        self.mark("opened")
         try:
             yield from range(count)
         finally:
@@ -127,9 +128,11 @@ class Busy(Adapter):
 
     @command
     async def astream(self, count: int = 10**9) -> AsyncIterator[int]:
+        self.mark("opened")
         try:
             for number in range(count):
                 yield number
+                await asyncio.sleep(0)
         finally:
             await asyncio.sleep(0)
             self.mark("closed")
@@ -151,8 +154,9 @@ class Busy(Adapter):
         return ctx.remaining
 
     @command
-    def spin(self) -> None:
+    def spin(self, ctx: Context) -> None:
         """Deaf to everything but a kill."""
+        ctx.log("spinning")
         while True:
             time.sleep(0.01)
 

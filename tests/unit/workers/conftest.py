@@ -15,6 +15,8 @@ import pytest
 
 from tests.unit.workers import harness
 
+collect_ignore = ["failing_import.py"]  # it cannot be imported, on purpose
+
 Use = Callable[[Callable[[harness.Link], Coroutine[Any, Any, Any]]], Any]
 
 

@@ -1,7 +1,7 @@
 """Starts a real `python -m workers` as a broker does, and speaks to it over its Work stream.
 
-     with started(boot) as process:                 the process, its socket and its black box
-         async with linked(process) as link:        the stream: hello, assign, next report
+with started(boot) as process:                 the process, its socket and its black box
+    async with linked(process) as link:        the stream: hello, assign, next report
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ def started(adapter: str = "echo", *, command: list[str] | None = None, **fields
             **fields,
         }
         popen = subprocess.Popen(
-            [*(command or [sys.executable, "-m", "workers"]), "--pool", "test", "--worker", "test-1"]
-            + ["--boot", str(reader)],
+            [*(command or [sys.executable, "-m", "workers"]), "--worker", "test-1", "--boot", str(reader)],
             cwd=ROOT,
             env=environment(),
             pass_fds=(reader, listener.fileno(), box_fd),
@@ -150,9 +149,11 @@ class Link:
     async def drain(self) -> None:
         await self.order(pb.Order(drain=pb.Drain()))
 
-    async def probe(self, nonce: int = 1) -> pb.Vitals:
+    async def probe(self, *besides: str, nonce: int = 1) -> pb.Vitals:
+        """The worker's vitals; reports of the kinds `besides` that come first are let go."""
         await self.order(pb.Order(probe=pb.Probe(nonce=nonce)))
-        report = await self.next("vitals")
+        while not (report := await self.next("vitals", *besides)).HasField("vitals"):
+            pass
         return report.vitals
 
     async def report(self) -> pb.Report | None:

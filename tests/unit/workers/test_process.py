@@ -91,7 +91,7 @@ def test_a_probe_is_answered_with_vitals_while_a_command_runs(busy):
     async def probe(link):
         sequence = await link.assign("hold")
         await link.next("log")
-        answer = await link.probe(99)
+        answer = await link.probe(nonce=99)
         await link.cancel(sequence)
         await link.next("failure")
         return answer
@@ -221,10 +221,12 @@ def test_cancelling_a_stream_runs_its_finally(command, credit, profile, tmp_path
     async def cancel():
         async with worker("busy", profile=profile, threads=2, args={"folder": str(tmp_path)}) as link:
             sequence = await link.assign(command, credit=credit, max_result=1 << 30)
-            if credit:
-                await link.next("chunk")
+            while not (tmp_path / "opened").exists():
+                await link.probe("chunk")
             await link.cancel(sequence)
-            failure = (await link.next("failure")).failure
+            failure = (await link.next("failure", "chunk")).failure
+            if not failure.code:
+                failure = (await link.next("failure")).failure
             return failure.code, (tmp_path / "closed").exists()
 
     assert asyncio.run(cancel()) == ("cancelled", True)
@@ -467,12 +469,17 @@ def test_an_adapter_that_does_not_load_is_told_before_the_worker_leaves(adapter,
 def test_a_drained_worker_finishes_what_it_holds_and_tears_down(tmp_path, profile):
     async def drain():
         async with worker("busy", profile=profile, threads=2, args={"folder": str(tmp_path)}) as link:
-            first = link.call("insist")
-            await link.order(first, link.call("left"))
+            first = await link.assign("insist")
             await link.next("log")
+            if profile == "thread":
+                await link.assign("insist")  # keeps the second slot busy
+                await link.next("log")
+            await link.assign("left")
             await link.drain()
-            refused = await link.failure("left") if profile == "process" else None
-            await link.cancel(first.assign.sequence)
+            refused = await link.failure("left")
+            await link.cancel(first)
+            if profile == "thread":
+                await link.cancel(first + 1)
             kinds = []
             while (report := await link.report()) is not None:
                 kinds.append(report.WhichOneof("report"))
@@ -480,8 +487,8 @@ def test_a_drained_worker_finishes_what_it_holds_and_tears_down(tmp_path, profil
             return refused, kinds, await asyncio.to_thread(link.process.exit_code), link.process.output()
 
     refused, kinds, code, output = asyncio.run(drain())
-    assert refused is None or refused.code == "shutting_down"
-    assert kinds == ["result", "result"]
+    assert refused.code == "shutting_down"
+    assert kinds == ["result"] * (2 if profile == "process" else 3)
     assert (code, output) == (0, b"")
     assert (tmp_path / "setup").exists()
     assert (tmp_path / "teardown").exists()
@@ -494,8 +501,7 @@ def test_a_worker_whose_broker_hangs_up_leaves(tmp_path, command):
             async with linked(process) as link:
                 if command:
                     await link.assign(command)
-                    while process.box.last_begun == 0:
-                        await link.probe()
+                    await link.next("log")
             return await asyncio.to_thread(process.exit_code)
 
     assert asyncio.run(leave()) == 4
@@ -564,8 +570,7 @@ def test_a_worker_dies_with_its_parent(tmp_path):
         with started("busy", command=[sys.executable, str(middle)], parent=-1) as process:
             async with linked(process) as link:
                 await link.assign("spin")
-                while process.box.last_begun == 0:
-                    await link.probe()
+                await link.next("log")
                 worker_fd = os.pidfd_open(link.hello.pid)
                 os.kill(process.pid, signal.SIGKILL)
                 gone = asyncio.get_running_loop().create_future()

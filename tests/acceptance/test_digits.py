@@ -1,0 +1,137 @@
+"""The demo's real data through real workers: 1,797 scanned digits, and the same while workers are being killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from examples.digits import reference_model, scans
+from pools.broker import errors
+from tests.brokers import RunningBroker, broker
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def answers() -> list[int]:
+    """What the same model says in this process."""
+    rows, _ = scans()
+    return [int(answer) for answer in reference_model().predict(rows)]
+
+
+@pytest.fixture(scope="module")
+def pixels() -> list[list[float]]:
+    rows, _ = scans()
+    return [list(map(float, row)) for row in rows]
+
+
+def test_all_digits_through_map_are_exactly_the_answers_of_the_model_in_process(
+    pixels: list[list[float]], answers: list[int]
+) -> None:
+    with broker({"digits": {"adapter": "digits", "size": 2}}) as node:
+        node.ready("digits", 2)
+        assert list(node.client.map("digits", "classify", ({"pixels": row} for row in pixels))) == answers
+        served = {worker["id"]: worker["served"] for worker in node.status()["workers"]}
+        assert len(served) == 2
+        assert min(served.values()) > 0
+
+
+@pytest.mark.chaos
+def test_eight_callers_get_every_answer_while_a_worker_is_killed_every_half_second(
+    pixels: list[list[float]], answers: list[int], request: pytest.FixtureRequest
+) -> None:
+    seed = int(os.environ.get("SNAKEPIT_SEED", random.randrange(10**6)))
+    print(f"SNAKEPIT_SEED={seed}")
+    # A worker takes seconds to load its model, and the storm kills faster than that: callers have to be patient.
+    pool = {"adapter": "digits", "size": 2, "queue_timeout": 120.0, "call_timeout": 120.0, "death_budget": 1000}
+    with broker({"digits": pool, "plain": {"size": 2, "death_budget": 1000, "queue_timeout": 120.0}}) as node:
+        node.ready("digits", 2)
+        node.ready("plain", 2)
+        with killing(node, random.Random(seed), every=0.5):
+            with ThreadPoolExecutor(8) as callers:
+                wrong = [pair for pair in callers.map(lambda n: classify(node, pixels, answers, n), range(1797)) if pair]
+                lost = list(callers.map(lambda n: run_once(node, n), range(400)))
+        assert not wrong
+        assert all(isinstance(end, int | errors.WorkerLost) for end in lost)
+        assert sum(isinstance(end, int) for end in lost) > 300
+        check_invariants(node)
+
+
+def classify(node: RunningBroker, pixels: list[list[float]], answers: list[int], number: int) -> object:
+    """An idempotent call: it must end in the right answer, whatever dies meanwhile."""
+    try:
+        answer = node.client.call("digits", "classify", pixels=pixels[number])
+    except errors.BrokerError as error:
+        return number, repr(error)
+    return None if answer == answers[number] else (number, answer)
+
+
+def run_once(node: RunningBroker, number: int) -> object:
+    """A call that is not idempotent: the right answer, or an error that says that it may have run."""
+    try:
+        return node.client.call("plain", "once", mark=str(number))
+    except errors.WorkerLost as error:
+        assert error.outcome == "unknown"
+        return error
+
+
+class killing:
+    """Kills a random ready worker again and again, until the block ends."""
+
+    def __init__(self, node: RunningBroker, rng: random.Random, every: float) -> None:
+        self._node, self._rng, self._every = node, rng, every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.killed = 0
+
+    def __enter__(self) -> killing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        assert self.killed, "nobody was killed: the test proved nothing"
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every):
+            workers = [worker for worker in self._node.status()["workers"] if worker["state"] == "ready"]
+            if workers:
+                try:
+                    os.kill(self._rng.choice(workers)["pid"], signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+                self.killed += 1
+
+
+def check_invariants(node: RunningBroker) -> None:
+    """After the storm: pools at their size, no slot leaked, nobody waits, one process a worker."""
+    for name in ("digits", "plain"):
+        row = _settled(node, name)
+        assert (row["busy"], row["waiting"], row["lost"]) == (0, 0, 0)
+        assert row["free"] == row["slots"] == row["size"]
+    pids = node.pids()
+    assert len(pids) == len(set(pids)) == 4
+
+
+def _settled(node: RunningBroker, name: str) -> dict[str, Any]:
+    for _ in _rounds(node):
+        row = node.pool(name)
+        if row["ready"] == row["size"]:
+            return row
+    raise AssertionError(f"{name} did not come back to its size: {row}")
+
+
+def _rounds(node: RunningBroker) -> Iterator[int]:
+    """Look again whenever something happened."""
+    for seen in range(1000):
+        yield seen
+        count = len(node.events)
+        node.wait(lambda count=count: len(node.events) > count, "the pool to settle")

@@ -1,0 +1,105 @@
+"""One event loop, run by whoever would otherwise wait for it.
+
+    main thread:  hold ─ runs the loop ─▶ work came ─▶ leaves ─ runs a command ─▶ hold ...
+    keeper:       dozes ────────────────▶ still away after PATIENCE? runs the loop until main comes back
+
+Handing every call from an I/O thread to another one and back costs two wake-ups, which is more than a short call
+itself. So the thread that runs commands reads its own orders. Only when a command takes long does the keeper take the
+loop over, so that cancels, probes and the chunks of a stream move while it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+PATIENCE = 0.005  # seconds that nobody may run the loop
+LOOKS = 40  # without anything to do, after which the keeper stops looking and waits to be woken
+
+
+class Baton:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._running = threading.Lock()  # held by the thread that runs the loop
+        self._guard = threading.Lock()  # of the four below: each is read by one thread and written by the other
+        self._away = True  # the main thread is not there to run the loop
+        self._departures = 0
+        self._asleep = False  # the keeper waits to be woken
+        self._urgent = False
+        self._news = threading.Event()
+        self._over = False
+
+    # The thread that runs commands.
+
+    def hold(self, until: Callable[[], bool]) -> None:
+        """Run the loop on this thread until the question is true; somebody calls `loop.stop` to have it asked."""
+        with self._guard:
+            self._away = self._urgent = False
+        if not self._running.acquire(blocking=False):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._running.acquire()
+        try:
+            while not until():
+                self.loop.run_forever()
+        finally:
+            self._running.release()
+        self._leave()
+
+    def leave_for_good(self) -> None:
+        """From now on the keeper runs the loop."""
+        with self._guard:
+            self._away = True
+        self.hurry()
+
+    def _leave(self) -> None:
+        with self._guard:
+            self._away = True
+            self._departures += 1
+            wake, self._asleep = self._asleep, False
+        if wake:
+            self._news.set()
+
+    # Any thread.
+
+    def call(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Have the loop call something at its next turn. Does not wake anybody if nobody runs it."""
+        if self._running.acquire(blocking=False):
+            try:
+                self.loop.call_soon(callback, *args)
+            finally:
+                self._running.release()
+        else:
+            self.loop.call_soon_threadsafe(callback, *args)
+
+    def hurry(self) -> None:
+        """There is something to send or to hear, and this thread does not come back soon."""
+        with self._guard:
+            if not self._away:
+                return
+            self._urgent, self._asleep = True, False
+        self._news.set()
+
+    # The keeper's thread.
+
+    def keep(self, over: Callable[[], bool]) -> None:
+        """Run the loop whenever nobody else does for long; returns once `over` is true."""
+        seen, looks = -1, 0
+        while not over():
+            with self._guard:
+                take = self._away and (self._urgent or self._departures == seen)
+                seen = self._departures if self._away else -1
+                looks = 0 if self._away else looks + 1
+                self._asleep = not take and looks > LOOKS
+            if take:
+                self._run(over)
+                seen = -1
+                continue
+            self._news.wait(None if looks > LOOKS else PATIENCE)
+            self._news.clear()
+
+    def _run(self, over: Callable[[], bool]) -> None:
+        with self._running:
+            while self._away and not over():
+                self.loop.run_forever()
