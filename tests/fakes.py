@@ -1,9 +1,9 @@
 """The ports' fakes: a world in memory, where time passes only when everybody waits.
 
-    play(scenario(), clock)     run a coroutine on a loop whose time is the clock's; nothing sleeps
-    FakeLauncher, FakeLinker    workers that are objects: they greet, answer, stream, freeze and die as told
-    ListRecorder                keeps what it was told
-    FixedDefinitions            the desired state as a value
+play(scenario(), clock)     run a coroutine on a loop whose time is the clock's; nothing sleeps
+FakeLauncher, FakeLinker    workers that are objects: they greet, answer, stream, freeze and die as told
+ListRecorder                keeps what it was told
+FixedDefinitions            the desired state as a value
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ SILENT = "tests.everything.SlowToLoad"
 class FakeProcess:
     """A worker's process, and the worker in it. Whatever it does, it does on the loop's next turn."""
 
-    def __init__(self, order: LaunchOrder, number: int, on_exit: Callable[[Exit], None], launcher: FakeLauncher) -> None:
+    def __init__(
+        self, order: LaunchOrder, number: int, on_exit: Callable[[Exit], None], launcher: FakeLauncher
+    ) -> None:
         self.order = order
         self.pid = 40_000 + number
         self.socket_path = f"/fake/{number}"

@@ -95,7 +95,13 @@ class Frames:
         self.waiting = 0  # bytes that are not written yet
         connection, number = self._connection, self._id
         self._arrivals = Arrivals(lambda size: connection.ack(number, size), on_message, limit)
-        early, raw.buffer = raw.buffer, self._arrivals
+
+    def open(self) -> None:
+        """From now on messages are handed over; those that came before, at once.
+
+        Not part of the constructor: a message that is answered at once needs the finished object to answer with.
+        """
+        early, self._raw.buffer = self._raw.buffer, self._arrivals
         # A server's handler starts a turn later than its stream: the first messages may be in the buffer already.
         while not early._unacked.empty():
             data, _, ack_size = early._unacked.get_nowait()

@@ -128,6 +128,7 @@ class Link(WorkerBase):
         await stream.send_initial_metadata()
         try:
             self._frames = Frames(stream, self._receive, ENVELOPE + self._max_payload)
+            self._frames.open()
             self._send_waiting()
             await self._frames.ended()
         except Exception as error:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -68,10 +69,11 @@ class SpawnLauncher:
         self._scratch = workplace.runtime / "tmp"
         self._shim = workplace.runtime / "lib"
         for directory in (self._sockets, self._scratch, self._shim):
+            # A killed broker leaves sockets, scratch files, and a link that an upgrade may have made point nowhere.
+            shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(mode=0o700, exist_ok=True)
         # Only `workers`, not the site-packages around it: another interpreter must not find our compiled packages.
-        with contextlib.suppress(FileExistsError):
-            (self._shim / "workers").symlink_to(Path(workers.__file__).parent, target_is_directory=True)
+        (self._shim / "workers").symlink_to(Path(workers.__file__).parent, target_is_directory=True)
         self._numbers = count(1)
         self._devnull = os.open(os.devnull, os.O_RDONLY)
 
@@ -98,6 +100,7 @@ class SpawnLauncher:
                 os.close(out_read)
                 box.close()
                 os.unlink(path)
+                scratch.rmdir()
                 raise
         process = WorkerProcess(order.worker, child, path, Output(order.worker, out_read, loop), box, scratch)
         process.watch(loop, on_exit)

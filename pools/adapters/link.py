@@ -90,9 +90,11 @@ class GrpcLink:
             async with WorkerStub(channel).Work.open() as stream:
                 await stream.send_request()
                 self._frames = Frames(stream, self._receive, MAX_FRAME)
+                self._frames.open()
                 for message in self._early:
                     self._frames.put(message)
-                await self._frames.ended()
+                with stream._wrapper:  # what grpclib itself waits in: only this is told that the connection is lost
+                    await self._frames.ended()
                 await stream.cancel()
         except (OSError, GRPCError, StreamTerminatedError, MessageTooLarge, DecodeError, _ProtocolError) as error:
             logger.debug("link %s ended: %s", self._path, error)

@@ -100,6 +100,7 @@ class WorkerProcess:
         self.socket_path = socket_path
         self._output = output
         self._black_box = black_box
+        self._last_begun = 0  # once the box is closed
         self._scratch = scratch
         self._pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
         self._exited = False
@@ -140,8 +141,9 @@ class WorkerProcess:
         with contextlib.suppress(OSError):
             os.unlink(self.socket_path)
         _remove_tree(self._scratch)
-        self._on_exit(exit)
+        self._last_begun = self._black_box.last_begun
         self._black_box.close()
+        self._on_exit(exit)
 
     def kill(self) -> None:
         if self._exited:
@@ -160,7 +162,7 @@ class WorkerProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
     def last_begun(self) -> int:
-        return self._black_box.last_begun
+        return self._last_begun if self._exited else self._black_box.last_begun
 
     def output(self) -> Sequence[str]:
         return list(self._output.lines)

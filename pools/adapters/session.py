@@ -73,6 +73,7 @@ class Session:
         self._broker.sessions += 1
         try:
             self._frames = Frames(self._stream, self._receive, MAX_FRAME)
+            self._frames.open()
             await self._frames.ended()
         except (MessageTooLarge, DecodeError) as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error

@@ -23,5 +23,6 @@ class Call:
     attempts: int = 0
     worker: str = ""  # who holds it; empty while it waits
     assigned: float = 0.0
+    begun: bool = False  # by a worker that died of it or beside it
     answered: bool = False
     lost: bool = False  # asked to end, did not: its slot is gone until its worker is

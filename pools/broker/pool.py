@@ -22,7 +22,7 @@ from pools.broker.events import Kind
 from pools.broker.line import Line
 from pools.broker.ports import Exit
 from pools.broker.roster import Roster
-from pools.broker.spec import PoolSpec, Profile
+from pools.broker.spec import PoolSpec
 from pools.broker.timers import Timers
 from pools.broker.worker import State, Worker
 from pools.broker.workforce import Workforce
@@ -237,6 +237,8 @@ class Pool:
         """Answer a call with an error. One that runs is asked to stop and keeps its slot until it does."""
         call.answered = True
         self.failed_count += 1
+        if call.begun:  # by a worker that died: it waits for another try, but it may have run
+            error.outcome = errors.UNKNOWN
         actions: list[Action] = [Fail(call, error)]
         if call.worker:
             actions.append(Cancel(call, call.worker, error.code))
@@ -252,7 +254,7 @@ class Pool:
         worker = self.force.workers[call.worker]
         detail = f"call {call.id} of {call.command} did not stop within {self.spec.cancel_grace:g} s"
         self._staff_changed = True
-        if self.spec.profile == Profile.PROCESS or worker.slots == 1:
+        if worker.slots == 1:
             return self._kill(worker, "overrun", detail)
         call.lost = True
         worker.lost += 1
@@ -263,6 +265,7 @@ class Pool:
     def _orphaned(self, call: Call, worker: Worker, begun: bool, evidence: str, now: float) -> list[Action]:
         """What becomes of a call whose worker died: nothing, another try, or an error."""
         call.worker = ""
+        call.begun |= begun
         self.timers.clear(call.id)
         if call.answered:
             del self.calls[call.id]
@@ -279,7 +282,7 @@ class Pool:
         del self.calls[call.id]
         why = f"{worker.reason}: {worker.detail}" if worker.killed else "its process died"
         details = {"worker": worker.id, "output": evidence[-2000:]}
-        outcome = errors.UNKNOWN if begun else errors.NOT_STARTED
+        outcome = errors.UNKNOWN if call.begun else errors.NOT_STARTED
         message = f"Worker {worker.id} was lost while it held the call ({why})."
         return [Fail(call, errors.WorkerLost(message, outcome=outcome, details=details))]
 

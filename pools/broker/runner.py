@@ -290,8 +290,10 @@ def error_of(failure: WorkerFailure) -> errors.BrokerError:
     """A worker's failure as the error that the caller gets; a worker cannot invent codes."""
     known = errors.ERRORS.get(failure.code, errors.AdapterError)
     details = dict(failure.details)
+    # A call that was stopped before it began: the worker knows, the code alone does not tell.
+    outcome = errors.NOT_STARTED if details.pop("outcome", "") == errors.NOT_STARTED else ""
     if failure.type:
         details["type"] = failure.type
     if failure.traceback:
         details["traceback"] = failure.traceback
-    return known(failure.message, details=json.loads(json.dumps(details, default=str)))
+    return known(failure.message, outcome=outcome, details=json.loads(json.dumps(details, default=str)))

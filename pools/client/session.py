@@ -154,7 +154,7 @@ class Session:
                 BrokerUnreachable(CLOSED if self._leaving else f"The broker at {self.target} ended the session.")
             )
         except asyncio.CancelledError:
-            self._lose(BrokerUnreachable(CLOSED))
+            self._lose(BrokerUnreachable(CLOSED), hand_over=False)
             raise
         except Exception as error:  # whatever ends the session, its calls must be told
             self._lose(typed(error, self.target))
@@ -223,12 +223,12 @@ class Session:
             if call is not None and kind is not None:
                 call.deliver(kind, reply)
 
-    def _lose(self, reason: BrokerError) -> None:
+    def _lose(self, reason: BrokerError, *, hand_over: bool = True) -> None:
         if self.lost is not None:
             return
         self.lost = reason
         _drop(self)
-        if self._proven and self._leaving is None and isinstance(reason, BrokerUnreachable):
+        if hand_over and self._proven and self._leaving is None and isinstance(reason, BrokerUnreachable):
             self._hand_over()
         unsent = {ref for ref, _ in self._outbox if ref}
         while self._pending:

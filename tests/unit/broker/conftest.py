@@ -1,0 +1,136 @@
+"""A pool as a test plays it: actions are carried out on paper, time is a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from pools.broker.actions import Action, Assign, Cancel, Fail, Kill, Start, Stop, Tell
+from pools.broker.call import Call
+from pools.broker.events import Event
+from pools.broker.pool import Pool
+from pools.broker.ports import Exit
+from pools.broker.spec import PoolSpec
+from pools.broker.worker import State, Worker
+
+
+class Table:
+    """Notes every action of a pool in the order it came. Workers are named by their number: 1, 2, ..."""
+
+    def __init__(self, seed: int = 1, **fields: Any) -> None:
+        self.now = 1000.0
+        self.spec = PoolSpec(**{"name": "p", "adapter": "a", "size": 1, "min_lifetime": 0.0, **fields})
+        self.pool = Pool(self.spec, "0", Random(seed))
+        self.actions: list[Action] = []
+        self._numbers = 0
+        self.do(self.pool.sweep(self.now))
+
+    def do(self, actions: list[Action]) -> list[Action]:
+        self.actions += actions
+        return actions
+
+    def _of(self, kind: type) -> list[Any]:
+        return [action for action in self.actions if isinstance(action, kind)]
+
+    # Facts
+
+    def ready(self, *workers: int) -> Table:
+        for worker in workers:
+            self.do(self.pool.ready(self.id(worker), self.now))
+        return self
+
+    def submit(self, patience: float = 60.0, **fields: Any) -> int:
+        self._numbers += 1
+        call = Call(self._numbers, "run", arrived=self.now, deadline=self.now + patience, **fields)
+        self.do(self.pool.submit(call, self.now))
+        return call.id
+
+    def finish(self, worker: int, call: int, ok: bool = True) -> None:
+        self.do(self.pool.finished(self.id(worker), call, self.now, ok=ok))
+
+    def cancel(self, call: int) -> None:
+        self.do(self.pool.cancel(call, self.now))
+
+    def die(self, worker: int, exit: Exit | None = None, begun: set[int] | None = None) -> None:
+        self.do(self.pool.gone(self.id(worker), exit or Exit(signal=11), self.now, begun=begun))
+
+    def leave(self, worker: int) -> None:
+        self.die(worker, Exit(code=0))
+
+    def fail_boot(self, worker: int, why: str = "no model") -> None:
+        self.pool.boot_failed(self.id(worker), why)
+        self.die(worker, Exit(code=3))
+
+    def pass_time(self, seconds: float) -> None:
+        """Every alarm on the way rings at its own moment, as the runner has it."""
+        until = self.now + seconds
+        for _ in range(10_000):
+            alarm = self.pool.next_alarm()
+            if alarm is None or alarm > until:
+                self.now = until
+                return
+            self.now = max(self.now, alarm)
+            self.do(self.pool.tick(self.now))
+        raise AssertionError("alarms ring for ever")
+
+    def apply(self, **fields: Any) -> None:
+        values = {name: getattr(self.pool.spec, name) for name in self.pool.spec.__dataclass_fields__}
+        self.do(self.pool.apply(PoolSpec(**{**values, **fields}), self.now))
+
+    def recycle(self, worker: int = 0) -> None:
+        self.do(self.pool.recycle(self.id(worker) if worker else "", "asked", self.now))
+
+    def sweep(self) -> None:
+        self.do(self.pool.sweep(self.now))
+
+    # What came of it
+
+    def id(self, worker: int) -> str:
+        return f"p-0-{worker}"
+
+    def worker(self, worker: int) -> Worker:
+        return self.pool.force.workers[self.id(worker)]
+
+    def states(self) -> dict[int, str]:
+        return {int(name.rsplit("-", 1)[1]): str(worker.state) for name, worker in self.pool.force.workers.items()}
+
+    def count(self, state: State) -> int:
+        return len(self.pool.force.among(state))
+
+    def assigned(self) -> list[tuple[int, int]]:
+        """(call, worker) in order."""
+        return [(action.call.id, int(action.worker.rsplit("-", 1)[1])) for action in self._of(Assign)]
+
+    def failed(self) -> dict[int, str]:
+        return {action.call.id: action.error.code for action in self._of(Fail)}
+
+    def error(self, call: int) -> Any:
+        (error,) = [action.error for action in self._of(Fail) if action.call.id == call]
+        return error
+
+    def asked_to_stop(self) -> list[tuple[int, str]]:
+        return [(action.call.id, action.reason) for action in self._of(Cancel)]
+
+    def _workers(self, kind: type) -> list[int]:
+        return [int(action.worker.rsplit("-", 1)[1]) for action in self._of(kind)]
+
+    def started(self) -> list[int]:
+        return self._workers(Start)
+
+    def killed(self) -> list[int]:
+        return self._workers(Kill)
+
+    def stopped(self) -> list[int]:
+        return self._workers(Stop)
+
+    def told(self, kind: str) -> list[Event]:
+        return [action.event for action in self._of(Tell) if action.event.kind == kind]
+
+
+@pytest.fixture
+def table() -> Callable[..., Table]:
+    """table(size=2, ...) is a pool whose first workers are asked for; nobody is ready yet."""
+    return Table

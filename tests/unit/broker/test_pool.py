@@ -1,0 +1,497 @@
+"""A pool's decisions about calls, scene by scene."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pools.broker import errors
+from pools.broker.ports import Exit
+from pools.broker.worker import IllegalTransition, State
+
+# Routing
+
+
+def test_a_call_goes_to_the_least_loaded_worker(table: Any) -> None:
+    t = table(size=2, profile="thread", threads=3).ready(1, 2)
+    for _ in range(5):
+        t.submit()
+    assert t.assigned() == [(1, 1), (2, 2), (3, 1), (4, 2), (5, 1)]
+    t.finish(1, 1)
+    t.finish(1, 3)
+    t.submit()
+    assert t.assigned()[-1] == (6, 1)
+
+
+def test_a_worker_never_holds_more_calls_than_slots(table: Any) -> None:
+    t = table(size=1, profile="thread", threads=2).ready(1)
+    for _ in range(4):
+        t.submit()
+    assert t.worker(1).load == 2
+    assert len(t.pool.line) == 2
+
+
+def test_whoever_waits_is_served_first_come_first_served(table: Any) -> None:
+    t = table().ready(1)
+    for _ in range(4):
+        t.submit()
+    for call in (1, 2, 3):
+        t.finish(1, call)
+    assert [call for call, _ in t.assigned()] == [1, 2, 3, 4]
+
+
+def test_a_higher_priority_goes_before_all_who_wait(table: Any) -> None:
+    t = table().ready(1)
+    t.submit()
+    low, middle, high = t.submit(priority=-5), t.submit(), t.submit(priority=5)
+    for call in (1, high, middle):
+        t.finish(1, call)
+    assert [call for call, _ in t.assigned()] == [1, high, middle, low]
+
+
+def test_calls_wait_for_the_first_worker_to_be_ready(table: Any) -> None:
+    t = table()
+    t.submit()
+    assert t.assigned() == []
+    t.ready(1)
+    assert t.assigned() == [(1, 1)]
+
+
+# The line's limits
+
+
+def test_a_call_beyond_the_queue_limit_is_refused(table: Any) -> None:
+    t = table(queue_limit=2).ready(1)
+    for _ in range(4):
+        t.submit()
+    error = t.error(4)
+    assert isinstance(error, errors.QueueFull)
+    assert error.outcome == "not_started"
+    assert error.message == "The pool's queue is full: 2 calls wait, 2 may."
+    assert t.pool.refused_count == 1
+
+
+def test_a_call_beyond_the_bytes_that_may_wait_is_refused(table: Any) -> None:
+    t = table(queue_bytes=100).ready(1)
+    for size in (90, 90, 11, 10):
+        t.submit(size=size)
+    assert t.failed() == {3: "queue_full"}
+    assert "90 bytes wait, 100 may" in t.error(3).message
+    assert t.pool.line.bytes == 100
+
+
+def test_without_a_queue_a_free_slot_still_takes_a_call(table: Any) -> None:
+    t = table(queue_limit=0, queue_bytes=0).ready(1)
+    t.submit(size=50)
+    t.submit()
+    assert t.assigned() == [(1, 1)]
+    assert t.failed() == {2: "queue_full"}
+
+
+def test_who_waits_longer_than_the_queue_timeout_is_told_why(table: Any) -> None:
+    t = table(queue_timeout=3.0).ready(1)
+    t.submit()
+    t.submit()
+    t.pass_time(2.9)
+    assert t.failed() == {}
+    t.pass_time(0.2)
+    error = t.error(2)
+    assert (error.code, error.outcome) == ("queue_timeout", "not_started")
+    assert error.message == "No worker was free within 3 s: 1 of 1 slots busy."
+    assert len(t.pool.line) == 0
+    assert len(t.pool.timers) == 1, "only the running call's deadline is left"
+
+
+def test_the_full_line_is_told_once_until_there_is_room_again(table: Any) -> None:
+    t = table(queue_limit=1).ready(1)
+    for _ in range(5):
+        t.submit()
+    assert len(t.told("pool.saturated")) == 1
+    t.finish(1, 1)
+    for _ in range(3):
+        t.submit()
+    assert len(t.told("pool.saturated")) == 2
+
+
+def test_retry_after_follows_the_measured_pace(table: Any) -> None:
+    t = table(queue_limit=20, queue_timeout=1000.0).ready(1)
+    t.submit(patience=1000)
+    t.pool._pace.rate(t.now)
+    for _ in range(10):  # two calls a second
+        t.pass_time(0.5)
+        t.finish(1, t.assigned()[-1][0])
+        t.submit(patience=1000)
+    for _ in range(21):
+        t.submit(patience=1000)
+    slow = t.error(max(t.failed())).retry_after
+    assert 5.0 <= slow <= 20.0  # twenty wait, about two a second go
+    for _ in range(40):  # twenty a second
+        t.pass_time(0.05)
+        t.finish(1, t.assigned()[-1][0])
+        t.submit(patience=1000)
+    t.submit(patience=1000)
+    assert t.error(max(t.failed())).retry_after < slow / 2
+
+
+def test_retry_after_of_a_pool_that_never_finished_a_call_is_a_second(table: Any) -> None:
+    t = table(queue_limit=0)
+    t.submit()
+    assert t.error(1).retry_after == 1.0
+
+
+# Refusals
+
+
+def test_a_paused_pool_refuses_new_calls_and_serves_those_it_took(table: Any) -> None:
+    t = table().ready(1)
+    t.submit()
+    t.submit()
+    t.apply(paused=True)
+    t.submit()
+    assert t.failed() == {3: "pool_paused"}
+    t.finish(1, 1)
+    assert t.assigned() == [(1, 1), (2, 1)]
+    t.apply(paused=False)
+    t.submit()
+    assert 4 not in t.failed()
+
+
+def test_a_closing_pool_answers_who_waits_finishes_what_runs_and_lets_everybody_go(table: Any) -> None:
+    t = table(size=2, queue_limit=5)
+    t.ready(1)
+    t.submit()
+    t.submit()
+    t.do(t.pool.close(t.now))
+    assert t.failed() == {2: "shutting_down"}
+    assert t.killed() == [2], "who only starts serves nobody"
+    t.submit()
+    assert t.failed()[3] == "shutting_down"
+    assert t.states()[1] == "draining"
+    t.finish(1, 1)
+    assert t.stopped() == [1]
+    t.leave(1)
+    t.leave(2)
+    assert t.states() == {}
+    assert t.pool.calls == {}
+
+
+def test_a_payload_above_the_limit_is_refused_also_where_a_slot_is_free(table: Any) -> None:
+    t = table(max_payload=2048).ready(1)
+    t.submit(size=2049)
+    t.submit(size=2048)
+    error = t.error(1)
+    assert (error.code, error.details) == ("payload_too_large", {"bytes": 2049, "limit": 2048})
+    assert "2,049" in error.message
+    assert t.assigned() == [(2, 1)]
+
+
+# Cancel and deadline
+
+
+def test_a_cancelled_call_in_the_line_leaves_no_trace(table: Any) -> None:
+    t = table().ready(1)
+    t.submit()
+    t.submit(size=70)
+    t.cancel(2)
+    error = t.error(2)
+    assert (error.code, error.outcome) == ("cancelled", "not_started")
+    assert (len(t.pool.line), t.pool.line.bytes) == (0, 0)
+    assert t.asked_to_stop() == []
+    t.finish(1, 1)
+    assert t.assigned() == [(1, 1)]
+    assert (t.pool.calls, len(t.pool.timers)) == ({}, 0)
+
+
+def test_a_cancelled_call_that_runs_is_asked_to_stop_and_keeps_its_slot_until_it_does(table: Any) -> None:
+    t = table(cancel_grace=2.0).ready(1)
+    t.submit()
+    t.cancel(1)
+    error = t.error(1)
+    assert (error.code, error.outcome) == ("cancelled", "unknown")
+    assert t.asked_to_stop() == [(1, "cancelled")]
+    t.submit()
+    assert len(t.pool.line) == 1
+    t.pass_time(1.0)
+    t.finish(1, 1, ok=False)
+    assert t.assigned() == [(1, 1), (2, 1)]
+    t.pass_time(5.0)
+    assert t.killed() == []
+
+
+def test_cancelling_twice_or_a_stranger_does_nothing(table: Any) -> None:
+    t = table().ready(1)
+    t.submit()
+    t.cancel(1)
+    before = len(t.actions)
+    t.cancel(1)
+    t.cancel(99)
+    assert len(t.actions) == before
+
+
+def test_a_deadline_that_passes_in_the_line_says_not_started(table: Any) -> None:
+    t = table(queue_timeout=60.0).ready(1)
+    t.submit()
+    t.submit(patience=2.0)
+    t.pass_time(2.0)
+    error = t.error(2)
+    assert (error.code, error.outcome) == ("deadline_exceeded", "not_started")
+    assert error.message == "The call did not end within 2 s (it waited until then)."
+    assert t.asked_to_stop() == []
+
+
+def test_a_deadline_that_passes_at_work_says_unknown_and_asks_it_to_stop(table: Any) -> None:
+    t = table(cancel_grace=1.0).ready(1)
+    t.submit(patience=3.0)
+    t.pass_time(3.0)
+    error = t.error(1)
+    assert (error.code, error.outcome) == ("deadline_exceeded", "unknown")
+    assert "it ran until then" in error.message
+    assert t.asked_to_stop() == [(1, "deadline_exceeded")]
+
+
+def test_a_process_that_does_not_stop_within_the_grace_is_killed_and_replaced(table: Any) -> None:
+    t = table(cancel_grace=1.0).ready(1)
+    t.submit(patience=3.0)
+    t.pass_time(3.9)
+    assert t.killed() == []
+    t.pass_time(0.2)
+    assert t.killed() == [1]
+    assert t.told("worker.killed")[0].reason == "overrun"
+    assert t.started() == [1, 2], "its successor is on the way before it is reaped"
+    t.die(1, Exit(signal=9))
+    assert t.told("worker.recycled")[0].reason == "overrun"
+    assert not t.told("worker.died")
+    assert t.pool.calls == {}
+    t.ready(2)
+    t.submit()
+    assert t.assigned()[-1] == (2, 2)
+
+
+def test_a_thread_that_does_not_stop_is_a_lost_slot_and_too_many_of_them_replace_the_worker(table: Any) -> None:
+    t = table(profile="thread", threads=8, cancel_grace=1.0).ready(1)
+    for _ in range(2):
+        t.submit(patience=3.0)
+    t.submit(patience=60.0)
+    t.cancel(1)
+    t.pass_time(1.0)
+    assert t.killed() == []
+    assert t.worker(1).lost == 1
+    assert "1 of 8 slots are lost" in t.told("slot.lost")[0].message
+    assert t.started() == [1], "one lost slot of eight is borne"
+    t.pass_time(4.0)
+    assert t.worker(1).lost == 2
+    assert t.started() == [1, 2]
+    t.ready(2)
+    assert t.states() == {1: "draining", 2: "ready"}
+    t.finish(1, 3)
+    assert t.killed() == [1], "all that is left cannot end by itself"
+    t.die(1, Exit(signal=9))
+    assert t.told("worker.recycled")[0].reason == "lost_slots"
+
+
+def test_a_lost_slot_whose_call_ends_after_all_is_room_again(table: Any) -> None:
+    t = table(profile="thread", threads=8, cancel_grace=1.0).ready(1)
+    t.submit()
+    t.cancel(1)
+    t.pass_time(1.0)
+    assert t.worker(1).lost == 1
+    t.finish(1, 1)
+    assert (t.worker(1).lost, t.worker(1).load) == (0, 0)
+
+
+def test_a_threaded_worker_of_the_old_definition_is_not_killed_for_one_deaf_call(table: Any) -> None:
+    t = table(profile="thread", threads=8, cancel_grace=1.0).ready(1)
+    t.submit()
+    t.submit()
+    t.apply(profile="process")
+    t.cancel(1)
+    t.pass_time(1.0)
+    assert t.killed() == [], "the other calls of its threads would die with it"
+    assert t.worker(1).lost == 1
+
+
+def test_a_late_answer_changes_nothing(table: Any) -> None:
+    t = table(cancel_grace=5.0).ready(1)
+    t.submit(patience=1.0)
+    t.pass_time(1.5)
+    t.finish(1, 1)
+    t.finish(1, 1)
+    t.finish(2, 1)
+    assert t.failed() == {1: "deadline_exceeded"}
+    assert (t.pool.finished_count, t.pool.failed_count) == (0, 1)
+    assert t.worker(1).served == 1
+    t.pass_time(10)
+    assert t.killed() == []
+
+
+# Retry
+
+
+def test_a_call_that_had_not_begun_runs_again_elsewhere_and_goes_first(table: Any) -> None:
+    t = table(size=2).ready(1, 2)
+    t.submit()
+    t.submit()
+    t.submit()
+    t.die(1, begun=set())
+    assert t.failed() == {}
+    assert "it had not begun" in t.told("call.retried")[0].message
+    t.finish(2, 2)
+    assert t.assigned() == [(1, 1), (2, 2), (1, 2)], "before the one that only waited"
+
+
+def test_an_idempotent_call_runs_again_though_it_had_begun(table: Any) -> None:
+    t = table(size=2).ready(1, 2)
+    t.submit(idempotent=True)
+    t.die(1, begun={1})
+    assert t.assigned() == [(1, 1), (1, 2)]
+    assert "it is idempotent" in t.told("call.retried")[0].message
+
+
+def test_a_call_that_may_have_run_is_lost_with_its_worker(table: Any) -> None:
+    t = table(size=2).ready(1, 2)
+    t.submit()
+    t.die(1, Exit(signal=9), begun=None)
+    error = t.error(1)
+    assert (error.code, error.outcome) == ("worker_lost", "unknown")
+    assert error.details["worker"] == "p-0-1"
+
+
+def test_a_call_is_tried_three_times_at_most(table: Any) -> None:
+    t = table(size=1).ready(1)
+    t.submit(patience=1000, idempotent=True)
+    for worker in (1, 2, 3):
+        t.die(worker, begun={1})
+        t.ready(worker + 1)
+    assert t.assigned() == [(1, 1), (1, 2), (1, 3)]
+    assert t.failed() == {1: "worker_lost"}
+    assert t.pool.retried_count == 2
+
+
+def test_the_retry_budget_ends_retries(table: Any) -> None:
+    t = table(size=1, profile="thread", threads=30, retry_budget=0.5).ready(1)
+    for _ in range(30):
+        t.submit(patience=1000, idempotent=True)
+    t.die(1, begun=set())
+    assert t.pool.retried_count == 25, "ten to begin with, and half of thirty"
+    assert len(t.failed()) == 5
+    assert set(t.failed().values()) == {"worker_lost"}
+
+
+def test_without_a_retry_budget_nothing_is_tried_again(table: Any) -> None:
+    t = table(retry_budget=0.0).ready(1)
+    t.submit(idempotent=True)
+    t.die(1, begun=set())
+    error = t.error(1)
+    assert (error.code, error.outcome) == ("worker_lost", "not_started")
+
+
+def test_the_oldest_of_the_orphans_goes_first(table: Any) -> None:
+    t = table(profile="thread", threads=3).ready(1)
+    for _ in range(3):
+        t.submit()
+    t.die(1, begun=set())
+    t.ready(2)
+    assert t.assigned()[3:] == [(1, 2), (2, 2), (3, 2)]
+
+
+def test_an_answered_call_dies_silently_with_its_worker(table: Any) -> None:
+    t = table().ready(1)
+    t.submit(idempotent=True)
+    t.cancel(1)
+    t.die(1, begun={1})
+    assert t.failed() == {1: "cancelled"}
+    assert (t.pool.calls, t.told("call.retried")) == ({}, [])
+
+
+@pytest.mark.parametrize("end", ["cancel", "queue_timeout", "deadline", "failed", "close"])
+def test_a_retried_call_that_had_begun_never_says_it_was_not_started(table: Any, end: str) -> None:
+    t = table(queue_timeout=5.0, boot_budget=1).ready(1)
+    t.submit(patience=3.0 if end == "deadline" else 60.0, idempotent=True)
+    t.die(1, begun={1})
+    if end == "cancel":
+        t.cancel(1)
+    elif end == "close":
+        t.do(t.pool.close(t.now))
+    elif end == "failed":
+        t.fail_boot(2)
+    else:
+        t.pass_time(10.0)
+    assert t.error(1).outcome == "unknown"
+
+
+def test_no_retry_outlives_the_pools_end(table: Any) -> None:
+    t = table().ready(1)
+    t.submit(idempotent=True)
+    t.do(t.pool.close(t.now))
+    t.die(1, begun={1})
+    assert t.failed() == {1: "worker_lost"}
+
+
+# Failure of the pool
+
+
+def test_a_pool_whose_workers_cannot_start_tells_who_waits_and_who_comes(table: Any) -> None:
+    t = table(boot_budget=1)
+    t.submit()
+    t.fail_boot(1, "ModuleNotFoundError: no module named 'x'")
+    t.submit()
+    for call in (1, 2):
+        assert t.error(call).code == "pool_failed"
+        assert "no module named 'x'" in t.error(call).message
+    assert t.error(2).retry_after > 0
+
+
+def test_a_failed_pool_whose_other_worker_serves_still_takes_calls(table: Any) -> None:
+    t = table(size=2, boot_budget=1).ready(1)
+    t.fail_boot(2)
+    assert t.told("pool.failed")
+    t.submit()
+    assert t.assigned() == [(1, 1)]
+
+
+# Odds and ends
+
+
+def test_facts_about_strangers_are_ignored(table: Any) -> None:
+    t = table().ready(1)
+    t.ready(7)
+    t.finish(7, 1)
+    t.die(7)
+    t.do(t.pool.sampled("p-0-7", 1e9, t.now))
+    t.do(t.pool.unresponsive("p-0-7", "silent", t.now))
+    t.pool.boot_failed("p-0-7", "why")
+    assert t.states() == {1: "ready"}
+
+
+def test_an_illegal_move_of_a_worker_raises(table: Any) -> None:
+    t = table().ready(1)
+    with pytest.raises(IllegalTransition, match="ready -> starting"):
+        t.worker(1).move(State.STARTING)
+
+
+def test_a_pool_says_why_a_call_waits(table: Any) -> None:
+    t = table(size=3, profile="thread", threads=2).ready(1, 2)
+    t.submit()
+    assert t.pool.describe_load() == "1 of 4 slots busy, 1 starting"
+    assert repr(t.pool) == "<Pool p [p-0-1:ready(1/2) p-0-2:ready(0/2) p-0-3:starting(0/2) | 0 waiting]>"
+
+
+def test_the_oldest_wait_is_measured(table: Any) -> None:
+    t = table(queue_timeout=60.0).ready(1)
+    assert t.pool.oldest_wait(t.now) == 0.0
+    t.submit()
+    t.submit()
+    t.pass_time(2.5)
+    t.submit(priority=9)
+    assert t.pool.oldest_wait(t.now) == 2.5
+
+
+def test_what_was_said_to_a_worker_without_room_is_nothing(table: Any) -> None:
+    t = table().ready(1)
+    for _ in range(3):
+        t.submit()
+    t.die(1, begun={1})
+    assert t.assigned() == [(1, 1)], "nothing is given to a worker that is gone"
+    t.ready(2)
+    assert t.assigned()[-1] == (2, 2)

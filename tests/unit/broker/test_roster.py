@@ -1,0 +1,62 @@
+"""The roster against a search through all workers."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pools.broker.call import Call
+from pools.broker.roster import Roster
+from pools.broker.worker import State, Worker
+
+
+def worker(name: str, slots: int = 3, state: State = State.READY) -> Worker:
+    return Worker(name, 1, slots, born=0.0, state=state)
+
+
+def load(one: Worker, calls: int) -> None:
+    one.held = {number: Call(number, "run", 0.0, 1.0) for number in range(calls)}
+
+
+def test_the_least_loaded_goes_first_and_among_equals_the_one_that_was_free_longest() -> None:
+    roster, one, two = Roster(), worker("one"), worker("two")
+    load(one, 1)
+    for each in (one, two):
+        roster.place(each)
+    assert roster.least_loaded() is two
+    load(two, 1)
+    roster.place(two)
+    assert roster.least_loaded() is one
+
+
+def test_a_full_and_a_draining_worker_leave_the_roster() -> None:
+    roster, one = Roster(), worker("one", slots=1)
+    roster.place(one)
+    assert len(roster) == 1
+    load(one, 1)
+    roster.place(one)
+    assert (len(roster), roster.least_loaded()) == (0, None)
+    load(one, 0)
+    one.state = State.DRAINING
+    roster.place(one)
+    assert roster.least_loaded() is None
+
+
+steps = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.sampled_from(list(State))), max_size=60)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=5, max_size=5), steps)
+def test_the_roster_behaves_as_a_search(slots: list[int], script: list[tuple[int, int, State]]) -> None:
+    roster = Roster()
+    workers = [worker(str(number), count) for number, count in enumerate(slots)]
+    placed: list[Worker] = []
+    for number, calls, state in script:
+        one = workers[number]
+        load(one, min(calls, one.slots))
+        one.state = state
+        roster.place(one)
+        placed = [each for each in placed if each is not one] + [one]
+        free = [each for each in placed if each.state is State.READY and each.load < each.slots]
+        assert len(roster) == len(free)
+        assert roster.least_loaded() is min(free, key=lambda each: each.load, default=None)
