@@ -42,7 +42,18 @@ def running(workers: int) -> Iterator[Celery]:
         if chosen.socket is None:
             raise RuntimeError(f"no Redis-compatible server: {chosen.warning}")
         environment = {**os.environ, "SNAKEPIT_BENCH_REDIS": chosen.url}
-        worker = [sys.executable, "-m", "celery", "-A", "benchmarks.celery_peer", "worker", "-c", str(workers), "-l", "ERROR"]
+        worker = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "benchmarks.celery_peer",
+            "worker",
+            "-c",
+            str(workers),
+            "-l",
+            "ERROR",
+        ]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with subprocess.Popen(chosen.command, **quiet) as server:  # type: ignore[call-overload]
             try:

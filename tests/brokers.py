@@ -1,9 +1,9 @@
 """A real broker in a process of its own, for tests: pools from a file, events on a pipe, no Django.
 
-    with broker({"pool": {...}}) as node:   start it, wait until it listens
-        node.client                         a connected client
-        node.until("worker.started")        wait for an event
-        node.define({...})                  change the desired state
+with broker({"pool": {...}}) as node:   start it, wait until it listens
+    node.client                         a connected client
+    node.until("worker.started")        wait for an event
+    node.define({...})                  change the desired state
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ LOG_LINES = 1000
 
 
 class Outbox:
-    def __init__(self, wake: Callable[[bool], None], *, batch_bytes: int = BATCH_BYTES, log_lines: int = LOG_LINES) -> None:
+    def __init__(
+        self, wake: Callable[[bool], None], *, batch_bytes: int = BATCH_BYTES, log_lines: int = LOG_LINES
+    ) -> None:
         self._wake = wake
         self._batch_bytes = batch_bytes
         self._log_lines = log_lines

@@ -107,8 +107,7 @@ class Node:
         hasty = asyncio.ensure_future(self._hasty.wait())
         await asyncio.wait({stop, hasty}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
-            for runner in broker.runners.values():
-                runner.kill_all()
+            broker.kill_all()
         await stop
         hasty.cancel()
         watch.cancel()
@@ -117,11 +116,10 @@ class Node:
 
     async def _watch(self, broker: Broker, keeper: Keeper) -> None:
         def own() -> list[int]:
-            watched = (staff.process for runner in broker.runners.values() for staff in runner.staff.values())
-            return [keeper.pid, *(process.pid for process in watched if process)]
+            return [keeper.pid, *(staff.process.pid for staff in broker.staff() if staff.process)]
 
         def workers() -> list[str]:
-            return [name for runner in broker.runners.values() for name in runner.staff]
+            return [staff.id for staff in broker.staff()]
 
         strays = Strays(self.runtime.instance, own, workers)
         while True:

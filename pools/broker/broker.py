@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from random import Random
@@ -15,10 +16,11 @@ from pools.broker.events import Event, Kind
 from pools.broker.ports import Clock, CommandInfo, Definition, Definitions, Launcher, Linker, Loaded, Recorder
 from pools.broker.runner import Runner, Surroundings
 from pools.broker.snapshot import pool_row, worker_row
-from pools.broker.staff import Reply, Request, Timing
+from pools.broker.staff import Reply, Request, Staff, Timing
 
 APPLY_EVERY = 1.0  # seconds; a changed row is in force within two
 MISSED_SWEEPS = 3  # intervals without a sweep after which the broker sweeps by itself
+PATIENCE = (1.0, 10.0)  # seconds that a worker has for a sign of life, at least and at most
 LAG_KEPT = 0.7  # share of the old figure that stays in the event loop's smoothed lag
 
 
@@ -74,7 +76,8 @@ class Broker:
         self._world = Surroundings(ports.launcher, ports.linker, ports.clock, self.tell, facts.boot, rng or Random())
         self._numbers = count(1)
         self._problems: tuple[tuple[str, str], ...] = ()
-        self._closing: dict[str, asyncio.Task[None]] = {}
+        self._applying = asyncio.Lock()
+        self._closing: dict[str, tuple[Runner, asyncio.Task[None]]] = {}  # removed, their last calls still run
         self._started = ports.clock.monotonic()
         self._started_wall = ports.clock.wall()
         self._last_sweep = self._started
@@ -116,7 +119,7 @@ class Broker:
                 self.tell(Event(Kind.CLOCK_FOUND, reason=source, message=f"sweeps come from {source} again"))
             self._last_sweep, self._clock_missing = now, False
         for runner in self.runners.values():
-            runner.sweep(patience=min(interval, 10.0))
+            runner.sweep(patience=max(PATIENCE[0], min(interval, PATIENCE[1])))
         task = asyncio.get_running_loop().create_task(self._sample(), name="sample memory")
         self._tasks = [kept for kept in self._tasks if not kept.done()] + [task]
         workers = sum(len(runner.staff) for runner in self.runners.values())
@@ -136,10 +139,18 @@ class Broker:
 
     async def apply(self) -> int:
         """Bring the pools in line with their definitions. Returns how many pools are wanted."""
-        loaded = await asyncio.to_thread(self.ports.definitions.load)
-        if not self.draining:
-            self._apply(loaded)
-        return len(loaded.definitions)
+        async with self._applying:  # one at a time: an older reading must not undo a newer one
+            loaded = await asyncio.to_thread(self.ports.definitions.load)
+            if not self.draining:
+                self._apply(loaded)
+            return len(loaded.definitions)
+
+    async def _refresh(self) -> None:
+        """Apply what is wanted. Where it cannot be read, what runs stays, and the reason is told once."""
+        try:
+            await self.apply()
+        except Exception as error:
+            self._note((("", f"the definitions cannot be read: {error}"),))
 
     def _apply(self, loaded: Loaded) -> None:
         wanted = {definition.spec.name: definition for definition in loaded.definitions if definition.spec.enabled}
@@ -153,9 +164,12 @@ class Broker:
                 self.tell(_applied(definition, runner.pool.force.generation))
         for name in [name for name in self.runners if name not in wanted and name not in invalid]:
             self._remove(name)
-        for name, problem in set(loaded.problems) - set(self._problems):
+        self._note(loaded.problems)
+
+    def _note(self, problems: tuple[tuple[str, str], ...]) -> None:
+        for name, problem in set(problems) - set(self._problems):
             self.tell(Event(Kind.POOL_INVALID, name, reason="definition", message=problem, level="error"))
-        self._problems = loaded.problems
+        self._problems = problems
 
     def _open(self, definition: Definition) -> None:
         name = definition.spec.name
@@ -171,14 +185,14 @@ class Broker:
             await runner.close()
             del self._closing[name]
 
-        self._closing[name] = asyncio.get_running_loop().create_task(close(), name=f"close {name}")
+        self._closing[name] = runner, asyncio.get_running_loop().create_task(close(), name=f"close {name}")
 
     # Life
 
     async def start(self) -> None:
         self.ports.recorder.start()
         self.tell(Event(Kind.NODE_STARTED, message=f"broker {self.facts.name} started, pid {self.facts.pid}"))
-        await self.apply()
+        await self._refresh()
         self._tasks.append(asyncio.get_running_loop().create_task(self._keep_house(), name="housekeeping"))
 
     async def _keep_house(self) -> None:
@@ -188,10 +202,7 @@ class Broker:
             expected = loop.time() + APPLY_EVERY
             await asyncio.sleep(APPLY_EVERY)
             self._lag = LAG_KEPT * self._lag + (1 - LAG_KEPT) * max(0.0, loop.time() - expected)
-            try:
-                await self.apply()
-            except Exception as error:
-                self._problems = (("", f"the definitions cannot be read: {error}"),)
+            await self._refresh()
             self._watch_clock()
             self.ports.recorder.observe(self.snapshot())
 
@@ -215,12 +226,11 @@ class Broker:
         message = f"broker {self.facts.name} stops; calls have {grace:g} s to finish"
         self.tell(Event(Kind.NODE_STOPPING, reason="signal", message=message))
         closing = [asyncio.ensure_future(runner.close()) for runner in self.runners.values()]
-        closing += list(self._closing.values())
+        closing += [task for _, task in self._closing.values()]
         if closing:
             _, late = await asyncio.wait(closing, timeout=grace)
             if late:
-                for runner in self.runners.values():
-                    runner.kill_all()
+                self.kill_all()
                 await asyncio.wait(late, timeout=5.0)
         for task in self._tasks:
             task.cancel()
@@ -230,7 +240,16 @@ class Broker:
         self.ports.recorder.observe(self.snapshot())
         await asyncio.to_thread(self.ports.recorder.stop)
 
+    def kill_all(self) -> None:
+        for staff in tuple(self.staff()):
+            staff.kill()
+
     # Looking
+
+    def staff(self) -> Iterator[Staff]:
+        """Every worker with a process, those of removed pools included: their last calls still run."""
+        for runner in (*self.runners.values(), *(runner for runner, _ in self._closing.values())):
+            yield from runner.staff.values()
 
     def tell(self, event: Event) -> None:
         self.ports.recorder.record(self.ports.clock.wall(), event)

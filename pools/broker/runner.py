@@ -38,6 +38,7 @@ from pools.broker.staff import Reply, Request, Staff, Ticket
 
 UNLINKED_GRACE = 2.0  # seconds from a lost link to the end of its process, which usually ends by itself
 MAX_TIMEOUT = 86_400.0  # seconds
+MAX_CREDIT = 2**32 - 1  # chunks; the wire has no room for more
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class Runner:
         if ticket.call.worker and (staff := self.staff.get(ticket.call.worker)):
             staff.credit(ticket, chunks)
         else:
-            ticket.credit += chunks
+            ticket.credit = min(ticket.credit + chunks, MAX_CREDIT)
 
     # What operators and clocks want
 
@@ -151,16 +152,12 @@ class Runner:
         if self._alarm:
             self._alarm.cancel()
 
-    def kill_all(self) -> None:
-        for staff in self.staff.values():
-            staff.kill()
-
     # What workers say
 
     def greeted(self, staff: Staff, greeting: Greeting) -> None:
         self.commands = {command.name: command for command in greeting.commands}
         for ticket in self._tickets.values():  # calls that came while nobody knew the commands
-            if known := self.commands.get(ticket.call.command):
+            if not ticket.call.attempts and (known := self.commands.get(ticket.call.command)):
                 ticket.call.idempotent = known.idempotent
         self._do(self.pool.ready(staff.id, self._now()))
 

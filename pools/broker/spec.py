@@ -158,7 +158,7 @@ def _wrong_number(name: str, value: Any) -> str | None:
     if kind == "bool":
         return None if isinstance(value, bool) else f"{value!r} is not true or false"
     # A whole number may be too large for a float, which isfinite would make of it.
-    if isinstance(value, bool) or not (isinstance(value, int) or isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
         return f"{value!r} is not a number"
     if kind.startswith("int") and not isinstance(value, int):
         return f"{value!r} is not a whole number"

@@ -168,6 +168,7 @@ class Staff:
 
     def chunk(self, sequence: int, payload: Payload) -> None:
         if (ticket := self._held.get(sequence)) and not ticket.call.answered:
+            ticket.call.idempotent = False  # a second run would bring its caller the same chunks twice
             ticket.reply.chunk(payload)
 
     def progress(self, sequence: int, fraction: float, message: str) -> None:

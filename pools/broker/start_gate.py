@@ -35,8 +35,10 @@ class StartGate:
             return spec.startup_batch
         return max(0, spec.startup_batch - self._in_batch)
 
-    def opens_at(self, spec: PoolSpec, now: float) -> float:
-        """When there may be room again, for a pool that found none."""
+    def opens_at(self, spec: PoolSpec, starting: int, now: float) -> float | None:
+        """When there may be room again, for a pool that found too little. None: not before a start has ended."""
+        if starting and (self.failed or self._failures):
+            return None  # its end is a fact that asks again; an alarm would ring for ever until then
         return max(self._not_before, self._batch_ends(spec), now)
 
     def _batch_ends(self, spec: PoolSpec) -> float:

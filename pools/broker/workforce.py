@@ -158,15 +158,16 @@ class Workforce:
         if missing <= 0:
             return
         room = self.gate.room(self.spec, starting, now)
-        for _ in range(min(missing, room)):
+        started = min(missing, room)
+        for _ in range(started):
             self._count += 1
             worker = Worker(f"{self.spec.name}-{self._boot}-{self._count}", self.generation, self.spec.slots, born=now)
             self.workers[worker.id] = worker
             self._timers.set(("boot", worker.id), now + self.spec.startup_timeout)
             self.gate.passed(self.spec, now)
             yield Start(worker.id)
-        if missing > room:
-            self._timers.set(("gate", self.spec.name), self.gate.opens_at(self.spec, now))
+        if missing > room and (opens := self.gate.opens_at(self.spec, starting + started, now)) is not None:
+            self._timers.set(("gate", self.spec.name), opens)
 
     def leavers(self) -> list[Worker]:
         """Ready workers whose turn to drain has come, oldest first, and those above the wanted number."""

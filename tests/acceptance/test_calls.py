@@ -75,7 +75,7 @@ def test_500_levels_of_nesting_are_refused(node: RunningBroker) -> None:
     deep: list[object] = []
     for _ in range(500):
         deep = [deep]
-    with pytest.raises((errors.BadArguments, errors.BadRequest), match="deep|level|nest"):
+    with pytest.raises((errors.BadArguments, errors.BadRequest), match=r"deep|level|nest"):
         node.client.call("one", "echo", value=deep)
     assert node.client.call("one", "echo", value=1) == 1
 

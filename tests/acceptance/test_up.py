@@ -86,7 +86,9 @@ class Demo:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [*SNAKEPIT, *arguments]
-        return subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
 
     @property
     def url(self) -> str:

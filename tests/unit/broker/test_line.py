@@ -53,7 +53,10 @@ def test_a_line_may_change_while_it_is_walked() -> None:
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["join", "join", "first", "take", "leave"]), st.integers(-2, 2), st.integers(0, 9), st.integers(0)
+        st.sampled_from(["join", "join", "first", "take", "leave"]),
+        st.integers(-2, 2),
+        st.integers(0, 9),
+        st.integers(0),
     ),
     max_size=60,
 )

@@ -274,4 +274,3 @@ class PoolModel(RuleBasedStateMachine):
 
 PoolModel.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestPoolModel = PoolModel.TestCase
-
