@@ -29,9 +29,9 @@ class Baton:
         self._asleep = False  # the keeper waits to be woken
         self._urgent = False
         self._news = threading.Event()
-        self._over = False
+        self._kept = False  # the keeper runs the loop
 
-    # The thread that runs commands.
+    # A thread that waits for something that comes through the loop.
 
     def hold(self, until: Callable[[], bool]) -> None:
         """Run the loop on this thread until the question is true; somebody calls `loop.stop` to have it asked."""
@@ -46,6 +46,37 @@ class Baton:
         finally:
             self._running.release()
         self._leave()
+
+    def borrow(self, until: Callable[[], bool], patience: float | None, alone: bool) -> None:
+        """As `hold`, for a thread that may as well wait without the loop; `until` may be false afterwards.
+
+        Returns at once if another thread waits on the loop, or if the keeper runs it for others (not `alone`).
+        """
+        if not self._running.acquire(blocking=False) and not (alone and self._take_from_keeper()):
+            return
+        with self._guard:
+            self._away = self._urgent = False
+        alarm = None if patience is None else self.loop.call_later(patience, self.loop.stop)
+        ends = None if patience is None else self.loop.time() + patience
+        try:
+            while not until() and (ends is None or self.loop.time() < ends):
+                self.loop.run_forever()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+            self._running.release()
+            self._leave()
+
+    def _take_from_keeper(self) -> bool:
+        if not self._kept:
+            return False
+        with self._guard:
+            self._away = False
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        if self._running.acquire(timeout=PATIENCE):
+            return True
+        self._leave()  # somebody else was faster
+        return False
 
     def leave_for_good(self) -> None:
         """From now on the keeper runs the loop."""
@@ -76,7 +107,7 @@ class Baton:
     def hurry(self) -> None:
         """There is something to send or to hear, and this thread does not come back soon."""
         with self._guard:
-            if not self._away:
+            if not self._away or self._kept:
                 return
             self._urgent, self._asleep = True, False
         self._news.set()
@@ -96,10 +127,18 @@ class Baton:
                 self._run(over)
                 seen = -1
                 continue
-            self._news.wait(None if looks > LOOKS else PATIENCE)
+            if looks > LOOKS:
+                self._news.wait()
+                looks = 0  # there is traffic again: being woken by each call would cost what this saves
+            else:
+                self._news.wait(PATIENCE)
             self._news.clear()
 
     def _run(self, over: Callable[[], bool]) -> None:
         with self._running:
-            while self._away and not over():
-                self.loop.run_forever()
+            self._kept = True
+            try:
+                while self._away and not over():
+                    self.loop.run_forever()
+            finally:
+                self._kept = False

@@ -261,7 +261,7 @@ class Client:
 
     def _ask(self, method: str, request: Message, timeout: float) -> Any:
         session = session_for(self.target)
-        asked = asyncio.run_coroutine_threadsafe(session.unary(method, request, timeout), session.loop)
+        asked = background.run(session.unary(method, request, timeout))
         try:
             return asked.result()
         finally:
@@ -270,7 +270,7 @@ class Client:
     async def _aask(self, method: str, request: Message, timeout: float) -> Any:
         session = session_for(self.target)
         coroutine = session.unary(method, request, timeout)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, session.loop))
+        return await asyncio.wrap_future(background.run(coroutine))
 
     # The end.
 

@@ -1,4 +1,7 @@
-"""The background thread with the event loop that all sessions of a process share, and what a fork does to it.
+"""The event loop that all sessions of a process share, who runs it, and what a fork does to it.
+
+A thread that waits for its answer runs the loop itself (see workers/baton.py): handing each call to a background thread
+and back costs two wake-ups. The background thread keeps the loop while nobody waits, or when several do.
 
 A forked child has the parent's memory but not its threads: the loop object is there, nobody runs it, and its
 sockets are still the parent's connections. The child must neither use nor close them:
@@ -18,25 +21,33 @@ import contextlib
 import os
 import selectors
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from workers.baton import Baton
+
+T = TypeVar("T")
 
 STOP_TIMEOUT = 2.0  # seconds that the end of the process waits for the loop to say goodbye
 
 
 class LoopThread:
-    """A daemon thread that runs one event loop until the process ends."""
+    """One event loop, and the daemon thread that keeps it until the process ends."""
 
     def __init__(self) -> None:
         # Our own selector, because the child of a fork has to know which descriptors the loop has.
         self.selector = selectors.DefaultSelector()
         self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(self.selector)
+        self.baton = Baton(self.loop)
+        self._over = False
         self.thread = threading.Thread(target=self._run, name="snakepit-client", daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_forever()
+            self.baton.keep(lambda: self._over)
         finally:
             tasks = asyncio.all_tasks(self.loop)
             for task in tasks:
@@ -46,8 +57,10 @@ class LoopThread:
 
     def stop(self) -> None:
         """End the loop; its tasks are cancelled and say goodbye to their brokers."""
+        self._over = True
         with contextlib.suppress(RuntimeError):  # the loop is closed already
             self.loop.call_soon_threadsafe(self.loop.stop)
+        self.baton.leave_for_good()
         self.thread.join(STOP_TIMEOUT)
 
     def abandon(self) -> None:
@@ -65,8 +78,16 @@ _kept: list[object] = []  # objects of the parent that must never be collected i
 _after_fork: list[Callable[[], None]] = []
 
 
-def event_loop() -> asyncio.AbstractEventLoop:
-    """The process's loop, started on first use."""
+def run(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run a coroutine on the process's loop, soon."""
+    baton = event_loop()
+    running = asyncio.run_coroutine_threadsafe(coroutine, baton.loop)
+    baton.hurry()
+    return running
+
+
+def event_loop() -> Baton:
+    """The process's loop, and who runs it; started on first use."""
     global _current
     current = _current
     if current is None:
@@ -74,7 +95,7 @@ def event_loop() -> asyncio.AbstractEventLoop:
             if _current is None:
                 _current = LoopThread()
             current = _current
-    return current.loop
+    return current.baton
 
 
 def after_fork(forget: Callable[[], None]) -> None:

@@ -58,16 +58,27 @@ class Ticket:
 class ThreadPending:
     """Replies for a thread that waits; `take` is the only thing that blocks."""
 
-    __slots__ = ("_items",)
+    __slots__ = ("_items", "_loop")
+
+    comes_to_loop = True
 
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None  # while the waiting thread may run it
 
     def deliver(self, kind: str, reply: Reply) -> None:
-        self._items.put((kind, reply))
+        self._put((kind, reply))
 
     def fail(self, error: BrokerError) -> None:
-        self._items.put(error)
+        self._put(error)
+
+    def _put(self, item: Item) -> None:
+        self._items.put(item)
+        if self._loop is not None:
+            self._loop.stop()  # whoever runs it asks whether this was what it waits for
+
+    def _has_news(self) -> bool:
+        return not self._items.empty()
 
     def forked(self, error: BrokerError) -> None:
         # The parent's thread may have been inside the old queue at the moment of the fork.
@@ -77,6 +88,10 @@ class ThreadPending:
     def take(self, ticket: Ticket) -> tuple[str, Reply]:
         """The next reply; an error that was not sent by the broker is raised."""
         try:
+            if self._items.empty():
+                self._loop = ticket.session.loop
+                ticket.session.wait(self._has_news, ticket.remaining())
+                self._loop = None
             item = self._items.get(timeout=ticket.remaining())
         except queue.Empty:
             raise ticket.overdue() from None
@@ -141,6 +156,8 @@ class LoopPending:
 
     __slots__ = ("_box", "_items", "_waiter")
 
+    comes_to_loop = False
+
     def __init__(self) -> None:
         self._box = mailbox()
         self._items: deque[Item] = deque()
@@ -189,6 +206,8 @@ class LoopPending:
 
 class CallFuture(Future[Any]):
     """The result of a call that was submitted; `cancel()` cancels the call, also while it runs."""
+
+    comes_to_loop = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,7 +18,8 @@ import contextlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from traceback import walk_tb
 from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError, Message
@@ -28,8 +29,10 @@ from pools.client import loop as background
 from pools.client.address import Target
 from pools.client.wire import Wire, connect, typed
 from pools.wire.broker_pb2 import Replies, Reply, Request, Requests
+from workers.baton import Baton
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
+CALLBACK = asyncio.Handle._run.__code__
 LAST_WORDS = frozenset({"result", "error"})
 CLOSED = "The connection to the broker was closed by this process."
 GOODBYE = 0.25  # seconds that the broker gets to answer a goodbye
@@ -37,7 +40,9 @@ END_GRACE = 1.0  # seconds that `end` waits for the connection to be closed
 
 
 class Pending(Protocol):
-    """A call that waits for its replies. All three are called on the loop thread (or in the child of a fork)."""
+    """A call that waits for its replies. The methods are called on the loop's thread (or in the child of a fork)."""
+
+    comes_to_loop: bool  # its sender runs the loop itself, next
 
     def deliver(self, kind: str, reply: Reply) -> None: ...
 
@@ -49,9 +54,10 @@ class Pending(Protocol):
 class Session:
     """The calls in flight to one broker, and the stream that they travel on."""
 
-    def __init__(self, target: Target, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, target: Target, baton: Baton) -> None:
         self.target = target
-        self.loop = loop
+        self.baton = baton
+        self.loop = baton.loop
         self.lost: BrokerError | None = None
         self._pending: dict[int, Pending] = {}
         self._outbox: deque[tuple[int, bytes]] = deque()  # (ref of a call, or 0; a serialised Requests message)
@@ -64,7 +70,7 @@ class Session:
         self._closed = threading.Event()
         self._task: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
-        loop.call_soon_threadsafe(self._start)
+        self.loop.call_soon_threadsafe(self._start)
 
     # Called from any thread.
 
@@ -77,7 +83,7 @@ class Session:
         self._outbox.append((ref, data))
         if self.lost is not None and self._pending.pop(ref, None) is not None:
             return 0
-        self._wake()
+        self._wake(hurry=not pending.comes_to_loop)
         return ref
 
     def cancel(self, ref: int) -> bool:
@@ -86,18 +92,18 @@ class Session:
             return self._successor is not None and self._successor.cancel(ref)
         request = Request()
         request.cancel.ref = ref
-        self._post(request)
+        self._post(request, hurry=True)
         return True
 
-    def grant(self, ref: int, chunks: int) -> None:
+    def grant(self, ref: int, chunks: int, *, hurry: bool) -> None:
         """Make room for more chunks of a stream."""
         if self._successor is not None:
-            self._successor.grant(ref, chunks)
+            self._successor.grant(ref, chunks, hurry=hurry)
             return
         request = Request()
         request.credit.ref = ref
         request.credit.chunks = chunks
-        self._post(request)
+        self._post(request, hurry=hurry)
 
     def unary(self, method: str, request: Message, timeout: float) -> Coroutine[Any, Any, Any]:
         """A coroutine, to be run on this session's loop, that calls a method other than Session."""
@@ -107,7 +113,8 @@ class Session:
         """Close the connection; calls in flight end with `broker_unreachable`."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: so is the connection
             self.loop.call_soon_threadsafe(self._end)
-            if threading.current_thread().name != "snakepit-client":
+            self.baton.hurry()
+            if asyncio._get_running_loop() is not self.loop:
                 self._closed.wait(END_GRACE)
 
     def forget(self) -> None:
@@ -118,16 +125,33 @@ class Session:
         for pending in waiting.values():
             pending.forked(self.lost)
 
-    def _post(self, request: Request) -> None:
+    def wait(self, until: Callable[[], bool], patience: float | None) -> None:
+        """Run the loop on this thread until the question is true, if nobody else needs it; may return early."""
+        try:
+            self.baton.borrow(until, patience, alone=len(self._pending) <= 1)
+        except BaseException as error:
+            # A signal handler raised. Mostly while the loop waited, which harms nothing; but if it cut a callback in
+            # two, perhaps in the middle of a frame, nobody knows what the connection holds.
+            if any(frame.f_code is CALLBACK for frame, _ in walk_tb(error.__traceback__)):
+                interrupted = f"The connection was interrupted by {type(error).__name__}."
+                self.loop.call_soon_threadsafe(self._lose, BrokerUnreachable(interrupted, outcome=UNKNOWN))
+                self.baton.hurry()
+            raise
+        if self._pending or any(session._pending for session in tuple(_sessions.values())):
+            self.baton.hurry()
+
+    def _post(self, request: Request, *, hurry: bool) -> None:
         if self.lost is None:
             self._outbox.append((0, Requests(requests=[request]).SerializeToString()))
-            self._wake()
+            self._wake(hurry=hurry)
 
-    def _wake(self) -> None:
+    def _wake(self, *, hurry: bool) -> None:
         if not self._woken:
             self._woken = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: `_lose` has told or will tell
-                self.loop.call_soon_threadsafe(self._flush)
+                self.baton.call(self._flush)
+        if hurry:
+            self.baton.hurry()
 
     # Called on the loop thread.
 
@@ -255,7 +279,7 @@ class Session:
     def adopt(self, ref: int, data: bytes, pending: Pending) -> None:
         self._pending[ref] = pending
         self._outbox.append((ref, data))
-        self._wake()
+        self._wake(hurry=False)
 
     async def _unary(self, method: str, request: Message, timeout: float) -> Any:
         await self._opened.wait()

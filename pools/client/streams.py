@@ -23,16 +23,17 @@ Event = Chunk | Progress | Log | Answer
 class Window:
     """Counts what the reader took, and makes room in steps of half a window."""
 
-    __slots__ = ("_taken", "_ticket")
+    __slots__ = ("_hurry", "_taken", "_ticket")
 
-    def __init__(self, ticket: Ticket) -> None:
+    def __init__(self, ticket: Ticket, *, hurry: bool) -> None:
         self._ticket = ticket
+        self._hurry = hurry  # the reader does not come to the loop itself
         self._taken = 0
 
     def take(self) -> None:
         self._taken += 1
         if self._taken >= WINDOW // 2:
-            self._ticket.session.grant(self._ticket.ref, self._taken)
+            self._ticket.session.grant(self._ticket.ref, self._taken, hurry=self._hurry)
             self._taken = 0
 
 
@@ -48,7 +49,7 @@ class _Base:
         self.chunks = 0
         self.answer: Answer | None = None  # the last word, once the stream has ended
         self._ticket = Ticket(target, message, pending)
-        self._window = Window(self._ticket)
+        self._window = Window(self._ticket, hurry=not pending.comes_to_loop)
 
     def _leave(self) -> None:
         if not self._ended:

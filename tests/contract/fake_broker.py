@@ -257,11 +257,11 @@ class FakeBroker:
         for listening in server._server.sockets:  # type: ignore[attr-defined]
             self.loop.remove_reader(listening.fileno())
         await self._turns()
-        server.close()
-        await server.wait_closed()
-        for protocol in server.protocols:
+        for protocol in server.protocols:  # before `wait_closed`, which waits for them from Python 3.12 on
             if hasattr(protocol.connection, "_transport"):
                 protocol.connection._transport.abort()
+        server.close()
+        await server.wait_closed()
         await self._turns()
 
     async def _turns(self) -> None:

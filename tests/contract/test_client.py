@@ -176,8 +176,9 @@ def test_a_call_that_meets_a_closed_connection_goes_to_the_new_broker(tmp_path: 
     first = FakeBroker(tmp_path, token="one").start()
     client = connect(first.address)
     client.call(POOL, "echo")
-    loop, held, go = event_loop(), threading.Event(), threading.Event()
-    loop.call_soon_threadsafe(lambda: (held.set(), go.wait(20)))  # the client's loop does not see the end yet
+    baton, held, go = event_loop(), threading.Event(), threading.Event()
+    baton.loop.call_soon_threadsafe(lambda: (held.set(), go.wait(20)))  # the client's loop does not see the end yet
+    baton.hurry()
     assert held.wait(20)
     first.stop()
     second = FakeBroker(tmp_path, token="two").start()
