@@ -29,6 +29,7 @@ def ids() -> list[str | None]:
 # Checks.
 
 
+@pytest.mark.django_db  # Django 6.1 asks the database for its features
 def test_the_site_itself_has_no_problem() -> None:
     assert run_checks() == []
 
