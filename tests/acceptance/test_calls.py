@@ -104,10 +104,11 @@ def test_binary_output_and_a_flood_of_lines_do_no_harm(node: RunningBroker) -> N
 
 def test_a_dead_worker_fails_its_call_and_is_replaced(node: RunningBroker) -> None:
     before = node.client.call("one", "pid")
+    deaths = len(node.told("worker.died", pool="one"))
     with pytest.raises(errors.WorkerLost) as caught:
         node.client.call("one", "crashes")
     assert caught.value.outcome == "unknown"
-    died = node.told("worker.died", pool="one")[-1]
+    died = node.until("worker.died", deaths + 1, pool="one")
     assert "SIGSEGV" in died["message"]
     assert "string_at" in died["data"]["output"] or "Segmentation" in died["data"]["output"]
     assert node.client.call("one", "pid", timeout=30) != before
