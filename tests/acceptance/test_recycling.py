@@ -1,0 +1,96 @@
+"""Workers are replaced under a steady load without anybody noticing: by count, by age, and because they leak."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from tests.brokers import RunningBroker, broker
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+BASE = {"size": 4, "min_lifetime": 0.0, "queue_timeout": 30.0}
+A_SECOND = 100
+REPLACED = 8  # twice the pool
+
+
+@pytest.mark.parametrize(
+    ("reason", "policy", "command", "arguments"),
+    [
+        ("max_requests", {"max_requests": 50}, "echo", {"value": 1}),
+        ("ttl", {"ttl": 2.0, "jitter": 0.5}, "echo", {"value": 1}),
+        ("memory_soft", {"memory_soft_mb": 150.0}, "leaks", {"megabytes": 5}),
+    ],
+)
+def test_no_call_fails_and_no_worker_is_missing_while_all_are_replaced(
+    reason: str, policy: dict[str, Any], command: str, arguments: dict[str, Any]
+) -> None:
+    with broker({"p": {**BASE, **policy}}, interval=1.0) as node:
+        node.ready("p", 4)
+        load = Load(node, command, arguments)
+        with load:
+            recycled = node.until("worker.recycled", REPLACED, patience=90, reason=reason)
+        assert not load.errors
+        assert load.sent > 4 * A_SECOND
+        assert recycled["data"]["served"] > 0
+        assert any(character.isdigit() for character in recycled["message"]), "the event has no numbers"
+        fewest, most = extremes(node.events)
+        assert fewest >= 4, "a worker was missing"
+        assert most <= 5, "more workers than size and surge"
+
+
+class Load:
+    """Calls at a steady pace, whatever the answers do; every answer is looked at."""
+
+    def __init__(self, node: RunningBroker, command: str, arguments: dict[str, Any]) -> None:
+        self._node, self._command, self._arguments = node, command, arguments
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.sent = 0
+        self.errors: list[BaseException] = []
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        began, flying = time.monotonic(), []
+        while not self._stop.wait(1 / A_SECOND):
+            for _ in range(int((time.monotonic() - began) * A_SECOND) - self.sent):
+                flying.append(self._node.client.submit("p", self._command, self._arguments))
+                self.sent += 1
+        self.errors = [error for call in flying if (error := call.exception(timeout=60))]
+
+
+def extremes(events: list[dict[str, Any]]) -> tuple[int, int]:
+    """The fewest and the most ready workers since all were ready for the first time, read off the events."""
+    counts = ready_counts(events)
+    return min(counts[counts.index(4) :]), max(counts)
+
+
+def ready_counts(events: list[dict[str, Any]]) -> list[int]:
+    """How many workers were ready after each event."""
+    ready, counts = 0, []
+    for event in events:
+        if event["kind"] == "worker.started":
+            ready += 1
+        elif event["kind"] in ("worker.draining", "worker.died"):
+            ready -= 1
+        counts.append(ready)
+    return counts
+
+
+def test_workers_of_the_same_age_do_not_leave_together() -> None:
+    with broker({"p": {**BASE, "size": 8, "ttl": 2.0, "jitter": 0.0}}, interval=1.0) as node:
+        node.ready("p", 8)
+        node.until("worker.recycled", 6, patience=90, reason="ttl")
+        assert 8 <= max(ready_counts(node.events)) <= 9
+        drained = [event["at"] for event in node.events if event["kind"] == "worker.draining"]
+        started = [event["at"] for event in node.events if event["kind"] == "worker.started"][8:]
+        assert all(successor < leaver for successor, leaver in zip(started, drained, strict=False))
