@@ -13,10 +13,11 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
+from pools import jobs
 from pools.api import door
 from pools.api.auth import OF_SCOPE
 from pools.broker.errors import BrokerError
-from pools.models import ApiKey, Event, Node, Pool, Worker
+from pools.models import ApiKey, Event, Job, JobAttempt, Node, Pool, Worker
 from pools.models.apikey import SCOPES
 
 
@@ -144,6 +145,61 @@ class EventAdmin(ReadOnly):
     list_filter = ("level", "kind", "pool")
     search_fields = ("worker", "message")
     date_hierarchy = "at"
+
+
+class AttemptInline(admin.TabularInline):
+    model = JobAttempt
+    fields = readonly_fields = ("number", "outcome", "worker", "node", "claimed_by", "started_at", "finished_at",
+                                "error", "evidence")  # fmt: skip
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Job)
+class JobAdmin(ReadOnly):
+    list_display = ("id", "pool", "command", "state", "attempts", "progress", "priority", "owner", "created_at",
+                    "finished_at")  # fmt: skip
+    list_filter = ("state", "pool")
+    search_fields = ("id", "command", "owner", "tags", "idempotency_key")
+    date_hierarchy = "created_at"
+    actions = ("cancel", "retry")
+    inlines = (AttemptInline,)
+    exclude = ("result_raw",)
+
+    def has_manage_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("snakepit_pools.manage_job")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        return super().get_queryset(request).defer("result_raw")
+
+    def get_exclude(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        if request.user.has_perm("snakepit_pools.view_payload"):
+            return self.exclude
+        return (*self.exclude, "arguments", "result")
+
+    @admin.action(description="Cancel the selected jobs", permissions=["manage"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        self._each(request, queryset, jobs.cancel, "Cancel ordered")
+
+    @admin.action(description="Retry the selected jobs", permissions=["manage"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        self._each(request, queryset, jobs.retry, "Queued again")
+
+    def _each(self, request: HttpRequest, queryset: QuerySet[Job], work: Any, text: str) -> None:
+        for job in queryset.only("pk", "pool", "command"):
+            try:
+                now = work(job.pk)
+            except BrokerError as error:
+                self.message_user(request, f"{job}: {error.message}", messages.ERROR)
+                continue
+            _log(request, job, f"{text}.")
+            self.message_user(request, f"{job}: {text.lower()}; it is {now.state}.", messages.SUCCESS)
 
 
 class ApiKeyForm(forms.ModelForm):

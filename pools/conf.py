@@ -119,6 +119,20 @@ class Configuration:
     page_limit: int = number(200, 1, 1000, help="Most rows on a page of the REST API.")
     events_kept: int = number(10_000, 100, 10**7, help="Event rows that are kept; older ones are pruned.")
     workers_kept: int = number(1000, 10, 10**6, help="Rows of workers that are gone; older ones are pruned.")
+    celery_app: str = setting(
+        "", check=_text, help="Module of the Celery app that sends jobs; empty: `celery` beside the settings module."
+    )
+    reconcile_interval: float = number(15.0, 0.1, 300, unit="s", help="Pause between two looks after the jobs.")
+    jobs_lease: float = number(30.0, 1, 3600, unit="s", help="How long a silent attempt is taken to be alive.")
+    jobs_resend: float = number(30.0, 0.1, 3600, unit="s", help="A due job that nobody claimed is sent again after it.")
+    jobs_queued_limit: int = number(10_000, 1, 10**7, help="Jobs of one pool that may wait; more are refused.")
+    jobs_max_attempts: int = number(3, 1, 100, help="Attempts at a job, unless it says otherwise.")
+    jobs_backoff: float = number(2.0, 0, 3600, unit="s", help="Pause before a second attempt; doubled for each more.")
+    jobs_quarantine_after: int = number(2, 1, 100, help="Workers that may die of one job before it is quarantined.")
+    jobs_stop_grace: float = number(5.0, 0, 3600, unit="s", help="What running jobs get when Celery's worker stops.")
+    jobs_retention: int = number(604_800, 0, 10**9, unit="s", help="How long an ended job is kept.")
+    jobs_entries: int = number(1000, 1, 10**6, help="Chunks, log lines and progress that are kept of a job.")
+    jobs_entry_bytes: int = number(2**20, 1024, 2**30, unit="bytes", help="The same, as bytes of JSON.")
 
 
 KEYS = {one.name.upper(): one for one in fields(Configuration)}
@@ -138,7 +152,7 @@ def current() -> Configuration:
         given = {KEYS[key].name: raw[key] for key in KEYS if key in raw}
         for name in ("worker_path", "worker_env"):
             given[name] = tuple(os.fspath(one) for one in given.get(name, ()))
-        for name in ("node_name", "runtime_dir"):
+        for name in ("node_name", "runtime_dir", "celery_app"):
             given[name] = os.fspath(given.get(name, ""))
         _cached = Configuration(**given)
     return _cached

@@ -1,16 +1,22 @@
-"""Celery tasks. Beat is the clock of the lifecycle: a tick reads no rows and decides nothing, it tells the broker."""
+"""Celery tasks: jobs, and the ticks of beat. Every tick may come twice; none keeps a result.
+
+Beat is the clock of the lifecycle: `sweep` reads no rows and decides nothing, it tells the broker.
+"""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-from celery import shared_task
+from celery import shared_task, signals
 
 from pools import conf
 from pools.api import door
 from pools.broker.errors import BrokerError
+from pools.jobs import attempt, hold, messages, upkeep
 
 logger = logging.getLogger("snakepit.tasks")
+joiner = messages.Joiner()
 
 
 @shared_task(name="snakepit.sweep", ignore_result=True)
@@ -23,3 +29,40 @@ def sweep() -> int:
         logger.warning("the sweep did not reach the broker: %s", error)
         return 0
     return int(reply["planned"])
+
+
+@shared_task(name=messages.TASK, ignore_result=True)
+def run_job(job_id: str) -> str:
+    """Run a job if it still waits; returns the state it is in then. A message that came twice finds nothing to do."""
+    return attempt.run(job_id)
+
+
+@shared_task(name="snakepit.reconcile", ignore_result=True)
+def reconcile() -> dict[str, int]:
+    """Free the jobs of attempts that fell silent, and send again what nobody claimed."""
+    with hold.db_unit():
+        return upkeep.reconcile()
+
+
+@shared_task(name="snakepit.prune", ignore_result=True)
+def prune() -> int:
+    """Delete the jobs whose retention is over."""
+    with hold.db_unit():
+        return upkeep.prune()
+
+
+@signals.celeryd_after_setup.connect(dispatch_uid="snakepit.queues", weak=False)
+def _join_queues(sender: Any = None, instance: Any = None, **_: Any) -> None:
+    joiner.at_start(instance)
+
+
+@signals.worker_ready.connect(dispatch_uid="snakepit.follow", weak=False)
+def _follow_pools(sender: Any = None, **_: Any) -> None:
+    joiner.follow(sender)
+
+
+@signals.worker_shutting_down.connect(dispatch_uid="snakepit.stop", weak=False)
+def _give_back(sender: Any = None, how: str = "Warm", **_: Any) -> None:
+    """Attempts get a moment to end by themselves, then their jobs go back to the queue for others."""
+    joiner.leave()
+    attempt.stopping.begin(conf.current().jobs_stop_grace if how == "Warm" else 0.0)

@@ -1,7 +1,8 @@
 """The Celery app and its static beat schedule.
 
 SNAKEPIT_CELERY_URL  any transport, such as filesystem:// (then the messages lie in the state directory)
-SNAKEPIT_REDIS_URL   redis://host/0, rediss://... or redis+socket:///path [redis://localhost:6379/0]
+SNAKEPIT_REDIS_URL   redis://host/0, rediss://... or redis+socket:///path
+                     [that of a running `snakepit up`, else redis://localhost:6379/0]
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import os
 from typing import Any
 
 from celery import Celery
+
+PRUNE_INTERVAL = 600.0  # seconds
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit_site.settings")
 
@@ -41,11 +44,27 @@ def transport_options(url: str) -> dict[str, Any]:
     return {}
 
 
+def chosen_by_up() -> str:
+    """The transport of the `snakepit up` that runs in this state directory: a shell beside it has to find it too."""
+    from snakepit_site.settings import STATE_DIR
+
+    try:
+        return (STATE_DIR / "celery-url").read_text().strip()
+    except OSError:
+        return ""
+
+
+def tick(task: str, interval: float) -> dict[str, Any]:
+    """An entry of the schedule. A tick that waited for a worker is worth nothing: the next one is already there."""
+    return {"task": task, "schedule": interval, "options": {"expires": interval}}
+
+
 def configuration() -> dict[str, Any]:
     from pools import conf
 
-    url = os.environ.get("SNAKEPIT_CELERY_URL") or os.environ.get("SNAKEPIT_REDIS_URL") or "redis://localhost:6379/0"
-    interval = conf.current().sweep_interval
+    given = os.environ.get("SNAKEPIT_CELERY_URL") or os.environ.get("SNAKEPIT_REDIS_URL")
+    url = given or chosen_by_up() or "redis://localhost:6379/0"
+    settings = conf.current()
     return {
         "broker_url": url,
         "broker_transport_options": transport_options(url),
@@ -64,9 +83,10 @@ def configuration() -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         "worker_hijack_root_logger": False,
         "timezone": "UTC",
-        # `expires`: ticks that waited for a worker are worth nothing, the next one is already there.
         "beat_schedule": {
-            "snakepit.sweep": {"task": "snakepit.sweep", "schedule": interval, "options": {"expires": interval}}
+            "snakepit.sweep": tick("snakepit.sweep", settings.sweep_interval),
+            "snakepit.reconcile": tick("snakepit.reconcile", settings.reconcile_interval),
+            "snakepit.prune": tick("snakepit.prune", PRUNE_INTERVAL),
         },
     }
 

@@ -229,7 +229,7 @@ def files_in(folder: str) -> list[Path]:
 
 def test_no_dependency_is_installed_for_nothing() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    module_of = {"django-ninja": "ninja", "protobuf": "google.protobuf"}
+    module_of = {"django-ninja": "ninja", "protobuf": "google.protobuf", "prometheus-client": "prometheus_client"}
     written = "\n".join(path.read_text() for path in sources("pools", "workers", "snakepit_site"))
     for line in project["dependencies"]:
         name = re.split(r"[\[><=; ]", line)[0].lower()

@@ -19,6 +19,7 @@ from pathlib import Path
 from pools.adapters.event_log import EventLog
 from pools.adapters.launcher import SpawnLauncher, Workplace, listen
 from pools.adapters.link import GrpcLinker
+from pools.adapters.metrics import Metrics
 from pools.adapters.orphans import Keeper, Strays, become_subreaper, end_predecessors
 from pools.adapters.runtime import RuntimeDirectory, RuntimeDirectoryError
 from pools.adapters.service import make_server
@@ -83,7 +84,8 @@ class Node:
         place = Workplace(runtime.path, runtime.instance, config.worker_path, config.worker_env)
         launcher = SpawnLauncher(place)
         clock = SystemClock()
-        ports = Ports(launcher, GrpcLinker(), clock, config.definitions, config.recorder)
+        metrics = Metrics(config.recorder)
+        ports = Ports(launcher, GrpcLinker(), clock, config.definitions, metrics, metrics)
         facts = NodeFacts(
             name=config.name,
             version=config.version,
@@ -94,7 +96,8 @@ class Node:
             sweep_interval=config.sweep_interval,
         )
         broker = Broker(facts, ports, random.Random())
-        server, serving = make_server(broker, runtime.token)
+        metrics.expose(broker.snapshot)
+        server, serving = make_server(broker, runtime.token, metrics.text)
         await broker.start()
         if reaped:
             broker.tell(Event(Kind.ORPHANS_REAPED, message=f"{reaped} processes of the broker before were ended"))

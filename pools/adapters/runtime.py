@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes that fit into sockaddr_un
-LONGEST_NAME = "w/99999999"
+LONGEST_NAME = "broker.sock"  # as long as the sockets of a hundred million workers
 
 
 class RuntimeDirectoryError(Exception):
@@ -45,9 +46,23 @@ class RuntimeDirectory:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_owner()
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise RuntimeDirectoryError(f"{self.path} cannot be used as the runtime directory: {error}") from error
-        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            raise self._unusable(error) from error
+        self._take_lock()
+        try:
+            self.predecessor = self._read_predecessor()
+            self.socket.unlink(missing_ok=True)  # a dead broker's
+            self._write("instance", json.dumps({"instance": self.instance, "pid": os.getpid(), "boot": machine_boot()}))
+            self._write("token", self.token)
+        except OSError as error:
+            self.close()
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> RuntimeDirectoryError:
+        return RuntimeDirectoryError(f"{self.path} cannot be used as the runtime directory: {error}")
+
+    def _take_lock(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -60,9 +75,6 @@ class RuntimeDirectory:
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
-        self.predecessor = self._read_predecessor()
-        self._write("instance", json.dumps({"instance": self.instance, "pid": os.getpid(), "boot": machine_boot()}))
-        self._write("token", self.token)
 
     def _check_length(self) -> None:
         length = len(os.fsencode(self.path / LONGEST_NAME))
@@ -96,7 +108,8 @@ class RuntimeDirectory:
     def _write(self, name: str, text: str) -> None:
         # A new file each time: one that lay here before might be open elsewhere, or be a link.
         target = self.path / name
-        fresh = self.path / f".{name}.{os.getpid()}"
+        fresh = self.path / f".{name}.new"
+        fresh.unlink(missing_ok=True)  # of a broker that was killed right here
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w") as file:
             file.write(text)
@@ -106,8 +119,9 @@ class RuntimeDirectory:
         """Leave nothing but an empty directory behind. Safe to call twice."""
         if self._lock < 0:
             return
-        for name in ("broker.sock", "token", "instance", "lock"):
-            (self.path / name).unlink(missing_ok=True)
+        for name in ("broker.sock", "token", "instance", ".token.new", ".instance.new", "lock"):
+            with contextlib.suppress(OSError):
+                (self.path / name).unlink()
         os.close(self._lock)
         self._lock = -1
 

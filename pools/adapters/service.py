@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 from grpclib.const import Status
@@ -31,8 +33,9 @@ OPEN_TO_ALL = ("/grpc.health.", "/grpc.reflection.")
 
 
 class BrokerService(BrokerBase):
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, metrics: Callable[[], str]) -> None:
         self._broker = broker
+        self._metrics = metrics
 
     async def Session(self, stream: Any) -> None:
         await Session(self._broker, stream).run()
@@ -103,6 +106,8 @@ class BrokerService(BrokerBase):
             request = await stream.recv_message()
             if not request.source or request.source == "own":
                 raise errors.BadRequest("source: say who sweeps, for instance beat")
+            if not 0 < request.interval < math.inf:
+                raise errors.BadRequest(f"interval: {request.interval} is not the number of seconds between two sweeps")
             pools, workers, planned = self._broker.sweep(request.source, request.interval)
             await stream.send_message(pb.SweepReply(pools=pools, workers=workers, planned=planned))
 
@@ -110,6 +115,11 @@ class BrokerService(BrokerBase):
         async with _Answering(stream):
             await stream.recv_message()
             await stream.send_message(pb.ApplyReply(pools=await self._broker.apply()))
+
+    async def Metrics(self, stream: Any) -> None:
+        async with _Answering(stream):
+            await stream.recv_message()
+            await stream.send_message(pb.MetricsReply(text=self._metrics()))
 
     async def Recycle(self, stream: Any) -> None:
         async with _Answering(stream):
@@ -200,9 +210,9 @@ async def _receive(stream: Any, credit: int) -> Any:
     return request_of(request, request.arguments.encode(), credit)
 
 
-def make_server(broker: Broker, token: str) -> tuple[Server, ServiceStatus]:
+def make_server(broker: Broker, token: str, metrics: Callable[[], str] = lambda: "") -> tuple[Server, ServiceStatus]:
     """A server for the broker, with health and reflection, and the status that health answers with."""
-    service = BrokerService(broker)
+    service = BrokerService(broker, metrics)
     serving = ServiceStatus()
     serving.set(True)
     health = Health({service: [serving]})

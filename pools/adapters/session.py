@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from typing import Any
@@ -20,6 +21,7 @@ from workers.frames import Frames, MessageTooLarge
 from workers.wire import worker_pb2
 
 MAX_WAITING = 64 * 2**20  # bytes of answers that wait for a slow reader; beyond it its calls are refused
+PATIENCE = 4  # times MAX_WAITING: refusals and granted chunks wait too, and a client that reads none has to go
 MAX_DETAILS = 64 * 1024  # characters of an error's details
 
 
@@ -66,17 +68,25 @@ class Session:
         self._stream = stream
         self._handles: dict[int, Handle] = {}
         self._frames: Frames | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._overrun = False
 
     async def run(self) -> None:
         """Serve until the client ends the stream; what it still waits for then is cancelled."""
         await self._stream.send_initial_metadata()
         self._broker.sessions += 1
+        self._task = asyncio.current_task()
         try:
             self._frames = Frames(self._stream, self._receive, MAX_FRAME)
             self._frames.open()
             await self._frames.ended()
         except (MessageTooLarge, DecodeError) as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
+        except asyncio.CancelledError:
+            if not self._overrun:
+                raise
+            message = f"more than {PATIENCE * MAX_WAITING} bytes of answers waited to be read by this client"
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, message) from None
         finally:
             self._broker.sessions -= 1
             for handle in tuple(self._handles.values()):
@@ -99,18 +109,19 @@ class Session:
             handle.credit(request.credit.chunks)
 
     def _call(self, call: pb.Call) -> None:
+        if call.ref in self._handles:  # its answers go on: this one is refused past its `_Reply`
+            error = errors.BadRequest(f"ref: {call.ref} names another open call of this session")
+            self.send(pb.Reply(ref=call.ref, error=error_message(error, Timing())))
+            return
         reply = _Reply(self, call.ref)
         if self._frames and self._frames.waiting > MAX_WAITING:
             busy = f"{self._frames.waiting} bytes of answers wait to be read by this client; read them first"
             reply.failed(errors.QueueFull(busy, retry_after=1.0), Timing())
             return
-        if call.ref in self._handles:
-            reply.failed(errors.BadRequest(f"ref: {call.ref} names another open call of this session"), Timing())
-            return
         try:
             request = request_of(call, call.arguments, call.credit)
-        except errors.BadRequest as error:
-            reply.failed(error, Timing())
+        except errors.BadRequest as wrong:
+            reply.failed(wrong, Timing())
             return
         handle = self._broker.submit(request, reply)
         if not reply.over:
@@ -120,8 +131,13 @@ class Session:
         self._handles.pop(ref, None)
 
     def send(self, reply: pb.Reply) -> None:
-        if self._frames:
-            self._frames.put(pb.Replies(replies=[reply]).SerializeToString())
+        if self._frames is None or self._overrun:
+            return
+        if self._frames.waiting > PATIENCE * MAX_WAITING and self._task:
+            self._overrun = True
+            self._task.cancel()
+            return
+        self._frames.put(pb.Replies(replies=[reply]).SerializeToString())
 
 
 class _Reply:

@@ -28,6 +28,7 @@ class Caller:
     actor: str
     permissions: frozenset[str]
     pools: frozenset[str] | None = None
+    owner: str = ""  # the user's name: whose jobs are this caller's own
 
     def check(self, permission: str, pool: str = "") -> None:
         """Raises PermissionDenied where this caller may not do this, at all or to this pool."""
@@ -62,7 +63,9 @@ class KeyAuth(HttpBearer):
             raise Unauthenticated("The API key is unknown, expired or revoked.")
         key.touch()
         granted = frozenset().union(*(OF_SCOPE.get(scope, frozenset()) for scope in key.scopes))
-        return Caller(f"key {key.name} (snk_{key.prefix})", granted, frozenset(key.pools) or None)
+        return Caller(
+            f"key {key.name} (snk_{key.prefix})", granted, frozenset(key.pools) or None, key.owner.get_username()
+        )
 
 
 class BrowserAuth(SessionAuth):
@@ -78,7 +81,7 @@ class BrowserAuth(SessionAuth):
         if check_csrf(request) is not None:
             raise PermissionDenied("The CSRF token is missing or wrong: send it as the header X-CSRFToken.")
         granted = frozenset(name for name in ALL if user.has_perm(f"snakepit_pools.{name}"))
-        return Caller(f"user {user.get_username()}", granted)
+        return Caller(f"user {user.get_username()}", granted, owner=user.get_username())
 
 
 def caller(request: HttpRequest) -> Caller:

@@ -24,7 +24,7 @@ from pools.api.schemas import (
     WorkerOut,
     WorkerPage,
 )
-from pools.broker.errors import BadRequest, WorkerUnknown
+from pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
 from pools.models import Event, Node, Worker
 from pools.models.observed import WORKER_STATES
 
@@ -97,6 +97,17 @@ async def status(request: HttpRequest) -> HttpResponse:
             "workers": [one for one in snapshot["workers"] if who.may_use(one["pool"])],
         }
     )
+
+
+@router.get("/metrics", response={200: str, REFUSED: Failure}, operation_id="metrics", summary="Metrics")
+async def metrics(request: HttpRequest) -> HttpResponse:
+    """The broker's numbers in the Prometheus text format. Not for keys that may see some pools only."""
+    who = caller(request)
+    who.check("view_pool")
+    who.check("view_worker")
+    if who.pools is not None:
+        raise PermissionDenied(f"{who.actor} may see some pools only; metrics are of all")
+    return HttpResponse(await door.broker().ametrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _of_pools(rows: QuerySet[Any], who: Caller, pool: str) -> QuerySet[Any]:

@@ -6,14 +6,25 @@ import asyncio
 import contextlib
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from random import Random
 from typing import Any
 
 from pools.broker import errors
 from pools.broker.events import Event, Kind
-from pools.broker.ports import Clock, CommandInfo, Definition, Definitions, Launcher, Linker, Loaded, Recorder
+from pools.broker.ports import (
+    Clock,
+    CommandInfo,
+    Definition,
+    Definitions,
+    Launcher,
+    Linker,
+    Loaded,
+    Meter,
+    NoMeter,
+    Recorder,
+)
 from pools.broker.runner import Runner, Surroundings
 from pools.broker.snapshot import pool_row, worker_row
 from pools.broker.staff import Reply, Request, Staff, Timing
@@ -33,6 +44,7 @@ class Ports:
     clock: Clock
     definitions: Definitions
     recorder: Recorder
+    meter: Meter = field(default_factory=NoMeter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,9 @@ class Broker:
         self.runners: dict[str, Runner] = {}
         self.sessions = 0
         self.draining = False
-        self._world = Surroundings(ports.launcher, ports.linker, ports.clock, self.tell, facts.boot, rng or Random())
+        self._world = Surroundings(
+            ports.launcher, ports.linker, ports.clock, self.tell, ports.meter, facts.boot, rng or Random()
+        )
         self._numbers = count(1)
         self._problems: tuple[tuple[str, str], ...] = ()
         self._applying = asyncio.Lock()

@@ -358,6 +358,10 @@ class Pool:
         ]
         return ", ".join(parts)
 
+    def is_full(self) -> bool:
+        """Whether the next call would wait."""
+        return not len(self._roster)
+
     def oldest_wait(self, now: float) -> float:
         arrived = self.line.oldest_arrival()
         return 0.0 if arrived is None else max(0.0, now - arrived)

@@ -50,6 +50,26 @@ class Recorder(Protocol):
     def stop(self) -> None: ...
 
 
+class Meter(Protocol):
+    """Counts and times calls; one line for each that was asked for."""
+
+    def executed(self, pool: str, command: str, code: str, queued: float, ran: float) -> None:
+        """A call was answered: `code` is "ok" or that of its error, times in seconds."""
+        ...
+
+    def full(self, pool: str) -> None:
+        """The last free slot of a pool was taken."""
+        ...
+
+
+class NoMeter:
+    """For a broker whose numbers nobody wants."""
+
+    def executed(self, pool: str, command: str, code: str, queued: float, ran: float) -> None: ...
+
+    def full(self, pool: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchOrder:
     """All that a launcher must know to bring one worker to life."""

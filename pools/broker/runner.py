@@ -31,6 +31,7 @@ from pools.broker.ports import (
     Launcher,
     LaunchOrder,
     Linker,
+    Meter,
     Payload,
     WorkerFailure,
 )
@@ -49,6 +50,7 @@ class Surroundings:
     linker: Linker
     clock: Clock
     tell: Callable[[Event], None]
+    meter: Meter
     boot: str
     rng: Random
 
@@ -95,6 +97,7 @@ class Runner:
         ticket = Ticket(call, public, request, reply, request.credit)
         if command is None and self.commands:
             reply.failed(self._no_command(request.command), ticket.timing(now))
+            self._world.meter.executed(spec.name, "unknown", errors.CommandUnknown.code, 0.0, 0.0)
             return
         self._tickets[number] = ticket
         self._do(self.pool.submit(call, now))
@@ -171,10 +174,14 @@ class Runner:
         good = not isinstance(outcome, WorkerFailure)
         if not call.answered:  # else a late answer of a call that ended without it: nobody waits
             timing = ticket.timing(now, seconds)
+            code = "ok"
             if isinstance(outcome, WorkerFailure):
-                ticket.reply.failed(error_of(outcome), timing)
+                error = error_of(outcome)
+                code = error.code
+                ticket.reply.failed(error, timing)
             else:
                 ticket.reply.done(outcome, timing)
+            self._world.meter.executed(self.pool.spec.name, call.command, code, timing.queued, timing.ran)
         self._do(self.pool.finished(staff.id, call.id, now, ok=good))
 
     def unlinked(self, staff: Staff) -> None:
@@ -189,6 +196,8 @@ class Runner:
                 case Assign(call, worker):
                     ticket = self._tickets[call.id]
                     self.staff[worker].assign(ticket, self.pool.spec.max_payload)
+                    if self.pool.is_full():
+                        self._world.meter.full(self.pool.spec.name)
                 case Fail(call, error):
                     self._fail(call, error)
                 case Tell(event):
@@ -206,7 +215,10 @@ class Runner:
     def _fail(self, call: Call, error: errors.BrokerError) -> None:
         # A call that still runs keeps its ticket until its worker lets go of it.
         ticket = self._tickets[call.id] if call.worker else self._tickets.pop(call.id)
-        ticket.reply.failed(error, ticket.timing(self._now()))
+        timing = ticket.timing(self._now())
+        ticket.reply.failed(error, timing)
+        command = call.command if call.command in self.commands else "unknown"
+        self._world.meter.executed(self.pool.spec.name, command, error.code, timing.queued, timing.ran)
 
     def _stop(self, worker: str) -> None:
         staff = self.staff[worker]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pools.cli import adapter_template, broker, call, status, up
+from pools.cli import adapter_template, broker, call, jobs, status, up
 
 app = typer.Typer(
     name="snakepit",
@@ -21,8 +21,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 fine, 1 a problem was found, 2 wrong usage, 3 no broker answers.",
 )
-for register in (up.register, broker.register, status.register, call.register, adapter_template.register):
-    register(app)
+for module in (up, broker, status, call, jobs, adapter_template):
+    module.register(app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -62,7 +62,7 @@ def _show(found: dict[str, Any]) -> None:
         console.print(_workers(found["workers"]))
 
 
-def _table(*columns: str) -> Any:
+def new_table(*columns: str) -> Any:
     from rich import box
     from rich.table import Table
 
@@ -76,7 +76,7 @@ def _table(*columns: str) -> Any:
 def _pools(pools: list[dict[str, Any]]) -> Any:
     from rich.text import Text
 
-    table = _table("pool", "profile", "state", "ready", "busy", "free", "waiting", "done", "memory")
+    table = new_table("pool", "profile", "state", "ready", "busy", "free", "waiting", "done", "memory")
     for pool in pools:
         table.add_row(
             Text(pool["name"]),
@@ -95,7 +95,7 @@ def _pools(pools: list[dict[str, Any]]) -> Any:
 def _workers(workers: list[dict[str, Any]]) -> Any:
     from rich.text import Text
 
-    table = _table("worker", "pid", "state", "load", "served", "memory", "gil", "why")
+    table = new_table("worker", "pid", "state", "load", "served", "memory", "gil", "why")
     for worker in workers:
         culprit = f"GIL on because of {worker['gil_culprit']}" if worker["gil_culprit"] else ""
         table.add_row(

@@ -87,9 +87,16 @@ class Up:
         with claim(self.runtime, self.state):
             self._check_free()
             environment = {**os.environ, **self.transport.environment}
+            # For shells beside this one, whose `snakepit submit` has to send its messages the same way.
+            chosen = self.state / "celery-url"
+            if self.transport.environment:
+                chosen.write_text(self.transport.url)
             family = Supervisor(environment=environment)
             with family.signals(), family:  # in this order: a signal that comes while it stops is still ours
-                return self._run(family)
+                try:
+                    return self._run(family)
+                finally:
+                    chosen.unlink(missing_ok=True)
 
     @property
     def root(self) -> str:

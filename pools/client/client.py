@@ -29,6 +29,7 @@ from pools.client.streams import WINDOW, AsyncStream, Stream
 from pools.wire.broker_pb2 import (
     ApplyRequest,
     CommandsRequest,
+    MetricsRequest,
     RecycleRequest,
     Requests,
     StatusRequest,
@@ -258,6 +259,14 @@ class Client:
         """As `recycle`, for an event loop."""
         request = RecycleRequest(pool=pool, worker=worker, actor=actor, reason=reason)
         return snapshot.plain(await self._aask("Recycle", request, ORDER_TIMEOUT))
+
+    def metrics(self) -> str:
+        """The broker's metrics in the Prometheus text format."""
+        return str(self._ask("Metrics", MetricsRequest(), QUESTION_TIMEOUT).text)
+
+    async def ametrics(self) -> str:
+        """As `metrics`, for an event loop."""
+        return str((await self._aask("Metrics", MetricsRequest(), QUESTION_TIMEOUT)).text)
 
     def _ask(self, method: str, request: Message, timeout: float) -> Any:
         session = session_for(self.target)

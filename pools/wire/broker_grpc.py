@@ -47,6 +47,10 @@ class BrokerBase(abc.ABC):
     async def Recycle(self, stream: 'grpclib.server.Stream[pools.wire.broker_pb2.RecycleRequest, pools.wire.broker_pb2.RecycleReply]') -> None:
         pass
 
+    @abc.abstractmethod
+    async def Metrics(self, stream: 'grpclib.server.Stream[pools.wire.broker_pb2.MetricsRequest, pools.wire.broker_pb2.MetricsReply]') -> None:
+        pass
+
     def __mapping__(self) -> typing.Dict[str, grpclib.const.Handler]:
         return {
             '/snakepit.broker.v1.Broker/Session': grpclib.const.Handler(
@@ -96,6 +100,12 @@ class BrokerBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 pools.wire.broker_pb2.RecycleRequest,
                 pools.wire.broker_pb2.RecycleReply,
+            ),
+            '/snakepit.broker.v1.Broker/Metrics': grpclib.const.Handler(
+                self.Metrics,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                pools.wire.broker_pb2.MetricsRequest,
+                pools.wire.broker_pb2.MetricsReply,
             ),
         }
 
@@ -150,4 +160,10 @@ class BrokerStub:
             '/snakepit.broker.v1.Broker/Recycle',
             pools.wire.broker_pb2.RecycleRequest,
             pools.wire.broker_pb2.RecycleReply,
+        )
+        self.Metrics = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/snakepit.broker.v1.Broker/Metrics',
+            pools.wire.broker_pb2.MetricsRequest,
+            pools.wire.broker_pb2.MetricsReply,
         )

@@ -368,3 +368,13 @@ class RecycleReply(_message.Message):
     PLANNED_FIELD_NUMBER: _ClassVar[int]
     planned: int
     def __init__(self, planned: _Optional[int] = ...) -> None: ...
+
+class MetricsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MetricsReply(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...

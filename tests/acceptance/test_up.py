@@ -186,6 +186,20 @@ def test_bad_requests_get_one_shape_of_error(
     assert set(error) == {"code", "message", "outcome", "details"}
 
 
+def test_metrics_count_the_calls(demo: Demo, key: dict[str, str]) -> None:
+    httpx.post(f"{demo.url}/api/pools/primes/commands/count", json={"below": 10}, headers=key, timeout=60)
+    metrics = httpx.get(f"{demo.url}/api/metrics", headers=key, timeout=60)
+    assert metrics.status_code == 200, metrics.text
+    assert re.search(r'snakepit_calls_total\{code="ok",command="count",pool="primes"\} [1-9]', metrics.text)
+
+
+def test_a_job_runs_to_its_end(demo: Demo) -> None:
+    done = demo.run("submit", "primes", "count", '{"below": 100000}', "--wait", "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "9592" in done.stdout
+    assert any(job["state"] == "succeeded" for job in json.loads(demo.run("jobs", "--json").stdout))
+
+
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer snk_000000000000_wrong"}])
 def test_without_a_valid_key_nothing_is_called(demo: Demo, headers: dict[str, str]) -> None:
     answer = httpx.post(f"{demo.url}/api/pools/primes/commands/count", json={"below": 10}, headers=headers, timeout=60)

@@ -201,6 +201,10 @@ class Service(BrokerBase):
             await asyncio.Event().wait()
         await stream.send_message(pb.RecycleReply(planned=1))
 
+    async def Metrics(self, stream: Any) -> None:
+        await stream.recv_message()
+        await stream.send_message(pb.MetricsReply(text="snakepit_up 1\n"))
+
 
 class TrackingServer(Server):
     """Knows its connections: grpclib's own leaves them open when it closes."""

@@ -443,6 +443,7 @@ async def test_questions_and_orders_have_async_twins(client: Client) -> None:
     assert (await client.asweep("test", 5))["workers"] == 1
     assert await client.aapply() == {"pools": 1}
     assert await client.arecycle(POOL, actor="me", reason="why") == {"planned": 1}
+    assert await client.ametrics() == "snakepit_up 1\n"
 
 
 def test_commands_come_with_their_schema(client: Client) -> None:
@@ -460,6 +461,7 @@ def test_commands_come_with_their_schema(client: Client) -> None:
     assert client.sweep("test", 5)["pools"] == 1
     assert client.apply() == {"pools": 1}
     assert client.recycle(POOL) == {"planned": 1}
+    assert client.metrics() == "snakepit_up 1\n"
 
 
 def test_errors_of_questions_are_typed(client: Client) -> None:

@@ -216,6 +216,8 @@ def test_the_files_of_the_api_page_are_served(client: Client, settings: Any) -> 
 def test_the_description_names_every_route_once(client: Client) -> None:
     description = client.get("/api/openapi.json").json()
     assert set(description["paths"]) == {
+        "/api/jobs", "/api/jobs/{job_id}", "/api/jobs/{job_id}/events", "/api/jobs/{job_id}/cancel",
+        "/api/jobs/{job_id}/retry", "/api/jobs/{job_id}/clone",
         "/api/pools/{pool}/commands/{command}", "/api/pools", "/api/pools/{pool}", "/api/pools/{pool}/commands",
         "/api/pools/{pool}/recycle", "/api/workers", "/api/workers/{worker}", "/api/events", "/api/nodes",
         "/api/status", "/api/live", "/api/ready",

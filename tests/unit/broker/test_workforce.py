@@ -75,6 +75,7 @@ def test_after_a_failure_one_start_at_a_time_is_tried(table: Any) -> None:
     for worker in (1, 2, 3, 4):
         t.fail_boot(worker)
     t.pass_time(20.0)
+    t.sweep()
     assert t.count(State.STARTING) == 1
     t.ready(5)
     assert t.count(State.STARTING) == 3, "it can be done after all: the others follow at once"
@@ -182,6 +183,8 @@ def test_too_many_deaths_fail_the_pool_and_slow_its_starts(table: Any) -> None:
     assert t.started() == [1, 2, 3, 4]
     t.ready(4)
     assert t.told("pool.recovered")
+    t.die(4, Exit(signal=11))
+    assert len(t.told("pool.failed")) == 1, "what it had failed of counts no more"
 
 
 def test_deaths_that_we_caused_are_no_crashes(table: Any) -> None:

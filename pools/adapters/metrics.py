@@ -1,0 +1,136 @@
+"""Prometheus metrics of a broker: counters from calls and events, gauges computed from its snapshot when asked.
+
+The broker is the one long-lived process that knows everything, so its numbers are kept here and nowhere else; web and
+Celery processes pass them on. Every name is explained in docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from pools.broker.events import Event, Kind
+from pools.broker.ports import Recorder
+
+# From a tenth of a millisecond (an echo) to ten minutes (a training run).
+BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600)
+STATES = ("starting", "ready", "draining", "stopping")
+
+
+class Metrics:
+    """A Meter, and a Recorder that passes on what it counts."""
+
+    def __init__(self, then: Recorder) -> None:
+        self._then = then
+        self.registry = CollectorRegistry()
+        self._calls = self._counter("calls", "Calls that were answered.", "pool", "command", "code")
+        self._ran = self._histogram("call_duration_seconds", "How long commands ran.", "pool", "command")
+        self._queued = self._histogram("queue_wait_seconds", "How long calls waited for a slot.", "pool")
+        self._full = self._counter("pool_capacity_reached", "Times that the last free slot was taken.", "pool")
+        by_reason = ("pool", "reason")
+        self._events = {
+            Kind.WORKER_STARTED: self._counter("worker_starts", "Workers that became ready.", "pool"),
+            Kind.WORKER_RECYCLED: self._counter("recycles", "Workers that were replaced on purpose.", *by_reason),
+            Kind.WORKER_DIED: self._counter("worker_deaths", "Workers that ended by themselves.", *by_reason),
+            Kind.WORKER_KILLED: self._counter("worker_kills", "Workers that the broker ended.", *by_reason),
+            Kind.WORKER_UNHEALTHY: self._counter("health_check_failures", "Workers that did not answer.", "pool"),
+            Kind.POOL_SATURATED: self._counter("pool_saturated", "Times that a queue was full.", "pool"),
+            Kind.POOL_FAILED: self._counter("pool_failures", "Times that a pool was given up.", *by_reason),
+            Kind.SLOT_LOST: self._counter("slots_lost", "Calls in threads that did not stop.", "pool"),
+            Kind.CALL_RETRIED: self._counter("calls_retried", "Calls that ran again after a worker's death.", "pool"),
+        }
+
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(f"snakepit_{name}", help, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help: str, *labels: str) -> Histogram:
+        return Histogram(f"snakepit_{name}", help, labels, registry=self.registry, buckets=BUCKETS)
+
+    # Meter
+
+    def executed(self, pool: str, command: str, code: str, queued: float, ran: float) -> None:
+        self._calls.labels(pool, command, code).inc()
+        if ran or code == "ok":
+            self._ran.labels(pool, command).observe(ran)
+            self._queued.labels(pool).observe(queued)
+
+    def full(self, pool: str) -> None:
+        self._full.labels(pool).inc()
+
+    # Recorder
+
+    def start(self) -> None:
+        self._then.start()
+
+    def record(self, at: float, event: Event) -> None:
+        counter = self._events.get(event.kind)
+        if counter is not None:
+            labels = (event.pool, event.reason) if "reason" in counter._labelnames else (event.pool,)
+            counter.labels(*labels).inc()
+        self._then.record(at, event)
+
+    def observe(self, snapshot: dict[str, Any]) -> None:
+        self._then.observe(snapshot)
+
+    def stop(self) -> None:
+        self._then.stop()
+
+    # Scrapes
+
+    def expose(self, snapshot: Callable[[], dict[str, Any]]) -> None:
+        """Add the gauges, which are computed from a fresh snapshot each time that somebody asks."""
+        self.registry.register(Gauges(snapshot))
+
+    def text(self) -> str:
+        return generate_latest(self.registry).decode()
+
+
+class Gauges:
+    """How things stand, as a Prometheus collector."""
+
+    def __init__(self, snapshot: Callable[[], dict[str, Any]]) -> None:
+        self._snapshot = snapshot
+
+    def describe(self) -> list[Metric]:
+        return []  # without this, registering would ask for values before there are any
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._snapshot()
+        pools, workers = status["pools"], status["workers"]
+        counts = GaugeMetricFamily("snakepit_pool_workers", "Workers by state.", labels=("pool", "state"))
+        for pool in pools:
+            for state in STATES:
+                there = sum(worker["pool"] == pool["name"] and worker["state"] == state for worker in workers)
+                counts.add_metric((pool["name"], state), there)
+        yield counts
+        yield from (_by_pool(pools, *gauge) for gauge in POOL_GAUGES)
+        memory = GaugeMetricFamily("snakepit_worker_memory_bytes", "PSS with descendants.", labels=("pool", "worker"))
+        for worker in workers:
+            if worker["memory_mb"] >= 0:
+                memory.add_metric((worker["pool"], worker["id"]), worker["memory_mb"] * 2**20)
+        yield memory
+        node = status["node"]
+        yield GaugeMetricFamily("snakepit_broker_loop_lag_seconds", "How late the event loop is.", node["loop_lag"])
+        yield GaugeMetricFamily("snakepit_broker_sessions", "Clients with an open session.", node["sessions"])
+        missing = node["clock"] == "lifecycle clock missing"
+        yield GaugeMetricFamily("snakepit_lifecycle_clock_missing", "1: no sweeps come from beat.", float(missing))
+
+
+POOL_GAUGES = (
+    ("size", "Workers that are wanted.", "size"),
+    ("slots", "Slots of ready workers.", "slots"),
+    ("slots_free", "Slots that would take a call now.", "free"),
+    ("slots_lost_now", "Slots held by calls that did not stop.", "lost"),
+    ("waiting", "Calls that wait.", "waiting"),
+    ("oldest_wait_seconds", "How long the first in the line has waited.", "oldest_wait"),
+)
+
+
+def _by_pool(pools: list[dict[str, Any]], name: str, help: str, field: str) -> Metric:
+    gauge = GaugeMetricFamily(f"snakepit_pool_{name}", help, labels=("pool",))
+    for pool in pools:
+        gauge.add_metric((pool["name"],), pool[field])
+    return gauge

@@ -1,0 +1,66 @@
+"""What a job says as server-sent events: rows that are there, then rows as they come, then the end.
+
+One look at the rows a second and stream, by index, on a borrowed thread that keeps no database connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, StreamingHttpResponse
+
+from pools import conf
+from pools.api.body import dumps
+from pools.api.streams import HEARTBEAT, step_by_step
+from pools.jobs.hold import db_unit
+from pools.models import Job, JobEntry
+
+POLL = 1.0  # seconds between two looks at the rows
+BATCH = 200  # rows of one look
+
+Show = Callable[[Job], dict[str, Any]]
+
+
+def stream(request: HttpRequest, job_id: uuid.UUID, last: int, show: Show) -> StreamingHttpResponse:
+    produced = frames(job_id, last, show)
+    # Under WSGI Django would collect an asynchronous stream to its end before sending the first byte.
+    content = produced if isinstance(request, ASGIRequest) else step_by_step(produced)
+    response = StreamingHttpResponse(content, content_type="text/event-stream; charset=utf-8")
+    response["Cache-Control"] = "no-cache"
+    response["X-Accel-Buffering"] = "no"  # or nginx keeps the events back
+    return response
+
+
+async def frames(job_id: uuid.UUID, last: int, show: Show) -> AsyncGenerator[str, None]:
+    quiet = time.monotonic()
+    while True:
+        entries, job = await sync_to_async(_look)(job_id, last)
+        for entry in entries:
+            last = entry.seq
+            yield f"id: {entry.seq}\nevent: {entry.kind}\ndata: {dumps(entry.data)}\n\n"
+        if entries:
+            quiet = time.monotonic()
+        if job is None:  # pruned while somebody watched
+            return
+        if len(entries) == BATCH:
+            continue
+        if job.ended:
+            yield f"event: end\ndata: {dumps(show(job))}\n\n"
+            return
+        if time.monotonic() - quiet >= conf.current().stream_heartbeat:
+            quiet = time.monotonic()
+            yield HEARTBEAT
+        await asyncio.sleep(POLL)
+
+
+def _look(job_id: uuid.UUID, last: int) -> tuple[list[JobEntry], Job | None]:
+    with db_unit():
+        # The job first: whatever it said before its end is then among the entries.
+        job = Job.objects.filter(pk=job_id).first()
+        return list(JobEntry.objects.filter(job_id=job_id, seq__gt=last).order_by("seq")[:BATCH]), job

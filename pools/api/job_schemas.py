@@ -1,0 +1,76 @@
+"""The shapes of jobs, for the OpenAPI page and for reading a submission."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ninja import Field, Schema
+
+
+class JobIn(Schema):
+    """A submission. Times are ISO 8601 with a zone; `timeout`, `backoff` and `retention` are seconds."""
+
+    model_config = {"extra": "forbid"}
+
+    pool: str = Field(max_length=48)
+    command: str = Field(max_length=200)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    priority: int = Field(default=0, description="-100 to 100, higher first.")
+    run_after: datetime | None = None
+    deadline: datetime | None = None
+    timeout: float | None = Field(default=None, description="Of one attempt.")
+    max_attempts: int | None = None
+    backoff: float | None = None
+    retry: str = Field(default="lost", description="never, safe, lost or always.")
+    idempotency_key: str | None = None
+    tags: list[str] = Field(default_factory=list)
+    retention: int | None = None
+
+
+class JobFilter(Schema):
+    pool: str = ""
+    state: str = ""
+    command: str = ""
+    tag: str = ""
+    owner: str = ""
+    since: datetime | None = Field(default=None, description="Created at or after.")
+    until: datetime | None = Field(default=None, description="Created before.")
+    limit: int | None = Field(default=None, description="Rows on the page; at most SNAKEPIT['PAGE_LIMIT'].")
+    cursor: str | None = Field(default=None, description="`next` of the page before.")
+
+
+class JobOut(Schema):
+    id: str
+    pool: str
+    command: str
+    state: str
+    attempts: int
+    max_attempts: int
+    failures: int
+    deaths: int
+    retry: str
+    priority: int
+    timeout: float | None
+    run_after: datetime | None
+    deadline: datetime | None
+    cancel_requested: bool
+    owner: str
+    tags: list[str]
+    idempotency_key: str
+    progress: float | None
+    progress_message: str
+    error: dict[str, Any] | None
+    truncated: bool
+    created_at: datetime
+    queued_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None
+    arguments: dict[str, Any] | None = Field(default=None, description="Not in lists.")
+    result: Any = Field(default=None, description="Not in lists.")
+
+
+class JobPage(Schema):
+    jobs: list[JobOut]
+    next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last.")

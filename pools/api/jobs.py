@@ -1,0 +1,204 @@
+"""Jobs: submit, list, show, cancel, retry and clone. Whoever may not see a job is told that there is none."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from ninja import Query, Router
+from pydantic import ValidationError
+
+from pools import conf
+from pools import jobs as durable
+from pools.api.auth import Caller, caller
+from pools.api.body import read_object
+from pools.api.calls import json_response
+from pools.api.job_events import stream
+from pools.api.job_schemas import JobFilter, JobIn, JobOut, JobPage
+from pools.api.schemas import Failure
+from pools.broker.errors import BadRequest, PermissionDenied
+from pools.models import Job
+from pools.models.states import STATES
+
+router = Router(tags=["jobs"])
+PAYLOAD = ("arguments", "result")
+REFUSED = frozenset({400, 401, 403, 404, 413, 422, 429})
+BODY = {"requestBody": {"content": {"application/json": {"schema": JobIn.model_json_schema()}}, "required": True}}
+
+
+@router.post(
+    "/jobs",
+    response={201: JobOut, 200: JobOut, REFUSED: Failure},
+    operation_id="submit_job",
+    summary="Submit",
+    openapi_extra=BODY,
+)
+async def submit(request: HttpRequest) -> HttpResponse:
+    """Store a job. 201: it is new. 200: the idempotency key (or header Idempotency-Key) has this job already."""
+    who = caller(request)
+    wanted = _read(request)
+    who.check("run_command", wanted.pool)
+    given = wanted.model_dump(exclude={"pool", "command", "arguments"}, exclude_none=True)
+    key = request.headers.get("Idempotency-Key") or wanted.idempotency_key
+    given |= {"idempotency_key": key, "owner": who.owner}
+
+    job = await sync_to_async(lambda: durable.submit(wanted.pool, wanted.command, wanted.arguments, **given))()
+    response = json_response(out(job), status=200 if job.existed else 201)
+    response["Location"] = f"{request.path}/{job.pk}"
+    return response
+
+
+@router.get("/jobs", response={200: JobPage, REFUSED: Failure}, operation_id="list_jobs", summary="List")
+async def list_jobs(request: HttpRequest, filters: Query[JobFilter]) -> HttpResponse:
+    """The jobs that the caller may see, newest first."""
+    who = caller(request)
+    found, after = await sync_to_async(lambda: _page(_filtered(who, filters), filters))()
+    return json_response({"jobs": [out(job, brief=True) for job in found], "next": after})
+
+
+@router.get("/jobs/{job_id}", response={200: JobOut, REFUSED: Failure}, operation_id="get_job", summary="One job")
+async def get_job(request: HttpRequest, job_id: str) -> HttpResponse:
+    who = caller(request)
+    return json_response(out(await sync_to_async(lambda: _find(who, job_id))()))
+
+
+@router.get("/jobs/{job_id}/events", operation_id="job_events", summary="What it says", response={REFUSED: Failure})
+async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
+    """Server-sent events: `chunk`, `log`, `progress`, `truncated`, and at last `end` with the job as it is then.
+
+    After a break, send the header `Last-Event-ID` (browsers do): the stream goes on behind that event.
+    """
+    who = caller(request)
+    job = await sync_to_async(lambda: _find(who, job_id))()
+    last = request.headers.get("Last-Event-ID", "0")
+    if not (last.isascii() and last.isdecimal() and len(last) < 10):
+        raise BadRequest("Last-Event-ID: pass the id of the last event as it came")
+    return stream(request, job.pk, int(last), lambda found: out(found))
+
+
+@router.post(
+    "/jobs/{job_id}/cancel", response={200: JobOut, REFUSED: Failure}, operation_id="cancel_job", summary="Cancel"
+)
+async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
+    """End a job: at once if it waits, within two seconds if it runs. One that has ended stays as it is."""
+    return await _act(request, job_id, durable.cancel)
+
+
+@router.post(
+    "/jobs/{job_id}/retry", response={200: JobOut, REFUSED: Failure}, operation_id="retry_job", summary="Retry"
+)
+async def retry(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Queue a job again that ended without success."""
+    return await _act(request, job_id, durable.retry)
+
+
+@router.post(
+    "/jobs/{job_id}/clone", response={201: JobOut, REFUSED: Failure}, operation_id="clone_job", summary="Clone"
+)
+async def clone(request: HttpRequest, job_id: str) -> HttpResponse:
+    """A new job of the caller's that asks for the same."""
+    who = caller(request)
+
+    def act() -> Job:
+        job = _find(who, job_id)
+        who.check("run_command", job.pool)
+        return durable.clone(job.pk, who.owner)
+
+    return json_response(out(await sync_to_async(act)()), status=201)
+
+
+async def _act(request: HttpRequest, job_id: str, what: Any) -> HttpResponse:
+    who = caller(request)
+
+    def act() -> Job:
+        job = _find(who, job_id)
+        if not (job.owner == who.owner and "run_command" in who.permissions) and "operate_pool" not in who.permissions:
+            raise PermissionDenied(
+                f"{who.actor} may change jobs of its own; those of others need the scope 'operate'",
+                details={"scope": "operate"},
+            )
+        return what(job.pk)
+
+    return json_response(out(await sync_to_async(act)()))
+
+
+def _find(who: Caller, job_id: str) -> Job:
+    try:
+        job = Job.objects.filter(pk=uuid.UUID(job_id)).first()
+    except ValueError:
+        job = None
+    if job is None or not who.may_use(job.pool) or not _may_see(who, job):
+        raise Http404(f"No job is named {job_id[:50]!r}.")
+    return job
+
+
+def _may_see(who: Caller, job: Job) -> bool:
+    return "view_pool" in who.permissions or ("run_command" in who.permissions and job.owner == who.owner)
+
+
+def _filtered(who: Caller, filters: JobFilter) -> QuerySet[Job]:
+    rows: QuerySet[Job] = Job.objects.all()
+    if "view_pool" not in who.permissions:
+        who.check("run_command")
+        rows = rows.filter(owner=who.owner)
+    if filters.pool and not who.may_use(filters.pool):
+        raise PermissionDenied(f"{who.actor} may not use the pool {filters.pool!r}", details={"pool": filters.pool})
+    if filters.pool or who.pools is not None:
+        rows = rows.filter(pool__in=[filters.pool] if filters.pool else list(who.pools or ()))
+    if filters.state and filters.state not in STATES:
+        raise BadRequest(f"state: {filters.state!r} is not one of {', '.join(STATES)}")
+    given = {name: getattr(filters, name) for name in ("state", "command", "owner") if getattr(filters, name)}
+    if "\0" in f"{filters.pool}{filters.command}{filters.owner}{filters.tag}":
+        raise BadRequest("a filter holds the character NUL")
+    if filters.tag:
+        given["tags__contains"] = f",{filters.tag},"
+    for name, lookup in (("since", "created_at__gte"), ("until", "created_at__lt")):
+        if (at := getattr(filters, name)) is not None:
+            given[lookup] = _aware(name, at)
+    return rows.filter(**given)
+
+
+def _aware(name: str, at: datetime) -> datetime:
+    if at.tzinfo is None:
+        raise BadRequest(f"{name}: needs its time zone, such as 2026-01-31T12:00:00Z")
+    return at
+
+
+def _page(rows: QuerySet[Job], filters: JobFilter) -> tuple[list[Job], str | None]:
+    most = conf.current().page_limit
+    limit = min(50, most) if filters.limit is None else filters.limit
+    if not 1 <= limit <= most:
+        raise BadRequest(f"limit: {limit} is outside 1 to {most}", details={"fields": {"limit": most}})
+    if filters.cursor:
+        try:
+            rows = rows.filter(pk__lt=uuid.UUID(filters.cursor))
+        except ValueError:
+            raise BadRequest("cursor: pass the `next` of the page before as it is") from None
+    # Results may be large, and a list shows none.
+    found = list(rows.defer("arguments", "result", "result_raw").order_by("-pk")[: limit + 1])
+    return found[:limit], str(found[limit - 1].pk) if len(found) > limit else None
+
+
+def _read(request: HttpRequest) -> JobIn:
+    try:
+        return JobIn.model_validate(read_object(request))
+    except ValidationError as error:
+        fields = {".".join(map(str, one["loc"])): one["msg"] for one in error.errors()}
+        message = "; ".join(f"{name}: {why}" for name, why in fields.items())
+        raise BadRequest(message, details={"fields": fields}) from None
+
+
+def out(job: Job, *, brief: bool = False) -> dict[str, Any]:
+    """A job as the API shows it; in lists without arguments and result."""
+    shown = {name: getattr(job, name) for name in JobOut.model_fields if hasattr(Job, name) and name not in PAYLOAD}
+    shown |= {"id": str(job.pk), "tags": job.tag_list}
+    if not brief:
+        shown |= {"arguments": job.arguments, "result": job.value}
+    for name, value in shown.items():
+        if isinstance(value, datetime):
+            shown[name] = value.isoformat().replace("+00:00", "Z")
+    return shown

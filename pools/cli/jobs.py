@@ -1,0 +1,253 @@
+"""`snakepit submit`, `jobs`, `job`, `cancel` and `retry`: durable jobs from a shell, through the database."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pools.broker.errors import from_code
+from pools.cli.call import read_arguments
+from pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line, print_value
+from pools.cli.project import start_django
+from pools.cli.status import NARROW, new_table
+
+if TYPE_CHECKING:
+    from pools.models import Job
+
+POLL = 0.25  # seconds between two looks at a job that is waited for
+STYLES = {"succeeded": "green", "running": "cyan", "failed": "bold red", "lost": "bold red", "quarantined": "bold red"}
+BRIEF = ("pool", "command", "state", "attempts", "priority", "progress", "error", "created_at", "finished_at")
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or the end of it, as the lists show it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (submit, jobs, job, cancel, retry):
+        app.command()(command)
+
+
+def submit(
+    pool: Annotated[str, typer.Argument(help="Name of the pool.")],
+    command: Annotated[str, typer.Argument(help="Name of the command.")],
+    arguments: Annotated[
+        str,
+        typer.Argument(metavar="[JSON|@FILE|-]", help="A JSON object: inline, from a file, or from standard input."),
+    ] = "{}",
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end and print its result.")] = False,
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher first.")] = 0,
+    run_after: Annotated[str, typer.Option(help="Not before this time, such as 2026-01-31T12:00:00Z.")] = "",
+    key: Annotated[str, typer.Option(help="Idempotency key: the second time it names the first job.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="May be given more than once.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds of one attempt.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Store a job, which runs even if everything is killed meanwhile, and print its id."""
+    with errors_told(as_json):
+        values = read_arguments(arguments)
+        start_django()
+        from pools.jobs import submit as store
+
+        row = store(
+            pool, command, values, priority=priority, run_after=_moment(run_after), idempotency_key=key,
+            tags=tag or [], timeout=timeout,
+        )  # fmt: skip
+        if wait:
+            _end(_follow(row, _bar), as_json)
+        else:
+            typer.echo(json_line(brief(row)) if as_json else str(row.pk))
+
+
+def jobs(
+    state: Annotated[str, typer.Option(help="Only those in this state.")] = "",
+    pool: Annotated[str, typer.Option(help="Only those of this pool.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    with errors_told(as_json):
+        start_django()
+        from pools.models import Job
+        from pools.models.states import STATES
+
+        if state and state not in STATES:
+            raise UsageError(f"--state {state!r} is not one of {', '.join(STATES)}")
+        given = {name: value for name, value in {"state": state, "pool": pool}.items() if value}
+        rows = Job.objects.filter(**given).defer("arguments", "result", "result_raw")[:limit]
+        found = [brief(row) for row in rows]
+        if as_json:
+            typer.echo(json_line(found))
+        else:
+            _list(found)
+
+
+def job(
+    job_id: JobId,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", help="Print what it says until it ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a job; with --follow, what it says and its result. Exit code 1 when it ended without success."""
+    with errors_told(as_json):
+        row = _find(job_id)
+        if follow:
+            _end(_follow(row, _lines), as_json)
+            return
+        whole = {**brief(row), "arguments": row.arguments, "result": row.value, "attempts_made": _attempts(row)}
+        if as_json:
+            typer.echo(json_line(whole))
+        else:
+            print_value(whole)
+        if row.ended and row.state != "succeeded":
+            raise typer.Exit(PROBLEM)
+
+
+def cancel(job_id: JobId, as_json: AsJson = False) -> None:
+    """End a job: at once if it waits, within two seconds if it runs."""
+    with errors_told(as_json):
+        row = _find(job_id)
+        from pools.jobs import cancel as end
+
+        row = end(row.pk)
+        asked = row.state == "running" and row.cancel_requested
+        typer.echo(json_line(brief(row)) if as_json else f"{row.pk} {'is being cancelled' if asked else row.state}")
+
+
+def retry(job_id: JobId, as_json: AsJson = False) -> None:
+    """Queue a job again that ended without success."""
+    with errors_told(as_json):
+        row = _find(job_id)
+        from pools.jobs import retry as again
+
+        row = again(row.pk)
+        typer.echo(json_line(brief(row)) if as_json else f"{row.pk} {row.state}")
+
+
+def brief(row: Job) -> dict[str, Any]:
+    """A job as programs read it."""
+    shown = {"id": str(row.pk), **{name: getattr(row, name) for name in BRIEF}, "tags": row.tag_list}
+    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in shown.items()}
+
+
+def _attempts(row: Job) -> list[dict[str, Any]]:
+    names = ("number", "outcome", "worker", "node", "claimed_by", "evidence")
+    return [{name: getattr(one, name) for name in names} for one in row.tries.order_by("number")]
+
+
+def _find(text: str) -> Job:
+    start_django()
+    from pools.models import Job
+
+    tail = text.strip().replace("-", "").lower()
+    if not tail or not all(sign in "0123456789abcdef" for sign in tail) or len(tail) > 32:
+        raise UsageError(f"{text!r} is not the id of a job")
+    if len(tail) == 32:
+        import uuid
+
+        found = list(Job.objects.filter(pk=uuid.UUID(tail)))
+    else:
+        recent = Job.objects.only("pk").order_by("-pk")[:10_000]
+        found = [Job.objects.get(pk=one.pk) for one in recent if one.pk.hex.endswith(tail)][:2]
+    if len(found) != 1:
+        raise Problem(f"{'No job' if not found else 'More than one job'} has the id {text}; see: snakepit jobs")
+    return found[0]
+
+
+def _moment(text: str) -> Any:
+    if not text:
+        return None
+    from django.utils.dateparse import parse_datetime
+
+    try:
+        found = parse_datetime(text)
+    except ValueError:
+        found = None
+    if found is None:
+        raise UsageError(f"--run-after {text!r} is not a time such as 2026-01-31T12:00:00Z")
+    return found
+
+
+def _follow(row: Job, show: Callable[[Iterator[Any]], None]) -> Job:
+    """Hand on what a job says until it has ended; returns it as it is then."""
+    from pools.models import Job, JobEntry
+
+    def said() -> Iterator[Any]:
+        last = 0
+        while True:
+            now = Job.objects.only("state").get(pk=row.pk)
+            for entry in JobEntry.objects.filter(job_id=row.pk, seq__gt=last).order_by("seq"):
+                last = entry.seq
+                yield entry
+            if now.ended:
+                return
+            time.sleep(POLL)
+
+    show(said())
+    return Job.objects.get(pk=row.pk)
+
+
+def _lines(said: Iterator[Any]) -> None:
+    for entry in said:
+        if entry.kind == "chunk":
+            typer.echo(json_line(entry.data))
+            sys.stdout.flush()
+        else:
+            typer.echo(_text(entry), err=True)
+
+
+def _bar(said: Iterator[Any]) -> None:
+    """Progress as a bar on a terminal; elsewhere nobody watches, and only the result is printed."""
+    if not sys.stderr.isatty():
+        for _ in said:
+            pass
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("waiting", total=1.0)
+        for entry in said:
+            if entry.kind == "progress":
+                bar.update(task, completed=entry.data["fraction"], description=escape(entry.data["message"]))
+            elif entry.kind == "log":
+                bar.console.print(entry.data["message"], markup=False, highlight=False)
+
+
+def _text(entry: Any) -> str:
+    if entry.kind == "progress":
+        return f"{entry.data['fraction']:4.0%} {entry.data['message']}".rstrip()
+    return entry.data["message"] if entry.kind == "log" else "(what follows was not kept)"
+
+
+def _end(row: Job, as_json: bool) -> None:
+    """Print the result; an end without success becomes the error that it is."""
+    if as_json:
+        typer.echo(json_line({**brief(row), "result": row.value}))
+        if row.state != "succeeded":
+            raise typer.Exit(PROBLEM)
+    elif row.state == "succeeded":
+        print_value(row.value)
+    elif row.error:
+        error = from_code(row.error["code"], row.error["message"], row.error["outcome"], row.error["details"])
+        raise Problem(f"the job is {row.state}: {error.code}: {error.message}")
+    else:
+        raise Problem(f"the job is {row.state}")
+
+
+def _list(found: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    rows = new_table("id", "pool", "command", "state", "attempts", "progress", "created")
+    for one in found:
+        done = "" if one["progress"] is None else f"{one['progress']:.0%}"
+        state = Text(one["state"], STYLES.get(one["state"], ""))
+        created = one["created_at"][:19].replace("T", " ")
+        rows.add_row(one["id"], one["pool"], one["command"], state, str(one["attempts"]), done, created)
+    Console(width=None if sys.stdout.isatty() else NARROW + 40, highlight=False).print(rows)

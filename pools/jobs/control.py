@@ -1,0 +1,79 @@
+"""What people do to jobs: cancel, retry, clone. Each says in a typed error why it cannot be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+
+from pools.broker.errors import BadRequest
+from pools.jobs import hold, messages
+from pools.jobs.signals import tell_finished
+from pools.jobs.submission import enqueue
+from pools.models import Job, JobEntry
+from pools.models.states import CANCELLED, QUEUED, RUNNING, UNSUCCESSFUL
+
+COPIED = (
+    "pool",
+    "command",
+    "arguments",
+    "priority",
+    "timeout",
+    "max_attempts",
+    "backoff",
+    "retry",
+    "tags",
+    "retention",
+)
+
+
+def cancel(job_id: Any) -> Job:
+    """End a job: at once if it waits, within two seconds if it runs. One that has ended stays as it is."""
+    job = Job.objects.get(pk=job_id)
+    # In this order: a job that is claimed between the two is caught by the second, one that is given back by the first.
+    for _ in range(2):
+        if Job.objects.filter(pk=job_id, state=QUEUED).move(CANCELLED, **hold.ended(job.retention)):
+            transaction.on_commit(lambda: tell_finished(job_id), robust=True)
+            break
+        if Job.objects.filter(pk=job_id, state=RUNNING).update(cancel_requested=True):
+            break
+    return Job.objects.get(pk=job_id)
+
+
+def retry(job_id: Any) -> Job:
+    """Queue a job again that ended without success: the same row, a new budget of attempts."""
+    with transaction.atomic():
+        again = Job.objects.filter(pk=job_id, state__in=UNSUCCESSFUL).move(
+            QUEUED,
+            **hold.waiting(0.0),
+            failures=0,
+            deaths=0,
+            cancel_requested=False,
+            error=None,
+            deadline=None,
+            progress=None,
+            progress_message="",
+            entry_count=0,
+            entry_bytes=0,
+            truncated=False,
+        )
+        job = Job.objects.get(pk=job_id)
+        if not again:
+            raise BadRequest(
+                f"The job is {job.state}: only one that ended without success can be retried; clone it instead.",
+                details={"state": job.state},
+            )
+        JobEntry.objects.filter(job_id=job_id).delete()
+        transaction.on_commit(lambda: _send(job), robust=True)
+    return job
+
+
+def clone(job_id: Any, owner: str = "") -> Job:
+    """A new job that asks for the same."""
+    job = Job.objects.get(pk=job_id)
+    wanted = {name: getattr(job, name) for name in COPIED}
+    return enqueue({**wanted, "owner": owner or job.owner, "idempotency_key": ""})
+
+
+def _send(job: Job) -> None:
+    messages.send(job.pk, messages.queue_of(job.pool))

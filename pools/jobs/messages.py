@@ -1,0 +1,108 @@
+"""Sending a job's id to Celery, and which queues a Celery worker reads.
+
+A pool's jobs go to the queue `snakepit.<pool>`. A worker that was started without -Q reads those of all enabled pools
+and the common queue `snakepit.jobs`; pools that are added later are joined by `Joiner`, and a job that nobody took in
+time is sent again through the common queue. With -Q a worker reads what it was told and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from typing import Any
+
+from django.db import Error, connections
+
+from pools import conf
+from pools.models import Pool
+
+logger = logging.getLogger("snakepit.jobs")
+
+TASK = "snakepit.run_job"
+COMMON = "snakepit.jobs"
+LONGEST_COUNTDOWN = 30.0  # seconds that a Celery worker may hold a message; longer pauses are left to `reconcile`
+
+
+def queue_of(pool: str) -> str:
+    return f"snakepit.{pool}"
+
+
+def celery_app() -> Any:
+    """The project's Celery app. A web process has not imported it, and Celery's own default would not know the way."""
+    from celery import current_app
+    from django.conf import settings
+
+    named = conf.current().celery_app
+    site = str(getattr(settings, "SETTINGS_MODULE", "")).rpartition(".")[0]
+    module = named or (f"{site}.celery" if site else "")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if named or error.name not in (module, site):
+                raise
+    return current_app
+
+
+def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
+    """Send the hint; False where the message transport is away. Nothing is lost then: `reconcile` sends it later."""
+    if delay > LONGEST_COUNTDOWN:
+        return False
+    try:
+        # No retries: the caller is a web request, or holds the slot of another job.
+        celery_app().send_task(TASK, args=[str(job_id)], queue=queue, countdown=delay or None, retry=False)
+    except Exception as error:  # each transport has errors of its own
+        logger.warning("job %s is stored, but its message was not sent: %s", job_id, error)
+        return False
+    return True
+
+
+def hosted() -> set[str]:
+    """The queues of the pools that are to be served."""
+    try:
+        return {COMMON, *map(queue_of, Pool.objects.filter(enabled=True).values_list("name", flat=True))}
+    except Error as error:
+        logger.warning("the pools cannot be read, their queues are joined later: %s", error)
+        return {COMMON}
+    finally:
+        connections.close_all()
+
+
+class Joiner:
+    """Has one Celery worker read the queues of the pools, also of those that are defined while it runs."""
+
+    def __init__(self) -> None:
+        self._joined: set[str] = set()
+        self._stop = threading.Event()
+
+    def at_start(self, instance: Any) -> None:
+        """Before the worker connects: its own list of queues is simply longer."""
+        queues = instance.app.amqp.queues
+        if getattr(queues, "_consume_from", None):  # -Q was given: that is the list
+            self._stop.set()
+            return
+        self._joined = hosted()
+        for name in sorted(self._joined):
+            queues.add(name)
+        queues.select([*queues.consume_from, *sorted(self._joined)])
+
+    def follow(self, consumer: Any) -> None:
+        """From the worker's start to its end, look for new pools."""
+        if not self._stop.is_set():
+            arguments = (consumer.app, consumer.hostname)
+            threading.Thread(target=self._watch, args=arguments, name="snakepit-queues", daemon=True).start()
+
+    def leave(self) -> None:
+        self._stop.set()
+
+    def _watch(self, app: Any, hostname: str) -> None:
+        while not self._stop.wait(conf.current().reconcile_interval):
+            for name in sorted(hosted() - self._joined):
+                try:
+                    # Through the worker's own mailbox: its connection belongs to its main thread.
+                    app.control.add_consumer(name, destination=[hostname])
+                except Exception as error:  # the transport is away, or knows no control: the common queue remains
+                    logger.warning("the queue %s is not joined yet: %s", name, error)
+                    break
+                self._joined.add(name)

@@ -1,0 +1,36 @@
+"""Django signals of jobs. Receivers get `job` (a Job); a receiver that raises is logged and harms nothing.
+
+job_submitted   in the process that submitted it, after the commit
+job_started     in the Celery worker, at the start of each attempt
+job_progressed  in the Celery worker: also `fraction` and `message`
+job_finished    in the process that wrote the end: the Celery worker of the attempt or of the reconciling task, or, for
+                a job that was cancelled while it waited, the one that cancelled it
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.dispatch import Signal
+
+from pools.models import Job
+
+logger = logging.getLogger("snakepit.jobs")
+
+job_submitted = Signal()
+job_started = Signal()
+job_progressed = Signal()
+job_finished = Signal()
+
+
+def tell(signal: Signal, job: Job, **facts: Any) -> None:
+    for receiver, answer in signal.send_robust(Job, job=job, **facts):
+        if isinstance(answer, Exception):
+            logger.error("%s raised on job %s", receiver, job.pk, exc_info=answer)
+
+
+def tell_finished(job_id: Any) -> None:
+    """Tell of an end with the row as it is now; nothing is read where nobody listens."""
+    if job_finished.receivers and (job := Job.objects.filter(pk=job_id).first()):
+        tell(job_finished, job)

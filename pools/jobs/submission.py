@@ -1,0 +1,173 @@
+"""submit(): the row in the caller's transaction, the message after its commit."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from pools import conf
+from pools.broker.errors import BadRequest, PoolUnknown, QueueFull
+from pools.jobs import messages
+from pools.jobs.arguments import check_size, store
+from pools.jobs.signals import job_submitted, tell
+from pools.models import Job, Pool
+from pools.models.job import RETRIES, join_tags
+from pools.models.states import QUEUED
+
+TAG = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,49}")
+MOST_TAGS = 16
+NAME = re.compile(r"[^\W\d]\w{0,199}")
+
+
+def submit(
+    pool: str,
+    command: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    priority: int = 0,
+    run_after: datetime | None = None,
+    deadline: datetime | None = None,
+    timeout: float | None = None,
+    max_attempts: int | None = None,
+    backoff: float | None = None,
+    retry: str = "lost",
+    idempotency_key: str | None = None,
+    tags: Sequence[str] = (),
+    owner: Any = None,
+    retention: int | None = None,
+) -> Job:
+    """Store a job and return it; it is sent to the pool's workers when the surrounding transaction commits.
+
+    `retry` says when an attempt that ended badly is followed by another: `never`; `safe`, if the work never started or
+    the command is idempotent; `lost`, also if a process died and nobody knows (at least once); `always`, also if the
+    command raised. With an `idempotency_key` that this owner has used in this pool, the job of then is returned.
+    `timeout` and `backoff` are seconds, `retention` seconds after the end. `owner` is a user, or a user's name.
+    """
+    settings = conf.current()
+    wanted: dict[str, Any] = {
+        "pool": pool,
+        "command": command,
+        "arguments": store(arguments),
+        "priority": _whole("priority", priority, -100, 100),
+        "run_after": _moment("run_after", run_after),
+        "deadline": _moment("deadline", deadline),
+        "timeout": None if timeout is None else _seconds("timeout", timeout, 0.001, 31 * 86_400),
+        "max_attempts": _whole("max_attempts", max_attempts or settings.jobs_max_attempts, 1, 100),
+        "backoff": _seconds("backoff", settings.jobs_backoff if backoff is None else backoff, 0, 3600),
+        "retry": _one_of("retry", retry, RETRIES),
+        "idempotency_key": _text("idempotency_key", idempotency_key or "", 200),
+        "tags": _tags(tags),
+        "owner": _text("owner", owner if isinstance(owner, str) else owner.get_username() if owner else "", 150),
+        "retention": _whole("retention", settings.jobs_retention if retention is None else retention, 0, 10**9),
+    }
+    _check_target(pool, command, wanted["arguments"])
+    return enqueue(wanted)
+
+
+def enqueue(wanted: Mapping[str, Any]) -> Job:
+    """Insert a checked job, or find the one that has its idempotency key; send the new one on commit."""
+    for _ in range(3):  # the one that has the key may be deleted between the insert and the look
+        if wanted["idempotency_key"] and (found := _same(wanted)):
+            return found
+        _check_room(wanted["pool"])
+        try:
+            with transaction.atomic():  # a savepoint: PostgreSQL would end the caller's transaction with the conflict
+                job = Job.objects.create(**wanted, sent_at=Now())
+        except IntegrityError:
+            if not wanted["idempotency_key"]:
+                raise
+            continue
+        job.refresh_from_db(fields=["sent_at"])
+        transaction.on_commit(functools.partial(_announce, job), robust=True)
+        return job
+    raise BadRequest("idempotency_key: the job that has it comes and goes; try again")
+
+
+def _announce(job: Job) -> None:
+    if job.run_after is None or job.run_after <= timezone.now():
+        messages.send(job.pk, messages.queue_of(job.pool))
+    tell(job_submitted, job)
+
+
+def _same(wanted: Mapping[str, Any]) -> Job | None:
+    key = {name: wanted[name] for name in ("owner", "pool", "idempotency_key")}
+    found = Job.objects.filter(**key).first()
+    if found and (found.command, found.arguments) != (wanted["command"], wanted["arguments"]):
+        raise BadRequest(
+            "idempotency_key: it was used for another command or other arguments; take a new key",
+            details={"job": str(found.pk)},
+        )
+    if found:
+        found.existed = True
+    return found
+
+
+def _check_room(pool: str) -> None:
+    limit = conf.current().jobs_queued_limit
+    # At most `limit` index entries are read, however many wait. Callers at the same moment may go a little over it.
+    if Job.objects.filter(pool=pool, state=QUEUED).order_by()[:limit].count() >= limit:
+        raise QueueFull(f"{limit} jobs of the pool {pool!r} wait already.", retry_after=5.0, details={"limit": limit})
+
+
+def _check_target(pool: str, command: str, arguments: Mapping[str, Any]) -> None:
+    if not isinstance(pool, str) or "\0" in pool:
+        raise BadRequest("pool: must be the name of a pool")
+    if not isinstance(command, str) or not NAME.fullmatch(command):
+        raise BadRequest(f"command: {str(command)[:50]!r} is not the name of a command")
+    row = Pool.objects.filter(name=pool).first()
+    # The settings' pools become rows when a broker starts; jobs may be submitted before the first one did.
+    spec = next((one for one in conf.pool_specs() if one.name == pool), None) if row is None else row
+    if spec is None or not spec.enabled:
+        raise PoolUnknown(f"No pool is named {pool!r}." if spec is None else f"The pool {pool!r} is disabled.")
+    check_size(arguments, spec.max_payload)
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise BadRequest(f"{name}: {value!r} is not a whole number from {low} to {high}")
+    return value
+
+
+def _seconds(name: str, value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadRequest(f"{name}: {value!r} is not a number of seconds")
+    if not low <= value <= high:
+        raise BadRequest(f"{name}: {value} is outside {low} to {high} seconds")
+    return float(value)
+
+
+def _moment(name: str, value: Any) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime) or timezone.is_naive(value):
+        raise BadRequest(f"{name}: {value!r} is not a moment with its time zone, such as 2026-01-31T12:00:00Z")
+    return value
+
+
+def _one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise BadRequest(f"{name}: {value!r} is not one of {', '.join(allowed)}")
+    return str(value)
+
+
+def _text(name: str, value: str, longest: int) -> str:
+    if not isinstance(value, str) or len(value) > longest or not value.isprintable():
+        raise BadRequest(f"{name}: must be printable text of at most {longest} characters")
+    return value
+
+
+def _tags(tags: Any) -> str:
+    if isinstance(tags, str) or not isinstance(tags, Sequence) or len(tags) > MOST_TAGS:
+        raise BadRequest(f"tags: must be a list of at most {MOST_TAGS} tags")
+    for tag in tags:
+        if not isinstance(tag, str) or not TAG.fullmatch(tag):
+            raise BadRequest(f"tags: {tag!r} is not a tag: small letters, digits and _.:- up to 50 characters")
+    return join_tags(list(dict.fromkeys(tags)))

@@ -1,0 +1,104 @@
+"""What beat does for jobs: reconcile and prune. Each tick may come twice, late, or in two processes at once."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from pools import conf
+from pools.jobs import hold, messages
+from pools.jobs.policy import Ending, Rules, Verdict, judge
+from pools.jobs.signals import tell_finished
+from pools.models import Job
+from pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING, TERMINAL
+
+logger = logging.getLogger("snakepit.jobs")
+BATCH = 500  # rows that one tick takes on of each kind
+SENDS_COUNTED = 3  # each message that found no taker doubles the wait for the next, up to this
+
+
+def reconcile() -> dict[str, int]:
+    """Free what nobody holds any more, end what is too late, and send again what nobody took."""
+    return {"freed": _free_leases(), "overdue": _end_overdue(), "sent": _send_again()}
+
+
+def _free_leases() -> int:
+    """Jobs whose attempt has fallen silent: Celery's worker was killed, or frozen."""
+    freed = 0
+    for job in Job.objects.filter(state=RUNNING, lease_until__lt=Now()).order_by("lease_until")[:BATCH]:
+        verdict, error = _verdict(job)
+        facts = {"outcome": "lease_expired", "error": error}
+        # The fence again: an attempt that came back to life since the list was read has renewed its lease.
+        if not Job.objects.held_by(job.pk, job.attempts).filter(lease_until__lt=Now()).exists():
+            continue
+        if not hold.fail(job, verdict, error, facts):
+            continue
+        freed += 1
+        logger.warning("job %s: attempt %d fell silent; the job is %s", job.pk, job.attempts, verdict.state)
+        if verdict.state == QUEUED:
+            messages.send(job.pk, messages.queue_of(job.pool), verdict.pause)
+        else:
+            tell_finished(job.pk)
+    return freed
+
+
+def _verdict(job: Job) -> tuple[Verdict, dict[str, Any]]:
+    if job.cancel_requested:
+        return Verdict(CANCELLED, counts=False), _error("cancelled", "The job was cancelled; its attempt is gone.")
+    rules = Rules(job.retry, job.attempts, job.failures, job.deaths, job.max_attempts, job.backoff)
+    message = f"Attempt {job.attempts} ({job.claimed_by}) fell silent: its Celery worker died or hangs."
+    return judge(Ending("lease_expired", "unknown"), rules), _error("worker_lost", message)
+
+
+def _error(code: str, message: str, outcome: str = "unknown") -> dict[str, Any]:
+    return {"code": code, "message": message, "outcome": outcome, "details": {}}
+
+
+def _end_overdue() -> int:
+    """Jobs whose deadline passed while they waited; that of a running one is its call's own."""
+    ended = 0
+    for job in Job.objects.filter(state=QUEUED, deadline__lt=Now())[:BATCH]:
+        error = _error("deadline_exceeded", "The job's deadline passed while it waited.", "not_started")
+        waiting = Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts)
+        if waiting.move(FAILED, error=error, **hold.ended(job.retention)):
+            ended += 1
+            tell_finished(job.pk)
+    return ended
+
+
+def _send_again() -> int:
+    wait = conf.current().jobs_resend
+    silent = Q(sent_at__isnull=True) | Q(sends__lte=1, sent_at__lte=Now() - timedelta(seconds=wait))
+    silent |= Q(sends=2, sent_at__lte=Now() - timedelta(seconds=2 * wait))
+    silent |= Q(sends__gte=SENDS_COUNTED, sent_at__lte=Now() - timedelta(seconds=4 * wait))
+    # A job that had to wait for its time has had no message at all.
+    silent |= Q(run_after__gte=F("sent_at"), run_after__lte=Now())
+    sent = 0
+    waiting = Job.objects.filter(hold.DUE, silent, state=QUEUED).order_by("-priority", "id")
+    for job in waiting[:BATCH]:
+        mine = Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts, sends=job.sends)
+        if not mine.update(sent_at=Now(), sends=F("sends") + 1):
+            continue  # another tick was quicker, or the job was claimed
+        # The first message of a job that had to wait goes where it belongs; a repeated one to whoever is there.
+        first = job.run_after is not None and (job.sent_at is None or job.run_after >= job.sent_at)
+        if not messages.send(job.pk, messages.queue_of(job.pool) if first else messages.COMMON):
+            mine = Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts, sends=job.sends + 1)
+            mine.update(sent_at=job.sent_at, sends=job.sends)  # it was not sent: the next tick tries again
+            break  # the transport is away: the others would only wait for the same
+        sent += 1
+    return sent
+
+
+def prune() -> int:
+    """Delete ended jobs whose retention is over, in batches; returns how many."""
+    gone = 0
+    while True:
+        old = list(Job.objects.filter(state__in=TERMINAL, expires_at__lt=Now()).values_list("pk", flat=True)[:BATCH])
+        if not old:
+            return gone
+        Job.objects.filter(pk__in=old, state__in=TERMINAL, expires_at__lt=Now()).delete()
+        gone += len(old)

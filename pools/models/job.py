@@ -1,0 +1,234 @@
+"""Job, JobAttempt and JobEntry: the durable call, its tries, and what it said. The row is the job."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn, Self
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.base import ModelBase
+
+from pools.models.states import ACTIVE, QUEUED, RUNNING, STATES, SUCCEEDED, TERMINAL, IllegalMove, sources
+
+RETRIES = ("never", "safe", "lost", "always")
+KINDS = ("chunk", "log", "progress", "truncated")
+
+
+def uuid7() -> uuid.UUID:
+    """An id that sorts by the time of its making (RFC 9562, version 7), so that it is the key of the pages too.
+
+    >>> uuid7().version, uuid7().variant == uuid.RFC_4122
+    (7, True)
+    """
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    """Rows whose state changes by `move` alone, which is one UPDATE guarded by the table of moves."""
+
+    def move(self, to: str, **fields: Any) -> int:
+        """Bring these rows into a state, those of them that may go there; returns how many went."""
+        return models.QuerySet.update(self.filter(state__in=sources(to)), state=to, **fields)
+
+    def update(self, **fields: Any) -> int:
+        if "state" in fields:
+            raise IllegalMove("The state of a job changes by Job.objects.filter(...).move(state), not by update().")
+        return super().update(**fields)
+
+    def bulk_update(self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None) -> int:
+        if "state" in (names := list(fields)):
+            raise IllegalMove(
+                "The state of a job changes by Job.objects.filter(...).move(state), not by bulk_update()."
+            )
+        return super().bulk_update(objs, names, batch_size)
+
+    def held_by(self, job: Any, attempt: int) -> Self:
+        """The fence: this job, if this attempt is the newest and still runs. Whoever was overtaken writes nothing."""
+        return self.filter(pk=job, attempts=attempt, state=RUNNING)
+
+
+class Job(models.Model):
+    """A durable call of a pool's command."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    pool = models.CharField(max_length=48)
+    command = models.CharField(max_length=200)
+    arguments = models.JSONField(default=dict, blank=True)
+    state = models.CharField(max_length=16, choices=[(one, one) for one in STATES], default=QUEUED)
+    priority = models.SmallIntegerField(default=0)
+    run_after = models.DateTimeField(null=True, blank=True)
+    deadline = models.DateTimeField(null=True, blank=True)
+    timeout = models.FloatField(null=True, blank=True, help_text="Of one attempt. [s]")
+    retry = models.CharField(max_length=8, choices=[(one, one) for one in RETRIES], default="lost")
+    max_attempts = models.PositiveSmallIntegerField(default=3)
+    backoff = models.FloatField(default=2.0, help_text="Pause before the second attempt; doubled for each more. [s]")
+    attempts = models.PositiveIntegerField(default=0, help_text="Number of the newest attempt: the fencing token.")
+    failures = models.PositiveIntegerField(default=0, help_text="Attempts that count against max_attempts.")
+    deaths = models.PositiveIntegerField(default=0, help_text="Attempts in which the worker died.")
+    lease_until = models.DateTimeField(null=True, blank=True)
+    claimed_by = models.CharField(max_length=200, blank=True)
+    cancel_requested = models.BooleanField(default=False)
+    sent_at = models.DateTimeField(null=True, blank=True, help_text="When the newest message for it was sent.")
+    sends = models.PositiveIntegerField(default=1)
+    idempotency_key = models.CharField(max_length=200, blank=True)
+    owner = models.CharField(max_length=150, blank=True, help_text="Name of the user it was submitted for.")
+    tags = models.CharField(max_length=1000, blank=True, help_text="With a comma before and after each.")
+    result = models.JSONField(null=True, blank=True)
+    result_raw = models.BinaryField(null=True, blank=True)
+    error = models.JSONField(null=True, blank=True)
+    progress = models.FloatField(null=True, blank=True)
+    progress_message = models.CharField(max_length=500, blank=True)
+    entry_count = models.PositiveIntegerField(default=0)
+    entry_bytes = models.PositiveBigIntegerField(default=0)
+    truncated = models.BooleanField(default=False, help_text="More was said than is kept.")
+    retention = models.PositiveIntegerField(default=604_800, help_text="How long it is kept after its end. [s]")
+    created_at = models.DateTimeField(auto_now_add=True)
+    queued_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True, help_text="Start of the newest attempt.")
+    finished_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+
+    existed = False  # set on what `submit` returns for an idempotency key that was used before
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        db_table = "snakepit_job"
+        ordering = ("-id",)
+        permissions = [("manage_job", "Can cancel and retry the jobs of others")]
+        constraints = [
+            models.CheckConstraint(name="snakepit_job_state", condition=Q(state__in=STATES)),
+            models.CheckConstraint(
+                name="snakepit_job_finished",
+                condition=Q(state__in=TERMINAL, finished_at__isnull=False, expires_at__isnull=False)
+                | Q(state__in=ACTIVE, finished_at__isnull=True, expires_at__isnull=True),
+            ),
+            models.CheckConstraint(
+                name="snakepit_job_leased",
+                condition=(Q(state=RUNNING, lease_until__isnull=False, attempts__gte=1) & ~Q(claimed_by=""))
+                | (~Q(state=RUNNING) & Q(lease_until__isnull=True, claimed_by="")),
+            ),
+            models.CheckConstraint(
+                name="snakepit_job_error",
+                condition=~Q(state=SUCCEEDED) | Q(error__isnull=True),
+            ),
+            models.CheckConstraint(
+                name="snakepit_job_result",
+                condition=Q(state=SUCCEEDED) | Q(result__isnull=True, result_raw__isnull=True),
+            ),
+            models.CheckConstraint(
+                name="snakepit_job_ranges",
+                condition=Q(priority__gte=-100, priority__lte=100, max_attempts__gte=1, backoff__gte=0)
+                & Q(failures__lte=F("attempts"), deaths__lte=F("attempts"), retry__in=RETRIES)
+                & (Q(progress__isnull=True) | Q(progress__gte=0, progress__lte=1))
+                & (Q(timeout__isnull=True) | Q(timeout__gt=0)),
+            ),
+            models.CheckConstraint(name="snakepit_job_named", condition=~Q(pool="") & ~Q(command="")),
+            models.UniqueConstraint(
+                name="snakepit_job_once",
+                fields=["owner", "pool", "idempotency_key"],
+                condition=~Q(idempotency_key=""),
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["state", "-id"], name="snakepit_job_state_id"),
+            models.Index(fields=["pool", "state", "-id"], name="snakepit_job_pool_id"),
+            models.Index(fields=["owner", "-id"], name="snakepit_job_owner_id"),
+            models.Index(fields=["lease_until"], name="snakepit_job_lease", condition=Q(state=RUNNING)),
+            models.Index(fields=["sent_at"], name="snakepit_job_sent", condition=Q(state=QUEUED)),
+            models.Index(fields=["expires_at"], name="snakepit_job_expires"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pool}.{self.command} {self.pk}"
+
+    def save(
+        self,
+        *,
+        force_insert: bool | tuple[ModelBase, ...] = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        # A row that was read a moment ago says nothing of now: it must not be written back as a whole.
+        if not self._state.adding:
+            refuse("save()")
+        if self.state != QUEUED:
+            raise IllegalMove(f"A job begins as {QUEUED}, not as {self.state!r}.")
+        super().save(force_insert=force_insert, force_update=force_update, using=using, update_fields=update_fields)
+
+    @property
+    def tag_list(self) -> list[str]:
+        return [tag for tag in self.tags.split(",") if tag]
+
+    @property
+    def ended(self) -> bool:
+        return self.state in TERMINAL
+
+    @property
+    def value(self) -> Any:
+        """The result: what the command returned."""
+        return self.result if self.result_raw is None else bytes(self.result_raw)
+
+
+def refuse(what: str) -> NoReturn:
+    raise IllegalMove(f"A job is changed by Job.objects.filter(...).move() and update(), not by {what}.")
+
+
+def join_tags(tags: Sequence[str]) -> str:
+    return f",{','.join(tags)}," if tags else ""
+
+
+class JobAttempt(models.Model):
+    """One try at a job."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="tries")
+    number = models.PositiveIntegerField()
+    claimed_by = models.CharField(max_length=200, blank=True, help_text="The Celery worker that ran it.")
+    worker = models.CharField(max_length=100, blank=True)
+    node = models.CharField(max_length=200, blank=True)
+    call = models.CharField(max_length=100, blank=True)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+    outcome = models.CharField(
+        max_length=32, blank=True, help_text="succeeded, an error's code, lease_expired, given_back."
+    )
+    error = models.JSONField(null=True, blank=True)
+    evidence = models.JSONField(null=True, blank=True, help_text="What is known of the worker's death.")
+
+    class Meta:
+        db_table = "snakepit_jobattempt"
+        ordering = ("job", "number")
+        constraints = [models.UniqueConstraint(fields=["job", "number"], name="snakepit_jobattempt_once")]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of {self.job_id}"
+
+
+class JobEntry(models.Model):
+    """Something that a job said while it ran, in order; never changed."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="entries")
+    seq = models.PositiveIntegerField()
+    attempt = models.PositiveIntegerField()
+    kind = models.CharField(max_length=16, choices=[(one, one) for one in KINDS])
+    data = models.JSONField(null=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "snakepit_jobentry"
+        ordering = ("job", "seq")
+        verbose_name_plural = "job entries"
+        constraints = [
+            models.UniqueConstraint(fields=["job", "seq"], name="snakepit_jobentry_once"),
+            models.CheckConstraint(name="snakepit_jobentry_kind", condition=Q(kind__in=KINDS)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.seq} of {self.job_id}"

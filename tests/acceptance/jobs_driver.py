@@ -1,0 +1,61 @@
+"""The Django process that the acceptance tests of jobs talk to: one JSON line in, one out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import django
+
+
+def show(job: Any) -> dict[str, Any]:
+    tries = list(job.tries.order_by("number"))
+    return {
+        "id": str(job.pk), "state": job.state, "attempts": job.attempts, "result": job.value, "error": job.error,
+        "outcomes": [one.outcome for one in tries if one.outcome], "evidence": [one.evidence for one in tries],
+    }  # fmt: skip
+
+
+def answer(what: str, facts: dict[str, Any]) -> Any:
+    from django.core.management import call_command
+
+    from pools import jobs
+    from pools.jobs import messages
+    from pools.models import Job
+    from pools.models.pool import sync_pools
+
+    if what == "migrate":
+        call_command("migrate", interactive=False, verbosity=0)
+        Job.objects.all().delete()  # a PostgreSQL is shared by the tests of a session
+        sync_pools()
+        return True
+    if what == "submit":
+        made = range(facts["count"])
+        return [str(jobs.submit("pool", facts["command"], facts["arguments"], **facts["options"]).pk) for _ in made]
+    if what == "send":
+        return [messages.send(one, messages.queue_of("pool")) for one in facts["ids"]]
+    if what == "cancel":
+        return [jobs.cancel(one).state for one in facts["ids"]]
+    if what == "forget":
+        with messages.celery_app().connection_for_write() as connection:
+            return connection.default_channel.client.flushall()
+    rows = list(Job.objects.filter(pk__in=facts["ids"]) if "ids" in facts else Job.objects.all())
+    if what == "ended" and not all(job.ended for job in rows):
+        return None
+    return [show(job) for job in rows]
+
+
+def main() -> None:
+    django.setup()
+    for line in sys.stdin:
+        facts = json.loads(line)
+        try:
+            reply = {"value": answer(facts.pop("what"), facts)}
+        except Exception as error:  # told to the test, which fails with it
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply, default=str), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,575 @@
+"""The broker's gRPC service as strangers meet it: the official grpcio client, grpcurl's services, and bad manners."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import grpc
+import pytest
+from grpclib.client import Channel
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.health.v1 import health_pb2
+from grpclib.reflection.v1 import reflection_pb2
+
+from pools.adapters import session
+from pools.adapters.limits import MAX_FRAME
+from pools.adapters.service import make_server
+from pools.broker.broker import Broker, NodeFacts, Ports
+from pools.broker.ports import Definition
+from pools.broker.spec import PoolSpec
+from pools.wire import broker_pb2 as pb
+from pools.wire.broker_grpc import BrokerStub
+from tests.brokers import PATIENCE, ROOT, RunningBroker, broker, wait_gone
+from tests.fakes import FakeClock, FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
+
+BROKER = "/snakepit.broker.v1.Broker/"
+REPLIES = {"ExecuteStream": pb.ExecuteReply, "Execute": pb.ExecuteReply, "Status": pb.StatusReply}
+REPLIES |= {"Commands": pb.CommandsReply, "Sweep": pb.SweepReply, "Apply": pb.ApplyReply, "Recycle": pb.RecycleReply}
+
+
+class Stranger:
+    """The official client, with nothing of ours but the messages."""
+
+    def __init__(self, address: str, token: str = "") -> None:
+        self.channel = grpc.insecure_channel(address)
+        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+
+    def unary(self, method: str, request: Any) -> Any:
+        call = self.channel.unary_unary(
+            BROKER + method,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=REPLIES[method].FromString,
+        )
+        return call(request, metadata=self.metadata, timeout=PATIENCE)
+
+    def stream(self, request: pb.ExecuteRequest) -> Any:
+        call = self.channel.unary_stream(
+            BROKER + "ExecuteStream",
+            request_serializer=pb.ExecuteRequest.SerializeToString,
+            response_deserializer=pb.ExecuteReply.FromString,
+        )
+        return call(request, metadata=self.metadata, timeout=PATIENCE)
+
+    def execute(self, pool: str, command: str, timeout: float = 0.0, **arguments: Any) -> Any:
+        request = pb.ExecuteRequest(pool=pool, command=command, arguments=json.dumps(arguments), timeout=timeout)
+        return self.unary("Execute", request)
+
+    def refused(self, pool: str, command: str, **arguments: Any) -> tuple[grpc.StatusCode, str, dict[str, str]]:
+        with pytest.raises(grpc.RpcError) as caught:
+            self.execute(pool, command, **arguments)
+        error: Any = caught.value
+        return error.code(), error.details(), dict(error.trailing_metadata())
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("service") / "ledger"
+
+
+@pytest.fixture(scope="module")
+def node(ledger: Path) -> Iterator[RunningBroker]:
+    pools = {
+        "one": {"size": 1, "cancel_grace": 5.0, "max_payload": 2048, "args": {"ledger": str(ledger)}},
+        "paused": {"size": 1, "paused": True},
+        "none": {"size": 1, "queue_limit": 0, "adapter": "slow", "args": {"path": str(ledger.parent / "pipe")}},
+    }
+    os.mkfifo(ledger.parent / "pipe")
+    with broker(pools) as running:
+        running.ready("one")
+        yield running
+
+
+@pytest.fixture
+def stranger(node: RunningBroker) -> Iterator[Stranger]:
+    client = Stranger(f"unix:{node.runtime}/broker.sock", (node.runtime / "token").read_text())
+    with client.channel:
+        yield client
+
+
+def test_the_official_client_executes_a_command(stranger: Stranger) -> None:
+    reply = stranger.execute("one", "echo", value={"a": "é"})
+    assert json.loads(reply.json) == {"a": "é"}
+    assert reply.timing.call
+    assert reply.timing.worker.startswith("one-")
+    assert reply.timing.run_seconds >= 0
+
+
+def test_bytes_travel_raw_both_ways(stranger: Stranger) -> None:
+    request = pb.ExecuteRequest(pool="one", command="echo", attachments={"value": b"\0\xff"})
+    assert stranger.unary("Execute", request).raw == b"\0\xff"
+
+
+def test_a_stream_brings_its_chunks_and_ends_with_the_timing(stranger: Stranger) -> None:
+    replies = list(stranger.stream(pb.ExecuteRequest(pool="one", command="count", arguments='{"to": 50}')))
+    assert [json.loads(reply.json) for reply in replies[:-1]] == list(range(50))
+    assert replies[-1].WhichOneof("value") is None
+    assert replies[-1].timing.worker
+
+
+def test_a_plain_command_asked_for_as_a_stream_gives_one_message(stranger: Stranger) -> None:
+    (reply,) = stranger.stream(pb.ExecuteRequest(pool="one", command="echo", arguments='{"value": 3}'))
+    assert (reply.json, bool(reply.timing.call)) == ("3", True)
+
+
+@pytest.mark.parametrize(
+    ("pool", "command", "arguments", "status", "code", "outcome"),
+    [
+        ("ones", "echo", {}, "NOT_FOUND", "pool_unknown", "not_started"),
+        ("one", "ecko", {}, "NOT_FOUND", "command_unknown", "not_started"),
+        ("one", "typed", {"count": "x"}, "INVALID_ARGUMENT", "bad_arguments", "not_started"),
+        ("one", "raises", {"text": "zoë\nline"}, "UNKNOWN", "adapter_error", "failed"),
+        ("one", "echo", {"value": "x" * 3000}, "RESOURCE_EXHAUSTED", "payload_too_large", "not_started"),
+        ("one", "returns_text", {"size": 3000}, "RESOURCE_EXHAUSTED", "result_too_large", "failed"),
+        ("paused", "echo", {}, "UNAVAILABLE", "pool_paused", "not_started"),
+        ("none", "echo", {}, "RESOURCE_EXHAUSTED", "queue_full", "not_started"),
+        ("one", "echo", {"timeout": -1.0}, "INVALID_ARGUMENT", "bad_request", "not_started"),
+        ("one", "echo", {"timeout": float("nan")}, "INVALID_ARGUMENT", "bad_request", "not_started"),
+    ],
+)
+def test_an_error_is_a_status_with_code_and_outcome_as_trailing_metadata(
+    stranger: Stranger, pool: str, command: str, arguments: dict[str, Any], status: str, code: str, outcome: str
+) -> None:
+    got, message, metadata = stranger.refused(pool, command, **arguments)
+    assert got.name == status
+    assert (metadata["snakepit-code"], metadata["snakepit-outcome"]) == (code, outcome)
+    assert message
+    if code == "queue_full":
+        assert float(metadata["snakepit-retry-after"]) > 0
+    if code == "adapter_error":
+        assert message == "zoë\nline"
+
+
+def test_the_details_of_an_error_travel_where_they_fit(stranger: Stranger) -> None:
+    _, _, metadata = stranger.refused("one", "echo", value="x" * 3000)
+    assert json.loads(metadata["snakepit-details"])["limit"] == 2048
+
+
+def test_an_error_in_a_stream_is_a_status_too(stranger: Stranger) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stranger.stream(pb.ExecuteRequest(pool="one", command="raises")))
+    error: Any = caught.value
+    assert dict(error.trailing_metadata())["snakepit-code"] == "adapter_error"
+
+
+@pytest.mark.parametrize("field", ["priority", "arguments", "deep"])
+def test_a_request_that_makes_no_sense_is_refused_by_name(stranger: Stranger, field: str) -> None:
+    request = {
+        "priority": pb.ExecuteRequest(pool="one", command="echo", priority=101),
+        "arguments": pb.ExecuteRequest(pool="one", command="echo", arguments="[1, 2"),
+        "deep": pb.ExecuteRequest(pool="one", command="echo", arguments='{"value": ' + "[" * 900 + "]" * 900 + "}"),
+    }[field]
+    with pytest.raises(grpc.RpcError) as caught:
+        stranger.unary("Execute", request)
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert stranger.execute("one", "echo", value=1).json == "1"
+
+
+def test_the_deadline_of_a_call_is_kept(stranger: Stranger, tmp_path: Path) -> None:
+    status, _, metadata = stranger.refused("one", "obedient", timeout=0.2)
+    assert status is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert metadata["snakepit-outcome"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [(), (("authorization", "Bearer wrong"),), (("authorization", "Bearer"),), (("authorization-bin", b"Bearer"),)],
+)
+@pytest.mark.parametrize("method", ["Execute", "Status", "Recycle", "Session"])
+def test_without_the_right_token_nobody_gets_in(node: RunningBroker, metadata: Any, method: str) -> None:
+    with Stranger(f"unix:{node.runtime}/broker.sock").channel as channel:
+        call: Any = channel.stream_stream(BROKER + method)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call(iter([b""]), metadata=metadata, timeout=PATIENCE))
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "token" in error.details()
+
+
+def test_health_answers_serving_without_a_token(node: RunningBroker) -> None:
+    with Stranger(f"unix:{node.runtime}/broker.sock").channel as channel:
+        check: Any = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        for service in ("", "snakepit.broker.v1.Broker"):
+            reply = check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            check(health_pb2.HealthCheckRequest(service="no.such"), timeout=PATIENCE)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_reflection_lists_the_broker_without_a_token(node: RunningBroker) -> None:
+    with Stranger(f"unix:{node.runtime}/broker.sock").channel as channel:
+        ask: Any = channel.stream_stream(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        requests = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol="snakepit.broker.v1.Broker"),
+        ]
+        listed, described = ask(iter(requests), timeout=PATIENCE)
+    names = {service.name for service in listed.list_services_response.service}
+    assert "snakepit.broker.v1.Broker" in names
+    assert b"ExecuteRequest" in b"".join(described.file_descriptor_response.file_descriptor_proto)
+
+
+def test_status_commands_and_operators_orders_work_for_strangers(stranger: Stranger, node: RunningBroker) -> None:
+    status = stranger.unary("Status", pb.StatusRequest())
+    assert {pool.name for pool in status.pools} == {"one", "paused", "none"}
+    assert status.node.pid == node.process.pid
+    commands = stranger.unary("Commands", pb.CommandsRequest(pool="one")).commands
+    assert json.loads(next(command.schema for command in commands if command.name == "typed"))["required"] == ["count"]
+    assert stranger.unary("Apply", pb.ApplyRequest()).pools == 3
+    swept = stranger.unary("Sweep", pb.SweepRequest(source="test", interval=60.0))
+    assert swept.pools == 3
+    for method, request in [
+        ("Status", pb.StatusRequest(pool="q")),
+        ("Commands", pb.CommandsRequest(pool="q")),
+        ("Recycle", pb.RecycleRequest(pool="q")),
+        ("Recycle", pb.RecycleRequest(pool="one", worker="q")),
+    ]:
+        with pytest.raises(grpc.RpcError) as caught:
+            stranger.unary(method, request)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("request_", [("", 60.0), ("own", 60.0), ("x", 0.0), ("x", -1.0), ("x", float("nan"))])
+def test_a_sweep_without_a_source_or_a_sensible_interval_is_refused(
+    stranger: Stranger, request_: tuple[str, float]
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stranger.unary("Sweep", pb.SweepRequest(source=request_[0], interval=request_[1]))
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details().startswith(("source:", "interval:"))
+
+
+def test_a_client_that_walks_away_from_a_stream_stops_the_generator(stranger: Stranger, ledger: Path) -> None:
+    closed = ledger.read_text().count("closed") if ledger.exists() else 0
+    chunks = stranger.stream(pb.ExecuteRequest(pool="one", command="count", arguments='{"to": 1000000}'))
+    assert [next(chunks).json for _ in range(3)] == ["0", "1", "2"]
+    chunks.cancel()
+    assert stranger.execute("one", "echo", timeout=20.0, value=1).json == "1"  # its slot is free again
+    lines = ledger.read_text().splitlines()
+    assert sum(line == "closed" for line in lines) == closed + 1
+    assert len(lines) < 500, "the generator ran far ahead of its reader"
+
+
+def test_a_client_that_walks_away_from_a_call_frees_its_slot(stranger: Stranger) -> None:
+    call: Any = stranger.channel.unary_unary(BROKER + "Execute")
+    request = pb.ExecuteRequest(pool="one", command="obedient", timeout=60.0).SerializeToString()
+    running = call.future(request, metadata=stranger.metadata)
+    for _ in range(20_000):
+        status = stranger.unary("Status", pb.StatusRequest(pool="one"))
+        if any(worker.calls for worker in status.workers):
+            break
+    running.cancel()
+    assert stranger.execute("one", "echo", timeout=20.0, value=1).json == "1"
+
+
+@pytest.mark.parametrize("method", ["Execute", "ExecuteStream", "Session"])
+async def test_a_message_of_impossible_size_is_refused_before_its_bytes_come(node: RunningBroker, method: str) -> None:
+    """Only the five bytes in front are sent: a length that no message may have."""
+    token = (node.runtime / "token").read_text()
+    channel = Channel(path=str(node.runtime / "broker.sock"))
+    stub = getattr(BrokerStub(channel), method)
+    try:
+        with pytest.raises((GRPCError, StreamTerminatedError)):
+            await _send_raw(stub, f"Bearer {token}", b"\0" + (MAX_FRAME + 1).to_bytes(4, "big"))
+    finally:
+        channel.close()
+    assert await node.client.acall("one", "echo", value="still here") == "still here"
+
+
+async def _send_raw(stub: Any, authorization: str, data: bytes) -> None:
+    """Send bytes that need not be a message, and wait for what comes of it."""
+    async with asyncio.timeout(PATIENCE), stub.open(metadata={"authorization": authorization}) as stream:
+        await stream.send_request()
+        await stream._stream.send_data(data)
+        if stream._cardinality.client_streaming:
+            await stream.end()
+        await stream.recv_message()
+        await stream.recv_trailing_metadata()
+
+
+def test_removing_a_pool_lets_its_running_calls_finish(tmp_path: Path) -> None:
+    """Longer than the look at strays, which are the processes that nobody watches."""
+    with broker({"p": {"size": 1}}) as running:
+        running.ready("p")
+        (pid,) = running.pids("p")
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        held = running.client.submit("p", "hold", path=str(pipe))
+        for _ in range(20_000):
+            if running.status("p")["workers"][0]["calls"]:
+                break
+        running.define({})
+        running.until("pool.removed")
+        assert not wait_gone(pid, 2.2), "it was taken for a stray"
+        with open(pipe, "wb"):
+            pass
+        assert held.result(timeout=30) == 1
+        assert wait_gone(pid, 10)
+
+
+# The service over fakes, in this process: where the limits can be made small.
+
+
+class Served:
+    def __init__(self, channel: Channel, broker: Broker, launcher: FakeLauncher) -> None:
+        self.channel, self.broker, self.launcher = channel, broker, launcher
+        self.metadata = {"authorization": "Bearer t"}
+
+    async def echo(self, value: Any) -> Any:
+        request = pb.ExecuteRequest(pool="p", command="echo", arguments=json.dumps({"value": value}))
+        reply = await BrokerStub(self.channel).Execute(request, metadata=self.metadata, timeout=PATIENCE)
+        return json.loads(reply.json)
+
+    async def until(self, question: Any) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not question():
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    launcher, recorder = FakeLauncher(), ListRecorder()
+    spec = PoolSpec(name="p", adapter="everything", size=2)
+    definitions = FixedDefinitions(Definition(spec, "tests.everything.Everything"))
+    clock = FakeClock()  # stands still: no deadline passes
+    running = Broker(
+        NodeFacts("n", "1", 1, "", "3.11", "0000"),
+        Ports(launcher, FakeLinker(launcher), clock, definitions, recorder),
+        Random(1),
+    )
+    with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as home:
+        server, _ = make_server(running, "t")
+        await running.start()
+        await server.start(path=f"{home}/s")
+        channel = Channel(path=f"{home}/s")
+        try:
+            yield Served(channel, running, launcher)
+        finally:
+            channel.close()
+            await running.stop(grace=0.0)
+            server.close()
+            await server.wait_closed()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Limits of kilobytes, and the largest number of bytes that ever waited in a session."""
+    monkeypatch.setattr(session, "MAX_WAITING", 100_000)
+    waiting: list[int] = [0]
+    frames = session.Frames
+    put = frames.put
+
+    def measured(self: Any, message: bytes) -> None:
+        put(self, message)
+        waiting[0] = max(waiting[0], self.waiting)
+
+    monkeypatch.setattr(frames, "put", measured)
+    return waiting
+
+
+async def test_a_session_that_floods_and_never_reads_is_ended_and_others_are_served(
+    served: Served, small: list[int]
+) -> None:
+    calls = [pb.Request(call=pb.Call(ref=n, pool="x" * 2000, command="echo")) for n in range(1, 101)]
+    other = Channel(path=served.channel._path)
+
+    async def flood() -> None:
+        async with BrokerStub(other).Session.open(metadata=served.metadata) as stream:
+            for _ in range(200):  # twenty thousand calls, forty megabytes of refusals
+                await stream.send_message(pb.Requests(requests=calls))
+                assert await served.echo("me too") == "me too"
+
+    try:
+        with pytest.raises(GRPCError, match="answers waited to be read by this client") as caught:
+            await flood()
+    finally:
+        other.close()
+    assert caught.value.status is Status.RESOURCE_EXHAUSTED
+    assert 300_000 < small[0] < 1_000_000
+    await served.until(lambda: served.broker.sessions == 0)
+    assert await served.echo("still here") == "still here"
+
+
+async def test_a_session_that_promises_room_for_chunks_and_does_not_read_them_is_ended(
+    served: Served, small: list[int]
+) -> None:
+    call = pb.Call(ref=1, pool="p", command="count", arguments=b'{"to": 30000}', credit=2**32 - 1)
+
+    async def never_read() -> None:
+        async with BrokerStub(served.channel).Session.open(metadata=served.metadata) as stream:
+            await stream.send_message(pb.Requests(requests=[pb.Request(call=call)]))
+            await served.until(lambda: small[0] > 100_000 and served.broker.sessions == 0)
+            while True:  # until the end that the broker sent has come
+                await stream.send_message(pb.Requests())
+                await served.echo("me too")
+
+    with pytest.raises(GRPCError, match="answers waited to be read by this client"):
+        await asyncio.wait_for(never_read(), PATIENCE)
+    assert small[0] < 1_000_000
+    await served.until(lambda: served.broker.snapshot("p")["pools"][0]["free"] == 2)
+    assert not served.broker.runners["p"].pool.calls
+    assert await served.echo("still here") == "still here"
+
+
+async def test_a_session_that_ends_cancels_what_it_waits_for(served: Served) -> None:
+    async with BrokerStub(served.channel).Session.open(metadata=served.metadata) as stream:
+        requests = [pb.Request(call=pb.Call(ref=n, pool="p", command="obedient")) for n in (1, 2, 3)]
+        await stream.send_message(pb.Requests(requests=requests))
+        await served.until(lambda: served.broker.snapshot("p")["pools"][0]["waiting"] == 1)
+        await stream.cancel()
+    await served.until(lambda: served.broker.snapshot("p")["pools"][0]["free"] == 2)
+    assert served.broker.sessions == 0
+    assert not served.broker.runners["p"].pool.calls
+
+
+async def test_a_session_answers_bad_calls_one_by_one(served: Served) -> None:
+    requests = [
+        pb.Request(call=pb.Call(ref=1, pool="p", command="hold")),
+        pb.Request(call=pb.Call(ref=1, pool="p", command="echo")),
+        pb.Request(call=pb.Call(ref=2, pool="p", command="echo", priority=1000)),
+        pb.Request(call=pb.Call(ref=3, pool="p", command="echo", timeout=-1)),
+        pb.Request(cancel=pb.Cancel(ref=99)),
+        pb.Request(credit=pb.Credit(ref=99, chunks=5)),
+        pb.Request(),
+        pb.Request(call=pb.Call(ref=4, pool="p", command="echo", arguments=b'{"value": 4}')),
+        pb.Request(cancel=pb.Cancel(ref=1)),
+    ]
+    got: dict[int, list[Any]] = {}
+    async with BrokerStub(served.channel).Session.open(metadata=served.metadata) as stream:
+        await stream.send_message(pb.Requests(requests=requests))
+        while sum(map(len, got.values())) < 5:
+            replies = await stream.recv_message()
+            assert replies is not None
+            for reply in replies.replies:
+                got.setdefault(reply.ref, []).append(reply)
+        await stream.cancel()
+    assert sorted(reply.error.code for reply in got[1]) == ["bad_request", "cancelled"]
+    assert "names another open call" in next(r.error.message for r in got[1] if r.error.code == "bad_request")
+    assert got[2][0].error.message.startswith("priority: 1000")
+    assert got[3][0].error.message.startswith("timeout: -1")
+    assert got[4][0].result.value.json == b"4"
+
+
+async def test_what_is_no_message_ends_the_session_with_a_reason(served: Served) -> None:
+    with pytest.raises(GRPCError) as caught:
+        await _send_raw(BrokerStub(served.channel).Session, "Bearer t", b"\0\0\0\0\x04\xff\xff\xff\xff")
+    assert caught.value.status is Status.INVALID_ARGUMENT
+    assert await served.echo(1) == 1
+
+
+# The runtime directory
+
+
+def run_on(directory: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """A broker that is expected to refuse the directory."""
+    (home / "pools.json").write_text("{}")
+    with open(os.devnull, "wb") as events:
+        command = [sys.executable, "-m", "tests.brokers", str(directory), str(home / "pools.json")]
+        return subprocess.run(
+            [*command, str(events.fileno()), "3600"],
+            cwd=ROOT,
+            pass_fds=(events.fileno(),),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert all(word in line for word in words), line
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as directory:
+        yield Path(directory)
+
+
+def test_a_second_broker_on_a_directory_is_refused_and_the_first_is_unharmed(node: RunningBroker, home: Path) -> None:
+    before = (node.runtime / "token").read_text(), (node.runtime / "instance").read_text()
+    assert_refused(run_on(node.runtime, home), "already runs", f"pid {node.process.pid}", "RUNTIME_DIR")
+    assert ((node.runtime / "token").read_text(), (node.runtime / "instance").read_text()) == before
+    assert node.client.call("one", "echo", value="unharmed") == "unharmed"
+    assert node.pids("one")
+
+
+def test_a_directory_that_is_open_to_others_is_refused(home: Path) -> None:
+    (home / "run").mkdir(mode=0o755)
+    (home / "run").chmod(0o755)
+    assert_refused(run_on(home / "run", home), "open to other users", "0755", "chmod 700")
+    assert not list((home / "run").iterdir())
+
+
+def test_a_link_is_not_followed(home: Path) -> None:
+    (home / "real").mkdir(mode=0o700)
+    (home / "run").symlink_to(home / "real")
+    assert_refused(run_on(home / "run", home), "is not a directory", "link")
+    assert not list((home / "real").iterdir())
+
+
+def test_a_file_in_its_place_is_refused(home: Path) -> None:
+    (home / "run").touch()
+    assert_refused(run_on(home / "run", home), "cannot be used as the runtime directory")
+
+
+@pytest.mark.parametrize("name", ["lock", "instance", "broker.sock"])
+def test_a_directory_where_a_file_of_the_broker_belongs_is_refused(home: Path, name: str) -> None:
+    (home / "run").mkdir(mode=0o700)
+    (home / "run" / name).mkdir()
+    assert_refused(run_on(home / "run", home), name)
+
+
+@pytest.mark.parametrize("over", [1, 2, 60])
+def test_a_path_that_leaves_no_room_for_the_sockets_is_refused(home: Path, over: int) -> None:
+    """The longest name in it is broker.sock: one byte too many is one too many."""
+    length = 107 + over - len("/broker.sock") - len(str(home)) - 1
+    assert_refused(run_on(home / ("d" * length), home), "too long", "RUNTIME_DIR")
+
+
+def test_what_a_killed_broker_left_is_taken_over(home: Path) -> None:
+    """A dead socket, a lock that nobody holds, half a token, an instance that is no JSON."""
+    run = home / "run"
+    run.mkdir(mode=0o700)
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(run / "broker.sock"))
+    dead.close()
+    (run / "lock").write_text("4194304")
+    (run / "instance").write_text("{half")
+    (run / "token").symlink_to(home / "elsewhere")
+    (run / ".token.new").write_text("killed while writing")
+    running = RunningBroker({"p": {"size": 1}}, home, 3600.0)
+    try:
+        running.until("listening")
+        running.ready("p")
+        assert running.client.call("p", "echo", value=1) == 1
+        assert not (run / "token").is_symlink()
+        assert (run / "token").stat().st_mode & 0o777 == 0o600
+        assert (run / "broker.sock").stat().st_mode & 0o777 == 0o600
+    finally:
+        assert running.stop() == 0
+    assert not list(run.iterdir())
+    assert not (home / "elsewhere").exists()

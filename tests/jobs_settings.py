@@ -1,0 +1,20 @@
+"""The site's settings with pools of the test adapter and short times, for Celery workers that are killed."""
+
+from __future__ import annotations
+
+import os
+
+from snakepit_site.settings import *  # noqa: F403
+from snakepit_site.settings import BASE_DIR
+
+SNAKEPIT = {
+    "RUNTIME_DIR": os.environ["SNAKEPIT_RUNTIME_DIR"],
+    "WORKER_PATH": [str(BASE_DIR)],
+    "ADAPTERS": {"everything": "tests.everything.Everything"},
+    "POOLS": {"pool": {"adapter": "everything", "size": 2}},
+    "CELERY_APP": "snakepit_site.celery",
+    "RECONCILE_INTERVAL": 1.0,
+    "JOBS_LEASE": 3.0,
+    "JOBS_RESEND": 3.0,
+    "JOBS_BACKOFF": 0.2,
+}

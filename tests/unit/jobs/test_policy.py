@@ -1,0 +1,80 @@
+"""What becomes of a job after a bad end, and the table of its moves: pure, without rows."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from pools.broker.errors import ERRORS
+from pools.jobs import arguments, policy
+from pools.jobs.policy import Ending, Rules, judge
+from pools.models import states
+from pools.models.states import STATES, TERMINAL, TRANSITIONS, UNSUCCESSFUL, IllegalMove, may_move, sources
+
+
+@pytest.mark.parametrize("module", [states, policy, arguments], ids=lambda module: module.__name__)
+def test_the_examples_in_the_docstrings_are_true(module: object) -> None:
+    found = doctest.testmod(module)  # type: ignore[arg-type]
+    assert found.attempted
+    assert not found.failed
+
+
+def test_every_state_is_reached_and_only_a_success_is_for_ever() -> None:
+    assert {new for allowed in TRANSITIONS.values() for new in allowed} == set(STATES)
+    assert [state for state in STATES if not TRANSITIONS[state]] == ["succeeded"]
+    assert all(TRANSITIONS[state] == {"queued"} for state in UNSUCCESSFUL)
+    assert all(may_move(old, new) == (old in sources(new)) for old in STATES for new in STATES)
+
+
+def test_an_unknown_state_is_no_goal() -> None:
+    with pytest.raises(IllegalMove, match="'done' is not a state"):
+        sources("done")
+
+
+# code, outcome, idempotent ─▶ the state for each of never, safe, lost, always
+TABLE = [
+    ("queue_full", "not_started", False, ("queued",) * 4),
+    ("broker_unreachable", "not_started", False, ("queued",) * 4),
+    ("worker_lost", "not_started", False, ("queued",) * 4),
+    ("pool_paused", "not_started", False, ("queued",) * 4),
+    ("command_unknown", "not_started", False, ("failed",) * 4),
+    ("bad_arguments", "not_started", True, ("failed",) * 4),
+    ("result_too_large", "failed", True, ("failed",) * 4),
+    ("adapter_error", "failed", True, ("failed", "failed", "failed", "queued")),
+    ("worker_lost", "unknown", False, ("lost", "lost", "queued", "queued")),
+    ("worker_lost", "unknown", True, ("lost", "queued", "queued", "queued")),
+    ("lease_expired", "unknown", False, ("lost", "lost", "queued", "queued")),
+    ("deadline_exceeded", "unknown", False, ("failed", "failed", "failed", "queued")),
+    ("deadline_exceeded", "unknown", True, ("failed", "queued", "queued", "queued")),
+]
+
+
+@pytest.mark.parametrize(("code", "outcome", "idempotent", "expected"), TABLE)
+def test_a_bad_end_leads_where_the_table_says(
+    code: str, outcome: str, idempotent: bool, expected: tuple[str, ...]
+) -> None:
+    ending = Ending(code, outcome, idempotent)
+    assert tuple(judge(ending, Rules(retry=retry)).state for retry in ("never", "safe", "lost", "always")) == expected
+
+
+@pytest.mark.parametrize("code", sorted(ERRORS))
+@pytest.mark.parametrize("outcome", ["not_started", "failed", "unknown"])
+def test_no_error_is_tried_again_without_end(code: str, outcome: str) -> None:
+    verdict = judge(Ending(code, outcome, True), Rules(retry="always", failures=2, max_attempts=3))
+    assert verdict.state in TERMINAL or (outcome == "not_started" and not verdict.counts)
+
+
+def test_the_second_death_is_quarantine_and_one_that_never_began_is_no_death() -> None:
+    assert judge(Ending("worker_lost", "unknown"), Rules(deaths=1, max_attempts=9)).state == "quarantined"
+    assert judge(Ending("worker_lost", "not_started"), Rules(deaths=1)).state == "queued"
+    assert judge(Ending("worker_lost", "unknown"), Rules(deaths=1, quarantine_after=3)).death
+
+
+def test_pauses_double_within_a_jitter_and_have_an_end() -> None:
+    for failures, pause in ((0, 2), (1, 4), (2, 8), (40, policy.LONGEST_PAUSE)):
+        rules = Rules(failures=failures, max_attempts=100)
+        found = judge(Ending("worker_lost", "unknown"), rules).pause
+        assert 0.8 * pause <= found <= 1.2 * pause
+    waits = judge(Ending("pool_paused", "not_started"), Rules(attempts=50)).pause
+    assert waits <= 1.2 * policy.LONGEST_WAIT

@@ -1,0 +1,85 @@
+"""The broker's numbers: counted once, labelled rightly, and each of them documented."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from pools.adapters.metrics import Metrics
+from pools.broker.events import Event, Kind
+from tests.fakes import ListRecorder
+
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def snapshot() -> dict[str, Any]:
+    pool = {"name": "p", "size": 2, "slots": 2, "free": 1, "lost": 0, "waiting": 3, "oldest_wait": 1.5}
+    workers = [
+        {"id": "p-1", "pool": "p", "state": "ready", "memory_mb": 10.0},
+        {"id": "p-2", "pool": "p", "state": "starting", "memory_mb": -1.0},
+    ]
+    node = {"loop_lag": 0.25, "sessions": 4, "clock": "lifecycle clock missing"}
+    return {"node": node, "pools": [pool], "workers": workers}
+
+
+def scraped(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(metrics.text())
+        for sample in family.samples
+    }
+
+
+def test_calls_are_counted_by_their_end_and_timed() -> None:
+    metrics = Metrics(ListRecorder())
+    metrics.executed("p", "run", "ok", 0.2, 0.7)
+    metrics.executed("p", "run", "queue_full", 0.0, 0.0)
+    metrics.full("p")
+    found = scraped(metrics)
+    assert found["snakepit_calls_total", (("code", "ok"), ("command", "run"), ("pool", "p"))] == 1
+    assert found["snakepit_calls_total", (("code", "queue_full"), ("command", "run"), ("pool", "p"))] == 1
+    assert found["snakepit_call_duration_seconds_count", (("command", "run"), ("pool", "p"))] == 1
+    assert found["snakepit_call_duration_seconds_sum", (("command", "run"), ("pool", "p"))] == 0.7
+    assert found["snakepit_queue_wait_seconds_sum", (("pool", "p"),)] == 0.2
+    assert found["snakepit_pool_capacity_reached_total", (("pool", "p"),)] == 1
+
+
+def test_events_are_counted_by_reason_and_passed_on() -> None:
+    recorder = ListRecorder()
+    metrics = Metrics(recorder)
+    for reason in ("ttl", "ttl", "max_requests"):
+        metrics.record(1.0, Event(Kind.WORKER_RECYCLED, "p", "p-1", reason))
+    metrics.record(1.0, Event(Kind.WORKER_STARTED, "p", "p-2"))
+    metrics.record(1.0, Event(Kind.NODE_STARTED))
+    found = scraped(metrics)
+    assert found["snakepit_recycles_total", (("pool", "p"), ("reason", "ttl"))] == 2
+    assert found["snakepit_recycles_total", (("pool", "p"), ("reason", "max_requests"))] == 1
+    assert found["snakepit_worker_starts_total", (("pool", "p"),)] == 1
+    assert len(recorder.events) == 5
+
+
+def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
+    metrics = Metrics(ListRecorder())
+    status = snapshot()
+    metrics.expose(lambda: status)
+    found = scraped(metrics)
+    assert found["snakepit_pool_workers", (("pool", "p"), ("state", "ready"))] == 1
+    assert found["snakepit_pool_workers", (("pool", "p"), ("state", "draining"))] == 0
+    assert found["snakepit_worker_memory_bytes", (("pool", "p"), ("worker", "p-1"))] == 10 * 2**20
+    assert ("snakepit_worker_memory_bytes", (("pool", "p"), ("worker", "p-2"))) not in found
+    assert found["snakepit_lifecycle_clock_missing", ()] == 1
+    status["pools"][0]["waiting"] = 7
+    assert scraped(metrics)["snakepit_pool_waiting", (("pool", "p"),)] == 7
+
+
+def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
+    metrics = Metrics(ListRecorder())
+    metrics.expose(snapshot)
+    exposed = set()
+    for family in metrics.registry.collect():
+        exposed.add(family.name + ("_total" if family.type == "counter" else ""))
+    documented = set(re.findall(r"^\| `(snakepit_\w+)` \|", DOCS.read_text(), re.MULTILINE))
+    assert documented == exposed
