@@ -8,7 +8,7 @@ from snakepit_site.settings import *  # noqa: F403
 from snakepit_site.settings import BASE_DIR
 
 SNAKEPIT = {
-    "RUNTIME_DIR": os.environ["SNAKEPIT_RUNTIME_DIR"],
+    "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),
     "WORKER_PATH": [str(BASE_DIR)],
     "ADAPTERS": {"everything": "tests.everything.Everything"},
     "POOLS": {"pool": {"adapter": "everything", "size": 2}},
