@@ -44,8 +44,8 @@ class Baton:
             while not until():
                 self.loop.run_forever()
         finally:
+            self._leave()
             self._running.release()
-        self._leave()
 
     def borrow(self, until: Callable[[], bool], patience: float | None, alone: bool) -> None:
         """As `hold`, for a thread that may as well wait without the loop; `until` may be false afterwards.
@@ -64,8 +64,8 @@ class Baton:
         finally:
             if alarm is not None:
                 alarm.cancel()
+            self._leave()  # before the release: the next thread's arrival must not be undone by this departure
             self._running.release()
-            self._leave()
 
     def _take_from_keeper(self) -> bool:
         if not self._kept:

@@ -220,7 +220,7 @@ def test_the_description_names_every_route_once(client: Client) -> None:
         "/api/jobs/{job_id}/retry", "/api/jobs/{job_id}/clone",
         "/api/pools/{pool}/commands/{command}", "/api/pools", "/api/pools/{pool}", "/api/pools/{pool}/commands",
         "/api/pools/{pool}/recycle", "/api/workers", "/api/workers/{worker}", "/api/events", "/api/nodes",
-        "/api/status", "/api/live", "/api/ready",
+        "/api/status", "/api/metrics", "/api/live", "/api/ready",
     }  # fmt: skip
     names = [one["operationId"] for path in description["paths"].values() for one in path.values()]
     assert len(names) == len(set(names))
