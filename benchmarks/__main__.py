@@ -153,7 +153,7 @@ def main() -> None:
                 verdict = f"{'<=' if smaller else '>='} {target:g} {'met' if met else 'MISSED'}"
             results.append(result)
             table.add_row(name, f"{ours:,.0f}", f"{peer:,.0f}", peer_name, unit, f"{ratio:.2f}", verdict)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     LATEST.write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -35,17 +35,20 @@ class Baton:
 
     def hold(self, until: Callable[[], bool]) -> None:
         """Run the loop on this thread until the question is true; somebody calls `loop.stop` to have it asked."""
-        with self._guard:
-            self._away = self._urgent = False
-        if not self._running.acquire(blocking=False):
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._running.acquire()
+        running = False
         try:
+            with self._guard:
+                self._away = self._urgent = False
+            if not self._running.acquire(blocking=False):
+                self.loop.call_soon_threadsafe(self.loop.stop)
+                self._running.acquire()
+            running = True
             while not until():
                 self.loop.run_forever()
         finally:
             self._leave()
-            self._running.release()
+            if running:
+                self._running.release()
 
     def borrow(self, until: Callable[[], bool], patience: float | None, alone: bool) -> None:
         """As `hold`, for a thread that may as well wait without the loop; `until` may be false afterwards.
@@ -54,11 +57,13 @@ class Baton:
         """
         if not self._running.acquire(blocking=False) and not (alone and self._take_from_keeper()):
             return
-        with self._guard:
-            self._away = self._urgent = False
-        alarm = None if patience is None else self.loop.call_later(patience, self.loop.stop)
-        ends = None if patience is None else self.loop.time() + patience
+        alarm = None
         try:
+            with self._guard:
+                self._away = self._urgent = False
+            ends = None if patience is None else self.loop.time() + patience
+            if patience is not None:
+                alarm = self.loop.call_later(patience, self.loop.stop)
             while not until() and (ends is None or self.loop.time() < ends):
                 self.loop.run_forever()
         finally:
@@ -70,13 +75,16 @@ class Baton:
     def _take_from_keeper(self) -> bool:
         if not self._kept:
             return False
+        taken = False
         with self._guard:
             self._away = False
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        if self._running.acquire(timeout=PATIENCE):
-            return True
-        self._leave()  # somebody else was faster
-        return False
+        try:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            taken = self._running.acquire(timeout=PATIENCE)
+        finally:  # also when a signal handler raises in the acquire: the keeper must not wait for ever
+            if not taken:
+                self._leave()
+        return taken
 
     def leave_for_good(self) -> None:
         """From now on the keeper runs the loop."""

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from workers.shortcut import Shortcut, write_plain
+
 PREFIX = 5  # bytes before each message: a flag and the length
 BATCH_BYTES = 1 << 20  # beyond its first part
 
@@ -37,7 +39,11 @@ class Arrivals:
         self._error: Exception | None = None
 
     def add(self, data: bytes, ack_size: int) -> None:
+        """What came through grpclib."""
         self._acknowledge(ack_size)
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
         if self._error is not None:
             return
         self._data += data
@@ -84,16 +90,13 @@ class Frames:
         raw = stream._stream
         self._stream = stream
         self._raw = raw
-        self._connection = raw.connection
-        self._h2 = raw._h2_connection
         self._transport = raw._transport
-        self._id: int = raw.id
         self._loop = asyncio.get_running_loop()
         self._parts: deque[bytes] = deque()
         self._scheduled = False
         self._pump: asyncio.Task[None] | None = None
         self.waiting = 0  # bytes that are not written yet
-        connection, number = self._connection, self._id
+        connection, number = raw.connection, raw.id
         self._arrivals = Arrivals(lambda size: connection.ack(number, size), on_message, limit)
 
     def open(self) -> None:
@@ -109,6 +112,8 @@ class Frames:
                 self._arrivals.add(data, ack_size)
         if early._eof:
             self._arrivals.eof()
+        else:
+            Shortcut(self._raw, self._arrivals.take)
 
     async def ended(self) -> None:
         """Wait for the peer's end of the stream. Raises what was wrong with its messages."""
@@ -161,16 +166,9 @@ class Frames:
         return b"\0" + len(batch).to_bytes(4, "big") + batch
 
     def _write(self, frame: bytes) -> bool:
-        size = len(frame)
-        if (
-            size > self._h2.max_outbound_frame_size
-            or not self._connection.write_ready.is_set()
-            or self._h2.local_flow_control_window(self._id) < size
-        ):
+        if not write_plain(self._raw, frame):
             return False
-        self._h2.send_data(self._id, frame)
-        self._transport.write(self._h2.data_to_send())
-        self.waiting -= size - PREFIX
+        self.waiting -= len(frame) - PREFIX
         return True
 
     async def _drain(self, frame: bytes) -> None:

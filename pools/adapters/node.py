@@ -6,6 +6,7 @@ run_broker() ─▶ RuntimeDirectory ─▶ Keeper, orphans ─▶ Broker(ports)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -27,6 +28,7 @@ from pools.broker.broker import Broker, NodeFacts, Ports
 from pools.broker.events import Event, Kind
 from pools.broker.ports import Definitions, Recorder
 
+GOODBYE = 0.5  # seconds that clients get to notice that the broker has gone
 CHECK_EVERY = 1.0  # seconds between two looks at strays, keeper and socket
 
 logger = logging.getLogger("snakepit.broker")
@@ -115,7 +117,9 @@ class Node:
         hasty.cancel()
         watch.cancel()
         server.close()
-        await server.wait_closed()
+        # From Python 3.12 on this waits for every client to hang up, and a client may stay for ever.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server.wait_closed(), GOODBYE)
 
     async def _watch(self, broker: Broker, keeper: Keeper) -> None:
         def own() -> list[int]:

@@ -29,6 +29,7 @@ from pools.client.address import Target
 from pools.client.arguments import MAX_MESSAGE
 from pools.wire.broker_grpc import BrokerStub
 from pools.wire.broker_pb2 import Replies, Requests
+from workers.shortcut import Shortcut, write_plain
 
 PREFIX = 5  # bytes before each gRPC message: a flag and the length
 LARGEST_FRAME = MAX_MESSAGE + 2**20  # bytes: the largest message, and room for what is around it
@@ -61,6 +62,9 @@ class FrameBuffer:
 
     def add(self, data: bytes, ack_size: int) -> None:
         self._acknowledge(ack_size)
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
         if self._error is not None:
             return
         self._data += data
@@ -109,8 +113,6 @@ class Wire:
         self._stub = BrokerStub(channel)
         self._raw = stream._stream
         self._connection = self._raw.connection
-        self._h2 = self._raw._h2_connection
-        self._write = self._raw._transport.write
         self._id = cast(int, self._raw.id)
         self._hangup = select.poll()
         self._hangup.register(self._raw._transport.get_extra_info("socket").fileno(), HANGUP)
@@ -122,13 +124,7 @@ class Wire:
     def write(self, payload: bytes) -> bytes:
         """Send one message now; what the transport has no room for is returned, for `write_rest`."""
         frame = b"\0" + len(payload).to_bytes(4, "big") + payload
-        if len(frame) > self._h2.max_outbound_frame_size or not self._connection.write_ready.is_set():
-            return frame
-        if self._h2.local_flow_control_window(self._id) < len(frame):
-            return frame
-        self._h2.send_data(self._id, frame)
-        self._write(self._h2.data_to_send())
-        return b""
+        return b"" if write_plain(self._raw, frame) else frame
 
     async def write_rest(self, frame: bytes) -> None:
         """Send a frame piece by piece, as fast as the broker takes it."""
@@ -137,7 +133,9 @@ class Wire:
     async def listen(self, on_frame: Callable[[bytes], None]) -> None:
         """Hand over messages until the broker ends the session; how it ended is raised."""
         connection, number = self._connection, self._id
-        self._raw.buffer = FrameBuffer(lambda size: connection.ack(number, size), on_frame)  # type: ignore[assignment]
+        arrivals = FrameBuffer(lambda size: connection.ack(number, size), on_frame)
+        self._raw.buffer = arrivals  # type: ignore[assignment]
+        Shortcut(self._raw, arrivals.take)
         await self._stream.recv_message()
         if not self._ending:
             await self._stream.end()

@@ -64,9 +64,10 @@ class Session:
                 for request in message.requests:
                     self._take(request)
         finally:
-            for run in self.runs.values():
-                if run.task is not None:
-                    run.task.cancel()
+            for run in self.runs.values():  # nobody waits for them any more: as good as a Cancel for each
+                if run.task is not None and run.task.cancel():
+                    self.broker.cancelled.append(run.call.command)
+                    self.broker.changed.set()
             writer.cancel()
 
     async def _write(self) -> None:
@@ -200,6 +201,12 @@ class Service(BrokerBase):
         if request.worker == "never":
             await asyncio.Event().wait()
         await stream.send_message(pb.RecycleReply(planned=1))
+
+    async def Plan(self, stream: Any) -> None:
+        request = await stream.recv_message()
+        limited = pb.PlannedWorker(id="echo-1", state="ready", seconds_until_ttl=0.0, in_turn=1)
+        workers = [limited, pb.PlannedWorker(id=request.worker or "echo-2")]
+        await stream.send_message(pb.PlanReply(workers=workers, at_once=1, max_surge=1))
 
     async def Metrics(self, stream: Any) -> None:
         await stream.recv_message()

@@ -447,6 +447,7 @@ async def test_questions_and_orders_have_async_twins(client: Client) -> None:
     assert (await client.asweep("test", 5))["workers"] == 1
     assert await client.aapply() == {"pools": 1}
     assert await client.arecycle(POOL, actor="me", reason="why") == {"planned": 1}
+    assert (await client.aplan(POOL, "echo-9"))["workers"][1]["id"] == "echo-9"
     assert await client.ametrics() == "snakepit_up 1\n"
 
 
@@ -465,6 +466,9 @@ def test_commands_come_with_their_schema(client: Client) -> None:
     assert client.sweep("test", 5)["pools"] == 1
     assert client.apply() == {"pools": 1}
     assert client.recycle(POOL) == {"planned": 1}
+    plan = client.plan(POOL)
+    assert (plan["pool"], plan["at_once"]) == (POOL, 1)
+    assert [one["seconds_until_ttl"] for one in plan["workers"]] == [0.0, None]
     assert client.metrics() == "snakepit_up 1\n"
 
 

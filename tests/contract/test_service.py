@@ -36,6 +36,7 @@ from tests.fakes import FakeClock, FakeLauncher, FakeLinker, FixedDefinitions, L
 BROKER = "/snakepit.broker.v1.Broker/"
 REPLIES = {"ExecuteStream": pb.ExecuteReply, "Execute": pb.ExecuteReply, "Status": pb.StatusReply}
 REPLIES |= {"Commands": pb.CommandsReply, "Sweep": pb.SweepReply, "Apply": pb.ApplyReply, "Recycle": pb.RecycleReply}
+REPLIES["Plan"] = pb.PlanReply
 
 
 class Stranger:
@@ -235,12 +236,22 @@ def test_status_commands_and_operators_orders_work_for_strangers(stranger: Stran
     assert status.node.pid == node.process.pid
     commands = stranger.unary("Commands", pb.CommandsRequest(pool="one")).commands
     assert json.loads(next(command.schema for command in commands if command.name == "typed"))["required"] == ["count"]
+    plan = stranger.unary("Plan", pb.PlanRequest(pool="one"))
+    assert (plan.at_once, len(plan.workers)) == (1, 1)
+    assert not plan.workers[0].HasField("seconds_until_ttl")
     assert stranger.unary("Apply", pb.ApplyRequest()).pools == 3
+    assert not node.told("operator.acted")
+    changed = pb.ApplyRequest(pool="one", action="scale 1 to 2", actor="ada", reason="load")
+    assert stranger.unary("Apply", changed).pools == 3
+    acted = node.until("operator.acted", pool="one", reason="scale")
+    assert acted["message"] == "ada: scale 1 to 2: load"
     swept = stranger.unary("Sweep", pb.SweepRequest(source="test", interval=60.0))
     assert swept.pools == 3
     for method, request in [
         ("Status", pb.StatusRequest(pool="q")),
         ("Commands", pb.CommandsRequest(pool="q")),
+        ("Plan", pb.PlanRequest(pool="q")),
+        ("Plan", pb.PlanRequest(pool="one", worker="q")),
         ("Recycle", pb.RecycleRequest(pool="q")),
         ("Recycle", pb.RecycleRequest(pool="one", worker="q")),
     ]:

@@ -102,3 +102,33 @@ def test_a_sleeping_keeper_is_woken_by_the_next_absence(kept: Kept) -> None:
     kept.loop.call_soon_threadsafe(kept.loop.stop)
     main.join(PATIENCE)
     assert kept.who() is kept.thread
+
+
+class Interrupt(Exception):
+    """What a signal handler raises."""
+
+
+def test_an_interrupt_while_the_loop_is_taken_leaves_it_to_the_keeper(kept: Kept) -> None:
+    class Interrupted:
+        """A lock in whose acquire a signal arrives."""
+
+        def __init__(self, lock: threading.Lock) -> None:
+            self.lock = lock
+
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+            if not blocking:
+                return False
+            raise Interrupt
+
+        def release(self) -> None:
+            self.lock.release()
+
+    assert kept.who() is kept.thread
+    real = kept.baton._running
+    kept.baton._running = Interrupted(real)  # type: ignore[assignment]
+    with pytest.raises(Interrupt):
+        kept.baton.borrow(lambda: False, 1.0, alone=True)
+    with pytest.raises(Interrupt):
+        kept.baton.hold(lambda: False)
+    kept.baton._running = real
+    assert kept.who() is kept.thread

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from grpclib.client import Channel
 from grpclib.protocol import Buffer
+from grpclib.server import Server
+from h2.windows import WindowManager
 
 from workers.frames import Arrivals, Frames, MessageTooLarge
+from workers.shortcut import plain_header
+from workers.wire import worker_pb2 as pb
+from workers.wire.worker_grpc import WorkerBase, WorkerStub
 
 
 def framed(message: bytes) -> bytes:
@@ -17,17 +24,23 @@ def framed(message: bytes) -> bytes:
 
 
 class Peer:
-    """What Frames touches of a stream: an h2 connection with a window, and a transport that remembers."""
+    """What Frames touches of a stream: h2's windows, and a transport that remembers."""
 
     def __init__(self, window: int = 1 << 20) -> None:
-        self.sent: list[bytes] = []
-        self.window = window
+        self.written: list[bytes] = []
         self.acknowledged = 0
         self.slow: list[bytes] = []
+        self.protocol: Any = SimpleNamespace(data_received=lambda data: None)
+        self.state = SimpleNamespace(
+            outbound_flow_control_window=window, closed=False, _inbound_window_manager=WindowManager(1 << 20)
+        )
         h2 = SimpleNamespace(
             max_outbound_frame_size=1 << 14,
-            local_flow_control_window=lambda number: self.window,
-            send_data=lambda number, data: self.sent.append(data),
+            max_inbound_frame_size=1 << 14,
+            outbound_flow_control_window=window,
+            _inbound_flow_control_window_manager=WindowManager(1 << 20),
+            incoming_buffer=SimpleNamespace(_data=bytearray()),
+            streams={1: self.state},
             data_to_send=lambda: b"",
         )
         connection = SimpleNamespace(write_ready=asyncio.Event(), ack=self._ack)
@@ -35,12 +48,24 @@ class Peer:
         raw = SimpleNamespace(
             connection=connection,
             _h2_connection=h2,
-            _transport=SimpleNamespace(write=lambda data: None, is_closing=lambda: False),
+            _transport=SimpleNamespace(
+                write=self.written.append,
+                is_closing=lambda: False,
+                get_protocol=lambda: self.protocol,
+                set_protocol=lambda protocol: setattr(self, "protocol", protocol),
+            ),
             id=1,
             buffer=Buffer(lambda size: None),
             send_data=self._send_slowly,
         )
         self.stream: Any = SimpleNamespace(_stream=raw)
+
+    @property
+    def sent(self) -> list[bytes]:
+        """The content of the DATA frames, whose headers must be right."""
+        for frame in self.written:
+            assert frame[:9] == (len(frame) - 9).to_bytes(3, "big") + plain_header(1)
+        return [frame[9:] for frame in self.written]
 
     def _ack(self, number: int, size: int) -> None:
         self.acknowledged += size
@@ -115,3 +140,58 @@ def test_a_message_over_the_limit_is_refused_by_its_length() -> None:
             await arrivals.read(0)
 
     asyncio.run(main())
+
+
+class Mirror(WorkerBase):
+    """Sends every order's arguments back, through Frames on both sides of a real connection."""
+
+    async def Work(self, stream: Any) -> None:
+        await stream.send_initial_metadata()
+        self.frames = Frames(stream, self.receive, limit=1 << 24)
+        self.frames.open()
+        await self.frames.ended()
+        await self.frames.drained()
+
+    def receive(self, message: bytes) -> None:
+        for order in pb.Orders.FromString(message).orders:
+            report = pb.Report(log=pb.Log(sequence=order.assign.sequence, message=order.assign.command))
+            self.frames.put(pb.Reports(reports=[report]).SerializeToString())
+
+
+def test_messages_of_any_size_pass_in_order_over_a_real_connection(tmp_path: Any) -> None:
+    """More than both flow control windows together, in frames that fit and frames that do not."""
+    rng = random.Random(7)
+    sizes = [rng.choice((0, 1, 100, 5000, 16_380, 16_384, 40_000, 200_000)) for _ in range(400)]
+
+    async def main() -> list[int]:
+        server = Server([Mirror()])
+        await server.start(path=str(tmp_path / "s"))
+        channel = Channel(path=str(tmp_path / "s"))
+        heard: list[int] = []
+        complete = asyncio.Event()
+
+        def receive(message: bytes) -> None:
+            for report in pb.Reports.FromString(message).reports:
+                assert report.log.sequence == len(heard)
+                heard.append(len(report.log.message))
+                if len(heard) == len(sizes):
+                    complete.set()
+
+        async with WorkerStub(channel).Work.open() as stream:
+            await stream.send_request()
+            frames = Frames(stream, receive, limit=1 << 24)
+            frames.open()
+            for number, size in enumerate(sizes):
+                order = pb.Order(assign=pb.Assign(sequence=number, command="x" * size))
+                frames.put(pb.Orders(orders=[order]).SerializeToString())
+                if number % 7 == 0:
+                    await asyncio.sleep(0)
+            async with asyncio.timeout(60):
+                await complete.wait()
+            await stream.cancel()
+        channel.close()
+        server.close()
+        await server.wait_closed()
+        return heard
+
+    assert asyncio.run(main()) == sizes

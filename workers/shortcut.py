@@ -1,0 +1,102 @@
+"""Plain DATA frames of one stream, past the general machinery of HTTP/2.
+
+    transport ─▶ Shortcut ─ whole DATA frames of the stream ─▶ on_data
+                    └────── everything else, in order ───────▶ grpclib ─▶ h2
+
+A message of a hundred bytes costs h2 some 25 µs to send and 50 µs to receive: it is made for any frame in any state. On
+a stream that lives as long as its connection nearly every frame is the same: type DATA, no flags, this stream. Those
+are read and written here with what the protocol asks for and no more, which is their header of nine bytes and both flow
+control windows; h2 keeps the books (we change its own numbers), and gets every other frame to see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+HEADER = 9  # bytes: length (3), type (1), flags (1), stream (4); RFC 9113, section 4.1
+ACCOUNT_BYTES = 1 << 18  # received bytes that are entered into h2's books at once
+
+
+def plain_header(stream: int) -> bytes:
+    """What follows the length of a DATA frame without flags.
+
+    >>> plain_header(3).hex()
+    '000000000003'
+    """
+    return b"\0\0" + stream.to_bytes(4, "big")
+
+
+class Shortcut(asyncio.Protocol):
+    """Takes the transport over from grpclib's protocol and passes on what it does not take itself."""
+
+    def __init__(self, raw: Any, on_data: Callable[[bytes], None]) -> None:
+        self._inner = raw._transport.get_protocol()
+        self._raw = raw
+        self._h2 = raw._h2_connection
+        self._stream = self._h2.streams[raw.id]
+        self._expected = plain_header(raw.id)
+        self._on_data = on_data
+        self._unaccounted = 0
+        raw._transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._h2.incoming_buffer._data:  # the beginning of a frame is with h2: so is its end
+            self._inner.data_received(data)
+            return
+        at, size = 0, len(data)
+        while size - at >= HEADER and data[at + 3 : at + HEADER] == self._expected:
+            length = int.from_bytes(data[at : at + 3], "big")
+            end = at + HEADER + length
+            if end > size or length > self._h2.max_inbound_frame_size:
+                break
+            self._unaccounted += length
+            self._on_data(data[at + HEADER : end])
+            at = end
+        if at < size or self._unaccounted >= ACCOUNT_BYTES:
+            self._account()
+        if at < size:
+            self._inner.data_received(data[at:] if at else data)
+
+    def _account(self) -> None:
+        """Tell h2 what came, as it would have noted it frame by frame, and give the peer its room back."""
+        size, self._unaccounted = self._unaccounted, 0
+        if not size:
+            return
+        self._h2._inbound_flow_control_window_manager.window_consumed(size)  # raises when the peer sent too much
+        self._stream._inbound_window_manager.window_consumed(size)
+        self._raw.connection.ack(self._raw.id, size)
+
+    def eof_received(self) -> bool | None:
+        ended: bool | None = self._inner.eof_received()
+        return ended
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inner.connection_lost(exc)
+
+
+def write_plain(raw: Any, message: bytes) -> bool:
+    """Write a message as one DATA frame, if the windows and the transport have room; False: nothing was written."""
+    h2, size = raw._h2_connection, len(message)
+    stream = h2.streams.get(raw.id)
+    if (
+        stream is None
+        or stream.closed
+        or size > h2.max_outbound_frame_size
+        or size > h2.outbound_flow_control_window
+        or size > stream.outbound_flow_control_window
+        or not raw.connection.write_ready.is_set()
+    ):
+        return False
+    h2.outbound_flow_control_window -= size
+    stream.outbound_flow_control_window -= size
+    before = h2.data_to_send()  # usually nothing; what h2 has queued goes first
+    raw._transport.write(before + size.to_bytes(3, "big") + plain_header(raw.id) + message)
+    return True
