@@ -13,12 +13,14 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from pools import jobs
+from pools import jobs, operations
 from pools.api import door
 from pools.api.auth import OF_SCOPE
 from pools.broker.errors import BrokerError
 from pools.models import ApiKey, Event, Job, JobAttempt, Node, Pool, Worker
 from pools.models.apikey import SCOPES
+
+IN_ADMIN = "ordered in the admin"
 
 
 class Operates:
@@ -48,7 +50,7 @@ class PoolAdmin(Operates, admin.ModelAdmin):
     list_display = ("name", "profile", "adapter", "size", "threads", "enabled", "paused", "source", "updated_at")
     list_filter = ("profile", "enabled", "paused", "source")
     search_fields = ("name", "adapter")
-    actions = ("recycle",)
+    actions = ("pause", "resume", "recycle")
     show_full_result_count = False
     fieldsets = (
         (None, {"fields": ("managed", "name", "adapter", "profile", "size", "threads", "enabled", "paused")}),
@@ -70,7 +72,8 @@ class PoolAdmin(Operates, admin.ModelAdmin):
     def managed(self, pool: Pool) -> str:
         if pool.source == Pool.Source.SETTINGS:
             place = f'SNAKEPIT["POOLS"]["{pool.name}"]'
-            return f"The settings: {place}. Change it there and restart the broker; edits here would be overwritten."
+            text = f"The settings: {place}. Change it there and restart the broker; edits here would be overwritten."
+            return f"{text} Pause and resume are actions of the list."
         return "The admin. A change is rolled out within two seconds."
 
     def get_readonly_fields(self, request: HttpRequest, obj: Pool | None = None) -> tuple[str, ...]:
@@ -87,9 +90,31 @@ class PoolAdmin(Operates, admin.ModelAdmin):
         obj.updated_by_id = request.user.pk
         super().save_model(request, obj, form, change)
 
+    @admin.action(
+        description="Pause the selected pools: refuse new calls, keep the workers warm", permissions=["operate"]
+    )
+    def pause(self, request: HttpRequest, queryset: QuerySet[Pool]) -> None:
+        self._change(request, queryset, operations.pause, "Paused.")
+
+    @admin.action(description="Resume the selected pools", permissions=["operate"])
+    def resume(self, request: HttpRequest, queryset: QuerySet[Pool]) -> None:
+        self._change(request, queryset, operations.resume, "Resumed.")
+
+    def _change(self, request: HttpRequest, queryset: QuerySet[Pool], work: Any, text: str) -> None:
+        order = operations.Order(_actor(request), IN_ADMIN, request.user.get_username())
+        for pool in queryset:
+            try:
+                done = work(door.broker(), pool.name, order)
+            except BrokerError as error:
+                self.message_user(request, f"{pool}: {error.message}", messages.ERROR)
+                continue
+            _log(request, pool, text)
+            level = messages.SUCCESS if done.in_force else messages.WARNING
+            self.message_user(request, f"{pool}: {text} {done.note}".strip(), level)
+
     @admin.action(description="Recycle the workers of the selected pools", permissions=["operate"])
-    def recycle(self, request: HttpRequest, queryset: QuerySet[Pool]) -> None:
-        _recycle(self, request, [(pool, pool.name, "") for pool in queryset])
+    def recycle(self, request: HttpRequest, queryset: QuerySet[Pool]) -> HttpResponse | None:
+        return _recycle(self, request, [(pool, pool.name, "") for pool in queryset])
 
 
 def _of_settings(pool: Pool | None) -> bool:
@@ -105,27 +130,61 @@ class WorkerAdmin(Operates, ReadOnly):
     search_fields = ("worker_id", "pool", "pid")
     actions = ("recycle",)
 
-    @admin.action(description="Recycle the selected workers", permissions=["operate"])
-    def recycle(self, request: HttpRequest, queryset: QuerySet[Worker]) -> None:
+    @admin.action(description="Recycle the selected workers: drain each, its successor first", permissions=["operate"])
+    def recycle(self, request: HttpRequest, queryset: QuerySet[Worker]) -> HttpResponse | None:
         alive = queryset.exclude(state="gone").select_related("node")
         gone = queryset.filter(state="gone").count()
         if gone:
             self.message_user(request, f"{gone} of the selected workers are gone already.", messages.WARNING)
-        _recycle(self, request, [(worker, worker.pool, worker.worker_id) for worker in alive])
+        return _recycle(self, request, [(worker, worker.pool, worker.worker_id) for worker in alive])
 
 
-def _recycle(page: admin.ModelAdmin, request: HttpRequest, targets: list[tuple[Any, str, str]]) -> None:
-    """Order it from the broker, target by target, and log who did it; a refusal of one does not stop the others."""
-    actor = f"user {request.user.get_username()}"
+def _actor(request: HttpRequest) -> str:
+    return f"user {request.user.get_username()}"
+
+
+def _recycle(page: admin.ModelAdmin, request: HttpRequest, targets: list[tuple[Any, str, str]]) -> HttpResponse | None:
+    """Ask first; then order it from the broker, target by target, and log who did it and why.
+
+    A refusal of one does not stop the others.
+    """
+    if targets and request.POST.get("confirmed") != "yes":
+        return _ask_to_recycle(page, request, targets)
+    reason = request.POST.get("reason", "").strip()[: operations.MAX_REASON] or IN_ADMIN
     for row, pool, worker in targets:
         try:
-            planned = door.broker().recycle(pool, worker=worker, actor=actor, reason="ordered in the admin")["planned"]
+            planned = door.broker().recycle(pool, worker=worker, actor=_actor(request), reason=reason)["planned"]
         except BrokerError as error:
             page.message_user(request, f"{row}: {error.message}", messages.ERROR)
             continue
         text = f"Recycle ordered: {planned} to be replaced, each by a successor that is ready first."
-        _log(request, row, text)
+        _log(request, row, f"{text} Why: {reason}")
         page.message_user(request, f"{row}: {text}", messages.SUCCESS)
+    return None
+
+
+def _ask_to_recycle(page: admin.ModelAdmin, request: HttpRequest, targets: list[tuple[Any, str, str]]) -> HttpResponse:
+    """The page that says what a recycle would do, and asks why."""
+    context = {
+        **page.admin_site.each_context(request),
+        "title": "Recycle these workers?",
+        "targets": [_foresee(*target) for target in targets],
+        "rows": [row for row, _, _ in targets],
+        "back": request.get_full_path(),
+    }
+    return TemplateResponse(request, "snakepit/recycle_confirm.html", context)
+
+
+def _foresee(row: Any, pool: str, worker: str) -> dict[str, Any]:
+    try:
+        plan = door.broker().plan(pool, worker)
+    except BrokerError as error:
+        return {"row": row, "error": error.message}
+    meant = [one for one in plan["workers"] if worker in ("", one["id"])]
+    leaving = [one for one in meant if one["in_turn"]]
+    busy = sum(one["load"] > 0 for one in leaving)
+    starting = sum(one["state"] == "starting" for one in meant)
+    return {"row": row, "workers": len(leaving), "busy": busy, "starting": starting, "at_once": plan["at_once"]}
 
 
 def _log(request: HttpRequest, row: Any, text: str) -> None:

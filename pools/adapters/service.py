@@ -7,6 +7,7 @@ import hmac
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from grpclib.const import Status
@@ -113,7 +114,9 @@ class BrokerService(BrokerBase):
 
     async def Apply(self, stream: Any) -> None:
         async with _Answering(stream):
-            await stream.recv_message()
+            request = await stream.recv_message()
+            if request.action:
+                self._broker.acted(request.pool, request.action, request.actor, request.reason)
             await stream.send_message(pb.ApplyReply(pools=await self._broker.apply()))
 
     async def Metrics(self, stream: Any) -> None:
@@ -126,6 +129,16 @@ class BrokerService(BrokerBase):
             request = await stream.recv_message()
             planned = self._broker.recycle(request.pool, request.worker, request.actor, request.reason)
             await stream.send_message(pb.RecycleReply(planned=planned))
+
+    async def Plan(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await stream.recv_message()
+            plan = self._broker.plan(request.pool, request.worker)
+            workers = [pb.PlannedWorker(**asdict(worker)) for worker in plan.workers]  # None leaves a field unset
+            reply = pb.PlanReply(
+                workers=workers, at_once=plan.at_once, max_surge=plan.max_surge, max_unavailable=plan.max_unavailable
+            )
+            await stream.send_message(reply)
 
 
 class _Answering:

@@ -1,4 +1,4 @@
-"""Pools: their definitions from rows, what they are now from the broker, their commands, and the order to recycle."""
+"""Pools: their definitions from rows, what they are now from the broker, and their commands."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from ninja import Router
 
 from pools.api import door
 from pools.api.auth import caller
-from pools.api.body import read_object
 from pools.api.calls import json_response
 from pools.api.errors import seen_from_outside
-from pools.api.schemas import CommandList, Failure, PoolList, PoolOut, RecycleIn, RecycleOut
-from pools.broker.errors import BadRequest, BrokerError, PoolUnknown
+from pools.api.schemas import CommandList, Failure, PoolList, PoolOut
+from pools.broker.errors import BrokerError, PoolUnknown
 from pools.models import Pool
 
 router = Router(tags=["pools"])
@@ -52,33 +51,6 @@ async def list_commands(request: HttpRequest, pool: str) -> HttpResponse:
     caller(request).check("view_pool", pool)
     commands = await door.broker().acommands(pool)
     return json_response({"pool": pool, "commands": commands})
-
-
-@router.post(
-    "/pools/{pool}/recycle",
-    response={200: RecycleOut, REFUSED: Failure},
-    operation_id="recycle",
-    summary="Replace workers, successor first",
-    openapi_extra={"requestBody": {"content": {"application/json": {"schema": RecycleIn.model_json_schema()}}}},
-)
-async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
-    who = caller(request)
-    who.check("operate_pool", pool)
-    wanted = _read_recycle(request)
-    reply = await door.broker().arecycle(pool, worker=wanted.worker, actor=who.actor, reason=wanted.reason)
-    return json_response({"planned": int(reply["planned"])})
-
-
-def _read_recycle(request: HttpRequest) -> RecycleIn:
-    """By hand and not as ninja's parameter: the body keeps the same limits as a call's."""
-    from pydantic import ValidationError
-
-    try:
-        return RecycleIn.model_validate(read_object(request))
-    except ValidationError as error:
-        fields = {".".join(map(str, one["loc"])): one["msg"] for one in error.errors()}
-        message = "; ".join(f"{name}: {why}" for name, why in fields.items())
-        raise BadRequest(message, details={"fields": fields}) from None
 
 
 async def _live(pool: str = "") -> tuple[dict[str, Any], str]:

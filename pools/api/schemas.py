@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ninja import Field, Schema
+from pydantic import StrictInt
 
 
 class FailureBody(Schema):
@@ -158,6 +159,52 @@ class RecycleIn(Schema):
 
 class RecycleOut(Schema):
     planned: int
+
+
+class ScaleIn(Schema):
+    model_config = {"extra": "forbid"}
+
+    size: StrictInt = Field(description="Workers that the pool is to have.")
+    reason: str = Field(default="", max_length=200)
+
+
+class ReasonIn(Schema):
+    model_config = {"extra": "forbid"}
+
+    reason: str = Field(default="", max_length=200)
+
+
+class ChangeOut(Schema):
+    """What became of a pool's row."""
+
+    pool: str
+    size: int
+    paused: bool
+    changed: bool = Field(description="false: it was so before.")
+    in_force: bool = Field(description="false: no broker took it over yet; it will when it reads the row.")
+    note: str
+
+
+class PlannedWorkerOut(Schema):
+    id: str
+    state: str
+    reason: str = Field(description="Why it leaves, or will at the next sweep; empty: nothing is against it.")
+    detail: str
+    age: float = Field(description="Seconds since it was ready.")
+    served: int
+    load: int
+    seconds_until_ttl: float | None = Field(description="null: no limit, or not ready yet.")
+    calls_until_max: int | None = Field(description="null: no limit, or not ready yet.")
+    in_turn: int = Field(description="1 leaves first, if the recycle was ordered now; 0: it has no turn.")
+    fate: str = Field(description="What the order would do to it.")
+
+
+class PlanOut(Schema):
+    pool: str
+    workers: list[PlannedWorkerOut]
+    at_once: int = Field(description="How many are replaced together.")
+    max_surge: int
+    max_unavailable: int
 
 
 class Ready(Schema):

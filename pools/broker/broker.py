@@ -13,6 +13,7 @@ from typing import Any
 
 from pools.broker import errors
 from pools.broker.events import Event, Kind
+from pools.broker.forecast import Forecast, forecast
 from pools.broker.ports import (
     Clock,
     CommandInfo,
@@ -121,9 +122,23 @@ class Broker:
 
     def recycle(self, pool: str, worker: str, actor: str, reason: str) -> int:
         """Replace a pool's workers, or one, successor first. Returns how many are to leave."""
-        return self._runner(pool).recycle(
-            worker, f"asked for by {actor or 'an operator'}: {reason or 'no reason given'}"
-        )
+        runner = self._runner(pool)
+        runner.check_known(worker)
+        self.acted(pool, "recycle", actor, reason, worker)  # before its consequences
+        return runner.recycle(worker, f"asked for by {actor or 'an operator'}: {reason or 'no reason given'}")
+
+    def acted(self, pool: str, action: str, actor: str, reason: str, worker: str = "") -> None:
+        """Tell who did what to a pool or a worker, and why."""
+        message = f"{actor or 'an operator'}: {action}: {reason or 'no reason given'}"
+        data = {"actor": actor, "action": action, "reason": reason}
+        self.tell(Event(Kind.OPERATOR_ACTED, pool, worker, action.partition(" ")[0], message, data=data))
+
+    def plan(self, pool: str, worker: str = "") -> Forecast:
+        """What a recycle ordered now would do. Changes nothing."""
+        runner = self._runner(pool)
+        runner.check_known(worker)
+        workers = runner.pool.force.workers.values()
+        return forecast(workers, runner.pool.spec, self.ports.clock.monotonic(), worker)
 
     def sweep(self, source: str, interval: float) -> tuple[int, int, int]:
         """One tick of the lifecycle's clock. Returns pools, workers, and workers that are to leave."""

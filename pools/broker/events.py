@@ -32,6 +32,7 @@ class Kind(StrEnum):
     CLOCK_MISSING = "clock.missing"
     CLOCK_FOUND = "clock.found"
     ORPHANS_REAPED = "orphans.reaped"
+    OPERATOR_ACTED = "operator.acted"  # a person changed or ordered something; data has who, what and why
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,9 +125,11 @@ class Runner:
             actions += self.pool.recycle("", "the adapter's path changed", self._now())
         self._do(actions)
 
-    def recycle(self, worker: str, detail: str) -> int:
+    def check_known(self, worker: str) -> None:
         if worker and worker not in self.pool.force.workers:
             raise errors.WorkerUnknown(f"No worker {worker} lives in pool {self.pool.spec.name}.")
+
+    def recycle(self, worker: str, detail: str) -> int:
         self._do(self.pool.recycle(worker, detail, self._now()))
         return self.marked()
 

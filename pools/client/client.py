@@ -30,6 +30,7 @@ from pools.wire.broker_pb2 import (
     ApplyRequest,
     CommandsRequest,
     MetricsRequest,
+    PlanRequest,
     RecycleRequest,
     Requests,
     StatusRequest,
@@ -242,13 +243,15 @@ class Client:
         request = SweepRequest(source=source, interval=interval)
         return snapshot.plain(await self._aask("Sweep", request, QUESTION_TIMEOUT))
 
-    def apply(self) -> dict[str, Any]:
-        """Have the pools' definitions read again now."""
-        return snapshot.plain(self._ask("Apply", ApplyRequest(), ORDER_TIMEOUT))
+    def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
+        """Have the pools' definitions read again now. With an `action`, who did what to a row, and why, is an event."""
+        request = ApplyRequest(pool=pool, action=action, actor=actor, reason=reason)
+        return snapshot.plain(self._ask("Apply", request, ORDER_TIMEOUT))
 
-    async def aapply(self) -> dict[str, Any]:
+    async def aapply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
         """As `apply`, for an event loop."""
-        return snapshot.plain(await self._aask("Apply", ApplyRequest(), ORDER_TIMEOUT))
+        request = ApplyRequest(pool=pool, action=action, actor=actor, reason=reason)
+        return snapshot.plain(await self._aask("Apply", request, ORDER_TIMEOUT))
 
     def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
         """Replace a pool's workers, or one of them, successor first; `{"planned": N}`. Who and why is kept."""
@@ -259,6 +262,14 @@ class Client:
         """As `recycle`, for an event loop."""
         request = RecycleRequest(pool=pool, worker=worker, actor=actor, reason=reason)
         return snapshot.plain(await self._aask("Recycle", request, ORDER_TIMEOUT))
+
+    def plan(self, pool: str, worker: str = "") -> dict[str, Any]:
+        """What `recycle` would replace, in which order, and what age and count will; replaces nothing."""
+        return snapshot.plan(pool, self._ask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
+
+    async def aplan(self, pool: str, worker: str = "") -> dict[str, Any]:
+        """As `plan`, for an event loop."""
+        return snapshot.plan(pool, await self._aask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
 
     def metrics(self) -> str:
         """The broker's metrics in the Prometheus text format."""

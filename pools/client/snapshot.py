@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from pools.wire.broker_pb2 import CommandsReply, Pool, StatusReply, Worker
+from pools.wire.broker_pb2 import CommandsReply, PlanReply, Pool, StatusReply, Worker
 
 # Counters are doubles on the wire, because they outgrow 32 bits and JSON readers round 64; they are whole numbers.
 COUNTERS = frozenset({"finished", "failed", "refused", "retried", "recycled", "died", "served"})
@@ -41,6 +41,16 @@ def status(reply: StatusReply) -> dict[str, Any]:
     }
 
 
+def plan(pool: str, reply: PlanReply) -> dict[str, Any]:
+    """What a recycle would do; None where a worker has no limit of age or count."""
+    return {"pool": pool, **plain(reply), "workers": [_planned(worker) for worker in reply.workers]}
+
+
+def _planned(worker: Message) -> dict[str, Any]:
+    limits = ("seconds_until_ttl", "calls_until_max")
+    return plain(worker) | {name: None for name in limits if not worker.HasField(name)}
+
+
 def commands(reply: CommandsReply) -> list[dict[str, Any]]:
     return [
         {
@@ -56,4 +66,4 @@ def commands(reply: CommandsReply) -> list[dict[str, Any]]:
     ]
 
 
-__all__ = ["Pool", "Worker", "commands", "plain", "status"]
+__all__ = ["Pool", "Worker", "commands", "plain", "plan", "status"]

@@ -170,7 +170,8 @@ class Pool(models.Model):
 def sync_pools() -> list[str]:
     """Write the pools of the settings into rows; returns the names that changed. Called when a broker starts.
 
-    A pool that left the settings is disabled, not deleted: its history stays, and its name is not given away.
+    A pool that left the settings is disabled, not deleted: its history stays, and its name is not given away. A paused
+    pool stays paused: who paused it did not mean until the broker crashes.
     """
     changed = []
     specs = conf.pool_specs()
@@ -189,6 +190,7 @@ def _sync(spec: PoolSpec) -> bool:
     wanted: dict[str, Any] = {name: getattr(spec, name) for name in FIELDS}
     wanted |= {"profile": str(spec.profile), "args": dict(spec.args), "env": dict(spec.env), "source": "settings"}
     pool = Pool.objects.filter(name=spec.name).first() or Pool(name=spec.name)
+    wanted["paused"] = spec.paused or (pool.paused and pool.source == Pool.Source.SETTINGS)
     if not pool._state.adding and all(getattr(pool, name) == value for name, value in wanted.items()):
         return False
     for name, value in wanted.items():

@@ -48,6 +48,10 @@ class BrokerBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def Plan(self, stream: 'grpclib.server.Stream[pools.wire.broker_pb2.PlanRequest, pools.wire.broker_pb2.PlanReply]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def Metrics(self, stream: 'grpclib.server.Stream[pools.wire.broker_pb2.MetricsRequest, pools.wire.broker_pb2.MetricsReply]') -> None:
         pass
 
@@ -100,6 +104,12 @@ class BrokerBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 pools.wire.broker_pb2.RecycleRequest,
                 pools.wire.broker_pb2.RecycleReply,
+            ),
+            '/snakepit.broker.v1.Broker/Plan': grpclib.const.Handler(
+                self.Plan,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                pools.wire.broker_pb2.PlanRequest,
+                pools.wire.broker_pb2.PlanReply,
             ),
             '/snakepit.broker.v1.Broker/Metrics': grpclib.const.Handler(
                 self.Metrics,
@@ -160,6 +170,12 @@ class BrokerStub:
             '/snakepit.broker.v1.Broker/Recycle',
             pools.wire.broker_pb2.RecycleRequest,
             pools.wire.broker_pb2.RecycleReply,
+        )
+        self.Plan = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/snakepit.broker.v1.Broker/Plan',
+            pools.wire.broker_pb2.PlanRequest,
+            pools.wire.broker_pb2.PlanReply,
         )
         self.Metrics = grpclib.client.UnaryUnaryMethod(
             channel,

@@ -342,8 +342,16 @@ class SweepReply(_message.Message):
     def __init__(self, pools: _Optional[int] = ..., workers: _Optional[int] = ..., planned: _Optional[int] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("pool", "action", "actor", "reason")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    action: str
+    actor: str
+    reason: str
+    def __init__(self, pool: _Optional[str] = ..., action: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ApplyReply(_message.Message):
     __slots__ = ("pools",)
@@ -368,6 +376,52 @@ class RecycleReply(_message.Message):
     PLANNED_FIELD_NUMBER: _ClassVar[int]
     planned: int
     def __init__(self, planned: _Optional[int] = ...) -> None: ...
+
+class PlanRequest(_message.Message):
+    __slots__ = ("pool", "worker")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    worker: str
+    def __init__(self, pool: _Optional[str] = ..., worker: _Optional[str] = ...) -> None: ...
+
+class PlanReply(_message.Message):
+    __slots__ = ("workers", "at_once", "max_surge", "max_unavailable")
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    AT_ONCE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SURGE_FIELD_NUMBER: _ClassVar[int]
+    MAX_UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedCompositeFieldContainer[PlannedWorker]
+    at_once: int
+    max_surge: int
+    max_unavailable: int
+    def __init__(self, workers: _Optional[_Iterable[_Union[PlannedWorker, _Mapping]]] = ..., at_once: _Optional[int] = ..., max_surge: _Optional[int] = ..., max_unavailable: _Optional[int] = ...) -> None: ...
+
+class PlannedWorker(_message.Message):
+    __slots__ = ("id", "state", "reason", "detail", "age", "served", "load", "seconds_until_ttl", "calls_until_max", "in_turn", "fate")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_UNTIL_TTL_FIELD_NUMBER: _ClassVar[int]
+    CALLS_UNTIL_MAX_FIELD_NUMBER: _ClassVar[int]
+    IN_TURN_FIELD_NUMBER: _ClassVar[int]
+    FATE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    state: str
+    reason: str
+    detail: str
+    age: float
+    served: int
+    load: int
+    seconds_until_ttl: float
+    calls_until_max: int
+    in_turn: int
+    fate: str
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., age: _Optional[float] = ..., served: _Optional[int] = ..., load: _Optional[int] = ..., seconds_until_ttl: _Optional[float] = ..., calls_until_max: _Optional[int] = ..., in_turn: _Optional[int] = ..., fate: _Optional[str] = ...) -> None: ...
 
 class MetricsRequest(_message.Message):
     __slots__ = ()

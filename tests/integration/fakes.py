@@ -16,6 +16,10 @@ POOL = {
     "warnings": [],
 }  # fmt: skip
 WORKER = {"id": "digits-1", "pool": "digits", "pid": 7, "state": "ready", "load": 1, "capacity": 1, "memory_mb": 40.0}
+PLANNED = {
+    "id": "digits-1", "state": "ready", "reason": "", "detail": "", "age": 12.5, "served": 8, "load": 1,
+    "seconds_until_ttl": 47.5, "calls_until_max": None, "in_turn": 1, "fate": "is replaced in its turn",
+}  # fmt: skip
 COMMAND: dict[str, Any] = {
     "name": "classify", "summary": "Which digit it is.", "description": "", "streams": False, "idempotent": True,
     "timeout": 0.0, "schema": {"type": "object", "properties": {"pixels": {"type": "array"}}},
@@ -109,6 +113,20 @@ class FakeClient:
         self._raise()
         self.orders.append((pool, worker, actor, reason))
         return {"planned": 2}
+
+    def plan(self, pool: str, worker: str = "") -> dict[str, Any]:
+        self._raise()
+        workers = [dict(PLANNED), {**PLANNED, "id": "digits-2", "load": 0, "in_turn": 2}]
+        workers = [one for one in workers if worker in ("", one["id"])]
+        return {"pool": pool, "workers": workers, "at_once": 1, "max_surge": 1, "max_unavailable": 0}
+
+    async def aplan(self, pool: str, worker: str = "") -> dict[str, Any]:
+        return self.plan(pool, worker)
+
+    def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
+        self._raise()
+        self.orders.append((pool, action, actor, reason))
+        return {"pools": 1}
 
     async def arecycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
         return self.recycle(pool, worker, actor, reason)

@@ -127,23 +127,28 @@ def test_a_pool_of_the_settings_says_why_it_cannot_be_changed(admin_client: Clie
 def test_recycle_goes_through_the_client_and_is_logged(
     admin_client: Client, rows: dict[str, Any], broker: FakeClient, admin_user: Any
 ) -> None:
-    for model in ("pool", "worker"):
-        data = {"action": "recycle", "_selected_action": [rows[model].pk]}
+    for model, why in (("pool", "release 42"), ("worker", "")):
+        data = {"action": "recycle", "_selected_action": [rows[model].pk], "confirmed": "yes", "reason": why}
         page = admin_client.post(url(model), data, follow=True)
         assert "Recycle ordered: 2 to be replaced" in page.content.decode()
     actor = f"user {admin_user.username}"
-    why = "ordered in the admin"
-    assert broker.orders == [("digits", "", actor, why), ("digits", "digits-1", actor, why)]
+    assert broker.orders == [
+        ("digits", "", actor, "release 42"),
+        ("digits", "digits-1", actor, "ordered in the admin"),
+    ]
     entries = LogEntry.objects.order_by("pk")
     assert [(entry.user, entry.object_repr) for entry in entries] == [(admin_user, "digits"), (admin_user, "digits-1")]
-    assert "Recycle ordered" in entries[0].get_change_message()
+    assert entries[0].get_change_message().startswith("Recycle ordered")
+    assert entries[0].get_change_message().endswith("Why: release 42")
 
 
 def test_a_broker_that_is_away_is_said_and_not_logged(
     admin_client: Client, rows: dict[str, Any], broker: FakeClient
 ) -> None:
     broker.error = unreachable()
-    page = admin_client.post(url("pool"), {"action": "recycle", "_selected_action": [rows["pool"].pk]}, follow=True)
+    data = {"action": "recycle", "_selected_action": [rows["pool"].pk]}
+    assert "No broker answers at" in admin_client.post(url("pool"), data).content.decode()
+    page = admin_client.post(url("pool"), {**data, "confirmed": "yes"}, follow=True)
     assert "No broker answers at" in page.content.decode()
     assert not LogEntry.objects.exists()
 
@@ -161,7 +166,7 @@ def test_recycle_needs_its_own_permission(
 ) -> None:
     grant(staff, "view_pool", "view_worker", "change_pool")
     client.force_login(staff)
-    data = {"action": "recycle", "_selected_action": [rows[model].pk]}
+    data = {"action": "recycle", "_selected_action": [rows[model].pk], "confirmed": "yes"}
     assert "Recycle the" not in client.get(url(model)).content.decode()
     client.post(url(model), data)
     assert broker.orders == []

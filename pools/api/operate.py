@@ -1,0 +1,120 @@
+"""What operators order: recycle with its preview, scale, pause, resume. Who and why goes with each order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse
+from ninja import Query, Router, Schema
+from pydantic import ValidationError
+
+from pools import operations
+from pools.api import door
+from pools.api.auth import Caller, caller
+from pools.api.body import read_object
+from pools.api.calls import json_response
+from pools.api.schemas import ChangeOut, Failure, PlanOut, ReasonIn, RecycleIn, RecycleOut, ScaleIn
+from pools.broker.errors import BadRequest
+from pools.operations import Change, Order
+
+router = Router(tags=["pools"])
+REFUSED = frozenset({400, 401, 403, 404, 503})
+ROW_REFUSED = REFUSED | {422}
+Body = TypeVar("Body", bound=Schema)
+
+
+def _takes(body: type[Schema]) -> dict[str, Any]:
+    return {"requestBody": {"content": {"application/json": {"schema": body.model_json_schema()}}}}
+
+
+@router.post(
+    "/pools/{pool}/recycle",
+    response={200: RecycleOut, REFUSED: Failure},
+    operation_id="recycle",
+    summary="Replace workers, successor first",
+    openapi_extra=_takes(RecycleIn),
+)
+async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
+    who = _operator(request, pool)
+    wanted = _read(request, RecycleIn)
+    reply = await door.broker().arecycle(pool, worker=wanted.worker, actor=who.actor, reason=wanted.reason)
+    return json_response({"planned": int(reply["planned"])})
+
+
+@router.get(
+    "/pools/{pool}/plan",
+    response={200: PlanOut, REFUSED: Failure},
+    operation_id="plan",
+    summary="What a recycle would do",
+)
+async def plan(request: HttpRequest, pool: str, worker: str = Query("", max_length=100)) -> HttpResponse:
+    """Which workers a recycle ordered now would replace, in which order, and what age and count will. Does nothing."""
+    who = caller(request)
+    who.check("view_pool", pool)
+    who.check("view_worker", pool)
+    return json_response(PlanOut(**await door.broker().aplan(pool, worker=worker)).model_dump(mode="json"))
+
+
+@router.post(
+    "/pools/{pool}/scale",
+    response={200: ChangeOut, ROW_REFUSED: Failure},
+    operation_id="scale",
+    summary="Change the number of workers",
+    openapi_extra=_takes(ScaleIn),
+)
+async def scale(request: HttpRequest, pool: str) -> HttpResponse:
+    who = _operator(request, pool)
+    wanted = _read(request, ScaleIn)
+    return await _change(operations.scale, pool, wanted.size, _order(who, wanted.reason))
+
+
+@router.post(
+    "/pools/{pool}/pause",
+    response={200: ChangeOut, ROW_REFUSED: Failure},
+    operation_id="pause",
+    summary="Refuse new calls, keep the workers warm",
+    openapi_extra=_takes(ReasonIn),
+)
+async def pause(request: HttpRequest, pool: str) -> HttpResponse:
+    who = _operator(request, pool)
+    return await _change(operations.pause, pool, _order(who, _read(request, ReasonIn).reason))
+
+
+@router.post(
+    "/pools/{pool}/resume",
+    response={200: ChangeOut, ROW_REFUSED: Failure},
+    operation_id="resume",
+    summary="Take calls again",
+    openapi_extra=_takes(ReasonIn),
+)
+async def resume(request: HttpRequest, pool: str) -> HttpResponse:
+    who = _operator(request, pool)
+    return await _change(operations.resume, pool, _order(who, _read(request, ReasonIn).reason))
+
+
+def _operator(request: HttpRequest, pool: str) -> Caller:
+    who = caller(request)
+    who.check("operate_pool", pool)
+    return who
+
+
+def _order(who: Caller, reason: str) -> Order:
+    return Order(who.actor, reason, who.owner)
+
+
+async def _change(change: Callable[..., Change], *given: Any) -> HttpResponse:
+    """In a thread: the row first, then the broker."""
+    done = await sync_to_async(change)(door.broker(), *given)
+    return json_response(ChangeOut.from_orm(done).model_dump(mode="json"))
+
+
+def _read(request: HttpRequest, body: type[Body]) -> Body:
+    """By hand and not as ninja's parameter: the body keeps the same limits as a call's."""
+    try:
+        return body.model_validate(read_object(request))
+    except ValidationError as error:
+        fields = {".".join(map(str, one["loc"])): one["msg"] for one in error.errors()}
+        message = "; ".join(f"{name}: {why}" for name, why in fields.items())
+        raise BadRequest(message, details={"fields": fields}) from None

@@ -1,0 +1,85 @@
+"""What a recycle ordered now would do, and what age and count will do without one. Looks only; changes nothing.
+
+The order is the one in which `Workforce.leavers` picks: the oldest worker first, those that are marked already among
+the others. How many leave together follows from `max_surge` and `max_unavailable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pools.broker.policy import recycle_reason
+from pools.broker.spec import PoolSpec
+from pools.broker.worker import State, Worker
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedWorker:
+    """One worker's future. Without a limit of age or count, or before it is ready, those two are None."""
+
+    id: str
+    state: str
+    reason: str  # why it leaves, or will at the next sweep; empty: nothing is against it
+    detail: str
+    age: float  # seconds since it was ready
+    served: int
+    load: int
+    seconds_until_ttl: float | None
+    calls_until_max: int | None
+    in_turn: int  # 1 leaves first, if the recycle was ordered now; 0: it has no turn
+    fate: str  # what the order would do to it, for people
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    workers: tuple[PlannedWorker, ...]
+    at_once: int  # how many are replaced together
+    max_surge: int
+    max_unavailable: int
+
+
+def forecast(workers: Iterable[Worker], spec: PoolSpec, now: float, chosen: str = "") -> Forecast:
+    """The future of a pool's workers, if `chosen` (empty: every one) was to be recycled now."""
+    planned, turns = [], 0
+    for worker in workers:  # in the order of their start
+        leaves = worker.state is State.READY and (worker.reason != "" or chosen in ("", worker.id))
+        turns += leaves
+        planned.append(_planned(worker, spec, now, turns if leaves else 0, chosen in ("", worker.id)))
+    at_once = min(spec.max_surge + spec.max_unavailable, max(1, turns))
+    return Forecast(tuple(planned), at_once, spec.max_surge, spec.max_unavailable)
+
+
+def _planned(worker: Worker, spec: PoolSpec, now: float, turn: int, meant: bool) -> PlannedWorker:
+    reason, detail = worker.reason, worker.detail
+    if worker.state is State.READY and not reason and (due := recycle_reason(worker, spec, now)):
+        reason, detail = due
+    served_out = worker.max_served is not None
+    age = now - worker.ready_at if worker.ready_at else 0.0
+    return PlannedWorker(
+        id=worker.id,
+        state=str(worker.state),
+        reason=reason,
+        detail=detail,
+        age=age,
+        served=worker.served,
+        load=worker.load,
+        seconds_until_ttl=None if worker.ttl is None else max(worker.ttl - age, spec.min_lifetime - age, 0.0),
+        calls_until_max=max(0, (worker.max_served or 0) - worker.served) if served_out else None,
+        in_turn=turn,
+        fate=_fate(worker, turn, meant),
+    )
+
+
+def _fate(worker: Worker, turn: int, meant: bool) -> str:
+    if worker.state is State.DRAINING:
+        return "is leaving: it finishes what it holds"
+    if worker.state is State.STOPPING:
+        return "is leaving: its process ends"
+    if worker.state is State.STARTING:
+        return "is ended and started anew: it serves nobody yet" if meant else "stays"
+    if not turn:
+        return "stays"
+    if worker.reason:
+        return "is marked already, and is replaced in its turn"
+    return "is replaced in its turn"

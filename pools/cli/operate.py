@@ -1,0 +1,235 @@
+"""`snakepit recycle`, `scale`, `pause`, `resume` and `drain`: what operators order from a shell, with who and why."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line
+from pools.cli.project import find_address, start_django
+from pools.cli.status import NARROW, new_table
+from pools.client import Client, connect
+
+if TYPE_CHECKING:
+    from pools.operations import Change, Order
+
+WORKER_ID = re.compile(r"(?P<pool>[a-z][a-z0-9_-]*)-[0-9a-f]{4}-[0-9]+")
+MAX_REASON = 200  # characters
+POLL = 0.25  # seconds between two looks at a pool that drains
+
+Pool = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")]
+Target = Annotated[str, typer.Argument(metavar="POOL|WORKER", help="Name of a pool, or id of a worker.")]
+Reason = Annotated[str, typer.Option(help="Why; kept with the event.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (recycle, scale, pause, resume, drain):
+        app.command()(command)
+
+
+def recycle(
+    target: Target,
+    *,
+    worker: Annotated[str, typer.Option(metavar="ID", help="Only this worker of the pool.")] = "",
+    reason: Reason = "",
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Say what would be replaced and when; do nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Replace the workers of a pool, or one worker: the successor is ready first, calls are finished."""
+    with errors_told(as_json):
+        _check(reason)
+        client = connect(find_address())
+        pool, one = _aim(client, target, worker)
+        if preview:
+            _show_plan(client.plan(pool, one), one, as_json)
+        else:
+            _recycle(client, pool, one, reason, as_json)
+
+
+def scale(
+    pool: Pool,
+    size: Annotated[int, typer.Argument(metavar="SIZE", help="Workers that the pool is to have.")],
+    *,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Change the number of a pool's workers. A pool of the settings has its old size again when the broker restarts."""
+    with errors_told(as_json):
+        _tell(_change("scale", pool, reason, size), as_json)
+
+
+def pause(pool: Pool, *, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Refuse new calls. What runs and waits is finished, and the workers stay warm."""
+    with errors_told(as_json):
+        _tell(_change("pause", pool, reason), as_json)
+
+
+def resume(pool: Pool, *, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Take calls again."""
+    with errors_told(as_json):
+        _tell(_change("resume", pool, reason), as_json)
+
+
+def drain(
+    target: Target,
+    *,
+    reason: Reason = "",
+    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds that a pool has to become empty.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """A pool: pause it and wait until nothing runs or waits. A worker: replace it, its successor first.
+
+    Exit code 1 when the pool is not empty in time; it stays paused until `snakepit resume`.
+    """
+    with errors_told(as_json):
+        _check(reason)
+        client = connect(find_address())
+        pool, worker = _aim(client, target, "")
+        if worker:
+            _recycle(client, pool, worker, reason, as_json)
+            return
+        change = _change("pause", pool, reason)
+        if not change.in_force:
+            raise Problem(f"{pool} is paused in its row, but not at the broker. {change.note}")
+        running, waiting = _wait(client, pool, timeout)
+        empty = running + waiting == 0
+        if as_json:
+            typer.echo(json_line({**_plain(change), "running": running, "waiting": waiting, "drained": empty}))
+        elif empty:
+            typer.echo(f"{pool}: empty and paused; its workers stay warm. Take calls again: snakepit resume {pool}")
+        if not empty:
+            typer.echo(f"{pool}: after {timeout:g} s {running} calls run and {waiting} wait; it stays paused", err=True)
+            raise typer.Exit(PROBLEM)
+
+
+def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:
+    """The pool and the worker (empty: all of them) that a command line means."""
+    found = client.status()
+    if target in {pool["name"] for pool in found["pools"]}:
+        return target, worker
+    owner = next((one["pool"] for one in found["workers"] if one["id"] == target), "")
+    if not owner and (match := WORKER_ID.fullmatch(target)):
+        owner = match["pool"]  # the broker says that no such worker lives
+    if not owner:
+        return target, worker  # the broker says that there is no such pool
+    if worker not in ("", target):
+        raise UsageError(f"--worker {worker} is not {target}: name the pool, or one worker")
+    return owner, target
+
+
+def _recycle(client: Client, pool: str, worker: str, reason: str, as_json: bool) -> None:
+    planned = client.recycle(pool, worker=worker, actor=_actor(), reason=reason)["planned"]
+    if as_json:
+        typer.echo(json_line({"pool": pool, "worker": worker, "planned": planned}))
+    else:
+        what = "1 worker is" if planned == 1 else f"{planned} workers are"
+        typer.echo(f"{pool}: {what} to be replaced, each by a successor; watch it with: snakepit status --pool {pool}")
+
+
+def _change(verb: str, pool: str, reason: str, *more: Any) -> Change:
+    _check(reason)
+    with _database():
+        start_django()
+        from pools import operations
+
+        act: Callable[..., Change] = getattr(operations, verb)
+        order: Order = operations.Order(_actor(), reason)
+        return act(connect(find_address()), pool, *more, order)
+
+
+@contextlib.contextmanager
+def _database() -> Iterator[None]:
+    from django.db import DatabaseError
+
+    try:
+        yield
+    except DatabaseError as error:
+        raise Problem(f"the database does not answer as it should: {error}; is it migrated?") from error
+
+
+def _wait(client: Client, pool: str, timeout: float) -> tuple[int, int]:
+    """Until nothing runs or waits, or the time is over; returns what is left. Progress goes to standard error."""
+    end, told = time.monotonic() + timeout, ""
+    while True:
+        found = client.status(pool)
+        running = sum(worker["load"] for worker in found["workers"])
+        waiting = found["pools"][0]["waiting"]
+        left = end - time.monotonic()
+        if running + waiting == 0 or left <= 0:
+            return running, waiting
+        if (text := f"{pool}: {running} running, {waiting} waiting") != told:
+            typer.echo(text, err=True)
+            told = text
+        time.sleep(min(POLL, left))
+
+
+def _check(reason: str) -> None:
+    if len(reason) > MAX_REASON:
+        raise UsageError(f"--reason: {len(reason)} characters, at most {MAX_REASON} are kept")
+
+
+def _actor() -> str:
+    try:
+        return f"shell user {getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"shell user {os.getuid()}"
+
+
+def _plain(change: Change) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(change)
+
+
+def _tell(change: Change, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json_line(_plain(change)))
+        return
+    state = "paused" if change.paused else "taking calls"
+    before = "" if change.changed else " (it was so before)"
+    workers = "1 worker" if change.size == 1 else f"{change.size} workers"
+    typer.echo(f"{change.pool}: {workers}, {state}{before}{', in force' if change.in_force else ''}")
+    if change.note:
+        typer.echo(change.note, err=True)
+
+
+def _show_plan(plan: dict[str, Any], chosen: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json_line(plan))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    table = new_table("turn", "worker", "state", "load", "served", "age", "ttl in", "calls left", "why")
+    for one in plan["workers"]:
+        why = f"{one['reason']}: {one['detail']}; {one['fate']}" if one["reason"] else one["fate"]
+        table.add_row(
+            str(one["in_turn"] or "-"), Text(one["id"]), one["state"], str(one["load"]), str(one["served"]),
+            f"{one['age']:.0f} s", _limit(one["seconds_until_ttl"], " s"), _limit(one["calls_until_max"], ""),
+            Text(why),
+        )  # fmt: skip
+    console = Console(width=None if sys.stdout.isatty() else NARROW + 40, highlight=False)
+    console.print(table)
+    leaving = sum(one["in_turn"] > 0 for one in plan["workers"])
+    busy = sum(one["in_turn"] > 0 and one["load"] > 0 for one in plan["workers"])
+    console.print(
+        f"{chosen or plan['pool']}: {leaving} would be replaced, {busy} of them busy; {plan['at_once']} at once "
+        f"(max_surge {plan['max_surge']}, max_unavailable {plan['max_unavailable']}). Nothing was done.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _limit(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{value:.0f}{unit}"
