@@ -71,6 +71,17 @@ def _registry(value: Any) -> str | None:
     return None
 
 
+def _interpreters(value: Any) -> str | None:
+    if not isinstance(value, Mapping):
+        return f"{value!r} is not a dict of key: path"
+    for key, path in value.items():
+        if not isinstance(key, str) or not key:
+            return f"the key {key!r} is not a string"
+        if _text(path) is not None or not os.path.isabs(path):
+            return f"{path!r} of the key {key!r} is not an absolute path"
+    return None
+
+
 def _pools(value: Any) -> str | None:
     fits = isinstance(value, Mapping) and all(isinstance(one, Mapping) for one in value.values())
     return None if fits else "is not a dict of pool name: dict of the pool's fields"
@@ -99,6 +110,11 @@ class Configuration:
     )
     pools: Mapping[str, Mapping[str, Any]] = setting(
         dict, check=_pools, help="Pools that the settings own: name to the fields of the pool."
+    )
+    pythons: Mapping[str, str] = setting(
+        dict,
+        check=_interpreters,
+        help="The closed registry of interpreters: key to absolute path. Rows store the key alone.",
     )
     node_name: str = setting("", check=_text, help="Name of this node in rows and events; empty: the host's name.")
     runtime_dir: str = setting(
@@ -213,6 +229,8 @@ def _read_pools() -> tuple[list[PoolSpec], list[str]]:
             near = get_close_matches(spec.adapter, registry, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             problems.append(f'{place("adapter")}: {spec.adapter!r} is no key of SNAKEPIT["ADAPTERS"]{hint}')
+        elif spec.python and spec.python not in current().pythons:
+            problems.append(f'{place("python")}: {spec.python!r} is no key of SNAKEPIT["PYTHONS"]')
         else:
             specs.append(spec)
     return specs, problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from django.db import close_old_connections
 
@@ -36,7 +37,7 @@ class DatabaseDefinitions:
             close_old_connections()
 
     def _read(self) -> Loaded:
-        registry = conf.adapters()
+        registry, pythons = conf.adapters(), conf.current().pythons
         definitions: list[Definition] = []
         problems: list[tuple[str, str]] = []
         for pool in Pool.objects.order_by("name"):
@@ -46,9 +47,13 @@ class DatabaseDefinitions:
                 problems.append((pool.name, str(error)))
                 continue
             path = registry.get(spec.adapter)
+            python = pythons.get(spec.python) if spec.python else ""
             if path is None:
                 why = f"adapter: {spec.adapter!r} is no key of SNAKEPIT['ADAPTERS'] on this node"
                 problems.append((pool.name, why))
+            elif python is None:
+                why = f"python: {spec.python!r} is no key of SNAKEPIT['PYTHONS'] on this node"
+                problems.append((pool.name, why))
             else:
-                definitions.append(Definition(spec, path))
+                definitions.append(Definition(replace(spec, python=python), path))
         return Loaded(tuple(definitions), tuple(problems))

@@ -27,6 +27,11 @@ from typing import Any
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 
 
+# A row must not decide which code is run: these variables name programs, libraries and modules.
+DECIDING = ("LD_", "DYLD_", "PYTHON", "SNAKEPIT_", "PATH", "GCONV_PATH", "BASH_ENV")
+HARMLESS = frozenset({"PYTHONHASHSEED", "PYTHON_GIL", "PYTHONMALLOC", "PYTHONTRACEMALLOC", "PYTHONUTF8"})
+
+
 class Profile(StrEnum):
     PROCESS = "process"  # one call at a time, on the worker's main thread
     THREAD = "thread"  # `threads` calls at a time
@@ -56,7 +61,7 @@ class PoolSpec:
     profile: Profile = setting(Profile.PROCESS, help="process: one call a worker; thread: `threads` calls a worker.")
     size: int = setting(2, 1, 1000, help="Workers. Raise it when calls wait while cores are idle.")
     threads: int = setting(10, 1, 256, help="Slots of a thread-profile worker.")
-    python: str = setting("", help="Interpreter of the workers; empty: the broker's own.")
+    python: str = setting("", help="Key of an interpreter in SNAKEPIT['PYTHONS']; empty: the broker's own.")
     queue_limit: int = setting(1000, 0, 1_000_000, unit="calls", help="Calls that may wait; more are refused.")
     queue_bytes: int = setting(64 * 2**20, 0, 2**40, unit="bytes", help="Arguments that may wait, in bytes.")
     queue_timeout: float = setting(5.0, 0.001, 86_400, unit="s", help="How long a call waits for a slot.")
@@ -145,6 +150,8 @@ def _wrong_env(value: Any) -> str | None:
     for key, text in value.items():
         if not isinstance(key, str) or not key or "=" in key or "\0" in key:
             return f"{key!r} is not the name of an environment variable"
+        if key.upper().startswith(DECIDING) and key not in HARMLESS:
+            return f"{key} decides which code is run; set it for the broker and name it in SNAKEPIT['WORKER_ENV']"
         if not isinstance(text, str) or "\0" in text:
             return f"the value of {key} must be a string"
     return None

@@ -170,7 +170,7 @@ class Migration(migrations.Migration):
                     models.CharField(
                         blank=True,
                         default="",
-                        help_text="Interpreter of the workers; empty: the broker's own.",
+                        help_text="Key of an interpreter in SNAKEPIT['PYTHONS']; empty: the broker's own.",
                         max_length=500,
                     ),
                 ),

@@ -162,6 +162,9 @@ class Pool(models.Model):
             self.to_spec()
         except InvalidSpec as error:
             raise ValidationError(error.problems) from None
+        if self.python and self.python not in conf.current().pythons:
+            known = ", ".join(sorted(conf.current().pythons)) or "none"
+            raise ValidationError({"python": f"{self.python!r} is no key of SNAKEPIT['PYTHONS']; there are: {known}."})
         problems = {name: find_problem(getattr(self, name)) for name in ("args", "env")}
         if found := {name: f"This {problem}." for name, problem in problems.items() if problem}:
             raise ValidationError(found)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import OperationalError, connection
 
 from pools.adapters import recorder as module
@@ -227,3 +227,15 @@ def test_a_load_in_a_thread_leaves_its_connection_usable() -> None:
     thread.start()
     thread.join(10)
     assert seen == [1, 1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_names_its_interpreter_by_key_and_never_by_path(settings: Any) -> None:
+    settings.SNAKEPIT = {"ADAPTERS": {"digits": "examples.digits.Digits"}, "PYTHONS": {"3.13t": "/opt/python3.13t"}}
+    Pool.objects.create(name="good", adapter="digits", size=1, python="3.13t")
+    Pool.objects.create(name="bad", adapter="digits", size=1, python="/bin/sh")
+    loaded = DatabaseDefinitions().load()
+    assert [(one.spec.name, one.spec.python) for one in loaded.definitions] == [("good", "/opt/python3.13t")]
+    assert loaded.problems == (("bad", "python: '/bin/sh' is no key of SNAKEPIT['PYTHONS'] on this node"),)
+    with pytest.raises(ValidationError, match="PYTHONS"):
+        Pool(name="worse", adapter="digits", size=1, python="/bin/sh").full_clean()
