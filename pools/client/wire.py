@@ -4,7 +4,7 @@ grpclib's own way costs a task switch and a dozen coroutine steps for each messa
 arrived but were not read when the connection ends. A session has one stream and many calls, so here a frame is
 parsed the moment that its last byte arrives, and is written at once where the transport has room:
 
-    data_received ─▶ h2 ─▶ FrameBuffer.add ─▶ on_frame        Wire.write ─▶ h2 ─▶ transport
+    data_received ─▶ Shortcut ─▶ Arrivals.take ─▶ on_frame        Wire.write ─▶ write_plain ─▶ transport
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from pools.client.address import Target
 from pools.client.arguments import MAX_MESSAGE
 from pools.wire.broker_grpc import BrokerStub
 from pools.wire.broker_pb2 import Replies, Requests
+from workers.frames import Arrivals
 from workers.shortcut import Shortcut, write_plain
 
-PREFIX = 5  # bytes before each gRPC message: a flag and the length
 LARGEST_FRAME = MAX_MESSAGE + 2**20  # bytes: the largest message, and room for what is around it
 WINDOW = 2**26  # bytes that the broker may send before we acknowledge; replies are taken at once anyway
 HANGUP = select.POLLHUP | getattr(select, "POLLRDHUP", 0)
@@ -48,57 +48,6 @@ CONFIGURATION = Configuration(
     http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW, **cast(dict[str, Any], KEEPALIVE)
 )
 ENDED = (OSError, EOFError, GRPCError, StreamTerminatedError, H2Error, AssertionError, KeyError, ValueError)
-
-
-class FrameBuffer:
-    """Stands in for grpclib's receive buffer of one stream: hands over each message as soon as it is whole."""
-
-    def __init__(self, acknowledge: Callable[[int], None], on_frame: Callable[[bytes], None]) -> None:
-        self._acknowledge = acknowledge
-        self._on_frame = on_frame
-        self._data = bytearray()
-        self._ended = asyncio.Event()
-        self._error: ValueError | None = None
-
-    def add(self, data: bytes, ack_size: int) -> None:
-        self._acknowledge(ack_size)
-        self.take(data)
-
-    def take(self, data: bytes) -> None:
-        if self._error is not None:
-            return
-        self._data += data
-        try:
-            self._parse(self._data)
-        except ValueError as error:  # raised from here, it would end as a log line of the event loop
-            self._error = error
-            self._ended.set()
-
-    def _parse(self, buffer: bytearray) -> None:
-        start, size = 0, len(buffer)
-        while size - start >= PREFIX:
-            length = int.from_bytes(buffer[start + 1 : start + PREFIX], "big")
-            if buffer[start] or length > LARGEST_FRAME:
-                raise ValueError(f"The broker sent a message of {length} bytes (compressed: {buffer[start]})")
-            end = start + PREFIX + length
-            if end > size:
-                break
-            self._on_frame(bytes(buffer[start + PREFIX : end]))
-            start = end
-        del buffer[:start]
-
-    def eof(self) -> None:
-        self._ended.set()
-
-    async def read(self, size: int) -> bytes:
-        """What `recv_message` waits on: nothing ever comes this way but the end."""
-        await self._ended.wait()
-        if self._error is not None:
-            raise self._error
-        return b""
-
-    def unacked_size(self) -> int:
-        return 0
 
 
 class Wire:
@@ -133,7 +82,7 @@ class Wire:
     async def listen(self, on_frame: Callable[[bytes], None]) -> None:
         """Hand over messages until the broker ends the session; how it ended is raised."""
         connection, number = self._connection, self._id
-        arrivals = FrameBuffer(lambda size: connection.ack(number, size), on_frame)
+        arrivals = Arrivals(lambda size: connection.ack(number, size), on_frame, LARGEST_FRAME)
         self._raw.buffer = arrivals  # type: ignore[assignment]
         Shortcut(self._raw, arrivals.take)
         await self._stream.recv_message()
