@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workers import Adapter, Context, command
+from workers import Adapter, Context, command, stacks
 
 
 class Opaque:
@@ -103,6 +105,17 @@ class Everything(Adapter):
         while time.monotonic() < end:
             turns += 1
         return turns
+
+    @command
+    def entangle(self) -> bool:
+        """C code that holds the GIL for ages: a regular expression that tries every way to fail."""
+        self.note(f"entangling {os.getpid()}")
+        return re.fullmatch(r"(a+)+b", "a" * 60) is not None
+
+    @command
+    def deafens(self) -> None:
+        """Takes the signal that asks for stacks away."""
+        signal.signal(stacks.number(), signal.SIG_IGN)
 
     @command
     def obedient(self, ctx: Context) -> str:

@@ -15,17 +15,20 @@ import selectors
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
+from pools.broker.errors import StacksUnavailable
 from pools.broker.events import Event
 from pools.broker.ports import (
     Assignment,
     CommandInfo,
     Definition,
     Exit,
+    Frame,
     Greeting,
     LaunchOrder,
     Loaded,
     Payload,
     Reports,
+    ThreadStack,
     WorkerFailure,
 )
 
@@ -144,6 +147,11 @@ class FakeProcess:
 
     def memory_mb(self) -> float | None:
         return None if self.ended else self.memory
+
+    async def stacks(self) -> tuple[ThreadStack, ...]:
+        if self.ended:
+            raise StacksUnavailable("The worker has just ended.")
+        return (ThreadStack(self.pid, "python", "S", 0.5, (Frame("fake.py", 1, "wait"),)),)
 
     # As the test drives it
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from workers import commands, failure, vitals
+from workers import commands, failure, stacks, vitals
 from workers.adapter import Adapter
 from workers.blackbox import BlackBox
 from workers.boot import PROTOCOL, Boot
@@ -36,10 +36,10 @@ class Worker:
         os.set_inheritable(boot.blackbox_fd, False)
         self._boot = boot
         self._watch = watch
+        box = BlackBox(boot.blackbox_fd)
+        stacks.answer_with(box.descriptor)  # before the adapter loads: its import may be what hangs
         self._link = Link(boot.listen_fd, boot.max_payload, self.probe)
-        self._runtime = Runtime(
-            self._link.outbox, BlackBox(boot.blackbox_fd), slots=boot.slots, idling=self._link.baton
-        )
+        self._runtime = Runtime(self._link.outbox, box, slots=boot.slots, idling=self._link.baton)
 
     def live(self) -> int:
         """Runs on the main thread; returns the exit code."""

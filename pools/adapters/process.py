@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pools.broker.ports import Exit
+from pools.adapters import stacks
+from pools.broker.errors import StacksUnavailable
+from pools.broker.ports import Exit, ThreadStack
 from workers.blackbox import BlackBox
 
 LINE_LIMIT = 16 * 1024  # bytes; what is longer is cut
@@ -104,6 +106,7 @@ class WorkerProcess:
         self._scratch = scratch
         self._pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
         self._exited = False
+        self._asked = asyncio.Lock()
         self._on_exit: Callable[[Exit], None] = lambda exit: None
 
     def watch(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[Exit], None]) -> None:
@@ -172,6 +175,12 @@ class WorkerProcess:
             return None
         sizes = [size for pid in descendants(self.pid) if (size := proportional_kb(pid)) is not None]
         return round(sum(sizes) / 1024, 1) if sizes else None
+
+    async def stacks(self) -> tuple[ThreadStack, ...]:
+        async with self._asked:  # the answers share one file
+            if self._exited:
+                raise StacksUnavailable("The worker has just ended.")
+            return await stacks.read(self.pid, self._black_box, lambda: not self._exited)
 
 
 def descendants(pid: int) -> list[int]:

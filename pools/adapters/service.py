@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from google.protobuf import json_format
 from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
@@ -139,6 +140,12 @@ class BrokerService(BrokerBase):
                 workers=workers, at_once=plan.at_once, max_surge=plan.max_surge, max_unavailable=plan.max_unavailable
             )
             await stream.send_message(reply)
+
+    async def Dump(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await stream.recv_message()
+            dump = await self._broker.dump(request.worker, request.actor, request.reason)
+            await stream.send_message(json_format.ParseDict(asdict(dump), pb.DumpReply()))
 
 
 class _Answering:

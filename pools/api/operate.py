@@ -1,4 +1,4 @@
-"""What operators order: recycle with its preview, scale, pause, resume. Who and why goes with each order."""
+"""What operators order: recycle with its preview, scale, pause, resume, stacks. Who and why goes with each order."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pools.api import door
 from pools.api.auth import Caller, caller
 from pools.api.body import read_object
 from pools.api.calls import json_response
-from pools.api.schemas import ChangeOut, Failure, PlanOut, ReasonIn, RecycleIn, RecycleOut, ScaleIn
-from pools.broker.errors import BadRequest
+from pools.api.schemas import ChangeOut, DumpOut, Failure, PlanOut, ReasonIn, RecycleIn, RecycleOut, ScaleIn
+from pools.broker.errors import BadRequest, WorkerUnknown
 from pools.operations import Change, Order
 
 router = Router(tags=["pools"])
@@ -92,6 +92,27 @@ async def pause(request: HttpRequest, pool: str) -> HttpResponse:
 async def resume(request: HttpRequest, pool: str) -> HttpResponse:
     who = _operator(request, pool)
     return await _change(operations.resume, pool, _order(who, _read(request, ReasonIn).reason))
+
+
+@router.post(
+    "/workers/{worker}/dump",
+    response={200: DumpOut, REFUSED: Failure},
+    operation_id="dump",
+    summary="Where a worker's threads are",
+    openapi_extra=_takes(ReasonIn),
+    tags=["observed"],
+)
+async def dump(request: HttpRequest, worker: str) -> HttpResponse:
+    """The Python stacks of all threads of a live worker, also while C code in it holds the GIL. Told as an event."""
+    who = _operator(request, "")
+    reason = _read(request, ReasonIn).reason
+    living = (await door.broker().astatus())["workers"]
+    pool = next((one["pool"] for one in living if one["id"] == worker), "")
+    if not pool:
+        raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
+    who.check("operate_pool", pool)
+    found = await door.broker().adump(worker, actor=who.actor, reason=reason)
+    return json_response(DumpOut(**found).model_dump(mode="json"))
 
 
 def _operator(request: HttpRequest, pool: str) -> Caller:

@@ -207,6 +207,32 @@ class PlanOut(Schema):
     max_unavailable: int
 
 
+class FrameOut(Schema):
+    file: str
+    line: int = Field(description="0: not known.")
+    function: str
+
+
+class ThreadOut(Schema):
+    thread: int = Field(description="The kernel's number; the main thread has its process's.")
+    name: str
+    state: str = Field(description="The kernel's letter: R runs, S sleeps, D waits for a device.")
+    cpu_seconds: float
+    frames: list[FrameOut] = Field(description="Innermost first.")
+    note: str = Field(description="Why there are no frames.")
+
+
+class DumpOut(Schema):
+    """Where the threads of a worker were, and the calls that it held."""
+
+    worker: str
+    pool: str
+    pid: int
+    at: float = Field(description="Seconds since the epoch.")
+    threads: list[ThreadOut]
+    calls: list[dict[str, Any]]
+
+
 class Ready(Schema):
     ready: bool
     problems: list[str]

@@ -25,6 +25,7 @@ from pools.broker.ports import (
     Meter,
     NoMeter,
     Recorder,
+    ThreadStack,
 )
 from pools.broker.runner import Runner, Surroundings
 from pools.broker.snapshot import pool_row, worker_row
@@ -59,6 +60,18 @@ class NodeFacts:
     python: str
     boot: str  # four hex digits, different for each start of the broker
     sweep_interval: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """Where the threads of a worker were at a moment, and the calls that it held."""
+
+    worker: str
+    pool: str
+    pid: int
+    at: float  # seconds since the epoch
+    threads: tuple[ThreadStack, ...]
+    calls: list[dict[str, Any]]
 
 
 class Handle:
@@ -139,6 +152,19 @@ class Broker:
         runner.check_known(worker)
         workers = runner.pool.force.workers.values()
         return forecast(workers, runner.pool.spec, self.ports.clock.monotonic(), worker)
+
+    async def dump(self, worker: str, actor: str, reason: str) -> Dump:
+        """Where each thread of a live worker is now, told as an order. Raises WorkerUnknown or StacksUnavailable."""
+        for runner in self.runners.values():
+            staff = runner.staff.get(worker)
+            if staff and staff.process:
+                pool = runner.pool.spec.name
+                self.acted(pool, "dump", actor, reason, worker)
+                process = staff.process
+                threads = await process.stacks()
+                running = staff.running(self.ports.clock.monotonic())
+                return Dump(worker, pool, process.pid, self.ports.clock.wall(), threads, running)
+        raise errors.WorkerUnknown(f"No worker {worker!r} lives on node {self.facts.name}.", details={"worker": worker})
 
     def sweep(self, source: str, interval: float) -> tuple[int, int, int]:
         """One tick of the lifecycle's clock. Returns pools, workers, and workers that are to leave."""

@@ -223,6 +223,15 @@ class BrokerUnreachable(BrokerError):
     default_outcome = UNKNOWN
 
 
+class StacksUnavailable(BrokerError):
+    """The worker's stacks cannot be read now."""
+
+    code = "stacks_unavailable"
+    http_status = 503
+    grpc_status = "FAILED_PRECONDITION"
+    default_outcome = NOT_STARTED
+
+
 class DeadlineExceeded(BrokerError):
     """The call did not end before its deadline."""
 

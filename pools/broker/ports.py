@@ -147,6 +147,27 @@ class Payload:
     raw: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One Python frame; line 0: not known."""
+
+    file: str
+    line: int
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadStack:
+    """Where one thread of a worker is, innermost frame first. A note says why there are no frames."""
+
+    thread: int  # the kernel's number; the main thread has its process's
+    name: str
+    state: str  # the kernel's letter: R runs, S sleeps, D waits for a device
+    cpu_seconds: float  # used since it was started
+    frames: tuple[Frame, ...] = ()
+    note: str = ""
+
+
 class Process(Protocol):
     """One worker's process. Everything but `kill` only looks."""
 
@@ -170,6 +191,10 @@ class Process(Protocol):
 
     def memory_mb(self) -> float | None:
         """Memory of the process and its descendants now; None once it is gone."""
+        ...
+
+    async def stacks(self) -> tuple[ThreadStack, ...]:
+        """Where each thread is now. Raises StacksUnavailable."""
         ...
 
 

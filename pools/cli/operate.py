@@ -48,7 +48,7 @@ def recycle(
 ) -> None:
     """Replace the workers of a pool, or one worker: the successor is ready first, calls are finished."""
     with errors_told(as_json):
-        _check(reason)
+        check_reason(reason)
         client = connect(find_address())
         pool, one = _aim(client, target, worker)
         if preview:
@@ -93,7 +93,7 @@ def drain(
     Exit code 1 when the pool is not empty in time; it stays paused until `snakepit resume`.
     """
     with errors_told(as_json):
-        _check(reason)
+        check_reason(reason)
         client = connect(find_address())
         pool, worker = _aim(client, target, "")
         if worker:
@@ -129,7 +129,7 @@ def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:
 
 
 def _recycle(client: Client, pool: str, worker: str, reason: str, as_json: bool) -> None:
-    planned = client.recycle(pool, worker=worker, actor=_actor(), reason=reason)["planned"]
+    planned = client.recycle(pool, worker=worker, actor=name_actor(), reason=reason)["planned"]
     if as_json:
         typer.echo(json_line({"pool": pool, "worker": worker, "planned": planned}))
     else:
@@ -138,13 +138,13 @@ def _recycle(client: Client, pool: str, worker: str, reason: str, as_json: bool)
 
 
 def _change(verb: str, pool: str, reason: str, *more: Any) -> Change:
-    _check(reason)
+    check_reason(reason)
     with _database():
         start_django()
         from pools import operations
 
         act: Callable[..., Change] = getattr(operations, verb)
-        order: Order = operations.Order(_actor(), reason)
+        order: Order = operations.Order(name_actor(), reason)
         return act(connect(find_address()), pool, *more, order)
 
 
@@ -174,12 +174,12 @@ def _wait(client: Client, pool: str, timeout: float) -> tuple[int, int]:
         time.sleep(min(POLL, left))
 
 
-def _check(reason: str) -> None:
+def check_reason(reason: str) -> None:
     if len(reason) > MAX_REASON:
         raise UsageError(f"--reason: {len(reason)} characters, at most {MAX_REASON} are kept")
 
 
-def _actor() -> str:
+def name_actor() -> str:
     try:
         return f"shell user {getpass.getuser()}"
     except (KeyError, OSError):  # a container's user may have no name

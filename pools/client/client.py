@@ -29,6 +29,7 @@ from pools.client.streams import WINDOW, AsyncStream, Stream
 from pools.wire.broker_pb2 import (
     ApplyRequest,
     CommandsRequest,
+    DumpRequest,
     MetricsRequest,
     PlanRequest,
     RecycleRequest,
@@ -270,6 +271,16 @@ class Client:
     async def aplan(self, pool: str, worker: str = "") -> dict[str, Any]:
         """As `plan`, for an event loop."""
         return snapshot.plan(pool, await self._aask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
+
+    def dump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+        """The Python stacks of all threads of a live worker, with the calls that it holds. Who and why is kept."""
+        request = DumpRequest(worker=worker, actor=actor, reason=reason)
+        return snapshot.plain(self._ask("Dump", request, QUESTION_TIMEOUT))
+
+    async def adump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+        """As `dump`, for an event loop."""
+        request = DumpRequest(worker=worker, actor=actor, reason=reason)
+        return snapshot.plain(await self._aask("Dump", request, QUESTION_TIMEOUT))
 
     def metrics(self) -> str:
         """The broker's metrics in the Prometheus text format."""

@@ -52,6 +52,10 @@ class BrokerBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def Dump(self, stream: 'grpclib.server.Stream[pools.wire.broker_pb2.DumpRequest, pools.wire.broker_pb2.DumpReply]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def Metrics(self, stream: 'grpclib.server.Stream[pools.wire.broker_pb2.MetricsRequest, pools.wire.broker_pb2.MetricsReply]') -> None:
         pass
 
@@ -110,6 +114,12 @@ class BrokerBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 pools.wire.broker_pb2.PlanRequest,
                 pools.wire.broker_pb2.PlanReply,
+            ),
+            '/snakepit.broker.v1.Broker/Dump': grpclib.const.Handler(
+                self.Dump,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                pools.wire.broker_pb2.DumpRequest,
+                pools.wire.broker_pb2.DumpReply,
             ),
             '/snakepit.broker.v1.Broker/Metrics': grpclib.const.Handler(
                 self.Metrics,
@@ -176,6 +186,12 @@ class BrokerStub:
             '/snakepit.broker.v1.Broker/Plan',
             pools.wire.broker_pb2.PlanRequest,
             pools.wire.broker_pb2.PlanReply,
+        )
+        self.Dump = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/snakepit.broker.v1.Broker/Dump',
+            pools.wire.broker_pb2.DumpRequest,
+            pools.wire.broker_pb2.DumpReply,
         )
         self.Metrics = grpclib.client.UnaryUnaryMethod(
             channel,

@@ -423,6 +423,58 @@ class PlannedWorker(_message.Message):
     fate: str
     def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., age: _Optional[float] = ..., served: _Optional[int] = ..., load: _Optional[int] = ..., seconds_until_ttl: _Optional[float] = ..., calls_until_max: _Optional[int] = ..., in_turn: _Optional[int] = ..., fate: _Optional[str] = ...) -> None: ...
 
+class DumpRequest(_message.Message):
+    __slots__ = ("worker", "actor", "reason")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    actor: str
+    reason: str
+    def __init__(self, worker: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class DumpReply(_message.Message):
+    __slots__ = ("worker", "pool", "pid", "at", "threads", "calls")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    pool: str
+    pid: int
+    at: float
+    threads: _containers.RepeatedCompositeFieldContainer[ThreadStack]
+    calls: _containers.RepeatedCompositeFieldContainer[RunningCall]
+    def __init__(self, worker: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., at: _Optional[float] = ..., threads: _Optional[_Iterable[_Union[ThreadStack, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ...) -> None: ...
+
+class ThreadStack(_message.Message):
+    __slots__ = ("thread", "name", "state", "cpu_seconds", "frames", "note")
+    THREAD_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    thread: int
+    name: str
+    state: str
+    cpu_seconds: float
+    frames: _containers.RepeatedCompositeFieldContainer[Frame]
+    note: str
+    def __init__(self, thread: _Optional[int] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., cpu_seconds: _Optional[float] = ..., frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ..., note: _Optional[str] = ...) -> None: ...
+
+class Frame(_message.Message):
+    __slots__ = ("file", "line", "function")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    line: int
+    function: str
+    def __init__(self, file: _Optional[str] = ..., line: _Optional[int] = ..., function: _Optional[str] = ...) -> None: ...
+
 class MetricsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -208,6 +208,22 @@ class Service(BrokerBase):
         workers = [limited, pb.PlannedWorker(id=request.worker or "echo-2")]
         await stream.send_message(pb.PlanReply(workers=workers, at_once=1, max_surge=1))
 
+    async def Dump(self, stream: Any) -> None:
+        request = await stream.recv_message()
+        if request.worker != "echo-1":
+            await stream.send_trailing_metadata(
+                status=Status.NOT_FOUND,
+                status_message=f"No worker {request.worker!r} lives here",
+                metadata={"snakepit-code": "worker_unknown", "snakepit-outcome": "not_started"},
+            )
+            return
+        frames = [pb.Frame(file="echo.py", line=3, function="slow"), pb.Frame(file="main.py", function="<module>")]
+        main = pb.ThreadStack(thread=1, name="python", state="R", cpu_seconds=1.25, frames=frames)
+        blas = pb.ThreadStack(thread=2, name="blas", state="S", note="a thread of a C library")
+        calls = [pb.RunningCall(id="c-7", command="slow", seconds=2.5, remaining=57.5)]
+        reply = pb.DumpReply(worker="echo-1", pool=POOL, pid=1, at=1e9, threads=[main, blas], calls=calls)
+        await stream.send_message(reply)
+
     async def Metrics(self, stream: Any) -> None:
         await stream.recv_message()
         await stream.send_message(pb.MetricsReply(text="snakepit_up 1\n"))

@@ -448,6 +448,7 @@ async def test_questions_and_orders_have_async_twins(client: Client) -> None:
     assert await client.aapply() == {"pools": 1}
     assert await client.arecycle(POOL, actor="me", reason="why") == {"planned": 1}
     assert (await client.aplan(POOL, "echo-9"))["workers"][1]["id"] == "echo-9"
+    assert (await client.adump("echo-1"))["pid"] == 1
     assert await client.ametrics() == "snakepit_up 1\n"
 
 
@@ -469,6 +470,11 @@ def test_commands_come_with_their_schema(client: Client) -> None:
     plan = client.plan(POOL)
     assert (plan["pool"], plan["at_once"]) == (POOL, 1)
     assert [one["seconds_until_ttl"] for one in plan["workers"]] == [0.0, None]
+    dump = client.dump("echo-1", actor="me", reason="why")
+    assert [(one["thread"], len(one["frames"]), one["note"]) for one in dump["threads"]] == [
+        (1, 2, ""),
+        (2, 0, "a thread of a C library"),
+    ]
     assert client.metrics() == "snakepit_up 1\n"
 
 

@@ -17,6 +17,7 @@ from pools import conf
 from pools.adapters.event_log import EventLog
 from pools.adapters.launcher import SpawnLauncher, Workplace
 from pools.adapters.link import GrpcLinker
+from pools.broker.errors import StacksUnavailable
 from pools.broker.events import Event, Kind
 from pools.broker.ports import Assignment, Definition, Exit, LaunchOrder, Payload, WorkerFailure
 from pools.broker.spec import InvalidSpec, PoolSpec
@@ -311,6 +312,20 @@ async def test_memory_is_measured_while_the_worker_lives(hands: Any) -> None:
     hand = await hands()
     await hand.heard.until("hello")
     assert 1 < hand.process.memory_mb() < 2000
+
+
+async def test_stacks_are_read_while_the_worker_lives_and_refused_afterwards(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    for _ in range(2):
+        threads = await hand.process.stacks()
+        assert threads[0].thread == hand.process.pid
+        assert threads[0].frames
+        assert all(frame.file and frame.function for frame in threads[0].frames)
+    hand.process.kill()
+    await hand.exit()
+    with pytest.raises(StacksUnavailable):
+        await hand.process.stacks()
 
 
 async def test_a_launch_that_is_not_possible_raises_and_leaves_nothing(hands: Any) -> None:

@@ -20,6 +20,15 @@ PLANNED = {
     "id": "digits-1", "state": "ready", "reason": "", "detail": "", "age": 12.5, "served": 8, "load": 1,
     "seconds_until_ttl": 47.5, "calls_until_max": None, "in_turn": 1, "fate": "is replaced in its turn",
 }  # fmt: skip
+DUMP: dict[str, Any] = {
+    "pid": 7, "at": 1e9, "calls": [{"id": "c-1", "command": "classify", "seconds": 1.5, "remaining": 58.5}],
+    "threads": [
+        {
+            "thread": 7, "name": "python", "state": "R", "cpu_seconds": 2.5, "note": "",
+            "frames": [{"file": "digits.py", "line": 12, "function": "classify"}],
+        },
+    ],
+}  # fmt: skip
 COMMAND: dict[str, Any] = {
     "name": "classify", "summary": "Which digit it is.", "description": "", "streams": False, "idempotent": True,
     "timeout": 0.0, "schema": {"type": "object", "properties": {"pixels": {"type": "array"}}},
@@ -113,6 +122,14 @@ class FakeClient:
         self._raise()
         self.orders.append((pool, worker, actor, reason))
         return {"planned": 2}
+
+    def dump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+        self._raise()
+        self.orders.append((worker, "dump", actor, reason))
+        return {"pool": "digits", **dict(DUMP), "worker": worker}
+
+    async def adump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+        return self.dump(worker, actor, reason)
 
     def plan(self, pool: str, worker: str = "") -> dict[str, Any]:
         self._raise()

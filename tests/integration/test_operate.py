@@ -280,7 +280,7 @@ def test_the_admin_asks_for_the_permission_to_operate(
 @pytest.fixture
 def shell(broker: FakeClient, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     monkeypatch.setattr(operate, "connect", lambda address: broker)
-    monkeypatch.setattr(operate, "_actor", lambda: "shell user ada")
+    monkeypatch.setattr(operate, "name_actor", lambda: "shell user ada")
     monkeypatch.setattr(operate, "POLL", 0.01)
     return broker
 
@@ -382,3 +382,29 @@ def test_drain_gives_up_after_its_time_and_leaves_the_pool_paused(
 
 
 WORKER = {"id": "digits-1", "pool": "digits", "pid": 7, "state": "ready"}
+
+
+# Stacks
+
+
+def dump(client: Client, worker: str, key: str, body: bytes = b"") -> Any:
+    headers = {"Authorization": key}
+    return client.post(f"/api/workers/{worker}/dump", body, content_type="application/json", headers=headers)
+
+
+def test_a_dump_is_ordered_with_who_and_why(client: Client, broker: FakeClient, make_key: Any) -> None:
+    response = dump(client, "digits-1", make_key("operate"), b'{"reason": "it hangs"}')
+    assert response.status_code == 200
+    assert response.json()["threads"][0]["frames"] == [{"file": "digits.py", "line": 12, "function": "classify"}]
+    ((worker, what, actor, reason),) = broker.orders
+    assert (worker, what, reason) == ("digits-1", "dump", "it hangs")
+    assert actor.startswith("key ")
+
+
+def test_a_dump_of_a_stranger_or_without_the_right_is_refused(
+    client: Client, broker: FakeClient, make_key: Any
+) -> None:
+    assert dump(client, "digits-9", make_key("operate")).status_code == 404
+    assert dump(client, "digits-1", make_key("view")).status_code == 403
+    assert dump(client, "digits-1", make_key("operate", pools=["primes"])).status_code == 403
+    assert broker.orders == []

@@ -1,0 +1,61 @@
+"""`snakepit dump`: where the threads of a live worker are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from pools.cli.operate import AsJson, Reason, check_reason, name_actor
+from pools.cli.output import errors_told, json_line
+from pools.cli.project import find_address
+from pools.client import connect
+
+STATES = {"R": "runs", "S": "sleeps", "D": "waits for a device", "T": "stopped", "t": "traced", "Z": "ended"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("dump")(dump)
+
+
+def dump(
+    worker: Annotated[str, typer.Argument(metavar="WORKER", help="Id of a worker; `snakepit status` lists them.")],
+    *,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show the Python stacks of all threads of a live worker, also while C code holds the GIL. Linux."""
+    with errors_told(as_json):
+        check_reason(reason)
+        found = connect(find_address()).dump(worker, actor=name_actor(), reason=reason)
+    typer.echo(json_line(found) if as_json else "\n".join(lines(found)))
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """
+    >>> for line in lines({"worker": "p-1", "pool": "p", "pid": 7, "at": 0.0, "calls": [], "threads": [
+    ...     {"thread": 7, "name": "python", "state": "R", "cpu_seconds": 1.5, "note": "",
+    ...      "frames": [{"file": "a.py", "line": 3, "function": "f"}]}]}):
+    ...     print(line.partition(" at ")[0])
+    worker p-1 of pool p, pid 7,
+    holds no call
+    <BLANKLINE>
+    thread 7 (main, python): runs, 1.50 s of CPU
+      a.py:3 in f
+    """
+    at = datetime.fromtimestamp(found["at"]).astimezone().isoformat(timespec="milliseconds")
+    yield f"worker {found['worker']} of pool {found['pool']}, pid {found['pid']}, at {at}"
+    for call in found["calls"]:
+        yield f"holds {call['command']} ({call['id']}) for {call['seconds']:.1f} s, {call['remaining']:.1f} s are left"
+    if not found["calls"]:
+        yield "holds no call"
+    for one in found["threads"]:
+        main = "main, " if one["thread"] == found["pid"] else ""
+        state = STATES.get(one["state"], one["state"])
+        yield ""
+        yield f"thread {one['thread']} ({main}{one['name']}): {state}, {one['cpu_seconds']:.2f} s of CPU"
+        if one["note"]:
+            yield f"  {one['note']}"
+        yield from (f"  {frame['file']}:{frame['line'] or '?'} in {frame['function']}" for frame in one["frames"])
