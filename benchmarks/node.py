@@ -1,15 +1,19 @@
-"""A broker for the measurements, in a process of its own: `python -m benchmarks.node DIRECTORY WORKERS`."""
+"""A broker for the measurements, in a process of its own: `python -m benchmarks.node DIRECTORY POOLS`."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.usage import CpuMeter, children
 from pools.adapters.node import NodeConfig, run_node
 from pools.broker.events import Event
 from pools.broker.ports import Definition, Loaded
@@ -17,14 +21,19 @@ from pools.broker.spec import PoolSpec
 from pools.client import Client, connect
 
 ROOT = Path(__file__).parents[1]
+ENDLESS = {"queue_limit": 1_000_000, "queue_timeout": 600.0}
 
 
 class Fixed:
-    """One pool, always the same."""
+    """The same pools always. Each is a mapping of PoolSpec's fields, and `path`, the adapter's dotted path."""
 
-    def __init__(self, workers: int) -> None:
-        spec = PoolSpec(name="echo", adapter="echo", size=workers, queue_limit=1_000_000, queue_timeout=600.0)
-        self._loaded = Loaded((Definition(spec, "benchmarks.work.Echo"),))
+    def __init__(self, pools: Sequence[Mapping[str, Any]]) -> None:
+        self._loaded = Loaded(tuple(self._definition(dict(pool)) for pool in pools))
+
+    @staticmethod
+    def _definition(fields: dict[str, Any]) -> Definition:
+        path = fields.pop("path")
+        return Definition(PoolSpec(adapter="bench", **fields), path)
 
     def load(self) -> Loaded:
         return self._loaded
@@ -40,32 +49,63 @@ class Silent:
     def stop(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    client: Client
+    broker: int
+
+    def wait_until_ready(self, pool: str, workers: int) -> None:
+        """Return when so many workers of the pool are ready. Asked every 10 ms: asking takes CPU from the starts."""
+        while not (pools := self.client.status(pool)["pools"]) or pools[0]["ready"] < workers:
+            time.sleep(0.01)
+
+    def workers(self, pool: str) -> list[int]:
+        return [worker["pid"] for worker in self.client.status(pool)["workers"]]
+
+    def processes(self) -> list[int]:
+        return [self.broker, *children(self.broker)]
+
+    def meter(self, pool: str, client: int) -> CpuMeter:
+        return CpuMeter({"client": [client], "broker": [self.broker], "workers": self.workers(pool)})
+
+
 @contextmanager
-def running(workers: int) -> Iterator[Client]:
-    """A client of a fresh broker whose workers are all ready."""
+def serving(pools: Sequence[Mapping[str, Any]], *, options: Mapping[str, Any] | None = None) -> Iterator[Node]:
+    """A fresh broker with these pools. It listens when this yields; its workers may still be on their way.
+
+    `options` are more fields of NodeConfig.
+    """
     with tempfile.TemporaryDirectory(prefix="snakepit-bench-") as home:
         directory = Path(home) / "run"
-        command = [sys.executable, "-m", "benchmarks.node", str(directory), str(workers)]
+        arguments = json.dumps({"pools": list(pools), "options": dict(options or {})})
+        command = [sys.executable, "-m", "benchmarks.node", str(directory), arguments]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as broker:
             try:
                 assert broker.stdout
                 broker.stdout.readline()
                 with connect(str(directory / "broker.sock")) as client:
-                    while client.status()["pools"][0]["ready"] < workers:
-                        client.call("echo", "echo", value="")
-                    yield client
+                    yield Node(client, broker.pid)
             finally:
                 broker.terminate()
 
 
+@contextmanager
+def running(workers: int) -> Iterator[Node]:
+    """A broker with a pool `work` whose workers are all ready."""
+    with serving([{"name": "work", "path": "benchmarks.work.Work", "size": workers, **ENDLESS}]) as node:
+        node.wait_until_ready("work", workers)
+        yield node
+
+
 def main() -> None:
-    directory, workers = Path(sys.argv[1]), int(sys.argv[2])
+    directory, given = Path(sys.argv[1]), json.loads(sys.argv[2])
     config = NodeConfig(
         runtime=directory,
-        definitions=Fixed(workers),
+        definitions=Fixed(given["pools"]),
         recorder=Silent(),
         name="bench",
         worker_path=(str(ROOT),),
+        **given["options"],
     )
     run_node(config, lambda broker: print("listening", flush=True))
 

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+
 from workers import Adapter, command
 
 SMALL = "x" * 98  # 100 bytes as JSON
+LARGE = "x" * 99_998  # 100 kB as JSON
+CHUNK = "x" * 998  # 1 kB as JSON
 
 
 def echo(value: str) -> str:
     return value
 
 
-class Echo(Adapter):
+def burn(seconds: float) -> float:
+    """Use the CPU for so long. CPU time of this thread, so that a crowded machine does not make the work lighter."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+    return seconds
+
+
+def chunks(count: int) -> Iterator[str]:
+    for _ in range(count):
+        yield CHUNK
+
+
+class Work(Adapter):
     thread_safe = True
 
     @command(idempotent=True)
     def echo(self, value: str) -> str:
         return value
+
+    @command(idempotent=True)
+    def burn(self, seconds: float) -> float:
+        return burn(seconds)
+
+    @command
+    def chunks(self, count: int) -> Iterator[str]:
+        return chunks(count)

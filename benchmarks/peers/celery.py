@@ -14,7 +14,7 @@ from celery import Celery
 
 from pools.cli import transport
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 URL = os.environ.get("SNAKEPIT_BENCH_REDIS", "")
 
 app = Celery("bench", broker=URL, backend=URL)
@@ -47,7 +47,7 @@ def running(workers: int) -> Iterator[Celery]:
             "-m",
             "celery",
             "-A",
-            "benchmarks.celery_peer",
+            "benchmarks.peers.celery",
             "worker",
             "-c",
             str(workers),

@@ -1,0 +1,171 @@
+"""Calls made one after the other: what a call costs beside the work in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.row import Contestants, Measured, Row
+from benchmarks.timing import medians, rates
+from benchmarks.work import LARGE, SMALL, burn, echo
+
+Peer = Callable[[Contestants], Callable[[], object]]
+
+
+def _beside(count: int, command: str, arguments: dict[str, Any], peer: Peer) -> Callable[[Contestants], Measured]:
+    def measure(stage: Contestants) -> Measured:
+        ours = stage.get("ours")
+        other = peer(stage)
+        meter = ours.meter("work", os.getpid())
+        medians_of = medians(lambda: ours.client.call("work", command, arguments), other, count)
+        cpu = meter.per_call(count)
+        del cpu["client"]  # it made the peer's calls as well
+        return Measured(*medians_of, cpu=cpu)
+
+    return measure
+
+
+def _executor(function: Callable[..., object], argument: object) -> Peer:
+    def peer(stage: Contestants) -> Callable[[], object]:
+        executor = stage.get("executor")
+        return lambda: executor.submit(function, argument).result()
+
+    return peer
+
+
+def _pool(stage: Contestants) -> Callable[[], object]:
+    pool = stage.get("pool")
+    return lambda: pool.apply(echo, (SMALL,))
+
+
+def _celery(stage: Contestants) -> Callable[[], object]:
+    stage.get("celery")
+    from benchmarks.peers.celery import echo as task
+
+    return lambda: task.delay(SMALL).get(timeout=60)
+
+
+def _dirty(stage: Contestants) -> Callable[[], object]:
+    dirty = stage.get("dirty")
+    return lambda: dirty.echo(SMALL)
+
+
+def _ray(stage: Contestants) -> Callable[[], object]:
+    actors = stage.get("ray")
+    return lambda: actors.echo(SMALL)
+
+
+def _stream(stage: Contestants) -> Measured:
+    ours, dirty = stage.get("ours"), stage.get("dirty")
+
+    def read(count: int) -> None:
+        for _ in ours.client.stream("work", "chunks", count=count):
+            pass
+
+    def read_peer(count: int) -> None:
+        for _ in dirty.chunks(count):
+            pass
+
+    return Measured(*rates(read, read_peer, 10_000, 2_000))
+
+
+def _stream_bar(stage: Contestants) -> Measured:
+    ours = stage.get("ours")
+
+    def read(count: int) -> None:
+        for _ in ours.client.stream("work", "chunks", count=count):
+            pass
+
+    return Measured(rates(read, lambda count: None, 10_000, 1)[0], 20_000, note="the peer's column is the bar")
+
+
+ECHO = {"value": SMALL}
+ROWS = (
+    Row(
+        "overhead-executor",
+        "echo of 100 bytes, one after the other",
+        "ProcessPoolExecutor",
+        "µs p50",
+        _beside(2000, "echo", ECHO, _executor(echo, SMALL)),
+        ("executor", "ours"),
+        target=2.5,
+    ),
+    Row(
+        "overhead-pool",
+        "echo of 100 bytes, one after the other",
+        "multiprocessing.Pool",
+        "µs p50",
+        _beside(2000, "echo", ECHO, _pool),
+        ("pool", "ours"),
+    ),
+    Row(
+        "echo-100kB",
+        "echo of 100 kB, one after the other",
+        "ProcessPoolExecutor",
+        "µs p50",
+        _beside(400, "echo", {"value": LARGE}, _executor(echo, LARGE)),
+        ("executor", "ours"),
+    ),
+    Row(
+        "work-1ms",
+        "1 ms of CPU, one after the other",
+        "ProcessPoolExecutor",
+        "µs p50",
+        _beside(800, "burn", {"seconds": 0.001}, _executor(burn, 0.001)),
+        ("executor", "ours"),
+    ),
+    Row(
+        "work-50ms",
+        "50 ms of CPU, one after the other",
+        "ProcessPoolExecutor",
+        "µs p50",
+        _beside(40, "burn", {"seconds": 0.05}, _executor(burn, 0.05)),
+        ("executor", "ours"),
+    ),
+    Row(
+        "overhead-celery",
+        "echo of 100 bytes, one after the other",
+        "Celery + Valkey",
+        "µs p50",
+        _beside(400, "echo", ECHO, _celery),
+        ("celery", "ours"),
+        target=0.125,
+    ),
+    Row(
+        "overhead-dirty",
+        "echo of 100 bytes, one after the other",
+        "gunicorn dirty arbiters",
+        "µs p50",
+        _beside(2000, "echo", ECHO, _dirty),
+        ("dirty", "ours"),
+        target=1,
+    ),
+    Row(
+        "overhead-ray",
+        "echo of 100 bytes, one after the other",
+        "Ray actor",
+        "µs p50",
+        _beside(800, "echo", ECHO, _ray),
+        ("ray", "ours"),
+    ),
+    Row(
+        "stream-dirty",
+        "chunks of 1 kB of one stream",
+        "gunicorn dirty arbiters",
+        "chunks/s",
+        _stream,
+        ("dirty", "ours"),
+        smaller=False,
+    ),
+    Row(
+        "stream",
+        "chunks of 1 kB of one stream, 10,000 of them",
+        "the bar",
+        "chunks/s",
+        _stream_bar,
+        ("ours",),
+        target=1,
+        smaller=False,
+    ),
+)

@@ -1,0 +1,58 @@
+"""Over HTTP: calls and jobs, as programs make them, against all of `snakepit up`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from benchmarks import stack
+from benchmarks.row import Contestants, Measured, Row
+from benchmarks.timing import Run, rates
+from benchmarks.work import SMALL
+
+CLIENTS = 8
+
+
+class Poster:
+    """Posts from eight threads, each with one connection that stays open."""
+
+    def __init__(self, port: int, path: str, key: str = "") -> None:
+        self._port, self._path = port, path
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+
+    def many(self, body: Any) -> Run:
+        content = json.dumps(body).encode()
+
+        def run(count: int) -> None:
+            with ThreadPoolExecutor(CLIENTS) as threads:
+                for _ in threads.map(self._some, [content] * CLIENTS, [max(1, count // CLIENTS)] * CLIENTS):
+                    pass
+
+        return run
+
+    def _some(self, content: bytes, count: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        try:
+            for _ in range(count):
+                connection.request("POST", self._path, content, self._headers)
+                answer = connection.getresponse()
+                told = answer.read()
+                if answer.status >= 300:
+                    raise RuntimeError(f"{self._path} answered {answer.status}: {told[:300]!r}")
+        finally:
+            connection.close()
+
+
+def _rest(stage: Contestants) -> Measured:
+    """The peer is a view that echoes by itself: the rest is what authentication, checks and the call cost."""
+    with stack.running() as site:
+        ours = Poster(site.port, "/api/pools/work/commands/echo", site.key()).many({"value": SMALL})
+        bare = Poster(site.port, "/bare/").many({"value": SMALL})
+        return Measured(*rates(ours, bare, 1600, 1600))
+
+
+ROWS = (
+    Row("rest", "echo of 100 bytes over REST, 8 connections", "a bare Django view", "requests/s", _rest, smaller=False),
+)

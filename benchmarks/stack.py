@@ -1,0 +1,71 @@
+"""All of a project from one command, `snakepit up`, with the benchmarks' own site."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MAKE_KEY = """
+from django.contrib.auth import get_user_model
+from pools.models import ApiKey
+owner = get_user_model().objects.create_superuser("bench")
+print(ApiKey.create(name="bench", owner=owner)[1])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    port: int
+    environment: Mapping[str, str]
+
+    def key(self) -> str:
+        """The secret of a new API key."""
+        command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", MAKE_KEY]
+        done = subprocess.run(command, cwd=ROOT, env=self.environment, check=True, capture_output=True, text=True)
+        return done.stdout.strip().splitlines()[-1]
+
+
+@contextmanager
+def running() -> Iterator[Stack]:
+    """A stack whose pool answered over HTTP."""
+    with tempfile.TemporaryDirectory(prefix="snakepit-bench-") as home, socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("SNAKEPIT_", "DJANGO_"))},
+            "DJANGO_SETTINGS_MODULE": "benchmarks.site.settings",
+            "SNAKEPIT_STATE_DIR": f"{home}/state",
+            "SNAKEPIT_RUNTIME_DIR": f"{home}/run",
+            "SNAKEPIT_LOG_LEVEL": "error",
+        }
+        command = [sys.executable, "-m", "pools.cli", "up", "--port", str(port), "--log-level", "error"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, **quiet) as up:  # type: ignore[call-overload]
+            try:
+                _wait_until_ready(up, port)
+                yield Stack(port, environment)
+            finally:
+                up.terminate()
+
+
+def _wait_until_ready(up: subprocess.Popen[bytes], port: int) -> None:
+    while up.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/ready", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.02)
+    raise RuntimeError("`snakepit up` ended before it was ready")

@@ -1,0 +1,54 @@
+"""Who is on the stage: each contestant is started when a row first needs it, and leaves after the last such row.
+
+An idle contestant is not quite idle (Ray's and Celery's heartbeats), so nobody stays longer than needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from benchmarks import node
+from benchmarks.peers import celery, executors, ray
+
+WORKERS = 2
+
+
+def _dirty() -> AbstractContextManager[Any]:
+    from benchmarks.peers import dirty  # gunicorn comes with the bench extra
+
+    return dirty.running(WORKERS)
+
+
+STARTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "ours": lambda: node.running(WORKERS),
+    "executor": lambda: executors.executor(WORKERS),
+    "pool": lambda: executors.pool(WORKERS),
+    "celery": lambda: celery.running(WORKERS),
+    "dirty": _dirty,
+    "ray": lambda: ray.running(WORKERS),
+}
+
+
+class Stage:
+    def __init__(self) -> None:
+        self._on: dict[str, tuple[AbstractContextManager[Any], Any]] = {}
+
+    def get(self, name: str) -> Any:
+        if name not in self._on:
+            context = STARTS[name]()
+            self._on[name] = (context, context.__enter__())
+        return self._on[name][1]
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Those named may stay; the others leave."""
+        for name in self._on.keys() - set(names):
+            context, _ = self._on.pop(name)
+            context.__exit__(None, None, None)
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.keep(())
