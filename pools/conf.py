@@ -24,7 +24,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, spec_from
+from pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec, PoolSpec, spec_from
 
 DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
@@ -116,6 +116,9 @@ class Configuration:
         check=_interpreters,
         help="The closed registry of interpreters: key to absolute path. Rows store the key alone.",
     )
+    venvs: tuple[str, ...] = setting(
+        tuple, check=_paths, help="Virtual environments that a pool's `python` may be found in, by version or auto."
+    )
     node_name: str = setting("", check=_text, help="Name of this node in rows and events; empty: the host's name.")
     runtime_dir: str = setting(
         "", check=_text, help="Directory of the broker's sockets and token; empty: one of this user's own."
@@ -166,7 +169,7 @@ def current() -> Configuration:
             raise ImproperlyConfigured("\n".join(problems))
         raw = _raw()
         given = {KEYS[key].name: raw[key] for key in KEYS if key in raw}
-        for name in ("worker_path", "worker_env"):
+        for name in ("worker_path", "worker_env", "venvs"):
             given[name] = tuple(os.fspath(one) for one in given.get(name, ()))
         for name in ("node_name", "runtime_dir", "celery_app"):
             given[name] = os.fspath(given.get(name, ""))
@@ -200,6 +203,14 @@ def adapters() -> dict[str, str]:
     return registry
 
 
+def find_python_problem(python: str) -> str:
+    """What is wrong with a pool's `python`; whether such an interpreter is there, its broker finds out."""
+    if not python or python == AUTO or python in current().pythons or PYTHON_VERSION.fullmatch(python):
+        return ""
+    known = ", ".join(sorted(current().pythons)) or "none"
+    return f"{python!r} is no key of SNAKEPIT['PYTHONS'] (there are: {known}), nor auto, nor a version such as 3.14t"
+
+
 def pool_specs() -> tuple[PoolSpec, ...]:
     """The pools that the settings define. Raises ImproperlyConfigured with every problem, each with its place."""
     specs, problems = _read_pools()
@@ -229,8 +240,8 @@ def _read_pools() -> tuple[list[PoolSpec], list[str]]:
             near = get_close_matches(spec.adapter, registry, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             problems.append(f'{place("adapter")}: {spec.adapter!r} is no key of SNAKEPIT["ADAPTERS"]{hint}')
-        elif spec.python and spec.python not in current().pythons:
-            problems.append(f'{place("python")}: {spec.python!r} is no key of SNAKEPIT["PYTHONS"]')
+        elif why := find_python_problem(spec.python):
+            problems.append(f"{place('python')}: {why}")
         else:
             specs.append(spec)
     return specs, problems

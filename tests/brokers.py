@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pools.adapters.interpreters import Interpreters, Places, define
 from pools.adapters.node import NodeConfig, RuntimeDirectoryError, run_node
 from pools.broker.events import Event
 from pools.broker.ports import Definition, Loaded
@@ -50,13 +51,20 @@ class FileDefinitions:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        venvs = tuple(filter(None, os.environ.get("TEST_VENVS", "").split(os.pathsep)))
+        # Only what a test names: this machine's other interpreters must not change what it sees.
+        environ = {"HOME": "/nonexistent", "PATH": ""}
+        self._interpreters = Interpreters(Places(venvs=venvs, environ=environ, worker_path=(str(ROOT),)))
 
     def load(self) -> Loaded:
         definitions, problems = [], []
         for name, fields in json.loads(self._path.read_text()).items():
             try:
                 spec = spec_from({"adapter": "everything", **fields, "name": name})
-                definitions.append(Definition(spec, ADAPTERS[spec.adapter]))
+                if os.path.isabs(spec.python):
+                    definitions.append(Definition(spec, ADAPTERS[spec.adapter], f"named: {spec.python}"))
+                else:
+                    definitions.append(define(spec, ADAPTERS[spec.adapter], self._interpreters))
             except InvalidSpec as error:
                 problems.append((name, str(error)))
         return Loaded(tuple(definitions), tuple(problems))

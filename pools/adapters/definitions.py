@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
 from django.db import close_old_connections
 
 from pools import conf
+from pools.adapters.interpreters import define, interpreters_of_settings
 from pools.broker.ports import Definition, Loaded
 from pools.broker.spec import InvalidSpec
 from pools.models import Pool
@@ -22,6 +22,7 @@ class DatabaseDefinitions:
 
     def __init__(self) -> None:
         self._synced = False
+        self._interpreters = interpreters_of_settings()
         self._lock = threading.Lock()
 
     def load(self) -> Loaded:
@@ -37,7 +38,7 @@ class DatabaseDefinitions:
             close_old_connections()
 
     def _read(self) -> Loaded:
-        registry, pythons = conf.adapters(), conf.current().pythons
+        registry = conf.adapters()
         definitions: list[Definition] = []
         problems: list[tuple[str, str]] = []
         for pool in Pool.objects.order_by("name"):
@@ -47,13 +48,11 @@ class DatabaseDefinitions:
                 problems.append((pool.name, str(error)))
                 continue
             path = registry.get(spec.adapter)
-            python = pythons.get(spec.python) if spec.python else ""
             if path is None:
                 why = f"adapter: {spec.adapter!r} is no key of SNAKEPIT['ADAPTERS'] on this node"
                 problems.append((pool.name, why))
-            elif python is None:
-                why = f"python: {spec.python!r} is no key of SNAKEPIT['PYTHONS'] on this node"
-                problems.append((pool.name, why))
+            elif why := conf.find_python_problem(spec.python):
+                problems.append((pool.name, f"python: {why}"))
             else:
-                definitions.append(Definition(replace(spec, python=python), path))
+                definitions.append(define(spec, path, self._interpreters))
         return Loaded(tuple(definitions), tuple(problems))

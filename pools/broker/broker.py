@@ -209,17 +209,20 @@ class Broker:
 
     def _apply(self, loaded: Loaded) -> None:
         wanted = {definition.spec.name: definition for definition in loaded.definitions if definition.spec.enabled}
+        problems = list(loaded.problems)
         invalid = {name for name, _ in loaded.problems}
         for name, definition in wanted.items():
             runner = self.runners.get(name)
             if runner is None and name not in self._closing:
                 self._open(definition)
+            elif runner and definition.unfit and not runner.definition.unfit:
+                problems.append((name, definition.unfit))  # what runs stays, as with any definition that is refused
             elif runner and runner.definition != definition:
                 runner.apply(definition)
                 self.tell(_applied(definition, runner.pool.force.generation))
         for name in [name for name in self.runners if name not in wanted and name not in invalid]:
             self._remove(name)
-        self._note(loaded.problems)
+        self._note(tuple(problems))
 
     def _note(self, problems: tuple[tuple[str, str], ...]) -> None:
         for name, problem in set(problems) - set(self._problems):

@@ -20,10 +20,15 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A pool as it is wanted; the dotted path comes from this process's own settings, never from a row."""
+    """A pool as it is wanted; the dotted path comes from this process's own settings, never from a row.
+
+    `spec.python` is the interpreter's path here, empty for the broker's own.
+    """
 
     spec: PoolSpec
     adapter_path: str
+    interpreter: str = ""  # which interpreter was chosen, and why
+    unfit: str = ""  # why no worker can be started at all; empty: one can
 
 
 @dataclass(frozen=True, slots=True)

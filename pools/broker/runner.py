@@ -19,7 +19,7 @@ from random import Random
 from pools.broker import errors
 from pools.broker.actions import Action, Assign, Cancel, Fail, Kill, Start, Stop, Tell
 from pools.broker.call import Call
-from pools.broker.events import Event
+from pools.broker.events import Event, Kind
 from pools.broker.policy import describe_exit
 from pools.broker.pool import Pool
 from pools.broker.ports import (
@@ -72,6 +72,10 @@ class Runner:
         self._alarm_at = float("inf")
 
     def open(self) -> None:
+        if why := self.definition.unfit:
+            self.pool.force.gate.bar(why)
+            name = self.pool.spec.name
+            self._world.tell(Event(Kind.POOL_FAILED, name, reason="interpreter", message=why, level="error"))
         self._do(self.pool.sweep(self._now()))
 
     # What callers want
@@ -120,6 +124,7 @@ class Runner:
     def apply(self, definition: Definition) -> None:
         moved = definition.adapter_path != self.definition.adapter_path
         self.definition = definition
+        self.pool.force.gate.bar(definition.unfit)
         actions = self.pool.apply(definition.spec, self._now())
         if moved:
             actions += self.pool.recycle("", "the adapter's path changed", self._now())

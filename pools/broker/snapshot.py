@@ -20,6 +20,7 @@ def pool_row(runner: Runner, now: float) -> dict[str, Any]:
         "name": pool.spec.name,
         "profile": str(pool.spec.profile),
         "adapter": pool.spec.adapter,
+        "interpreter": runner.definition.interpreter,
         "state": state,
         "reason": reason,
         "size": pool.spec.size,

@@ -25,6 +25,9 @@ from enum import StrEnum
 from typing import Any
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
+AUTO = "auto"  # as a pool's `python`: the best for its profile
+OWN = "the broker's own interpreter"
+PYTHON_VERSION = re.compile(r"3\.\d{1,2}(\.\d{1,2})?t?")  # 3.12, 3.13.5, 3.14t
 
 
 # A row must not decide which code is run: these variables name programs, libraries and modules.
@@ -61,7 +64,9 @@ class PoolSpec:
     profile: Profile = setting(Profile.PROCESS, help="process: one call a worker; thread: `threads` calls a worker.")
     size: int = setting(2, 1, 1000, help="Workers. Raise it when calls wait while cores are idle.")
     threads: int = setting(10, 1, 256, help="Slots of a thread-profile worker.")
-    python: str = setting("", help="Key of an interpreter in SNAKEPIT['PYTHONS']; empty: the broker's own.")
+    python: str = setting(
+        "", help="Key in SNAKEPIT['PYTHONS'], a version (3.12, 3.14t), or auto; empty: the broker's own interpreter."
+    )
     queue_limit: int = setting(1000, 0, 1_000_000, unit="calls", help="Calls that may wait; more are refused.")
     queue_bytes: int = setting(64 * 2**20, 0, 2**40, unit="bytes", help="Arguments that may wait, in bytes.")
     queue_timeout: float = setting(5.0, 0.001, 86_400, unit="s", help="How long a call waits for a slot.")

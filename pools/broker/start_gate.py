@@ -24,10 +24,15 @@ class StartGate:
         self._failures = 0  # in a row
         self.last_failure = ""
         self.failed = ""  # why the pool is failed; empty: it is not
+        self.barred = ""  # why not even one start makes sense: there is no interpreter for the workers
+
+    def bar(self, why: str) -> None:
+        """Nobody is started until the bar is lifted (an empty `why`)."""
+        self.barred = self.failed = why
 
     def room(self, spec: PoolSpec, starting: int, now: float) -> int:
         """How many workers may be started now."""
-        if now < self._not_before:
+        if self.barred or now < self._not_before:
             return 0
         if self.failed or self._failures:
             return max(0, 1 - starting)
@@ -37,7 +42,7 @@ class StartGate:
 
     def opens_at(self, spec: PoolSpec, starting: int, now: float) -> float | None:
         """When there may be room again, for a pool that found too little. None: not before a start has ended."""
-        if starting and (self.failed or self._failures):
+        if self.barred or (starting and (self.failed or self._failures)):
             return None  # its end is a fact that asks again; an alarm would ring for ever until then
         return max(self._not_before, self._batch_ends(spec), now)
 
@@ -89,4 +94,4 @@ class StartGate:
         self._not_before = float("-inf")
         self._boots.clear()
         self._deaths.clear()
-        self.failed = ""
+        self.failed = self.barred

@@ -54,7 +54,7 @@ def _show(found: dict[str, Any]) -> None:
         return
     console.print(_pools(found["pools"]))
     for pool in found["pools"]:
-        for text in [pool["reason"], *pool["warnings"]]:
+        for text in [pool["interpreter"], pool["reason"], *pool["warnings"]]:
             if text:
                 style = STYLES.get(pool["state"], "")
                 console.print(f"{pool['name']}: {text}", style=style, markup=False, soft_wrap=True)

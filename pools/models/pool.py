@@ -162,9 +162,8 @@ class Pool(models.Model):
             self.to_spec()
         except InvalidSpec as error:
             raise ValidationError(error.problems) from None
-        if self.python and self.python not in conf.current().pythons:
-            known = ", ".join(sorted(conf.current().pythons)) or "none"
-            raise ValidationError({"python": f"{self.python!r} is no key of SNAKEPIT['PYTHONS']; there are: {known}."})
+        if why := conf.find_python_problem(self.python):
+            raise ValidationError({"python": f"{why}."})
         problems = {name: find_problem(getattr(self, name)) for name in ("args", "env")}
         if found := {name: f"This {problem}." for name, problem in problems.items() if problem}:
             raise ValidationError(found)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pools.broker import errors
+from tests.brokers import broker
 from tests.conftest import unavailable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -99,3 +101,42 @@ def test_the_worker_passes_its_tests_without_a_gil_and_keeps_it_off() -> None:
     printed = worker_tests_on(environment_for(find_free_threaded(), ".venv-313t"))
     assert " passed" in printed, printed
     assert printed.rstrip().endswith("gil: off"), printed
+
+
+def test_a_pool_without_a_fit_interpreter_is_failed_at_once_says_why_and_leaves_the_others_alone() -> None:
+    with broker({"p": {"size": 2, "python": "3.99t"}, "fine": {"size": 1}}) as node:
+        node.ready("fine")
+        failed = node.until("pool.failed", pool="p", reason="interpreter")
+        assert "no Python 3.99t is on this node" in failed["message"]
+        row = node.pool("p")
+        assert (row["state"], row["reason"]) == ("failed", failed["message"])
+        with pytest.raises(errors.PoolFailed, match=r"no Python 3\.99t"):
+            node.client.call("p", "echo", value=1)
+        assert node.told("worker.died") == []  # not even one start was tried
+        node.define({"p": {"size": 1}, "fine": {"size": 1}})
+        node.ready("p")
+        assert node.client.call("p", "echo", value=1) == 1
+
+
+def test_a_running_pool_keeps_its_workers_when_its_new_interpreter_cannot_be_had() -> None:
+    with broker({"p": {"size": 1}}) as node:
+        node.ready("p")
+        pids = node.pids("p")
+        node.define({"p": {"size": 1, "python": "3.99t"}})
+        assert "no Python 3.99t" in node.until("pool.invalid", pool="p")["message"]
+        assert node.client.call("p", "pid") == pids[0]
+        assert any("3.99t" in problem for problem in node.status()["node"]["problems"])
+
+
+@pytest.mark.slow
+@pytest.mark.freethreaded
+@pytest.mark.timeout(600)
+def test_auto_gives_the_thread_profile_an_interpreter_without_a_gil(monkeypatch: pytest.MonkeyPatch) -> None:
+    python = environment_for(find_free_threaded(), ".venv-313t")
+    monkeypatch.setenv("TEST_VENVS", str(python.parent.parent))
+    with broker({"p": {"profile": "thread", "threads": 2, "size": 1, "python": "auto"}}) as node:
+        node.ready("p")
+        (worker,) = node.status()["workers"]
+        assert worker["gil"] == "off"
+        assert node.pool("p")["interpreter"].startswith("auto: CPython 3.1")
+        assert "free-threaded, GIL off" in node.pool("p")["interpreter"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 import threading
 import time
 from typing import Any
@@ -231,11 +233,20 @@ def test_a_load_in_a_thread_leaves_its_connection_usable() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_row_names_its_interpreter_by_key_and_never_by_path(settings: Any) -> None:
-    settings.SNAKEPIT = {"ADAPTERS": {"digits": "examples.digits.Digits"}, "PYTHONS": {"3.13t": "/opt/python3.13t"}}
-    Pool.objects.create(name="good", adapter="digits", size=1, python="3.13t")
+    settings.SNAKEPIT = {
+        "ADAPTERS": {"digits": "examples.digits.Digits"},
+        "PYTHONS": {"own": sys.executable, "gone": "/opt/no/python3.13t"},
+    }
     Pool.objects.create(name="bad", adapter="digits", size=1, python="/bin/sh")
+    Pool.objects.create(name="gone", adapter="digits", size=1, python="gone")
+    Pool.objects.create(name="good", adapter="digits", size=1, python="own")
     loaded = DatabaseDefinitions().load()
-    assert [(one.spec.name, one.spec.python) for one in loaded.definitions] == [("good", "/opt/python3.13t")]
-    assert loaded.problems == (("bad", "python: '/bin/sh' is no key of SNAKEPIT['PYTHONS'] on this node"),)
+    gone, good = loaded.definitions
+    assert (good.spec.name, good.spec.python, good.unfit) == ("good", sys.executable, "")
+    assert good.interpreter.startswith(f"own: CPython {platform.python_version()}")
+    assert "/opt/no/python3.13t cannot run workers: there is no such file" in gone.unfit
+    ((name, why),) = loaded.problems
+    assert name == "bad"
+    assert why.startswith("python: '/bin/sh' is no key of SNAKEPIT['PYTHONS'] (there are: gone, own)")
     with pytest.raises(ValidationError, match="PYTHONS"):
         Pool(name="worse", adapter="digits", size=1, python="/bin/sh").full_clean()

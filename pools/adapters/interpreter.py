@@ -1,0 +1,218 @@
+"""One interpreter: whether it can be trusted, what it says of itself, and whether it can run workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import stat
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ASK_SECONDS = 20.0
+OLDEST = (3, 11)
+# All that a worker imports: distribution -> (module, at least, below). A test holds it to the extra `worker`.
+REQUIREMENTS = {
+    "grpclib": ("grpclib.server", "0.4.9", "0.5"),
+    "h2": ("h2.connection", "4.1", "5"),
+    "protobuf": ("google.protobuf.message", "6.31.1", "8"),
+}
+# What passes to an interpreter that is only asked.
+ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+
+# Runs in any Python 3; prints one JSON object as its last line. It imports what a worker would: a broken installation
+# shows only then, and so does a library that switches the GIL on.
+QUESTION = """\
+import json, os, platform, sys, sysconfig
+facts = {
+    "version": platform.python_version(),
+    "implementation": platform.python_implementation(),
+    "prefix": sys.prefix,
+    "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    "managed": sys.prefix == sys.base_prefix
+        and os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")),
+    "installed": {}, "broken": {},
+}
+if sys.version_info >= (3, 11):
+    import importlib
+    from importlib import metadata
+    for name, module in json.loads(sys.argv[1]).items():
+        try:
+            facts["installed"][name] = metadata.version(name)
+            importlib.import_module(module)
+        except metadata.PackageNotFoundError:
+            pass
+        except BaseException as error:
+            facts["broken"][name] = "%s: %s" % (type(error).__name__, error)
+facts["gil_enabled"] = getattr(sys, "_is_gil_enabled", lambda: True)()
+print()
+print(json.dumps(facts))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """`problem`: why it cannot be used at all. `lacks`: what of the worker's requirements is missing, and how."""
+
+    path: str
+    where: str
+    key: str = ""
+    version: str = ""
+    implementation: str = ""
+    prefix: str = ""
+    free_threaded: bool = False
+    gil_enabled: bool = True
+    managed: bool = False  # by the system, whose pip refuses
+    lacks: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its version as a pool may name it: 3.13t."""
+        return ".".join(self.version.split(".")[:2]) + ("t" if self.free_threaded else "")
+
+    @property
+    def works(self) -> bool:
+        return not self.problem
+
+    @property
+    def fit(self) -> bool:
+        return not self.problem and not self.lacks
+
+    @property
+    def unfit(self) -> str:
+        """Why it cannot run workers, with what to do; empty: it can."""
+        if self.problem:
+            return self.problem
+        return f"{'; '.join(self.lacks)}. Install: {self.install_command}" if self.lacks else ""
+
+    @property
+    def install_command(self) -> str:
+        wanted = " ".join(shlex.quote(f"{name}>={low},<{below}") for name, (_, low, below) in REQUIREMENTS.items())
+        program = shlex.quote(self.path)
+        if self.managed:  # its own pip would refuse: the system's packages are the system's
+            return f"{program} -m venv .venv-{self.name} && .venv-{self.name}/bin/python -m pip install {wanted}"
+        return f"{program} -m pip install {wanted}"
+
+    def matches(self, wanted: str) -> bool:
+        """
+        >>> Interpreter("/p", "PATH", version="3.13.5", free_threaded=True).matches("3.13t")
+        True
+        >>> Interpreter("/p", "PATH", version="3.13.5", free_threaded=True).matches("3.13")
+        False
+        """
+        number = wanted.removesuffix("t")
+        same = self.version == number or self.version.startswith(number + ".")
+        return same and self.free_threaded == wanted.endswith("t")
+
+    def describe(self) -> str:
+        gil = "GIL on" if self.gil_enabled else "GIL off"
+        build = f"{'free-threaded, ' if self.free_threaded else ''}{gil}"
+        return f"{self.implementation} {self.version} ({build}) at {self.path}"
+
+    def called(self, key: str) -> Interpreter:
+        return replace(self, key=key) if key else self
+
+    def facts(self) -> dict[str, Any]:
+        """For `snakepit pythons --json`."""
+        return {
+            "key": self.key,
+            "name": self.name if self.version else "",
+            "version": self.version,
+            "implementation": self.implementation,
+            "path": self.path,
+            "where": self.where,
+            "prefix": self.prefix,
+            "free_threaded": self.free_threaded,
+            "gil": "on" if self.gil_enabled else "off",
+            "fit": self.fit,
+            "lacks": list(self.lacks),
+            "problem": self.problem,
+            "install": self.install_command if self.lacks else "",
+        }
+
+
+def ask(path: str, where: str, worker_path: Iterable[str] = ()) -> Interpreter:
+    """Start it once and let it say what it is. Never raises: what goes wrong is its `problem`."""
+    modules = json.dumps({name: module for name, (module, _, _) in REQUIREMENTS.items()})
+    env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    env["PYTHONPATH"] = os.pathsep.join(worker_path)
+    try:
+        # From the root: a module beside the broker must not be taken for one of the interpreter's own.
+        done = subprocess.run(
+            [path, "-c", QUESTION, modules],
+            cwd="/", env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=ASK_SECONDS, check=False,
+        )  # fmt: skip
+        facts = json.loads(done.stdout.rstrip().rpartition("\n")[2])
+    except subprocess.TimeoutExpired:
+        return Interpreter(path, where, problem=f"it did not answer within {ASK_SECONDS:g} s")
+    except OSError as error:
+        return Interpreter(path, where, problem=f"it cannot be started: {error.strerror}")
+    except ValueError:
+        words = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        return Interpreter(path, where, problem=f"it is no Python from 3.11 on; it said: {words[:200]}")
+    return _read(path, where, facts)
+
+
+def _read(path: str, where: str, facts: dict[str, Any]) -> Interpreter:
+    old = numbers(facts["version"])[:2] < OLDEST
+    return Interpreter(
+        path=path,
+        where=where,
+        version=facts["version"],
+        implementation=facts["implementation"],
+        prefix=facts["prefix"],
+        free_threaded=facts["free_threaded"],
+        gil_enabled=facts["gil_enabled"],
+        managed=facts["managed"],
+        lacks=() if old else tuple(find_lacks(facts["installed"], facts["broken"])),
+        problem=f"it is Python {facts['version']}; workers need 3.11 or newer" if old else "",
+    )
+
+
+def find_lacks(installed: dict[str, str], broken: dict[str, str]) -> Iterable[str]:
+    """
+    >>> list(find_lacks({"h2": "4.2.0", "protobuf": "5.29"}, {}))
+    ['grpclib is not installed', 'protobuf is 5.29, wanted is >=6.31.1,<8']
+    """
+    for name, (_, low, below) in REQUIREMENTS.items():
+        version = installed.get(name)
+        if version is None:
+            yield f"{name} is not installed"
+        elif not numbers(low) <= numbers(version) < numbers(below):
+            yield f"{name} is {version}, wanted is >={low},<{below}"
+        elif name in broken:
+            yield f"{name} {version} does not load: {broken[name][:200]}"
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """
+    >>> numbers("3.13.0rc1") < numbers("3.13.1")
+    True
+    """
+    return tuple(int(one) for one in re.findall(r"\d+", re.split(r"[a-z+]", version)[0]))
+
+
+def find_mistrust(path: str) -> str:
+    """Why a program must not be run: somebody else could have changed it. Empty: nobody can but root and this user."""
+    if not os.path.isabs(path):
+        return "its path is not absolute"
+    real = os.path.realpath(path)
+    if not os.path.isfile(real):
+        return "there is no such file"
+    for place in (real, *map(str, Path(real).parents), *map(str, Path(path).parents)):
+        try:
+            status = os.stat(place)
+        except OSError as error:
+            return f"{place}: {error.strerror}"
+        if status.st_uid not in (0, os.getuid()):
+            return f"{place} belongs to another user than root and the broker's"
+        # In a sticky directory (/tmp) others may add, but not replace what is there.
+        if status.st_mode & stat.S_IWOTH and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
+            return f"{place} can be changed by everybody"
+    return ""

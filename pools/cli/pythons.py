@@ -1,0 +1,76 @@
+"""`snakepit pythons`: the interpreters of this machine that a pool may name, and which profile each is good for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from pools.cli.output import errors_told, json_line
+
+WIDE = 160  # columns for a pipe, where the terminal's width is not known
+
+
+def register(app: typer.Typer) -> None:
+    app.command("pythons")(pythons)
+
+
+def pythons(as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False) -> None:
+    """List the interpreters that a pool's `python` may name, and whether they can run workers."""
+    with errors_told(as_json):
+        found = _find()
+    if as_json:
+        typer.echo(json_line({"pythons": found}))
+    else:
+        _show(found)
+
+
+def _find() -> list[dict[str, Any]]:
+    from django.core.exceptions import ImproperlyConfigured
+
+    from pools.adapters.interpreters import interpreters_of_settings
+    from pools.cli.project import choose_settings, wrong_settings
+
+    choose_settings()
+    try:
+        interpreters = interpreters_of_settings().all()
+    except (ImportError, ImproperlyConfigured) as error:
+        raise wrong_settings(error) from error
+    return [_row(one) for one in interpreters]
+
+
+def _row(one: Any) -> dict[str, Any]:
+    from pools.broker.recommendation import recommend
+
+    advised = recommend(free_threaded=one.free_threaded, gil_enabled=one.gil_enabled, fit=one.fit)
+    return {**one.facts(), "profile": advised.profile, "reasons": list(advised.reasons)}
+
+
+def _show(found: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from pools.cli.status import new_table
+
+    table = new_table("key", "version", "GIL", "profile", "workers", "where")
+    for one in found:
+        works = Text("yes", "green") if one["fit"] else Text("no", "yellow")
+        gil = one["gil"] if one["version"] else ""
+        where = Text(f"{one['path']} ({one['where']})")
+        name = one["version"] + ("t" if one["free_threaded"] else "")
+        table.add_row(Text(one["key"] or one["name"]), name, gil, one["profile"], works, where)
+    for column in table.columns[:-1]:
+        column.min_width = len(str(column.header))
+    table.columns[-1].no_wrap, table.columns[-1].overflow = False, "fold"  # a path is copied: never cut
+    console = Console(
+        width=None if sys.stdout.isatty() else WIDE, no_color=bool(os.environ.get("NO_COLOR")), highlight=False
+    )
+    console.print(table)
+    for one in found:
+        why = one["problem"] or "; ".join(one["lacks"])
+        if why:
+            console.print(f"{one['path']}: {why}", markup=False, soft_wrap=True)
+        if one["install"]:
+            console.print(f"  {one['install']}", markup=False, soft_wrap=True)
