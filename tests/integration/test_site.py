@@ -1,8 +1,7 @@
-"""The site around the app: checks, tasks, the home page, the demo login, settings from the environment."""
+"""The site around the app: checks, tasks, the demo login, settings from the environment."""
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from django.test import Client
 from pools import tasks
 from pools.checks import check_snakepit
 from snakepit_site.celery import app, transport_options
-from tests.integration.fakes import COMMAND, FakeClient, unreachable
+from tests.integration.fakes import FakeClient, unreachable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -104,61 +103,7 @@ def test_options_of_redis_go_to_redis_alone(tmp_path: Path, monkeypatch: pytest.
     assert Path(options["control_folder"]).is_dir()
 
 
-# The home page.
-
-
-@pytest.mark.django_db
-def test_the_home_page_shows_the_pools_and_how_to_call_them(admin_client: Client, broker: FakeClient) -> None:
-    page = admin_client.get("/").content.decode()
-    assert "digits" in page
-    assert "2/2" in page
-    assert "curl http://testserver/api/pools/digits/commands/classify" in page
-    assert "/api/docs" in page
-    assert "/admin/" in page
-
-
-@pytest.mark.django_db
-def test_the_example_is_a_command_whose_arguments_can_be_made_up(admin_client: Client, broker: FakeClient) -> None:
-    schema = {"properties": {"index": {"type": "integer"}, "mode": {"enum": ["a", "b"]}}, "required": ["index", "mode"]}
-    simple = {**COMMAND, "name": "sample", "schema": schema, "streams": True}
-    broker.commands = [{**COMMAND, "schema": {**COMMAND["schema"], "required": ["pixels"]}}, simple]
-    page = html.unescape(admin_client.get("/").content.decode())
-    assert "digits/commands/sample -N -H 'Accept: text/event-stream'" in page
-    assert """-d '{"index": 10, "mode": "a"}'""" in page
-
-
-@pytest.mark.django_db
-def test_the_home_page_loads_nothing_from_elsewhere(admin_client: Client, broker: FakeClient) -> None:
-    page = admin_client.get("/").content.decode()
-    assert "prefers-color-scheme" in page
-    assert page.replace("http://testserver", "").replace("http://www.w3.org/2000/svg", "").count("://") == 0
-
-
-@pytest.mark.django_db
-def test_the_home_page_says_why_a_pool_is_not_ready(admin_client: Client, broker: FakeClient) -> None:
-    broker.pools[0] |= {"state": "failed", "reason": "ImportError: no module <named> x", "ready": 0}
-    page = admin_client.get("/live/").content.decode()
-    assert "state failed" in page
-    assert "no module &lt;named&gt; x" in page
-
-
-@pytest.mark.django_db
-def test_the_home_page_says_that_the_broker_is_away(admin_client: Client, broker: FakeClient) -> None:
-    broker.error = unreachable()
-    for url in ("/", "/live/"):
-        page = admin_client.get(url)
-        assert page.status_code == 200
-        assert "The broker is not reachable" in page.content.decode()
-
-
-@pytest.mark.django_db
-def test_the_home_page_is_not_for_everybody(client: Client, broker: FakeClient, django_user_model: Any) -> None:
-    assert "Sign in" in client.get("/").content.decode()
-    assert client.get("/live/").status_code == 403
-    client.force_login(django_user_model.objects.create_user("grace"))
-    page = client.get("/").content.decode()
-    assert "grace, who may not see the pools" in page
-    assert "digits" not in page
+# The demo login.
 
 
 @pytest.mark.django_db

@@ -1,0 +1,141 @@
+"""One hub a web process: it asks the broker, once for all open pages, and tells every stream when there is news.
+
+    stream ─┐                      ┌─ 0.5 s while somebody watches ─▶ broker.astatus()
+    stream ─┼─ watch(): a version ─┤
+    stream ─┘                      └─ stops 30 s after the last one left
+
+A page that is loaded without streams (WSGI, scripts) asks through `fresh()`, at most once a second for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from pools.api import door
+from pools.api.errors import seen_from_outside
+from pools.broker.errors import BrokerError
+from pools.dashboard.board import Board, Facts
+
+TICK = 0.5  # seconds: at most two updates a second
+SLOW = 20.0  # seconds that a reader may leave a frame untaken
+PATIENCE = 5.0  # seconds for an answer of the broker
+LINGER = 30.0  # seconds that the hub goes on without a watcher: people reload, and the chart shall have no hole
+FRESH = 1.0  # seconds for which an answer is good enough for a page
+
+logger = logging.getLogger("snakepit.dashboard")
+
+
+class Hub:
+    """The board, and the task that keeps it up to date on the event loop of the streams."""
+
+    def __init__(self) -> None:
+        self.board = Board()
+        self.closing = False
+        self._asking = threading.Lock()
+        self._asked = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+        self._news: asyncio.Event = asyncio.Event()
+        self._watchers = 0
+        self._left_at = 0.0
+        self._sending: dict[asyncio.Task[Any], float] = {}
+
+    # For pages, on any thread.
+
+    def fresh(self) -> Facts:
+        """The newest facts; asks the broker if they are older than a second."""
+        with self._asking:
+            if time.monotonic() - self._asked < FRESH:
+                return self.board.facts
+            try:
+                return self.board.fold(door.broker().status(), time.time())
+            except BrokerError as error:
+                return self.board.miss(seen_from_outside(error).message, time.time())
+            finally:
+                # Also after a failure: a broker that hangs must hold up one page, not each in turn.
+                self._asked = time.monotonic()
+
+    # For streams, on their loop.
+
+    async def watch(self) -> AsyncGenerator[Facts, None]:
+        """The facts now and after each tick, until the process ends: always the newest, never a queue."""
+        self._watchers += 1
+        self._run()
+        try:
+            facts = self.board.facts
+            if not facts.known and not facts.trouble:
+                await self._news.wait()
+            while not self.closing:
+                yield self.board.facts
+                await self._news.wait()
+        finally:
+            self._watchers -= 1
+            self._left_at = time.monotonic()
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Around the sending of a frame: a reader that does not take it for SLOW seconds is dropped."""
+        task = asyncio.current_task()
+        if task is None:
+            yield
+            return
+        self._sending[task] = time.monotonic()
+        try:
+            yield
+        finally:
+            self._sending.pop(task, None)
+
+    def close(self) -> None:
+        """End every stream at once. Safe from a signal handler through `call_soon_threadsafe`."""
+        self.closing = True
+        self._ring()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _run(self) -> None:
+        """Keep one task alive on the running loop; tests and `runserver` come with a new loop now and then."""
+        loop = asyncio.get_running_loop()
+        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
+            self._news = asyncio.Event()
+            self._task = loop.create_task(self._poll(), name="snakepit-dashboard-hub")
+
+    async def _poll(self) -> None:
+        while self._watchers or time.monotonic() - self._left_at < LINGER:
+            began = time.monotonic()
+            await self._ask()
+            self._asked = time.monotonic()
+            self._ring()
+            self._drop_slow(began)
+            await asyncio.sleep(max(0.05, TICK - (time.monotonic() - began)))
+
+    async def _ask(self) -> None:
+        try:
+            status = await asyncio.wait_for(door.broker().astatus(), PATIENCE)
+            self.board.fold(status, time.time())
+        except TimeoutError:
+            self.board.miss(f"The broker did not answer within {PATIENCE:g} s.", time.time())
+        except BrokerError as error:
+            self.board.miss(seen_from_outside(error).message, time.time())
+        except Exception:
+            # A bug in here must not end the stream of every page; its log says what it was.
+            logger.exception("the dashboard cannot read the broker's status")
+            self.board.miss("The web server cannot read the broker's status; its log says why.", time.time())
+
+    def _drop_slow(self, now: float) -> None:
+        for task, since in self._sending.items():
+            if now - since > SLOW:
+                task.cancel()
+
+    def _ring(self) -> None:
+        """Wake all watchers: they hold the old event, and wait for the new one next."""
+        news, self._news = self._news, asyncio.Event()
+        with suppress(RuntimeError):  # the loop of an earlier hub task is closed: nobody waits there
+            news.set()
+
+
+hub = Hub()

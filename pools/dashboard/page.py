@@ -1,0 +1,125 @@
+"""How every page of the dashboard is made: who may see it, its headers, and what its frame needs.
+
+    @page("pools")
+    def pools(request, visit): return show(request, visit, "snakepit/pools.html", {...})
+
+The headers are set here and not by a middleware, so that the host project's own pages keep theirs.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import NoReverseMatch, reverse
+from django.utils.cache import add_never_cache_headers
+
+from pools.dashboard.access import PERMISSIONS, VIEW, Rights, rights_of
+from pools.dashboard.board import Facts
+from pools.dashboard.hub import hub
+from pools.dashboard.navigation import navigation
+from pools.dashboard.region import Context, region
+
+THEMES = ("auto", "light", "dark")
+Rest = ParamSpec("Rest")
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of somebody who may look."""
+
+    section: str
+    rights: Rights
+    nonce: str
+
+    def may(self, right: str) -> bool:
+        return right in self.rights
+
+    def facts(self) -> Facts:
+        """What the broker says now, at most a second old; asks no broker twice when many pages load at once."""
+        return hub.fresh()
+
+
+View = Callable[Concatenate[HttpRequest, Visit, Rest], HttpResponse]
+
+
+@region("banner", "snakepit/_banner.html")
+def banner(facts: Facts, _: str) -> Context:
+    """At the top of every page: that the broker is away, and since when."""
+    return {}
+
+
+def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[..., HttpResponse]]:
+    """A view of the dashboard. Nobody: to the login. Without the right: 403, with the right's name."""
+
+    def decorate(view: View[Rest]) -> Callable[..., HttpResponse]:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponse:
+            rights = rights_of(request.user)
+            visit = Visit(section, rights, secrets.token_urlsafe(18))
+            if right in rights:
+                response = view(request, visit, *args, **kwargs)
+            elif not request.user.is_authenticated:
+                response = redirect_to_login(request.get_full_path(), login_url=_login_url())
+            else:
+                context = {"right": right, "permission": PERMISSIONS[right], "login": _login_url()}
+                response = show(request, visit, "snakepit/forbidden.html", context, status=403)
+            return harden(response, visit.nonce)
+
+        return guarded
+
+    return decorate
+
+
+def show(
+    request: HttpRequest, visit: Visit, template: str, context: dict[str, Any] | None = None, status: int = 200
+) -> HttpResponse:
+    """Render a page in the frame `snakepit/base.html`."""
+    theme = request.COOKIES.get("snakepit_theme", "")
+    frame = {
+        "visit": visit,
+        "rights": visit.rights,
+        "nonce": visit.nonce,
+        "navigation": list(navigation(visit.rights, visit.section)),
+        "theme": theme if theme in THEMES else "auto",
+        "elsewhere": _elsewhere(),
+    }
+    return render(request, template, {**frame, **(context or {})}, status=status)
+
+
+def harden(response: HttpResponse, nonce: str) -> HttpResponse:
+    """Nothing may run or be loaded that this project did not send, whatever a worker puts into its output."""
+    from_here = f"'self' 'nonce-{nonce}'"
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; script-src {from_here}; style-src {from_here}; img-src 'self'; font-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    add_never_cache_headers(response)
+    return response
+
+
+def _elsewhere() -> list[dict[str, str]]:
+    """The API's page and the admin, where the host project has them."""
+    found = []
+    for title, name in (("API", "snakepit-api:openapi-view"), ("Admin", "admin:index")):
+        try:
+            found.append({"title": title, "url": reverse(name)})
+        except NoReverseMatch:
+            continue
+    return found
+
+
+def _login_url() -> str | None:
+    """The admin's login where there is one; otherwise settings.LOGIN_URL."""
+    try:
+        return reverse("admin:login")
+    except NoReverseMatch:
+        return None

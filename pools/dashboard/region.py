@@ -1,0 +1,73 @@
+"""Live regions: the parts of pages that are rendered again when the facts change.
+
+A region is a function from facts to a template and its context, under a name. A page shows it with
+`{% live "pool" name %}`, which writes `<div data-live="pool:NAME">`; the stream sends its HTML when that has changed.
+The topic is the name, and after a colon the argument. A region asks neither database nor broker: it is rendered twice
+a second for everybody who watches, once for all with the same rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.template.loader import render_to_string
+
+from pools.dashboard.access import Rights
+from pools.dashboard.board import Facts
+
+Context = dict[str, Any]
+Region = Callable[[Facts, str], Context]
+
+_regions: dict[str, tuple[str, Region]] = {}
+
+
+class UnknownRegion(ValueError):
+    """No region has this name."""
+
+
+def region(name: str, template: str) -> Callable[[Region], Region]:
+    """Register a region. Its function gets the facts and the topic's argument ("" without one)."""
+
+    def register(function: Region) -> Region:
+        _regions[name] = (template, function)
+        return function
+
+    return register
+
+
+def topic(name: str, argument: str = "") -> str:
+    return f"{name}:{argument}" if argument else name
+
+
+def render(of: str, facts: Facts, rights: Rights) -> str:
+    """The HTML of a topic. Before the broker has ever answered every region says so, in its own place."""
+    name, _, argument = of.partition(":")
+    if name not in _regions:
+        raise UnknownRegion(f"no region is named {name!r}")
+    template, function = _regions[name]
+    if not facts.known and name != "banner":
+        return render_to_string("snakepit/_unknown.html", {"facts": facts})
+    return render_to_string(template, {"facts": facts, "rights": rights, **function(facts, argument)})
+
+
+def is_known(of: str) -> bool:
+    return of.partition(":")[0] in _regions
+
+
+class Renderings:
+    """The HTML of the newest facts, made once for all who watch the same topic with the same rights."""
+
+    def __init__(self) -> None:
+        self._version = -1
+        self._html: dict[tuple[str, Rights], str] = {}
+
+    def of(self, topic: str, facts: Facts, rights: Rights) -> str:
+        if facts.version != self._version:
+            self._version = facts.version
+            self._html.clear()
+        key = (topic, rights)
+        html = self._html.get(key)
+        if html is None:
+            html = self._html[key] = render(topic, facts, rights)
+        return html

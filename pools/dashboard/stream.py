@@ -1,0 +1,187 @@
+"""The live stream: server-sent events with the regions that changed, and the same as JSON for who must poll.
+
+    event: region  {"topic", "html"}       the new content of every element with that data-live
+    event: beat    {"at", "state", ...}    each tick that brought nothing else: how old the numbers are
+    event: points  {pool: [[...], ...]}    new points of the charts
+
+The id of an event is the moment up to which its reader has points; a browser that comes back sends the last one, and
+gets the points that it missed. Regions need no replay: the newest one holds everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.views.decorators.http import require_GET
+
+from pools.dashboard.access import Rights, rights_of
+from pools.dashboard.board import Facts
+from pools.dashboard.hub import hub
+from pools.dashboard.points import row
+from pools.dashboard.region import Renderings, is_known
+from pools.jobs.hold import db_unit
+
+TOPICS = 20  # regions a page
+BEAT = 2.0  # seconds: the longest silence
+LIFE = 600.0  # seconds of one stream: the browser comes back at once, and its rights are read again
+ALL = "*"  # the points of every pool
+
+_renderings = Renderings()
+
+
+class Refused(Exception):
+    """The stream is not given; the status says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(slots=True)
+class Reader:
+    """One open page: what it shows, and what it has got already."""
+
+    topics: tuple[str, ...]
+    pools: tuple[str, ...]  # whose points it wants
+    rights: Rights
+    since: float = 0.0  # it has the points up to here
+    sent: dict[str, str] = field(default_factory=dict)
+
+    def news(self, facts: Facts) -> list[tuple[str, Any]]:
+        """What changed for it since the last time."""
+        found: list[tuple[str, Any]] = []
+        for topic in self.topics:
+            html = _renderings.of(topic, facts, self.rights)
+            if self.sent.get(topic) != html:
+                self.sent[topic] = html
+                found.append(("region", {"topic": topic, "html": html}))
+        if points := self._points(facts):
+            found.append(("points", points))
+        return [*found, ("beat", beat(facts))]
+
+    def _points(self, facts: Facts) -> dict[str, list[list[float]]]:
+        wanted = [pool["name"] for pool in facts.pools] if ALL in self.pools else self.pools
+        after, self.since = self.since, facts.seen_at
+        found = {name: [row(point) for point in hub.board.points(name, after)] for name in wanted}
+        return {name: points for name, points in found.items() if points}
+
+
+def beat(facts: Facts) -> dict[str, Any]:
+    """How old the numbers are. The browser's clock may be wrong: it counts from the server's."""
+    state = "stale" if facts.trouble else "live"
+    return {"at": facts.seen_at, "now": round(time.time(), 3), "state": state, "since": facts.trouble_since}
+
+
+@require_GET
+async def stream(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
+    """The open stream. Rights are read once, when it begins; the page opens a new one every ten minutes."""
+    if not isinstance(request, ASGIRequest):
+        return HttpResponse("This server cannot stream: poll.", status=501, content_type="text/plain")
+    try:
+        reader = await sync_to_async(_reader)(request)
+    except Refused as refused:
+        return HttpResponse(str(refused), status=refused.status, content_type="text/plain")
+    close_at_exit()
+    response = StreamingHttpResponse(frames(reader), content_type="text/event-stream; charset=utf-8")
+    response["Cache-Control"] = "no-cache"
+    response["X-Accel-Buffering"] = "no"  # or nginx keeps the events back
+    return response
+
+
+@require_GET
+def fragments(request: HttpRequest) -> HttpResponse:
+    """The same for a page that polls: every region, and the points since `since`."""
+    try:
+        reader = _reader(request)
+    except Refused as refused:
+        return HttpResponse(str(refused), status=refused.status, content_type="text/plain")
+    events = reader.news(hub.fresh())
+    regions = [data for kind, data in events if kind == "region"]
+    answer = {"regions": regions, **{kind: data for kind, data in events if kind != "region"}}
+    return JsonResponse({**answer, "id": f"{reader.since:.3f}"}, headers={"Cache-Control": "no-store"})
+
+
+async def frames(reader: Reader) -> AsyncGenerator[str, None]:
+    """Everything at once, then what changes. A frame is made when the one before was taken: no queue grows."""
+    yield "retry: 2000\n\n"
+    begun = told = time.monotonic()
+    state = ""
+    async with aclosing(hub.watch()) as watch:
+        async for facts in watch:
+            events = reader.news(facts)
+            now, state_before, state = time.monotonic(), state, events[-1][1]["state"]
+            if len(events) == 1 and state == state_before and now - told < BEAT:
+                continue
+            told = now
+            text = "".join(f"event: {kind}\ndata: {_json(data)}\n\n" for kind, data in events)
+            with hub.sending():
+                yield f"id: {reader.since:.3f}\n{text}"
+            if now - begun > LIFE:
+                return
+
+
+def close_at_exit() -> None:
+    """End the streams when the server is told to stop: it waits for open answers before it tells the application.
+
+    The server's own handler is called as before. Servers that handle signals elsewhere keep their own time limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+        if callable(before) and not isinstance(before, _Closing):
+            signal.signal(number, _Closing(before, loop))
+
+
+class _Closing:
+    """A signal handler that closes the hub and then does what the one before it did."""
+
+    def __init__(self, before: Callable[[int, FrameType | None], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._before = before
+        self._loop = loop
+
+    def __call__(self, number: int, frame: FrameType | None) -> Any:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(hub.close)
+        return self._before(number, frame)
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, separators=(",", ":"))
+
+
+def _reader(request: HttpRequest) -> Reader:
+    """Who reads what. Raises Refused; leaves no database connection behind, for the stream may last for hours."""
+    with db_unit():
+        rights = rights_of(request.user)
+    if not rights:
+        raise Refused(403, "Sign in again.")
+    topics = tuple(dict.fromkeys(request.GET.getlist("topic")))
+    if unknown := [topic for topic in topics if not is_known(topic)]:
+        raise Refused(404, f"No region is named {unknown[0]!r}.")
+    if len(topics) > TOPICS:
+        raise Refused(400, f"A stream has at most {TOPICS} topics.")
+    pools = tuple(request.GET.getlist("points"))
+    return Reader(topics, pools, rights, _moment(request.headers.get("Last-Event-ID") or request.GET.get("since", "")))
+
+
+def _moment(text: str) -> float:
+    """The id of the last event that a browser has; anything else means that it has none."""
+    try:
+        moment = float(text)
+    except ValueError:
+        return 0.0
+    return moment if moment > 0 else 0.0

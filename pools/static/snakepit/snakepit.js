@@ -1,0 +1,341 @@
+"use strict";
+/* The dashboard's script: live regions, charts, ages, keys, copying. Pages work without it, only not by themselves. */
+(() => {
+  const body = document.body;
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const say = text => { document.getElementById("said").textContent = text; };
+  const remember = (name, value) => { document.cookie = `snakepit_${name}=${value}; path=/; max-age=31536000; samesite=lax`; };
+
+  // Ages. The browser's clock may be wrong: all ages are counted from what the server says its clock is.
+  let skew = 0, seenAt = 0, paused = false, trouble = "";
+  const now = () => Date.now() / 1000 + skew;
+  function span(seconds) {
+    if (seconds < 1.5) return "now";
+    if (seconds < 60) return Math.round(seconds) + " s";
+    if (seconds < 3600) return Math.round(seconds / 60) + " min";
+    if (seconds < 172800) return Math.round(seconds / 3600) + " h";
+    return Math.round(seconds / 86400) + " d";
+  }
+  function tellAges(root = document) {
+    for (const time of all("[data-ago]", root)) {
+      const age = span(Math.max(0, now() - time.dataset.ago));
+      time.textContent = age === "now" ? "just now" : age + " ago";
+    }
+  }
+  function tellPulse() {
+    const pulse = document.getElementById("pulse"), age = seenAt ? now() - seenAt : 0;
+    if (paused) { pulse.textContent = "paused" + (seenAt ? ", as of " + span(age) + " ago" : ""); return; }
+    if (seenAt && age > 8 && body.dataset.state === "live") body.dataset.state = "lost";
+    const state = body.dataset.state;
+    if (state === "live") pulse.textContent = "live";
+    else if (state === "stale") pulse.textContent = "broker away" + (seenAt ? ", last seen " + span(age) + " ago" : "");
+    else if (state === "lost") pulse.textContent = (trouble || "no connection") + (seenAt ? ", last seen " + span(age) + " ago" : "");
+    else pulse.textContent = "connecting";
+  }
+  setInterval(() => { tellAges(); tellPulse(); }, 1000);
+
+  // Live regions.
+  const topics = [...new Set(all("[data-live]").map(element => element.dataset.live))];
+  const points = [...new Set(all("[data-chart]").map(chart => chart.dataset.pool || "*"))];
+  let source = null, since = "", poller = 0, failures = 0;
+
+  function question(url) {
+    const query = new URLSearchParams();
+    for (const topic of topics) query.append("topic", topic);
+    for (const pool of points) query.append("points", pool);
+    if (since) query.append("since", since);
+    return url + "?" + query;
+  }
+  function fill(region) {
+    for (const element of all("[data-live]")) {
+      if (element.dataset.live !== region.topic) continue;
+      const open = all("details[open][id]", element).map(one => one.id);
+      Idiomorph.morph(element, region.html, {morphStyle: "innerHTML", ignoreActiveValue: true});
+      for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+      tellAges(element);
+      htmx.process(element);
+    }
+  }
+  function beat(data) {
+    skew = data.now - Date.now() / 1000;
+    seenAt = data.at;
+    failures = 0;
+    if (body.dataset.state !== data.state && body.dataset.state !== "loading")
+      say(data.state === "live" ? "Live again." : "The broker is away: the numbers are old.");
+    body.dataset.state = data.state;
+    tellPulse();
+  }
+  function lost(why) {
+    trouble = why;
+    failures += 1;
+    if (failures > 1 || !seenAt) body.dataset.state = "lost";
+    tellPulse();
+  }
+  function open() {
+    if (source || poller || paused || document.hidden) return;
+    source = new EventSource(question(body.dataset.stream));
+    source.addEventListener("region", event => fill(JSON.parse(event.data)));
+    source.addEventListener("points", event => { since = event.lastEventId || since; addPoints(JSON.parse(event.data)); });
+    source.addEventListener("beat", event => { since = event.lastEventId || since; beat(JSON.parse(event.data)); });
+    source.addEventListener("error", () => {
+      lost("no connection");
+      // CONNECTING: the browser tries again by itself. CLOSED: the server will not stream; ask it from time to time.
+      if (source && source.readyState === EventSource.CLOSED) { source = null; poll(); }
+    });
+  }
+  async function poll() {
+    poller = setTimeout(() => { poller = 0; source || poll(); }, 2000);
+    if (paused || document.hidden) return;
+    try {
+      const answer = await fetch(question(body.dataset.fragments), {signal: AbortSignal.timeout(8000)});
+      if (!answer.ok) throw new Error(answer.status === 403 ? "signed out" : "the server answers " + answer.status);
+      const data = await answer.json();
+      data.regions.forEach(fill);
+      since = data.id;
+      if (data.points) addPoints(data.points);
+      beat(data.beat);
+    } catch (error) {
+      lost(error.name === "TypeError" ? "the web server is away" : error.message);
+    }
+  }
+  function shut() {
+    if (source) source.close();
+    source = null;
+  }
+  let hiding = 0;
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(hiding);
+    if (document.hidden) hiding = setTimeout(shut, 20000); else open();
+  });
+  addEventListener("pagehide", shut);
+  addEventListener("pageshow", event => { if (event.persisted) open(); });
+
+  // Charts. A figure says what it shows: data-chart (kind), data-pool (none: all), data-span (seconds).
+  const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const number = value => value == null ? "–" : value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(value < 10 ? 1 : 0);
+  const seconds = value => value == null ? "–" : value < 1 ? (value * 1000).toFixed(value < .01 ? 1 : 0) + " ms" : value < 60 ? value.toFixed(1) + " s" : (value / 60).toFixed(1) + " min";
+  const KINDS = {
+    throughput: {lines: [["ok_rate", "ok", 1], ["failed_rate", "failed", 2]], show: value => number(value) + "/s", fill: true},
+    latency: {lines: [["p50", "p50", 3], ["p95", "p95", 4], ["p99", "p99", 2]], show: seconds},
+    wait: {lines: [["oldest_wait", "oldest", 4], ["wait_p95", "p95", 3]], show: seconds, fill: true},
+    workers: {lines: [["ready", "ready", 1], ["busy", "busy", 3], ["starting", "starting", 4], ["draining", "draining", 5]], show: number, step: true},
+    memory: {lines: [["memory_mb", "memory", 5]], show: value => value == null ? "–" : number(value) + " MiB", fill: true},
+  };
+  const charts = [];
+
+  class Chart {
+    constructor(figure) {
+      this.figure = figure;
+      this.kind = KINDS[figure.dataset.chart];
+      this.pool = figure.dataset.pool || "";
+      this.span = Number(figure.dataset.span || 300);
+      this.data = {};           // column name: values; "at" ascending
+      this.marks = [];
+      this.plot = figure.querySelector(".plot");
+      this.legend = figure.querySelector(".legend");
+      this.uplot = null;
+    }
+    put(series) {
+      this.data = series.columns;
+      this.marks = series.marks || [];
+      this.draw();
+    }
+    add(rows) {                  // rows: {name: value}, newer than what is there
+      const columns = this.data;
+      if (!columns.at) columns.at = [];
+      for (const row of rows) {
+        if (columns.at.length && row.at <= columns.at[columns.at.length - 1]) continue;
+        for (const name of new Set([...Object.keys(columns), ...Object.keys(row)])) {
+          columns[name] = columns[name] || new Array(columns.at.length).fill(null);
+          if (name !== "at") columns[name].push(row[name] ?? null);
+        }
+        columns.at.push(row.at);
+      }
+      const least = now() - this.span - 5;
+      let cut = 0;
+      while (cut < columns.at.length && columns.at[cut] < least) cut += 1;
+      if (cut) for (const name of Object.keys(columns)) columns[name].splice(0, cut);
+      this.draw();
+    }
+    table() {
+      const at = this.data.at || [];
+      return [at, ...this.kind.lines.map(([name]) => this.data[name] || new Array(at.length).fill(null))];
+    }
+    draw() {
+      const data = this.table(), none = this.plot.querySelector(".none");
+      if (none) none.hidden = data[0].length > 1;
+      if (data[0].length < 2) { if (none) none.textContent = "Nothing recorded in this span yet."; return; }
+      const end = Math.max(now(), data[0][data[0].length - 1]);
+      const range = {min: end - this.span, max: end};
+      if (!this.uplot) this.make(data); else this.uplot.setData(data, false);
+      this.uplot.setScale("x", range);
+      this.tell(null);
+    }
+    make(data) {
+      const {kind} = this, line = css("--grid"), ink = css("--quiet"), font = "11px system-ui, sans-serif";
+      const axis = {stroke: ink, font, grid: {stroke: line, width: 1}, ticks: {show: false}};
+      this.uplot = new uPlot({
+        width: this.plot.clientWidth, height: this.plot.clientHeight, legend: {show: false}, pxAlign: 1,
+        cursor: {y: false, points: {size: 6}, drag: {x: false, y: false}},
+        scales: {x: {time: true}, y: {range: (_, low, high) => [0, high > 0 ? high * 1.12 : 1]}},
+        axes: [{...axis, space: 60}, {...axis, size: 54, space: 34, values: (_, splits) => splits.map(value => kind.show(value))}],
+        series: [{}, ...kind.lines.map(([, label, colour]) => ({
+          label, stroke: css("--chart-" + colour), width: 1.6, points: {show: false}, spanGaps: false,
+          fill: kind.fill ? css("--chart-" + colour) + "1f" : undefined,
+          paths: kind.step ? uPlot.paths.stepped({align: 1}) : undefined,
+        }))],
+        hooks: {setCursor: [plot => this.tell(plot.cursor.idx)], drawAxes: [plot => this.mark(plot)]},
+      }, data, this.plot);
+    }
+    mark(plot) {                 // recycles and changed definitions: upright lines on the time axis
+      const {ctx, bbox} = plot;
+      ctx.save();
+      ctx.lineWidth = 1;
+      for (const mark of this.marks) {
+        const x = Math.round(plot.valToPos(mark.at, "x", true)) + .5;
+        if (x < bbox.left || x > bbox.left + bbox.width) continue;
+        ctx.strokeStyle = css(mark.kind === "change" ? "--chart-3" : mark.kind === "death" ? "--chart-2" : "--chart-4");
+        ctx.globalAlpha = .75;
+        ctx.setLineDash([2, 3]);
+        ctx.beginPath(); ctx.moveTo(x, bbox.top); ctx.lineTo(x, bbox.top + bbox.height); ctx.stroke();
+      }
+      ctx.restore();
+    }
+    tell(index) {                // the legend says the values under the cursor, otherwise the newest
+      const data = this.table(), at = index ?? data[0].length - 1;
+      const words = this.kind.lines.map(([, label, colour], line) => {
+        const part = document.createElement("span"), dot = document.createElement("i"), value = document.createElement("b");
+        dot.className = "c" + colour;
+        value.textContent = this.kind.show(data[line + 1][at]);
+        part.append(dot, label + " ", value);
+        return part;
+      });
+      const mark = index == null ? null : this.marks.find(one => Math.abs(one.at - data[0][index]) < this.span / 120);
+      if (mark) { const part = document.createElement("span"); part.textContent = mark.text; words.push(part); }
+      this.legend.replaceChildren(...words);
+    }
+    resize() { if (this.uplot) this.uplot.setSize({width: this.plot.clientWidth, height: this.plot.clientHeight}); }
+    restyle() { if (this.uplot) { this.uplot.destroy(); this.uplot = null; this.draw(); } }
+  }
+
+  const LIVE_SPAN = 300;         // charts of this span grow with the stream; longer ones are asked for again
+  const SUMMED = ["ok_rate", "failed_rate", "waiting", "ready", "busy", "starting", "draining", "slots", "taken", "memory_mb"];
+  let columns = [];
+
+  function addPoints(found) {
+    const pools = Object.keys(found);
+    for (const chart of charts) {
+      if (chart.span !== LIVE_SPAN || !columns.length) continue;
+      if (chart.pool) { if (found[chart.pool]) chart.add(found[chart.pool].map(named)); }
+      else if (pools.length) chart.add(total(pools.map(pool => found[pool].map(named))));
+    }
+  }
+  const named = row => Object.fromEntries(columns.map((name, index) => [name, row[index]]));
+  function total(lists) {        // all pools have their points at the same moments
+    const moments = new Map();
+    for (const list of lists) for (const row of list) {
+      const sum = moments.get(row.at) || {at: row.at};
+      for (const [name, value] of Object.entries(row)) {
+        if (name === "at" || value == null) continue;
+        sum[name] = SUMMED.includes(name) ? (sum[name] || 0) + value : Math.max(sum[name] || 0, value);
+      }
+      moments.set(row.at, sum);
+    }
+    return [...moments.values()].sort((one, other) => one.at - other.at);
+  }
+  async function load() {
+    const wanted = new Map();
+    for (const chart of charts) {
+      const key = chart.pool + " " + chart.span;
+      wanted.set(key, [...(wanted.get(key) || []), chart]);
+    }
+    for (const group of wanted.values()) {
+      const {pool, span: length} = group[0];
+      try {
+        const answer = await fetch(body.dataset.series + "?" + new URLSearchParams({pool, span: length}), {signal: AbortSignal.timeout(8000)});
+        if (!answer.ok) throw new Error("the server answers " + answer.status);
+        const data = await answer.json();
+        columns = data.live;
+        for (const chart of group) chart.put({columns: structuredClone(data.columns), marks: data.marks});
+      } catch (error) {
+        for (const chart of group) if (!chart.uplot) { const none = chart.plot.querySelector(".none"); if (none) none.textContent = "The figures could not be loaded: " + error.message + "."; }
+      }
+    }
+  }
+  function startCharts() {
+    for (const figure of all("[data-chart]")) charts.push(new Chart(figure));
+    if (!charts.length) return;
+    load();
+    setInterval(() => { if (!document.hidden && !paused) load(); }, 30000);
+    new ResizeObserver(() => charts.forEach(chart => chart.resize())).observe(document.getElementById("main"));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach(chart => chart.restyle()));
+  }
+
+  // Buttons.
+  const actions = {
+    theme() {
+      const names = ["auto", "light", "dark"], root = document.documentElement;
+      const next = names[(names.indexOf(root.dataset.theme) + 1) % 3];
+      root.dataset.theme = next;
+      remember("theme", next);
+      all("[data-theme-name]").forEach(element => { element.textContent = next; });
+      charts.forEach(chart => chart.restyle());
+    },
+    pause() {
+      paused = !paused;
+      const button = document.querySelector("[data-action=pause]");
+      button.setAttribute("aria-pressed", String(paused));
+      button.textContent = paused ? "Go on" : "Pause";
+      if (paused) shut(); else { open(); if (charts.length) load(); }
+      tellPulse();
+    },
+    help() { document.getElementById("help").showModal(); },
+  };
+  async function copy(button) {
+    const line = button.closest("[data-copies], .line, .card")?.querySelector("pre, code");
+    if (!line) return;
+    try {
+      // The clipboard exists on https and localhost alone; elsewhere the line is selected for the keyboard.
+      await navigator.clipboard.writeText(line.textContent);
+      button.textContent = "Copied";
+      say("Copied.");
+    } catch { getSelection().selectAllChildren(line); button.textContent = "Selected"; }
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  }
+  document.addEventListener("click", event => {
+    const button = event.target.closest("[data-action], [data-copy]");
+    if (!button) return;
+    if (button.dataset.action) actions[button.dataset.action]?.(); else copy(button);
+  });
+
+  // Keys.
+  let before = "";
+  function move(step) {
+    const rows = all("main tbody tr").filter(row => row.querySelector("a"));
+    if (!rows.length) return;
+    const at = rows.findIndex(row => row.hasAttribute("data-chosen"));
+    const next = rows[Math.min(rows.length - 1, Math.max(0, at + step))];
+    rows.forEach(row => row.toggleAttribute("data-chosen", row === next));
+    next.scrollIntoView({block: "nearest"});
+    next.querySelector("a").focus({preventScroll: true});
+  }
+  document.addEventListener("keydown", event => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, [contenteditable], dialog")) return;
+    const key = event.key, first = before;
+    before = "";
+    if (first === "g") {
+      const link = document.querySelector(`.side [data-key="${CSS.escape(key)}"]`);
+      if (link) { event.preventDefault(); location.assign(link.href); }
+      return;
+    }
+    if (key === "g") { before = "g"; setTimeout(() => { before = ""; }, 1500); return; }
+    const does = {"?": actions.help, t: actions.theme, r: actions.pause, j: () => move(1), k: () => move(-1),
+      "/": () => document.querySelector("main input[type=search], main input[type=text]")?.focus()}[key];
+    if (does) { event.preventDefault(); does(); }
+  });
+
+  tellAges();
+  startCharts();
+  open();
+  tellPulse();
+})();

@@ -1,0 +1,138 @@
+"""Tags and filters of the dashboard's templates.
+
+>>> duration(0.0042), duration(75), duration(200_000)
+('4.2 ms', '1 min 15 s', '2 d 7 h')
+>>> megabytes(812.4), megabytes(20480), megabytes(-1) == NONE
+('812 MiB', '20.0 GiB', True)
+>>> count(1234567)
+'1,234,567'
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+from pools.dashboard import region
+
+register = template.Library()
+NONE = "\N{EN DASH}"
+UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+@register.simple_tag(takes_context=True)
+def live(context: template.Context, name: str, argument: str = "") -> SafeString:
+    """A live region: its HTML now, in an element that the stream fills again whenever it changes."""
+    topic, visit = region.topic(name, argument), context["visit"]
+    html = region.render(topic, visit.facts(), visit.rights)
+    return format_html('<div data-live="{}">{}</div>', topic, mark_safe(html))
+
+
+@register.filter
+def duration(seconds: Any) -> str:
+    """Seconds for people: two units at most."""
+    value = _number(seconds)
+    if value is None or value < 0:
+        return NONE
+    if value < 1:
+        return f"{value * 1000:.1f} ms" if value < 0.1 else f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    rest, parts = int(value), []
+    for size, unit in UNITS:
+        if rest >= size:
+            parts.append(f"{rest // size} {unit}")
+            rest %= size
+    return " ".join(parts[:2])
+
+
+@register.filter
+def megabytes(value: Any) -> str:
+    """Mebibytes; negative means not measured yet."""
+    number = _number(value)
+    if number is None or number < 0:
+        return NONE
+    return f"{number / 1024:.1f} GiB" if number >= 10_240 else f"{number:.0f} MiB"
+
+
+@register.filter
+def count(value: Any) -> str:
+    number = _number(value)
+    return NONE if number is None else f"{number:,.0f}"
+
+
+@register.filter
+def rate(value: Any) -> str:
+    """Calls a second."""
+    number = _number(value)
+    if number is None:
+        return NONE
+    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}"
+
+
+@register.filter
+def share(part: Any, whole: Any) -> int:
+    """Percent, 0 to 100; 0 of nothing is 0."""
+    part, whole = _number(part) or 0.0, _number(whole) or 0.0
+    return round(100 * min(1.0, max(0.0, part / whole))) if whole > 0 else 0
+
+
+@register.simple_tag
+def ago(moment: Any) -> SafeString:
+    """When something was; the page's script keeps the words in step with the clock."""
+    at = moment.timestamp() if isinstance(moment, datetime) else _number(moment)
+    if not at:
+        return SafeString(NONE)
+    text = datetime.fromtimestamp(at, UTC)
+    return format_html(
+        '<time datetime="{}" title="{}" data-ago="{}">{}</time>',
+        text.isoformat(timespec="seconds"), f"{text:%Y-%m-%d %H:%M:%S} UTC", f"{at:.3f}", f"{text:%H:%M:%S}",
+    )  # fmt: skip
+
+
+@register.simple_tag
+def bar(value: Any, most: Any, label: str = "", kind: str = "") -> SafeString:
+    """A small horizontal bar: `value` of `most`, with the words for who cannot see it."""
+    width = share(value, most)
+    return format_html(
+        '<svg class="bar {}" viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label="{}">'
+        '<rect class="track" width="100" height="8"/><rect class="fill" width="{}" height="8"/></svg>',
+        kind, label or f"{width} %", width,
+    )  # fmt: skip
+
+
+@register.simple_tag
+def spark(values: Iterable[Any], label: str = "") -> SafeString:
+    """A sparkline of the last values, from zero up to their largest."""
+    numbers = [_number(value) or 0.0 for value in values]
+    if len(numbers) < 2:
+        return SafeString(NONE)
+    top = max(numbers) or 1.0
+    step = 100 / (len(numbers) - 1)
+    points = [f"{index * step:.1f},{22 - 20 * value / top:.1f}" for index, value in enumerate(numbers)]
+    line = " ".join(points)
+    return format_html(
+        '<svg class="spark" viewBox="0 0 100 24" preserveAspectRatio="none" role="img" aria-label="{}">'
+        '<polygon points="0,24 {} 100,24"/><polyline points="{}"/></svg>',
+        label, line, line,
+    )  # fmt: skip
+
+
+@register.simple_tag
+def badge(state: str, text: str = "") -> SafeString:
+    """The state of a pool, worker or job: a dot, a colour, and always the word."""
+    kind = "".join(itertools.takewhile(lambda letter: letter.isalnum() or letter in "-_", state))
+    return format_html('<span class="state {}">{}</span>', kind, text or state)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
