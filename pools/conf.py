@@ -138,6 +138,7 @@ class Configuration:
     page_limit: int = number(200, 1, 1000, help="Most rows on a page of the REST API.")
     events_kept: int = number(10_000, 100, 10**7, help="Event rows that are kept; older ones are pruned.")
     workers_kept: int = number(1000, 10, 10**6, help="Rows of workers that are gone; older ones are pruned.")
+    audit_retention: int = number(31_536_000, 3600, 10**9, unit="s", help="How long the audit of orders is kept.")
     celery_app: str = setting(
         "", check=_text, help="Module of the Celery app that sends jobs; empty: `celery` beside the settings module."
     )

@@ -1,6 +1,7 @@
-"""What operators do to a pool's row: scale, pause, resume. In force at once where a broker answers.
+"""What operators order: scale, pause, resume, recycle, change a pool; cancel and retry jobs. With a record of each.
 
-    CLI, REST, admin ─▶ row (checked by PoolSpec) ─▶ Apply(who, what, why) ─▶ broker ─▶ event `operator.acted`
+    dashboard, admin, REST, shell ─▶ order ─▶ Audit row: who, what, on what, why, from where, what became of it
+                                       └─▶ row (checked by PoolSpec) ─▶ Apply(who, what, why) ─▶ broker ─▶ event
 
 A pool of the settings can be changed too: a pause outlives restarts of the broker until somebody resumes the pool, a
 size lasts until the broker starts again and reads the settings. Each answer says so.
@@ -8,18 +9,21 @@ size lasts until the broker starts again and reads the settings. Each answer say
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
-from pools import conf
+from pools import conf, jobs
 from pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown
-from pools.broker.spec import InvalidSpec
-from pools.models import Pool
+from pools.broker.spec import FIELDS, InvalidSpec
+from pools.models import Audit, Job, Pool
+from pools.models.audit import DONE
 
 MAX_REASON = 200  # characters
 
@@ -27,18 +31,32 @@ logger = logging.getLogger("snakepit.operations")
 
 
 class Applies(Protocol):
-    """The part of the client that is needed here."""
+    """The part of the client that changes of rows need."""
 
     def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> dict[str, Any]: ...
 
 
+class Recycles(Protocol):
+    """The part of the client that a recycle needs."""
+
+    def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]: ...
+
+
+class Dumps(Protocol):
+    """The part of the client that shows a worker's stacks."""
+
+    def dump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Who does it, and why. `user` is the name of a Django user, kept with the row; empty: it was none."""
+    """Who does it, why, and from where. `user` is the name of a Django user, kept with the row; empty: it was none."""
 
     actor: str
     reason: str = ""
     user: str = ""
+    surface: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,52 +71,145 @@ class Change:
     note: str
 
 
+@dataclass(slots=True)
+class Record:
+    """What the audit will say of an order; whoever carries it out fills it in."""
+
+    message: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def recorded(order: Order, action: str, pool: str = "", target: str = "") -> Iterator[Record]:
+    """The one place that writes the audit: a row when the order is carried out, or refused by a typed error."""
+    record, outcome = Record(), DONE
+    try:
+        yield record
+    except BrokerError as error:
+        outcome, record.message = error.code, error.message
+        raise
+    except Exception as error:
+        outcome, record.message = "internal", f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        _write(order, action, (pool, target), outcome, record)
+
+
+def _write(order: Order, action: str, on: tuple[str, str], outcome: str, record: Record) -> None:
+    row = Audit(
+        actor=order.actor[:200], action=action, pool=_clean(on[0], 48), target=_clean(on[1], 100),
+        reason=_clean(order.reason, MAX_REASON), surface=order.surface, address=order.address, outcome=outcome,
+        message=_clean(record.message, 2000), data=record.data,
+    )  # fmt: skip
+    try:
+        with transaction.atomic():  # a savepoint: a failure here must not end the caller's transaction
+            row.save()
+    except DatabaseError as error:
+        # An order given in need must not wait for its book-keeping; the broker's event has who and why as well.
+        logger.error("no audit row for %s (%s, %s): %s", row, outcome, order.reason or "no reason given", error)
+
+
+def _clean(text: str, longest: int) -> str:
+    return text.replace("\0", "")[:longest]
+
+
 def scale(broker: Applies, pool: str, size: int, order: Order) -> Change:
-    return _change(broker, pool, "size", size, order)
+    return _change(broker, pool, "scale", {"size": size}, order)
 
 
 def pause(broker: Applies, pool: str, order: Order) -> Change:
     """Refuse new calls; what runs and waits is finished, workers stay warm."""
-    return _change(broker, pool, "paused", True, order)
+    return _change(broker, pool, "pause", {"paused": True}, order)
 
 
 def resume(broker: Applies, pool: str, order: Order) -> Change:
-    return _change(broker, pool, "paused", False, order)
+    return _change(broker, pool, "resume", {"paused": False}, order)
 
 
-def _change(broker: Applies, name: str, field: str, value: Any, order: Order) -> Change:
-    row, before = _save(name, field, value, order)
-    action = f"scale {before} to {value}" if field == "size" else ("pause" if value else "resume")
-    notes = [_note(row, field)]
-    try:
-        broker.apply(pool=name, action=action, actor=order.actor, reason=order.reason)
-        in_force = row.enabled
-    except BrokerError as error:
-        in_force = False
-        # The broker alone writes events. Where none heard of it, who and why is at least in the log of this process.
-        logger.warning("%s: %s: %s: %s", name, order.actor, action, order.reason or "no reason given")
-        notes.append(f"The row is changed and not in force yet: {error.message}")
-    if not row.enabled:
-        notes.append("The pool is not enabled: it has no workers and takes no calls.")
-    return Change(name, row.size, row.paused, before != value, in_force, " ".join(note for note in notes if note))
+def change_pool(broker: Applies, pool: str, values: Mapping[str, Any], order: Order, action: str = "apply") -> Change:
+    """Set fields of a pool's definition, such as a recommendation asks for."""
+    if wrong := [name for name in values if name not in FIELDS or name == "name"]:
+        raise DefinitionInvalid(f"{wrong[0]}: is not a field that can be changed", details={"fields": wrong})
+    return _change(broker, pool, action, dict(values), order)
 
 
-def _save(name: str, field: str, value: Any, order: Order) -> tuple[Pool, Any]:
-    """Write one field of a pool's row; returns the row and the value that was there before."""
+def recycle(broker: Recycles, pool: str, worker: str, order: Order) -> int:
+    """Replace a pool's workers, or one, each by a successor that is ready first; returns how many are to leave."""
+    with recorded(order, "recycle", pool, worker) as record:
+        planned = int(broker.recycle(pool, worker=worker, actor=order.actor, reason=order.reason)["planned"])
+        record.message = f"{planned} to be replaced"
+        return planned
+
+
+def dump(broker: Dumps, pool: str, worker: str, order: Order) -> dict[str, Any]:
+    """The stacks of a live worker's threads."""
+    with recorded(order, "dump", pool, worker):
+        return broker.dump(worker, actor=order.actor, reason=order.reason)
+
+
+def cancel_job(job: Any, order: Order) -> Job:
+    """End a job: at once if it waits, within two seconds if it runs."""
+    return _job(job, "cancel_job", order)
+
+
+def retry_job(job: Any, order: Order) -> Job:
+    """Queue a job again that ended without success."""
+    return _job(job, "retry_job", order)
+
+
+def _job(job_id: Any, action: str, order: Order) -> Job:
+    before = Job.objects.only("pool", "state").get(pk=job_id)
+    with recorded(order, action, before.pool, str(job_id)) as record:
+        now = jobs.cancel(job_id) if action == "cancel_job" else jobs.retry(job_id)
+        record.message = f"it is {now.state}"
+        record.data = {"state": [before.state, now.state]}
+        return now
+
+
+def _change(broker: Applies, name: str, action: str, values: dict[str, Any], order: Order) -> Change:
+    with recorded(order, action, name) as record:
+        row, before = _save(name, values, order)
+        changes = {field: [old, values[field]] for field, old in before.items() if old != values[field]}
+        record.data = changes
+        notes = [_note(row, field) for field in values]
+        try:
+            broker.apply(pool=name, action=_told(action, before, values), actor=order.actor, reason=order.reason)
+            in_force = row.enabled
+        except BrokerError as error:
+            in_force = False
+            notes.append(f"The row is changed and not in force yet: {error.message}")
+        if not row.enabled:
+            notes.append("The pool is not enabled: it has no workers and takes no calls.")
+        record.message = " ".join(note for note in notes if note)
+        return Change(name, row.size, row.paused, bool(changes), in_force, record.message)
+
+
+def _told(action: str, before: dict[str, Any], values: dict[str, Any]) -> str:
+    """The action as the broker's event names it."""
+    if action == "scale":
+        return f"scale {before['size']} to {values['size']}"
+    if action in ("pause", "resume"):
+        return action
+    return f"{action} " + ", ".join(f"{name} {before[name]} to {value}" for name, value in values.items())
+
+
+def _save(name: str, values: dict[str, Any], order: Order) -> tuple[Pool, dict[str, Any]]:
+    """Write fields of a pool's row; returns the row and the values that were there before."""
     with transaction.atomic():
         row = Pool.objects.select_for_update().filter(name=name).first() if "\0" not in name else None
         if row is None:
             raise PoolUnknown(f"No pool is named {name!r}.", details={"pool": name})
-        before = getattr(row, field)
-        if before != value:
-            setattr(row, field, value)
+        before = {field: getattr(row, field) for field in values}
+        if before != values:
+            for field_name, value in values.items():
+                setattr(row, field_name, value)
             try:
                 row.to_spec()
             except InvalidSpec as error:
                 raise DefinitionInvalid(f"{name}: {error}", details={"fields": error.problems}) from None
             users = get_user_model()
             row.updated_by = users.objects.filter(**{users.USERNAME_FIELD: order.user}).first() if order.user else None
-            row.save(update_fields=[field, "updated_by"])
+            row.save(update_fields=[*values, "updated_by"])
     return row, before
 
 
@@ -113,9 +224,9 @@ def _note(row: Pool, field: str) -> str:
         return ""
     again = f"and hold again when the broker restarts: to keep it, change {place}."
     if spec is None:  # this process has other settings than the broker
-        return f"The settings of the broker define this pool, {again}" if field == "size" else ""
-    if field == "size" and spec.size != row.size:
-        return f"The settings say {spec.size}, {again}"
-    if field == "paused" and spec.paused and not row.paused:
-        return f"The settings say paused, {again}"
+        return f"The settings of the broker define this pool, {again}" if field != "paused" else ""
+    if field == "paused":
+        return f"The settings say paused, {again}" if spec.paused and not row.paused else ""
+    if (said := getattr(spec, field)) != getattr(row, field):
+        return f"The settings say {said}, {again}" if field == "size" else f"The settings say {field} {said}, {again}"
     return ""

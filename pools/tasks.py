@@ -14,6 +14,7 @@ from pools import conf
 from pools.api import door
 from pools.broker.errors import BrokerError
 from pools.jobs import attempt, hold, messages, upkeep
+from pools.models import Audit
 
 logger = logging.getLogger("snakepit.tasks")
 joiner = messages.Joiner()
@@ -46,9 +47,9 @@ def reconcile() -> dict[str, int]:
 
 @shared_task(name="snakepit.prune", ignore_result=True)
 def prune() -> int:
-    """Delete the jobs whose retention is over."""
+    """Delete the jobs whose retention is over, and the audit beyond its own; returns how many rows went."""
     with hold.db_unit():
-        return upkeep.prune()
+        return upkeep.prune() + Audit.prune(conf.current().audit_retention)
 
 
 @signals.celeryd_after_setup.connect(dispatch_uid="snakepit.queues", weak=False)

@@ -13,12 +13,10 @@ from django.http import HttpRequest
 from ninja.security import HttpBearer, SessionAuth
 from ninja.utils import check_csrf
 
+from pools import permissions
 from pools.broker.errors import PermissionDenied, Unauthenticated
 from pools.models import ApiKey
-
-VIEW = frozenset({"view_pool", "view_worker", "view_event", "view_node"})
-OF_SCOPE = {"run": frozenset({"run_command"}), "view": VIEW, "operate": frozenset({"operate_pool"})}
-ALL = frozenset().union(*OF_SCOPE.values())
+from pools.operations import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +27,12 @@ class Caller:
     permissions: frozenset[str]
     pools: frozenset[str] | None = None
     owner: str = ""  # the user's name: whose jobs are this caller's own
+    address: str = ""  # where the request came from
 
     def check(self, permission: str, pool: str = "") -> None:
         """Raises PermissionDenied where this caller may not do this, at all or to this pool."""
         if permission not in self.permissions:
-            scope = next(scope for scope, names in OF_SCOPE.items() if permission in names)
+            scope = permissions.word_of(permission)
             raise PermissionDenied(
                 f"{self.actor} lacks the scope {scope!r} (permission snakepit_pools.{permission})",
                 details={"scope": scope, "permission": f"snakepit_pools.{permission}"},
@@ -41,8 +40,16 @@ class Caller:
         if pool and not self.may_use(pool):
             raise PermissionDenied(f"{self.actor} may not use the pool {pool!r}", details={"pool": pool})
 
+    def allow(self, action: str, pool: str = "") -> None:
+        """As `check`, by the name of an action out of `permissions.NEEDS`."""
+        self.check(permissions.NEEDS[action], pool)
+
     def may_use(self, pool: str) -> bool:
         return self.pools is None or pool in self.pools
+
+    def sees_payload(self, owner: str) -> bool:
+        """Whether arguments, results and what was said of a job of this owner may be shown."""
+        return "view_payload" in self.permissions or (owner == self.owner and "run_command" in self.permissions)
 
 
 class KeyAuth(HttpBearer):
@@ -62,9 +69,12 @@ class KeyAuth(HttpBearer):
         if key is None:
             raise Unauthenticated("The API key is unknown, expired or revoked.")
         key.touch()
-        granted = frozenset().union(*(OF_SCOPE.get(scope, frozenset()) for scope in key.scopes))
         return Caller(
-            f"key {key.name} (snk_{key.prefix})", granted, frozenset(key.pools) or None, key.owner.get_username()
+            f"key {key.name} (snk_{key.prefix})",
+            permissions.of_scopes(key.scopes),
+            frozenset(key.pools) or None,
+            key.owner.get_username(),
+            address_of(request),
         )
 
 
@@ -80,10 +90,21 @@ class BrowserAuth(SessionAuth):
             return None
         if check_csrf(request) is not None:
             raise PermissionDenied("The CSRF token is missing or wrong: send it as the header X-CSRFToken.")
-        granted = frozenset(name for name in ALL if user.has_perm(f"snakepit_pools.{name}"))
-        return Caller(f"user {user.get_username()}", granted, owner=user.get_username())
+        name = user.get_username()
+        return Caller(f"user {name}", permissions.of(user), owner=name, address=address_of(request))
 
 
 def caller(request: HttpRequest) -> Caller:
     found: Caller = request.auth  # type: ignore[attr-defined]
     return found
+
+
+def order_of(request: HttpRequest, reason: str, surface: str) -> Order:
+    """The order of a signed-in user, as the audit will name it."""
+    name = request.user.get_username()
+    return Order(f"user {name}", reason, name, surface, address_of(request))
+
+
+def address_of(request: HttpRequest) -> str:
+    """The peer's address. Headers of proxies are not believed: whoever calls could write them."""
+    return str(request.META.get("REMOTE_ADDR") or "")[:45]

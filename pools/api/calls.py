@@ -47,7 +47,7 @@ async def call(
     `Accept: text/event-stream` (or `?stream=true`) answers with server-sent events: `chunk`, `progress`, `log`, and
     last `result` or `error`. `Accept: application/octet-stream` sends a result of bytes as it is.
     """
-    caller(request).check("run_command", pool)
+    caller(request).allow("call", pool)
     longest = conf.current().max_timeout
     if timeout is not None and timeout > longest:
         raise BadRequest(f"timeout: {timeout} is more than {longest} seconds", details={"fields": {"timeout": longest}})

@@ -69,6 +69,9 @@ class JobOut(Schema):
     expires_at: datetime | None
     arguments: dict[str, Any] | None = Field(default=None, description="Not in lists.")
     result: Any = Field(default=None, description="Not in lists.")
+    payload_hidden: bool = Field(
+        default=False, description="Arguments and result are there, but not for this caller. Not in lists."
+    )
 
 
 class JobPage(Schema):

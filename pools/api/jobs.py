@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Query, Router
 from pydantic import ValidationError
 
-from pools import conf
+from pools import conf, operations
 from pools import jobs as durable
 from pools.api.auth import Caller, caller
 from pools.api.body import read_object
@@ -23,6 +23,7 @@ from pools.api.schemas import Failure
 from pools.broker.errors import BadRequest, PermissionDenied
 from pools.models import Job
 from pools.models.states import STATES
+from pools.operations import Order
 
 router = Router(tags=["jobs"])
 PAYLOAD = ("arguments", "result")
@@ -41,13 +42,13 @@ async def submit(request: HttpRequest) -> HttpResponse:
     """Store a job. 201: it is new. 200: the idempotency key (or header Idempotency-Key) has this job already."""
     who = caller(request)
     wanted = _read(request)
-    who.check("run_command", wanted.pool)
+    who.allow("submit_job", wanted.pool)
     given = wanted.model_dump(exclude={"pool", "command", "arguments"}, exclude_none=True)
     key = request.headers.get("Idempotency-Key") or wanted.idempotency_key
     given |= {"idempotency_key": key, "owner": who.owner}
 
     job = await sync_to_async(lambda: durable.submit(wanted.pool, wanted.command, wanted.arguments, **given))()
-    response = json_response(out(job), status=200 if job.existed else 201)
+    response = json_response(shown_to(who, job), status=200 if job.existed else 201)
     response["Location"] = f"{request.path}/{job.pk}"
     return response
 
@@ -63,7 +64,7 @@ async def list_jobs(request: HttpRequest, filters: Query[JobFilter]) -> HttpResp
 @router.get("/jobs/{job_id}", response={200: JobOut, REFUSED: Failure}, operation_id="get_job", summary="One job")
 async def get_job(request: HttpRequest, job_id: str) -> HttpResponse:
     who = caller(request)
-    return json_response(out(await sync_to_async(lambda: _find(who, job_id))()))
+    return json_response(shown_to(who, await sync_to_async(lambda: _find(who, job_id))()))
 
 
 @router.get("/jobs/{job_id}/events", operation_id="job_events", summary="What it says", response={REFUSED: Failure})
@@ -74,6 +75,7 @@ async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
     """
     who = caller(request)
     job = await sync_to_async(lambda: _find(who, job_id))()
+    _check_payload(who, job)
     last = request.headers.get("Last-Event-ID", "0")
     if not (last.isascii() and last.isdecimal() and len(last) < 10):
         raise BadRequest("Last-Event-ID: pass the id of the last event as it came")
@@ -85,7 +87,7 @@ async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
 )
 async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     """End a job: at once if it waits, within two seconds if it runs. One that has ended stays as it is."""
-    return await _act(request, job_id, durable.cancel)
+    return await _act(request, job_id, "cancel_job", operations.cancel_job)
 
 
 @router.post(
@@ -93,7 +95,7 @@ async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
 )
 async def retry(request: HttpRequest, job_id: str) -> HttpResponse:
     """Queue a job again that ended without success."""
-    return await _act(request, job_id, durable.retry)
+    return await _act(request, job_id, "retry_job", operations.retry_job)
 
 
 @router.post(
@@ -105,25 +107,28 @@ async def clone(request: HttpRequest, job_id: str) -> HttpResponse:
 
     def act() -> Job:
         job = _find(who, job_id)
-        who.check("run_command", job.pool)
+        who.allow("clone_job", job.pool)
+        _check_payload(who, job)  # the twin is his own, and would show it to him
         return durable.clone(job.pk, who.owner)
 
-    return json_response(out(await sync_to_async(act)()), status=201)
+    return json_response(shown_to(who, await sync_to_async(act)()), status=201)
 
 
-async def _act(request: HttpRequest, job_id: str, what: Any) -> HttpResponse:
+async def _act(request: HttpRequest, job_id: str, action: str, what: Any) -> HttpResponse:
     who = caller(request)
 
     def act() -> Job:
         job = _find(who, job_id)
-        if not (job.owner == who.owner and "run_command" in who.permissions) and "operate_pool" not in who.permissions:
-            raise PermissionDenied(
-                f"{who.actor} may change jobs of its own; those of others need the scope 'operate'",
-                details={"scope": "operate"},
-            )
-        return what(job.pk)
+        if not (job.owner == who.owner and "run_command" in who.permissions):
+            who.allow(action)
+        return what(job.pk, Order(who.actor, "", who.owner, "rest", who.address))
 
-    return json_response(out(await sync_to_async(act)()))
+    return json_response(shown_to(who, await sync_to_async(act)()))
+
+
+def _check_payload(who: Caller, job: Job) -> None:
+    if not who.sees_payload(job.owner):
+        who.check("view_payload")
 
 
 def _find(who: Caller, job_id: str) -> Job:
@@ -137,12 +142,16 @@ def _find(who: Caller, job_id: str) -> Job:
 
 
 def _may_see(who: Caller, job: Job) -> bool:
-    return "view_pool" in who.permissions or ("run_command" in who.permissions and job.owner == who.owner)
+    return (
+        "view_job" in who.permissions
+        or "manage_job" in who.permissions
+        or ("run_command" in who.permissions and job.owner == who.owner)
+    )
 
 
 def _filtered(who: Caller, filters: JobFilter) -> QuerySet[Job]:
     rows: QuerySet[Job] = Job.objects.all()
-    if "view_pool" not in who.permissions:
+    if not {"view_job", "manage_job"} & who.permissions:
         who.check("run_command")
         rows = rows.filter(owner=who.owner)
     if filters.pool and not who.may_use(filters.pool):
@@ -192,12 +201,20 @@ def _read(request: HttpRequest) -> JobIn:
         raise BadRequest(message, details={"fields": fields}) from None
 
 
+def shown_to(who: Caller, job: Job) -> dict[str, Any]:
+    """A job for this caller: arguments and result are null where they are none of his business."""
+    shown = out(job)
+    if not who.sees_payload(job.owner):
+        shown |= dict.fromkeys(PAYLOAD) | {"payload_hidden": True}
+    return shown
+
+
 def out(job: Job, *, brief: bool = False) -> dict[str, Any]:
     """A job as the API shows it; in lists without arguments and result."""
     shown = {name: getattr(job, name) for name in JobOut.model_fields if hasattr(Job, name) and name not in PAYLOAD}
     shown |= {"id": str(job.pk), "tags": job.tag_list}
     if not brief:
-        shown |= {"arguments": job.arguments, "result": job.value}
+        shown |= {"payload_hidden": False, "arguments": job.arguments, "result": job.value}
     for name, value in shown.items():
         if isinstance(value, datetime):
             shown[name] = value.isoformat().replace("+00:00", "Z")

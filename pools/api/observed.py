@@ -14,6 +14,9 @@ from pools.api.auth import Caller, caller
 from pools.api.calls import json_response
 from pools.api.pages import page
 from pools.api.schemas import (
+    AuditFilter,
+    AuditOut,
+    AuditPage,
     EventFilter,
     EventOut,
     EventPage,
@@ -25,7 +28,7 @@ from pools.api.schemas import (
     WorkerPage,
 )
 from pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
-from pools.models import Event, Node, Worker
+from pools.models import Audit, Event, Node, Worker
 from pools.models.observed import WORKER_STATES
 
 router = Router(tags=["observed"])
@@ -75,6 +78,18 @@ async def list_events(request: HttpRequest, filters: Query[EventFilter]) -> Http
     found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
     events = [EventOut.from_orm(row).model_dump(mode="json") for row in found]
     return json_response({"events": events, "next": after})
+
+
+@router.get("/audit", response={200: AuditPage, REFUSED: Failure}, operation_id="list_audit", summary="Audit")
+async def list_audit(request: HttpRequest, filters: Query[AuditFilter]) -> HttpResponse:
+    """Who ordered what, when, from where and why, and what became of it; newest first."""
+    who = caller(request)
+    who.check("view_audit", filters.pool)
+    rows = _of_pools(Audit.objects.all(), who, filters.pool)
+    given = {name: getattr(filters, name) for name in ("actor", "action", "target", "outcome")}
+    rows = rows.filter(**{name: _clean(name, value) for name, value in given.items() if value})
+    found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
+    return json_response({"audit": [AuditOut.from_orm(row).model_dump(mode="json") for row in found], "next": after})
 
 
 @router.get("/nodes", response={200: NodeList, REFUSED: Failure}, operation_id="list_nodes", summary="Nodes")

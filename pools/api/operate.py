@@ -37,10 +37,10 @@ def _takes(body: type[Schema]) -> dict[str, Any]:
     openapi_extra=_takes(RecycleIn),
 )
 async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
-    who = _operator(request, pool)
+    who = _operator(request, "recycle", pool)
     wanted = _read(request, RecycleIn)
-    reply = await door.broker().arecycle(pool, worker=wanted.worker, actor=who.actor, reason=wanted.reason)
-    return json_response({"planned": int(reply["planned"])})
+    given = door.broker(), pool, wanted.worker, _order(who, wanted.reason)
+    return json_response({"planned": await sync_to_async(operations.recycle)(*given)})
 
 
 @router.get(
@@ -65,7 +65,7 @@ async def plan(request: HttpRequest, pool: str, worker: str = Query("", max_leng
     openapi_extra=_takes(ScaleIn),
 )
 async def scale(request: HttpRequest, pool: str) -> HttpResponse:
-    who = _operator(request, pool)
+    who = _operator(request, "scale", pool)
     wanted = _read(request, ScaleIn)
     return await _change(operations.scale, pool, wanted.size, _order(who, wanted.reason))
 
@@ -78,7 +78,7 @@ async def scale(request: HttpRequest, pool: str) -> HttpResponse:
     openapi_extra=_takes(ReasonIn),
 )
 async def pause(request: HttpRequest, pool: str) -> HttpResponse:
-    who = _operator(request, pool)
+    who = _operator(request, "pause", pool)
     return await _change(operations.pause, pool, _order(who, _read(request, ReasonIn).reason))
 
 
@@ -90,7 +90,7 @@ async def pause(request: HttpRequest, pool: str) -> HttpResponse:
     openapi_extra=_takes(ReasonIn),
 )
 async def resume(request: HttpRequest, pool: str) -> HttpResponse:
-    who = _operator(request, pool)
+    who = _operator(request, "resume", pool)
     return await _change(operations.resume, pool, _order(who, _read(request, ReasonIn).reason))
 
 
@@ -104,25 +104,25 @@ async def resume(request: HttpRequest, pool: str) -> HttpResponse:
 )
 async def dump(request: HttpRequest, worker: str) -> HttpResponse:
     """The Python stacks of all threads of a live worker, also while C code in it holds the GIL. Told as an event."""
-    who = _operator(request, "")
+    who = _operator(request, "dump", "")
     reason = _read(request, ReasonIn).reason
     living = (await door.broker().astatus())["workers"]
     pool = next((one["pool"] for one in living if one["id"] == worker), "")
     if not pool:
         raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
-    who.check("operate_pool", pool)
-    found = await door.broker().adump(worker, actor=who.actor, reason=reason)
+    who.allow("dump", pool)
+    found = await sync_to_async(operations.dump)(door.broker(), pool, worker, _order(who, reason))
     return json_response(DumpOut(**found).model_dump(mode="json"))
 
 
-def _operator(request: HttpRequest, pool: str) -> Caller:
+def _operator(request: HttpRequest, action: str, pool: str) -> Caller:
     who = caller(request)
-    who.check("operate_pool", pool)
+    who.allow(action, pool)
     return who
 
 
 def _order(who: Caller, reason: str) -> Order:
-    return Order(who.actor, reason, who.owner)
+    return Order(who.actor, reason, who.owner, "rest", who.address)
 
 
 async def _change(change: Callable[..., Change], *given: Any) -> HttpResponse:

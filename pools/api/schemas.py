@@ -130,6 +130,33 @@ class EventPage(Schema):
     next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last.")
 
 
+class AuditFilter(_Paged):
+    actor: str = ""
+    action: str = ""
+    target: str = ""
+    outcome: str = ""
+
+
+class AuditOut(Schema):
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    pool: str
+    target: str
+    reason: str
+    surface: str
+    address: str
+    outcome: str
+    message: str
+    data: dict[str, Any]
+
+
+class AuditPage(Schema):
+    audit: list[AuditOut]
+    next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last.")
+
+
 class NodeOut(Schema):
     name: str
     address: str

@@ -17,6 +17,7 @@ from pools.cli.status import NARROW, new_table
 
 if TYPE_CHECKING:
     from pools.models import Job
+    from pools.operations import Order
 
 POLL = 0.25  # seconds between two looks at a job that is waited for
 STYLES = {"succeeded": "green", "running": "cyan", "failed": "bold red", "lost": "bold red", "quarantined": "bold red"}
@@ -111,9 +112,9 @@ def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """End a job: at once if it waits, within two seconds if it runs."""
     with errors_told(as_json):
         row = _find(job_id)
-        from pools.jobs import cancel as end
+        from pools.operations import cancel_job
 
-        row = end(row.pk)
+        row = cancel_job(row.pk, _order())
         asked = row.state == "running" and row.cancel_requested
         typer.echo(json_line(brief(row)) if as_json else f"{row.pk} {'is being cancelled' if asked else row.state}")
 
@@ -122,10 +123,17 @@ def retry(job_id: JobId, as_json: AsJson = False) -> None:
     """Queue a job again that ended without success."""
     with errors_told(as_json):
         row = _find(job_id)
-        from pools.jobs import retry as again
+        from pools.operations import retry_job
 
-        row = again(row.pk)
+        row = retry_job(row.pk, _order())
         typer.echo(json_line(brief(row)) if as_json else f"{row.pk} {row.state}")
+
+
+def _order() -> Order:
+    from pools.cli.operate import name_actor
+    from pools.operations import Order
+
+    return Order(name_actor(), surface="shell")
 
 
 def brief(row: Job) -> dict[str, Any]:

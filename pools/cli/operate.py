@@ -129,12 +129,22 @@ def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:
 
 
 def _recycle(client: Client, pool: str, worker: str, reason: str, as_json: bool) -> None:
-    planned = client.recycle(pool, worker=worker, actor=name_actor(), reason=reason)["planned"]
+    planned = _order_recycle(client, pool, worker, reason)
     if as_json:
         typer.echo(json_line({"pool": pool, "worker": worker, "planned": planned}))
     else:
         what = "1 worker is" if planned == 1 else f"{planned} workers are"
         typer.echo(f"{pool}: {what} to be replaced, each by a successor; watch it with: snakepit status --pool {pool}")
+
+
+def _order_recycle(client: Client, pool: str, worker: str, reason: str) -> int:
+    try:
+        start_django()
+    except UsageError:  # a broker's socket alone, without its project: then its event is the only record
+        return int(client.recycle(pool, worker=worker, actor=name_actor(), reason=reason)["planned"])
+    from pools import operations
+
+    return operations.recycle(client, pool, worker, operations.Order(name_actor(), reason, surface="shell"))
 
 
 def _change(verb: str, pool: str, reason: str, *more: Any) -> Change:
@@ -144,7 +154,7 @@ def _change(verb: str, pool: str, reason: str, *more: Any) -> Change:
         from pools import operations
 
         act: Callable[..., Change] = getattr(operations, verb)
-        order: Order = operations.Order(name_actor(), reason)
+        order: Order = operations.Order(name_actor(), reason, surface="shell")
         return act(connect(find_address()), pool, *more, order)
 
 

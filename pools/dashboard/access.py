@@ -1,18 +1,21 @@
-"""What a user may do on the dashboard. Staff may look; everything else takes the permission itself."""
+"""What a user may do on the dashboard: the words of `pools.permissions`, as templates and views ask for them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pools import permissions
+from pools.permissions import LABEL, NEEDS
+
 VIEW = "view"
 # right on the dashboard: Django permission
 PERMISSIONS = {
-    VIEW: "snakepit_pools.view_pool",
-    "operate": "snakepit_pools.operate_pool",
-    "run": "snakepit_pools.run_command",
-    "manage_jobs": "snakepit_pools.manage_job",
-    "configure": "snakepit_pools.change_pool",
-    "payload": "snakepit_pools.view_payload",
+    VIEW: f"{LABEL}.view_pool",
+    "operate": f"{LABEL}.{NEEDS['recycle']}",
+    "run": f"{LABEL}.{NEEDS['call']}",
+    "jobs": f"{LABEL}.{NEEDS['cancel_job']}",
+    "configure": f"{LABEL}.{NEEDS['change_pool']}",
+    "payload": f"{LABEL}.view_payload",
 }
 
 Rights = frozenset[str]
@@ -20,9 +23,6 @@ Rights = frozenset[str]
 
 def rights_of(user: Any) -> Rights:
     """Empty for whoever may not see the dashboard at all. Asks the database, for all permissions at once."""
-    if not user.is_authenticated or not user.is_active:
-        return frozenset()
-    held = {right for right, permission in PERMISSIONS.items() if user.has_perm(permission)}
-    if user.is_staff:
-        held.add(VIEW)
-    return frozenset(held) if VIEW in held else frozenset()
+    granted = permissions.of(user)
+    held = frozenset(right for right, name in PERMISSIONS.items() if name.partition(".")[2] in granted)
+    return held if VIEW in held else frozenset()

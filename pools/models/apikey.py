@@ -16,11 +16,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-SCOPES = {
-    "run": "call the commands of pools",
-    "view": "see pools, workers, events and nodes",
-    "operate": "recycle and drain",
-}
+from pools.permissions import SCOPES
+
 SECRET = re.compile(r"snk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 USED_EVERY = timedelta(minutes=1)
 

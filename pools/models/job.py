@@ -140,6 +140,7 @@ class Job(models.Model):
             models.Index(fields=["state", "-id"], name="snakepit_job_state_id"),
             models.Index(fields=["pool", "state", "-id"], name="snakepit_job_pool_id"),
             models.Index(fields=["owner", "-id"], name="snakepit_job_owner_id"),
+            models.Index(fields=["created_at"], name="snakepit_job_created"),
             models.Index(fields=["lease_until"], name="snakepit_job_lease", condition=Q(state=RUNNING)),
             models.Index(fields=["sent_at"], name="snakepit_job_sent", condition=Q(state=QUEUED)),
             models.Index(fields=["expires_at"], name="snakepit_job_expires"),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from pools.models import ApiKey, Event, Node, Pool, Worker
+from pools.admin import page as lists
+from pools.models import ApiKey, Audit, Event, Job, JobAttempt, Node, Pool, Worker
 from tests.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db
@@ -74,9 +78,48 @@ def test_lists_cost_the_same_for_one_row_and_for_many(
         Worker.objects.create(node=rows["node"], worker_id=f"w-{number}", pool="digits", state="ready", seen_at=NOW)
         Event.objects.create(at=NOW, kind="worker.started")
         Pool.objects.create(name=f"p{number}", adapter="digits", size=1)
-    for model in ("pool", "worker", "event", "apikey"):
+        Audit.objects.create(actor="user ada", action="pause")
+        Job.objects.create(pool="digits", command="classify", arguments={"n": number})
+    job = Job.objects.first()
+    assert job is not None
+    for number in range(1, 9):
+        JobAttempt.objects.create(job=job, number=number, started_at=NOW)
+    for model in ("pool", "worker", "event", "apikey", "audit", "job"):
         with django_assert_max_num_queries(10):
             admin_client.get(url(model))
+    for page in (url("pool", "change", rows["pool"].pk), url("job", "change", job.pk), url("worker") + "?state=ready"):
+        with django_assert_max_num_queries(10):
+            assert admin_client.get(page).status_code == 200
+
+
+def test_a_list_reads_no_payload_and_counts_no_further_than_it_must(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "COUNTED", 3)
+    for number in range(5):
+        Job.objects.create(pool="digits", command="classify", arguments={"secret": number}, tags=",night,")
+    with CaptureQueriesContext(connection) as captured:
+        response = admin_client.get(url("job"))
+    assert response.context["cl"].result_count == 3
+    selected = [query["sql"] for query in captured if '"snakepit_job"."command"' in query["sql"]]
+    assert selected
+    assert not any(f'"snakepit_job"."{name}"' in sql for name in ("arguments", "result") for sql in selected)
+    job = Job.objects.earliest("pk")
+    for words in (str(job.pk), job.pk.hex, "night", "classif"):
+        assert str(job.pk) in admin_client.get(url("job"), {"q": words}).content.decode()
+
+
+def test_jobs_are_found_by_their_day(admin_client: Client) -> None:
+    for _ in range(2):
+        Job.objects.create(pool="digits", command="classify")
+    old = Job.objects.earliest("pk")
+    Job.objects.filter(pk=old.pk).update(created_at="2024-12-30T10:00Z")
+    text = admin_client.get(url("job")).content.decode()
+    assert "?created_at__year=2024" in text
+    text = admin_client.get(url("job") + "?created_at__year=2024&created_at__month=12").content.decode()
+    assert "created_at__day=30" in text
+    text = admin_client.get(url("job") + "?created_at__year=2024&created_at__month=12&created_at__day=30")
+    assert text.context["cl"].result_count == 1
 
 
 def test_a_pool_is_made_and_changed_with_the_rules_of_a_spec(admin_client: Client, admin_user: Any) -> None:
@@ -93,9 +136,63 @@ def test_a_pool_is_made_and_changed_with_the_rules_of_a_spec(admin_client: Clien
     page = admin_client.post(url("pool", "change", pool.pk), {**data, "args": '{"x": NaN}'})
     assert page.status_code == 200
     assert "no word for" in page.content.decode()
-    admin_client.post(url("pool", "change", pool.pk), {**data, "size": 5, "name": "renamed"})
+    confirmed = {**data, "size": 5, "name": "renamed", "_rollout": pool.revision}
+    admin_client.post(url("pool", "change", pool.pk), confirmed)
     pool.refresh_from_db()
     assert (pool.size, pool.name, pool.revision) == (5, "digits", 2)
+
+
+def hidden(page: Any) -> dict[str, str]:
+    """What the form of a preview would send."""
+    found = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page.content.decode())
+    return {name: unescape(value) for name, value in found if name != "csrfmiddlewaretoken"}
+
+
+def test_a_change_of_a_pool_is_previewed_and_saved_when_it_is_confirmed(
+    admin_client: Client, rows: dict[str, Any], broker: FakeClient, django_capture_on_commit_callbacks: Any
+) -> None:
+    pool, page = rows["pool"], url("pool", "change", rows["pool"].pk)
+    data = form_of(admin_client.get(page)) | {"args": '{"tag": "\\"x\\""}', "env": "{}", "size": 3, "ttl": 60}
+    preview = admin_client.post(page, data)
+    text = " ".join(preview.content.decode().split())
+    assert "2 workers are replaced, 1 at once, each by a successor that is ready first; 1 more worker starts." in text
+    assert "1 of them hold a call now" in text
+    assert "judged at the next sweep" in text
+    assert Pool.objects.get().size == 2
+    assert broker.orders == []
+    again = admin_client.post(page, hidden(preview) | {"_rollout": "edit"})
+    assert "Nothing is saved yet" in again.content.decode()
+    assert Pool.objects.get().size == 2
+    with django_capture_on_commit_callbacks(execute=True):
+        done = admin_client.post(page, hidden(preview) | {"_rollout": pool.revision, "reason": "it leaks"})
+    assert done.status_code == 302
+    saved = Pool.objects.get()
+    assert (saved.size, saved.ttl, saved.args) == (3, 60, {"tag": '"x"'})
+    assert broker.orders == [("digits", "change args, size, ttl", "user admin", "it leaks")]
+    row = Audit.objects.get()
+    assert (row.action, row.pool, row.reason, row.surface, row.outcome) == (
+        "change_pool", "digits", "it leaks", "admin", "done",
+    )  # fmt: skip
+    assert row.data["size"] == [2, 3]
+
+
+def test_a_confirmation_of_what_changed_meanwhile_is_asked_for_again(
+    admin_client: Client, rows: dict[str, Any], broker: FakeClient
+) -> None:
+    page = url("pool", "change", rows["pool"].pk)
+    data = form_of(admin_client.get(page)) | {"args": "{}", "env": "{}", "size": 3}
+    revision = rows["pool"].revision
+    rows["pool"].save()
+    assert "Roll out this change" in admin_client.post(page, data | {"_rollout": revision}).content.decode()
+    assert Pool.objects.get().size == 2
+
+
+def test_a_form_that_changes_nothing_needs_no_preview(
+    admin_client: Client, rows: dict[str, Any], broker: FakeClient
+) -> None:
+    page = url("pool", "change", rows["pool"].pk)
+    data = form_of(admin_client.get(page)) | {"args": "{}", "env": "{}"}
+    assert admin_client.post(page, data).status_code == 302
 
 
 def test_an_adapter_outside_the_registry_cannot_be_chosen(admin_client: Client) -> None:

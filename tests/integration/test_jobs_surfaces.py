@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -130,7 +131,7 @@ def test_scopes_and_pools_of_a_key_hold_for_jobs(client: Client, make_key: Calla
     mine = jobs.submit("digits", "classify", owner="ada")
     foreign = jobs.submit("digits", "classify", owner="bob")
     elsewhere = jobs.submit("primes", "count", owner="ada")
-    runs, views, operates = make_key("run"), make_key("view"), make_key("view", "operate")
+    runs, views, operates = make_key("run"), make_key("view"), make_key("view", "jobs")
     bound = make_key("run", "view", "operate", pools=["digits"])
     assert post(client, "", views, BODY).status_code == 403
     assert post(client, "", bound, {**BODY, "pool": "primes", "command": "count"}).status_code == 403
@@ -141,10 +142,22 @@ def test_scopes_and_pools_of_a_key_hold_for_jobs(client: Client, make_key: Calla
     assert get(client, "?pool=primes", bound).status_code == 403
     assert get(client, f"/{foreign.pk}", views).status_code == 200
     assert post(client, f"/{mine.pk}/cancel", views).status_code == 403
+    assert post(client, f"/{foreign.pk}/cancel", bound).json()["error"]["details"]["scope"] == "jobs"
     assert post(client, f"/{foreign.pk}/cancel", runs).status_code == 404
     assert post(client, f"/{mine.pk}/cancel", runs).json()["state"] == "cancelled"
     assert post(client, f"/{foreign.pk}/cancel", operates).json()["state"] == "cancelled"
     assert client.get("/api/jobs").status_code == 401
+
+
+def test_the_payload_of_others_is_hidden_from_those_who_only_look(client: Client, make_key: Callable[..., str]) -> None:
+    foreign = finish(jobs.submit("digits", "classify", {"secret": 1}, owner="bob"))
+    views, manages = make_key("view", "run"), make_key("view", "jobs")
+    seen = get(client, f"/{foreign.pk}", views).json()
+    assert (seen["arguments"], seen["result"], seen["payload_hidden"]) == (None, None, True)
+    for refused in (get(client, f"/{foreign.pk}/events", views), post(client, f"/{foreign.pk}/clone", views)):
+        assert refused.json()["error"]["details"]["scope"] == "jobs"
+    seen = get(client, f"/{foreign.pk}", manages).json()
+    assert (seen["arguments"], seen["result"], seen["payload_hidden"]) == ({"secret": 1}, 7, False)
 
 
 def test_a_job_is_retried_and_cloned(client: Client, make_key: Callable[..., str]) -> None:
@@ -161,7 +174,7 @@ def test_a_job_is_retried_and_cloned(client: Client, make_key: Callable[..., str
 
 @pytest.mark.django_db(transaction=True)
 def test_the_stream_of_a_job_goes_on_where_it_broke(client: Client, make_key: Callable[..., str]) -> None:
-    job = finish(jobs.submit("digits", "classify"))
+    job = finish(jobs.submit("digits", "classify", owner="ada"))
     key = make_key()
     whole = b"".join(get(client, f"/{job.pk}/events", key).streaming_content).decode()  # type: ignore[arg-type]
     frames = [frame.split("\n") for frame in whole.strip().split("\n\n")]
@@ -190,7 +203,7 @@ def borrowed(work: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.django_db(transaction=True)
 async def test_a_stream_tells_of_what_comes_after_it_began(amake_key: Any, async_client: AsyncClient) -> None:
     key = await amake_key()
-    job = await borrowed(jobs.submit)("digits", "classify")
+    job = await borrowed(functools.partial(jobs.submit, owner="ada"))("digits", "classify")
     response = await async_client.get(f"/api/jobs/{job.pk}/events", headers={"Authorization": key})
     await borrowed(finish)(job)
     frames = [frame async for frame in response.streaming_content]  # type: ignore[union-attr]

@@ -1,0 +1,123 @@
+"""API keys in the admin: made and revoked by their owners, the secret shown once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.utils import quote
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from pools import operations, permissions
+from pools.admin.page import Page, log, order
+from pools.models import ApiKey, Pool
+
+
+class ApiKeyForm(forms.ModelForm):
+    """Scopes as boxes, pools as names; nobody can hand out more than they may do themselves."""
+
+    request: HttpRequest
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, f"{scope}: {what}") for scope, what in permissions.SCOPES.items()],
+        widget=forms.CheckboxSelectMultiple,
+    )
+    pools = forms.CharField(required=False, help_text="Names of pools, with spaces between; empty: all pools.")
+
+    class Meta:
+        model = ApiKey
+        fields = ("name", "scopes", "pools", "expires_at")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["pools"] = " ".join(self.instance.pools)
+
+    def clean_scopes(self) -> list[str]:
+        scopes: list[str] = self.cleaned_data["scopes"]
+        for scope in scopes:
+            if not permissions.WORDS[scope].permissions <= permissions.of(self.request.user):
+                raise forms.ValidationError(f"You may not give the scope {scope!r}: you lack its permissions.")
+        return scopes
+
+    def clean_pools(self) -> list[str]:
+        names: list[str] = self.cleaned_data["pools"].split()
+        unknown = set(names) - set(Pool.objects.filter(name__in=names).values_list("name", flat=True))
+        if unknown:
+            raise forms.ValidationError(f"No pool is named {sorted(unknown)[0]!r}.")
+        return names
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(Page):
+    form = ApiKeyForm
+    list_display = ("name", "prefix", "owner", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
+    list_filter = ("revoked_at",)
+    list_select_related = ("owner",)
+    search_fields = ("name", "prefix", "owner__username")
+    readonly_fields = ("owner", "prefix", "created_at", "last_used_at", "revoked_at")
+    actions = ("revoke",)
+
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
+        mine = ("name", "scopes", "pools", "expires_at")
+        return (*mine, *self.readonly_fields) if obj else mine
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        return type("BoundApiKeyForm", (form,), {"request": request})
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        return super().has_change_permission(request, obj) and _may_touch(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and _may_touch(request, obj)
+
+    def save_form(self, request: HttpRequest, form: Any, change: bool) -> Any:
+        if not change:
+            form.instance.owner = request.user
+            form.instance.secret = form.instance.issue()
+        return super().save_form(request, form, change)
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        with operations.recorded(order(request), "change_key" if change else "add_key", target=str(obj)) as record:
+            super().save_model(request, obj, form, change)
+            record.data = {"scopes": obj.scopes, "pools": obj.pools}
+
+    def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
+        with operations.recorded(order(request), "delete_key", target=str(obj)):
+            super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        for key in queryset.select_related("owner"):
+            self.delete_model(request, key)
+
+    def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
+        """The one page that shows the secret. Not a message: those wait in cookies."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "The new API key",
+            "key": obj,
+            "secret": obj.secret,  # type: ignore[attr-defined]
+            "change_url": reverse("admin:snakepit_pools_apikey_change", args=(quote(obj.pk),)),
+        }
+        response = TemplateResponse(request, "snakepit/apikey_secret.html", context)
+        response["Cache-Control"] = "no-store"
+        return response
+
+    @admin.action(description="Revoke the selected keys", permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        given = order(request)
+        for key in queryset.select_related("owner"):
+            if not _may_touch(request, key):
+                self.message_user(request, f"{key} belongs to {key.owner}.", messages.ERROR)
+                continue
+            with operations.recorded(given, "revoke_key", target=str(key)):
+                key.revoke()
+            log(request, key, "Revoked.")
+            self.message_user(request, f"{key} is revoked.", messages.SUCCESS)
+
+
+def _may_touch(request: HttpRequest, key: ApiKey | None) -> bool:
+    return key is None or request.user.is_superuser or key.owner_id == request.user.pk

@@ -1,0 +1,16 @@
+"""The audit in the admin: read-only for everybody."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from pools.admin.page import ReadOnly
+from pools.models import Audit
+
+
+@admin.register(Audit)
+class AuditAdmin(ReadOnly):
+    list_display = ("at", "actor", "action", "pool", "target", "outcome", "reason", "surface", "address")
+    list_filter = ("surface", "action", "outcome")
+    search_fields = ("actor", "target", "pool", "reason")
+    date_hierarchy = "at"

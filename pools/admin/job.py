@@ -1,0 +1,127 @@
+"""Jobs in the admin: read-only, filtered by indexed columns, with actions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import Max, Min, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from pools import operations, permissions
+from pools.admin.page import ReadOnly, log, order
+from pools.broker.errors import BrokerError
+from pools.models import Job, JobAttempt, Pool
+from pools.models.job import JobQuerySet
+
+LARGE = ("arguments", "result", "result_raw", "error")
+Work = Callable[[Any, operations.Order], Job]
+
+
+class AttemptInline(admin.TabularInline):
+    model = JobAttempt
+    fields = readonly_fields = ("number", "outcome", "worker", "node", "claimed_by", "started_at", "finished_at",
+                                "error", "evidence")  # fmt: skip
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return "view_job" in permissions.of(request.user)
+
+
+class JobsByDate(JobQuerySet):
+    """For the date hierarchy: the days from the first to the last job, without a look at every row between them."""
+
+    def datetimes(self, field_name: str, kind: str, *_: Any, **__: Any) -> list[datetime]:  # type: ignore[override]
+        ends = self.aggregate(first=Min(field_name), last=Max(field_name))
+        if ends["first"] is None:
+            return []
+        first, last = (timezone.localtime(ends[name]) for name in ("first", "last"))
+        found, day = [], first.replace(hour=0, minute=0, second=0, microsecond=0)
+        while day <= last:
+            found.append(day)
+            day = _following(day, kind)
+        return found
+
+
+def _following(day: datetime, kind: str) -> datetime:
+    """The first day of the next year or month, or the next day."""
+    if kind == "day":
+        return day + timedelta(days=1)
+    if kind == "year" or day.month == 12:
+        return day.replace(year=day.year + 1, month=1, day=1)
+    return day.replace(month=day.month + 1, day=1)
+
+
+class PoolFilter(admin.SimpleListFilter):
+    """The pools that there are: one small table is read, not every job."""
+
+    title = parameter_name = "pool"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in Pool.objects.values_list("name", flat=True)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
+        return queryset.filter(pool=self.value()) if self.value() else queryset
+
+
+@admin.register(Job)
+class JobAdmin(ReadOnly):
+    list_display = ("id", "pool", "command", "state", "attempts", "progress", "priority", "owner", "created_at",
+                    "finished_at")  # fmt: skip
+    list_filter = ("state", PoolFilter)
+    search_fields = ("command", "owner", "tags", "idempotency_key")
+    search_help_text = "An id, or a part of a command, an owner, a tag or an idempotency key."
+    ordering = ("-id",)
+    date_hierarchy = "created_at"
+    actions = ("cancel", "retry")
+    inlines = (AttemptInline,)
+    exclude = ("result_raw",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        rows = JobsByDate(Job).order_by("-id").defer("result_raw")
+        at = request.resolver_match
+        # Payloads may be a megabyte each, and a list shows none.
+        return rows.defer(*LARGE) if at and (at.url_name or "").endswith("_changelist") else rows
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
+    ) -> tuple[QuerySet[Job], bool]:
+        try:
+            return queryset.filter(pk=uuid.UUID(search_term.strip())), False
+        except ValueError:
+            return super().get_search_results(request, queryset, search_term)
+
+    def get_exclude(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        if "view_payload" in permissions.of(request.user):
+            return self.exclude
+        return (*self.exclude, "arguments", "result")
+
+    @admin.action(description="Cancel the selected jobs", permissions=["manage"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        self._each(request, queryset, operations.cancel_job, "Cancel ordered")
+
+    @admin.action(description="Retry the selected jobs", permissions=["manage"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        self._each(request, queryset, operations.retry_job, "Queued again")
+
+    def _each(self, request: HttpRequest, queryset: QuerySet[Job], work: Work, text: str) -> None:
+        given = order(request)
+        for job in queryset.only("pk", "pool", "command"):
+            try:
+                now = work(job.pk, given)
+            except BrokerError as error:
+                self.message_user(request, f"{job}: {error.message}", messages.ERROR)
+                continue
+            log(request, job, f"{text}.")
+            self.message_user(request, f"{job}: {text.lower()}; it is {now.state}.", messages.SUCCESS)

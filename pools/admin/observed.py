@@ -1,0 +1,43 @@
+"""Nodes, workers and events in the admin: read-only, workers with an action."""
+
+from __future__ import annotations
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+
+from pools.admin.page import ReadOnly
+from pools.admin.recycle import recycle
+from pools.models import Event, Node, Worker
+
+
+@admin.register(Worker)
+class WorkerAdmin(ReadOnly):
+    list_display = ("worker_id", "pool", "node", "state", "reason", "pid", "load", "capacity", "served", "memory_mb",
+                    "gil", "started_at", "seen_at")  # fmt: skip
+    list_filter = ("state", "pool", "node")
+    list_select_related = ("node",)
+    search_fields = ("worker_id", "pool", "pid")
+    actions = ("recycle",)
+
+    @admin.action(description="Recycle the selected workers: drain each, its successor first", permissions=["operate"])
+    def recycle(self, request: HttpRequest, queryset: QuerySet[Worker]) -> HttpResponse | None:
+        alive = queryset.exclude(state="gone").select_related("node")
+        gone = queryset.filter(state="gone").count()
+        if gone:
+            self.message_user(request, f"{gone} of the selected workers are gone already.", messages.WARNING)
+        return recycle(self, request, [(worker, worker.pool, worker.worker_id) for worker in alive])
+
+
+@admin.register(Node)
+class NodeAdmin(ReadOnly):
+    list_display = ("name", "version", "pid", "clock", "draining", "stopped", "started_at", "seen_at")
+    search_fields = ("name", "address")
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnly):
+    list_display = ("at", "level", "kind", "pool", "worker", "reason", "message")
+    list_filter = ("level", "kind", "pool")
+    search_fields = ("worker", "message")
+    date_hierarchy = "at"

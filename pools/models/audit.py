@@ -1,0 +1,49 @@
+"""Audit: who ordered what, when, from where, why, and what became of it. Written by `pools.operations` alone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import models
+from django.utils import timezone
+
+DONE = "done"
+SURFACES = ("dashboard", "admin", "rest", "shell")
+BATCH = 1000  # rows that one statement deletes
+
+
+class Audit(models.Model):
+    """One order of a person or a key, carried out or refused."""
+
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    actor = models.CharField(max_length=200, help_text="A user, a key, or a shell's user.")
+    action = models.CharField(max_length=50)
+    pool = models.CharField(max_length=48, blank=True)
+    target = models.CharField(max_length=100, blank=True, help_text="A worker, a job or a key; empty: the pool.")
+    reason = models.CharField(max_length=200, blank=True)
+    surface = models.CharField(max_length=16, blank=True, choices=[(one, one) for one in SURFACES])
+    address = models.CharField(max_length=45, blank=True)
+    outcome = models.CharField(max_length=50, default=DONE, help_text="done, or the code of the refusal.")
+    message = models.TextField(blank=True)
+    data = models.JSONField(default=dict, blank=True, help_text="What was before, and what is now.")
+
+    class Meta:
+        db_table = "snakepit_audit"
+        ordering = ("-id",)
+        verbose_name = verbose_name_plural = "audit"
+        indexes = [
+            models.Index(fields=["pool", "-id"], name="snakepit_audit_pool"),
+            models.Index(fields=["actor", "-id"], name="snakepit_audit_actor"),
+            models.Index(fields=["action", "-id"], name="snakepit_audit_action"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.actor}: {self.action} {self.target or self.pool}".strip()
+
+    @classmethod
+    def prune(cls, seconds: float) -> int:
+        """Delete what is older than this, in batches; returns how many rows."""
+        gone, end = 0, timezone.now() - timedelta(seconds=seconds)
+        while old := list(cls.objects.filter(at__lt=end).order_by("at").values_list("pk", flat=True)[:BATCH]):
+            gone += cls.objects.filter(pk__in=old).delete()[0]
+        return gone

@@ -1,0 +1,152 @@
+"""Every order leaves one row: who, what, on what, why, from where, and what became of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import DatabaseError
+from django.test import Client
+from django.utils import timezone
+
+from pools import jobs, operations, tasks
+from pools.broker.errors import BadRequest, DefinitionInvalid, PoolUnknown
+from pools.cli import operate
+from pools.cli.main import run
+from pools.jobs import messages
+from pools.models import Audit, Pool
+from pools.operations import Order
+from tests.integration.fakes import FakeClient, unreachable
+
+pytestmark = pytest.mark.django_db
+ADA = Order("user ada", "more load", "ada", "dashboard", "10.0.0.7")
+
+
+@pytest.fixture
+def pool(db: None, monkeypatch: pytest.MonkeyPatch) -> Pool:
+    monkeypatch.setattr(messages, "send", lambda *_: True)
+    return Pool.objects.create(name="digits", adapter="digits", size=2)
+
+
+def only() -> Audit:
+    return Audit.objects.get()
+
+
+def test_a_change_of_a_row_is_kept_with_what_was_before(pool: Pool, broker: FakeClient) -> None:
+    operations.scale(broker, "digits", 4, ADA)
+    row = only()
+    assert (row.actor, row.action, row.pool, row.target, row.reason) == ("user ada", "scale", "digits", "", "more load")
+    assert (row.surface, row.address, row.outcome, row.data) == ("dashboard", "10.0.0.7", "done", {"size": [2, 4]})
+
+
+def test_a_change_that_waits_for_its_broker_says_so(pool: Pool, broker: FakeClient) -> None:
+    broker.error = unreachable()
+    operations.pause(broker, "digits", ADA)
+    assert only().outcome == "done"
+    assert "not in force yet" in only().message
+
+
+def test_a_refused_order_is_kept_with_the_code_of_the_refusal(pool: Pool, broker: FakeClient) -> None:
+    with pytest.raises(DefinitionInvalid):
+        operations.scale(broker, "digits", 0, ADA)
+    with pytest.raises(PoolUnknown):
+        operations.pause(broker, "no\0pool", ADA)
+    broker.error = unreachable()
+    with pytest.raises(type(broker.error)):
+        operations.recycle(broker, "digits", "digits-1", ADA)
+    rows = Audit.objects.order_by("pk").values_list("action", "pool", "target", "outcome")
+    assert list(rows) == [
+        ("scale", "digits", "", "definition_invalid"),
+        ("pause", "nopool", "", "pool_unknown"),
+        ("recycle", "digits", "digits-1", "broker_unreachable"),
+    ]
+
+
+def test_fields_are_changed_together_and_only_those_of_a_definition(pool: Pool, broker: FakeClient) -> None:
+    done = operations.change_pool(broker, "digits", {"max_requests": 5000, "size": 3}, ADA)
+    assert (done.size, done.changed, done.in_force) == (3, True, True)
+    assert only().data == {"max_requests": [None, 5000], "size": [2, 3]}
+    assert broker.orders == [("digits", "apply max_requests None to 5000, size 2 to 3", "user ada", "more load")]
+    for wrong in ({"name": "x"}, {"source": "settings"}, {"sise": 3}):
+        with pytest.raises(DefinitionInvalid):
+            operations.change_pool(broker, "digits", wrong, ADA)
+
+
+def test_jobs_are_cancelled_and_retried_with_a_row_each(pool: Pool) -> None:
+    job = jobs.submit("digits", "classify")
+    operations.cancel_job(job.pk, ADA)
+    operations.retry_job(job.pk, ADA)
+    with pytest.raises(BadRequest):
+        operations.retry_job(job.pk, ADA)
+    rows = Audit.objects.order_by("pk").values_list("action", "target", "outcome", "message")
+    assert [row[:3] for row in rows] == [
+        ("cancel_job", str(job.pk), "done"), ("retry_job", str(job.pk), "done"),
+        ("retry_job", str(job.pk), "bad_request"),
+    ]  # fmt: skip
+    assert rows[0][3] == "it is cancelled"
+
+
+def test_an_order_is_carried_out_though_its_row_cannot_be_written(
+    pool: Pool, broker: FakeClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise DatabaseError("disk full")
+
+    monkeypatch.setattr(Audit, "save", full)
+    with caplog.at_level(logging.ERROR):
+        assert operations.recycle(broker, "digits", "", ADA) == 2
+    assert "no audit row for user ada: recycle digits" in caplog.text
+    assert "disk full" in caplog.text
+
+
+def test_rest_names_the_key_and_the_address(
+    pool: Pool, client: Client, broker: FakeClient, make_key: Callable[..., str]
+) -> None:
+    headers = {"Authorization": make_key("operate")}
+    for path, body in (("pause", {"reason": "bad model"}), ("recycle", {"worker": "digits-1"})):
+        url = f"/api/pools/digits/{path}"
+        client.post(url, body, content_type="application/json", headers=headers, REMOTE_ADDR="10.1.2.3")
+    recycled, paused = Audit.objects.all()
+    assert (paused.action, paused.surface, paused.address, paused.reason) == ("pause", "rest", "10.1.2.3", "bad model")
+    assert (recycled.action, recycled.target) == ("recycle", "digits-1")
+    assert paused.actor.startswith("key test (snk_")
+
+
+def test_the_shell_names_its_user(pool: Pool, broker: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operate, "connect", lambda address: broker)
+    job = jobs.submit("digits", "classify")
+    assert run(["recycle", "digits", "--reason", "release"]) == 0
+    assert run(["scale", "digits", "3"]) == 0
+    assert run(["cancel", str(job.pk)]) == 0
+    rows = Audit.objects.order_by("pk")
+    assert [(row.action, row.surface) for row in rows] == [
+        ("recycle", "shell"), ("scale", "shell"), ("cancel_job", "shell"),
+    ]  # fmt: skip
+    assert all(row.actor.startswith("shell user ") for row in rows)
+
+
+def test_the_audit_is_listed_by_rest_for_those_who_may_look(
+    pool: Pool, client: Client, broker: FakeClient, make_key: Callable[..., str]
+) -> None:
+    operations.scale(broker, "digits", 4, ADA)
+    operations.pause(broker, "digits", ADA)
+    headers = {"Authorization": make_key("view")}
+    found = client.get("/api/audit?limit=1", headers=headers).json()
+    assert [row["action"] for row in found["audit"]] == ["pause"]
+    older = client.get(f"/api/audit?cursor={found['next']}", headers=headers).json()
+    assert [(row["action"], row["data"]) for row in older["audit"]] == [("scale", {"size": [2, 4]})]
+    assert client.get("/api/audit?action=scale&actor=user%20ada", headers=headers).json()["audit"] == older["audit"]
+    assert client.get("/api/audit", headers={"Authorization": make_key("run")}).status_code == 403
+    other = make_key("view", pools=["primes"])
+    assert client.get("/api/audit", headers={"Authorization": other}).json()["audit"] == []
+
+
+def test_old_rows_are_pruned(pool: Pool, broker: FakeClient, settings: Any) -> None:
+    operations.pause(broker, "digits", ADA)
+    operations.resume(broker, "digits", ADA)
+    Audit.objects.filter(action="pause").update(at=timezone.now() - timedelta(days=366))
+    assert tasks.prune() == 1
+    assert only().action == "resume"
