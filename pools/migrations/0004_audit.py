@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("snakepit_pools", "0002_jobs"),
+        ("snakepit_pools", "0003_pools_python"),
     ]
 
     operations = [
