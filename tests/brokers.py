@@ -35,6 +35,7 @@ ADAPTERS = {
     "fails": "tests.everything.FailsToLoad",
     "fails_once": "tests.everything.FailsOnce",
     "slow": "tests.everything.SlowToLoad",
+    "loads": "tests.everything.Loads",
     "new": "tests.everything.NewVersion",
     "missing": "tests.no_such_module.Adapter",
     "digits": "examples.digits.Digits",

@@ -255,6 +255,14 @@ class SlowToLoad(Adapter):
         return "pong"
 
 
+class Loads(Everything):
+    """Takes its time to load, as a model does."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        time.sleep(seconds)
+
+
 class NewVersion(Everything):
     """The same adapter, one release later."""
 

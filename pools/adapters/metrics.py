@@ -30,6 +30,7 @@ class Metrics:
         self._ran = self._histogram("call_duration_seconds", "How long commands ran.", "pool", "command")
         self._queued = self._histogram("queue_wait_seconds", "How long calls waited for a slot.", "pool")
         self._full = self._counter("pool_capacity_reached", "Times that the last free slot was taken.", "pool")
+        self._started = self._histogram("worker_start_seconds", "From a worker's start until it was ready.", "pool")
         by_reason = ("pool", "reason")
         self._events = {
             Kind.WORKER_STARTED: self._counter("worker_starts", "Workers that became ready.", "pool"),
@@ -70,6 +71,8 @@ class Metrics:
         if counter is not None:
             labels = (event.pool, event.reason) if "reason" in counter._labelnames else (event.pool,)
             counter.labels(*labels).inc()
+        if event.kind is Kind.WORKER_STARTED and "seconds" in event.data:
+            self._started.labels(event.pool).observe(event.data["seconds"])
         self._then.record(at, event)
 
     def observe(self, snapshot: dict[str, Any]) -> None:
@@ -126,6 +129,7 @@ POOL_GAUGES = (
     ("slots_lost_now", "Slots held by calls that did not stop.", "lost"),
     ("waiting", "Calls that wait.", "waiting"),
     ("oldest_wait_seconds", "How long the first in the line has waited.", "oldest_wait"),
+    ("load_seconds", "What a start is expected to take.", "load_seconds"),
 )
 
 

@@ -137,7 +137,11 @@ class BrokerService(BrokerBase):
             plan = self._broker.plan(request.pool, request.worker)
             workers = [pb.PlannedWorker(**asdict(worker)) for worker in plan.workers]  # None leaves a field unset
             reply = pb.PlanReply(
-                workers=workers, at_once=plan.at_once, max_surge=plan.max_surge, max_unavailable=plan.max_unavailable
+                workers=workers,
+                at_once=plan.at_once,
+                max_surge=plan.max_surge,
+                max_unavailable=plan.max_unavailable,
+                load_seconds=plan.load_seconds,
             )
             await stream.send_message(reply)
 

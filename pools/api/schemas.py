@@ -221,6 +221,9 @@ class PlannedWorkerOut(Schema):
     served: int
     load: int
     seconds_until_ttl: float | None = Field(description="null: no limit, or not ready yet.")
+    seconds_until_successor: float | None = Field(
+        description="Until its successor starts, so that it is ready when this worker is due; null: no such time."
+    )
     calls_until_max: int | None = Field(description="null: no limit, or not ready yet.")
     in_turn: int = Field(description="1 leaves first, if the recycle was ordered now; 0: it has no turn.")
     fate: str = Field(description="What the order would do to it.")
@@ -232,6 +235,7 @@ class PlanOut(Schema):
     at_once: int = Field(description="How many are replaced together.")
     max_surge: int
     max_unavailable: int
+    load_seconds: float = Field(description="What a start is expected to take, learned; 0: not known yet.")
 
 
 class FrameOut(Schema):

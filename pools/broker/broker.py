@@ -150,8 +150,8 @@ class Broker:
         """What a recycle ordered now would do. Changes nothing."""
         runner = self._runner(pool)
         runner.check_known(worker)
-        workers = runner.pool.force.workers.values()
-        return forecast(workers, runner.pool.spec, self.ports.clock.monotonic(), worker)
+        force, now = runner.pool.force, self.ports.clock.monotonic()
+        return forecast(force.workers.values(), runner.pool.spec, now, worker, force.load_time.expected)
 
     async def dump(self, worker: str, actor: str, reason: str) -> Dump:
         """Where each thread of a live worker is now, told as an order. Raises WorkerUnknown or StacksUnavailable."""
@@ -174,7 +174,7 @@ class Broker:
                 self.tell(Event(Kind.CLOCK_FOUND, reason=source, message=f"sweeps come from {source} again"))
             self._last_sweep, self._clock_missing = now, False
         for runner in self.runners.values():
-            runner.sweep(patience=max(PATIENCE[0], min(interval, PATIENCE[1])))
+            runner.sweep(patience=max(PATIENCE[0], min(interval, PATIENCE[1])), interval=interval)
         task = asyncio.get_running_loop().create_task(self._sample(), name="sample memory")
         self._tasks = [kept for kept in self._tasks if not kept.done()] + [task]
         workers = sum(len(runner.staff) for runner in self.runners.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pools.broker.policy import recycle_reason
+from pools.broker.policy import due_at, recycle_reason, successor_at
 from pools.broker.spec import PoolSpec
 from pools.broker.worker import State, Worker
 
@@ -26,6 +26,7 @@ class PlannedWorker:
     served: int
     load: int
     seconds_until_ttl: float | None
+    seconds_until_successor: float | None  # its age's end less the time a start takes; 0: it starts now, or has
     calls_until_max: int | None
     in_turn: int  # 1 leaves first, if the recycle was ordered now; 0: it has no turn
     fate: str  # what the order would do to it, for people
@@ -37,25 +38,31 @@ class Forecast:
     at_once: int  # how many are replaced together
     max_surge: int
     max_unavailable: int
+    load_seconds: float  # what a start is expected to take; 0: not known yet
 
 
-def forecast(workers: Iterable[Worker], spec: PoolSpec, now: float, chosen: str = "") -> Forecast:
+def forecast(
+    workers: Iterable[Worker], spec: PoolSpec, now: float, chosen: str = "", load_seconds: float = 0.0
+) -> Forecast:
     """The future of a pool's workers, if `chosen` (empty: every one) was to be recycled now."""
     planned, turns = [], 0
     for worker in workers:  # in the order of their start
         leaves = worker.state is State.READY and (worker.reason != "" or chosen in ("", worker.id))
         turns += leaves
-        planned.append(_planned(worker, spec, now, turns if leaves else 0, chosen in ("", worker.id)))
+        planned.append(_planned(worker, spec, now, load_seconds, turns if leaves else 0, chosen in ("", worker.id)))
     at_once = min(spec.max_surge + spec.max_unavailable, max(1, turns))
-    return Forecast(tuple(planned), at_once, spec.max_surge, spec.max_unavailable)
+    return Forecast(tuple(planned), at_once, spec.max_surge, spec.max_unavailable, load_seconds)
 
 
-def _planned(worker: Worker, spec: PoolSpec, now: float, turn: int, meant: bool) -> PlannedWorker:
+def _planned(worker: Worker, spec: PoolSpec, now: float, load: float, turn: int, meant: bool) -> PlannedWorker:
     reason, detail = worker.reason, worker.detail
-    if worker.state is State.READY and not reason and (due := recycle_reason(worker, spec, now)):
-        reason, detail = due
+    if worker.state is State.READY and not reason and (why := recycle_reason(worker, spec, now)):
+        reason, detail = why
     served_out = worker.max_served is not None
     age = now - worker.ready_at if worker.ready_at else 0.0
+    due, starts = due_at(worker, spec), successor_at(worker, spec, load)
+    if starts is not None and (worker.expected or reason):
+        starts = now
     return PlannedWorker(
         id=worker.id,
         state=str(worker.state),
@@ -64,7 +71,8 @@ def _planned(worker: Worker, spec: PoolSpec, now: float, turn: int, meant: bool)
         age=age,
         served=worker.served,
         load=worker.load,
-        seconds_until_ttl=None if worker.ttl is None else max(worker.ttl - age, spec.min_lifetime - age, 0.0),
+        seconds_until_ttl=None if due is None else max(due - now, 0.0),
+        seconds_until_successor=None if starts is None else max(starts - now, 0.0),
         calls_until_max=max(0, (worker.max_served or 0) - worker.served) if served_out else None,
         in_turn=turn,
         fate=_fate(worker, turn, meant),

@@ -15,7 +15,7 @@ from random import Random
 
 from pools.broker.ports import Exit
 from pools.broker.spec import PoolSpec
-from pools.broker.worker import Worker
+from pools.broker.worker import State, Worker
 
 FIRST_DELAY = 0.5  # seconds; doubles with each failed start, as supervisors and container runtimes do
 LONGEST_DELAY = 60.0
@@ -60,18 +60,34 @@ def lost_slots_allowed(slots: int) -> int:
     return max(1, slots // 4) - 1
 
 
+def due_at(worker: Worker, spec: PoolSpec) -> float | None:
+    """When a ready worker has reached its age. The one sum for alarm and judgement: two would differ by a rounding."""
+    return None if worker.ttl is None else worker.ready_at + max(worker.ttl, spec.min_lifetime)
+
+
+def successor_at(worker: Worker, spec: PoolSpec, load_time: float) -> float | None:
+    """When the start of a successor must begin, so that it is ready when this worker is due; None: no such time."""
+    due = due_at(worker, spec)
+    if due is None or worker.state is not State.READY or worker.reason:
+        return None
+    return due - load_time if spec.max_surge else due
+
+
 def recycle_reason(worker: Worker, spec: PoolSpec, now: float) -> tuple[str, str] | None:
     """Why a ready worker should be replaced, as (reason, detail with numbers), or None. The first match wins."""
     if worker.lost > lost_slots_allowed(worker.slots):
         return "lost_slots", f"{worker.lost} of {worker.slots} slots held by calls that did not stop"
-    age = now - worker.ready_at
-    if age < spec.min_lifetime:
+    if now < worker.ready_at + spec.min_lifetime:
         return None
-    lived = f"lived {age:.0f} s, served {worker.served}"
     if worker.max_served is not None and worker.served >= worker.max_served:
-        return "max_requests", f"{worker.max_served} calls; {lived}"
-    if worker.ttl is not None and age >= worker.ttl:
-        return "ttl", f"{worker.ttl:.0f} s; {lived}"
+        return "max_requests", f"{worker.max_served} calls; {_lived(worker, now)}"
+    if (due := due_at(worker, spec)) is not None and now >= due:
+        return "ttl", f"{worker.ttl:.0f} s; {_lived(worker, now)}"
     if worker.above_soft >= spec.memory_samples:
-        return "memory_soft", f"{worker.memory_mb:.0f} MB, line {spec.memory_soft_mb:.0f} MB; {lived}"
+        line = f"{worker.memory_mb:.0f} MB, line {spec.memory_soft_mb:.0f} MB"
+        return "memory_soft", f"{line}; {_lived(worker, now)}"
     return None
+
+
+def _lived(worker: Worker, now: float) -> str:
+    return f"lived {now - worker.ready_at:.0f} s, served {worker.served}"

@@ -87,8 +87,7 @@ class Pool:
         del self.calls[number]
         worker.served += 1
         worker.lost -= call.lost
-        self.force.judge(worker, now)
-        if worker.state is not State.READY or worker.reason:
+        if self.force.judge(worker, now) or worker.state is not State.READY or worker.reason:
             self._staff_changed = True
         self._roster.place(worker)
         return self._settle([], now)
@@ -155,10 +154,9 @@ class Pool:
         actions = [action for worker in chosen for action in self.force.replace(worker, "operator", detail)]
         return self._settle(actions, now, staff=True)
 
-    def sweep(self, now: float) -> list[Action]:
-        """Judge the age, count and memory of every worker."""
-        for worker in self.force.workers.values():
-            self.force.judge(worker, now)
+    def sweep(self, now: float, horizon: float = 0.0) -> list[Action]:
+        """Judge the age, count and memory of every worker; `horizon` seconds later the next sweep will do so."""
+        self.force.judge_all(now, now + horizon)
         return self._settle([], now, staff=True)
 
     def close(self, now: float) -> list[Action]:
@@ -177,7 +175,9 @@ class Pool:
                 continue
             kind, name = cast("tuple[str, str]", key)
             self._staff_changed = True
-            if worker := self.force.workers.get(name):
+            if kind == "age":
+                self.force.judge_all(now)
+            elif worker := self.force.workers.get(name):
                 actions += self._overdue(kind, worker, now)
         return self._settle(actions, now)
 

@@ -142,7 +142,7 @@ class Runner:
         """Workers that are to leave."""
         return sum(bool(worker.reason) for worker in self.pool.force.workers.values())
 
-    def sweep(self, patience: float) -> None:
+    def sweep(self, patience: float, interval: float) -> None:
         """Judge everyone, and ask every link for a sign of life; silence since the last sweep counts."""
         now = self._now()
         for staff in tuple(self.staff.values()):
@@ -150,7 +150,7 @@ class Runner:
                 detail = f"its event loop did not answer for {now - staff.probed_at:.1f} s"
                 self._do(self.pool.unresponsive(staff.id, detail, now))
             staff.probe()
-        self._do(self.pool.sweep(now))
+        self._do(self.pool.sweep(now, interval))
 
     def sampled(self, worker: str, memory_mb: float) -> None:
         self._do(self.pool.sampled(worker, memory_mb, self._now()))

@@ -1,9 +1,21 @@
-"""What operators see of a pool and its workers: plain values, in the shape of `snakepit status --json`."""
+"""What operators see of a pool and its workers: plain values, in the shape of `snakepit status --json`.
+
+Of a pool, where the name does not say it all:
+
+    load_seconds   what a worker takes from start to ready, the worst of the last five; 0: not known yet
+
+Of a worker:
+
+    load_seconds   what loading its adapter took, by its own account
+    due_in         seconds until its age (ttl) ends; None: no limit, or not ready yet
+    expected       it is due so soon that its successor starts already; it serves until then
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pools.broker.policy import due_at
 from pools.broker.runner import Runner
 from pools.broker.staff import Staff
 from pools.broker.worker import State, Worker
@@ -40,6 +52,7 @@ def pool_row(runner: Runner, now: float) -> dict[str, Any]:
         "recycled": force.recycled,
         "died": force.died,
         "memory_mb": round(sum(max(0.0, worker.memory_mb) for worker in force.workers.values()), 1),
+        "load_seconds": round(force.load_time.expected, 3),
         "warnings": pool_warnings(runner),
     }
 
@@ -89,6 +102,8 @@ def worker_row(runner: Runner, worker: Worker, now: float) -> dict[str, Any]:
         "capacity": worker.slots,
         "lost": worker.lost,
         "served": worker.served,
+        "due_in": round(max(0.0, due - now), 3) if (due := due_at(worker, runner.pool.spec)) is not None else None,
+        "expected": worker.expected,
         "memory_mb": round(worker.memory_mb, 1),
         "gil": "" if greeting is None or staff is None else ("on" if staff.gil_enabled else "off"),
         "gil_culprit": staff.gil_culprit if staff else "",

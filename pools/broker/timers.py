@@ -15,7 +15,7 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Set
 from heapq import heapify, heappop, heappush
 from itertools import count
 
@@ -30,6 +30,9 @@ class Timers:
 
     def __len__(self) -> int:
         return len(self._at)
+
+    def keys(self) -> Set[Hashable]:
+        return self._at.keys()
 
     def set(self, key: Hashable, at: float) -> None:
         self._at[key] = at

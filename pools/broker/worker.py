@@ -58,8 +58,10 @@ class Worker:
     served: int = 0
     memory_mb: float = -1.0
     above_soft: int = 0  # samples in a row above the soft line
+    stretch: float = 1.0  # of its age and count, by chance: workers that began together shall not end together
     ttl: float | None = None  # its own, jittered
     max_served: int | None = None  # its own, jittered
+    expected: bool = False  # it will be due before a successor could be ready, if that was started later
     boot_failure: str = ""
     killed: bool = False  # by us: its death is no crash
 
@@ -69,6 +71,11 @@ class Worker:
 
     def has_room(self) -> bool:
         return self.state is State.READY and len(self.held) < self.slots
+
+    @property
+    def stays(self) -> bool:
+        """Whether it serves, and nothing is known that will end it soon."""
+        return self.state is State.READY and not self.reason and not self.expected
 
     def is_idle(self) -> bool:
         """Whether it holds nothing that may still end by itself."""

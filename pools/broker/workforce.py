@@ -1,7 +1,8 @@
 """The workers of one pool: how many there are to be, who replaces whom, who is late, what a death means.
 
 Books about processes only; the books about calls are the pool's. Every replacement, whatever its reason, goes
-through `plan`: successor first (`max_surge`), never fewer than `size - max_unavailable` ready.
+through `plan`: successor first (`max_surge`), never fewer than `size - max_unavailable` ready. A worker that will be
+due by age within the time that a start takes is *expected* to leave: its successor starts, and it stays until then.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 from pools.broker.actions import Action, Kill, Start, Tell
 from pools.broker.events import Event, Kind
-from pools.broker.policy import describe_exit, recycle_reason
+from pools.broker.load_time import LoadTime
+from pools.broker.policy import describe_exit, due_at, recycle_reason, successor_at
 from pools.broker.ports import Exit
 from pools.broker.spec import PoolSpec
 from pools.broker.start_gate import StartGate
@@ -30,12 +32,14 @@ class Workforce:
         self.closing = False
         self.workers: dict[str, Worker] = {}
         self.gate = StartGate(rng)
+        self.load_time = LoadTime()
         self.died = 0
         self.recycled = 0
         self._boot = boot  # tells this broker's workers from those of the one before
         self._count = 0
         self._timers = timers
         self._rng = rng
+        self._horizon = float("-inf")  # until when ages are watched; the next sweep moves it on
 
     @property
     def wanted(self) -> int:
@@ -54,10 +58,14 @@ class Workforce:
         worker.move(State.READY)
         worker.ready_at = now
         self._timers.clear(("boot", worker.id))
-        stretch = 1.0 + self.spec.jitter * self._rng.random()
-        worker.ttl = None if self.spec.ttl is None else self.spec.ttl * stretch
-        worker.max_served = None if self.spec.max_requests is None else round(self.spec.max_requests * stretch)
-        yield self.tell(Kind.WORKER_STARTED, worker, message=f"ready {now - worker.born:.2f} s after its start")
+        worker.stretch = 1.0 + self.spec.jitter * self._rng.random()
+        self._limit(worker)
+        took = now - worker.born
+        if worker.generation == self.generation:
+            self.load_time.note(took)
+        self._watch(now)
+        numbers = {"seconds": round(took, 3), "profile": str(self.spec.profile), "capacity": worker.slots}
+        yield self.tell(Kind.WORKER_STARTED, worker, message=f"ready {took:.2f} s after its start", data=numbers)
         if recovered := self.gate.succeeded():
             message = f"a worker is ready again; before: {recovered}"
             yield self.tell(Kind.POOL_RECOVERED, reason="started", message=message)
@@ -101,10 +109,15 @@ class Workforce:
     def apply(self, spec: PoolSpec) -> Iterator[Action]:
         """A new definition: workers that cannot serve it are replaced."""
         new_workers = spec.needs_new_workers(self.spec)
+        new_ages = (spec.ttl, spec.min_lifetime) != (self.spec.ttl, self.spec.min_lifetime)
         self.spec = spec
         self.gate.reset()
+        for worker in self.among(State.READY):
+            self._limit(worker)
+            worker.expected = worker.expected and not new_ages  # judged anew by the next sweep
         if new_workers:
             self.generation += 1
+            self.load_time.forget()
             for worker in tuple(self.workers.values()):
                 yield from self.replace(worker, "definition", f"generation {self.generation} is wanted")
 
@@ -117,10 +130,47 @@ class Workforce:
 
     # Judgements
 
-    def judge(self, worker: Worker, now: float) -> None:
-        """Mark a ready worker that has served its time; `plan` replaces it."""
-        if worker.state is State.READY and not worker.reason and (why := recycle_reason(worker, self.spec, now)):
+    def judge(self, worker: Worker, now: float) -> bool:
+        """Mark a ready worker that has served its time, or soon will have, for `plan`. True: it is marked now."""
+        if worker.state is not State.READY or worker.reason:
+            return False
+        if why := recycle_reason(worker, self.spec, now):
             worker.reason, worker.detail = why
+            return True
+        if worker.ttl is None or worker.expected:
+            return False  # the usual case, after each call
+        starts = successor_at(worker, self.spec, self.load_time.expected)
+        if starts is None or now < starts:
+            return False
+        # For good: a better load time learned meanwhile must not make its successor one too many.
+        worker.expected = True
+        return True
+
+    def judge_all(self, now: float, horizon: float | None = None) -> None:
+        """Judge everybody now. A sweep also looks ahead: ages that end before its `horizon` have an alarm."""
+        if horizon is not None:
+            self._horizon = horizon
+        for worker in self.workers.values():
+            self.judge(worker, now)
+        self._watch(now)
+
+    def _watch(self, now: float) -> None:
+        """One alarm for the pool: the next moment at which somebody is due, or his successor is."""
+        moments = []
+        for worker in self.among(State.READY):
+            lead = 0.0 if worker.expected else self.load_time.expected
+            if (moment := successor_at(worker, self.spec, lead)) is not None:
+                moments.append(moment)
+        soonest = min(moments, default=float("inf"))
+        if soonest <= self._horizon:
+            self._timers.set(("age", self.spec.name), max(now, soonest))
+        else:
+            self._timers.clear(("age", self.spec.name))
+
+    def _limit(self, worker: Worker) -> None:
+        spec = self.spec
+        worker.ttl = None if spec.ttl is None else spec.ttl * worker.stretch
+        worker.max_served = None if spec.max_requests is None else round(spec.max_requests * worker.stretch)
 
     def replace(self, worker: Worker, reason: str, detail: str = "") -> Iterator[Action]:
         """Wish a worker replaced. One that only starts serves nobody and is ended at once."""
@@ -153,29 +203,48 @@ class Workforce:
         """Start who is missing; yields no more starts than the gate and the surge allow."""
         present = self.among(*PRESENT)
         starting = sum(worker.state is State.STARTING for worker in present)
-        fresh = starting + sum(worker.state is State.READY and not worker.reason for worker in present)
+        fresh = starting + sum(worker.stays for worker in present)
         missing = min(self.wanted - fresh, self.wanted + self.spec.max_surge - len(present))
         if missing <= 0:
             return
         room = self.gate.room(self.spec, starting, now)
         started = min(missing, room)
-        for _ in range(started):
+        leaving = [worker for worker in present if worker.state is not State.STARTING and not worker.stays][starting:]
+        for number in range(started):
             self._count += 1
             worker = Worker(f"{self.spec.name}-{self._boot}-{self._count}", self.generation, self.spec.slots, born=now)
             self.workers[worker.id] = worker
             self._timers.set(("boot", worker.id), now + self.spec.startup_timeout)
             self.gate.passed(self.spec, now)
             yield Start(worker.id)
+            yield self._starting(worker, leaving[number] if number < len(leaving) else None, fresh + number, now)
         if missing > room and (opens := self.gate.opens_at(self.spec, starting + started, now)) is not None:
             self._timers.set(("gate", self.spec.name), opens)
+
+    def _starting(self, worker: Worker, leaves: Worker | None, fresh: int, now: float) -> Tell:
+        """Why a worker is started: for whom, or because one is missing."""
+        if leaves is None:
+            return self.tell(
+                Kind.WORKER_STARTING, worker, "size", f"starts, {fresh} of {self.wanted} workers are there"
+            )
+        if leaves.reason:
+            reason, why = leaves.reason, f"{leaves.reason}: {leaves.detail}"
+        else:
+            left = (due_at(leaves, self.spec) or now) - now
+            reason, why = "ttl", f"due in {left:.1f} s; a start takes {self.load_time.expected:.1f} s"
+        data = {"replaces": leaves.id, "load_seconds": round(self.load_time.expected, 3)}
+        return self.tell(Kind.WORKER_STARTING, worker, reason, f"starts in place of {leaves.id}, {why}", data=data)
 
     def leavers(self) -> list[Worker]:
         """Ready workers whose turn to drain has come, oldest first, and those above the wanted number."""
         ready = self.among(State.READY)
         spare = len(ready) - max(0, self.wanted - self.spec.max_unavailable)
         marked = [worker for worker in ready if worker.reason]
-        surplus = len(ready) - len(marked) - self.wanted
-        for worker in sorted((w for w in ready if not w.reason), key=lambda w: (w.load, w.born))[: max(0, surplus)]:
+        # The successors of workers that are expected to leave are no surplus: they wait until those are due.
+        early = min(sum(worker.expected and not worker.reason for worker in ready), self.spec.max_surge)
+        surplus = len(ready) - len(marked) - early - self.wanted
+        unmarked = sorted((w for w in ready if not w.reason), key=lambda w: (not w.expected, w.load, w.born))
+        for worker in unmarked[: max(0, surplus)]:
             worker.reason, worker.detail = "scale", f"{self.wanted} workers are wanted"
             marked.append(worker)
         return marked[: max(0, spare)]
@@ -183,7 +252,7 @@ class Workforce:
     def surplus_starters(self) -> list[Worker]:
         """Workers that start though enough others are there: a pool was made smaller meanwhile."""
         starting = self.among(State.STARTING)
-        fresh = len(starting) + sum(not worker.reason for worker in self.among(State.READY))
+        fresh = len(starting) + sum(worker.stays for worker in self.among(State.READY))
         return starting[: max(0, min(len(starting), fresh - self.wanted))]
 
     def drain(self, worker: Worker, now: float) -> Iterator[Action]:

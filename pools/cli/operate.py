@@ -221,21 +221,22 @@ def _show_plan(plan: dict[str, Any], chosen: str, as_json: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    table = new_table("turn", "worker", "state", "load", "served", "age", "ttl in", "calls left", "why")
+    table = new_table("turn", "worker", "state", "load", "served", "age", "ttl in", "starts in", "calls left", "why")
     for one in plan["workers"]:
         why = f"{one['reason']}: {one['detail']}; {one['fate']}" if one["reason"] else one["fate"]
         table.add_row(
             str(one["in_turn"] or "-"), Text(one["id"]), one["state"], str(one["load"]), str(one["served"]),
-            f"{one['age']:.0f} s", _limit(one["seconds_until_ttl"], " s"), _limit(one["calls_until_max"], ""),
-            Text(why),
+            f"{one['age']:.0f} s", _limit(one["seconds_until_ttl"], " s"), _limit(one["seconds_until_successor"], " s"),
+            _limit(one["calls_until_max"], ""), Text(why),
         )  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else NARROW + 40, highlight=False)
     console.print(table)
     leaving = sum(one["in_turn"] > 0 for one in plan["workers"])
     busy = sum(one["in_turn"] > 0 and one["load"] > 0 for one in plan["workers"])
+    known = f", a start takes {plan['load_seconds']:.1f} s" if plan["load_seconds"] else ""
     console.print(
         f"{chosen or plan['pool']}: {leaving} would be replaced, {busy} of them busy; {plan['at_once']} at once "
-        f"(max_surge {plan['max_surge']}, max_unavailable {plan['max_unavailable']}). Nothing was done.",
+        f"(max_surge {plan['max_surge']}, max_unavailable {plan['max_unavailable']}{known}). Nothing was done.",
         markup=False,
         soft_wrap=True,
     )

@@ -18,8 +18,12 @@ COUNTERS = frozenset({"finished", "failed", "refused", "retried", "recycled", "d
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """Every field of a message, set or not."""
-    return {field.name: _value(field.name, getattr(message, field.name)) for field in message.DESCRIPTOR.fields}
+    """Every field of a message, set or not; one that says by its absence that there is nothing to say is None."""
+    values = {}
+    for field in message.DESCRIPTOR.fields:
+        silent = field.has_presence and field.message_type is None and not message.HasField(field.name)
+        values[field.name] = None if silent else _value(field.name, getattr(message, field.name))
+    return values
 
 
 def _value(name: str, value: Any) -> Any:
@@ -43,12 +47,7 @@ def status(reply: StatusReply) -> dict[str, Any]:
 
 def plan(pool: str, reply: PlanReply) -> dict[str, Any]:
     """What a recycle would do; None where a worker has no limit of age or count."""
-    return {"pool": pool, **plain(reply), "workers": [_planned(worker) for worker in reply.workers]}
-
-
-def _planned(worker: Message) -> dict[str, Any]:
-    limits = ("seconds_until_ttl", "calls_until_max")
-    return plain(worker) | {name: None for name in limits if not worker.HasField(name)}
+    return {"pool": pool, **plain(reply)}
 
 
 def commands(reply: CommandsReply) -> list[dict[str, Any]]:

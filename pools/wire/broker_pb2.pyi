@@ -208,7 +208,7 @@ class Node(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter")
+    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +233,7 @@ class Pool(_message.Message):
     MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     INTERPRETER_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     profile: str
     adapter: str
@@ -257,10 +258,11 @@ class Pool(_message.Message):
     memory_mb: float
     warnings: _containers.RepeatedScalarFieldContainer[str]
     interpreter: str
-    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ...) -> None: ...
+    load_seconds: float
+    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output")
+    __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output", "due_in", "expected")
     ID_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -280,6 +282,8 @@ class Worker(_message.Message):
     PARALLELISM_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    DUE_IN_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
     id: str
     pool: str
     pid: int
@@ -299,7 +303,9 @@ class Worker(_message.Message):
     parallelism: float
     calls: _containers.RepeatedCompositeFieldContainer[RunningCall]
     output: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., load: _Optional[int] = ..., capacity: _Optional[int] = ..., lost: _Optional[int] = ..., served: _Optional[float] = ..., memory_mb: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., generation: _Optional[int] = ..., started_at: _Optional[float] = ..., load_seconds: _Optional[float] = ..., python: _Optional[str] = ..., parallelism: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., output: _Optional[_Iterable[str]] = ...) -> None: ...
+    due_in: float
+    expected: bool
+    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., load: _Optional[int] = ..., capacity: _Optional[int] = ..., lost: _Optional[int] = ..., served: _Optional[float] = ..., memory_mb: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., generation: _Optional[int] = ..., started_at: _Optional[float] = ..., load_seconds: _Optional[float] = ..., python: _Optional[str] = ..., parallelism: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., output: _Optional[_Iterable[str]] = ..., due_in: _Optional[float] = ..., expected: bool = ...) -> None: ...
 
 class RunningCall(_message.Message):
     __slots__ = ("id", "command", "seconds", "remaining")
@@ -388,19 +394,21 @@ class PlanRequest(_message.Message):
     def __init__(self, pool: _Optional[str] = ..., worker: _Optional[str] = ...) -> None: ...
 
 class PlanReply(_message.Message):
-    __slots__ = ("workers", "at_once", "max_surge", "max_unavailable")
+    __slots__ = ("workers", "at_once", "max_surge", "max_unavailable", "load_seconds")
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     AT_ONCE_FIELD_NUMBER: _ClassVar[int]
     MAX_SURGE_FIELD_NUMBER: _ClassVar[int]
     MAX_UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     workers: _containers.RepeatedCompositeFieldContainer[PlannedWorker]
     at_once: int
     max_surge: int
     max_unavailable: int
-    def __init__(self, workers: _Optional[_Iterable[_Union[PlannedWorker, _Mapping]]] = ..., at_once: _Optional[int] = ..., max_surge: _Optional[int] = ..., max_unavailable: _Optional[int] = ...) -> None: ...
+    load_seconds: float
+    def __init__(self, workers: _Optional[_Iterable[_Union[PlannedWorker, _Mapping]]] = ..., at_once: _Optional[int] = ..., max_surge: _Optional[int] = ..., max_unavailable: _Optional[int] = ..., load_seconds: _Optional[float] = ...) -> None: ...
 
 class PlannedWorker(_message.Message):
-    __slots__ = ("id", "state", "reason", "detail", "age", "served", "load", "seconds_until_ttl", "calls_until_max", "in_turn", "fate")
+    __slots__ = ("id", "state", "reason", "detail", "age", "served", "load", "seconds_until_ttl", "calls_until_max", "in_turn", "fate", "seconds_until_successor")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -412,6 +420,7 @@ class PlannedWorker(_message.Message):
     CALLS_UNTIL_MAX_FIELD_NUMBER: _ClassVar[int]
     IN_TURN_FIELD_NUMBER: _ClassVar[int]
     FATE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_UNTIL_SUCCESSOR_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: str
     reason: str
@@ -423,7 +432,8 @@ class PlannedWorker(_message.Message):
     calls_until_max: int
     in_turn: int
     fate: str
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., age: _Optional[float] = ..., served: _Optional[int] = ..., load: _Optional[int] = ..., seconds_until_ttl: _Optional[float] = ..., calls_until_max: _Optional[int] = ..., in_turn: _Optional[int] = ..., fate: _Optional[str] = ...) -> None: ...
+    seconds_until_successor: float
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., age: _Optional[float] = ..., served: _Optional[int] = ..., load: _Optional[int] = ..., seconds_until_ttl: _Optional[float] = ..., calls_until_max: _Optional[int] = ..., in_turn: _Optional[int] = ..., fate: _Optional[str] = ..., seconds_until_successor: _Optional[float] = ...) -> None: ...
 
 class DumpRequest(_message.Message):
     __slots__ = ("worker", "actor", "reason")

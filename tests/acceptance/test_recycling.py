@@ -86,11 +86,21 @@ def ready_counts(events: list[dict[str, Any]]) -> list[int]:
     return counts
 
 
-def test_workers_of_the_same_age_do_not_leave_together() -> None:
-    with broker({"p": {**BASE, "size": 8, "ttl": 2.0, "jitter": 0.0}}, interval=1.0) as node:
+def test_slow_workers_of_the_same_age_do_not_leave_together_and_the_first_is_not_late() -> None:
+    policy = {**BASE, "adapter": "loads", "args": {"seconds": 3.0}, "size": 8, "ttl": 10.0, "jitter": 0.0}
+    with broker({"p": policy}, interval=3.0) as node:
         node.ready("p", 8)
-        node.until("worker.recycled", 6, patience=90, reason="ttl")
-        assert 8 <= max(ready_counts(node.events)) <= 9
-        drained = [event["at"] for event in node.events if event["kind"] == "worker.draining"]
-        started = [event["at"] for event in node.events if event["kind"] == "worker.started"][8:]
-        assert all(successor < leaver for successor, leaver in zip(started, drained, strict=False))
+        first = node.until("worker.draining", reason="ttl", patience=90)
+        assert node.pool("p")["load_seconds"] > 3.0
+        node.until("worker.recycled", 3, patience=90, reason="ttl")
+        counts = ready_counts(node.events)
+        assert 8 <= max(counts) <= 9
+        assert min(counts[counts.index(8) :]) == 8, "a worker was missing"
+        drained = [event["at"] for event in node.told("worker.draining")]
+        started = [event["at"] for event in node.told("worker.started")]
+        assert all(successor < leaver for successor, leaver in zip(started[8:], drained, strict=False))
+        assert drained[2] - drained[0] > 2 * 3.0, "each of them waits for a successor that loads for 3 s"
+        # Its successor began before it was due: `lived` is counted from the moment at which it was ready.
+        begun = node.told("worker.starting", reason="ttl")[0]
+        assert begun["data"]["replaces"] == first["worker"]
+        assert begun["at"] < started[0] + 10.0

@@ -475,6 +475,7 @@ def test_commands_come_with_their_schema(client: Client) -> None:
         (1, 2, ""),
         (2, 0, "a thread of a C library"),
     ]
+    assert [one["seconds_until_successor"] for one in plan["workers"]] == [None, None]
     assert client.metrics() == "snakepit_up 1\n"
 
 

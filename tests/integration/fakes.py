@@ -18,7 +18,8 @@ POOL = {
 WORKER = {"id": "digits-1", "pool": "digits", "pid": 7, "state": "ready", "load": 1, "capacity": 1, "memory_mb": 40.0}
 PLANNED = {
     "id": "digits-1", "state": "ready", "reason": "", "detail": "", "age": 12.5, "served": 8, "load": 1,
-    "seconds_until_ttl": 47.5, "calls_until_max": None, "in_turn": 1, "fate": "is replaced in its turn",
+    "seconds_until_ttl": 47.5, "seconds_until_successor": 45.5, "calls_until_max": None, "in_turn": 1,
+    "fate": "is replaced in its turn",
 }  # fmt: skip
 DUMP: dict[str, Any] = {
     "pid": 7, "at": 1e9, "calls": [{"id": "c-1", "command": "classify", "seconds": 1.5, "remaining": 58.5}],
@@ -135,7 +136,14 @@ class FakeClient:
         self._raise()
         workers = [dict(PLANNED), {**PLANNED, "id": "digits-2", "load": 0, "in_turn": 2}]
         workers = [one for one in workers if worker in ("", one["id"])]
-        return {"pool": pool, "workers": workers, "at_once": 1, "max_surge": 1, "max_unavailable": 0}
+        return {
+            "pool": pool,
+            "workers": workers,
+            "at_once": 1,
+            "max_surge": 1,
+            "max_unavailable": 0,
+            "load_seconds": 2.0,
+        }
 
     async def aplan(self, pool: str, worker: str = "") -> dict[str, Any]:
         return self.plan(pool, worker)

@@ -342,7 +342,10 @@ def test_the_shell_recycles_pools_and_workers(shell: FakeClient, capsys: Capture
 def test_the_preview_of_the_shell_orders_nothing(shell: FakeClient, capsys: Captured) -> None:
     assert run(["recycle", "digits", "--preview"]) == 0
     out = capsys.readouterr().out
-    assert "digits: 2 would be replaced, 1 of them busy; 1 at once (max_surge 1, max_unavailable 0)." in out
+    assert (
+        "digits: 2 would be replaced, 1 of them busy; 1 at once (max_surge 1, max_unavailable 0, a start takes 2.0 s)."
+        in out
+    )
     assert "digits-2" in out
     assert "48 s" in out
     assert run(["recycle", "digits", "--preview", "--json"]) == 0

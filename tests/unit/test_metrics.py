@@ -16,7 +16,16 @@ DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def snapshot() -> dict[str, Any]:
-    pool = {"name": "p", "size": 2, "slots": 2, "free": 1, "lost": 0, "waiting": 3, "oldest_wait": 1.5}
+    pool = {
+        "name": "p",
+        "size": 2,
+        "slots": 2,
+        "free": 1,
+        "lost": 0,
+        "waiting": 3,
+        "oldest_wait": 1.5,
+        "load_seconds": 2.0,
+    }
     workers = [
         {"id": "p-1", "pool": "p", "state": "ready", "memory_mb": 10.0},
         {"id": "p-2", "pool": "p", "state": "starting", "memory_mb": -1.0},
@@ -52,12 +61,13 @@ def test_events_are_counted_by_reason_and_passed_on() -> None:
     metrics = Metrics(recorder)
     for reason in ("ttl", "ttl", "max_requests"):
         metrics.record(1.0, Event(Kind.WORKER_RECYCLED, "p", "p-1", reason))
-    metrics.record(1.0, Event(Kind.WORKER_STARTED, "p", "p-2"))
+    metrics.record(1.0, Event(Kind.WORKER_STARTED, "p", "p-2", data={"seconds": 2.5}))
     metrics.record(1.0, Event(Kind.NODE_STARTED))
     found = scraped(metrics)
     assert found["snakepit_recycles_total", (("pool", "p"), ("reason", "ttl"))] == 2
     assert found["snakepit_recycles_total", (("pool", "p"), ("reason", "max_requests"))] == 1
     assert found["snakepit_worker_starts_total", (("pool", "p"),)] == 1
+    assert found["snakepit_worker_start_seconds_sum", (("pool", "p"),)] == 2.5
     assert len(recorder.events) == 5
 
 

@@ -83,8 +83,8 @@ class Table:
     def recycle(self, worker: int = 0) -> None:
         self.do(self.pool.recycle(self.id(worker) if worker else "", "asked", self.now))
 
-    def sweep(self) -> None:
-        self.do(self.pool.sweep(self.now))
+    def sweep(self, horizon: float = 0.0) -> None:
+        self.do(self.pool.sweep(self.now, horizon))
 
     # What came of it
 

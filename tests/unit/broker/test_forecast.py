@@ -11,7 +11,8 @@ from pools.broker.forecast import Forecast, forecast
 
 def look(t: Any, chosen: int = 0) -> Forecast:
     workers = t.pool.force.workers.values()
-    return forecast(workers, t.pool.spec, t.now, t.id(chosen) if chosen else "")
+    learned = t.pool.force.load_time.expected
+    return forecast(workers, t.pool.spec, t.now, t.id(chosen) if chosen else "", learned)
 
 
 def turns(found: Forecast) -> list[int]:
@@ -94,3 +95,32 @@ def test_the_minimum_life_is_kept_in_the_countdown(table: Any) -> None:
 def test_without_limits_nothing_is_counted_down(table: Any) -> None:
     (worker,) = look(table().ready(1)).workers
     assert (worker.seconds_until_ttl, worker.calls_until_max) == (None, None)
+
+
+def test_the_forecast_names_the_moment_at_which_the_planner_starts_the_successor(table: Any) -> None:
+    t = table(size=1, ttl=100.0, jitter=0.0)
+    t.pass_time(4.0)
+    t.ready(1)  # a start takes 4 s
+    t.sweep(horizon=3600.0)
+    t.pass_time(10.0)
+    (worker,) = look(t).workers
+    assert (worker.seconds_until_ttl, worker.seconds_until_successor, look(t).load_seconds) == (90.0, 86.0, 4.0)
+    t.pass_time(worker.seconds_until_successor - 0.5)
+    assert t.started() == [1]
+    t.pass_time(0.5)
+    assert t.started() == [1, 2]
+    (worker, _) = look(t).workers
+    assert (worker.seconds_until_ttl, worker.seconds_until_successor, worker.reason) == (4.0, 0.0, "")
+    t.pass_time(3.0)
+    t.ready(2)
+    assert t.stopped() == [], "it is not due"
+    until = look(t).workers[0].seconds_until_ttl
+    assert until == 1.0
+    t.pass_time(until)
+    assert t.stopped() == [1]
+
+
+def test_who_is_marked_has_no_successor_to_wait_for(table: Any) -> None:
+    t = table(size=1, ttl=100.0, jitter=0.0).ready(1)
+    t.recycle()
+    assert look(t).workers[0].seconds_until_successor is None

@@ -373,6 +373,135 @@ def test_a_worker_that_is_old_enough_is_replaced_at_the_next_sweep(table: Any) -
     assert t.worker(1).reason == "ttl"
 
 
+def test_what_falls_due_before_the_next_sweep_has_an_alarm(table: Any) -> None:
+    t = table(size=2, startup_batch=1, startup_delay=7.0, ttl=100.0, jitter=0.0).ready(1)
+    t.pass_time(7.0)
+    t.ready(2)  # both were ready at once, the second 7 s after the first
+    t.sweep(horizon=200.0)
+    t.pass_time(92.5)
+    assert t.started() == [1, 2]
+    t.pass_time(0.5)
+    assert (t.started(), t.worker(1).reason, t.worker(2).reason) == ([1, 2, 3], "ttl", "")
+    t.pass_time(7.0)
+    assert t.worker(2).reason == "ttl"
+
+
+def slow(table: Any, size: int = 1, seconds: float = 3.0, ttl: float = 60.0, **fields: Any) -> Any:
+    """A pool whose workers were ready `seconds` after their start, all at once, under sweeps that look far ahead."""
+    t = table(size=size, startup_batch=size, startup_delay=0.0, ttl=ttl, **{"jitter": 0.0, **fields})
+    t.pass_time(seconds)
+    t.ready(*range(1, size + 1))
+    t.sweep(horizon=3600.0)
+    return t
+
+
+def test_a_successor_starts_so_early_that_it_is_ready_when_the_old_one_is_due(table: Any) -> None:
+    t = slow(table)
+    t.pass_time(56.5)
+    assert t.started() == [1]
+    t.pass_time(0.5)
+    assert t.started() == [1, 2]
+    assert t.worker(1).reason == "", "it is expected to leave, and serves"
+    (starting,) = t.told("worker.starting")[1:]
+    assert (starting.reason, starting.message) == ("ttl", "starts in place of p-0-1, due in 3.0 s; a start takes 3.0 s")
+    assert starting.data == {"replaces": "p-0-1", "load_seconds": 3.0}
+    t.pass_time(2.9)
+    t.ready(2)
+    assert t.states() == {1: "ready", 2: "ready"}, "neither is a surplus"
+    t.pass_time(0.1)
+    assert (t.states(), t.worker(1).reason) == ({1: "stopping", 2: "ready"}, "ttl")
+
+
+def test_a_successor_that_is_late_is_waited_for(table: Any) -> None:
+    t = slow(table)
+    t.pass_time(70.0)
+    assert t.states() == {1: "ready", 2: "starting"}
+    t.ready(2)
+    assert t.states() == {1: "stopping", 2: "ready"}
+
+
+def test_workers_of_one_age_that_load_slowly_are_replaced_one_after_the_other(table: Any) -> None:
+    t = slow(table, size=8)
+    began = t.now
+    for successor in range(9, 17):
+        t.pass_time(60.0 - 3.0 if successor == 9 else 0.0)
+        assert t.count(State.STARTING) == 1, "no more than the surge"
+        t.pass_time(3.0)
+        t.ready(successor)
+        (leaver,) = [number for number, state in t.states().items() if state == "stopping"]
+        t.leave(leaver)
+        assert t.count(State.READY) == 8
+    assert [event.reason for event in t.told("worker.recycled")] == ["ttl"] * 8
+    assert t.now - began == 60.0 + 7 * 3.0, "the first when it is due, each other one load time later"
+
+
+def test_without_surge_nobody_starts_before_a_place_is_free(table: Any) -> None:
+    t = slow(table, size=2, max_surge=0, max_unavailable=1)
+    t.pass_time(59.9)
+    assert t.started() == [1, 2]
+    t.pass_time(0.1)
+    assert len(t.started()) == 3
+    assert t.count(State.READY) == 1
+
+
+def test_a_smaller_size_lets_those_go_first_that_are_expected_to_leave(table: Any) -> None:
+    t = table(size=3, startup_batch=1, startup_delay=10.0, ttl=100.0, jitter=0.0).ready(1)
+    for worker in (2, 3):
+        t.pass_time(10.0)
+        t.ready(worker)
+    t.pool.force.load_time.note(5.0)
+    t.submit(patience=1000.0)  # the oldest of the idle ones would go first
+    assert t.assigned() == [(1, 1)]
+    t.sweep(horizon=3600.0)
+    t.pass_time(76.0)
+    assert (t.started(), [t.worker(one).expected for one in (1, 2, 3)]) == ([1, 2, 3, 4], [True, False, False])
+    t.apply(size=1)
+    assert (t.killed(), t.states()) == ([4], {1: "draining", 2: "ready", 3: "ready", 4: "stopping"})
+    t.finish(1, 1)
+    assert t.states() == {1: "stopping", 2: "stopping", 3: "ready", 4: "stopping"}
+
+
+def test_a_shorter_load_time_learned_meanwhile_does_not_end_a_successor(table: Any) -> None:
+    t = slow(table)
+    t.pass_time(57.0)
+    assert t.started() == [1, 2]
+    for _ in range(5):
+        t.pool.force.load_time.note(0.1)
+    t.sweep(horizon=3600.0)
+    assert (t.killed(), t.states()) == ([], {1: "ready", 2: "starting"})
+
+
+def test_a_new_age_is_that_of_workers_that_live_already(table: Any) -> None:
+    t = slow(table, jitter=0.5)
+    stretch = t.worker(1).stretch
+    t.apply(ttl=600.0, max_requests=100)
+    assert t.worker(1).ttl == 600.0 * stretch
+    assert t.worker(1).max_served == round(100 * stretch)
+    t.apply(ttl=None, max_requests=None)
+    assert (t.worker(1).ttl, t.worker(1).max_served) == (None, None)
+    t.pass_time(1000.0)
+    assert t.started() == [1]
+
+
+def test_a_longer_age_keeps_who_was_expected_to_leave(table: Any) -> None:
+    t = slow(table)
+    t.pass_time(58.0)
+    assert t.states() == {1: "ready", 2: "starting"}
+    t.apply(ttl=600.0)
+    assert t.killed() == [2]
+    t.pass_time(100.0)
+    assert t.states()[1] == "ready"
+
+
+def test_a_new_definition_has_its_own_load_time(table: Any) -> None:
+    t = slow(table, seconds=9.0)
+    t.apply(args={"model": "small"})
+    assert t.pool.force.load_time.expected == 0.0
+    t.pass_time(1.0)
+    t.ready(2)
+    assert t.pool.force.load_time.expected == 1.0
+
+
 def test_no_worker_is_recycled_younger_than_its_minimum_life(table: Any) -> None:
     t = table(max_requests=1, jitter=0.0, min_lifetime=30.0, ttl=10.0).ready(1)
     t.finish(1, t.submit())
