@@ -144,6 +144,7 @@ class Workforce:
             return False
         # For good: a better load time learned meanwhile must not make its successor one too many.
         worker.expected = True
+        self._watch(now)
         return True
 
     def judge_all(self, now: float, horizon: float | None = None) -> None:
@@ -155,15 +156,18 @@ class Workforce:
         self._watch(now)
 
     def _watch(self, now: float) -> None:
-        """One alarm for the pool: the next moment at which somebody is due, or his successor is."""
+        """One alarm for the pool: the next moment at which somebody is due, or his successor is to start.
+
+        Beyond the next sweep only what has begun is watched: who has a successor already leaves when he is due.
+        """
         moments = []
         for worker in self.among(State.READY):
             lead = 0.0 if worker.expected else self.load_time.expected
-            if (moment := successor_at(worker, self.spec, lead)) is not None:
+            moment = successor_at(worker, self.spec, lead)
+            if moment is not None and (worker.expected or moment <= self._horizon):
                 moments.append(moment)
-        soonest = min(moments, default=float("inf"))
-        if soonest <= self._horizon:
-            self._timers.set(("age", self.spec.name), max(now, soonest))
+        if moments:
+            self._timers.set(("age", self.spec.name), max(now, min(moments)))
         else:
             self._timers.clear(("age", self.spec.name))
 
@@ -206,6 +210,7 @@ class Workforce:
         fresh = starting + sum(worker.stays for worker in present)
         missing = min(self.wanted - fresh, self.wanted + self.spec.max_surge - len(present))
         if missing <= 0:
+            self._timers.clear(("gate", self.spec.name))
             return
         room = self.gate.room(self.spec, starting, now)
         started = min(missing, room)

@@ -268,7 +268,7 @@ class PoolModel(RuleBasedStateMachine):
 
     def is_settled(self) -> bool:
         workers = self.pool.force.workers.values()
-        ready = [worker for worker in workers if worker.state is State.READY and not worker.reason]
+        ready = [worker for worker in workers if worker.stays]
         return not self.open and not any(self.running.values()) and len(ready) == self.pool.spec.size == len(workers)
 
 
