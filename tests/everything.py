@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,6 +192,32 @@ class Everything(Adapter):
     @command
     def environment(self) -> dict[str, str]:
         return dict(os.environ)
+
+    @command
+    def imports(self, name: str, path: str = "") -> bool:
+        """Imports a module, from a directory of its own where one is named. Whether the GIL is on afterwards."""
+        sys.path[:0] = [path] if path else []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as many libraries do
+            importlib.import_module(name)
+        return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+    @command
+    def exchange(self, mine: int, seconds: float, interval: float) -> int:
+        """Two calls hand a token to and fro without ever letting go of the interpreter. How often it came here.
+
+        A GIL changes hands once in `interval` seconds, so the count is what only threads that run at once can reach.
+        """
+        if mine == 0:
+            sys.setswitchinterval(interval)
+            self.token = 0
+        self.barrier.wait()
+        came, end = 0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.token == mine:
+                self.token = 1 - mine
+                came += 1
+        return came
 
     @command
     def begets(self, detached: bool = False) -> int:

@@ -159,3 +159,20 @@ def make(kind: type[Adapter], args: Mapping[str, Any]) -> Adapter:
 
 def bind(adapter: Adapter, commands: Mapping[str, Command]) -> dict[str, Bound]:
     return {name: Bound(getattr(adapter, item.attribute), item.signature) for name, item in commands.items()}
+
+
+def look_after_first_calls(bound: dict[str, Bound], look: Callable[[], None]) -> None:
+    """Have `look` run after the first call of each command; later calls cost nothing."""
+
+    def watched(name: str, plain: Bound) -> Bound:
+        def first(**arguments: Any) -> Any:
+            try:
+                return plain.method(**arguments)
+            finally:
+                bound[name] = plain
+                look()
+
+        return Bound(first, plain.signature)
+
+    for name, plain in list(bound.items()):
+        bound[name] = watched(name, plain)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 
@@ -63,9 +62,8 @@ def calibrate() -> int:
         rounds *= 4
 
 
-def measure(slots: int, *, gil_enabled: bool) -> float:
+def measure(slots: int, *, cores: int, gil_enabled: bool) -> float:
     """The best of a few rounds; 1.0 for one slot without measuring."""
-    cores = os.cpu_count() or 1
     threads = min(slots, cores * 2)
     if gil_enabled:
         threads = min(threads, WITH_GIL)

@@ -7,8 +7,12 @@ import platform
 import re
 import sys
 import sysconfig
+import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from types import ModuleType
 from typing import Any, TextIO
 
 _SWITCHED_ON = re.compile(r"The global interpreter lock \(GIL\) has been enabled to load module '([^']+)'")
@@ -59,16 +63,60 @@ def interpreter() -> Interpreter:
     )
 
 
-class GilWatch:
-    """Remembers which module's import switched the GIL on. Python says so once, in a RuntimeWarning.
+def cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    It listens in on `warnings.showwarning` and passes every warning on as before.
+
+class GilWatch:
+    """Remembers which module's import switched the GIL on, and tells whoever asked to be told, at once.
+
+    Python says it in a RuntimeWarning, with the exact name; it listens in on `warnings.showwarning` and passes every
+    warning on as before. Where warnings are switched off it looks itself, before and after an extension module is
+    loaded.
     """
 
     def __init__(self) -> None:
         self.culprit = ""
+        self.told: Callable[[], None] | None = None
+        self._loading = 0
+        self._lock = threading.Lock()
+
+    def is_gil_enabled(self) -> bool:
+        """Whether the GIL is on to stay. While any extension module loads, Python holds it for that time alone."""
+        return is_gil_enabled() and (bool(self.culprit) or not self._loading)
 
     def install(self) -> None:
+        self._listen()
+        if is_free_threaded():
+            self._watch_extensions()
+
+    def _watch_extensions(self) -> None:
+        create = ExtensionFileLoader.create_module
+
+        def create_module(loader: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
+            if self.culprit or (is_gil_enabled() and not self._loading):
+                return create(loader, spec)  # it is on: there is nothing left to find out
+            with self._lock:
+                self._loading += 1
+            try:
+                return create(loader, spec)
+            finally:
+                with self._lock:
+                    self._loading -= 1
+                    last = not self._loading  # an inner module's state cannot be told from its outer one's
+                if last and is_gil_enabled():
+                    self._found(spec.name)
+
+        ExtensionFileLoader.create_module = create_module  # type: ignore[method-assign,assignment]
+
+    def _found(self, module: str) -> None:
+        if not self.culprit:
+            self.culprit = module
+            if self.told:
+                self.told()
+
+    def _listen(self) -> None:
         shown = warnings.showwarning
 
         def listen(
@@ -86,5 +134,5 @@ class GilWatch:
 
     def notice(self, message: str) -> None:
         found = _SWITCHED_ON.match(message)
-        if found and not self.culprit:
-            self.culprit = found.group(1)
+        if found:
+            self._found(found.group(1))

@@ -27,6 +27,7 @@ from workers.value import type_name
 
 DRAINED, UNLOADABLE, LINK_LOST = 0, 3, 4
 
+UNASKED = 0  # the nonce of vitals that no probe asked for
 LOST_SECONDS = 1.0  # for calls to end and the adapter to be torn down when the broker is gone
 
 
@@ -36,6 +37,7 @@ class Worker:
         os.set_inheritable(boot.blackbox_fd, False)
         self._boot = boot
         self._watch = watch
+        self._gil_told = False  # whether the broker knows that the GIL is on
         box = BlackBox(boot.blackbox_fd)
         stacks.answer_with(box.descriptor)  # before the adapter loads: its import may be what hangs
         self._link = Link(boot.listen_fd, boot.max_payload, self.probe)
@@ -54,6 +56,10 @@ class Worker:
             return UNLOADABLE
         bound = commands.bind(adapter, described)
         self._link.outbox.put(self._hello(described, time.perf_counter() - began))
+        if vitals.is_free_threaded():
+            self._watch.told = self._look_at_gil
+            self._look_at_gil()  # an import of another thread may have come between
+            commands.look_after_first_calls(bound, self._look_at_gil)
         self._runtime.run(bound)
         self._tear_down(adapter)
         self._link.finish()
@@ -61,7 +67,13 @@ class Worker:
 
     def probe(self, nonce: int) -> Vitals:
         runtime = self._runtime
-        return Vitals(nonce, runtime.served, runtime.load, vitals.is_gil_enabled(), self._watch.culprit)
+        return Vitals(nonce, runtime.served, runtime.load, self._watch.is_gil_enabled(), self._watch.culprit)
+
+    def _look_at_gil(self) -> None:
+        """On any thread, after an import that switched the GIL on and after each command's first call: tell news."""
+        if self._watch.is_gil_enabled() and not self._gil_told:
+            self._gil_told = True
+            self._link.outbox.put(self.probe(UNASKED))
 
     def _load(self) -> tuple[Adapter, Mapping[str, Command]]:
         boot = self._boot
@@ -80,7 +92,8 @@ class Worker:
 
     def _hello(self, described: Mapping[str, Command], seconds: float) -> Hello:
         slots = self._runtime.slots
-        gil = vitals.is_gil_enabled()
+        cores = vitals.cores()
+        self._gil_told = gil = self._watch.is_gil_enabled()
         interpreter = vitals.interpreter()
         facts = {
             "protocol": PROTOCOL,
@@ -94,7 +107,8 @@ class Worker:
             "load_seconds": seconds,
             "slots": slots,
             "blas_threads": vitals.blas_threads(),
-            "parallelism": measure(slots, gil_enabled=gil) if self._boot.profile == "thread" else 0.0,
+            "parallelism": measure(slots, cores=cores, gil_enabled=gil) if self._boot.profile == "thread" else 0.0,
+            "cores": cores,
         }
         return Hello(facts, tuple(command.facts() for command in described.values()))
 

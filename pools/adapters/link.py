@@ -149,6 +149,7 @@ def _hello(reports: Reports, report: pb.Report) -> None:
             load_seconds=hello.load_seconds,
             blas_threads=hello.blas_threads,
             parallelism=hello.parallelism,
+            cores=hello.cores,
             commands=tuple(_command(command) for command in hello.commands),
         )
     )

@@ -40,6 +40,7 @@ class Metrics:
             Kind.WORKER_UNHEALTHY: self._counter("health_check_failures", "Workers that did not answer.", "pool"),
             Kind.POOL_SATURATED: self._counter("pool_saturated", "Times that a queue was full.", "pool"),
             Kind.POOL_FAILED: self._counter("pool_failures", "Times that a pool was given up.", *by_reason),
+            Kind.GIL_ENABLED: self._counter("gil_enabled", "Workers whose GIL was switched on.", *by_reason),
             Kind.SLOT_LOST: self._counter("slots_lost", "Calls in threads that did not stop.", "pool"),
             Kind.CALL_RETRIED: self._counter("calls_retried", "Calls that ran again after a worker's death.", "pool"),
         }
@@ -115,11 +116,25 @@ class Gauges:
             if worker["memory_mb"] >= 0:
                 memory.add_metric((worker["pool"], worker["id"]), worker["memory_mb"] * 2**20)
         yield memory
+        yield from _of_threads(workers)
         node = status["node"]
         yield GaugeMetricFamily("snakepit_broker_loop_lag_seconds", "How late the event loop is.", node["loop_lag"])
         yield GaugeMetricFamily("snakepit_broker_sessions", "Clients with an open session.", node["sessions"])
         missing = node["clock"] == "lifecycle clock missing"
         yield GaugeMetricFamily("snakepit_lifecycle_clock_missing", "1: no sweeps come from beat.", float(missing))
+
+
+def _of_threads(workers: list[dict[str, Any]]) -> Iterator[Metric]:
+    labels = ("pool", "worker")
+    factor = GaugeMetricFamily("snakepit_worker_parallelism", "Slots that run at once, measured.", labels=labels)
+    gil = GaugeMetricFamily("snakepit_worker_gil", "1: the GIL is on.", labels=labels)
+    for worker in workers:
+        if worker["parallelism"]:
+            factor.add_metric((worker["pool"], worker["id"]), worker["parallelism"])
+        if worker["gil"]:
+            gil.add_metric((worker["pool"], worker["id"]), float(worker["gil"] == "on"))
+    yield factor
+    yield gil
 
 
 POOL_GAUGES = (

@@ -14,7 +14,7 @@ from pools.models import Event, Node, Worker
 @admin.register(Worker)
 class WorkerAdmin(ReadOnly):
     list_display = ("worker_id", "pool", "node", "state", "reason", "pid", "load", "capacity", "served", "memory_mb",
-                    "gil", "started_at", "seen_at")  # fmt: skip
+                    "gil", "parallelism", "started_at", "seen_at")  # fmt: skip
     list_filter = ("state", "pool", "node")
     list_select_related = ("node",)
     search_fields = ("worker_id", "pool", "pid")

@@ -119,6 +119,7 @@ class Greeting:
     load_seconds: float = 0.0
     blas_threads: int = 0
     parallelism: float = 0.0
+    cores: int = 0
     commands: tuple[Any, ...] = ()  # of CommandInfo
 
 

@@ -20,6 +20,7 @@ from pools.broker import errors
 from pools.broker.actions import Action, Assign, Cancel, Fail, Kill, Start, Stop, Tell
 from pools.broker.call import Call
 from pools.broker.events import Event, Kind
+from pools.broker.parallel import why_on
 from pools.broker.policy import describe_exit
 from pools.broker.pool import Pool
 from pools.broker.ports import (
@@ -170,6 +171,25 @@ class Runner:
             if not ticket.call.attempts and (known := self.commands.get(ticket.call.command)):
                 ticket.call.idempotent = known.idempotent
         self._do(self.pool.ready(staff.id, self._now()))
+        if greeting.free_threaded and greeting.gil_enabled:
+            self.gil_switched_on(staff)
+
+    def gil_switched_on(self, staff: Staff) -> None:
+        """Of a free-threaded interpreter: its threads take turns from now on."""
+        greeting, spec = staff.greeting or Greeting(), self.pool.spec
+        because = why_on(free_threaded=greeting.free_threaded, culprit=staff.gil_culprit, python=greeting.python)
+        turns = f": its {spec.slots} threads take turns" if spec.slots > 1 else ""
+        self._world.tell(
+            Event(
+                Kind.GIL_ENABLED,
+                spec.name,
+                staff.id,
+                "import" if staff.gil_culprit else "environment",
+                f"{because}{turns}",
+                "warning",
+                {"culprit": staff.gil_culprit, "slots": spec.slots, "parallelism": staff.parallelism},
+            )
+        )
 
     def load_failed(self, staff: Staff, failure: WorkerFailure) -> None:
         self.pool.boot_failed(staff.id, f"{failure.type}: {failure.message}" if failure.type else failure.message)

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from pools.broker.parallel import describe
 from pools.broker.policy import due_at
 from pools.broker.runner import Runner
+from pools.broker.spec import Profile
 from pools.broker.staff import Staff
 from pools.broker.worker import State, Worker
 
@@ -54,7 +56,32 @@ def pool_row(runner: Runner, now: float) -> dict[str, Any]:
         "memory_mb": round(sum(max(0.0, worker.memory_mb) for worker in force.workers.values()), 1),
         "load_seconds": round(force.load_time.expected, 3),
         "warnings": pool_warnings(runner),
+        **pool_parallelism(runner),
     }
+
+
+def pool_parallelism(runner: Runner) -> dict[str, Any]:
+    """How many slots of a worker really run at once, and why not more: of the ready worker that is worst off."""
+    spec = runner.pool.spec
+    ready = {worker.id for worker in runner.pool.force.among(State.READY)}
+    threaded = [staff for staff in runner.staff.values() if staff.id in ready and staff.greeting]
+    if spec.profile != Profile.THREAD or not threaded:
+        return {"gil": "", "gil_culprit": "", "parallelism": 0.0, "parallel": ""}
+    worst = min(threaded, key=lambda staff: (not staff.gil_enabled, staff.parallelism))
+    greeting = worst.greeting
+    assert greeting is not None
+    sentence = describe(
+        runner.pool.force.workers[worst.id].slots,
+        worst.parallelism,
+        cores=greeting.cores,
+        free_threaded=greeting.free_threaded,
+        gil_enabled=worst.gil_enabled,
+        culprit=worst.gil_culprit,
+        python=greeting.python,
+    )
+    gil = "on" if worst.gil_enabled else "off"
+    factor = round(worst.parallelism, 2)
+    return {"gil": gil, "gil_culprit": worst.gil_culprit, "parallelism": factor, "parallel": sentence}
 
 
 def pool_state(runner: Runner) -> tuple[str, str]:
@@ -111,7 +138,7 @@ def worker_row(runner: Runner, worker: Worker, now: float) -> dict[str, Any]:
         "started_at": staff.started_wall if staff else 0.0,
         "load_seconds": round(greeting.load_seconds, 3) if greeting else 0.0,
         "python": greeting.python if greeting else "",
-        "parallelism": round(greeting.parallelism, 2) if greeting else 0.0,
+        "parallelism": round(staff.parallelism, 2) if staff else 0.0,
         "calls": staff.running(now) if staff else [],
         "output": list(process.output()[-OUTPUT_LINES:]) if process else [],
     }

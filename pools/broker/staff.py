@@ -79,6 +79,8 @@ class Ear(Protocol):
 
     def load_failed(self, staff: Staff, failure: WorkerFailure) -> None: ...
 
+    def gil_switched_on(self, staff: Staff) -> None: ...
+
     def ended(self, staff: Staff, ticket: Ticket, outcome: Payload | WorkerFailure | None, seconds: float) -> None: ...
 
     def unlinked(self, staff: Staff) -> None: ...
@@ -181,7 +183,16 @@ class Staff:
 
     def vitals(self, gil_enabled: bool, gil_culprit: str) -> None:
         self.probed_at = None
+        switched_on = gil_enabled and not self.gil_enabled
         self.gil_enabled, self.gil_culprit = gil_enabled, gil_culprit
+        if switched_on and self.greeting:
+            self.ear.gil_switched_on(self)
+
+    @property
+    def parallelism(self) -> float:
+        """Slots that run at once, as measured at the start; one, if the GIL was switched on since. 0: not measured."""
+        measured = self.greeting.parallelism if self.greeting else 0.0
+        return min(measured, 1.0) if self.gil_enabled else measured
 
     def lost(self) -> None:
         self.wire = None

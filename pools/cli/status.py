@@ -54,7 +54,7 @@ def _show(found: dict[str, Any]) -> None:
         return
     console.print(_pools(found["pools"]))
     for pool in found["pools"]:
-        for text in [pool["interpreter"], pool["reason"], *pool["warnings"]]:
+        for text in [pool["interpreter"], pool["parallel"], pool["reason"], *pool["warnings"]]:
             if text:
                 style = STYLES.get(pool["state"], "")
                 console.print(f"{pool['name']}: {text}", style=style, markup=False, soft_wrap=True)
@@ -105,7 +105,7 @@ def _workers(workers: list[dict[str, Any]]) -> Any:
             f"{worker['load']}/{worker['capacity']}",
             str(worker["served"]),
             _memory(worker["memory_mb"]),
-            worker["gil"],
+            worker["gil"] + (f" {worker['parallelism']:.1f} x" if worker["parallelism"] else ""),
             Text(worker["reason"] or culprit),
         )
     return table

@@ -208,7 +208,7 @@ class Node(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds")
+    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "gil", "gil_culprit", "parallelism", "parallel")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
@@ -234,6 +234,10 @@ class Pool(_message.Message):
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     INTERPRETER_FIELD_NUMBER: _ClassVar[int]
     LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    GIL_FIELD_NUMBER: _ClassVar[int]
+    GIL_CULPRIT_FIELD_NUMBER: _ClassVar[int]
+    PARALLELISM_FIELD_NUMBER: _ClassVar[int]
+    PARALLEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     profile: str
     adapter: str
@@ -259,7 +263,11 @@ class Pool(_message.Message):
     warnings: _containers.RepeatedScalarFieldContainer[str]
     interpreter: str
     load_seconds: float
-    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ...) -> None: ...
+    gil: str
+    gil_culprit: str
+    parallelism: float
+    parallel: str
+    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., parallelism: _Optional[float] = ..., parallel: _Optional[str] = ...) -> None: ...
 
 class Worker(_message.Message):
     __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output", "due_in", "expected")

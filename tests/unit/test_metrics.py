@@ -27,8 +27,8 @@ def snapshot() -> dict[str, Any]:
         "load_seconds": 2.0,
     }
     workers = [
-        {"id": "p-1", "pool": "p", "state": "ready", "memory_mb": 10.0},
-        {"id": "p-2", "pool": "p", "state": "starting", "memory_mb": -1.0},
+        {"id": "p-1", "pool": "p", "state": "ready", "memory_mb": 10.0, "gil": "off", "parallelism": 1.9},
+        {"id": "p-2", "pool": "p", "state": "starting", "memory_mb": -1.0, "gil": "", "parallelism": 0.0},
     ]
     node = {"loop_lag": 0.25, "sessions": 4, "clock": "lifecycle clock missing"}
     return {"node": node, "pools": [pool], "workers": workers}
@@ -80,6 +80,9 @@ def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
     assert found["snakepit_pool_workers", (("pool", "p"), ("state", "draining"))] == 0
     assert found["snakepit_worker_memory_bytes", (("pool", "p"), ("worker", "p-1"))] == 10 * 2**20
     assert ("snakepit_worker_memory_bytes", (("pool", "p"), ("worker", "p-2"))) not in found
+    assert found["snakepit_worker_parallelism", (("pool", "p"), ("worker", "p-1"))] == 1.9
+    assert found["snakepit_worker_gil", (("pool", "p"), ("worker", "p-1"))] == 0
+    assert ("snakepit_worker_gil", (("pool", "p"), ("worker", "p-2"))) not in found
     assert found["snakepit_lifecycle_clock_missing", ()] == 1
     status["pools"][0]["waiting"] = 7
     assert scraped(metrics)["snakepit_pool_waiting", (("pool", "p"),)] == 7

@@ -106,7 +106,7 @@ class Report(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., boot_failure: _Optional[_Union[BootFailure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[Log, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "pid", "python", "implementation", "executable", "free_threaded", "gil_enabled", "gil_culprit", "load_seconds", "slots", "blas_threads", "commands", "parallelism")
+    __slots__ = ("protocol", "pid", "python", "implementation", "executable", "free_threaded", "gil_enabled", "gil_culprit", "load_seconds", "slots", "blas_threads", "commands", "parallelism", "cores")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     PYTHON_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +120,7 @@ class Hello(_message.Message):
     BLAS_THREADS_FIELD_NUMBER: _ClassVar[int]
     COMMANDS_FIELD_NUMBER: _ClassVar[int]
     PARALLELISM_FIELD_NUMBER: _ClassVar[int]
+    CORES_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     pid: int
     python: str
@@ -133,7 +134,8 @@ class Hello(_message.Message):
     blas_threads: int
     commands: _containers.RepeatedCompositeFieldContainer[Command]
     parallelism: float
-    def __init__(self, protocol: _Optional[int] = ..., pid: _Optional[int] = ..., python: _Optional[str] = ..., implementation: _Optional[str] = ..., executable: _Optional[str] = ..., free_threaded: bool = ..., gil_enabled: bool = ..., gil_culprit: _Optional[str] = ..., load_seconds: _Optional[float] = ..., slots: _Optional[int] = ..., blas_threads: _Optional[int] = ..., commands: _Optional[_Iterable[_Union[Command, _Mapping]]] = ..., parallelism: _Optional[float] = ...) -> None: ...
+    cores: int
+    def __init__(self, protocol: _Optional[int] = ..., pid: _Optional[int] = ..., python: _Optional[str] = ..., implementation: _Optional[str] = ..., executable: _Optional[str] = ..., free_threaded: bool = ..., gil_enabled: bool = ..., gil_culprit: _Optional[str] = ..., load_seconds: _Optional[float] = ..., slots: _Optional[int] = ..., blas_threads: _Optional[int] = ..., commands: _Optional[_Iterable[_Union[Command, _Mapping]]] = ..., parallelism: _Optional[float] = ..., cores: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("name", "summary", "streams", "idempotent", "timeout", "schema", "description")
