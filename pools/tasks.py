@@ -13,7 +13,7 @@ from celery import shared_task, signals
 from pools import conf
 from pools.api import door
 from pools.broker.errors import BrokerError
-from pools.jobs import attempt, hold, messages, upkeep
+from pools.jobs import attempt, consumer, hold, messages, upkeep
 from pools.models import Audit
 
 logger = logging.getLogger("snakepit.tasks")
@@ -50,6 +50,11 @@ def prune() -> int:
     """Delete the jobs whose retention is over, and the audit beyond its own; returns how many rows went."""
     with hold.db_unit():
         return upkeep.prune() + Audit.prune(conf.current().audit_retention)
+
+
+@signals.worker_init.connect(dispatch_uid="snakepit.consumer", weak=False)
+def _outlive_the_transport(sender: Any = None, **_: Any) -> None:
+    consumer.install(sender)
 
 
 @signals.celeryd_after_setup.connect(dispatch_uid="snakepit.queues", weak=False)

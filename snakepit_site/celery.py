@@ -69,6 +69,8 @@ def configuration() -> dict[str, Any]:
         "broker_url": url,
         "broker_transport_options": transport_options(url),
         "broker_connection_retry_on_startup": True,
+        # For ever. Celery's own limit of 100 attempts would end every worker in an outage of fifty minutes.
+        "broker_connection_max_retries": None,
         # JSON alone: a message that could be a pickle would be code.
         "accept_content": ["json"],
         "result_accept_content": ["json"],
@@ -80,7 +82,9 @@ def configuration() -> dict[str, Any]:
         "task_track_started": False,
         "worker_prefetch_multiplier": 1,
         "worker_soft_shutdown_timeout": 30,
-        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # Threads cannot be cancelled: Celery would try, and log a traceback for each. A message that comes again while
+        # its job still runs finds nothing to do.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,
         "timezone": "UTC",
         "beat_schedule": {
