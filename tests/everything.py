@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
+import random
 import re
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -245,6 +249,62 @@ class Unsafe(Everything):
     """Not for the thread profile."""
 
     thread_safe = False
+
+
+class Preloading(Everything):
+    """Loads once, in the template, which leaves a line in the ledger."""
+
+    loaded_by: int = 0
+
+    @classmethod
+    def preload(cls, ledger: str = "") -> None:
+        cls.loaded_by = os.getpid()
+        cls.ballast = bytes(range(256)) * 4 * 2**10 * 8
+        random.seed(1)
+        if ledger:
+            with open(ledger, "a") as lines:
+                lines.write(f"preload {os.getpid()}\n")
+
+    @command(idempotent=True)
+    def origin(self) -> dict[str, Any]:
+        """Who loaded what this worker has, and what it has of its own."""
+        return {
+            "pid": os.getpid(),
+            "parent": os.getppid(),
+            "loaded_by": self.loaded_by,
+            "session": os.getsid(0),
+            "group": os.getpgid(0),
+            "directory": os.getcwd(),
+            "nice": os.nice(0),
+            "limits": [list(resource.getrlimit(kind)) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS)],
+            "temporary": tempfile.gettempdir(),
+            "random": random.random(),
+            "threads": len(os.listdir("/proc/self/task")),
+        }
+
+    @command(idempotent=True)
+    def descriptors(self) -> list[str]:
+        """What this worker has open."""
+        found = []
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(f"/proc/self/fd/{name}"))
+        return sorted(found)
+
+
+class ThreadInPreload(Everything):
+    """What must not be forked."""
+
+    @classmethod
+    def preload(cls) -> None:
+        cls.over = threading.Event()
+        threading.Thread(target=cls.over.wait, name="ticker", daemon=True).start()
+
+
+class RaisesInPreload(Everything):
+    @classmethod
+    def preload(cls) -> None:
+        raise RuntimeError("the weights are missing")
 
 
 class FailsToLoad(Adapter):

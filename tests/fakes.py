@@ -28,7 +28,10 @@ from pools.broker.ports import (
     Loaded,
     Payload,
     Reports,
+    TemplateOrder,
+    TemplateReports,
     ThreadStack,
+    Unforked,
     WorkerFailure,
 )
 
@@ -106,6 +109,12 @@ UNLOADABLE = {
     "tests.no_such_module.Adapter": WorkerFailure("internal", "no_such_module", "ModuleNotFoundError"),
 }
 SILENT = "tests.everything.SlowToLoad"
+# How the templates of adapters end up; those of all others load if the pool wants one in any case.
+REFUSALS = {
+    "tests.everything.ThreadInPreload": ("unsafe", "a thread runs beside the main one: 'ticker'"),
+    "tests.everything.RaisesInPreload": ("load_failed", "RuntimeError: the weights are missing"),
+}
+WITH_PRELOAD = "tests.everything.Preloading"
 
 
 class FakeProcess:
@@ -330,11 +339,59 @@ class FakeLink:
         self.closed = True
 
 
+class FakeTemplate:
+    """A template, which speaks on the loop's next turn."""
+
+    def __init__(self, order: TemplateOrder, number: int, reports: TemplateReports) -> None:
+        self.order = order
+        self.pid = 20_000 + number
+        self.ended: Exit | None = None
+        self.dismissed = False
+        self.memory: float | None = 100.0
+        self.barren = ""  # why nothing comes out of it
+        self._reports = reports
+        asyncio.get_running_loop().call_soon(self.speak)
+
+    def speak(self) -> None:
+        path, spec = self.order.adapter_path, self.order.spec
+        if self.ended or path == SILENT:
+            return
+        refusal = REFUSALS.get(path)
+        if path in UNLOADABLE and "no_such_module" in path:
+            refusal = ("load_failed", "ModuleNotFoundError: no_such_module")
+        elif path != WITH_PRELOAD and spec.preload == "auto":
+            refusal = refusal or ("no_preload", "Everything has no preload()")
+        if refusal:
+            self._reports.refused(*refusal)
+            self.die(Exit(code=3))
+        else:
+            self._reports.loaded(1.0)
+
+    def die(self, exit: Exit) -> None:
+        if self.ended is None:
+            self.ended = exit
+            asyncio.get_running_loop().call_soon(self._reports.ended, exit)
+
+    def dismiss(self) -> None:
+        self.dismissed = True
+        self.die(Exit(code=0))
+
+    def kill(self) -> None:
+        self.die(Exit(signal=SIGKILL))
+
+    def output(self) -> list[str]:
+        return []
+
+    def memory_mb(self) -> float | None:
+        return None if self.ended else self.memory
+
+
 class FakeLauncher:
-    """`processes` are all that were ever launched, oldest first."""
+    """`processes` are all that were ever launched, `templates` all that were prepared, oldest first."""
 
     def __init__(self) -> None:
         self.processes: list[FakeProcess] = []
+        self.templates: list[FakeTemplate] = []
         self.boot_seconds = 0.0
         self.greeting = Greeting(python="3.11.7", executable="/usr/bin/python3", commands=COMMANDS)
         self.unloadable = dict(UNLOADABLE)
@@ -353,6 +410,18 @@ class FakeLauncher:
         process = FakeProcess(order, next(self._numbers), on_exit, self)
         self.processes.append(process)
         return process
+
+    async def prepare(self, order: TemplateOrder, reports: TemplateReports) -> FakeTemplate:
+        if order.spec.python.startswith("/no/"):
+            raise FileNotFoundError(f"[Errno 2] No such file or directory: {order.spec.python!r}")
+        template = FakeTemplate(order, len(self.templates) + 1, reports)
+        self.templates.append(template)
+        return template
+
+    async def fork(self, template: FakeTemplate, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> FakeProcess:
+        if template.ended or template.barren:
+            raise Unforked(template.barren or "its template has ended")
+        return await self.launch(order, on_exit)
 
     @property
     def living(self) -> list[FakeProcess]:

@@ -1,4 +1,4 @@
-"""`python -m workers`: a worker, or a description of an adapter.
+"""`python -m workers`: a worker, a template of workers, or a description of an adapter.
 
 The order of start matters: first the lifeline, so that nothing that follows can leave an orphan; then the watch for
 imports that switch the GIL on; then the link, so that the broker's probes are answered while the adapter loads.
@@ -12,8 +12,13 @@ import io
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from workers import boot, failure, lifeline, vitals
+from workers.boot import Boot, TemplateBoot
+
+if TYPE_CHECKING:
+    from workers.commands import Preloaded
 
 USAGE, UNLOADABLE, LINK_LOST = 2, 3, 4
 
@@ -26,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--pool", default="", help="name of the pool, for process lists")
     group.add_argument("--worker", default="", help="id of the worker, for process lists")
     group.add_argument("--boot", type=int, metavar="FD", help="descriptor that the boot document is read from")
+    group.add_argument("--template", type=int, metavar="FD", help="be a template: the socket that orders come by")
     return parser
 
 
@@ -35,27 +41,60 @@ def main(argv: list[str]) -> int:
         return describe(options.describe, as_json=options.json)
     if options.boot is None:
         parser().error("a worker is started by its broker, with --boot; to look at an adapter use --describe")
-    return work(options.boot)
-
-
-def work(descriptor: int) -> int:
-    lifeline.set_death_signal()
-    faulthandler.enable()  # a segfault in the adapter's C code leaves its Python stack on stderr
     try:
-        document = boot.read(descriptor)
-        lifeline.require_parent(document.parent)
+        if options.template is None:
+            return work(options.boot)
+        return stand(options.boot, options.template)
     except boot.BootInvalid as why:
         sys.stderr.write(f"{why}\n")
         return USAGE
     except lifeline.Orphaned as why:
         sys.stderr.write(f"{why}\n")
         return lifeline.ORPHANED
+
+
+def work(descriptor: int) -> int:
+    """A worker, from its boot document on."""
+    document = begin(descriptor, Boot)
+    return live(document, watch_imports())
+
+
+def stand(descriptor: int, control: int) -> int:
+    """A template; and, in each process that it forks, a worker."""
+    document = begin(descriptor, TemplateBoot)
+    watch = watch_imports()
+    from workers.template import Template
+
+    template = Template(document, control)
+    if not template.load():
+        leave(UNLOADABLE)
+    birth = template.serve()
+    if birth is None:
+        return 0
+    settled, preloaded = template.settle(birth)
+    return live(settled, watch, preloaded)
+
+
+def begin(descriptor: int, kind: type[boot.Document]) -> boot.Document:
+    """Tie this process's life to its broker's, and read what it is to be."""
+    lifeline.set_death_signal()
+    faulthandler.enable()  # a segfault in the adapter's C code leaves its Python stack on stderr
+    document = boot.read(descriptor, kind)
+    lifeline.require_parent(document.parent)
+    return document
+
+
+def watch_imports() -> vitals.GilWatch:
     watch = vitals.GilWatch()
     watch.install()
     forgive_output()
+    return watch
+
+
+def live(document: Boot, watch: vitals.GilWatch, preloaded: Preloaded | None = None) -> int:
     from workers.worker import Worker  # loads gRPC and protobuf: after the watch, and not for --help
 
-    code = Worker(document, watch).live()
+    code = Worker(document, watch, preloaded).live()
     if code:
         leave(code)
     return code

@@ -44,7 +44,11 @@ class Adapter:
 
     @classmethod
     def preload(cls) -> None:
-        """Load what all workers share and nobody writes to: imports, models. May name some of the pool's `args`."""
+        """Load what all workers share and nobody writes to: imports, models. May name some of the pool's `args`.
+
+        No threads, no connections, no GPU: with those the workers are spawned one by one. An adapter whose imports
+        are all there is to share says `preload = True` instead.
+        """
 
     def setup(self) -> Any:
         """Make what each worker needs for itself: connections, GPU contexts, random seeds."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar
 
 PROTOCOL = 1
 PROFILES = ("process", "thread")
@@ -33,18 +33,9 @@ class Boot:
     protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
-        if self.protocol != PROTOCOL:
-            raise BootInvalid(
-                f"protocol: the broker speaks {self.protocol!r} and this worker {PROTOCOL}; "
-                "install the same release of django-snakepit in the pool's interpreter"
-            )
-        for name in ("worker", "pool", "adapter", "profile", "instance"):
-            if not isinstance(getattr(self, name), str):
-                raise BootInvalid(f"{name}: {getattr(self, name)!r} is not a string")
-        for name in ("parent", "listen_fd", "blackbox_fd", "threads", "blas_threads", "max_payload"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise BootInvalid(f"{name}: {value!r} is not a number from 0")
+        _check_protocol(self.protocol)
+        _check_strings(self, "worker", "pool", "adapter", "profile", "instance")
+        _check_numbers(self, "parent", "listen_fd", "blackbox_fd", "threads", "blas_threads", "max_payload")
         if self.profile not in PROFILES:
             raise BootInvalid(f"profile: {self.profile!r} is not one of {', '.join(PROFILES)}")
         if self.profile == "thread" and self.threads < 1:
@@ -58,9 +49,52 @@ class Boot:
         return self.threads if self.profile == "thread" else 0
 
 
-def parse(text: bytes) -> Boot:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateBoot:
+    """What a template is to load, for all the workers that it will fork."""
+
+    template: str
+    pool: str
+    adapter: str  # dotted path of the class
+    parent: int  # pid of the broker
+    args: Mapping[str, Any] = field(default_factory=dict)
+    always: bool = False  # fork even if the adapter does not ask for it
+    protocol: int = PROTOCOL
+
+    def __post_init__(self) -> None:
+        _check_protocol(self.protocol)
+        _check_strings(self, "template", "pool", "adapter")
+        _check_numbers(self, "parent")
+        if not isinstance(self.args, Mapping):
+            raise BootInvalid("args: must be an object")
+
+
+def _check_protocol(protocol: object) -> None:
+    if protocol != PROTOCOL:
+        raise BootInvalid(
+            f"protocol: the broker speaks {protocol!r} and this worker {PROTOCOL}; "
+            "install the same release of django-snakepit in the pool's interpreter"
+        )
+
+
+def _check_strings(document: object, *names: str) -> None:
+    for name in names:
+        if not isinstance(value := getattr(document, name), str):
+            raise BootInvalid(f"{name}: {value!r} is not a string")
+
+
+def _check_numbers(document: object, *names: str) -> None:
+    for name in names:
+        if type(value := getattr(document, name)) is not int or value < 0:
+            raise BootInvalid(f"{name}: {value!r} is not a number from 0")
+
+
+Document = TypeVar("Document", Boot, TemplateBoot)
+
+
+def parse(text: bytes, kind: type[Document]) -> Document:
     """
-    >>> parse(b'{"worker": "a-1"}')
+    >>> parse(b'{"worker": "a-1"}', Boot)
     Traceback (most recent call last):
         ...
     workers.boot.BootInvalid: the boot document lacks adapter, blackbox_fd, listen_fd, parent, pool
@@ -71,19 +105,18 @@ def parse(text: bytes) -> Boot:
         raise BootInvalid(f"the boot document is not JSON: {why}") from None
     if not isinstance(document, dict):
         raise BootInvalid("the boot document must be an object")
-    unknown = sorted(document.keys() - Boot.__dataclass_fields__.keys())
-    if unknown:
+    known = {one.name: one.default is MISSING and one.default_factory is MISSING for one in fields(kind)}
+    if unknown := sorted(document.keys() - known):
         raise BootInvalid(f"the boot document has unknown fields: {', '.join(unknown)}")
-    needed = {"worker", "pool", "adapter", "parent", "listen_fd", "blackbox_fd"}
-    missing = sorted(needed - document.keys())
-    if missing:
+    if missing := sorted(name for name, needed in known.items() if needed and name not in document):
         raise BootInvalid(f"the boot document lacks {', '.join(missing)}")
-    return Boot(**document)
+    return kind(**document)
 
 
-def read(descriptor: int) -> Boot:
+def read(descriptor: int, kind: type[Document]) -> Document:
+    """The document on a descriptor, which is closed."""
     try:
         with os.fdopen(descriptor, "rb") as source:
-            return parse(source.read())
+            return parse(source.read(), kind)
     except OSError as why:
         raise BootInvalid(f"the boot document cannot be read from descriptor {descriptor}: {why}") from None

@@ -67,6 +67,14 @@ class Bound:
     signature: Signature
 
 
+@dataclass(frozen=True, slots=True)
+class Preloaded:
+    """An adapter's class after its `preload`, and what it offers."""
+
+    kind: type[Adapter]
+    commands: Mapping[str, Command]
+
+
 def load_class(path: str) -> type[Adapter]:
     """The adapter's class from "package.module.Class". Errors raised by the module itself are passed on as they are."""
     module_name, _, class_name = path.rpartition(".")
@@ -138,8 +146,23 @@ def _describe(kind: type[Adapter], attribute: str, options: Options) -> Command:
     )
 
 
+def has_preload(kind: type[Adapter]) -> bool:
+    """Whether the adapter asks for a template: it has a `preload` of its own, or says `preload = True`."""
+    found: Any = inspect.getattr_static(kind, "preload")
+    if isinstance(found, bool):
+        return found
+    if not isinstance(found, classmethod | staticmethod):
+        raise AdapterError(
+            f"preload of {kind.__name__} is a {type(found).__name__}: write it as a classmethod, since it runs "
+            "before there is an instance, or say `preload = True`"
+        )
+    return found is not inspect.getattr_static(Adapter, "preload")
+
+
 def preload(kind: type[Adapter], args: Mapping[str, Any]) -> None:
-    """Run the class's preload with those of the pool's args that it names."""
+    """Run the class's preload, if it has one, with those of the pool's args that it names."""
+    if not has_preload(kind) or isinstance(kind.preload, bool):
+        return
     parameters = inspect.signature(kind.preload).parameters.values()
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}

@@ -18,7 +18,7 @@ from workers import commands, failure, stacks, vitals
 from workers.adapter import Adapter
 from workers.blackbox import BlackBox
 from workers.boot import PROTOCOL, Boot
-from workers.commands import Command
+from workers.commands import Command, Preloaded
 from workers.parallelism import measure
 from workers.report import BootFailure, Hello, Vitals, clean
 from workers.runtime import Runtime
@@ -32,7 +32,7 @@ LOST_SECONDS = 1.0  # for calls to end and the adapter to be torn down when the 
 
 
 class Worker:
-    def __init__(self, boot: Boot, watch: vitals.GilWatch) -> None:
+    def __init__(self, boot: Boot, watch: vitals.GilWatch, preloaded: Preloaded | None = None) -> None:
         os.set_inheritable(boot.listen_fd, False)  # children that commands start are not to hold the socket
         os.set_inheritable(boot.blackbox_fd, False)
         self._boot = boot
@@ -40,6 +40,7 @@ class Worker:
         self._gil_told = False  # whether the broker knows that the GIL is on
         box = BlackBox(boot.blackbox_fd)
         stacks.answer_with(box.descriptor)  # before the adapter loads: its import may be what hangs
+        self._preloaded = preloaded  # by the template that this worker was forked from
         self._link = Link(boot.listen_fd, boot.max_payload, self.probe)
         self._runtime = Runtime(self._link.outbox, box, slots=boot.slots, idling=self._link.baton)
 
@@ -77,14 +78,18 @@ class Worker:
 
     def _load(self) -> tuple[Adapter, Mapping[str, Command]]:
         boot = self._boot
-        kind = commands.load_class(boot.adapter)
-        if boot.profile == "thread":
+        loaded = self._preloaded or self._preload()
+        adapter = commands.make(loaded.kind, boot.args)
+        self._complete(adapter.setup())
+        return adapter, loaded.commands
+
+    def _preload(self) -> Preloaded:
+        kind = commands.load_class(self._boot.adapter)
+        if self._boot.profile == "thread":
             commands.require_thread_safe(kind)
         described = commands.find_commands(kind)
-        commands.preload(kind, boot.args)
-        adapter = commands.make(kind, boot.args)
-        self._complete(adapter.setup())
-        return adapter, described
+        commands.preload(kind, self._boot.args)
+        return Preloaded(kind, described)
 
     def _complete(self, returned: Any) -> None:
         if inspect.iscoroutine(returned):

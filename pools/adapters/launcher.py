@@ -1,7 +1,8 @@
-"""Starts workers plainly: one new interpreter each, as a child of the broker, in a session of its own.
+"""Brings workers to life, as children of the broker in sessions of their own: spawned, or forked from a template.
 
-What the child inherits is listed here and nowhere else: a listening socket, a black box, its boot document, a pipe
-for its output, and an environment from an allow-list.
+A spawned worker is a new interpreter. What it inherits is listed here and in `outfit` and nowhere else: a listening
+socket, a black box, its boot document, a pipe for its output, and an environment from an allow-list. A forked worker
+gets the same, and its template's environment, which is made by the same rule.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +23,14 @@ from itertools import count
 from pathlib import Path
 
 import workers
-from pools.adapters.process import Output, WorkerProcess
-from pools.broker.ports import Exit, LaunchOrder
-from pools.broker.spec import PoolSpec, Profile
-from workers import blackbox
+from pools.adapters.outfit import Outfit, blas_threads, boot_document, document
+from pools.adapters.process import Output, WorkerProcess, open_pidfd
+from pools.adapters.template import TemplateProcess
+from pools.broker.ports import Exit, LaunchOrder, Template, TemplateOrder, TemplateReports
+from pools.broker.spec import PoolSpec, Preload
+from workers import nameplate
+from workers.boot import PROTOCOL
 
-PROTOCOL = 1  # of the boot document and the worker's wire
 # What workers may see of the broker's environment. Everything else, secrets above all, stays here.
 ENVIRONMENT = (
     "PATH",
@@ -62,7 +64,7 @@ class Workplace:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-class SpawnLauncher:
+class ProcessLauncher:
     def __init__(self, workplace: Workplace) -> None:
         self._place = workplace
         self._sockets = workplace.runtime / "w"
@@ -78,65 +80,99 @@ class SpawnLauncher:
         self._devnull = os.open(os.devnull, os.O_RDONLY)
 
     async def launch(self, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> WorkerProcess:
-        # PDEATHSIG fires when the *thread* that forked ends, so workers are born on the main thread only.
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("workers are started on the broker's main thread only")
         loop = asyncio.get_running_loop()
-        scratch = self._scratch / order.worker
-        scratch.mkdir(mode=0o700, exist_ok=True)
-        path = str(self._sockets / str(next(self._numbers)))  # short: a socket path has some hundred bytes
-        with contextlib.ExitStack() as opened:
-            listener = opened.enter_context(listen(path))
-            box_fd = blackbox.make()
-            opened.callback(os.close, box_fd)
-            box = blackbox.BlackBox(box_fd)
-            boot_fd = _document(_boot_document(order, self._place.instance, listener.fileno(), box_fd))
-            opened.callback(os.close, boot_fd)
-            out_read, out_write = os.pipe()
-            opened.callback(os.close, out_write)
+        outfit = self._outfit(order.worker)
+        try:
+            listener, box_fd = outfit.listener.fileno(), outfit.box_fd
+            boot_fd = document(boot_document(order, self._place.instance, listener, box_fd))
+            options = ["--pool", order.spec.name, "--worker", order.worker, "--boot", str(boot_fd)]
+            environment = self._environment(order.spec, order.worker, outfit.scratch)
             try:
-                child = self._spawn(order, boot_fd, (listener.fileno(), box_fd, boot_fd), out_write)
-            except BaseException:
-                os.close(out_read)
-                box.close()
-                os.unlink(path)
-                scratch.rmdir()
-                raise
-        process = WorkerProcess(order.worker, child, path, Output(order.worker, out_read, loop), box, scratch)
+                child = self._spawn(order.spec, options, environment, (listener, box_fd, boot_fd), outfit.output)
+            finally:
+                os.close(boot_fd)
+        except BaseException:
+            outfit.discard()
+            raise
+        outfit.given()
+        process = outfit.hand_over(child, open_pidfd(child), loop)
         process.watch(loop, on_exit)
         return process
 
-    def _spawn(self, order: LaunchOrder, boot_fd: int, inherited: tuple[int, ...], output: int) -> int:
-        python = order.spec.python or sys.executable
-        command = [python, "-m", "workers", "--pool", order.spec.name, "--worker", order.worker, "--boot", str(boot_fd)]
+    async def prepare(self, order: TemplateOrder, reports: TemplateReports) -> TemplateProcess:
+        if sys.platform != "linux":  # no subreaper, no /proc: neither adoption nor the proof of safety would work
+            raise OSError(f"templates need Linux; this is {sys.platform}")
+        loop = asyncio.get_running_loop()
+        scratch = self._scratch / order.template
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        reading, writing = os.pipe()
+        boot_fd = document(_template_document(order))
+        try:
+            # The id comes last, padded, so that a forked worker can write its own over it.
+            options = ["--pool", order.spec.name, "--boot", str(boot_fd), "--template", str(theirs.fileno())]
+            options += ["--worker", nameplate.blank(order.template)]
+            environment = self._environment(order.spec, nameplate.blank(order.template), scratch)
+            child = self._spawn(order.spec, options, environment, (theirs.fileno(), boot_fd), writing)
+        except BaseException:
+            control.close()
+            os.close(reading)
+            scratch.rmdir()
+            raise
+        finally:
+            theirs.close()
+            os.close(writing)
+            os.close(boot_fd)
+        control.setblocking(False)
+        output = Output(order.template, reading, loop)
+        instance = self._place.instance
+        template = TemplateProcess(
+            order.template, child, open_pidfd(child), output, scratch, control=control, instance=instance
+        )
+        template.attend(reports)
+        return template
+
+    async def fork(self, template: Template, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> WorkerProcess:
+        assert isinstance(template, TemplateProcess)
+        return await template.fork(self._outfit(order.worker), order, on_exit)
+
+    def _outfit(self, worker: str) -> Outfit:
+        # Short: a socket's path has some hundred bytes.
+        return Outfit(worker, str(self._sockets / str(next(self._numbers))), self._scratch / worker)
+
+    def _spawn(
+        self, spec: PoolSpec, options: list[str], environment: dict[str, str], inherited: tuple[int, ...], output: int
+    ) -> int:
+        # PDEATHSIG fires when the *thread* that forked ends, so processes are born on the main thread only.
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("workers are started on the broker's main thread only")
         child = subprocess.Popen(
-            command,
+            [spec.python or sys.executable, "-m", "workers", *options],
             stdin=self._devnull,
             stdout=output,
             stderr=output,
             pass_fds=inherited,
             start_new_session=True,
-            env=self._environment(order),
+            env=environment,
             cwd=self._place.path[0] if self._place.path else None,
         )
-        child.returncode = 0  # reaped by WorkerProcess; without this the object would warn that nobody waited
+        child.returncode = 0  # reaped by its ChildProcess; without this the object would warn that nobody waited
         return child.pid
 
-    def _environment(self, order: LaunchOrder) -> dict[str, str]:
-        spec, place = order.spec, self._place
+    def _environment(self, spec: PoolSpec, name: str, scratch: Path) -> dict[str, str]:
+        place = self._place
         names = (*ENVIRONMENT, *place.env_names)
         env = {key: value for key, value in place.environ.items() if any(fnmatchcase(key, name) for name in names)}
-        blas = str(blas_threads(spec))
-        env |= dict.fromkeys(BLAS_VARIABLES, blas)
+        env |= dict.fromkeys(BLAS_VARIABLES, str(blas_threads(spec)))
         env |= {
             "PYTHONPATH": os.pathsep.join((str(self._shim), *place.path)),
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
             "MALLOC_ARENA_MAX": "2",
-            "TMPDIR": str(self._scratch / order.worker),
+            "TMPDIR": str(scratch),
             "SNAKEPIT_INSTANCE": place.instance,
             "SNAKEPIT_POOL": spec.name,
-            "SNAKEPIT_WORKER": order.worker,
+            nameplate.VARIABLE: name,
         }
         return env | dict(spec.env)  # the user's own word is the last
 
@@ -150,60 +186,15 @@ class SpawnLauncher:
                 directory.rmdir()
 
 
-def blas_threads(spec: PoolSpec) -> int:
-    """Threads for each call's BLAS, so that slots x threads fit the cores."""
-    if spec.profile == Profile.PROCESS:
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // spec.threads)
-
-
-def listen(path: str) -> socket.socket:
-    """A listening Unix socket that only this user can reach."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        sock.bind(path)
-    except BaseException:
-        sock.close()
-        raise
-    finally:
-        os.umask(mask)
-    sock.listen(16)
-    return sock
-
-
-def _document(content: bytes) -> int:
-    """A descriptor from which the worker reads its boot document: not argv, not the environment, not a disk."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("snakepit boot document", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as unnamed:
-            fd = os.dup(unnamed.fileno())
-    with os.fdopen(os.dup(fd), "wb") as file:
-        file.write(content)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
-def _boot_document(order: LaunchOrder, instance: str, listen_fd: int, box_fd: int) -> bytes:
-    spec = order.spec
+def _template_document(order: TemplateOrder) -> bytes:
     return json.dumps(
         {
             "protocol": PROTOCOL,
-            "worker": order.worker,
-            "pool": spec.name,
-            "instance": instance,
+            "template": order.template,
+            "pool": order.spec.name,
             "parent": os.getpid(),
             "adapter": order.adapter_path,
-            "args": dict(spec.args),
-            "profile": str(spec.profile),
-            "threads": spec.slots,
-            "listen_fd": listen_fd,
-            "blackbox_fd": box_fd,
-            "blas_threads": blas_threads(spec),
-            "max_payload": spec.max_payload,
+            "args": dict(order.spec.args),
+            "always": order.spec.preload == Preload.ON,
         }
     ).encode()

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pools.adapters.event_log import EventLog
-from pools.adapters.launcher import SpawnLauncher, Workplace, listen
+from pools.adapters.launcher import ProcessLauncher, Workplace
 from pools.adapters.link import GrpcLinker
 from pools.adapters.metrics import Metrics
 from pools.adapters.orphans import Keeper, Strays, become_subreaper, end_predecessors
+from pools.adapters.outfit import listen
 from pools.adapters.runtime import RuntimeDirectory, RuntimeDirectoryError
 from pools.adapters.service import make_server
 from pools.broker.broker import Broker, NodeFacts, Ports
@@ -84,7 +85,7 @@ class Node:
     async def _serve(self, keeper: Keeper, reaped: int, announce: Callable[[Broker], None]) -> None:
         config, runtime = self.config, self.runtime
         place = Workplace(runtime.path, runtime.instance, config.worker_path, config.worker_env)
-        launcher = SpawnLauncher(place)
+        launcher = ProcessLauncher(place)
         clock = SystemClock()
         metrics = Metrics(config.recorder)
         ports = Ports(launcher, GrpcLinker(), clock, config.definitions, metrics, metrics)
@@ -123,10 +124,12 @@ class Node:
 
     async def _watch(self, broker: Broker, keeper: Keeper) -> None:
         def own() -> list[int]:
-            return [keeper.pid, *(staff.process.pid for staff in broker.staff() if staff.process)]
+            workers = (staff.process.pid for staff in broker.staff() if staff.process)
+            return [keeper.pid, *workers, *(template.pid for _, template in broker.templates())]
 
         def workers() -> list[str]:
-            return [staff.id for staff in broker.staff()]
+            # A worker that is just being forked still carries its template's id.
+            return [*(staff.id for staff in broker.staff()), *(name for name, _ in broker.templates())]
 
         strays = Strays(self.runtime.instance, own, workers)
         while True:

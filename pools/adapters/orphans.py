@@ -103,7 +103,8 @@ class Strays:
         if self._mark not in variables:
             return ""
         prefix = b"SNAKEPIT_WORKER="
-        return next((line[len(prefix) :].decode() for line in variables if line.startswith(prefix)), "")
+        # A template's is padded: its workers write theirs over it.
+        return next((line[len(prefix) :].decode().strip() for line in variables if line.startswith(prefix)), "")
 
 
 def children() -> list[int]:

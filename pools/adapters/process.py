@@ -1,4 +1,4 @@
-"""One worker's operating-system process: its identity, its output, its memory, its end."""
+"""A process of this broker, a worker's or a template's: its identity, its output, its memory, its end."""
 
 from __future__ import annotations
 
@@ -91,22 +91,19 @@ class Output:
             self._fd = -1
 
 
-class WorkerProcess:
-    """A child of this broker. Signals go through a pidfd, which cannot hit a stranger that got the number later."""
+class ChildProcess:
+    """A child of this broker, the leader of its own process group.
 
-    def __init__(
-        self, worker: str, pid: int, socket_path: str, output: Output, black_box: BlackBox, scratch: Path
-    ) -> None:
-        self.worker = worker
+    Signals go through a pidfd, which cannot hit a stranger that got the number later.
+    """
+
+    def __init__(self, name: str, pid: int, pidfd: int, output: Output, scratch: Path) -> None:
+        self.name = name
         self.pid = pid
-        self.socket_path = socket_path
+        self.exited = False
+        self._pidfd = pidfd
         self._output = output
-        self._black_box = black_box
-        self._last_begun = 0  # once the box is closed
         self._scratch = scratch
-        self._pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
-        self._exited = False
-        self._asked = asyncio.Lock()
         self._on_exit: Callable[[Exit], None] = lambda exit: None
 
     def watch(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[Exit], None]) -> None:
@@ -115,7 +112,7 @@ class WorkerProcess:
         if self._pidfd >= 0:
             loop.add_reader(self._pidfd, self._reap, loop)
         else:  # not Linux
-            wait = threading.Thread(target=self._wait, args=(loop,), name=f"wait {self.worker}", daemon=True)
+            wait = threading.Thread(target=self._wait, args=(loop,), name=f"wait {self.name}", daemon=True)
             wait.start()
 
     def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -133,7 +130,7 @@ class WorkerProcess:
                 return
             code = done.si_code == os.CLD_EXITED
             exit = Exit(code=done.si_status) if code else Exit(signal=done.si_status)
-        self._exited = True
+        self.exited = True
         if self._pidfd >= 0:
             loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -141,15 +138,15 @@ class WorkerProcess:
         self._kill_group()  # its children must not outlive it
         self._output.drain()
         self._output.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self.socket_path)
-        _remove_tree(self._scratch)
-        self._last_begun = self._black_box.last_begun
-        self._black_box.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._ended()
         self._on_exit(exit)
 
+    def _ended(self) -> None:
+        """Its process is reaped; `on_exit` is told next."""
+
     def kill(self) -> None:
-        if self._exited:
+        if self.exited:
             return
         self._kill_group()
         with contextlib.suppress(ProcessLookupError):
@@ -164,23 +161,47 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def last_begun(self) -> int:
-        return self._last_begun if self._exited else self._black_box.last_begun
-
     def output(self) -> Sequence[str]:
         return list(self._output.lines)
 
     def memory_mb(self) -> float | None:
-        if self._exited:
+        if self.exited:
             return None
         sizes = [size for pid in descendants(self.pid) if (size := proportional_kb(pid)) is not None]
         return round(sum(sizes) / 1024, 1) if sizes else None
 
+
+class WorkerProcess(ChildProcess):
+    """A worker's: with the socket that it listens on, and the black box that it leaves behind."""
+
+    def __init__(
+        self, name: str, pid: int, pidfd: int, output: Output, scratch: Path, *, socket_path: str, black_box: BlackBox
+    ) -> None:
+        super().__init__(name, pid, pidfd, output, scratch)
+        self.socket_path = socket_path
+        self._black_box = black_box
+        self._last_begun = 0  # once the box is closed
+        self._asked = asyncio.Lock()
+
+    def _ended(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self.socket_path)
+        self._last_begun = self._black_box.last_begun
+        self._black_box.close()
+
+    def last_begun(self) -> int:
+        return self._last_begun if self.exited else self._black_box.last_begun
+
     async def stacks(self) -> tuple[ThreadStack, ...]:
         async with self._asked:  # the answers share one file
-            if self._exited:
+            if self.exited:
                 raise StacksUnavailable("The worker has just ended.")
-            return await stacks.read(self.pid, self._black_box, lambda: not self._exited)
+            return await stacks.read(self.pid, self._black_box, lambda: not self.exited)
+
+
+def open_pidfd(pid: int) -> int:
+    """-1 where the system has none (not Linux)."""
+    return os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
 
 
 def descendants(pid: int) -> list[int]:
@@ -211,7 +232,3 @@ def proportional_kb(pid: int) -> int | None:
     except (OSError, ValueError):
         return None
     return None
-
-
-def _remove_tree(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)

@@ -11,7 +11,24 @@ from pools.broker.events import Event
 
 @dataclass(frozen=True, slots=True)
 class Start:
+    """Bring a worker to life: forked from the template, or spawned if none is named."""
+
     worker: str
+    template: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Start a template; workers wait for it."""
+
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """End a template, whose workers live on."""
+
+    template: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +71,4 @@ class Tell:
     event: Event
 
 
-Action = Start | Assign | Cancel | Stop | Kill | Fail | Tell
+Action = Start | Prepare | Dismiss | Assign | Cancel | Stop | Kill | Fail | Tell

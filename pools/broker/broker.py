@@ -25,6 +25,7 @@ from pools.broker.ports import (
     Meter,
     NoMeter,
     Recorder,
+    Template,
     ThreadStack,
 )
 from pools.broker.runner import Runner, Surroundings
@@ -191,6 +192,10 @@ class Broker:
         for runner, worker, process in measured:
             if (memory := await asyncio.to_thread(process.memory_mb)) is not None:
                 runner.sampled(worker, memory)
+        for runner in tuple(self.runners.values()):
+            for name, template in runner.forge.living():
+                if (memory := await asyncio.to_thread(template.memory_mb)) is not None:
+                    runner.pool.force.template.sampled(name, memory)
 
     async def apply(self) -> int:
         """Bring the pools in line with their definitions. Returns how many pools are wanted."""
@@ -301,6 +306,8 @@ class Broker:
     def kill_all(self) -> None:
         for staff in tuple(self.staff()):
             staff.kill()
+        for _, template in tuple(self.templates()):
+            template.kill()
 
     # Looking
 
@@ -308,6 +315,11 @@ class Broker:
         """Every worker with a process, those of removed pools included: their last calls still run."""
         for runner in (*self.runners.values(), *(runner for runner, _ in self._closing.values())):
             yield from runner.staff.values()
+
+    def templates(self) -> Iterator[tuple[str, Template]]:
+        """Every template with a process, and its id."""
+        for runner in (*self.runners.values(), *(runner for runner, _ in self._closing.values())):
+            yield from runner.forge.living()
 
     def tell(self, event: Event) -> None:
         self.ports.recorder.record(self.ports.clock.wall(), event)

@@ -20,6 +20,10 @@ class Kind(StrEnum):
     POOL_FAILED = "pool.failed"
     POOL_RECOVERED = "pool.recovered"
     POOL_SATURATED = "pool.saturated"  # the queue is full; calls are refused
+    TEMPLATE_STARTED = "template.started"  # loaded, and proven safe to fork
+    TEMPLATE_REFUSED = "template.refused"  # workers are spawned plainly instead
+    TEMPLATE_DIED = "template.died"  # its workers live on
+    TEMPLATE_ENDED = "template.ended"  # it is outdated or not needed any more
     WORKER_STARTING = "worker.starting"
     WORKER_STARTED = "worker.started"
     WORKER_DRAINING = "worker.draining"

@@ -123,6 +123,13 @@ class Pool:
         worker.held.clear()
         return self._settle(actions, now, staff=True)
 
+    def unforked(self, worker_id: str, why: str, now: float) -> list[Action]:
+        """The worker did not come out of its template."""
+        worker = self.force.workers.get(worker_id)
+        if worker is None:
+            return []
+        return self._settle(list(self.force.unforked(worker, why, now)), now, staff=True)
+
     def sampled(self, worker_id: str, memory_mb: float, now: float) -> list[Action]:
         worker = self.force.workers.get(worker_id)
         if worker is None:
@@ -140,6 +147,19 @@ class Pool:
         actions: list[Action] = [self.force.tell(Kind.WORKER_UNHEALTHY, worker, "health", detail, level="warning")]
         return self._settle([*actions, *self._kill(worker, "health", detail)], now, staff=True)
 
+    # Facts about templates
+
+    def template_loaded(self, name: str, seconds: float, now: float) -> list[Action]:
+        return self._settle(list(self.force.template.loaded(name, seconds, now)), now, staff=True)
+
+    def template_refused(self, name: str, reason: str, why: str, now: float) -> list[Action]:
+        """It cannot be forked from: workers are spawned plainly."""
+        return self._settle(list(self.force.template.refused(name, reason, why, self.spec, now)), now, staff=True)
+
+    def template_ended(self, name: str, exit: Exit, evidence: str, now: float) -> list[Action]:
+        """Its process is reaped."""
+        return self._settle(list(self.force.template.ended(name, exit, evidence, self.spec, now)), now, staff=True)
+
     # Facts from operators and clocks
 
     def apply(self, spec: PoolSpec, now: float) -> list[Action]:
@@ -151,7 +171,8 @@ class Pool:
         """An operator wants one worker, or all (empty id), replaced."""
         self.force.gate.reset()
         chosen = [self.force.workers[worker_id]] if worker_id else list(self.force.workers.values())
-        actions = [action for worker in chosen for action in self.force.replace(worker, "operator", detail)]
+        actions = [] if worker_id else list(self.force.template.renew("operator"))  # all anew: the code may be new
+        actions += [action for worker in chosen for action in self.force.replace(worker, "operator", detail)]
         return self._settle(actions, now, staff=True)
 
     def sweep(self, now: float, horizon: float = 0.0) -> list[Action]:
@@ -179,6 +200,8 @@ class Pool:
                 self.force.judge_all(now)
             elif worker := self.force.workers.get(name):
                 actions += self._overdue(kind, worker, now)
+            elif kind == "template":
+                actions += self.force.template.late(name, self.spec, now)
         return self._settle(actions, now)
 
     def next_alarm(self) -> float | None:

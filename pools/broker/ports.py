@@ -85,6 +85,15 @@ class LaunchOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class TemplateOrder:
+    """All that a launcher must know to prepare one template."""
+
+    template: str
+    adapter_path: str
+    spec: PoolSpec
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """How a worker's process ended. Either `code` or `signal` is set."""
 
@@ -204,9 +213,54 @@ class Process(Protocol):
         ...
 
 
+class Unforked(Exception):
+    """A worker did not come out of its template, which says nothing about the worker: nothing of it ever ran."""
+
+
+class TemplateReports(Protocol):
+    """What a launcher tells of a template: how its loading went, and, after everything else, that it is reaped."""
+
+    def loaded(self, seconds: float) -> None:
+        """Workers can be forked from it now."""
+        ...
+
+    def refused(self, reason: str, why: str) -> None:
+        """It cannot be forked from, and ends by itself. `reason` is one of no_preload, unsafe, load_failed."""
+        ...
+
+    def ended(self, exit: Exit) -> None: ...
+
+
+class Template(Protocol):
+    """A template's process. Workers that came out of it do not need it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def dismiss(self) -> None:
+        """Nobody will be forked from it any more."""
+        ...
+
+    def kill(self) -> None: ...
+
+    def output(self) -> Sequence[str]: ...
+
+    def memory_mb(self) -> float | None: ...
+
+
 class Launcher(Protocol):
+    """Brings workers to life. What cannot be started raises OSError with the reason."""
+
     async def launch(self, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> Process:
-        """Start a worker. `on_exit` is called once, on the loop, after the process is reaped."""
+        """Start a worker plainly. `on_exit` is called once, on the loop, after the process is reaped."""
+        ...
+
+    async def prepare(self, order: TemplateOrder, reports: TemplateReports) -> Template:
+        """Start a template. Returns before it has loaded."""
+        ...
+
+    async def fork(self, template: Template, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> Process:
+        """As `launch`, out of a loaded template. Raises Unforked if the worker did not come to life."""
         ...
 
     async def close(self) -> None: ...

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from random import Random
 
 from pools.broker import errors
-from pools.broker.actions import Action, Assign, Cancel, Fail, Kill, Start, Stop, Tell
+from pools.broker.actions import Action, Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, Tell
 from pools.broker.call import Call
 from pools.broker.events import Event, Kind
+from pools.broker.forge import Forge
 from pools.broker.parallel import why_on
 from pools.broker.policy import describe_exit
 from pools.broker.pool import Pool
@@ -34,6 +35,8 @@ from pools.broker.ports import (
     Linker,
     Meter,
     Payload,
+    TemplateOrder,
+    Unforked,
     WorkerFailure,
 )
 from pools.broker.staff import Reply, Request, Staff, Ticket
@@ -65,6 +68,7 @@ class Runner:
         self.commands: dict[str, CommandInfo] = {}
         self.staff: dict[str, Staff] = {}
         self.closed = asyncio.Event()
+        self.forge = Forge(world.launcher, self)
         self._world = world
         self._now = world.clock.monotonic
         self._tickets: dict[int, Ticket] = {}
@@ -211,6 +215,18 @@ class Runner:
             self._world.meter.executed(self.pool.spec.name, call.command, code, timing.queued, timing.ran)
         self._do(self.pool.finished(staff.id, call.id, now, ok=good))
 
+    # What templates say
+
+    def template_loaded(self, name: str, seconds: float) -> None:
+        self._do(self.pool.template_loaded(name, seconds, self._now()))
+
+    def template_refused(self, name: str, reason: str, why: str) -> None:
+        self._do(self.pool.template_refused(name, reason, why, self._now()))
+
+    def template_ended(self, name: str, exit: Exit, evidence: str) -> None:
+        self._do(self.pool.template_ended(name, exit, evidence, self._now()))
+        self._check_closed()
+
     def unlinked(self, staff: Staff) -> None:
         if staff.id in self.staff:
             asyncio.get_running_loop().call_later(UNLINKED_GRACE, staff.kill)
@@ -231,13 +247,23 @@ class Runner:
                     self._world.tell(event)
                 case Cancel(call, worker, reason):
                     self.staff[worker].cancel(self._tickets[call.id], reason)
-                case Start(worker):
-                    self._start(worker)
-                case Stop(worker):
-                    self._stop(worker)
-                case Kill(worker):
-                    self.staff[worker].kill()
+                case Start() | Stop() | Kill() | Prepare() | Dismiss():
+                    self._attend(action)
         self._arm()
+
+    def _attend(self, action: Start | Stop | Kill | Prepare | Dismiss) -> None:
+        """To the processes."""
+        match action:
+            case Start(worker, template):
+                self._start(worker, template)
+            case Stop(worker):
+                self._stop(worker)
+            case Kill(worker):
+                self.staff[worker].kill()
+            case Prepare(template):
+                self.forge.prepare(TemplateOrder(template, self.definition.adapter_path, self.pool.spec))
+            case Dismiss(template):
+                self.forge.dismiss(template)
 
     def _fail(self, call: Call, error: errors.BrokerError) -> None:
         # A call that still runs keeps its ticket until its worker lets go of it.
@@ -254,16 +280,21 @@ class Runner:
         else:
             staff.kill()
 
-    def _start(self, worker: str) -> None:
+    def _start(self, worker: str, template: str) -> None:
         self.staff[worker] = staff = Staff(worker, self, self._now, started_wall=self._world.clock.wall())
-        task = asyncio.get_running_loop().create_task(self._launch(staff), name=f"launch {worker}")
+        task = asyncio.get_running_loop().create_task(self._launch(staff, template), name=f"launch {worker}")
         self._launches.add(task)
         task.add_done_callback(self._launches.discard)
 
-    async def _launch(self, staff: Staff) -> None:
+    async def _launch(self, staff: Staff, template: str) -> None:
         order = LaunchOrder(staff.id, self.definition.adapter_path, self.pool.spec)
         try:
-            staff.process = await self._world.launcher.launch(order, lambda exit: self._exited(staff, exit))
+            staff.process = await self.forge.bring(template, order, lambda exit: self._exited(staff, exit))
+        except Unforked as why:
+            del self.staff[staff.id]
+            self._do(self.pool.unforked(staff.id, str(why), self._now()))
+            self._check_closed()
+            return
         except Exception as error:
             self.pool.boot_failed(staff.id, f"it could not be launched: {error}")
             self._exited(staff, Exit())
@@ -291,7 +322,7 @@ class Runner:
         self._check_closed()
 
     def _check_closed(self) -> None:
-        if self.pool.force.closing and not self.pool.force.workers:
+        if self.pool.force.closing and not self.pool.force.workers and self.forge.is_empty:
             self.closed.set()
 
     # Time

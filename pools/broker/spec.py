@@ -40,6 +40,14 @@ class Profile(StrEnum):
     THREAD = "thread"  # `threads` calls at a time
 
 
+class Preload(StrEnum):
+    """Whether workers are forked from a template."""
+
+    AUTO = "auto"  # if the adapter asks for it with preload()
+    ON = "on"  # also without one: the imports alone are shared
+    OFF = "off"
+
+
 class InvalidSpec(ValueError):
     """A pool definition is not valid: `problems` maps each field to what is wrong with it."""
 
@@ -66,6 +74,9 @@ class PoolSpec:
     threads: int = setting(10, 1, 256, help="Slots of a thread-profile worker.")
     python: str = setting(
         "", help="Key in SNAKEPIT['PYTHONS'], a version (3.12, 3.14t), or auto; empty: the broker's own interpreter."
+    )
+    preload: Preload = setting(
+        Preload.AUTO, help="Fork workers from a template: auto (if the adapter preloads), on, off."
     )
     queue_limit: int = setting(1000, 0, 1_000_000, unit="calls", help="Calls that may wait; more are refused.")
     queue_bytes: int = setting(64 * 2**20, 0, 2**40, unit="bytes", help="Arguments that may wait, in bytes.")
@@ -113,7 +124,7 @@ class PoolSpec:
 
 
 # What is fixed at a worker's birth; a change of any of these is rolled out by replacing workers.
-WORKER_FIELDS = ("adapter", "args", "env", "profile", "threads", "python")
+WORKER_FIELDS = ("adapter", "args", "env", "profile", "threads", "python", "preload")
 FIELDS = {f.name: f for f in fields(PoolSpec)}
 
 
@@ -128,6 +139,8 @@ def find_problems(spec: PoolSpec) -> list[tuple[str, str]]:
         problems.append(("max_unavailable", f"{spec.max_unavailable} is more than size {spec.size}"))
     if spec.memory_soft_mb and spec.memory_hard_mb and spec.memory_soft_mb >= spec.memory_hard_mb:
         problems.append(("memory_soft_mb", f"{spec.memory_soft_mb} is not below memory_hard_mb {spec.memory_hard_mb}"))
+    if spec.preload == Preload.ON and spec.profile == Profile.THREAD:
+        problems.append(("preload", "'on' is for the process profile: a worker of threads shares its memory anyway"))
     return problems
 
 
@@ -139,6 +152,8 @@ def _wrong(name: str, value: Any) -> str | None:
         return None if isinstance(value, str) and value else "a pool needs the key of an adapter"
     if name == "profile":
         return None if value in tuple(Profile) else f"{value!r} is not one of {', '.join(Profile)}"
+    if name == "preload":
+        return None if value in tuple(Preload) else f"{value!r} is not one of {', '.join(Preload)}"
     if name == "python":
         return None if isinstance(value, str) and "\0" not in value else f"{value!r} is not a path"
     if name == "args":
@@ -192,4 +207,4 @@ def spec_from(values: Mapping[str, Any]) -> PoolSpec:
 
 def spec_values(spec: PoolSpec) -> dict[str, Any]:
     """The spec as plain values, fit for JSON."""
-    return {**asdict(spec), "profile": str(spec.profile)}
+    return {**asdict(spec), "profile": str(spec.profile), "preload": str(spec.preload)}

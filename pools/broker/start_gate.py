@@ -1,4 +1,8 @@
-"""When workers may be started: in batches, later after each failed start, hardly at all once a pool has failed."""
+"""When workers may be started: in batches, later after each failed start, hardly at all once a pool has failed.
+
+A spawned worker loads its adapter, so a batch of them is a burst of work, and batches are spaced by time. A forked one
+has it loaded: only `startup_batch` of them are under way at once, and each that is ready makes room for the next.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +34,24 @@ class StartGate:
         """Nobody is started until the bar is lifted (an empty `why`)."""
         self.barred = self.failed = why
 
-    def room(self, spec: PoolSpec, starting: int, now: float) -> int:
+    def room(self, spec: PoolSpec, starting: int, now: float, *, forked: bool = False) -> int:
         """How many workers may be started now."""
         if self.barred or now < self._not_before:
             return 0
         if self.failed or self._failures:
             return max(0, 1 - starting)
+        if forked:
+            return max(0, spec.startup_batch - starting)
         if now >= self._batch_ends(spec):
             return spec.startup_batch
         return max(0, spec.startup_batch - self._in_batch)
 
-    def opens_at(self, spec: PoolSpec, starting: int, now: float) -> float | None:
+    def opens_at(self, spec: PoolSpec, starting: int, now: float, *, forked: bool = False) -> float | None:
         """When there may be room again, for a pool that found too little. None: not before a start has ended."""
-        if self.barred or (starting and (self.failed or self._failures)):
+        if self.barred or (starting and (self.failed or self._failures or forked)):
             return None  # its end is a fact that asks again; an alarm would ring for ever until then
+        if forked:
+            return max(self._not_before, now)
         return max(self._not_before, self._batch_ends(spec), now)
 
     def _batch_ends(self, spec: PoolSpec) -> float:

@@ -62,6 +62,7 @@ class Worker:
     ttl: float | None = None  # its own, jittered
     max_served: int | None = None  # its own, jittered
     expected: bool = False  # it will be due before a successor could be ready, if that was started later
+    template: str = ""  # that it was forked from; empty: it was spawned
     boot_failure: str = ""
     killed: bool = False  # by us: its death is no crash
 

@@ -18,6 +18,7 @@ from pools.broker.policy import describe_exit, due_at, recycle_reason, successor
 from pools.broker.ports import Exit
 from pools.broker.spec import PoolSpec
 from pools.broker.start_gate import StartGate
+from pools.broker.template import Template
 from pools.broker.timers import Timers
 from pools.broker.worker import State, Worker
 
@@ -33,6 +34,7 @@ class Workforce:
         self.workers: dict[str, Worker] = {}
         self.gate = StartGate(rng)
         self.load_time = LoadTime()
+        self.template = Template(spec.name, boot, timers)
         self.died = 0
         self.recycled = 0
         self._boot = boot  # tells this broker's workers from those of the one before
@@ -100,6 +102,14 @@ class Workforce:
             if self.gate.died(self.spec, how, now):
                 yield self.tell(Kind.POOL_FAILED, reason="crash_loop", message=self.gate.failed, level="error")
 
+    def unforked(self, worker: Worker, why: str, now: float) -> Iterator[Action]:
+        """It did not come out of its template. Nothing of it ever ran, so nothing is held against it."""
+        for kind in ("boot", "drain", "stop"):
+            self._timers.clear((kind, worker.id))
+        worker.move(State.GONE)
+        del self.workers[worker.id]
+        yield from self.template.barren(worker.template, why, self.spec, now)
+
     def _boot_failed(self, worker: Worker, why: str, numbers: dict[str, Any], now: float) -> Iterator[Action]:
         message = f"died before it was ready, {why}"
         yield self.tell(Kind.WORKER_DIED, worker, "boot_failure", message, level="error", data=numbers)
@@ -118,11 +128,13 @@ class Workforce:
         if new_workers:
             self.generation += 1
             self.load_time.forget()
+            yield from self.template.renew("definition")
             for worker in tuple(self.workers.values()):
                 yield from self.replace(worker, "definition", f"generation {self.generation} is wanted")
 
     def close(self) -> Iterator[Action]:
         self.closing = True
+        yield from self.template.renew("shutdown")
         for worker in self.among(State.STARTING):
             yield from self.kill(worker, "shutdown", "the pool is shutting down")
         for worker in self.among(State.READY):
@@ -212,18 +224,25 @@ class Workforce:
         if missing <= 0:
             self._timers.clear(("gate", self.spec.name))
             return
-        room = self.gate.room(self.spec, starting, now)
+        if not self.gate.barred:
+            yield from self.template.need(self.spec, now)
+        if self.template.is_loading:
+            return  # it will be ready, refused or late, and each asks again
+        forked = self.template.is_ready
+        room = self.gate.room(self.spec, starting, now, forked=forked)
         started = min(missing, room)
         leaving = [worker for worker in present if worker.state is not State.STARTING and not worker.stays][starting:]
         for number in range(started):
             self._count += 1
             worker = Worker(f"{self.spec.name}-{self._boot}-{self._count}", self.generation, self.spec.slots, born=now)
+            worker.template = self.template.id if forked else ""
             self.workers[worker.id] = worker
             self._timers.set(("boot", worker.id), now + self.spec.startup_timeout)
             self.gate.passed(self.spec, now)
-            yield Start(worker.id)
+            yield Start(worker.id, worker.template)
             yield self._starting(worker, leaving[number] if number < len(leaving) else None, fresh + number, now)
-        if missing > room and (opens := self.gate.opens_at(self.spec, starting + started, now)) is not None:
+        opens = self.gate.opens_at(self.spec, starting + started, now, forked=forked)
+        if missing > room and opens is not None:
             self._timers.set(("gate", self.spec.name), opens)
 
     def _starting(self, worker: Worker, leaves: Worker | None, fresh: int, now: float) -> Tell:

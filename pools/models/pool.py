@@ -13,10 +13,11 @@ from django.db.models import F, Q
 from django.db.models.base import ModelBase
 
 from pools import conf
-from pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Profile, spec_from
+from pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Preload, Profile, spec_from
 from pools.models.strict_json import find_problem
 
 PROFILES = [(one.value, one.value) for one in Profile]
+PRELOADS = [(one.value, one.value) for one in Preload]
 
 
 def adapter_choices() -> list[tuple[str, str]]:
@@ -69,6 +70,7 @@ class Pool(models.Model):
     size = models.PositiveIntegerField(**_of_spec("size", default=conf.default_size))
     threads = models.PositiveIntegerField(**_of_spec("threads"))
     python = models.CharField(**_of_spec("python", max_length=500, blank=True))
+    preload = models.CharField(**_of_spec("preload", max_length=8, choices=PRELOADS, default="auto"))
     queue_limit = models.PositiveIntegerField(**_of_spec("queue_limit"))
     queue_bytes = models.PositiveBigIntegerField(**_of_spec("queue_bytes"))
     queue_timeout = models.FloatField(**_of_spec("queue_timeout"))
@@ -116,6 +118,11 @@ class Pool(models.Model):
                 name="snakepit_pool_profile",
                 condition=Q(profile__in=[one.value for one in Profile]),
                 violation_error_message="The profile is process or thread.",
+            ),
+            models.CheckConstraint(
+                name="snakepit_pool_preload",
+                condition=Q(preload__in=[one.value for one in Preload]),
+                violation_error_message="Preload is auto, on or off.",
             ),
             models.CheckConstraint(
                 name="snakepit_pool_source",
@@ -190,7 +197,8 @@ def sync_pools() -> list[str]:
 
 def _sync(spec: PoolSpec) -> bool:
     wanted: dict[str, Any] = {name: getattr(spec, name) for name in FIELDS}
-    wanted |= {"profile": str(spec.profile), "args": dict(spec.args), "env": dict(spec.env), "source": "settings"}
+    wanted |= {"profile": str(spec.profile), "preload": str(spec.preload), "source": "settings"}
+    wanted |= {"args": dict(spec.args), "env": dict(spec.env)}
     pool = Pool.objects.filter(name=spec.name).first() or Pool(name=spec.name)
     wanted["paused"] = spec.paused or (pool.paused and pool.source == Pool.Source.SETTINGS)
     if not pool._state.adding and all(getattr(pool, name) == value for name, value in wanted.items()):

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pools import conf
+from pools.adapters import orphans
 from pools.adapters.event_log import EventLog
-from pools.adapters.launcher import SpawnLauncher, Workplace
+from pools.adapters.launcher import ProcessLauncher, Workplace
 from pools.adapters.link import GrpcLinker
 from pools.broker.errors import StacksUnavailable
 from pools.broker.events import Event, Kind
-from pools.broker.ports import Assignment, Definition, Exit, LaunchOrder, Payload, WorkerFailure
+from pools.broker.ports import (
+    Assignment,
+    Definition,
+    Exit,
+    LaunchOrder,
+    Payload,
+    TemplateOrder,
+    Unforked,
+    WorkerFailure,
+)
 from pools.broker.spec import InvalidSpec, PoolSpec
 from tests.brokers import ADAPTERS, ROOT, FileDefinitions
 from tests.fakes import FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
@@ -55,11 +68,46 @@ class Heard:
         return self.of(kind)[count - 1]
 
 
+class Mould:
+    """A template as a test holds it."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Any, ...]] = []
+        self.exits: list[Exit] = []
+        self._spoke, self._ended = asyncio.Event(), asyncio.Event()
+
+    async def prepare(self, launcher: Any, adapter: str, **spec: Any) -> Mould:
+        order = TemplateOrder("p-t1", ADAPTERS[adapter], PoolSpec(name="p", adapter=adapter, **spec))
+        self.template = await launcher.prepare(order, self)
+        return self
+
+    def loaded(self, seconds: float) -> None:
+        self.said.append(("loaded", seconds))
+        self._spoke.set()
+
+    def refused(self, reason: str, why: str) -> None:
+        self.said.append((reason, why))
+        self._spoke.set()
+
+    def ended(self, exit: Exit) -> None:
+        self.exits.append(exit)
+        self._spoke.set()
+        self._ended.set()
+
+    async def verdict(self) -> str:
+        await asyncio.wait_for(self._spoke.wait(), PATIENCE)
+        return str(self.said[0][0]) if self.said else "silent"
+
+    async def exit(self) -> Exit:
+        await asyncio.wait_for(self._ended.wait(), PATIENCE)
+        return self.exits[0]
+
+
 class Hand:
     """One worker as a test holds it."""
 
-    def __init__(self, launcher: Any, linker: Any) -> None:
-        self._launcher, self._linker = launcher, linker
+    def __init__(self, launcher: Any, linker: Any, mould: Mould | None = None) -> None:
+        self._launcher, self._linker, self._mould = launcher, linker, mould
         self.heard = Heard()
         self.exits: list[Exit] = []
         self._exited = asyncio.Event()
@@ -67,7 +115,10 @@ class Hand:
 
     async def start(self, adapter: str, spec: dict[str, Any]) -> Hand:
         order = LaunchOrder("p-1", ADAPTERS[adapter], PoolSpec(name="p", adapter=adapter, **spec))
-        self.process = await self._launcher.launch(order, self._on_exit)
+        if self._mould:
+            self.process = await self._launcher.fork(self._mould.template, order, self._on_exit)
+        else:
+            self.process = await self._launcher.launch(order, self._on_exit)
         self.link = self._linker.link(self.process.socket_path, self.heard)
         return self
 
@@ -90,20 +141,40 @@ class Hand:
         return [json.loads(payload.data) for _, payload in self.heard.of("chunk")]
 
 
-@pytest.fixture(params=["fake", "real"])
-async def hands(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
-    """start(adapter, **spec) launches and links a worker; all are gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as home:
-        if request.param == "fake":
-            launcher: Any = FakeLauncher()
-            linker: Any = FakeLinker(launcher)
+@contextmanager
+def subreaper() -> Iterator[None]:
+    """This process adopts what is forked, as a broker does."""
+    orphans.become_subreaper()
+    yield
+    ctypes.CDLL(None).prctl(orphans.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@contextmanager
+def workplace(kind: str) -> Iterator[tuple[Any, Any]]:
+    with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as home, subreaper():
+        if kind == "fake":
+            launcher = FakeLauncher()
+            yield launcher, FakeLinker(launcher)
         else:
-            launcher = SpawnLauncher(Workplace(Path(home), "1" * 32, (str(ROOT),)))
-            linker = GrpcLinker()
+            yield ProcessLauncher(Workplace(Path(home), "1" * 32, (str(ROOT),))), GrpcLinker()
+        assert not list(Path(home).iterdir()), "the launcher left something behind"
+
+
+@pytest.fixture(params=["fake", "real", "fake-forked", "real-forked"])
+async def hands(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
+    """start(adapter, **spec) brings a worker to life and links it; all are gone afterwards."""
+    kind, _, forked = request.param.partition("-")
+    with workplace(kind) as (launcher, linker):
+        moulds: dict[str, Mould] = {}
         started: list[Hand] = []
 
+        async def mould(adapter: str, spec: dict[str, Any]) -> Mould | None:
+            if adapter not in moulds:
+                moulds[adapter] = await Mould().prepare(launcher, adapter, **spec, preload="on")
+            return moulds[adapter] if await moulds[adapter].verdict() == "loaded" else None
+
         async def start(adapter: str = "everything", **spec: Any) -> Hand:
-            hand = Hand(launcher, linker)
+            hand = Hand(launcher, linker, await mould(adapter, spec) if forked else None)
             await hand.start(adapter, spec)
             started.append(hand)
             return hand
@@ -113,8 +184,10 @@ async def hands(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., A
             hand.process.kill()
             await hand.exit()
             hand.link.close()
+        for one in moulds.values():
+            one.template.dismiss()
+            await one.exit()
         await launcher.close()
-        assert not list(Path(home).iterdir()), "the launcher left something behind"
 
 
 async def test_a_worker_greets_with_its_commands(hands: Any) -> None:
@@ -345,6 +418,82 @@ async def test_two_workers_do_not_hear_each_other(hands: Any) -> None:
     assert not two.exits
 
 
+# Templates
+
+
+@pytest.fixture(params=["fake", "real"])
+async def launcher(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    with workplace(request.param) as (launcher, _):
+        yield launcher
+        await launcher.close()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "preload", "verdict", "words"),
+    [
+        ("everything", "auto", "no_preload", "Everything has no preload()"),
+        ("everything", "on", "loaded", ""),
+        ("preloading", "auto", "loaded", ""),
+        ("thread_in_preload", "auto", "unsafe", "'ticker'"),
+        ("raises_in_preload", "auto", "load_failed", "RuntimeError: the weights are missing"),
+        ("missing", "auto", "load_failed", "no_such_module"),
+    ],
+)
+async def test_a_template_says_whether_it_can_be_forked_from(
+    launcher: Any, adapter: str, preload: str, verdict: str, words: str
+) -> None:
+    mould = await Mould().prepare(launcher, adapter, preload=preload)
+    assert await mould.verdict() == verdict
+    assert words in str(mould.said[0][1])
+    if verdict == "loaded":
+        assert mould.template.pid > 0
+        assert mould.template.memory_mb() > 1
+        mould.template.dismiss()
+        assert await mould.exit() == Exit(code=0)
+    else:
+        assert await mould.exit() == Exit(code=3), "it ends by itself"
+    assert mould.template.memory_mb() is None
+    assert len(mould.said) == 1
+
+
+async def test_a_killed_template_is_told_once_and_nothing_comes_out_of_it_any_more(launcher: Any) -> None:
+    mould = await Mould().prepare(launcher, "everything", preload="on")
+    await mould.verdict()
+    mould.template.kill()
+    mould.template.kill()
+    assert await mould.exit() == Exit(signal=9)
+    order = LaunchOrder("p-1", ADAPTERS["everything"], PoolSpec(name="p", adapter="everything"))
+    with pytest.raises(Unforked):
+        await launcher.fork(mould.template, order, lambda exit: None)
+    mould.template.dismiss()
+    await asyncio.sleep(0)
+    assert len(mould.exits) == 1
+
+
+async def test_a_template_that_cannot_be_started_raises_and_leaves_nothing(launcher: Any) -> None:
+    with pytest.raises(OSError, match="/no/such/python"):
+        await Mould().prepare(launcher, "everything", python="/no/such/python")
+
+
+async def test_a_template_that_is_dismissed_while_it_loads_ends(launcher: Any) -> None:
+    mould = await Mould().prepare(launcher, "slow", preload="on", args={"path": "/dev/null"})
+    mould.template.dismiss()
+    assert (await mould.exit()).code != 3
+
+
+async def test_a_template_that_does_not_fork_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pools.adapters.template.FORK_SECONDS", 0.2)
+    with workplace("real") as (launcher, _):
+        mould = await Mould().prepare(launcher, "everything", preload="on")
+        await mould.verdict()
+        os.kill(mould.template.pid, signal.SIGSTOP)
+        order = LaunchOrder("p-1", ADAPTERS["everything"], PoolSpec(name="p", adapter="everything"))
+        with pytest.raises(Unforked, match=r"did not fork within 0\.2 s"):
+            await launcher.fork(mould.template, order, lambda exit: None)
+        assert await mould.exit() == Exit(signal=9)
+        await launcher.close()
+
+
 # What only the real launcher has: leftovers of the one before.
 
 
@@ -355,7 +504,7 @@ def test_a_launcher_clears_what_a_killed_broker_left_and_links_the_present_packa
     (tmp_path / "tmp" / "p-0000-1" / "big").write_text("left")
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "7").touch()
-    launcher = SpawnLauncher(Workplace(tmp_path, "1" * 32))
+    launcher = ProcessLauncher(Workplace(tmp_path, "1" * 32))
     assert (tmp_path / "lib" / "workers" / "__main__.py").exists()
     assert not list((tmp_path / "tmp").iterdir())
     assert not list((tmp_path / "w").iterdir())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pools.broker.actions import Action, Assign, Cancel, Fail, Kill, Start, Stop, Tell
+from pools.broker.actions import Action, Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, Tell
 from pools.broker.call import Call
 from pools.broker.events import Event
 from pools.broker.pool import Pool
@@ -22,7 +22,9 @@ class Table:
 
     def __init__(self, seed: int = 1, **fields: Any) -> None:
         self.now = 1000.0
-        self.spec = PoolSpec(**{"name": "p", "adapter": "a", "size": 1, "min_lifetime": 0.0, **fields})
+        self.spec = PoolSpec(
+            **{"name": "p", "adapter": "a", "size": 1, "min_lifetime": 0.0, "preload": "off", **fields}
+        )
         self.pool = Pool(self.spec, "0", Random(seed))
         self.actions: list[Action] = []
         self._numbers = 0
@@ -86,7 +88,32 @@ class Table:
     def sweep(self, horizon: float = 0.0) -> None:
         self.do(self.pool.sweep(self.now, horizon))
 
+    # Facts about templates, which are named by their number, too
+
+    def load(self, template: int, seconds: float = 2.0) -> Table:
+        self.do(self.pool.template_loaded(f"p-0-t{template}", seconds, self.now))
+        return self
+
+    def refuse(self, template: int, reason: str = "unsafe", why: str = "a thread runs") -> None:
+        self.do(self.pool.template_refused(f"p-0-t{template}", reason, why, self.now))
+
+    def lose(self, template: int, exit: Exit | None = None) -> None:
+        self.do(self.pool.template_ended(f"p-0-t{template}", exit or Exit(signal=9), "", self.now))
+
+    def unforked(self, worker: int, why: str = "its template has ended") -> None:
+        self.do(self.pool.unforked(self.id(worker), why, self.now))
+
     # What came of it
+
+    def prepared(self) -> list[str]:
+        return [action.template for action in self._of(Prepare)]
+
+    def dismissed(self) -> list[str]:
+        return [action.template for action in self._of(Dismiss)]
+
+    def origins(self) -> dict[int, str]:
+        """Which template each started worker came from; empty: it was spawned."""
+        return {int(action.worker.rsplit("-", 1)[1]): action.template for action in self._of(Start)}
 
     def id(self, worker: int) -> str:
         return f"p-0-{worker}"

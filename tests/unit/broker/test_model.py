@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from pools.broker.actions import Assign, Cancel, Fail, Kill, Start, Stop
+from pools.broker.actions import Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop
 from pools.broker.call import Call
 from pools.broker.pool import Pool
 from pools.broker.ports import Exit
@@ -30,6 +30,7 @@ specs = st.builds(
     name=st.just("model"),
     adapter=st.just("model"),
     profile=st.sampled_from(["process", "thread"]),
+    preload=st.sampled_from(["off", "auto"]),
     size=st.integers(1, 4),
     threads=st.integers(1, 9),
     queue_limit=st.integers(0, 5),
@@ -61,6 +62,8 @@ class PoolModel(RuleBasedStateMachine):
         self.processes: set[str] = set()
         self.asked_to_leave: set[str] = set()
         self.killed: set[str] = set()
+        self.loading: set[str] = set()  # templates
+        self.templates: set[str] = set()  # that have loaded
 
     @initialize(spec=specs, seed=st.integers(0, 99))
     def build(self, spec: PoolSpec, seed: int) -> None:
@@ -72,8 +75,17 @@ class PoolModel(RuleBasedStateMachine):
     def do(self, actions: list[object]) -> None:
         for action in actions:
             match action:
-                case Start(worker):
+                case Prepare(template):
+                    assert not self.loading | self.templates, "two templates at once"
+                    self.loading.add(template)
+                case Dismiss(template):
+                    assert template in self.loading | self.templates
+                    self.loading.discard(template)
+                    self.templates.discard(template)
+                case Start(worker, template):
                     assert worker not in self.processes
+                    assert not template or template in self.templates
+                    assert not self.templates or template, "spawned beside a template"
                     self.processes.add(worker)
                     self.running[worker] = set()
                 case Assign(call, worker):
@@ -162,6 +174,35 @@ class PoolModel(RuleBasedStateMachine):
     def leave(self, data: st.DataObject) -> None:
         self.die(data.draw(st.sampled_from(sorted(self.killed | self.asked_to_leave))), Exit(code=0))
 
+    @precondition(lambda self: self.loading)
+    @rule(how=st.sampled_from(["loaded", "no_preload", "unsafe", "load_failed"]))
+    def template_speaks(self, how: str) -> None:
+        template = self.loading.pop()
+        if how == "loaded":
+            self.templates.add(template)
+            self.do(self.pool.template_loaded(template, 1.0, self.now))
+        else:
+            self.do(self.pool.template_refused(template, how, "because", self.now))
+            self.do(self.pool.template_ended(template, Exit(code=3), "", self.now))
+
+    @precondition(lambda self: self.loading | self.templates)
+    @rule()
+    def template_dies(self) -> None:
+        (template,) = self.loading | self.templates
+        self.loading.clear()
+        self.templates.clear()
+        self.do(self.pool.template_ended(template, Exit(signal=9), "", self.now))
+
+    @precondition(lambda self: self.live(State.STARTING))
+    @rule(data=st.data())
+    def is_not_forked(self, data: st.DataObject) -> None:
+        forked = [name for name in self.live(State.STARTING) if self.pool.force.workers[name].template]
+        if forked:
+            worker = data.draw(st.sampled_from(forked))
+            self.processes.discard(worker)
+            self.running.pop(worker)
+            self.do(self.pool.unforked(worker, "it ended as it was born", self.now))
+
     @rule(seconds=st.floats(0, 10))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -245,6 +286,8 @@ class PoolModel(RuleBasedStateMachine):
         if not hasattr(self, "pool"):
             return
         for _ in range(400):
+            if self.loading:
+                self.template_speaks("loaded")
             for worker in self.live(State.STARTING):
                 self.do(self.pool.ready(worker, self.now))
             for worker in sorted(self.killed | self.asked_to_leave):

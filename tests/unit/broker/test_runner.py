@@ -33,7 +33,7 @@ EVERYTHING = "tests.everything.Everything"
 
 
 def pool(name: str = "p", path: str = EVERYTHING, **fields: Any) -> Definition:
-    return Definition(PoolSpec(**{"name": name, "adapter": "everything", "size": 1, **fields}), path)
+    return Definition(PoolSpec(**{"name": name, "adapter": "everything", "size": 1, "preload": "off", **fields}), path)
 
 
 class Answer:

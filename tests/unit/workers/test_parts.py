@@ -14,6 +14,7 @@ import warnings
 import pytest
 
 from workers import CallCancelled, Context, blackbox, boot, failure, lifeline, parallelism, vitals
+from workers.boot import Boot
 from workers.call import Call
 from workers.eventloop import OwnLoop, SharedLoop
 from workers.report import Log, Progress, clean
@@ -122,7 +123,7 @@ DOCUMENT = {"worker": "a-1", "pool": "a", "adapter": "x.Y", "parent": 1, "listen
 
 
 def test_a_boot_document_has_defaults():
-    parsed = boot.parse(json.dumps(DOCUMENT).encode())
+    parsed = boot.parse(json.dumps(DOCUMENT).encode(), Boot)
     assert (parsed.slots, parsed.max_payload, dict(parsed.args)) == (0, 1 << 20, {})
     assert dataclasses.replace(parsed, profile="thread", threads=4).slots == 4
 
@@ -141,7 +142,7 @@ def test_a_boot_document_has_defaults():
 )
 def test_a_bad_boot_document_is_refused_by_field(text, why):
     with pytest.raises(boot.BootInvalid, match=why):
-        boot.parse(text)
+        boot.parse(text, Boot)
 
 
 def test_a_closed_descriptor_is_a_bad_boot_document():
@@ -149,7 +150,7 @@ def test_a_closed_descriptor_is_a_bad_boot_document():
     os.close(reader)
     os.close(writer)
     with pytest.raises(boot.BootInvalid, match="cannot be read"):
-        boot.read(reader)
+        boot.read(reader, Boot)
 
 
 # Failures.

@@ -1,0 +1,161 @@
+"""A template's life: load the adapter once, prove that the process may be forked, fork a worker whenever asked to.
+
+    broker ─ control socket ─▶ template ─ fork ─▶ middle ─ fork ─▶ worker
+       ▲                          │ waits ────────▶ ends              │ waits until the broker is its parent,
+       │                                                              ▼ arms its lifeline
+       └──────────────────────── cord: pid, then boot document ───────┘
+
+The one in the middle ends at once, so that its child is handed to the nearest subreaper above, which is the broker: a
+forked worker is the broker's own child like a spawned one, and the template's death does not touch it. The broker lets
+go of the boot document only when it knows the pid. A worker whose broker does not answer reads the end of the cord
+instead, and leaves.
+
+The template itself is single-threaded for its whole life and makes no event loop; what it must not share (see
+`safety`) makes it refuse, and its broker spawns workers plainly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workers import boot, commands, failure, lifeline, nameplate, renewal, safety
+from workers.boot import Boot, TemplateBoot
+from workers.commands import Preloaded
+
+MESSAGE = 4096  # bytes: an order is an id and a path
+BELONGINGS = 4  # descriptors that come with an order: listener, black box, output, cord
+TURN = 0.0002  # seconds between two looks at who the parent is; the kernel needs about one turn
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a new worker was given; it is the only thing that `Template.serve` lets out of a template alive."""
+
+    worker: str
+    scratch: str
+    listener: int
+    blackbox: int
+    output: int
+    cord: int
+
+
+class Template:
+    def __init__(self, boot: TemplateBoot, control: int) -> None:
+        self._boot = boot
+        self._control = socket.socket(fileno=control)
+        self._origin = renewal.origin()
+        self._preloaded: Preloaded | None = None
+
+    # Loading
+
+    def load(self) -> bool:
+        """Tell the broker how it went. False: nothing can be forked from here."""
+        began = time.perf_counter()
+        try:
+            refusal = self._load()
+        except BaseException as error:  # an adapter may raise anything while it is imported, also SystemExit
+            sys.stderr.write(failure.traceback_of(error))
+            refusal = "load_failed", f"{type(error).__name__}: {failure.message_of(error)}"
+        if refusal:
+            reason, why = refusal
+            self._tell(refused=reason, why=why[: MESSAGE // 2])
+            return False
+        self._tell(load_seconds=time.perf_counter() - began)
+        return True
+
+    def _load(self) -> tuple[str, str] | None:
+        kind = commands.load_class(self._boot.adapter)
+        if not (self._boot.always or commands.has_preload(kind)):
+            return "no_preload", f"{kind.__name__} has no preload()"
+        described = commands.find_commands(kind)
+        commands.preload(kind, self._boot.args)
+        import workers.worker  # noqa: F401  every worker needs it, and a fork gets it for nothing
+
+        close_database_connections()
+        gc.collect()  # what is open only because nobody collected it is no obstacle
+        if found := safety.obstacles(own=[self._control.fileno()]):
+            return "unsafe", "; ".join(found)
+        gc.freeze()  # a collection in a worker would write into every object's head, and so copy what is shared
+        self._preloaded = Preloaded(kind, described)
+        return None
+
+    def _tell(self, **facts: Any) -> None:
+        self._control.send(json.dumps(facts).encode())
+
+    # Forking
+
+    def serve(self) -> Birth | None:
+        """Fork until the broker closes the control socket: None. In a new worker: what it was born with."""
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE, BELONGINGS, socket.MSG_CMSG_CLOEXEC)
+            if not message:
+                return None
+            order = json.loads(message)
+            birth = Birth(order["worker"], order["scratch"], *descriptors)
+            if self._fork():
+                return birth
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _fork(self) -> bool:
+        """True in the new worker, once its parent is not this template's child any more."""
+        flush()
+        try:
+            middle = os.fork()
+        except OSError as error:  # no memory, no process numbers: the broker hears it by the end of the cord
+            sys.stderr.write(f"the template could not fork: {error}\n")
+            return False
+        if middle:
+            os.waitpid(middle, 0)
+            return False
+        parent = os.getpid()
+        try:
+            if os.fork():
+                os._exit(0)
+        except OSError as error:
+            sys.stderr.write(f"the template could not fork: {error}\n")
+            os._exit(1)
+        # Armed before the middle one has ended, the lifeline would end this process with it.
+        while os.getppid() == parent:
+            time.sleep(TURN)
+        return True
+
+    # In the worker
+
+    def settle(self, birth: Birth) -> tuple[Boot, Preloaded]:
+        """Become a worker of its own: raises Orphaned or BootInvalid if the broker has gone meanwhile."""
+        self._control.close()
+        lifeline.arm(self._boot.parent)
+        os.setsid()
+        nameplate.write(self._boot.template, birth.worker)
+        renewal.renew(self._origin, birth.output, birth.scratch)
+        os.write(birth.cord, str(os.getpid()).encode())
+        document = boot.read(birth.cord, Boot)
+        assert self._preloaded is not None
+        return replace(document, listen_fd=birth.listener, blackbox_fd=birth.blackbox), self._preloaded
+
+
+def flush() -> None:
+    """What waits in a buffer would be written by every worker once more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # the broker's end of the pipe is gone, or the adapter closed it
+            continue
+    ctypes.CDLL(None).fflush(None)
+
+
+def close_database_connections() -> None:
+    """Django's own; they are opened again when somebody needs them."""
+    database: Any = sys.modules.get("django.db")
+    configuration: Any = sys.modules.get("django.conf")
+    if database is not None and configuration is not None and configuration.settings.configured:
+        database.connections.close_all()
