@@ -117,6 +117,7 @@ class Gauges:
                 memory.add_metric((worker["pool"], worker["id"]), worker["memory_mb"] * 2**20)
         yield memory
         yield from _of_threads(workers)
+        yield from growth(pools)
         node = status["node"]
         yield GaugeMetricFamily("snakepit_broker_loop_lag_seconds", "How late the event loop is.", node["loop_lag"])
         yield GaugeMetricFamily("snakepit_broker_sessions", "Clients with an open session.", node["sessions"])
@@ -135,6 +136,21 @@ def _of_threads(workers: list[dict[str, Any]]) -> Iterator[Metric]:
             gil.add_metric((worker["pool"], worker["id"]), float(worker["gil"] == "on"))
     yield factor
     yield gil
+
+
+def growth(pools: list[dict[str, Any]]) -> Iterator[Metric]:
+    """Only what is measured: no figure is better than a wrong one."""
+    help = "What a call makes a worker grow."
+    whole = GaugeMetricFamily("snakepit_pool_growth_bytes_per_call", help, labels=("pool",))
+    each = GaugeMetricFamily("snakepit_command_growth_bytes_per_call", help, labels=("pool", "command"))
+    for pool in pools:
+        if (mb := pool["growth"]["mb_per_1000_calls"]) is not None:
+            whole.add_metric((pool["name"],), mb / 1000 * 2**20)
+        for command in pool["growth"]["commands"]:
+            if (mb := command["mb_per_1000_calls"]) is not None:
+                each.add_metric((pool["name"], command["command"]), mb / 1000 * 2**20)
+    yield whole
+    yield each
 
 
 POOL_GAUGES = (

@@ -84,9 +84,12 @@ def recycle_reason(worker: Worker, spec: PoolSpec, now: float) -> tuple[str, str
     if (due := due_at(worker, spec)) is not None and now >= due:
         return "ttl", f"{worker.ttl:.0f} s; {_lived(worker, now)}"
     if worker.above_soft >= spec.memory_samples:
-        line = f"{worker.memory_mb:.0f} MB, line {spec.memory_soft_mb:.0f} MB"
-        return "memory_soft", f"{line}; {_lived(worker, now)}"
+        return "memory_soft", f"{above_line(worker, spec.memory_soft_mb)}; {_lived(worker, now)}"
     return None
+
+
+def above_line(worker: Worker, line: float | None) -> str:
+    return f"{worker.memory_mb:.0f} MB, line {line:.0f} MB" + (f"; {worker.leak}" if worker.leak else "")
 
 
 def _lived(worker: Worker, now: float) -> str:

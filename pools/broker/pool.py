@@ -86,6 +86,7 @@ class Pool:
         self.timers.clear(number)
         del self.calls[number]
         worker.served += 1
+        worker.growth.ran(call.command)
         worker.lost -= call.lost
         if self.force.judge(worker, now) or worker.state is not State.READY or worker.reason:
             self._staff_changed = True

@@ -3,8 +3,18 @@
 Of a pool, where the name does not say it all:
 
     load_seconds   what a worker takes from start to ready, the worst of the last five; 0: not known yet
+    growth         how its memory grows with the calls, all workers of this generation together:
+        mb_per_1000_calls   MB; None: not enough evidence, which is less than 20 calls or 3 pairs of samples
+        calls, samples      the evidence: calls that ended between two samples of a worker, and such pairs
+        mostly              the command that makes more than half of it, where that is known; else empty
+        verdict             "measured" or "not enough evidence"
+        commands            of each command, the largest growth first: command, mb_per_1000_calls, error (of it, one
+                            standard deviation), calls, samples and verdict, which may also be "cannot be told apart"
+                            (it only ever ran together with others)
 
 Of a worker:
+
+    growth         the same of this worker alone, without its commands
 
     load_seconds   what loading its adapter took, by its own account
     due_in         seconds until its age (ttl) ends; None: no limit, or not ready yet
@@ -15,6 +25,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pools.broker.growth import MEASURED, TOO_LITTLE, CommandGrowth, Growth, WorkerGrowth
 from pools.broker.parallel import describe
 from pools.broker.policy import due_at
 from pools.broker.runner import Runner
@@ -55,6 +66,8 @@ def pool_row(runner: Runner, now: float) -> dict[str, Any]:
         "died": force.died,
         "memory_mb": round(sum(max(0.0, worker.memory_mb) for worker in force.workers.values()), 1),
         "load_seconds": round(force.load_time.expected, 3),
+        "growth": growth_row(force.growth, force.growth.all_calls(), force.growth)
+        | {"commands": [_command_growth(found) for found in force.growth.commands()]},
         "warnings": pool_warnings(runner),
         **pool_parallelism(runner),
     }
@@ -82,6 +95,28 @@ def pool_parallelism(runner: Runner) -> dict[str, Any]:
     gil = "on" if worst.gil_enabled else "off"
     factor = round(worst.parallelism, 2)
     return {"gil": gil, "gil_culprit": worst.gil_culprit, "parallelism": factor, "parallel": sentence}
+
+
+def growth_row(found: Growth | WorkerGrowth, calls: dict[str, int], pool: Growth) -> dict[str, Any]:
+    mb = found.mb
+    return {
+        "mb_per_1000_calls": None if mb is None else round(mb, 3),
+        "calls": found.calls,
+        "samples": found.samples,
+        "mostly": pool.mostly(calls) if mb is not None and mb > 0 else "",
+        "verdict": TOO_LITTLE if mb is None else MEASURED,
+    }
+
+
+def _command_growth(found: CommandGrowth) -> dict[str, Any]:
+    return {
+        "command": found.command,
+        "mb_per_1000_calls": None if found.mb is None else round(found.mb, 3),
+        "error": None if found.error is None else round(found.error, 3),
+        "calls": found.calls,
+        "samples": found.samples,
+        "verdict": found.verdict,
+    }
 
 
 def pool_state(runner: Runner) -> tuple[str, str]:
@@ -131,6 +166,7 @@ def worker_row(runner: Runner, worker: Worker, now: float) -> dict[str, Any]:
         "served": worker.served,
         "due_in": round(max(0.0, due - now), 3) if (due := due_at(worker, runner.pool.spec)) is not None else None,
         "expected": worker.expected,
+        "growth": growth_row(worker.growth, worker.growth.totals, runner.pool.force.growth),
         "memory_mb": round(worker.memory_mb, 1),
         "gil": "" if greeting is None or staff is None else ("on" if staff.gil_enabled else "off"),
         "gil_culprit": staff.gil_culprit if staff else "",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pools.broker.call import Call
+from pools.broker.growth import WorkerGrowth
 
 
 class State(StrEnum):
@@ -63,6 +64,8 @@ class Worker:
     max_served: int | None = None  # its own, jittered
     expected: bool = False  # it will be due before a successor could be ready, if that was started later
     template: str = ""  # that it was forked from; empty: it was spawned
+    growth: WorkerGrowth = field(default_factory=WorkerGrowth)
+    leak: str = ""  # its growth in words, once it is above a line
     boot_failure: str = ""
     killed: bool = False  # by us: its death is no crash
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from pools.broker.actions import Action, Kill, Start, Tell
 from pools.broker.events import Event, Kind
+from pools.broker.growth import Growth
 from pools.broker.load_time import LoadTime
-from pools.broker.policy import describe_exit, due_at, recycle_reason, successor_at
+from pools.broker.policy import above_line, describe_exit, due_at, recycle_reason, successor_at
 from pools.broker.ports import Exit
 from pools.broker.spec import PoolSpec
 from pools.broker.start_gate import StartGate
@@ -35,6 +36,7 @@ class Workforce:
         self.gate = StartGate(rng)
         self.load_time = LoadTime()
         self.template = Template(spec.name, boot, timers)
+        self.growth = Growth()
         self.died = 0
         self.recycled = 0
         self._boot = boot  # tells this broker's workers from those of the one before
@@ -86,6 +88,7 @@ class Workforce:
             "served": worker.served,
             "lived": round(now - worker.born, 3),
             "memory_mb": worker.memory_mb,
+            "mb_per_1000_calls": None if worker.growth.mb is None else round(worker.growth.mb, 3),
             "output": evidence,
             "held": len(worker.held),
         }
@@ -129,6 +132,7 @@ class Workforce:
             self.generation += 1
             self.load_time.forget()
             yield from self.template.renew("definition")
+            self.growth = Growth()
             for worker in tuple(self.workers.values()):
                 yield from self.replace(worker, "definition", f"generation {self.generation} is wanted")
 
@@ -199,8 +203,13 @@ class Workforce:
         worker.memory_mb = memory_mb
         soft, hard = self.spec.memory_soft_mb, self.spec.memory_hard_mb
         worker.above_soft = worker.above_soft + 1 if soft is not None and memory_mb > soft else 0
-        if hard is not None and memory_mb > hard and worker.state in (State.READY, State.DRAINING):
-            yield from self.kill(worker, "memory_hard", f"{memory_mb:.0f} MB, line {hard:.0f} MB")
+        if worker.generation == self.generation and worker.state in (State.READY, State.DRAINING):
+            self.growth.sampled(worker.growth, memory_mb, idle=not worker.held)
+        too_much = hard is not None and memory_mb > hard
+        if too_much or worker.above_soft:
+            worker.leak = self.growth.describe(worker.growth)
+        if too_much and worker.state in (State.READY, State.DRAINING):
+            yield from self.kill(worker, "memory_hard", above_line(worker, hard))
 
     def kill(self, worker: Worker, reason: str, detail: str) -> Iterator[Action]:
         if worker.state is State.STOPPING:

@@ -86,6 +86,26 @@ def ready_counts(events: list[dict[str, Any]]) -> list[int]:
     return counts
 
 
+def test_a_leak_is_named_in_status_metrics_and_event() -> None:
+    with broker({"p": {**BASE, "size": 2, "memory_soft_mb": 250.0}}, interval=3600.0) as node:
+        node.ready("p", 2)
+        turn = 0
+        while not node.told("worker.draining"):
+            turn += 1
+            calls = [node.client.submit("p", "leaks", {"megabytes": 2}) for _ in range(1 + turn % 5)]
+            calls += [node.client.submit("p", "echo", {"value": 1}) for _ in range(10 * (turn % 3))]
+            assert all(call.exception(timeout=60) is None for call in calls)
+            node.client.sweep("test", 3600.0)
+        found = node.pool("p")["growth"]
+        assert (found["verdict"], found["mostly"]) == ("measured", "leaks")
+        leaks = found["commands"][0]
+        assert (leaks["command"], leaks["verdict"]) == ("leaks", "measured")
+        assert 1500 < leaks["mb_per_1000_calls"] < 2500
+        assert 'snakepit_command_growth_bytes_per_call{command="leaks",pool="p"}' in node.client.metrics()
+        drained = node.until("worker.draining", reason="memory_soft")
+        assert "MB per 1,000 calls, mostly `leaks`" in drained["message"]
+
+
 def test_slow_workers_of_the_same_age_do_not_leave_together_and_the_first_is_not_late() -> None:
     policy = {**BASE, "adapter": "loads", "args": {"seconds": 3.0}, "size": 8, "ttl": 10.0, "jitter": 0.0}
     with broker({"p": policy}, interval=3.0) as node:

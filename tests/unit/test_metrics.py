@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def snapshot() -> dict[str, Any]:
-    pool = {
+    pool: dict[str, Any] = {
         "name": "p",
         "size": 2,
         "slots": 2,
@@ -26,6 +26,8 @@ def snapshot() -> dict[str, Any]:
         "oldest_wait": 1.5,
         "load_seconds": 2.0,
     }
+    commands = [{"command": "leak", "mb_per_1000_calls": 1000.0}, {"command": "echo", "mb_per_1000_calls": None}]
+    pool["growth"] = {"mb_per_1000_calls": 500.0, "commands": commands}
     workers = [
         {"id": "p-1", "pool": "p", "state": "ready", "memory_mb": 10.0, "gil": "off", "parallelism": 1.9},
         {"id": "p-2", "pool": "p", "state": "starting", "memory_mb": -1.0, "gil": "", "parallelism": 0.0},
@@ -84,6 +86,9 @@ def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
     assert found["snakepit_worker_gil", (("pool", "p"), ("worker", "p-1"))] == 0
     assert ("snakepit_worker_gil", (("pool", "p"), ("worker", "p-2"))) not in found
     assert found["snakepit_lifecycle_clock_missing", ()] == 1
+    assert found["snakepit_pool_growth_bytes_per_call", (("pool", "p"),)] == 2**19
+    assert found["snakepit_command_growth_bytes_per_call", (("command", "leak"), ("pool", "p"))] == 2**20
+    assert ("snakepit_command_growth_bytes_per_call", (("command", "echo"), ("pool", "p"))) not in found
     status["pools"][0]["waiting"] = 7
     assert scraped(metrics)["snakepit_pool_waiting", (("pool", "p"),)] == 7
 
