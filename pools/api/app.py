@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, path, re_path
 from ninja import NinjaAPI
 
-from pools.api import calls, errors, health, jobs, observed, operate, pools
+from pools.api import calls, diagnostics, errors, health, jobs, observed, operate, pools
 from pools.api.auth import BrowserAuth, KeyAuth
 from pools.api.calls import json_response
 
@@ -30,7 +30,15 @@ api = NinjaAPI(
     docs_url="/docs",
 )
 errors.register(api)
-for router in (calls.router, jobs.router, pools.router, operate.router, observed.router, health.router):
+for router in (
+    calls.router,
+    jobs.router,
+    pools.router,
+    operate.router,
+    observed.router,
+    diagnostics.router,
+    health.router,
+):
     api.add_router("", router)
 
 

@@ -264,6 +264,22 @@ class DumpOut(Schema):
     calls: list[dict[str, Any]]
 
 
+class FindingOut(Schema):
+    check: str
+    status: str = Field(description="ok, warning, problem or skipped.")
+    evidence: str
+    fix: str = Field(description="Empty: nothing is to be done.")
+    pool: str = Field(description="Empty: it is not about one pool.")
+
+
+class ReportOut(Schema):
+    at: float = Field(description="Seconds since the epoch; a report is kept for ten seconds.")
+    seconds: float = Field(description="That it took.")
+    healthy: bool = Field(description="No finding is a problem.")
+    counts: dict[str, int]
+    findings: list[FindingOut]
+
+
 class Ready(Schema):
     ready: bool
     problems: list[str]

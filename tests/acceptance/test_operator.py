@@ -123,6 +123,7 @@ from snakepit_site.settings import *
 
 SNAKEPIT = {
     **SNAKEPIT,
+    "CELERY_APP": "snakepit_site.celery",
     "ADAPTERS": {"everything": "tests.everything.Everything"},
     "POOLS": {"digits": {"adapter": "everything", "size": 1, "min_lifetime": 0.0, "queue_timeout": 60.0}},
 }

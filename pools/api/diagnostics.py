@@ -1,0 +1,40 @@
+"""The doctor's checklist for the dashboard and for monitors. It takes seconds, so it is kept for some."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse
+from ninja import Router
+
+from pools import conf
+from pools.api import door
+from pools.api.auth import caller
+from pools.api.calls import json_response
+from pools.api.schemas import Failure, ReportOut
+from pools.diagnostics.finding import Status
+from pools.diagnostics.latest import latest
+
+router = Router(tags=["diagnostics"])
+REFUSED = frozenset({401, 403})
+
+
+@router.get("/diagnostics", response={200: ReportOut, REFUSED: Failure}, operation_id="diagnostics", summary="Doctor")
+async def diagnostics(request: HttpRequest) -> HttpResponse:
+    """What is wrong around the pools, with evidence and fix; `at` says when it was looked at. Starts nothing."""
+    who = caller(request)
+    who.check("view_pool")
+    who.check("view_node")
+    report = await sync_to_async(latest, thread_sensitive=False)(door.broker().status, conf.broker_address())
+    findings = [one for one in report.findings if not one.pool or who.may_use(one.pool)]
+    counts = {str(status): sum(one.status == status for one in findings) for status in Status}
+    shown: dict[str, Any] = {
+        "at": report.at,
+        "seconds": report.seconds,
+        "healthy": not counts[Status.PROBLEM],
+        "counts": counts,
+        "findings": [asdict(one) for one in findings],
+    }
+    return json_response(ReportOut(**shown).model_dump(mode="json"))

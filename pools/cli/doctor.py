@@ -1,0 +1,64 @@
+"""`snakepit doctor`: a checklist of everything around the pools, with the evidence and the fix of each."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pools.cli.operate import AsJson
+from pools.cli.output import BOLD, DIM, GREEN, PROBLEM, RED, YELLOW, colour, errors_told, json_line
+from pools.cli.project import find_address, start_django
+from pools.client import connect
+
+if TYPE_CHECKING:
+    from pools.diagnostics.finding import Finding, Report
+
+MARKS = {"ok": ("ok", GREEN), "warning": ("warning", YELLOW), "problem": ("problem", RED), "skipped": ("skipped", DIM)}
+WIDTH = 110
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor")(doctor)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look at everything around the pools; start and change nothing. Exit code 1 when something is wrong."""
+    with errors_told(as_json):
+        start_django()
+        from pools.diagnostics.doctor import examine
+
+        address = find_address()
+        report = examine(lambda: connect(address).status(), address)
+    typer.echo(json_line(plain(report)) if as_json else "\n".join(lines(report)))
+    if not report.healthy:
+        raise typer.Exit(PROBLEM)
+
+
+def plain(report: Report) -> dict[str, Any]:
+    """The report as the REST API has it too."""
+    from dataclasses import asdict
+
+    return {**asdict(report), "healthy": report.healthy, "counts": report.counts}
+
+
+def lines(report: Report) -> list[str]:
+    shown = [text for finding in report.findings for text in _finding(finding)]
+    counts = ", ".join(f"{count} {name}" for name, count in report.counts.items() if count)
+    verdict = colour("Nothing is wrong.", BOLD) if report.healthy else colour("Something is wrong.", BOLD)
+    return [*shown, "", f"{verdict} {counts}; looked for {report.seconds:.1f} s, started and changed nothing."]
+
+
+def _finding(finding: Finding) -> list[str]:
+    word, code = MARKS[finding.status]
+    name = f"{finding.check} of {finding.pool}" if finding.pool else finding.check
+    width = os.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    indent = " " * 9
+    head, *more = textwrap.wrap(f"{name}: {finding.evidence}", max(40, width - 9)) or [name]
+    shown = [f"{colour(f'{word:<8}', code)} {head}", *(indent + text for text in more)]
+    if finding.fix:
+        shown += [indent + text for text in textwrap.wrap(f"fix: {finding.fix}", max(40, width - 9))]
+    return shown

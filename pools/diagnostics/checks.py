@@ -1,0 +1,292 @@
+"""The doctor's checks of the site and its services: each is a function from the facts to findings, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from pools.diagnostics.facts import Facts, Unknown
+from pools.diagnostics.finding import Finding, Status
+
+Check = Callable[[Facts], Iterator[Finding]]
+
+SHORT_KEY = 50  # characters of a secret key; Django's own check asks for as many
+LITTLE_VARIETY = 5  # different characters
+KEY_WARNING = 14.0  # days before an API key ends
+MISSED_SWEEPS = 3
+DRIFT = (1.0, 10.0)  # seconds between two clocks: a warning, a problem
+SHORT_TIMEOUT = 5.0  # seconds that a SQLite writer waits for the lock
+CONNECTIONS_USED = 0.8  # share of PostgreSQL's connections
+FRESH = 10.0  # seconds in which a living broker is seen
+SILENT = 60.0  # seconds after which a broker that did not say goodbye is missed
+OVERDUE = 60.0  # seconds that a job may be due and unclaimed
+
+
+def ok(check: str, evidence: str, pool: str = "") -> Finding:
+    return Finding(check, Status.OK, evidence, "", pool)
+
+
+def warning(check: str, evidence: str, fix: str, pool: str = "") -> Finding:
+    return Finding(check, Status.WARNING, evidence, fix, pool)
+
+
+def problem(check: str, evidence: str, fix: str, pool: str = "") -> Finding:
+    return Finding(check, Status.PROBLEM, evidence, fix, pool)
+
+
+def skipped(check: str, reason: str, pool: str = "") -> Finding:
+    return Finding(check, Status.SKIPPED, reason, "", pool)
+
+
+def settings(facts: Facts) -> Iterator[Finding]:
+    """The dict SNAKEPIT can be read."""
+    for text in facts.settings.problems:
+        yield problem("settings", text, "Correct the settings; docs/settings.md has every key with its range.")
+    if not facts.settings.problems:
+        yield ok("settings", "SNAKEPIT is valid")
+
+
+def production(facts: Facts) -> Iterator[Finding]:
+    """DEBUG, SECRET_KEY and ALLOWED_HOSTS are fit for strangers."""
+    known = facts.settings
+    if known.debug:
+        yield warning(
+            "production",
+            "DEBUG is on: error pages show settings and code to whoever reaches this site",
+            "Where others reach it: DEBUG = False (SNAKEPIT_DEBUG=0 with this project's own site).",
+        )
+        return
+    weak = known.secret_key_length < SHORT_KEY or known.secret_key_variety < LITTLE_VARIETY
+    if weak or known.secret_key_insecure:
+        yield problem(
+            "production",
+            f"SECRET_KEY has {known.secret_key_length} characters, {known.secret_key_variety} different ones"
+            + (", and was made for development" if known.secret_key_insecure else ""),
+            'Make one: python -c "import secrets; print(secrets.token_urlsafe(50))"',
+        )
+    if not known.allowed_hosts:
+        yield problem("production", "ALLOWED_HOSTS is empty: every request is refused", "Name the site's hosts.")
+    elif "*" in known.allowed_hosts:
+        yield warning("production", "ALLOWED_HOSTS is *: any Host header is believed", "Name the site's hosts.")
+    elif not weak and not known.secret_key_insecure:
+        yield ok("production", f"DEBUG is off, hosts are {', '.join(known.allowed_hosts)}")
+
+
+def broker(facts: Facts) -> Iterator[Finding]:
+    """The broker answers, is of our release, and has nothing to complain of."""
+    known = facts.broker
+    if isinstance(known, Unknown):
+        yield problem("broker", known.reason, "Start it: snakepit broker (or: python manage.py snakepit broker).")
+        return
+    node = known["node"]
+    for text in node["problems"]:
+        yield problem("broker", text, "Correct the pool's definition, in the settings or in the admin.")
+    if node["draining"]:
+        yield warning("broker", "it is shutting down and takes no calls", "Wait for its end, then start it again.")
+    if node["version"] not in ("", facts.settings.release):
+        yield warning(
+            "broker",
+            f"it runs release {node['version']}, and {facts.settings.release} is installed",
+            "Restart the broker: workers of the old release go on until then.",
+        )
+    if node["loop_lag"] > 0.25:
+        yield warning(
+            "broker",
+            f"its event loop is {node['loop_lag'] * 1000:.0f} ms late",
+            "The machine is overloaded, or something blocks the broker: look at its CPU time.",
+        )
+    if not node["problems"]:
+        yield ok("broker", f"{node['name']} answers at {facts.address}, pid {node['pid']}, up {node['uptime']:.0f} s")
+
+
+def duplicates(facts: Facts) -> Iterator[Finding]:
+    """No other broker writes under this node's name."""
+    if isinstance(facts.broker, Unknown) or isinstance(facts.database, Unknown):
+        yield skipped("duplicate brokers", "needs the broker and the database")
+        return
+    node = facts.broker["node"]
+    for row in facts.database.nodes:
+        live = not row.stopped and row.silent < FRESH
+        if row.name == node["name"] and live and (row.address != node["address"] or row.pid != node["pid"]):
+            yield problem(
+                "duplicate brokers",
+                f"two brokers call themselves {row.name}: pid {node['pid']} at {node['address']}, "
+                f"and pid {row.pid} at {row.address}, seen {row.silent:.0f} s ago",
+                'Stop one, or give each a SNAKEPIT["NODE_NAME"] of its own.',
+            )
+            return
+    for row in facts.database.nodes:
+        if not row.stopped and row.silent > SILENT:
+            yield warning(
+                "duplicate brokers",
+                f"the broker of {row.name} fell silent {row.silent:.0f} s ago and did not say goodbye",
+                "Start it again, or delete its row in the admin if the node is gone for good.",
+            )
+    yield ok("duplicate brokers", f"{node['name']} is written by one broker")
+
+
+def beat(facts: Facts) -> Iterator[Finding]:
+    """Celery beat sends the sweeps that judge age, memory and health."""
+    if isinstance(facts.broker, Unknown):
+        yield skipped("beat", "the broker hears the sweeps, and it does not answer")
+        return
+    node = facts.broker["node"]
+    interval = facts.settings.sweep_interval
+    start = "Start one: celery -A snakepit_site beat (your project's app), and a Celery worker that runs its ticks."
+    if node["clock"] == "beat":
+        yield ok("beat", f"sweeps come, every {interval:g} s")
+    elif node["clock"] == "waiting" and node["uptime"] < MISSED_SWEEPS * interval:
+        yield skipped("beat", f"no sweep yet, and the broker is only {node['uptime']:.0f} s old")
+    else:
+        yield problem("beat", f"{node['clock']}: no sweep comes, the broker sweeps by itself", start)
+
+
+def transport(facts: Facts) -> Iterator[Finding]:
+    """Celery's messages have a way, and what lies there is kept."""
+    known = facts.transport
+    if isinstance(known, Unknown):
+        yield skipped("message transport", known.reason)
+        return
+    if known.error:
+        yield problem(
+            "message transport",
+            f"{known.url} cannot be reached: {known.error}",
+            "Start the server, or correct the URL (SNAKEPIT_REDIS_URL, SNAKEPIT_CELERY_URL).",
+        )
+        return
+    if known.scheme == "filesystem":
+        yield warning(
+            "message transport",
+            f"{known.url}: messages are files; one is lost when its Celery worker is killed",
+            "Use Redis or Valkey: set SNAKEPIT_REDIS_URL.",
+        )
+    if known.evicts:
+        yield warning(
+            "message transport",
+            f"{known.url} throws keys away when its memory is full (maxmemory-policy {known.evicts})",
+            "Set maxmemory-policy noeviction in its configuration.",
+        )
+    if known.persistent is False:
+        yield warning(
+            "message transport",
+            f"{known.url} keeps nothing over a restart; jobs are sent again from their rows, some seconds late",
+            "Switch appendonly on.",
+        )
+    if known.scheme != "filesystem" and not known.evicts:
+        yield ok("message transport", f"{known.url} answers")
+
+
+def consumers(facts: Facts) -> Iterator[Finding]:
+    """For each pool some Celery worker reads the queue of its jobs."""
+    known = facts.transport
+    if isinstance(known, Unknown) or known.error:
+        yield skipped("consumers", "the message transport does not answer")
+        return
+    if isinstance(known.workers, Unknown):
+        yield skipped("consumers", known.workers.reason)
+        return
+    if not known.workers:
+        yield problem(
+            "consumers",
+            "no Celery worker answers a ping: jobs wait, and no tick of beat is run",
+            "Start one: celery -A snakepit_site worker --pool threads (your project's app).",
+        )
+        return
+    read = frozenset[str]().union(*known.workers.values())
+    names = ", ".join(sorted(known.workers))
+    pools = () if isinstance(facts.pools, Unknown) else facts.pools
+    for pool in pools:
+        if pool.enabled and pool.queue not in read:
+            yield problem(
+                "consumers",
+                f"no Celery worker reads {pool.queue}; {names} answered",
+                f"Start a worker without -Q, or with -Q {pool.queue}.",
+                pool.name,
+            )
+    if all(pool.queue in read for pool in pools if pool.enabled):
+        yield ok("consumers", f"{names} read {', '.join(sorted(read)) or 'no queue'}")
+
+
+def overdue(facts: Facts) -> Iterator[Finding]:
+    """No job waits that should have begun."""
+    known = facts.database
+    if isinstance(known, Unknown):
+        yield skipped("jobs", known.reason)
+    elif known.jobs_overdue and known.jobs_oldest > OVERDUE:
+        yield warning(
+            "jobs",
+            f"{known.jobs_overdue} jobs are due and unclaimed, the oldest for {known.jobs_oldest:.0f} s",
+            "See `consumers`; otherwise more Celery threads, or more workers in the pool, are wanted.",
+        )
+    else:
+        yield ok("jobs", "none is overdue")
+
+
+def database(facts: Facts) -> Iterator[Finding]:
+    """The database answers, and in a mode that several writers bear."""
+    known = facts.database
+    if isinstance(known, Unknown):
+        yield problem("database", known.reason, "Start it, or correct DATABASES (SNAKEPIT_DATABASE_URL).")
+        return
+    fine = True
+    if known.vendor == "sqlite":
+        wanted = (known.journal == "wal", known.immediate, known.timeout >= SHORT_TIMEOUT)
+        if not all(wanted):
+            fine = False
+            yield warning(
+                "database",
+                f"SQLite with journal {known.journal}, {'immediate' if known.immediate else 'deferred'} transactions, "
+                f"timeout {known.timeout:g} s: web, broker and Celery would meet `database is locked`",
+                'OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": '
+                '"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}',
+            )
+    elif known.most_connections and known.connections > CONNECTIONS_USED * known.most_connections:
+        fine = False
+        yield warning(
+            "database",
+            f"{known.connections} of {known.most_connections} connections are taken",
+            "Raise max_connections, or put a pooler in front of it.",
+        )
+    if fine:
+        more = f", {known.connections} of {known.most_connections} connections" if known.most_connections else ""
+        yield ok("database", f"{known.vendor} {known.version}, {known.name}{more}")
+
+
+def migrations(facts: Facts) -> Iterator[Finding]:
+    """Tables are as the code expects them."""
+    known = facts.database
+    if isinstance(known, Unknown):
+        yield skipped("migrations", known.reason)
+    elif known.unapplied:
+        yield problem("migrations", f"not applied: {', '.join(known.unapplied)}", "python manage.py migrate")
+    else:
+        yield ok("migrations", "all are applied")
+
+
+def clocks(facts: Facts) -> Iterator[Finding]:
+    """Machine, database and message transport agree about the time: leases and expiry depend on it."""
+    for name, known in (("database", facts.database), ("message transport", facts.transport)):
+        if isinstance(known, Unknown):
+            yield skipped("clock", f"{name}: {known.reason}")
+        elif known.drift is None:
+            yield skipped("clock", f"{name}: it has no clock of its own, or did not tell it")
+        elif abs(known.drift) < DRIFT[0]:
+            yield ok("clock", f"{name}: {abs(known.drift) * 1000:.0f} ms from this machine's")
+        else:
+            evidence = f"{name}: {abs(known.drift):.1f} s {'ahead of' if known.drift > 0 else 'behind'} this machine"
+            make = problem if abs(known.drift) >= DRIFT[1] else warning
+            yield make("clock", evidence, "Run an NTP client on both machines.")
+
+
+def api_keys(facts: Facts) -> Iterator[Finding]:
+    """No API key ends soon without anybody's notice."""
+    known = facts.database
+    if isinstance(known, Unknown):
+        yield skipped("API keys", known.reason)
+        return
+    soon = [key for key in known.keys if key.days_left is not None and key.days_left < KEY_WARNING]
+    for key in soon:
+        yield warning(
+            "API keys", f"{key.name} ends in {key.days_left:.1f} days", "Make a new one in the admin, then revoke it."
+        )
+    if not soon:
+        yield ok("API keys", f"{len(known.keys)} are valid, none ends within {KEY_WARNING:.0f} days")

@@ -1,0 +1,195 @@
+"""Gathers the facts, several at a time, and has them judged.
+
+settings, runtime directory, machine ─┐
+database, message transport ──────────┼─▶ Facts ─▶ CHECKS ─▶ Report
+broker, interpreters, adapters ───────┘
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pools import conf
+from pools.adapters.interpreters import Interpreters, define, interpreters_of_settings
+from pools.broker.errors import BrokerError
+from pools.broker.ports import Definition
+from pools.broker.spec import InvalidSpec, PoolSpec
+from pools.diagnostics import facts, interpreters, machine, services
+from pools.diagnostics.facts import Facts, Unknown
+from pools.diagnostics.finding import Report, report_of
+from pools.diagnostics.local_checks import CHECKS
+from pools.jobs.messages import queue_of
+
+Known = TypeVar("Known")
+WEB_PORT = 8000  # of `snakepit up`, unless PORT says otherwise
+
+
+def examine(status: Callable[[], Mapping[str, Any]], address: str) -> Report:
+    """The whole checklist. `status` asks the broker for its snapshot and may raise a BrokerError."""
+    at, began = time.time(), time.monotonic()
+    known = gather(status, address)
+    return report_of(at, time.monotonic() - began, (finding for check in CHECKS for finding in check(known)))
+
+
+def gather(status: Callable[[], Mapping[str, Any]], address: str) -> Facts:
+    if problems := tuple(conf.find_problems()):
+        return _nothing_but(problems, address)
+    broker = _broker(status)
+    pid = 0 if isinstance(broker, Unknown) else int(broker["node"]["pid"])
+    with ThreadPoolExecutor(max_workers=4, thread_name_prefix="doctor") as threads:
+        database = threads.submit(_guarded, services.database)
+        transport = threads.submit(_guarded, services.transport)
+        local = threads.submit(_guarded, lambda: machine.machine(pid, int(os.environ.get("PORT", WEB_PORT))))
+        place = threads.submit(_guarded, lambda: machine.runtime(conf.runtime_dir(), _data_directories()))
+        pools = _pools(threads, database.result())
+        return Facts(
+            settings=_settings(tuple(conf.find_pool_problems()), conf.current().sweep_interval),
+            runtime=place.result(),
+            machine=local.result(),
+            broker=broker,
+            address=address,
+            database=database.result(),
+            transport=transport.result(),
+            pools=pools,
+        )
+
+
+def _nothing_but(problems: tuple[str, ...], address: str) -> Facts:
+    """All else is asked with the help of the settings, and those are wrong."""
+    unknown = Unknown("the settings are wrong")
+    return Facts(
+        settings=_settings(problems, 0.0), runtime=unknown, machine=unknown, broker=unknown, address=address,
+        database=unknown, transport=unknown, pools=unknown,
+    )  # fmt: skip
+
+
+def _guarded(question: Callable[[], Known | Unknown]) -> Known | Unknown:
+    """One part that cannot be looked at must not take the others with it."""
+    try:
+        return question()
+    except Exception as error:
+        return Unknown(f"could not be looked at: {type(error).__name__}: {error}")
+
+
+def _broker(status: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any] | Unknown:
+    try:
+        return status()
+    except BrokerError as error:
+        return Unknown(error.message)
+
+
+def _settings(problems: tuple[str, ...], interval: float) -> facts.Settings:
+    from django.conf import settings
+
+    key = str(settings.SECRET_KEY)
+    return facts.Settings(
+        problems=problems,
+        debug=bool(settings.DEBUG),
+        allowed_hosts=tuple(map(str, settings.ALLOWED_HOSTS)),
+        secret_key_length=len(key),
+        secret_key_variety=len(set(key)),
+        secret_key_insecure=key.startswith("django-insecure-"),
+        release=conf.release(),
+        sweep_interval=interval,
+    )
+
+
+def _data_directories() -> list[Path]:
+    from django.conf import settings
+
+    names = [one["NAME"] for one in settings.DATABASES.values() if one.get("ENGINE", "").endswith("sqlite3")]
+    return [
+        Path(name).parent for name in names if str(name) not in ("", ":memory:") and not str(name).startswith("file:")
+    ]
+
+
+def _pools(threads: ThreadPoolExecutor, database: facts.Database | Unknown) -> tuple[facts.Pool, ...] | Unknown:
+    """Wanted pools, from their rows, or from the settings where there are none to read."""
+    wanted: list[tuple[str, PoolSpec | str]]
+    if isinstance(database, Unknown) or database.unapplied:
+        wanted = [(spec.name, spec) for spec in conf.pool_specs()] if not conf.find_pool_problems() else []
+    else:
+        wanted = threads.submit(_rows).result()
+    registry = conf.adapters()
+    known = interpreters_of_settings()
+    chosen = {spec.name: _define(spec, registry, known) for _, spec in wanted if isinstance(spec, PoolSpec)}
+    asked: dict[tuple[Any, ...], Any] = {}
+    place, more = tuple(conf.worker_path()), tuple(conf.current().worker_env)
+    for one in chosen.values():
+        if isinstance(one, Definition) and one.spec.enabled and not one.unfit and _question(one) not in asked:
+            given = one.spec.python, one.adapter_path, place, dict(one.spec.env), more
+            asked[_question(one)] = threads.submit(interpreters.adapter, *given)
+    found = []
+    for name, spec in wanted:
+        if isinstance(spec, str):
+            found.append(_refused(name, spec))
+        else:
+            found.append(_pool(spec, chosen[name], asked))
+    return tuple(found)
+
+
+def _define(spec: PoolSpec, registry: Mapping[str, str], known: Interpreters) -> Definition | str:
+    """With its interpreter chosen as the broker would, or why its definition is refused."""
+    path = registry.get(spec.adapter)
+    if path is None:
+        return f"adapter: {spec.adapter!r} is no key of SNAKEPIT['ADAPTERS'] on this node"
+    if why := conf.find_python_problem(spec.python):
+        return f"python: {why}"
+    return define(spec, path, known)
+
+
+def _question(one: Definition) -> tuple[Any, ...]:
+    return one.spec.python, one.adapter_path, tuple(sorted(one.spec.env.items()))
+
+
+def _pool(spec: PoolSpec, one: Definition | str, asked: Mapping[tuple[Any, ...], Any]) -> facts.Pool:
+    interpreter: facts.Interpreter | Unknown = Unknown("the pool's definition is refused")
+    adapter: facts.Adapter | Unknown = interpreter
+    if isinstance(one, Definition):
+        path = one.spec.python or sys.executable
+        interpreter = facts.Interpreter(path=path, about=f"{one.interpreter}: {path}", error=one.unfit)
+        adapter = Unknown("was not asked: no interpreter can run the pool's workers, or it is not enabled")
+        if future := asked.get(_question(one)):
+            adapter = future.result()
+    return facts.Pool(
+        name=spec.name,
+        profile=str(spec.profile),
+        size=spec.size,
+        slots=spec.slots,
+        queue=queue_of(spec.name),
+        enabled=spec.enabled,
+        interpreter=interpreter,
+        adapter=adapter,
+        problem=one if isinstance(one, str) else "",
+    )
+
+
+def _refused(name: str, why: str) -> facts.Pool:
+    unknown = Unknown("the pool's definition is refused")
+    return facts.Pool(
+        name=name, profile="", size=0, slots=0, queue=queue_of(name), enabled=True, interpreter=unknown,
+        adapter=unknown, problem=why,
+    )  # fmt: skip
+
+
+def _rows() -> list[tuple[str, PoolSpec | str]]:
+    from django.db import connection
+
+    from pools.models import Pool
+
+    found: list[tuple[str, PoolSpec | str]] = []
+    try:
+        for row in Pool.objects.order_by("name"):
+            try:
+                found.append((row.name, row.to_spec()))
+            except InvalidSpec as error:
+                found.append((row.name, str(error)))
+    finally:
+        connection.close()
+    return found

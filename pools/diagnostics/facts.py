@@ -1,0 +1,180 @@
+"""What the doctor knows when it judges: plain values, gathered beforehand; `Unknown` where nothing was learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A part that could not be looked at, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    problems: tuple[str, ...]  # of the dict SNAKEPIT
+    debug: bool
+    allowed_hosts: tuple[str, ...]
+    secret_key_length: int
+    secret_key_variety: int  # different characters in it
+    secret_key_insecure: bool  # Django's own mark of a key that was made for development
+    release: str
+    sweep_interval: float  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A file or directory; `mode` -1: it is not there."""
+
+    path: str
+    mode: int = -1
+    owner: int = -1
+    kind: str = ""  # directory, socket, file or other
+
+    @property
+    def exists(self) -> bool:
+        return self.mode >= 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """A file system, in bytes and inodes."""
+
+    path: str
+    free: int
+    total: int
+    inodes_free: int
+    inodes_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """The broker's directory."""
+
+    user: int
+    directory: Entry
+    socket: Entry
+    token: Entry
+    longest_socket: int  # bytes of the longest path in it
+    rooms: tuple[Room, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Limits of the broker's process where it runs, else of this one. None: no limit, or not known."""
+
+    of: str  # whose limits: "the broker" or "this process"
+    cores: int
+    open_files: int | None
+    processes: int | None  # limit of the user's processes and threads
+    processes_now: int
+    memory_total_mb: float
+    memory_available_mb: float
+    cgroup_memory_mb: float | None = None
+    cgroup_memory_used_mb: float = 0.0
+    cgroup_oom_kills: int = 0
+    cgroup_processes: int | None = None
+    cgroup_processes_now: int = 0
+    cgroup_cores: float | None = None
+    cgroup_throttled: float = 0.0  # share of the periods in which it was held back
+    orphans: tuple[int, ...] = ()  # workers of brokers that are gone
+    port: int = 0
+    port_taken: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRow:
+    """A broker as the database shows it."""
+
+    name: str
+    address: str
+    pid: int
+    stopped: bool
+    silent: float  # seconds since it was seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    name: str
+    days_left: float | None  # None: it never ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    vendor: str
+    name: str
+    version: str
+    unapplied: tuple[str, ...]
+    drift: float | None  # seconds that its clock is ahead of this machine's; None: it has no clock of its own
+    journal: str = ""  # SQLite
+    immediate: bool = False
+    timeout: float = 0.0
+    connections: int = 0  # PostgreSQL
+    most_connections: int = 0
+    nodes: tuple[NodeRow, ...] = ()
+    keys: tuple[Key, ...] = ()
+    jobs_overdue: int = 0  # that should have begun and nobody claimed
+    jobs_oldest: float = 0.0  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transport:
+    """The way of Celery's messages. `workers` maps the name of each that answered to the queues that it reads."""
+
+    url: str  # without its password
+    scheme: str
+    error: str = ""  # why it cannot be reached
+    drift: float | None = None
+    evicts: str = ""  # Redis' policy, where it may throw messages away
+    persistent: bool | None = None  # Redis: whether it would keep them over a restart
+    workers: Mapping[str, frozenset[str]] | Unknown = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreter:
+    """The interpreter that a pool's workers would have; `error` where none can run them, with what to do."""
+
+    path: str
+    about: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """What came of the import of an adapter in a process of its own."""
+
+    path: str
+    thread_safe: bool = False
+    commands: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A pool as it is wanted."""
+
+    name: str
+    profile: str
+    size: int
+    slots: int  # of one worker
+    queue: str  # of its jobs
+    enabled: bool
+    interpreter: Interpreter | Unknown
+    adapter: Adapter | Unknown
+    problem: str = ""  # why its definition is refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    settings: Settings
+    runtime: Runtime | Unknown
+    machine: Machine | Unknown
+    broker: Mapping[str, Any] | Unknown  # its snapshot
+    address: str
+    database: Database | Unknown
+    transport: Transport | Unknown
+    pools: tuple[Pool, ...] | Unknown

@@ -1,0 +1,95 @@
+"""Has a pool's interpreter import the pool's adapter, in a process of its own that is bounded in time.
+
+Never in this process: an adapter's import runs its module, which may do anything. The child has the environment that
+a worker would have, gets no socket, makes no adapter, and writes no byte code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import workers
+from pools.adapters.launcher import ENVIRONMENT
+from pools.diagnostics.facts import Adapter
+
+PATIENCE = 30.0  # seconds for one question: a model library's import takes its time
+MOST_OUTPUT = 256 * 1024  # bytes that are read of an answer
+# The package `workers` alone, from this installation: its neighbours may be compiled for another interpreter.
+DESCRIBE = """\
+import importlib.util, json, os, sys
+place, path = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("workers", os.path.join(place, "__init__.py"),
+                                              submodule_search_locations=[place])
+module = sys.modules["workers"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+from workers.describe import describe
+try:
+    found = describe(path)
+    answer = {"thread_safe": found["thread_safe"], "commands": len(found["commands"])}
+except BaseException as error:
+    answer = {"error": f"{type(error).__name__}: {error}"}
+print("\\n" + json.dumps(answer), flush=True)
+os._exit(0)
+"""
+
+
+class NoAnswer(Exception):
+    """The child did not say what it was asked; the message tells why."""
+
+
+def adapter(python: str, path: str, place: tuple[str, ...], env: Mapping[str, str], more: tuple[str, ...]) -> Adapter:
+    """Import an adapter as a worker would; `place` is the workers' sys.path, `more` are variables that may pass."""
+    package = str(Path(workers.__file__).parent)
+    try:
+        found = ask(python or sys.executable, DESCRIBE, (package, path), place=place, env=env, more=more)
+    except NoAnswer as why:
+        return Adapter(path=path, error=str(why))
+    if "error" in found:
+        return Adapter(path=path, error=str(found["error"])[:2000])
+    return Adapter(path=path, thread_safe=bool(found["thread_safe"]), commands=int(found["commands"]))
+
+
+def ask(
+    python: str, script: str, words: tuple[str, ...], *, place: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None, more: tuple[str, ...] = (), patience: float = PATIENCE,
+) -> Any:  # fmt: skip
+    """Run a script in an interpreter and read the JSON on its last line. Raises NoAnswer."""
+    names = (*ENVIRONMENT, *more)
+    passed = {key: value for key, value in os.environ.items() if any(fnmatchcase(key, name) for name in names)}
+    passed |= {"PYTHONPATH": os.pathsep.join(place), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"} | dict(
+        env or {}
+    )
+    try:
+        child = subprocess.Popen(
+            [python, "-c", script, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=passed,
+            cwd=place[0] if place else None,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise NoAnswer(f"cannot be run: {error.strerror}") from error
+    try:
+        said, _ = child.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        raise NoAnswer(f"no answer within {patience:g} s") from None
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)  # and whatever an import has started
+        child.communicate()
+    lines = said[-MOST_OUTPUT:].decode("utf-8", "replace").strip().splitlines()
+    with contextlib.suppress(ValueError, IndexError):
+        return json.loads(lines[-1])
+    ended = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
+    raise NoAnswer(f"{ended}: {lines[-1] if lines else 'nothing was printed'}")

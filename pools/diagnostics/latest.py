@@ -1,0 +1,36 @@
+"""The newest report of this process, for pages that ask often: one examination at a time, kept for some seconds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pools.diagnostics.doctor import examine
+from pools.diagnostics.finding import Report
+
+KEPT = 10.0  # seconds that a report is good for
+
+_lock = threading.Lock()
+_kept: tuple[float, str, Report] | None = None
+
+
+def latest(status: Callable[[], Mapping[str, Any]], address: str) -> Report:
+    """A report that is at most ten seconds old. Takes seconds where a new one is due: call it in a thread.
+
+    `status` asks the broker at `address` for its snapshot and may raise a BrokerError.
+    """
+    global _kept
+    with _lock:  # whoever comes meanwhile waits for this one instead of asking everybody again
+        if _kept is None or _kept[1] != address or time.monotonic() - _kept[0] > KEPT:
+            report = examine(status, address)
+            _kept = time.monotonic(), address, report
+        return _kept[2]
+
+
+def forget() -> None:
+    """The next question is answered anew."""
+    global _kept
+    with _lock:
+        _kept = None

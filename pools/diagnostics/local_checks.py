@@ -1,0 +1,270 @@
+"""The doctor's checks of this machine and of the pools' interpreters and adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pools.diagnostics.checks import (
+    Check,
+    api_keys,
+    beat,
+    broker,
+    clocks,
+    consumers,
+    database,
+    duplicates,
+    migrations,
+    ok,
+    overdue,
+    problem,
+    production,
+    settings,
+    skipped,
+    transport,
+    warning,
+)
+from pools.diagnostics.facts import Facts, Machine, Pool, Runtime, Unknown
+from pools.diagnostics.finding import Finding
+
+LONGEST_SOCKET = 107  # bytes of a Unix socket's path on Linux
+ROOM = (200 * 2**20, 1024 * 2**20)  # bytes free: a problem below the first, a warning below the second
+INODES = 1000
+FILES_EACH = 12  # descriptors that a broker holds for one worker
+FILES_BASE = 128
+LITTLE_MEMORY = 0.1  # share that should be free
+THROTTLED = 0.1  # share of periods
+
+
+def runtime(facts: Facts) -> Iterator[Finding]:
+    """The broker's directory is its user's alone, and its sockets can be made in it."""
+    known = facts.runtime
+    if isinstance(known, Unknown):
+        yield skipped("runtime directory", known.reason)
+        return
+    place = known.directory
+    if known.longest_socket > LONGEST_SOCKET:
+        yield problem(
+            "runtime directory",
+            f"the path of a socket in {place.path} would have {known.longest_socket} bytes, {LONGEST_SOCKET} fit",
+            'Set SNAKEPIT["RUNTIME_DIR"] to a shorter one.',
+        )
+    if not place.exists:
+        yield skipped("runtime directory", f"{place.path} is not there yet; the broker makes it")
+        return
+    wrong = list(_wrong_modes(known))
+    for evidence, fix in wrong:
+        yield problem("runtime directory", evidence, fix)
+    if known.socket.exists and isinstance(facts.broker, Unknown):
+        yield warning(
+            "runtime directory",
+            f"{known.socket.path} is there, and nobody answers at it",
+            "It is a dead broker's; the next one removes it.",
+        )
+    if not wrong:
+        yield ok("runtime directory", f"{place.path}, mode {place.mode:04o}")
+
+
+def _wrong_modes(known: Runtime) -> Iterator[tuple[str, str]]:
+    place = known.directory
+    if place.kind != "directory":
+        yield f"{place.path} is no directory", f"rm {place.path}"
+    if place.owner != known.user:
+        yield f"{place.path} belongs to user {place.owner}, not {known.user}", f"chown it, or rm -r {place.path}"
+    if place.mode & 0o077:
+        yield f"{place.path} is open to others (mode {place.mode:04o})", f"chmod 700 {place.path}"
+    for one in (known.socket, known.token):
+        if one.exists and one.mode & 0o077:
+            yield f"{one.path} is open to others (mode {one.mode:04o})", f"chmod 600 {one.path}"
+
+
+def disk(facts: Facts) -> Iterator[Finding]:
+    """There is room for the database, sockets and scratch files."""
+    if isinstance(facts.runtime, Unknown):
+        yield skipped("disk", facts.runtime.reason)
+        return
+    for room in facts.runtime.rooms:
+        evidence = f"{room.path}: {room.free / 2**30:.1f} GiB free of {room.total / 2**30:.1f}"
+        if room.free < ROOM[0] or (room.inodes_total and room.inodes_free < INODES):
+            yield problem("disk", f"{evidence}, {room.inodes_free} inodes", "Make room: the database cannot grow.")
+        elif room.free < ROOM[1]:
+            yield warning("disk", evidence, "Make room soon.")
+        else:
+            yield ok("disk", evidence)
+
+
+def limits(facts: Facts) -> Iterator[Finding]:
+    """Files, processes, memory and CPU suffice for the pools."""
+    known = facts.machine
+    if isinstance(known, Unknown):
+        yield skipped("limits", known.reason)
+        return
+    pools = () if isinstance(facts.pools, Unknown) else facts.pools
+    workers = sum(pool.size for pool in pools if pool.enabled)
+    threads = sum(pool.size * (pool.slots + 4) for pool in pools if pool.enabled)
+    wanted = FILES_BASE + FILES_EACH * workers
+    if known.open_files is not None and known.open_files < wanted:
+        yield problem(
+            "limits",
+            f"{known.of} may open {known.open_files} files; {workers} workers want {wanted}",
+            f"ulimit -n {max(4096, wanted)}, or LimitNOFILE= in the systemd unit.",
+        )
+    yield from _process_limits(known, threads)
+    yield from _memory(known)
+    if known.cgroup_throttled > THROTTLED:
+        yield warning(
+            "limits",
+            f"the CPU quota held it back in {known.cgroup_throttled:.0%} of the periods",
+            "Raise cpu.max, or have fewer workers and threads.",
+        )
+    cores = f"{known.cores} cores" + (f" (quota {known.cgroup_cores:g})" if known.cgroup_cores else "")
+    files = "no limit of open files" if known.open_files is None else f"{known.open_files} open files"
+    yield ok("limits", f"{known.of}: {files}, {cores}, {workers} workers wanted")
+
+
+def _process_limits(known: Machine, threads: int) -> Iterator[Finding]:
+    pairs = (
+        (known.processes, known.processes_now, "ulimit -u, or LimitNPROC= in the systemd unit"),
+        (known.cgroup_processes, known.cgroup_processes_now, "pids.max of the cgroup (docker run --pids-limit)"),
+    )
+    for limit, now, where in pairs:
+        if limit is not None and limit - now < threads:
+            yield problem(
+                "limits",
+                f"{now} of {limit} processes and threads exist; the pools want up to {threads}",
+                f"Raise {where}.",
+            )
+
+
+def _memory(known: Machine) -> Iterator[Finding]:
+    if known.cgroup_oom_kills:
+        yield warning(
+            "limits",
+            f"the kernel has killed {known.cgroup_oom_kills} processes of this cgroup for memory",
+            "Give the pools memory_soft_mb and memory_hard_mb, or raise memory.max.",
+        )
+    if known.cgroup_memory_mb is not None:
+        free = 1 - known.cgroup_memory_used_mb / known.cgroup_memory_mb
+        evidence = f"{known.cgroup_memory_used_mb:.0f} of {known.cgroup_memory_mb:.0f} MiB of the cgroup are used"
+    else:
+        free = known.memory_available_mb / known.memory_total_mb if known.memory_total_mb else 1.0
+        evidence = f"{known.memory_available_mb:.0f} of {known.memory_total_mb:.0f} MiB are available"
+    if free < LITTLE_MEMORY:
+        yield warning("limits", evidence, "Fewer workers, memory limits on the pools, or more memory.")
+
+
+def orphans(facts: Facts) -> Iterator[Finding]:
+    """No worker outlived its broker."""
+    if isinstance(facts.machine, Unknown):
+        yield skipped("orphans", facts.machine.reason)
+    elif facts.machine.orphans:
+        pids = " ".join(map(str, facts.machine.orphans))
+        yield problem("orphans", f"workers of a broker that is gone still run: {pids}", f"kill -9 {pids}")
+    else:
+        yield ok("orphans", "no worker without a broker")
+
+
+def ports(facts: Facts) -> Iterator[Finding]:
+    """The broker listens on a socket of its directory; only the web server has a port."""
+    known = facts.machine
+    if isinstance(known, Unknown):
+        yield skipped("ports", known.reason)
+    else:
+        taken = "something listens there" if known.port_taken else "free"
+        yield ok("ports", f"web port {known.port}: {taken}; the broker needs none")
+
+
+def interpreters(facts: Facts) -> Iterator[Finding]:
+    """Each pool's interpreter runs, is new enough, and has what a worker needs."""
+    if isinstance(facts.pools, Unknown):
+        yield skipped("interpreter", facts.pools.reason)
+        return
+    for pool in _judged(facts.pools):
+        known = pool.interpreter
+        if isinstance(known, Unknown):
+            yield skipped("interpreter", known.reason, pool.name)
+        elif known.error:
+            yield problem("interpreter", known.error, "Do so; `snakepit pythons` lists what is found.", pool.name)
+        else:
+            yield ok("interpreter", known.about, pool.name)
+
+
+def adapters(facts: Facts) -> Iterator[Finding]:
+    """Each pool's adapter can be imported by its interpreter, and fits its profile."""
+    if isinstance(facts.pools, Unknown):
+        yield skipped("adapter", facts.pools.reason)
+        return
+    for pool in _judged(facts.pools):
+        known = pool.adapter
+        if isinstance(known, Unknown):
+            yield skipped("adapter", known.reason, pool.name)
+        elif known.error:
+            yield problem(
+                "adapter",
+                f"{known.path} cannot be imported: {known.error}",
+                "Mend the import, or install what it needs in the pool's interpreter.",
+                pool.name,
+            )
+        elif pool.profile == "thread" and not known.thread_safe:
+            yield problem(
+                "adapter",
+                f"{known.path} does not say `thread_safe = True`, and the pool has the thread profile",
+                'Make it thread-safe and say so, or give the pool profile "process".',
+                pool.name,
+            )
+        else:
+            yield ok("adapter", f"{known.path}: {known.commands} commands", pool.name)
+
+
+def pools(facts: Facts) -> Iterator[Finding]:
+    """Each pool is what it is wanted to be."""
+    if isinstance(facts.pools, Unknown):
+        yield skipped("pool", facts.pools.reason)
+        return
+    if not facts.pools:
+        yield skipped("pool", "no pool is defined")
+    rows = None if isinstance(facts.broker, Unknown) else {one["name"]: one for one in facts.broker["pools"]}
+    for pool in facts.pools:
+        row = (rows or {}).get(pool.name)
+        if pool.problem and row:
+            yield warning(
+                "pool",
+                f"{pool.problem}, but the broker runs it: its settings are not those of this process",
+                "Ask with the broker's settings and environment (for the demo: SNAKEPIT_DEMO=1).",
+                pool.name,
+            )
+        elif pool.problem:
+            yield problem("pool", pool.problem, "Correct its definition, in the settings or in the admin.", pool.name)
+        elif not pool.enabled:
+            yield skipped("pool", "it is not enabled", pool.name)
+        elif rows is None:
+            yield skipped("pool", "the broker does not answer", pool.name)
+        elif row is None:
+            yield problem("pool", "the broker does not run it", "Look at the broker's log.", pool.name)
+        else:
+            yield from _running(pool.name, row)
+
+
+def _running(name: str, row: Mapping[str, Any]) -> Iterator[Finding]:
+    if row["state"] == "failed":
+        fix = "Mend the cause: `snakepit status` has the worker's last lines; it is tried again by itself."
+        yield problem("pool", f"failed: {row['reason']}", fix, name)
+    elif row["state"] not in ("ready", "paused"):
+        yield warning("pool", f"{row['state']}: {row['reason'] or 'workers start'}", "Wait, then look again.", name)
+    else:
+        yield ok("pool", f"{row['state']}, {row['ready']} of {row['size']} workers", name)
+        for text in row["warnings"]:
+            yield warning("pool", text, "snakepit compat shows which library does it.", name)
+
+
+def _judged(pools: tuple[Pool, ...]) -> Iterator[Pool]:
+    yield from (pool for pool in pools if pool.enabled and not pool.problem)
+
+
+# In the order of a reader who looks for the cause: what comes first explains what follows.
+CHECKS: tuple[Check, ...] = (
+    settings, production, runtime, disk, limits, ports, orphans,
+    database, migrations, clocks,
+    broker, duplicates, beat, transport, consumers, overdue,
+    interpreters, adapters, pools, api_keys,
+)  # fmt: skip

@@ -1,0 +1,156 @@
+"""Asks the database and the message transport, with bounds on time, and writes to neither."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from datetime import datetime
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, Error, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Q
+from django.utils import timezone
+
+from pools.diagnostics.facts import Database, Key, NodeRow, Transport, Unknown
+from pools.jobs import messages
+from pools.models import ApiKey, Job, Node
+from pools.models.states import QUEUED
+
+REACH = 3.0  # seconds for the message transport to answer
+PING = 1.5  # seconds that Celery workers have to answer
+
+
+def database() -> Database | Unknown:
+    """The default database. Raises nothing: one that is away is Unknown."""
+    connection: Any = connections[DEFAULT_DB_ALIAS]
+    name = str(connection.settings_dict["NAME"])
+    if connection.vendor == "sqlite" and not connection.is_in_memory_db() and not os.path.exists(name):
+        return Unknown(f"{name} is not there yet: python manage.py migrate")  # connecting would make it
+    try:
+        with connection.cursor() as cursor:
+            return _database(connection, cursor)
+    except Error as error:
+        return Unknown(f"the database does not answer: {_first_line(error)}")
+    finally:
+        connection.close()
+
+
+def _database(connection: Any, cursor: Any) -> Database:
+    unapplied = _unapplied(connection)
+    known: dict[str, Any] = {
+        "vendor": connection.vendor,
+        "name": str(connection.settings_dict["NAME"]),
+        "version": ".".join(map(str, connection.get_database_version())),
+        "unapplied": unapplied,
+        "drift": None,
+    }
+    if connection.vendor == "sqlite":
+        options = connection.settings_dict.get("OPTIONS", {})
+        cursor.execute("PRAGMA journal_mode")
+        known["journal"] = str(cursor.fetchone()[0]).lower()
+        known["immediate"] = str(options.get("transaction_mode", "")).upper() == "IMMEDIATE"
+        cursor.execute("PRAGMA busy_timeout")
+        known["timeout"] = cursor.fetchone()[0] / 1000
+    elif connection.vendor == "postgresql":
+        known |= _postgresql(cursor)
+    if not unapplied:
+        known |= _rows()
+    return Database(**known)
+
+
+def _postgresql(cursor: Any) -> dict[str, Any]:
+    began = time.time()
+    cursor.execute("SELECT extract(epoch FROM clock_timestamp())")
+    there = float(cursor.fetchone()[0])
+    drift = there - (began + time.time()) / 2
+    cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+    taken = int(cursor.fetchone()[0])
+    cursor.execute("SHOW max_connections")
+    return {"drift": drift, "connections": taken, "most_connections": int(cursor.fetchone()[0])}
+
+
+def _unapplied(connection: Any) -> tuple[str, ...]:
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return tuple(f"{migration.app_label}.{migration.name}" for migration, _ in plan)
+
+
+def _rows() -> dict[str, Any]:
+    now = timezone.now()
+    nodes = tuple(
+        NodeRow(
+            name=row.name,
+            address=row.address,
+            pid=row.pid,
+            stopped=row.stopped,
+            silent=max(0.0, (now - row.seen_at).total_seconds()),
+        )
+        for row in Node.objects.all()
+    )
+    alive = Q(expires_at__isnull=True) | Q(expires_at__gt=now)
+    keys = tuple(Key(name=row.name, days_left=_days(row.expires_at, now)) for row in _usable(alive))
+    due = Job.objects.filter(Q(run_after__isnull=True) | Q(run_after__lte=now), state=QUEUED)
+    since = [max(queued, after or queued) for queued, after in due.values_list("queued_at", "run_after")[:1000]]
+    oldest = (now - min(since)).total_seconds() if since else 0.0
+    return {"nodes": nodes, "keys": keys, "jobs_overdue": due.count(), "jobs_oldest": oldest}
+
+
+def _usable(alive: Q) -> Any:
+    return ApiKey.objects.filter(alive, revoked_at__isnull=True, owner__is_active=True)
+
+
+def _days(end: datetime | None, now: datetime) -> float | None:
+    return None if end is None else (end - now).total_seconds() / 86_400
+
+
+def transport() -> Transport | Unknown:
+    """Celery's transport and the workers that answer through it."""
+    try:
+        app = messages.celery_app()
+        connection = app.connection_for_write()
+    except Exception as error:  # a project's own module, and each transport has errors of its own
+        return Unknown(f"the Celery app cannot be had: {_first_line(error)}")
+    if not app.conf.broker_url:
+        why = 'no Celery app is known; name its module in SNAKEPIT["CELERY_APP"], or give it a broker_url'
+        return Transport(url="Celery's own default", scheme="amqp", error=why)
+    url = connection.as_uri()  # hides the password
+    if not connection.password:
+        url = url.replace(":**@", "")
+    scheme = url.partition(":")[0]
+    if scheme == "filesystem":
+        why = "messages are files: Celery workers cannot be asked through them"
+        return Transport(url=url, scheme=scheme, workers=Unknown(why))
+    try:
+        with connection:
+            connection.ensure_connection(max_retries=0, timeout=REACH)
+            server = _redis(connection) if "redis" in scheme else {}
+            return Transport(url=url, scheme=scheme, workers=_workers(app, connection), **server)
+    except Exception as error:
+        return Transport(url=url, scheme=scheme, error=_first_line(error))
+
+
+def _redis(connection: Any) -> dict[str, Any]:
+    """What a Redis or Valkey says of itself; a managed one may forbid the question."""
+    client = connection.default_channel.client
+    began = time.time()
+    seconds, micros = client.time()
+    known: dict[str, Any] = {"drift": seconds + micros / 1e6 - (began + time.time()) / 2}
+    with contextlib.suppress(Exception):
+        info = client.info()
+        policy = str(info.get("maxmemory_policy", ""))
+        known["evicts"] = "" if policy in ("", "noeviction") or not info.get("maxmemory") else policy
+        known["persistent"] = bool(info.get("aof_enabled"))
+    return known
+
+
+def _workers(app: Any, connection: Any) -> dict[str, frozenset[str]]:
+    inspect = app.control.inspect(timeout=PING, connection=connection)
+    queues = inspect.active_queues() or {}
+    return {name: frozenset(one["name"] for one in reads or ()) for name, reads in queues.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,213 @@
+"""What the doctor makes of facts: one fault at a time in a world that is otherwise in order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pools.diagnostics import facts as known
+from pools.diagnostics.facts import Facts, Unknown
+from pools.diagnostics.finding import Finding, Status, report_of
+from pools.diagnostics.local_checks import CHECKS
+
+NODE = {
+    "name": "n1", "pid": 7, "address": "/run/s/broker.sock", "version": "1.0", "uptime": 900.0, "clock": "beat",
+    "loop_lag": 0.0, "draining": False, "problems": [],
+}  # fmt: skip
+ROW = {"name": "digits", "state": "ready", "reason": "", "ready": 2, "size": 2, "warnings": []}
+PYTHON = known.Interpreter(path="/usr/bin/python3", about="3.14t: CPython 3.14.0")
+ADAPTER = known.Adapter(path="shop.Digits", thread_safe=True, commands=3)
+POOL = known.Pool(
+    name="digits", profile="process", size=2, slots=1, queue="snakepit.digits", enabled=True, interpreter=PYTHON,
+    adapter=ADAPTER,
+)  # fmt: skip
+MACHINE = known.Machine(
+    of="the broker", cores=4, open_files=4096, processes=10_000, processes_now=100, memory_total_mb=8000.0,
+    memory_available_mb=6000.0, port=8000,
+)  # fmt: skip
+ROOM = known.Room(path="/run", free=50 * 2**30, total=100 * 2**30, inodes_free=10**6, inodes_total=10**7)
+RUNTIME = known.Runtime(
+    user=1000,
+    directory=known.Entry(path="/run/s", mode=0o700, owner=1000, kind="directory"),
+    socket=known.Entry(path="/run/s/broker.sock", mode=0o600, owner=1000, kind="socket"),
+    token=known.Entry(path="/run/s/token", mode=0o600, owner=1000, kind="file"),
+    longest_socket=20,
+    rooms=(ROOM,),
+)
+OWN = known.NodeRow(name="n1", address="/run/s/broker.sock", pid=7, stopped=False, silent=1.0)
+DATABASE = known.Database(
+    vendor="postgresql", name="shop", version="17.1", unapplied=(), drift=0.01, connections=5, most_connections=100,
+    nodes=(OWN,), keys=(known.Key(name="robot", days_left=None),),
+)  # fmt: skip
+TRANSPORT = known.Transport(
+    url="redis://cache:6379/0", scheme="redis", drift=-0.02, persistent=True,
+    workers={"celery@n1": frozenset({"celery", "snakepit.digits"})},
+)  # fmt: skip
+SETTINGS = known.Settings(
+    problems=(), debug=False, allowed_hosts=("shop.example",), secret_key_length=60, secret_key_variety=40,
+    secret_key_insecure=False, release="1.0", sweep_interval=15.0,
+)  # fmt: skip
+SOUND = Facts(
+    settings=SETTINGS, runtime=RUNTIME, machine=MACHINE, broker={"node": NODE, "pools": [ROW], "workers": []},
+    address="/run/s/broker.sock", database=DATABASE, transport=TRANSPORT, pools=(POOL,),
+)  # fmt: skip
+
+
+def judge(facts: Facts) -> list[Finding]:
+    return [finding for check in CHECKS for finding in check(facts)]
+
+
+def worst(facts: Facts) -> list[Finding]:
+    return [one for one in judge(facts) if one.status in (Status.WARNING, Status.PROBLEM)]
+
+
+def broker(pool: dict[str, Any] | None = None, **node: Any) -> dict[str, Any]:
+    return {"node": {**NODE, **node}, "pools": [{**ROW, **(pool or {})}], "workers": []}
+
+
+def test_a_sound_world_has_nothing_but_ok() -> None:
+    findings = judge(SOUND)
+    assert {one.status for one in findings} == {Status.OK}
+    assert {one.check for one in findings} >= {
+        "settings", "production", "runtime directory", "disk", "limits", "ports", "orphans", "database", "migrations",
+        "clock", "broker", "duplicate brokers", "beat", "message transport", "consumers", "jobs", "interpreter",
+        "adapter", "pool", "API keys",
+    }  # fmt: skip
+    assert all(not one.fix for one in findings)
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    # name: changes of the facts, the check, the status, a part of the evidence
+    "a setting is wrong": (
+        {"settings": replace(SETTINGS, problems=("SNAKEPIT is odd",))}, "settings", "problem", "SNAKEPIT is odd"),
+    "debug": ({"settings": replace(SETTINGS, debug=True)}, "production", "warning", "DEBUG is on"),
+    "a short key": ({"settings": replace(SETTINGS, secret_key_length=20)}, "production", "problem", "20 characters"),
+    "a made key": (
+        {"settings": replace(SETTINGS, secret_key_insecure=True)}, "production", "problem", "made for development"),
+    "no hosts": ({"settings": replace(SETTINGS, allowed_hosts=())}, "production", "problem", "every request is"),
+    "all hosts": ({"settings": replace(SETTINGS, allowed_hosts=("*",))}, "production", "warning", "is *"),
+    "no broker": ({"broker": Unknown("nobody answers")}, "broker", "problem", "nobody answers"),
+    "a bad definition": ({"broker": broker(problems=["x: size"])}, "broker", "problem", "x: size"),
+    "an old release": ({"broker": broker(version="0.9")}, "broker", "warning", "release 0.9, and 1.0"),
+    "a late loop": ({"broker": broker(loop_lag=0.5)}, "broker", "warning", "500 ms late"),
+    "it drains": ({"broker": broker(draining=True)}, "broker", "warning", "shutting down"),
+    "no clock": ({"broker": broker(clock="lifecycle clock missing")}, "beat", "problem", "clock missing"),
+    "never a sweep": ({"broker": broker(clock="waiting")}, "beat", "problem", "no sweep"),
+    "two brokers": (
+        {"database": replace(DATABASE, nodes=(replace(OWN, pid=8, address="/tmp/b.sock"),))},
+        "duplicate brokers", "problem", "two brokers call themselves n1"),
+    "a silent broker": (
+        {"database": replace(DATABASE, nodes=(OWN, replace(OWN, name="n2", silent=500.0)))},
+        "duplicate brokers", "warning", "n2 fell silent 500 s ago"),
+    "no redis": (
+        {"transport": replace(TRANSPORT, error="refused")}, "message transport", "problem", "be reached: refused"),
+    "files": (
+        {"transport": replace(TRANSPORT, scheme="filesystem", url="filesystem://")},
+        "message transport", "warning", "messages are files"),
+    "it evicts": ({"transport": replace(TRANSPORT, evicts="allkeys-lru")}, "message transport", "warning", "(maxmem"),
+    "it forgets": ({"transport": replace(TRANSPORT, persistent=False)}, "message transport", "warning", "a restart"),
+    "no worker": ({"transport": replace(TRANSPORT, workers={})}, "consumers", "problem", "no Celery worker answers"),
+    "a queue nobody reads": (
+        {"transport": replace(TRANSPORT, workers={"celery@n1": frozenset({"celery"})})},
+        "consumers", "problem", "no Celery worker reads snakepit.digits"),
+    "jobs wait": ({"database": replace(DATABASE, jobs_overdue=3, jobs_oldest=90.0)}, "jobs", "warning", "3 jobs are"),
+    "no database": ({"database": Unknown("refused")}, "database", "problem", "refused"),
+    "sqlite as it comes": (
+        {"database": replace(DATABASE, vendor="sqlite", journal="delete", timeout=5.0)},
+        "database", "warning", "journal delete, deferred"),
+    "connections": ({"database": replace(DATABASE, connections=90)}, "database", "warning", "90 of 100 connections"),
+    "migrations": ({"database": replace(DATABASE, unapplied=("a.0002",))}, "migrations", "problem", "a.0002"),
+    "drift": ({"database": replace(DATABASE, drift=2.0)}, "clock", "warning", "2.0 s ahead of this machine"),
+    "much drift": ({"transport": replace(TRANSPORT, drift=-60.0)}, "clock", "problem", "60.0 s behind this machine"),
+    "a key ends": (
+        {"database": replace(DATABASE, keys=(known.Key(name="robot", days_left=3.0),))},
+        "API keys", "warning", "robot ends in 3.0 days"),
+    "an open directory": (
+        {"runtime": replace(RUNTIME, directory=replace(RUNTIME.directory, mode=0o755))},
+        "runtime directory", "problem", "open to others (mode 0755)"),
+    "a stranger's directory": (
+        {"runtime": replace(RUNTIME, directory=replace(RUNTIME.directory, owner=0))},
+        "runtime directory", "problem", "belongs to user 0"),
+    "a readable token": (
+        {"runtime": replace(RUNTIME, token=replace(RUNTIME.token, mode=0o644))},
+        "runtime directory", "problem", "token is open"),
+    "a long path": ({"runtime": replace(RUNTIME, longest_socket=120)}, "runtime directory", "problem", "120 bytes"),
+    "a full disk": ({"runtime": replace(RUNTIME, rooms=(replace(ROOM, free=10 * 2**20),))}, "disk", "problem", "0.0 G"),
+    "no inodes": ({"runtime": replace(RUNTIME, rooms=(replace(ROOM, inodes_free=5),))}, "disk", "problem", "5 inodes"),
+    "little room": ({"runtime": replace(RUNTIME, rooms=(replace(ROOM, free=2**29),))}, "disk", "warning", "0.5 GiB"),
+    "few files": ({"machine": replace(MACHINE, open_files=64)}, "limits", "problem", "may open 64 files"),
+    "few processes": ({"machine": replace(MACHINE, processes=105)}, "limits", "problem", "100 of 105 processes"),
+    "a small cgroup": (
+        {"machine": replace(MACHINE, cgroup_processes=50, cgroup_processes_now=45)}, "limits", "problem", "45 of 50"),
+    "killed for memory": ({"machine": replace(MACHINE, cgroup_oom_kills=2)}, "limits", "warning", "killed 2 processes"),
+    "a full cgroup": (
+        {"machine": replace(MACHINE, cgroup_memory_mb=1000.0, cgroup_memory_used_mb=950.0)},
+        "limits", "warning", "950 of 1000 MiB"),
+    "little memory": ({"machine": replace(MACHINE, memory_available_mb=100.0)}, "limits", "warning", "100 of 8000 MiB"),
+    "throttled": ({"machine": replace(MACHINE, cgroup_cores=2.0, cgroup_throttled=0.4)}, "limits", "warning", "40%"),
+    "orphans": ({"machine": replace(MACHINE, orphans=(11, 12))}, "orphans", "problem", "11 12"),
+    "no python": (
+        {"pools": (replace(POOL, interpreter=replace(PYTHON, error="cannot be run")),)},
+        "interpreter", "problem", "cannot be run"),
+    "an adapter that fails": (
+        {"pools": (replace(POOL, adapter=replace(ADAPTER, error="ImportError: x")),)}, "adapter", "problem", "Import"),
+    "an unsafe adapter": (
+        {"pools": (replace(POOL, profile="thread", adapter=replace(ADAPTER, thread_safe=False)),)},
+        "adapter", "problem", "does not say"),
+    "a refused definition": ({"pools": (replace(POOL, name="x", problem="size"),)}, "pool", "problem", "size"),
+    "other settings than the broker's": (
+        {"pools": (replace(POOL, problem="adapter"),)}, "pool", "warning", "not those of this process"),
+    "a pool that the broker lacks": ({"pools": (replace(POOL, name="new"),)}, "pool", "problem", "does not run it"),
+    "a failed pool": ({"broker": broker({"state": "failed", "reason": "no model"})}, "pool", "problem", "no model"),
+    "a degraded pool": ({"broker": broker({"state": "degraded"})}, "pool", "warning", "degraded"),
+    "a gil that is on": ({"broker": broker({"warnings": ["the GIL is on"]})}, "pool", "warning", "the GIL is on"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_with_its_evidence_and_a_fix(fault: str) -> None:
+    changes, check, status, evidence = FAULTS[fault]
+    found = [one for one in worst(replace(SOUND, **changes)) if one.check == check]
+    assert [one.status for one in found] == [status]
+    assert evidence in found[0].evidence
+    assert found[0].fix
+    assert not [one for one in judge(replace(SOUND, **changes)) if one.check == check and one.status == "problem"][1:]
+
+
+def test_a_part_that_is_not_known_is_skipped_with_the_reason_and_hides_no_other() -> None:
+    unknown = Unknown("was not looked at")
+    facts = replace(SOUND, runtime=unknown, machine=unknown, transport=unknown, pools=unknown)
+    skipped = [one for one in judge(facts) if one.status == Status.SKIPPED]
+    assert {one.check for one in skipped} >= {"runtime directory", "disk", "limits", "interpreter", "adapter", "pool"}
+    assert not worst(facts)
+
+
+def test_everything_unknown_raises_nothing() -> None:
+    unknown = Unknown("away")
+    facts = replace(
+        SOUND, runtime=unknown, machine=unknown, transport=unknown, pools=unknown, broker=unknown, database=unknown
+    )
+    assert {one.check for one in worst(facts)} == {"broker", "database"}
+
+
+def test_a_young_broker_without_a_sweep_is_no_problem() -> None:
+    (finding,) = [
+        one for one in judge(replace(SOUND, broker=broker(clock="waiting", uptime=5.0))) if one.check == "beat"
+    ]
+    assert finding.status == Status.SKIPPED
+
+
+def test_pools_that_are_not_enabled_are_not_judged() -> None:
+    idle = replace(POOL, name="old", queue="snakepit.old", enabled=False, interpreter=replace(PYTHON, error="gone"))
+    assert not worst(replace(SOUND, pools=(POOL, idle)))
+
+
+def test_a_report_is_healthy_with_warnings_and_not_with_a_problem() -> None:
+    warning = Finding("x", Status.WARNING, "soon", "do")
+    assert report_of(1.0, 0.12345, [warning]).healthy
+    report = report_of(1.0, 0.12345, [warning, Finding("x", Status.PROBLEM, "now", "do")])
+    assert not report.healthy
+    assert report.counts == {"ok": 0, "warning": 1, "problem": 1, "skipped": 0}
+    assert report.seconds == 0.123
