@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pools.cli.operate import AsJson, Reason, check_reason, name_actor
-from pools.cli.output import errors_told, json_line
-from pools.cli.project import find_address
-from pools.client import connect
+from pools.cli.operate import AsJson, Reason, check_reason, name_actor, pool_of
+from pools.cli.output import UsageError, errors_told, json_line
+from pools.cli.project import find_address, start_django
+from pools.client import Client, connect
 
 STATES = {"R": "runs", "S": "sleeps", "D": "waits for a device", "T": "stopped", "t": "traced", "Z": "ended"}
 
@@ -29,8 +29,19 @@ def dump(
     """Show the Python stacks of all threads of a live worker, also while C code holds the GIL. Linux."""
     with errors_told(as_json):
         check_reason(reason)
-        found = connect(find_address()).dump(worker, actor=name_actor(), reason=reason)
+        found = _order(connect(find_address()), worker, reason)
     typer.echo(json_line(found) if as_json else "\n".join(lines(found)))
+
+
+def _order(client: Client, worker: str, reason: str) -> dict[str, Any]:
+    try:
+        start_django()
+    except UsageError:  # a broker's socket alone, without its project: then its event is the only record
+        return client.dump(worker, actor=name_actor(), reason=reason)
+    from pools import operations
+
+    pool = pool_of(client.status(), worker)
+    return operations.dump(client, pool, worker, operations.Order(name_actor(), reason, surface="shell"))
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:

@@ -118,14 +118,19 @@ def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:
     found = client.status()
     if target in {pool["name"] for pool in found["pools"]}:
         return target, worker
-    owner = next((one["pool"] for one in found["workers"] if one["id"] == target), "")
-    if not owner and (match := WORKER_ID.fullmatch(target)):
-        owner = match["pool"]  # the broker says that no such worker lives
+    owner = pool_of(found, target)
     if not owner:
         return target, worker  # the broker says that there is no such pool
     if worker not in ("", target):
         raise UsageError(f"--worker {worker} is not {target}: name the pool, or one worker")
     return owner, target
+
+
+def pool_of(found: dict[str, Any], worker: str) -> str:
+    """The pool of a worker, by the broker's snapshot or, for one that is gone, by its id; empty: no such id."""
+    owner = next((str(one["pool"]) for one in found["workers"] if one["id"] == worker), "")
+    match = WORKER_ID.fullmatch(worker)
+    return owner or (match["pool"] if match else "")  # the broker says that no such worker lives
 
 
 def _recycle(client: Client, pool: str, worker: str, reason: str, as_json: bool) -> None:

@@ -149,8 +149,9 @@ def _question(one: Definition) -> tuple[Any, ...]:
 
 
 def _pool(spec: PoolSpec, one: Definition | str, asked: Mapping[tuple[Any, ...], Any]) -> facts.Pool:
-    interpreter: facts.Interpreter | Unknown = Unknown("the pool's definition is refused")
-    adapter: facts.Adapter | Unknown = interpreter
+    refused = Unknown("the pool's definition is refused")
+    interpreter: facts.Interpreter | Unknown = refused
+    adapter: facts.Adapter | Unknown = refused
     if isinstance(one, Definition):
         path = one.spec.python or sys.executable
         interpreter = facts.Interpreter(path=path, about=f"{one.interpreter}: {path}", error=one.unfit)

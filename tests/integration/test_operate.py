@@ -15,9 +15,10 @@ from django.urls import reverse
 
 from pools import conf, operations
 from pools.broker.errors import DefinitionInvalid, PoolUnknown
+from pools.cli import dump as dump_command
 from pools.cli import operate
 from pools.cli.main import run
-from pools.models import Node, Pool, Worker
+from pools.models import Audit, Node, Pool, Worker
 from pools.models.pool import sync_pools
 from pools.operations import Order
 from tests.integration.conftest import ADAPTERS
@@ -411,3 +412,23 @@ def test_a_dump_of_a_stranger_or_without_the_right_is_refused(
     assert dump(client, "digits-1", make_key("view")).status_code == 403
     assert dump(client, "digits-1", make_key("operate", pools=["primes"])).status_code == 403
     assert broker.orders == []
+
+
+@pytest.mark.usefixtures("pool")
+def test_the_shell_shows_stacks_and_keeps_who_asked(
+    shell: FakeClient, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dump_command, "connect", lambda address: shell)
+    monkeypatch.setattr(dump_command, "name_actor", lambda: "shell user ada")
+    assert run(["dump", "digits-1", "--reason", "it hangs"]) == 0
+    out = capsys.readouterr().out
+    assert "worker digits-1 of pool digits, pid 7, at " in out
+    assert "holds classify (c-1) for 1.5 s, 58.5 s are left\n" in out
+    assert "thread 7 (main, python): runs, 2.50 s of CPU\n  digits.py:12 in classify\n" in out
+    row = Audit.objects.get()
+    assert (row.action, row.pool, row.target, row.surface) == ("dump", "digits", "digits-1", "shell")
+    assert run(["dump", "digits-1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["threads"][0]["frames"][0]["function"] == "classify"
+    assert run(["dump", "digits-1", "--reason", "x" * 201]) == 2
+    shell.error = unreachable()
+    assert run(["dump", "digits-1"]) == 3

@@ -179,21 +179,3 @@ def test_settings_that_cannot_be_read_are_wrong_usage(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no.such.settings cannot be used" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_a_dump_shows_threads_calls_and_why_there_are_no_frames(broker: FakeBroker, capsys: Captured) -> None:
-    assert run(["dump", "echo-1"]) == 0
-    out = capsys.readouterr().out
-    assert "worker echo-1 of pool echo, pid 1, at " in out
-    assert "holds slow (c-7) for 2.5 s, 57.5 s are left\n" in out
-    assert "thread 1 (main, python): runs, 1.25 s of CPU\n  echo.py:3 in slow\n  main.py:? in <module>\n" in out
-    assert "thread 2 (blas): sleeps, 0.00 s of CPU\n  a thread of a C library\n" in out
-
-
-def test_a_dump_as_json_and_of_a_stranger(broker: FakeBroker, capsys: Captured) -> None:
-    assert run(["dump", "echo-1", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["threads"][0]["frames"][0] == {"file": "echo.py", "line": 3, "function": "slow"}
-    assert run(["dump", "echo-9"]) == 1
-    assert "worker_unknown: No worker 'echo-9' lives here" in capsys.readouterr().err
-    assert run(["dump", "echo-1", "--reason", "x" * 201]) == 2
