@@ -37,7 +37,7 @@ class Metrics:
             Kind.WORKER_RECYCLED: self._counter("recycles", "Workers that were replaced on purpose.", *by_reason),
             Kind.WORKER_DIED: self._counter("worker_deaths", "Workers that ended by themselves.", *by_reason),
             Kind.WORKER_KILLED: self._counter("worker_kills", "Workers that the broker ended.", *by_reason),
-            Kind.WORKER_UNHEALTHY: self._counter("health_check_failures", "Workers that did not answer.", "pool"),
+            Kind.WORKER_UNHEALTHY: self._counter("health_check_failures", "Workers that did not answer.", *by_reason),
             Kind.POOL_SATURATED: self._counter("pool_saturated", "Times that a queue was full.", "pool"),
             Kind.POOL_FAILED: self._counter("pool_failures", "Times that a pool was given up.", *by_reason),
             Kind.GIL_ENABLED: self._counter("gil_enabled", "Workers whose GIL was switched on.", *by_reason),

@@ -140,13 +140,17 @@ class Pool:
         self._roster.place(worker)
         return self._settle(actions, now, staff=bool(actions or worker.reason))
 
-    def unresponsive(self, worker_id: str, detail: str, now: float) -> list[Action]:
-        """Its event loop does not answer. One that is busy inside its deadline may hold the GIL: it is left alone."""
+    def unresponsive(self, worker_id: str, detail: str, now: float, signal: str, *, told: bool = False) -> list[Action]:
+        """It gives no sign of life. One that is busy inside its deadline may hold the GIL: that is told, no more."""
         worker = self.force.workers.get(worker_id)
-        if worker is None or worker.state is State.STARTING or not worker.is_idle():
+        if worker is None or worker.state in (State.STARTING, State.STOPPING):
             return []
-        actions: list[Action] = [self.force.tell(Kind.WORKER_UNHEALTHY, worker, "health", detail, level="warning")]
-        return self._settle([*actions, *self._kill(worker, "health", detail)], now, staff=True)
+        if busy := signal == "event_loop" and not worker.is_idle():
+            signal, detail = "busy", f"{detail}; it is busy within its deadline, and left alone"
+        tell: Action = self.force.tell(Kind.WORKER_UNHEALTHY, worker, signal, detail, level="warning")
+        if busy:
+            return [] if told else [tell]
+        return self._settle([tell, *self._kill(worker, "health", detail)], now, staff=True)
 
     # Facts about templates
 

@@ -153,7 +153,8 @@ class Runner:
         for staff in tuple(self.staff.values()):
             if staff.probed_at is not None and now - staff.probed_at >= patience:
                 detail = f"its event loop did not answer for {now - staff.probed_at:.1f} s"
-                self._do(self.pool.unresponsive(staff.id, detail, now))
+                self._do(self.pool.unresponsive(staff.id, detail, now, "event_loop", told=staff.silence_told))
+                staff.silence_told = True
             staff.probe()
         self._do(self.pool.sweep(now, interval))
 
@@ -229,7 +230,14 @@ class Runner:
 
     def unlinked(self, staff: Staff) -> None:
         if staff.id in self.staff:
-            asyncio.get_running_loop().call_later(UNLINKED_GRACE, staff.kill)
+            asyncio.get_running_loop().call_later(UNLINKED_GRACE, self._cut_off, staff)
+
+    def _cut_off(self, staff: Staff) -> None:
+        """Its link is lost, and its process did not end of that."""
+        if staff.id in self.staff:
+            detail = f"its link is lost, and its process still ran {UNLINKED_GRACE:g} s later"
+            self._do(self.pool.unresponsive(staff.id, detail, self._now(), "transport"))
+            staff.kill()  # also one that was not ready, or was about to leave
 
     # Doing
 

@@ -14,6 +14,7 @@ Of a pool, where the name does not say it all:
 
 Of a worker:
 
+    silent_for     seconds that the event loop of its process has owed a sign of life; 0: it answered
     growth         the same of this worker alone, without its commands
 
     load_seconds   what loading its adapter took, by its own account
@@ -166,6 +167,7 @@ def worker_row(runner: Runner, worker: Worker, now: float) -> dict[str, Any]:
         "served": worker.served,
         "due_in": round(max(0.0, due - now), 3) if (due := due_at(worker, runner.pool.spec)) is not None else None,
         "expected": worker.expected,
+        "silent_for": round(now - staff.probed_at, 3) if staff and staff.probed_at is not None else 0.0,
         "growth": growth_row(worker.growth, worker.growth.totals, runner.pool.force.growth),
         "memory_mb": round(worker.memory_mb, 1),
         "gil": "" if greeting is None or staff is None else ("on" if staff.gil_enabled else "off"),

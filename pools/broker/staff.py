@@ -99,6 +99,7 @@ class Staff:
     doomed: bool = False  # killed before its process was there
     started_wall: float = 0.0
     probed_at: float | None = None  # of a probe that is not answered yet
+    silence_told: bool = False
     gil_enabled: bool = True
     gil_culprit: str = ""
     _sequence: int = 0
@@ -182,7 +183,7 @@ class Staff:
             ticket.reply.log(message[:MAX_LOG])
 
     def vitals(self, gil_enabled: bool, gil_culprit: str) -> None:
-        self.probed_at = None
+        self.probed_at, self.silence_told = None, False
         switched_on = gil_enabled and not self.gil_enabled
         self.gil_enabled, self.gil_culprit = gil_enabled, gil_culprit
         if switched_on and self.greeting:

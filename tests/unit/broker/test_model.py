@@ -222,7 +222,7 @@ class PoolModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def go_silent(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(self.live(State.READY)))
-        self.do(self.pool.unresponsive(worker, "silent", self.now))
+        self.do(self.pool.unresponsive(worker, "silent", self.now, "event_loop"))
 
     @rule(spec=specs)
     def redefine(self, spec: PoolSpec) -> None:

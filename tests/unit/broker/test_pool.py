@@ -459,7 +459,7 @@ def test_facts_about_strangers_are_ignored(table: Any) -> None:
     t.finish(7, 1)
     t.die(7)
     t.do(t.pool.sampled("p-0-7", 1e9, t.now))
-    t.do(t.pool.unresponsive("p-0-7", "silent", t.now))
+    t.do(t.pool.unresponsive("p-0-7", "silent", t.now, "event_loop"))
     t.pool.boot_failed("p-0-7", "why")
     assert t.states() == {1: "ready"}
 

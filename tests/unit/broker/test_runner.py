@@ -667,9 +667,12 @@ async def test_a_silent_worker_that_is_busy_is_left_alone(stage: Stage) -> None:
         stage.broker.sweep("beat", 5.0)
         await stage.pass_time(10.0)
     assert stage.processes[0].kills == 0
+    (told,) = stage.told("worker.health_check_failed")
+    assert (told.reason, stage.workers()[0]["silent_for"]) == ("busy", 40.0)
     stage.processes[0].thaw()
     stage.processes[0].finish(1)
     await stage.turn()
+    assert stage.workers()[0]["silent_for"] == 0.0
     stage.broker.sweep("beat", 5.0)
     assert stage.processes[0].kills == 0
     assert answer.over

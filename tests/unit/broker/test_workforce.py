@@ -547,11 +547,24 @@ def test_memory_above_the_hard_line_ends_the_worker_at_once(table: Any) -> None:
 def test_an_idle_silent_worker_is_killed_and_a_busy_one_is_left_alone(table: Any) -> None:
     t = table(size=2).ready(1, 2)
     t.submit()
-    t.do(t.pool.unresponsive("p-0-1", "no answer for 15 s", t.now))
+    t.do(t.pool.unresponsive("p-0-1", "no answer for 15 s", t.now, "event_loop"))
     assert t.killed() == []
-    t.do(t.pool.unresponsive("p-0-2", "no answer for 15 s", t.now))
+    t.do(t.pool.unresponsive("p-0-2", "no answer for 15 s", t.now, "event_loop"))
     assert t.killed() == [2]
-    assert t.told("worker.health_check_failed")[0].message == "no answer for 15 s"
+    busy, idle = t.told("worker.health_check_failed")
+    assert (idle.reason, idle.message) == ("event_loop", "no answer for 15 s")
+    assert (busy.reason, busy.worker) == ("busy", "p-0-1")
+    assert busy.message == "no answer for 15 s; it is busy within its deadline, and left alone"
+    t.do(t.pool.unresponsive("p-0-1", "no answer for 30 s", t.now, "event_loop", told=True))
+    assert len(t.told("worker.health_check_failed")) == 2, "once is enough"
+
+
+def test_a_busy_worker_whose_link_is_lost_is_killed(table: Any) -> None:
+    t = table().ready(1)
+    t.submit()
+    t.do(t.pool.unresponsive("p-0-1", "its link is lost", t.now, "transport"))
+    assert t.killed() == [1]
+    assert t.told("worker.health_check_failed")[0].reason == "transport"
 
 
 def test_a_worker_that_leaves_by_itself_is_missed(table: Any) -> None:
