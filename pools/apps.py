@@ -1,4 +1,4 @@
-"""The Django app. It registers checks and the making of groups: no sockets, threads or queries when Django starts."""
+"""The Django app. It registers checks and what follows a migrate: no sockets, threads or queries when Django starts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ class PoolsConfig(AppConfig):
 
     def ready(self) -> None:
         from pools import checks, permissions
+        from pools.models import job_guard
 
         checks.register_all()
         post_migrate.connect(permissions.make_groups, sender=self, dispatch_uid="snakepit.groups")
+        post_migrate.connect(job_guard.install, sender=self, dispatch_uid="snakepit.guard")

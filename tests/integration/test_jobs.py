@@ -9,8 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connections, transaction
+from django.core.management.sql import emit_post_migrate_signal
+from django.db import IntegrityError, connection, connections, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from pools import conf, jobs
@@ -28,7 +31,7 @@ from pools.broker.errors import (
 from pools.client import Answer, Chunk, Log, Progress
 from pools.jobs import attempt, hold, messages, signals, upkeep
 from pools.jobs.policy import Verdict
-from pools.models import Job, JobAttempt, JobEntry, Pool
+from pools.models import Job, JobAttempt, JobEntry, Pool, job_guard
 from pools.models.states import STATES, TRANSITIONS, IllegalMove
 
 pytestmark = pytest.mark.django_db
@@ -142,6 +145,56 @@ def test_a_move_is_made_if_the_table_has_it_and_by_no_other_way(old: str, new: s
     for write in (lambda: rows.update(state=new), lambda: Job.objects.bulk_update([job], ["state"]), job.save):
         with pytest.raises(IllegalMove):
             write()
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(STATES, STATES)))
+def test_the_database_itself_refuses_what_the_table_does_not_have(old: str, new: str) -> None:
+    job = bring(old)
+    changes = {"state": new, **columns(new, job)} if old != new else {"priority": 5}
+    if (old, new) == ("queued", "running"):
+        changes["attempts"] = 1
+    rows = QuerySet(Job).filter(pk=job.pk)  # past our own guard, as a script or another program would write
+    if new in TRANSITIONS[old] or old == new:
+        assert rows.update(**changes) == 1
+    else:
+        with pytest.raises(IntegrityError, match="cannot go from its state"), transaction.atomic():
+            rows.update(**changes)
+    assert Job.objects.get(pk=job.pk).state == (new if new in TRANSITIONS[old] else old)
+
+
+@pytest.mark.parametrize(("state", "attempts"), [("queued", 1), ("running", 0), ("running", 2), ("failed", 2)])
+def test_the_database_counts_the_attempts_with_us(state: str, attempts: int) -> None:
+    job = bring(state)
+    with pytest.raises(IntegrityError, match="rise by one when it is claimed"), transaction.atomic():
+        Job.objects.filter(pk=job.pk).update(attempts=attempts)
+
+
+def test_the_database_keeps_what_a_job_ended_with() -> None:
+    job = bring("succeeded")
+    for change in ({"result": 2}, {"result": None}, {"result_raw": b"x"}, {"finished_at": Now()}):
+        with pytest.raises(IntegrityError, match="keeps what it ended with"), transaction.atomic():
+            Job.objects.filter(pk=job.pk).update(**change)
+    assert Job.objects.filter(pk=job.pk).update(expires_at=Now(), tags=",kept,") == 1
+
+
+def test_the_guard_is_made_anew_after_a_migrate_that_lost_it() -> None:
+    job = bring("succeeded")
+    on_sqlite = connection.vendor == "sqlite"
+    with connection.cursor() as cursor:
+        # What Django does on SQLite, when it copies a table to change it, does this too.
+        cursor.execute(f"drop trigger {job_guard.NAME}{'' if on_sqlite else f' on {job_guard.TABLE}'}")
+    with transaction.atomic():
+        assert QuerySet(Job).filter(pk=job.pk).update(result=2) == 1
+        transaction.set_rollback(True)
+    emit_post_migrate_signal(verbosity=0, interactive=False, db="default")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        QuerySet(Job).filter(pk=job.pk).update(result=2)
+
+
+def test_a_guard_that_is_there_is_left_alone() -> None:
+    with CaptureQueriesContext(connection) as seen:
+        job_guard.install()
+    assert not [one["sql"] for one in seen if "create" in one["sql"].lower()]
 
 
 def bring(state: str) -> Job:
