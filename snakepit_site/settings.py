@@ -115,6 +115,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "pools.middleware.DatabaseAway",
 ]
 ROOT_URLCONF = "snakepit_site.urls"
 ASGI_APPLICATION = "snakepit_site.asgi.application"

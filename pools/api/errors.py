@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.db import Error, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import URLPattern, URLResolver
 from django.views.decorators.csrf import csrf_exempt
@@ -26,12 +27,15 @@ from pools.broker.errors import (
     BadRequest,
     BrokerError,
     BrokerUnreachable,
+    DatabaseUnavailable,
     PayloadTooLarge,
     PermissionDenied,
     Unauthenticated,
 )
 
 logger = logging.getLogger("snakepit.api")
+DATABASE_PAUSE = 5.0  # seconds after which a caller may ask again; a PostgreSQL that restarts is back by then
+SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 def body_of(error: BrokerError) -> dict[str, Any]:
@@ -93,6 +97,21 @@ def on_suspicious(request: HttpRequest, error: SuspiciousOperation) -> HttpRespo
     return error_response(BadRequest("The request cannot be read."))
 
 
+def database_is_away(error: BaseException) -> bool:
+    """Whether it is the database that does not answer, and not we who asked it wrongly."""
+    # Of SQLite, a missing table is an OperationalError as well.
+    return isinstance(error, InterfaceError) or (isinstance(error, OperationalError) and "no such" not in str(error))
+
+
+def on_database_error(request: HttpRequest, error: Error) -> HttpResponse:
+    """What went wrong may name hosts and users: the log has it, the caller does not."""
+    if not database_is_away(error):
+        return on_bug(request, error)
+    logger.warning("%s %s: the database does not answer: %s", request.method, request.path, error)
+    outcome = NOT_STARTED if request.method in SAFE else UNKNOWN
+    return error_response(DatabaseUnavailable(outcome=outcome, retry_after=DATABASE_PAUSE))
+
+
 def on_bug(request: HttpRequest, error: Exception) -> HttpResponse:
     """Our own fault: the log has the traceback, the caller gets the shape and nothing of our insides."""
     logger.error("%s %s failed", request.method, request.path, exc_info=error)
@@ -107,6 +126,7 @@ def register(api: NinjaAPI) -> None:
         HttpError: on_http_error,
         Http404: on_missing,
         SuspiciousOperation: on_suspicious,
+        Error: on_database_error,
         Exception: on_bug,
     }
     for kind, handler in handlers.items():

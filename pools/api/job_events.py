@@ -13,6 +13,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, StreamingHttpResponse
 
 from pools import conf
@@ -40,7 +41,13 @@ def stream(request: HttpRequest, job_id: uuid.UUID, last: int, show: Show) -> St
 async def frames(job_id: uuid.UUID, last: int, show: Show) -> AsyncGenerator[str, None]:
     quiet = time.monotonic()
     while True:
-        entries, job = await sync_to_async(_look)(job_id, last)
+        try:
+            entries, job = await sync_to_async(_look)(job_id, last)
+        except (OperationalError, InterfaceError):
+            # Whoever watches a job sees it through a restart of the database.
+            yield HEARTBEAT
+            await asyncio.sleep(POLL)
+            continue
         for entry in entries:
             last = entry.seq
             yield f"id: {entry.seq}\nevent: {entry.kind}\ndata: {dumps(entry.data)}\n\n"

@@ -223,6 +223,15 @@ class BrokerUnreachable(BrokerError):
     default_outcome = UNKNOWN
 
 
+class DatabaseUnavailable(BrokerError):
+    """The database does not answer."""
+
+    code = "database_unavailable"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+    default_outcome = UNKNOWN
+
+
 class StacksUnavailable(BrokerError):
     """The worker's stacks cannot be read now."""
 

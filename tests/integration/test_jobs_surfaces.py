@@ -11,12 +11,13 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
-from django.db import connections
+from django.db import OperationalError, connections
 from django.test import AsyncClient, Client
 from django.urls import reverse
 
 from pools import jobs
 from pools.api import job_events
+from pools.api.streams import HEARTBEAT
 from pools.cli import jobs as commands
 from pools.cli.main import run
 from pools.jobs import hold, messages
@@ -186,6 +187,25 @@ def test_the_stream_of_a_job_goes_on_where_it_broke(client: Client, make_key: Ca
     assert b"".join(rest.streaming_content).startswith(b"id: 2\nevent: chunk")  # type: ignore[arg-type]
     wrong = client.get(f"/api/jobs/{job.pk}/events", headers={**headers, "Last-Event-ID": "x"})
     assert wrong.status_code == 400
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stream_outlives_a_database_that_is_away(
+    client: Client, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = finish(jobs.submit("digits", "classify", owner="ada"))
+    looks, away = job_events._look, iter([True, True])
+
+    def look(*arguments: Any) -> Any:
+        if next(away, False):
+            raise OperationalError("the connection is closed")
+        return looks(*arguments)
+
+    monkeypatch.setattr(job_events, "_look", look)
+    monkeypatch.setattr(job_events, "POLL", 0.0)
+    stream = b"".join(get(client, f"/{job.pk}/events", make_key()).streaming_content).decode()  # type: ignore[arg-type]
+    assert stream.startswith(HEARTBEAT * 2 + "id: 1\n")
+    assert "event: end" in stream
 
 
 def borrowed(work: Callable[..., Any]) -> Callable[..., Any]:
