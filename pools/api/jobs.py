@@ -21,8 +21,8 @@ from pools.api.job_events import stream
 from pools.api.job_schemas import JobFilter, JobIn, JobOut, JobPage
 from pools.api.schemas import Failure
 from pools.broker.errors import BadRequest, PermissionDenied
+from pools.jobs.listing import JobQuery, page
 from pools.models import Job
-from pools.models.states import STATES
 from pools.operations import Order
 
 router = Router(tags=["jobs"])
@@ -156,25 +156,9 @@ def _filtered(who: Caller, filters: JobFilter) -> QuerySet[Job]:
         rows = rows.filter(owner=who.owner)
     if filters.pool and not who.may_use(filters.pool):
         raise PermissionDenied(f"{who.actor} may not use the pool {filters.pool!r}", details={"pool": filters.pool})
-    if filters.pool or who.pools is not None:
-        rows = rows.filter(pool__in=[filters.pool] if filters.pool else list(who.pools or ()))
-    if filters.state and filters.state not in STATES:
-        raise BadRequest(f"state: {filters.state!r} is not one of {', '.join(STATES)}")
-    given = {name: getattr(filters, name) for name in ("state", "command", "owner") if getattr(filters, name)}
-    if "\0" in f"{filters.pool}{filters.command}{filters.owner}{filters.tag}":
-        raise BadRequest("a filter holds the character NUL")
-    if filters.tag:
-        given["tags__contains"] = f",{filters.tag},"
-    for name, lookup in (("since", "created_at__gte"), ("until", "created_at__lt")):
-        if (at := getattr(filters, name)) is not None:
-            given[lookup] = _aware(name, at)
-    return rows.filter(**given)
-
-
-def _aware(name: str, at: datetime) -> datetime:
-    if at.tzinfo is None:
-        raise BadRequest(f"{name}: needs its time zone, such as 2026-01-31T12:00:00Z")
-    return at
+    if not filters.pool and who.pools is not None:
+        rows = rows.filter(pool__in=who.pools)
+    return JobQuery(**filters.model_dump(exclude={"limit", "cursor"})).rows(rows)
 
 
 def _page(rows: QuerySet[Job], filters: JobFilter) -> tuple[list[Job], str | None]:
@@ -182,14 +166,7 @@ def _page(rows: QuerySet[Job], filters: JobFilter) -> tuple[list[Job], str | Non
     limit = min(50, most) if filters.limit is None else filters.limit
     if not 1 <= limit <= most:
         raise BadRequest(f"limit: {limit} is outside 1 to {most}", details={"fields": {"limit": most}})
-    if filters.cursor:
-        try:
-            rows = rows.filter(pk__lt=uuid.UUID(filters.cursor))
-        except ValueError:
-            raise BadRequest("cursor: pass the `next` of the page before as it is") from None
-    # Results may be large, and a list shows none.
-    found = list(rows.defer("arguments", "result", "result_raw").order_by("-pk")[: limit + 1])
-    return found[:limit], str(found[limit - 1].pk) if len(found) > limit else None
+    return page(rows, limit, filters.cursor or "")
 
 
 def _read(request: HttpRequest) -> JobIn:

@@ -28,6 +28,7 @@ def prepare() -> Demo:
     from django.db import transaction
 
     from pools.models import ApiKey
+    from pools.permissions import WORDS
 
     with transaction.atomic():
         user, fresh = get_user_model().objects.get_or_create(
@@ -37,7 +38,7 @@ def prepare() -> Demo:
             user.set_unusable_password()
             user.save()
         ApiKey.objects.filter(name=KEY, owner=user).delete()
-        _, key = ApiKey.create(name=KEY, owner=user, scopes=("run", "view", "operate"))
+        _, key = ApiKey.create(name=KEY, owner=user, scopes=tuple(WORDS))
     return Demo(key, secrets.token_urlsafe(24))
 
 

@@ -21,6 +21,9 @@ class Entry:
 ENTRIES = (
     Entry("Overview", "overview", "o"),
     Entry("Pools", "pools", "p"),
+    Entry("Jobs", "jobs", "j"),
+    Entry("Playground", "playground", "y", "run"),
+    Entry("Audit", "audit", "a"),
 )
 
 

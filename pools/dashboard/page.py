@@ -26,6 +26,7 @@ from pools.dashboard.hub import hub
 from pools.dashboard.navigation import navigation
 from pools.dashboard.region import Context, region
 
+LOOKING = frozenset({VIEW, "payload"})  # who has no more than these is refused every POST, whatever its view does
 THEMES = ("auto", "light", "dark")
 Rest = ParamSpec("Rest")
 
@@ -63,18 +64,26 @@ def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[...
         def guarded(request: HttpRequest, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponse:
             rights = rights_of(request.user)
             visit = Visit(section, rights, secrets.token_urlsafe(18))
-            if right in rights:
+            looks_only = rights <= LOOKING and request.method not in ("GET", "HEAD")
+            if right in rights and looks_only:
+                response = forbid(request, visit, "operate")
+            elif right in rights:
                 response = view(request, visit, *args, **kwargs)
             elif not request.user.is_authenticated:
                 response = redirect_to_login(request.get_full_path(), login_url=_login_url())
             else:
-                context = {"right": right, "permission": PERMISSIONS[right], "login": _login_url()}
-                response = show(request, visit, "snakepit/forbidden.html", context, status=403)
+                response = forbid(request, visit, right)
             return harden(response, visit.nonce)
 
         return guarded
 
     return decorate
+
+
+def forbid(request: HttpRequest, visit: Visit, right: str) -> HttpResponse:
+    """403, with the name of the right that is missing."""
+    context = {"right": right, "permission": PERMISSIONS[right], "login": _login_url()}
+    return show(request, visit, "snakepit/forbidden.html", context, status=403)
 
 
 def show(

@@ -48,7 +48,8 @@ def render(of: str, facts: Facts, rights: Rights) -> str:
     template, function = _regions[name]
     if not facts.known and name != "banner":
         return render_to_string("snakepit/_unknown.html", {"facts": facts})
-    return render_to_string(template, {"facts": facts, "rights": rights, **function(facts, argument)})
+    # Stripped: an element without content is hidden, one with a line break is a gap.
+    return render_to_string(template, {"facts": facts, "rights": rights, **function(facts, argument)}).strip()
 
 
 def is_known(of: str) -> bool:

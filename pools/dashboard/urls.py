@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import path, re_path
 
-from pools.dashboard import demo, overview, pools, series, stream
+from pools.dashboard import audit, demo, job, jobs, overview, playground, pools, series, stream
+
+UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 app_name = "snakepit"
 urlpatterns = [
     path("", overview.overview, name="overview"),
     path("pools/", pools.pools, name="pools"),
+    path("jobs/", jobs.jobs, name="jobs"),
+    path("jobs/<uuid:ident>/", job.job, name="job"),
+    path("jobs/<uuid:ident>/events/", job.events, name="job-events"),
+    re_path(rf"^jobs/(?P<ident>{UUID})/(?P<action>cancel|retry|clone)/$", job.act, name="job-act"),
+    re_path(rf"^jobs/(?P<ident>{UUID})/(?P<which>arguments|result)/$", job.payload, name="job-payload"),
+    path("playground/", playground.playground, name="playground"),
+    path("playground/run/", playground.run, name="playground-run"),
+    path("playground/submit/", playground.submit, name="playground-submit"),
+    path("audit/", audit.audit, name="audit"),
     path("live/stream/", stream.stream, name="stream"),
     path("live/fragments/", stream.fragments, name="fragments"),
     path("live/series/", series.series, name="series"),

@@ -141,6 +141,8 @@ class Job(models.Model):
             models.Index(fields=["pool", "state", "-id"], name="snakepit_job_pool_id"),
             models.Index(fields=["owner", "-id"], name="snakepit_job_owner_id"),
             models.Index(fields=["created_at"], name="snakepit_job_created"),
+            models.Index(fields=["pool", "-id"], name="snakepit_job_pool_only"),
+            models.Index(fields=["command", "-id"], name="snakepit_job_command"),
             models.Index(fields=["lease_until"], name="snakepit_job_lease", condition=Q(state=RUNNING)),
             models.Index(fields=["sent_at"], name="snakepit_job_sent", condition=Q(state=QUEUED)),
             models.Index(fields=["expires_at"], name="snakepit_job_expires"),

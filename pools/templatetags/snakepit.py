@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from json import dumps
 from typing import Any
 
 from django import template
@@ -82,6 +83,35 @@ def share(part: Any, whole: Any) -> int:
     """Percent, 0 to 100; 0 of nothing is 0."""
     part, whole = _number(part) or 0.0, _number(whole) or 0.0
     return round(100 * min(1.0, max(0.0, part / whole))) if whole > 0 else 0
+
+
+@register.filter
+def percent(part: Any) -> str:
+    """A fraction from 0 to 1 as percent."""
+    return f"{share(part, 1)} %"
+
+
+@register.filter
+def spans(text: str) -> SafeString:
+    """The text of a docstring: what stands between backticks is code.
+
+    >>> spans("the first `n` <b>")
+    'the first <code>n</code> &lt;b&gt;'
+    """
+    parts = [format_html("<code>{}</code>" if index % 2 else "{}", part) for index, part in enumerate(text.split("`"))]
+    return mark_safe("".join(parts))
+
+
+@register.filter
+def svg(value: float) -> str:
+    """A number for an attribute of SVG: a point whatever the language is."""
+    return f"{value:.2f}"
+
+
+@register.filter
+def json(value: Any) -> str:
+    """Indented JSON, for a viewer; escaped like any other text."""
+    return dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 @register.simple_tag

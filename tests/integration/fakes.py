@@ -77,7 +77,7 @@ class FakeClient:
         ]
         self.streams: list[FakeStream] = []
         self.pools: list[dict[str, Any]] = [dict(POOL)]
-        self.commands: list[dict[str, Any]] = [dict(COMMAND)]
+        self.known: list[dict[str, Any]] = [dict(COMMAND)]
 
     @staticmethod
     def _answer(value: Any) -> Answer:
@@ -116,8 +116,11 @@ class FakeClient:
         return self.status(pool)
 
     async def acommands(self, pool: str) -> list[dict[str, Any]]:
+        return self.commands(pool)
+
+    def commands(self, pool: str) -> list[dict[str, Any]]:
         self._raise()
-        return self.commands
+        return self.known
 
     def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
         self._raise()

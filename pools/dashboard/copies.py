@@ -1,0 +1,37 @@
+"""Lines to copy: the same as curl, in a shell, or in Python. Shown only where the API is part of the project."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+
+KEY = '-H "Authorization: Bearer $SNAKEPIT_KEY"'
+
+
+def api_url(request: HttpRequest, name: str, *args: Any) -> str:
+    """The whole URL of an operation of the API, "" where the project does not have it."""
+    try:
+        return request.build_absolute_uri(reverse(f"snakepit-api:{name}", args=args))
+    except NoReverseMatch:
+        return ""
+
+
+def curl(url: str, body: Any = None, *, post: bool = False) -> str:
+    r"""
+    >>> curl("http://h/api/jobs")
+    'curl -H "Authorization: Bearer $SNAKEPIT_KEY" http://h/api/jobs'
+    >>> curl("http://h/x", {"text": "it's"}).partition(" -d ")[2]
+    '\'{"text": "it\'"\'"\'s"}\''
+    """
+    parts = ["curl", *(["-X POST"] if post and body is None else []), KEY, shlex.quote(url)]
+    if body is not None:
+        parts += ["-H 'Content-Type: application/json'", "-d", shlex.quote(json.dumps(body, ensure_ascii=False))]
+    return " ".join(parts)
+
+
+def line(label: str, text: str) -> dict[str, str]:
+    return {"label": label, "text": text}

@@ -1,0 +1,169 @@
+"""One job: its life as stretches of time, what it says, what it was given and gave back; cancel, retry, clone."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_GET
+
+from pools import jobs as durable
+from pools import operations
+from pools.api.body import dumps
+from pools.api.job_events import stream
+from pools.api.jobs import out
+from pools.broker.errors import BrokerError
+from pools.dashboard.access import Rights, rights_of
+from pools.dashboard.confirm import Question, ask, order
+from pools.dashboard.copies import api_url, curl, line
+from pools.dashboard.jobs import described
+from pools.dashboard.page import Visit, forbid, page, show
+from pools.dashboard.stretches import stretches
+from pools.jobs.hold import db_unit
+from pools.models import Job
+from pools.models.states import UNSUCCESSFUL
+
+SHOWN = 50_000  # characters of a payload on the page; the rest is in the file
+TRIES = 50  # attempts on the page
+RELATED = 6
+
+
+@page("jobs")
+def job(request: HttpRequest, visit: Visit, ident: uuid.UUID) -> HttpResponse:
+    """The page; for its script the part that changes while the job lives."""
+    row = _find(ident)
+    alone = request.GET.get("part") == "now"
+    may = _may(request, visit.rights, row)
+    context: dict[str, Any] = {"job": described(row), "row": row, "may": may, "ended": row.ended}
+    tries = list(row.tries.order_by("-number")[:TRIES])
+    context |= {"stretches": stretches(row, list(reversed(tries))), "cut": max(0, row.attempts - TRIES)}
+    context["error"] = row.error
+    if may["see"]:
+        context["arguments"] = _shown(row.arguments)
+        context["result"] = _shown(row.value) if row.state == "succeeded" else None
+    if not alone:
+        related = Job.objects.filter(command=row.command).exclude(pk=row.pk).only("pk", "state", "pool", "created_at")
+        context["related"] = list(related.order_by("-pk")[:RELATED])
+        context["copies"] = _copies(request, row)
+    return show(request, visit, "snakepit/_job.html" if alone else "snakepit/job.html", context)
+
+
+def _find(ident: uuid.UUID | str) -> Job:
+    row = Job.objects.filter(pk=ident).first()
+    if row is None:
+        raise Http404("There is no such job; it may have been deleted after its retention.")
+    return row
+
+
+def _may(request: HttpRequest, rights: Rights, row: Job) -> dict[str, bool]:
+    """What this user may do to this job: to one's own with `run`, to those of others with `jobs`."""
+    mine = row.owner == request.user.get_username() and "run" in rights
+    manages, sees = mine or "jobs" in rights, mine or "payload" in rights
+    return {
+        "see": sees,
+        "cancel": manages and not row.ended and not row.cancel_requested,
+        "retry": manages and row.state in UNSUCCESSFUL,
+        "clone": sees and "run" in rights,
+        "manage": manages,
+    }
+
+
+def _shown(value: Any) -> dict[str, Any]:
+    """A value as indented JSON, cut where the page would become too long."""
+    if isinstance(value, bytes):
+        return {"bytes": len(value), "text": "", "cut": False}
+    text = json.dumps(json.loads(dumps(value)), indent=2, ensure_ascii=False)
+    return {"bytes": None, "text": text[:SHOWN], "cut": len(text) > SHOWN, "size": len(text)}
+
+
+QUESTIONS = {
+    "cancel": ("Cancel this job?", "Cancel the job", True),
+    "retry": ("Run this job again?", "Queue it again", False),
+    "clone": ("Submit the same again?", "Submit a new job", False),
+}
+
+
+@page("jobs")
+def act(request: HttpRequest, visit: Visit, ident: str, action: str) -> HttpResponse:
+    """Ask, then do it. Whoever may not is refused before anything is shown."""
+    row = _find(ident)
+    may = _may(request, visit.rights, row)
+    if not (may["clone"] if action == "clone" else may["manage"]):
+        right = "run" if action == "clone" and "run" not in visit.rights else "jobs"
+        return forbid(request, visit, right)
+    title, button, danger = QUESTIONS[action]
+    back = reverse("snakepit:job", args=[row.pk])
+    question = Question(title, _consequences(row, action), button, back, danger)
+    if request.method != "POST":
+        return ask(request, visit, question)
+    try:
+        done = _do(request, row, action)
+    except BrokerError as error:
+        failed = Question(title, question.says, button, back, danger, trouble=error.message)
+        return ask(request, visit, failed, status=error.http_status)
+    return redirect("snakepit:job", done.pk)
+
+
+def _do(request: HttpRequest, row: Job, action: str) -> Job:
+    if action == "cancel":
+        return operations.cancel_job(row.pk, order(request))
+    if action == "retry":
+        return operations.retry_job(row.pk, order(request))
+    return durable.clone(row.pk, request.user.get_username())
+
+
+def _consequences(row: Job, action: str) -> tuple[str, ...]:
+    what = f"{row.pool}.{row.command}, {row.state}, submitted {row.created_at:%Y-%m-%d %H:%M:%S} UTC."
+    if action == "cancel":
+        then = {
+            "queued": "It waits: it ends at once, and nothing of it has run.",
+            "running": "It runs: the command is asked to stop, and its worker is replaced if it does not stop in time.",
+        }.get(row.state, "It has ended already: nothing will happen.")
+    elif action == "retry":
+        then = "The same job is queued again with a new budget of attempts. What it said before is deleted."
+    else:
+        then = "A new job with the same command and arguments is queued in your name; this one stays as it is."
+    return what, then
+
+
+@require_GET
+async def events(request: HttpRequest, ident: uuid.UUID) -> HttpResponseBase:
+    """What the job says, from the beginning or behind Last-Event-ID, as server-sent events."""
+    row = await sync_to_async(_readable)(request, ident)
+    if row is None:
+        return HttpResponse("This is not for you.", status=403, content_type="text/plain")
+    last = request.headers.get("Last-Event-ID", "0")
+    number = int(last) if last.isascii() and last.isdecimal() and len(last) < 10 else 0
+    return stream(request, row.pk, number, lambda found: out(found, brief=True))
+
+
+def _readable(request: HttpRequest, ident: uuid.UUID) -> Job | None:
+    with db_unit():  # the stream lasts for as long as the job: it keeps no connection
+        rights = rights_of(request.user)
+        row = _find(ident) if rights else None
+        return row if row is not None and _may(request, rights, row)["see"] else None
+
+
+@page("jobs")
+@require_GET
+def payload(request: HttpRequest, visit: Visit, ident: str, which: str) -> HttpResponse:
+    """Arguments or result as a file: as large as it is, and never shown by the browser itself."""
+    row = _find(ident)
+    if not _may(request, visit.rights, row)["see"]:
+        return forbid(request, visit, "payload")
+    value = row.arguments if which == "arguments" else row.value
+    raw = isinstance(value, bytes)
+    kind, ending = ("application/octet-stream", "bin") if raw else ("application/json", "json")
+    headers = {"Content-Disposition": f'attachment; filename="{which}-{row.pk}.{ending}"'}
+    return HttpResponse(value if raw else dumps(value), content_type=kind, headers=headers)
+
+
+def _copies(request: HttpRequest, row: Job) -> list[dict[str, str]]:
+    url = api_url(request, "get_job", row.pk)
+    found = [line("curl", curl(url))] if url else []
+    return [*found, line("shell", f"snakepit job {row.pk} --follow")]

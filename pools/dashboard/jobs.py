@@ -1,0 +1,105 @@
+"""The list of jobs: by state, pool, command, tag and age; paged by key, with counts that say where they end."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+
+from pools.broker.errors import BadRequest
+from pools.dashboard.copies import api_url, curl, line
+from pools.dashboard.page import Visit, page, show
+from pools.jobs import listing
+from pools.models import Job, Pool
+from pools.models.states import STATES
+
+ROWS = 50
+SPANS = {"15m": 15, "1h": 60, "6h": 360, "1d": 1440, "7d": 10_080}  # minutes
+FILTERS = ("state", "pool", "command", "owner", "tag", "span")
+
+
+@page("jobs")
+def jobs(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """The whole page; for its script, which asks again every few seconds, the table alone."""
+    given = {name: request.GET.get(name, "").strip() for name in FILTERS}
+    alone = request.GET.get("part") == "table"
+    context: dict[str, Any] = {"given": given, "spans": SPANS, "cursor": request.GET.get("cursor", "")}
+    try:
+        context |= _found(given, context["cursor"])
+    except BadRequest as error:
+        context |= {"trouble": error.message, "rows": [], "states": []}
+    context["same"] = urlencode({name: value for name, value in given.items() if value})
+    if not alone:
+        context["pools"] = list(Pool.objects.values_list("name", flat=True))
+        context["copies"] = _copies(request, given)
+    return show(request, visit, "snakepit/_jobs.html" if alone else "snakepit/jobs.html", context)
+
+
+def _found(given: dict[str, str], cursor: str) -> dict[str, Any]:
+    wanted: dict[str, Any] = {name: given[name] for name in ("state", "pool", "command", "owner", "tag")}
+    since = _since(given["span"])
+    rows, after = listing.page(listing.JobQuery(**wanted, since=since).rows(), ROWS, cursor)
+    everything: dict[str, Any] = {**wanted, "state": ""}
+    counted = listing.JobQuery(**everything, since=since).rows()
+    return {
+        "rows": [described(job) for job in rows],
+        "next": after,
+        "states": [_state(name, counted, given) for name in STATES],
+        "scanned": listing.SCANNED if given["tag"] else 0,
+    }
+
+
+def _state(name: str, rows: QuerySet[Job], given: dict[str, str]) -> dict[str, Any]:
+    count, more = listing.capped_count(rows.filter(state=name))
+    others = {key: value for key, value in given.items() if value and key != "state"}
+    chosen = given["state"] == name
+    query = urlencode(others if chosen else {**others, "state": name})
+    return {"name": name, "count": count, "more": more, "query": query, "chosen": chosen}
+
+
+def _since(span: str) -> Any:
+    if not span:
+        return None
+    if span not in SPANS:
+        raise BadRequest(f"span: {span!r} is not one of {', '.join(SPANS)}")
+    return timezone.now() - timedelta(minutes=SPANS[span])
+
+
+def described(job: Job) -> dict[str, Any]:
+    """A job as a line shows it; times in seconds."""
+    now = timezone.now()
+    begun = job.started_at if job.state != "queued" else None
+    waited = ((begun or job.finished_at or now) - job.queued_at).total_seconds()
+    ran = ((job.finished_at or now) - begun).total_seconds() if begun else None
+    return {
+        "id": str(job.pk),
+        "short": str(job.pk)[-12:],
+        "pool": job.pool,
+        "command": job.command,
+        "state": job.state,
+        "attempts": job.attempts,
+        "max_attempts": job.max_attempts,
+        "owner": job.owner,
+        "tags": job.tag_list,
+        "progress": job.progress,
+        "progress_message": job.progress_message,
+        "created_at": job.created_at,
+        "waited": max(0.0, waited),
+        "ran": ran,
+        "error": (job.error or {}).get("message", ""),
+        "code": (job.error or {}).get("code", ""),
+        "cancel_requested": job.cancel_requested and not job.ended,
+    }
+
+
+def _copies(request: HttpRequest, given: dict[str, str]) -> list[dict[str, str]]:
+    known = {name: given[name] for name in ("state", "pool", "command", "owner", "tag") if given[name]}
+    url = api_url(request, "list_jobs")
+    options = "".join(f" --{name} {shlex.quote(given[name])}" for name in ("state", "pool") if given[name])
+    found = [line("curl", curl(f"{url}?{urlencode(known)}" if known else url))] if url else []
+    return [*found, line("shell", f"snakepit jobs{options}")]

@@ -1,0 +1,110 @@
+"""The playground: a form from the command's schema, run at once with its stream and timings, or as a job."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from pools import conf
+from pools import jobs as durable
+from pools.api import door
+from pools.api.body import read_object
+from pools.api.errors import error_response, seen_from_outside
+from pools.api.streams import stream_response
+from pools.broker.errors import BadRequest, BrokerError, PermissionDenied
+from pools.dashboard.access import rights_of
+from pools.dashboard.copies import api_url
+from pools.dashboard.form import fields
+from pools.dashboard.page import Visit, page, show
+from pools.jobs.hold import db_unit
+from pools.models import Job, Pool
+
+
+@page("playground", right="run")
+def playground(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """`?pool=&command=` chooses; `?job=` begins with what a job was given."""
+    twin = _twin(request, visit)
+    names = list(Pool.objects.filter(enabled=True).values_list("name", flat=True))
+    chosen = twin.pool if twin else request.GET.get("pool", "")
+    pool = chosen if chosen in names else (names[0] if names else "")
+    context: dict[str, Any] = {"pools": names, "pool": pool, "longest": conf.current().max_timeout}
+    try:
+        commands = door.broker().commands(pool) if pool else []
+    except BrokerError as error:
+        commands, context["trouble"] = [], seen_from_outside(error).message
+    wanted = twin.command if twin else request.GET.get("command", "")
+    command = next((one for one in commands if one["name"] == wanted), commands[0] if commands else None)
+    context |= {"commands": commands, "command": command}
+    if command:
+        context["fields"] = fields(command["schema"], twin.arguments if twin else None)
+        context["call_url"] = api_url(request, "call", pool, command["name"])
+    return show(request, visit, "snakepit/playground.html", context)
+
+
+def _twin(request: HttpRequest, visit: Visit) -> Job | None:
+    try:
+        row = Job.objects.filter(pk=uuid.UUID(request.GET.get("job", ""))).first()
+    except ValueError:
+        return None
+    sees = row is not None and ("payload" in visit.rights or row.owner == request.user.get_username())
+    return row if sees else None
+
+
+@require_POST
+async def run(request: HttpRequest) -> HttpResponseBase:
+    """One call as server-sent events; closing the connection cancels it. Refusals in the API's shape."""
+    try:
+        await sync_to_async(_check)(request)
+        asked = _read(request)
+        timeout, longest = asked["timeout"], conf.current().max_timeout
+        if timeout is not None and not _is_time(timeout, longest):
+            raise BadRequest(f"timeout: {timeout!r} is not a number of seconds up to {longest:g}")
+        events = door.broker().aevents(
+            asked["pool"], asked["command"], asked["arguments"], timeout=timeout, priority=0
+        )  # fmt: skip
+    except BrokerError as error:
+        return error_response(error)
+    return stream_response(request, events)
+
+
+@require_POST
+def submit(request: HttpRequest) -> HttpResponse:
+    """The same as a durable job, in the user's name; answers with the page of the job."""
+    try:
+        _check(request)
+        asked = _read(request)
+        options = {"tags": asked["tags"], "timeout": asked["timeout"], "owner": request.user}
+        job = durable.submit(asked["pool"], asked["command"], asked["arguments"], **options)
+    except BrokerError as error:
+        return error_response(error)
+    return JsonResponse({"id": str(job.pk), "url": reverse("snakepit:job", args=[job.pk])}, status=201)
+
+
+def _is_time(value: Any, longest: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= longest
+
+
+def _check(request: HttpRequest) -> None:
+    with db_unit():
+        allowed = "run" in rights_of(request.user)
+    if not allowed:
+        raise PermissionDenied("This takes the right to run commands.", details={"scope": "run"})
+
+
+def _read(request: HttpRequest) -> dict[str, Any]:
+    body = read_object(request)
+    arguments = body.get("arguments", {})
+    if not isinstance(arguments, dict):
+        raise BadRequest("arguments: must be a JSON object")
+    names = {"pool": body.get("pool"), "command": body.get("command")}
+    if wrong := [name for name, value in names.items() if not isinstance(value, str) or not value]:
+        raise BadRequest(f"{wrong[0]}: must be a name")
+    tags = body.get("tags", [])
+    if not isinstance(tags, list):
+        raise BadRequest("tags: must be a list")
+    return {**names, "arguments": arguments, "timeout": body.get("timeout"), "tags": tags}

@@ -1,0 +1,71 @@
+"""The life of a job as stretches on one time axis: waiting, attempt, waiting, attempt, end. Pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from pools.models import Job, JobAttempt
+
+LEAST = 0.6  # percent: a bar that lasts no time is still seen
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """`left` and `width` are percent of the job's whole time; `kind` chooses the colour."""
+
+    title: str
+    kind: str
+    begun: datetime
+    seconds: float
+    left: float
+    width: float
+    open: bool  # it goes on
+    detail: str = ""
+    worker: str = ""
+    node: str = ""
+    evidence: Any = None
+
+
+def stretches(job: Job, tries: Sequence[JobAttempt], now: datetime | None = None) -> list[Stretch]:
+    """What happened from the submission to the end, or until now, in order. `tries` by their number."""
+    now = now or timezone.now()
+    end = job.finished_at or now
+    first = min([job.created_at, *(one.started_at for one in tries)])
+    whole = max(0.001, (end - first).total_seconds())
+    found: list[Stretch] = []
+
+    def add(title: str, kind: str, span: tuple[datetime, datetime | None], **more: Any) -> None:
+        begun, ended = span
+        seconds = max(0.0, ((ended or now) - begun).total_seconds())
+        left = 100 * max(0.0, (begun - first).total_seconds()) / whole
+        width = min(max(LEAST, 100 * seconds / whole), 100)
+        found.append(Stretch(title, kind, begun, seconds, min(left, 100 - width), width, ended is None, **more))
+
+    waits_from = job.created_at
+    for one in tries:
+        add("waited", "queued", (waits_from, one.started_at))
+        finished = one.finished_at or (job.finished_at if job.ended else None)
+        kind = one.outcome if one.outcome in ("succeeded", "given_back") else "failed" if one.outcome else "running"
+        add(
+            f"attempt {one.number}", kind, (one.started_at, finished), detail=_detail(one), worker=one.worker,
+            node=one.node, evidence=one.evidence,
+        )  # fmt: skip
+        waits_from = finished or now
+    if job.state == "queued":
+        due = f"not before {job.run_after:%H:%M:%S} UTC" if job.run_after and job.run_after > now else ""
+        add("waits", "queued", (max(waits_from, job.queued_at), None), detail=due)
+    elif not tries:
+        add("waited", "queued", (waits_from, end))
+    return found
+
+
+def _detail(one: JobAttempt) -> str:
+    if not one.outcome:
+        return f"runs, held by {one.claimed_by}" if one.claimed_by else "runs"
+    message = (one.error or {}).get("message", "")
+    return f"{one.outcome}: {message}" if message else one.outcome
