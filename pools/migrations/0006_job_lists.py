@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("snakepit_pools", "0004_audit"),
+        ("snakepit_pools", "0005_template"),
     ]
 
     operations = [
