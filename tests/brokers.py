@@ -43,6 +43,7 @@ ADAPTERS = {
     "missing": "tests.no_such_module.Adapter",
     "digits": "examples.digits.Digits",
     "primes": "examples.primes.Primes",
+    "patterns": "examples.patterns.Words",
     "docs": "examples.docs_search.DocsSearch",
 }
 

@@ -12,7 +12,7 @@ Importing this package loads neither gRPC nor protobuf: adapters import it, also
 
 from __future__ import annotations
 
-from workers.adapter import Adapter, command
+from workers.adapter import Adapter, command, locked
 from workers.context import CallCancelled, Context
 
-__all__ = ["Adapter", "CallCancelled", "Context", "command"]
+__all__ = ["Adapter", "CallCancelled", "Context", "command", "locked"]

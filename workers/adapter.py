@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar, overload
+from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from typing import Any, ClassVar, Self, TypeVar, cast, overload
 
 MARK = "__snakepit_command__"
 
@@ -14,6 +16,27 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 class AdapterError(Exception):
     """The adapter cannot be used as it is written; the message says what to change."""
+
+
+def locked(method: Method) -> Method:
+    """Run a plain method with `self.lock` held: one thread of the worker at a time.
+
+    Not for generators and async methods. A generator would keep the lock while its reader is slow; an async method
+    shares its thread with all others, which a thread's lock does not keep apart (asyncio.Lock does).
+    """
+    inner = getattr(method, "__wrapped__", method)
+    for kind, test in (("generator", isgeneratorfunction), ("async method", iscoroutinefunction)):
+        if test(inner):
+            raise AdapterError(f"@locked cannot hold the lock through the {kind} {method.__name__!r}: lock inside it")
+    if isasyncgenfunction(inner):
+        raise AdapterError(f"@locked cannot hold the lock through the async generator {method.__name__!r}")
+
+    @wraps(method)
+    def holding(self: Adapter, *args: Any, **kwargs: Any) -> Any:
+        with self.lock:
+            return method(self, *args, **kwargs)
+
+    return cast("Method", holding)
 
 
 class Adapter:

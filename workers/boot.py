@@ -30,6 +30,7 @@ class Boot:
     args: Mapping[str, Any] = field(default_factory=dict)
     blas_threads: int = 0
     max_payload: int = 1 << 20
+    thread_checks: bool = False
     protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
@@ -40,6 +41,8 @@ class Boot:
             raise BootInvalid(f"profile: {self.profile!r} is not one of {', '.join(PROFILES)}")
         if self.profile == "thread" and self.threads < 1:
             raise BootInvalid("threads: the thread profile needs at least 1")
+        if not isinstance(self.thread_checks, bool):
+            raise BootInvalid(f"thread_checks: {self.thread_checks!r} is not true or false")
         if not isinstance(self.args, Mapping):
             raise BootInvalid("args: must be an object")
 

@@ -199,3 +199,19 @@ def look_after_first_calls(bound: dict[str, Bound], look: Callable[[], None]) ->
 
     for name, plain in list(bound.items()):
         bound[name] = watched(name, plain)
+
+
+def look_after_calls(bound: dict[str, Bound], look: Callable[[], None]) -> None:
+    """Have `look` run after every call, on its thread."""
+
+    def watched(plain: Bound) -> Bound:
+        def run(**arguments: Any) -> Any:
+            try:
+                return plain.method(**arguments)
+            finally:
+                look()
+
+        return Bound(run, plain.signature)
+
+    for name, plain in list(bound.items()):
+        bound[name] = watched(plain)

@@ -101,6 +101,18 @@ class Vitals:
 
 
 @dataclass(slots=True)
+class Race:
+    """Two threads wrote to the same state, with no lock in common; see `Race` in worker.proto."""
+
+    attribute: str
+    first_thread: str
+    first_stack: str
+    second_thread: str
+    second_stack: str
+    size: int = 16 * 1024
+
+
+@dataclass(slots=True)
 class Hello:
     """What the worker is; see `Hello` in worker.proto."""
 
@@ -117,4 +129,4 @@ class BootFailure:
     size: int = OVERHEAD
 
 
-Report = Result | Failure | Chunk | Progress | Log | Vitals | Hello | BootFailure
+Report = Result | Failure | Chunk | Progress | Log | Vitals | Race | Hello | BootFailure

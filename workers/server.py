@@ -26,7 +26,7 @@ from workers.baton import Baton
 from workers.call import Call
 from workers.frames import Frames
 from workers.outbox import Outbox
-from workers.report import BootFailure, Chunk, Failure, Hello, Log, Progress, Report, Result, Value, Vitals
+from workers.report import BootFailure, Chunk, Failure, Hello, Log, Progress, Race, Report, Result, Value, Vitals
 from workers.wire import worker_pb2 as pb
 from workers.wire.worker_grpc import WorkerBase
 
@@ -269,6 +269,18 @@ def _vitals(report: Vitals) -> pb.Report:
     )
 
 
+def _race(report: Race) -> pb.Report:
+    return pb.Report(
+        race=pb.Race(
+            attribute=report.attribute,
+            first_thread=report.first_thread,
+            first_stack=report.first_stack,
+            second_thread=report.second_thread,
+            second_stack=report.second_stack,
+        )
+    )
+
+
 def _hello(report: Hello) -> pb.Report:
     commands = [pb.Command(**{**facts, "schema": json.dumps(facts["schema"])}) for facts in report.commands]
     return pb.Report(hello=pb.Hello(**report.facts, commands=commands))
@@ -286,6 +298,7 @@ TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
     Progress: _progress,
     Log: _log,
     Vitals: _vitals,
+    Race: _race,
     Hello: _hello,
     BootFailure: _boot_failure,
 }

@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from workers import commands, failure, stacks, vitals
@@ -20,6 +21,7 @@ from workers.blackbox import BlackBox
 from workers.boot import PROTOCOL, Boot
 from workers.commands import Command, Preloaded
 from workers.parallelism import measure
+from workers.races import RaceChecker
 from workers.report import BootFailure, Hello, Vitals, clean
 from workers.runtime import Runtime
 from workers.server import Link
@@ -50,18 +52,23 @@ class Worker:
         began = time.perf_counter()
         try:
             adapter, described = self._load()
+            checker = self._check_threads(adapter)
         except BaseException as error:  # an adapter may raise anything, also SystemExit, while it is imported
             self._link.outbox.put(boot_failure(error))
             sys.stderr.write(failure.traceback_of(error))
             self._link.finish()
             return UNLOADABLE
         bound = commands.bind(adapter, described)
+        if checker:
+            commands.look_after_calls(bound, partial(checker.settle, adapter))
         self._link.outbox.put(self._hello(described, time.perf_counter() - began))
         if vitals.is_free_threaded():
             self._watch.told = self._look_at_gil
             self._look_at_gil()  # an import of another thread may have come between
             commands.look_after_first_calls(bound, self._look_at_gil)
         self._runtime.run(bound)
+        if checker:
+            checker.stop()  # the threads have ended; what the teardown writes meets nobody
         self._tear_down(adapter)
         self._link.finish()
         return LINK_LOST if self._link.lost else DRAINED
@@ -90,6 +97,13 @@ class Worker:
         described = commands.find_commands(kind)
         commands.preload(kind, self._boot.args)
         return Preloaded(kind, described)
+
+    def _check_threads(self, adapter: Adapter) -> RaceChecker | None:
+        if not self._boot.thread_checks:
+            return None
+        checker = RaceChecker(self._link.outbox.put)
+        checker.watch(adapter)
+        return checker
 
     def _complete(self, returned: Any) -> None:
         if inspect.iscoroutine(returned):

@@ -15,13 +15,14 @@ from grpclib.config import Configuration
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from pools.adapters.limits import MAX_FRAME
-from pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Reports, WorkerFailure
+from pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Race, Reports, WorkerFailure
 from workers.frames import Frames, MessageTooLarge
 from workers.wire import worker_pb2 as pb
 from workers.wire.worker_grpc import WorkerStub
 
 PROTOCOL = 1
 MAX_COMMANDS = 1000
+MAX_STACK = 4096  # characters of one of a race's two stacks
 WINDOW = 16 * 2**20  # bytes a worker may send before the broker has read them
 
 logger = logging.getLogger("snakepit.link")
@@ -194,6 +195,19 @@ def _failure(reports: Reports, report: pb.Report) -> None:
     reports.failure(failure.sequence, known, failure.seconds)
 
 
+def _race(reports: Reports, report: pb.Report) -> None:
+    race = report.race
+    reports.raced(
+        Race(
+            race.attribute[:200],
+            race.first_thread[:100],
+            race.first_stack[:MAX_STACK],
+            race.second_thread[:100],
+            race.second_stack[:MAX_STACK],
+        )
+    )
+
+
 _DELIVERIES: dict[str, Callable[[Reports, pb.Report], None]] = {
     "hello": _hello,
     "boot_failure": _boot_failure,
@@ -204,6 +218,7 @@ _DELIVERIES: dict[str, Callable[[Reports, pb.Report], None]] = {
         report.progress.sequence, report.progress.fraction, report.progress.message
     ),
     "log": lambda reports, report: reports.log(report.log.sequence, report.log.message),
+    "race": _race,
     "vitals": lambda reports, report: reports.vitals(report.vitals.gil_enabled, report.vitals.gil_culprit),
 }
 

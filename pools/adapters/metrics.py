@@ -40,6 +40,7 @@ class Metrics:
             Kind.WORKER_UNHEALTHY: self._counter("health_check_failures", "Workers that did not answer.", *by_reason),
             Kind.POOL_SATURATED: self._counter("pool_saturated", "Times that a queue was full.", "pool"),
             Kind.POOL_FAILED: self._counter("pool_failures", "Times that a pool was given up.", *by_reason),
+            Kind.THREAD_RACE: self._counter("thread_races", "State that two threads wrote without a lock.", "pool"),
             Kind.GIL_ENABLED: self._counter("gil_enabled", "Workers whose GIL was switched on.", *by_reason),
             Kind.SLOT_LOST: self._counter("slots_lost", "Calls in threads that did not stop.", "pool"),
             Kind.CALL_RETRIED: self._counter("calls_retried", "Calls that ran again after a worker's death.", "pool"),

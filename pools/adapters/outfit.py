@@ -107,6 +107,7 @@ def boot_document(order: LaunchOrder, instance: str, listen_fd: int = 0, box_fd:
             "blackbox_fd": box_fd,
             "blas_threads": blas_threads(spec),
             "max_payload": spec.max_payload,
+            "thread_checks": spec.thread_checks,
         }
     ).encode()
 

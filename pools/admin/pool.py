@@ -47,7 +47,7 @@ class PoolAdmin(Page):
     actions = ("pause", "resume", "recycle")
     fieldsets = (
         (None, {"fields": ("managed", "name", "adapter", "profile", "size", "threads", "enabled", "paused")}),
-        ("Adapter", {"fields": ("args", "env", "python", "preload")}),
+        ("Adapter", {"fields": ("args", "env", "python", "preload", "thread_checks")}),
         ("Queue and time", {"fields": ("queue_limit", "queue_bytes", "queue_timeout", "call_timeout", "stream_timeout",
                                        "cancel_grace", "max_payload")}),
         ("Lifecycle", {"fields": ("ttl", "max_requests", "jitter", "min_lifetime", "memory_soft_mb", "memory_hard_mb",

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     WORKER_KILLED = "worker.killed"
     WORKER_UNHEALTHY = "worker.health_check_failed"
     SLOT_LOST = "slot.lost"
+    THREAD_RACE = "thread.race"  # with thread_checks: unlocked writes from two threads; data has both stacks
     GIL_ENABLED = "gil.enabled"  # in a free-threaded interpreter, by an import or by its environment
     CALL_RETRIED = "call.retried"
     CLOCK_MISSING = "clock.missing"

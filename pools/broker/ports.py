@@ -155,6 +155,17 @@ class WorkerFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Race:
+    """Two threads of a worker wrote to the same state of its adapter, with no lock in common."""
+
+    attribute: str
+    first_thread: str
+    first_stack: str
+    second_thread: str
+    second_stack: str
+
+
+@dataclass(frozen=True, slots=True)
 class Payload:
     """A result or chunk as the worker encoded it: JSON in UTF-8, or raw bytes."""
 
@@ -284,6 +295,8 @@ class Reports(Protocol):
     def log(self, sequence: int, message: str) -> None: ...
 
     def vitals(self, gil_enabled: bool, gil_culprit: str) -> None: ...
+
+    def raced(self, race: Race) -> None: ...
 
     def lost(self) -> None: ...
 

@@ -35,6 +35,7 @@ from pools.broker.ports import (
     Linker,
     Meter,
     Payload,
+    Race,
     TemplateOrder,
     Unforked,
     WorkerFailure,
@@ -43,6 +44,7 @@ from pools.broker.staff import Reply, Request, Staff, Ticket
 
 UNLINKED_GRACE = 2.0  # seconds from a lost link to the end of its process, which usually ends by itself
 MAX_TIMEOUT = 86_400.0  # seconds
+MAX_RACES = 50  # pieces of state whose races are listed for a pool
 MAX_CREDIT = 2**32 - 1  # chunks; the wire has no room for more
 
 
@@ -69,6 +71,7 @@ class Runner:
         self.staff: dict[str, Staff] = {}
         self.closed = asyncio.Event()
         self.forge = Forge(world.launcher, self)
+        self.races: list[str] = []  # state that two threads wrote without a lock, of this definition
         self._world = world
         self._now = world.clock.monotonic
         self._tickets: dict[int, Ticket] = {}
@@ -130,6 +133,8 @@ class Runner:
         moved = definition.adapter_path != self.definition.adapter_path
         self.definition = definition
         self.pool.force.gate.bar(definition.unfit)
+        if moved or definition.spec.needs_new_workers(self.pool.spec):
+            self.races.clear()
         actions = self.pool.apply(definition.spec, self._now())
         if moved:
             actions += self.pool.recycle("", "the adapter's path changed", self._now())
@@ -198,6 +203,21 @@ class Runner:
 
     def load_failed(self, staff: Staff, failure: WorkerFailure) -> None:
         self.pool.boot_failed(staff.id, f"{failure.type}: {failure.message}" if failure.type else failure.message)
+
+    def raced(self, staff: Staff, race: Race) -> None:
+        if race.attribute not in self.races and len(self.races) < MAX_RACES:
+            self.races.append(race.attribute)
+        data = {
+            "attribute": race.attribute,
+            "first": {"thread": race.first_thread, "stack": race.first_stack},
+            "second": {"thread": race.second_thread, "stack": race.second_stack},
+        }
+        message = (
+            f"two threads wrote to `{race.attribute}` with no lock in common\n"
+            f"{race.first_thread}:\n{race.first_stack}\n{race.second_thread}:\n{race.second_stack}"
+        )
+        name = self.pool.spec.name
+        self._world.tell(Event(Kind.THREAD_RACE, name, staff.id, "unlocked", message, "warning", data))
 
     def ended(self, staff: Staff, ticket: Ticket, outcome: Payload | WorkerFailure | None, seconds: float) -> None:
         now = self._now()

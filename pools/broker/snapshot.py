@@ -70,6 +70,7 @@ def pool_row(runner: Runner, now: float) -> dict[str, Any]:
         "growth": growth_row(force.growth, force.growth.all_calls(), force.growth)
         | {"commands": [_command_growth(found) for found in force.growth.commands()]},
         "warnings": pool_warnings(runner),
+        "races": list(runner.races),
         **pool_parallelism(runner),
     }
 
@@ -143,6 +144,9 @@ def pool_state(runner: Runner) -> tuple[str, str]:
 def pool_warnings(runner: Runner) -> list[str]:
     """What works, but not as its owner believes."""
     warnings = []
+    if races := runner.races:
+        names = ", ".join(f"`{name}`" for name in races[:5]) + (f" and {len(races) - 5} more" if races[5:] else "")
+        warnings.append(f"unlocked writes from two threads to {names}; the events thread.race have both stacks")
     for staff in runner.staff.values():
         greeting = staff.greeting
         if greeting and greeting.free_threaded and staff.gil_enabled:

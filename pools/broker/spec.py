@@ -101,6 +101,9 @@ class PoolSpec:
     boot_budget: int = setting(5, 1, 1000, help="Failed starts in 60 s before the pool is failed.")
     death_budget: int | None = setting(None, 1, 100_000, help="Deaths in 60 s before it is failed; 10 x size.")
     retry_budget: float = setting(0.1, 0.0, 1.0, help="Share of calls that may be retried after a worker's death.")
+    thread_checks: bool = setting(
+        False, help="On: unlocked writes to shared state from two threads are reported. For staging; see threads.md."
+    )
     enabled: bool = setting(True, help="Off: no workers, calls are refused as unknown.")
     paused: bool = setting(False, help="On: workers stay warm, calls are refused.")
 
@@ -124,7 +127,7 @@ class PoolSpec:
 
 
 # What is fixed at a worker's birth; a change of any of these is rolled out by replacing workers.
-WORKER_FIELDS = ("adapter", "args", "env", "profile", "threads", "python", "preload")
+WORKER_FIELDS = ("adapter", "args", "env", "profile", "threads", "python", "preload", "thread_checks")
 FIELDS = {f.name: f for f in fields(PoolSpec)}
 
 
@@ -141,6 +144,8 @@ def find_problems(spec: PoolSpec) -> list[tuple[str, str]]:
         problems.append(("memory_soft_mb", f"{spec.memory_soft_mb} is not below memory_hard_mb {spec.memory_hard_mb}"))
     if spec.preload == Preload.ON and spec.profile == Profile.THREAD:
         problems.append(("preload", "'on' is for the process profile: a worker of threads shares its memory anyway"))
+    if spec.thread_checks and spec.profile != Profile.THREAD:
+        problems.append(("thread_checks", "one thread has nothing to check; set profile to thread, or leave this off"))
     return problems
 
 

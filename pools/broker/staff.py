@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pools.broker.call import Call
 from pools.broker.errors import BrokerError
-from pools.broker.ports import Assignment, Greeting, Link, Payload, Process, WorkerFailure
+from pools.broker.ports import Assignment, Greeting, Link, Payload, Process, Race, WorkerFailure
 
 MAX_LOG = 4096  # characters of one line that a command logs
 
@@ -80,6 +80,8 @@ class Ear(Protocol):
     def load_failed(self, staff: Staff, failure: WorkerFailure) -> None: ...
 
     def gil_switched_on(self, staff: Staff) -> None: ...
+
+    def raced(self, staff: Staff, race: Race) -> None: ...
 
     def ended(self, staff: Staff, ticket: Ticket, outcome: Payload | WorkerFailure | None, seconds: float) -> None: ...
 
@@ -194,6 +196,9 @@ class Staff:
         """Slots that run at once, as measured at the start; one, if the GIL was switched on since. 0: not measured."""
         measured = self.greeting.parallelism if self.greeting else 0.0
         return min(measured, 1.0) if self.gil_enabled else measured
+
+    def raced(self, race: Race) -> None:
+        self.ear.raced(self, race)
 
     def lost(self) -> None:
         self.wire = None

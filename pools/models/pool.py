@@ -94,6 +94,7 @@ class Pool(models.Model):
     boot_budget = models.PositiveIntegerField(**_of_spec("boot_budget"))
     death_budget = models.PositiveIntegerField(**_of_spec("death_budget"))
     retry_budget = models.FloatField(**_of_spec("retry_budget"))
+    thread_checks = models.BooleanField(**_of_spec("thread_checks"))
     enabled = models.BooleanField(**_of_spec("enabled"))
     paused = models.BooleanField(**_of_spec("paused"))
 

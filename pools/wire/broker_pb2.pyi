@@ -208,7 +208,7 @@ class Node(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel")
+    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "races")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +239,7 @@ class Pool(_message.Message):
     GIL_CULPRIT_FIELD_NUMBER: _ClassVar[int]
     PARALLELISM_FIELD_NUMBER: _ClassVar[int]
     PARALLEL_FIELD_NUMBER: _ClassVar[int]
+    RACES_FIELD_NUMBER: _ClassVar[int]
     name: str
     profile: str
     adapter: str
@@ -269,7 +270,8 @@ class Pool(_message.Message):
     gil_culprit: str
     parallelism: float
     parallel: str
-    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., parallelism: _Optional[float] = ..., parallel: _Optional[str] = ...) -> None: ...
+    races: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., parallelism: _Optional[float] = ..., parallel: _Optional[str] = ..., races: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Growth(_message.Message):
     __slots__ = ("mb_per_1000_calls", "calls", "samples", "mostly", "verdict", "commands")

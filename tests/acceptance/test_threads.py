@@ -119,6 +119,40 @@ def test_a_gil_that_is_on_from_the_start_is_told_with_its_reason(python: str) ->
         assert "PYTHON_GIL=1" in node.pool("t")["parallel"]
 
 
+# The race checker.
+
+
+@pytest.mark.freethreaded
+def test_with_checks_on_a_planted_race_is_told_with_both_stacks_and_the_safe_patterns_are_silent(python: str) -> None:
+    pool = {**THREADS, "adapter": "patterns", "python": python, "thread_checks": True}
+    with broker({"t": pool, "off": {**pool, "thread_checks": False}}) as node:
+        node.ready("t")
+        node.ready("off")
+        with ThreadPoolExecutor(SLOTS) as callers:
+            for name in ("words", "add"):
+                list(callers.map(lambda n, name=name: node.client.call("t", name, text=f"safe {n}"), range(40)))
+            list(callers.map(lambda _: node.client.call("t", "top"), range(8)))
+            assert node.told("thread.race") == []
+            assert node.pool("t")["races"] == []
+            list(callers.map(lambda n: node.client.call("off", "add_carelessly", text="text"), range(8)))
+            for _ in range(200):  # until two of the slots have had one: which slot takes a call is not said
+                list(callers.map(lambda n: node.client.call("t", "add_carelessly", text="text"), range(SLOTS)))
+                if len(node.told("thread.race")) >= 2:
+                    break
+        told = {event["data"]["attribute"]: event for event in node.told("thread.race")}
+        assert set(told) == {"texts", "counts[...]"}
+        data = told["texts"]["data"]
+        assert data["first"]["thread"] != data["second"]["thread"]
+        # The write before it held the lock, which is no help when this one did not.
+        assert data["first"]["stack"].endswith("self.texts += 1")
+        assert data["second"]["stack"].endswith("in Words.add_carelessly\n  self.texts += 1")
+        assert all(data[side]["thread"].startswith("slot-") for side in ("first", "second"))
+        row = node.pool("t")
+        assert sorted(row["races"]) == ["counts[...]", "texts"]
+        assert any("unlocked writes from two threads to `texts`" in warning for warning in row["warnings"])
+        assert node.told("thread.race", pool="off") == []
+
+
 # Storms.
 
 

@@ -14,6 +14,7 @@ POOL = {
     "busy": 1, "slots": 2, "free": 1, "lost": 0, "waiting": 3, "oldest_wait": 0.5, "queue_limit": 1000, "generation": 1,
     "finished": 10, "failed": 0, "refused": 0, "retried": 0, "recycled": 0, "died": 0, "memory_mb": 80.5,
     "warnings": [], "interpreter": "", "gil": "", "gil_culprit": "", "parallelism": 0.0, "parallel": "",
+    "races": [],
 }  # fmt: skip
 WORKER = {"id": "digits-1", "pool": "digits", "pid": 7, "state": "ready", "load": 1, "capacity": 1, "memory_mb": 40.0}
 PLANNED = {

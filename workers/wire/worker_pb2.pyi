@@ -86,7 +86,7 @@ class Reports(_message.Message):
     def __init__(self, reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("hello", "boot_failure", "result", "failure", "chunk", "progress", "log", "vitals")
+    __slots__ = ("hello", "boot_failure", "result", "failure", "chunk", "progress", "log", "vitals", "race")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BOOT_FAILURE_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +95,7 @@ class Report(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
     VITALS_FIELD_NUMBER: _ClassVar[int]
+    RACE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     boot_failure: BootFailure
     result: Result
@@ -103,7 +104,8 @@ class Report(_message.Message):
     progress: Progress
     log: Log
     vitals: Vitals
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., boot_failure: _Optional[_Union[BootFailure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[Log, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ...) -> None: ...
+    race: Race
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., boot_failure: _Optional[_Union[BootFailure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[Log, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ..., race: _Optional[_Union[Race, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "pid", "python", "implementation", "executable", "free_threaded", "gil_enabled", "gil_culprit", "load_seconds", "slots", "blas_threads", "commands", "parallelism", "cores")
@@ -240,3 +242,17 @@ class Vitals(_message.Message):
     gil_enabled: bool
     gil_culprit: str
     def __init__(self, nonce: _Optional[int] = ..., served: _Optional[int] = ..., load: _Optional[int] = ..., gil_enabled: bool = ..., gil_culprit: _Optional[str] = ...) -> None: ...
+
+class Race(_message.Message):
+    __slots__ = ("attribute", "first_thread", "first_stack", "second_thread", "second_stack")
+    ATTRIBUTE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_THREAD_FIELD_NUMBER: _ClassVar[int]
+    FIRST_STACK_FIELD_NUMBER: _ClassVar[int]
+    SECOND_THREAD_FIELD_NUMBER: _ClassVar[int]
+    SECOND_STACK_FIELD_NUMBER: _ClassVar[int]
+    attribute: str
+    first_thread: str
+    first_stack: str
+    second_thread: str
+    second_stack: str
+    def __init__(self, attribute: _Optional[str] = ..., first_thread: _Optional[str] = ..., first_stack: _Optional[str] = ..., second_thread: _Optional[str] = ..., second_stack: _Optional[str] = ...) -> None: ...

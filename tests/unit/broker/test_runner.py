@@ -13,7 +13,7 @@ import pytest
 
 from pools.broker import errors
 from pools.broker.broker import Broker, NodeFacts, Ports
-from pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, WorkerFailure
+from pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Race, WorkerFailure
 from pools.broker.spec import PoolSpec
 from pools.broker.staff import Request, Timing
 from pools.wire import broker_pb2 as pb
@@ -855,6 +855,40 @@ async def test_a_free_threaded_interpreter_whose_gil_is_on_is_a_warning(stage: S
     await stage.turn()
     assert "the GIL is on because of orjson" in stage.row()["warnings"][0]
     assert stage.workers()[0]["gil_culprit"] == "orjson"
+
+
+@scene()
+async def test_races_are_told_listed_once_and_forgotten_with_their_definition(stage: Stage) -> None:
+    stage.definitions.change(pool(profile="thread", threads=2, thread_checks=True))
+    await stage.ready()
+    for name in ("total", "total", "counts[...]"):
+        stage.processes[0].report("raced", Race(name, "slot-1", "File a", "slot-2", "File b"))
+    await stage.turn()
+    told = [event for event in stage.recorder.events if event.kind == "thread.race"]
+    assert [event.data["attribute"] for event in told] == ["total", "total", "counts[...]"]
+    assert told[0].data["second"] == {"thread": "slot-2", "stack": "File b"}
+    assert stage.row()["races"] == ["total", "counts[...]"]
+    assert "`total`, `counts[...]`" in stage.row()["warnings"][0]
+    stage.definitions.change(pool(profile="thread", threads=3, thread_checks=True))
+    await stage.pass_time(1.5)
+    assert stage.row()["races"] == []
+
+
+@scene()
+async def test_the_import_that_switches_the_gil_on_is_an_event_and_the_factor_falls_to_one(stage: Stage) -> None:
+    stage.launcher.greeting = Greeting(
+        python="3.13.1", free_threaded=True, gil_enabled=False, commands=COMMANDS, parallelism=3.456, cores=4
+    )
+    stage.definitions.change(pool(profile="thread", threads=8))
+    await stage.ready()
+    assert stage.row()["parallel"] == "8 slots, 3.5 x on 4 cores"
+    for _ in range(2):
+        stage.processes[0].report("vitals", True, "orjson")
+        await stage.turn()
+    (told,) = [event for event in stage.recorder.events if event.kind == "gil.enabled"]
+    assert (told.reason, told.level) == ("import", "warning")
+    assert told.data == {"culprit": "orjson", "slots": 8, "parallelism": 1.0}
+    assert stage.row()["parallel"] == "8 slots, 1.0 x: GIL on because of `orjson`"
 
 
 @scene(pool())

@@ -168,3 +168,9 @@ def test_deaths_allowed_follow_the_size_unless_they_are_given() -> None:
 
 def test_a_valid_spec_has_no_problems() -> None:
     assert find_problems(PoolSpec(**BASE)) == []
+
+
+def test_thread_checks_need_threads() -> None:
+    with pytest.raises(InvalidSpec, match="thread_checks: one thread has nothing to check"):
+        PoolSpec(name="a", adapter="a", thread_checks=True)
+    assert PoolSpec(name="a", adapter="a", profile="thread", thread_checks=True).thread_checks
