@@ -14,10 +14,12 @@ from pools import conf
 from pools.api import door
 from pools.broker.errors import BrokerError
 from pools.jobs import attempt, consumer, hold, messages, upkeep
+from pools.jobs.bridge import Bridge
 from pools.models import Audit
 
 logger = logging.getLogger("snakepit.tasks")
 joiner = messages.Joiner()
+bridge = Bridge()
 
 
 @shared_task(name="snakepit.sweep", ignore_result=True)
@@ -41,8 +43,7 @@ def run_job(job_id: str) -> str:
 @shared_task(name="snakepit.reconcile", ignore_result=True)
 def reconcile() -> dict[str, int]:
     """Free the jobs of attempts that fell silent, and send again what nobody claimed."""
-    with hold.db_unit():
-        return upkeep.reconcile()
+    return bridge.tick()
 
 
 @shared_task(name="snakepit.prune", ignore_result=True)
@@ -65,10 +66,12 @@ def _join_queues(sender: Any = None, instance: Any = None, **_: Any) -> None:
 @signals.worker_ready.connect(dispatch_uid="snakepit.follow", weak=False)
 def _follow_pools(sender: Any = None, **_: Any) -> None:
     joiner.follow(sender)
+    bridge.start()
 
 
 @signals.worker_shutting_down.connect(dispatch_uid="snakepit.stop", weak=False)
 def _give_back(sender: Any = None, how: str = "Warm", **_: Any) -> None:
     """Attempts get a moment to end by themselves, then their jobs go back to the queue for others."""
     joiner.leave()
+    bridge.leave()
     attempt.stopping.begin(conf.current().jobs_stop_grace if how == "Warm" else 0.0)

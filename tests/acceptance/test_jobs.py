@@ -53,8 +53,9 @@ class Stand:
         self.processes.append(process)
         return process
 
-    def worker(self, name: str = "w1") -> subprocess.Popen[bytes]:
-        return self.start(name, "worker", "--pool=threads", "--concurrency=4", "-n", f"{name}@test", "--without-mingle")
+    def worker(self, name: str = "w1", threads: int = 4) -> subprocess.Popen[bytes]:
+        words = ("worker", "--pool=threads", f"--concurrency={threads}", "-n", f"{name}@test", "--without-mingle")
+        return self.start(name, *words)
 
     def beat(self) -> subprocess.Popen[bytes]:
         return self.start("beat", "beat", "--pidfile=", "--schedule", str(self.home / "schedule"))
@@ -178,6 +179,28 @@ def test_a_job_whose_celery_worker_is_killed_is_run_by_another(valkey_url: str, 
         (row,) = here.ended(ids)
         assert (row["state"], row["attempts"]) == ("succeeded", 2)
         assert row["outcomes"] == ["lease_expired", "succeeded"]
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_dead_celery_workers_job_is_freed_while_every_thread_of_the_other_is_busy(
+    valkey_url: str, tmp_path: Path, pipe: Path
+) -> None:
+    with stand(tmp_path, valkey_url) as here:
+        here.beat()
+        first = here.worker(threads=1)
+        ids = here.submit("hold_again", {"path": str(pipe)})
+        here.holding()
+        ids += here.submit("hold_again", {"path": str(pipe)})
+        here.worker("w2", threads=1)
+        here.holding(2)  # from here on the ticks of beat wait behind the second job
+        first.kill()
+        freed = here.until(lambda: [one for one in here.ask("jobs") if one["outcomes"]], "a job that is freed")
+        assert [(one["id"], one["state"], one["outcomes"]) for one in freed] == [(ids[0], "queued", ["lease_expired"])]
+        letting_go(pipe)
+        here.holding(3)
+        letting_go(pipe)
+        assert [row["state"] for row in here.ended(ids)] == ["succeeded"] * 2
 
 
 @pytest.mark.slow

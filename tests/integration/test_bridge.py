@@ -1,0 +1,71 @@
+"""A Celery worker reconciles by itself where no tick of beat comes through."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+
+from pools import tasks
+from pools.jobs import bridge, upkeep
+from pools.jobs.bridge import Bridge
+
+pytestmark = pytest.mark.django_db
+WITHIN = 30.0  # a bound for a machine under load, never a wait
+
+
+class Rounds:
+    """In place of the upkeep: counts, and fails the first time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.two = threading.Event()
+
+    def reconcile(self) -> dict[str, int]:
+        self.count += 1
+        if self.count == 1:
+            raise OperationalError("away")
+        self.two.set()
+        return {"freed": 1}
+
+
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> Rounds:
+    made = Rounds()
+    monkeypatch.setattr(upkeep, "reconcile", made.reconcile)
+    return made
+
+
+@pytest.fixture
+def started() -> Iterator[Bridge]:
+    made = Bridge()
+    yield made
+    made.leave()
+    for thread in threading.enumerate():
+        if thread.name == "snakepit-reconcile":
+            thread.join(WITHIN)
+
+
+def test_silence_is_bridged_again_and_again_also_after_an_error(settings: Any, rounds: Rounds, started: Bridge) -> None:
+    settings.SNAKEPIT = {"RECONCILE_INTERVAL": 0.1}
+    started.start()
+    assert rounds.two.wait(WITHIN)
+
+
+def test_where_ticks_come_nothing_is_bridged(settings: Any, rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.SNAKEPIT = {"RECONCILE_INTERVAL": 10.0}
+    clock = iter([0.0, 100.0, 101.0])
+    monkeypatch.setattr(bridge, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    made = Bridge()
+    rounds.count = 1
+    made.tick()
+    assert made._left() == pytest.approx(11.5)
+
+
+def test_the_tick_of_beat_counts_as_one(rounds: Rounds) -> None:
+    rounds.count = 1
+    assert tasks.reconcile() == {"freed": 1}
