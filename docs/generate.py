@@ -1,5 +1,6 @@
-"""Writes the pages that follow from the code: docs/errors.md and docs/settings.md. `make docs` runs it.
+"""Writes the pages that follow from the code: docs/compat.md, errors.md and settings.md. `make docs` runs it.
 
+pools/compat/libraries.toml ────▶ compat.md
 pools.broker.errors ────────────▶ errors.md
 pools.conf, pools.broker.spec ──▶ settings.md
 """
@@ -14,6 +15,29 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+
+COMPAT_HEAD = """\
+# Libraries and threads
+
+Generated from `pools/compat/libraries.toml` by `make docs`.
+
+The thread profile runs several calls at once in one process. What it may do that with is a question to each library:
+may threads use it together, do its long calls release the GIL, and does it leave the GIL off on a free-threaded
+interpreter? The table says what its makers document, with the page and the day on which it was checked; `unknown` means
+that nothing was found. A claim can be wrong by now: send a correction with its source.
+
+`snakepit compat POOL` joins this with what is installed in the pool's interpreter (versions, wheel tags, the classifier
+*Free Threading*) and with what its workers saw (the import that switched the GIL on), and says what holds for that
+pool's profile; the exit code is 1 when something is unsafe. `-r FILE` asks for a requirements file, `--python KEY` for
+an interpreter, `--json` for programs. Over REST: `GET /api/diagnostics/compat?pool=NAME`. In the process profile every
+library is safe from other calls: a process holds one.
+
+- **in threads**: `safe`, `conditional` (see the advice), `unsafe`, `unknown`.
+- **GIL**: what its long calls do: `releases`, `partly`, `holds`; `pure` is Python alone.
+- **free-threaded**: `wheels` from a version on, `partial`, `source` (builds, no wheels), `none`, `pure`, `stdlib`.
+  The versions are those of the [tracker](https://py-free-threading.github.io/tracking/).
+
+"""
 
 ERRORS_HEAD = """\
 # Errors
@@ -132,8 +156,25 @@ def settings_page() -> str:
     )
 
 
+def compat_page() -> str:
+    from pools.compat.matrix import libraries
+
+    rows = []
+    for one in libraries().values():
+        since = f" from {one.since}" if one.since else ""
+        oldest = f" (from {one.minimum})" if one.minimum else ""
+        source = f"[{one.checked}]({one.source})"
+        rows.append((f"`{one.name}`", one.threads + oldest, one.gil, one.free_threading + since, one.advice, source))
+    return COMPAT_HEAD + table(("library", "in threads", "GIL", "free-threaded", "advice", "checked, source"), rows)
+
+
 def pages() -> dict[Path, str]:
-    return {ROOT / "docs" / "errors.md": errors_page(), ROOT / "docs" / "settings.md": settings_page()}
+    docs = ROOT / "docs"
+    return {
+        docs / "compat.md": compat_page(),
+        docs / "errors.md": errors_page(),
+        docs / "settings.md": settings_page(),
+    }
 
 
 def main() -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
-from ninja import Router
+from ninja import Query, Router
 
 from pools import conf
 from pools.api import door
 from pools.api.auth import caller
 from pools.api.calls import json_response
-from pools.api.schemas import Failure, ReportOut
+from pools.api.schemas import CompatOut, Failure, ReportOut
+from pools.compat.ask import of_pool
 from pools.diagnostics.finding import Status
 from pools.diagnostics.latest import latest
 
@@ -38,3 +39,18 @@ async def diagnostics(request: HttpRequest) -> HttpResponse:
         "findings": [asdict(one) for one in findings],
     }
     return json_response(ReportOut(**shown).model_dump(mode="json"))
+
+
+@router.get(
+    "/diagnostics/compat",
+    response={200: CompatOut, REFUSED | {400, 404}: Failure},
+    operation_id="compat",
+    summary="Libraries of a pool",
+)
+async def compat(request: HttpRequest, pool: str = Query(max_length=48)) -> HttpResponse:
+    """Which libraries in a pool's interpreter are safe for its profile: table, metadata, and what workers saw."""
+    who = caller(request)
+    who.check("view_pool", pool)
+    who.check("view_worker", pool)
+    found = await sync_to_async(of_pool, thread_sensitive=False)(pool, door.broker().status)
+    return json_response(CompatOut(**found.plain()).model_dump(mode="json"))

@@ -280,6 +280,31 @@ class ReportOut(Schema):
     findings: list[FindingOut]
 
 
+class LibraryOut(Schema):
+    name: str
+    version: str
+    status: str = Field(description="safe, conditional, unsafe or unknown, for this pool.")
+    reasons: list[str]
+    threads: str
+    gil: str
+    free_threading: str
+    since: str
+    advice: str
+    source: str
+    checked: str
+
+
+class CompatOut(Schema):
+    title: str
+    profile: str
+    python: str
+    free_threaded: bool
+    unsafe: bool
+    verdicts: list[LibraryOut]
+    left_out: int = Field(description="Packages of Python alone that the table does not have.")
+    note: str = Field(description="What could not be looked at.")
+
+
 class Ready(Schema):
     ready: bool
     problems: list[str]

@@ -1,0 +1,89 @@
+"""`snakepit compat`: which installed libraries bear threads and a missing GIL, and what to do about the others."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pools.cli.operate import AsJson
+from pools.cli.output import PROBLEM, UsageError, errors_told, json_line
+from pools.cli.project import find_address, start_django
+from pools.cli.status import new_table
+from pools.client import connect
+
+if TYPE_CHECKING:
+    from pools.compat.report import Report
+
+STYLES = {"unsafe": "bold red", "conditional": "yellow", "unknown": "cyan", "safe": "green"}
+NARROW = 140  # columns for a pipe, where the terminal's width is not known
+
+
+def register(app: typer.Typer) -> None:
+    app.command("compat")(compat)
+
+
+def compat(
+    pool: Annotated[str, typer.Argument(metavar="[POOL]", help="Name of a pool.")] = "",
+    *,
+    requirements: Annotated[
+        Path | None, typer.Option("-r", "--requirements", metavar="FILE", help="A requirements file instead.")
+    ] = None,
+    python: Annotated[
+        str | None, typer.Option(metavar="KEY", help="An interpreter instead, as a pool's `python` names it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report which libraries are safe for a pool's profile and interpreter. Exit code 1 when one is unsafe."""
+    with errors_told(as_json):
+        found = _report(pool, requirements, python)
+    if as_json:
+        typer.echo(json_line(found.plain()))
+    else:
+        _show(found)
+    if found.unsafe:
+        raise typer.Exit(PROBLEM)
+
+
+def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
+    if (bool(pool), requirements is not None, python is not None).count(True) != 1:
+        raise UsageError("name a pool, or -r FILE, or --python KEY: one of the three")
+    if requirements is not None:
+        from pools.compat.report import report
+        from pools.compat.report import requirements as read
+        from pools.compat.verdict import Setting
+
+        try:
+            packages = read(requirements)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"-r {requirements}: {error}") from error
+        return report(Setting(str(requirements)), "", packages)
+    start_django()
+    from pools.compat import ask
+
+    return ask.of_pool(pool, connect(find_address()).status) if pool else ask.of_python(python or "")
+
+
+def _show(found: Report) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else NARROW, highlight=False)
+    build = " (free-threaded)" if found.free_threaded else ""
+    title = f"{found.title}, {found.profile} profile" + (f", {found.python}{build}" if found.python else "")
+    console.print(title, markup=False, soft_wrap=True)
+    if found.note:
+        console.print(found.note, style="yellow", markup=False, soft_wrap=True)
+    table = new_table("library", "version", "here", "in threads", "GIL", "free-threaded", "why")
+    for one in found.verdicts:
+        since = f" from {one.since}" if one.since else ""
+        why = "; ".join((*one.reasons, *((one.advice,) if one.advice else ())))
+        table.add_row(
+            Text(one.name), Text(one.version or "-"), Text(one.status, STYLES[one.status]), one.threads, one.gil,
+            f"{one.free_threading}{since}", Text(why),
+        )  # fmt: skip
+    console.print(table)
+    rest = f"; {found.left_out} more of Python alone are left out" if found.left_out else ""
+    console.print(f"{len(found.verdicts)} libraries{rest}. Sources: --json, docs/compat.md.", markup=False)

@@ -1,0 +1,144 @@
+"""The table of libraries keeps its form, and verdicts follow from table, metadata and what workers saw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from pools.compat.matrix import FREE_THREADING, Library, libraries, library_of, numbers, owner_of
+from pools.compat.report import packages_of, report, requirements
+from pools.compat.verdict import Package, Setting, judge
+
+THREADS = Setting("p")
+FREE = Setting("p", free_threaded=True)
+GOOD = Library(
+    name="x", modules=("x",), threads="safe", gil="pure", free_threading="pure", source="https://x.example/docs",
+    checked=date(2026, 1, 1),
+)  # fmt: skip
+
+
+def test_the_table_has_what_teams_use_and_every_row_is_valid() -> None:
+    known = libraries()
+    assert len(known) >= 60
+    assert known.keys() >= {
+        "numpy", "scipy", "torch", "tensorflow", "polars", "scikit-learn", "xgboost", "transformers", "requests",
+        "httpx", "pandas", "matplotlib", "sqlite3", "django", "pillow", "grpcio",
+    }  # fmt: skip
+
+
+def test_every_claim_about_threads_says_more_than_a_word() -> None:
+    for one in libraries().values():
+        assert one.threads == "unknown" or one.advice, one.name
+        assert (one.threads, one.source) != ("safe", "https://py-free-threading.github.io/tracking/"), one.name
+        assert bool(one.since) == (one.free_threading in ("wheels", "partial", "stdlib")), one.name
+        assert one.checked <= date.today()
+
+
+def test_no_module_belongs_to_two_libraries() -> None:
+    modules = [module for one in libraries().values() for module in one.modules]
+    assert len(modules) == len(set(modules))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"threads": "yes"}, {"gil": ""}, {"free_threading": "cp313t"}, {"name": "X"}, {"modules": ()}, {"since": "v1"},
+        {"minimum": "new"}, {"source": "the docs"}, {"source": "http://x.example"}, {"checked": "2026-01-01"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_row_that_is_not_valid_is_refused_by_name(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="x"):
+        replace(GOOD, **wrong)  # type: ignore[arg-type]
+    assert "none" in FREE_THREADING
+
+
+def test_libraries_are_found_by_any_spelling_and_by_their_modules() -> None:
+    assert library_of("Scikit_Learn") is owner_of("sklearn.svm._libsvm") is libraries()["scikit-learn"]
+    assert library_of("nobody-knows") is None
+    assert owner_of("numpyro") is None
+    assert numbers("2.0.0rc1") == (2, 0, 0)
+
+
+def test_in_the_process_profile_everything_is_safe() -> None:
+    assert judge(Package("matplotlib", "3.9"), replace(THREADS, threads=False)).status == "safe"
+
+
+def test_in_threads_the_table_decides() -> None:
+    assert judge(Package("matplotlib", "3.9"), THREADS).status == "unsafe"
+    verdict = judge(Package("numpy", "2.2"), THREADS)
+    assert (verdict.status, verdict.since) == ("conditional", "2.1.0")
+    assert "reading only" in verdict.advice
+    assert judge(Package("httpx", "0.28"), THREADS).status == "safe"
+    assert judge(Package("polars", "2.0"), THREADS).status == "unknown"
+
+
+def test_a_version_before_the_first_that_threads_may_use_is_unsafe() -> None:
+    verdict = judge(Package("xgboost", "1.3.3"), THREADS)
+    assert (verdict.status, verdict.reasons) == (
+        "unsafe",
+        ("1.3.3 is older than 1.4, from which on threads may use it",),
+    )
+    assert judge(Package("xgboost", "1.4.0"), THREADS).status == "conditional"
+
+
+def test_what_a_package_says_of_itself_counts_where_the_table_knows_nothing() -> None:
+    assert judge(Package("own", "1", support="3 - Stable"), THREADS).status == "safe"
+    assert judge(Package("own", "1", support="1 - Unstable"), THREADS).status == "unknown"
+    assert judge(Package("matplotlib", "3.9", support="3 - Stable"), THREADS).status == "unsafe"
+
+
+def test_on_a_free_threaded_interpreter_wheels_and_versions_count() -> None:
+    assert judge(Package("grpcio", "1.80"), FREE).status == "conditional"
+    assert judge(Package("shapely", "2.0.1"), FREE).reasons == (
+        "2.0.1 is older than 2.1.0, the first for free-threaded Python",
+    )
+    assert judge(Package("shapely", "2.1.0"), FREE).status == "safe"
+    wheel = judge(Package("h5py", "3.15", tags=("cp314-cp314t-manylinux_2_28_x86_64",)), FREE)
+    assert wheel.reasons == ("free-threaded: its wheel is built for it",)
+    assert judge(Package("own", "1", compiled=True, support="3 - Stable"), FREE).status == "safe"
+
+
+def test_what_workers_saw_is_worth_more_than_any_table() -> None:
+    seen = replace(FREE, culprits=("shapely.lib", "own_ext"))
+    verdict = judge(Package("shapely", "2.1.0", support="3 - Stable"), seen)
+    assert (verdict.status, verdict.reasons) == ("unsafe", ("workers saw it switch the GIL on (shapely.lib)",))
+    assert judge(Package("own", "1", compiled=True, modules=("own_ext",)), seen).status == "unsafe"
+    assert judge(Package("httpx", "1"), seen).status == "safe"
+
+
+def test_a_report_has_the_worst_first_and_leaves_plain_python_out() -> None:
+    found = report(
+        THREADS,
+        "Python",
+        [
+            Package("httpx", "0.28", tags=("py3-none-any",)),
+            Package("plain", "1", tags=("py3-none-any",)),
+            Package("compiled", "1", tags=("cp311-cp311-linux_x86_64",), compiled=True),
+            Package("matplotlib", "3.9", compiled=True),
+        ],
+    )
+    assert [(one.name, one.status) for one in found.verdicts] == [
+        ("matplotlib", "unsafe"), ("compiled", "unknown"), ("httpx", "safe"),
+    ]  # fmt: skip
+    assert (found.left_out, found.unsafe, found.plain()["unsafe"]) == (1, True, True)
+
+
+def test_an_answer_of_an_interpreter_becomes_packages_and_sqlite3() -> None:
+    row = {"name": "X", "version": "1", "support": "", "tags": ["a-b-c"], "compiled": True, "modules": ["x"]}
+    found = packages_of({"version": "3.14.0", "packages": [row]})
+    assert found == [Package("X", "1", "", ("a-b-c",), True, ("x",)), Package("sqlite3", "3.14.0")]
+
+
+def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:
+    file = tmp_path / "requirements.txt"
+    file.write_text(
+        "# ours\n-r more.txt\n--hash=sha256:00\nNumPy[extra] == 2.2.1 ; python_version > '3'\npandas>=2\n\n"
+        "git+https://x.example/a.git\nhttps://x.example/b.whl\nmatplotlib # plots\nnumpy==9\n"
+    )
+    assert [(one.name, one.version) for one in requirements(file)] == [
+        ("numpy", "2.2.1"), ("pandas", ""), ("matplotlib", ""),
+    ]  # fmt: skip
