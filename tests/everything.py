@@ -90,6 +90,18 @@ class Everything(Adapter):
         finally:
             self.leave()
 
+    @command
+    def visit(self, mark: str, path: str = "", deaf: bool = False) -> int:
+        """Short, and leaves a line; with a path it lasts until somebody writes to that pipe, `deaf` with the GIL."""
+        self.note(f"visit {mark} {os.getpid()}")
+        if path:
+            with open(path, "rb") as pipe:
+                if deaf:
+                    ctypes.PyDLL(None).read(pipe.fileno(), ctypes.create_string_buffer(1), 1)
+                else:
+                    pipe.read()
+        return os.getpid()
+
     @command(idempotent=True)
     def hold_again(self, path: str) -> int:
         """The same, and may be run twice."""

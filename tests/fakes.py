@@ -138,6 +138,10 @@ class FakeProcess:
         self._begun = 0
         self._lines: list[str] = []
         self._streams: dict[int, tuple[Iterator[int], int]] = {}  # what is left, credit
+        self._running: set[int] = set()
+        self._queue: list[Assignment] = []  # handed ahead, not begun
+        self._withheld = range(0)
+        self._skipped: set[int] = set()
         self._polite: set[int] = set()  # runs until it is asked to stop
         self._kept: list[Callable[[], None]] = []  # orders that came while it was frozen
 
@@ -150,6 +154,12 @@ class FakeProcess:
 
     def last_begun(self) -> int:
         return self._begun
+
+    def has_begun(self, sequence: int) -> bool:
+        return sequence <= self._begun and sequence not in self._skipped
+
+    def withhold(self, first: int, last: int) -> None:
+        self._withheld = range(first, last + 1)
 
     def output(self) -> list[str]:
         return list(self._lines)
@@ -214,6 +224,9 @@ class FakeProcess:
     def report(self, kind: str, *facts: Any) -> None:
         if self.link is not None:
             asyncio.get_running_loop().call_soon(self.link.deliver, kind, facts)
+        if kind in ("result", "failure"):
+            self._running.discard(facts[0])
+            self._fill_slots()
 
     def take(self, order: Callable[[], None]) -> None:
         if self.frozen:
@@ -222,7 +235,21 @@ class FakeProcess:
             order()
 
     def run(self, assignment: Assignment) -> None:
-        self._begun = assignment.sequence
+        self._queue.append(assignment)
+        self._fill_slots()
+
+    def _fill_slots(self) -> None:
+        while self._queue and len(self._running) < self.order.spec.slots:
+            assignment = self._queue.pop(0)
+            self._begun = assignment.sequence
+            if assignment.sequence in self._withheld:
+                self._skipped.add(assignment.sequence)
+                self.report("returned", assignment.sequence)
+                continue
+            self._running.add(assignment.sequence)
+            self._begin(assignment)
+
+    def _begin(self, assignment: Assignment) -> None:
         arguments = json.loads(assignment.arguments)
         run = getattr(self, f"_run_{assignment.command}", None)
         if run is None:
@@ -286,6 +313,9 @@ class FakeProcess:
         self._streams[sequence] = (numbers, credit)
 
     def asked_to_stop(self, sequence: int, reason: str) -> None:
+        if any(sequence == waiting.sequence for waiting in self._queue):
+            self._queue = [waiting for waiting in self._queue if waiting.sequence != sequence]
+            self.report("failure", sequence, WorkerFailure(reason, "the call was asked to stop"), 0.0)
         if self._streams.pop(sequence, None) or sequence in self._polite:
             self._polite.discard(sequence)
             self.report("failure", sequence, WorkerFailure(reason, "the call was asked to stop"), 0.001)

@@ -37,11 +37,7 @@ class Baton:
         """Run the loop on this thread until the question is true; somebody calls `loop.stop` to have it asked."""
         running = False
         try:
-            with self._guard:
-                self._away = self._urgent = False
-            if not self._running.acquire(blocking=False):
-                self.loop.call_soon_threadsafe(self.loop.stop)
-                self._running.acquire()
+            self._arrive()
             running = True
             while not until():
                 self.loop.run_forever()
@@ -49,6 +45,26 @@ class Baton:
             self._leave()
             if running:
                 self._running.release()
+
+    def turn(self) -> None:
+        """Let the loop send and read what there is, without waiting for more."""
+        running = False
+        try:
+            self._arrive()
+            running = True
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+        finally:
+            self._leave()
+            if running:
+                self._running.release()
+
+    def _arrive(self) -> None:
+        with self._guard:
+            self._away = self._urgent = False
+        if not self._running.acquire(blocking=False):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._running.acquire()
 
     def borrow(self, until: Callable[[], bool], patience: float | None, alone: bool) -> None:
         """As `hold`, for a thread that may as well wait without the loop; `until` may be false afterwards.

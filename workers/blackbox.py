@@ -3,11 +3,23 @@
 Calls with a higher sequence were handed over but never started; the broker may give them to another worker without
 running anything twice. Behind the number, the worker's threads write their stacks when they are asked to (`stacks.py`).
 
+It may also take unbegun calls back from a worker that is too busy to listen, whose native code holds the GIL for
+instance: it writes which sequences are withheld, and the worker looks there after it wrote what it begins.
+
+    worker:  begun = 7 ─▶ is 7 withheld? ─▶ run it      broker:  withhold 7 to 9 ─▶ wait ─▶ begun < 7? all mine
+                              └─ yes: note it as skipped, and give it back
+
+One of the two always sees the other's note: each writes first and reads second, and the wait (WITHHOLD_SECONDS) is
+longer by far than a written value can be hidden from another core. Each number is written in one piece.
+
 >>> descriptor = make()
 >>> worker, broker = BlackBox(descriptor), BlackBox(descriptor)
 >>> worker.begin(7)
 >>> broker.last_begun
 7
+>>> broker.withhold(8, 9)
+>>> [worker.is_withheld(sequence) for sequence in (7, 8, 9, 10)]
+[False, True, True, False]
 >>> worker.close(); broker.close(); os.close(descriptor)
 """
 
@@ -16,12 +28,12 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import struct
 import tempfile
+from typing import NamedTuple
 
 SIZE = 64
-
-_SEQUENCE = struct.Struct("<Q")
+BEGUN, FIRST, LAST, SKIPPED = 0, 1, 2, 3  # which of the box's eight numbers is what
+WITHHOLD_SECONDS = 0.001  # from withholding to the moment when last_begun tells the truth about it
 
 
 def make() -> int:
@@ -38,24 +50,60 @@ def make() -> int:
     return descriptor
 
 
+class Record(NamedTuple):
+    """The box's numbers at a moment.
+
+    >>> record = Record(begun=9, first=5, last=8, skipped=7)
+    >>> [sequence for sequence in range(4, 11) if record.has_begun(sequence)]
+    [4, 5, 6, 9]
+    """
+
+    begun: int = 0
+    first: int = 0
+    last: int = 0
+    skipped: int = 0
+
+    def has_begun(self, sequence: int) -> bool:
+        """Whether the worker may have run it. Of a withheld range it ran none from the first on that it skipped."""
+        return sequence <= self.begun and not self.first <= self.skipped <= sequence <= self.last
+
+
 class BlackBox:
     """Either end; it stays when the descriptor that it was made of is closed."""
 
-    __slots__ = ("_descriptor", "_map")
+    __slots__ = ("_descriptor", "_map", "_numbers")
 
     def __init__(self, descriptor: int) -> None:
         self._map = mmap.mmap(descriptor, SIZE)
+        self._numbers = memoryview(self._map).cast("Q")  # native: an item is written by one store, never half
         self._descriptor = os.dup(descriptor)
 
     def begin(self, sequence: int) -> None:
         """Written before the command runs, so that a kill at any point leaves the truth or errs towards "begun"."""
-        _SEQUENCE.pack_into(self._map, 0, sequence)
+        self._numbers[BEGUN] = sequence
 
     @property
     def last_begun(self) -> int:
         """0 if nothing was."""
-        sequence: int = _SEQUENCE.unpack_from(self._map, 0)[0]
-        return sequence
+        return self._numbers[BEGUN]
+
+    def withhold(self, first: int, last: int) -> None:
+        """The broker's: these sequences are not to be begun. Those withheld before must all be behind the worker."""
+        self._numbers[FIRST] = first  # first: with the old end, which is lower, the range is empty meanwhile
+        self._numbers[LAST] = last
+
+    def is_withheld(self, sequence: int) -> bool:
+        """The worker's, after `begin`: if so, it must not run the call."""
+        numbers = self._numbers
+        if not numbers[FIRST] <= sequence <= numbers[LAST]:
+            return False
+        if numbers[SKIPPED] < numbers[FIRST]:
+            numbers[SKIPPED] = sequence  # the first of this range; those behind it are skipped as well
+        return True
+
+    def record(self) -> Record:
+        """What is to be known of the calls when the worker is gone."""
+        return Record(*self._numbers[:4])
 
     @property
     def descriptor(self) -> int:
@@ -70,6 +118,7 @@ class BlackBox:
         os.ftruncate(self._descriptor, SIZE)
 
     def close(self) -> None:
+        self._numbers.release()
         self._map.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)

@@ -65,6 +65,7 @@ class Bound:
 
     method: Callable[..., Any]
     signature: Signature
+    idempotent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,10 @@ def make(kind: type[Adapter], args: Mapping[str, Any]) -> Adapter:
 
 
 def bind(adapter: Adapter, commands: Mapping[str, Command]) -> dict[str, Bound]:
-    return {name: Bound(getattr(adapter, item.attribute), item.signature) for name, item in commands.items()}
+    return {
+        name: Bound(getattr(adapter, item.attribute), item.signature, item.idempotent)
+        for name, item in commands.items()
+    }
 
 
 def look_after_first_calls(bound: dict[str, Bound], look: Callable[[], None]) -> None:
@@ -195,7 +199,7 @@ def look_after_first_calls(bound: dict[str, Bound], look: Callable[[], None]) ->
                 bound[name] = plain
                 look()
 
-        return Bound(first, plain.signature)
+        return Bound(first, plain.signature, plain.idempotent)
 
     for name, plain in list(bound.items()):
         bound[name] = watched(name, plain)

@@ -60,6 +60,14 @@ class Failure:
 
 
 @dataclass(slots=True)
+class Returned:
+    """The broker took this call back before it began."""
+
+    sequence: int
+    size: int = OVERHEAD
+
+
+@dataclass(slots=True)
 class Chunk:
     sequence: int
     value: Value
@@ -129,4 +137,4 @@ class BootFailure:
     size: int = OVERHEAD
 
 
-Report = Result | Failure | Chunk | Progress | Log | Vitals | Race | Hello | BootFailure
+Report = Result | Failure | Returned | Chunk | Progress | Log | Vitals | Race | Hello | BootFailure

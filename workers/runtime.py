@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -23,12 +24,17 @@ from workers.commands import Bound
 from workers.context import Reports
 from workers.eventloop import EventLoop, OwnLoop, SharedLoop
 from workers.execution import Execution, Last
+from workers.report import Returned
 
 
 class Begun(Protocol):
     """Where the sequences of begun calls are written; the worker's BlackBox."""
 
     def begin(self, sequence: int) -> None: ...
+
+    def is_withheld(self, sequence: int) -> bool:
+        """Whether the broker took the call back; asked after `begin`."""
+        ...
 
 
 class Idling(Protocol):
@@ -37,6 +43,12 @@ class Idling(Protocol):
     loop: asyncio.AbstractEventLoop
 
     def hold(self, until: Callable[[], bool]) -> None: ...
+
+    def turn(self) -> None: ...
+
+
+BATCH_CALLS = 32  # that were run without a look at the loop, at most
+BATCH_SECONDS = 0.001  # for which answers may wait while other calls that are there already run; only idempotent ones
 
 
 class Runtime:
@@ -57,6 +69,8 @@ class Runtime:
         self._held: dict[int, Call] = {}  # from assign to the last word
         self._waiting: dict[int, Call] = {}  # from assign to begin
         self._counting = threading.Lock()
+        self._in_batch = 0  # calls that were run since the loop had its last turn
+        self._batch_ends = 0.0
         self._draining = False
         self.served = 0
         self.loop: EventLoop = SharedLoop() if slots else OwnLoop()
@@ -116,10 +130,10 @@ class Runtime:
     def run(self, commands: Mapping[str, Bound]) -> None:
         execution = Execution(commands, self._reports, self.loop)
         if not self._threads:
-            self._serve(execution)
+            self._serve(execution, commands)
             return
         threads = [
-            threading.Thread(target=self._serve, args=(execution,), name=f"slot-{number}", daemon=True)
+            threading.Thread(target=self._serve, args=(execution, commands), name=f"slot-{number}", daemon=True)
             for number in range(1, self._threads + 1)
         ]
         for thread in threads:
@@ -127,12 +141,15 @@ class Runtime:
         for thread in threads:
             thread.join()
 
-    def _serve(self, execution: Execution) -> None:
+    def _serve(self, execution: Execution, commands: Mapping[str, Bound]) -> None:
         while True:
             call = self._next()
             if call is None:
                 return
             self._answer(call, execution.perform(call))
+            bound = commands.get(call.command)
+            if bound is None or not bound.idempotent:
+                self._batch_ends = 0.0  # whoever kills the process next must not take this answer with it
             with self._counting:
                 self.served += 1
             del call  # a waiting slot must not keep the last call's arguments alive
@@ -140,8 +157,8 @@ class Runtime:
     def _next(self) -> Call | None:
         while True:
             with self._dequeue:
-                if self._idling and self._queue.empty():
-                    self._idling.hold(lambda: not self._queue.empty())
+                if self._idling:
+                    self._idle(self._idling)
                 call = self._queue.get()
                 if call is None:
                     self._queue.put(None)  # for the other slots
@@ -149,7 +166,26 @@ class Runtime:
                 if self._waiting.pop(call.sequence, None) is None:
                     continue  # cancelled while it waited, and answered
                 self._begun.begin(call.sequence)
+                if self._begun.is_withheld(call.sequence):
+                    self._held.pop(call.sequence, None)
+                    self._reports.put(Returned(call.sequence))
+                    continue
             return call
+
+    def _idle(self, idling: Idling) -> None:
+        """Let the loop send answers and wait for calls; but while calls are there, only now and then."""
+        if self._queue.empty():
+            idling.hold(self._has_news)
+        elif self._in_batch < BATCH_CALLS and time.monotonic() < self._batch_ends:
+            self._in_batch += 1
+            return
+        elif self._in_batch:
+            idling.turn()
+        self._in_batch = 1
+        self._batch_ends = time.monotonic() + BATCH_SECONDS
+
+    def _has_news(self) -> bool:
+        return not self._queue.empty()
 
     def _answer(self, call: Call, last: Last) -> None:
         call.ended = True

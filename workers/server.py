@@ -26,7 +26,20 @@ from workers.baton import Baton
 from workers.call import Call
 from workers.frames import Frames
 from workers.outbox import Outbox
-from workers.report import BootFailure, Chunk, Failure, Hello, Log, Progress, Race, Report, Result, Value, Vitals
+from workers.report import (
+    BootFailure,
+    Chunk,
+    Failure,
+    Hello,
+    Log,
+    Progress,
+    Race,
+    Report,
+    Result,
+    Returned,
+    Value,
+    Vitals,
+)
 from workers.wire import worker_pb2 as pb
 from workers.wire.worker_grpc import WorkerBase
 
@@ -244,6 +257,10 @@ def _failure(report: Failure) -> pb.Report:
     )
 
 
+def _returned(report: Returned) -> pb.Report:
+    return pb.Report(returned=pb.Returned(sequence=report.sequence))
+
+
 def _chunk(report: Chunk) -> pb.Report:
     return pb.Report(chunk=pb.Chunk(sequence=report.sequence, value=value_of(report.value)))
 
@@ -294,6 +311,7 @@ def _boot_failure(report: BootFailure) -> pb.Report:
 TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
     Result: _result,
     Failure: _failure,
+    Returned: _returned,
     Chunk: _chunk,
     Progress: _progress,
     Log: _log,

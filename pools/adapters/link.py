@@ -213,6 +213,7 @@ _DELIVERIES: dict[str, Callable[[Reports, pb.Report], None]] = {
     "boot_failure": _boot_failure,
     "result": _result,
     "failure": _failure,
+    "returned": lambda reports, report: reports.returned(report.returned.sequence),
     "chunk": lambda reports, report: reports.chunk(report.chunk.sequence, _payload(report.chunk.value)),
     "progress": lambda reports, report: reports.progress(
         report.progress.sequence, report.progress.fraction, report.progress.message

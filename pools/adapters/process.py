@@ -16,7 +16,7 @@ from pathlib import Path
 from pools.adapters import stacks
 from pools.broker.errors import StacksUnavailable
 from pools.broker.ports import Exit, ThreadStack
-from workers.blackbox import BlackBox
+from workers.blackbox import BlackBox, Record
 
 LINE_LIMIT = 16 * 1024  # bytes; what is longer is cut
 LINES_KEPT = 200
@@ -180,17 +180,24 @@ class WorkerProcess(ChildProcess):
         super().__init__(name, pid, pidfd, output, scratch)
         self.socket_path = socket_path
         self._black_box = black_box
-        self._last_begun = 0  # once the box is closed
+        self._record = Record()  # once the box is closed
         self._asked = asyncio.Lock()
 
     def _ended(self) -> None:
         with contextlib.suppress(OSError):
             os.unlink(self.socket_path)
-        self._last_begun = self._black_box.last_begun
+        self._record = self._black_box.record()
         self._black_box.close()
 
     def last_begun(self) -> int:
-        return self._last_begun if self.exited else self._black_box.last_begun
+        return self._record.begun if self.exited else self._black_box.last_begun
+
+    def has_begun(self, sequence: int) -> bool:
+        return (self._record if self.exited else self._black_box.record()).has_begun(sequence)
+
+    def withhold(self, first: int, last: int) -> None:
+        if not self.exited:
+            self._black_box.withhold(first, last)
 
     async def stacks(self) -> tuple[ThreadStack, ...]:
         async with self._asked:  # the answers share one file

@@ -31,7 +31,7 @@ class Dismiss:
     template: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would double its price: there is one for each call
 class Assign:
     call: Call
     worker: str
@@ -44,6 +44,14 @@ class Cancel:
     call: Call
     worker: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Get calls back that the worker holds and has not begun; `Pool.returned` is told of those that came back."""
+
+    worker: str
+    calls: tuple[Call, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +79,4 @@ class Tell:
     event: Event
 
 
-Action = Start | Prepare | Dismiss | Assign | Cancel | Stop | Kill | Fail | Tell
+Action = Start | Prepare | Dismiss | Assign | Cancel | TakeBack | Stop | Kill | Fail | Tell

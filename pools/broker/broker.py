@@ -163,7 +163,8 @@ class Broker:
                 self.acted(pool, "dump", actor, reason, worker)
                 process = staff.process
                 threads = await process.stacks()
-                running = staff.running(self.ports.clock.monotonic())
+                slots = runner.pool.force.workers[worker].slots
+                running = staff.running(self.ports.clock.monotonic(), slots)
                 return Dump(worker, pool, process.pid, self.ports.clock.wall(), threads, running)
         raise errors.WorkerUnknown(f"No worker {worker!r} lives on node {self.facts.name}.", details={"worker": worker})
 

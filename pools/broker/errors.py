@@ -14,7 +14,8 @@ again), `failed` (it ran and ended badly) or `unknown` (it may have run).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 NOT_STARTED = "not_started"
@@ -265,3 +266,11 @@ def from_code(
 ) -> BrokerError:
     """The exception for a code that came over a wire; an unknown code becomes a plain BrokerError."""
     return ERRORS.get(code, BrokerError)(message, outcome=outcome, details=details, retry_after=retry_after)
+
+
+def no_command(pool: str, name: str, known: Iterable[str]) -> CommandUnknown:
+    """For a command that a pool does not have, with the one that was meant or all that there are."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]}?" if near else f" It has: {', '.join(names) or 'none'}."
+    return CommandUnknown(f"Pool {pool} has no command {name!r}.{hint}", details={"command": name, "commands": names})

@@ -54,6 +54,11 @@ class Line:
         lane = self._lanes[-self._priorities[0]]
         return self.leave(next(iter(lane)))
 
+    def first(self) -> Call:
+        """The call whose turn it is."""
+        lane = self._lanes[-self._priorities[0]]
+        return lane[next(iter(lane))]
+
     def leave(self, number: int) -> Call:
         """Remove a call that waits."""
         call = self._calls.pop(number)

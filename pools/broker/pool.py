@@ -16,12 +16,13 @@ from typing import cast
 
 from pools.broker import errors
 from pools.broker.actions import Action, Assign, Cancel, Fail, Stop
-from pools.broker.budget import Pace, Retries
+from pools.broker.budget import Retries
 from pools.broker.call import Call
+from pools.broker.door import Door
 from pools.broker.events import Kind
+from pools.broker.hands import STALL, Hands
 from pools.broker.line import Line
 from pools.broker.ports import Exit
-from pools.broker.roster import Roster
 from pools.broker.spec import PoolSpec
 from pools.broker.timers import Timers
 from pools.broker.worker import State, Worker
@@ -43,20 +44,19 @@ class Pool:
         self.failed_count = 0
         self.refused_count = 0
         self.retried_count = 0
-        self._roster = Roster()
+        self.hands = Hands(self.timers)
         self._retries = Retries(spec.retry_budget)
-        self._pace = Pace()
-        self._saturated = False
+        self._door = Door(self.force, self.line, self.hands)
         self._staff_changed = True
 
     # Facts about calls
 
     def submit(self, call: Call, now: float) -> list[Action]:
         """Take a call in, or refuse it with a Fail."""
-        if refusal := self._refusal(call, now):
+        if refusal := self._door.refusal(call, now):
             self.refused_count += 1
             call.answered = True
-            return [Fail(call, refusal), *self._mark_saturated(refusal)]
+            return [Fail(call, refusal), *self._door.refused(refusal)]
         self.calls[call.id] = call
         self._retries.earn()
         self.line.join(call)
@@ -71,14 +71,17 @@ class Pool:
         outcome = errors.UNKNOWN if call.worker else errors.NOT_STARTED
         return self._settle(self._end(call, errors.Cancelled(outcome=outcome), now), now)
 
-    def finished(self, worker_id: str, number: int, now: float, *, ok: bool = True) -> list[Action]:
-        """The worker said its last word about a call; whoever waited has been answered by it."""
+    def finished(
+        self, worker_id: str, number: int, now: float, *, ok: bool = True, seconds: float | None = None
+    ) -> list[Action]:
+        """The worker said its last word about a call, which ran so long; whoever waited has been answered by it."""
         worker = self.force.workers.get(worker_id)
-        if worker is None or (call := worker.held.pop(number, None)) is None:
+        if worker is None or number not in worker.held:
             return []
+        call = self.hands.ended(worker, number, seconds)
         if not call.answered:
             call.answered = True
-            self._pace.beat(now)
+            self._door.pace.beat(now)
             if ok:
                 self.finished_count += 1
             else:
@@ -90,8 +93,21 @@ class Pool:
         worker.lost -= call.lost
         if self.force.judge(worker, now) or worker.state is not State.READY or worker.reason:
             self._staff_changed = True
-        self._roster.place(worker)
+        self.hands.roster.place(worker)
         return self._settle([], now)
+
+    def returned(self, worker_id: str, numbers: Iterable[int], now: float) -> list[Action]:
+        """The worker has given these calls back without having begun them. The answer to a TakeBack, or unasked."""
+        worker = self.force.workers.get(worker_id)
+        if worker is None:
+            return []
+        actions: list[Action] = []
+        # Newest first, since each goes to the head of the line: the oldest ends up first.
+        for call in self.hands.returned(worker, numbers, now):
+            actions += self._waits_again(call, now)
+        if worker.state is not State.READY or worker.reason:
+            self._staff_changed = True
+        return self._settle(actions, now)
 
     # Facts about workers
 
@@ -100,13 +116,19 @@ class Pool:
         if worker is None or worker.state is not State.STARTING:
             return []  # it was ended while its hello was on the way
         actions = list(self.force.ready(worker, now))
-        self._roster.place(worker)
+        self.hands.roster.place(worker)
         return self._settle(actions, now, staff=True)
 
     def boot_failed(self, worker_id: str, message: str) -> None:
         """The adapter could not be loaded. The process leaves by itself; its death is judged by this."""
         if worker := self.force.workers.get(worker_id):
             worker.boot_failure = message
+
+    def ended(self, worker_id: str) -> None:
+        """The worker's process has ended; `gone` follows, once all that it had said is heard."""
+        if worker := self.force.workers.get(worker_id):
+            worker.dead = True
+            self.hands.roster.remove(worker)
 
     def gone(
         self, worker_id: str, exit: Exit, now: float, *, begun: Iterable[int] | None = None, evidence: str = ""
@@ -115,13 +137,15 @@ class Pool:
         worker = self.force.workers.get(worker_id)
         if worker is None:
             return []
-        self._drop(worker)
+        orphans, waited = self.hands.empty(worker)
         actions = list(self.force.gone(worker, exit, evidence, now))
         started = set(worker.held) if begun is None else set(begun)
-        # Newest first, since each goes to the head of the line: the oldest ends up first.
-        for call in sorted(worker.held.values(), key=lambda held: -held.id):
-            actions += self._orphaned(call, worker, call.id in started, evidence, now)
         worker.held.clear()
+        for call in orphans:
+            if call.id in started or call.id not in waited:
+                actions += self._orphaned(call, worker, call.id in started, evidence, now)
+            else:
+                actions += self._waits_again(call, now)
         return self._settle(actions, now, staff=True)
 
     def unforked(self, worker_id: str, why: str, now: float) -> list[Action]:
@@ -137,7 +161,7 @@ class Pool:
             return []
         actions = list(self.force.sampled(worker, memory_mb))
         self.force.judge(worker, now)
-        self._roster.place(worker)
+        self.hands.roster.place(worker)
         return self._settle(actions, now, staff=bool(actions or worker.reason))
 
     def unresponsive(self, worker_id: str, detail: str, now: float, signal: str, *, told: bool = False) -> list[Action]:
@@ -200,10 +224,11 @@ class Pool:
                 actions += self._late(self.calls[key], now)
                 continue
             kind, name = cast("tuple[str, str]", key)
-            self._staff_changed = True
+            worker = self.force.workers.get(name)
+            self._staff_changed |= kind != "stall"
             if kind == "age":
                 self.force.judge_all(now)
-            elif worker := self.force.workers.get(name):
+            elif worker:
                 actions += self._overdue(kind, worker, now)
             elif kind == "template":
                 actions += self.force.template.late(name, self.spec, now)
@@ -213,40 +238,6 @@ class Pool:
         return self.timers.next()
 
     # Calls
-
-    def _refusal(self, call: Call, now: float) -> errors.BrokerError | None:
-        if self.force.closing:
-            return errors.ShuttingDown()
-        if self.spec.paused:
-            return errors.PoolPaused()
-        if self.force.is_hopeless():
-            return errors.PoolFailed(f"The pool's workers cannot start: {self.force.gate.failed}", retry_after=5.0)
-        if call.size > self.spec.max_payload:
-            message = f"The arguments have {call.size:,} bytes; pool {self.spec.name} takes {self.spec.max_payload:,}."
-            return errors.PayloadTooLarge(message, details={"bytes": call.size, "limit": self.spec.max_payload})
-        if len(self._roster):
-            return None  # it will not wait
-        full = ""
-        if len(self.line) >= self.spec.queue_limit:
-            full = f"{len(self.line)} calls wait, {self.spec.queue_limit} may"
-        elif self.line.bytes + call.size > self.spec.queue_bytes:
-            full = f"{self.line.bytes} bytes wait, {self.spec.queue_bytes} may"
-        if not full:
-            return None
-        return errors.QueueFull(f"The pool's queue is full: {full}.", retry_after=self._retry_after(now))
-
-    def _mark_saturated(self, refusal: errors.BrokerError) -> list[Action]:
-        """One event for each time the queue fills up, not one for each refused call."""
-        if self._saturated or not isinstance(refusal, errors.QueueFull):
-            return []
-        self._saturated = True
-        message = f"{refusal.message} {self.describe_load()}."
-        return [self.force.tell(Kind.POOL_SATURATED, reason="queue_full", message=message, level="warning")]
-
-    def _retry_after(self, now: float) -> float:
-        """Seconds after which a place may be free, from how fast calls end at present."""
-        rate = self._pace.rate(now)
-        return round(min(60.0, max(0.1, len(self.line) / rate)), 1) if rate else 1.0
 
     def _late(self, call: Call, now: float) -> list[Action]:
         """A call's alarm rang: it waited too long, ran too long, or did not stop when asked to."""
@@ -258,8 +249,8 @@ class Pool:
             where = "ran" if call.worker else "waited"
             message = f"The call did not end within {allowed:g} s (it {where} until then)."
             return self._end(call, errors.DeadlineExceeded(message, outcome=outcome), now)
-        message = f"No worker was free within {self.spec.queue_timeout:g} s: {self.describe_load()}."
-        return self._end(call, errors.QueueTimeout(message, retry_after=self._retry_after(now)), now)
+        message = f"No worker was free within {self.spec.queue_timeout:g} s: {self.force.describe_load()}."
+        return self._end(call, errors.QueueTimeout(message, retry_after=self._door.retry_after(now)), now)
 
     def _end(self, call: Call, error: errors.BrokerError, now: float) -> list[Action]:
         """Answer a call with an error. One that runs is asked to stop and keeps its slot until it does."""
@@ -280,6 +271,9 @@ class Pool:
     def _overran(self, call: Call, now: float) -> list[Action]:
         """It did not stop when asked to. A process can be ended; a thread cannot, so its slot is lost."""
         worker = self.force.workers[call.worker]
+        if not worker.runs(call):  # it only waits there, and will be taken back: the one that runs is not to blame
+            self.timers.set(call.id, now + max(STALL, self.spec.cancel_grace))
+            return []
         detail = f"call {call.id} of {call.command} did not stop within {self.spec.cancel_grace:g} s"
         self._staff_changed = True
         if worker.slots == 1:
@@ -314,9 +308,25 @@ class Pool:
         message = f"Worker {worker.id} was lost while it held the call ({why})."
         return [Fail(call, errors.WorkerLost(message, outcome=outcome, details=details))]
 
+    def _waits_again(self, call: Call, now: float) -> list[Action]:
+        """A call that was handed ahead and never begun is as if it had not been."""
+        call.worker, call.ahead = "", False
+        call.attempts -= 1
+        if call.answered:
+            self.timers.clear(call.id)
+            del self.calls[call.id]
+            return []
+        self.line.join(call, first=True)
+        if self.force.closing:
+            return self._end(call, errors.ShuttingDown(), now)
+        self.timers.set(call.id, min(call.deadline, now + self.spec.queue_timeout))
+        return []
+
     # Workers
 
     def _overdue(self, kind: str, worker: Worker, now: float) -> list[Action]:
+        if kind == "stall":
+            return self.hands.stalled(worker, now)
         if kind == "boot":
             return self._kill(worker, "startup_timeout", f"not ready within {self.spec.startup_timeout:g} s")
         if kind == "drain":
@@ -325,13 +335,8 @@ class Pool:
 
     def _kill(self, worker: Worker, reason: str, detail: str) -> list[Action]:
         actions = list(self.force.kill(worker, reason, detail))
-        self._roster.place(worker)
+        self.hands.roster.place(worker)
         return actions
-
-    def _drop(self, worker: Worker) -> None:
-        if worker.state is not State.STOPPING:
-            worker.slots = 0  # nothing can be given to it between here and the end of this fact
-            self._roster.place(worker)
 
     # The one place that decides
 
@@ -339,17 +344,14 @@ class Pool:
         if staff or self._staff_changed:
             self._staff_changed = False
             self._settle_staff(actions, now)
-        while len(self.line) and (worker := self._roster.least_loaded()):
-            call = self.line.take()
-            call.worker = worker.id
-            call.assigned = now
-            call.attempts += 1
-            worker.held[call.id] = call
-            self._roster.place(worker)
+        line, hands = self.line, self.hands
+        while len(line) and (worker := hands.for_next(line.first())):
+            call = line.take()
+            hands.give(worker, call, now)
             self.timers.set(call.id, call.deadline)
             actions.append(Assign(call, worker.id))
-        if self._saturated and len(self.line) < self.spec.queue_limit:
-            self._saturated = False
+        if self._door.saturated and self.waiting < self.spec.queue_limit:
+            self._door.saturated = False
         return actions
 
     def _settle_staff(self, actions: list[Action], now: float) -> None:
@@ -358,7 +360,7 @@ class Pool:
             actions += self._kill(worker, "scale", f"{self.force.wanted} workers are wanted")
         for worker in self.force.leavers():
             actions += self.force.drain(worker, now)
-            self._roster.place(worker)
+            self.hands.roster.place(worker)
         for worker in self.force.among(State.DRAINING):
             if worker.is_idle():
                 if worker.lost:
@@ -374,21 +376,14 @@ class Pool:
 
     # Looking
 
-    def describe_load(self) -> str:
-        """Why a call waits: "2 of 2 slots busy, 1 starting"."""
-        ready = self.force.among(State.READY)
-        slots = sum(worker.slots for worker in ready)
-        parts = [f"{sum(worker.load for worker in ready)} of {slots} slots busy"]
-        parts += [
-            f"{count} {state}"
-            for state in (State.STARTING, State.DRAINING, State.STOPPING)
-            if (count := len(self.force.among(state)))
-        ]
-        return ", ".join(parts)
+    @property
+    def waiting(self) -> int:
+        """Calls that have no slot yet, in the line or in a worker's hands."""
+        return self._door.waiting
 
     def is_full(self) -> bool:
         """Whether the next call would wait."""
-        return not len(self._roster)
+        return not len(self.hands.roster)
 
     def oldest_wait(self, now: float) -> float:
         arrived = self.line.oldest_arrival()

@@ -101,7 +101,7 @@ class Exit:
     signal: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, here and below: that doubles the price of what is made for each call
 class Assignment:
     """A call on its way to a worker."""
 
@@ -165,7 +165,7 @@ class Race:
     second_stack: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Payload:
     """A result or chunk as the worker encoded it: JSON in UTF-8, or raw bytes."""
 
@@ -209,6 +209,15 @@ class Process(Protocol):
 
     def last_begun(self) -> int:
         """The highest sequence that the worker has begun to run, true even after its death."""
+        ...
+
+    def has_begun(self, sequence: int) -> bool:
+        """Whether the worker has begun to run this one, or may have; true even after its death."""
+        ...
+
+    def withhold(self, first: int, last: int) -> None:
+        """Keep the worker from beginning these sequences. Whether it began one before it saw this, `has_begun` says
+        a millisecond later; if it did not, it never will."""
         ...
 
     def output(self) -> Sequence[str]:
@@ -287,6 +296,10 @@ class Reports(Protocol):
     def result(self, sequence: int, payload: Payload | None, seconds: float) -> None: ...
 
     def failure(self, sequence: int, failure: WorkerFailure, seconds: float) -> None: ...
+
+    def returned(self, sequence: int) -> None:
+        """A withheld call, whose turn came: the worker did not begin it."""
+        ...
 
     def chunk(self, sequence: int, payload: Payload) -> None: ...
 

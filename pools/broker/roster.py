@@ -1,6 +1,7 @@
 """Which workers have room, by load: the least loaded is found without looking at the others.
 
-Among equals the one that has been free longest goes first, so that all workers age alike.
+Among equals the one that has been free longest goes first, so that all workers age alike. Two kinds of room: a free
+slot, and, where there is none, a place in the hands of a worker that will soon have one.
 """
 
 from __future__ import annotations
@@ -10,28 +11,65 @@ from collections import OrderedDict
 from pools.broker.worker import Worker
 
 
-class Roster:
+class Buckets:
+    """Workers by a small number."""
+
+    __slots__ = ("_buckets", "_number")
+
     def __init__(self) -> None:
-        self._by_load: list[OrderedDict[str, Worker]] = []
-        self._load: dict[str, int] = {}
+        self._buckets: list[OrderedDict[str, Worker]] = []
+        self._number: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._load)
+        return len(self._number)
 
-    def place(self, worker: Worker) -> None:
-        """Note a worker's load anew, after each change of it; one without room leaves the roster."""
-        old = self._load.pop(worker.id, None)
-        if old is not None:
-            del self._by_load[old][worker.id]
-        if worker.has_room():
-            while len(self._by_load) <= worker.load:
-                self._by_load.append(OrderedDict())
-            self._by_load[worker.load][worker.id] = worker
-            self._load[worker.id] = worker.load
+    def put(self, worker: Worker, number: int) -> None:
+        buckets = self._buckets
+        while len(buckets) <= number:
+            buckets.append(OrderedDict())
+        buckets[number][worker.id] = worker
+        self._number[worker.id] = number
 
-    def least_loaded(self) -> Worker | None:
-        if self._load:
-            for bucket in self._by_load:
+    def discard(self, worker: Worker) -> None:
+        number = self._number.pop(worker.id, None)
+        if number is not None:
+            del self._buckets[number][worker.id]
+
+    def least(self) -> Worker | None:
+        if self._number:
+            for bucket in self._buckets:
                 if bucket:
                     return next(iter(bucket.values()))
         return None
+
+
+class Roster:
+    __slots__ = ("_ahead", "_free")
+
+    def __init__(self) -> None:
+        self._free = Buckets()
+        self._ahead = Buckets()
+
+    def __len__(self) -> int:
+        """Workers with a free slot."""
+        return len(self._free)
+
+    def place(self, worker: Worker) -> None:
+        """Note a worker's load anew, after each change of it; one without room leaves the roster."""
+        self.remove(worker)
+        if worker.has_room():
+            self._free.put(worker, worker.load)
+        elif worker.may_hold_more():
+            self._ahead.put(worker, worker.ahead)
+
+    def remove(self, worker: Worker) -> None:
+        self._free.discard(worker)
+        self._ahead.discard(worker)
+
+    def least_loaded(self) -> Worker | None:
+        """Who has a free slot."""
+        return self._free.least()
+
+    def soonest_free(self) -> Worker | None:
+        """Who has no free slot, but will within a moment."""
+        return self._ahead.least()

@@ -10,14 +10,13 @@ caller ◀─────────────┤       ├─▶ Launcher (p
 from __future__ import annotations
 
 import asyncio
-import difflib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
 from pools.broker import errors
-from pools.broker.actions import Action, Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, Tell
+from pools.broker.actions import Action, Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, TakeBack, Tell
+from pools.broker.alarm import Alarm
 from pools.broker.call import Call
 from pools.broker.events import Event, Kind
 from pools.broker.forge import Forge
@@ -40,9 +39,11 @@ from pools.broker.ports import (
     Unforked,
     WorkerFailure,
 )
-from pools.broker.staff import Reply, Request, Staff, Ticket
+from pools.broker.staff import Reply, Request, Staff, Ticket, error_of
 
 UNLINKED_GRACE = 2.0  # seconds from a lost link to the end of its process, which usually ends by itself
+LAST_ANSWERS = 0.5  # seconds for the end of a dead worker's link to be seen, should a child hold the socket open
+LOOK_BACK = 0.002  # seconds after which it is certain which of the calls that were taken back had begun
 MAX_TIMEOUT = 86_400.0  # seconds
 MAX_RACES = 50  # pieces of state whose races are listed for a pool
 MAX_CREDIT = 2**32 - 1  # chunks; the wire has no room for more
@@ -76,8 +77,7 @@ class Runner:
         self._now = world.clock.monotonic
         self._tickets: dict[int, Ticket] = {}
         self._launches: set[asyncio.Task[None]] = set()
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = float("inf")
+        self._alarm = Alarm(self._ring)
 
     def open(self) -> None:
         if why := self.definition.unfit:
@@ -105,10 +105,11 @@ class Runner:
             size=request.size,
             priority=request.priority,
             idempotent=command.idempotent if command else False,
+            streams=request.credit > 0,
         )
         ticket = Ticket(call, public, request, reply, request.credit)
         if command is None and self.commands:
-            reply.failed(self._no_command(request.command), ticket.timing(now))
+            reply.failed(errors.no_command(spec.name, request.command, self.commands), ticket.timing(now))
             self._world.meter.executed(spec.name, "unknown", errors.CommandUnknown.code, 0.0, 0.0)
             return
         self._tickets[number] = ticket
@@ -170,8 +171,7 @@ class Runner:
         self._do(self.pool.close(self._now()))
         self._check_closed()
         await self.closed.wait()
-        if self._alarm:
-            self._alarm.cancel()
+        self._alarm.cancel()
 
     # What workers say
 
@@ -234,7 +234,13 @@ class Runner:
             else:
                 ticket.reply.done(outcome, timing)
             self._world.meter.executed(self.pool.spec.name, call.command, code, timing.queued, timing.ran)
-        self._do(self.pool.finished(staff.id, call.id, now, ok=good))
+        self._do(self.pool.finished(staff.id, call.id, now, ok=good, seconds=seconds))
+
+    def returned(self, staff: Staff, numbers: list[int]) -> None:
+        self._do(self.pool.returned(staff.id, numbers, self._now()))
+        for number in numbers:  # of those that were answered meanwhile, nobody will hear again
+            if number not in self.pool.calls:
+                self._tickets.pop(number, None)
 
     # What templates say
 
@@ -249,7 +255,9 @@ class Runner:
         self._check_closed()
 
     def unlinked(self, staff: Staff) -> None:
-        if staff.id in self.staff:
+        if staff.exit:
+            self._gone(staff, staff.exit)
+        elif staff.id in self.staff:
             asyncio.get_running_loop().call_later(UNLINKED_GRACE, self._cut_off, staff)
 
     def _cut_off(self, staff: Staff) -> None:
@@ -263,21 +271,29 @@ class Runner:
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
-            match action:
-                case Assign(call, worker):
-                    ticket = self._tickets[call.id]
-                    self.staff[worker].assign(ticket, self.pool.spec.max_payload)
-                    if self.pool.is_full():
-                        self._world.meter.full(self.pool.spec.name)
-                case Fail(call, error):
-                    self._fail(call, error)
-                case Tell(event):
-                    self._world.tell(event)
-                case Cancel(call, worker, reason):
-                    self.staff[worker].cancel(self._tickets[call.id], reason)
-                case Start() | Stop() | Kill() | Prepare() | Dismiss():
-                    self._attend(action)
-        self._arm()
+            if type(action) is Assign:  # nearly all of them
+                self._assign(action.call, action.worker)
+            else:
+                self._carry_out(action)
+        self._alarm.set(self.pool.next_alarm(), self._now)
+
+    def _assign(self, call: Call, worker: str) -> None:
+        self.staff[worker].assign(self._tickets[call.id], self.pool.spec.max_payload)
+        if not call.ahead and self.pool.is_full():
+            self._world.meter.full(self.pool.spec.name)
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case Fail(call, error):
+                self._fail(call, error)
+            case Tell(event):
+                self._world.tell(event)
+            case Cancel(call, worker, reason):
+                self.staff[worker].cancel(self._tickets[call.id], reason)
+            case TakeBack(worker, calls):
+                self._take_back(self.staff[worker], calls)
+            case Start() | Stop() | Kill() | Prepare() | Dismiss():
+                self._attend(action)
 
     def _attend(self, action: Start | Stop | Kill | Prepare | Dismiss) -> None:
         """To the processes."""
@@ -300,6 +316,11 @@ class Runner:
         ticket.reply.failed(error, timing)
         command = call.command if call.command in self.commands else "unknown"
         self._world.meter.executed(self.pool.spec.name, command, error.code, timing.queued, timing.ran)
+
+    def _take_back(self, staff: Staff, calls: tuple[Call, ...]) -> None:
+        asked = staff.take_back(calls)
+        loop = asyncio.get_running_loop()
+        loop.call_later(LOOK_BACK, lambda: self.returned(staff, staff.look_back(calls) if asked else []))
 
     def _stop(self, worker: str) -> None:
         staff = self.staff[worker]
@@ -333,7 +354,17 @@ class Runner:
         staff.wire = self._world.linker.link(staff.process.socket_path, staff)
 
     def _exited(self, staff: Staff, exit: Exit) -> None:
-        self.staff.pop(staff.id, None)
+        """Its last answers may still be in the socket: they count, and the end of the link comes right behind them."""
+        if staff.wire is None:
+            self._gone(staff, exit)
+            return
+        staff.exit = exit
+        self.pool.ended(staff.id)
+        asyncio.get_running_loop().call_later(LAST_ANSWERS, self._gone, staff, exit)
+
+    def _gone(self, staff: Staff, exit: Exit) -> None:
+        if self.staff.pop(staff.id, None) is None:
+            return
         if staff.wire:
             staff.wire.close()
             staff.wire = None
@@ -355,40 +386,5 @@ class Runner:
 
     # Time
 
-    def _arm(self) -> None:
-        """Be woken for the pool's next alarm. A handle that rings too early does no harm, so it is left alone."""
-        at = self.pool.next_alarm()
-        if at is None or at >= self._alarm_at:
-            return
-        if self._alarm:
-            self._alarm.cancel()
-        self._alarm_at = at
-        delay = max(0.0, at - self._now())
-        self._alarm = asyncio.get_running_loop().call_later(delay, self._ring)
-
     def _ring(self) -> None:
-        self._alarm, self._alarm_at = None, float("inf")
         self._do(self.pool.tick(self._now()))
-
-    # Looking
-
-    def _no_command(self, name: str) -> errors.CommandUnknown:
-        near = difflib.get_close_matches(name, self.commands, n=1)
-        hint = f" Did you mean {near[0]}?" if near else f" It has: {', '.join(sorted(self.commands)) or 'none'}."
-        return errors.CommandUnknown(
-            f"Pool {self.pool.spec.name} has no command {name!r}.{hint}",
-            details={"command": name, "commands": sorted(self.commands)},
-        )
-
-
-def error_of(failure: WorkerFailure) -> errors.BrokerError:
-    """A worker's failure as the error that the caller gets; a worker cannot invent codes."""
-    known = errors.ERRORS.get(failure.code, errors.AdapterError)
-    details = dict(failure.details)
-    # A call that was stopped before it began: the worker knows, the code alone does not tell.
-    outcome = errors.NOT_STARTED if details.pop("outcome", "") == errors.NOT_STARTED else ""
-    if failure.type:
-        details["type"] = failure.type
-    if failure.traceback:
-        details["traceback"] = failure.traceback
-    return known(failure.message, outcome=outcome, details=json.loads(json.dumps(details, default=str)))

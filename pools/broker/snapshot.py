@@ -55,7 +55,7 @@ def pool_row(runner: Runner, now: float) -> dict[str, Any]:
         "slots": slots,
         "free": slots - sum(worker.load for worker in ready),
         "lost": sum(worker.lost for worker in force.workers.values()),
-        "waiting": len(pool.line),
+        "waiting": pool.waiting,
         "oldest_wait": round(pool.oldest_wait(now), 3),
         "queue_limit": pool.spec.queue_limit,
         "generation": force.generation,
@@ -72,6 +72,8 @@ def pool_row(runner: Runner, now: float) -> dict[str, Any]:
         "warnings": pool_warnings(runner),
         "races": list(runner.races),
         **pool_parallelism(runner),
+        "held": pool.hands.waiting,
+        "run_times": pool.hands.run_times.rows(),
     }
 
 
@@ -181,6 +183,7 @@ def worker_row(runner: Runner, worker: Worker, now: float) -> dict[str, Any]:
         "load_seconds": round(greeting.load_seconds, 3) if greeting else 0.0,
         "python": greeting.python if greeting else "",
         "parallelism": round(staff.parallelism, 2) if staff else 0.0,
-        "calls": staff.running(now) if staff else [],
+        "calls": staff.running(now, worker.slots) if staff else [],
+        "held": worker.ahead,
         "output": list(process.output()[-OUTPUT_LINES:]) if process else [],
     }

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
+from pools.broker import errors
 from pools.broker.call import Call
 from pools.broker.errors import BrokerError
-from pools.broker.ports import Assignment, Greeting, Link, Payload, Process, Race, WorkerFailure
+from pools.broker.ports import Assignment, Exit, Greeting, Link, Payload, Process, Race, WorkerFailure
 
 MAX_LOG = 4096  # characters of one line that a command logs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, here and below: that doubles the price of what is made for each call
 class Timing:
     """Where a call's time went, in seconds."""
 
@@ -37,7 +40,7 @@ class Reply(Protocol):
     def log(self, message: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """A call as a caller asks for it. `timeout` 0: the command's or the pool's own."""
 
@@ -51,7 +54,8 @@ class Request:
 
     @property
     def size(self) -> int:
-        return len(self.arguments) + sum(len(value) for value in self.attachments.values())
+        size = len(self.arguments)
+        return size + sum(len(value) for value in self.attachments.values()) if self.attachments else size
 
 
 @dataclass(slots=True, eq=False)
@@ -67,9 +71,14 @@ class Ticket:
 
     def timing(self, now: float, ran: float | None = None) -> Timing:
         call = self.call
-        queued = (call.assigned or now) - call.arrived
-        took = (now - call.assigned if call.assigned else 0.0) if ran is None else ran
-        return Timing(self.public, call.worker, round(queued, 6), round(took, 6))
+        if ran is None:
+            ran = now - call.assigned if call.assigned else 0.0
+            queued = (call.assigned or now) - call.arrived
+        elif call.ahead:  # it waited in its worker's hands as well
+            queued = max(0.0, now - call.arrived - ran)
+        else:
+            queued = call.assigned - call.arrived
+        return Timing(self.public, call.worker, queued, ran)
 
 
 class Ear(Protocol):
@@ -85,6 +94,8 @@ class Ear(Protocol):
 
     def ended(self, staff: Staff, ticket: Ticket, outcome: Payload | WorkerFailure | None, seconds: float) -> None: ...
 
+    def returned(self, staff: Staff, numbers: list[int]) -> None: ...
+
     def unlinked(self, staff: Staff) -> None: ...
 
 
@@ -98,6 +109,7 @@ class Staff:
     process: Process | None = None
     wire: Link | None = None
     greeting: Greeting | None = None
+    exit: Exit | None = None  # how its process ended
     doomed: bool = False  # killed before its process was there
     started_wall: float = 0.0
     probed_at: float | None = None  # of a probe that is not answered yet
@@ -105,6 +117,7 @@ class Staff:
     gil_enabled: bool = True
     gil_culprit: str = ""
     _sequence: int = 0
+    _withheld: int = 0  # the last sequence that was ever withheld
     _held: dict[int, Ticket] = field(default_factory=dict)
 
     def assign(self, ticket: Ticket, max_result: int) -> None:
@@ -135,6 +148,28 @@ class Staff:
         if self.wire and self._held.get(ticket.sequence) is ticket:
             self.wire.credit(ticket.sequence, chunks)
 
+    def take_back(self, calls: Collection[Call]) -> bool:
+        """Keep the worker from beginning calls that it holds; `look_back` then says which. False: not now."""
+        wanted = {call.id for call in calls}
+        sequences = [sequence for sequence, ticket in self._held.items() if ticket.call.id in wanted]
+        # A range that was withheld before may be written over only once the worker has passed it.
+        if self.process is None or not sequences or self.process.last_begun() < self._withheld:
+            return False
+        self._withheld = self._sequence
+        self.process.withhold(sequences[0], self._sequence)
+        return True
+
+    def look_back(self, calls: Collection[Call]) -> list[int]:
+        """The calls, of those that were to be taken back, that the worker has not begun and now never will."""
+        process, wanted = self.process, {call.id for call in calls}
+        if process is None:
+            return []
+        held = [(s, t.call.id) for s, t in self._held.items() if s <= self._withheld and t.call.id in wanted]
+        back = [(sequence, number) for sequence, number in held if not process.has_begun(sequence)]
+        for sequence, _ in back:
+            del self._held[sequence]
+        return [number for _, number in back]
+
     def kill(self) -> None:
         self.doomed = True
         if self.process:
@@ -142,8 +177,10 @@ class Staff:
 
     def begun(self) -> set[int]:
         """The calls among those it holds that it has begun to run."""
-        last = self.process.last_begun() if self.process else 0
-        return {ticket.call.id for sequence, ticket in self._held.items() if sequence <= last}
+        process = self.process
+        if process is None:
+            return set()
+        return {ticket.call.id for sequence, ticket in self._held.items() if process.has_begun(sequence)}
 
     def last_words(self) -> str:
         return "\n".join(self.process.output()[-20:]) if self.process else ""
@@ -170,6 +207,10 @@ class Staff:
     def failure(self, sequence: int, failure: WorkerFailure, seconds: float) -> None:
         if ticket := self._held.pop(sequence, None):
             self.ear.ended(self, ticket, failure, seconds)
+
+    def returned(self, sequence: int) -> None:
+        if ticket := self._held.pop(sequence, None):
+            self.ear.returned(self, [ticket.call.id])
 
     def chunk(self, sequence: int, payload: Payload) -> None:
         if (ticket := self._held.get(sequence)) and not ticket.call.answered:
@@ -204,7 +245,8 @@ class Staff:
         self.wire = None
         self.ear.unlinked(self)
 
-    def running(self, now: float) -> list[dict[str, Any]]:
+    def running(self, now: float, slots: int) -> list[dict[str, Any]]:
+        """The calls in its slots; what it holds beyond them has not begun."""
         return [
             {
                 "id": ticket.public,
@@ -212,5 +254,18 @@ class Staff:
                 "seconds": round(now - ticket.call.assigned, 3),
                 "remaining": round(ticket.call.deadline - now, 3),
             }
-            for ticket in self._held.values()
+            for ticket in islice(self._held.values(), slots)
         ]
+
+
+def error_of(failure: WorkerFailure) -> errors.BrokerError:
+    """A worker's failure as the error that the caller gets; a worker cannot invent codes."""
+    known = errors.ERRORS.get(failure.code, errors.AdapterError)
+    details = dict(failure.details)
+    # A call that was stopped before it began: the worker knows, the code alone does not tell.
+    outcome = errors.NOT_STARTED if details.pop("outcome", "") == errors.NOT_STARTED else ""
+    if failure.type:
+        details["type"] = failure.type
+    if failure.traceback:
+        details["traceback"] = failure.traceback
+    return known(failure.message, outcome=outcome, details=json.loads(json.dumps(details, default=str)))

@@ -12,9 +12,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 
 from pools.broker.call import Call
 from pools.broker.growth import WorkerGrowth
+
+# Handing short calls over before there is a slot saves the wake-ups between them, which cost more than they do. None
+# of them may wait long for it: at most this many seconds and calls are ahead of a worker's slots, each.
+AHEAD_SECONDS = 0.002
+AHEAD_CALLS = 64
 
 
 class State(StrEnum):
@@ -54,7 +60,10 @@ class Worker:
     reason: str = ""  # why it leaves: one word of the events' reasons
     detail: str = ""  # the same with its numbers, for people
     ready_at: float = 0.0
-    held: dict[int, Call] = field(default_factory=dict)
+    held: dict[int, Call] = field(default_factory=dict)  # as assigned: the first `slots` run, the others wait there
+    backlog: float = 0.0  # seconds that all it holds is expected to take, one after the other
+    recalled: bool = False  # it is asked to give back what it has not begun
+    stalled: bool = False  # it was asked, and has ended no call since: it is handed nothing ahead
     lost: int = 0
     served: int = 0
     memory_mb: float = -1.0
@@ -68,18 +77,55 @@ class Worker:
     leak: str = ""  # its growth in words, once it is above a line
     boot_failure: str = ""
     killed: bool = False  # by us: its death is no crash
+    dead: bool = False  # its process has ended; what it said before may still be on the way
 
     @property
     def load(self) -> int:
-        return len(self.held)
+        """Calls that run."""
+        return min(len(self.held), self.slots)
+
+    @property
+    def ahead(self) -> int:
+        """Calls that are in its hands already and wait there for a slot."""
+        return max(0, len(self.held) - self.slots)
 
     def has_room(self) -> bool:
-        return self.state is State.READY and len(self.held) < self.slots
+        return self.state is State.READY and len(self.held) < self.slots and not self.dead
 
     @property
     def stays(self) -> bool:
         """Whether it serves, and nothing is known that will end it soon."""
         return self.state is State.READY and not self.reason and not self.expected
+
+    def may_hold_more(self) -> bool:
+        """Whether a short call may be handed to it before a slot is free."""
+        return (
+            self.backlog <= AHEAD_SECONDS * self.slots
+            and self.state is State.READY
+            and len(self.held) < self.slots + AHEAD_CALLS
+            and not self.reason
+            and not self.stalled
+            and not self.dead
+            and not self.lost
+            and (self.max_served is None or self.served + len(self.held) < self.max_served)
+        )
+
+    def waiting(self) -> tuple[Call, ...]:
+        """The calls that it holds and has no slot for, the next one first."""
+        return tuple(islice(self.held.values(), self.slots, None))
+
+    def runs(self, call: Call) -> bool:
+        return call.id in islice(self.held, self.slots)
+
+    def take(self, call: Call) -> None:
+        self.held[call.id] = call
+        self.backlog += call.expected
+
+    def let_go(self, number: int) -> Call:
+        call = self.held.pop(number)
+        # Sums of small numbers drift: an empty worker starts anew.
+        self.backlog = self.backlog - call.expected if self.held else 0.0
+        return call
 
     def is_idle(self) -> bool:
         """Whether it holds nothing that may still end by itself."""

@@ -299,6 +299,18 @@ class Workforce:
         self._timers.clear(("drain", worker.id))
         self._timers.set(("stop", worker.id), now + STOP_GRACE)
 
+    def describe_load(self) -> str:
+        """Why a call waits: "2 of 2 slots busy, 1 starting"."""
+        ready = self.among(State.READY)
+        slots = sum(worker.slots for worker in ready)
+        parts = [f"{sum(worker.load for worker in ready)} of {slots} slots busy"]
+        parts += [
+            f"{count} {state}"
+            for state in (State.STARTING, State.DRAINING, State.STOPPING)
+            if (count := len(self.among(state)))
+        ]
+        return ", ".join(parts)
+
     def tell(
         self,
         kind: Kind,

@@ -86,7 +86,7 @@ class Reports(_message.Message):
     def __init__(self, reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("hello", "boot_failure", "result", "failure", "chunk", "progress", "log", "vitals", "race")
+    __slots__ = ("hello", "boot_failure", "result", "failure", "chunk", "progress", "log", "vitals", "race", "returned")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BOOT_FAILURE_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +96,7 @@ class Report(_message.Message):
     LOG_FIELD_NUMBER: _ClassVar[int]
     VITALS_FIELD_NUMBER: _ClassVar[int]
     RACE_FIELD_NUMBER: _ClassVar[int]
+    RETURNED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     boot_failure: BootFailure
     result: Result
@@ -105,7 +106,8 @@ class Report(_message.Message):
     log: Log
     vitals: Vitals
     race: Race
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., boot_failure: _Optional[_Union[BootFailure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[Log, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ..., race: _Optional[_Union[Race, _Mapping]] = ...) -> None: ...
+    returned: Returned
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., boot_failure: _Optional[_Union[BootFailure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[Log, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ..., race: _Optional[_Union[Race, _Mapping]] = ..., returned: _Optional[_Union[Returned, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "pid", "python", "implementation", "executable", "free_threaded", "gil_enabled", "gil_culprit", "load_seconds", "slots", "blas_threads", "commands", "parallelism", "cores")
@@ -228,6 +230,12 @@ class Log(_message.Message):
     sequence: int
     message: str
     def __init__(self, sequence: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Returned(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
 class Vitals(_message.Message):
     __slots__ = ("nonce", "served", "load", "gil_enabled", "gil_culprit")

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from pools.broker.actions import Action, Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, Tell
+from pools.broker.actions import Action, Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, TakeBack, Tell
 from pools.broker.call import Call
 from pools.broker.events import Event
 from pools.broker.pool import Pool
 from pools.broker.ports import Exit
+from pools.broker.run_times import ENOUGH
 from pools.broker.spec import PoolSpec
 from pools.broker.worker import State, Worker
 
@@ -46,12 +47,22 @@ class Table:
 
     def submit(self, patience: float = 60.0, **fields: Any) -> int:
         self._numbers += 1
-        call = Call(self._numbers, "run", arrived=self.now, deadline=self.now + patience, **fields)
+        fields = {"command": "run", "arrived": self.now, "deadline": self.now + patience, **fields}
+        call = Call(self._numbers, **fields)
         self.do(self.pool.submit(call, self.now))
         return call.id
 
     def finish(self, worker: int, call: int, ok: bool = True) -> None:
         self.do(self.pool.finished(self.id(worker), call, self.now, ok=ok))
+
+    def knows(self, command: str = "run", seconds: float = 0.0001) -> Table:
+        """It has run often enough to be known, and takes this long."""
+        for _ in range(ENOUGH):
+            self.pool.hands.run_times.note(command, seconds)
+        return self
+
+    def give_back(self, worker: int, *calls: int) -> None:
+        self.do(self.pool.returned(self.id(worker), calls, self.now))
 
     def cancel(self, call: int) -> None:
         self.do(self.pool.cancel(call, self.now))
@@ -140,6 +151,12 @@ class Table:
 
     def asked_to_stop(self) -> list[tuple[int, str]]:
         return [(action.call.id, action.reason) for action in self._of(Cancel)]
+
+    def taken_back(self) -> list[tuple[int, list[int]]]:
+        """(worker, calls) in order."""
+        return [
+            (int(action.worker.rsplit("-", 1)[1]), [call.id for call in action.calls]) for action in self._of(TakeBack)
+        ]
 
     def _workers(self, kind: type) -> list[int]:
         return [int(action.worker.rsplit("-", 1)[1]) for action in self._of(kind)]

@@ -11,7 +11,7 @@ from grpclib.const import Status
 from pools.broker import errors
 from pools.broker.errors import ERRORS, BrokerError, from_code
 from pools.broker.ports import WorkerFailure
-from pools.broker.runner import error_of
+from pools.broker.staff import error_of
 
 everyone = pytest.mark.parametrize("error", ERRORS.values(), ids=lambda error: error.__name__)
 

@@ -1,7 +1,8 @@
 """Random facts against the pool's promises.
 
-The model keeps its own, simpler books: which calls are open, who holds what, what was answered. After every fact the
-promises are checked; at the end the pool must come back to its size and answer everybody.
+The model keeps its own, simpler books: which calls are open, who holds what in which order, what was answered. A
+process begins the first calls that it holds, as many as it has slots; the others lie there, handed ahead. After every
+fact the promises are checked; at the end the pool must come back to its size and answer everybody.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from hypothesis.stateful import (
     rule,
 )
 
-from pools.broker.actions import Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop
+from pools.broker.actions import Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, TakeBack
 from pools.broker.call import Call
+from pools.broker.hands import STALL
 from pools.broker.pool import Pool
 from pools.broker.ports import Exit
+from pools.broker.run_times import ENOUGH
 from pools.broker.spec import PoolSpec
 from pools.broker.worker import State
 
@@ -58,7 +61,8 @@ class PoolModel(RuleBasedStateMachine):
         self.number = 0
         self.open: set[int] = set()  # submitted, not answered
         self.answered: set[int] = set()
-        self.running: dict[str, set[int]] = {}  # what each process really runs
+        self.holding: dict[str, list[int]] = {}  # what each process was given, in order; the first ones run
+        self.recalled: dict[str, tuple[int, ...]] = {}  # what it is asked to give back
         self.processes: set[str] = set()
         self.asked_to_leave: set[str] = set()
         self.killed: set[str] = set()
@@ -68,6 +72,8 @@ class PoolModel(RuleBasedStateMachine):
     @initialize(spec=specs, seed=st.integers(0, 99))
     def build(self, spec: PoolSpec, seed: int) -> None:
         self.pool = Pool(spec, "m", Random(seed))
+        for _ in range(ENOUGH):
+            self.pool.hands.run_times.note("short", 0.0001)
         self.do(self.pool.sweep(self.now))
 
     # The world that carries actions out
@@ -87,22 +93,31 @@ class PoolModel(RuleBasedStateMachine):
                     assert not template or template in self.templates
                     assert not self.templates or template, "spawned beside a template"
                     self.processes.add(worker)
-                    self.running[worker] = set()
+                    self.holding[worker] = []
                 case Assign(call, worker):
                     assert call.id in self.open, "an answered call was assigned"
                     assert worker in self.processes
                     assert worker not in self.killed | self.asked_to_leave
-                    self.running[worker].add(call.id)
+                    self.holding[worker].append(call.id)
                 case Fail(call, _):
                     self.answer(call.id)
                 case Stop(worker):
-                    assert not self.running[worker], "an occupied worker was sent away"
+                    assert not self.holding[worker], "an occupied worker was sent away"
                     self.asked_to_leave.add(worker)
                 case Kill(worker):
                     self.killed.add(worker)
                 case Cancel(call, worker, _):
-                    assert call.id in self.running[worker]
+                    assert call.id in self.holding[worker]
                     assert call.id in self.answered
+                case TakeBack(worker, calls):
+                    assert worker not in self.recalled, "asked twice at once"
+                    wanted = tuple(call.id for call in calls)
+                    assert wanted == tuple(self.holding[worker][-len(wanted) :])
+                    assert not set(wanted) & set(self.run_by(worker)), "a running call was to be taken back"
+                    self.recalled[worker] = wanted
+
+    def run_by(self, worker: str) -> list[int]:
+        return self.holding[worker][: self.slots[worker]]
 
     def answer(self, number: int) -> None:
         assert number in self.open, f"call {number} was answered twice or never asked"
@@ -113,8 +128,13 @@ class PoolModel(RuleBasedStateMachine):
         self.processes.discard(worker)
         self.killed.discard(worker)
         self.asked_to_leave.discard(worker)
-        self.running.pop(worker)
+        self.holding.pop(worker)
+        self.recalled.pop(worker, None)
         self.do(self.pool.gone(worker, exit, self.now, begun=begun))
+
+    @property
+    def slots(self) -> dict[str, int]:
+        return {worker.id: worker.slots for worker in self.pool.force.workers.values()}
 
     def live(self, *states: State) -> list[str]:
         return [worker.id for worker in self.pool.force.workers.values() if worker.state in states]
@@ -126,17 +146,29 @@ class PoolModel(RuleBasedStateMachine):
         priority=st.integers(-1, 1),
         size=st.integers(0, 2000),
         idempotent=st.booleans(),
+        command=st.sampled_from(["short", "short", "long"]),
+        streams=st.sampled_from([False, False, False, True]),
+        many=st.sampled_from([1, 1, 3]),
     )
-    def submit(self, patience: float, priority: int, size: int, idempotent: bool) -> None:
+    def submit(
+        self, patience: float, priority: int, size: int, idempotent: bool, command: str, streams: bool, many: int
+    ) -> None:
+        for _ in range(many):
+            self.submit_one(patience, priority, size, idempotent, command, streams)
+
+    def submit_one(
+        self, patience: float, priority: int, size: int, idempotent: bool, command: str, streams: bool
+    ) -> None:
         self.number += 1
         call = Call(
             self.number,
-            "run",
+            command,
             arrived=self.now,
             deadline=self.now + patience,
             size=size,
             priority=priority,
             idempotent=idempotent,
+            streams=streams,
         )
         self.open.add(call.id)
         self.do(self.pool.submit(call, self.now))
@@ -146,15 +178,50 @@ class PoolModel(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         self.do(self.pool.cancel(data.draw(st.sampled_from(sorted(self.open))), self.now))
 
-    @precondition(lambda self: any(self.running.values()))
+    @precondition(lambda self: any(self.holding.values()))
     @rule(data=st.data(), ok=st.booleans())
     def finish(self, data: st.DataObject, ok: bool) -> None:
-        choices = [(worker, call) for worker, calls in sorted(self.running.items()) for call in sorted(calls)]
-        worker, call = data.draw(st.sampled_from(choices))
-        self.running[worker].discard(call)
+        choices = [(worker, call) for worker in sorted(self.holding) for call in self.run_by(worker)]
+        self.end(*data.draw(st.sampled_from(choices)), ok)
+
+    @precondition(lambda self: any(self.holding.values()))
+    @rule()
+    def everything_ends(self) -> None:
+        for worker in sorted(self.holding):
+            while self.holding[worker]:
+                self.end(worker, self.holding[worker][0], True)
+
+    def end(self, worker: str, call: int, ok: bool) -> None:
+        self.holding[worker].remove(call)
         if call in self.open:
             self.answer(call)
-        self.do(self.pool.finished(worker, call, self.now, ok=ok))
+        command = self.pool.calls[call].command
+        seconds = 0.0001 if command == "short" else 0.5
+        self.do(self.pool.finished(worker, call, self.now, ok=ok, seconds=seconds))
+
+    @precondition(lambda self: any(len(calls) > self.slots[worker] for worker, calls in self.holding.items()))
+    @rule(data=st.data())
+    def an_unbegun_one_ends(self, data: st.DataObject) -> None:
+        """It was cancelled before its turn, and the worker says so."""
+        choices = [(w, call) for w, calls in sorted(self.holding.items()) for call in calls[self.slots[w] :]]
+        worker, call = data.draw(st.sampled_from(choices))
+        if call in self.answered:
+            self.holding[worker].remove(call)
+            self.do(self.pool.finished(worker, call, self.now, ok=False))
+
+    @precondition(lambda self: self.recalled)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        """What was asked for and has not begun comes back; the worker may have come to some of it meanwhile."""
+        worker = data.draw(st.sampled_from(sorted(self.recalled)))
+        self.back(worker, data.draw(st.integers(0, len(self.recalled[worker]))))
+
+    def back(self, worker: str, begun: int) -> None:
+        wanted = self.recalled.pop(worker)[begun:]
+        unbegun = set(self.holding[worker]) - set(self.run_by(worker))
+        returned = [call for call in wanted if call in unbegun]
+        self.holding[worker] = [call for call in self.holding[worker] if call not in returned]
+        self.do(self.pool.returned(worker, returned, self.now))
 
     @precondition(lambda self: self.live(State.STARTING))
     @rule(data=st.data())
@@ -165,8 +232,8 @@ class PoolModel(RuleBasedStateMachine):
     @rule(data=st.data(), knows=st.booleans())
     def crash(self, data: st.DataObject, knows: bool) -> None:
         worker = data.draw(st.sampled_from(sorted(self.processes)))
-        held = sorted(self.running[worker])
-        begun = set(data.draw(st.lists(st.sampled_from(held)))) if held and knows else None
+        slots = self.run_by(worker)
+        begun = set(slots[: data.draw(st.integers(0, len(slots)))]) if knows else None
         self.die(worker, Exit(signal=11), begun)
 
     @precondition(lambda self: self.killed | self.asked_to_leave)
@@ -200,7 +267,7 @@ class PoolModel(RuleBasedStateMachine):
         if forked:
             worker = data.draw(st.sampled_from(forked))
             self.processes.discard(worker)
-            self.running.pop(worker)
+            self.holding.pop(worker)
             self.do(self.pool.unforked(worker, "it ended as it was born", self.now))
 
     @rule(seconds=st.floats(0, 10))
@@ -237,7 +304,8 @@ class PoolModel(RuleBasedStateMachine):
     @invariant()
     def never_over_capacity(self) -> None:
         for worker in self.pool.force.workers.values():
-            assert len(worker.held) <= max(worker.slots, 0)
+            assert worker.load <= worker.slots
+            assert len(worker.held) == worker.load + worker.ahead
 
     @invariant()
     def no_call_is_lost(self) -> None:
@@ -248,8 +316,29 @@ class PoolModel(RuleBasedStateMachine):
 
     @invariant()
     def the_pool_knows_what_runs(self) -> None:
-        held = {worker.id: set(worker.held) for worker in self.pool.force.workers.values()}
-        assert held == self.running
+        held = {worker.id: list(worker.held) for worker in self.pool.force.workers.values()}
+        assert held == self.holding
+        assert self.pool.hands.waiting == sum(worker.ahead for worker in self.pool.force.workers.values())
+
+    @invariant()
+    def nothing_waits_long_in_a_workers_hands(self) -> None:
+        for worker in self.pool.force.workers.values():
+            if worker.state is not State.STOPPING and (waiting := worker.waiting()):
+                taken_back = worker.id in self.recalled
+                assert taken_back or self.now < waiting[0].assigned + STALL or self.rings_soon()
+
+    def rings_soon(self) -> bool:
+        alarm = self.pool.next_alarm()
+        return alarm is not None and alarm <= self.now + STALL
+
+    @invariant()
+    def only_short_calls_are_handed_ahead_and_never_behind_a_long_one(self) -> None:
+        for worker in self.pool.force.workers.values():
+            for number, call in enumerate(worker.held.values()):
+                if call.ahead:
+                    before = list(worker.held.values())[:number]
+                    assert (call.command, call.streams) == ("short", False)
+                    assert all(other.command == "short" and not other.streams for other in before)
 
     @invariant()
     def nobody_waits_beside_a_free_slot(self) -> None:
@@ -292,12 +381,11 @@ class PoolModel(RuleBasedStateMachine):
                 self.do(self.pool.ready(worker, self.now))
             for worker in sorted(self.killed | self.asked_to_leave):
                 self.die(worker, Exit(code=0))
-            for worker, calls in sorted(self.running.items()):
-                for call in sorted(calls):
-                    calls.discard(call)
-                    if call in self.open:
-                        self.answer(call)
-                    self.do(self.pool.finished(worker, call, self.now))
+            for worker in sorted(self.recalled):
+                self.back(worker, 0)
+            for worker in sorted(self.holding):
+                for call in self.run_by(worker):
+                    self.end(worker, call, True)
             alarm = self.pool.next_alarm()
             if alarm is not None:
                 self.now = max(self.now, alarm)
@@ -312,7 +400,7 @@ class PoolModel(RuleBasedStateMachine):
     def is_settled(self) -> bool:
         workers = self.pool.force.workers.values()
         ready = [worker for worker in workers if worker.stays]
-        return not self.open and not any(self.running.values()) and len(ready) == self.pool.spec.size == len(workers)
+        return not self.open and not any(self.holding.values()) and len(ready) == self.pool.spec.size == len(workers)
 
 
 PoolModel.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

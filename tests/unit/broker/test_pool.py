@@ -117,7 +117,7 @@ def test_the_full_line_is_told_once_until_there_is_room_again(table: Any) -> Non
 def test_retry_after_follows_the_measured_pace(table: Any) -> None:
     t = table(queue_limit=20, queue_timeout=1000.0).ready(1)
     t.submit(patience=1000)
-    t.pool._pace.rate(t.now)
+    t.pool._door.pace.rate(t.now)
     for _ in range(10):  # two calls a second
         t.pass_time(0.5)
         t.finish(1, t.assigned()[-1][0])
@@ -473,7 +473,7 @@ def test_an_illegal_move_of_a_worker_raises(table: Any) -> None:
 def test_a_pool_says_why_a_call_waits(table: Any) -> None:
     t = table(size=3, profile="thread", threads=2).ready(1, 2)
     t.submit()
-    assert t.pool.describe_load() == "1 of 4 slots busy, 1 starting"
+    assert t.pool.force.describe_load() == "1 of 4 slots busy, 1 starting"
     assert repr(t.pool) == "<Pool p [p-0-1:ready(1/2) p-0-2:ready(0/2) p-0-3:starting(0/2) | 0 waiting]>"
 
 

@@ -32,9 +32,13 @@ class Reports:
 class Box:
     def __init__(self) -> None:
         self.begun: list[int] = []
+        self.withheld: set[int] = set()
 
     def begin(self, sequence: int) -> None:
         self.begun.append(sequence)
+
+    def is_withheld(self, sequence: int) -> bool:
+        return sequence in self.withheld
 
 
 class Gate(Adapter):

@@ -1,0 +1,90 @@
+"""What one call costs in CPU, in each process: `python -m benchmarks.cpu [MODE ...]`.
+
+Wall time on a busy machine says little; the CPU time that client, broker and workers spent for a call says where to
+look. Modes: `one` (one after the other), `map`, `submit`, `gather` (many in flight), `stream` (chunks of 1 kB); all
+by default. CALLS=n sets how many, WINDOW=n how many are in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import node
+from benchmarks.work import SMALL
+from pools.client import Client
+
+WORKERS = 2
+CALLS = int(os.environ.get("CALLS", "20000"))
+WINDOW = int(os.environ.get("WINDOW", "512"))
+ARGUMENTS = {"value": SMALL}
+
+
+def one(client: Client, count: int) -> None:
+    for _ in range(count):
+        client.call("work", "echo", ARGUMENTS)
+
+
+def mapped(client: Client, count: int) -> None:
+    for _ in client.map("work", "echo", (ARGUMENTS for _ in range(count)), window=WINDOW):
+        pass
+
+
+def submitted(client: Client, count: int) -> None:
+    for begin in range(0, count, WINDOW):
+        futures = [client.submit("work", "echo", ARGUMENTS) for _ in range(min(WINDOW, count - begin))]
+        for future in futures:
+            future.result()
+
+
+def gathered(client: Client, count: int) -> None:
+    async def main() -> None:
+        for begin in range(0, count, WINDOW):
+            calls = min(WINDOW, count - begin)
+            await asyncio.gather(*(client.acall("work", "echo", ARGUMENTS) for _ in range(calls)))
+
+    asyncio.run(main())
+
+
+def streamed(client: Client, count: int) -> None:
+    for _ in client.stream("work", "chunks", {"count": count}):
+        pass
+
+
+MODES: dict[str, tuple[Callable[[Client, int], None], int]] = {
+    "one": (one, max(1, CALLS // 5)),
+    "map": (mapped, CALLS),
+    "submit": (submitted, CALLS),
+    "gather": (gathered, CALLS),
+    "stream": (streamed, CALLS),
+}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(MODES)
+    if unknown := set(names) - MODES.keys():
+        sys.exit(f"no mode {', '.join(sorted(unknown))}; there are: {', '.join(MODES)}")
+    table = Table(title=f"CPU of a call in µs, {WORKERS} workers, {WINDOW} in flight where many")
+    for heading in ("mode", "calls/s", "client", "broker", "workers", "all"):
+        table.add_column(heading, justify="left" if heading == "mode" else "right")
+    with node.running(WORKERS) as ours:
+        for name in names:
+            run, count = MODES[name]
+            run(ours.client, max(1, count // 10))
+            meter = ours.meter("work", os.getpid())
+            began = time.perf_counter()
+            run(ours.client, count)
+            took = time.perf_counter() - began
+            used = list(meter.per_call(count).values())
+            table.add_row(name, f"{count / took:,.0f}", *(f"{each:.0f}" for each in used), f"{sum(used):.0f}")
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Who may come in: a call is taken or refused at once, and who is refused learns when to try again."""
+
+from __future__ import annotations
+
+from pools.broker import errors
+from pools.broker.actions import Action
+from pools.broker.budget import Pace
+from pools.broker.call import Call
+from pools.broker.events import Kind
+from pools.broker.hands import Hands
+from pools.broker.line import Line
+from pools.broker.workforce import Workforce
+
+
+class Door:
+    def __init__(self, force: Workforce, line: Line, hands: Hands) -> None:
+        self.pace = Pace()  # of the calls that end
+        self.saturated = False  # the queue is full, and that was told
+        self._force = force
+        self._line = line
+        self._hands = hands
+
+    @property
+    def waiting(self) -> int:
+        """Calls that have no slot yet, in the line or in a worker's hands."""
+        return len(self._line) + self._hands.waiting
+
+    def refusal(self, call: Call, now: float) -> errors.BrokerError | None:
+        """Why a call is not taken in; None: it is."""
+        force, spec = self._force, self._force.spec
+        if force.closing:
+            return errors.ShuttingDown()
+        if spec.paused:
+            return errors.PoolPaused()
+        if force.gate.failed and force.is_hopeless():
+            return errors.PoolFailed(f"The pool's workers cannot start: {force.gate.failed}", retry_after=5.0)
+        if call.size > spec.max_payload:
+            message = f"The arguments have {call.size:,} bytes; pool {spec.name} takes {spec.max_payload:,}."
+            return errors.PayloadTooLarge(message, details={"bytes": call.size, "limit": spec.max_payload})
+        if len(self._hands.roster):
+            return None  # it will not wait
+        if self.waiting >= spec.queue_limit:
+            full = f"{self.waiting} calls wait, {spec.queue_limit} may"
+        elif self._line.bytes + call.size > spec.queue_bytes:
+            full = f"{self._line.bytes} bytes wait, {spec.queue_bytes} may"
+        else:
+            return None
+        return errors.QueueFull(f"The pool's queue is full: {full}.", retry_after=self.retry_after(now))
+
+    def refused(self, refusal: errors.BrokerError) -> list[Action]:
+        """One event for each time the queue fills up, not one for each refused call."""
+        if self.saturated or not isinstance(refusal, errors.QueueFull):
+            return []
+        self.saturated = True
+        message = f"{refusal.message} {self._force.describe_load()}."
+        return [self._force.tell(Kind.POOL_SATURATED, reason="queue_full", message=message, level="warning")]
+
+    def retry_after(self, now: float) -> float:
+        """Seconds after which a place may be free, from how fast calls end at present."""
+        rate = self.pace.rate(now)
+        return round(min(60.0, max(0.1, self.waiting / rate)), 1) if rate else 1.0

@@ -1,0 +1,226 @@
+"""Calls handed ahead: to whom, which, how many, and what brings them back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pools.broker.hands import STALL
+from pools.broker.worker import AHEAD_CALLS, AHEAD_SECONDS
+
+
+def test_a_known_short_call_is_handed_to_a_busy_worker_and_counts_as_waiting(table: Any) -> None:
+    t = table().ready(1).knows()
+    for _ in range(3):
+        t.submit()
+    assert t.assigned() == [(1, 1), (2, 1), (3, 1)]
+    worker = t.worker(1)
+    assert (worker.load, worker.ahead, t.pool.waiting, t.pool.is_full()) == (1, 2, 2, True)
+    t.finish(1, 1)
+    assert (worker.load, worker.ahead, t.pool.waiting) == (1, 1, 1)
+
+
+def test_a_free_slot_comes_before_any_busy_worker(table: Any) -> None:
+    t = table(size=2).ready(1).knows()
+    for _ in range(3):
+        t.submit()
+    t.ready(2)
+    t.submit()
+    assert t.assigned()[3:] == [(4, 2)]
+
+
+def test_what_is_handed_ahead_is_shared_out_evenly(table: Any) -> None:
+    t = table(size=2).ready(1, 2).knows()
+    for _ in range(8):
+        t.submit()
+    assert [t.worker(1).ahead, t.worker(2).ahead] == [3, 3]
+
+
+def test_nothing_is_handed_ahead_while_run_times_are_unknown(table: Any) -> None:
+    t = table().ready(1)
+    for _ in range(3):
+        t.submit()
+    assert t.assigned() == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"command": "long"}, {"command": "strange"}, {"streams": True}], ids=["long", "unknown", "stream"]
+)
+def test_nothing_is_handed_ahead_behind_a_call_that_may_take_long(table: Any, fields: dict[str, Any]) -> None:
+    t = table().ready(1).knows().knows("long", 0.5)
+    t.submit(**fields)
+    t.submit()
+    assert t.assigned() == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"command": "long"}, {"command": "strange"}, {"streams": True}, {"size": 100_000}],
+    ids=["long", "unknown", "stream", "large"],
+)
+def test_only_short_and_small_calls_are_handed_ahead_and_who_is_behind_them_waits(
+    table: Any, fields: dict[str, Any]
+) -> None:
+    t = table().ready(1).knows().knows("long", 0.5)
+    t.submit()
+    t.submit(**fields)
+    t.submit()
+    assert t.assigned() == [(1, 1)], "first come first served"
+
+
+def test_the_wait_in_a_workers_hands_is_bounded_in_time_and_number(table: Any) -> None:
+    t = table().ready(1).knows(seconds=0.0006)
+    for _ in range(9):
+        t.submit()
+    assert sum(call.expected for call in t.worker(1).held.values()) <= AHEAD_SECONDS + 2 * 0.0006
+    assert len(t.pool.line) > 0
+    t = table().ready(1).knows(seconds=0.000001)
+    for _ in range(AHEAD_CALLS + 9):
+        t.submit()
+    assert t.worker(1).ahead == AHEAD_CALLS
+
+
+def test_one_long_run_makes_a_command_long_for_a_while(table: Any) -> None:
+    t = table().ready(1).knows()
+    t.submit()
+    t.do(t.pool.finished(t.id(1), 1, t.now, seconds=5.0))
+    t.submit()
+    t.submit()
+    assert len(t.assigned()) == 2
+
+
+def test_calls_that_lie_behind_one_that_turns_out_long_are_taken_back_and_go_first(table: Any) -> None:
+    t = table(size=2).ready(1).knows()
+    for _ in range(3):
+        t.submit()
+    t.submit(command="strange")
+    t.pass_time(STALL)
+    assert t.taken_back() == [(1, [2, 3])]
+    t.ready(2)
+    t.give_back(1, 2, 3)
+    assert t.assigned()[3:] == [(4, 2)], "the free slot did not wait for them"
+    t.finish(2, 4)
+    assert t.assigned()[4:] == [(2, 2), (3, 2)], "and not the stalled worker's hands again"
+    assert t.pool.retried_count == 0
+    assert {call.attempts for call in t.worker(2).held.values()} == {1}
+
+
+def test_nothing_more_is_handed_ahead_until_the_worker_moves(table: Any) -> None:
+    t = table().ready(1).knows()
+    t.submit()
+    t.submit()
+    t.pass_time(STALL)
+    t.submit()
+    assert t.assigned() == [(1, 1), (2, 1)]
+    t.give_back(1)
+    assert t.assigned() == [(1, 1), (2, 1)]
+    t.finish(1, 1)
+    assert t.assigned() == [(1, 1), (2, 1), (3, 1)], "the worker moves"
+
+
+def test_what_was_not_given_back_is_asked_for_again(table: Any) -> None:
+    t = table().ready(1).knows()
+    t.submit()
+    t.submit()
+    t.pass_time(STALL)
+    t.give_back(1)
+    t.pass_time(STALL)
+    assert t.taken_back() == [(1, [2]), (1, [2])]
+
+
+def test_who_moves_on_is_not_asked(table: Any) -> None:
+    t = table().ready(1).knows()
+    t.submit()
+    t.submit()
+    t.pass_time(STALL / 2)
+    t.finish(1, 1)
+    t.submit()
+    t.pass_time(STALL * 0.9)
+    assert t.taken_back() == []
+    t.pass_time(STALL)
+    assert t.taken_back() == [(1, [3])]
+
+
+def test_unbegun_calls_of_a_dead_worker_go_elsewhere_without_a_word_and_without_budget(table: Any) -> None:
+    t = table(retry_budget=0.0).ready(1).knows()
+    for _ in range(4):
+        t.submit()
+    t.die(1, begun={1})
+    t.ready(2)
+    assert t.failed() == {1: "worker_lost"}
+    assert t.assigned()[4:] == [(2, 2), (3, 2), (4, 2)]
+    assert (t.told("call.retried"), t.pool.retried_count, t.pool.waiting) == ([], 0, 2)
+
+
+def test_unbegun_calls_are_never_used_up_by_workers_that_die(table: Any) -> None:
+    t = table(death_budget=99).ready(1).knows()
+    t.submit()
+    t.submit(patience=1000)
+    for worker in range(1, 8):
+        t.die(worker, begun={call for call, at in t.assigned() if at == worker} - {2})
+        t.ready(worker + 1)
+        if worker < 7:
+            t.cancel(t.submit(command="strange"))
+    assert 2 not in t.failed() or t.failed()[2] == "worker_lost"
+
+
+def test_an_answered_call_that_comes_back_is_forgotten(table: Any) -> None:
+    t = table(cancel_grace=0.0).ready(1).knows()
+    t.submit()
+    t.submit()
+    t.cancel(2)
+    t.pass_time(STALL)
+    assert (t.taken_back(), t.killed()) == ([(1, [2])], [])
+    t.give_back(1, 2)
+    assert (set(t.pool.calls), t.failed()) == ({1}, {2: "cancelled"})
+
+
+def test_nobody_is_killed_for_a_cancelled_call_that_only_waits_in_his_hands(table: Any) -> None:
+    t = table(cancel_grace=0.1).ready(1).knows()
+    t.submit()
+    t.submit()
+    t.cancel(2)
+    t.pass_time(0.5)
+    assert t.killed() == []
+    t.finish(1, 1)
+    t.pass_time(0.5)
+    assert t.killed() == [1], "now it runs, and does not stop"
+
+
+def test_calls_that_come_back_to_a_closing_pool_are_told(table: Any) -> None:
+    t = table().ready(1).knows()
+    t.submit()
+    t.submit()
+    t.do(t.pool.close(t.now))
+    t.pass_time(STALL)
+    t.give_back(1, 2)
+    assert t.failed() == {2: "shutting_down"}
+
+
+def test_the_queue_limit_counts_what_lies_in_workers_hands(table: Any) -> None:
+    t = table(queue_limit=2).ready(1).knows()
+    for _ in range(4):
+        t.submit()
+    assert t.failed() == {4: "queue_full"}
+
+
+def test_a_worker_near_its_last_call_is_handed_no_more_than_it_may_serve(table: Any) -> None:
+    t = table(max_requests=3, jitter=0.0, max_surge=1).ready(1).knows()
+    for _ in range(6):
+        t.submit()
+    assert len(t.assigned()) == 3
+
+
+def test_a_draining_worker_finishes_what_it_holds_and_gets_nothing_ahead(table: Any) -> None:
+    t = table().ready(1).knows()
+    t.submit()
+    t.submit()
+    t.recycle(1)
+    t.ready(2)
+    t.submit()
+    t.submit()
+    assert t.assigned()[2:] == [(3, 2), (4, 2)]
+    t.finish(1, 1)
+    t.finish(1, 2)
+    assert t.stopped() == [1]
