@@ -22,6 +22,7 @@ ENTRIES = (
     Entry("Overview", "overview", "o"),
     Entry("Pools", "pools", "p"),
     Entry("Jobs", "jobs", "j"),
+    Entry("Diagnostics", "diagnostics", "d"),
     Entry("Playground", "playground", "y", "run"),
     Entry("Audit", "audit", "a"),
 )

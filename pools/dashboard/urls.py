@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from pools.dashboard import audit, demo, job, jobs, overview, playground, pools, series, stream
+from pools.dashboard import audit, demo, diagnostics, job, jobs, overview, playground, pools, series, stream
 
 UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -21,6 +21,9 @@ urlpatterns = [
     path("playground/run/", playground.run, name="playground-run"),
     path("playground/submit/", playground.submit, name="playground-submit"),
     path("audit/", audit.audit, name="audit"),
+    path("diagnostics/", diagnostics.diagnostics, name="diagnostics"),
+    path("diagnostics/report/", diagnostics.report, name="report"),
+    path("diagnostics/apply/<str:key>/", diagnostics.apply, name="apply"),
     path("live/stream/", stream.stream, name="stream"),
     path("live/fragments/", stream.fragments, name="fragments"),
     path("live/series/", series.series, name="series"),

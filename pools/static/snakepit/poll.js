@@ -21,7 +21,7 @@
   setInterval(() => {
     if (quiet()) return;
     for (const element of document.querySelectorAll("[data-poll]")) {
-      const every = 1000 * Number(element.dataset.every || 3), at = due.get(element.id) ?? performance.now() + every;
+      const every = 1000 * Number(element.dataset.every || 3), at = due.get(element.id) ?? (element.hasAttribute("data-now") ? 0 : performance.now() + every);
       if (performance.now() < at) { due.set(element.id, at); continue; }
       due.set(element.id, performance.now() + every);
       refresh(element);

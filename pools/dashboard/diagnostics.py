@@ -1,0 +1,116 @@
+"""The doctor's checklist, and what the numbers advise, each with a button that changes the pool's definition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_GET
+
+from pools import conf, operations
+from pools.api import door
+from pools.broker.errors import BrokerError
+from pools.broker.spec import InvalidSpec, PoolSpec, spec_from, spec_values
+from pools.dashboard.access import VIEW, rights_of
+from pools.dashboard.confirm import Question, ask, order
+from pools.dashboard.copies import api_url, curl, line
+from pools.dashboard.page import Visit, page, show
+from pools.diagnostics.finding import Finding, Report, Status
+from pools.diagnostics.latest import latest
+from pools.diagnostics.recommendations import Recommendation, recommend
+from pools.models import Pool
+from pools.rollout import Rollout, preview
+
+WORST_FIRST = (Status.PROBLEM, Status.WARNING, Status.SKIPPED, Status.OK)
+
+
+@page("diagnostics")
+def diagnostics(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """The frame at once; the report, which takes seconds, in the part that its script fetches."""
+    url = api_url(request, "diagnostics")
+    copies = [*([line("curl", curl(url))] if url else []), line("shell", "snakepit doctor")]
+    return show(request, visit, "snakepit/diagnostics.html", {"copies": copies})
+
+
+@require_GET
+async def report(request: HttpRequest) -> HttpResponse:
+    """The checklist, and the advice. The doctor looks for seconds: not on the thread that all pages share."""
+    if not await sync_to_async(_may_look)(request):
+        return HttpResponse("Sign in again.", status=403, content_type="text/plain")
+    found = await sync_to_async(latest, thread_sensitive=False)(door.broker().status, conf.broker_address())
+    return await sync_to_async(_checklist)(request, found)
+
+
+def _may_look(request: HttpRequest) -> bool:
+    return VIEW in rights_of(request.user)
+
+
+@page("diagnostics")
+def _checklist(request: HttpRequest, visit: Visit, report: Report) -> HttpResponse:
+    return show(request, visit, "snakepit/_diagnostics.html", _shown(visit, report))
+
+
+def _shown(visit: Visit, report: Report) -> dict[str, Any]:
+    return {
+        "report": report,
+        "counts": report.counts,
+        "groups": [(str(status), _of(report.findings, status)) for status in WORST_FIRST],
+        "advice": advice(visit),
+    }
+
+
+def _of(findings: tuple[Finding, ...], status: Status) -> list[Finding]:
+    return [one for one in findings if one.status == status]
+
+
+def advice(visit: Visit) -> list[Recommendation]:
+    """What the pools' numbers advise now. This is where recommendations enter the dashboard."""
+    return recommend(visit.facts().pools, _definitions())
+
+
+def _definitions() -> dict[str, PoolSpec]:
+    found = {}
+    for row in Pool.objects.filter(enabled=True):
+        try:
+            found[row.name] = row.to_spec()
+        except InvalidSpec:  # the doctor says so
+            continue
+    return found
+
+
+@page("diagnostics", right="configure")
+def apply(request: HttpRequest, visit: Visit, key: str) -> HttpResponse:
+    """Show what following the advice would do; then do it, if the advice still stands."""
+    back = reverse("snakepit:diagnostics")
+    one = next((found for found in advice(visit) if found.key == key), None)
+    if one is None:
+        messages.warning(request, "This is not advised any more: the numbers have changed.")
+        return redirect(back)
+    question = Question(f"{one.title}?", _consequences(one, visit), "Change the pool", back)
+    if request.method != "POST":
+        return ask(request, visit, question)
+    try:
+        done = operations.change_pool(door.broker(), one.pool, one.values, order(request))
+    except BrokerError as error:
+        failed = Question(question.title, question.says, question.button, back, trouble=error.message)
+        return ask(request, visit, failed, status=error.http_status)
+    messages.success(request, f"{one.pool} is changed{', in force' if done.in_force else ''}. {done.note}".strip())
+    return redirect(back)
+
+
+def _consequences(one: Recommendation, visit: Visit) -> tuple[str, ...]:
+    rollout = _preview(one, visit)
+    changes = "; ".join(f"{change.field}: {change.before} becomes {change.after}" for change in rollout.changes)
+    time = "" if rollout.seconds is None else f"It takes about {max(1, round(rollout.seconds))} s."
+    cost = f"Its price: {one.cost}." if one.cost else ""
+    return tuple(text for text in (one.evidence, f"{changes}.", rollout.summary, time, cost) if text)
+
+
+def _preview(one: Recommendation, visit: Visit) -> Rollout:
+    before = _definitions()[one.pool]
+    after = spec_from({**spec_values(before), **one.values})
+    return preview(before, after, visit.facts().workers_of(one.pool))
