@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from datetime import timedelta
 from typing import Any
 
+from django.db import connection
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
@@ -18,12 +21,59 @@ from pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING, TERMINAL
 
 logger = logging.getLogger("snakepit.jobs")
 BATCH = 500  # rows that one tick takes on of each kind
+JUMP = 5.0  # seconds that two clocks may drift apart between two ticks before it is a jump
 SENDS_COUNTED = 3  # each message that found no taker doubles the wait for the next, up to this
 
 
 def reconcile() -> dict[str, int]:
     """Free what nobody holds any more, end what is too late, and send again what nobody took."""
-    return {"freed": _free_leases(), "overdue": _end_overdue(), "sent": _send_again()}
+    lease = conf.current().jobs_lease
+    mistrusted = jumps.mistrusted(time.monotonic(), _database_clock(), lease)
+    _mend_a_clock_that_went_back(lease)
+    return {"freed": 0 if mistrusted else _free_leases(), "overdue": _end_overdue(), "sent": _send_again()}
+
+
+class Jumps:
+    """Notices that the database's wall clock was set forward, by the monotonic one of this process.
+
+    All leases seem to have ended then. Those who are alive renew theirs within a lease: so long nothing is freed.
+    """
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+        self._until = -math.inf
+
+    def mistrusted(self, monotonic: float, wall: float, lease: float) -> bool:
+        offset = wall - monotonic
+        if self._offset is not None and offset - self._offset > JUMP:
+            self._until = monotonic + lease
+            logger.warning(
+                "the clock went forward by %.0f s: no lease is ended for %.0f s", offset - self._offset, lease
+            )
+        self._offset = offset
+        return monotonic < self._until
+
+
+jumps = Jumps()
+
+
+def _database_clock() -> float:
+    """Its wall clock, by which leases are compared, in seconds."""
+    if connection.vendor != "postgresql":  # SQLite's clock is this host's
+        return time.time()
+    with connection.cursor() as cursor:
+        cursor.execute("select extract(epoch from clock_timestamp())")
+        return float(cursor.fetchone()[0])
+
+
+def _mend_a_clock_that_went_back(lease: float) -> None:
+    """Moments that lie further ahead than they were ever set: a job would wait for them as long as the jump was."""
+    far = Job.objects.filter(state=RUNNING, lease_until__gt=hold.moment(2 * lease))
+    if mended := far.update(lease_until=hold.moment(lease)):
+        logger.warning("the clock went back: %d leases begin anew", mended)
+    # The pause before another attempt is ours, whatever the clock says; the `run_after` of a first one is the caller's.
+    again = Job.objects.filter(state=QUEUED, attempts__gt=0, queued_at__gt=hold.moment(JUMP))
+    again.update(queued_at=Now(), run_after=Now())
 
 
 def _free_leases() -> int:
@@ -72,6 +122,7 @@ def _send_again() -> int:
     silent = Q(sent_at__isnull=True) | Q(sends__lte=1, sent_at__lte=Now() - timedelta(seconds=wait))
     silent |= Q(sends=2, sent_at__lte=Now() - timedelta(seconds=2 * wait))
     silent |= Q(sends__gte=SENDS_COUNTED, sent_at__lte=Now() - timedelta(seconds=4 * wait))
+    silent |= Q(sent_at__gt=hold.moment(JUMP))  # the clock went back
     # A job that had to wait for its time has had no message at all.
     silent |= Q(run_after__gte=F("sent_at"), run_after__lte=Now())
     sent = 0

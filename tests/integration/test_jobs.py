@@ -545,6 +545,59 @@ def test_a_lease_that_is_renewed_is_not_taken_away() -> None:
     assert upkeep.reconcile()["freed"] == 0
 
 
+# The wall clock jumps: nothing is lost, nothing runs twice, nothing waits as long as the jump was.
+
+
+def test_a_clock_that_goes_forward_ends_no_lease_before_the_living_could_renew_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upkeep, "jumps", upkeep.Jumps())
+    held = hold.claim(submitted().pk, "test", "")
+    assert held is not None
+    assert upkeep.reconcile()["freed"] == 0
+    expire(held)
+    ahead = upkeep._database_clock() + 7200
+    monkeypatch.setattr(upkeep, "_database_clock", lambda: ahead)
+    assert upkeep.reconcile()["freed"] == 0
+    assert hold.renew(held)
+
+
+def test_leases_are_mistrusted_for_one_lease_after_a_jump_and_not_for_a_drift() -> None:
+    jumps = upkeep.Jumps()
+    told = [(0.0, 100.0), (10.0, 111.0), (20.0, 7320.0), (49.0, 7349.0), (50.0, 7350.0), (60.0, 160.0), (70.0, 170.0)]
+    assert [jumps.mistrusted(monotonic, wall, 30.0) for monotonic, wall in told] == [
+        False, False, True, True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_a_dead_attempts_lease_ends_in_time_although_the_clock_went_back() -> None:
+    job = submitted()
+    assert hold.claim(job.pk, "dead", "")
+    Job.objects.filter(pk=job.pk).update(lease_until=hold.moment(7200))
+    upkeep.reconcile()
+    assert Job.objects.filter(pk=job.pk, lease_until__lte=hold.moment(conf.current().jobs_lease)).exists()
+
+
+def test_a_pause_between_attempts_is_over_although_the_clock_went_back(wire: Wire) -> None:
+    job = bring("queued")
+    held = hold.claim(job.pk, "test", "")
+    assert held is not None
+    assert hold.fail(held, Verdict("queued", pause=2.0), None, {})
+    ahead = {name: hold.moment(7200) for name in ("queued_at", "run_after", "sent_at")}
+    Job.objects.filter(pk=job.pk).update(**ahead)
+    assert upkeep.reconcile()["sent"] == 1
+    assert hold.claim(job.pk, "test", "")
+
+
+def test_what_was_sent_before_the_clock_went_back_is_sent_again(wire: Wire) -> None:
+    job = submitted()
+    Job.objects.filter(pk=job.pk).update(sent_at=hold.moment(7200))
+    assert upkeep.reconcile()["sent"] == 1
+    assert upkeep.reconcile()["sent"] == 0
+    later = submitted(run_after=timezone.now() + timedelta(hours=1))
+    assert hold.claim(later.pk, "test", "") is None  # the caller's own moment is what the clock says
+
+
 def test_a_job_whose_attempts_vanish_is_lost_in_the_end() -> None:
     job = submitted(max_attempts=2, backoff=0)
     for _ in range(2):
