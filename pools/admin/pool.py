@@ -14,6 +14,7 @@ from django.template.response import TemplateResponse
 from pools import operations
 from pools.admin.page import Page, log, order
 from pools.admin.recycle import recycle
+from pools.admin.scale import scale
 from pools.api import door
 from pools.broker.errors import BrokerError
 from pools.models import Pool
@@ -44,7 +45,7 @@ class PoolAdmin(Page):
     list_display = ("name", "profile", "adapter", "size", "threads", "enabled", "paused", "source", "updated_at")
     list_filter = ("profile", "enabled", "paused", "source")
     search_fields = ("name", "adapter")
-    actions = ("pause", "resume", "recycle")
+    actions = ("pause", "resume", "scale", "recycle")
     fieldsets = (
         (None, {"fields": ("managed", "name", "adapter", "profile", "size", "threads", "enabled", "paused")}),
         ("Adapter", {"fields": ("args", "env", "python", "preload", "thread_checks")}),
@@ -154,6 +155,10 @@ class PoolAdmin(Page):
             log(request, pool, text)
             level = messages.SUCCESS if done.in_force else messages.WARNING
             self.message_user(request, f"{pool}: {text} {done.note}".strip(), level)
+
+    @admin.action(description="Scale the selected pools", permissions=["operate"])
+    def scale(self, request: HttpRequest, queryset: QuerySet[Pool]) -> HttpResponse | None:
+        return scale(self, request, queryset)
 
     @admin.action(description="Recycle the workers of the selected pools", permissions=["operate"])
     def recycle(self, request: HttpRequest, queryset: QuerySet[Pool]) -> HttpResponse | None:

@@ -263,7 +263,22 @@ def test_a_recycle_is_asked_for_with_what_it_would_do(admin_client: Client, pool
     assert broker.orders == [("digits", "digits-2", "user admin", "odd")]
 
 
-@pytest.mark.parametrize("action", ["pause", "resume"])
+def test_a_scale_in_the_admin_asks_for_the_size_and_why(admin_client: Client, pool: Pool, broker: FakeClient) -> None:
+    assert "Scale these pools?" in act(admin_client, "pool", "scale", pool)
+    for size in ("0", "many", ""):  # asked again, with what is wrong
+        assert "errorlist" in act(admin_client, "pool", "scale", pool, confirmed="yes", size=size)
+    assert (broker.orders, Pool.objects.get().size) == ([], 2)
+    done = act(admin_client, "pool", "scale", pool, confirmed="yes", size="5", reason="monday")
+    assert "Scaled from 2 to 5." in done
+    assert Pool.objects.get().size == 5
+    assert broker.orders == [("digits", "scale 2 to 5", "user admin", "monday")]
+    assert "monday" in LogEntry.objects.get().change_message
+    refused = act(admin_client, "pool", "scale", pool, confirmed="yes", size="1000000", reason="typo")
+    assert "size" in refused
+    assert Pool.objects.get().size == 5
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "scale"])
 def test_the_admin_asks_for_the_permission_to_operate(
     client: Client, django_user_model: Any, pool: Pool, broker: FakeClient, action: str
 ) -> None:

@@ -1,0 +1,50 @@
+"""Scale in the admin: ask for the size and why, with what the pools have now; then order it, pool by pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django import forms
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from pools import operations
+from pools.admin.page import log, order
+from pools.api import door
+from pools.broker.errors import BrokerError
+from pools.broker.spec import FIELDS
+from pools.models import Pool
+
+
+class ScaleForm(forms.Form):
+    size = forms.IntegerField(min_value=1, help_text=FIELDS["size"].metadata.get("help", ""))
+    reason = forms.CharField(label="Why", max_length=200, required=False, widget=forms.TextInput(attrs={"size": 60}))
+
+
+def scale(page: admin.ModelAdmin, request: HttpRequest, pools: Iterable[Pool]) -> HttpResponse | None:
+    """A refusal of one pool does not stop the others."""
+    rows = list(pools)
+    confirmed = request.POST.get("confirmed") == "yes"
+    form = ScaleForm(request.POST if confirmed else None)
+    if not confirmed or not form.is_valid():
+        context = {
+            **page.admin_site.each_context(request),
+            "title": "Scale these pools?",
+            "form": form,
+            "rows": rows,
+            "back": request.get_full_path(),
+        }
+        return TemplateResponse(request, "snakepit/scale_confirm.html", context)
+    given, size = order(request), form.cleaned_data["size"]
+    for pool in rows:
+        try:
+            done = operations.scale(door.broker(), pool.name, size, given)
+        except BrokerError as error:
+            page.message_user(request, f"{pool}: {error.message}", messages.ERROR)
+            continue
+        text = f"Scaled from {pool.size} to {size}."
+        log(request, pool, f"{text} Why: {given.reason}")
+        level = messages.SUCCESS if done.in_force else messages.WARNING
+        page.message_user(request, f"{pool}: {text} {done.note}".strip(), level)
+    return None
