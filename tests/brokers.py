@@ -56,6 +56,7 @@ class FileDefinitions:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._defaults = json.loads(os.environ.get("TEST_POOL", "{}"))  # of every pool that does not say otherwise
         venvs = tuple(filter(None, os.environ.get("TEST_VENVS", "").split(os.pathsep)))
         # Only what a test names: this machine's other interpreters must not change what it sees.
         environ = {"HOME": "/nonexistent", "PATH": ""}
@@ -65,7 +66,7 @@ class FileDefinitions:
         definitions, problems = [], []
         for name, fields in json.loads(self._path.read_text()).items():
             try:
-                spec = spec_from({"adapter": "everything", **fields, "name": name})
+                spec = spec_from({"adapter": "everything", **self._defaults, **fields, "name": name})
                 if os.path.isabs(spec.python):
                     definitions.append(Definition(spec, ADAPTERS[spec.adapter], f"named: {spec.python}"))
                 else:

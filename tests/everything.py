@@ -236,6 +236,15 @@ class Everything(Adapter):
         return came
 
     @command
+    def blas(self) -> list[int]:
+        """How many threads each numeric library really uses for one product."""
+        import numpy
+        import threadpoolctl
+
+        numpy.dot(numpy.ones((8, 8)), numpy.ones((8, 8)))
+        return [library["num_threads"] for library in threadpoolctl.threadpool_info()]
+
+    @command
     def begets(self, detached: bool = False) -> int:
         """Starts a child that would live for ever; returns its pid."""
         child = subprocess.Popen(
@@ -328,6 +337,8 @@ class RaisesInPreload(Everything):
 
 
 class FailsToLoad(Adapter):
+    thread_safe = True
+
     def setup(self) -> None:
         raise RuntimeError("the model file is missing")
 
@@ -338,6 +349,8 @@ class FailsToLoad(Adapter):
 
 class FailsOnce(Adapter):
     """Cannot be loaded until a file exists."""
+
+    thread_safe = True
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -353,6 +366,8 @@ class FailsOnce(Adapter):
 
 class SlowToLoad(Adapter):
     """Loads when somebody writes to a named pipe, or never."""
+
+    thread_safe = True
 
     def __init__(self, path: str) -> None:
         with open(path, "rb") as pipe:

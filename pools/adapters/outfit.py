@@ -113,8 +113,9 @@ def boot_document(order: LaunchOrder, instance: str, listen_fd: int = 0, box_fd:
 
 
 def blas_threads(spec: PoolSpec) -> int:
-    """Threads for each call's BLAS, so that slots x threads fit the cores."""
+    """Threads for each call's BLAS, so that slots x threads fit the cores; affinity and cgroup limits count."""
     if spec.profile == Profile.PROCESS:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // spec.threads)
+    from loky import cpu_count
+
+    return max(1, int(cpu_count()) // spec.threads)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from random import Random
 
 from pools.broker.ports import Exit
@@ -19,6 +20,7 @@ from pools.broker.worker import State, Worker
 
 FIRST_DELAY = 0.5  # seconds; doubles with each failed start, as supervisors and container runtimes do
 LONGEST_DELAY = 60.0
+LAST_LINES = 20  # of a dead worker's output, kept with its death
 
 EXIT_CODES = {
     0: "it left by itself",
@@ -53,6 +55,20 @@ def describe_exit(exit: Exit) -> str:
     if exit.code is None:
         return "its exit status is not known"
     return f"exit code {exit.code}: {EXIT_CODES.get(exit.code, 'it left by itself')}"
+
+
+def last_words(lines: Sequence[str]) -> list[str]:
+    """What a dead worker's output says of its end: the stack of the thread that crashed, else its last lines.
+
+    >>> last_words(["start", "Fatal Python error: Aborted", "", "Thread 1:", "  idle", "Current thread 2:", "  bad"])
+    ['Fatal Python error: Aborted', 'Current thread 2:', '  bad']
+    """
+    fatal = next((at for at in reversed(range(len(lines))) if lines[at].startswith("Fatal Python error")), None)
+    if fatal is None:
+        return list(lines[-LAST_LINES:])
+    # The stacks of its other threads may come before and after, and fill more lines than are kept.
+    current = next((at for at in range(fatal, len(lines)) if lines[at].startswith("Current thread")), fatal + 1)
+    return [lines[fatal], *lines[current : current + LAST_LINES - 1]]
 
 
 def lost_slots_allowed(slots: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pools.broker import errors
 from pools.broker.call import Call
 from pools.broker.errors import BrokerError
+from pools.broker.policy import last_words
 from pools.broker.ports import Assignment, Exit, Greeting, Link, Payload, Process, Race, WorkerFailure
 
 MAX_LOG = 4096  # characters of one line that a command logs
@@ -183,7 +184,7 @@ class Staff:
         return {ticket.call.id for sequence, ticket in self._held.items() if process.has_begun(sequence)}
 
     def last_words(self) -> str:
-        return "\n".join(self.process.output()[-20:]) if self.process else ""
+        return "\n".join(last_words(self.process.output())) if self.process else ""
 
     def probe(self) -> None:
         if self.wire and self.probed_at is None:

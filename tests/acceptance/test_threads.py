@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loky import cpu_count
 
 from pools.broker import errors
 from tests.brokers import RunningBroker, broker
@@ -117,6 +118,15 @@ def test_a_gil_that_is_on_from_the_start_is_told_with_its_reason(python: str) ->
         told = node.until("gil.enabled", pool="t", reason="environment")
         assert "PYTHON_GIL=1" in told["message"]
         assert "PYTHON_GIL=1" in node.pool("t")["parallel"]
+
+
+def test_slots_times_blas_threads_fit_the_cores() -> None:
+    cores = int(cpu_count())
+    thread = {"profile": "thread", "size": 1}
+    pools = {"p": {"size": 1}, "one": {**thread, "threads": 1}, "two": {**thread, "threads": 2}}
+    with broker({**pools, "said": {**thread, "threads": 2, "env": {"OPENBLAS_NUM_THREADS": "3"}}}) as node:
+        used = {pool: node.client.call(pool, "blas", timeout=60) for pool in (*pools, "said")}
+    assert used == {"p": [1], "one": [cores], "two": [max(1, cores // 2)], "said": [min(3, cores)]}
 
 
 # The race checker.
