@@ -1,12 +1,12 @@
 """A template's life: load the adapter once, prove that the process may be forked, fork a worker whenever asked to.
 
-    broker ─ control socket ─▶ template ─ fork ─▶ middle ─ fork ─▶ worker
+    broker ─ control socket ─▶ template ─ fork ─▶ middle ─ forks ─▶ workers
        ▲                          │ waits ────────▶ ends              │ waits until the broker is its parent,
        │                                                              ▼ arms its lifeline
        └──────────────────────── cord: pid, then boot document ───────┘
 
-The one in the middle ends at once, so that its child is handed to the nearest subreaper above, which is the broker: a
-forked worker is the broker's own child like a spawned one, and the template's death does not touch it. The broker lets
+The one in the middle ends at once, so that its children are handed to the nearest subreaper above, the broker: a forked
+worker is the broker's own child like a spawned one, and the template's death does not touch it. The broker lets
 go of the boot document only when it knows the pid. A worker whose broker does not answer reads the end of the cord
 instead, and leaves.
 
@@ -23,6 +23,7 @@ import os
 import socket
 import sys
 import time
+from array import array
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +33,7 @@ from workers.commands import Preloaded
 
 MESSAGE = 4096  # bytes: an order is an id and a path
 BELONGINGS = 4  # descriptors that come with an order: listener, black box, output, cord
-TURN = 0.0002  # seconds between two looks at who the parent is; the kernel needs about one turn
+TURN = 0.0005  # seconds between two looks at who the parent is
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Birth:
     blackbox: int
     output: int
     cord: int
+
+    def close(self) -> None:
+        """They are the worker's, and the worker has them."""
+        for descriptor in (self.listener, self.blackbox, self.output, self.cord):
+            os.close(descriptor)
 
 
 class Template:
@@ -94,39 +100,53 @@ class Template:
 
     def serve(self) -> Birth | None:
         """Fork until the broker closes the control socket: None. In a new worker: what it was born with."""
-        while True:
-            message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE, BELONGINGS, socket.MSG_CMSG_CLOEXEC)
-            if not message:
-                return None
-            order = json.loads(message)
-            birth = Birth(order["worker"], order["scratch"], *descriptors)
-            if self._fork():
-                return birth
-            for descriptor in descriptors:
-                os.close(descriptor)
-
-    def _fork(self) -> bool:
-        """True in the new worker, once its parent is not this template's child any more."""
-        flush()
-        try:
-            middle = os.fork()
-        except OSError as error:  # no memory, no process numbers: the broker hears it by the end of the cord
-            sys.stderr.write(f"the template could not fork: {error}\n")
-            return False
-        if middle:
+        while birth := self._receive():
+            flush()
+            try:
+                middle = os.fork()
+            except OSError as error:  # no memory, no process numbers: the broker hears it by the end of the cord
+                sys.stderr.write(f"the template could not fork: {error}\n")
+                birth.close()
+                continue
+            if not middle:
+                return self._multiply(birth)
+            birth.close()
             os.waitpid(middle, 0)
-            return False
-        parent = os.getpid()
+        return None
+
+    def _receive(self, flags: int = 0) -> Birth | None:
+        """The next order; None: there is none, or the broker has hung up."""
+        descriptors = array("i")
+        room = socket.CMSG_LEN(BELONGINGS * descriptors.itemsize)
+        try:  # not by recv_fds, which passes no flags on (CPython 3.11)
+            message, ancillary, _, _ = self._control.recvmsg(MESSAGE, room, socket.MSG_CMSG_CLOEXEC | flags)
+        except BlockingIOError:
+            return None
+        if not message:
+            return None
+        for _, _, content in ancillary:
+            descriptors.frombytes(content)
+        order = json.loads(message)
+        return Birth(order["worker"], order["scratch"], *descriptors)
+
+    def _multiply(self, birth: Birth | None) -> Birth:
+        """The one in the middle: a worker for each order that waits, then its end. Returns in the workers alone.
+
+        A fork costs milliseconds for each hundred megabytes, so many workers have one middle.
+        """
+        middle = os.getpid()
         try:
-            if os.fork():
-                os._exit(0)
+            while birth:
+                if not os.fork():
+                    # Armed before the middle one has ended, the lifeline would end this process with it.
+                    while os.getppid() == middle:
+                        time.sleep(TURN)
+                    return birth
+                birth.close()
+                birth = self._receive(socket.MSG_DONTWAIT)
         except OSError as error:
             sys.stderr.write(f"the template could not fork: {error}\n")
-            os._exit(1)
-        # Armed before the middle one has ended, the lifeline would end this process with it.
-        while os.getppid() == parent:
-            time.sleep(TURN)
-        return True
+        os._exit(0)
 
     # In the worker
 

@@ -1,0 +1,63 @@
+"""What it takes to have N workers with a scikit-learn model ready: time, and memory that is really used.
+
+    python -m benchmarks.starts 1 10 100
+
+Both ways in one run: forked from a template, and spawned plainly. Memory is the PSS of all workers and the template,
+after each worker has answered a call.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from benchmarks.node import Node, serving
+from benchmarks.usage import children, pss_mb
+
+PATIENT = {"startup_timeout": 3600.0, "queue_timeout": 3600.0, "queue_limit": 100_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """`seconds` from the broker's first sight of the pool to its last worker's readiness."""
+
+    workers: int
+    seconds: float
+    memory_mb: float
+
+
+def starts(workers: int, *, forked: bool, path: str = "benchmarks.forest.Forest") -> Starts:
+    """Start a broker with one pool of so many workers, and measure it."""
+    pool = {"name": "forest", "path": path, "size": workers, "preload": "auto" if forked else "off", **PATIENT}
+    began = time.perf_counter()
+    with serving([pool]) as node:
+        node.wait_until_ready("forest", workers)
+        seconds = time.perf_counter() - began
+        warm(node, workers, lambda client: client.call("forest", "classify", {"index": 1}))
+        # The broker's children: its workers, the template, and the keeper, which is a few MB in both.
+        return Starts(workers, seconds, pss_mb(children(node.broker)))
+
+
+def warm(node: Node, workers: int, call: Callable[[object], object]) -> None:
+    """Have every worker answer, some more than once."""
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(call, node.client) for _ in range(workers * 4)]:
+            done.result()
+
+
+def main() -> None:
+    for workers in map(int, sys.argv[1:] or ("1", "10", "100")):
+        forked, spawned = starts(workers, forked=True), starts(workers, forked=False)
+        print(
+            f"{workers:4} workers: forked {forked.seconds:7.2f} s {forked.memory_mb:8.0f} MB, "
+            f"spawned {spawned.seconds:7.2f} s {spawned.memory_mb:8.0f} MB, "
+            f"{spawned.seconds / forked.seconds:5.1f} x faster, {spawned.memory_mb / forked.memory_mb:5.1f} x less",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
