@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.node import Node, serving
+from benchmarks.node import serving
 from benchmarks.usage import children, pss_mb
+from pools.client import Client
 
 PATIENT = {"startup_timeout": 3600.0, "queue_timeout": 3600.0, "queue_limit": 100_000}
 
@@ -36,15 +36,15 @@ def starts(workers: int, *, forked: bool, path: str = "benchmarks.forest.Forest"
     with serving([pool]) as node:
         node.wait_until_ready("forest", workers)
         seconds = time.perf_counter() - began
-        warm(node, workers, lambda client: client.call("forest", "classify", {"index": 1}))
+        warm(node.client, workers * 4)
         # The broker's children: its workers, the template, and the keeper, which is a few MB in both.
         return Starts(workers, seconds, pss_mb(children(node.broker)))
 
 
-def warm(node: Node, workers: int, call: Callable[[object], object]) -> None:
+def warm(client: Client, calls: int) -> None:
     """Have every worker answer, some more than once."""
     with ThreadPoolExecutor(8) as threads:
-        for done in [threads.submit(call, node.client) for _ in range(workers * 4)]:
+        for done in [threads.submit(client.call, "forest", "classify", {"index": 1}) for _ in range(calls)]:
             done.result()
 
 

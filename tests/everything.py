@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import logging
 import os
 import random
 import re
 import resource
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -288,8 +291,10 @@ class Preloading(Everything):
     @classmethod
     def preload(cls, ledger: str = "") -> None:
         cls.loaded_by = os.getpid()
-        cls.ballast = bytes(range(256)) * 4 * 2**10 * 8
         random.seed(1)
+        logging.basicConfig(level=logging.INFO, format="logged by %(message)s", force=True)
+        ctypes.CDLL(None).puts(b"native code says hello")  # and leaves it in its buffer
+        os.umask(0o077)
         if ledger:
             with open(ledger, "a") as lines:
                 lines.write(f"preload {os.getpid()}\n")
@@ -308,17 +313,34 @@ class Preloading(Everything):
             "limits": [list(resource.getrlimit(kind)) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS)],
             "temporary": tempfile.gettempdir(),
             "random": random.random(),
+            "hash": hash("the same in all workers of a template"),
             "threads": len(os.listdir("/proc/self/task")),
+            "signals": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+            "mask": _mask(),
+            "descriptors": _descriptors(),
+            "environment": sorted(os.environ.keys()),
         }
 
-    @command(idempotent=True)
-    def descriptors(self) -> list[str]:
-        """What this worker has open."""
-        found = []
-        for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):
-                found.append(os.readlink(f"/proc/self/fd/{name}"))
-        return sorted(found)
+    @command
+    def announce(self) -> None:
+        """Prints and logs who it is."""
+        print(f"printed by {os.environ['SNAKEPIT_WORKER']}")
+        logging.getLogger("announce").info(os.environ["SNAKEPIT_WORKER"])
+
+
+def _mask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _descriptors() -> list[str]:
+    """What this process has open, by kind."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{name}").partition(":")[0])
+    return sorted(found)
 
 
 class ThreadInPreload(Everything):
@@ -328,6 +350,39 @@ class ThreadInPreload(Everything):
     def preload(cls) -> None:
         cls.over = threading.Event()
         threading.Thread(target=cls.over.wait, name="ticker", daemon=True).start()
+
+
+class BriefThreadInPreload(Everything):
+    @classmethod
+    def preload(cls) -> None:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+
+
+class ConnectionInPreload(Everything):
+    @classmethod
+    def preload(cls) -> None:
+        cls.ends = socket.socketpair()
+
+
+class LoopInPreload(Everything):
+    @classmethod
+    def preload(cls) -> None:
+        cls.poll = select.epoll()
+
+
+class NumpyInPreload(Everything):
+    @classmethod
+    def preload(cls) -> None:
+        import numpy as np
+
+        np.random.seed(1)
+        cls.np = np
+
+    @command(idempotent=True)
+    def draw(self) -> dict[str, Any]:
+        return {"pid": os.getpid(), "number": float(self.np.random.random())}
 
 
 class RaisesInPreload(Everything):

@@ -57,7 +57,6 @@ class Template:
     def __init__(self, boot: TemplateBoot, control: int) -> None:
         self._boot = boot
         self._control = socket.socket(fileno=control)
-        self._origin = renewal.origin()
         self._preloaded: Preloaded | None = None
 
     # Loading
@@ -156,7 +155,7 @@ class Template:
         lifeline.arm(self._boot.parent)
         os.setsid()
         nameplate.write(self._boot.template, birth.worker)
-        renewal.renew(self._origin, birth.output, birth.scratch)
+        renewal.renew(birth.output, birth.scratch)
         os.write(birth.cord, str(os.getpid()).encode())
         document = boot.read(birth.cord, Boot)
         assert self._preloaded is not None

@@ -42,6 +42,9 @@ class Metrics:
             Kind.POOL_FAILED: self._counter("pool_failures", "Times that a pool was given up.", *by_reason),
             Kind.THREAD_RACE: self._counter("thread_races", "State that two threads wrote without a lock.", "pool"),
             Kind.GIL_ENABLED: self._counter("gil_enabled", "Workers whose GIL was switched on.", *by_reason),
+            Kind.TEMPLATE_STARTED: self._counter("template_starts", "Templates that were ready.", "pool"),
+            Kind.TEMPLATE_DIED: self._counter("template_deaths", "Templates that died.", "pool"),
+            Kind.TEMPLATE_REFUSED: self._counter("template_refusals", "Templates that were given up.", *by_reason),
             Kind.SLOT_LOST: self._counter("slots_lost", "Calls in threads that did not stop.", "pool"),
             Kind.CALL_RETRIED: self._counter("calls_retried", "Calls that ran again after a worker's death.", "pool"),
         }
@@ -117,6 +120,7 @@ class Gauges:
             if worker["memory_mb"] >= 0:
                 memory.add_metric((worker["pool"], worker["id"]), worker["memory_mb"] * 2**20)
         yield memory
+        yield from _of_templates(pools)
         yield from _of_threads(workers)
         yield from growth(pools)
         node = status["node"]
@@ -124,6 +128,23 @@ class Gauges:
         yield GaugeMetricFamily("snakepit_broker_sessions", "Clients with an open session.", node["sessions"])
         missing = node["clock"] == "lifecycle clock missing"
         yield GaugeMetricFamily("snakepit_lifecycle_clock_missing", "1: no sweeps come from beat.", float(missing))
+
+
+def _of_templates(pools: list[dict[str, Any]]) -> Iterator[Metric]:
+    ready = GaugeMetricFamily("snakepit_template_ready", "1: workers are forked from a template.", labels=("pool",))
+    used = GaugeMetricFamily("snakepit_template_memory_bytes", "PSS of the template.", labels=("pool",))
+    took = GaugeMetricFamily("snakepit_template_load_seconds", "What loading the adapter took.", labels=("pool",))
+    total = GaugeMetricFamily("snakepit_pool_memory_bytes", "PSS of all workers and the template.", labels=("pool",))
+    for pool in pools:
+        name, template = (pool["name"],), pool["template"]
+        total.add_metric(name, pool["memory_mb"] * 2**20)
+        if template["state"] != "off":
+            ready.add_metric(name, template["state"] == "ready")
+        if template["state"] == "ready":
+            took.add_metric(name, template["load_seconds"])
+            if template["memory_mb"] >= 0:
+                used.add_metric(name, template["memory_mb"] * 2**20)
+    yield from (ready, used, took, total)
 
 
 def _of_threads(workers: list[dict[str, Any]]) -> Iterator[Metric]:

@@ -276,6 +276,7 @@ def _worker_facts(facts: dict[str, Any]) -> dict[str, Any]:
         "gil_culprit": scrub_text(str(facts.get("gil_culprit", "")), 200),
         "python": scrub_text(str(facts.get("python", "")), 200),
         "parallelism": float(facts.get("parallelism", 0.0)),
+        "template": scrub_text(str(facts.get("template", "")), 100),
         "load_seconds": float(facts.get("load_seconds", 0.0)),
         "started_at": _moment(facts.get("started_at")),
     }

@@ -102,6 +102,7 @@ class WorkerOut(Schema):
     python: str
     parallelism: float
     load_seconds: float
+    template: str
     started_at: datetime | None
     seen_at: datetime
     gone_at: datetime | None

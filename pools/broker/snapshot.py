@@ -12,9 +12,17 @@ Of a pool, where the name does not say it all:
                             standard deviation), calls, samples and verdict, which may also be "cannot be told apart"
                             (it only ever ran together with others)
 
+    memory_mb      PSS of all workers and the template
+    template       what workers are forked from, or why they are spawned one by one:
+        state           off (not wanted), absent (made by the next start), loading, ready, refused
+        reason, why     of off and refused: in one word, and as a sentence
+        id, pid, generation, load_seconds, memory_mb (-1: not measured), deaths, output
+
 Of a worker:
 
     silent_for     seconds that the event loop of its process has owed a sign of life; 0: it answered
+    template       the id of the one it was forked from; empty: it was spawned
+
     growth         the same of this worker alone, without its commands
 
     load_seconds   what loading its adapter took, by its own account
@@ -65,7 +73,8 @@ def pool_row(runner: Runner, now: float) -> dict[str, Any]:
         "retried": pool.retried_count,
         "recycled": force.recycled,
         "died": force.died,
-        "memory_mb": round(sum(max(0.0, worker.memory_mb) for worker in force.workers.values()), 1),
+        "memory_mb": pool_memory(runner),
+        "template": template_row(runner),
         "load_seconds": round(force.load_time.expected, 3),
         "growth": growth_row(force.growth, force.growth.all_calls(), force.growth)
         | {"commands": [_command_growth(found) for found in force.growth.commands()]},
@@ -74,6 +83,30 @@ def pool_row(runner: Runner, now: float) -> dict[str, Any]:
         **pool_parallelism(runner),
         "held": pool.hands.waiting,
         "run_times": pool.hands.run_times.rows(),
+    }
+
+
+def pool_memory(runner: Runner) -> float:
+    force = runner.pool.force
+    found = [worker.memory_mb for worker in force.workers.values()] + [force.template.memory_mb]
+    return round(sum(memory for memory in found if memory >= 0), 1)
+
+
+def template_row(runner: Runner) -> dict[str, Any]:
+    force = runner.pool.force
+    template = force.template
+    process = runner.forge.get(template.id) if template.is_current(template.id) else None
+    return {
+        "state": str(template.state),
+        "reason": template.reason,
+        "why": template.why,
+        "id": template.id,
+        "pid": process.pid if process else 0,
+        "generation": force.generation if template.id else 0,
+        "memory_mb": template.memory_mb,
+        "load_seconds": round(template.load_seconds, 3),
+        "deaths": template.deaths,
+        "output": list(process.output()[-OUTPUT_LINES:]) if process else [],
     }
 
 
@@ -137,7 +170,7 @@ def pool_state(runner: Runner) -> tuple[str, str]:
         f"the last start failed: {force.gate.last_failure}" if force.gate.last_failure else ""
     )
     if ready == 0:
-        return "starting", trouble
+        return "starting", trouble or ("its template loads" if force.template.is_loading else "")
     if ready < spec.size - spec.max_unavailable:
         return "degraded", f"{ready} of {spec.size} workers are ready" + (f"; {trouble}" if trouble else "")
     return "ready", ""
@@ -149,6 +182,8 @@ def pool_warnings(runner: Runner) -> list[str]:
     if races := runner.races:
         names = ", ".join(f"`{name}`" for name in races[:5]) + (f" and {len(races) - 5} more" if races[5:] else "")
         warnings.append(f"unlocked writes from two threads to {names}; the events thread.race have both stacks")
+    if runner.pool.force.template.is_disappointing(runner.pool.spec):
+        warnings.append(f"workers are spawned one by one: {runner.pool.force.template.why}")
     for staff in runner.staff.values():
         greeting = staff.greeting
         if greeting and greeting.free_threaded and staff.gil_enabled:
@@ -176,6 +211,7 @@ def worker_row(runner: Runner, worker: Worker, now: float) -> dict[str, Any]:
         "silent_for": round(now - staff.probed_at, 3) if staff and staff.probed_at is not None else 0.0,
         "growth": growth_row(worker.growth, worker.growth.totals, runner.pool.force.growth),
         "memory_mb": round(worker.memory_mb, 1),
+        "template": worker.template,
         "gil": "" if greeting is None or staff is None else ("on" if staff.gil_enabled else "off"),
         "gil_culprit": staff.gil_culprit if staff else "",
         "generation": worker.generation,

@@ -72,6 +72,11 @@ class Template:
     def is_current(self, name: str) -> bool:
         return name == self.id and self._state in (TemplateState.LOADING, TemplateState.READY)
 
+    def is_disappointing(self, spec: PoolSpec) -> bool:
+        """Whether somebody who defined the pool so would expect a template that is not there."""
+        expected = self.reason == "no_preload" and spec.preload == Preload.AUTO
+        return self._state is TemplateState.REFUSED and not expected
+
     # What the workforce asks
 
     def need(self, spec: PoolSpec, now: float) -> Iterator[Action]:
@@ -124,8 +129,7 @@ class Template:
         self._forget()
         self._state, self.reason, self.why = TemplateState.REFUSED, reason, why
         self._second_try = float("inf") if reason in FOR_GOOD else now + SECOND_TRY
-        expected = reason == "no_preload" and spec.preload == Preload.AUTO
-        level = "info" if expected else "warning"
+        level = "warning" if self.is_disappointing(spec) else "info"
         yield self._tell(Kind.TEMPLATE_REFUSED, reason, f"workers are spawned one by one: {why}", level=level)
 
     def late(self, name: str, spec: PoolSpec, now: float) -> Iterator[Action]:

@@ -54,12 +54,22 @@ def _show(found: dict[str, Any]) -> None:
         return
     console.print(_pools(found["pools"]))
     for pool in found["pools"]:
-        for text in [pool["interpreter"], pool["parallel"], pool["reason"], *pool["warnings"]]:
+        template = _template(pool["template"])
+        for text in [pool["interpreter"], pool["parallel"], template, pool["reason"], *pool["warnings"]]:
             if text:
                 style = STYLES.get(pool["state"], "")
                 console.print(f"{pool['name']}: {text}", style=style, markup=False, soft_wrap=True)
     if found["workers"]:
         console.print(_workers(found["workers"]))
+
+
+def _template(template: dict[str, Any]) -> str:
+    """One line, where there is a template; where there should be one and is none, a warning says so."""
+    if template["state"] != "ready":
+        return ""
+    size = f"{_memory(template['memory_mb'])}, " if template["memory_mb"] >= 0 else ""
+    took = f"loaded in {template['load_seconds']:.1f} s"
+    return f"workers are forked from {template['id']} (pid {template['pid']}, {size}{took})"
 
 
 def new_table(*columns: str) -> Any:

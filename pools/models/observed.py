@@ -51,6 +51,7 @@ class Worker(models.Model):
     gil_culprit = models.CharField(max_length=200, blank=True)
     python = models.CharField(max_length=200, blank=True)
     parallelism = models.FloatField(default=0.0)
+    template = models.CharField(max_length=100, blank=True, help_text="It was forked from this; empty: spawned.")
     load_seconds = models.FloatField(default=0.0)
     started_at = models.DateTimeField(null=True, blank=True)
     seen_at = models.DateTimeField()

@@ -208,7 +208,7 @@ class Node(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "races", "held", "run_times")
+    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "races", "held", "run_times", "template")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
@@ -242,6 +242,7 @@ class Pool(_message.Message):
     RACES_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     RUN_TIMES_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     profile: str
     adapter: str
@@ -275,7 +276,8 @@ class Pool(_message.Message):
     races: _containers.RepeatedScalarFieldContainer[str]
     held: int
     run_times: _containers.RepeatedCompositeFieldContainer[RunTimes]
-    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., parallelism: _Optional[float] = ..., parallel: _Optional[str] = ..., races: _Optional[_Iterable[str]] = ..., held: _Optional[int] = ..., run_times: _Optional[_Iterable[_Union[RunTimes, _Mapping]]] = ...) -> None: ...
+    template: Template
+    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., parallelism: _Optional[float] = ..., parallel: _Optional[str] = ..., races: _Optional[_Iterable[str]] = ..., held: _Optional[int] = ..., run_times: _Optional[_Iterable[_Union[RunTimes, _Mapping]]] = ..., template: _Optional[_Union[Template, _Mapping]] = ...) -> None: ...
 
 class RunTimes(_message.Message):
     __slots__ = ("command", "count", "seconds", "smoothed", "buckets")
@@ -290,6 +292,30 @@ class RunTimes(_message.Message):
     smoothed: float
     buckets: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, command: _Optional[str] = ..., count: _Optional[int] = ..., seconds: _Optional[float] = ..., smoothed: _Optional[float] = ..., buckets: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Template(_message.Message):
+    __slots__ = ("state", "reason", "why", "id", "pid", "generation", "memory_mb", "load_seconds", "deaths", "output")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DEATHS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    reason: str
+    why: str
+    id: str
+    pid: int
+    generation: int
+    memory_mb: float
+    load_seconds: float
+    deaths: int
+    output: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, state: _Optional[str] = ..., reason: _Optional[str] = ..., why: _Optional[str] = ..., id: _Optional[str] = ..., pid: _Optional[int] = ..., generation: _Optional[int] = ..., memory_mb: _Optional[float] = ..., load_seconds: _Optional[float] = ..., deaths: _Optional[int] = ..., output: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Growth(_message.Message):
     __slots__ = ("mb_per_1000_calls", "calls", "samples", "mostly", "verdict", "commands")
@@ -324,7 +350,7 @@ class CommandGrowth(_message.Message):
     def __init__(self, command: _Optional[str] = ..., mb_per_1000_calls: _Optional[float] = ..., error: _Optional[float] = ..., calls: _Optional[int] = ..., samples: _Optional[int] = ..., verdict: _Optional[str] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output", "due_in", "expected", "growth", "silent_for", "held")
+    __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output", "due_in", "expected", "growth", "silent_for", "held", "template")
     ID_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +375,7 @@ class Worker(_message.Message):
     GROWTH_FIELD_NUMBER: _ClassVar[int]
     SILENT_FOR_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     id: str
     pool: str
     pid: int
@@ -373,7 +400,8 @@ class Worker(_message.Message):
     growth: Growth
     silent_for: float
     held: int
-    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., load: _Optional[int] = ..., capacity: _Optional[int] = ..., lost: _Optional[int] = ..., served: _Optional[float] = ..., memory_mb: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., generation: _Optional[int] = ..., started_at: _Optional[float] = ..., load_seconds: _Optional[float] = ..., python: _Optional[str] = ..., parallelism: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., output: _Optional[_Iterable[str]] = ..., due_in: _Optional[float] = ..., expected: bool = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., silent_for: _Optional[float] = ..., held: _Optional[int] = ...) -> None: ...
+    template: str
+    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., load: _Optional[int] = ..., capacity: _Optional[int] = ..., lost: _Optional[int] = ..., served: _Optional[float] = ..., memory_mb: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., generation: _Optional[int] = ..., started_at: _Optional[float] = ..., load_seconds: _Optional[float] = ..., python: _Optional[str] = ..., parallelism: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., output: _Optional[_Iterable[str]] = ..., due_in: _Optional[float] = ..., expected: bool = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., silent_for: _Optional[float] = ..., held: _Optional[int] = ..., template: _Optional[str] = ...) -> None: ...
 
 class RunningCall(_message.Message):
     __slots__ = ("id", "command", "seconds", "remaining")

@@ -25,6 +25,8 @@ def snapshot() -> dict[str, Any]:
         "waiting": 3,
         "oldest_wait": 1.5,
         "load_seconds": 2.0,
+        "memory_mb": 110.0,
+        "template": {"state": "ready", "memory_mb": 100.0, "load_seconds": 1.5},
     }
     commands = [{"command": "leak", "mb_per_1000_calls": 1000.0}, {"command": "echo", "mb_per_1000_calls": None}]
     pool["growth"] = {"mb_per_1000_calls": 500.0, "commands": commands}
