@@ -1,0 +1,206 @@
+"""`snakepit top`: live pools, workers and queue in the terminal, the busiest first. q or Ctrl-C ends it.
+
+every second: status ─▶ Screen (what was heard last, and when) ─▶ one frame
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pools.broker.errors import BrokerError
+from pools.cli.output import UNREACHABLE, errors_told
+from pools.cli.project import find_address
+from pools.cli.status import STYLES, new_table
+from pools.client import connect
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from pools.client import Client
+
+NARROW = 120  # columns where the terminal's width is not known
+QUIT = (b"q", b"Q", b"\x03")
+Row = dict[str, Any]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("top")(top)
+
+
+def top(
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one frame and leave; so it is without a terminal.")
+    ] = False,
+    interval: Annotated[float, typer.Option(min=0.1, max=60.0, help="Seconds between two frames.")] = 1.0,
+) -> None:
+    """Watch pools, workers and queue live, the busiest first; q ends it. Exit code 3 when no broker answers then."""
+    from rich.console import Console
+
+    with errors_told():
+        client = connect(find_address())
+    on_terminal = sys.stdout.isatty() and sys.stdin.isatty()
+    console = Console(width=None if sys.stdout.isatty() else NARROW, no_color=bool(os.environ.get("NO_COLOR")))
+    screen = Screen(str(client.target))
+    if once or not on_terminal:
+        screen.ask(client)
+        console.print(frame(screen, time.time(), rows=10_000))
+    else:
+        watch(client, screen, console, interval)
+    if screen.away:
+        raise typer.Exit(UNREACHABLE)
+
+
+@dataclass(slots=True)
+class Screen:
+    """What the broker said last, when, and since when it has been silent."""
+
+    address: str
+    heard: Row | None = None
+    heard_at: float = 0.0
+    away: str = ""  # why it does not answer
+    away_since: float = 0.0
+    back_at: float = 0.0
+    finished: dict[str, tuple[float, int]] = field(default_factory=dict)  # pool -> when, calls done by then
+    rates: dict[str, float] = field(default_factory=dict)  # pool -> calls a second, between the last two answers
+
+    def ask(self, client: Client) -> None:
+        try:
+            self.hear(client.status(), time.time())
+        except BrokerError as error:
+            self.miss(error.message, time.time())
+
+    def hear(self, found: Row, now: float) -> None:
+        if self.away:
+            self.away, self.back_at = "", now
+        for pool in found["pools"]:
+            before, count = self.finished.get(pool["name"], (now, pool["finished"]))
+            if now > before:
+                self.rates[pool["name"]] = max(0.0, (pool["finished"] - count) / (now - before))
+            self.finished[pool["name"]] = now, pool["finished"]
+        self.heard, self.heard_at = found, now
+
+    def miss(self, why: str, now: float) -> None:
+        if not self.away:
+            self.away_since = now
+        self.away = why
+
+
+def watch(client: Client, screen: Screen, console: Any, interval: float) -> None:
+    """Frames until a key or a Ctrl-C ends it; the terminal is as before afterwards, whatever happens."""
+    from rich.live import Live
+
+    with keys() as pressed, contextlib.suppress(KeyboardInterrupt):
+        screen.ask(client)
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(frame(screen, time.time(), rows=console.height - 8), refresh=True)
+                if pressed(interval):
+                    return
+                screen.ask(client)
+
+
+@contextlib.contextmanager
+def keys() -> Iterator[Any]:
+    """A function that waits for a key that ends it. The terminal gives keys at once, and signals as ever."""
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+
+    def pressed(seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if not select.select([descriptor], [], [], left)[0]:
+                return False
+            key = os.read(descriptor, 1)
+            if not key or key in QUIT:  # nothing to read: the terminal is gone
+                return True
+        return False
+
+    try:
+        tty.setcbreak(descriptor)
+        yield pressed
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def frame(screen: Screen, now: float, rows: int) -> Group:
+    """Everything that is shown at a moment; `rows` is the room for workers."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Any] = []
+    if screen.away:
+        since = f"{now - screen.away_since:.0f} s"
+        parts.append(Text(f"no broker answers for {since}: {screen.away}", "bold red"))
+    elif screen.back_at and now - screen.back_at < 5.0:
+        parts.append(Text("the broker is back", "bold green"))
+    if screen.heard is None:
+        return Group(*parts)
+    node = screen.heard["node"]
+    age = now - screen.heard_at
+    stale = f"figures are {age:.0f} s old" if age >= 2.0 else "live"
+    head = f"broker {node['name']} (pid {node['pid']}), up {node['uptime']:.0f} s, {stale}; q ends"
+    parts.append(Text(head, "yellow" if age >= 2.0 else "bold"))
+    parts += [Text(f"problem: {one}", "bold red") for one in node["problems"]]
+    parts += [_pools(screen), _workers(screen.heard["workers"], max(1, rows - len(screen.heard["pools"])), now)]
+    return Group(*parts)
+
+
+def _pools(screen: Screen) -> Any:
+    from rich.text import Text
+
+    assert screen.heard is not None
+    table = new_table("pool", "state", "ready", "busy", "free", "waiting", "oldest", "calls/s", "done", "memory")
+    for pool in sorted(screen.heard["pools"], key=lambda one: (-_use(one), -one["waiting"], one["name"])):
+        rate = screen.rates.get(pool["name"])
+        table.add_row(
+            Text(pool["name"]),
+            Text(pool["state"], STYLES.get(pool["state"], "")),
+            f"{pool['ready']}/{pool['size']}",
+            str(pool["busy"]),
+            f"{pool['free']}/{pool['slots']}",
+            str(pool["waiting"]),
+            f"{pool['oldest_wait']:.1f} s" if pool["waiting"] else "-",
+            "-" if rate is None else f"{rate:.1f}",
+            str(pool["finished"]),
+            f"{pool['memory_mb']:.0f} MB",
+        )
+    return table
+
+
+def _use(pool: Row) -> float:
+    return (pool["slots"] - pool["free"]) / pool["slots"] if pool["slots"] else 0.0
+
+
+def _workers(workers: list[Row], rows: int, now: float) -> Any:
+    from rich.text import Text
+
+    table = new_table("worker", "pid", "state", "load", "served", "age", "memory", "gil", "why")
+    ranked = sorted(workers, key=lambda one: (-one["load"] / max(1, one["capacity"]), -one["load"], one["id"]))
+    for one in ranked[:rows]:
+        running = ", ".join(f"{call['command']} {call['seconds']:.1f} s" for call in one["calls"][:3])
+        table.add_row(
+            Text(one["id"]),
+            str(one["pid"]),
+            Text(one["state"], STYLES.get(one["state"], "")),
+            f"{one['load']}/{one['capacity']}",
+            str(one["served"]),
+            f"{max(0.0, now - one['started_at']):.0f} s" if one["started_at"] else "-",
+            "-" if one["memory_mb"] < 0 else f"{one['memory_mb']:.0f} MB",
+            one["gil"],
+            Text(one["reason"] or running),
+        )
+    if len(ranked) > rows:
+        table.add_row(Text(f"... and {len(ranked) - rows} more"))
+    return table
