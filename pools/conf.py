@@ -135,6 +135,13 @@ class Configuration:
     sweep_interval: float = number(15.0, 1, 3600, unit="s", help="Pause between two ticks of the lifecycle clock.")
     stop_grace: float = number(30.0, 0, 3600, unit="s", help="What running calls get to finish when the broker stops.")
     stream_heartbeat: float = number(15.0, 0.01, 300, unit="s", help="Longest silence on an SSE answer.")
+    queue_objective: float = number(
+        1.0,
+        0.001,
+        86_400,
+        unit="s",
+        help="Seconds that a call may wait before the dashboard says that it needs somebody.",
+    )
     page_limit: int = number(200, 1, 1000, help="Most rows on a page of the REST API.")
     events_kept: int = number(10_000, 100, 10**7, help="Event rows that are kept; older ones are pruned.")
     workers_kept: int = number(1000, 10, 10**6, help="Rows of workers that are gone; older ones are pruned.")

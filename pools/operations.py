@@ -42,6 +42,12 @@ class Recycles(Protocol):
     def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]: ...
 
 
+class Kills(Protocol):
+    """The part of the client that ends a worker."""
+
+    def kill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]: ...
+
+
 class Dumps(Protocol):
     """The part of the client that shows a worker's stacks."""
 
@@ -139,6 +145,12 @@ def recycle(broker: Recycles, pool: str, worker: str, order: Order) -> int:
         planned = int(broker.recycle(pool, worker=worker, actor=order.actor, reason=order.reason)["planned"])
         record.message = f"{planned} to be replaced"
         return planned
+
+
+def kill(broker: Kills, pool: str, worker: str, order: Order) -> None:
+    """End a worker's process now, whatever it runs; a new one takes its place."""
+    with recorded(order, "kill", pool, worker):
+        broker.kill(worker, actor=order.actor, reason=order.reason)
 
 
 def dump(broker: Dumps, pool: str, worker: str, order: Order) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pools.adapters.event_log import EventLog
 from pools.adapters.launcher import ProcessLauncher, Workplace
+from pools.adapters.ledger import Ledger
 from pools.adapters.link import GrpcLinker
 from pools.adapters.metrics import Metrics
 from pools.adapters.orphans import Keeper, Strays, become_subreaper, end_predecessors
@@ -88,7 +89,8 @@ class Node:
         launcher = ProcessLauncher(place)
         clock = SystemClock()
         metrics = Metrics(config.recorder)
-        ports = Ports(launcher, GrpcLinker(), clock, config.definitions, metrics, metrics)
+        ledger = Ledger(metrics, metrics)
+        ports = Ports(launcher, GrpcLinker(), clock, config.definitions, ledger, ledger)
         facts = NodeFacts(
             name=config.name,
             version=config.version,
@@ -100,7 +102,7 @@ class Node:
         )
         broker = Broker(facts, ports, random.Random())
         metrics.expose(broker.snapshot)
-        server, serving = make_server(broker, runtime.token, metrics.text)
+        server, serving = make_server(broker, runtime.token, ledger, metrics.text)
         await broker.start()
         if reaped:
             broker.tell(Event(Kind.ORPHANS_REAPED, message=f"{reaped} processes of the broker before were ended"))

@@ -19,6 +19,7 @@ from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
+from pools.adapters.ledger import Ledger
 from pools.adapters.limits import bound_messages
 from pools.adapters.session import Session, request_of, timing_of
 from pools.broker import errors
@@ -35,8 +36,9 @@ OPEN_TO_ALL = ("/grpc.health.", "/grpc.reflection.")
 
 
 class BrokerService(BrokerBase):
-    def __init__(self, broker: Broker, metrics: Callable[[], str]) -> None:
+    def __init__(self, broker: Broker, ledger: Ledger, metrics: Callable[[], str]) -> None:
         self._broker = broker
+        self._ledger = ledger
         self._metrics = metrics
 
     async def Session(self, stream: Any) -> None:
@@ -78,13 +80,23 @@ class BrokerService(BrokerBase):
         async with _Answering(stream):
             request = await stream.recv_message()
             snapshot = self._broker.snapshot(request.pool)
-            await stream.send_message(
-                pb.StatusReply(
-                    node=pb.Node(**snapshot["node"]),
-                    pools=[pb.Pool(**row) for row in snapshot["pools"]],
-                    workers=[pb.Worker(**row) for row in snapshot["workers"]],
-                )
+            reply = pb.StatusReply(
+                node=pb.Node(**snapshot["node"]),
+                pools=[pb.Pool(**row) for row in snapshot["pools"]],
+                workers=[pb.Worker(**row) for row in snapshot["workers"]],
             )
+            if request.watch:
+                self._add_news(reply, request.events_after)
+            await stream.send_message(reply)
+
+    def _add_news(self, reply: pb.StatusReply, after: int) -> None:
+        for number, at, event in self._ledger.events(after):
+            reply.events.add(
+                seq=number, at=at, kind=event.kind, pool=event.pool, worker=event.worker, reason=event.reason,
+                message=event.message[:MAX_STATUS_MESSAGE], level=event.level,
+            )  # fmt: skip
+        for pool, figures in self._ledger.figures().items():
+            reply.figures.add(pool=pool, **figures)
 
     async def Commands(self, stream: Any) -> None:
         async with _Answering(stream):
@@ -144,6 +156,12 @@ class BrokerService(BrokerBase):
                 load_seconds=plan.load_seconds,
             )
             await stream.send_message(reply)
+
+    async def Kill(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await stream.recv_message()
+            self._broker.kill(request.worker, request.actor, request.reason)
+            await stream.send_message(pb.KillReply(worker=request.worker))
 
     async def Dump(self, stream: Any) -> None:
         async with _Answering(stream):
@@ -234,9 +252,11 @@ async def _receive(stream: Any, credit: int) -> Any:
     return request_of(request, request.arguments.encode(), credit)
 
 
-def make_server(broker: Broker, token: str, metrics: Callable[[], str] = lambda: "") -> tuple[Server, ServiceStatus]:
+def make_server(
+    broker: Broker, token: str, ledger: Ledger, metrics: Callable[[], str] = lambda: ""
+) -> tuple[Server, ServiceStatus]:
     """A server for the broker, with health and reflection, and the status that health answers with."""
-    service = BrokerService(broker, metrics)
+    service = BrokerService(broker, ledger, metrics)
     serving = ServiceStatus()
     serving.set(True)
     health = Health({service: [serving]})

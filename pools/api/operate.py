@@ -15,7 +15,7 @@ from pools.api import door
 from pools.api.auth import Caller, caller
 from pools.api.body import read_object
 from pools.api.calls import json_response
-from pools.api.schemas import ChangeOut, DumpOut, Failure, PlanOut, ReasonIn, RecycleIn, RecycleOut, ScaleIn
+from pools.api.schemas import ChangeOut, DumpOut, Failure, KillOut, PlanOut, ReasonIn, RecycleIn, RecycleOut, ScaleIn
 from pools.broker.errors import BadRequest, WorkerUnknown
 from pools.operations import Change, Order
 
@@ -95,6 +95,24 @@ async def resume(request: HttpRequest, pool: str) -> HttpResponse:
 
 
 @router.post(
+    "/workers/{worker}/kill",
+    response={200: KillOut, REFUSED: Failure},
+    operation_id="kill",
+    summary="End a worker's process now",
+    openapi_extra=_takes(ReasonIn),
+    tags=["observed"],
+)
+async def kill(request: HttpRequest, worker: str) -> HttpResponse:
+    """Its calls fail, or run again where their command is idempotent; a new worker takes its place."""
+    who = _operator(request, "kill", "")
+    reason = _read(request, ReasonIn).reason
+    pool = await _pool_of(worker)
+    who.allow("kill", pool)
+    await sync_to_async(operations.kill)(door.broker(), pool, worker, _order(who, reason))
+    return json_response({"worker": worker, "pool": pool})
+
+
+@router.post(
     "/workers/{worker}/dump",
     response={200: DumpOut, REFUSED: Failure},
     operation_id="dump",
@@ -106,13 +124,18 @@ async def dump(request: HttpRequest, worker: str) -> HttpResponse:
     """The Python stacks of all threads of a live worker, also while C code in it holds the GIL. Told as an event."""
     who = _operator(request, "dump", "")
     reason = _read(request, ReasonIn).reason
-    living = (await door.broker().astatus())["workers"]
-    pool = next((one["pool"] for one in living if one["id"] == worker), "")
-    if not pool:
-        raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
+    pool = await _pool_of(worker)
     who.allow("dump", pool)
     found = await sync_to_async(operations.dump)(door.broker(), pool, worker, _order(who, reason))
     return json_response(DumpOut(**found).model_dump(mode="json"))
+
+
+async def _pool_of(worker: str) -> str:
+    living = (await door.broker().astatus())["workers"]
+    pool = next((str(one["pool"]) for one in living if one["id"] == worker), "")
+    if not pool:
+        raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
+    return pool
 
 
 def _operator(request: HttpRequest, action: str, pool: str) -> Caller:

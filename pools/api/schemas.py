@@ -254,6 +254,13 @@ class ThreadOut(Schema):
     note: str = Field(description="Why there are no frames.")
 
 
+class KillOut(Schema):
+    """A worker whose process is ended."""
+
+    worker: str
+    pool: str
+
+
 class DumpOut(Schema):
     """Where the threads of a worker were, and the calls that it held."""
 

@@ -141,6 +141,15 @@ class Broker:
         self.acted(pool, "recycle", actor, reason, worker)  # before its consequences
         return runner.recycle(worker, f"asked for by {actor or 'an operator'}: {reason or 'no reason given'}")
 
+    def kill(self, worker: str, actor: str, reason: str) -> None:
+        """End a worker's process now; its calls fail, or run again where that is allowed. Raises WorkerUnknown."""
+        for runner in self.runners.values():
+            if worker in runner.pool.force.workers:
+                self.acted(runner.pool.spec.name, "kill", actor, reason, worker)  # before its consequences
+                runner.kill(worker, f"asked for by {actor or 'an operator'}: {reason or 'no reason given'}")
+                return
+        raise errors.WorkerUnknown(f"No worker {worker!r} lives on node {self.facts.name}.", details={"worker": worker})
+
     def acted(self, pool: str, action: str, actor: str, reason: str, worker: str = "") -> None:
         """Tell who did what to a pool or a worker, and why."""
         message = f"{actor or 'an operator'}: {action}: {reason or 'no reason given'}"

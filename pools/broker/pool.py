@@ -4,8 +4,7 @@
     ready / gone / sampled     ──┼──▶  Pool  ──────┼─▶ Start, Stop, Kill      (processes)
     apply / sweep / tick(now)  ──┘   (_settle)     └─▶ Tell                   (events)
 
-Nothing here awaits, sleeps, reads a clock or opens a socket; the runner does. Every fact ends by settling, so the
-pool is never left with a waiting call beside a free slot or with a worker too few.
+Nothing here awaits, reads a clock or opens a socket. Every fact ends by settling: no call waits beside a free slot.
 """
 
 from __future__ import annotations
@@ -186,10 +185,12 @@ class Pool:
         return self._settle(list(self.force.template.refused(name, reason, why, self.spec, now)), now, staff=True)
 
     def template_ended(self, name: str, exit: Exit, evidence: str, now: float) -> list[Action]:
-        """Its process is reaped."""
         return self._settle(list(self.force.template.ended(name, exit, evidence, self.spec, now)), now, staff=True)
 
     # Facts from operators and clocks
+
+    def kill(self, worker: Worker, detail: str, now: float) -> list[Action]:
+        return self._settle(self._kill(worker, "operator", detail), now, staff=True)
 
     def apply(self, spec: PoolSpec, now: float) -> list[Action]:
         self.spec = spec

@@ -149,6 +149,9 @@ class Runner:
         self._do(self.pool.recycle(worker, detail, self._now()))
         return self.marked()
 
+    def kill(self, worker: str, detail: str) -> None:
+        self._do(self.pool.kill(self.pool.force.workers[worker], detail, self._now()))
+
     def marked(self) -> int:
         """Workers that are to leave."""
         return sum(bool(worker.reason) for worker in self.pool.force.workers.values())

@@ -1,4 +1,4 @@
-"""`snakepit recycle`, `scale`, `pause`, `resume` and `drain`: what operators order from a shell, with who and why."""
+"""`snakepit recycle`, `scale`, `pause`, `resume`, `drain` and `kill`: what operators order from a shell."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (recycle, scale, pause, resume, drain):
+    for command in (recycle, scale, pause, resume, drain, kill):
         app.command()(command)
 
 
@@ -111,6 +111,28 @@ def drain(
         if not empty:
             typer.echo(f"{pool}: after {timeout:g} s {running} calls run and {waiting} wait; it stays paused", err=True)
             raise typer.Exit(PROBLEM)
+
+
+def kill(
+    worker: Annotated[str, typer.Argument(metavar="WORKER", help="Id of a worker; `snakepit status` lists them.")],
+    *,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """End the process of a worker now. Its calls fail, or run again where they may; a new worker takes its place."""
+    with errors_told(as_json):
+        check_reason(reason)
+        client = connect(find_address())
+        pool = _aim(client, worker, "")[0]
+        try:
+            start_django()
+        except UsageError:  # as with a recycle: the broker's event is the only record
+            client.kill(worker, actor=name_actor(), reason=reason)
+        else:
+            from pools import operations
+
+            operations.kill(client, pool, worker, operations.Order(name_actor(), reason, surface="shell"))
+        typer.echo(json_line({"pool": pool, "worker": worker}) if as_json else f"{worker}: killed")
 
 
 def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:

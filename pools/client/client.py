@@ -30,6 +30,7 @@ from pools.wire.broker_pb2 import (
     ApplyRequest,
     CommandsRequest,
     DumpRequest,
+    KillRequest,
     MetricsRequest,
     PlanRequest,
     RecycleRequest,
@@ -226,6 +227,16 @@ class Client:
         """As `status`, for an event loop."""
         return snapshot.status(await self._aask("Status", StatusRequest(pool=pool), QUESTION_TIMEOUT))
 
+    def watch(self, after: int = 0) -> dict[str, Any]:
+        """As `status`, with `events` behind the number `after`, and `figures`: how long calls ran and waited."""
+        request = StatusRequest(watch=True, events_after=after)
+        return snapshot.watch(self._ask("Status", request, QUESTION_TIMEOUT))
+
+    async def awatch(self, after: int = 0) -> dict[str, Any]:
+        """As `watch`, for an event loop."""
+        request = StatusRequest(watch=True, events_after=after)
+        return snapshot.watch(await self._aask("Status", request, QUESTION_TIMEOUT))
+
     def commands(self, pool: str) -> list[dict[str, Any]]:
         """A pool's commands: name, summary, description, streams, idempotent, timeout, schema (JSON Schema)."""
         return snapshot.commands(self._ask("Commands", CommandsRequest(pool=pool), QUESTION_TIMEOUT))
@@ -271,6 +282,15 @@ class Client:
     async def aplan(self, pool: str, worker: str = "") -> dict[str, Any]:
         """As `plan`, for an event loop."""
         return snapshot.plan(pool, await self._aask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
+
+    def kill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+        """End the process of a worker now; its calls fail, or run again where that is allowed. Who and why is kept."""
+        return snapshot.plain(self._ask("Kill", KillRequest(worker=worker, actor=actor, reason=reason), ORDER_TIMEOUT))
+
+    async def akill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+        """As `kill`, for an event loop."""
+        request = KillRequest(worker=worker, actor=actor, reason=reason)
+        return snapshot.plain(await self._aask("Kill", request, ORDER_TIMEOUT))
 
     def dump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
         """The Python stacks of all threads of a live worker, with the calls that it holds. Who and why is kept."""

@@ -45,6 +45,15 @@ def status(reply: StatusReply) -> dict[str, Any]:
     }
 
 
+def watch(reply: StatusReply) -> dict[str, Any]:
+    """The same with `events`, the oldest first, and `figures`: the histograms of each pool by its name."""
+    figures = {
+        one.pool: {"ran": dict(one.ran), "queued": dict(one.queued), "recycled": dict(one.recycled)}
+        for one in reply.figures
+    }
+    return {**status(reply), "events": [plain(event) for event in reply.events], "figures": figures}
+
+
 def plan(pool: str, reply: PlanReply) -> dict[str, Any]:
     """What a recycle would do; None where a worker has no limit of age or count."""
     return {"pool": pool, **plain(reply)}
@@ -65,4 +74,4 @@ def commands(reply: CommandsReply) -> list[dict[str, Any]]:
     ]
 
 
-__all__ = ["Pool", "Worker", "commands", "plain", "plan", "status"]
+__all__ = ["Pool", "Worker", "commands", "plain", "plan", "status", "watch"]

@@ -10,13 +10,14 @@ has said nothing new.
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pools.dashboard.points import Point, points_of
+from pools.dashboard.memory import Growth
+from pools.dashboard.needs import Need, Rows, find_needs
+from pools.dashboard.points import NOTHING, Point, Track
 
-RING = 600  # points a pool: five minutes at two a second
 EVENTS = 200
 
 
@@ -33,6 +34,12 @@ class Facts:
     trouble: str = ""
     trouble_since: float = 0.0
     rates: dict[str, Point] = field(default_factory=dict)  # the newest point of each pool
+    sparks: dict[str, list[float]] = field(default_factory=dict)  # calls a second in the last minute, of each pool
+    needs: tuple[Need, ...] = ()
+    memory: dict[str, list[float]] = field(default_factory=dict)  # MiB of each worker in the last minutes
+    growth: dict[str, float] = field(default_factory=dict)  # MiB a minute
+    recycled: dict[str, dict[str, int]] = field(default_factory=dict)  # of each pool, by reason
+    rows: Rows = field(default_factory=Rows)
 
     @property
     def known(self) -> bool:
@@ -54,31 +61,47 @@ class Facts:
 class Board:
     """The newest Facts and the last minutes of each pool. Safe between the loop that folds and threads that read."""
 
-    def __init__(self) -> None:
+    def __init__(self, objective: float = 1.0) -> None:
+        self.objective = objective  # seconds that a call may wait
         self.facts = Facts()
-        self._rings: dict[str, deque[Point]] = {}
+        self._tracks: dict[str, Track] = {}
         self._lock = threading.Lock()
-        self._broker = ""  # which one: another pid or start means other counters
+        self._broker = ""  # which one: another pid or start means other counters and other numbers of events
+        self._settled = False
+        self._growth = Growth()
+        self._rows = Rows()
+        self._since: dict[str, float] = {}  # when each need was first seen
 
     def fold(self, status: dict[str, Any], at: float) -> Facts:
         with self._lock:
             node, pools = status["node"], tuple(status["pools"])
             boot = f"{node.get('name')} {node.get('pid')} {node.get('started_at')}"
-            known = self.facts.events if boot == self._broker else ()
-            if boot != self._broker:
-                self._rings.clear()
+            self._settled = boot == self._broker
+            if not self._settled:
+                self._tracks.clear()
+                self._growth.clear()
                 self._broker = boot
-            self._add_points(pools, status["workers"], at)
+            self._add_points(status, at)
             self.facts = Facts(
                 version=self.facts.version + 1,
                 seen_at=at,
                 node=node,
                 pools=pools,
                 workers=tuple(status["workers"]),
-                events=_newest(known, status.get("events", ())),
-                rates={name: ring[-1] for name, ring in self._rings.items() if ring},
+                events=_newest(self.facts.events if self._settled else (), status.get("events", ())),
+                rates={name: track.points[-1] for name, track in self._tracks.items()},
+                sparks={name: track.spark() for name, track in self._tracks.items()},
+                memory={worker["id"]: self._growth.values(worker["id"]) for worker in status["workers"]},
+                growth=self._growth.slopes(),
+                recycled={name: one.get("recycled", {}) for name, one in status.get("figures", {}).items()},
+                rows=self._rows,
             )
+            self.facts = replace(self.facts, needs=self._needs(status, at))
             return self.facts
+
+    def note(self, rows: Rows) -> None:
+        """What the database says; shown with the next facts."""
+        self._rows = rows
 
     def miss(self, trouble: str, at: float) -> Facts:
         """The broker did not answer: what was known stays, marked as old."""
@@ -89,18 +112,37 @@ class Board:
 
     def points(self, pool: str, after: float = 0.0) -> list[Point]:
         with self._lock:
-            return [point for point in self._rings.get(pool, ()) if point.at > after]
+            return [point for point in self._points(pool) if point.at > after]
 
-    def _add_points(self, pools: tuple[dict[str, Any], ...], workers: list[dict[str, Any]], at: float) -> None:
-        for pool in pools:
-            ring = self._rings.setdefault(pool["name"], deque(maxlen=RING))
-            ring.append(points_of(pool, workers, at, ring))
-        for gone in self._rings.keys() - {pool["name"] for pool in pools}:
-            del self._rings[gone]
+    def last_event(self) -> int:
+        """The number behind which the broker is asked for events. 0, all, until one broker has answered twice."""
+        return int(self.facts.events[0]["seq"]) if self.facts.events and self._settled else 0
+
+    def _needs(self, status: dict[str, Any], at: float) -> tuple[Need, ...]:
+        found = find_needs(status, self.facts.events, self.facts.growth, self._rows, self.objective, at)
+        self._since = {need.key: need.since or self._since.get(need.key, at) for need in found}
+        return tuple(replace(need, since=self._since[need.key]) for need in found)
+
+    def _points(self, pool: str) -> Iterable[Point]:
+        return self._tracks[pool].points if pool in self._tracks else ()
+
+    def _add_points(self, status: dict[str, Any], at: float) -> None:
+        states: dict[str, list[str]] = {pool["name"]: [] for pool in status["pools"]}
+        for worker in status["workers"]:
+            states.setdefault(worker["pool"], []).append(worker["state"])
+        figures = status.get("figures", {})
+        for pool in status["pools"]:
+            name = pool["name"]
+            self._tracks.setdefault(name, Track()).add(pool, states[name], figures.get(name, NOTHING), at)
+        for worker in status["workers"]:
+            self._growth.add(worker["id"], worker["memory_mb"], at)
+        self._growth.keep([worker["id"] for worker in status["workers"]])
+        for gone in self._tracks.keys() - {pool["name"] for pool in status["pools"]}:
+            del self._tracks[gone]
 
 
-def _newest(known: tuple[dict[str, Any], ...], fresh: Any) -> tuple[dict[str, Any], ...]:
+def _newest(known: tuple[dict[str, Any], ...], fresh: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     """The broker numbers its events: one that came twice is one."""
-    last = known[0]["seq"] if known else 0
-    new = [event for event in fresh if event["seq"] > last]
+    have = {event["seq"] for event in known}
+    new = [event for event in fresh if event["seq"] not in have]
     return (*reversed(new), *known)[:EVENTS] if new else known

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from typing import Any
+from urllib.parse import quote
 
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
@@ -31,6 +32,20 @@ def curl(url: str, body: Any = None, *, post: bool = False) -> str:
     if body is not None:
         parts += ["-H 'Content-Type: application/json'", "-d", shlex.quote(json.dumps(body, ensure_ascii=False))]
     return " ".join(parts)
+
+
+def rest(request: HttpRequest, method: str, path: str, body: Any = None) -> list[dict[str, str]]:
+    """The curl line of an operation, as a list: empty where the project does not have the API."""
+    root = api_url(request, "api-root")
+    return [line("curl", curl(root + quote(path, safe="/?=&"), body, post=method == "POST"))] if root else []
+
+
+def shell(command: str, *arguments: Any) -> dict[str, str]:
+    """
+    >>> shell("snakepit recycle", "digits")
+    {'label': 'shell', 'text': 'snakepit recycle digits'}
+    """
+    return line("shell", " ".join([command, *(shlex.quote(str(argument)) for argument in arguments)]))
 
 
 def line(label: str, text: str) -> dict[str, str]:

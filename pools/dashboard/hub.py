@@ -17,15 +17,21 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, InterfaceError
+
+from pools import conf
 from pools.api import door
 from pools.api.errors import seen_from_outside
 from pools.broker.errors import BrokerError
 from pools.dashboard.board import Board, Facts
+from pools.dashboard.rows import look
 
 TICK = 0.5  # seconds: at most two updates a second
 SLOW = 20.0  # seconds that a reader may leave a frame untaken
 PATIENCE = 5.0  # seconds for an answer of the broker
 LINGER = 30.0  # seconds that the hub goes on without a watcher: people reload, and the chart shall have no hole
+ROWS_EVERY = 10.0  # seconds between two looks at the database
 FRESH = 1.0  # seconds for which an answer is good enough for a page
 
 logger = logging.getLogger("snakepit.dashboard")
@@ -38,7 +44,7 @@ class Hub:
         self.board = Board()
         self.closing = False
         self._asking = threading.Lock()
-        self._asked = float("-inf")
+        self._asked = self._looked = float("-inf")
         self._task: asyncio.Task[None] | None = None
         self._news: asyncio.Event = asyncio.Event()
         self._watchers = 0
@@ -52,8 +58,10 @@ class Hub:
         with self._asking:
             if time.monotonic() - self._asked < FRESH:
                 return self.board.facts
+            self._look()
             try:
-                return self.board.fold(door.broker().status(), time.time())
+                self.board.objective = conf.current().queue_objective
+                return self.board.fold(door.broker().watch(self.board.last_event()), time.time())
             except BrokerError as error:
                 return self.board.miss(seen_from_outside(error).message, time.time())
             finally:
@@ -107,6 +115,8 @@ class Hub:
     async def _poll(self) -> None:
         while self._watchers or time.monotonic() - self._left_at < LINGER:
             began = time.monotonic()
+            if self._due():
+                await sync_to_async(self._look, thread_sensitive=False)()
             await self._ask()
             self._asked = time.monotonic()
             self._ring()
@@ -115,7 +125,8 @@ class Hub:
 
     async def _ask(self) -> None:
         try:
-            status = await asyncio.wait_for(door.broker().astatus(), PATIENCE)
+            self.board.objective = conf.current().queue_objective
+            status = await asyncio.wait_for(door.broker().awatch(self.board.last_event()), PATIENCE)
             self.board.fold(status, time.time())
         except TimeoutError:
             self.board.miss(f"The broker did not answer within {PATIENCE:g} s.", time.time())
@@ -125,6 +136,19 @@ class Hub:
             # A bug in here must not end the stream of every page; its log says what it was.
             logger.exception("the dashboard cannot read the broker's status")
             self.board.miss("The web server cannot read the broker's status; its log says why.", time.time())
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._looked >= ROWS_EVERY
+
+    def _look(self) -> None:
+        """Read what only the database knows, when it is time. Without the database the dashboard goes on."""
+        if not self._due():
+            return
+        self._looked = time.monotonic()
+        try:
+            self.board.note(look())
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("the dashboard cannot read the database: %s", error)
 
     def _drop_slow(self, now: float) -> None:
         for task, since in self._sending.items():

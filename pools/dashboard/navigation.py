@@ -21,7 +21,10 @@ class Entry:
 ENTRIES = (
     Entry("Overview", "overview", "o"),
     Entry("Pools", "pools", "p"),
+    Entry("Workers", "workers", "w"),
     Entry("Jobs", "jobs", "j"),
+    Entry("Nodes", "nodes", "n"),
+    Entry("Events", "events", "e"),
     Entry("Diagnostics", "diagnostics", "d"),
     Entry("Playground", "playground", "y", "run"),
     Entry("Audit", "audit", "a"),

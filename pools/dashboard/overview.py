@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
+from django.urls import NoReverseMatch, reverse
 
 from pools.dashboard.board import Facts
+from pools.dashboard.copies import rest, shell
+from pools.dashboard.needs import Need
 from pools.dashboard.page import Visit, page, show
 from pools.dashboard.region import Context, region
+from pools.dashboard.series import chosen_span, span_choice
 
 SUMMED = ("size", "ready", "busy", "slots", "free", "waiting")
+SHOWN = 12  # events
 
 
 @page("overview")
 def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
-    return show(request, visit, "snakepit/overview.html")
+    span = chosen_span(request)
+    copies = [*rest(request, "GET", "status"), shell("snakepit status")]
+    return show(request, visit, "snakepit/overview.html", {"span": span, "spans": span_choice(span), "copies": copies})
+
+
+@region("needs", "snakepit/_needs.html")
+def needs(facts: Facts, _: str) -> Context:
+    return {
+        "needs": [{"need": need, "url": _url(need.view, need.argument), "look": _look(need)} for need in facts.needs]
+    }
+
+
+def _url(view: str, argument: str) -> str:
+    try:
+        if "=" in argument:
+            return f"{reverse('snakepit:' + view)}?{argument}"
+        return reverse("snakepit:" + view, args=[argument] if argument else [])
+    except NoReverseMatch:
+        return ""
+
+
+def _look(need: Need) -> str:
+    """For who may only look: the page of the pool that the order is about."""
+    return _url("pool" if need.view.startswith("pool-") else need.view, need.argument)
 
 
 @region("totals", "snakepit/_totals.html")
 def totals(facts: Facts, _: str) -> Context:
-    sums = {
-        name: sum(pool[name] for pool in facts.pools) for name in ("size", "ready", "busy", "slots", "free", "waiting")
-    }
+    sums = {name: sum(pool[name] for pool in facts.pools) for name in SUMMED}
     points = facts.rates.values()
     return {
         **sums,
@@ -28,5 +56,16 @@ def totals(facts: Facts, _: str) -> Context:
         "oldest_wait": max((pool["oldest_wait"] for pool in facts.pools), default=0.0),
         "ok_rate": sum(point.ok_rate for point in points),
         "failed_rate": sum(point.failed_rate for point in points),
+        "p50": worst(point.p50 for point in points),
+        "p95": worst(point.p95 for point in points),
         "memory_mb": sum(pool["memory_mb"] for pool in facts.pools),
     }
+
+
+@region("feed", "snakepit/_feed.html")
+def feed(facts: Facts, _: str) -> Context:
+    return {"events": facts.events[:SHOWN]}
+
+
+def worst(values: Any) -> float | None:
+    return max((value for value in values if value is not None), default=None)

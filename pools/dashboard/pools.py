@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
 
 from pools.dashboard.board import Facts
-from pools.dashboard.hub import hub
+from pools.dashboard.copies import rest, shell
 from pools.dashboard.page import Visit, page, show
 from pools.dashboard.region import Context, region
 
-SPARK = 60  # points of a sparkline
+CROWDED = 0.9  # share of the slots in use from which the bar warns
 
 
 @page("pools")
 def pools(request: HttpRequest, visit: Visit) -> HttpResponse:
-    return show(request, visit, "snakepit/pools.html")
+    return show(
+        request, visit, "snakepit/pools.html", {"copies": [*rest(request, "GET", "pools"), shell("snakepit status")]}
+    )
 
 
 @region("pools", "snakepit/_pools.html")
 def table(facts: Facts, _: str) -> Context:
-    rows = []
-    for pool in facts.pools:
-        points = hub.board.points(pool["name"])[-SPARK * 2 :: 2]
-        taken = pool["slots"] - pool["free"]
-        rows.append({
-            **pool, "taken": taken, "rate": facts.rates.get(pool["name"]),
-            "spark": [point.ok_rate + point.failed_rate for point in points],
-            "kind": "warn" if pool["slots"] and taken == pool["slots"] else "",
-        })  # fmt: skip
-    return {"rows": rows}
+    return {"rows": [line(facts, pool) for pool in facts.pools]}
+
+
+def line(facts: Facts, pool: dict[str, Any]) -> dict[str, Any]:
+    """A pool with what is derived from its row."""
+    taken = pool["slots"] - pool["free"]
+    crowded = pool["slots"] > 0 and taken >= CROWDED * pool["slots"]
+    return {
+        **pool,
+        "taken": taken,
+        "kind": "warn" if crowded else "",
+        "rate": facts.rates.get(pool["name"]),
+        "spark": facts.sparks.get(pool["name"], []),
+    }

@@ -15,6 +15,20 @@ SPANS = {300: "5 min", 900: "15 min", 3600: "1 h", 6 * 3600: "6 h", 24 * 3600: "
 LIVE = 300  # seconds: the span that the hub's own memory holds
 
 
+MARKS = {"worker.recycled": "recycle", "worker.died": "death", "worker.killed": "death", "pool.applied": "change"}
+MOST_MARKS = 200
+
+
+def chosen_span(request: HttpRequest) -> int:
+    """Seconds of the charts on a page, `?span=`."""
+    text = request.GET.get("span", "")
+    return int(text) if text in map(str, SPANS) else LIVE
+
+
+def span_choice(chosen: int) -> list[dict[str, Any]]:
+    return [{"seconds": span, "title": title, "current": span == chosen} for span, title in SPANS.items()]
+
+
 @page("series")
 def series(request: HttpRequest, visit: Visit) -> HttpResponse:
     """`?pool=&span=`: one pool, or all together; seconds, one of SPANS."""
@@ -23,11 +37,19 @@ def series(request: HttpRequest, visit: Visit) -> HttpResponse:
         choice = ", ".join(map(str, SPANS))
         return HttpResponse(f"span: {text!r} is none of {choice}", status=400, content_type="text/plain")
     facts = visit.facts()
-    found = {"live": COLUMNS, "columns": live_columns(facts, pool), "marks": []}
-    return JsonResponse(found)
+    return JsonResponse({"live": COLUMNS, "columns": live_columns(facts, pool), "marks": live_marks(facts, pool)})
 
 
 def live_columns(facts: Facts, pool: str) -> dict[str, list[Any]]:
     """The last minutes as the hub remembers them."""
     names = [pool] if pool else [one["name"] for one in facts.pools]
     return summed([hub.board.points(name) for name in names])
+
+
+def live_marks(facts: Facts, pool: str) -> list[dict[str, Any]]:
+    found = [one for one in facts.events_of(pool=pool) if one["kind"] in MARKS and one["at"] > facts.seen_at - LIVE]
+    return [_mark(one["kind"], one["at"], one["worker"] or one["pool"], one["reason"]) for one in found[:MOST_MARKS]]
+
+
+def _mark(kind: str, at: float, who: str, reason: str) -> dict[str, Any]:
+    return {"at": at, "kind": MARKS[kind], "text": f"{who} {kind.partition('.')[2]}{f' ({reason})' if reason else ''}"}

@@ -71,7 +71,7 @@ class Reader:
             found.append(("points", points))
         return [*found, ("beat", beat(facts))]
 
-    def _points(self, facts: Facts) -> dict[str, list[list[float]]]:
+    def _points(self, facts: Facts) -> dict[str, list[list[float | None]]]:
         wanted = [pool["name"] for pool in facts.pools] if ALL in self.pools else self.pools
         after, self.since = self.since, facts.seen_at
         found = {name: [row(point) for point in hub.board.points(name, after)] for name in wanted}

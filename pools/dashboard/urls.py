@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from pools.dashboard import audit, demo, diagnostics, job, jobs, overview, playground, pools, series, stream
+from pools.dashboard import (
+    audit,
+    demo,
+    diagnostics,
+    events,
+    job,
+    jobs,
+    nodes,
+    orders,
+    overview,
+    playground,
+    pool,
+    pools,
+    series,
+    stream,
+    worker,
+    workers,
+)
 
 UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -24,6 +41,19 @@ urlpatterns = [
     path("diagnostics/", diagnostics.diagnostics, name="diagnostics"),
     path("diagnostics/report/", diagnostics.report, name="report"),
     path("diagnostics/apply/<str:key>/", diagnostics.apply, name="apply"),
+    path("pools/<str:name>/", pool.pool, name="pool"),
+    path("pools/<str:name>/recycle/", orders.recycle, name="pool-recycle"),
+    path("pools/<str:name>/scale/", orders.scale, name="pool-scale"),
+    path("pools/<str:name>/pause/", orders.pause, name="pool-pause"),
+    path("pools/<str:name>/drain/", orders.drain, name="pool-drain"),
+    path("pools/<str:name>/resume/", orders.resume, name="pool-resume"),
+    path("workers/", workers.workers, name="workers"),
+    path("workers/<str:ident>/", worker.worker, name="worker"),
+    path("workers/<str:ident>/recycle/", orders.recycle_worker, name="worker-recycle"),
+    path("workers/<str:ident>/stacks/", orders.stacks, name="worker-stacks"),
+    path("workers/<str:ident>/kill/", orders.kill_worker, name="worker-kill"),
+    path("nodes/", nodes.nodes, name="nodes"),
+    path("events/", events.events, name="events"),
     path("live/stream/", stream.stream, name="stream"),
     path("live/fragments/", stream.fragments, name="fragments"),
     path("live/series/", series.series, name="series"),

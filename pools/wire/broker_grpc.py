@@ -52,6 +52,10 @@ class BrokerBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def Kill(self, stream: 'grpclib.server.Stream[pools.wire.broker_pb2.KillRequest, pools.wire.broker_pb2.KillReply]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def Dump(self, stream: 'grpclib.server.Stream[pools.wire.broker_pb2.DumpRequest, pools.wire.broker_pb2.DumpReply]') -> None:
         pass
 
@@ -114,6 +118,12 @@ class BrokerBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 pools.wire.broker_pb2.PlanRequest,
                 pools.wire.broker_pb2.PlanReply,
+            ),
+            '/snakepit.broker.v1.Broker/Kill': grpclib.const.Handler(
+                self.Kill,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                pools.wire.broker_pb2.KillRequest,
+                pools.wire.broker_pb2.KillReply,
             ),
             '/snakepit.broker.v1.Broker/Dump': grpclib.const.Handler(
                 self.Dump,
@@ -186,6 +196,12 @@ class BrokerStub:
             '/snakepit.broker.v1.Broker/Plan',
             pools.wire.broker_pb2.PlanRequest,
             pools.wire.broker_pb2.PlanReply,
+        )
+        self.Kill = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/snakepit.broker.v1.Broker/Kill',
+            pools.wire.broker_pb2.KillRequest,
+            pools.wire.broker_pb2.KillReply,
         )
         self.Dump = grpclib.client.UnaryUnaryMethod(
             channel,

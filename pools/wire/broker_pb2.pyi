@@ -164,20 +164,81 @@ class ExecuteReply(_message.Message):
     def __init__(self, json: _Optional[str] = ..., raw: _Optional[bytes] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
-    __slots__ = ("pool",)
+    __slots__ = ("pool", "watch", "events_after")
     POOL_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_AFTER_FIELD_NUMBER: _ClassVar[int]
     pool: str
-    def __init__(self, pool: _Optional[str] = ...) -> None: ...
+    watch: bool
+    events_after: int
+    def __init__(self, pool: _Optional[str] = ..., watch: bool = ..., events_after: _Optional[int] = ...) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("node", "pools", "workers")
+    __slots__ = ("node", "pools", "workers", "events", "figures")
     NODE_FIELD_NUMBER: _ClassVar[int]
     POOLS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     node: Node
     pools: _containers.RepeatedCompositeFieldContainer[Pool]
     workers: _containers.RepeatedCompositeFieldContainer[Worker]
-    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[Pool, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ...) -> None: ...
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    figures: _containers.RepeatedCompositeFieldContainer[Figures]
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[Pool, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., figures: _Optional[_Iterable[_Union[Figures, _Mapping]]] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("seq", "at", "kind", "pool", "worker", "reason", "message", "level")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    at: float
+    kind: str
+    pool: str
+    worker: str
+    reason: str
+    message: str
+    level: str
+    def __init__(self, seq: _Optional[int] = ..., at: _Optional[float] = ..., kind: _Optional[str] = ..., pool: _Optional[str] = ..., worker: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., level: _Optional[str] = ...) -> None: ...
+
+class Figures(_message.Message):
+    __slots__ = ("pool", "ran", "queued", "recycled")
+    class RanEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    class QueuedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    class RecycledEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    RAN_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    RECYCLED_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    ran: _containers.ScalarMap[int, int]
+    queued: _containers.ScalarMap[int, int]
+    recycled: _containers.ScalarMap[str, int]
+    def __init__(self, pool: _Optional[str] = ..., ran: _Optional[_Mapping[int, int]] = ..., queued: _Optional[_Mapping[int, int]] = ..., recycled: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Node(_message.Message):
     __slots__ = ("name", "version", "pid", "address", "started_at", "uptime", "draining", "clock", "loop_lag", "python", "sessions", "problems")
@@ -530,6 +591,22 @@ class PlannedWorker(_message.Message):
     fate: str
     seconds_until_successor: float
     def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., age: _Optional[float] = ..., served: _Optional[int] = ..., load: _Optional[int] = ..., seconds_until_ttl: _Optional[float] = ..., calls_until_max: _Optional[int] = ..., in_turn: _Optional[int] = ..., fate: _Optional[str] = ..., seconds_until_successor: _Optional[float] = ...) -> None: ...
+
+class KillRequest(_message.Message):
+    __slots__ = ("worker", "actor", "reason")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    actor: str
+    reason: str
+    def __init__(self, worker: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class KillReply(_message.Message):
+    __slots__ = ("worker",)
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    def __init__(self, worker: _Optional[str] = ...) -> None: ...
 
 class DumpRequest(_message.Message):
     __slots__ = ("worker", "actor", "reason")

@@ -23,10 +23,11 @@ from grpclib.health.v1 import health_pb2
 from grpclib.reflection.v1 import reflection_pb2
 
 from pools.adapters import session
+from pools.adapters.ledger import Ledger
 from pools.adapters.limits import MAX_FRAME
 from pools.adapters.service import make_server
 from pools.broker.broker import Broker, NodeFacts, Ports
-from pools.broker.ports import Definition
+from pools.broker.ports import Definition, NoMeter
 from pools.broker.spec import PoolSpec
 from pools.wire import broker_pb2 as pb
 from pools.wire.broker_grpc import BrokerStub
@@ -364,13 +365,14 @@ async def served() -> AsyncIterator[Served]:
     spec = PoolSpec(name="p", adapter="everything", size=2)
     definitions = FixedDefinitions(Definition(spec, "tests.everything.Everything"))
     clock = FakeClock()  # stands still: no deadline passes
+    ledger = Ledger(NoMeter(), recorder)
     running = Broker(
         NodeFacts("n", "1", 1, "", "3.11", "0000"),
-        Ports(launcher, FakeLinker(launcher), clock, definitions, recorder),
+        Ports(launcher, FakeLinker(launcher), clock, definitions, ledger, ledger),
         Random(1),
     )
     with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as home:
-        server, _ = make_server(running, "t")
+        server, _ = make_server(running, "t", ledger)
         await running.start()
         await server.start(path=f"{home}/s")
         channel = Channel(path=f"{home}/s")
@@ -584,3 +586,17 @@ def test_what_a_killed_broker_left_is_taken_over(home: Path) -> None:
         assert running.stop() == 0
     assert not list(run.iterdir())
     assert not (home / "elsewhere").exists()
+
+
+async def test_a_watcher_gets_events_after_a_number_and_figures(served: Served) -> None:
+    async def ask(**fields: Any) -> pb.StatusReply:
+        request = pb.StatusRequest(**fields)
+        return await BrokerStub(served.channel).Status(request, metadata=served.metadata, timeout=PATIENCE)
+
+    everything = await ask(watch=True)
+    assert everything.events[0].kind == "node.started"
+    assert [event.seq for event in everything.events] == list(range(1, len(everything.events) + 1))
+    last = everything.events[-1].seq
+    later = await ask(watch=True, events_after=last - 1)
+    assert [event.seq for event in later.events][:1] == [last]
+    assert not (await ask()).events

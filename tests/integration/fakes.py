@@ -16,7 +16,10 @@ POOL = {
     "warnings": [], "interpreter": "", "gil": "", "gil_culprit": "", "parallelism": 0.0, "parallel": "",
     "races": [],
 }  # fmt: skip
-WORKER = {"id": "digits-1", "pool": "digits", "pid": 7, "state": "ready", "load": 1, "capacity": 1, "memory_mb": 40.0}
+WORKER = {"id": "digits-1", "pool": "digits", "pid": 7, "state": "ready", "load": 1, "capacity": 1, "memory_mb": 40.0,
+          "reason": "", "lost": 0, "served": 8, "gil": "on", "gil_culprit": "", "generation": 1, "started_at": 1e9,
+          "load_seconds": 0.5, "python": "3.11.9", "parallelism": 0.0, "output": ["a line"],
+          "calls": [{"id": "call-1", "command": "classify", "seconds": 0.2, "remaining": 59.8}]}  # fmt: skip
 PLANNED = {
     "id": "digits-1", "state": "ready", "reason": "", "detail": "", "age": 12.5, "served": 8, "load": 1,
     "seconds_until_ttl": 47.5, "seconds_until_successor": 45.5, "calls_until_max": None, "in_turn": 1,
@@ -77,7 +80,10 @@ class FakeClient:
             self._answer(None),
         ]
         self.streams: list[FakeStream] = []
+        self.events: list[dict[str, Any]] = []
+        self.figures: dict[str, dict[str, Any]] = {}
         self.pools: list[dict[str, Any]] = [dict(POOL)]
+        self.workers: list[dict[str, Any]] = [dict(WORKER)]
         self.known: list[dict[str, Any]] = [dict(COMMAND)]
 
     @staticmethod
@@ -111,10 +117,21 @@ class FakeClient:
     def status(self, pool: str = "") -> dict[str, Any]:
         self._raise()
         pools = [one for one in self.pools if pool in ("", one["name"])]
-        return {"node": {"name": "node-1", "clock": "beat", "problems": []}, "pools": pools, "workers": [dict(WORKER)]}
+        return {
+            "node": {"name": "node-1", "clock": "beat", "problems": []},
+            "pools": pools,
+            "workers": [dict(one) for one in self.workers],
+        }
 
     async def astatus(self, pool: str = "") -> dict[str, Any]:
         return self.status(pool)
+
+    def watch(self, after: int = 0) -> dict[str, Any]:
+        events = [event for event in self.events if event["seq"] > after]
+        return {**self.status(), "events": events, "figures": self.figures}
+
+    async def awatch(self, after: int = 0) -> dict[str, Any]:
+        return self.watch(after)
 
     async def acommands(self, pool: str) -> list[dict[str, Any]]:
         return self.commands(pool)
@@ -127,6 +144,11 @@ class FakeClient:
         self._raise()
         self.orders.append((pool, worker, actor, reason))
         return {"planned": 2}
+
+    def kill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+        self._raise()
+        self.orders.append((worker, "kill", actor, reason))
+        return {"worker": worker}
 
     def dump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
         self._raise()

@@ -420,6 +420,25 @@ def test_a_dump_is_ordered_with_who_and_why(client: Client, broker: FakeClient, 
     assert actor.startswith("key ")
 
 
+def test_a_kill_is_ordered_with_who_and_why(client: Client, broker: FakeClient, make_key: Any) -> None:
+    key = make_key("operate")
+    for worker, authorization, status in (
+        ("digits-9", key, 404), ("digits-1", make_key("view"), 403), ("digits-1", key, 200),
+    ):  # fmt: skip
+        url = f"/api/workers/{worker}/kill"
+        answer = client.post(url, b'{"reason": "stuck"}', "application/json", headers={"Authorization": authorization})
+        assert answer.status_code == status
+    ((worker, what, _, reason),) = broker.orders
+    assert (worker, what, reason) == ("digits-1", "kill", "stuck")
+    assert Audit.objects.get(action="kill").target == "digits-1"
+
+
+def test_the_shell_kills_a_worker(shell: FakeClient, capsys: Captured) -> None:
+    assert run(["kill", "digits-1", "--reason", "stuck"]) == 0
+    assert capsys.readouterr().out == "digits-1: killed\n"
+    assert shell.orders == [("digits-1", "kill", "shell user ada", "stuck")]
+
+
 def test_a_dump_of_a_stranger_or_without_the_right_is_refused(
     client: Client, broker: FakeClient, make_key: Any
 ) -> None:

@@ -114,6 +114,11 @@
   const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const number = value => value == null ? "–" : value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(value < 10 ? 1 : 0);
   const seconds = value => value == null ? "–" : value < 1 ? (value * 1000).toFixed(value < .01 ? 1 : 0) + " ms" : value < 60 ? value.toFixed(1) + " s" : (value / 60).toFixed(1) + " min";
+  const clock = (at, length) => {
+    const date = new Date(at * 1000), two = value => String(value).padStart(2, "0");
+    const time = two(date.getHours()) + ":" + two(date.getMinutes());
+    return length > 172800 ? two(date.getDate()) + "." + two(date.getMonth() + 1) + "." : time;
+  };
   const KINDS = {
     throughput: {lines: [["ok_rate", "ok", 1], ["failed_rate", "failed", 2]], show: value => number(value) + "/s", fill: true},
     latency: {lines: [["p50", "p50", 3], ["p95", "p95", 4], ["p99", "p99", 2]], show: seconds},
@@ -178,7 +183,7 @@
         width: this.plot.clientWidth, height: this.plot.clientHeight, legend: {show: false}, pxAlign: 1,
         cursor: {y: false, points: {size: 6}, drag: {x: false, y: false}},
         scales: {x: {time: true}, y: {range: (_, low, high) => [0, high > 0 ? high * 1.12 : 1]}},
-        axes: [{...axis, space: 60}, {...axis, size: 54, space: 34, values: (_, splits) => splits.map(value => kind.show(value))}],
+        axes: [{...axis, space: 60, size: 26, values: (_, splits) => splits.map(at => clock(at, this.span))}, {...axis, size: 54, space: 34, values: (_, splits) => splits.map(value => kind.show(value))}],
         series: [{}, ...kind.lines.map(([, label, colour]) => ({
           label, stroke: css("--chart-" + colour), width: 1.6, points: {show: false}, spanGaps: false,
           fill: kind.fill ? css("--chart-" + colour) + "1f" : undefined,

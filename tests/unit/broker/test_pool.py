@@ -495,3 +495,15 @@ def test_what_was_said_to_a_worker_without_room_is_nothing(table: Any) -> None:
     assert t.assigned() == [(1, 1)], "nothing is given to a worker that is gone"
     t.ready(2)
     assert t.assigned()[-1] == (2, 2)
+
+
+def test_an_operator_kills_a_worker_whatever_it_runs_and_gets_a_new_one(table: Any) -> None:
+    t = table(size=1).ready(1)
+    t.submit()
+    before = t.pool.force.died
+    t.do(t.pool.kill(t.worker(1), "it hangs", t.now))
+    assert t.killed() == [1]
+    assert t.worker(1).reason == "operator"
+    t.die(1, Exit(signal=9), begun={1})
+    assert t.states() == {2: "starting"}
+    assert t.pool.force.died == before  # it was meant

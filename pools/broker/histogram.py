@@ -1,0 +1,62 @@
+"""Counts of durations in buckets that grow by a fifth: percentiles within a tenth, in a few hundred bytes, that add up.
+
+>>> two = Histogram()
+>>> for seconds in (0.001, 0.002, 0.002, 4.0):
+...     two.add(seconds)
+>>> [round(quantile(two.sparse(), share), 4) for share in (0.5, 0.99)]
+[0.002, 4.0428]
+>>> quantile({}, 0.5) is None
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import log2
+
+LEAST = 1e-5  # seconds: what is shorter is in the first bucket
+STEPS = 4  # buckets for each doubling
+BUCKETS = 120  # the last one begins at three hours
+
+Sparse = Mapping[int, int]  # bucket: count; none that is zero
+
+
+class Histogram:
+    """Counts since the broker began; never reset, so that any two looks at it can be subtracted."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts = [0] * BUCKETS
+
+    def add(self, seconds: float) -> None:
+        index = int(STEPS * log2(seconds / LEAST)) if seconds > LEAST else 0
+        self.counts[min(index, BUCKETS - 1)] += 1
+
+    def sparse(self) -> dict[int, int]:
+        return {index: count for index, count in enumerate(self.counts) if count}
+
+
+def since(now: Sparse, then: Sparse) -> dict[int, int]:
+    """What came between two looks. A count that went down is another broker's: all of it is new."""
+    if any(then.get(index, 0) > now.get(index, 0) for index in then):
+        return dict(now)
+    return {index: more for index, count in now.items() if (more := count - then.get(index, 0))}
+
+
+def merged(parts: Iterable[Sparse]) -> dict[int, int]:
+    total: dict[int, int] = {}
+    for part in parts:
+        for index, count in part.items():
+            total[index] = total.get(index, 0) + count
+    return total
+
+
+def quantile(counts: Sparse, share: float) -> float | None:
+    """Seconds below which this share of the durations lies: the middle of its bucket. None of none."""
+    left = share * sum(counts.values())
+    for index in sorted(counts):
+        left -= counts[index]
+        if left <= 0:
+            return float(LEAST * 2 ** ((index + 0.5) / STEPS))
+    return None

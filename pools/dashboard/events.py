@@ -1,0 +1,53 @@
+"""What the brokers decided and saw. The newest come live from the broker, older ones by key from the database."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+
+from pools.broker.events import Kind
+from pools.dashboard.board import Facts
+from pools.dashboard.copies import rest, shell
+from pools.dashboard.page import Visit, page, show
+from pools.dashboard.region import Context, region
+from pools.models import Event
+from pools.models.observed import LEVELS
+
+PAGE = 50
+FILTERS = ("pool", "worker", "kind", "level")
+
+
+@page("events")
+def events(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """`?pool=&worker=&kind=&level=`, and `before=` (an id) for the rows of the database."""
+    chosen = {name: request.GET.get(name, "")[:100].replace("\0", "") for name in FILTERS}
+    query = urlencode({name: value for name, value in chosen.items() if value})
+    before = request.GET.get("before", "")
+    rows = Event.objects.filter(**{name: value for name, value in chosen.items() if value})
+    context: Context = {
+        "chosen": chosen, "query": query, "kinds": [str(kind) for kind in Kind], "levels": LEVELS,
+        "pools": [pool["name"] for pool in visit.facts().pools],
+        "copies": [*rest(request, "GET", f"events?{query}" if query else "events"), shell("snakepit status")],
+    }  # fmt: skip
+    if before or not visit.facts().known:
+        context |= _older(rows, before)
+    else:
+        context["older"] = (rows.order_by("-pk").values_list("pk", flat=True).first() or 0) + 1
+    return show(request, visit, "snakepit/events.html", context)
+
+
+@region("events", "snakepit/_live_events.html")
+def newest(facts: Facts, query: str) -> Context:
+    chosen = dict(parse_qsl(query))
+    found = [event for event in facts.events if all(event[name] == value for name, value in chosen.items())]
+    return {"events": found[:PAGE]}
+
+
+def _older(rows: QuerySet[Event], before: str) -> dict[str, Any]:
+    if before.isdecimal() and len(before) < 19:
+        rows = rows.filter(pk__lt=int(before))
+    found = list(rows.order_by("-pk")[: PAGE + 1])
+    return {"rows": found[:PAGE], "older": found[PAGE - 1].pk if len(found) > PAGE else None}

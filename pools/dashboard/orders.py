@@ -1,0 +1,196 @@
+"""What operators order: a page that says what will happen, then a POST that does it, with who and why.
+
+Every order goes through `pools.operations`, as from the shell and the REST API: an audit row, and an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+
+from pools import operations
+from pools.api import door
+from pools.api.auth import order_of
+from pools.api.errors import seen_from_outside
+from pools.broker.errors import BrokerError
+from pools.dashboard.board import Facts
+from pools.dashboard.copies import rest, shell
+from pools.dashboard.page import Visit, page, show
+from pools.models import Pool
+from pools.operations import MAX_REASON, Change, Order
+
+OPERATE = "operate"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One order before it is given: its words, what it will do, and how the same is said elsewhere."""
+
+    title: str
+    button: str
+    says: list[str]
+    back: str
+    plan: dict[str, Any] | None = None
+    size: int | None = None
+    danger: bool = False
+
+
+Deed = Callable[[Order], str]
+
+
+def _answer(request: HttpRequest, visit: Visit, asked: Asked, deed: Deed, copies: list[dict[str, str]]) -> HttpResponse:
+    """GET: the page that asks. POST: the deed, then back to where it was asked for."""
+    reason = request.POST.get("reason", "").replace("\0", "").strip()[:MAX_REASON]
+    context = {"asked": asked, "copies": copies, "reason": reason, "wrong": ""}
+    if request.method != "POST":
+        return show(request, visit, "snakepit/order.html", context)
+    try:
+        messages.success(request, deed(order_of(request, reason, "dashboard")))
+    except BrokerError as error:
+        context["wrong"] = seen_from_outside(error).message
+        return show(request, visit, "snakepit/order.html", context, status=error.http_status)
+    return redirect(asked.back)
+
+
+def _changed(change: Callable[..., Change], words: str, *given: Any) -> Deed:
+    """An order that changes the pool's row."""
+
+    def deed(order: Order) -> str:
+        return f"{words} {change(door.broker(), *given, order).note}".strip()
+
+    return deed
+
+
+def _of_pool(name: str) -> str:
+    return reverse("snakepit:pool", args=[name])
+
+
+@page("pools", right=OPERATE)
+def pause(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
+    says = [f"{name} refuses new calls from now on.", _held(visit.facts(), name), "Its workers stay warm."]
+    lines = [*rest(request, "POST", f"pools/{name}/pause", {}), shell("snakepit pause", name)]
+    deed = _changed(operations.pause, f"{name} is paused.", name)
+    return _answer(request, visit, Asked(f"Pause {name}", "Pause", says, _of_pool(name)), deed, lines)
+
+
+@page("pools", right=OPERATE)
+def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
+    end = "When nothing runs and nothing waits, its page says drained. It stays paused until somebody resumes it."
+    says = [f"{name} refuses new calls from now on.", _held(visit.facts(), name), end]
+    deed = _changed(operations.pause, f"{name} drains: it takes nothing new.", name)
+    asked = Asked(f"Drain {name}", "Drain", says, _of_pool(name))
+    return _answer(request, visit, asked, deed, [shell("snakepit drain", name)])
+
+
+@page("pools", right=OPERATE)
+def resume(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
+    lines = [*rest(request, "POST", f"pools/{name}/resume", {}), shell("snakepit resume", name)]
+    asked = Asked(f"Resume {name}", "Resume", [f"{name} takes calls again."], _of_pool(name))
+    return _answer(request, visit, asked, _changed(operations.resume, f"{name} takes calls.", name), lines)
+
+
+@page("pools", right=OPERATE)
+def scale(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
+    row = Pool.objects.filter(name=name).first()
+    now = row.size if row else 0
+    text = request.POST.get("size") or request.GET.get("size") or str(now)
+    size = int(text) if text.isdecimal() and len(text) < 6 else 0  # 0 is refused with the range
+    says = [
+        f"{name} is to have {now} worker{'' if now == 1 else 's'} now.",
+        "Raised: the new ones start at once. Lowered: the surplus finishes its calls and leaves.",
+        *_memory(visit.facts(), name),
+    ]
+    lines = [*rest(request, "POST", f"pools/{name}/scale", {"size": size}), shell("snakepit scale", name, size)]
+    asked = Asked(f"Scale {name}", "Scale", says, _of_pool(name), size=size)
+    deed = _changed(operations.scale, f"{name} is to have {size} worker{'' if size == 1 else 's'}.", name, size)
+    return _answer(request, visit, asked, deed, lines)
+
+
+@page("pools", right=OPERATE)
+def recycle(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
+    says = ["Each worker is replaced by a successor that is ready first, and finishes the calls that it holds."]
+    lines = [*rest(request, "POST", f"pools/{name}/recycle", {}), shell("snakepit recycle", name)]
+    asked = Asked(f"Recycle {name}", "Recycle", says, _of_pool(name), plan=_plan(name))
+    return _answer(request, visit, asked, _recycled(name, ""), lines)
+
+
+@page("workers", right=OPERATE)
+def recycle_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
+    pool, back = _pool_of(visit.facts(), ident), reverse("snakepit:worker", args=[ident])
+    says = ["A successor starts first; then this worker takes nothing new, finishes what it holds, and leaves."]
+    asked = Asked(f"Recycle {ident}", "Recycle", says, back, plan=_plan(pool, ident))
+    return _answer(request, visit, asked, _recycled(pool, ident), [shell("snakepit recycle", ident)])
+
+
+@page("workers", right=OPERATE)
+def kill_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
+    worker = visit.facts().worker(ident) or {}
+    held = len(worker.get("calls") or ())
+    calls = f"{held} running call{'' if held == 1 else 's'}"
+    says = [
+        "Its process is ended now, without being asked; a new worker takes its place.",
+        f"{calls} will fail, or run again where the command is idempotent." if held else "It runs nothing now.",
+    ]
+    pool, back = _pool_of(visit.facts(), ident), reverse("snakepit:worker", args=[ident])
+    lines = [*rest(request, "POST", f"workers/{ident}/kill", {}), shell("snakepit kill", ident)]
+
+    def deed(order: Order) -> str:
+        operations.kill(door.broker(), pool, ident, order)
+        return f"{ident} is killed."
+
+    return _answer(request, visit, Asked(f"Kill {ident}", "Kill", says, back, danger=True), deed, lines)
+
+
+@page("workers", right=OPERATE)
+def stacks(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
+    """Where a worker's threads are. GET says what it does; POST does it, because it is told as an order."""
+    context: dict[str, Any] = {"ident": ident, "copies": [shell("snakepit dump", ident)]}
+    if request.method == "POST":
+        pool, order = _pool_of(visit.facts(), ident), order_of(request, "", "dashboard")
+        try:
+            context["dump"] = operations.dump(door.broker(), pool, ident, order)
+        except BrokerError as error:
+            context["trouble"] = seen_from_outside(error).message
+    return show(request, visit, "snakepit/stacks.html", context)
+
+
+def _recycled(pool: str, worker: str) -> Deed:
+    def deed(order: Order) -> str:
+        planned = operations.recycle(door.broker(), pool, worker, order)
+        return f"{planned} worker{'' if planned == 1 else 's'} will be replaced."
+
+    return deed
+
+
+def _plan(pool: str, worker: str = "") -> dict[str, Any] | None:
+    """What the broker says that it would do; None where it cannot be asked, which the order itself will then tell."""
+    try:
+        return door.broker().plan(pool, worker)
+    except BrokerError:
+        return None
+
+
+def _pool_of(facts: Facts, ident: str) -> str:
+    worker = facts.worker(ident)
+    return str(worker["pool"]) if worker else ident.rsplit("-", 2)[0]
+
+
+def _held(facts: Facts, name: str) -> str:
+    pool = facts.pool(name)
+    if pool is None:
+        return "What runs and waits is finished."
+    running = sum(worker["load"] for worker in facts.workers_of(name))
+    return f"{running} running and {pool['waiting']} waiting calls are finished."
+
+
+def _memory(facts: Facts, name: str) -> list[str]:
+    pool = facts.pool(name)
+    if not pool or not pool["ready"] or not pool["memory_mb"]:
+        return []
+    return [f"A worker of it takes about {pool['memory_mb'] / pool['ready']:.0f} MiB."]

@@ -1,0 +1,180 @@
+"""One pool: how it stands, its workers as tiles, its commands, its lifecycle, and where each value of it comes from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import NoReverseMatch, reverse
+
+from pools import conf
+from pools.api import door
+from pools.api.errors import seen_from_outside
+from pools.broker.errors import BrokerError
+from pools.broker.spec import FIELDS
+from pools.dashboard.board import Facts
+from pools.dashboard.copies import rest, shell
+from pools.dashboard.page import Visit, page, show
+from pools.dashboard.pools import line
+from pools.dashboard.region import Context, region
+from pools.dashboard.series import chosen_span, span_choice
+from pools.models import Pool
+
+EVENTS = 15
+GONE = 6  # workers that just ended and are still shown as tiles
+GONE_FOR = 120.0  # seconds for which they are
+ENDS = ("worker.died", "worker.killed", "worker.recycled")
+
+
+@page("pools")
+def pool(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
+    row = Pool.objects.filter(name=name).select_related("updated_by").first()
+    facts = visit.facts()
+    if row is None and facts.known and facts.pool(name) is None:
+        raise Http404(f"No pool is named {name}.")
+    span, values = chosen_span(request), definition(row) if row else []
+    context = {
+        "name": name,
+        "row": row,
+        "edit": _edit_url(row),
+        "span": span,
+        "spans": span_choice(span),
+        "definition": [one for one in values if one["origin"] != "default"],
+        "defaults": [one for one in values if one["origin"] == "default"],
+        "copies": [*rest(request, "GET", f"pools/{name}"), shell("snakepit status"), shell("snakepit recycle", name)],
+        **_asked(request, name),
+    }
+    return show(request, visit, "snakepit/pool.html", context)
+
+
+def _asked(request: HttpRequest, name: str) -> Context:
+    """What the broker is asked for this page alone. A pool that is not running has neither."""
+    try:
+        broker = door.broker()
+        return {"commands": [_command(request, name, one) for one in broker.commands(name)], "plan": broker.plan(name)}
+    except BrokerError as error:
+        return {"commands": [], "plan": None, "silence": seen_from_outside(error).message}
+
+
+def _command(request: HttpRequest, pool: str, command: dict[str, Any]) -> dict[str, Any]:
+    arguments = sample(command["schema"])
+    lines = rest(request, "POST", f"pools/{pool}/commands/{command['name']}", arguments)
+    return {**command, "lines": [*lines, shell("snakepit call", pool, command["name"], json.dumps(arguments))]}
+
+
+def _edit_url(row: Pool | None) -> str:
+    try:
+        return reverse("admin:snakepit_pools_pool_change", args=[row.pk]) if row else ""
+    except NoReverseMatch:
+        return ""
+
+
+@region("pool", "snakepit/_pool.html")
+def standing(facts: Facts, name: str) -> Context:
+    found = facts.pool(name)
+    if found is None:
+        return {"pool": None, "name": name}
+    return {
+        "pool": line(facts, found),
+        "name": name,
+        "tiles": [_tile(worker) for worker in facts.workers_of(name)],
+        "gone": _just_ended(facts, name),
+        "recycled": sorted(facts.recycled.get(name, {}).items()),
+        "run_times": [
+            {**one, "mean": one["seconds"] / one["count"]} for one in found.get("run_times", ()) if one["count"]
+        ],
+        "drained": found["state"] == "paused" and not found["busy"] and not found["waiting"],
+    }
+
+
+@region("pool-events", "snakepit/_pool_events.html")
+def happened(facts: Facts, name: str) -> Context:
+    return {"events": facts.events_of(pool=name)[:EVENTS], "name": name}
+
+
+@region("pool-orders", "snakepit/_pool_orders.html")
+def orders(facts: Facts, name: str) -> Context:
+    return {"pool": facts.pool(name), "name": name}
+
+
+def _tile(worker: dict[str, Any]) -> dict[str, Any]:
+    busy = worker["state"] == "ready" and worker["load"] > 0
+    calls = worker.get("calls") or ()
+    return {**worker, "kind": "busy" if busy else worker["state"], "call": calls[0] if calls else None}
+
+
+def _just_ended(facts: Facts, name: str) -> list[dict[str, Any]]:
+    """Workers that left in the last two minutes, with the reason: whoever watches sees what became of a tile."""
+    present = {worker["id"] for worker in facts.workers}
+    ended: dict[str, dict[str, Any]] = {}
+    for event in facts.events_of(pool=name):
+        recent = event["at"] > facts.seen_at - GONE_FOR
+        if recent and event["kind"] in ENDS and event["worker"] not in present:
+            ended.setdefault(event["worker"], event)
+    return list(ended.values())[:GONE]
+
+
+def definition(row: Pool) -> list[dict[str, Any]]:
+    """Every value in force and where it comes from: the settings, the row, or the default."""
+    given = _given(row)
+    rows = []
+    for name, spec_field in FIELDS.items():
+        if name == "name":
+            continue
+        value, default = getattr(row, name), _default(name)
+        origin, note = "row", ""
+        if name in given:
+            origin = "settings"
+            if given[name] != value:
+                origin, note = "row", f"the settings say {given[name]}"
+        elif value == default:
+            origin = "default"
+        unit = spec_field.metadata.get("unit", "")
+        rows.append({
+            "name": name, "value": "off" if value is None else value, "unit": unit, "origin": origin, "note": note,
+            "help": spec_field.metadata["help"],
+        })  # fmt: skip
+    return rows
+
+
+def _given(row: Pool) -> dict[str, Any]:
+    """What the settings say of this pool, the fields that they leave out not included."""
+    if row.source != Pool.Source.SETTINGS:
+        return {}
+    try:
+        spec = next((spec for spec in conf.pool_specs() if spec.name == row.name), None)
+    except ImproperlyConfigured:
+        return {}
+    named = conf.current().pools.get(row.name, {})
+    return {name: getattr(spec, name) for name in FIELDS if name in named} if spec else {}
+
+
+def _default(name: str) -> Any:
+    if name == "size":
+        return conf.default_size()
+    column: Any = Pool._meta.get_field(name)
+    return column.get_default()
+
+
+SAMPLES = {"integer": 10, "number": 1.0, "string": "text", "boolean": True, "array": [], "object": {}}
+
+
+def sample(schema: dict[str, Any]) -> dict[str, Any]:
+    """The required arguments with a value of the right type each.
+
+    >>> sample({"properties": {"text": {"type": "string"}, "limit": {"type": "integer"}}, "required": ["text"]})
+    {'text': 'text'}
+    """
+    properties = schema.get("properties", {})
+    return {name: _value(properties.get(name, {})) for name in schema.get("required", ())}
+
+
+def _value(schema: dict[str, Any]) -> Any:
+    if schema.get("examples"):
+        return schema["examples"][0]
+    if "enum" in schema:
+        return schema["enum"][0]
+    kind = schema.get("type")
+    return SAMPLES.get(kind if isinstance(kind, str) else "")

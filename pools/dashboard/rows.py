@@ -1,0 +1,27 @@
+"""What the overview needs from the database: nodes that fell silent, jobs in quarantine. Two queries, for everybody."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db.models import Count, Max
+from django.utils import timezone
+
+from pools.dashboard.needs import Rows
+from pools.jobs.hold import db_unit
+from pools.models import Job, Node
+from pools.models.states import QUARANTINED
+
+SILENT = 20.0  # seconds without a word; the recorder writes every five
+
+
+def look() -> Rows:
+    with db_unit():
+        before = timezone.now() - timedelta(seconds=SILENT)
+        silent = Node.objects.filter(stopped=False, seen_at__lt=before).values_list("name", "seen_at")
+        jobs = Job.objects.filter(state=QUARANTINED).aggregate(count=Count("pk"), newest=Max("finished_at"))
+        return Rows(
+            silent_nodes=tuple((name, seen.timestamp()) for name, seen in silent),
+            quarantined=jobs["count"],
+            quarantined_since=jobs["newest"].timestamp() if jobs["newest"] else 0.0,
+        )

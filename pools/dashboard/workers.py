@@ -1,0 +1,80 @@
+"""The workers of this node, page by page, and those that are gone."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from django.http import HttpRequest, HttpResponse
+
+from pools.dashboard.board import Facts
+from pools.dashboard.copies import rest, shell
+from pools.dashboard.page import Visit, page, show
+from pools.dashboard.region import Context, region
+from pools.models import Worker
+
+PAGE = 50
+STATES = ("starting", "ready", "busy", "draining", "stopping")
+
+
+@page("workers")
+def workers(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """`?pool=&state=&q=&page=`; `state=gone` lists what the database remembers."""
+    chosen = {name: request.GET.get(name, "")[:100] for name in ("pool", "state", "q")}
+    context: Context = {
+        "chosen": chosen,
+        "pools": [pool["name"] for pool in visit.facts().pools],
+        "states": (*STATES, "gone"),
+        "copies": [*rest(request, "GET", "workers"), shell("snakepit status")],
+    }
+    if chosen["state"] == "gone":
+        return show(
+            request, visit, "snakepit/workers.html", {**context, **_gone(chosen, request.GET.get("before", ""))}
+        )
+    query = {**{name: value for name, value in chosen.items() if value}, "page": request.GET.get("page", "1")}
+    return show(request, visit, "snakepit/workers.html", {**context, "topic": urlencode(query)})
+
+
+@region("workers", "snakepit/_workers.html")
+def table(facts: Facts, query: str) -> Context:
+    chosen = dict(parse_qsl(query))
+    found = [worker for worker in facts.workers if _fits(worker, chosen)]
+    last = max(1, -(-len(found) // PAGE))
+    number = min(last, max(1, int(chosen.get("page", "1")) if chosen.get("page", "1").isdecimal() else 1))
+    shown = found[(number - 1) * PAGE : number * PAGE]
+    turn = {name: value for name, value in chosen.items() if name != "page"}
+    return {
+        "workers": [{**worker, "growth": facts.growth.get(worker["id"]), "call": _first(worker)} for worker in shown],
+        "count": len(found), "all": len(facts.workers), "page": number, "last": last, "first": (number - 1) * PAGE + 1,
+        "before": urlencode({**turn, "page": number - 1}), "after": urlencode({**turn, "page": number + 1}),
+    }  # fmt: skip
+
+
+def _fits(worker: dict[str, Any], chosen: dict[str, str]) -> bool:
+    state = chosen.get("state", "")
+    if state == "busy":
+        if not worker["load"]:
+            return False
+    elif state and worker["state"] != state:
+        return False
+    if chosen.get("pool") and worker["pool"] != chosen["pool"]:
+        return False
+    words = chosen.get("q", "").lower()
+    return words in f"{worker['id']} {worker['pid']} {worker.get('reason', '')}".lower()
+
+
+def _first(worker: dict[str, Any]) -> dict[str, Any] | None:
+    calls = worker.get("calls") or ()
+    return calls[0] if calls else None
+
+
+def _gone(chosen: dict[str, str], before: str) -> Context:
+    rows = Worker.objects.filter(state="gone").select_related("node").order_by("-pk")
+    if chosen["pool"]:
+        rows = rows.filter(pool=chosen["pool"])
+    if chosen["q"]:
+        rows = rows.filter(worker_id__icontains=chosen["q"].replace("\0", ""))
+    if before.isdecimal() and len(before) < 19:
+        rows = rows.filter(pk__lt=int(before))
+    found = list(rows[: PAGE + 1])
+    return {"gone": found[:PAGE], "older": found[PAGE - 1].pk if len(found) > PAGE else None}

@@ -1,0 +1,79 @@
+"""What the broker keeps for watchers: numbered events, histograms, and that all is passed on."""
+
+from __future__ import annotations
+
+from pools.adapters.ledger import EVENTS, Ledger
+from pools.broker.events import Event, Kind
+from pools.broker.histogram import Histogram, merged, quantile, since
+from pools.broker.ports import NoMeter
+from tests.fakes import ListRecorder
+
+
+def test_events_are_numbered_and_the_newest_are_kept() -> None:
+    recorder = ListRecorder()
+    ledger = Ledger(NoMeter(), recorder)
+    for number in range(EVENTS + 10):
+        ledger.record(float(number), Event(Kind.WORKER_STARTED, "p", f"p-{number}"))
+    assert [number for number, _, _ in ledger.events(EVENTS + 7)] == [EVENTS + 8, EVENTS + 9, EVENTS + 10]
+    assert len(list(ledger.events(0))) == EVENTS
+    assert len(recorder.events) == EVENTS + 10
+
+
+def test_a_number_of_another_brokers_life_gives_all_events() -> None:
+    ledger = Ledger(NoMeter(), ListRecorder())
+    ledger.record(1.0, Event(Kind.NODE_STARTED))
+    assert [number for number, _, _ in ledger.events(500)] == [1]
+
+
+def test_calls_that_ran_are_timed_by_pool_and_those_that_never_did_are_not() -> None:
+    ledger = Ledger(NoMeter(), ListRecorder())
+    ledger.executed("p", "c", "ok", 0.001, 0.1)
+    ledger.executed("p", "c", "raised", 0.001, 0.2)
+    ledger.executed("p", "c", "queue_full", 0.0, 0.0)
+    figures = ledger.figures()["p"]
+    assert sum(figures["ran"].values()) == sum(figures["queued"].values()) == 2
+
+
+def test_recycles_are_counted_by_reason() -> None:
+    ledger = Ledger(NoMeter(), ListRecorder())
+    for reason in ("ttl", "ttl", "operator"):
+        ledger.record(1.0, Event(Kind.WORKER_RECYCLED, "p", "p-1", reason))
+    assert ledger.figures()["p"]["recycled"] == {"ttl": 2, "operator": 1}
+    ledger.record(2.0, Event(Kind.POOL_REMOVED, "p"))
+    assert ledger.figures() == {}
+
+
+def test_a_snapshot_that_is_recorded_carries_the_figures() -> None:
+    recorder = ListRecorder()
+    ledger = Ledger(NoMeter(), recorder)
+    ledger.executed("p", "c", "ok", 0.0, 0.1)
+    ledger.observe({"node": {}, "pools": [], "workers": []})
+    assert recorder.snapshots[-1]["figures"]["p"]["ran"]
+
+
+def test_a_percentile_is_within_a_tenth() -> None:
+    for seconds in (0.00005, 0.0007, 0.013, 0.9, 3.3, 250.0):
+        histogram = Histogram()
+        histogram.add(seconds)
+        found = quantile(histogram.sparse(), 0.5)
+        assert found is not None
+        assert abs(found - seconds) / seconds < 0.1
+
+
+def test_the_shortest_and_the_longest_have_a_bucket() -> None:
+    histogram = Histogram()
+    for seconds in (0.0, -1.0, 1e-9, 1e9):
+        histogram.add(seconds)
+    assert sum(histogram.sparse().values()) == 4
+
+
+def test_histograms_subtract_and_add_up() -> None:
+    histogram = Histogram()
+    histogram.add(0.001)
+    before = histogram.sparse()
+    histogram.add(0.001)
+    histogram.add(1.0)
+    new = since(histogram.sparse(), before)
+    assert sum(new.values()) == 2
+    assert merged([before, new]) == histogram.sparse()
+    assert since(before, histogram.sparse()) == before  # it went down: another broker's
