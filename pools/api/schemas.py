@@ -311,6 +311,7 @@ class CompatOut(Schema):
     verdicts: list[LibraryOut]
     left_out: int = Field(description="Packages of Python alone that the table does not have.")
     note: str = Field(description="What could not be looked at.")
+    races: list[str] = Field(description="State that two threads were seen to write without a lock (thread_checks).")
 
 
 class Ready(Schema):

@@ -76,6 +76,8 @@ def _show(found: Report) -> None:
     console.print(title, markup=False, soft_wrap=True)
     if found.note:
         console.print(found.note, style="yellow", markup=False, soft_wrap=True)
+    for race in found.races:
+        console.print(f"unsafe: two threads wrote `{race}` without a lock", style="bold red", markup=False)
     table = new_table("library", "version", "here", "in threads", "GIL", "free-threaded", "why")
     for one in found.verdicts:
         since = f" from {one.since}" if one.since else ""

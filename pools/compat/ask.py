@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from django.db import Error
@@ -22,8 +23,9 @@ def of_pool(name: str, status: Callable[[str], Mapping[str, Any]]) -> Report:
     """`status` asks the broker for a pool's snapshot. Raises PoolUnknown, BadRequest."""
     spec = _spec(name)
     path = _choose(spec.python, str(spec.profile))
-    culprits, note = _seen(name, status)
-    return _report(f"pool {name}", path, spec.profile == Profile.THREAD, culprits, note)
+    culprits, races, note = _seen(name, status)
+    found = _report(f"pool {name}", path, spec.profile == Profile.THREAD, culprits, note)
+    return replace(found, races=races)
 
 
 def of_python(key: str) -> Report:
@@ -64,10 +66,13 @@ def _choose(python: str, profile: str) -> str:
         raise BadRequest(str(why)) from None
 
 
-def _seen(name: str, status: Callable[[str], Mapping[str, Any]]) -> tuple[tuple[str, ...], str]:
+def _seen(name: str, status: Callable[[str], Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """Modules that switched the GIL on, state with a race (thread_checks), and what is not known."""
     try:
-        workers = status(name)["workers"]
+        snapshot = status(name)
     except BrokerError as error:
-        return (), f"What workers saw is not known: {error.message}"
+        return (), (), f"What workers saw is not known: {error.message}"
+    workers = snapshot["workers"]
+    races = tuple(str(race) for pool in snapshot["pools"] if pool["name"] == name for race in pool.get("races", ()))
     culprits = {str(one.get("gil_culprit", "")) for one in workers if one.get("pool") == name}
-    return tuple(sorted(culprits - {""})), "" if workers else "No worker has started yet: nothing was seen."
+    return tuple(sorted(culprits - {""})), races, "" if workers else "No worker has started yet: nothing was seen."

@@ -48,10 +48,11 @@ class Report:
     verdicts: tuple[Verdict, ...]
     left_out: int  # packages of Python alone that the table does not have
     note: str = ""  # what could not be looked at
+    races: tuple[str, ...] = ()  # state of the adapter that workers saw two threads write without a lock
 
     @property
     def unsafe(self) -> bool:
-        return any(one.status == "unsafe" for one in self.verdicts)
+        return bool(self.races) or any(one.status == "unsafe" for one in self.verdicts)
 
     def plain(self) -> dict[str, Any]:
         return {**asdict(self), "unsafe": self.unsafe}

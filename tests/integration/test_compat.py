@@ -61,6 +61,18 @@ def test_a_broker_that_is_away_and_a_pool_without_workers_are_noted(broker: Fake
     assert "not known: No broker answers" in ask.of_pool("digits", broker.status).note
 
 
+@pytest.mark.usefixtures("pool")
+def test_a_race_that_workers_saw_makes_a_pool_unsafe(
+    broker: FakeClient, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.pools[0]["races"] = ["Digits.count"]
+    found = ask.of_pool("digits", broker.status)
+    assert (found.races, found.unsafe) == (("Digits.count",), True)
+    monkeypatch.setattr(command, "connect", lambda address: broker)
+    assert run(["compat", "digits"]) == 1
+    assert "two threads wrote `Digits.count` without a lock" in capsys.readouterr().out
+
+
 @pytest.mark.django_db
 def test_strangers_are_refused_by_name(broker: FakeClient) -> None:
     with pytest.raises(PoolUnknown, match="nope"):
