@@ -16,19 +16,20 @@ from rich.console import Console
 from benchmarks import plot, report
 from benchmarks.peers import ray
 from benchmarks.row import Result, Row
-from benchmarks.rows import calls, cold, flood, idle, service
+from benchmarks.rows import calls, cold, flood, idle, service, threads
 from benchmarks.stage import Stage
 
-ROWS = {row.name: row for module in (calls, flood, idle, service, cold) for row in module.ROWS}
+ROWS = {row.name: row for module in (calls, flood, idle, service, cold, threads) for row in module.ROWS}
 
 
 def chosen() -> list[Row]:
-    """The rows that ROWS names, else all; Ray's only where Ray is installed."""
+    """The rows that ROWS names, else all; Ray's where Ray is installed, that of threads where there is no GIL."""
     names = [name for name in os.environ.get("ROWS", "").split(",") if name]
     if unknown := [name for name in names if name not in ROWS]:
         sys.exit(f"no row {unknown[0]!r}; there are: {', '.join(ROWS)}")
     rows = [ROWS[name] for name in names or ROWS]
-    return [row for row in rows if ray.INSTALLED or "ray" not in row.needs]
+    rows = [row for row in rows if ray.INSTALLED or "ray" not in row.needs]
+    return [row for row in rows if row not in threads.ROWS or threads.interpreter()]
 
 
 def by_peer(rows: Sequence[Row]) -> list[Row]:

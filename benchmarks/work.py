@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from workers import Adapter, command
+from workers.parallelism import spin
 
 SMALL = "x" * 98  # 100 bytes as JSON
 LARGE = "x" * 99_998  # 100 kB as JSON
@@ -39,6 +40,11 @@ class Work(Adapter):
     @command(idempotent=True)
     def burn(self, seconds: float) -> float:
         return burn(seconds)
+
+    @command(idempotent=True)
+    def spin(self, rounds: int) -> int:
+        """A fixed amount of pure Python, with nothing shared between threads."""
+        return spin(rounds)
 
     @command
     def chunks(self, count: int) -> Iterator[str]:
