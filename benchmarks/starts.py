@@ -22,7 +22,7 @@ PATIENT = {"startup_timeout": 3600.0, "queue_timeout": 3600.0, "queue_limit": 10
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """`seconds` from the broker's first sight of the pool to its last worker's readiness."""
+    """`seconds` from the moment that the broker listens, having just seen the pool, until its last worker is ready."""
 
     workers: int
     seconds: float
@@ -32,8 +32,8 @@ class Starts:
 def starts(workers: int, *, forked: bool, path: str = "benchmarks.forest.Forest") -> Starts:
     """Start a broker with one pool of so many workers, and measure it."""
     pool = {"name": "forest", "path": path, "size": workers, "preload": "auto" if forked else "off", **PATIENT}
-    began = time.perf_counter()
     with serving([pool]) as node:
+        began = time.perf_counter()
         node.wait_until_ready("forest", workers)
         seconds = time.perf_counter() - began
         warm(node.client, workers * 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from workers.commands import find_commands, load_class
+from workers.commands import find_commands, has_preload, load_class
 
 
 def describe(path: str) -> dict[str, Any]:
@@ -14,13 +14,15 @@ def describe(path: str) -> dict[str, Any]:
     return {
         "adapter": path,
         "thread_safe": kind.thread_safe is True,
+        "preload": has_preload(kind),
         "commands": [command.facts() for command in find_commands(kind).values()],
     }
 
 
 def as_text(described: dict[str, Any]) -> str:
     safe = "thread-safe" if described["thread_safe"] else "not thread-safe: process profile only"
-    lines = [f"{described['adapter']} ({safe})"]
+    born = "forked from a template" if described["preload"] else "spawned: it has no preload()"
+    lines = [f"{described['adapter']} ({safe}; workers are {born})"]
     for command in described["commands"]:
         marks = [word for word in ("streams", "idempotent") if command[word]]
         if command["timeout"]:

@@ -36,10 +36,10 @@ class {cls}(Adapter):
 
     @classmethod
     def preload(cls) -> None:
-        """Once, before workers are forked: imports, models that are only read. No threads, no connections."""
+        """Once for all workers, which are forked afterwards: models that are only read. No threads, no connections."""
 
     def setup(self) -> None:
-        """Once in each worker: connections, GPU, random seeds."""
+        """Once in each worker, after the fork: connections, GPU, random generators."""
 
     def teardown(self) -> None:
         """Once in each worker, before it ends."""

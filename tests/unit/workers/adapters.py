@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import os
 import pathlib
+import random
 import signal
 import sys
+import tempfile
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -271,3 +276,67 @@ class Configured(Adapter):
     @command
     def look(self) -> list[Any]:
         return [self.seen, self.model, self.size]
+
+
+class Shared(Adapter):
+    """Loads something in `preload`, and tells who loaded it."""
+
+    loaded_by = 0
+
+    @classmethod
+    def preload(cls, tree: str = "") -> None:
+        cls.loaded_by = os.getpid()
+        cls.tree = tree
+        random.seed(1)
+        uuid._last_timestamp = 2**62
+
+    @command
+    def look(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "parent": os.getppid(),
+            "loaded_by": self.loaded_by,
+            "tree": self.tree,
+            "random": random.random(),
+            "scratch": tempfile.gettempdir(),
+            "last_id": uuid._last_timestamp,
+            "frozen": gc.get_freeze_count() > 1000,
+        }
+
+
+class Imports(Adapter):
+    preload = True
+
+    @command
+    def look(self) -> int:
+        return os.getpid()
+
+
+class Ticking(Shared):
+    """Its preload leaves a thread behind."""
+
+    @classmethod
+    def preload(cls) -> None:
+        over = threading.Event()
+        threading.Thread(target=over.wait, name="ticker", daemon=True).start()
+
+
+class Native(Shared):
+    """Its preload leaves a thread behind that Python does not know."""
+
+    @classmethod
+    def preload(cls) -> None:
+        libc = ctypes.CDLL(None)
+        thread = ctypes.c_void_p()
+        libc.pthread_create(ctypes.byref(thread), None, ctypes.cast(libc.pause, ctypes.c_void_p), None)
+
+
+class Spoilt(Shared):
+    @classmethod
+    def preload(cls) -> None:
+        raise SystemExit("no weights")
+
+
+class Misplaced(Shared):
+    def preload(self) -> None:  # no classmethod
+        pass
