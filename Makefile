@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint quick proto docs bench chaos fmt clean
+.PHONY: help up test lint quick proto docs screenshots bench chaos fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -33,6 +33,9 @@ proto: $(VENV)/.test ## generate the wire stubs again from proto/
 
 docs: $(VENV)/.test ## write the generated pages of docs/ again
 	$(BIN)/python docs/generate.py
+
+screenshots: $(VENV)/.test ## take the pictures of docs/images/ again, with Chromium and a demo under load
+	$(BIN)/python docs/screenshots.py
 
 bench: $(VENV)/.bench ## us beside our peers, in one run (ROWS=name,name for some); installs them first
 	$(BIN)/python -m benchmarks

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,87 +19,15 @@ import pytest
 from examples.digits import reference_model, scans
 from pools.adapters.keeper import carriers
 from tests.brokers import ROOT
+from tests.demo import Demo, demo_running
 
 pytestmark = pytest.mark.timeout(180)
-SNAKEPIT = [sys.executable, "-m", "pools.cli"]
-
-
-class Demo:
-    """A running `snakepit up --demo` and what it printed."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.runtime = home / "run"
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEPIT_", "DJANGO_", "PORT"))}
-        self.environment = {
-            **kept,
-            "SNAKEPIT_STATE_DIR": str(home / "state"),
-            "SNAKEPIT_RUNTIME_DIR": str(self.runtime),
-            "NO_COLOR": "1",
-        }
-        self.began = time.monotonic()
-        self.process = subprocess.Popen(
-            [*SNAKEPIT, "up", "--demo", "--port", str(self.port)],
-            cwd=ROOT,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.lines: list[str] = []
-        self._news = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        with self.process.stdout as output:
-            for line in output:
-                with self._news:
-                    self.lines.append(line.rstrip("\n"))
-                    self._news.notify_all()
-
-    def interrupt(self) -> int:
-        """Ctrl-C. Returns the exit code."""
-        self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(30)
-        self._reader.join(10)
-        return code
-
-    def line(self, pattern: str) -> re.Match[str]:
-        """The first printed line that matches, as soon as it is there."""
-
-        def found() -> re.Match[str] | None:
-            return next((match for line in self.lines if (match := re.search(pattern, line))), None)
-
-        with self._news:
-            match = self._news.wait_for(found, timeout=90)
-        assert match, f"no line like {pattern!r} in:\n" + "\n".join(self.lines)
-        return match
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [*SNAKEPIT, *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
-        )
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
-    with tempfile.TemporaryDirectory(prefix="snakepit-up-", dir="/tmp") as home:
-        running = Demo(Path(home))
-        try:
-            running.line(r"^\s+curl ")
-            yield running
-        finally:
-            running.interrupt()
+    with demo_running() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

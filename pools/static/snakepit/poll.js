@@ -5,7 +5,7 @@
   const quiet = () => document.hidden || document.querySelector("[data-action=pause]")?.getAttribute("aria-pressed") === "true";
   async function refresh(element) {
     try {
-      const answer = await fetch(element.dataset.poll, {signal: AbortSignal.timeout(10000)});
+      const answer = await fetch(element.dataset.poll, {signal: AbortSignal.timeout(30000)});
       if (answer.redirected || answer.status === 403) { location.reload(); return; }
       if (!answer.ok) throw new Error("the server answers " + answer.status);
       const open = new Set([...element.querySelectorAll("details[open][id]")].map(one => one.id));
