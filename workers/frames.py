@@ -127,6 +127,12 @@ class Frames:
             self._scheduled = True
             self._loop.call_soon(self.flush)
 
+    def send(self, message: bytes) -> None:
+        """Send a serialised message now. On the loop's thread."""
+        self._parts.append(message)
+        self.waiting += len(message)
+        self.flush()
+
     def flush(self) -> None:
         """Send what waits now, as far as there is room; the rest follows as the peer takes it."""
         self._scheduled = False

@@ -14,6 +14,7 @@ from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from pools.adapters.batch import Batch
 from pools.adapters.limits import MAX_FRAME
 from pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Race, Reports, WorkerFailure
 from workers.frames import Frames, MessageTooLarge
@@ -35,7 +36,7 @@ class GrpcLink:
         self._path = socket_path
         self._reports = reports
         self._frames: Frames | None = None
-        self._early: list[bytes] = []  # orders from before the stream was open
+        self._batch = Batch(pb.Orders)
         self._heard = False
         self._closed = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {socket_path}")
@@ -43,44 +44,45 @@ class GrpcLink:
     # Link
 
     def assign(self, assignment: Assignment) -> None:
-        self._send(
-            pb.Order(
-                assign=pb.Assign(
-                    sequence=assignment.sequence,
-                    call=assignment.call,
-                    command=assignment.command,
-                    arguments=assignment.arguments,
-                    attachments=assignment.attachments,
-                    budget=assignment.budget,
-                    credit=assignment.credit,
-                    max_result=assignment.max_result,
-                )
-            )
-        )
+        batch = self._batch
+        order = batch.message.orders.add().assign
+        order.sequence = assignment.sequence
+        order.call = assignment.call
+        order.command = assignment.command
+        order.arguments = assignment.arguments
+        order.budget = assignment.budget
+        order.max_result = assignment.max_result
+        size = len(assignment.arguments)
+        if assignment.credit:
+            order.credit = assignment.credit
+        if assignment.attachments:
+            for name, value in assignment.attachments.items():
+                order.attachments[name] = value
+                size += len(value)
+        batch.posted(size)
 
     def cancel(self, sequence: int, reason: str) -> None:
-        self._send(pb.Order(cancel=pb.Cancel(sequence=sequence, reason=reason)))
+        cancel = self._batch.message.orders.add().cancel
+        cancel.sequence, cancel.reason = sequence, reason
+        self._batch.posted(0)
 
     def credit(self, sequence: int, chunks: int) -> None:
-        self._send(pb.Order(credit=pb.Credit(sequence=sequence, chunks=chunks)))
+        credit = self._batch.message.orders.add().credit
+        credit.sequence, credit.chunks = sequence, chunks
+        self._batch.posted(0)
 
     def drain(self) -> None:
-        self._send(pb.Order(drain=pb.Drain()))
+        self._batch.message.orders.add().drain.SetInParent()
+        self._batch.posted(0)
 
     def probe(self) -> None:
-        self._send(pb.Order(probe=pb.Probe(nonce=1)))
+        self._batch.message.orders.add().probe.nonce = 1
+        self._batch.posted(0)
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             self._task.cancel()
-
-    def _send(self, order: pb.Order) -> None:
-        message = pb.Orders(orders=[order]).SerializeToString()
-        if self._frames:
-            self._frames.put(message)
-        else:
-            self._early.append(message)
 
     # The stream
 
@@ -92,8 +94,7 @@ class GrpcLink:
                 await stream.send_request()
                 self._frames = Frames(stream, self._receive, MAX_FRAME)
                 self._frames.open()
-                for message in self._early:
-                    self._frames.put(message)
+                self._batch.open(self._frames)
                 with stream._wrapper:  # what grpclib itself waits in: only this is told that the connection is lost
                     await self._frames.ended()
                 await stream.cancel()
@@ -115,7 +116,13 @@ class GrpcLink:
         for report in pb.Reports.FromString(message).reports:
             if self._closed:
                 return
-            deliver = _DELIVERIES.get(report.WhichOneof("report") or "")
+            kind = report.WhichOneof("report")
+            if kind == "result":  # nearly all of them
+                result = report.result
+                payload = _payload(result.value) if result.HasField("value") else None
+                self._reports.result(result.sequence, payload, result.seconds)
+                continue
+            deliver = _DELIVERIES.get(kind or "")
             if deliver is None:
                 raise _ProtocolError("a report of an unknown kind")
             deliver(self._reports, report)
@@ -126,7 +133,7 @@ class _ProtocolError(Exception):
 
 
 def _payload(value: pb.Value) -> Payload:
-    return Payload(value.raw, raw=True) if value.HasField("raw") else Payload(value.json)
+    return Payload(value.json) if value.HasField("json") else Payload(value.raw, raw=value.HasField("raw"))
 
 
 def _hello(reports: Reports, report: pb.Report) -> None:
@@ -173,12 +180,6 @@ def _boot_failure(reports: Reports, report: pb.Report) -> None:
     reports.boot_failed(WorkerFailure("internal", failure.message[:4096], failure.type, failure.traceback[:16384]))
 
 
-def _result(reports: Reports, report: pb.Report) -> None:
-    result = report.result
-    payload = _payload(result.value) if result.HasField("value") else None
-    reports.result(result.sequence, payload, result.seconds)
-
-
 def _failure(reports: Reports, report: pb.Report) -> None:
     failure = report.failure
     try:
@@ -211,7 +212,6 @@ def _race(reports: Reports, report: pb.Report) -> None:
 _DELIVERIES: dict[str, Callable[[Reports, pb.Report], None]] = {
     "hello": _hello,
     "boot_failure": _boot_failure,
-    "result": _result,
     "failure": _failure,
     "returned": lambda reports, report: reports.returned(report.returned.sequence),
     "chunk": lambda reports, report: reports.chunk(report.chunk.sequence, _payload(report.chunk.value)),

@@ -6,17 +6,20 @@ Celery processes pass them on. Every name is explained in docs/metrics.md.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from pools.broker.events import Event, Kind
 from pools.broker.ports import Recorder
 
 # From a tenth of a millisecond (an echo) to ten minutes (a training run).
 BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600)
+BOUNDS = (*(str(float(bound)) for bound in BUCKETS), "+Inf")
 STATES = ("starting", "ready", "draining", "stopping")
 
 
@@ -26,9 +29,8 @@ class Metrics:
     def __init__(self, then: Recorder) -> None:
         self._then = then
         self.registry = CollectorRegistry()
-        self._calls = self._counter("calls", "Calls that were answered.", "pool", "command", "code")
-        self._ran = self._histogram("call_duration_seconds", "How long commands ran.", "pool", "command")
-        self._queued = self._histogram("queue_wait_seconds", "How long calls waited for a slot.", "pool")
+        self._calls = Calls()
+        self.registry.register(self._calls)
         self._full = self._counter("pool_capacity_reached", "Times that the last free slot was taken.", "pool")
         self._started = self._histogram("worker_start_seconds", "From a worker's start until it was ready.", "pool")
         by_reason = ("pool", "reason")
@@ -58,10 +60,7 @@ class Metrics:
     # Meter
 
     def executed(self, pool: str, command: str, code: str, queued: float, ran: float) -> None:
-        self._calls.labels(pool, command, code).inc()
-        if ran or code == "ok":
-            self._ran.labels(pool, command).observe(ran)
-            self._queued.labels(pool).observe(queued)
+        self._calls.note(pool, command, code, queued, ran)
 
     def full(self, pool: str) -> None:
         self._full.labels(pool).inc()
@@ -94,6 +93,70 @@ class Metrics:
 
     def text(self) -> str:
         return generate_latest(self.registry).decode()
+
+
+class Times:
+    """A histogram as plain numbers."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
+
+    def note(self, seconds: float) -> None:
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+    def sums(self) -> list[tuple[str, float]]:
+        counts = accumulate(self.buckets)
+        return [
+            (str(float(bound)) if bound < inf else "+Inf", count)
+            for bound, count in zip((*BUCKETS, inf), counts, strict=True)
+        ]
+
+
+class Calls:
+    """What is counted at each call: plain numbers, because looking labels up costs more than the call's other books."""
+
+    def __init__(self) -> None:
+        self._ended: dict[tuple[str, str, str], int] = {}
+        self._ran: dict[tuple[str, str], Times] = {}
+        self._queued: dict[tuple[str], Times] = {}
+
+    def note(self, pool: str, command: str, code: str, queued: float, ran: float) -> None:
+        key = (pool, command, code)
+        self._ended[key] = self._ended.get(key, 0) + 1
+        if ran or code == "ok":
+            times = self._ran.get((pool, command))
+            if times is None:
+                times = self._ran[pool, command] = Times()
+            times.note(ran)
+            times = self._queued.get((pool,))
+            if times is None:
+                times = self._queued[pool,] = Times()
+            times.note(queued)
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        ended = CounterMetricFamily("snakepit_calls", "Calls that were answered.", labels=("pool", "command", "code"))
+        for key, count in self._ended.items():
+            ended.add_metric(key, count)
+        yield ended
+        ran = HistogramMetricFamily(
+            "snakepit_call_duration_seconds", "How long commands ran.", labels=("pool", "command")
+        )
+        for names, times in self._ran.items():
+            ran.add_metric(names, times.sums(), times.seconds)
+        yield ran
+        queued = HistogramMetricFamily(
+            "snakepit_queue_wait_seconds", "How long calls waited for a slot.", labels=("pool",)
+        )
+        for name, times in self._queued.items():
+            queued.add_metric(name, times.sums(), times.seconds)
+        yield queued
 
 
 class Gauges:

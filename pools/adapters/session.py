@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from pools.adapters.batch import Batch
 from pools.adapters.limits import MAX_FRAME
 from pools.broker import errors
 from pools.broker.broker import Broker, Handle
@@ -22,11 +24,8 @@ from workers.wire import worker_pb2
 
 MAX_WAITING = 64 * 2**20  # bytes of answers that wait for a slow reader; beyond it its calls are refused
 PATIENCE = 4  # times MAX_WAITING: refusals and granted chunks wait too, and a client that reads none has to go
+NOTHING: Mapping[str, bytes] = {}
 MAX_DETAILS = 64 * 1024  # characters of an error's details
-
-
-def value_of(payload: Payload) -> worker_pb2.Value:
-    return worker_pb2.Value(raw=payload.data) if payload.raw else worker_pb2.Value(json=payload.data)
 
 
 def timing_of(timing: Timing) -> pb.Timing:
@@ -43,7 +42,7 @@ def request_of(call: Any, arguments: bytes, credit: int) -> Request:
         pool=call.pool,
         command=call.command,
         arguments=arguments or b"{}",
-        attachments=dict(call.attachments),
+        attachments=dict(call.attachments) if call.attachments else NOTHING,
         timeout=call.timeout,
         priority=call.priority,
         credit=credit,
@@ -68,6 +67,7 @@ class Session:
         self._stream = stream
         self._handles: dict[int, Handle] = {}
         self._frames: Frames | None = None
+        self.batch = Batch(pb.Replies)
         self._task: asyncio.Task[Any] | None = None
         self._overrun = False
 
@@ -78,6 +78,7 @@ class Session:
         self._task = asyncio.current_task()
         try:
             self._frames = Frames(self._stream, self._receive, MAX_FRAME)
+            self.batch.open(self._frames)
             self._frames.open()
             await self._frames.ended()
         except (MessageTooLarge, DecodeError) as error:
@@ -114,8 +115,8 @@ class Session:
             self.send(pb.Reply(ref=call.ref, error=error_message(error, Timing())))
             return
         reply = _Reply(self, call.ref)
-        if self._frames and self._frames.waiting > MAX_WAITING:
-            busy = f"{self._frames.waiting} bytes of answers wait to be read by this client; read them first"
+        if self.batch.waiting > MAX_WAITING:
+            busy = f"{self.batch.waiting} bytes of answers wait to be read by this client; read them first"
             reply.failed(errors.QueueFull(busy, retry_after=1.0), Timing())
             return
         try:
@@ -130,14 +131,27 @@ class Session:
     def over(self, ref: int) -> None:
         self._handles.pop(ref, None)
 
-    def send(self, reply: pb.Reply) -> None:
-        if self._frames is None or self._overrun:
-            return
-        if self._frames.waiting > PATIENCE * MAX_WAITING and self._task:
+    def takes(self) -> bool:
+        """Whether answers may still be sent; a client that reads none has to go."""
+        if self._overrun:
+            return False
+        if self.batch.waiting > PATIENCE * MAX_WAITING and self._task:
             self._overrun = True
             self._task.cancel()
-            return
-        self._frames.put(pb.Replies(replies=[reply]).SerializeToString())
+            return False
+        return True
+
+    def send(self, reply: pb.Reply, size: int = 0) -> None:
+        if self.takes():
+            self.batch.message.replies.append(reply)
+            self.batch.posted(size)
+
+
+def _fill(value: worker_pb2.Value, payload: Payload) -> None:
+    if payload.raw:
+        value.raw = payload.data
+    else:
+        value.json = payload.data
 
 
 class _Reply:
@@ -151,21 +165,34 @@ class _Reply:
         self.over = False
 
     def done(self, payload: Payload | None, timing: Timing) -> None:
-        result = pb.Result(timing=timing_of(timing))
+        session = self._session
+        self.over = True
+        session.over(self._ref)
+        if not session.takes():
+            return
+        reply = session.batch.message.replies.add()
+        reply.ref = self._ref
+        result = reply.result
+        told = result.timing
+        told.call, told.worker = timing.call, timing.worker
+        told.queued_seconds, told.run_seconds = timing.queued, timing.ran
         if payload is not None:
-            result.value.CopyFrom(value_of(payload))
-        self._last(pb.Reply(ref=self._ref, result=result))
+            _fill(result.value, payload)
+        session.batch.posted(len(payload.data) if payload else 0)
 
     def failed(self, error: errors.BrokerError, timing: Timing) -> None:
-        self._last(pb.Reply(ref=self._ref, error=error_message(error, timing)))
-
-    def _last(self, reply: pb.Reply) -> None:
         self.over = True
         self._session.over(self._ref)
-        self._session.send(reply)
+        told = error_message(error, timing)
+        self._session.send(pb.Reply(ref=self._ref, error=told), told.ByteSize())
 
     def chunk(self, payload: Payload) -> None:
-        self._session.send(pb.Reply(ref=self._ref, chunk=value_of(payload)))
+        session = self._session
+        if session.takes():
+            reply = session.batch.message.replies.add()
+            reply.ref = self._ref
+            _fill(reply.chunk, payload)
+            session.batch.posted(len(payload.data))
 
     def progress(self, fraction: float, message: str) -> None:
         self._session.send(pb.Reply(ref=self._ref, progress=pb.Progress(fraction=fraction, message=message)))

@@ -18,9 +18,9 @@ class Alarm:
         self._handle: asyncio.TimerHandle | None = None
         self._at = NEVER
 
-    def set(self, at: float | None, now: Callable[[], float]) -> None:
-        """Ring at this time at the latest; None: nothing is due."""
-        if at is None or at >= self._at:
+    def set(self, at: float, now: Callable[[], float]) -> None:
+        """Ring at this time at the latest; infinite: nothing is due."""
+        if at >= self._at:
             return
         self.cancel()
         self._at = at

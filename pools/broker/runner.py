@@ -278,7 +278,7 @@ class Runner:
                 self._assign(action.call, action.worker)
             else:
                 self._carry_out(action)
-        self._alarm.set(self.pool.next_alarm(), self._now)
+        self._alarm.set(self.pool.timers.soonest, self._now)
 
     def _assign(self, call: Call, worker: str) -> None:
         self.staff[worker].assign(self._tickets[call.id], self.pool.spec.max_payload)

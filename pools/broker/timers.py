@@ -27,6 +27,7 @@ class Timers:
         self._at: dict[Hashable, float] = {}
         self._heap: list[tuple[float, int, Hashable]] = []
         self._order = count()
+        self.soonest = float("inf")  # no alarm rings before this; kept up by `set`, made exact by `next`
 
     def __len__(self) -> int:
         return len(self._at)
@@ -36,6 +37,8 @@ class Timers:
 
     def set(self, key: Hashable, at: float) -> None:
         self._at[key] = at
+        if at < self.soonest:
+            self.soonest = at
         heappush(self._heap, (at, next(self._order), key))
         # Moved and cleared alarms stay in the heap until they come up; without this a million short calls with a
         # deadline of a minute would keep a million entries.
@@ -50,8 +53,10 @@ class Timers:
         while self._heap:
             at, _, key = self._heap[0]
             if self._at.get(key) == at:
+                self.soonest = at
                 return at
             heappop(self._heap)
+        self.soonest = float("inf")
         return None
 
     def due(self, now: float) -> list[Hashable]:

@@ -390,14 +390,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Limits of kilobytes, and the largest number of bytes that ever waited in a session."""
     monkeypatch.setattr(session, "MAX_WAITING", 100_000)
     waiting: list[int] = [0]
-    frames = session.Frames
-    put = frames.put
+    posted = session.Batch.posted
 
-    def measured(self: Any, message: bytes) -> None:
-        put(self, message)
+    def measured(self: Any, size: int) -> None:
+        posted(self, size)
         waiting[0] = max(waiting[0], self.waiting)
 
-    monkeypatch.setattr(frames, "put", measured)
+    monkeypatch.setattr(session.Batch, "posted", measured)
     return waiting
 
 
