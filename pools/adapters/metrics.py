@@ -109,11 +109,7 @@ class Times:
         self.seconds += seconds
 
     def sums(self) -> list[tuple[str, float]]:
-        counts = accumulate(self.buckets)
-        return [
-            (str(float(bound)) if bound < inf else "+Inf", count)
-            for bound, count in zip((*BUCKETS, inf), counts, strict=True)
-        ]
+        return list(zip(BOUNDS, accumulate(self.buckets), strict=True))
 
 
 class Calls:

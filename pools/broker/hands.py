@@ -20,7 +20,9 @@ from pools.broker.timers import Timers
 from pools.broker.worker import AHEAD_SECONDS, State, Worker
 
 AHEAD_BYTES = 64 * 1024  # arguments of a call that may be handed ahead, at most
-STALL = 0.01  # seconds that a call may lie unbegun in a worker's hands before it is taken back
+STALL = (
+    0.05  # seconds that a call may lie unbegun in a worker's hands; a crowded machine keeps one waiting for half of it
+)
 
 
 class Hands:
