@@ -127,6 +127,7 @@ class FakeProcess:
         self.pid = 40_000 + number
         self.socket_path = f"/fake/{number}"
         self.memory: float | None = 50.0
+        self.cpu = 0.5
         self.frozen = False  # takes orders and does nothing, as after SIGSTOP
         self.ended: Exit | None = None
         self.kills = 0
@@ -166,6 +167,9 @@ class FakeProcess:
 
     def memory_mb(self) -> float | None:
         return None if self.ended else self.memory
+
+    def cpu_seconds(self) -> float | None:
+        return None if self.ended else self.cpu
 
     async def stacks(self) -> tuple[ThreadStack, ...]:
         if self.ended:

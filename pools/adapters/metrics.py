@@ -182,6 +182,7 @@ class Gauges:
         yield from _of_templates(pools)
         yield from _of_threads(workers)
         yield from growth(pools)
+        yield from usage(pools)
         node = status["node"]
         yield GaugeMetricFamily("snakepit_broker_loop_lag_seconds", "How late the event loop is.", node["loop_lag"])
         yield GaugeMetricFamily("snakepit_broker_sessions", "Clients with an open session.", node["sessions"])
@@ -232,6 +233,18 @@ def growth(pools: list[dict[str, Any]]) -> Iterator[Metric]:
                 each.add_metric((pool["name"], command["command"]), mb / 1000 * 2**20)
     yield whole
     yield each
+
+
+def usage(pools: list[dict[str, Any]]) -> Iterator[Metric]:
+    """Of the last ten minutes, and only what is measured."""
+    busy = GaugeMetricFamily("snakepit_pool_busy_share", "Share of the slot time that was taken.", labels=("pool",))
+    cpu = GaugeMetricFamily("snakepit_pool_cpu_seconds_per_call", "CPU time that a call costs.", labels=("pool",))
+    for pool in pools:
+        for family, field in ((busy, "busy"), (cpu, "cpu_per_call")):
+            if (value := pool["usage"][field]) is not None:
+                family.add_metric((pool["name"],), value)
+    yield busy
+    yield cpu
 
 
 POOL_GAUGES = (

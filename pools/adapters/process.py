@@ -18,6 +18,7 @@ from pools.broker.errors import StacksUnavailable
 from pools.broker.ports import Exit, ThreadStack
 from workers.blackbox import BlackBox, Record
 
+TICKS = os.sysconf("SC_CLK_TCK")  # of the kernel's clock in a second
 LINE_LIMIT = 16 * 1024  # bytes; what is longer is cut
 LINES_KEPT = 200
 LINES_A_SECOND = 100  # that go to the log; a flood is counted instead
@@ -170,6 +171,12 @@ class ChildProcess:
         sizes = [size for pid in descendants(self.pid) if (size := proportional_kb(pid)) is not None]
         return round(sum(sizes) / 1024, 1) if sizes else None
 
+    def cpu_seconds(self) -> float | None:
+        if self.exited:
+            return None
+        spent = [seconds for pid in descendants(self.pid) if (seconds := cpu_seconds(pid)) is not None]
+        return sum(spent) if spent else None
+
 
 class WorkerProcess(ChildProcess):
     """A worker's: with the socket that it listens on, and the black box that it leaves behind."""
@@ -239,3 +246,13 @@ def proportional_kb(pid: int) -> int | None:
     except (OSError, ValueError):
         return None
     return None
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """CPU time of a process and of its children that it has reaped (Linux)."""
+    try:
+        # The name in parentheses may hold spaces and parentheses itself. Fields 14 to 17 are four kinds of ticks.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / TICKS
+    except (OSError, ValueError):
+        return None

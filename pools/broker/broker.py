@@ -24,6 +24,7 @@ from pools.broker.ports import (
     Loaded,
     Meter,
     NoMeter,
+    Process,
     Recorder,
     Template,
     ThreadStack,
@@ -31,6 +32,7 @@ from pools.broker.ports import (
 from pools.broker.runner import Runner, Surroundings
 from pools.broker.snapshot import pool_row, worker_row
 from pools.broker.staff import Reply, Request, Staff, Timing
+from pools.broker.usage import Usage, Usages
 
 APPLY_EVERY = 1.0  # seconds; a changed row is in force within two
 MISSED_SWEEPS = 3  # intervals without a sweep after which the broker sweeps by itself
@@ -100,8 +102,9 @@ class Broker:
         self.runners: dict[str, Runner] = {}
         self.sessions = 0
         self.draining = False
+        self._usages = Usages(ports.meter)
         self._world = Surroundings(
-            ports.launcher, ports.linker, ports.clock, self.tell, ports.meter, facts.boot, rng or Random()
+            ports.launcher, ports.linker, ports.clock, self.tell, self._usages, facts.boot, rng or Random()
         )
         self._numbers = count(1)
         self._problems: tuple[tuple[str, str], ...] = ()
@@ -192,7 +195,7 @@ class Broker:
         return len(self.runners), workers, sum(runner.marked() for runner in self.runners.values())
 
     async def _sample(self) -> None:
-        """Memory of every worker, read in a thread: the kernel walks page tables for it."""
+        """Memory and CPU time of every worker, read in a thread: the kernel walks page tables for it."""
         measured = [
             (runner, staff.id, staff.process)
             for runner in self.runners.values()
@@ -200,7 +203,9 @@ class Broker:
             if staff.process
         ]
         for runner, worker, process in measured:
-            if (memory := await asyncio.to_thread(process.memory_mb)) is not None:
+            memory, cpu = await asyncio.to_thread(_vitals, process)
+            if memory is not None and (known := runner.pool.force.workers.get(worker)):
+                self._usage(runner).sampled(worker, self.ports.clock.monotonic(), memory, cpu, known.served)
                 runner.sampled(worker, memory)
         for runner in tuple(self.runners.values()):
             for name, template in runner.forge.living():
@@ -234,6 +239,7 @@ class Broker:
                 problems.append((name, definition.unfit))  # what runs stays, as with any definition that is refused
             elif runner and runner.definition != definition:
                 runner.apply(definition)
+                self._usage(runner).renew(self.ports.clock.monotonic())
                 self.tell(_applied(definition, runner.pool.force.generation))
         for name in [name for name in self.runners if name not in wanted and name not in invalid]:
             self._remove(name)
@@ -277,7 +283,9 @@ class Broker:
             self._lag = LAG_KEPT * self._lag + (1 - LAG_KEPT) * max(0.0, loop.time() - expected)
             await self._refresh()
             self._watch_clock()
-            self.ports.recorder.observe(self.snapshot())
+            snapshot = self.snapshot()
+            self._usages.look(self.ports.clock.monotonic(), snapshot["pools"], snapshot["workers"])
+            self.ports.recorder.observe(snapshot)
 
     def _watch_clock(self) -> None:
         silent = self.ports.clock.monotonic() - self._last_sweep
@@ -342,9 +350,12 @@ class Broker:
         workers = [(runner, worker) for runner in runners for worker in runner.pool.force.workers.values()]
         return {
             "node": self._node_row(now),
-            "pools": [pool_row(runner, now) for runner in runners],
-            "workers": [worker_row(runner, worker, now) for runner, worker in workers],
+            "pools": [pool_row(runner, now, self._usage(runner)) for runner in runners],
+            "workers": [worker_row(runner, worker, now, self._usage(runner)) for runner, worker in workers],
         }
+
+    def _usage(self, runner: Runner) -> Usage:
+        return self._usages.of(runner.pool.spec.name, self.ports.clock.monotonic())
 
     def _node_row(self, now: float) -> dict[str, Any]:
         if self._clock_missing:
@@ -376,6 +387,10 @@ class Broker:
         near = difflib.get_close_matches(name, self.runners, n=1)
         hint = f" Did you mean {near[0]}?" if near else f" Known are: {', '.join(sorted(self.runners)) or 'none'}."
         return errors.PoolUnknown(f"No pool {name!r} on node {self.facts.name}.{hint}", details={"pool": name})
+
+
+def _vitals(process: Process) -> tuple[float | None, float | None]:
+    return process.memory_mb(), process.cpu_seconds()
 
 
 def _applied(definition: Definition, generation: int) -> Event:

@@ -228,6 +228,10 @@ class Process(Protocol):
         """Memory of the process and its descendants now; None once it is gone."""
         ...
 
+    def cpu_seconds(self) -> float | None:
+        """CPU time that the process and its descendants have used; None once it is gone, or where it is not told."""
+        ...
+
     async def stacks(self) -> tuple[ThreadStack, ...]:
         """Where each thread is now. Raises StacksUnavailable."""
         ...

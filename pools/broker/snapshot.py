@@ -18,8 +18,17 @@ Of a pool, where the name does not say it all:
         reason, why     of off and refused: in one word, and as a sentence
         id, pid, generation, load_seconds, memory_mb (-1: not measured), deaths, output
 
+    usage          the last ten minutes, or since this definition came into force:
+        seconds, answered, calls_per_second   how long that is, calls that were answered, also by an error
+        busy, peak     share of the slot time that was taken, and slots taken at once at most, by a look every second;
+                       None: there was no slot
+        waited, wait_p50, wait_p95   calls with a known wait for a slot, and its percentiles, within a tenth
+        refused, timed_out, overran, lost   queue full, queue_timeout, deadline, worker lost
+        cpu_per_call, cpu_calls   CPU seconds of worker and descendants, and the calls they are of; None: under 20
+
 Of a worker:
 
+    mb_per_hour    slope of its memory since its first call; None: under 4 samples or one minute
     silent_for     seconds that the event loop of its process has owed a sign of life; 0: it answered
     template       the id of the one it was forked from; empty: it was spawned
 
@@ -40,12 +49,13 @@ from pools.broker.policy import due_at
 from pools.broker.runner import Runner
 from pools.broker.spec import Profile
 from pools.broker.staff import Staff
+from pools.broker.usage import Usage
 from pools.broker.worker import State, Worker
 
 OUTPUT_LINES = 50
 
 
-def pool_row(runner: Runner, now: float) -> dict[str, Any]:
+def pool_row(runner: Runner, now: float, usage: Usage) -> dict[str, Any]:
     pool, force = runner.pool, runner.pool.force
     ready = force.among(State.READY)
     slots = sum(worker.slots for worker in ready)
@@ -83,6 +93,7 @@ def pool_row(runner: Runner, now: float) -> dict[str, Any]:
         **pool_parallelism(runner),
         "held": pool.hands.waiting,
         "run_times": pool.hands.run_times.rows(),
+        "usage": usage.row(),
     }
 
 
@@ -192,10 +203,11 @@ def pool_warnings(runner: Runner) -> list[str]:
     return warnings[:8]
 
 
-def worker_row(runner: Runner, worker: Worker, now: float) -> dict[str, Any]:
+def worker_row(runner: Runner, worker: Worker, now: float, usage: Usage) -> dict[str, Any]:
     staff: Staff | None = runner.staff.get(worker.id)
     greeting = staff.greeting if staff else None
     process = staff.process if staff else None
+    seen = usage.workers.get(worker.id)
     return {
         "id": worker.id,
         "pool": runner.pool.spec.name,
@@ -211,6 +223,7 @@ def worker_row(runner: Runner, worker: Worker, now: float) -> dict[str, Any]:
         "silent_for": round(now - staff.probed_at, 3) if staff and staff.probed_at is not None else 0.0,
         "growth": growth_row(worker.growth, worker.growth.totals, runner.pool.force.growth),
         "memory_mb": round(worker.memory_mb, 1),
+        "mb_per_hour": None if seen is None or (slope := seen.mb_per_hour) is None else round(slope, 3),
         "template": worker.template,
         "gil": "" if greeting is None or staff is None else ("on" if staff.gil_enabled else "off"),
         "gil_culprit": staff.gil_culprit if staff else "",

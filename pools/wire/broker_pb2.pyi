@@ -269,7 +269,7 @@ class Node(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "races", "held", "run_times", "template")
+    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "races", "held", "run_times", "usage", "template")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +303,7 @@ class Pool(_message.Message):
     RACES_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     RUN_TIMES_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     profile: str
@@ -337,8 +338,9 @@ class Pool(_message.Message):
     races: _containers.RepeatedScalarFieldContainer[str]
     held: int
     run_times: _containers.RepeatedCompositeFieldContainer[RunTimes]
+    usage: Usage
     template: Template
-    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., parallelism: _Optional[float] = ..., parallel: _Optional[str] = ..., races: _Optional[_Iterable[str]] = ..., held: _Optional[int] = ..., run_times: _Optional[_Iterable[_Union[RunTimes, _Mapping]]] = ..., template: _Optional[_Union[Template, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., parallelism: _Optional[float] = ..., parallel: _Optional[str] = ..., races: _Optional[_Iterable[str]] = ..., held: _Optional[int] = ..., run_times: _Optional[_Iterable[_Union[RunTimes, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., template: _Optional[_Union[Template, _Mapping]] = ...) -> None: ...
 
 class RunTimes(_message.Message):
     __slots__ = ("command", "count", "seconds", "smoothed", "buckets")
@@ -378,6 +380,38 @@ class Template(_message.Message):
     output: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, state: _Optional[str] = ..., reason: _Optional[str] = ..., why: _Optional[str] = ..., id: _Optional[str] = ..., pid: _Optional[int] = ..., generation: _Optional[int] = ..., memory_mb: _Optional[float] = ..., load_seconds: _Optional[float] = ..., deaths: _Optional[int] = ..., output: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class Usage(_message.Message):
+    __slots__ = ("seconds", "answered", "calls_per_second", "busy", "peak", "waited", "wait_p50", "wait_p95", "refused", "timed_out", "overran", "lost", "cpu_per_call", "cpu_calls")
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    CALLS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    PEAK_FIELD_NUMBER: _ClassVar[int]
+    WAITED_FIELD_NUMBER: _ClassVar[int]
+    WAIT_P50_FIELD_NUMBER: _ClassVar[int]
+    WAIT_P95_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    TIMED_OUT_FIELD_NUMBER: _ClassVar[int]
+    OVERRAN_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    CPU_PER_CALL_FIELD_NUMBER: _ClassVar[int]
+    CPU_CALLS_FIELD_NUMBER: _ClassVar[int]
+    seconds: float
+    answered: int
+    calls_per_second: float
+    busy: float
+    peak: int
+    waited: int
+    wait_p50: float
+    wait_p95: float
+    refused: int
+    timed_out: int
+    overran: int
+    lost: int
+    cpu_per_call: float
+    cpu_calls: int
+    def __init__(self, seconds: _Optional[float] = ..., answered: _Optional[int] = ..., calls_per_second: _Optional[float] = ..., busy: _Optional[float] = ..., peak: _Optional[int] = ..., waited: _Optional[int] = ..., wait_p50: _Optional[float] = ..., wait_p95: _Optional[float] = ..., refused: _Optional[int] = ..., timed_out: _Optional[int] = ..., overran: _Optional[int] = ..., lost: _Optional[int] = ..., cpu_per_call: _Optional[float] = ..., cpu_calls: _Optional[int] = ...) -> None: ...
+
 class Growth(_message.Message):
     __slots__ = ("mb_per_1000_calls", "calls", "samples", "mostly", "verdict", "commands")
     MB_PER_1000_CALLS_FIELD_NUMBER: _ClassVar[int]
@@ -411,7 +445,7 @@ class CommandGrowth(_message.Message):
     def __init__(self, command: _Optional[str] = ..., mb_per_1000_calls: _Optional[float] = ..., error: _Optional[float] = ..., calls: _Optional[int] = ..., samples: _Optional[int] = ..., verdict: _Optional[str] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output", "due_in", "expected", "growth", "silent_for", "held", "template")
+    __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output", "due_in", "expected", "growth", "silent_for", "held", "mb_per_hour", "template")
     ID_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -436,6 +470,7 @@ class Worker(_message.Message):
     GROWTH_FIELD_NUMBER: _ClassVar[int]
     SILENT_FOR_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    MB_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     id: str
     pool: str
@@ -461,8 +496,9 @@ class Worker(_message.Message):
     growth: Growth
     silent_for: float
     held: int
+    mb_per_hour: float
     template: str
-    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., load: _Optional[int] = ..., capacity: _Optional[int] = ..., lost: _Optional[int] = ..., served: _Optional[float] = ..., memory_mb: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., generation: _Optional[int] = ..., started_at: _Optional[float] = ..., load_seconds: _Optional[float] = ..., python: _Optional[str] = ..., parallelism: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., output: _Optional[_Iterable[str]] = ..., due_in: _Optional[float] = ..., expected: bool = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., silent_for: _Optional[float] = ..., held: _Optional[int] = ..., template: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., load: _Optional[int] = ..., capacity: _Optional[int] = ..., lost: _Optional[int] = ..., served: _Optional[float] = ..., memory_mb: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., generation: _Optional[int] = ..., started_at: _Optional[float] = ..., load_seconds: _Optional[float] = ..., python: _Optional[str] = ..., parallelism: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., output: _Optional[_Iterable[str]] = ..., due_in: _Optional[float] = ..., expected: bool = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., silent_for: _Optional[float] = ..., held: _Optional[int] = ..., mb_per_hour: _Optional[float] = ..., template: _Optional[str] = ...) -> None: ...
 
 class RunningCall(_message.Message):
     __slots__ = ("id", "command", "seconds", "remaining")

@@ -323,6 +323,7 @@ async def test_a_killed_worker_is_told_once_and_its_link_is_lost(hands: Any) -> 
     assert len(hand.exits) == 1
     assert len(hand.heard.of("lost")) == 1
     assert hand.process.memory_mb() is None
+    assert hand.process.cpu_seconds() is None
 
 
 async def test_a_closed_link_reports_nothing_more(hands: Any) -> None:
@@ -381,10 +382,11 @@ async def test_printed_lines_are_kept_also_after_the_end(hands: Any) -> None:
     assert list(hand.process.output())[-3:] == ["something went by"] * 3
 
 
-async def test_memory_is_measured_while_the_worker_lives(hands: Any) -> None:
+async def test_memory_and_cpu_time_are_measured_while_the_worker_lives(hands: Any) -> None:
     hand = await hands()
     await hand.heard.until("hello")
     assert 1 < hand.process.memory_mb() < 2000
+    assert 0 <= hand.process.cpu_seconds() < 1000  # one that was forked has hardly begun
 
 
 async def test_stacks_are_read_while_the_worker_lives_and_refused_afterwards(hands: Any) -> None:

@@ -29,6 +29,7 @@ def snapshot() -> dict[str, Any]:
         "template": {"state": "ready", "memory_mb": 100.0, "load_seconds": 1.5},
     }
     commands = [{"command": "leak", "mb_per_1000_calls": 1000.0}, {"command": "echo", "mb_per_1000_calls": None}]
+    pool["usage"] = {"busy": 0.75, "cpu_per_call": None}
     pool["growth"] = {"mb_per_1000_calls": 500.0, "commands": commands}
     workers = [
         {"id": "p-1", "pool": "p", "state": "ready", "memory_mb": 10.0, "gil": "off", "parallelism": 1.9},
@@ -88,6 +89,8 @@ def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
     assert found["snakepit_worker_gil", (("pool", "p"), ("worker", "p-1"))] == 0
     assert ("snakepit_worker_gil", (("pool", "p"), ("worker", "p-2"))) not in found
     assert found["snakepit_lifecycle_clock_missing", ()] == 1
+    assert found["snakepit_pool_busy_share", (("pool", "p"),)] == 0.75
+    assert ("snakepit_pool_cpu_seconds_per_call", (("pool", "p"),)) not in found
     assert found["snakepit_pool_growth_bytes_per_call", (("pool", "p"),)] == 2**19
     assert found["snakepit_command_growth_bytes_per_call", (("command", "leak"), ("pool", "p"))] == 2**20
     assert ("snakepit_command_growth_bytes_per_call", (("command", "echo"), ("pool", "p"))) not in found
