@@ -9,8 +9,9 @@ import logging
 from typing import Any
 
 from celery import shared_task, signals
+from django.utils import timezone
 
-from pools import conf
+from pools import conf, figures
 from pools.api import door
 from pools.broker.errors import BrokerError
 from pools.jobs import attempt, consumer, hold, messages, upkeep
@@ -46,11 +47,18 @@ def reconcile() -> dict[str, int]:
     return bridge.tick()
 
 
+@shared_task(name="snakepit.rollup", ignore_result=True)
+def roll_up() -> int:
+    """Make quarters of an hour of the pools' minutes, for the charts."""
+    with hold.db_unit():
+        return figures.roll_up(timezone.now())
+
+
 @shared_task(name="snakepit.prune", ignore_result=True)
 def prune() -> int:
-    """Delete the jobs whose retention is over, and the audit beyond its own; returns how many rows went."""
+    """Delete the jobs whose retention is over, the audit and the figures beyond theirs; returns how many rows went."""
     with hold.db_unit():
-        return upkeep.prune() + Audit.prune(conf.current().audit_retention)
+        return upkeep.prune() + Audit.prune(conf.current().audit_retention) + figures.prune(timezone.now())
 
 
 @signals.worker_init.connect(dispatch_uid="snakepit.consumer", weak=False)

@@ -13,6 +13,7 @@ from typing import Any
 from celery import Celery
 
 PRUNE_INTERVAL = 600.0  # seconds
+ROLLUP_INTERVAL = 300.0
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit_site.settings")
 
@@ -90,6 +91,7 @@ def configuration() -> dict[str, Any]:
         "beat_schedule": {
             "snakepit.sweep": tick("snakepit.sweep", settings.sweep_interval),
             "snakepit.reconcile": tick("snakepit.reconcile", settings.reconcile_interval),
+            "snakepit.rollup": tick("snakepit.rollup", ROLLUP_INTERVAL),
             "snakepit.prune": tick("snakepit.prune", PRUNE_INTERVAL),
         },
     }

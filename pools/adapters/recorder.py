@@ -28,7 +28,9 @@ from django.db import (
 )
 
 from pools import conf
+from pools.adapters.minutes import Minutes
 from pools.broker.events import Event as BrokerEvent
+from pools.models import PoolPeriod
 from pools.models.observed import LEVELS, WORKER_STATES, Event, Node, Worker
 from pools.models.strict_json import scrub, scrub_text
 
@@ -58,6 +60,8 @@ class DatabaseRecorder:
         self._failures = 0
         self._last_prune = float("-inf")
         self._rows = _Rows(self.node)
+        self._minutes = Minutes()
+        self._due: list[dict[str, Any]] = []  # minutes that are over and not written yet
         self._thread: threading.Thread | None = None
 
     # On the broker's loop: these never block and never raise.
@@ -161,10 +165,20 @@ class DatabaseRecorder:
         Event.objects.bulk_create([_event_row(self.node, at, event) for at, event in batch])
         if snapshot is not None:
             self._rows.write(snapshot)
+            self._due = [*self._due, *self._minutes.add(snapshot, time.time())][-BUFFER:]
+        self._write_minutes()
         now = time.monotonic()
         if now - self._last_prune >= PRUNE:
             prune()
             self._last_prune = now
+
+    def _write_minutes(self) -> None:
+        if not self._due:
+            return
+        rows = [PoolPeriod(node=self.node, **{**row, "at": _moment(row["at"])}) for row in self._due]
+        PoolPeriod.objects.bulk_create(rows, ignore_conflicts=True)
+        # What the database refused stays, to be written with the next minute.
+        transaction.on_commit(self._due.clear)
 
 
 class _Rows:

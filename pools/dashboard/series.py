@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils import timezone
 
+from pools import figures
 from pools.dashboard.board import Facts
 from pools.dashboard.hub import hub
 from pools.dashboard.page import Visit, page
 from pools.dashboard.points import COLUMNS, summed
+from pools.models import Event
 
 SPANS = {300: "5 min", 900: "15 min", 3600: "1 h", 6 * 3600: "6 h", 24 * 3600: "24 h", 7 * 24 * 3600: "7 d"}
 LIVE = 300  # seconds: the span that the hub's own memory holds
@@ -36,11 +40,16 @@ def series(request: HttpRequest, visit: Visit) -> HttpResponse:
     if text not in map(str, SPANS):
         choice = ", ".join(map(str, SPANS))
         return HttpResponse(f"span: {text!r} is none of {choice}", status=400, content_type="text/plain")
-    facts = visit.facts()
-    return JsonResponse({"live": COLUMNS, "columns": live_columns(facts, pool), "marks": live_marks(facts, pool)})
+    facts, span = visit.facts(), int(text)
+    if span == LIVE:
+        found, marks = live_columns(facts, pool), live_marks(facts, pool)
+    else:
+        now = timezone.now()
+        found, marks = figures.columns(pool, span, now), old_marks(pool, now - timedelta(seconds=span))
+    return JsonResponse({"live": COLUMNS, "columns": found, "marks": marks})
 
 
-def live_columns(facts: Facts, pool: str) -> dict[str, list[Any]]:
+def live_columns(facts: Facts, pool: str) -> dict[str, list[float | None]]:
     """The last minutes as the hub remembers them."""
     names = [pool] if pool else [one["name"] for one in facts.pools]
     return summed([hub.board.points(name) for name in names])
@@ -49,6 +58,16 @@ def live_columns(facts: Facts, pool: str) -> dict[str, list[Any]]:
 def live_marks(facts: Facts, pool: str) -> list[dict[str, Any]]:
     found = [one for one in facts.events_of(pool=pool) if one["kind"] in MARKS and one["at"] > facts.seen_at - LIVE]
     return [_mark(one["kind"], one["at"], one["worker"] or one["pool"], one["reason"]) for one in found[:MOST_MARKS]]
+
+
+def old_marks(pool: str, begin: datetime) -> list[dict[str, Any]]:
+    """From the database, the newest ones: a chart of a week has no room for more."""
+    rows = Event.objects.filter(kind__in=MARKS, at__gte=begin)
+    found = (rows.filter(pool=pool) if pool else rows).order_by("-pk").values("kind", "at", "worker", "pool", "reason")
+    return [
+        _mark(one["kind"], one["at"].timestamp(), one["worker"] or one["pool"], one["reason"])
+        for one in found[:MOST_MARKS]
+    ]
 
 
 def _mark(kind: str, at: float, who: str, reason: str) -> dict[str, Any]:

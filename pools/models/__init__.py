@@ -4,6 +4,7 @@ from pools.models.apikey import ApiKey
 from pools.models.audit import Audit
 from pools.models.job import Job, JobAttempt, JobEntry
 from pools.models.observed import Event, Node, Worker
+from pools.models.period import PoolPeriod
 from pools.models.pool import Pool
 
-__all__ = ["ApiKey", "Audit", "Event", "Job", "JobAttempt", "JobEntry", "Node", "Pool", "Worker"]
+__all__ = ["ApiKey", "Audit", "Event", "Job", "JobAttempt", "JobEntry", "Node", "Pool", "PoolPeriod", "Worker"]
