@@ -16,10 +16,10 @@ from rich.console import Console
 from benchmarks import plot, report
 from benchmarks.peers import ray
 from benchmarks.row import Result, Row
-from benchmarks.rows import calls, cold, flood, idle, service, threads
+from benchmarks.rows import calls, cold, flood, idle, service, starts, threads
 from benchmarks.stage import Stage
 
-ROWS = {row.name: row for module in (calls, flood, idle, service, cold, threads) for row in module.ROWS}
+ROWS = {row.name: row for module in (calls, flood, starts, threads, idle, service, cold) for row in module.ROWS}
 
 
 def chosen() -> list[Row]:

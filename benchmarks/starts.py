@@ -29,14 +29,16 @@ class Starts:
     memory_mb: float
 
 
-def starts(workers: int, *, forked: bool, path: str = "benchmarks.forest.Forest") -> Starts:
-    """Start a broker with one pool of so many workers, and measure it."""
+def starts(workers: int, *, forked: bool, threads: int = 0, path: str = "benchmarks.forest.Forest") -> Starts:
+    """Start a broker with one pool of so many workers, and measure it. With `threads`, of the thread profile."""
     pool = {"name": "forest", "path": path, "size": workers, "preload": "auto" if forked else "off", **PATIENT}
+    if threads:
+        pool |= {"profile": "thread", "threads": threads}
     with serving([pool]) as node:
         began = time.perf_counter()
         node.wait_until_ready("forest", workers)
         seconds = time.perf_counter() - began
-        warm(node.client, workers * 4)
+        warm(node.client, workers * max(1, threads) * 4)
         # The broker's children: its workers, the template, and the keeper, which is a few MB in both.
         return Starts(workers, seconds, pss_mb(children(node.broker)))
 

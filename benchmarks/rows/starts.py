@@ -1,0 +1,55 @@
+"""N warm workers with a scikit-learn model: forked from a template, spawned plainly, and as threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from benchmarks.row import Contestants, Measured, Row
+from benchmarks.starts import Starts, starts
+
+NUMBERS = (1, 10, 100)
+THREADS = 10  # slots of a worker of the thread profile
+BAR = 5.0  # seconds for the largest number
+
+
+@cache
+def measured(number: int, way: str) -> Starts:
+    """Once a run, since time and memory come from the same start."""
+    if way == "threads":
+        return starts(number // THREADS, forked=False, threads=THREADS)
+    return starts(number, forked=way == "forked")
+
+
+def _beside(number: int, ours: str, peer: str, figure: str) -> Callable[[Contestants], Measured]:
+    def measure(stage: Contestants) -> Measured:
+        return Measured(getattr(measured(number, ours), figure), getattr(measured(number, peer), figure))
+
+    return measure
+
+
+def _absolute(stage: Contestants) -> Measured:
+    return Measured(measured(NUMBERS[-1], "forked").seconds, BAR, note="the peer's column is the bar")
+
+
+def _rows(number: int) -> tuple[Row, Row]:
+    most = number == NUMBERS[-1]
+    what = f"{number} workers with a model, forked from a template"
+    spawned = "spawned plainly"
+    return (
+        Row(f"start-{number}", what, spawned, "s to ready", _beside(number, "forked", "spawned", "seconds"),
+            target=0.05 if most else None),
+        Row(f"memory-{number}", what, spawned, "MB PSS", _beside(number, "forked", "spawned", "memory_mb"),
+            target=0.125 if most else None),
+    )  # fmt: skip
+
+
+ROWS = (
+    *(row for number in NUMBERS for row in _rows(number)),
+    Row("start-100-seconds", "100 workers with a model, forked from a template", "the bar", "s to ready", _absolute,
+        target=1),
+    Row("memory-100-threads", f"100 slots as 10 workers of {THREADS} threads", "100 spawned workers", "MB PSS",
+        _beside(100, "threads", "spawned", "memory_mb")),
+    Row("start-100-threads", f"100 slots as 10 workers of {THREADS} threads", "100 spawned workers", "s to ready",
+        _beside(100, "threads", "spawned", "seconds")),
+)  # fmt: skip
