@@ -80,7 +80,8 @@ class Hub:
                 await self._news.wait()
             while not self.closing:
                 yield self.board.facts
-                await self._news.wait()
+                if not self.closing:  # it may have been rung while the reader was sending: no bell comes after that
+                    await self._news.wait()
         finally:
             self._watchers -= 1
             self._left_at = time.monotonic()

@@ -60,12 +60,12 @@ class Renderings:
     """The HTML of the newest facts, made once for all who watch the same topic with the same rights."""
 
     def __init__(self) -> None:
-        self._version = -1
+        self._facts: Facts | None = None
         self._html: dict[tuple[str, Rights], str] = {}
 
     def of(self, topic: str, facts: Facts, rights: Rights) -> str:
-        if facts.version != self._version:
-            self._version = facts.version
+        if facts is not self._facts:
+            self._facts = facts
             self._html.clear()
         key = (topic, rights)
         html = self._html.get(key)

@@ -14,6 +14,7 @@ from pools.dashboard.hub import hub
 from pools.dashboard.page import Visit, page
 from pools.dashboard.points import COLUMNS, summed
 from pools.models import Event
+from pools.models.period import MINUTE
 
 SPANS = {300: "5 min", 900: "15 min", 3600: "1 h", 6 * 3600: "6 h", 24 * 3600: "24 h", 7 * 24 * 3600: "7 d"}
 LIVE = 300  # seconds: the span that the hub's own memory holds
@@ -42,7 +43,7 @@ def series(request: HttpRequest, visit: Visit) -> HttpResponse:
         return HttpResponse(f"span: {text!r} is none of {choice}", status=400, content_type="text/plain")
     facts, span = visit.facts(), int(text)
     if span == LIVE:
-        found, marks = live_columns(facts, pool), live_marks(facts, pool)
+        found, marks = with_past(live_columns(facts, pool), pool), live_marks(facts, pool)
     else:
         now = timezone.now()
         found, marks = figures.columns(pool, span, now), old_marks(pool, now - timedelta(seconds=span))
@@ -53,6 +54,14 @@ def live_columns(facts: Facts, pool: str) -> dict[str, list[float | None]]:
     """The last minutes as the hub remembers them."""
     names = [pool] if pool else [one["name"] for one in facts.pools]
     return summed([hub.board.points(name) for name in names])
+
+
+def with_past(found: dict[str, list[float | None]], pool: str) -> dict[str, list[float | None]]:
+    """The minutes of the database before the first point: nobody may have watched five minutes ago."""
+    past = figures.columns(pool, LIVE, timezone.now())
+    begin = next((at for at in found["at"] if at is not None), float("inf"))
+    kept = [index for index, at in enumerate(past.get("at", ())) if at is not None and at + MINUTE < begin]
+    return {name: [*(past[name][index] for index in kept if name in past), *found[name]] for name in found}
 
 
 def live_marks(facts: Facts, pool: str) -> list[dict[str, Any]]:

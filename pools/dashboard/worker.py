@@ -28,7 +28,7 @@ def worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
         "ident": ident,
         "pool": pool,
         "row": row,
-        "life": life,
+        "life": [] if facts.events_of(worker=ident) else life,  # the timeline has them, live
         "end": next((event for event in life if event.kind in ENDED), None),
         "limits": Pool.objects.filter(name=pool)
         .values("memory_soft_mb", "memory_hard_mb", "ttl", "max_requests")

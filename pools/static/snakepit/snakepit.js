@@ -112,8 +112,8 @@
 
   // Charts. A figure says what it shows: data-chart (kind), data-pool (none: all), data-span (seconds).
   const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const number = value => value == null ? "–" : value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(value < 10 ? 1 : 0);
-  const seconds = value => value == null ? "–" : value < 1 ? (value * 1000).toFixed(value < .01 ? 1 : 0) + " ms" : value < 60 ? value.toFixed(1) + " s" : (value / 60).toFixed(1) + " min";
+  const number = value => value == null ? "–" : value === 0 ? "0" : value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(value < 10 ? 1 : 0);
+  const seconds = value => value == null ? "–" : value === 0 ? "0" : value < .001 ? Math.round(value * 1e6) + " µs" : value < 1 ? (value * 1000).toFixed(value < .01 ? 1 : 0) + " ms" : value < 60 ? value.toFixed(1) + " s" : (value / 60).toFixed(1) + " min";
   const clock = (at, length) => {
     const date = new Date(at * 1000), two = value => String(value).padStart(2, "0");
     const time = two(date.getHours()) + ":" + two(date.getMinutes());
