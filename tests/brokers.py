@@ -26,6 +26,7 @@ from pools.broker.events import Event
 from pools.broker.ports import Definition, Loaded
 from pools.broker.spec import InvalidSpec, spec_from
 from pools.client import connect
+from workers import lifeline
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0  # a bound for a machine under load, never a wait
@@ -100,7 +101,8 @@ class PipeRecorder:
 
 
 def main() -> int:
-    runtime, definitions, events, interval = sys.argv[1:5]
+    parent, runtime, definitions, events, interval = sys.argv[1:6]
+    lifeline.arm(int(parent))  # a run of the tests that is killed leaves no broker behind
     recorder = PipeRecorder(int(events))
     config = NodeConfig(
         runtime=Path(runtime),
@@ -130,7 +132,8 @@ class RunningBroker:
         self._client: Any = None
         self.define(pools)
         read, write = os.pipe()
-        command = [sys.executable, "-m", "tests.brokers", str(self.runtime), str(self._definitions), str(write)]
+        command = [sys.executable, "-m", "tests.brokers", str(os.getpid())]
+        command += [str(self.runtime), str(self._definitions), str(write)]
         with self.errors.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [*command, str(interval)], cwd=ROOT, pass_fds=(write,), stderr=stderr, stdout=stderr

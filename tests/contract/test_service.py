@@ -497,7 +497,7 @@ def run_on(directory: Path, home: Path) -> subprocess.CompletedProcess[str]:
     """A broker that is expected to refuse the directory."""
     (home / "pools.json").write_text("{}")
     with open(os.devnull, "wb") as events:
-        command = [sys.executable, "-m", "tests.brokers", str(directory), str(home / "pools.json")]
+        command = [sys.executable, "-m", "tests.brokers", str(os.getpid()), str(directory), str(home / "pools.json")]
         return subprocess.run(
             [*command, str(events.fileno()), "3600"],
             cwd=ROOT,
