@@ -29,6 +29,7 @@ from workers.signature import BadArguments, decode
 from workers.value import ResultTooLarge, encode, encode_json
 
 Last = Result | Failure
+PLAIN = frozenset({str, int, float, bool, type(None), dict, list, tuple, bytes})
 
 
 class Execution:
@@ -63,6 +64,8 @@ class Execution:
             return ended_by(call, error)
 
     def _run(self, call: Call, returned: Any) -> Last:
+        if type(returned) in PLAIN:  # the questions below cost more than the answer
+            return result(call, returned)
         if isinstance(returned, Generator):
             if inspect.isgenerator(returned):
                 return self._stream(call, returned) if call.streaming else collect(call, returned)

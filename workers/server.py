@@ -160,8 +160,7 @@ class Link(WorkerBase):
         if frames is None:
             return  # the broker has not come yet; its stream starts with this
         while batch := self.outbox.take():
-            frames.put(pb.Reports(reports=[TO_WIRE[type(report)](report) for report in batch]).SerializeToString())
-        frames.flush()
+            frames.send(to_wire(batch))
         if self._finishing and not self._farewell:
             self._farewell = self.loop.create_task(self._say_goodbye(frames))
 
@@ -232,15 +231,30 @@ def call_of(assign: pb.Assign, max_payload: int) -> Call:
     )
 
 
+def to_wire(batch: list[Report]) -> bytes:
+    """One message, built in place."""
+    message = pb.Reports()
+    reports = message.reports
+    for report in batch:
+        if type(report) is not Result:
+            reports.append(TO_WIRE[type(report)](report))
+            continue
+        result = reports.add().result  # nearly all of them
+        result.sequence = report.sequence
+        result.seconds = report.seconds
+        if (value := report.value) is None:
+            continue
+        if value.raw:
+            result.value.raw = value.data
+        else:
+            result.value.json = value.data
+    return message.SerializeToString()
+
+
 def value_of(value: Value | None) -> pb.Value | None:
     if value is None:
         return None
     return pb.Value(raw=value.data) if value.raw else pb.Value(json=value.data)
-
-
-def _result(report: Result) -> pb.Report:
-    value = value_of(report.value)
-    return pb.Report(result=pb.Result(sequence=report.sequence, value=value, seconds=report.seconds))
 
 
 def _failure(report: Failure) -> pb.Report:
@@ -309,7 +323,6 @@ def _boot_failure(report: BootFailure) -> pb.Report:
 
 
 TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
-    Result: _result,
     Failure: _failure,
     Returned: _returned,
     Chunk: _chunk,

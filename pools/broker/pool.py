@@ -59,8 +59,10 @@ class Pool:
         self.calls[call.id] = call
         self._retries.earn()
         self.line.join(call)
-        self.timers.set(call.id, min(call.deadline, now + self.spec.queue_timeout))
-        return self._settle([], now)
+        actions = self._settle([], now)
+        if not call.worker and not call.answered:
+            self.timers.set(call.id, min(call.deadline, now + self.spec.queue_timeout))
+        return actions
 
     def cancel(self, number: int, now: float) -> list[Action]:
         """The caller does not want the answer any more. Unknown and answered calls are left alone."""

@@ -20,7 +20,7 @@ from pools.broker.errors import BrokerError
 from pools.client import loop as background
 from pools.client import snapshot
 from pools.client.address import Target, default_address
-from pools.client.answers import Answer, answer, exception
+from pools.client.answers import Answer, answer, decode, exception
 from pools.client.arguments import Options, encode
 from pools.client.pending import CallFuture, LoopPending, ThreadPending, Ticket
 from pools.client.pool import PoolClient
@@ -35,6 +35,7 @@ from pools.wire.broker_pb2 import (
     PlanRequest,
     RecycleRequest,
     Requests,
+    Result,
     StatusRequest,
     SweepRequest,
 )
@@ -88,28 +89,28 @@ class Client:
         with DeadlineExceeded, at the latest one second later even if the broker is silent. `priority` is -100 to 100,
         higher first.
         """
-        return self._run(encode(pool, command, arguments, more, Options(timeout, priority))).value
+        return decode(self._run(encode(pool, command, arguments, more, Options(timeout, priority))).value)
 
     def execute(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
         timeout: float | None = None, priority: int = 0, **more: Any,
     ) -> Answer:  # fmt: skip
         """As `call`, with the call's id, its worker, and the seconds it waited and ran."""
-        return self._run(encode(pool, command, arguments, more, Options(timeout, priority)))
+        return answer(self._run(encode(pool, command, arguments, more, Options(timeout, priority))))
 
     async def acall(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
         timeout: float | None = None, priority: int = 0, **more: Any,
     ) -> Any:  # fmt: skip
         """As `call`, for an event loop; cancelling the task that awaits it cancels the call."""
-        return (await self._arun(encode(pool, command, arguments, more, Options(timeout, priority)))).value
+        return decode((await self._arun(encode(pool, command, arguments, more, Options(timeout, priority)))).value)
 
     async def aexecute(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
         timeout: float | None = None, priority: int = 0, **more: Any,
     ) -> Answer:  # fmt: skip
         """As `execute`, for an event loop."""
-        return await self._arun(encode(pool, command, arguments, more, Options(timeout, priority)))
+        return answer(await self._arun(encode(pool, command, arguments, more, Options(timeout, priority))))
 
     # One call that streams.
 
@@ -119,7 +120,7 @@ class Client:
     ) -> Stream:  # fmt: skip
         """Iterate over the chunks that a streaming command yields.
 
-        The command is at most 16 chunks ahead of the reader. Leaving the loop early, `close()`, or dropping the
+        The command is at most 32 chunks ahead of the reader. Leaving the loop early, `close()`, or dropping the
         iterator cancels the call. A command that does not stream is a stream of one.
         """
         message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW))
@@ -188,7 +189,7 @@ class Client:
                     return
                 ticket, pending = flying.popleft()
                 try:
-                    value = _finish(ticket, pending).value
+                    value = decode(_finish(ticket, pending).value)
                 except BrokerError as error:
                     if not return_errors:
                         raise
@@ -203,17 +204,17 @@ class Client:
         """The same for one pool, and a `concurrent.futures.Executor`."""
         return PoolClient(self, name)
 
-    def _run(self, message: Requests) -> Answer:
+    def _run(self, message: Requests) -> Result:
         pending = ThreadPending()
         return _finish(Ticket(self.target, message, pending), pending)
 
-    async def _arun(self, message: Requests) -> Answer:
+    async def _arun(self, message: Requests) -> Result:
         pending = LoopPending()
         ticket = Ticket(self.target, message, pending)
         while True:
             kind, reply = await pending.take(ticket)
             if kind == "result":
-                return answer(reply.result)
+                return reply.result
             if kind == "error":
                 raise exception(reply.error)
 
@@ -338,11 +339,11 @@ class Client:
         self.close()
 
 
-def _finish(ticket: Ticket, pending: ThreadPending) -> Answer:
+def _finish(ticket: Ticket, pending: ThreadPending) -> Result:
     while True:
         kind, reply = pending.take(ticket)
         if kind == "result":
-            return answer(reply.result)
+            return reply.result
         if kind == "error":
             raise exception(reply.error)
 

@@ -15,7 +15,7 @@ from typing import Any
 from pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, DeadlineExceeded
 from pools.client import loop as background
 from pools.client.address import Target
-from pools.client.answers import answer, exception
+from pools.client.answers import decode, exception
 from pools.client.session import Pending, Session, session_for
 from pools.wire.broker_pb2 import Reply, Requests
 
@@ -233,7 +233,7 @@ class CallFuture(Future[Any]):
     def deliver(self, kind: str, reply: Reply) -> None:
         if kind == "result":
             try:
-                value = answer(reply.result).value
+                value = decode(reply.result.value)
             except ValueError as error:
                 self.fail(BrokerError(f"The result cannot be read: {error}"))
                 return

@@ -15,7 +15,7 @@ from pools.client.answers import Answer, Chunk, Log, Progress, event
 from pools.client.pending import LoopPending, ThreadPending, Ticket
 from pools.wire.broker_pb2 import Requests
 
-WINDOW = 16  # chunks that may be ahead of the reader
+WINDOW = 32  # chunks that may be ahead of the reader
 
 Event = Chunk | Progress | Log | Answer
 

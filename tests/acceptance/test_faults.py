@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pools.broker import errors
+from pools.client.streams import WINDOW
 from tests.brokers import PATIENCE, RunningBroker, broker, wait_gone
 
 pytestmark = pytest.mark.timeout(180)
@@ -136,6 +137,29 @@ def test_closing_a_stream_early_stops_the_generator(tmp_path: Path) -> None:
         lines = ledger.read_text().splitlines()
         assert lines[-1] == "closed"
         assert len(lines) < 200, "the generator ran far ahead of its reader"
+
+
+def test_a_reader_that_stops_stops_the_generator_after_exactly_its_credit(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    with broker({"p": {"size": 1, "args": {"ledger": str(ledger)}}}) as node:
+        node.ready("p")
+        chunks = node.client.stream("p", "count", to=1_000_000, size=1000)
+        next(chunks)
+        made = WINDOW + 1  # the one that waits for credit is made already
+
+        def lines() -> int:
+            node.status()  # a round trip: this neither sleeps nor spins
+            return len(ledger.read_text().splitlines())
+
+        while lines() < made:
+            pass
+        assert {lines() for _ in range(50)} == {made}
+        for _ in range(WINDOW // 2 - 1):
+            next(chunks)
+        while lines() < made + WINDOW // 2:
+            pass
+        assert {lines() for _ in range(50)} == {made + WINDOW // 2}
+        chunks.close()
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path: Path) -> None:

@@ -196,6 +196,10 @@ class Service(BrokerBase):
         await stream.recv_message()
         await stream.send_message(pb.ApplyReply(pools=1))
 
+    async def Kill(self, stream: Any) -> None:
+        await stream.recv_message()
+        await stream.send_message(pb.KillReply())
+
     async def Recycle(self, stream: Any) -> None:
         request = await stream.recv_message()
         if request.worker == "never":
