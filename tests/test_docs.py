@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PICTURE = re.compile(r'(?:src|srcset)="([^"]+\.png)"')
 BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 QUOTED = "# from "
 NOT_RUN = ("needs a broker", "needs a database")
@@ -80,6 +81,17 @@ def test_code_for_a_django_shell_runs_in_one(block: Block) -> None:
 def test_links_lead_to_files_that_exist(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_every_picture_is_there_in_both_schemes_and_shown_somewhere() -> None:
+    shown = {(page.parent / name).resolve() for page in PAGES for name in PICTURE.findall(page.read_text())}
+    there = {path.resolve() for path in (ROOT / "docs" / "images").glob("*.png")}
+    assert shown
+    assert shown - there == set()
+    assert {path.name.replace("-dark", "-light") for path in shown} == {
+        path.name for path in shown if "-light" in path.name
+    }
+    assert sum(path.stat().st_size for path in there) < 3 * 2**20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

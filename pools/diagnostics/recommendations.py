@@ -1,7 +1,7 @@
 """What the numbers of a pool advise to change in its definition. Pure: a snapshot and definitions in, advice out.
 
 >>> from pools.broker.spec import PoolSpec
->>> leaking = {"name": "ocr", "growth": {"verdict": "measured", "mb_per_1000_calls": 51.0, "mostly": "scan"}}
+>>> leaking = {"name": "ocr", "growth": {"verdict": "measured", "mb_per_1000_calls": 51.0, "samples": 90}}
 >>> [one] = recommend([leaking], {"ocr": PoolSpec(name="ocr", adapter="ocr")})
 >>> one.title, dict(one.values)
 ('Replace the workers of ocr every 5,000 calls', {'max_requests': 5000})
@@ -16,6 +16,7 @@ from typing import Any
 from pools.broker.spec import FIELDS, PoolSpec, Profile
 
 GROWTH = 1.0  # MB per 1,000 calls; less is noise
+SAMPLES = 20  # pairs of measurements; while a worker warms up it grows without leaking
 ROOM = 256.0  # MB that a worker may grow before it is replaced
 WAITED = 0.5  # share of queue_timeout after which waiting is called too long
 PARALLEL = 1.5  # slots that run at once; less means that the GIL is on in all but name
@@ -44,14 +45,17 @@ def recommend(pools: Iterable[Mapping[str, Any]], specs: Mapping[str, PoolSpec])
 
 def _leak(pool: Mapping[str, Any], spec: PoolSpec) -> Iterator[Recommendation]:
     growth = pool.get("growth") or {}
-    if growth.get("verdict") != "measured" or (growth.get("mb_per_1000_calls") or 0.0) < GROWTH:
+    if growth.get("verdict") != "measured" or growth.get("samples", 0) < SAMPLES:
+        return
+    if (growth.get("mb_per_1000_calls") or 0.0) < GROWTH:
         return
     mb = growth["mb_per_1000_calls"]
     calls = max(100, int(_rounded(1000 * ROOM / mb)))
     if spec.max_requests is not None and spec.max_requests <= 2 * calls:
         return
     mostly = f", most of it in {growth['mostly']}" if growth.get("mostly") else ""
-    evidence = f"Its workers grow by {mb:.1f} MB in 1,000 calls{mostly}. After {calls:,} calls that is {ROOM:.0f} MB."
+    then = f"After {calls:,} calls that is {mb * calls / 1000:,.0f} MB."
+    evidence = f"Its workers grow by {mb:.1f} MB in 1,000 calls{mostly}. {then}"
     title = f"Replace the workers of {spec.name} every {calls:,} calls"
     yield Recommendation(f"leak:{spec.name}", spec.name, title, evidence, {"max_requests": calls})
 

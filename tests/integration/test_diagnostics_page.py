@@ -17,7 +17,7 @@ from pools.models import Audit, Pool
 from tests.integration.fakes import FakeClient
 
 pytestmark = pytest.mark.django_db
-GROWTH = {"verdict": "measured", "mb_per_1000_calls": 80.0, "mostly": "classify"}
+GROWTH = {"verdict": "measured", "mb_per_1000_calls": 80.0, "samples": 20, "mostly": "classify"}
 FOUND = report_of(1e9, 0.5, [
     Finding("migrations", Status.OK, "all are applied"),
     Finding("beat", Status.PROBLEM, "no sweep <since> a minute", "start `celery beat`"),
@@ -108,5 +108,7 @@ def test_a_limit_that_is_tight_enough_is_left_alone() -> None:
     leaking = {"name": "p", "growth": GROWTH}
     assert recommend([leaking], {"p": PoolSpec(name="p", adapter="a", max_requests=5000)}) == []
     assert len(recommend([leaking], {"p": PoolSpec(name="p", adapter="a", max_requests=50_000)})) == 1
+    young = {"name": "p", "growth": {**GROWTH, "samples": 19}}
+    assert recommend([young], {"p": PoolSpec(name="p", adapter="a")}) == []
     little = {"name": "p", "growth": {**GROWTH, "mb_per_1000_calls": 0.2}}
     assert recommend([little], {"p": PoolSpec(name="p", adapter="a")}) == []
