@@ -23,8 +23,9 @@ Generated from `pools/compat/libraries.toml` by `make docs`.
 
 The thread profile runs several calls at once in one process. What it may do that with is a question to each library:
 may threads use it together, do its long calls release the GIL, and does it leave the GIL off on a free-threaded
-interpreter? The table says what its makers document, with the page and the day on which it was checked; `unknown` means
-that nothing was found. A claim can be wrong by now: send a correction with its source.
+interpreter? The table says what its makers document, with the page and the day on which it was read; `unknown` means
+that nothing was found, and its page is where one would look first; `not checked` that the page was not read again. A
+claim can be wrong by now: send a correction with its source.
 
 `snakepit compat POOL` joins this with what is installed in the pool's interpreter (versions, wheel tags, the classifier
 *Free Threading*) and with what its workers saw (the import that switched the GIL on), and says what holds for that
@@ -35,7 +36,8 @@ library is safe from other calls: a process holds one.
 - **in threads**: `safe`, `conditional` (see the advice), `unsafe`, `unknown`.
 - **GIL**: what its long calls do: `releases`, `partly`, `holds`; `pure` is Python alone.
 - **free-threaded**: `wheels` from a version on, `partial`, `source` (builds, no wheels), `none`, `pure`, `stdlib`.
-  The versions are those of the [tracker](https://py-free-threading.github.io/tracking/).
+  `cp313t` and `cp314t` are the free-threaded ABIs of Python 3.13 and 3.14, named where the record tells them apart. The
+  source is linked; without a link it is the [tracker](https://py-free-threading.github.io/tracking/).
 
 """
 
@@ -161,10 +163,10 @@ def compat_page() -> str:
 
     rows = []
     for one in libraries().values():
-        since = f" from {one.since}" if one.since else ""
         oldest = f" (from {one.minimum})" if one.minimum else ""
-        source = f"[{one.checked}]({one.source})"
-        rows.append((f"`{one.name}`", one.threads + oldest, one.gil, one.free_threading + since, one.advice, source))
+        source = f"[{one.checked or 'not checked'}]({one.source})"
+        wheels = f"[{one.wheels}]({one.wheels_source})" if one.wheels_source else one.wheels
+        rows.append((f"`{one.name}`", one.threads + oldest, one.gil, wheels, one.advice, source))
     return COMPAT_HEAD + table(("library", "in threads", "GIL", "free-threaded", "advice", "checked, source"), rows)
 
 

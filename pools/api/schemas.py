@@ -297,9 +297,12 @@ class LibraryOut(Schema):
     gil: str
     free_threading: str
     since: str
+    abis: list[str] = Field(description="Free-threaded ABIs with wheels; empty where nothing tells them apart.")
+    wheels: str = Field(description="free_threading, since and abis in a few words.")
     advice: str
-    source: str
-    checked: str
+    source: str = Field(description="The page about threads, or the one to look at first.")
+    wheels_source: str = Field(description="The page about wheels; empty where it is the tracker.")
+    checked: str = Field(description="The day on which the source was read; empty where it was not.")
 
 
 class CompatOut(Schema):

@@ -79,12 +79,13 @@ def _show(found: Report) -> None:
     for race in found.races:
         console.print(f"unsafe: two threads wrote `{race}` without a lock", style="bold red", markup=False)
     table = new_table("library", "version", "here", "in threads", "GIL", "free-threaded", "why")
+    table.columns[-2].max_width, table.columns[-2].no_wrap = 21, False  # the room is for why
+    table.columns[-1].ratio = 1
     for one in found.verdicts:
-        since = f" from {one.since}" if one.since else ""
         why = "; ".join((*one.reasons, *((one.advice,) if one.advice else ())))
         table.add_row(
             Text(one.name), Text(one.version or "-"), Text(one.status, STYLES[one.status]), one.threads, one.gil,
-            f"{one.free_threading}{since}", Text(why),
+            one.wheels, Text(why),
         )  # fmt: skip
     console.print(table)
     rest = f"; {found.left_out} more of Python alone are left out" if found.left_out else ""

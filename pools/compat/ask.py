@@ -38,7 +38,9 @@ def _report(title: str, path: str, threads: bool, culprits: tuple[str, ...], not
         answer = ask(path, PACKAGES, (), place=tuple(conf.worker_path()))
     except NoAnswer as why:
         raise BadRequest(f"{path} does not say what is installed: {why}") from None
-    setting = Setting(title, threads, bool(answer["free_threaded"]), culprits)
+    free = bool(answer["free_threaded"])
+    abi = "cp{}{}t".format(*str(answer["version"]).split(".")) if free else ""
+    setting = Setting(title, threads, free, culprits, abi)
     return report(setting, f"Python {answer['version']} at {path}", packages_of(answer), note)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 TABLE = Path(__file__).with_name("libraries.toml")
@@ -19,6 +20,7 @@ THREADS = ("safe", "conditional", "unsafe", "unknown")
 GIL = ("releases", "partly", "holds", "pure", "unknown")
 FREE_THREADING = ("wheels", "partial", "source", "none", "pure", "stdlib", "unknown")
 VERSION = re.compile(r"\d+(\.\d+)*")
+ABI = re.compile(r"cp3\d\dt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,25 +33,48 @@ class Library:
     gil: str
     free_threading: str
     source: str
-    checked: date
+    checked: date | None = None  # None: taken over, and not read again
     since: str = ""
+    also: tuple[str, ...] = ()  # other distributions of the same modules
+    abis: tuple[str, ...] = ()  # free-threaded ABIs with wheels; empty: nothing tells them apart
+    last: dict[str, str] = field(default_factory=dict)  # by ABI: the last version with wheels for it
+    wheels_source: str = ""
     minimum: str = ""
     advice: str = ""
 
     def __post_init__(self) -> None:
         allowed = {"threads": THREADS, "gil": GIL, "free_threading": FREE_THREADING}
-        for field, values in allowed.items():
-            if getattr(self, field) not in values:
-                raise ValueError(f"{self.name}: {field}: {getattr(self, field)!r} is not one of {', '.join(values)}")
+        for key, values in allowed.items():
+            if getattr(self, key) not in values:
+                raise ValueError(f"{self.name}: {key}: {getattr(self, key)!r} is not one of {', '.join(values)}")
         if self.name != canonical(self.name) or not self.modules:
             raise ValueError(f"{self.name}: a name as {canonical(self.name)!r} and its modules are wanted")
-        for field in ("since", "minimum"):
-            if (text := getattr(self, field)) and not VERSION.fullmatch(text):
-                raise ValueError(f"{self.name}: {field}: {text!r} is not a version")
-        if urlsplit(self.source).scheme != "https" or not urlsplit(self.source).hostname:
-            raise ValueError(f"{self.name}: source: {self.source!r} is not the address of a page")
-        if type(self.checked) is not date:
+        for key, text in (("since", self.since), ("minimum", self.minimum), *self.last.items()):
+            if text and not VERSION.fullmatch(text):
+                raise ValueError(f"{self.name}: {key}: {text!r} is not a version")
+        self._check_abis()
+        for key, page in (("source", self.source), ("wheels_source", self.wheels_source or self.source)):
+            if urlsplit(page).scheme != "https" or not urlsplit(page).hostname:
+                raise ValueError(f"{self.name}: {key}: {page!r} is not the address of a page")
+        if self.checked is not None and type(self.checked) is not date:
             raise ValueError(f"{self.name}: checked: {self.checked!r} is not a day")
+
+    def _check_abis(self) -> None:
+        if wrong := [abi for abi in self.abis if not ABI.fullmatch(abi)]:
+            raise ValueError(f"{self.name}: abis: {wrong[0]!r} is not one as cp314t")
+        if missing := self.last.keys() - set(self.abis):
+            raise ValueError(f"{self.name}: last: {min(missing)!r} is not among its abis")
+
+    @property
+    def wheels(self) -> str:
+        """Free threading in a few words.
+
+        >>> library_of("scikit-learn").wheels
+        'wheels from 1.6.0: cp313t up to 1.8.0, cp314t'
+        """
+        since = f" from {self.since}" if self.since else ""
+        each = (f"{abi} up to {self.last[abi]}" if abi in self.last else abi for abi in self.abis)
+        return self.free_threading + since + (f": {', '.join(each)}" if self.abis else "")
 
 
 def canonical(name: str) -> str:
@@ -60,15 +85,17 @@ def canonical(name: str) -> str:
 @cache
 def libraries() -> dict[str, Library]:
     """Every row by its name."""
-    rows = tomllib.loads(TABLE.read_text())["library"]
-    found = [Library(**{**row, "modules": tuple(row["modules"])}) for row in rows]
+    rows: list[dict[str, Any]] = tomllib.loads(TABLE.read_text())["library"]
+    lists = ("modules", "also", "abis")
+    found = [Library(**{**row, **{key: tuple(row.get(key, ())) for key in lists}}) for row in rows]
     if len({one.name for one in found}) < len(found):
         raise ValueError("a library is in the table twice")
     return {one.name: one for one in found}
 
 
 def library_of(distribution: str) -> Library | None:
-    return libraries().get(canonical(distribution))
+    name = canonical(distribution)
+    return libraries().get(name) or next((one for one in libraries().values() if name in one.also), None)
 
 
 def owner_of(module: str) -> Library | None:

@@ -11,7 +11,7 @@ from typing import Any
 from pools.compat.matrix import canonical, library_of
 from pools.compat.verdict import Package, Setting, Verdict, judge
 
-REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)\s*(\[[^\]]*\])?\s*(==\s*(?P<version>[\w.]+))?")
+REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)\s*(\[[^\]]*\])?\s*(={2,3}\s*(?P<version>[\w.]+))?")
 MOST_REQUIREMENTS = 10_000
 # Runs in the interpreter that is asked about. Reads metadata files; imports nothing of what is installed.
 PACKAGES = """\
@@ -89,7 +89,7 @@ def requirements(path: Path) -> list[Package]:
     Raises OSError and UnicodeDecodeError.
     """
     found: dict[str, Package] = {}
-    for line in path.read_text(encoding="utf-8").splitlines()[:MOST_REQUIREMENTS]:
+    for line in path.read_text(encoding="utf-8-sig").splitlines()[:MOST_REQUIREMENTS]:
         text = line.split("#")[0].strip()
         match = REQUIREMENT.match(text)
         if match and "://" not in text.partition(";")[0]:

@@ -30,6 +30,7 @@ class Setting:
     threads: bool = True  # more than one call at a time in a process
     free_threaded: bool = False
     culprits: tuple[str, ...] = ()
+    abi: str = ""  # of the free-threaded interpreter, such as cp314t; empty where it is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,12 @@ class Verdict:
     gil: str
     free_threading: str
     since: str
+    abis: tuple[str, ...]
+    wheels: str  # free_threading, since and abis in a few words
     advice: str
     source: str
-    checked: str
+    wheels_source: str
+    checked: str  # a day; empty where the page was not read again
 
 
 def judge(package: Package, setting: Setting) -> Verdict:
@@ -68,9 +72,12 @@ def judge(package: Package, setting: Setting) -> Verdict:
         gil=known.gil if known else "unknown",
         free_threading=known.free_threading if known else "unknown",
         since=known.since if known else "",
+        abis=known.abis if known else (),
+        wheels=known.wheels if known else "unknown",
         advice=known.advice if known and worst != "safe" else "",
         source=known.source if known else "",
-        checked=known.checked.isoformat() if known else "",
+        wheels_source=known.wheels_source if known else "",
+        checked=known.checked.isoformat() if known and known.checked else "",
     )
 
 
@@ -88,7 +95,10 @@ def _in_threads(package: Package, known: Library | None, setting: Setting) -> It
     elif package.support in STABLE:
         yield "safe", f"its own metadata says free threading: {package.support}"
     else:
-        yield "unknown", "nothing is documented about threads"
+        yield (
+            "unknown",
+            "nothing is promised about threads" if known else "not in the table: nothing is known about threads",
+        )
 
 
 def _without_gil(package: Package, known: Library | None, setting: Setting) -> Iterable[tuple[str, str]]:
@@ -109,5 +119,23 @@ def _without_gil(package: Package, known: Library | None, setting: Setting) -> I
         yield "conditional", f"{package.version} is older than {known.since}, the first for free-threaded Python"
     elif known and known.free_threading in ("none", "partial", "source"):
         yield "conditional", f"free-threaded: {known.free_threading}; it may switch the GIL on"
+    elif known and (why := _without_wheel(package, known, setting.abi)):
+        yield "conditional", why
     elif package.compiled and (known is None or known.free_threading == "unknown"):
         yield "unknown", "compiled, and nothing says that it leaves the GIL off"
+
+
+def _without_wheel(package: Package, known: Library, abi: str) -> str:
+    """Why this ABI gets no wheel, where the table tells ABIs apart.
+
+    >>> _without_wheel(Package("uvloop", "0.23.0"), library_of("uvloop"), "cp313t")
+    'free-threaded wheels for cp314t, none for cp313t: it is built from source, or not at all'
+    """
+    last = numbers(known.last.get(abi, ""))
+    if abi and known.abis and abi not in known.abis:
+        return (
+            f"free-threaded wheels for {', '.join(known.abis)}, none for {abi}: it is built from source, or not at all"
+        )
+    if last and numbers(package.version)[: len(last)] > last:
+        return f"{known.last[abi]} is the last with wheels for {abi}"
+    return ""

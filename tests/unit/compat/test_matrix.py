@@ -33,8 +33,28 @@ def test_every_claim_about_threads_says_more_than_a_word() -> None:
     for one in libraries().values():
         assert one.threads == "unknown" or one.advice, one.name
         assert (one.threads, one.source) != ("safe", "https://py-free-threading.github.io/tracking/"), one.name
-        assert bool(one.since) == (one.free_threading in ("wheels", "partial", "stdlib")), one.name
-        assert one.checked <= date.today()
+        assert not one.since or one.free_threading in ("wheels", "partial", "stdlib"), one.name
+        assert not one.abis or one.free_threading in ("wheels", "partial"), one.name
+        assert not one.abis or one.wheels_source, one.name
+        assert one.checked is None or one.checked <= date.today()
+
+
+def test_what_a_django_or_ml_team_asks_first_was_checked_and_is_told() -> None:
+    known = libraries()
+    asked = (
+        "numpy scipy torch tensorflow polars xgboost transformers requests httpx pandas matplotlib sqlite3 django "
+        "psycopg redis lxml pillow pydantic grpcio protobuf lightgbm spacy tokenizers sentence-transformers "
+        "opencv-python duckdb sqlalchemy aiohttp boto3 uvloop"
+    )
+    for name in asked.split():
+        assert (known[name].threads != "unknown", known[name].checked is not None) == (True, True), name
+
+
+def test_a_row_that_nobody_read_again_says_so() -> None:
+    assert replace(GOOD, checked=None).checked is None
+    unread = [one.name for one in libraries().values() if one.checked is None]
+    assert unread
+    assert judge(Package(unread[0], "1"), THREADS).checked == ""
 
 
 def test_no_module_belongs_to_two_libraries() -> None:
@@ -47,6 +67,8 @@ def test_no_module_belongs_to_two_libraries() -> None:
     [
         {"threads": "yes"}, {"gil": ""}, {"free_threading": "cp313t"}, {"name": "X"}, {"modules": ()}, {"since": "v1"},
         {"minimum": "new"}, {"source": "the docs"}, {"source": "http://x.example"}, {"checked": "2026-01-01"},
+        {"abis": ("cp314",)}, {"last": {"cp313t": "1"}}, {"abis": ("cp313t",), "last": {"cp313t": "v1"}},
+        {"wheels_source": "the index"},
     ],
     ids=str,
 )  # fmt: skip
@@ -58,6 +80,7 @@ def test_a_row_that_is_not_valid_is_refused_by_name(wrong: dict[str, object]) ->
 
 def test_libraries_are_found_by_any_spelling_and_by_their_modules() -> None:
     assert library_of("Scikit_Learn") is owner_of("sklearn.svm._libsvm") is libraries()["scikit-learn"]
+    assert library_of("opencv_contrib.python") is owner_of("cv2.dnn") is libraries()["opencv-python"]
     assert library_of("nobody-knows") is None
     assert owner_of("numpyro") is None
     assert numbers("2.0.0rc1") == (2, 0, 0)
@@ -73,7 +96,7 @@ def test_in_threads_the_table_decides() -> None:
     assert (verdict.status, verdict.since) == ("conditional", "2.1.0")
     assert "reading only" in verdict.advice
     assert judge(Package("httpx", "0.28"), THREADS).status == "safe"
-    assert judge(Package("polars", "2.0"), THREADS).status == "unknown"
+    assert judge(Package("pyarrow", "22.0"), THREADS).status == "unknown"
 
 
 def test_a_version_before_the_first_that_threads_may_use_is_unsafe() -> None:
@@ -100,6 +123,17 @@ def test_on_a_free_threaded_interpreter_wheels_and_versions_count() -> None:
     wheel = judge(Package("h5py", "3.15", tags=("cp314-cp314t-manylinux_2_28_x86_64",)), FREE)
     assert wheel.reasons == ("free-threaded: its wheel is built for it",)
     assert judge(Package("own", "1", compiled=True, support="3 - Stable"), FREE).status == "safe"
+
+
+def test_each_free_threaded_abi_is_judged_by_its_own_wheels() -> None:
+    old, new = replace(FREE, abi="cp313t"), replace(FREE, abi="cp314t")
+    torch = judge(Package("torch", "2.13.0"), old)
+    assert (torch.reasons, torch.abis) == (("2.12 is the last with wheels for cp313t",), ("cp313t", "cp314t"))
+    assert torch.wheels == "wheels from 2.6.0: cp313t up to 2.12, cp314t"
+    assert judge(Package("torch", "2.13.0"), new).reasons == judge(Package("torch", "2.12.1"), old).reasons == ()
+    assert "none for cp313t" in judge(Package("uvloop", "0.23.0"), old).reasons[0]
+    assert judge(Package("uvloop", "0.23.0"), new).reasons == ()
+    assert judge(Package("uvloop", "0.23.0"), FREE).reasons == ()
 
 
 def test_what_workers_saw_is_worth_more_than_any_table() -> None:
@@ -133,12 +167,18 @@ def test_an_answer_of_an_interpreter_becomes_packages_and_sqlite3() -> None:
     assert found == [Package("X", "1", "", ("a-b-c",), True, ("x",)), Package("sqlite3", "3.14.0")]
 
 
+def test_a_library_that_the_table_lacks_is_told_from_one_that_promises_nothing() -> None:
+    assert judge(Package("nobody-knows"), THREADS).reasons == ("not in the table: nothing is known about threads",)
+    assert judge(Package("pyarrow"), THREADS).reasons == ("nothing is promised about threads",)
+
+
 def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:
     file = tmp_path / "requirements.txt"
     file.write_text(
-        "# ours\n-r more.txt\n--hash=sha256:00\nNumPy[extra] == 2.2.1 ; python_version > '3'\npandas>=2\n\n"
+        "\ufeffscipy===1.15.0\n# ours\n-e .\n./local.whl\nhere @ https://x.example/h.whl\n"
+        "-r more.txt\n--hash=sha256:00\nNumPy[extra] == 2.2.1 ; python_version > '3'\npandas>=2\n\n"
         "git+https://x.example/a.git\nhttps://x.example/b.whl\nmatplotlib # plots\nnumpy==9\n"
     )
     assert [(one.name, one.version) for one in requirements(file)] == [
-        ("numpy", "2.2.1"), ("pandas", ""), ("matplotlib", ""),
+        ("scipy", "1.15.0"), ("numpy", "2.2.1"), ("pandas", ""), ("matplotlib", ""),
     ]  # fmt: skip
