@@ -253,6 +253,7 @@ POOL_GAUGES = (
     ("slots_free", "Slots that would take a call now.", "free"),
     ("slots_lost_now", "Slots held by calls that did not stop.", "lost"),
     ("waiting", "Calls that wait.", "waiting"),
+    ("held", "Of those, calls that lie ready in the hands of a busy worker.", "held"),
     ("oldest_wait_seconds", "How long the first in the line has waited.", "oldest_wait"),
     ("load_seconds", "What a start is expected to take.", "load_seconds"),
 )

@@ -364,6 +364,26 @@ async def test_what_was_begun_is_known_after_a_kill(hands: Any) -> None:
     assert hand.process.last_begun() == 2
 
 
+async def test_withheld_calls_are_never_begun_and_come_back(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    hand.assign("count", credit=1, to=9)  # keeps the slot, for want of credit
+    await hand.heard.until("chunk")
+    for value in (1, 2):
+        hand.assign("echo", value=value)
+    hand.process.withhold(2, 3)
+    assert [hand.process.has_begun(number) for number in (1, 2, 3)] == [True, False, False]
+    hand.link.cancel(1, "cancelled")
+    await hand.heard.until("returned", 2)
+    assert hand.heard.of("returned") == [(2,), (3,)]
+    hand.assign("echo", value=3)
+    sequence, payload, _ = await hand.heard.until("result")
+    assert (sequence, json.loads(payload.data)) == (4, 3)
+    hand.process.kill()
+    await hand.exit()
+    assert [hand.process.has_begun(number) for number in (1, 2, 3, 4, 5)] == [True, False, False, True, False]
+
+
 async def test_nothing_is_begun_by_a_worker_that_only_started(hands: Any) -> None:
     hand = await hands()
     await hand.heard.until("hello")

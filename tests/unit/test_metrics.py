@@ -23,6 +23,7 @@ def snapshot() -> dict[str, Any]:
         "free": 1,
         "lost": 0,
         "waiting": 3,
+        "held": 1,
         "oldest_wait": 1.5,
         "load_seconds": 2.0,
         "memory_mb": 110.0,
