@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
@@ -15,6 +16,7 @@ from pools.api.auth import caller
 from pools.api.calls import json_response
 from pools.api.schemas import CompatOut, Failure, ReportOut
 from pools.compat.ask import of_pool
+from pools.compat.report import Report
 from pools.diagnostics.finding import Status
 from pools.diagnostics.latest import latest
 
@@ -52,5 +54,13 @@ async def compat(request: HttpRequest, pool: str = Query(max_length=48)) -> Http
     who = caller(request)
     who.check("view_pool", pool)
     who.check("view_worker", pool)
-    found = await sync_to_async(of_pool, thread_sensitive=False)(pool, door.broker().status)
+    found = await sync_to_async(_compat, thread_sensitive=False)(pool)
     return json_response(CompatOut(**found.plain()).model_dump(mode="json"))
+
+
+def _compat(pool: str) -> Report:
+    """In a thread that no request owns: Django would leave its connection open there."""
+    try:
+        return of_pool(pool, door.broker().status)
+    finally:
+        connection.close()
