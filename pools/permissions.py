@@ -36,7 +36,7 @@ WORDS = {
         "see pools, workers, nodes, events, jobs without their payload, and who did what",
         *("view_pool", "view_worker", "view_node", "view_event", "view_job", "view_audit"),
     ),
-    "operate": _word("recycle, drain, scale, pause and resume; stacks of workers", "operate_pool"),
+    "operate": _word("recycle, drain, scale, pause, resume and kill; stacks of workers; end calls", "operate_pool"),
     "jobs": _word("see the payload of others' jobs; cancel and retry them", "manage_job", "view_payload"),
     "configure": _word("define pools", "add_pool", "change_pool", "delete_pool"),
 }

@@ -110,7 +110,7 @@ class Pool(models.Model):
         db_table = "snakepit_pool"
         ordering = ("name",)
         permissions = [
-            ("operate_pool", "Can recycle and drain the workers of pools"),
+            ("operate_pool", "Can recycle, drain, scale, pause, resume, kill, see stacks and end calls of pools"),
             ("run_command", "Can call the commands of pools"),
             ("view_payload", "Can see arguments and results of calls"),
         ]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import Group, Permission
+from django.db import connection
 from django.test import Client
 
 from pools import jobs, permissions
@@ -28,6 +32,17 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.setattr(messages, "send", lambda *_: True)
     Pool.objects.create(name="digits", adapter="digits", size=2)
     return jobs.submit("digits", "classify", {"n": 1}, owner="somebody")
+
+
+def test_a_permission_that_was_made_under_its_old_name_is_renamed() -> None:
+    rows = Permission.objects.filter(content_type__app_label="snakepit_pools", codename="operate_pool")
+    name = dict(Pool._meta.permissions)["operate_pool"]
+    assert rows.get().name == name
+    module = importlib.import_module("pools.migrations.0009_operate_permission")
+    rename = module.Migration.operations[1]
+    for there, wanted in ((rename.reverse_code, module.OLD), (rename.code, name)):
+        there(apps, SimpleNamespace(connection=connection))
+        assert rows.get().name == wanted
 
 
 def test_every_action_needs_a_permission_that_exists_and_has_a_word() -> None:
