@@ -14,7 +14,7 @@ from django.utils import timezone
 from pools import conf, figures
 from pools.api import door
 from pools.broker.errors import BrokerError
-from pools.jobs import attempt, consumer, hold, messages, upkeep
+from pools.jobs import attempt, connections, consumer, hold, messages, upkeep
 from pools.jobs.bridge import Bridge
 from pools.models import Audit
 
@@ -64,6 +64,11 @@ def prune() -> int:
 @signals.worker_init.connect(dispatch_uid="snakepit.consumer", weak=False)
 def _outlive_the_transport(sender: Any = None, **_: Any) -> None:
     consumer.install(sender)
+
+
+@signals.celeryd_after_setup.connect(dispatch_uid="snakepit.connections", weak=False)
+def _keep_connections(sender: Any = None, instance: Any = None, **_: Any) -> None:
+    connections.install(instance, messages.TASK)
 
 
 @signals.celeryd_after_setup.connect(dispatch_uid="snakepit.queues", weak=False)

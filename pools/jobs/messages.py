@@ -12,15 +12,17 @@ import logging
 import threading
 from typing import Any
 
-from django.db import Error, connections
+from django.db import Error
 
 from pools import conf
+from pools.jobs import hold
 from pools.models import Pool
 
 logger = logging.getLogger("snakepit.jobs")
 
 TASK = "snakepit.run_job"
 COMMON = "snakepit.jobs"
+JOIN = 2.0  # seconds between two looks for new pools: what the first job of one waits
 LONGEST_COUNTDOWN = 30.0  # seconds that a Celery worker may hold a message; longer pauses are left to `reconcile`
 
 
@@ -59,14 +61,14 @@ def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
 
 
 def hosted() -> set[str]:
-    """The queues of the pools that are to be served."""
+    """The queues of the pools that are to be served, also of the settings' that no broker has made rows of yet."""
     try:
-        return {COMMON, *map(queue_of, Pool.objects.filter(enabled=True).values_list("name", flat=True))}
+        rows = dict(Pool.objects.values_list("name", "enabled"))
     except Error as error:
         logger.warning("the pools cannot be read, their queues are joined later: %s", error)
-        return {COMMON}
-    finally:
-        connections.close_all()
+        rows = {}
+    pools = {spec.name: spec.enabled for spec in conf.pool_specs()} | rows
+    return {COMMON, *(queue_of(name) for name, enabled in pools.items() if enabled)}
 
 
 class Joiner:
@@ -82,7 +84,8 @@ class Joiner:
         if getattr(queues, "_consume_from", None):  # -Q was given: that is the list
             self._stop.set()
             return
-        self._joined = hosted()
+        with hold.db_unit():
+            self._joined = hosted()
         for name in sorted(self._joined):
             queues.add(name)
         queues.select([*queues.consume_from, *sorted(self._joined)])
@@ -97,8 +100,10 @@ class Joiner:
         self._stop.set()
 
     def _watch(self, app: Any, hostname: str) -> None:
-        while not self._stop.wait(conf.current().reconcile_interval):
-            for name in sorted(hosted() - self._joined):
+        while not self._stop.wait(JOIN):
+            with hold.db_unit():
+                found = hosted()
+            for name in sorted(found - self._joined):
                 try:
                     # Through the worker's own mailbox: its connection belongs to its main thread.
                     app.control.add_consumer(name, destination=[hostname])
