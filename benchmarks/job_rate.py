@@ -3,7 +3,7 @@
     python -m benchmarks.job_rate [RATE [SECONDS]]
 
 Submits over REST to all of `snakepit up`, while the job list and the events are read. Prints what the submissions were
-answered, how many jobs a second ended, and how long after the last submission the last one did.
+answered, how many jobs a second ended, how long after the last submission the last one did, and what a job cost in CPU.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import httpx
 
 from benchmarks import stack
+from benchmarks.usage import CpuMeter
 
 RATE, SECONDS, CALLERS, WITHIN = 50.0, 60.0, 8, 300.0
 PAGES = ("/api/jobs?limit=50", "/api/events", "/api/pools")
@@ -31,6 +32,7 @@ class JobRate:
     submitted_a_second: float
     ended_a_second: float
     rest: float  # seconds from the last submission to the last end
+    cpu: dict[str, float]  # milliseconds of CPU for each job, by program
 
     @property
     def fine(self) -> bool:
@@ -54,21 +56,32 @@ def measure(site: stack.Stack, rate: float = RATE, seconds: float = SECONDS) -> 
                 for page in PAGES:
                     read[client.get(page).status_code] += 1
 
+        client.post(
+            "/api/jobs", json={"pool": "work", "command": "echo", "arguments": {"value": ""}}
+        ).raise_for_status()
+        _await_end(client)  # so that nothing still starts: Celery imports for seconds
         reader = threading.Thread(target=look)
         reader.start()
+        meter = CpuMeter(site.programs())
         began = time.monotonic()
         with ThreadPoolExecutor(CALLERS) as callers:
             list(callers.map(submit, range(round(rate * seconds))))
         last = time.monotonic()
-        while _open(client) and time.monotonic() - last < WITHIN:
-            threading.Event().wait(0.2)
+        _await_end(client)
         ended = time.monotonic()
+        count = sum(submitted.values())
+        cpu = {name: round(used / 1e3, 1) for name, used in meter.per_call(count).items()}
         over.set()
         reader.join()
         states = _states(client)
-    count = sum(submitted.values())
-    rates = count / (last - began), states["succeeded"] / (ended - began)
-    return JobRate(dict(submitted), dict(read), dict(states), *rates, ended - last)
+    rates = count / (last - began), (states["succeeded"] - 1) / (ended - began)
+    return JobRate(dict(submitted), dict(read), dict(states), *rates, ended - last, cpu)
+
+
+def _await_end(client: httpx.Client) -> None:
+    end = time.monotonic() + WITHIN
+    while _open(client) and time.monotonic() < end:
+        threading.Event().wait(0.2)
 
 
 def _open(client: httpx.Client) -> bool:

@@ -15,7 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import usage
+
 ROOT = Path(__file__).parents[1]
+PROGRAMS = {"broker": b"pools.cli", "beat": b"beat", "celery": b"celery", "web": b"uvicorn"}
 MAKE_KEY = """
 from django.contrib.auth import get_user_model
 from pools.models import ApiKey
@@ -28,6 +31,18 @@ print(ApiKey.create(name="bench", owner=owner)[1])
 class Stack:
     port: int
     environment: Mapping[str, str]
+    pid: int  # of `snakepit up`
+
+    def programs(self) -> dict[str, list[int]]:
+        """The processes of each program, by its name; the workers are the broker's descendants."""
+        found: dict[str, list[int]] = {}
+        for child in usage.children(self.pid, deep=False):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            name = next((name for name, word in PROGRAMS.items() if word in words), "messages")
+            found[name] = [child]
+            if name == "broker":
+                found["workers"] = usage.children(child)
+        return found
 
     def key(self) -> str:
         """The secret of a new API key."""
@@ -56,7 +71,7 @@ def running() -> Iterator[Stack]:
         with subprocess.Popen(command, cwd=ROOT, env=environment, **quiet) as up:  # type: ignore[call-overload]
             try:
                 _wait_until_ready(up, port)
-                yield Stack(port, environment)
+                yield Stack(port, environment, up.pid)
             finally:
                 up.terminate()
 

@@ -21,8 +21,8 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
-def children(pid: int) -> list[int]:
-    """All descendants of a process."""
+def children(pid: int, *, deep: bool = True) -> list[int]:
+    """The descendants of a process, or its children alone."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -30,7 +30,7 @@ def children(pid: int) -> list[int]:
         except OSError:
             continue
         for child in direct:
-            found += [child, *children(child)]
+            found += [child, *(children(child) if deep else ())]
     return found
 
 
