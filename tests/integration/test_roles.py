@@ -38,7 +38,7 @@ def test_a_permission_that_was_made_under_its_old_name_is_renamed() -> None:
     rows = Permission.objects.filter(content_type__app_label="snakepit_pools", codename="operate_pool")
     name = dict(Pool._meta.permissions)["operate_pool"]
     assert rows.get().name == name
-    module = importlib.import_module("pools.migrations.0009_operate_permission")
+    module = importlib.import_module("pools.migrations.0010_operate_permission")
     rename = module.Migration.operations[1]
     for there, wanted in ((rename.reverse_code, module.OLD), (rename.code, name)):
         there(apps, SimpleNamespace(connection=connection))

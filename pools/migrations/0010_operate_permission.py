@@ -16,7 +16,7 @@ def _rename(old, new):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("snakepit_pools", "0008_worker_template"),
+        ("snakepit_pools", "0009_pool_period"),
         ("auth", "0012_alter_user_first_name_max_length"),
     ]
 
