@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pools.dashboard.memory import Growth
+from pools.dashboard.memory import Memory
 from pools.dashboard.needs import Need, Rows, find_needs
 from pools.dashboard.points import NOTHING, Point, Track
 
@@ -37,7 +37,6 @@ class Facts:
     sparks: dict[str, list[float]] = field(default_factory=dict)  # calls a second in the last minute, of each pool
     needs: tuple[Need, ...] = ()
     memory: dict[str, list[float]] = field(default_factory=dict)  # MiB of each worker in the last minutes
-    growth: dict[str, float] = field(default_factory=dict)  # MiB a minute
     recycled: dict[str, dict[str, int]] = field(default_factory=dict)  # of each pool, by reason
     rows: Rows = field(default_factory=Rows)
 
@@ -68,7 +67,7 @@ class Board:
         self._lock = threading.Lock()
         self._broker = ""  # which one: another pid or start means other counters and other numbers of events
         self._settled = False
-        self._growth = Growth()
+        self._memory = Memory()
         self._rows = Rows()
         self._since: dict[str, float] = {}  # when each need was first seen
 
@@ -79,7 +78,7 @@ class Board:
             self._settled = boot == self._broker
             if not self._settled:
                 self._tracks.clear()
-                self._growth.clear()
+                self._memory.clear()
                 self._broker = boot
             self._add_points(status, at)
             self.facts = Facts(
@@ -91,8 +90,7 @@ class Board:
                 events=_newest(self.facts.events if self._settled else (), status.get("events", ())),
                 rates={name: track.points[-1] for name, track in self._tracks.items()},
                 sparks={name: track.spark() for name, track in self._tracks.items()},
-                memory={worker["id"]: self._growth.values(worker["id"]) for worker in status["workers"]},
-                growth=self._growth.slopes(),
+                memory={worker["id"]: self._memory.values(worker["id"]) for worker in status["workers"]},
                 recycled={name: one.get("recycled", {}) for name, one in status.get("figures", {}).items()},
                 rows=self._rows,
             )
@@ -119,7 +117,7 @@ class Board:
         return int(self.facts.events[0]["seq"]) if self.facts.events and self._settled else 0
 
     def _needs(self, status: dict[str, Any], at: float) -> tuple[Need, ...]:
-        found = find_needs(status, self.facts.events, self.facts.growth, self._rows, self.objective, at)
+        found = find_needs(status, self.facts.events, self._rows, self.objective, at)
         self._since = {need.key: need.since or self._since.get(need.key, at) for need in found}
         return tuple(replace(need, since=self._since[need.key]) for need in found)
 
@@ -135,8 +133,8 @@ class Board:
             name = pool["name"]
             self._tracks.setdefault(name, Track()).add(pool, states[name], figures.get(name, NOTHING), at)
         for worker in status["workers"]:
-            self._growth.add(worker["id"], worker["memory_mb"], at)
-        self._growth.keep([worker["id"] for worker in status["workers"]])
+            self._memory.add(worker["id"], worker["memory_mb"], at)
+        self._memory.keep([worker["id"] for worker in status["workers"]])
         for gone in self._tracks.keys() - {pool["name"] for pool in status["pools"]}:
             del self._tracks[gone]
 

@@ -1,10 +1,10 @@
-"""The memory of each worker over the last minutes, and how fast it grows.
+"""The memory of each worker over the last minutes, for a sparkline. How fast it grows is what the broker says.
 
->>> grows = Growth()
->>> for minute in range(6):
-...     grows.add("p-1", 100 + 3 * minute, at=60.0 * minute)
->>> round(grows.slopes()["p-1"], 1), grows.values("p-1")[-1]
-(3.0, 115)
+>>> memory = Memory()
+>>> for moment in range(3):
+...     memory.add("p-1", 100.0 + moment, at=5.0 * moment)
+>>> memory.values("p-1")
+[100.0, 101.0, 102.0]
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Collection
 
 KEPT = 120  # samples of a worker
 EVERY = 5.0  # seconds between two samples
-ENOUGH = 240.0  # seconds that a worker must have been watched before its growth means something
 
 
-class Growth:
+class Memory:
     """Samples of each worker; the broker measures at each sweep, so most samples repeat the one before."""
 
     def __init__(self) -> None:
@@ -37,18 +36,3 @@ class Growth:
 
     def values(self, worker: str) -> list[float]:
         return [value for _, value in self._samples.get(worker, ())]
-
-    def slopes(self) -> dict[str, float]:
-        """MiB a minute of each worker that was watched for long enough: the straight line nearest to its samples."""
-        return {
-            worker: _slope(list(samples))
-            for worker, samples in self._samples.items()
-            if samples and samples[-1][0] - samples[0][0] >= ENOUGH
-        }
-
-
-def _slope(samples: list[tuple[float, float]]) -> float:
-    middle = sum(at for at, _ in samples) / len(samples)
-    level = sum(value for _, value in samples) / len(samples)
-    spread = sum((at - middle) ** 2 for at, _ in samples)
-    return 60 * sum((at - middle) * (value - level) for at, value in samples) / spread if spread else 0.0

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from pools.dashboard.leaks import leak_of
 
 ERROR, WARNING = "error", "warning"
 DEATHS = 3  # deaths of a pool's workers ...
 DEATH_WINDOW = 300.0  # ... in so many seconds are a crash loop
-GROWTH = 1.0  # MiB a minute: a worker that grows faster, for as long as it was watched, leaks
+GROWTH = 60.0  # MiB an hour: a worker that grows faster, though no leak by calls is measured, is told ...
+WARM = 240.0  # ... once it has been ready for so many seconds: before, it only warms up
+SOON = 3600.0  # seconds: a soft line that is reached later needs nobody now
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +42,22 @@ class Rows:
     silent_nodes: tuple[tuple[str, float], ...] = ()  # name, last seen
     quarantined: int = 0
     quarantined_since: float = 0.0
+    soft_lines: Mapping[str, float] = field(default_factory=dict)  # MiB, of each pool that has one
 
 
 def find_needs(
-    status: Mapping[str, Any], events: Iterable[Mapping[str, Any]], growth: Mapping[str, float], rows: Rows,
-    objective: float, now: float,
-) -> list[Need]:  # fmt: skip
-    """`growth`: MiB a minute of each worker that was watched for long enough. `objective`: seconds a call may wait."""
+    status: Mapping[str, Any], events: Iterable[Mapping[str, Any]], rows: Rows, objective: float, now: float
+) -> list[Need]:
+    """`events` with the newest first. `objective`: seconds a call may wait."""
     events = list(events)
     found: list[Need] = [*_of_node(status["node"]), *_of_rows(rows)]
     for pool in status["pools"]:
+        workers = [worker for worker in status["workers"] if worker["pool"] == pool["name"]]
         found += _of_pool(pool, objective)
+        found += _of_start(pool)
+        found += _of_memory(pool, workers, rows.soft_lines.get(pool["name"]), now)
+        found += _of_threads(pool, workers)
     found += _crash_loops(events, now)
-    for worker in status["workers"]:
-        found += _of_worker(worker, growth.get(worker["id"], 0.0))
     return sorted(found, key=lambda need: need.level != ERROR)
 
 
@@ -118,12 +124,56 @@ def _crash_loops(events: list[Mapping[str, Any]], now: float) -> Iterator[Need]:
             yield Need(f"crash:{name}", ERROR, title, cause, "worker", those[0]["worker"], since=those[-1]["at"])
 
 
-def _of_worker(worker: Mapping[str, Any], growth: float) -> Iterator[Need]:
-    ident = worker["id"]
-    if worker.get("gil") == "on" and worker.get("gil_culprit"):
-        cause = f"Importing {worker['gil_culprit']} switched it back on: its threads run one at a time."
-        yield Need(f"gil:{ident}", WARNING, f"The GIL of {ident} is on", cause, "worker", ident)
-    if growth > GROWTH and worker["state"] == "ready":
-        cause = f"{worker['memory_mb']:.0f} MiB now. Give the pool a memory line or max_requests, or find the leak."
-        title = f"{ident} grows {growth:.1f} MiB a minute"
-        yield Need(f"growth:{ident}", WARNING, title, cause, "worker", ident)
+def _of_start(pool: Mapping[str, Any]) -> Iterator[Need]:
+    name, template = pool["name"], pool.get("template") or {}
+    # A pool that only could have had a template is as it was meant; the broker warns of the others.
+    warned = any(template.get("why") and template["why"] in warning for warning in pool.get("warnings", ()))
+    if template.get("state") == "refused" and warned:
+        cause = f"{template['why']}. Its workers share no memory, and each one loads the adapter by itself."
+        title = f"{name} starts its workers one by one, not from a template"
+        yield Need(f"template:{name}", WARNING, title, cause, "pool", name)
+
+
+def _of_memory(
+    pool: Mapping[str, Any], workers: Iterable[Mapping[str, Any]], line: float | None, now: float
+) -> Iterator[Need]:
+    name, workers = pool["name"], list(workers)
+    leak = leak_of(pool, workers, line)
+    if leak and (line is None or (leak.seconds is not None and leak.seconds <= SOON)):
+        inside = f" in `{leak.command}`" if leak.command else ""
+        title = f"{name} leaks {leak.mb:.1f} MB per 1,000 calls{inside}"
+        if line is None:
+            cause = "The pool has no soft line (memory_soft_mb) at which a worker would be replaced."
+            yield Need(f"leak:{name}", WARNING, title, cause, "diagnostics", action="Advice")
+        else:
+            cause = (
+                f"{leak.worker} reaches its soft line of {line:.0f} MiB {_about(leak.seconds)}, and is then replaced."
+            )
+            yield Need(f"leak:{name}", WARNING, title, cause, "pool-recycle", name, "Recycle", "operate")
+        return
+    for worker in workers:
+        slope = worker.get("mb_per_hour") or 0.0
+        warm = worker.get("started_at", now) <= now - WARM
+        if leak is None and slope > GROWTH and warm and worker["state"] == "ready":
+            cause = f"{worker['memory_mb']:.0f} MiB now, and no command is known to be the reason."
+            title = f"{worker['id']} grows {slope:.0f} MiB an hour"
+            yield Need(f"growth:{worker['id']}", WARNING, title, cause, "worker", worker["id"])
+
+
+def _about(seconds: float | None) -> str:
+    minutes = round((seconds or 0.0) / 60)
+    return f"in about {minutes} min" if minutes else "within a minute"
+
+
+def _of_threads(pool: Mapping[str, Any], workers: Iterable[Mapping[str, Any]]) -> Iterator[Need]:
+    name, races = pool["name"], list(pool.get("races", ()))
+    if races:
+        more = f" and {len(races) - 1} more" if races[1:] else ""
+        title = f"{name} has a race: two threads wrote to `{races[0]}`{more}"
+        cause = "They held no lock in common, so one write may be lost. The page of the pool has both stacks."
+        yield Need(f"race:{name}", WARNING, title, cause, "pool", name, "Stacks")
+    for worker in workers:
+        if worker.get("gil") == "on" and worker.get("gil_culprit"):
+            ident, culprit = worker["id"], worker["gil_culprit"]
+            cause = f"Importing {culprit} switched it back on: its threads run one at a time."
+            yield Need(f"gil:{ident}", WARNING, f"The GIL of {ident} is on", cause, "worker", ident)

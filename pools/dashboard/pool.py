@@ -13,16 +13,20 @@ from pools import conf
 from pools.api import door
 from pools.api.errors import seen_from_outside
 from pools.broker.errors import BrokerError
+from pools.broker.events import Kind
 from pools.broker.spec import FIELDS
 from pools.dashboard.board import Facts
+from pools.dashboard.commands import costs
 from pools.dashboard.copies import rest, shell
+from pools.dashboard.leaks import leak_of
 from pools.dashboard.page import Visit, page, show
 from pools.dashboard.pools import line
 from pools.dashboard.region import Context, region
 from pools.dashboard.series import chosen_span, span_choice
-from pools.models import Pool
+from pools.models import Event, Pool
 
 EVENTS = 15
+RACES = 10  # pieces of state whose stacks are shown
 GONE = 6  # workers that just ended and are still shown as tiles
 GONE_FOR = 120.0  # seconds for which they are
 ENDS = ("worker.died", "worker.killed", "worker.recycled")
@@ -44,9 +48,21 @@ def pool(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
         "definition": [one for one in values if one["origin"] != "default"],
         "defaults": [one for one in values if one["origin"] == "default"],
         "copies": [*rest(request, "GET", f"pools/{name}"), shell("snakepit status"), shell("snakepit recycle", name)],
+        "races": _races(name),
         **_asked(request, name),
     }
     return show(request, visit, "snakepit/pool.html", context)
+
+
+def _races(name: str) -> list[dict[str, Any]]:
+    """The newest race of each piece of state, with both stacks: those are in the database alone."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in Event.objects.filter(pool=name, kind=Kind.THREAD_RACE).order_by("-pk")[: 5 * RACES]:
+        data = event.data
+        sides = [side for side in (data.get("first"), data.get("second")) if side]
+        name = data.get("attribute", "")
+        found.setdefault(name, {"attribute": name, "at": event.at, "worker": event.worker, "sides": sides})
+    return list(found.values())[:RACES]
 
 
 def _asked(request: HttpRequest, name: str) -> Context:
@@ -76,15 +92,20 @@ def standing(facts: Facts, name: str) -> Context:
     found = facts.pool(name)
     if found is None:
         return {"pool": None, "name": name}
+    workers, line_mb = facts.workers_of(name), facts.rows.soft_lines.get(name)
     return {
         "pool": line(facts, found),
         "name": name,
-        "tiles": [_tile(worker) for worker in facts.workers_of(name)],
+        "tiles": [_tile(worker) for worker in workers],
         "gone": _just_ended(facts, name),
         "recycled": sorted(facts.recycled.get(name, {}).items()),
-        "run_times": [
-            {**one, "mean": one["seconds"] / one["count"]} for one in found.get("run_times", ()) if one["count"]
-        ],
+        "costs": costs(found),
+        "pythons": sorted({f"{worker['python']}, GIL {worker['gil']}" for worker in workers if worker.get("python")}),
+        "next": min(
+            (one for one in workers if one.get("due_in") is not None), key=lambda one: one["due_in"], default=None
+        ),
+        "leak": leak_of(found, workers, line_mb),
+        "line": line_mb,
         "drained": found["state"] == "paused" and not found["busy"] and not found["waiting"],
     }
 

@@ -1,4 +1,4 @@
-"""What the overview needs from the database: nodes that fell silent, jobs in quarantine. Two queries, for everybody."""
+"""What the overview needs from the database: silent nodes, jobs in quarantine, soft lines. Three queries for all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from pools.dashboard.needs import Rows
 from pools.jobs.hold import db_unit
-from pools.models import Job, Node
+from pools.models import Job, Node, Pool
 from pools.models.states import QUARANTINED
 
 SILENT = 20.0  # seconds without a word; the recorder writes every five
@@ -20,8 +20,10 @@ def look() -> Rows:
         before = timezone.now() - timedelta(seconds=SILENT)
         silent = Node.objects.filter(stopped=False, seen_at__lt=before).values_list("name", "seen_at")
         jobs = Job.objects.filter(state=QUARANTINED).aggregate(count=Count("pk"), newest=Max("finished_at"))
+        lines = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
         return Rows(
             silent_nodes=tuple((name, seen.timestamp()) for name, seen in silent),
             quarantined=jobs["count"],
             quarantined_since=jobs["newest"].timestamp() if jobs["newest"] else 0.0,
+            soft_lines=dict(lines),
         )

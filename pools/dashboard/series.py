@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -61,7 +62,14 @@ def with_past(found: dict[str, list[float | None]], pool: str) -> dict[str, list
     past = figures.columns(pool, LIVE, timezone.now())
     begin = next((at for at in found["at"] if at is not None), float("inf"))
     kept = [index for index, at in enumerate(past.get("at", ())) if at is not None and at + MINUTE < begin]
-    return {name: [*(past[name][index] for index in kept if name in past), *found[name]] for name in found}
+    return {name: [*_stretches(name, past, kept), *found[name]] for name in found}
+
+
+def _stretches(name: str, past: dict[str, list[float | None]], kept: list[int]) -> Iterator[float | None]:
+    """A minute is a level line with nothing behind it: a slope to the next point would show what nobody measured."""
+    for index in kept:
+        value, at = past[name][index] if name in past else None, past["at"][index] or 0.0
+        yield from (at, at + MINUTE - 2, at + MINUTE - 1) if name == "at" else (value, value, None)
 
 
 def live_marks(facts: Facts, pool: str) -> list[dict[str, Any]]:

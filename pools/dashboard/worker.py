@@ -6,6 +6,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 
 from pools.dashboard.board import Facts
 from pools.dashboard.copies import rest, shell
+from pools.dashboard.leaks import until
 from pools.dashboard.page import Visit, page, show
 from pools.dashboard.region import Context, region
 from pools.models import Event, Pool, Worker
@@ -46,12 +47,14 @@ def worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
 def standing(facts: Facts, ident: str) -> Context:
     found = facts.worker(ident)
     events = facts.events_of(worker=ident)
-    memory, growth = facts.memory.get(ident, []), facts.growth.get(ident)
+    line = facts.rows.soft_lines.get(found["pool"]) if found else None
     return {
         "worker": found,
         "ident": ident,
-        "memory": memory,
-        "growth": growth,
+        "memory": facts.memory.get(ident, []),
+        "line": line,
+        "until": until(found, line) if found else None,
+        "pool": facts.pool(found["pool"]) if found else None,
         "age": facts.seen_at - found["started_at"] if found and found["started_at"] else None,
         "end": None if found else next((event for event in events if event["kind"] in ENDED), None),
         "output": "\n".join(found["output"]) if found and found.get("output") else "",

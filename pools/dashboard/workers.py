@@ -44,7 +44,7 @@ def table(facts: Facts, query: str) -> Context:
     shown = found[(number - 1) * PAGE : number * PAGE]
     turn = {name: value for name, value in chosen.items() if name != "page"}
     return {
-        "workers": [{**worker, "growth": facts.growth.get(worker["id"]), "call": _first(worker)} for worker in shown],
+        "workers": [{**worker, "call": _first(worker)} for worker in shown],
         "count": len(found), "all": len(facts.workers), "page": number, "last": last, "first": (number - 1) * PAGE + 1,
         "before": urlencode({**turn, "page": number - 1}), "after": urlencode({**turn, "page": number + 1}),
     }  # fmt: skip

@@ -21,6 +21,7 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from pools.broker.run_times import BOUNDS
 from pools.dashboard import region
 
 register = template.Library()
@@ -61,6 +62,45 @@ def megabytes(value: Any) -> str:
     if number is None or number < 0:
         return NONE
     return f"{number / 1024:.1f} GiB" if number >= 10_240 else f"{number:.0f} MiB"
+
+
+@register.filter
+def growth(value: Any) -> str:
+    """MB per 1,000 calls, with its sign.
+
+    >>> growth(4.93), growth(-0.02), growth(None) == NONE
+    ('+4.9 MB', '0.0 MB', True)
+    """
+    number = _number(value)
+    if number is None:
+        return NONE
+    return "0.0 MB" if abs(number) < 0.05 else f"{number:+.1f} MB"
+
+
+@register.filter
+def slope(value: Any) -> str:
+    """MiB an hour, with its sign.
+
+    >>> slope(12.34), slope(-0.2)
+    ('+12 MiB/h', '0 MiB/h')
+    """
+    number = _number(value)
+    if number is None:
+        return NONE
+    return "0 MiB/h" if abs(number) < 0.5 else f"{number:+,.0f} MiB/h"
+
+
+@register.filter
+def at_most(seconds: Any) -> str:
+    """The upper end of a bucket of durations; infinity is above the last one.
+
+    >>> at_most(0.01), at_most(math.inf)
+    ('≤ 10 ms', '> 10 s')
+    """
+    if seconds == math.inf:
+        return f"> {duration(BOUNDS[-1])}"
+    text = duration(seconds)
+    return text if text == NONE else f"≤ {text.replace('.0 ', ' ')}"
 
 
 @register.filter
@@ -152,6 +192,24 @@ def spark(values: Iterable[Any], label: str = "") -> SafeString:
         '<svg class="spark" viewBox="0 0 100 24" preserveAspectRatio="none" role="img" aria-label="{}">'
         '<polygon points="0,24 {} 100,24"/><polyline points="{}"/></svg>',
         label, line, line,
+    )  # fmt: skip
+
+
+@register.simple_tag
+def columns(values: Iterable[Any], label: str = "") -> SafeString:
+    """A small histogram: a column for each bucket, the tallest as high as the picture."""
+    numbers = [_number(value) or 0.0 for value in values]
+    top = max(numbers, default=0.0) or 1.0
+    parts = [
+        # What is there is seen: a column is never lower than a line.
+        format_html('<rect x="{}" y="{}" width="8" height="{}"/>', 10 * index + 1, f"{24 - high:.1f}", f"{high:.1f}")
+        for index, value in enumerate(numbers)
+        if (high := max(2.0, 24 * value / top) if value else 0.0)
+    ]
+    return format_html(
+        '<svg class="columns-of" viewBox="0 0 {} 24" preserveAspectRatio="none" role="img" aria-label="{}">'
+        '<path class="base" d="M0 23.5H{}"/>{}</svg>',
+        10 * len(numbers), label, 10 * len(numbers), mark_safe("".join(parts)),
     )  # fmt: skip
 
 
