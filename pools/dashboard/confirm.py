@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 
 from pools.api.auth import order_of
+from pools.api.errors import seen_from_outside
+from pools.broker.errors import BrokerError
 from pools.dashboard.page import Visit, show
 from pools.operations import MAX_REASON, Order
 
@@ -16,20 +22,38 @@ class Question:
     """`says` are sentences about what will happen; `back` is where both answers lead that change nothing."""
 
     title: str
-    says: tuple[str, ...]
+    says: Sequence[str]
     button: str
     back: str
     danger: bool = False
-    hidden: tuple[tuple[str, str], ...] = ()  # fields that the order needs
+    plan: dict[str, Any] | None = None  # the workers that will be replaced, as the broker plans it
+    size: int | None = None  # asked for as well, if given
     trouble: str = ""  # why it could not be done, the last time it was asked
 
 
-def ask(request: HttpRequest, visit: Visit, question: Question, status: int = 200) -> HttpResponse:
-    """A POST to the same URL is the answer; it may bring a `reason`."""
-    context = {"question": question, "longest": MAX_REASON, "reason": request.POST.get("reason", "")}
+Deed = Callable[[Order], str | HttpResponse]  # returns what is told then, or where to go instead
+
+
+def ask(
+    request: HttpRequest, visit: Visit, question: Question, deed: Deed, copies: Sequence[dict[str, str]] = ()
+) -> HttpResponse:
+    """GET: the page that asks. POST to the same URL is the answer and may bring a `reason`: the deed, then back.
+
+    What the broker refuses is told on the same page, with the reason still there.
+    """
+    status = 200
+    if request.method == "POST":
+        try:
+            done = deed(order_of(request, reason(request), "dashboard"))
+            if isinstance(done, HttpResponse):
+                return done
+            messages.success(request, done)
+            return redirect(question.back)
+        except BrokerError as error:
+            question, status = replace(question, trouble=seen_from_outside(error).message), error.http_status
+    context = {"question": question, "longest": MAX_REASON, "reason": reason(request), "copies": copies}
     return show(request, visit, "snakepit/confirm.html", context, status)
 
 
-def order(request: HttpRequest) -> Order:
-    """The order of whoever sent the form, with the reason that it gives."""
-    return order_of(request, request.POST.get("reason", "").strip()[:MAX_REASON], "dashboard")
+def reason(request: HttpRequest) -> str:
+    return request.POST.get("reason", "").replace("\0", "").strip()[:MAX_REASON]

@@ -13,16 +13,16 @@ from django.views.decorators.http import require_GET
 
 from pools import conf, operations
 from pools.api import door
-from pools.broker.errors import BrokerError
 from pools.broker.spec import InvalidSpec, PoolSpec, spec_from, spec_values
 from pools.dashboard.access import VIEW, rights_of
-from pools.dashboard.confirm import Question, ask, order
+from pools.dashboard.confirm import Question, ask
 from pools.dashboard.copies import api_url, curl, line
 from pools.dashboard.page import Visit, page, show
 from pools.diagnostics.finding import Finding, Report, Status
 from pools.diagnostics.latest import latest
 from pools.diagnostics.recommendations import Recommendation, recommend
 from pools.models import Pool
+from pools.operations import Order
 from pools.rollout import Rollout, preview
 
 WORST_FIRST = (Status.PROBLEM, Status.WARNING, Status.SKIPPED, Status.OK)
@@ -90,16 +90,12 @@ def apply(request: HttpRequest, visit: Visit, key: str) -> HttpResponse:
     if one is None:
         messages.warning(request, "This is not advised any more: the numbers have changed.")
         return redirect(back)
-    question = Question(f"{one.title}?", _consequences(one, visit), "Change the pool", back)
-    if request.method != "POST":
-        return ask(request, visit, question)
-    try:
-        done = operations.change_pool(door.broker(), one.pool, one.values, order(request))
-    except BrokerError as error:
-        failed = Question(question.title, question.says, question.button, back, trouble=error.message)
-        return ask(request, visit, failed, status=error.http_status)
-    messages.success(request, f"{one.pool} is changed{', in force' if done.in_force else ''}. {done.note}".strip())
-    return redirect(back)
+
+    def deed(order: Order) -> str:
+        done = operations.change_pool(door.broker(), one.pool, one.values, order)
+        return f"{one.pool} is changed{', in force' if done.in_force else ''}. {done.note}".strip()
+
+    return ask(request, visit, Question(f"{one.title}?", _consequences(one, visit), "Change the pool", back), deed)
 
 
 def _consequences(one: Recommendation, visit: Visit) -> tuple[str, ...]:

@@ -17,9 +17,8 @@ from pools import operations
 from pools.api.body import dumps
 from pools.api.job_events import stream
 from pools.api.jobs import out
-from pools.broker.errors import BrokerError
 from pools.dashboard.access import Rights, rights_of
-from pools.dashboard.confirm import Question, ask, order
+from pools.dashboard.confirm import Question, ask
 from pools.dashboard.copies import api_url, curl, line
 from pools.dashboard.jobs import described
 from pools.dashboard.page import Visit, forbid, page, show
@@ -27,6 +26,7 @@ from pools.dashboard.stretches import stretches
 from pools.jobs.hold import db_unit
 from pools.models import Job
 from pools.models.states import UNSUCCESSFUL
+from pools.operations import Order
 
 SHOWN = 50_000  # characters of a payload on the page; the rest is in the file
 TRIES = 50  # attempts on the page
@@ -98,22 +98,18 @@ def act(request: HttpRequest, visit: Visit, ident: str, action: str) -> HttpResp
         return forbid(request, visit, right)
     title, button, danger = QUESTIONS[action]
     back = reverse("snakepit:job", args=[row.pk])
-    question = Question(title, _consequences(row, action), button, back, danger)
-    if request.method != "POST":
-        return ask(request, visit, question)
-    try:
-        done = _do(request, row, action)
-    except BrokerError as error:
-        failed = Question(title, question.says, button, back, danger, trouble=error.message)
-        return ask(request, visit, failed, status=error.http_status)
-    return redirect("snakepit:job", done.pk)
+
+    def deed(order: Order) -> HttpResponse:
+        return redirect("snakepit:job", _do(request, row, action, order).pk)
+
+    return ask(request, visit, Question(title, _consequences(row, action), button, back, danger), deed)
 
 
-def _do(request: HttpRequest, row: Job, action: str) -> Job:
+def _do(request: HttpRequest, row: Job, action: str, order: Order) -> Job:
     if action == "cancel":
-        return operations.cancel_job(row.pk, order(request))
+        return operations.cancel_job(row.pk, order)
     if action == "retry":
-        return operations.retry_job(row.pk, order(request))
+        return operations.retry_job(row.pk, order)
     return durable.clone(row.pk, request.user.get_username())
 
 

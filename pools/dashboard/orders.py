@@ -6,12 +6,9 @@ Every order goes through `pools.operations`, as from the shell and the REST API:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
 from django.urls import reverse
 
 from pools import operations
@@ -20,42 +17,13 @@ from pools.api.auth import order_of
 from pools.api.errors import seen_from_outside
 from pools.broker.errors import BrokerError
 from pools.dashboard.board import Facts
+from pools.dashboard.confirm import Deed, Question, ask
 from pools.dashboard.copies import rest, shell
 from pools.dashboard.page import Visit, page, show
 from pools.models import Pool
-from pools.operations import MAX_REASON, Change, Order
+from pools.operations import Change, Order
 
 OPERATE = "operate"
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One order before it is given: its words, what it will do, and how the same is said elsewhere."""
-
-    title: str
-    button: str
-    says: list[str]
-    back: str
-    plan: dict[str, Any] | None = None
-    size: int | None = None
-    danger: bool = False
-
-
-Deed = Callable[[Order], str]
-
-
-def _answer(request: HttpRequest, visit: Visit, asked: Asked, deed: Deed, copies: list[dict[str, str]]) -> HttpResponse:
-    """GET: the page that asks. POST: the deed, then back to where it was asked for."""
-    reason = request.POST.get("reason", "").replace("\0", "").strip()[:MAX_REASON]
-    context = {"asked": asked, "copies": copies, "reason": reason, "wrong": ""}
-    if request.method != "POST":
-        return show(request, visit, "snakepit/order.html", context)
-    try:
-        messages.success(request, deed(order_of(request, reason, "dashboard")))
-    except BrokerError as error:
-        context["wrong"] = seen_from_outside(error).message
-        return show(request, visit, "snakepit/order.html", context, status=error.http_status)
-    return redirect(asked.back)
 
 
 def _changed(change: Callable[..., Change], words: str, *given: Any) -> Deed:
@@ -76,7 +44,7 @@ def pause(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     says = [f"{name} refuses new calls from now on.", _held(visit.facts(), name), "Its workers stay warm."]
     lines = [*rest(request, "POST", f"pools/{name}/pause", {}), shell("snakepit pause", name)]
     deed = _changed(operations.pause, f"{name} is paused.", name)
-    return _answer(request, visit, Asked(f"Pause {name}", "Pause", says, _of_pool(name)), deed, lines)
+    return ask(request, visit, Question(f"Pause {name}?", says, "Pause", _of_pool(name)), deed, lines)
 
 
 @page("pools", right=OPERATE)
@@ -84,15 +52,15 @@ def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     end = "When nothing runs and nothing waits, its page says drained. It stays paused until somebody resumes it."
     says = [f"{name} refuses new calls from now on.", _held(visit.facts(), name), end]
     deed = _changed(operations.pause, f"{name} drains: it takes nothing new.", name)
-    asked = Asked(f"Drain {name}", "Drain", says, _of_pool(name))
-    return _answer(request, visit, asked, deed, [shell("snakepit drain", name)])
+    asked = Question(f"Drain {name}?", says, "Drain", _of_pool(name))
+    return ask(request, visit, asked, deed, [shell("snakepit drain", name)])
 
 
 @page("pools", right=OPERATE)
 def resume(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     lines = [*rest(request, "POST", f"pools/{name}/resume", {}), shell("snakepit resume", name)]
-    asked = Asked(f"Resume {name}", "Resume", [f"{name} takes calls again."], _of_pool(name))
-    return _answer(request, visit, asked, _changed(operations.resume, f"{name} takes calls.", name), lines)
+    asked = Question(f"Resume {name}?", [f"{name} takes calls again."], "Resume", _of_pool(name))
+    return ask(request, visit, asked, _changed(operations.resume, f"{name} takes calls.", name), lines)
 
 
 @page("pools", right=OPERATE)
@@ -107,25 +75,25 @@ def scale(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
         *_memory(visit.facts(), name),
     ]
     lines = [*rest(request, "POST", f"pools/{name}/scale", {"size": size}), shell("snakepit scale", name, size)]
-    asked = Asked(f"Scale {name}", "Scale", says, _of_pool(name), size=size)
+    asked = Question(f"Scale {name}?", says, "Scale", _of_pool(name), size=size)
     deed = _changed(operations.scale, f"{name} is to have {size} worker{'' if size == 1 else 's'}.", name, size)
-    return _answer(request, visit, asked, deed, lines)
+    return ask(request, visit, asked, deed, lines)
 
 
 @page("pools", right=OPERATE)
 def recycle(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     says = ["Each worker is replaced by a successor that is ready first, and finishes the calls that it holds."]
     lines = [*rest(request, "POST", f"pools/{name}/recycle", {}), shell("snakepit recycle", name)]
-    asked = Asked(f"Recycle {name}", "Recycle", says, _of_pool(name), plan=_plan(name))
-    return _answer(request, visit, asked, _recycled(name, ""), lines)
+    asked = Question(f"Recycle {name}?", says, "Recycle", _of_pool(name), plan=_plan(name))
+    return ask(request, visit, asked, _recycled(name, ""), lines)
 
 
 @page("workers", right=OPERATE)
 def recycle_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     pool, back = _pool_of(visit.facts(), ident), reverse("snakepit:worker", args=[ident])
     says = ["A successor starts first; then this worker takes nothing new, finishes what it holds, and leaves."]
-    asked = Asked(f"Recycle {ident}", "Recycle", says, back, plan=_plan(pool, ident))
-    return _answer(request, visit, asked, _recycled(pool, ident), [shell("snakepit recycle", ident)])
+    asked = Question(f"Recycle {ident}?", says, "Recycle", back, plan=_plan(pool, ident))
+    return ask(request, visit, asked, _recycled(pool, ident), [shell("snakepit recycle", ident)])
 
 
 @page("workers", right=OPERATE)
@@ -144,7 +112,7 @@ def kill_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
         operations.kill(door.broker(), pool, ident, order)
         return f"{ident} is killed."
 
-    return _answer(request, visit, Asked(f"Kill {ident}", "Kill", says, back, danger=True), deed, lines)
+    return ask(request, visit, Question(f"Kill {ident}?", says, "Kill", back, danger=True), deed, lines)
 
 
 @page("workers", right=OPERATE)
