@@ -136,6 +136,8 @@ def beat(facts: Facts) -> Iterator[Finding]:
         yield ok("beat", f"sweeps come, every {interval:g} s")
     elif node["clock"] == "waiting" and node["uptime"] < MISSED_SWEEPS * interval:
         yield skipped("beat", f"no sweep yet, and the broker is only {node['uptime']:.0f} s old")
+    elif isinstance(facts.transport, Unknown):
+        yield warning("beat", "no Celery app is known: the broker sweeps by itself, and jobs do not run", start)
     else:
         yield problem("beat", f"{node['clock']}: no sweep comes, the broker sweeps by itself", start)
 

@@ -222,7 +222,7 @@ def pools(facts: Facts) -> Iterator[Finding]:
         yield skipped("pool", facts.pools.reason)
         return
     if not facts.pools:
-        yield skipped("pool", "no pool is defined")
+        yield skipped("pool", "no pool has a row; a broker that starts writes those of the settings")
     rows = None if isinstance(facts.broker, Unknown) else {one["name"]: one for one in facts.broker["pools"]}
     for pool in facts.pools:
         row = (rows or {}).get(pool.name)

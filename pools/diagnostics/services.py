@@ -113,8 +113,9 @@ def transport() -> Transport | Unknown:
     except Exception as error:  # a project's own module, and each transport has errors of its own
         return Unknown(f"the Celery app cannot be had: {_first_line(error)}")
     if not app.conf.broker_url:
-        why = 'no Celery app is known; name its module in SNAKEPIT["CELERY_APP"], or give it a broker_url'
-        return Transport(url="Celery's own default", scheme="amqp", error=why)
+        return Unknown(
+            'no Celery app is known, which jobs need and calls do not: SNAKEPIT["CELERY_APP"] names its module'
+        )
     url = connection.as_uri()  # hides the password
     if not connection.password:
         url = url.replace(":**@", "")

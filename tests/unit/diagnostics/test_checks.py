@@ -95,6 +95,8 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "it drains": ({"broker": broker(draining=True)}, "broker", "warning", "shutting down"),
     "no clock": ({"broker": broker(clock="lifecycle clock missing")}, "beat", "problem", "clock missing"),
     "never a sweep": ({"broker": broker(clock="waiting")}, "beat", "problem", "no sweep"),
+    "calls without Celery": (
+        {"broker": broker(clock="waiting"), "transport": Unknown("no app")}, "beat", "warning", "no Celery app"),
     "two brokers": (
         {"database": replace(DATABASE, nodes=(replace(OWN, pid=8, address="/tmp/b.sock"),))},
         "duplicate brokers", "problem", "two brokers call themselves n1"),
