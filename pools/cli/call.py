@@ -31,7 +31,7 @@ def call(
         typer.Argument(metavar="[JSON|@FILE|-]", help="A JSON object: inline, from a file, or from standard input."),
     ] = "{}",
     *,
-    timeout: Annotated[float | None, typer.Option(help="Seconds until the answer must be there.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds until the answer must be there.")] = None,
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher first.")] = 0,
     stream: Annotated[bool, typer.Option("--stream", help="Print each chunk as it comes, one a line.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on one line, errors too.")] = False,

@@ -45,7 +45,7 @@ def submit(
     run_after: Annotated[str, typer.Option(help="Not before this time, such as 2026-01-31T12:00:00Z.")] = "",
     key: Annotated[str, typer.Option(help="Idempotency key: the second time it names the first job.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="May be given more than once.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds of one attempt.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds of one attempt.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Store a job, which runs even if everything is killed meanwhile, and print its id."""

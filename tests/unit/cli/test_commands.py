@@ -60,7 +60,16 @@ def test_arguments_that_are_no_json_object_are_wrong_usage(arguments: str, capsy
     assert capsys.readouterr().err.startswith("error: bad_request: ")
 
 
-@pytest.mark.parametrize("argv", [["nope"], ["call"], ["call", "p", "c", "--timeout", "soon"], ["up", "--port", "0"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["nope"],
+        ["call"],
+        ["call", "p", "c", "--timeout", "soon"],
+        ["call", "p", "c", "--timeout", "-3"],
+        ["up", "--port", "0"],
+    ],
+)
 def test_wrong_usage_has_exit_code_2(argv: list[str], capsys: Captured) -> None:
     assert run(argv) == 2
     assert "Usage: snakepit" in capsys.readouterr().err
