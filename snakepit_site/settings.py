@@ -8,7 +8,7 @@ SNAKEPIT_STATE_DIR      SQLite file, secret key, static files [<project>/.snakep
 SNAKEPIT_DATABASE_URL   sqlite:////path or postgres://user:password@host:port/name [SQLite in the state directory]
 SNAKEPIT_RUNTIME_DIR    sockets and token of the broker
 SNAKEPIT_NODE_NAME      name of this node
-SNAKEPIT_DEMO           1: the three demo pools
+SNAKEPIT_DEMO           1: the three demo pools [1 beside a running `snakepit up --demo`, else 0]
 SNAKEPIT_DEMO_TOKEN     the secret of the one-click login of the demo
 SNAKEPIT_REDIS_URL, SNAKEPIT_CELERY_URL  see snakepit_site/celery.py
 """
@@ -151,17 +151,21 @@ STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # WhiteNoise warns where it is m
 WHITENOISE_USE_FINDERS = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True
+LOG_LEVEL = os.environ.get("SNAKEPIT_LOG_LEVEL", "INFO").upper()
+TICKING = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
     "filters": {"bugs": {"()": "django.utils.log.CallbackFilter", "callback": lambda record: bool(record.exc_info)}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": os.environ.get("SNAKEPIT_LOG_LEVEL", "INFO").upper()},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         # Refusals are answers, not errors of the site: only what has a traceback is worth a line.
         "django.request": {"filters": ["bugs"]},
         **{name: {"level": "WARNING"} for name in ("asyncio", "hpack", "h2")},
+        # Three lines for every tick of the clock would bury all others; what a job does is in its row.
+        **({} if LOG_LEVEL == "DEBUG" else {name: {"level": "WARNING"} for name in TICKING}),
     },
 }
 
@@ -170,7 +174,8 @@ SNAKEPIT: dict[str, Any] = {
     "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),
     "WORKER_PATH": [str(BASE_DIR)],
 }
-if _flag("SNAKEPIT_DEMO"):
+# A shell beside `snakepit up --demo` has to know the same pools as its broker.
+if _flag("SNAKEPIT_DEMO") if "SNAKEPIT_DEMO" in os.environ else (STATE_DIR / "demo").exists():
     SNAKEPIT["ADAPTERS"] = {
         "digits": "examples.digits.Digits",
         "docs": "examples.docs_search.DocsSearch",

@@ -57,6 +57,8 @@ def up(
         raise typer.BadParameter(f"{log_level!r} is not one of {', '.join(LEVELS)}", param_hint="--log-level")
     if demo:
         os.environ["SNAKEPIT_DEMO"] = "1"
+    else:
+        os.environ.setdefault("SNAKEPIT_DEMO", "0")  # whatever a demo that was killed has left in the state directory
     os.environ["SNAKEPIT_LOG_LEVEL"] = log_level.lower()
     with errors_told():
         start_django()
@@ -91,12 +93,17 @@ class Up:
             chosen = self.state / "celery-url"
             if self.transport.environment:
                 chosen.write_text(self.transport.url)
+            # The same of `snakepit doctor` and others, which read the settings: whether the demo's pools are in them.
+            shown = self.state / "demo"
+            if self.demo:
+                shown.touch()
             family = Supervisor(environment=environment)
             with family.signals(), family:  # in this order: a signal that comes while it stops is still ours
                 try:
                     return self._run(family)
                 finally:
                     chosen.unlink(missing_ok=True)
+                    shown.unlink(missing_ok=True)
 
     @property
     def root(self) -> str:

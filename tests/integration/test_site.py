@@ -167,5 +167,11 @@ def test_the_demo_pools_are_there_on_demand(tmp_path: Path) -> None:
     assert set(demo["POOLS"]) == set(demo["ADAPTERS"]) == {"digits", "docs", "primes"}
 
 
+def test_a_shell_beside_the_demo_knows_its_pools_unless_it_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "demo").touch()
+    assert "digits" in json.loads(settings_with(tmp_path, "settings.SNAKEPIT").stdout)["POOLS"]
+    assert "POOLS" not in json.loads(settings_with(tmp_path, "settings.SNAKEPIT", SNAKEPIT_DEMO="0").stdout)
+
+
 def test_a_flag_that_is_neither_is_refused(tmp_path: Path) -> None:
     assert "SNAKEPIT_DEBUG is 'maybe'; say 1 or 0" in settings_with(tmp_path, SNAKEPIT_DEBUG="maybe").stderr
