@@ -32,6 +32,7 @@ class Need:
     argument: str = ""
     action: str = "Look"
     right: str = "view"
+    part: str = ""  # of that page
     since: float = 0.0  # seconds since the epoch; 0: since it was first seen
 
 
@@ -171,7 +172,7 @@ def _of_threads(pool: Mapping[str, Any], workers: Iterable[Mapping[str, Any]]) -
         more = f" and {len(races) - 1} more" if races[1:] else ""
         title = f"{name} has a race: two threads wrote to `{races[0]}`{more}"
         cause = "They held no lock in common, so one write may be lost. The page of the pool has both stacks."
-        yield Need(f"race:{name}", WARNING, title, cause, "pool", name, "Stacks")
+        yield Need(f"race:{name}", WARNING, title, cause, "pool", name, "Stacks", part="races")
     for worker in workers:
         if worker.get("gil") == "on" and worker.get("gil_culprit"):
             ident, culprit = worker["id"], worker["gil_culprit"]

@@ -28,15 +28,19 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
 @region("needs", "snakepit/_needs.html")
 def needs(facts: Facts, _: str) -> Context:
     return {
-        "needs": [{"need": need, "url": _url(need.view, need.argument), "look": _look(need)} for need in facts.needs]
+        "needs": [
+            {"need": need, "url": _url(need.view, need.argument, need.part), "look": _look(need)}
+            for need in facts.needs
+        ]
     }
 
 
-def _url(view: str, argument: str) -> str:
+def _url(view: str, argument: str, part: str = "") -> str:
     try:
         if "=" in argument:
             return f"{reverse('snakepit:' + view)}?{argument}"
-        return reverse("snakepit:" + view, args=[argument] if argument else [])
+        found = reverse("snakepit:" + view, args=[argument] if argument else [])
+        return f"{found}#{part}" if part else found
     except NoReverseMatch:
         return ""
 

@@ -1,7 +1,7 @@
 """Tags and filters of the dashboard's templates.
 
->>> duration(0.0042), duration(75), duration(200_000)
-('4.2 ms', '1 min 15 s', '2 d 7 h')
+>>> duration(0.000037), duration(0.0042), duration(75), duration(200_000)
+('37 µs', '4.2 ms', '1 min 15 s', '2 d 7 h')
 >>> megabytes(812.4), megabytes(20480), megabytes(-1) == NONE
 ('812 MiB', '20.0 GiB', True)
 >>> count(1234567)
@@ -43,6 +43,8 @@ def duration(seconds: Any) -> str:
     value = _number(seconds)
     if value is None or value < 0:
         return NONE
+    if 0 < value < 0.0001:
+        return f"{value * 1_000_000:.0f} µs"
     if value < 1:
         return f"{value * 1000:.1f} ms" if value < 0.1 else f"{value * 1000:.0f} ms"
     if value < 60:
@@ -211,6 +213,17 @@ def columns(values: Iterable[Any], label: str = "") -> SafeString:
         '<path class="base" d="M0 23.5H{}"/>{}</svg>',
         10 * len(numbers), label, 10 * len(numbers), mark_safe("".join(parts)),
     )  # fmt: skip
+
+
+@register.filter
+def worker_name(ident: str) -> SafeString:
+    """A worker's id in two parts: where there is no room the pool's name is cut, never the number that tells it apart.
+
+    >>> worker_name("digits-0591-2")
+    '<span>digits</span><span>-0591-2</span>'
+    """
+    pool, *number = ident.rsplit("-", 2)
+    return format_html("<span>{}</span><span>{}</span>", pool, "".join(f"-{part}" for part in number))
 
 
 @register.simple_tag

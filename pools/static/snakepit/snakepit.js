@@ -120,11 +120,11 @@
     return length > 172800 ? two(date.getDate()) + "." + two(date.getMonth() + 1) + "." : time;
   };
   const KINDS = {
-    throughput: {lines: [["ok_rate", "ok", 1], ["failed_rate", "failed", 2]], show: value => number(value) + "/s", fill: true},
+    throughput: {lines: [["ok_rate", "ok", 1], ["failed_rate", "failed", 2]], show: value => value ? number(value) + "/s" : value === 0 ? "0" : "–", fill: true},
     latency: {lines: [["p50", "p50", 3], ["p95", "p95", 4], ["p99", "p99", 2]], show: seconds},
     wait: {lines: [["oldest_wait", "oldest", 4], ["wait_p95", "p95", 3]], show: seconds, fill: true},
-    workers: {lines: [["ready", "ready", 1], ["busy", "busy", 3], ["starting", "starting", 4], ["draining", "draining", 5]], show: number, step: true},
-    memory: {lines: [["memory_mb", "memory", 5]], show: value => value == null ? "–" : number(value) + " MiB", fill: true},
+    workers: {lines: [["ready", "ready", 1], ["busy", "busy", 3], ["starting", "starting", 4], ["draining", "draining", 5]], show: value => value == null ? "–" : String(Math.round(value)), step: true, whole: true},
+    memory: {lines: [["memory_mb", "memory", 5]], show: value => value == null ? "–" : value === 0 ? "0" : number(value) + " MiB", fill: true},
   };
   const charts = [];
 
@@ -183,7 +183,7 @@
         width: this.plot.clientWidth, height: this.plot.clientHeight, legend: {show: false}, pxAlign: 1,
         cursor: {y: false, points: {size: 6}, drag: {x: false, y: false}},
         scales: {x: {time: true}, y: {range: (_, low, high) => [0, high > 0 ? high * 1.12 : 1]}},
-        axes: [{...axis, space: 60, size: 26, values: (_, splits) => splits.map(at => clock(at, this.span))}, {...axis, size: 54, space: 34, values: (_, splits) => splits.map(value => kind.show(value))}],
+        axes: [{...axis, space: 60, size: 26, values: (_, splits) => splits.map(at => clock(at, this.span))}, {...axis, size: 54, space: 34, ...(kind.whole ? {incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]} : {}), values: (_, splits) => splits.map(value => kind.show(value))}],
         series: [{}, ...kind.lines.map(([, label, colour]) => ({
           label, stroke: css("--chart-" + colour), width: 1.6, points: {show: false}, spanGaps: false,
           fill: kind.fill ? css("--chart-" + colour) + "1f" : undefined,
