@@ -32,11 +32,17 @@ class JobRate:
     submitted_a_second: float
     ended_a_second: float
     rest: float  # seconds from the last submission to the last end
+    warned: int  # lines of the logs that speak of a lock, or of a database that is away
     cpu: dict[str, float]  # milliseconds of CPU for each job, by program
 
     @property
     def fine(self) -> bool:
-        return set(self.submitted) == {201} and set(self.read) == {200} and set(self.states) == {"succeeded"}
+        return (
+            not self.warned
+            and set(self.submitted) == {201}
+            and set(self.read) == {200}
+            and set(self.states) == {"succeeded"}
+        )
 
 
 def measure(site: stack.Stack, rate: float = RATE, seconds: float = SECONDS) -> JobRate:
@@ -59,7 +65,7 @@ def measure(site: stack.Stack, rate: float = RATE, seconds: float = SECONDS) -> 
         client.post(
             "/api/jobs", json={"pool": "work", "command": "echo", "arguments": {"value": ""}}
         ).raise_for_status()
-        _await_end(client)  # so that nothing still starts: Celery imports for seconds
+        await_end(client)  # so that nothing still starts: Celery imports for seconds
         reader = threading.Thread(target=look)
         reader.start()
         meter = CpuMeter(site.programs())
@@ -67,18 +73,20 @@ def measure(site: stack.Stack, rate: float = RATE, seconds: float = SECONDS) -> 
         with ThreadPoolExecutor(CALLERS) as callers:
             list(callers.map(submit, range(round(rate * seconds))))
         last = time.monotonic()
-        _await_end(client)
+        await_end(client)
         ended = time.monotonic()
         count = sum(submitted.values())
         cpu = {name: round(used / 1e3, 1) for name, used in meter.per_call(count).items()}
+        lines = site.log.read_text(errors="replace").splitlines()
+        warned = sum("locked" in line or "database is away" in line for line in lines)
         over.set()
         reader.join()
         states = _states(client)
     rates = count / (last - began), (states["succeeded"] - 1) / (ended - began)
-    return JobRate(dict(submitted), dict(read), dict(states), *rates, ended - last, cpu)
+    return JobRate(dict(submitted), dict(read), dict(states), *rates, ended - last, warned, cpu)
 
 
-def _await_end(client: httpx.Client) -> None:
+def await_end(client: httpx.Client) -> None:
     end = time.monotonic() + WITHIN
     while _open(client) and time.monotonic() < end:
         threading.Event().wait(0.2)

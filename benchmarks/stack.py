@@ -32,6 +32,7 @@ class Stack:
     port: int
     environment: Mapping[str, str]
     pid: int  # of `snakepit up`
+    log: Path  # warnings and worse of all programs
 
     def programs(self) -> dict[str, list[int]]:
         """The processes of each program, by its name; the workers are the broker's descendants."""
@@ -64,14 +65,14 @@ def running() -> Iterator[Stack]:
             "DJANGO_SETTINGS_MODULE": "benchmarks.site.settings",
             "SNAKEPIT_STATE_DIR": f"{home}/state",
             "SNAKEPIT_RUNTIME_DIR": f"{home}/run",
-            "SNAKEPIT_LOG_LEVEL": "error",
+            "SNAKEPIT_LOG_LEVEL": "warning",
         }
-        command = [sys.executable, "-m", "pools.cli", "up", "--port", str(port), "--log-level", "error"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen(command, cwd=ROOT, env=environment, **quiet) as up:  # type: ignore[call-overload]
+        command = [sys.executable, "-m", "pools.cli", "up", "--port", str(port), "--log-level", "warning"]
+        log = Path(home, "log")
+        with log.open("wb") as out, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out) as up:
             try:
                 _wait_until_ready(up, port)
-                yield Stack(port, environment, up.pid)
+                yield Stack(port, environment, up.pid, log)
             finally:
                 up.terminate()
 

@@ -7,7 +7,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
+
 from benchmarks import stack
+from benchmarks.job_rate import await_end
 from benchmarks.row import Contestants, Measured, Row
 from benchmarks.timing import Run, rates
 from benchmarks.work import SMALL
@@ -53,6 +56,40 @@ def _rest(stage: Contestants) -> Measured:
         return Measured(*rates(ours, bare, 1600, 1600))
 
 
+def _jobs(stage: Contestants) -> Measured:
+    """From the first submission to the last end, both: ours over REST, in a database, with leases and a history."""
+    stage.get("celery")
+    from benchmarks.peers.celery import echo as task
+
+    def peer(count: int) -> None:
+        for result in [task.delay(SMALL) for _ in range(count)]:
+            result.get(timeout=60)
+
+    with stack.running() as site:
+        key = site.key()
+        submit = Poster(site.port, "/api/jobs", key).many(
+            {"pool": "work", "command": "echo", "arguments": {"value": SMALL}}
+        )
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{site.port}", headers={"Authorization": f"Bearer {key}"}, timeout=60
+        ) as client:
+
+            def ours(count: int) -> None:
+                submit(count)
+                await_end(client)
+
+            return Measured(*rates(ours, peer, 400, 400))
+
+
 ROWS = (
+    Row(
+        "jobs",
+        "durable jobs over REST, to the last end",
+        "Celery tasks with results in Valkey",
+        "jobs/s",
+        _jobs,
+        ("celery",),
+        smaller=False,
+    ),
     Row("rest", "echo of 100 bytes over REST, 8 connections", "a bare Django view", "requests/s", _rest, smaller=False),
 )
