@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 from django.core.asgi import get_asgi_application
 
@@ -10,5 +11,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit_site.settings")
 django_application = get_asgi_application()
 
 from pools.api.limits import BodyLimit  # noqa: E402 - it needs the apps, which the line above loads
+
+# WhiteNoise hands files over as plain iterators. Each is small and read at once, and there is nothing to do about it.
+warnings.filterwarnings("ignore", "StreamingHttpResponse must consume synchronous iterators")
 
 application = BodyLimit(django_application, "/api/")

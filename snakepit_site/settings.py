@@ -4,7 +4,7 @@ SNAKEPIT_DEBUG          1: debug pages; 0: production, which needs a secret key;
 SNAKEPIT_SECRET_KEY     required with SNAKEPIT_DEBUG=0; otherwise one is made and kept in the state directory
 SNAKEPIT_ALLOWED_HOSTS  comma-separated [localhost]
 SNAKEPIT_CSRF_ORIGINS   comma-separated origins with scheme, behind a proxy that ends TLS
-SNAKEPIT_STATE_DIR      SQLite file, secret key, static files [<project>/.snakepit]
+SNAKEPIT_STATE_DIR      SQLite file, secret key, static files [.snakepit in the clone; installed: where it runs]
 SNAKEPIT_DATABASE_URL   sqlite:////path or postgres://user:password@host:port/name [SQLite in the state directory]
 SNAKEPIT_RUNTIME_DIR    sockets and token of the broker
 SNAKEPIT_NODE_NAME      name of this node
@@ -25,7 +25,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-STATE_DIR = Path(os.environ.get("SNAKEPIT_STATE_DIR") or BASE_DIR / ".snakepit").absolute()
+# Installed, BASE_DIR is site-packages: a database does not belong there, and an upgrade might take it away.
+_home = BASE_DIR if (BASE_DIR / "manage.py").exists() else Path.cwd()
+STATE_DIR = Path(os.environ.get("SNAKEPIT_STATE_DIR") or _home / ".snakepit").absolute()
 
 
 def _flag(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,21 @@ def test_the_demo_pools_are_there_on_demand(tmp_path: Path) -> None:
     assert "POOLS" not in json.loads(settings_with(tmp_path, "settings.SNAKEPIT").stdout)
     demo = json.loads(settings_with(tmp_path, "settings.SNAKEPIT", SNAKEPIT_DEMO="1").stdout)
     assert set(demo["POOLS"]) == set(demo["ADAPTERS"]) == {"digits", "docs", "primes"}
+
+
+def test_an_installed_site_keeps_its_state_where_it_runs_and_not_among_the_packages(tmp_path: Path) -> None:
+    packages, here = tmp_path / "packages", tmp_path / "here"
+    shutil.copytree(ROOT / "snakepit_site", packages / "snakepit_site")
+    here.mkdir()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEPIT_")}
+    code = "from snakepit_site import settings; print(settings.__file__, settings.STATE_DIR)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=here, env={**clean, "PYTHONPATH": str(packages)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(packages / "snakepit_site" / "settings.py"), str(here / ".snakepit")], (
+        done.stderr
+    )
 
 
 def test_a_shell_beside_the_demo_knows_its_pools_unless_it_says_otherwise(tmp_path: Path) -> None:
