@@ -183,7 +183,7 @@
         width: this.plot.clientWidth, height: this.plot.clientHeight, legend: {show: false}, pxAlign: 1,
         cursor: {y: false, points: {size: 6}, drag: {x: false, y: false}},
         scales: {x: {time: true}, y: {range: (_, low, high) => [0, high > 0 ? high * 1.12 : 1]}},
-        axes: [{...axis, space: 60, size: 26, values: (_, splits) => splits.map(at => clock(at, this.span))}, {...axis, size: 54, space: 34, ...(kind.whole ? {incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]} : {}), values: (_, splits) => splits.map(value => kind.show(value))}],
+        axes: [{...axis, space: 52, size: 26, incrs: [1, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800], values: (_, splits) => splits.map(at => clock(at, this.span))}, {...axis, size: 54, space: 34, ...(kind.whole ? {incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]} : {}), values: (_, splits) => splits.map(value => kind.show(value))}],
         series: [{}, ...kind.lines.map(([, label, colour]) => ({
           label, stroke: css("--chart-" + colour), width: 1.6, points: {show: false}, spanGaps: false,
           fill: kind.fill ? css("--chart-" + colour) + "1f" : undefined,
