@@ -14,9 +14,11 @@ from pools import conf
 from pools.api import door
 from pools.api.auth import caller
 from pools.api.calls import json_response
-from pools.api.schemas import CompatOut, Failure, ReportOut
+from pools.api.schemas import CompatOut, Failure, RecommendationsOut, ReportOut
 from pools.compat.ask import of_pool
 from pools.compat.report import Report
+from pools.diagnostics.advice import Recommendation
+from pools.diagnostics.applying import judgements, settings_line
 from pools.diagnostics.finding import Status
 from pools.diagnostics.latest import latest
 
@@ -64,3 +66,37 @@ def _compat(pool: str) -> Report:
         return of_pool(pool, door.broker().status)
     finally:
         connection.close()
+
+
+@router.get(
+    "/diagnostics/recommendations",
+    response={200: RecommendationsOut, REFUSED | {400, 503}: Failure},
+    operation_id="recommendations",
+    summary="What the numbers advise",
+)
+async def recommendations(request: HttpRequest, pool: str = Query("", max_length=48)) -> HttpResponse:
+    """What each rule says of each pool now, from the last ten minutes; what is advised has its exact change."""
+    who = caller(request)
+    who.check("view_pool", pool)
+    who.check("view_worker", pool)
+    found = await sync_to_async(_recommendations)(pool)
+    kept = [one for one in found["judgements"] if who.may_use(one["pool"])]
+    advised = [one for one in found["recommendations"] if who.may_use(one["pool"])]
+    shown = RecommendationsOut(recommendations=advised, judgements=kept)
+    return json_response(shown.model_dump(mode="json", by_alias=True))
+
+
+def _recommendations(pool: str) -> dict[str, Any]:
+    found = judgements(door.broker().status(pool))
+    return {
+        "recommendations": [_advice(one.advice) for one in found if one.advice],
+        "judgements": [
+            {"rule": one.rule, "pool": one.pool, "verdict": one.verdict, "evidence": one.evidence} for one in found
+        ],
+    }
+
+
+def _advice(advice: Recommendation) -> dict[str, Any]:
+    plain = advice.plain()
+    changes = [{"field": one["field"], "before": one["from"], "to": one["to"]} for one in plain["changes"]]
+    return {**plain, "changes": changes, "settings_line": settings_line(advice)}

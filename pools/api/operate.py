@@ -17,6 +17,7 @@ from pools.api.body import read_object
 from pools.api.calls import json_response
 from pools.api.schemas import ChangeOut, DumpOut, Failure, KillOut, PlanOut, ReasonIn, RecycleIn, RecycleOut, ScaleIn
 from pools.broker.errors import BadRequest, WorkerUnknown
+from pools.diagnostics import applying
 from pools.operations import Change, Order
 
 router = Router(tags=["pools"])
@@ -136,6 +137,20 @@ async def _pool_of(worker: str) -> str:
     if not pool:
         raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
     return pool
+
+
+@router.post(
+    "/diagnostics/recommendations/{advice}/apply",
+    response={200: ChangeOut, ROW_REFUSED | {409}: Failure},
+    operation_id="apply_recommendation",
+    summary="Follow a recommendation",
+    openapi_extra=_takes(ReasonIn),
+    tags=["diagnostics"],
+)
+async def apply_recommendation(request: HttpRequest, advice: str) -> HttpResponse:
+    """Judged once more: 409 `not_advised` if it does not hold now; `managed_by_settings` has the line to write."""
+    who = _operator(request, "apply", advice.partition(":")[2])
+    return await _change(applying.apply, advice, _order(who, _read(request, ReasonIn).reason))
 
 
 def _operator(request: HttpRequest, action: str, pool: str) -> Caller:

@@ -288,6 +288,36 @@ class ReportOut(Schema):
     findings: list[FindingOut]
 
 
+class FieldChangeOut(Schema):
+    field: str
+    before: Any = Field(serialization_alias="from")
+    to: Any
+
+
+class RecommendationOut(Schema):
+    id: str = Field(description="The rule and the pool; names the same advice again, as long as it holds.")
+    rule: str
+    pool: str
+    title: str
+    evidence: str = Field(description="The numbers that it rests on.")
+    changes: list[FieldChangeOut]
+    cost: str = Field(description="Such as +420 MB; empty: none, or not known.")
+    sentence: str
+    settings_line: str = Field(description="For a pool of the settings, what to write there. Empty: it can be applied.")
+
+
+class JudgementOut(Schema):
+    rule: str
+    pool: str
+    verdict: str = Field(description="advised, fine, not enough evidence, or does not apply.")
+    evidence: str
+
+
+class RecommendationsOut(Schema):
+    recommendations: list[RecommendationOut]
+    judgements: list[JudgementOut] = Field(description="Every rule's word on every pool, the silent ones included.")
+
+
 class LibraryOut(Schema):
     name: str
     version: str

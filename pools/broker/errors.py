@@ -134,6 +134,24 @@ class DefinitionInvalid(BrokerError):
     default_outcome = NOT_STARTED
 
 
+class NotAdvised(BrokerError):
+    """The recommendation does not hold any more, or there never was one of this id."""
+
+    code = "not_advised"
+    http_status = 409
+    grpc_status = "FAILED_PRECONDITION"
+    default_outcome = NOT_STARTED
+
+
+class ManagedBySettings(BrokerError):
+    """The settings define this pool: change them, the details have the line."""
+
+    code = "managed_by_settings"
+    http_status = 409
+    grpc_status = "FAILED_PRECONDITION"
+    default_outcome = NOT_STARTED
+
+
 class QueueFull(BrokerError):
     """The pool's queue is full; try again later."""
 

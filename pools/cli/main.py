@@ -11,7 +11,21 @@ from typing import Annotated
 
 import typer
 
-from pools.cli import adapter_template, broker, call, compat, doctor, dump, jobs, operate, pythons, status, top, up
+from pools.cli import (
+    adapter_template,
+    broker,
+    call,
+    compat,
+    doctor,
+    dump,
+    inspect,
+    jobs,
+    operate,
+    pythons,
+    status,
+    top,
+    up,
+)
 
 app = typer.Typer(
     name="snakepit",
@@ -21,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 fine, 1 a problem was found, 2 wrong usage, 3 no broker answers.",
 )
-for module in (up, broker, status, top, call, jobs, operate, doctor, compat, dump, pythons, adapter_template):
+for module in (up, broker, status, top, call, jobs, operate, doctor, inspect, compat, dump, pythons, adapter_template):
     module.register(app)
 
 

@@ -11,17 +11,18 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET
 
-from pools import conf, operations
+from pools import conf
 from pools.api import door
-from pools.broker.spec import InvalidSpec, PoolSpec, spec_from, spec_values
+from pools.broker.spec import spec_from, spec_values
 from pools.dashboard.access import VIEW, rights_of
 from pools.dashboard.confirm import Question, ask
 from pools.dashboard.copies import api_url, curl, line
 from pools.dashboard.page import Visit, page, show
+from pools.diagnostics.advice import TOO_LITTLE, Judgement, Recommendation
+from pools.diagnostics.applying import apply as follow
+from pools.diagnostics.applying import definitions, judgements, settings_line
 from pools.diagnostics.finding import Finding, Report, Status
 from pools.diagnostics.latest import latest
-from pools.diagnostics.recommendations import Recommendation, recommend
-from pools.models import Pool
 from pools.operations import Order
 from pools.rollout import Rollout, preview
 
@@ -55,11 +56,13 @@ def _checklist(request: HttpRequest, visit: Visit, report: Report) -> HttpRespon
 
 
 def _shown(visit: Visit, report: Report) -> dict[str, Any]:
+    found = judged(visit)
     return {
         "report": report,
         "counts": report.counts,
         "groups": [(str(status), _of(report.findings, status)) for status in WORST_FIRST],
-        "advice": advice(visit),
+        "advice": [(one.advice, settings_line(one.advice)) for one in found if one.advice],
+        "lacking": [one for one in found if one.verdict == TOO_LITTLE],
     }
 
 
@@ -68,18 +71,13 @@ def _of(findings: tuple[Finding, ...], status: Status) -> list[Finding]:
 
 
 def advice(visit: Visit) -> list[Recommendation]:
-    """What the pools' numbers advise now. This is where recommendations enter the dashboard."""
-    return recommend(visit.facts().pools, _definitions())
+    """What the pools' numbers advise now."""
+    return [one.advice for one in judged(visit) if one.advice]
 
 
-def _definitions() -> dict[str, PoolSpec]:
-    found = {}
-    for row in Pool.objects.filter(enabled=True):
-        try:
-            found[row.name] = row.to_spec()
-        except InvalidSpec:  # the doctor says so
-            continue
-    return found
+def judged(visit: Visit) -> list[Judgement]:
+    facts = visit.facts()
+    return judgements({"node": facts.node, "pools": facts.pools, "workers": facts.workers})
 
 
 @page("diagnostics", right="configure")
@@ -90,9 +88,12 @@ def apply(request: HttpRequest, visit: Visit, key: str) -> HttpResponse:
     if one is None:
         messages.warning(request, "This is not advised any more: the numbers have changed.")
         return redirect(back)
+    if settings_line(one):
+        messages.warning(request, f"The settings define {one.pool}. Write there: {settings_line(one)}")
+        return redirect(back)
 
     def deed(order: Order) -> str:
-        done = operations.change_pool(door.broker(), one.pool, one.values, order)
+        done = follow(door.broker(), key, order)
         return f"{one.pool} is changed{', in force' if done.in_force else ''}. {done.note}".strip()
 
     return ask(request, visit, Question(f"{one.title}?", _consequences(one, visit), "Change the pool", back), deed)
@@ -107,6 +108,6 @@ def _consequences(one: Recommendation, visit: Visit) -> tuple[str, ...]:
 
 
 def _preview(one: Recommendation, visit: Visit) -> Rollout:
-    before = _definitions()[one.pool]
+    before = definitions()[one.pool]
     after = spec_from({**spec_values(before), **one.values})
     return preview(before, after, visit.facts().workers_of(one.pool))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pools.diagnostics.recommendations import GROWTH
+from pools.diagnostics.rules import LEAK
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def leak_of(pool: Mapping[str, Any], workers: Iterable[Mapping[str, Any]], line:
     """`line`: memory_soft_mb of the pool. None: not enough evidence, or no growth that anybody would act on."""
     growth = pool.get("growth") or {}
     mb = growth.get("mb_per_1000_calls")
-    if growth.get("verdict") != "measured" or mb is None or mb < GROWTH:
+    if growth.get("verdict") != "measured" or mb is None or mb < LEAK:
         return None
     found = [(seconds, worker["id"]) for worker in workers if (seconds := until(worker, line)) is not None]
     seconds, first = min(found, default=(None, ""))

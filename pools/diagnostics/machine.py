@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import resource
@@ -14,6 +15,7 @@ from loky import cpu_count
 
 from pools.adapters import keeper
 from pools.adapters.runtime import LONGEST_NAME
+from pools.diagnostics.advice import Capacity
 from pools.diagnostics.facts import Entry, Machine, Room, Runtime
 
 LISTENING = "0A"  # the kernel's state of a TCP socket in /proc/net/tcp
@@ -91,6 +93,21 @@ def machine(broker_pid: int, port: int) -> Machine:
         port=port,
         port_taken=port in set(_listening()),
     )
+
+
+def room_here(address: str, pid: int) -> Capacity:
+    """Cores and free memory for a broker on this machine; nothing is known of one that is reached over TCP."""
+    if not pid or not (address.startswith(("/", "unix:")) and Path(f"/proc/{pid}").exists()):
+        return Capacity()
+    group, free = _cgroup(pid), _meminfo().get("MemAvailable", 0) / 1024
+    used, limit = _number(group, "memory.current"), _number(group, "memory.max")
+    if limit is not None:
+        free = min(free, (limit - (used or 0)) / 2**20)
+    quota = _words(group, "cpu.max")
+    granted = int(quota[0]) / int(quota[1]) if len(quota) == 2 and quota[0] != "max" else math.inf
+    with contextlib.suppress(OSError):
+        return Capacity(min(float(len(os.sched_getaffinity(pid))), granted), max(0.0, free))
+    return Capacity(None, max(0.0, free))
 
 
 def _limits(pid: int) -> tuple[int | None, int | None]:

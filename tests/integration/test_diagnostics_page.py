@@ -8,11 +8,9 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.test import Client
 
-from pools.broker.spec import PoolSpec
 from pools.dashboard import diagnostics
 from pools.dashboard.hub import Hub
 from pools.diagnostics.finding import Finding, Status, report_of
-from pools.diagnostics.recommendations import recommend
 from pools.models import Audit, Pool
 from tests.integration.fakes import FakeClient
 
@@ -64,51 +62,38 @@ def test_advice_is_applied_after_its_consequences_were_shown(django_user_model: 
     client = signed_in(django_user_model, "change_pool")
     assert "data-apply" in client.get("/diagnostics/report/").content.decode()
     page = client.get("/diagnostics/apply/leak:digits/").content.decode()
-    assert "max_requests: None becomes 3000" in page
+    assert "max_requests: None becomes 800" in page
     assert "No worker is replaced" in page
     assert Pool.objects.get().max_requests is None
     done = client.post("/diagnostics/apply/leak:digits/", {"reason": "it leaks"}, follow=True)
     assert "digits is changed, in force." in done.content.decode()
-    assert Pool.objects.get().max_requests == 3000
+    assert Pool.objects.get().max_requests == 800
     row = Audit.objects.get()
     assert (row.action, row.pool, row.reason, row.data) == (
         "apply",
         "digits",
         "it leaks",
-        {"max_requests": [None, 3000]},
+        {"max_requests": [None, 800]},
     )
-    assert broker.orders[-1][1] == "apply max_requests None to 3000"
+    assert broker.orders[-1][1] == "apply max_requests None to 800"
     again = client.get("/diagnostics/apply/leak:digits/", follow=True).content.decode()
     assert "This is not advised any more" in again
     assert "Nothing to advise." in client.get("/diagnostics/report/").content.decode()
 
 
-def test_calls_that_wait_while_all_slots_are_busy_ask_for_workers() -> None:
-    busy = {"name": "p", "slots": 4, "free": 0, "waiting": 9, "oldest_wait": 3.0, "memory_mb": 400.0, "ready": 4}
-    specs = {"p": PoolSpec(name="p", adapter="a", size=4)}
-    [one] = recommend([busy], specs)
-    assert (one.values, one.cost) == ({"size": 6}, "about 200 MB more")
-    for change in ({"free": 1}, {"oldest_wait": 2.0}, {"slots": 0}):
-        assert recommend([{**busy, **change}], specs) == []
-    assert recommend([busy], {"p": PoolSpec(name="p", adapter="a", size=4, paused=True)}) == []
-    assert recommend([busy], {}) == []
+def test_a_pool_of_the_settings_is_not_changed_but_shown_the_line_to_write_there(django_user_model: Any) -> None:
+    Pool.objects.update(source=Pool.Source.SETTINGS)
+    client = signed_in(django_user_model, "change_pool")
+    page = client.get("/diagnostics/report/").content.decode()
+    assert "data-apply" not in page
+    line = "SNAKEPIT[&quot;POOLS&quot;][&quot;digits&quot;][&quot;max_requests&quot;] = 800"
+    assert line in page
+    for answer in (client.get, client.post):
+        assert line in answer("/diagnostics/apply/leak:digits/", follow=True).content.decode()
+    assert Pool.objects.get().max_requests is None
 
 
-def test_threads_that_run_one_at_a_time_ask_for_processes() -> None:
-    slow = {"name": "p", "gil": "on", "gil_culprit": "orjson", "parallelism": 1.02, "slots": 8, "free": 8}
-    specs = {"p": PoolSpec(name="p", adapter="a", profile="thread", threads=4, size=2)}
-    [one] = recommend([slow], specs)
-    assert one.values == {"profile": "process", "size": 8}
-    assert "because of orjson" in one.evidence
-    for change in ({"gil": "off"}, {"parallelism": 3.7}, {"parallelism": 0.0}):
-        assert recommend([{**slow, **change}], specs) == []
-
-
-def test_a_limit_that_is_tight_enough_is_left_alone() -> None:
-    leaking = {"name": "p", "growth": GROWTH}
-    assert recommend([leaking], {"p": PoolSpec(name="p", adapter="a", max_requests=5000)}) == []
-    assert len(recommend([leaking], {"p": PoolSpec(name="p", adapter="a", max_requests=50_000)})) == 1
-    young = {"name": "p", "growth": {**GROWTH, "samples": 19}}
-    assert recommend([young], {"p": PoolSpec(name="p", adapter="a")}) == []
-    little = {"name": "p", "growth": {**GROWTH, "mb_per_1000_calls": 0.2}}
-    assert recommend([little], {"p": PoolSpec(name="p", adapter="a")}) == []
+def test_what_is_not_known_for_want_of_evidence_is_listed_and_no_silence(django_user_model: Any) -> None:
+    page = signed_in(django_user_model).get("/diagnostics/report/").content.decode()
+    assert "data-lacking" in page
+    assert "needs 50 calls and 1 minutes" in page

@@ -1,0 +1,211 @@
+"""What a rule is given, and what it answers with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pools.broker.spec import FIELDS, PoolSpec, Profile
+
+ADVISED, FINE, TOO_LITTLE, NONE = "advised", "fine", "not enough evidence", "does not apply"
+
+
+@dataclass(frozen=True, slots=True)
+class Enough:
+    """Evidence that figures over time need before anything is advised."""
+
+    calls: int = 50
+    seconds: float = 60.0
+    idle_seconds: float = 300.0  # for having fewer workers: a lull is no reason
+
+
+ENOUGH = Enough()
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Where the broker runs. None: not known."""
+
+    cores: float | None = None  # that it may use
+    free_mb: float | None = None
+
+
+NOT_KNOWN = Capacity()
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """`values` are to be set, `before` is what they are now; `key` names the same advice again, while it stands."""
+
+    key: str
+    pool: str
+    title: str
+    evidence: str
+    values: Mapping[str, Any]
+    before: Mapping[str, Any]
+    cost: str = ""
+
+    @property
+    def rule(self) -> str:
+        return self.key.partition(":")[0]
+
+    @property
+    def change(self) -> str:
+        """ "size 4 to 6, +420 MB" """
+        fields = ", ".join(
+            f"{name} {_said(self.before[name])} to {_said(value)}" for name, value in self.values.items()
+        )
+        return fields + (f", {self.cost}" if self.cost else "")
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.evidence}: {self.change}"
+
+    def plain(self) -> dict[str, Any]:
+        changes = [{"field": name, "from": self.before[name], "to": value} for name, value in self.values.items()]
+        return {
+            "id": self.key, "rule": self.rule, "pool": self.pool, "title": self.title, "evidence": self.evidence,
+            "changes": changes, "cost": self.cost, "sentence": self.sentence,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One rule's word on one pool."""
+
+    rule: str
+    pool: str
+    verdict: str
+    evidence: str
+    advice: Recommendation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One pool: its row and workers in the snapshot, and its definition."""
+
+    pool: Mapping[str, Any]
+    spec: PoolSpec
+    workers: tuple[Mapping[str, Any], ...] = ()
+    machine: Capacity = NOT_KNOWN
+    enough: Enough = ENOUGH
+
+    # Answers
+
+    def fine(self, rule: str, evidence: str) -> Judgement:
+        return Judgement(rule, self.spec.name, FINE, evidence)
+
+    def none(self, rule: str, why: str) -> Judgement:
+        return Judgement(rule, self.spec.name, NONE, why)
+
+    def too_little(self, rule: str, what: str) -> Judgement:
+        return Judgement(rule, self.spec.name, TOO_LITTLE, what)
+
+    def advise(self, rule: str, title: str, evidence: str, values: Mapping[str, Any], cost: str = "") -> Judgement:
+        """The values, kept within the ranges of their fields; where that leaves nothing to change, it is fine."""
+        bounded = {name: _bounded(name, value) for name, value in values.items()}
+        before = {name: _plain(getattr(self.spec, name)) for name in bounded}
+        if bounded == before:
+            return self.fine(rule, f"{evidence}; no field has room for more")
+        name = self.spec.name
+        advice = Recommendation(f"{rule}:{name}", name, title, evidence, bounded, before, cost)
+        return Judgement(rule, name, ADVISED, evidence, advice)
+
+    # Facts; None where they are not known
+
+    @property
+    def usage(self) -> Mapping[str, Any]:
+        return self.pool.get("usage") or {}
+
+    def lacks(self, calls: int, seconds: float) -> str:
+        """What the window lacks of this evidence; empty: nothing."""
+        have, long = int(self.usage.get("answered") or 0), float(self.usage.get("seconds") or 0.0)
+        if have >= calls and long >= seconds:
+            return ""
+        return f"{have:,} calls, {long / 60:.1f} minutes; needs {calls:,} calls and {seconds / 60:g} minutes"
+
+    @property
+    def each_mb(self) -> float | None:
+        """Memory of a ready worker that has served, on average; None: none is measured."""
+        known = [w["memory_mb"] for w in self.workers if w.get("state") == "ready" and w.get("memory_mb", -1) > 0]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def load_seconds(self) -> float | None:
+        return self.pool.get("load_seconds") or None
+
+    @property
+    def served_per_second(self) -> float | None:
+        """Calls that were carried out, in the window."""
+        seconds = self.usage.get("seconds") or 0.0
+        if seconds <= 0:
+            return None
+        turned_away = (self.usage.get("refused") or 0) + (self.usage.get("timed_out") or 0)
+        return float(max(0, (self.usage.get("answered") or 0) - turned_away) / seconds)
+
+    @property
+    def run_seconds(self) -> float | None:
+        """How long a call runs, on average since the broker began."""
+        rows = self.pool.get("run_times") or ()
+        count = sum(row["count"] for row in rows)
+        return sum(row["seconds"] for row in rows) / count if count else None
+
+    @property
+    def cpu_share(self) -> float | None:
+        """Share of a call's run time that it computes; the rest it waits."""
+        cpu, run = self.usage.get("cpu_per_call"), self.run_seconds
+        return None if cpu is None or not run else min(1.0, cpu / run)
+
+    @property
+    def cores_used(self) -> float | None:
+        cpu, rate = self.usage.get("cpu_per_call"), self.served_per_second
+        return None if cpu is None or rate is None else cpu * rate
+
+    def memory_cost(self, size: int) -> str:
+        """ "+420 MB" for so many workers; empty: not known."""
+        each = self.each_mb
+        return "" if each is None else f"{each * (size - self.spec.size):+,.0f} MB"
+
+    @property
+    def slots(self) -> int:
+        return self.spec.threads if self.spec.profile == Profile.THREAD else 1
+
+
+def rounded_down(value: float) -> int:
+    """To one digit and zeros: advice that looks exact would be believed to be.
+
+    >>> rounded_down(5019.6), rounded_down(0.3)
+    (5000, 1)
+    """
+    whole = max(1, int(value))
+    power = 10 ** (len(str(whole)) - 1)
+    return int(whole // power * power)
+
+
+def rounded_up(value: float) -> int:
+    """
+    >>> rounded_up(41.0), rounded_up(40.0), rounded_up(0.3)
+    (50, 40, 1)
+    """
+    whole = max(1, math.ceil(value))
+    power = 10 ** (len(str(whole)) - 1)
+    return int(-(-whole // power) * power)
+
+
+def _bounded(name: str, value: Any) -> Any:
+    low, high = FIELDS[name].metadata.get("low"), FIELDS[name].metadata.get("high")
+    if low is None or isinstance(value, str):
+        return value
+    return type(value)(min(max(value, low), high))
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, str) else value
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,66 @@
+"""Advice on the pools of this project, from the broker's status and the rows; and the order to follow it.
+
+status ─┐
+rows   ─┼─▶ judgements ─▶ apply(key): judged once more ─▶ operations.change_pool ─▶ row, audit, broker
+machine ┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pools import conf, operations
+from pools.broker.errors import ManagedBySettings, NotAdvised
+from pools.broker.spec import InvalidSpec, PoolSpec
+from pools.diagnostics.advice import ENOUGH, Enough, Judgement, Recommendation
+from pools.diagnostics.machine import room_here
+from pools.diagnostics.recommendations import judge
+from pools.models import Pool
+from pools.operations import Applies, Change, Order
+
+
+class Asks(Applies, Protocol):
+    """The part of the client that advice needs."""
+
+    def status(self, pool: str = "") -> dict[str, Any]: ...
+
+
+def definitions() -> dict[str, PoolSpec]:
+    """The enabled pools' rows. One that is not valid has no advice: the doctor says what is wrong with it."""
+    found = {}
+    for row in Pool.objects.filter(enabled=True):
+        try:
+            found[row.name] = row.to_spec()
+        except InvalidSpec:
+            continue
+    return found
+
+
+def judgements(status: Mapping[str, Any], enough: Enough = ENOUGH) -> list[Judgement]:
+    """Every rule's word on every pool of a status."""
+    machine = room_here(conf.broker_address(), int(status["node"].get("pid") or 0))
+    return judge(status["pools"], definitions(), status["workers"], machine, enough)
+
+
+def settings_line(advice: Recommendation) -> str:
+    """What to write into the settings, for a pool that they define; empty: its row may be changed."""
+    if not Pool.objects.filter(name=advice.pool, source=Pool.Source.SETTINGS).exists():
+        return ""
+    place = f'SNAKEPIT["POOLS"]["{advice.pool}"]'
+    return "; ".join(f'{place}["{name}"] = {value!r}' for name, value in advice.values.items())
+
+
+def apply(broker: Asks, key: str, order: Order, enough: Enough = ENOUGH) -> Change:
+    """Follow the advice of this key, if it still holds. Raises NotAdvised, ManagedBySettings, DefinitionInvalid."""
+    pool = key.partition(":")[2]
+    found = (one.advice for one in judgements(broker.status(), enough) if one.advice and one.advice.key == key)
+    advice = next(found, None)
+    line = settings_line(advice) if advice else ""
+    if advice is None or line:
+        with operations.recorded(order, "apply", pool, key):
+            if advice is None:
+                raise NotAdvised(f"{key} is not advised now: the numbers have changed.", details={"id": key})
+            message = f"The settings define {pool}, and would take the change back. Write there: {line}"
+            raise ManagedBySettings(message, details={"id": key, "line": line})
+    return operations.change_pool(broker, advice.pool, advice.values, order)
