@@ -1,0 +1,80 @@
+"""A real broker's numbers: a pool made to queue is advised to grow, and what is advised ends the queue."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from pools.broker.spec import PoolSpec
+from pools.cli.main import run
+from pools.diagnostics.advice import Enough, Judgement
+from pools.diagnostics.recommendations import judge
+from tests.brokers import RunningBroker, broker
+
+SOON = Enough(calls=20, seconds=3.0)  # as little as a test can wait for; ten minutes are the window
+CALLERS = 6
+
+
+def queue_judged(node: RunningBroker, size: int) -> Judgement:
+    status = node.status()
+    specs = {"p": PoolSpec(name="p", adapter="everything", size=size, queue_timeout=2.0)}
+    return next(one for one in judge(status["pools"], specs, status["workers"], enough=SOON) if one.rule == "queue")
+
+
+def test_a_pool_made_to_queue_is_advised_to_grow_and_then_does_not_queue() -> None:
+    fields: dict[str, Any] = {"size": 1, "queue_timeout": 2.0, "max_surge": 1}
+    with broker({"p": fields}) as node, ThreadPoolExecutor(CALLERS) as callers:
+        node.ready("p")
+        keep = True
+
+        def call() -> None:
+            while keep:
+                node.client.call("p", "sleep", seconds=0.15)
+
+        load = [callers.submit(call) for _ in range(CALLERS)]
+        try:
+            size = 1
+            while (found := queue_judged(node, size)).verdict != "fine":
+                node.client.call("p", "sleep", seconds=0.15)  # the next look is worth while when calls have ended
+                if found.advice:
+                    assert "queue wait p95" in found.advice.sentence
+                    size = found.advice.values["size"]
+                    assert size <= 16
+                    node.define({"p": {**fields, "size": size}})
+                    node.ready("p", size)
+            row = node.pool("p")
+        finally:
+            keep = False
+            for one in load:
+                one.result()
+        assert size > 1
+        assert row["size"] == size
+        assert row["usage"]["wait_p95"] < 0.4
+
+
+def test_the_command_shows_what_it_knows_and_says_what_it_does_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    with broker({"p": {"size": 1}}) as node:
+        node.ready("p")
+        node.client.call("p", "echo", value=1)
+        monkeypatch.setenv("SNAKEPIT_ADDRESS", str(node.runtime / "broker.sock"))
+        monkeypatch.setattr("pools.cli.inspect._project", lambda *_: ({}, {}, None, "no project here"))
+        assert run(["inspect", "--detailed", "--recommendations"]) == 0
+        told = capsys.readouterr().out
+        assert "p: ready" in told
+        assert "1 of 1 workers ready" in told
+        assert "CPU           not known a call" in told
+        assert "last day      not known" in told
+        assert "advice are not known: no project here" in told
+        worker = node.status()["workers"][0]["id"]
+        assert run(["inspect", worker, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["worker"] == worker
+        [one] = found["pools"][0]["workers"]
+        assert (one["id"], one["served"], one["mb_per_hour"], one["memory_limit_mb"]) == (worker, 1, None, None)
+        assert run(["inspect", "nobody"]) == 1
+        assert "Neither a pool nor a living worker is named 'nobody'" in capsys.readouterr().err
