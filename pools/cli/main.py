@@ -22,6 +22,7 @@ from pools.cli import (
     jobs,
     operate,
     pythons,
+    scaling,
     status,
     top,
     up,
@@ -35,7 +36,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 fine, 1 a problem was found, 2 wrong usage, 3 no broker answers.",
 )
-for module in (up, broker, status, top, call, jobs, operate, doctor, inspect, compat, dump, pythons, adapter_template):
+for module in (
+    up, broker, status, top, call, jobs, operate, doctor, inspect, scaling, compat, dump, pythons, adapter_template,
+):  # fmt: skip
     module.register(app)
 
 

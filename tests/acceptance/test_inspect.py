@@ -78,3 +78,22 @@ def test_the_command_shows_what_it_knows_and_says_what_it_does_not(
         assert (one["id"], one["served"], one["mb_per_hour"], one["memory_limit_mb"]) == (worker, 1, None, None)
         assert run(["inspect", "nobody"]) == 1
         assert "Neither a pool nor a living worker is named 'nobody'" in capsys.readouterr().err
+
+
+def test_scaling_refuses_to_guess_and_names_the_pools_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with broker({"p": {"size": 1}}) as node:
+        node.ready("p")
+        node.client.call("p", "echo", value=1)
+        monkeypatch.setenv("SNAKEPIT_ADDRESS", str(node.runtime / "broker.sock"))
+        assert run(["scaling", "p"]) == 0
+        assert "p: not enough evidence: " in (told := capsys.readouterr().out)
+        assert "needs 100" in told
+        assert run(["scaling", "p", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["pool"], found["binds"], found["facts"]["size"]) == ("p", None, 1)
+        assert found["facts"]["cores"] > 0
+        assert run(["scaling", "nobody"]) == 2
+        assert "No pool is named 'nobody'. There is: p." in capsys.readouterr().err
+    assert run(["scaling", "p"]) == 3

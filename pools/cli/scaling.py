@@ -1,0 +1,60 @@
+"""`snakepit scaling`: what this machine can carry for a pool's definition, from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pools.cli.operate import AsJson
+from pools.cli.output import BOLD, UsageError, colour, errors_told, json_line
+from pools.cli.project import find_address
+from pools.client import connect
+
+if TYPE_CHECKING:
+    from pools.diagnostics.scaling import Answer
+
+
+def register(app: typer.Typer) -> None:
+    app.command("scaling")(scaling)
+
+
+def scaling(pool: Annotated[str, typer.Argument(metavar="POOL")], as_json: AsJson = False) -> None:
+    """Say what this machine can carry for a pool (workers, threads, calls/s), and what binds first."""
+    with errors_told(as_json):
+        found = _answer(pool)
+    typer.echo(json_line(found.plain()) if as_json else "\n".join(lines(found)))
+
+
+def _answer(pool: str) -> Answer:
+    from pools.diagnostics.machine import room_here
+    from pools.diagnostics.scaling import gather, scale
+
+    address = find_address()
+    status = connect(address).status()
+    names = [one["name"] for one in status["pools"]]
+    if pool not in names:
+        raise UsageError(f"No pool is named {pool!r}. There is: {', '.join(names) or 'none'}.")
+    return scale(gather(status, pool, room_here(address, int(status["node"].get("pid") or 0))))
+
+
+def lines(found: Answer) -> Iterator[str]:
+    from pools.diagnostics.scaling import said_rate
+
+    facts = found.facts
+    yield f"{colour(facts.pool, BOLD)}: {found.sentence}"
+    busy = "not known" if facts.busy is None else f"{facts.busy:.0%}"
+    wait = "not known" if facts.wait_p95 is None else f"{facts.wait_p95:.3g} s"
+    rate = said_rate(facts.served / facts.seconds) if facts.seconds else "no look yet"
+    yield (
+        f"  {'now':<13} {rate}, {facts.served:,} calls in {facts.seconds / 60:.3g} minutes, {busy} busy, "
+        f"wait p95 {wait}, {facts.ready} of {facts.size} workers ready"
+    )
+    for limit in found.limits:
+        carries = "not known"
+        if limit.calls_per_second is not None:
+            workers = "" if limit.workers is None else f" with {limit.workers} worker{'s' * (limit.workers != 1)}"
+            carries = f"{said_rate(limit.calls_per_second)}{workers}"
+        yield f"  {limit.resource:<13} {carries} ({limit.evidence})"
+    yield from (f"  {'note':<13} {note}" for note in found.notes)
