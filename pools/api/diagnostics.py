@@ -14,13 +14,16 @@ from pools import conf
 from pools.api import door
 from pools.api.auth import caller
 from pools.api.calls import json_response
-from pools.api.schemas import CompatOut, Failure, RecommendationsOut, ReportOut
+from pools.api.schemas import CompatOut, Failure, RecommendationsOut, ReportOut, ScalingOut
+from pools.broker.errors import PoolUnknown
 from pools.compat.ask import of_pool
 from pools.compat.report import Report
 from pools.diagnostics.advice import Recommendation
 from pools.diagnostics.applying import judgements, settings_line
 from pools.diagnostics.finding import Status
 from pools.diagnostics.latest import latest
+from pools.diagnostics.machine import room_here
+from pools.diagnostics.scaling import Answer, gather, scale
 
 router = Router(tags=["diagnostics"])
 REFUSED = frozenset({401, 403})
@@ -94,6 +97,30 @@ def _recommendations(pool: str) -> dict[str, Any]:
             {"rule": one.rule, "pool": one.pool, "verdict": one.verdict, "evidence": one.evidence} for one in found
         ],
     }
+
+
+@router.get(
+    "/diagnostics/scaling",
+    response={200: ScalingOut, REFUSED | {400, 404, 503}: Failure},
+    operation_id="scaling",
+    summary="What the machine can carry",
+)
+async def scaling(request: HttpRequest, pool: str = Query(max_length=48)) -> HttpResponse:
+    """How many calls a second, with how many workers, the broker's machine can carry for a pool; what binds first."""
+    who = caller(request)
+    who.check("view_pool", pool)
+    who.check("view_worker", pool)
+    who.check("view_node")
+    found = await sync_to_async(_scaling, thread_sensitive=False)(pool)
+    return json_response(ScalingOut(**found.plain()).model_dump(mode="json"))
+
+
+def _scaling(pool: str) -> Answer:
+    status = door.broker().status()
+    names = [one["name"] for one in status["pools"]]
+    if pool not in names:
+        raise PoolUnknown(f"No pool is named {pool!r}.", details={"pool": pool})
+    return scale(gather(status, pool, room_here(conf.broker_address(), int(status["node"].get("pid") or 0))))
 
 
 def _advice(advice: Recommendation) -> dict[str, Any]:

@@ -318,6 +318,25 @@ class RecommendationsOut(Schema):
     judgements: list[JudgementOut] = Field(description="Every rule's word on every pool, the silent ones included.")
 
 
+class LimitOut(Schema):
+    resource: str = Field(description="size (the present one), CPU, memory, or largest size.")
+    evidence: str = Field(description="What it was measured on, or what evidence lacks.")
+    calls_per_second: float | None = Field(description="Null: not enough evidence.")
+    workers: int | None
+
+
+class ScalingOut(Schema):
+    pool: str
+    verdict: str = Field(description="measured, or not enough evidence.")
+    sentence: str
+    binds: str | None = Field(description="The resource that binds first; null: not enough evidence.")
+    carries: LimitOut | None = Field(description="What the machine can carry, and the resource that ends it.")
+    limits: list[LimitOut]
+    lacks: list[str]
+    notes: list[str]
+    facts: dict[str, Any] = Field(description="The figures used, in seconds, MB and cores; null: not known.")
+
+
 class LibraryOut(Schema):
     name: str
     version: str
