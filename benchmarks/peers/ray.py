@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -34,9 +36,16 @@ class Actors:
 
 @contextmanager
 def running(workers: int) -> Iterator[Actors]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would tell its makers about this run
     import ray
 
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        _node_ip_address="127.0.0.1",
+        num_cpus=workers,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     try:
         yield Actors(ray, workers)
     finally:

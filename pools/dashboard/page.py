@@ -15,7 +15,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
@@ -57,7 +57,10 @@ def banner(facts: Facts, _: str) -> Context:
 
 
 def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[..., HttpResponse]]:
-    """A view of the dashboard. Nobody: to the login. Without the right: 403, with the right's name."""
+    """A view of the dashboard. Nobody: to the login. Without the right: 403, with the right's name.
+
+    What is not there is said in the frame: an event or the audit may name a pool that is gone.
+    """
 
     def decorate(view: View[Rest]) -> Callable[..., HttpResponse]:
         @wraps(view)
@@ -68,7 +71,10 @@ def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[...
             if right in rights and looks_only:
                 response = forbid(request, visit, "operate")
             elif right in rights:
-                response = view(request, visit, *args, **kwargs)
+                try:
+                    response = view(request, visit, *args, **kwargs)
+                except Http404 as missing:
+                    response = show(request, visit, "snakepit/missing.html", {"what": str(missing)}, status=404)
             elif not request.user.is_authenticated:
                 response = redirect_to_login(request.get_full_path(), login_url=_login_url())
             else:

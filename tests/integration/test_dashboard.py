@@ -237,8 +237,11 @@ def test_the_charts_get_columns_of_one_length(viewer: Client, broker: FakeClient
 
 @pytest.mark.django_db
 def test_a_pool_or_worker_that_nobody_knows_is_not_found(viewer: Client, broker: FakeClient) -> None:
-    assert viewer.get("/pools/nothing/").status_code == 404
-    assert viewer.get("/workers/nothing-1/").status_code == 404
+    for url, words in (("/pools/nothing/", "No pool is named nothing."), ("/workers/nothing-1/", "nothing-1 is known")):
+        answer = viewer.get(url)
+        assert answer.status_code == 404
+        assert words in answer.content.decode()
+        assert "default-src 'none'" in answer["Content-Security-Policy"]
 
 
 @pytest.mark.django_db
