@@ -14,7 +14,7 @@ up: $(VENV)/.embedded ## the demo on http://127.0.0.1:8000 (PORT=...); Ctrl-C en
 	@exec $(BIN)/snakepit up --demo --port $(PORT)
 
 test: $(VENV)/.test lint ## everything: style, types, layers, all tests (CI=true: nothing may be skipped)
-	SNAKEPIT_DEMO=0 $(BIN)/python -m pytest
+	SNAKEPIT_DEMO=0 $(BIN)/python -m pytest $(PYTEST)
 
 lint: $(VENV)/.test ## style, types and layers alone
 	$(BIN)/ruff check .

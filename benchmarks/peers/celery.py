@@ -68,3 +68,23 @@ def running(workers: int) -> Iterator[Celery]:
                         celery.terminate()
             finally:
                 server.terminate()
+
+
+@contextmanager
+def apart(workers: int) -> Iterator[None]:
+    """The same in a process of its own: Celery's client keeps the first server that it had."""
+    command = [sys.executable, "-m", "benchmarks.peers.celery", str(workers)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        try:
+            process.stdout.readline()
+            yield
+        finally:
+            process.stdin.close()
+
+
+if __name__ == "__main__":
+    with running(int(sys.argv[1])):
+        print("answered", flush=True)
+        sys.stdin.read()

@@ -53,7 +53,7 @@ def _up(stage: Contestants) -> Measured:
 
     def peer() -> None:
         with ExitStack() as opened:
-            opened.enter_context(celery.running(2))
+            opened.enter_context(celery.apart(2))
             done.append(opened.pop_all())
 
     done: list[ExitStack] = []
