@@ -33,8 +33,8 @@ def node(pools_without_a_gil: None) -> Iterator[RunningBroker]:
     with broker(pools) as running:
         running.ready("one")
         running.ready("threads")
-        known = {worker["gil"] for worker in running.status()["workers"]} - {""}  # one that still starts has not said
-        assert known == {"off"}
+        running.ready("paused")
+        assert {worker["gil"] for worker in running.status()["workers"]} == {"off"}
         yield running
 
 
