@@ -23,7 +23,7 @@ from tests.integration.fakes import FakeClient, unreachable
 VENDOR = Path(__file__).resolve().parents[2] / "pools/static/snakepit/vendor"
 PAGES = [
     *("/", "/pools/", "/pools/digits/", "/workers/", "/workers/digits-1/", "/nodes/", "/events/"),
-    *("/workers/?state=gone", "/events/?before=99"),
+    *("/workers/?state=gone", "/events/?before=9999999999"),
 ]
 
 
