@@ -27,7 +27,7 @@ LEAK = {"megabytes": 5}
 CASES: tuple[tuple[str, dict[str, Any], str, str, str, dict[str, Any]], ...] = (
     ("count 50", {"max_requests": 50}, "max_requests", "echo", "echo", SMALL),
     ("age 5 s", {"ttl": 5.0}, "ttl", "echo", "echo", SMALL),
-    ("leak 5 MB a call", {"memory_soft_mb": 150.0}, "memory_soft", "leaks", "allocates", LEAK),
+    ("leak 5 MiB a call", {"memory_soft_mb": 150.0}, "memory_soft", "leaks", "allocates", LEAK),
 )
 
 

@@ -39,7 +39,7 @@ def starts(workers: int, *, forked: bool, threads: int = 0, path: str = "benchma
         node.wait_until_ready("forest", workers)
         seconds = time.perf_counter() - began
         warm(node.client, workers * max(1, threads) * 4)
-        # The broker's children: its workers, the template, and the keeper, which is a few MB in both.
+        # The broker's children: its workers, the template, and the keeper, which is a few MiB in both.
         return Starts(workers, seconds, pss_mb(children(node.broker)))
 
 
@@ -54,8 +54,8 @@ def main() -> None:
     for workers in map(int, sys.argv[1:] or ("1", "10", "100")):
         forked, spawned = starts(workers, forked=True), starts(workers, forked=False)
         print(
-            f"{workers:4} workers: forked {forked.seconds:7.2f} s {forked.memory_mb:8.0f} MB, "
-            f"spawned {spawned.seconds:7.2f} s {spawned.memory_mb:8.0f} MB, "
+            f"{workers:4} workers: forked {forked.seconds:7.2f} s {forked.memory_mb:8.0f} MiB, "
+            f"spawned {spawned.seconds:7.2f} s {spawned.memory_mb:8.0f} MiB, "
             f"{spawned.seconds / forked.seconds:5.1f} x faster, {spawned.memory_mb / forked.memory_mb:5.1f} x less",
             flush=True,
         )

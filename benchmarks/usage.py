@@ -35,7 +35,7 @@ def children(pid: int, *, deep: bool = True) -> list[int]:
 
 
 def pss_mb(pids: Iterable[int]) -> float:
-    """Proportional set size in MB: a page of n processes counts 1/n in each, so the sum is what is really used."""
+    """Proportional set size in MiB: a page of n processes counts 1/n in each, so the sum is what is really used."""
     total = 0
     for pid in pids:
         try:

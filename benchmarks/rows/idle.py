@@ -44,10 +44,10 @@ def _growth(stage: Contestants) -> Measured:
         before = pss_mb([node.broker])
         run(CALLS)
         after = pss_mb([node.broker])
-    return Measured(after - before, 1.0, note=f"from {before:.1f} to {after:.1f} MB; the bar is 1 MB")
+    return Measured(after - before, 1.0, note=f"from {before:.1f} to {after:.1f} MiB; the bar is 1 MiB")
 
 
 ROWS = (
     Row("idle-200", "broker beside 200 idle workers", "the bar", "% of a core", _idle, (), target=1),
-    Row("growth", "memory of the broker over 1,000,000 calls", "the bar", "MB", _growth, (), target=1),
+    Row("growth", "memory of the broker over 1,000,000 calls", "the bar", "MiB", _growth, (), target=1),
 )

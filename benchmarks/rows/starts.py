@@ -39,7 +39,7 @@ def _rows(number: int) -> tuple[Row, Row]:
     return (
         Row(f"start-{number}", what, spawned, "s to ready", _beside(number, "forked", "spawned", "seconds"),
             target=0.05 if most else None),
-        Row(f"memory-{number}", what, spawned, "MB PSS", _beside(number, "forked", "spawned", "memory_mb"),
+        Row(f"memory-{number}", what, spawned, "MiB PSS", _beside(number, "forked", "spawned", "memory_mb"),
             target=0.125 if most else None),
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ ROWS = (
     *(row for number in NUMBERS for row in _rows(number)),
     Row("start-100-seconds", "100 workers with a model, forked from a template", "the bar", "s to ready", _absolute,
         target=1),
-    Row("memory-100-threads", f"100 slots as 10 workers of {THREADS} threads", "100 spawned workers", "MB PSS",
+    Row("memory-100-threads", f"100 slots as 10 workers of {THREADS} threads", "100 spawned workers", "MiB PSS",
         _beside(100, "threads", "spawned", "memory_mb")),
     Row("start-100-threads", f"100 slots as 10 workers of {THREADS} threads", "100 spawned workers", "s to ready",
         _beside(100, "threads", "spawned", "seconds")),

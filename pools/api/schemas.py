@@ -301,7 +301,7 @@ class RecommendationOut(Schema):
     title: str
     evidence: str = Field(description="The numbers that it rests on.")
     changes: list[FieldChangeOut]
-    cost: str = Field(description="Such as +420 MB; empty: none, or not known.")
+    cost: str = Field(description="Such as +420 MiB; empty: none, or not known.")
     sentence: str
     settings_line: str = Field(description="For a pool of the settings, what to write there. Empty: it can be applied.")
 
@@ -334,7 +334,7 @@ class ScalingOut(Schema):
     limits: list[LimitOut]
     lacks: list[str]
     notes: list[str]
-    facts: dict[str, Any] = Field(description="The figures used, in seconds, MB and cores; null: not known.")
+    facts: dict[str, Any] = Field(description="The figures used, in seconds, MiB and cores; null: not known.")
 
 
 class LibraryOut(Schema):

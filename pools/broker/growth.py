@@ -1,6 +1,6 @@
 """Which command makes the workers of a pool grow: memory against calls, without touching the calls.
 
-Between two samples of one worker lie its growth in MB and how many calls of each command ended. Over many such pairs
+Between two samples of one worker lie its growth in MiB and how many calls of each command ended. Over many such pairs
 the growth of a call of each command follows by least squares. Nothing is kept for a call but a count, and of the pairs
 only their sums: COLUMNS squared numbers for a pool, however long it lives. Old pairs fade, so that a leak that was
 mended, or began, shows.
@@ -19,7 +19,7 @@ commands that only ever run together "cannot be told apart".
 >>> [(found.command, round(found.mb), found.verdict) for found in growth.commands()]
 [('embed', 5, 'measured'), ('echo', 0, 'measured')]
 >>> growth.describe(worker)
-'grew 0.8 MB per 1,000 calls, mostly `embed`'
+'grew 0.8 MiB per 1,000 calls, mostly `embed`'
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class WorkerGrowth:
     counts: dict[str, int] = field(default_factory=dict)  # calls since the last sample
     totals: dict[str, int] = field(default_factory=dict)  # calls in all pairs
     memory: float | None = None  # at the last sample
-    grown: float = 0.0  # MB in all pairs
+    grown: float = 0.0  # MiB in all pairs
     calls: int = 0
     samples: int = 0  # pairs
 
@@ -59,7 +59,7 @@ class WorkerGrowth:
 
     @property
     def mb(self) -> float | None:
-        """MB per 1,000 calls; None: not enough evidence."""
+        """MiB per 1,000 calls; None: not enough evidence."""
         enough = self.calls >= MIN_CALLS and self.samples >= MIN_SAMPLES
         return self.grown / self.calls * 1000 if enough else None
 
@@ -92,12 +92,12 @@ class Growth:
 
     @property
     def mb(self) -> float | None:
-        """MB per 1,000 calls of all workers together; None: not enough evidence."""
+        """MiB per 1,000 calls of all workers together; None: not enough evidence."""
         enough = self.calls >= MIN_CALLS and self.samples >= MIN_SAMPLES
         return self.grown / self.calls * 1000 if enough else None
 
     def sampled(self, worker: WorkerGrowth, memory: float, *, idle: bool) -> None:
-        """A worker's memory in MB. `idle`: it holds no call now."""
+        """A worker's memory in MiB. `idle`: it holds no call now."""
         counts = worker.counts
         if worker.memory is None:
             if counts:  # what the first call loads is no leak; without a call there is nothing to compare yet
@@ -191,7 +191,7 @@ class Growth:
         return top if top and shares[top] > MOST * whole else ""
 
     def describe(self, worker: WorkerGrowth) -> str:
-        """One clause for people: "grew 4.9 MB per 1,000 calls, mostly `embed`"; empty: not enough evidence."""
+        """One clause for people: "grew 4.9 MiB per 1,000 calls, mostly `embed`"; empty: not enough evidence."""
         own, whose = worker.mb, "grew"
         if own is None:
             own, whose = self.mb, "workers of the pool grew"
@@ -199,7 +199,7 @@ class Growth:
             return ""
         totals = worker.totals if worker.mb is not None else self.all_calls()
         command = self.mostly(totals) if own > 0 else ""
-        return f"{whose} {own:,.1f} MB per 1,000 calls" + (f", mostly `{command}`" if command else "")
+        return f"{whose} {own:,.1f} MiB per 1,000 calls" + (f", mostly `{command}`" if command else "")
 
 
 def inverted(matrix: list[list[float]]) -> list[list[float]]:

@@ -105,7 +105,7 @@ def recycle_reason(worker: Worker, spec: PoolSpec, now: float) -> tuple[str, str
 
 
 def above_line(worker: Worker, line: float | None) -> str:
-    return f"{worker.memory_mb:.0f} MB, line {line:.0f} MB" + (f"; {worker.leak}" if worker.leak else "")
+    return f"{worker.memory_mb:.0f} MiB, line {line:.0f} MiB" + (f"; {worker.leak}" if worker.leak else "")
 
 
 def _lived(worker: Worker, now: float) -> str:

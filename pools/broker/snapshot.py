@@ -4,7 +4,7 @@ Of a pool, where the name does not say it all:
 
     load_seconds   what a worker takes from start to ready, the worst of the last five; 0: not known yet
     growth         how its memory grows with the calls, all workers of this generation together:
-        mb_per_1000_calls   MB; None: not enough evidence, which is less than 20 calls or 3 pairs of samples
+        mb_per_1000_calls   MiB; None: not enough evidence, which is less than 20 calls or 3 pairs of samples
         calls, samples      the evidence: calls that ended between two samples of a worker, and such pairs
         mostly              the command that makes more than half of it, where that is known; else empty
         verdict             "measured" or "not enough evidence"

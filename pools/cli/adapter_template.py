@@ -78,7 +78,9 @@ def register(app: typer.Typer) -> None:
 
 
 def new_adapter(
-    name: Annotated[str, typer.Argument(help="Name of the adapter and its file: lower-case letters, digits and _.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the adapter and its file: lower-case letters, digits and _.")
+    ],
     path: Annotated[Path, typer.Option(help="Directory, or file, to write to.")] = Path(),
 ) -> None:
     """Write a commented adapter that works, and print the settings that make a pool of it."""

@@ -24,11 +24,11 @@ def register(app: typer.Typer) -> None:
 
 
 def call(
-    pool: Annotated[str, typer.Argument(help="Name of the pool.")],
-    command: Annotated[str, typer.Argument(help="Name of the command.")],
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")],
+    command: Annotated[str, typer.Argument(metavar="COMMAND", help="Name of the command.")],
     arguments: Annotated[
         str,
-        typer.Argument(metavar="[JSON|@FILE|-]", help="A JSON object: inline, from a file, or from standard input."),
+        typer.Argument(metavar="JSON|@FILE|-", help="A JSON object: inline, from a file, or from standard input."),
     ] = "{}",
     *,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds until the answer must be there.")] = None,

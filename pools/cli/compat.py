@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def compat(
-    pool: Annotated[str, typer.Argument(metavar="[POOL]", help="Name of a pool.")] = "",
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="Name of a pool.")] = "",
     *,
     requirements: Annotated[
         Path | None, typer.Option("-r", "--requirements", metavar="FILE", help="A requirements file instead.")
@@ -61,8 +61,11 @@ def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
             raise UsageError(f"-r {requirements}: {error}") from error
         return report(Setting(str(requirements)), "", packages)
     start_django()
+    from pools import conf
     from pools.compat import ask
 
+    if python is not None and (why := conf.find_python_problem(python)):
+        raise UsageError(f"--python {why}; `snakepit pythons` lists what is here")
     return ask.of_pool(pool, connect(find_address()).status) if pool else ask.of_python(python or "")
 
 

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(
-    target: Annotated[str, typer.Argument(metavar="[POOL|WORKER]", help="Empty: every pool.")] = "",
+    target: Annotated[str, typer.Argument(metavar="POOL|WORKER", help="Empty: every pool.")] = "",
     *,
     detailed: Annotated[bool, typer.Option("--detailed", help="Each worker, each command, growth by command.")] = False,
     recommendations: Annotated[
@@ -124,9 +124,9 @@ def _pool(pool: dict[str, Any]) -> Iterator[tuple[str, str]]:
     turned = ("refused", "timed_out", "overran", "lost")
     yield "turned away", ", ".join(f"{name.replace('_', ' ')} {said(queue[name])}" for name in turned)
     growth = memory["growth"] or {}
-    grows = said(growth.get("mb_per_1000_calls"), "{:.1f} MB per 1,000 calls")
+    grows = said(growth.get("mb_per_1000_calls"), "{:.1f} MiB per 1,000 calls")
     mostly = f", mostly `{growth['mostly']}`" if growth.get("mostly") else ""
-    yield "memory", f"{said(memory['mb'], '{:.0f} MB')}, grows {grows}{mostly}"
+    yield "memory", f"{said(memory['mb'], '{:.0f} MiB')}, grows {grows}{mostly}"
     yield "load time", said(pool["load_seconds"], "{:.2f} s")
     if has["profile"] == "thread":
         yield "parallelism", pool["parallelism"]["sentence"] or NOT_KNOWN
@@ -154,9 +154,9 @@ def _worker(one: dict[str, Any]) -> Iterator[str]:
     yield f"  {one['id']}: {one['state']}" + (f", {one['reason']}" if one["reason"] else "")
     loaded = said(one["load_seconds"], "{} s")
     yield f"    load {one['load']}/{one['capacity']}, {one['served']} served, loaded in {loaded}"
-    hour, calls = said(one["mb_per_hour"], "{:+.1f} MB"), said(one["mb_per_1000_calls"], "{:+.1f} MB")
-    yield f"    memory {said(one['memory_mb'], '{:.0f} MB')}; by the hour {hour}, by 1,000 calls {calls}"
-    limit = "no limit" if one["memory_limit_mb"] is None else f"limit {one['memory_limit_mb']:g} MB"
+    hour, calls = said(one["mb_per_hour"], "{:+.1f} MiB"), said(one["mb_per_1000_calls"], "{:+.1f} MiB")
+    yield f"    memory {said(one['memory_mb'], '{:.0f} MiB')}; by the hour {hour}, by 1,000 calls {calls}"
+    limit = "no limit" if one["memory_limit_mb"] is None else f"limit {one['memory_limit_mb']:g} MiB"
     yield f"    {limit}" + (f", reached in {one['seconds_to_limit']:,.0f} s" if one["seconds_to_limit"] else "")
     until, left = said(one["seconds_until_ttl"], "{:.0f} s", "no limit"), said(one["calls_until_max"], "{}", "no limit")
     yield f"    age: {until}; calls: {left}; if it is recycled now: {one['forecast'] or NOT_KNOWN}"

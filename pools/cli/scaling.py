@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
     app.command("scaling")(scaling)
 
 
-def scaling(pool: Annotated[str, typer.Argument(metavar="POOL")], as_json: AsJson = False) -> None:
+def scaling(
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")], as_json: AsJson = False
+) -> None:
     """Say what this machine can carry for a pool (workers, threads, calls/s), and what binds first."""
     with errors_told(as_json):
         found = _answer(pool)

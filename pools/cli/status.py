@@ -122,7 +122,7 @@ def _workers(workers: list[dict[str, Any]]) -> Any:
 
 
 def _memory(megabytes: float) -> str:
-    return "-" if megabytes is None or megabytes < 0 else f"{megabytes:.0f} MB"
+    return "-" if megabytes is None or megabytes < 0 else f"{megabytes:.0f} MiB"
 
 
 def _duration(seconds: float) -> str:

@@ -126,7 +126,7 @@ class Up:
     def _check_free(self) -> None:
         """Whatever would fail later, with a log full of other lines, fails here."""
         if transports.listens(Path(self.address)):
-            raise Problem(f"A broker already runs in {self.runtime}; stop it first, or set SNAKEPIT_RUNTIME_DIR")
+            raise Problem(f"A broker already runs in {self.runtime}; stop it first, or {elsewhere()}")
         if not self.web:
             return
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
@@ -266,6 +266,13 @@ class Up:
         return "\n".join([*text, ""])
 
 
+def elsewhere(*others: str) -> str:
+    """The way to another directory. A host project's settings need not read the environment; our own site's do."""
+    names = ", ".join(("SNAKEPIT['RUNTIME_DIR']", *others))
+    variables = ", ".join(("SNAKEPIT_RUNTIME_DIR", *(f"SNAKEPIT_{name}" for name in others)))
+    return f"set {names} in the settings ({variables} in the environment, where the site is Snakepit's own)"
+
+
 @contextlib.contextmanager
 def claim(*directories: Path) -> Iterator[None]:
     """Keep other `up`s out of these directories for as long as this one runs, however it ends."""
@@ -281,9 +288,9 @@ def claim(*directories: Path) -> Iterator[None]:
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
+                way = elsewhere("STATE_DIR")
                 raise Problem(
-                    f"snakepit up already runs in {directory} (pid {holder}); stop it first, "
-                    "or set SNAKEPIT_RUNTIME_DIR and SNAKEPIT_STATE_DIR"
+                    f"snakepit up already runs in {directory} (pid {holder}); stop it first, or {way}"
                 ) from None
             held.callback((directory / "up.lock").unlink, missing_ok=True)
             file.truncate(0)

@@ -142,7 +142,7 @@ def _of_memory(
     leak = leak_of(pool, workers, line)
     if leak and (line is None or (leak.seconds is not None and leak.seconds <= SOON)):
         inside = f" in `{leak.command}`" if leak.command else ""
-        title = f"{name} leaks {leak.mb:.1f} MB per 1,000 calls{inside}"
+        title = f"{name} leaks {leak.mb:.1f} MiB per 1,000 calls{inside}"
         if line is None:
             cause = "The pool has no soft line (memory_soft_mb) at which a worker would be replaced."
             yield Need(f"leak:{name}", WARNING, title, cause, "diagnostics", action="Advice")

@@ -53,7 +53,7 @@ class Recommendation:
 
     @property
     def change(self) -> str:
-        """ "size 4 to 6, +420 MB" """
+        """ "size 4 to 6, +420 MiB" """
         fields = ", ".join(
             f"{name} {_said(self.before[name])} to {_said(value)}" for name, value in self.values.items()
         )
@@ -164,9 +164,9 @@ class Case:
         return None if cpu is None or rate is None else cpu * rate
 
     def memory_cost(self, size: int) -> str:
-        """ "+420 MB" for so many workers; empty: not known."""
+        """ "+420 MiB" for so many workers; empty: not known."""
         each = self.each_mb
-        return "" if each is None else f"{each * (size - self.spec.size):+,.0f} MB"
+        return "" if each is None else f"{each * (size - self.spec.size):+,.0f} MiB"
 
     @property
     def slots(self) -> int:

@@ -9,7 +9,7 @@ Each rule answers for each pool, so that silence is never taken for health.
 >>> leaking = {"name": "ocr", "growth": growth}
 >>> [one] = recommend([leaking], {"ocr": PoolSpec(name="ocr", adapter="ocr")})
 >>> one.key, one.sentence
-('leak:ocr', 'leaks 3.1 MB per 1,000 calls in `embed`: max_requests none to 20000')
+('leak:ocr', 'leaks 3.1 MiB per 1,000 calls in `embed`: max_requests none to 20000')
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ IDLE = 0.3
 SPARE = 1.25  # times the most slots that were taken at once
 FEWER = 0.6  # of the present size; for less it is not worth a change
 CORES = 0.9  # share of the cores that one pool may use before workers stop helping
-LEAK = 1.0  # MB per 1,000 calls; less is noise
+LEAK = 1.0  # MiB per 1,000 calls; less is noise
 SAMPLES = 20  # pairs of measurements; while a worker warms up it grows without leaking
-ROOM = (64.0, 0.25)  # MB that a worker may grow, at least, and as a share of its memory
+ROOM = (64.0, 0.25)  # MiB that a worker may grow, at least, and as a share of its memory
 TURNS = 1.5  # slots that run at once; less means that threads take turns
 COMPUTES = 0.5  # share of a call's time; below it the call waits, and a thread that waits costs nothing
 LIFE = 20  # times its load time that a worker should live: five hundredths of it go into loading
@@ -51,7 +51,7 @@ def queue(case: Case) -> Judgement:
     each, free = case.each_mb, case.machine.free_mb
     if each and free is not None and each * (size - spec.size) > free:
         size = spec.size + int(free // each)
-        evidence += f", {free:,.0f} MB are free"
+        evidence += f", {free:,.0f} MiB are free"
     return case.advise("queue", f"Give {spec.name} {size} workers", evidence, {"size": size}, case.memory_cost(size))
 
 
@@ -82,9 +82,9 @@ def leak(case: Case) -> Judgement:
     if growth.get("verdict") != "measured" or mb is None or samples < SAMPLES:
         lack = f"{calls} calls, {samples} samples of memory; needs 20 calls and {SAMPLES} samples"
         return case.too_little("leak", lack)
-    evidence = f"leaks {mb:.1f} MB per 1,000 calls" + (f" in `{growth['mostly']}`" if growth.get("mostly") else "")
+    evidence = f"leaks {mb:.1f} MiB per 1,000 calls" + (f" in `{growth['mostly']}`" if growth.get("mostly") else "")
     if mb < LEAK:
-        return case.fine("leak", f"grows {mb:.1f} MB per 1,000 calls; advised from {LEAK:g} MB")
+        return case.fine("leak", f"grows {mb:.1f} MiB per 1,000 calls; advised from {LEAK:g} MiB")
     if spec.memory_soft_mb:
         return case.fine("leak", f"{evidence}; memory_soft_mb {spec.memory_soft_mb:g} bounds it")
     calls = max(rounded_down(1000 * max(ROOM[0], ROOM[1] * (case.each_mb or 0.0)) / mb), _calls_worth(case))
@@ -151,11 +151,11 @@ def preload(case: Case) -> Judgement:
         return case.too_little("preload", "no worker's memory is measured; needs one sweep after the first is ready")
     saved = max(0.0, each - FORKED_MB) * (spec.size - 1)
     load = f", a start takes {case.load_seconds:.1f} s" if case.load_seconds else ""
-    evidence = f"{spec.size} spawned workers of {each:,.0f} MB{load}"
+    evidence = f"{spec.size} spawned workers of {each:,.0f} MiB{load}"
     if each < PRELOAD_MB[0] or saved < PRELOAD_MB[1]:
         return case.fine("preload", f"{evidence}; too little to share")
     title = f"Fork the workers of {spec.name} from a template"
-    return case.advise("preload", title, evidence, {"preload": str(Preload.ON)}, f"up to -{saved:,.0f} MB")
+    return case.advise("preload", title, evidence, {"preload": str(Preload.ON)}, f"up to -{saved:,.0f} MiB")
 
 
 def ttl(case: Case) -> Judgement:

@@ -33,7 +33,7 @@ BROKER = 500.0  # calls/s, from which on the broker's own work is no small chang
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A pool as it was measured. None: not known. Seconds, MB (PSS), cores."""
+    """A pool as it was measured. None: not known. Seconds, MiB (PSS), cores."""
 
     pool: str
     profile: str = str(Profile.PROCESS)
@@ -214,9 +214,9 @@ def _memory(facts: Facts, each: float) -> Limit:
     if facts.free_mb is None:
         return Limit(MEMORY, "the free memory of the broker's machine is not known here; ask on it")
     workers = facts.ready + int(facts.free_mb // facts.each_mb)
-    evidence = f"{facts.each_mb:,.0f} MB a worker, of {facts.measured}; {facts.free_mb:,.0f} MB are free"
+    evidence = f"{facts.each_mb:,.0f} MiB a worker, of {facts.measured}; {facts.free_mb:,.0f} MiB are free"
     if facts.template_mb is not None:
-        evidence += f" beside the template's {facts.template_mb:,.0f} MB"
+        evidence += f" beside the template's {facts.template_mb:,.0f} MiB"
     return Limit(MEMORY, evidence, workers * each, workers)
 
 

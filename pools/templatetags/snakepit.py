@@ -68,15 +68,15 @@ def megabytes(value: Any) -> str:
 
 @register.filter
 def growth(value: Any) -> str:
-    """MB per 1,000 calls, with its sign.
+    """MiB per 1,000 calls, with its sign.
 
     >>> growth(4.93), growth(-0.02), growth(None) == NONE
-    ('+4.9 MB', '0.0 MB', True)
+    ('+4.9 MiB', '0.0 MiB', True)
     """
     number = _number(value)
     if number is None:
         return NONE
-    return "0.0 MB" if abs(number) < 0.05 else f"{number:+.1f} MB"
+    return "0.0 MiB" if abs(number) < 0.05 else f"{number:+.1f} MiB"
 
 
 @register.filter

@@ -119,6 +119,10 @@ class Site:
         self.instances: set[str] = set()
         self.replies: Counter[int | str] = Counter()
         self.given: dict[str, str] = {}  # mark -> id that the caller was told
+        # Both are kept from question to question: made anew each time, they would be the most of this test's load.
+        self._connection: psycopg.Connection[dict[str, Any]] | None = None
+        self._asking = threading.Lock()
+        self._client = connect(str(home / "run" / "broker.sock"))
         self.driver = subprocess.Popen(
             [sys.executable, str(DRIVER)], cwd=ROOT, env=self.environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -141,9 +145,12 @@ class Site:
         self.until(self.workers, "the pool's workers")
 
     def stop(self) -> None:
+        self._client.close()
         for service in self.services.values():
             service.stop()
         self.driver.communicate(timeout=PATIENCE)
+        if self._connection:
+            self._connection.close()
 
     # Questions
 
@@ -158,9 +165,17 @@ class Site:
         return answer["value"]
 
     def rows(self, query: str) -> list[dict[str, Any]]:
-        with psycopg.connect(self.database.url, row_factory=dict_row) as connection:
-            cursor = connection.execute(query)
-            return cursor.fetchall() if cursor.description else []
+        with self._asking:
+            try:
+                return self._ask_rows(query)
+            except psycopg.OperationalError:  # the connection is that of the server before a restart
+                return self._ask_rows(query)
+
+    def _ask_rows(self, query: str) -> list[dict[str, Any]]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(self.database.url, row_factory=dict_row, autocommit=True)
+        cursor = self._connection.execute(query)
+        return cursor.fetchall() if cursor.description else []
 
     def one(self, query: str) -> int:
         (row,) = self.rows(f"select ({query}) as n")
@@ -171,14 +186,11 @@ class Site:
 
     def workers(self) -> list[dict[str, Any]]:
         """The pool's workers, when the broker can tell; and which broker tells is noted."""
-        client = connect(str(self.home / "run" / "broker.sock"))
         try:
-            status = client.status("pool")
+            status = self._client.status("pool")
             self.instances.add(json.loads((self.home / "run" / "instance").read_text())["instance"])
         except (BrokerError, OSError):
             return []
-        finally:
-            client.close()
         return [worker for worker in status["workers"] if worker["pid"] and worker["state"] == "ready"]
 
     def until(self, question: Callable[[], Any], what: str) -> Any:
@@ -430,8 +442,9 @@ def test_300_jobs_end_once_while_all_that_carries_them_is_killed_in_turn(postgre
             for number, (name, fault) in enumerate(faults, 1):
                 due = number * 30
                 here.until(lambda due=due: here.finished() >= due, f"{due} ended jobs")
+                told = f"{time.monotonic() - began:5.1f} s {name}, {here.finished()} jobs had ended"
                 fault()
-                print(f"{time.monotonic() - began:5.1f} s {name}, {here.finished()} jobs had ended")
+                print(f"{told}; done at {time.monotonic() - began:5.1f} s")
             last = time.monotonic()
             here.until(lambda: all(caller.done() for caller in callers), "the callers")
             here.until(lambda: here.finished() == JOBS, "the end of all jobs")

@@ -100,10 +100,10 @@ def test_a_leak_is_named_in_status_metrics_and_event() -> None:
         assert (found["verdict"], found["mostly"]) == ("measured", "leaks")
         leaks = found["commands"][0]
         assert (leaks["command"], leaks["verdict"]) == ("leaks", "measured")
-        assert 1000 < leaks["mb_per_1000_calls"] < 3000  # 2 MB a call; how exact it is depends on when it was sampled
+        assert 1000 < leaks["mb_per_1000_calls"] < 3000  # 2 MiB a call; how exact it is depends on when it was sampled
         assert 'snakepit_command_growth_bytes_per_call{command="leaks",pool="p"}' in node.client.metrics()
         drained = node.until("worker.draining", reason="memory_soft")
-        assert "MB per 1,000 calls, mostly `leaks`" in drained["message"]
+        assert "MiB per 1,000 calls, mostly `leaks`" in drained["message"]
 
 
 def test_slow_workers_of_the_same_age_do_not_leave_together_and_the_first_is_not_late() -> None:

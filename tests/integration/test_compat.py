@@ -125,3 +125,10 @@ def test_the_shell_reports_a_pool_and_an_interpreter(
 def test_wrong_usage_has_exit_code_2(words: list[str], capsys: Captured) -> None:
     assert run(["compat", *words]) == 2
     assert "bad_request" in capsys.readouterr().err
+
+
+def test_a_python_that_is_no_key_is_wrong_usage_which_names_the_option_and_where_to_look(capsys: Captured) -> None:
+    assert run(["compat", "--python", "9.9"]) == 2
+    told = capsys.readouterr().err
+    assert "--python '9.9' is no key" in told
+    assert "snakepit pythons" in told

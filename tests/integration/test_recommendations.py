@@ -37,7 +37,7 @@ def test_a_recommendation_has_its_numbers_and_its_exact_change(client: Client, m
     [one] = found["recommendations"]
     assert one["id"] == "leak:digits"
     assert one["changes"] == [{"field": "max_requests", "from": None, "to": 800}]
-    assert one["sentence"] == "leaks 80.0 MB per 1,000 calls in `classify`: max_requests none to 800"
+    assert one["sentence"] == "leaks 80.0 MiB per 1,000 calls in `classify`: max_requests none to 800"
     assert one["settings_line"] == ""
     queue = next(judged for judged in found["judgements"] if judged["rule"] == "queue")
     assert (queue["verdict"], "needs 50 calls" in queue["evidence"]) == ("not enough evidence", True)

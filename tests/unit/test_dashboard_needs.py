@@ -112,7 +112,7 @@ def test_a_need_keeps_the_moment_at_which_it_was_first_seen() -> None:
 def test_a_leak_says_where_and_when_its_soft_line_is_reached() -> None:
     grows = {"memory_mb": 80.0, "mb_per_hour": 60.0}
     (need,) = needs(pool={"growth": LEAKS}, worker=grows, rows=Rows(soft_lines={"p": 100.0}))
-    assert need.title == "p leaks 4.9 MB per 1,000 calls in `embed`"
+    assert need.title == "p leaks 4.9 MiB per 1,000 calls in `embed`"
     assert need.cause == "p-1 reaches its soft line of 100 MiB in about 20 min, and is then replaced."
     assert (need.view, need.argument, need.right) == ("pool-recycle", "p", "operate")
     (now,) = needs(pool={"growth": LEAKS}, worker={**grows, "memory_mb": 120.0}, rows=Rows(soft_lines={"p": 100.0}))
@@ -128,7 +128,7 @@ def test_a_leak_that_its_line_catches_much_later_needs_nobody() -> None:
 def test_a_leak_without_a_line_leads_to_the_advice() -> None:
     (need,) = needs(pool={"growth": {**LEAKS, "mostly": ""}}, worker={"mb_per_hour": 90.0})
     assert (need.view, need.action, need.right) == ("diagnostics", "Advice", "view")
-    assert need.title == "p leaks 4.9 MB per 1,000 calls"
+    assert need.title == "p leaks 4.9 MiB per 1,000 calls"
     assert "memory_soft_mb" in need.cause
 
 

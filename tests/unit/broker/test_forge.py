@@ -20,7 +20,7 @@ async def test_workers_come_out_of_the_template_and_status_says_so(stage: Stage)
     stage.broker.sweep("beat", 15.0)
     await stage.turn()
     assert stage.row()["template"]["memory_mb"] == 100.0
-    assert stage.row()["memory_mb"] == 250.0, "three workers of 50 MB, and the template"
+    assert stage.row()["memory_mb"] == 250.0, "three workers of 50 MiB, and the template"
 
 
 @scene(pool(size=1, path=SILENT, preload="on"))

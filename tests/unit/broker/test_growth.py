@@ -9,7 +9,7 @@ import pytest
 
 from pools.broker.growth import COLUMNS, FADE, MEASURED, OTHERS, TOGETHER, TOO_LITTLE, Growth, WorkerGrowth, inverted
 
-Leaks = dict[str, float]  # MB a call
+Leaks = dict[str, float]  # MiB a call
 
 
 class Worker:
@@ -47,7 +47,7 @@ def test_the_leaking_command_is_found_among_others_through_noise() -> None:
         assert abs(one.mb - truth) < 4 * one.error, "the error that is told is not the error"
     words = growth.describe(workers[0].own)
     assert words.startswith("grew ")
-    assert words.endswith("MB per 1,000 calls, mostly `embed`")
+    assert words.endswith("MiB per 1,000 calls, mostly `embed`")
 
 
 def test_too_few_calls_or_samples_are_no_evidence() -> None:
@@ -60,9 +60,9 @@ def test_too_few_calls_or_samples_are_no_evidence() -> None:
     worker.run(embed=2)
     assert (growth.calls, growth.samples, growth.mb, worker.own.mb) == (20, 4, 1000.0, 1000.0)
     assert told(growth) == {"embed": (1000.0, MEASURED)}
-    assert growth.describe(worker.own) == "grew 1,000.0 MB per 1,000 calls, mostly `embed`"
+    assert growth.describe(worker.own) == "grew 1,000.0 MiB per 1,000 calls, mostly `embed`"
     fresh = WorkerGrowth()
-    assert growth.describe(fresh) == "workers of the pool grew 1,000.0 MB per 1,000 calls, mostly `embed`"
+    assert growth.describe(fresh) == "workers of the pool grew 1,000.0 MiB per 1,000 calls, mostly `embed`"
 
 
 def test_commands_that_only_run_together_are_not_told_apart_and_others_are() -> None:
@@ -96,7 +96,7 @@ def test_what_the_first_call_loads_is_no_leak() -> None:
     for _ in range(5):
         worker.run(embed=10)
     assert worker.own.mb == 0.0
-    assert growth.describe(worker.own) == "grew 0.0 MB per 1,000 calls"
+    assert growth.describe(worker.own) == "grew 0.0 MiB per 1,000 calls"
 
 
 def test_what_grows_while_nothing_runs_is_no_commands_doing() -> None:
@@ -178,7 +178,7 @@ def test_a_recycle_for_memory_names_the_growth_and_its_command(table: Any) -> No
     t = table(memory_soft_mb=150.0).ready(1)
     leak(t, 1, 20.0, 5.0, samples=4)
     assert t.worker(1).reason == "memory_soft"
-    assert t.worker(1).detail.startswith("220 MB, line 150 MB; grew 5,000.0 MB per 1,000 calls, mostly `run`; lived")
+    assert t.worker(1).detail.startswith("220 MiB, line 150 MiB; grew 5,000.0 MiB per 1,000 calls, mostly `run`; lived")
     t.pass_time(1.0)
     t.ready(2)
     t.leave(1)
@@ -190,7 +190,7 @@ def test_a_recycle_for_memory_names_the_growth_and_its_command(table: Any) -> No
 def test_a_kill_for_memory_names_it_too(table: Any) -> None:
     t = table(memory_hard_mb=200.0).ready(1)
     leak(t, 1, 20.0, 5.0, samples=4)
-    assert "220 MB, line 200 MB; grew 5,000.0 MB per 1,000 calls, mostly `run`" in t.told("worker.killed")[0].message
+    assert "220 MiB, line 200 MiB; grew 5,000.0 MiB per 1,000 calls, mostly `run`" in t.told("worker.killed")[0].message
 
 
 def test_a_new_generation_has_a_clean_record(table: Any) -> None:

@@ -685,7 +685,7 @@ async def test_a_sweep_measures_memory_and_counts_who_is_to_leave(stage: Stage) 
     assert stage.broker.sweep("beat", 15.0) == (1, 2, 0)
     await stage.turn()
     assert stage.processes[0].kills == 1
-    assert "150 MB" in stage.told("worker.killed")[0].message
+    assert "150 MiB" in stage.told("worker.killed")[0].message
     assert next(worker["memory_mb"] for worker in stage.workers()) == 50.0
     assert stage.broker.recycle("p", "", "ada", "new model") == 2
     assert any("asked for by ada: new model" in worker["reason"] for worker in stage.workers())

@@ -539,7 +539,7 @@ def test_memory_above_the_hard_line_ends_the_worker_at_once(table: Any) -> None:
     t.submit()
     t.do(t.pool.sampled("p-0-1", 100.5, t.now))
     assert t.killed() == [1]
-    assert "memory_hard: 100 MB, line 100 MB" in t.told("worker.killed")[0].message
+    assert "memory_hard: 100 MiB, line 100 MiB" in t.told("worker.killed")[0].message
     t.die(1, Exit(signal=9), begun={1})
     assert "memory_hard" in t.error(1).message
 

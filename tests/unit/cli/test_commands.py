@@ -136,7 +136,7 @@ def test_status_is_readable_and_exact(broker: FakeBroker, capsys: Captured) -> N
     out = capsys.readouterr().out
     assert "broker fake" in out
     assert "echo-1" in out
-    assert "12 MB" in out
+    assert "12 MiB" in out
     assert "\x1b" not in out
 
 
@@ -188,3 +188,16 @@ def test_settings_that_cannot_be_read_are_wrong_usage(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no.such.settings cannot be used" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_command_names_its_arguments_in_capitals_and_brackets_them_once(capsys: Captured) -> None:
+    from typer.main import get_command
+
+    from pools.cli.main import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for name in commands:
+        assert run([name, "--help"]) == 0
+        usage = capsys.readouterr().out.split("Usage:")[1].split("\n\n")[0].partition("[OPTIONS]")[2].split("\n")[0]
+        assert usage == usage.upper(), name
+        assert "[[" not in usage, name

@@ -23,8 +23,11 @@ def prepared(tmp_path: Path, **options: object) -> Up:
 
 def test_a_second_up_on_the_same_directory_is_refused(tmp_path: Path) -> None:
     with claim(tmp_path / "run", tmp_path / "state"):
-        with pytest.raises(Problem, match="already runs in"), claim(tmp_path / "run", tmp_path / "other"):
+        with pytest.raises(Problem, match="already runs in") as refused, claim(tmp_path / "run", tmp_path / "other"):
             pass
+        # A host project has settings of its own; the environment is read by the site of this package alone.
+        for name in ("SNAKEPIT['RUNTIME_DIR']", "STATE_DIR", "SNAKEPIT_RUNTIME_DIR", "SNAKEPIT_STATE_DIR"):
+            assert name in str(refused.value)
         with pytest.raises(Problem, match="already runs in"), claim(tmp_path / "other", tmp_path / "state"):
             pass
     with claim(tmp_path / "run", tmp_path / "state"):

@@ -50,7 +50,7 @@ WAITS = {"wait_p95": 1.8, "busy": 0.97}
 def test_calls_that_wait_for_busy_slots_ask_for_workers_with_their_price() -> None:
     advice = said("queue", case(WAITS)).advice
     assert advice is not None
-    assert advice.sentence == "queue wait p95 1.8 s at 97% busy: size 4 to 6, +420 MB"
+    assert advice.sentence == "queue wait p95 1.8 s at 97% busy: size 4 to 6, +420 MiB"
 
 
 @pytest.mark.parametrize("change", [{"wait_p95": 0.99}, {"busy": 0.84}])
@@ -92,7 +92,7 @@ def test_workers_that_nobody_needs_are_told_with_what_they_cost() -> None:
     idle = {"busy": 0.05, "peak": 1}
     advice = said("idle", case(idle, size=8)).advice
     assert advice is not None
-    assert (dict(advice.values), advice.cost) == ({"size": 2}, "-1,260 MB")
+    assert (dict(advice.values), advice.cost) == ({"size": 2}, "-1,260 MiB")
     for change in ({"busy": 0.31}, {"peak": 4}, {"wait_p95": 0.2}):
         assert said("idle", case({**idle, **change}, size=8)).verdict == FINE
     assert said("idle", case({**idle, "seconds": 299.0}, size=8)).verdict == TOO_LITTLE
@@ -102,7 +102,7 @@ def test_workers_that_nobody_needs_are_told_with_what_they_cost() -> None:
 def test_a_leak_asks_for_a_limit_of_calls_and_names_the_command() -> None:
     advice = said("leak", case(pool={"growth": GROWTH}, mb=60.0)).advice
     assert advice is not None
-    assert advice.sentence == "leaks 3.1 MB per 1,000 calls in `embed`: max_requests none to 20000"
+    assert advice.sentence == "leaks 3.1 MiB per 1,000 calls in `embed`: max_requests none to 20000"
     little = {**GROWTH, "mb_per_1000_calls": 0.99}
     assert said("leak", case(pool={"growth": little})).verdict == FINE
     young = {**GROWTH, "samples": 19}
@@ -158,7 +158,7 @@ def test_more_threads_than_the_cores_run_are_too_many() -> None:
 def test_spawned_workers_that_could_share_their_memory_ask_for_a_template() -> None:
     advice = said("preload", case()).advice
     assert advice is not None
-    assert (dict(advice.values), advice.cost) == ({"preload": "on"}, "up to -594 MB")
+    assert (dict(advice.values), advice.cost) == ({"preload": "on"}, "up to -594 MiB")
     assert said("preload", case(mb=29.0)).verdict == FINE
     assert said("preload", case(mb=-1.0)).verdict == TOO_LITTLE
     assert said("preload", case(pool={"template": {"state": "ready"}})).verdict == FINE
@@ -219,5 +219,5 @@ def test_workers_of_other_pools_and_pools_without_a_row_do_not_count() -> None:
         {"pool": "p", "state": "starting", "memory_mb": 5.0},
     ]
     found = recommend([row], {"p": PoolSpec(name="p", adapter="a", size=4)}, workers)
-    assert {one.key: one.cost for one in found}["queue:p"] == "+200 MB"
+    assert {one.key: one.cost for one in found}["queue:p"] == "+200 MiB"
     assert recommend([row], {}, workers) == []
