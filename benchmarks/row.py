@@ -41,9 +41,18 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """When and where a row was measured."""
+
+    date: str
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     row: Row
     measured: Measured
+    run: Run
 
     @property
     def ratio(self) -> float:
@@ -56,23 +65,22 @@ class Result:
             return None
         return self.ratio <= self.row.target if self.row.smaller else self.ratio >= self.row.target
 
-    @property
-    def verdict(self) -> str:
-        if self.row.target is None:
-            return ""
-        return f"{'≤' if self.row.smaller else '≥'} {self.row.target:g} {'met' if self.met else 'MISSED'}"
 
-    def as_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "name": self.row.name,
-            "ours": self.measured.ours,
-            "peer": self.measured.peer,
-            "unit": self.row.unit,
-            "ratio": self.ratio,
-        }
-        if self.row.target is not None:
-            found |= {"target": self.row.target, "met": self.met}
-        return found
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A row that was run and gave no figures. Its bar, where it has one, counts as not met."""
+
+    row: Row
+    reason: str
+    run: Run
+
+
+Outcome = Result | Failed
+
+
+def bar(row: Row) -> str:
+    """The row's bar in words; empty where it has none."""
+    return "" if row.target is None else f"{'≤' if row.smaller else '≥'} {row.target:g}"
 
 
 def figure(value: float) -> str:

@@ -5,6 +5,7 @@ An idle contestant is not quite idle (Ray's and Celery's heartbeats), so nobody 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -45,7 +46,10 @@ class Stage:
         """Those named may stay; the others leave."""
         for name in self._on.keys() - set(names):
             context, _ = self._on.pop(name)
-            context.__exit__(None, None, None)
+            try:
+                context.__exit__(None, None, None)
+            except Exception:  # it was measured already; what comes next is no concern of it
+                traceback.print_exc()
 
     def __enter__(self) -> Stage:
         return self
