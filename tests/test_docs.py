@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import runpy
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db.models import Model
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -58,11 +60,17 @@ def test_the_code_on_a_page_runs_from_top_to_bottom(page: str) -> None:
     for block in (block for block in RUNNABLE if block.page == page):
         # Newlines before it, so that a traceback names the page's own line.
         exec(compile("\n" * block.line + block.text, str(ROOT / page), "exec"), names)
+    assert names.keys() - {"__name__", "__builtins__"}, "code that defines nothing tells nothing"
 
 
 @pytest.mark.parametrize("block", [block for block in PYTHON if block not in QUOTATIONS], ids=str)
-def test_code_that_needs_a_broker_is_python_all_the_same(block: Block) -> None:
-    compile(block.text, str(block), "exec")
+def test_code_that_needs_a_broker_is_python_all_the_same_and_imports_what_is_there(block: Block) -> None:
+    tree = ast.parse(block.text, str(block))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    ours = [node for node in imports if str(node.module).partition(".")[0] in ("pools", "workers", "examples")]
+    names: dict[str, Any] = {}
+    exec(compile(ast.Module([*ours], []), str(block), "exec"), names)
+    assert names.keys() >= {name.asname or name.name for node in ours for name in node.names}
 
 
 @pytest.mark.parametrize("block", QUOTATIONS, ids=str)
@@ -74,7 +82,11 @@ def test_a_quotation_is_word_for_word_in_its_file(block: Block) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("block", [block for block in PYTHON if block.note == "needs a database"], ids=str)
 def test_code_for_a_django_shell_runs_in_one(block: Block) -> None:
-    exec(compile(block.text, str(block), "exec"), {})
+    names: dict[str, Any] = {}
+    exec(compile(block.text, str(block), "exec"), names)
+    made = [value for value in names.values() if isinstance(value, Model)]
+    assert made
+    assert all(row.pk for row in made)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

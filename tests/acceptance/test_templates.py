@@ -157,6 +157,10 @@ def test_a_thread_that_preload_ended_again_does_no_harm() -> None:
     with broker({"p": {"adapter": "brief_thread_in_preload", "size": 1}}) as node:
         node.until("template.started")
         node.ready("p", 1)
+        assert template_of(node)["state"] == "ready"
+        assert [worker["template"] for worker in node.status("p")["workers"]] == [template_of(node)["id"]]
+        assert node.client.call("p", "echo", value=1) == 1
+        assert not node.told("template.refused")
 
 
 @pytest.mark.parametrize("change", ["definition", "recycle"])
@@ -199,12 +203,15 @@ def test_the_pools_memory_is_the_sum_over_workers_and_template() -> None:
     with broker({"p": PRELOADING}, interval=0.3) as node:
         node.ready("p", 2)
 
-        def measured() -> bool:
-            found = node.status("p")
-            parts = [worker["memory_mb"] for worker in found["workers"]] + [found["pools"][0]["template"]["memory_mb"]]
-            return min(parts) > 0 and found["pools"][0]["memory_mb"] == pytest.approx(sum(parts), abs=0.5)
+        def parts() -> list[float]:
+            found.update(node.status("p"))
+            return [worker["memory_mb"] for worker in found["workers"]] + [found["pools"][0]["template"]["memory_mb"]]
 
-        _soon(measured)
+        found: dict[str, Any] = {}
+        _soon(lambda: min(parts()) > 0)  # all are measured
+        measured = parts()
+        assert len(measured) == 3
+        assert found["pools"][0]["memory_mb"] == pytest.approx(sum(measured), abs=0.5)
 
 
 def _soon(question: Callable[[], bool]) -> None:

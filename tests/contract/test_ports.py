@@ -612,9 +612,17 @@ def test_a_recorder_swallows_whatever_it_is_told(books: Books, caplog: pytest.Lo
     assert "the last" in told
 
 
-def test_a_recorder_may_be_stopped_twice_and_without_a_start(books: Books) -> None:
+def test_a_recorder_may_be_stopped_twice(books: Books) -> None:
+    books.recorder.start()
+    books.recorder.record(1e9, Event(Kind.NODE_STARTED, message="once"))
     books.recorder.stop()
     books.recorder.stop()
+    assert books.events() == ["once"]
+
+
+def test_a_recorder_that_was_never_started_may_be_stopped(books: Books) -> None:
+    books.recorder.stop()
+    assert books.events() == []
 
 
 def test_the_event_log_writes_a_line_with_its_keys(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,10 +21,13 @@ def url(request: pytest.FixtureRequest) -> str:
 @pytest.mark.postgres
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_this_floor_passes_on_postgresql(url: str, tmp_path: Path) -> None:
+def test_this_floor_passes_on_postgresql(url: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     if os.environ.get("SNAKEPIT_DATABASE_URL", "").startswith("postgres"):
         pytest.skip("this run is on PostgreSQL already")
     env = {**os.environ, "SNAKEPIT_DATABASE_URL": url, "SNAKEPIT_STATE_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not postgres", "tests/integration", "--create-db"]
+    # The seed of this run, so that an order which fails can be had again.
+    seed = pytestconfig.getoption("randomly_seed", None)
+    order = ["-p", "no:randomly"] if seed is None else [f"--randomly-seed={seed}"]
+    command = [sys.executable, "-m", "pytest", "-q", *order, "-m", "not postgres", "tests/integration", "--create-db"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

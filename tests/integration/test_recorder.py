@@ -93,6 +93,11 @@ def test_rows_of_a_broker_that_was_killed_are_marked_gone_by_the_next(running: D
     Worker.objects.create(node=node, worker_id="digits-9", pool="digits", state="ready", seen_at=node.seen_at)
     running.observe(snapshot(worker("digits-1")))
     wait_until(lambda: Worker.objects.filter(worker_id="digits-9", state="gone").exists())
+    rows = Worker.objects.order_by("worker_id")
+    assert [(row.worker_id, row.state, row.gone_at is None) for row in rows] == [
+        ("digits-1", "ready", True),
+        ("digits-9", "gone", False),
+    ]
 
 
 def test_text_that_a_database_would_refuse_is_cleaned(running: DatabaseRecorder) -> None:
@@ -153,12 +158,16 @@ def test_the_buffer_stays_bounded_when_a_batch_comes_back(monkeypatch: pytest.Mo
     assert recorder.dropped == 2
 
 
-def test_a_batch_that_cannot_be_written_does_not_stop_the_recorder(running: DatabaseRecorder) -> None:
+def test_a_batch_that_cannot_be_written_does_not_stop_the_recorder(
+    running: DatabaseRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
     running.observe({"node": {}, "workers": [{"pool": "a worker without an id"}]})
     running.record(1e9, BrokerEvent(Kind.NODE_STARTED))
     wait_until(lambda: running._snapshot is None)
     running.record(1e9, BrokerEvent(Kind.NODE_STOPPING))
     wait_until(lambda: Event.objects.filter(kind="node.stopping").exists())
+    assert "a batch of events was dropped" in caplog.messages
+    assert not Worker.objects.exists()
 
 
 def test_old_events_are_pruned(settings: Any) -> None:

@@ -5,6 +5,7 @@ Programs that stand for interpreters are small scripts that print what a real on
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import platform
@@ -48,7 +49,10 @@ def test_an_interpreter_says_what_it_is_and_that_it_can_run_workers() -> None:
 
 
 def test_the_question_compiles_in_the_oldest_grammar() -> None:
-    compile(QUESTION, "question", "exec", dont_inherit=True)
+    """Anything called python may be asked. One without this grammar would be told off as "no Python from 3.11 on"."""
+    assert ast.parse(QUESTION, feature_version=(3, 4)).body
+    with pytest.raises(SyntaxError):  # the parser does tell old grammar from new
+        ast.parse(f"number: int = 1\n{QUESTION}", feature_version=(3, 4))
 
 
 def test_the_requirements_are_those_of_the_worker_extra() -> None:

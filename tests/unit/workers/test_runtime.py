@@ -249,10 +249,16 @@ def test_a_drained_runtime_finishes_what_it_holds_and_takes_nothing_new(bench):
     assert not bench.thread.is_alive()
 
 
-def test_a_drain_that_comes_before_the_commands_ends_the_run_at_once():
-    runtime = Runtime(Reports(), Box(), slots=2)
+@pytest.mark.parametrize("slots", [0, 2])
+def test_a_drain_that_comes_before_the_commands_ends_the_run_at_once(slots):
+    runtime = Runtime(Reports(), Box(), slots=slots)
     runtime.drain()
-    runtime.run({})
+    thread = threading.Thread(target=runtime.run, args=({},), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert (runtime.load, runtime.served) == (0, 0)
+    runtime.loop.close()
 
 
 def test_an_abandoned_runtime_asks_every_call_to_end(double):
