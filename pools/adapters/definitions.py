@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from django.db import close_old_connections
+from django.db import OperationalError, ProgrammingError, close_old_connections
 
 from pools import conf
 from pools.adapters.interpreters import define, interpreters_of_settings
@@ -34,6 +34,11 @@ class DatabaseDefinitions:
                     sync_pools()
                     self._synced = True
             return self._read()
+        except (OperationalError, ProgrammingError) as error:
+            # A table or column that is not there: of SQLite an OperationalError, as if the database were away.
+            if isinstance(error, ProgrammingError) or "no such " in str(error):
+                raise type(error)(f"{str(error).partition(chr(10))[0]}; run: manage.py migrate") from error
+            raise
         finally:
             close_old_connections()
 

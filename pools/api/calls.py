@@ -11,26 +11,26 @@ from pools import conf
 from pools.api import door
 from pools.api.auth import caller
 from pools.api.body import dumps, read_arguments
-from pools.api.schemas import CallAnswer, Failure
+from pools.api.schemas import CallAnswer, Failure, answers
 from pools.api.streams import answer_body, stream_response
 from pools.broker.errors import BadRequest
 
 router = Router(tags=["calls"])
 
-ARGUMENTS = {
+DESCRIBED = answers("text/event-stream", "application/octet-stream") | {
     "requestBody": {
         "description": "The command's arguments as one JSON object; an empty body means none. "
         'Bytes are written {"$bytes": "<base64>"}.',
         "content": {"application/json": {"schema": {"type": "object"}, "example": {}}},
         "required": False,
-    }
+    },
 }
 
 
 @router.post(
     "/pools/{pool}/commands/{command}",
     response={200: CallAnswer, frozenset({400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504}): Failure},
-    openapi_extra=ARGUMENTS,
+    openapi_extra=DESCRIBED,
     operation_id="call",
     summary="Call a command",
 )

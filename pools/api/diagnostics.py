@@ -26,7 +26,7 @@ from pools.diagnostics.machine import room_here
 from pools.diagnostics.scaling import Answer, gather, scale
 
 router = Router(tags=["diagnostics"])
-REFUSED = frozenset({401, 403})
+REFUSED = frozenset({401, 403, 503})
 
 
 @router.get("/diagnostics", response={200: ReportOut, REFUSED: Failure}, operation_id="diagnostics", summary="Doctor")
@@ -73,7 +73,7 @@ def _compat(pool: str) -> Report:
 
 @router.get(
     "/diagnostics/recommendations",
-    response={200: RecommendationsOut, REFUSED | {400, 503}: Failure},
+    response={200: RecommendationsOut, REFUSED | {400, 404}: Failure},
     operation_id="recommendations",
     summary="What the numbers advise",
 )
@@ -101,7 +101,7 @@ def _recommendations(pool: str) -> dict[str, Any]:
 
 @router.get(
     "/diagnostics/scaling",
-    response={200: ScalingOut, REFUSED | {400, 404, 503}: Failure},
+    response={200: ScalingOut, REFUSED | {400, 404}: Failure},
     operation_id="scaling",
     summary="What the machine can carry",
 )

@@ -19,7 +19,7 @@ from pools.api.body import read_object
 from pools.api.calls import json_response
 from pools.api.job_events import stream
 from pools.api.job_schemas import JobFilter, JobIn, JobOut, JobPage
-from pools.api.schemas import Failure
+from pools.api.schemas import Failure, answers
 from pools.broker.errors import BadRequest, PermissionDenied
 from pools.jobs.listing import JobQuery, page
 from pools.models import Job
@@ -27,7 +27,7 @@ from pools.operations import Order
 
 router = Router(tags=["jobs"])
 PAYLOAD = ("arguments", "result")
-REFUSED = frozenset({400, 401, 403, 404, 413, 422, 429})
+REFUSED = frozenset({400, 401, 403, 404, 413, 422, 429, 503})
 BODY = {"requestBody": {"content": {"application/json": {"schema": JobIn.model_json_schema()}}, "required": True}}
 
 
@@ -67,7 +67,13 @@ async def get_job(request: HttpRequest, job_id: str) -> HttpResponse:
     return json_response(shown_to(who, await sync_to_async(lambda: _find(who, job_id))()))
 
 
-@router.get("/jobs/{job_id}/events", operation_id="job_events", summary="What it says", response={REFUSED: Failure})
+@router.get(
+    "/jobs/{job_id}/events",
+    response={REFUSED: Failure},
+    openapi_extra=answers("text/event-stream"),
+    operation_id="job_events",
+    summary="What it says",
+)
 async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
     """Server-sent events: `chunk`, `log`, `progress`, `truncated`, and at last `end` with the job as it is then.
 

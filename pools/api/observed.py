@@ -26,6 +26,7 @@ from pools.api.schemas import (
     WorkerFilter,
     WorkerOut,
     WorkerPage,
+    answers,
 )
 from pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
 from pools.models import Audit, Event, Node, Worker
@@ -114,7 +115,13 @@ async def status(request: HttpRequest) -> HttpResponse:
     )
 
 
-@router.get("/metrics", response={200: str, REFUSED: Failure}, operation_id="metrics", summary="Metrics")
+@router.get(
+    "/metrics",
+    response={REFUSED: Failure},
+    openapi_extra=answers("text/plain"),
+    operation_id="metrics",
+    summary="Metrics",
+)
 async def metrics(request: HttpRequest) -> HttpResponse:
     """The broker's numbers in the Prometheus text format. Not for keys that may see some pools only."""
     who = caller(request)

@@ -20,6 +20,12 @@ class Failure(Schema):
     error: FailureBody
 
 
+def answers(*media: str) -> dict[str, Any]:
+    """What the OpenAPI page says of answers that are no JSON: a body of each of these media types."""
+    content = {kind: {"schema": {"type": "string"}} for kind in media}
+    return {"responses": {200: {"description": "OK", "content": content}}}
+
+
 class CallFacts(Schema):
     id: str
     worker: str

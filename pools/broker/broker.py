@@ -395,5 +395,6 @@ def _vitals(process: Process) -> tuple[float | None, float | None]:
 
 def _applied(definition: Definition, generation: int) -> Event:
     spec = definition.spec
-    message = f"{spec.size} workers, {spec.profile} profile, adapter {spec.adapter}, generation {generation}"
+    size = f"{spec.size} worker{'s' * (spec.size != 1)}"
+    message = f"{size}, {spec.profile} profile, adapter {spec.adapter}, generation {generation}"
     return Event(Kind.POOL_APPLIED, spec.name, reason="definition", message=message)

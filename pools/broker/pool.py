@@ -360,7 +360,7 @@ class Pool:
     def _settle_staff(self, actions: list[Action], now: float) -> None:
         """Retire who may go, dismiss who is idle, start who is missing; tell the waiting when nobody will come."""
         for worker in self.force.surplus_starters():
-            actions += self._kill(worker, "scale", f"{self.force.wanted} workers are wanted")
+            actions += self._kill(worker, "scale", f"{self.force.wanted} wanted")
         for worker in self.force.leavers():
             actions += self.force.drain(worker, now)
             self.hands.roster.place(worker)

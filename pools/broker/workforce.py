@@ -278,7 +278,7 @@ class Workforce:
         surplus = len(ready) - len(marked) - early - self.wanted
         unmarked = sorted((w for w in ready if not w.reason), key=lambda w: (not w.expected, w.load, w.born))
         for worker in unmarked[: max(0, surplus)]:
-            worker.reason, worker.detail = "scale", f"{self.wanted} workers are wanted"
+            worker.reason, worker.detail = "scale", f"{self.wanted} wanted"
             marked.append(worker)
         return marked[: max(0, spare)]
 

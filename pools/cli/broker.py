@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
@@ -23,6 +24,19 @@ def broker(
     """
     with errors_told():
         start_django()
+    _log_somewhere()
     from pools.adapters.node import run_broker
 
     raise typer.Exit(run_broker(name))
+
+
+def _log_somewhere() -> None:
+    """Where the project's LOGGING has nothing for us (Django's own default has not), a daemon would run in silence:
+    where it is, what it starts and what it decides goes to standard error then."""
+    logger = logging.getLogger("snakepit")
+    if logger.hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)

@@ -112,10 +112,12 @@ def lines(found: dict[str, Any], detailed: bool, every: bool) -> Iterator[str]:
 
 
 def _pool(pool: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from pools.diagnostics.advice import said_span
+
     has, use, queue, memory = pool["capacity"], pool["use"], pool["queue"], pool["memory"]
     yield "capacity", f"{has['ready']} of {has['size']} workers ready, {has['free']} of {has['slots']} slots free"
     yield "interpreter", has["interpreter"] or "the broker's own"
-    window = f"in {use['seconds'] / 60:.1f} minutes" if use["seconds"] else "no look yet"
+    window = f"in {said_span(use['seconds'])}" if use["seconds"] else "no look yet"
     rate = said(use["calls_per_second"], "{:.3g} calls/s")
     yield "use", f"{said(use['busy'], '{:.0%}')} busy, {rate}, {use['answered'] or 0} answers {window}"
     yield "CPU", f"{said(use['cpu_per_call'], '{:.4g} s')} a call, of {use['cpu_calls'] or 0} calls between samples"

@@ -42,6 +42,7 @@ def _answer(pool: str) -> Answer:
 
 
 def lines(found: Answer) -> Iterator[str]:
+    from pools.diagnostics.advice import said_span
     from pools.diagnostics.scaling import said_rate
 
     facts = found.facts
@@ -50,7 +51,7 @@ def lines(found: Answer) -> Iterator[str]:
     wait = "not known" if facts.wait_p95 is None else f"{facts.wait_p95:.3g} s"
     rate = said_rate(facts.served / facts.seconds) if facts.seconds else "no look yet"
     yield (
-        f"  {'now':<13} {rate}, {facts.served:,} calls in {facts.seconds / 60:.3g} minutes, {busy} busy, "
+        f"  {'now':<13} {rate}, {facts.served:,} calls in {said_span(facts.seconds)}, {busy} busy, "
         f"wait p95 {wait}, {facts.ready} of {facts.size} workers ready"
     )
     for limit in found.limits:

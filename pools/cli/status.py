@@ -67,7 +67,7 @@ def _template(template: dict[str, Any]) -> str:
     """One line, where there is a template; where there should be one and is none, a warning says so."""
     if template["state"] != "ready":
         return ""
-    size = f"{_memory(template['memory_mb'])}, " if template["memory_mb"] >= 0 else ""
+    size = f"{megabytes(template['memory_mb'])}, " if template["memory_mb"] >= 0 else ""
     took = f"loaded in {template['load_seconds']:.1f} s"
     return f"workers are forked from {template['id']} (pid {template['pid']}, {size}{took})"
 
@@ -97,7 +97,7 @@ def _pools(pools: list[dict[str, Any]]) -> Any:
             f"{pool['free']}/{pool['slots']}",
             str(pool["waiting"]),
             str(pool["finished"]),
-            _memory(pool["memory_mb"]),
+            megabytes(pool["memory_mb"] or None),  # 0: none of its workers was measured yet
         )
     return table
 
@@ -114,15 +114,20 @@ def _workers(workers: list[dict[str, Any]]) -> Any:
             Text(worker["state"], STYLES.get(worker["state"], "")),
             f"{worker['load']}/{worker['capacity']}",
             str(worker["served"]),
-            _memory(worker["memory_mb"]),
+            megabytes(worker["memory_mb"]),
             worker["gil"] + (f" {worker['parallelism']:.1f} x" if worker["parallelism"] else ""),
             Text(worker["reason"] or culprit),
         )
     return table
 
 
-def _memory(megabytes: float) -> str:
-    return "-" if megabytes is None or megabytes < 0 else f"{megabytes:.0f} MiB"
+def megabytes(memory: float | None) -> str:
+    """`-` where it was not measured.
+
+    >>> megabytes(18.2), megabytes(-1.0), megabytes(None)
+    ('18 MiB', '-', '-')
+    """
+    return "-" if memory is None or memory < 0 else f"{memory:.0f} MiB"
 
 
 def _duration(seconds: float) -> str:

@@ -21,7 +21,7 @@ import typer
 from pools.broker.errors import BrokerError
 from pools.cli.output import UNREACHABLE, errors_told
 from pools.cli.project import find_address
-from pools.cli.status import STYLES, new_table
+from pools.cli.status import STYLES, megabytes, new_table
 from pools.client import connect
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _pools(screen: Screen) -> Any:
             f"{pool['oldest_wait']:.1f} s" if pool["waiting"] else "-",
             "-" if rate is None else f"{rate:.1f}",
             str(pool["finished"]),
-            f"{pool['memory_mb']:.0f} MiB",
+            megabytes(pool["memory_mb"] or None),
         )
     return table
 
@@ -197,7 +197,7 @@ def _workers(workers: list[Row], rows: int, now: float) -> Any:
             f"{one['load']}/{one['capacity']}",
             str(one["served"]),
             f"{max(0.0, now - one['started_at']):.0f} s" if one["started_at"] else "-",
-            "-" if one["memory_mb"] < 0 else f"{one['memory_mb']:.0f} MiB",
+            megabytes(one["memory_mb"]),
             one["gil"],
             Text(one["reason"] or running),
         )

@@ -12,6 +12,17 @@ from pools.broker.spec import FIELDS, PoolSpec, Profile
 ADVISED, FINE, TOO_LITTLE, NONE = "advised", "fine", "not enough evidence", "does not apply"
 
 
+def said_span(seconds: float) -> str:
+    """
+    >>> said_span(9.96), said_span(60.0), said_span(151.2), said_span(600.0)
+    ('10 s', '1 minute', '2.5 minutes', '10 minutes')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = f"{seconds / 60:.1f}".removesuffix(".0")
+    return f"{minutes} minute{'s' * (minutes != '1')}"
+
+
 @dataclass(frozen=True, slots=True)
 class Enough:
     """Evidence that figures over time need before anything is advised."""
@@ -124,7 +135,7 @@ class Case:
         have, long = int(self.usage.get("answered") or 0), float(self.usage.get("seconds") or 0.0)
         if have >= calls and long >= seconds:
             return ""
-        return f"{have:,} calls, {long / 60:.1f} minutes; needs {calls:,} calls and {seconds / 60:g} minutes"
+        return f"{have:,} calls, {said_span(long)}; needs {calls:,} calls and {said_span(seconds)}"
 
     @property
     def each_mb(self) -> float | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pools.broker.run_times import BOUNDS
 from pools.broker.spec import PoolSpec
-from pools.diagnostics.history import History
+
+if TYPE_CHECKING:  # it has models, and a broker's socket can be inspected without its project
+    from pools.diagnostics.history import History
 
 
 def inspect_pool(

@@ -22,7 +22,7 @@ from typing import Any
 
 from pools.broker.spec import FIELDS, PoolSpec, Profile
 from pools.broker.usage import CPU_CALLS
-from pools.diagnostics.advice import NOT_KNOWN, TOO_LITTLE, Capacity, Case, Enough
+from pools.diagnostics.advice import NOT_KNOWN, TOO_LITTLE, Capacity, Case, Enough, said_span
 from pools.diagnostics.rules import CORES
 
 ENOUGH = Enough(calls=100, seconds=60.0)
@@ -175,10 +175,10 @@ def scale(facts: Facts, enough: Enough = ENOUGH) -> Answer:
 def _of_a_worker(facts: Facts, enough: Enough) -> tuple[float | None, str]:
     """Calls a second that one worker can carry; or None and what lacks."""
     if facts.served < enough.calls or facts.seconds < enough.seconds:
-        had = f"{facts.served:,} calls in {facts.seconds / 60:.3g} minutes"
+        had = f"{facts.served:,} calls in {said_span(facts.seconds)}"
         if facts.served < enough.calls:
             return None, f"{had}; needs {enough.calls:,}"
-        return None, f"{had}; needs {enough.seconds / 60:g}"
+        return None, f"{had}; needs {said_span(enough.seconds)}"
     if not facts.run_seconds:
         return None, "no run of a call has been timed; needs one"
     by_slots = facts.threads / facts.run_seconds

@@ -112,10 +112,8 @@ def transport() -> Transport | Unknown:
         connection = app.connection_for_write()
     except Exception as error:  # a project's own module, and each transport has errors of its own
         return Unknown(f"the Celery app cannot be had: {_first_line(error)}")
-    if not app.conf.broker_url:
-        return Unknown(
-            'no Celery app is known, which jobs need and calls do not: SNAKEPIT["CELERY_APP"] names its module'
-        )
+    if not messages.is_known(app):
+        return Unknown(messages.NO_APP)
     url = connection.as_uri()  # hides the password
     if not connection.password:
         url = url.replace(":**@", "")

@@ -22,6 +22,7 @@ logger = logging.getLogger("snakepit.jobs")
 
 TASK = "snakepit.run_job"
 COMMON = "snakepit.jobs"
+NO_APP = 'no Celery app is known, which jobs need and calls do not: SNAKEPIT["CELERY_APP"] names its module'
 JOIN = 2.0  # seconds between two looks for new pools: what the first job of one waits
 LONGEST_COUNTDOWN = 30.0  # seconds that a Celery worker may hold a message; longer pauses are left to `reconcile`
 
@@ -47,13 +48,22 @@ def celery_app() -> Any:
     return current_app
 
 
+def is_known(app: Any) -> bool:
+    """Whether the project has a Celery app: Celery's own default one has no address, and would try amqp://localhost."""
+    return bool(app.conf.broker_write_url)
+
+
 def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
     """Send the hint; False where the message transport is away. Nothing is lost then: `reconcile` sends it later."""
     if delay > LONGEST_COUNTDOWN:
         return False
     try:
         # No retries: the caller is a web request, or holds the slot of another job.
-        celery_app().send_task(TASK, args=[str(job_id)], queue=queue, countdown=delay or None, retry=False)
+        app = celery_app()
+        if not is_known(app):
+            logger.warning("job %s is stored, but not sent: %s", job_id, NO_APP)
+            return False
+        app.send_task(TASK, args=[str(job_id)], queue=queue, countdown=delay or None, retry=False)
     except Exception as error:  # each transport has errors of its own
         logger.warning("job %s is stored, but its message was not sent: %s", job_id, error)
         return False

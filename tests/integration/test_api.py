@@ -227,6 +227,14 @@ def test_the_description_names_every_route_once(client: Client) -> None:
         "/api/status", "/api/metrics", "/api/live", "/api/ready",
         "/api/workers/{worker}/kill",
     }  # fmt: skip
+    documented = {path: one["responses"] for path, ways in description["paths"].items() for one in ways.values()}
+    open_to_all = {"/api/live", "/api/ready"}
+    lacking = {path: {"401", "403", "503"} - set(one) for path, one in documented.items() if path not in open_to_all}
+    assert not any(lacking.values()), f"every operation may be refused, and meet a database that is away: {lacking}"
+    called = documented["/api/pools/{pool}/commands/{command}"]["200"]["content"]
+    assert set(called) == {"application/json", "text/event-stream", "application/octet-stream"}
+    assert set(documented["/api/jobs/{job_id}/events"]["200"]["content"]) == {"text/event-stream"}
+    assert set(documented["/api/metrics"]["200"]["content"]) == {"text/plain"}
     names = [one["operationId"] for path in description["paths"].values() for one in path.values()]
     assert len(names) == len(set(names))
     assert set(description["components"]["securitySchemes"]) == {"KeyAuth", "BrowserAuth"}

@@ -96,4 +96,4 @@ def test_a_pool_of_the_settings_is_not_changed_but_shown_the_line_to_write_there
 def test_what_is_not_known_for_want_of_evidence_is_listed_and_no_silence(django_user_model: Any) -> None:
     page = signed_in(django_user_model).get("/diagnostics/report/").content.decode()
     assert "data-lacking" in page
-    assert "needs 50 calls and 1 minutes" in page
+    assert "needs 50 calls and 1 minute" in page
