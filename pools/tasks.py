@@ -78,6 +78,7 @@ def _join_queues(sender: Any = None, instance: Any = None, **_: Any) -> None:
 
 @signals.worker_ready.connect(dispatch_uid="snakepit.follow", weak=False)
 def _follow_pools(sender: Any = None, **_: Any) -> None:
+    messages.unbroken.begin()
     joiner.follow(sender)
     bridge.start()
 

@@ -5,6 +5,8 @@ closed once more, and where the first time gave up half-way, a channel wants to 
 task that ends acknowledges its message on it. Both times kombu answers `AttributeError: 'NoneType' object has no
 attribute 'hostname'`, which Celery takes for an error that cannot be mended: the worker ends with code 1. Nothing is
 left to be saved on such a connection; a message that stays unacknowledged comes again and finds its job done.
+
+And each loss is noted: a transport that died may have come back empty.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
 
+from pools.jobs import messages
+
 logger = logging.getLogger("snakepit.jobs")
 DEFAULT = "celery.worker.consumer:Consumer"  # what Celery takes where no `worker_consumer` is set
 
 
 class Consumer(CeleryConsumer):
     def on_connection_error_after_connected(self, exc: Exception) -> None:
+        messages.unbroken.begin()
         if connection := self.connection:
             # Of this connection alone, which nobody uses any more. An error here would hide `exc`, after which Celery
             # connects again.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+import time
 from typing import Any
 
 from django.db import Error
@@ -68,6 +69,28 @@ def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
         logger.warning("job %s is stored, but its message was not sent: %s", job_id, error)
         return False
     return True
+
+
+class Unbroken:
+    """Since when this Celery worker has been connected without a break. What was sent before may be gone.
+
+    A Redis that died keeps nothing, and a worker that starts cannot know what was before it. Meant for one process:
+    `unbroken` below; without a Celery worker it never begins.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def begin(self) -> None:
+        """Now: the worker starts, or has just lost its connection."""
+        self._since = time.monotonic()
+
+    def seconds(self) -> float | None:
+        """How long. None: nothing is known, this is no Celery worker."""
+        return None if self._since is None else time.monotonic() - self._since
+
+
+unbroken = Unbroken()
 
 
 def hosted() -> set[str]:

@@ -122,6 +122,9 @@ def _send_again() -> int:
     silent = Q(sent_at__isnull=True) | Q(sends__lte=1, sent_at__lte=Now() - timedelta(seconds=wait))
     silent |= Q(sends=2, sent_at__lte=Now() - timedelta(seconds=2 * wait))
     silent |= Q(sends__gte=SENDS_COUNTED, sent_at__lte=Now() - timedelta(seconds=4 * wait))
+    if (unbroken := messages.unbroken.seconds()) is not None:
+        # Rarely is for messages that lie in a long queue. Those that may be gone are not waited for.
+        silent |= Q(sent_at__lte=Now() - timedelta(seconds=max(wait, unbroken)))
     silent |= Q(sent_at__gt=hold.moment(JUMP))  # the clock went back
     # A job that had to wait for its time has had no message at all.
     silent |= Q(run_after__gte=F("sent_at"), run_after__lte=Now())

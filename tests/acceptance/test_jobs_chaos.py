@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from tests import services
 from tests.acceptance.test_jobs import DRIVER, SETTINGS
 from tests.brokers import ROOT, assert_nothing_left
 
-PATIENCE = 45.0  # the promised recovery, and the bound of every wait
+PATIENCE = 45.0  # the promised recovery, and the bound of every wait in which nothing moves
 MIX = {"once": 120, "echo": 80, "sleep": 60, "count": 40}
 JOBS = sum(MIX.values())
 WINDOW = 60  # jobs that may be unfinished before the next is submitted, so that submitting lasts through the faults
@@ -119,6 +119,8 @@ class Site:
         self.instances: set[str] = set()
         self.replies: Counter[int | str] = Counter()
         self.given: dict[str, str] = {}  # mark -> id that the caller was told
+        self.hits: list[float] = []  # the moments of the faults
+        self._ended = 0
         # Both are kept from question to question: made anew each time, they would be the most of this test's load.
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
         self._asking = threading.Lock()
@@ -184,6 +186,12 @@ class Site:
     def finished(self) -> int:
         return self.one("select count(*) from snakepit_job where finished_at is not null")
 
+    def ended(self) -> int:
+        """The same for who asks while the database may be away: then the last answer."""
+        with suppress(psycopg.OperationalError):
+            self._ended = self.finished()
+        return self._ended
+
     def workers(self) -> list[dict[str, Any]]:
         """The pool's workers, when the broker can tell; and which broker tells is noted."""
         try:
@@ -193,10 +201,16 @@ class Site:
             return []
         return [worker for worker in status["workers"] if worker["pid"] and worker["state"] == "ready"]
 
-    def until(self, question: Callable[[], Any], what: str) -> Any:
-        """Ask again and again, within bounds: rows of other processes give no other sign."""
-        end = time.monotonic() + PATIENCE
+    def until(self, question: Callable[[], Any], what: str, moving: Callable[[], Any] | None = None) -> Any:
+        """Ask again and again, within bounds: rows of other processes give no other sign.
+
+        What takes long because there is much to do, and the machine slow, is not recovery: as long as `moving` has new
+        answers, the wait begins anew.
+        """
+        end, seen = time.monotonic() + PATIENCE, None
         while not (answer := question()):
+            if moving and (now := moving()) != seen:
+                end, seen = time.monotonic() + PATIENCE, now
             if time.monotonic() > end:
                 logs = "\n".join(service.tail() for service in self.services.values())
                 open_ = self.rows("select * from snakepit_job where finished_at is null limit 5")
@@ -225,7 +239,7 @@ class Site:
             except psycopg.OperationalError:
                 return True  # the database is away: just then a submission is worth trying
 
-        self.until(room, f"room for {client_side}")
+        self.until(room, f"room for {client_side}", self.ended)
 
     def submit_over_rest(self, marks: range) -> None:
         headers = {"Authorization": f"Bearer {self.key}"}
@@ -268,14 +282,19 @@ class Site:
 
     # Faults
 
+    def hit(self) -> None:
+        self.hits.append(time.time())  # PostgreSQL's clock is this machine's, too
+
     def kill(self, name: str) -> None:
         service = self.services[name]
         before = service.ends
+        self.hit()
         service.process.kill()
         self.until(lambda: service.ends > before, f"the successor of {name}")
 
     def kill_pool_worker(self) -> None:
         busy = self.until(lambda: [one for one in self.workers() if "'sleep'" in str(one["calls"])], "a busy worker")
+        self.hit()
         os.kill(self.random.choice(busy)["pid"], 9)
 
     def kill_celery_worker(self) -> None:
@@ -291,7 +310,12 @@ class Site:
         self.kill("broker")
         self.until(lambda: {one["pid"] for one in self.workers()} - before, "workers of the new broker")
 
+    def restart_database(self) -> None:
+        self.hit()
+        self.database.restart()
+
     def empty_transport(self) -> None:
+        self.hit()
         self.transport.kill()
         self.transport.start_empty()
 
@@ -371,6 +395,21 @@ def check_rows(here: Site) -> None:
             assert (job["state"], job["failures"]) == ("lost", 3), story
 
 
+def check_recovery(here: Site) -> None:
+    """What a fault met under way ended within the promised time, counted from the last fault that could meet it."""
+    took: list[tuple[float, str]] = []
+    for row in here.rows(
+        "select j.id, extract(epoch from j.finished_at)::float as ended,"
+        " (select extract(epoch from min(started_at))::float from snakepit_jobattempt where job_id = j.id) as began"
+        " from snakepit_job j"
+    ):
+        if met := [hit for hit in here.hits if row["began"] <= hit <= row["ended"]]:
+            took.append((row["ended"] - max(met), str(row["id"])))
+    slowest, job = max(took)
+    print(f"{len(took)} jobs were met under way; the slowest ended {slowest:.1f} s after the fault")
+    assert slowest <= PATIENCE, job
+
+
 def check_ends(here: Site) -> None:
     """PostgreSQL saw one UPDATE to a terminal state a job, from running, and none afterwards."""
     ends = here.rows("select a.*, j.state, j.attempts as last from audit a join snakepit_job j on j.id = a.job")
@@ -415,7 +454,7 @@ def check_entries(here: Site) -> None:
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.postgres
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)  # against hanging: each wait has a bound of its own, and says what it waited for
 def test_300_jobs_end_once_while_all_that_carries_them_is_killed_in_turn(postgres_url: str, valkey_url: str) -> None:
     # The fixtures decide about skipping; the servers that are killed here are this test's own.
     seed = int(os.environ.get("SNAKEPIT_TEST_SEED") or random.SystemRandom().randrange(2**32))
@@ -427,7 +466,7 @@ def test_300_jobs_end_once_while_all_that_carries_them_is_killed_in_turn(postgre
             ("celery worker", here.kill_celery_worker),
             ("web", lambda: here.kill("web")),
             ("valkey", here.empty_transport),
-            ("postgresql", here.database.restart),
+            ("postgresql", here.restart_database),
             ("pool worker again", here.kill_pool_worker),
         ]
         here.random.shuffle(faults)
@@ -441,15 +480,14 @@ def test_300_jobs_end_once_while_all_that_carries_them_is_killed_in_turn(postgre
         try:
             for number, (name, fault) in enumerate(faults, 1):
                 due = number * 30
-                here.until(lambda due=due: here.finished() >= due, f"{due} ended jobs")
+                here.until(lambda due=due: here.finished() >= due, f"{due} ended jobs", here.finished)
                 told = f"{time.monotonic() - began:5.1f} s {name}, {here.finished()} jobs had ended"
                 fault()
                 print(f"{told}; done at {time.monotonic() - began:5.1f} s")
             last = time.monotonic()
-            here.until(lambda: all(caller.done() for caller in callers), "the callers")
-            here.until(lambda: here.finished() == JOBS, "the end of all jobs")
+            here.until(lambda: all(caller.done() for caller in callers), "the callers", here.finished)
+            here.until(lambda: here.finished() == JOBS, "the end of all jobs", here.finished)
             print(f"all had ended {time.monotonic() - last:.1f} s after the last fault; replies {here.replies}")
-            assert time.monotonic() - last <= PATIENCE
         finally:
             for caller in callers:
                 caller.join(PATIENCE)
@@ -459,6 +497,7 @@ def test_300_jobs_end_once_while_all_that_carries_them_is_killed_in_turn(postgre
         codes = [code for one in celery for code in one.codes]
         assert codes == [-9], "\n".join(one.tail(20_000) for one in celery)
         check_rows(here)
+        check_recovery(here)
         check_ends(here)
         check_ledger(here)
         check_entries(here)

@@ -15,6 +15,7 @@ import pytest
 from celery import Celery
 from kombu.asynchronous import Hub
 
+from pools.jobs import messages
 from pools.jobs.consumer import Consumer, install
 from tests import services
 
@@ -65,10 +66,13 @@ def lost(valkey_url: str) -> Iterator[Lost]:
 
 
 def test_a_connection_that_was_lost_half_closed_does_not_end_the_worker(
-    lost: Lost, caplog: pytest.LogCaptureFixture
+    lost: Lost, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(messages, "unbroken", messages.Unbroken())
+    assert messages.unbroken.seconds() is None
     lost.consumer.on_connection_error_after_connected(ConnectionError("gone"))
     assert lost.consumer.connection is None
+    assert messages.unbroken.seconds() is not None, "what was sent before may be gone"
     assert "left as it is: AttributeError" in caplog.text  # the day this is missing, Celery has mended it
 
 

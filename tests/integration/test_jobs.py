@@ -627,6 +627,31 @@ def test_a_message_that_got_lost_is_sent_again_ever_more_rarely(wire: Wire) -> N
     assert len(wire.sent) == 4
 
 
+def test_a_message_from_before_a_loss_of_the_transport_is_not_waited_for(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "unbroken", unbroken := Unbroken())
+    job = submitted()
+    unbroken.begin()  # a moment ago: all that was sent before may be gone
+    for ago, sent in ((29, 0), (31, 1), (31, 1), (31, 1), (31, 1)):
+        Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=ago))
+        assert upkeep.reconcile()["sent"] == sent, ago
+    unbroken.lasted = 40.0  # what is younger lies in a queue, and is sent again as rarely as ever
+    Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=31))
+    assert upkeep.reconcile()["sent"] == 0
+    Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=41))
+    assert upkeep.reconcile()["sent"] == 1
+
+
+class Unbroken(messages.Unbroken):
+    """The connection of a Celery worker, whose age the test sets."""
+
+    lasted = 0.0
+
+    def seconds(self) -> float | None:
+        return None if super().seconds() is None else self.lasted
+
+
 def test_a_transport_that_is_away_loses_nothing(wire: Wire) -> None:
     job = submitted()
     Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=31))
