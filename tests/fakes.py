@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import json
 import selectors
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -102,6 +103,7 @@ COMMANDS = (
     CommandInfo("says"),
     CommandInfo("prints"),
     CommandInfo("slow", timeout=7.0),
+    CommandInfo("works"),
 )
 # Adapters by path, as the real ones of tests.everything behave: loaded, refused, or silent for ever.
 UNLOADABLE = {
@@ -115,6 +117,29 @@ REFUSALS = {
     "tests.everything.RaisesInPreload": ("load_failed", "RuntimeError: the weights are missing"),
 }
 WITH_PRELOAD = "tests.everything.Preloading"
+
+
+class Cores:
+    """Cores that calls compute on, for so long each; who finds none free waits in line."""
+
+    def __init__(self, count: int) -> None:
+        self.free = count
+        self._line: deque[tuple[float, Callable[[], None]]] = deque()
+
+    def compute(self, seconds: float, then: Callable[[], None]) -> None:
+        self._line.append((seconds, then))
+        self._next()
+
+    def _next(self) -> None:
+        while self._line and self.free:
+            self.free -= 1
+            seconds, then = self._line.popleft()
+            asyncio.get_running_loop().call_later(seconds, self._done, then)
+
+    def _done(self, then: Callable[[], None]) -> None:
+        self.free += 1
+        then()
+        self._next()
 
 
 class FakeProcess:
@@ -288,6 +313,17 @@ class FakeProcess:
 
     _run_hold_again = _run_slow = _run_hold
 
+    def _run_works(self, assignment: Assignment, waits: float, computes: float) -> None:
+        """Waits, and then computes on the launcher's cores."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        def end() -> None:
+            self.cpu += computes
+            self.report("result", assignment.sequence, Payload(b"null"), loop.time() - began)
+
+        loop.call_later(waits, self._launcher.cores.compute, computes, end)
+
     def _run_obedient(self, assignment: Assignment) -> None:
         self._polite.add(assignment.sequence)
 
@@ -432,6 +468,7 @@ class FakeLauncher:
         self.refusal: Exception | None = None  # raised instead of a launch
         self.gate: asyncio.Event | None = None  # a launch waits for it
         self.closed = False
+        self.cores = Cores(1)
         self._numbers = itertools.count(1)
 
     async def launch(self, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> FakeProcess:
