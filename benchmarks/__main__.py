@@ -20,9 +20,10 @@ from benchmarks import plot, report, suite
 from benchmarks.latest import Latest
 from benchmarks.peers import ray
 from benchmarks.row import Failed, Outcome, Row, Run, bar
-from benchmarks.rows import calls, cold, flood, idle, service, starts, threads
+from benchmarks.rows import calls, cold, flood, idle, scaling, service, starts, threads
 
-ROWS = {row.name: row for module in (calls, flood, starts, threads, idle, service, cold) for row in module.ROWS}
+MODULES = (calls, flood, starts, threads, idle, service, cold, scaling)
+ROWS = {row.name: row for module in MODULES for row in module.ROWS}
 
 
 def missing(row: Row) -> str:

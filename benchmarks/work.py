@@ -46,6 +46,12 @@ class Work(Adapter):
         """A fixed amount of pure Python, with nothing shared between threads."""
         return spin(rounds)
 
+    @command(idempotent=True)
+    def rest(self, seconds: float) -> float:
+        """Wait, as for a disk or another service."""
+        time.sleep(seconds)
+        return seconds
+
     @command
     def chunks(self, count: int) -> Iterator[str]:
         return chunks(count)

@@ -1,0 +1,56 @@
+"""What `snakepit scaling` foretells beside what the pool then does, in one run with real processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.node import ENDLESS, Node, serving
+from benchmarks.row import Contestants, Measured, Row
+from benchmarks.timing import seconds
+from pools.diagnostics.advice import Enough
+from pools.diagnostics.scaling import gather, scale
+
+REST = 0.05  # seconds of a call, in which it waits as for a disk or another service
+MEASURED, GROWN = 2, 8  # workers of the pool that is measured, and of the one that is foretold
+CALLS, EACH = 200, 100  # that are measured, and of each worker in the pool that is driven
+ENOUGH = Enough(calls=100, seconds=2.0)  # not the minute that an operator's figures need: nothing else runs here
+
+
+def flood(node: Node, pool: str, count: int, window: int) -> None:
+    for _ in node.client.map(pool, "rest", ({"seconds": REST} for _ in range(count)), window=window):
+        pass
+
+
+def foretold(node: Node) -> float:
+    """Calls a second of GROWN workers, from those that MEASURED workers were seen to do."""
+    flood(node, "measured", CALLS, MEASURED)
+    facts = gather(node.client.status(), "measured")
+    size = scale(replace(facts, size=GROWN), ENOUGH).limits[0]
+    assert size.calls_per_second, size.evidence
+    return size.calls_per_second
+
+
+def _scaling(stage: Contestants) -> Measured:
+    pools = [{"name": "measured", "size": MEASURED}, {"name": "grown", "size": GROWN}]
+    with serving([{**one, "path": "benchmarks.work.Work", **ENDLESS} for one in pools]) as node:
+        node.wait_until_ready("measured", MEASURED)
+        node.wait_until_ready("grown", GROWN)
+        flood(node, "grown", GROWN, GROWN)  # the first call of each
+        peer = foretold(node)
+        count = EACH * GROWN
+        ours = count / seconds(lambda: flood(node, "grown", count, 4 * GROWN))
+    return Measured(ours, peer, note=f"measured with {MEASURED} workers, foretold for {GROWN}")
+
+
+ROWS = (
+    Row(
+        "scaling",
+        f"calls of {REST * 1000:g} ms that wait, {GROWN} workers",
+        "the rate that `snakepit scaling` foretold",
+        "calls/s",
+        _scaling,
+        (),
+        target=0.85,
+        smaller=False,
+    ),
+)
