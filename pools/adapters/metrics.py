@@ -186,6 +186,7 @@ class Gauges:
         node = status["node"]
         yield GaugeMetricFamily("snakepit_broker_loop_lag_seconds", "How late the event loop is.", node["loop_lag"])
         yield GaugeMetricFamily("snakepit_broker_sessions", "Clients with an open session.", node["sessions"])
+        yield GaugeMetricFamily("snakepit_node_draining", "1: no new calls are taken.", float(node["draining"]))
         missing = node["clock"] == "lifecycle clock missing"
         yield GaugeMetricFamily("snakepit_lifecycle_clock_missing", "1: no sweeps come from beat.", float(missing))
 

@@ -26,8 +26,9 @@ from pools.adapters.orphans import Keeper, Strays, become_subreaper, end_predece
 from pools.adapters.outfit import listen
 from pools.adapters.runtime import RuntimeDirectory, RuntimeDirectoryError
 from pools.adapters.service import make_server
-from pools.broker.broker import Broker, NodeFacts, Ports
+from pools.broker.broker import Broker, Ports
 from pools.broker.events import Event, Kind
+from pools.broker.node import NodeFacts
 from pools.broker.ports import Definitions, Recorder
 
 GOODBYE = 0.5  # seconds that clients get to notice that the broker has gone

@@ -157,6 +157,13 @@ class BrokerService(BrokerBase):
             )
             await stream.send_message(reply)
 
+    async def Drain(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await stream.recv_message()
+            order = self._broker.resume if request.resume else self._broker.drain
+            order(request.actor, request.reason)
+            await stream.send_message(pb.DrainReply(draining=not request.resume))
+
     async def Kill(self, stream: Any) -> None:
         async with _Answering(stream):
             request = await stream.recv_message()

@@ -1,4 +1,4 @@
-"""Nodes, workers and events in the admin: read-only, workers with an action."""
+"""Nodes, workers and events in the admin: read-only, nodes and workers with actions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
+from pools.admin.drain import drain, resume
 from pools.admin.page import ReadOnly
 from pools.admin.recycle import recycle
 from pools.models import Event, Node, Worker
@@ -33,6 +34,15 @@ class WorkerAdmin(ReadOnly):
 class NodeAdmin(ReadOnly):
     list_display = ("name", "version", "pid", "clock", "draining", "stopped", "started_at", "seen_at")
     search_fields = ("name", "address")
+    actions = ("drain", "resume")
+
+    @admin.action(description="Drain the selected nodes: take no new calls", permissions=["operate"])
+    def drain(self, request: HttpRequest, queryset: QuerySet[Node]) -> HttpResponse | None:
+        return drain(self, request, list(queryset))
+
+    @admin.action(description="Resume the selected nodes: take calls again", permissions=["operate"])
+    def resume(self, request: HttpRequest, queryset: QuerySet[Node]) -> None:
+        resume(self, request, list(queryset))
 
 
 @admin.register(Event)

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, path, re_path
 from ninja import NinjaAPI
 
-from pools.api import calls, diagnostics, errors, health, jobs, observed, operate, pools
+from pools.api import calls, diagnostics, errors, health, jobs, maintenance, observed, operate, pools
 from pools.api.auth import BrowserAuth, KeyAuth
 from pools.api.calls import json_response
 
@@ -35,6 +35,7 @@ for router in (
     jobs.router,
     pools.router,
     operate.router,
+    maintenance.router,
     observed.router,
     diagnostics.router,
     health.router,

@@ -23,7 +23,7 @@ async def live(request: HttpRequest) -> HttpResponse:
 
 @router.get("/ready", response={200: Ready, 503: Ready}, operation_id="ready", summary="Calls can be answered")
 async def ready(request: HttpRequest) -> HttpResponse:
-    """200 where the database answers, the broker answers, and every enabled pool has a worker that is ready."""
+    """200 where database and broker answer, the node takes calls, and every enabled pool has a ready worker."""
     problems: list[str] = []
     try:
         wanted = await sync_to_async(_wanted)()
@@ -37,6 +37,8 @@ async def ready(request: HttpRequest) -> HttpResponse:
         problems.append("the broker does not answer")
     else:
         counts = {one["name"]: one["ready"] for one in snapshot["pools"]}
+        if snapshot["node"]["draining"]:  # a load balancer is to look elsewhere
+            problems.append("the node is draining")
         problems += [f"the pool {name} has no worker that is ready" for name in wanted if not counts.get(name)]
     return json_response({"ready": not problems, "problems": problems}, status=503 if problems else 200)
 

@@ -26,7 +26,7 @@ ROW_REFUSED = REFUSED | {422}
 Body = TypeVar("Body", bound=Schema)
 
 
-def _takes(body: type[Schema]) -> dict[str, Any]:
+def takes(body: type[Schema]) -> dict[str, Any]:
     return {"requestBody": {"content": {"application/json": {"schema": body.model_json_schema()}}}}
 
 
@@ -35,12 +35,12 @@ def _takes(body: type[Schema]) -> dict[str, Any]:
     response={200: RecycleOut, REFUSED: Failure},
     operation_id="recycle",
     summary="Replace workers, successor first",
-    openapi_extra=_takes(RecycleIn),
+    openapi_extra=takes(RecycleIn),
 )
 async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
     who = _operator(request, "recycle", pool)
-    wanted = _read(request, RecycleIn)
-    given = door.broker(), pool, wanted.worker, _order(who, wanted.reason)
+    wanted = read(request, RecycleIn)
+    given = door.broker(), pool, wanted.worker, order_from(who, wanted.reason)
     return json_response({"planned": await sync_to_async(operations.recycle)(*given)})
 
 
@@ -63,12 +63,12 @@ async def plan(request: HttpRequest, pool: str, worker: str = Query("", max_leng
     response={200: ChangeOut, ROW_REFUSED: Failure},
     operation_id="scale",
     summary="Change the number of workers",
-    openapi_extra=_takes(ScaleIn),
+    openapi_extra=takes(ScaleIn),
 )
 async def scale(request: HttpRequest, pool: str) -> HttpResponse:
     who = _operator(request, "scale", pool)
-    wanted = _read(request, ScaleIn)
-    return await _change(operations.scale, pool, wanted.size, _order(who, wanted.reason))
+    wanted = read(request, ScaleIn)
+    return await _change(operations.scale, pool, wanted.size, order_from(who, wanted.reason))
 
 
 @router.post(
@@ -76,11 +76,11 @@ async def scale(request: HttpRequest, pool: str) -> HttpResponse:
     response={200: ChangeOut, ROW_REFUSED: Failure},
     operation_id="pause",
     summary="Refuse new calls, keep the workers warm",
-    openapi_extra=_takes(ReasonIn),
+    openapi_extra=takes(ReasonIn),
 )
 async def pause(request: HttpRequest, pool: str) -> HttpResponse:
     who = _operator(request, "pause", pool)
-    return await _change(operations.pause, pool, _order(who, _read(request, ReasonIn).reason))
+    return await _change(operations.pause, pool, order_from(who, read(request, ReasonIn).reason))
 
 
 @router.post(
@@ -88,11 +88,11 @@ async def pause(request: HttpRequest, pool: str) -> HttpResponse:
     response={200: ChangeOut, ROW_REFUSED: Failure},
     operation_id="resume",
     summary="Take calls again",
-    openapi_extra=_takes(ReasonIn),
+    openapi_extra=takes(ReasonIn),
 )
 async def resume(request: HttpRequest, pool: str) -> HttpResponse:
     who = _operator(request, "resume", pool)
-    return await _change(operations.resume, pool, _order(who, _read(request, ReasonIn).reason))
+    return await _change(operations.resume, pool, order_from(who, read(request, ReasonIn).reason))
 
 
 @router.post(
@@ -100,16 +100,16 @@ async def resume(request: HttpRequest, pool: str) -> HttpResponse:
     response={200: KillOut, REFUSED: Failure},
     operation_id="kill",
     summary="End a worker's process now",
-    openapi_extra=_takes(ReasonIn),
+    openapi_extra=takes(ReasonIn),
     tags=["observed"],
 )
 async def kill(request: HttpRequest, worker: str) -> HttpResponse:
     """Its calls fail, or run again where their command is idempotent; a new worker takes its place."""
     who = _operator(request, "kill", "")
-    reason = _read(request, ReasonIn).reason
+    reason = read(request, ReasonIn).reason
     pool = await _pool_of(worker)
     who.allow("kill", pool)
-    await sync_to_async(operations.kill)(door.broker(), pool, worker, _order(who, reason))
+    await sync_to_async(operations.kill)(door.broker(), pool, worker, order_from(who, reason))
     return json_response({"worker": worker, "pool": pool})
 
 
@@ -118,16 +118,16 @@ async def kill(request: HttpRequest, worker: str) -> HttpResponse:
     response={200: DumpOut, REFUSED: Failure},
     operation_id="dump",
     summary="Where a worker's threads are",
-    openapi_extra=_takes(ReasonIn),
+    openapi_extra=takes(ReasonIn),
     tags=["observed"],
 )
 async def dump(request: HttpRequest, worker: str) -> HttpResponse:
     """The Python stacks of all threads of a live worker, also while C code in it holds the GIL. Told as an event."""
     who = _operator(request, "dump", "")
-    reason = _read(request, ReasonIn).reason
+    reason = read(request, ReasonIn).reason
     pool = await _pool_of(worker)
     who.allow("dump", pool)
-    found = await sync_to_async(operations.dump)(door.broker(), pool, worker, _order(who, reason))
+    found = await sync_to_async(operations.dump)(door.broker(), pool, worker, order_from(who, reason))
     return json_response(DumpOut(**found).model_dump(mode="json"))
 
 
@@ -144,13 +144,13 @@ async def _pool_of(worker: str) -> str:
     response={200: ChangeOut, ROW_REFUSED | {409}: Failure},
     operation_id="apply_recommendation",
     summary="Follow a recommendation",
-    openapi_extra=_takes(ReasonIn),
+    openapi_extra=takes(ReasonIn),
     tags=["diagnostics"],
 )
 async def apply_recommendation(request: HttpRequest, advice: str) -> HttpResponse:
     """Judged once more: 409 `not_advised` if it does not hold now; `managed_by_settings` has the line to write."""
     who = _operator(request, "apply", advice.partition(":")[2])
-    return await _change(applying.apply, advice, _order(who, _read(request, ReasonIn).reason))
+    return await _change(applying.apply, advice, order_from(who, read(request, ReasonIn).reason))
 
 
 def _operator(request: HttpRequest, action: str, pool: str) -> Caller:
@@ -159,7 +159,7 @@ def _operator(request: HttpRequest, action: str, pool: str) -> Caller:
     return who
 
 
-def _order(who: Caller, reason: str) -> Order:
+def order_from(who: Caller, reason: str) -> Order:
     return Order(who.actor, reason, who.owner, "rest", who.address)
 
 
@@ -169,7 +169,7 @@ async def _change(change: Callable[..., Change], *given: Any) -> HttpResponse:
     return json_response(ChangeOut.from_orm(done).model_dump(mode="json"))
 
 
-def _read(request: HttpRequest, body: type[Body]) -> Body:
+def read(request: HttpRequest, body: type[Body]) -> Body:
     """By hand and not as ninja's parameter: the body keeps the same limits as a call's."""
     try:
         return body.model_validate(read_object(request))

@@ -267,6 +267,27 @@ class KillOut(Schema):
     pool: str
 
 
+class HeldOut(Schema):
+    pool: str
+    running: int
+    waiting: int
+    longest: float = Field(description="Seconds that a running call may take at most.")
+
+
+class StandingOut(Schema):
+    """What a node holds, and whether it takes more."""
+
+    node: str
+    draining: bool
+    since: float = Field(description="Since when an operator drains it, seconds since the epoch; 0: nobody does.")
+    actor: str
+    reason: str
+    running: int
+    waiting: int
+    empty: bool = Field(description="Nothing runs and nothing waits.")
+    pools: list[HeldOut]
+
+
 class DumpOut(Schema):
     """Where the threads of a worker were, and the calls that it held."""
 

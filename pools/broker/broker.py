@@ -14,6 +14,7 @@ from typing import Any
 from pools.broker import errors
 from pools.broker.events import Event, Kind
 from pools.broker.forecast import Forecast, forecast
+from pools.broker.node import Node, NodeFacts
 from pools.broker.ports import (
     Clock,
     CommandInfo,
@@ -53,19 +54,6 @@ class Ports:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeFacts:
-    """What does not change in a broker's life."""
-
-    name: str
-    version: str
-    pid: int
-    address: str
-    python: str
-    boot: str  # four hex digits, different for each start of the broker
-    sweep_interval: float = 15.0
-
-
-@dataclass(frozen=True, slots=True)
 class Dump:
     """Where the threads of a worker were at a moment, and the calls that it held."""
 
@@ -101,7 +89,7 @@ class Broker:
         self.ports = ports
         self.runners: dict[str, Runner] = {}
         self.sessions = 0
-        self.draining = False
+        self.node = Node(facts, ports.clock.wall())
         self._usages = Usages(ports.meter)
         self._world = Surroundings(
             ports.launcher, ports.linker, ports.clock, self.tell, self._usages, facts.boot, rng or Random()
@@ -111,7 +99,6 @@ class Broker:
         self._applying = asyncio.Lock()
         self._closing: dict[str, tuple[Runner, asyncio.Task[None]]] = {}  # removed, their last calls still run
         self._started = ports.clock.monotonic()
-        self._started_wall = ports.clock.wall()
         self._last_sweep = self._started
         self._clock_missing = False
         self._lag = 0.0
@@ -123,8 +110,8 @@ class Broker:
         """Send a call to its pool. The answer comes through `reply`, perhaps before this returns."""
         number = next(self._numbers)
         runner = self.runners.get(request.pool)
-        if self.draining:
-            reply.failed(errors.ShuttingDown(), Timing())
+        if refusal := self.node.refusal():
+            reply.failed(refusal, Timing())
         elif runner is None:
             reply.failed(self._no_pool(request.pool), Timing())
         else:
@@ -153,8 +140,18 @@ class Broker:
                 return
         raise errors.WorkerUnknown(f"No worker {worker!r} lives on node {self.facts.name}.", details={"worker": worker})
 
+    def drain(self, actor: str, reason: str) -> None:
+        """Refuse new calls to every pool; what runs and waits is finished, workers stay warm until `resume`."""
+        self.node.drain(actor, reason, self.ports.clock.wall())
+        self.acted("", f"drain node {self.facts.name}", actor, reason)
+
+    def resume(self, actor: str, reason: str) -> None:
+        """Take calls again, after a drain."""
+        self.node.resume()
+        self.acted("", f"resume node {self.facts.name}", actor, reason)
+
     def acted(self, pool: str, action: str, actor: str, reason: str, worker: str = "") -> None:
-        """Tell who did what to a pool or a worker, and why."""
+        """Tell who did what to a pool, a worker or the node, and why."""
         message = f"{actor or 'an operator'}: {action}: {reason or 'no reason given'}"
         data = {"actor": actor, "action": action, "reason": reason}
         self.tell(Event(Kind.OPERATOR_ACTED, pool, worker, action.partition(" ")[0], message, data=data))
@@ -216,7 +213,7 @@ class Broker:
         """Bring the pools in line with their definitions. Returns how many pools are wanted."""
         async with self._applying:  # one at a time: an older reading must not undo a newer one
             loaded = await asyncio.to_thread(self.ports.definitions.load)
-            if not self.draining:
+            if not self.node.stopping:
                 self._apply(loaded)
             return len(loaded.definitions)
 
@@ -301,9 +298,9 @@ class Broker:
 
     async def stop(self, grace: float) -> None:
         """Take nothing new, let calls finish for `grace` seconds, then end what is left."""
-        if self.draining:
+        if self.node.stopping:
             return
-        self.draining = True
+        self.node.stopping = True
         message = f"broker {self.facts.name} stops; calls have {grace:g} s to finish"
         self.tell(Event(Kind.NODE_STOPPING, reason="signal", message=message))
         closing = [asyncio.ensure_future(runner.close()) for runner in self.runners.values()]
@@ -363,16 +360,10 @@ class Broker:
         else:
             clock = "waiting" if self._last_sweep == self._started else "beat"
         return {
-            "name": self.facts.name,
-            "version": self.facts.version,
-            "pid": self.facts.pid,
-            "address": self.facts.address,
-            "started_at": self._started_wall,
+            **self.node.row(),
             "uptime": round(now - self._started, 3),
-            "draining": self.draining,
             "clock": clock,
             "loop_lag": round(self._lag, 4),
-            "python": self.facts.python,
             "sessions": self.sessions,
             "problems": [f"{name}: {problem}" if name else problem for name, problem in self._problems],
         }

@@ -107,6 +107,15 @@ class WorkerUnknown(BrokerError):
     default_outcome = NOT_STARTED
 
 
+class NodeUnknown(BrokerError):
+    """No broker of this node answers here."""
+
+    code = "node_unknown"
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+    default_outcome = NOT_STARTED
+
+
 class PayloadTooLarge(BrokerError):
     """The arguments are larger than the pool takes."""
 
@@ -221,6 +230,15 @@ class PoolFailed(BrokerError):
     code = "pool_failed"
     http_status = 503
     grpc_status = "FAILED_PRECONDITION"
+    default_outcome = NOT_STARTED
+
+
+class NodeDraining(BrokerError):
+    """The node is drained by its operator: it takes no calls."""
+
+    code = "node_draining"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
     default_outcome = NOT_STARTED
 
 

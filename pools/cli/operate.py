@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pools.cli import maintenance
 from pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line
 from pools.cli.project import find_address, start_django
 from pools.cli.status import NARROW, new_table
@@ -26,6 +27,7 @@ MAX_REASON = 200  # characters
 POLL = 0.25  # seconds between two looks at a pool that drains
 
 Pool = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")]
+Node = Annotated[bool, typer.Option("--node", help="The whole node, instead of a pool.")]
 Target = Annotated[str, typer.Argument(metavar="POOL|WORKER", help="Name of a pool, or id of a worker.")]
 Reason = Annotated[str, typer.Option(help="Why; kept with the event.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
@@ -75,25 +77,50 @@ def pause(pool: Pool, *, reason: Reason = "", as_json: AsJson = False) -> None:
         _tell(_change("pause", pool, reason), as_json)
 
 
-def resume(pool: Pool, *, reason: Reason = "", as_json: AsJson = False) -> None:
-    """Take calls again."""
+def resume(
+    pool: Annotated[str, typer.Argument(metavar="[POOL]", help="Name of the pool.", show_default=False)] = "",
+    *,
+    node: Node = False,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take calls again: a pool that was paused, or with --node the node that was drained."""
     with errors_told(as_json):
+        check_reason(reason)
+        _one_of(pool, node, "POOL")
+        if node:
+            maintenance.resume_node(name_actor(), reason, as_json=as_json)
+            return
         _tell(_change("resume", pool, reason), as_json)
 
 
 def drain(
-    target: Target,
+    target: Annotated[
+        str, typer.Argument(metavar="[POOL|WORKER]", help="Name of a pool, or id of a worker.", show_default=False)
+    ] = "",
     *,
+    node: Node = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Say what the node holds; do nothing.")] = False,
     reason: Reason = "",
-    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds that a pool has to become empty.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to become empty.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """A pool: pause it and wait until nothing runs or waits. A worker: replace it, its successor first.
 
-    Exit code 1 when the pool is not empty in time; it stays paused until `snakepit resume`.
+    With --node: take no new calls on the whole node, and wait until it is empty. Exit code 1 when that is not so in
+    time; what was drained takes no calls until `snakepit resume`, a node also until its broker is started again.
     """
     with errors_told(as_json):
         check_reason(reason)
+        _one_of(target, node, "POOL or WORKER")
+        if preview and not node:
+            raise UsageError("--preview: goes with --node; of a pool or a worker say recycle --preview")
+        if preview:
+            maintenance.preview_drain(as_json=as_json)
+            return
+        if node:
+            maintenance.drain_node(name_actor(), reason, timeout, as_json=as_json)
+            return
         client = connect(find_address())
         pool, worker = _aim(client, target, "")
         if worker:
@@ -133,6 +160,11 @@ def kill(
 
             operations.kill(client, pool, worker, operations.Order(name_actor(), reason, surface="shell"))
         typer.echo(json_line({"pool": pool, "worker": worker}) if as_json else f"{worker}: killed")
+
+
+def _one_of(target: str, node: bool, what: str) -> None:
+    if bool(target) == node:
+        raise UsageError(f"say {what}, or --node" if not target else f"{target}: not together with --node")
 
 
 def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:

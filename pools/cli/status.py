@@ -47,6 +47,8 @@ def _show(found: dict[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if node["draining"]:
+        console.print(f"draining: {drain_line(node)}", style="bold yellow", markup=False, soft_wrap=True)
     for problem in node["problems"]:
         console.print(f"problem: {problem}", style="bold red", markup=False, soft_wrap=True)
     if not found["pools"]:
@@ -61,6 +63,14 @@ def _show(found: dict[str, Any]) -> None:
                 console.print(f"{pool['name']}: {text}", style=style, markup=False, soft_wrap=True)
     if found["workers"]:
         console.print(_workers(found["workers"]))
+
+
+def drain_line(node: dict[str, Any]) -> str:
+    """Why the node takes no new calls."""
+    if not node["drain_since"]:
+        return "the broker stops, and takes no new calls"
+    who, why = node["drain_actor"] or "an operator", node["drain_reason"] or "no reason given"
+    return f"by {who}, no new calls are taken: {why}"
 
 
 def _template(template: dict[str, Any]) -> str:

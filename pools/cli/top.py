@@ -21,7 +21,7 @@ import typer
 from pools.broker.errors import BrokerError
 from pools.cli.output import UNREACHABLE, errors_told
 from pools.cli.project import find_address
-from pools.cli.status import STYLES, megabytes, new_table
+from pools.cli.status import STYLES, drain_line, megabytes, new_table
 from pools.client import connect
 
 if TYPE_CHECKING:
@@ -152,6 +152,8 @@ def frame(screen: Screen, now: float, rows: int) -> Group:
     stale = f"figures are {age:.0f} s old" if age >= 2.0 else "live"
     head = f"broker {node['name']} (pid {node['pid']}), up {node['uptime']:.0f} s, {stale}; q ends"
     parts.append(Text(head, "yellow" if age >= 2.0 else "bold"))
+    if node["draining"]:
+        parts.append(Text(f"draining: {drain_line(node)}", "bold yellow"))
     parts += [Text(f"problem: {one}", "bold red") for one in node["problems"]]
     parts += [_pools(screen), _workers(screen.heard["workers"], max(1, rows - len(screen.heard["pools"])), now)]
     return Group(*parts)

@@ -29,6 +29,7 @@ from pools.client.streams import WINDOW, AsyncStream, Stream
 from pools.wire.broker_pb2 import (
     ApplyRequest,
     CommandsRequest,
+    DrainRequest,
     DumpRequest,
     KillRequest,
     MetricsRequest,
@@ -283,6 +284,23 @@ class Client:
     async def aplan(self, pool: str, worker: str = "") -> dict[str, Any]:
         """As `plan`, for an event loop."""
         return snapshot.plan(pool, await self._aask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
+
+    def drain(self, actor: str = "", reason: str = "") -> dict[str, Any]:
+        """Have the broker's node take no new calls; what it holds is finished, until `resume`. Who and why is kept."""
+        return snapshot.plain(self._ask("Drain", DrainRequest(actor=actor, reason=reason), ORDER_TIMEOUT))
+
+    def resume(self, actor: str = "", reason: str = "") -> dict[str, Any]:
+        """Have the broker's node take calls again, after `drain`."""
+        return snapshot.plain(self._ask("Drain", DrainRequest(resume=True, actor=actor, reason=reason), ORDER_TIMEOUT))
+
+    async def adrain(self, actor: str = "", reason: str = "") -> dict[str, Any]:
+        """As `drain`, for an event loop."""
+        return snapshot.plain(await self._aask("Drain", DrainRequest(actor=actor, reason=reason), ORDER_TIMEOUT))
+
+    async def aresume(self, actor: str = "", reason: str = "") -> dict[str, Any]:
+        """As `resume`, for an event loop."""
+        request = DrainRequest(resume=True, actor=actor, reason=reason)
+        return snapshot.plain(await self._aask("Drain", request, ORDER_TIMEOUT))
 
     def kill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
         """End the process of a worker now; its calls fail, or run again where that is allowed. Who and why is kept."""

@@ -45,6 +45,7 @@ def ask(
     if request.method == "POST":
         try:
             done = deed(order_of(request, reason(request), "dashboard"))
+            visit.look_again()
             if isinstance(done, HttpResponse):
                 return done
             messages.success(request, done)

@@ -68,6 +68,10 @@ class Hub:
                 # Also after a failure: a broker that hangs must hold up one page, not each in turn.
                 self._asked = time.monotonic()
 
+    def forget(self) -> None:
+        """Somebody has just changed something: the next page asks, however young the facts are."""
+        self._asked = float("-inf")
+
     # For streams, on their loop.
 
     async def watch(self) -> AsyncGenerator[Facts, None]:

@@ -71,7 +71,12 @@ def _of_node(node: Mapping[str, Any]) -> Iterator[Need]:
         yield Need("clock", WARNING, "The lifecycle clock is missing", cause, "nodes")
     for problem in node.get("problems", ()):
         yield Need(f"problem:{problem}", ERROR, "A definition is refused", problem, "nodes")
-    if node.get("draining"):
+    if since := node.get("drain_since"):
+        who, why = node["drain_actor"] or "An operator", node["drain_reason"] or "no reason given"
+        cause = f"{who}: {why}. New calls are refused, jobs wait."
+        title = f"Node {name} is drained"
+        yield Need("drained", WARNING, title, cause, "node-resume", name, "Resume", "operate", since=since)
+    elif node.get("draining"):
         yield Need("draining", WARNING, f"The broker of {name} is stopping", "It takes no new calls.", "nodes")
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
+from pools.client.standing import standing as standing_of
 from pools.dashboard.board import Facts
 from pools.dashboard.copies import rest, shell
 from pools.dashboard.page import Visit, page, show
@@ -18,22 +19,24 @@ from pools.models import Node
 @page("nodes")
 def nodes(request: HttpRequest, visit: Visit) -> HttpResponse:
     now = timezone.now()
-    rows = [
-        {"node": node, "state": "stopped" if node.stopped else "silent" if _silent(node, now) else "live"}
-        for node in Node.objects.order_by("name")[:200]
-    ]
+    rows = [{"node": node, "state": _state(node, now)} for node in Node.objects.order_by("name")[:200]]
     copies = [*rest(request, "GET", "nodes"), shell("snakepit status")]
     return show(request, visit, "snakepit/nodes.html", {"rows": rows, "copies": copies})
 
 
-def _silent(node: Node, now: datetime) -> bool:
-    return (now - node.seen_at).total_seconds() > SILENT
+def _state(node: Node, now: datetime) -> str:
+    if node.stopped:
+        return "stopped"
+    if (now - node.seen_at).total_seconds() > SILENT:
+        return "silent"
+    return "draining" if node.draining else "live"
 
 
 @region("node", "snakepit/_node.html")
 def standing(facts: Facts, _: str) -> Context:
     return {
         "node": facts.node,
+        "standing": standing_of({"node": facts.node, "pools": facts.pools, "workers": facts.workers}),
         "pools": len(facts.pools),
         "workers": len(facts.workers),
         "memory_mb": sum(pool["memory_mb"] for pool in facts.pools),

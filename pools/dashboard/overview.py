@@ -46,7 +46,9 @@ def _url(view: str, argument: str, part: str = "") -> str:
 
 
 def _look(need: Need) -> str:
-    """For who may only look: the page of the pool that the order is about."""
+    """For who may only look: the page of what the order is about."""
+    if need.view.startswith("node-"):
+        return _url("nodes", "")
     return _url("pool" if need.view.startswith("pool-") else need.view, need.argument)
 
 

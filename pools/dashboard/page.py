@@ -46,6 +46,10 @@ class Visit:
         """What the broker says now, at most a second old; asks no broker twice when many pages load at once."""
         return hub.fresh()
 
+    def look_again(self) -> None:
+        """After an order: the next page shows what became of it."""
+        hub.forget()
+
 
 View = Callable[Concatenate[HttpRequest, Visit, Rest], HttpResponse]
 

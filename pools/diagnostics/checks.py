@@ -80,7 +80,10 @@ def broker(facts: Facts) -> Iterator[Finding]:
     node = known["node"]
     for text in node["problems"]:
         yield problem("broker", text, "Correct the pool's definition, in the settings or in the admin.")
-    if node["draining"]:
+    if node["drain_since"]:
+        by, why = node["drain_actor"] or "an operator", node["drain_reason"] or "no reason given"
+        yield warning("broker", f"it is drained by {by} ({why}) and takes no calls", "snakepit resume --node")
+    elif node["draining"]:
         yield warning("broker", "it is shutting down and takes no calls", "Wait for its end, then start it again.")
     if node["version"] not in ("", facts.settings.release):
         yield warning(

@@ -52,6 +52,10 @@ class BrokerBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def Drain(self, stream: 'grpclib.server.Stream[pools.wire.broker_pb2.DrainRequest, pools.wire.broker_pb2.DrainReply]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def Kill(self, stream: 'grpclib.server.Stream[pools.wire.broker_pb2.KillRequest, pools.wire.broker_pb2.KillReply]') -> None:
         pass
 
@@ -118,6 +122,12 @@ class BrokerBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 pools.wire.broker_pb2.PlanRequest,
                 pools.wire.broker_pb2.PlanReply,
+            ),
+            '/snakepit.broker.v1.Broker/Drain': grpclib.const.Handler(
+                self.Drain,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                pools.wire.broker_pb2.DrainRequest,
+                pools.wire.broker_pb2.DrainReply,
             ),
             '/snakepit.broker.v1.Broker/Kill': grpclib.const.Handler(
                 self.Kill,
@@ -196,6 +206,12 @@ class BrokerStub:
             '/snakepit.broker.v1.Broker/Plan',
             pools.wire.broker_pb2.PlanRequest,
             pools.wire.broker_pb2.PlanReply,
+        )
+        self.Drain = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/snakepit.broker.v1.Broker/Drain',
+            pools.wire.broker_pb2.DrainRequest,
+            pools.wire.broker_pb2.DrainReply,
         )
         self.Kill = grpclib.client.UnaryUnaryMethod(
             channel,

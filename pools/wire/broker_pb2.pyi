@@ -241,7 +241,7 @@ class Figures(_message.Message):
     def __init__(self, pool: _Optional[str] = ..., ran: _Optional[_Mapping[int, int]] = ..., queued: _Optional[_Mapping[int, int]] = ..., recycled: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("name", "version", "pid", "address", "started_at", "uptime", "draining", "clock", "loop_lag", "python", "sessions", "problems")
+    __slots__ = ("name", "version", "pid", "address", "started_at", "uptime", "draining", "clock", "loop_lag", "python", "sessions", "problems", "drain_since", "drain_actor", "drain_reason")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -254,6 +254,9 @@ class Node(_message.Message):
     PYTHON_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_SINCE_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_ACTOR_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_REASON_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     pid: int
@@ -266,7 +269,10 @@ class Node(_message.Message):
     python: str
     sessions: int
     problems: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+    drain_since: float
+    drain_actor: str
+    drain_reason: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ..., drain_since: _Optional[float] = ..., drain_actor: _Optional[str] = ..., drain_reason: _Optional[str] = ...) -> None: ...
 
 class Pool(_message.Message):
     __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "races", "held", "run_times", "usage", "template")
@@ -627,6 +633,22 @@ class PlannedWorker(_message.Message):
     fate: str
     seconds_until_successor: float
     def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., age: _Optional[float] = ..., served: _Optional[int] = ..., load: _Optional[int] = ..., seconds_until_ttl: _Optional[float] = ..., calls_until_max: _Optional[int] = ..., in_turn: _Optional[int] = ..., fate: _Optional[str] = ..., seconds_until_successor: _Optional[float] = ...) -> None: ...
+
+class DrainRequest(_message.Message):
+    __slots__ = ("resume", "actor", "reason")
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    resume: bool
+    actor: str
+    reason: str
+    def __init__(self, resume: bool = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class DrainReply(_message.Message):
+    __slots__ = ("draining",)
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    draining: bool
+    def __init__(self, draining: bool = ...) -> None: ...
 
 class KillRequest(_message.Message):
     __slots__ = ("worker", "actor", "reason")

@@ -59,6 +59,30 @@ def test_a_preview_of_one_worker_and_of_strangers() -> None:
         assert not node.told("operator.acted")
 
 
+def test_a_drained_node_finishes_what_it_holds_refuses_the_rest_and_serves_again(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with broker({"p": {"size": 1}, "q": {"size": 1}}) as node:
+        node.ready("p")
+        node.ready("q")
+        running = node.client.submit("p", "hold", path=str(pipe))
+        node.wait(lambda: node.pool("p")["busy"], "the call to run")
+        assert node.client.drain(actor="ada", reason="a new disk") == {"draining": True}
+        for pool in ("p", "q"):
+            with pytest.raises(errors.NodeDraining, match="is drained by ada: a new disk"):
+                node.client.call(pool, "echo", value=1)
+        found = node.client.status()
+        assert (found["node"]["draining"], found["node"]["drain_reason"]) == (True, "a new disk")
+        with pipe.open("wb"):
+            pass
+        assert running.result(timeout=60) is not None
+        assert [pool["ready"] for pool in node.client.status()["pools"]] == [1, 1], "the workers stay warm"
+        node.client.resume(actor="ada")
+        assert node.client.call("q", "echo", value=2) == 2
+        told = [event["data"]["action"] for event in node.told("operator.acted")]
+        assert told == [f"drain node {found['node']['name']}", f"resume node {found['node']['name']}"]
+
+
 class Project:
     """`snakepit broker` on a database of its own, and the commands of an operator beside it."""
 

@@ -180,7 +180,8 @@ class Service(BrokerBase):
             return
         pool = pb.Pool(name=POOL, profile="process", state="ready", size=1, ready=1, slots=1, free=1, finished=7)
         worker = pb.Worker(id="echo-1", pool=POOL, pid=1, state="ready", capacity=1, gil="on", memory_mb=12.5)
-        await stream.send_message(pb.StatusReply(node=pb.Node(name="fake"), pools=[pool], workers=[worker]))
+        node = pb.Node(name="fake", draining=self.broker.drained, drain_since=float(self.broker.drained))
+        await stream.send_message(pb.StatusReply(node=node, pools=[pool], workers=[worker]))
 
     async def Commands(self, stream: Any) -> None:
         self._admit(stream)
@@ -195,6 +196,11 @@ class Service(BrokerBase):
     async def Apply(self, stream: Any) -> None:
         await stream.recv_message()
         await stream.send_message(pb.ApplyReply(pools=1))
+
+    async def Drain(self, stream: Any) -> None:
+        request = await stream.recv_message()
+        self.broker.drained = not request.resume
+        await stream.send_message(pb.DrainReply(draining=self.broker.drained))
 
     async def Kill(self, stream: Any) -> None:
         await stream.recv_message()
@@ -254,6 +260,7 @@ class FakeBroker:
         self.token = token
         self.calls: list[pb.Call] = []
         self.cancelled: list[str] = []
+        self.drained = False
         self.messages = self.sessions = self.farewells = self.granted = self.sent = 0
         self.changed = threading.Event()  # a Cancel came
         self.running = threading.Event()  # a call that waits has begun

@@ -447,6 +447,8 @@ async def test_questions_and_orders_have_async_twins(client: Client) -> None:
     assert (await client.asweep("test", 5))["workers"] == 1
     assert await client.aapply() == {"pools": 1}
     assert await client.arecycle(POOL, actor="me", reason="why") == {"planned": 1}
+    assert await client.adrain(actor="me", reason="why") == {"draining": True}
+    assert await client.aresume(actor="me") == {"draining": False}
     assert (await client.aplan(POOL, "echo-9"))["workers"][1]["id"] == "echo-9"
     assert (await client.adump("echo-1"))["pid"] == 1
     assert await client.ametrics() == "snakepit_up 1\n"
@@ -467,6 +469,9 @@ def test_commands_come_with_their_schema(client: Client) -> None:
     assert client.sweep("test", 5)["pools"] == 1
     assert client.apply() == {"pools": 1}
     assert client.recycle(POOL) == {"planned": 1}
+    assert client.drain(actor="me", reason="why") == {"draining": True}
+    assert client.status()["node"]["draining"] is True
+    assert client.resume() == {"draining": False}
     plan = client.plan(POOL)
     assert (plan["pool"], plan["at_once"]) == (POOL, 1)
     assert [one["seconds_until_ttl"] for one in plan["workers"]] == [0.0, None]

@@ -26,7 +26,8 @@ from pools.adapters import session
 from pools.adapters.ledger import Ledger
 from pools.adapters.limits import MAX_FRAME
 from pools.adapters.service import make_server
-from pools.broker.broker import Broker, NodeFacts, Ports
+from pools.broker.broker import Broker, Ports
+from pools.broker.node import NodeFacts
 from pools.broker.ports import Definition, NoMeter
 from pools.broker.spec import PoolSpec
 from pools.wire import broker_pb2 as pb

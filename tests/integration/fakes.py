@@ -84,6 +84,7 @@ class FakeClient:
         self.figures: dict[str, dict[str, Any]] = {}
         self.pools: list[dict[str, Any]] = [dict(POOL)]
         self.workers: list[dict[str, Any]] = [dict(WORKER)]
+        self.drained: tuple[str, str] | None = None
         self.known: list[dict[str, Any]] = [dict(COMMAND)]
 
     @staticmethod
@@ -118,7 +119,13 @@ class FakeClient:
         self._raise()
         pools = [one for one in self.pools if pool in ("", one["name"])]
         return {
-            "node": {"name": "node-1", "clock": "beat", "problems": []},
+            "node": {
+                "name": "node-1",
+                "clock": "beat",
+                "problems": [],
+                "draining": bool(self.drained),
+                **self._drain(),
+            },
             "pools": pools,
             "workers": [dict(one) for one in self.workers],
         }
@@ -157,6 +164,22 @@ class FakeClient:
 
     async def adump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
         return self.dump(worker, actor, reason)
+
+    def _drain(self) -> dict[str, Any]:
+        actor, reason = self.drained or ("", "")
+        return {"drain_since": 1e9 if self.drained else 0.0, "drain_actor": actor, "drain_reason": reason}
+
+    def drain(self, actor: str = "", reason: str = "") -> dict[str, Any]:
+        self._raise()
+        self.orders.append(("node-1", "drain", actor, reason))
+        self.drained = (actor, reason)
+        return {"draining": True}
+
+    def resume(self, actor: str = "", reason: str = "") -> dict[str, Any]:
+        self._raise()
+        self.orders.append(("node-1", "resume", actor, reason))
+        self.drained = None
+        return {"draining": False}
 
     def plan(self, pool: str, worker: str = "") -> dict[str, Any]:
         self._raise()

@@ -222,6 +222,7 @@ def test_the_description_names_every_route_once(client: Client) -> None:
         "/api/pools/{pool}/recycle", "/api/pools/{pool}/plan", "/api/pools/{pool}/scale",
         "/api/pools/{pool}/pause", "/api/pools/{pool}/resume", "/api/workers",
         "/api/workers/{worker}", "/api/workers/{worker}/dump", "/api/events", "/api/audit", "/api/nodes",
+        "/api/nodes/{node}/drain", "/api/nodes/{node}/resume",
         "/api/diagnostics", "/api/diagnostics/compat", "/api/diagnostics/scaling",
         "/api/diagnostics/recommendations", "/api/diagnostics/recommendations/{advice}/apply",
         "/api/status", "/api/metrics", "/api/live", "/api/ready",

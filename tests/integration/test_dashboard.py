@@ -308,6 +308,7 @@ def test_lists_are_paged(viewer: Client, broker: FakeClient) -> None:
 ORDERS = [
     *(f"/pools/digits/{order}/" for order in ("recycle", "scale", "pause", "drain", "resume")),
     *(f"/workers/digits-1/{order}/" for order in ("recycle", "stacks", "kill")),
+    *(f"/nodes/node-1/{order}/" for order in ("drain", "resume")),
 ]
 
 
@@ -333,6 +334,7 @@ def test_an_order_is_for_operators_alone(url: str, viewer: Client, broker: FakeC
 @pytest.mark.django_db
 def test_a_page_of_an_operator_offers_the_orders(operator: Client, broker: FakeClient) -> None:
     pages = operator.get("/pools/digits/").content.decode() + operator.get("/workers/digits-1/").content.decode()
+    pages += operator.get("/nodes/").content.decode()
     for url in ORDERS:
         assert f'href="{url}"' in pages or url.endswith("resume/")
     broker.pools[0]["state"] = "paused"
@@ -358,7 +360,7 @@ def test_orders_go_through_with_who_and_why(operator: Client, broker: FakeClient
         assert answer.status_code == 200, url
     assert [order[:2] for order in broker.orders] == [
         ("digits", ""), ("digits", "scale 2 to 4"), ("digits", "pause"), ("digits", "pause"), ("digits", "resume"),
-        ("digits", "digits-1"), ("digits-1", "dump"), ("digits-1", "kill"),
+        ("digits", "digits-1"), ("digits-1", "dump"), ("digits-1", "kill"), ("node-1", "drain"), ("node-1", "resume"),
     ]  # fmt: skip
     assert {order[2] for order in broker.orders} == {"user olga"}
     assert Pool.objects.get().size == 4

@@ -40,6 +40,11 @@ def test_nothing_needs_anybody_where_all_is_well() -> None:
         ({"node": {"clock": "lifecycle clock missing"}}, "clock", "warning"),
         ({"node": {"problems": ["p: size: 0"]}}, "problem:p: size: 0", "error"),
         ({"node": {"draining": True}}, "draining", "warning"),
+        (
+            {"node": {"draining": True, "drain_since": 5.0, "drain_actor": "ada", "drain_reason": ""}},
+            "drained",
+            "warning",
+        ),
         ({"pool": {"state": "failed", "reason": "ImportError"}}, "failed:p", "error"),
         ({"pool": {"state": "degraded", "reason": "1 of 2", "ready": 1}}, "degraded:p", "warning"),
         ({"pool": {"state": "starting", "reason": "the last start failed"}}, "starting:p", "error"),

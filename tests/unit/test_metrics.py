@@ -36,7 +36,7 @@ def snapshot() -> dict[str, Any]:
         {"id": "p-1", "pool": "p", "state": "ready", "memory_mb": 10.0, "gil": "off", "parallelism": 1.9},
         {"id": "p-2", "pool": "p", "state": "starting", "memory_mb": -1.0, "gil": "", "parallelism": 0.0},
     ]
-    node = {"loop_lag": 0.25, "sessions": 4, "clock": "lifecycle clock missing"}
+    node = {"loop_lag": 0.25, "sessions": 4, "clock": "lifecycle clock missing", "draining": True}
     return {"node": node, "pools": [pool], "workers": workers}
 
 
@@ -90,6 +90,7 @@ def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
     assert found["snakepit_worker_gil", (("pool", "p"), ("worker", "p-1"))] == 0
     assert ("snakepit_worker_gil", (("pool", "p"), ("worker", "p-2"))) not in found
     assert found["snakepit_lifecycle_clock_missing", ()] == 1
+    assert found["snakepit_node_draining", ()] == 1
     assert found["snakepit_pool_busy_share", (("pool", "p"),)] == 0.75
     assert ("snakepit_pool_cpu_seconds_per_call", (("pool", "p"),)) not in found
     assert found["snakepit_pool_growth_bytes_per_call", (("pool", "p"),)] == 2**19

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pools.broker import errors
-from pools.broker.broker import Broker, NodeFacts, Ports
+from pools.broker.broker import Broker, Ports
+from pools.broker.node import NodeFacts
 from pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Race, WorkerFailure
 from pools.broker.spec import PoolSpec
 from pools.broker.staff import Request, Timing
@@ -402,7 +403,7 @@ async def test_a_worker_whose_link_is_lost_is_ended_after_a_moment(stage: Stage)
     await stage.pass_time(0.2)
     assert stage.processes[0].kills == 1
     assert running.code == "worker_lost"
-    await stage.until(lambda: waiting.over)
+    await stage.until(lambda: running.over and waiting.over)
     assert waiting.value == 2
 
 
@@ -750,6 +751,45 @@ def test_a_stop_waits_for_running_calls_within_the_grace_and_refuses_the_others(
     assert stage.recorder.stopped
     assert stage.launcher.closed
     assert stage.recorder.snapshots[-1]["workers"] == []
+
+
+def test_a_drained_node_refuses_new_calls_finishes_those_it_holds_and_serves_again() -> None:
+    stage = Stage((pool(drain_timeout=60.0), pool(name="q")), 3600.0)
+
+    def node() -> dict[str, Any]:
+        found: dict[str, Any] = stage.broker.snapshot()["node"]
+        return found
+
+    async def scenario() -> None:
+        await stage.broker.start()
+        await stage.ready()
+        running, waiting = stage.submit("hold"), stage.submit("echo", {"value": 2})
+        await stage.turn()
+        stage.broker.drain("ada", "a new disk")
+        since = stage.clock.wall()
+        assert node() | {"draining": True, "drain_since": since, "drain_actor": "ada"} == node()
+        refused = [stage.submit("echo", name=name) for name in ("p", "q", "nope")]
+        assert {answer.code for answer in refused} == {"node_draining"}
+        assert (running.over, waiting.over) == (False, False)
+        await stage.pass_time(2.0)
+        stage.broker.drain("bob", "the disk is late")
+        assert (node()["drain_since"], node()["drain_actor"]) == (since, "bob")
+        stage.processes[0].finish(1, "whole")
+        await stage.until(lambda: running.over and waiting.over)
+        assert (running.value, waiting.value) == ("whole", 2)
+        assert stage.row()["ready"] == 1, "its workers stay warm"
+        stage.broker.resume("ada", "it is in")
+        assert (node()["draining"], node()["drain_since"], node()["drain_actor"]) == (False, 0.0, "")
+        assert (await stage.call("echo", {"value": 3})).value == 3
+        stage.broker.drain("ada", "")
+        await stage.broker.stop(grace=1.0)
+        assert stage.submit("echo").code == "shutting_down"
+        assert (node()["draining"], node()["drain_since"]) == (True, 0.0)
+
+    play(scenario(), stage.clock)
+    told = [event for event in stage.recorder.events if event.kind == "operator.acted"]
+    acted = [(event.reason, event.data["actor"]) for event in told]
+    assert acted == [("drain", "ada"), ("drain", "bob"), ("resume", "ada"), ("drain", "ada")]
 
 
 @pytest.mark.parametrize("removed", [False, True])

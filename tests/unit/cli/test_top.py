@@ -26,7 +26,7 @@ from tests.contract.fake_broker import FakeBroker
 ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0  # a bound for a machine under load, never a wait
 Captured = pytest.CaptureFixture[str]
-NODE = {"name": "n1", "pid": 7, "uptime": 60.0, "problems": ["x: size"]}
+NODE = {"name": "n1", "pid": 7, "uptime": 60.0, "problems": ["x: size"], "draining": False}
 
 
 @pytest.fixture

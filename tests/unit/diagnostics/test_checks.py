@@ -14,7 +14,7 @@ from pools.diagnostics.local_checks import CHECKS
 
 NODE = {
     "name": "n1", "pid": 7, "address": "/run/s/broker.sock", "version": "1.0", "uptime": 900.0, "clock": "beat",
-    "loop_lag": 0.0, "draining": False, "problems": [],
+    "loop_lag": 0.0, "draining": False, "drain_since": 0.0, "problems": [],
 }  # fmt: skip
 ROW = {"name": "digits", "state": "ready", "reason": "", "ready": 2, "size": 2, "warnings": []}
 PYTHON = known.Interpreter(path="/usr/bin/python3", about="3.14t: CPython 3.14.0")
@@ -93,6 +93,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "an old release": ({"broker": broker(version="0.9")}, "broker", "warning", "release 0.9, and 1.0"),
     "a late loop": ({"broker": broker(loop_lag=0.5)}, "broker", "warning", "500 ms late"),
     "it drains": ({"broker": broker(draining=True)}, "broker", "warning", "shutting down"),
+    "drained": (
+        {"broker": broker(draining=True, drain_since=5.0, drain_actor="ada", drain_reason="")},
+        *("broker", "warning", "drained by ada"),
+    ),
     "no clock": ({"broker": broker(clock="lifecycle clock missing")}, "beat", "problem", "clock missing"),
     "never a sweep": ({"broker": broker(clock="waiting")}, "beat", "problem", "no sweep"),
     "calls without Celery": (

@@ -1,0 +1,60 @@
+"""Drain and resume nodes in the admin: ask first, with what they hold; then order it, node by node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from pools import maintenance
+from pools.admin.page import log, order
+from pools.api import door
+from pools.broker.errors import BrokerError
+from pools.client.standing import check, standing
+from pools.models import Node
+
+
+def drain(page: admin.ModelAdmin, request: HttpRequest, nodes: list[Node]) -> HttpResponse | None:
+    """A refusal of one node does not stop the others."""
+    if request.POST.get("confirmed") != "yes":
+        context = {
+            **page.admin_site.each_context(request),
+            "title": "Drain these nodes?",
+            "targets": [_foresee(node) for node in nodes],
+            "rows": nodes,
+            "back": request.get_full_path(),
+        }
+        return TemplateResponse(request, "snakepit/drain_confirm.html", context)
+    for node in nodes:
+        _order(page, request, node, "drain")
+    return None
+
+
+def resume(page: admin.ModelAdmin, request: HttpRequest, nodes: list[Node]) -> None:
+    for node in nodes:
+        _order(page, request, node, "resume")
+
+
+def _order(page: admin.ModelAdmin, request: HttpRequest, node: Node, action: str) -> None:
+    given = order(request)
+    try:
+        now = (maintenance.drain if action == "drain" else maintenance.resume)(door.broker(), node.name, given)
+    except BrokerError as error:
+        page.message_user(request, f"{node}: {error.message}", messages.ERROR)
+        return
+    text = "It takes calls."
+    if action == "drain":
+        text = f"It takes no new calls; {now.running} running and {now.waiting} waiting ones are finished."
+    log(request, node, f"{text} Why: {given.reason}")
+    page.message_user(request, f"{node}: {text}", messages.SUCCESS)
+
+
+def _foresee(node: Node) -> dict[str, Any]:
+    try:
+        now = standing(door.broker().status())
+        check(now.node, node.name)
+    except BrokerError as error:
+        return {"row": node, "error": error.message}
+    return {"row": node, "standing": now, "longest": max((pool.longest for pool in now.pools), default=0.0)}

@@ -1,0 +1,79 @@
+"""A whole node out of service and back: how it stands, the order, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse
+from ninja import Router
+
+from pools import maintenance
+from pools.api import door
+from pools.api.auth import Caller, caller
+from pools.api.calls import json_response
+from pools.api.operate import order_from, read, takes
+from pools.api.schemas import Failure, ReasonIn, StandingOut
+from pools.broker.errors import PermissionDenied
+from pools.client.standing import Standing, check
+from pools.client.standing import standing as standing_of
+
+router = Router(tags=["observed"])
+REFUSED = frozenset({400, 401, 403, 404, 503})
+
+
+@router.get(
+    "/nodes/{node}/drain",
+    response={200: StandingOut, REFUSED: Failure},
+    operation_id="node_standing",
+    summary="What a drain of the node would finish, or how far it is",
+)
+async def standing(request: HttpRequest, node: str) -> HttpResponse:
+    """Calls that run and wait, pool by pool. Does nothing. Not for keys that may see some pools only."""
+    who = caller(request)
+    who.check("view_node")
+    _all_pools(who)
+    now = standing_of(await door.broker().astatus())
+    check(now.node, node)
+    return _answer(now)
+
+
+@router.post(
+    "/nodes/{node}/drain",
+    response={200: StandingOut, REFUSED: Failure},
+    operation_id="drain_node",
+    summary="Take no new calls on a node",
+    openapi_extra=takes(ReasonIn),
+)
+async def drain(request: HttpRequest, node: str) -> HttpResponse:
+    """What runs and waits is finished, workers stay warm; until a resume, or until the broker is started again."""
+    return await _order(request, "drain", node, maintenance.drain)
+
+
+@router.post(
+    "/nodes/{node}/resume",
+    response={200: StandingOut, REFUSED: Failure},
+    operation_id="resume_node",
+    summary="Take calls on a node again",
+    openapi_extra=takes(ReasonIn),
+)
+async def resume(request: HttpRequest, node: str) -> HttpResponse:
+    return await _order(request, "resume", node, maintenance.resume)
+
+
+async def _order(request: HttpRequest, action: str, node: str, order: Callable[..., Standing]) -> HttpResponse:
+    who = caller(request)
+    who.allow(action)
+    _all_pools(who)
+    given = order_from(who, read(request, ReasonIn).reason)
+    return _answer(await sync_to_async(order)(door.broker(), node, given))
+
+
+def _all_pools(who: Caller) -> None:
+    if who.pools is not None:
+        raise PermissionDenied(f"{who.actor} may use some pools only; a node has all of them")
+
+
+def _answer(now: Standing) -> HttpResponse:
+    return json_response(StandingOut(**asdict(now)).model_dump(mode="json"))

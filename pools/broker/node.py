@@ -1,0 +1,77 @@
+"""The node that a broker is: what never changes in its life, whether it takes calls, and what it says of itself.
+
+serving ─▶ drained ─▶ serving       an operator's order, in memory: who restarts a broker wants it to serve
+    └─▶ stopping ◀─┘
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pools.broker import errors
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What does not change in a broker's life."""
+
+    name: str
+    version: str
+    pid: int
+    address: str
+    python: str
+    boot: str  # four hex digits, different for each start of the broker
+    sweep_interval: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """An operator's order to take nothing new."""
+
+    since: float  # seconds since the epoch
+    actor: str
+    reason: str
+
+
+class Node:
+    """Whether calls are taken in. What is held already is finished either way."""
+
+    def __init__(self, facts: NodeFacts, started_at: float) -> None:
+        self.facts = facts
+        self.started_at = started_at  # seconds since the epoch
+        self.stopping = False
+        self.drained: Drain | None = None
+
+    def drain(self, actor: str, reason: str, at: float) -> None:
+        """Ordered again it is the same drain, with the newest who and why."""
+        order = Drain(at, actor, reason)
+        self.drained = replace(order, since=self.drained.since) if self.drained else order
+
+    def resume(self) -> None:
+        self.drained = None
+
+    def refusal(self) -> errors.BrokerError | None:
+        """What a new call is told; None: it is taken in."""
+        if self.stopping:
+            return errors.ShuttingDown()
+        if self.drained is None:
+            return None
+        who, why = self.drained.actor or "an operator", self.drained.reason or "no reason given"
+        message = f"Node {self.facts.name} is drained by {who}: {why}. It takes no calls."
+        return errors.NodeDraining(message, details={"node": self.facts.name})
+
+    def row(self) -> dict[str, Any]:
+        order = None if self.stopping else self.drained
+        return {
+            "name": self.facts.name,
+            "version": self.facts.version,
+            "pid": self.facts.pid,
+            "address": self.facts.address,
+            "python": self.facts.python,
+            "started_at": self.started_at,
+            "draining": self.stopping or self.drained is not None,
+            "drain_since": order.since if order else 0.0,
+            "drain_actor": order.actor if order else "",
+            "drain_reason": order.reason if order else "",
+        }

@@ -1,0 +1,75 @@
+"""`snakepit drain --node` and `resume --node`: a whole node out of service, and back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+import typer
+
+from pools.cli.output import PROBLEM, UsageError, json_line
+from pools.cli.project import find_address, start_django
+from pools.client import connect
+from pools.client.standing import Standing, standing
+
+POLL = 0.25  # seconds between two looks at a node that drains
+
+
+def preview_drain(*, as_json: bool) -> None:
+    """What the node holds now; orders nothing."""
+    now = standing(connect(find_address()).status())
+    if as_json:
+        typer.echo(json_line(asdict(now)))
+        return
+    for pool in now.pools:
+        left = f", the longest may take {pool.longest:.0f} s more" if pool.running else ""
+        typer.echo(f"{pool.pool}: {pool.running} running and {pool.waiting} waiting calls would be finished{left}")
+    typer.echo(f"{now.node}: new calls would be refused by {len(now.pools)} pools, jobs would wait. Nothing was done.")
+
+
+def drain_node(actor: str, reason: str, timeout: float, *, as_json: bool) -> None:
+    """Order it and wait until nothing runs or waits on the node."""
+    now = _order("drain", actor, reason)
+    now = _wait(now.node, timeout)
+    if as_json:
+        typer.echo(json_line(asdict(now)))
+    elif now.empty:
+        typer.echo(f"{now.node}: empty, its workers stay warm. Take calls again: snakepit resume --node")
+    if not now.empty:
+        left = f"{now.running} calls run and {now.waiting} wait"
+        typer.echo(f"{now.node}: after {timeout:g} s {left}; it takes no new ones", err=True)
+        raise typer.Exit(PROBLEM)
+
+
+def resume_node(actor: str, reason: str, *, as_json: bool) -> None:
+    now = _order("resume", actor, reason)
+    typer.echo(json_line(asdict(now)) if as_json else f"{now.node}: takes calls")
+
+
+def _order(action: str, actor: str, reason: str) -> Standing:
+    client = connect(find_address())
+    try:
+        start_django()
+    except UsageError:  # a broker's socket alone, without its project: then its event is the only record
+        (client.drain if action == "drain" else client.resume)(actor=actor, reason=reason)
+        return standing(client.status())
+    from pools import maintenance
+    from pools.operations import Order
+
+    here = client.status()["node"]["name"]
+    given = Order(actor, reason, surface="shell")
+    return (maintenance.drain if action == "drain" else maintenance.resume)(client, here, given)
+
+
+def _wait(node: str, timeout: float) -> Standing:
+    """Until nothing runs or waits, or the time is over. Progress goes to standard error."""
+    client, end, told = connect(find_address()), time.monotonic() + timeout, ""
+    while True:
+        now = standing(client.status())
+        left = end - time.monotonic()
+        if now.empty or left <= 0:
+            return now
+        if (text := f"{node}: {now.running} running, {now.waiting} waiting") != told:
+            typer.echo(text, err=True)
+            told = text
+        time.sleep(min(POLL, left))

@@ -1,0 +1,62 @@
+"""A whole node out of service, and back: what a drain would finish, the order, and its end."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from pools import maintenance
+from pools.api import door
+from pools.client.standing import Held, Standing, standing
+from pools.dashboard.board import Facts
+from pools.dashboard.confirm import Question, ask
+from pools.dashboard.copies import rest, shell
+from pools.dashboard.page import Visit, page
+from pools.operations import Order
+
+
+@page("nodes", right="operate")
+def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
+    says = [
+        f"Every pool of {name} refuses new calls from now on; its jobs wait.",
+        *_held(visit.facts()),
+        "Its workers stay warm. It serves again when somebody resumes it, or when its broker is started again.",
+    ]
+    lines = [*rest(request, "POST", f"nodes/{name}/drain", {}), shell("snakepit drain --node")]
+
+    def deed(order: Order) -> str:
+        now = maintenance.drain(door.broker(), name, order)
+        return f"{name} takes no new calls. " + (_left(now) if not now.empty else "It is empty.")
+
+    return ask(request, visit, Question(f"Drain node {name}?", says, "Drain", reverse("snakepit:nodes")), deed, lines)
+
+
+@page("nodes", right="operate")
+def resume(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
+    lines = [*rest(request, "POST", f"nodes/{name}/resume", {}), shell("snakepit resume --node")]
+
+    def deed(order: Order) -> str:
+        maintenance.resume(door.broker(), name, order)
+        return f"{name} takes calls."
+
+    says = [f"The pools of {name} take calls again; those that are paused stay so."]
+    return ask(request, visit, Question(f"Resume node {name}?", says, "Resume", reverse("snakepit:nodes")), deed, lines)
+
+
+def _held(facts: Facts) -> list[str]:
+    """The preview, pool by pool where there is something."""
+    if not facts.known:
+        return ["What runs and waits is finished."]
+    now = standing({"node": facts.node, "pools": facts.pools, "workers": facts.workers})
+    if now.empty:
+        return ["Nothing runs and nothing waits: it is empty at once."]
+    return [_left(now), *(_line(pool) for pool in now.pools if pool.running or pool.waiting)]
+
+
+def _line(pool: Held) -> str:
+    longest = f", which may take {pool.longest:.0f} s more" if pool.longest else ""
+    return f"{pool.pool}: {pool.running} running{longest}, {pool.waiting} waiting"
+
+
+def _left(now: Standing) -> str:
+    return f"{now.running} running and {now.waiting} waiting calls are finished."
