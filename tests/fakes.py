@@ -518,6 +518,7 @@ class ListRecorder:
         self.snapshots: list[dict[str, Any]] = []
         self.started = False
         self.stopped = False
+        self.trouble: Exception | None = None  # raised at a look
 
     def start(self) -> None:
         self.started = True
@@ -527,6 +528,8 @@ class ListRecorder:
         self.events.append(event)
 
     def observe(self, snapshot: dict[str, Any]) -> None:
+        if self.trouble is not None:
+            raise self.trouble
         self.snapshots.append(snapshot)
 
     def stop(self) -> None:

@@ -9,8 +9,8 @@ instance: it writes which sequences are withheld, and the worker looks there aft
     worker:  begun = 7 ─▶ is 7 withheld? ─▶ run it      broker:  withhold 7 to 9 ─▶ wait ─▶ begun < 7? all mine
                               └─ yes: note it as skipped, and give it back
 
-One of the two always sees the other's note: each writes first and reads second, and the wait (WITHHOLD_SECONDS) is
-longer by far than a written value can be hidden from another core. Each number is written in one piece.
+One of the two always sees the other's note: each writes first and reads second, and the broker's wait of milliseconds
+is longer by far than a written value can be hidden from another core. Each number is written in one piece.
 
 >>> descriptor = make()
 >>> worker, broker = BlackBox(descriptor), BlackBox(descriptor)
@@ -33,7 +33,6 @@ from typing import NamedTuple
 
 SIZE = 64
 BEGUN, FIRST, LAST, SKIPPED = 0, 1, 2, 3  # which of the box's eight numbers is what
-WITHHOLD_SECONDS = 0.001  # from withholding to the moment when last_begun tells the truth about it
 
 
 def make() -> int:

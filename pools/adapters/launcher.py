@@ -30,6 +30,7 @@ from pools.broker.ports import Exit, LaunchOrder, Template, TemplateOrder, Templ
 from pools.broker.spec import PoolSpec, Preload
 from workers import nameplate
 from workers.boot import PROTOCOL
+from workers.vitals import BLAS_VARIABLES
 
 # What workers may see of the broker's environment. Everything else, secrets above all, stays here.
 ENVIRONMENT = (
@@ -43,13 +44,6 @@ ENVIRONMENT = (
     "TMPDIR",
     "LD_LIBRARY_PATH",
     "SSL_CERT_FILE",
-)
-BLAS_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
 )
 
 

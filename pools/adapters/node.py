@@ -137,8 +137,13 @@ class Node:
         strays = Strays(self.runtime.instance, own, workers)
         while True:
             await asyncio.sleep(CHECK_EVERY)
-            keeper.ensure()
-            if killed := strays.end():
+            try:
+                keeper.ensure()
+                killed = strays.end()
+            except OSError as error:  # no memory or no descriptor for a moment: the next look may have them
+                logger.warning("strays were not looked for: %s", error)
+                continue
+            if killed:
                 message = f"{killed} processes that outlived their worker were ended"
                 broker.tell(Event(Kind.ORPHANS_REAPED, reason="stray", message=message, level="warning"))
 

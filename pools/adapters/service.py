@@ -25,7 +25,7 @@ from pools.adapters.session import Session, request_of, timing_of
 from pools.broker import errors
 from pools.broker.broker import Broker, Handle
 from pools.broker.ports import Payload
-from pools.broker.staff import Timing
+from pools.broker.staff import Request, Timing
 from pools.wire import broker_pb2 as pb
 from pools.wire.broker_grpc import BrokerBase
 from workers.wire import worker_pb2
@@ -47,7 +47,7 @@ class BrokerService(BrokerBase):
     async def Execute(self, stream: Any) -> None:
         async with _Answering(stream):
             reply = _Collected()
-            handle = self._broker.submit(await _receive(stream, credit=0), reply)
+            handle = self._broker.submit(await _called(stream, credit=0), reply)
             try:
                 payload, timing = await reply.answer
             finally:
@@ -57,7 +57,7 @@ class BrokerService(BrokerBase):
     async def ExecuteStream(self, stream: Any) -> None:
         async with _Answering(stream):
             reply = _Streamed()
-            handle = self._broker.submit(await _receive(stream, credit=STREAM_CREDIT), reply)
+            handle = self._broker.submit(await _called(stream, credit=STREAM_CREDIT), reply)
             try:
                 await self._pass_on(stream, reply, handle)
             finally:
@@ -78,7 +78,7 @@ class BrokerService(BrokerBase):
 
     async def Status(self, stream: Any) -> None:
         async with _Answering(stream):
-            request = await stream.recv_message()
+            request = await _receive(stream)
             snapshot = self._broker.snapshot(request.pool)
             reply = pb.StatusReply(
                 node=pb.Node(**snapshot["node"]),
@@ -100,7 +100,7 @@ class BrokerService(BrokerBase):
 
     async def Commands(self, stream: Any) -> None:
         async with _Answering(stream):
-            request = await stream.recv_message()
+            request = await _receive(stream)
             commands = [
                 worker_pb2.Command(
                     name=command.name,
@@ -117,7 +117,7 @@ class BrokerService(BrokerBase):
 
     async def Sweep(self, stream: Any) -> None:
         async with _Answering(stream):
-            request = await stream.recv_message()
+            request = await _receive(stream)
             if not request.source or request.source == "own":
                 raise errors.BadRequest("source: say who sweeps, for instance beat")
             if not 0 < request.interval < math.inf:
@@ -127,25 +127,25 @@ class BrokerService(BrokerBase):
 
     async def Apply(self, stream: Any) -> None:
         async with _Answering(stream):
-            request = await stream.recv_message()
+            request = await _receive(stream)
             if request.action:
                 self._broker.acted(request.pool, request.action, request.actor, request.reason)
             await stream.send_message(pb.ApplyReply(pools=await self._broker.apply()))
 
     async def Metrics(self, stream: Any) -> None:
         async with _Answering(stream):
-            await stream.recv_message()
+            await _receive(stream)
             await stream.send_message(pb.MetricsReply(text=self._metrics()))
 
     async def Recycle(self, stream: Any) -> None:
         async with _Answering(stream):
-            request = await stream.recv_message()
+            request = await _receive(stream)
             planned = self._broker.recycle(request.pool, request.worker, request.actor, request.reason)
             await stream.send_message(pb.RecycleReply(planned=planned))
 
     async def Plan(self, stream: Any) -> None:
         async with _Answering(stream):
-            request = await stream.recv_message()
+            request = await _receive(stream)
             plan = self._broker.plan(request.pool, request.worker)
             workers = [pb.PlannedWorker(**asdict(worker)) for worker in plan.workers]  # None leaves a field unset
             reply = pb.PlanReply(
@@ -166,13 +166,13 @@ class BrokerService(BrokerBase):
 
     async def Kill(self, stream: Any) -> None:
         async with _Answering(stream):
-            request = await stream.recv_message()
+            request = await _receive(stream)
             self._broker.kill(request.worker, request.actor, request.reason)
             await stream.send_message(pb.KillReply(worker=request.worker))
 
     async def Dump(self, stream: Any) -> None:
         async with _Answering(stream):
-            request = await stream.recv_message()
+            request = await _receive(stream)
             dump = await self._broker.dump(request.worker, request.actor, request.reason)
             await stream.send_message(json_format.ParseDict(asdict(dump), pb.DumpReply()))
 
@@ -252,11 +252,16 @@ def _reply(payload: Payload | None, timing: Timing | None) -> pb.ExecuteReply:
     return reply
 
 
-async def _receive(stream: Any, credit: int) -> Any:
+async def _receive(stream: Any) -> Any:
     request = await stream.recv_message()
-    if request is None:
+    if request is None:  # the client ended its side without having said anything
         raise errors.BadRequest("No request came.")
-    return request_of(request, request.arguments.encode(), credit)
+    return request
+
+
+async def _called(stream: Any, credit: int) -> Request:
+    call = await _receive(stream)
+    return request_of(call, call.arguments.encode(), credit)
 
 
 def make_server(

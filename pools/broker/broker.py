@@ -170,9 +170,8 @@ class Broker:
             if staff and staff.process:
                 pool = runner.pool.spec.name
                 self.acted(pool, "dump", actor, reason, worker)
-                process = staff.process
+                process, slots = staff.process, runner.pool.force.workers[worker].slots  # it may end meanwhile
                 threads = await process.stacks()
-                slots = runner.pool.force.workers[worker].slots
                 running = staff.running(self.ports.clock.monotonic(), slots)
                 return Dump(worker, pool, process.pid, self.ports.clock.wall(), threads, running)
         raise errors.WorkerUnknown(f"No worker {worker!r} lives on node {self.facts.name}.", details={"worker": worker})
@@ -278,11 +277,17 @@ class Broker:
             expected = loop.time() + APPLY_EVERY
             await asyncio.sleep(APPLY_EVERY)
             self._lag = LAG_KEPT * self._lag + (1 - LAG_KEPT) * max(0.0, loop.time() - expected)
-            await self._refresh()
-            self._watch_clock()
-            snapshot = self.snapshot()
-            self._usages.look(self.ports.clock.monotonic(), snapshot["pools"], snapshot["workers"])
-            self.ports.recorder.observe(snapshot)
+            try:
+                await self._refresh()
+                self._look()
+            except Exception as error:  # a bug in one look must not end all others: nothing would be applied any more
+                loop.call_exception_handler({"message": "housekeeping failed; it goes on", "exception": error})
+
+    def _look(self) -> None:
+        self._watch_clock()
+        snapshot = self.snapshot()
+        self._usages.look(self.ports.clock.monotonic(), snapshot["pools"], snapshot["workers"])
+        self.ports.recorder.observe(snapshot)
 
     def _watch_clock(self) -> None:
         silent = self.ports.clock.monotonic() - self._last_sweep

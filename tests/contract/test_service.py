@@ -108,6 +108,15 @@ def test_the_official_client_executes_a_command(stranger: Stranger) -> None:
     assert reply.timing.run_seconds >= 0
 
 
+@pytest.mark.parametrize("method", sorted(REPLIES))
+def test_a_call_that_ends_without_a_request_is_told_so(stranger: Stranger, method: str) -> None:
+    call = stranger.channel.stream_unary(BROKER + method, response_deserializer=REPLIES[method].FromString)
+    with pytest.raises(grpc.RpcError) as caught:
+        call(iter(()), metadata=stranger.metadata, timeout=PATIENCE)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "No request came."
+
+
 def test_bytes_travel_raw_both_ways(stranger: Stranger) -> None:
     request = pb.ExecuteRequest(pool="one", command="echo", attachments={"value": b"\0\xff"})
     assert stranger.unary("Execute", request).raw == b"\0\xff"

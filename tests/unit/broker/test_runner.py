@@ -941,6 +941,39 @@ async def test_the_recorder_gets_a_snapshot_every_second_and_events_with_the_wal
     assert stage.recorder.moments == sorted(stage.recorder.moments)
 
 
+@scene(pool())
+async def test_a_second_that_fails_does_not_end_the_housekeeping(stage: Stage) -> None:
+    await stage.ready()
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    stage.recorder.trouble = RuntimeError("a bug")
+    await stage.pass_time(1.1)
+    assert [str(one["exception"]) for one in told] == ["a bug"]
+    stage.recorder.trouble = None
+    stage.definitions.change(pool(size=2))
+    await stage.pass_time(1.1)
+    assert stage.broker.snapshot()["pools"][0]["size"] == 2, "definitions are read as before"
+    assert len(told) == 1
+
+
+@scene(pool())
+async def test_a_worker_that_ends_while_its_stacks_are_read_leaves_what_it_said(stage: Stage) -> None:
+    await stage.ready()
+    (process,) = stage.processes
+    read = process.stacks
+
+    async def stacks() -> Any:
+        found = await read()
+        process.die(Exit(code=0))
+        await stage.turn()
+        return found
+
+    process.stacks = stacks  # type: ignore[method-assign]
+    dump = await stage.broker.dump("p-ab12-1", "ada", "slow")
+    assert dump.threads[0].name == "python"
+    assert dump.calls == []
+
+
 @scene(pool("a"), pool("b"))
 async def test_a_pools_commands_and_snapshot_can_be_asked_for_alone(stage: Stage) -> None:
     await stage.ready(name="a")
