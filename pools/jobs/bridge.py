@@ -37,6 +37,11 @@ class Bridge:
 
     def _watch(self) -> None:
         self._last = time.monotonic()
+        try:
+            with hold.db_unit():
+                upkeep.look_at_clock()  # now, so that leases can be judged by the time that the first of them may end
+        except Exception as error:  # the database is away: the first tick looks
+            logger.warning("the database's clock could not be read: %s", error)
         while not self._stop.wait(self._left()):
             if self._left() > 0:  # a tick ran meanwhile
                 continue

@@ -28,15 +28,21 @@ SENDS_COUNTED = 3  # each message that found no taker doubles the wait for the n
 def reconcile() -> dict[str, int]:
     """Free what nobody holds any more, end what is too late, and send again what nobody took."""
     lease = conf.current().jobs_lease
-    mistrusted = jumps.mistrusted(time.monotonic(), _database_clock(), lease)
+    mistrusted = look_at_clock()
     _mend_a_clock_that_went_back(lease)
     return {"freed": 0 if mistrusted else _free_leases(), "overdue": _end_overdue(), "sent": _send_again()}
+
+
+def look_at_clock() -> bool:
+    """Whether leases cannot be judged now. A process that will reconcile looks as soon as it begins."""
+    return jumps.mistrusted(time.monotonic(), _database_clock(), conf.current().jobs_lease)
 
 
 class Jumps:
     """Notices that the database's wall clock was set forward, by the monotonic one of this process.
 
-    All leases seem to have ended then. Those who are alive renew theirs within a lease: so long nothing is freed.
+    All leases seem to have ended then. Those who are alive renew theirs within a lease: so long nothing is freed. Nor
+    is it after a process's first look, which cannot tell whether the clock was set a moment before.
     """
 
     def __init__(self) -> None:
@@ -45,7 +51,9 @@ class Jumps:
 
     def mistrusted(self, monotonic: float, wall: float, lease: float) -> bool:
         offset = wall - monotonic
-        if self._offset is not None and offset - self._offset > JUMP:
+        if self._offset is None:
+            self._until = monotonic + lease
+        elif offset - self._offset > JUMP:
             self._until = monotonic + lease
             logger.warning(
                 "the clock went forward by %.0f s: no lease is ended for %.0f s", offset - self._offset, lease

@@ -23,7 +23,12 @@ class Rounds:
 
     def __init__(self) -> None:
         self.count = 0
+        self.looked_first = False
         self.two = threading.Event()
+
+    def look_at_clock(self) -> bool:
+        self.looked_first = self.count == 0
+        raise OperationalError("away")
 
     def reconcile(self) -> dict[str, int]:
         self.count += 1
@@ -37,6 +42,7 @@ class Rounds:
 def rounds(monkeypatch: pytest.MonkeyPatch) -> Rounds:
     made = Rounds()
     monkeypatch.setattr(upkeep, "reconcile", made.reconcile)
+    monkeypatch.setattr(upkeep, "look_at_clock", made.look_at_clock)
     return made
 
 
@@ -54,6 +60,7 @@ def test_silence_is_bridged_again_and_again_also_after_an_error(settings: Any, r
     settings.SNAKEPIT = {"RECONCILE_INTERVAL": 0.1}
     started.start()
     assert rounds.two.wait(WITHIN)
+    assert rounds.looked_first
 
 
 def test_where_ticks_come_nothing_is_bridged(settings: Any, rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
