@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 
 CANCELLED = "cancelled"
@@ -24,8 +25,11 @@ class Call:
     """
 
     __slots__ = (
+        "_ahead",
+        "_ahead_bytes",
         "_condition",
         "_credit",
+        "_credit_bytes",
         "_lock",
         "_reason",
         "_watcher",
@@ -51,6 +55,7 @@ class Call:
         attachments: Mapping[str, bytes] | None = None,
         budget: float = 0.0,
         credit: int = 0,
+        credit_bytes: int = 0,
         max_result: int = 1 << 20,
     ) -> None:
         self.sequence = sequence
@@ -65,6 +70,9 @@ class Call:
         self.began = 0.0
         self.ended = False
         self._credit = credit
+        self._credit_bytes = credit_bytes  # of chunks on their way, from which the next one waits; 0: no bound
+        self._ahead: deque[int] | None = deque() if credit_bytes else None  # the sizes of chunks on their way
+        self._ahead_bytes = 0
         self._reason = ""
         self._lock = threading.Lock()
         self._condition: threading.Condition | None = None
@@ -102,6 +110,9 @@ class Call:
     def add_credit(self, chunks: int) -> None:
         with self._lock:
             self._credit += chunks
+            if self._ahead:
+                for _ in range(min(chunks, len(self._ahead))):
+                    self._ahead_bytes -= self._ahead.popleft()
             self._tell()
 
     def _tell(self) -> None:
@@ -115,22 +126,31 @@ class Call:
         with self._lock:
             self._watcher = watcher
 
-    def try_take_credit(self) -> bool:
+    def try_take_credit(self, size: int) -> bool:
+        """Whether there is room for one more chunk, of so many bytes; it counts as sent then."""
         with self._lock:
-            if self._credit == 0:
-                return False
-            self._credit -= 1
-            return True
+            return self._take_credit(size)
 
-    def take_credit(self) -> bool:
+    def take_credit(self, size: int) -> bool:
         """Wait for room for one more chunk. False: the call was cancelled or its deadline passed meanwhile."""
         with self._lock:
             while not self.cancelled:
-                if self._credit:
-                    self._credit -= 1
+                if self._take_credit(size):
                     return True
                 self._pause(math.inf)
             return False
+
+    def _take_credit(self, size: int) -> bool:
+        if self._credit == 0:
+            return False
+        if self._ahead is not None:
+            # By what is on its way already, not with this one: a chunk larger than the bound would never leave.
+            if self._ahead_bytes >= self._credit_bytes:
+                return False
+            self._ahead.append(size)
+            self._ahead_bytes += size
+        self._credit -= 1
+        return True
 
     def wait(self, seconds: float) -> bool:
         """Sleep that a cancel or the deadline cuts short. True: the call is to end."""

@@ -80,7 +80,7 @@ class Execution:
             for chunk in chunks:
                 # Encoded before the wait: what the generator gave may be a buffer that it will use again.
                 value = encode(chunk, call.max_result, "chunk")
-                if not call.take_credit():
+                if not call.take_credit(len(value.data)):
                     return failure.stopped(call)
                 self._reports.put(Chunk(call.sequence, value))
                 if call.cancelled:
@@ -108,7 +108,7 @@ class Execution:
                     collected.add(chunk)
                     continue
                 value = encode(chunk, call.max_result, "chunk")
-                await watch.take_credit()
+                await watch.take_credit(len(value.data))
                 self._reports.put(Chunk(call.sequence, value))
                 if call.cancelled:  # seen here too: a generator that never waits never lets its cancellation in
                     return failure.stopped(call)
@@ -144,10 +144,10 @@ class TaskWatch:
             self._asked = True  # once: code that handles its cancellation is not to be hit again while it does
             self._task.cancel()
 
-    async def take_credit(self) -> None:
+    async def take_credit(self, size: int) -> None:
         while True:
             self._news.clear()
-            if self._call.try_take_credit():
+            if self._call.try_take_credit(size):
                 return
             await self._news.wait()
 

@@ -227,6 +227,7 @@ def call_of(assign: pb.Assign, max_payload: int) -> Call:
         attachments=dict(assign.attachments) if assign.attachments else None,
         budget=assign.budget,
         credit=assign.credit,
+        credit_bytes=assign.credit_bytes,
         max_result=assign.max_result or max_payload,
     )
 
@@ -236,25 +237,26 @@ def to_wire(batch: list[Report]) -> bytes:
     message = pb.Reports()
     reports = message.reports
     for report in batch:
-        if type(report) is not Result:
-            reports.append(TO_WIRE[type(report)](report))
-            continue
-        result = reports.add().result  # nearly all of them
-        result.sequence = report.sequence
-        result.seconds = report.seconds
-        if (value := report.value) is None:
-            continue
-        if value.raw:
-            result.value.raw = value.data
+        if type(report) is Result:  # nearly all of them
+            result = reports.add().result
+            result.sequence = report.sequence
+            result.seconds = report.seconds
+            if report.value is not None:
+                fill(result.value, report.value)
+        elif type(report) is Chunk:
+            chunk = reports.add().chunk
+            chunk.sequence = report.sequence
+            fill(chunk.value, report.value)
         else:
-            result.value.json = value.data
+            reports.append(TO_WIRE[type(report)](report))
     return message.SerializeToString()
 
 
-def value_of(value: Value | None) -> pb.Value | None:
-    if value is None:
-        return None
-    return pb.Value(raw=value.data) if value.raw else pb.Value(json=value.data)
+def fill(wire: pb.Value, value: Value) -> None:
+    if value.raw:
+        wire.raw = value.data
+    else:
+        wire.json = value.data
 
 
 def _failure(report: Failure) -> pb.Report:
@@ -273,10 +275,6 @@ def _failure(report: Failure) -> pb.Report:
 
 def _returned(report: Returned) -> pb.Report:
     return pb.Report(returned=pb.Returned(sequence=report.sequence))
-
-
-def _chunk(report: Chunk) -> pb.Report:
-    return pb.Report(chunk=pb.Chunk(sequence=report.sequence, value=value_of(report.value)))
 
 
 def _progress(report: Progress) -> pb.Report:
@@ -325,7 +323,6 @@ def _boot_failure(report: BootFailure) -> pb.Report:
 TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
     Failure: _failure,
     Returned: _returned,
-    Chunk: _chunk,
     Progress: _progress,
     Log: _log,
     Vitals: _vitals,

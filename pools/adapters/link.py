@@ -55,6 +55,7 @@ class GrpcLink:
         size = len(assignment.arguments)
         if assignment.credit:
             order.credit = assignment.credit
+            order.credit_bytes = assignment.credit_bytes
         if assignment.attachments:
             for name, value in assignment.attachments.items():
                 order.attachments[name] = value
@@ -121,6 +122,10 @@ class GrpcLink:
                 result = report.result
                 payload = _payload(result.value) if result.HasField("value") else None
                 self._reports.result(result.sequence, payload, result.seconds)
+                continue
+            if kind == "chunk":
+                chunk = report.chunk
+                self._reports.chunk(chunk.sequence, _payload(chunk.value))
                 continue
             deliver = _DELIVERIES.get(kind or "")
             if deliver is None:
@@ -214,7 +219,6 @@ _DELIVERIES: dict[str, Callable[[Reports, pb.Report], None]] = {
     "boot_failure": _boot_failure,
     "failure": _failure,
     "returned": lambda reports, report: reports.returned(report.returned.sequence),
-    "chunk": lambda reports, report: reports.chunk(report.chunk.sequence, _payload(report.chunk.value)),
     "progress": lambda reports, report: reports.progress(
         report.progress.sequence, report.progress.fraction, report.progress.message
     ),

@@ -32,7 +32,7 @@ def timing_of(timing: Timing) -> pb.Timing:
     return pb.Timing(call=timing.call, worker=timing.worker, queued_seconds=timing.queued, run_seconds=timing.ran)
 
 
-def request_of(call: Any, arguments: bytes, credit: int) -> Request:
+def request_of(call: Any, arguments: bytes, credit: int, credit_bytes: int = 0) -> Request:
     """A checked Request from a Call or an ExecuteRequest; raises BadRequest naming the field."""
     if not 0 <= call.timeout < math.inf:
         raise errors.BadRequest(f"timeout: {call.timeout} is not a number of seconds; 0 takes the default")
@@ -46,6 +46,7 @@ def request_of(call: Any, arguments: bytes, credit: int) -> Request:
         timeout=call.timeout,
         priority=call.priority,
         credit=credit,
+        credit_bytes=credit_bytes,
     )
 
 
@@ -120,7 +121,7 @@ class Session:
             reply.failed(errors.QueueFull(busy, retry_after=1.0), Timing())
             return
         try:
-            request = request_of(call, call.arguments, call.credit)
+            request = request_of(call, call.arguments, call.credit, call.credit_bytes)
         except errors.BadRequest as wrong:
             reply.failed(wrong, Timing())
             return

@@ -113,6 +113,7 @@ class Assignment:
     budget: float
     credit: int
     max_result: int
+    credit_bytes: int = 0  # of chunks on their way, from which the command waits; 0: no bound
 
 
 @dataclass(frozen=True, slots=True)

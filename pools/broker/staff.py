@@ -52,6 +52,7 @@ class Request:
     timeout: float = 0.0
     priority: int = 0
     credit: int = 0
+    credit_bytes: int = 0  # of chunks on their way, from which the command waits; 0: no bound
 
     @property
     def size(self) -> int:
@@ -138,6 +139,7 @@ class Staff:
                 budget=max(0.0, ticket.call.deadline - self.clock()),
                 credit=ticket.credit,
                 max_result=max_result,
+                credit_bytes=request.credit_bytes,
             )
         )
 

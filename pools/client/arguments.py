@@ -33,6 +33,7 @@ class Options(NamedTuple):
     timeout: float | None = None  # seconds; None: the command's or the pool's default
     priority: int = 0  # -100 to 100, higher first
     credit: int = 0  # chunks that there is room for; 0: one result is wanted
+    credit_bytes: int = 0  # of chunks on their way, from which the command waits; 0: no bound
 
 
 def encode(
@@ -66,6 +67,7 @@ def encode(
         call.priority = _checked_priority(options.priority)
     if options.credit:
         call.credit = options.credit
+        call.credit_bytes = options.credit_bytes
     return message
 
 

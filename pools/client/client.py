@@ -25,7 +25,7 @@ from pools.client.arguments import Options, encode
 from pools.client.pending import CallFuture, LoopPending, ThreadPending, Ticket
 from pools.client.pool import PoolClient
 from pools.client.session import end_session, session_for
-from pools.client.streams import WINDOW, AsyncStream, Stream
+from pools.client.streams import WINDOW, WINDOW_BYTES, AsyncStream, Stream
 from pools.wire.broker_pb2 import (
     ApplyRequest,
     CommandsRequest,
@@ -121,10 +121,11 @@ class Client:
     ) -> Stream:  # fmt: skip
         """Iterate over the chunks that a streaming command yields.
 
-        The command is at most 32 chunks ahead of the reader. Leaving the loop early, `close()`, or dropping the
-        iterator cancels the call. A command that does not stream is a stream of one.
+        The command is at most 128 chunks ahead of the reader, fewer if they have 1 MiB; then it waits. Leaving the
+        loop early, `close()`, or dropping the iterator cancels the call. A command that does not stream is a stream
+        of one.
         """
-        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW))
+        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
         return Stream(self.target, message, only_chunks=True)
 
     def events(
@@ -132,7 +133,7 @@ class Client:
         timeout: float | None = None, priority: int = 0, **more: Any,
     ) -> Stream:  # fmt: skip
         """Iterate over all that happens in a call: Chunk, Progress and Log, and at the end the Answer."""
-        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW))
+        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
         return Stream(self.target, message, only_chunks=False)
 
     def astream(
@@ -140,7 +141,7 @@ class Client:
         timeout: float | None = None, priority: int = 0, **more: Any,
     ) -> AsyncStream:  # fmt: skip
         """As `stream`, for `async for`."""
-        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW))
+        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
         return AsyncStream(self.target, message, only_chunks=True)
 
     def aevents(
@@ -148,7 +149,7 @@ class Client:
         timeout: float | None = None, priority: int = 0, **more: Any,
     ) -> AsyncStream:  # fmt: skip
         """As `events`, for `async for`."""
-        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW))
+        message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
         return AsyncStream(self.target, message, only_chunks=False)
 
     # Many calls.

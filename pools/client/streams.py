@@ -1,8 +1,8 @@
 """What a streaming command yields, as it comes, with the reader setting the pace.
 
-The broker may send `WINDOW` chunks ahead of the reader; each half window that was taken makes room for as many more. A
-reader that stops, stops the generator in its worker; a reader that leaves (`break`, `close`, garbage collection)
-cancels the call.
+The command may be `WINDOW` chunks ahead of the reader, and sends none while `WINDOW_BYTES` of them are on their way;
+each half window that was taken, of either kind, makes room for as many more. A reader that stops, stops the generator
+in its worker; a reader that leaves (`break`, `close`, garbage collection) cancels the call.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pools.client.answers import Answer, Chunk, Log, Progress, event
 from pools.client.pending import LoopPending, ThreadPending, Ticket
 from pools.wire.broker_pb2 import Requests
 
-WINDOW = 32  # chunks that may be ahead of the reader
+# Large enough that worker, broker and reader work at the same time, each on its part of it: with 32 they took turns.
+WINDOW = 128  # chunks that may be ahead of the reader
+WINDOW_BYTES = 2**20  # of chunks ahead of the reader, from which no other one is sent
 
 Event = Chunk | Progress | Log | Answer
 
@@ -23,18 +25,20 @@ Event = Chunk | Progress | Log | Answer
 class Window:
     """Counts what the reader took, and makes room in steps of half a window."""
 
-    __slots__ = ("_hurry", "_taken", "_ticket")
+    __slots__ = ("_bytes", "_hurry", "_taken", "_ticket")
 
     def __init__(self, ticket: Ticket, *, hurry: bool) -> None:
         self._ticket = ticket
         self._hurry = hurry  # the reader does not come to the loop itself
-        self._taken = 0
+        self._taken = self._bytes = 0
 
-    def take(self) -> None:
+    def take(self, size: int) -> None:
+        """A chunk of so many bytes was read."""
         self._taken += 1
-        if self._taken >= WINDOW // 2:
+        self._bytes += size
+        if self._taken >= WINDOW // 2 or self._bytes >= WINDOW_BYTES // 2:
             self._ticket.session.grant(self._ticket.ref, self._taken, hurry=self._hurry)
-            self._taken = 0
+            self._taken = self._bytes = 0
 
 
 class _Base:
@@ -66,7 +70,7 @@ class _Base:
         found = event(kind, reply)
         if isinstance(found, Chunk):
             self.chunks += 1
-            self._window.take()
+            self._window.take(len(reply.chunk.json) or len(reply.chunk.raw))
             return True, found.value if self._only_chunks else found
         if isinstance(found, Answer):
             self._ended = True

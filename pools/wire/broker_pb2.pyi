@@ -24,7 +24,7 @@ class Request(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit")
+    __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit", "credit_bytes")
     class AttachmentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,7 @@ class Call(_message.Message):
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     ref: int
     pool: str
     command: str
@@ -48,7 +49,8 @@ class Call(_message.Message):
     timeout: float
     priority: int
     credit: int
-    def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ...) -> None: ...
+    credit_bytes: int
+    def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("ref",)

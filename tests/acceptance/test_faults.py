@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from pools.broker import errors
-from pools.client.streams import WINDOW
+from pools.client.streams import WINDOW, WINDOW_BYTES
 from tests.brokers import PATIENCE, RunningBroker, broker, wait_gone
 
 pytestmark = pytest.mark.timeout(180)
@@ -160,6 +161,30 @@ def test_a_reader_that_stops_stops_the_generator_after_exactly_its_credit(tmp_pa
             pass
         assert {lines() for _ in range(50)} == {made + WINDOW // 2}
         chunks.close()
+
+
+def test_large_chunks_stop_the_generator_after_exactly_their_bytes(tmp_path: Path) -> None:
+    ledger, size = tmp_path / "ledger", 100_000
+    ahead = math.ceil(WINDOW_BYTES / (size + 2))  # with their quotes; the last of them passes the bound
+    half = math.ceil(WINDOW_BYTES // 2 / (size + 2))
+    with broker({"p": {"size": 1, "args": {"ledger": str(ledger)}}}) as node:
+        node.ready("p")
+        chunks = node.client.stream("p", "count", to=100, size=size)
+
+        def made() -> int:
+            node.status()
+            return ledger.read_text().count("made")
+
+        next(chunks)
+        while made() < ahead + 1:  # the one that waits is made already
+            pass
+        assert {made() for _ in range(50)} == {ahead + 1}
+        for _ in range(half - 1):
+            next(chunks)
+        while made() < ahead + half + 1:
+            pass
+        assert {made() for _ in range(50)} == {ahead + half + 1}
+        assert sum(1 for _ in chunks) == 100 - half
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Order(_message.Message):
     def __init__(self, assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...
 
 class Assign(_message.Message):
-    __slots__ = ("sequence", "call", "command", "arguments", "attachments", "budget", "credit", "max_result")
+    __slots__ = ("sequence", "call", "command", "arguments", "attachments", "budget", "credit", "max_result", "credit_bytes")
     class AttachmentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class Assign(_message.Message):
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     MAX_RESULT_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     call: str
     command: str
@@ -51,7 +52,8 @@ class Assign(_message.Message):
     budget: float
     credit: int
     max_result: int
-    def __init__(self, sequence: _Optional[int] = ..., call: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., budget: _Optional[float] = ..., credit: _Optional[int] = ..., max_result: _Optional[int] = ...) -> None: ...
+    credit_bytes: int
+    def __init__(self, sequence: _Optional[int] = ..., call: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., budget: _Optional[float] = ..., credit: _Optional[int] = ..., max_result: _Optional[int] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("sequence", "reason")

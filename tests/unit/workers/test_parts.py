@@ -66,14 +66,35 @@ def test_a_cancel_ends_a_wait():
 
 def test_credit_ends_a_wait_for_it():
     call, ended = Call(1, "run", credit=1), []
-    waiting = threading.Thread(target=lambda: ended.extend([call.take_credit(), call.take_credit()]))
+    waiting = threading.Thread(target=lambda: ended.extend([call.take_credit(9), call.take_credit(9)]))
     waiting.start()
     call.add_credit(1)
     waiting.join(PATIENCE)
     assert ended == [True, True]
-    assert not call.try_take_credit()
+    assert not call.try_take_credit(9)
     call.cancel("cancelled")
-    assert call.take_credit() is False
+    assert call.take_credit(9) is False
+
+
+def test_chunks_wait_while_as_many_bytes_as_agreed_are_on_their_way():
+    call = Call(1, "run", credit=9, credit_bytes=100)
+    assert [call.try_take_credit(size) for size in (60, 39, 500, 1)] == [True, True, True, False]
+    call.add_credit(2)  # for 60 and 39
+    assert not call.try_take_credit(1)
+    call.add_credit(1)  # for 500
+    assert [call.try_take_credit(size) for size in (100, 1)] == [True, False]
+
+
+def test_credit_beyond_what_is_on_its_way_counts_as_room_alone():
+    call = Call(1, "run", credit=1, credit_bytes=10)
+    assert call.try_take_credit(10)
+    call.add_credit(3)
+    assert [call.try_take_credit(5) for _ in range(3)] == [True, True, False]
+
+
+def test_without_a_bound_on_bytes_credit_alone_counts():
+    call = Call(1, "run", credit=3)
+    assert [call.try_take_credit(2**30) for _ in range(4)] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(("given", "told"), [(0.5, 0.5), (-1, 0.0), (7, 1.0), (float("nan"), 0.0), (True, 1.0)])
