@@ -37,6 +37,7 @@ ADAPTERS = {
     "fails_once": "tests.everything.FailsOnce",
     "slow": "tests.everything.SlowToLoad",
     "loads": "tests.everything.Loads",
+    "heavy": "tests.everything.Heavy",
     "preloading": "tests.everything.Preloading",
     "thread_in_preload": "tests.everything.ThreadInPreload",
     "brief_thread_in_preload": "tests.everything.BriefThreadInPreload",

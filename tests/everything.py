@@ -389,6 +389,21 @@ class NumpyInPreload(Everything):
         return {"pid": os.getpid(), "number": float(self.np.random.random())}
 
 
+class Heavy(Everything):
+    """Holds a model of 60 MiB, which forked workers share."""
+
+    model: bytearray
+
+    @classmethod
+    def preload(cls) -> None:
+        cls.model = bytearray(60 * 2**20)
+        for page in range(0, len(cls.model), 4096):
+            cls.model[page] = 1
+
+    def setup(self) -> None:
+        assert self.model[4096], "preload() ran, in the template or here"
+
+
 class RaisesInPreload(Everything):
     @classmethod
     def preload(cls) -> None:
