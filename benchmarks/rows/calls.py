@@ -81,24 +81,16 @@ def _stream_bar(stage: Contestants) -> Measured:
 
 
 ECHO = {"value": SMALL}
+
+
+def _echo(name: str, peer: str, count: int, contestant: str, theirs: Peer, target: float | None = None) -> Row:
+    what, measure = "echo of 100 bytes, one after the other", _beside(count, "echo", ECHO, theirs)
+    return Row(name, what, peer, "µs p50", measure, (contestant, "ours"), target)
+
+
 ROWS = (
-    Row(
-        "overhead-executor",
-        "echo of 100 bytes, one after the other",
-        "ProcessPoolExecutor",
-        "µs p50",
-        _beside(2000, "echo", ECHO, _executor(echo, SMALL)),
-        ("executor", "ours"),
-        target=2.5,
-    ),
-    Row(
-        "overhead-pool",
-        "echo of 100 bytes, one after the other",
-        "multiprocessing.Pool",
-        "µs p50",
-        _beside(2000, "echo", ECHO, _pool),
-        ("pool", "ours"),
-    ),
+    _echo("overhead-executor", "ProcessPoolExecutor", 2000, "executor", _executor(echo, SMALL), 2.5),
+    _echo("overhead-pool", "multiprocessing.Pool", 2000, "pool", _pool),
     Row(
         "echo-100kB",
         "echo of 100 kB, one after the other",
@@ -123,32 +115,9 @@ ROWS = (
         _beside(40, "burn", {"seconds": 0.05}, _executor(burn, 0.05)),
         ("executor", "ours"),
     ),
-    Row(
-        "overhead-celery",
-        "echo of 100 bytes, one after the other",
-        "Celery + Valkey",
-        "µs p50",
-        _beside(400, "echo", ECHO, _celery),
-        ("celery", "ours"),
-        target=0.125,
-    ),
-    Row(
-        "overhead-dirty",
-        "echo of 100 bytes, one after the other",
-        "gunicorn dirty arbiters",
-        "µs p50",
-        _beside(2000, "echo", ECHO, _dirty),
-        ("dirty", "ours"),
-        target=1,
-    ),
-    Row(
-        "overhead-ray",
-        "echo of 100 bytes, one after the other",
-        "Ray actor",
-        "µs p50",
-        _beside(800, "echo", ECHO, _ray),
-        ("ray", "ours"),
-    ),
+    _echo("overhead-celery", "Celery + Valkey", 400, "celery", _celery, 0.125),
+    _echo("overhead-dirty", "gunicorn dirty arbiters", 2000, "dirty", _dirty, 1),
+    _echo("overhead-ray", "Ray actor", 800, "ray", _ray),
     Row(
         "stream-dirty",
         "chunks of 1 kB of one stream",

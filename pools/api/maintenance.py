@@ -13,7 +13,7 @@ from pools import maintenance
 from pools.api import door
 from pools.api.auth import Caller, caller
 from pools.api.calls import json_response
-from pools.api.operate import order_from, read, takes
+from pools.api.operate import order_from, order_route, read
 from pools.api.schemas import Failure, ReasonIn, StandingOut
 from pools.broker.errors import PermissionDenied
 from pools.client.standing import Standing, check
@@ -39,25 +39,13 @@ async def standing(request: HttpRequest, node: str) -> HttpResponse:
     return _answer(now)
 
 
-@router.post(
-    "/nodes/{node}/drain",
-    response={200: StandingOut, REFUSED: Failure},
-    operation_id="drain_node",
-    summary="Take no new calls on a node",
-    openapi_extra=takes(ReasonIn),
-)
+@order_route(router, "/nodes/{node}/drain", "drain_node", "Take no new calls on a node", ReasonIn, StandingOut)
 async def drain(request: HttpRequest, node: str) -> HttpResponse:
     """What runs and waits is finished, workers stay warm; until a resume, or until the broker is started again."""
     return await _order(request, "drain", node, maintenance.drain)
 
 
-@router.post(
-    "/nodes/{node}/resume",
-    response={200: StandingOut, REFUSED: Failure},
-    operation_id="resume_node",
-    summary="Take calls on a node again",
-    openapi_extra=takes(ReasonIn),
-)
+@order_route(router, "/nodes/{node}/resume", "resume_node", "Take calls on a node again", ReasonIn, StandingOut)
 async def resume(request: HttpRequest, node: str) -> HttpResponse:
     return await _order(request, "resume", node, maintenance.resume)
 

@@ -24,19 +24,20 @@ router = Router(tags=["pools"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
 ROW_REFUSED = REFUSED | {422}
 Body = TypeVar("Body", bound=Schema)
+View = TypeVar("View", bound=Callable[..., Any])
 
 
-def takes(body: type[Schema]) -> dict[str, Any]:
-    return {"requestBody": {"content": {"application/json": {"schema": body.model_json_schema()}}}}
+def order_route(
+    router: Router, path: str, name: str, summary: str, takes: type[Schema], gives: type[Schema],
+    refused: frozenset[int] = REFUSED, **more: Any,
+) -> Callable[[View], View]:  # fmt: skip
+    """A route that carries out an operator's order. Its body is read by hand, so the schema is told here."""
+    body = {"requestBody": {"content": {"application/json": {"schema": takes.model_json_schema()}}}}
+    answers = {200: gives, refused: Failure}
+    return router.post(path, response=answers, operation_id=name, summary=summary, openapi_extra=body, **more)
 
 
-@router.post(
-    "/pools/{pool}/recycle",
-    response={200: RecycleOut, REFUSED: Failure},
-    operation_id="recycle",
-    summary="Replace workers, successor first",
-    openapi_extra=takes(RecycleIn),
-)
+@order_route(router, "/pools/{pool}/recycle", "recycle", "Replace workers, successor first", RecycleIn, RecycleOut)
 async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
     who = _operator(request, "recycle", pool)
     wanted = read(request, RecycleIn)
@@ -58,105 +59,82 @@ async def plan(request: HttpRequest, pool: str, worker: str = Query("", max_leng
     return json_response(PlanOut(**await door.broker().aplan(pool, worker=worker)).model_dump(mode="json"))
 
 
-@router.post(
-    "/pools/{pool}/scale",
-    response={200: ChangeOut, ROW_REFUSED: Failure},
-    operation_id="scale",
-    summary="Change the number of workers",
-    openapi_extra=takes(ScaleIn),
-)
+@order_route(router, "/pools/{pool}/scale", "scale", "Change the number of workers", ScaleIn, ChangeOut, ROW_REFUSED)
 async def scale(request: HttpRequest, pool: str) -> HttpResponse:
     who = _operator(request, "scale", pool)
     wanted = read(request, ScaleIn)
     return await _change(operations.scale, pool, wanted.size, order_from(who, wanted.reason))
 
 
-@router.post(
-    "/pools/{pool}/pause",
-    response={200: ChangeOut, ROW_REFUSED: Failure},
-    operation_id="pause",
-    summary="Refuse new calls, keep the workers warm",
-    openapi_extra=takes(ReasonIn),
+@order_route(
+    router, "/pools/{pool}/pause", "pause", "Refuse new calls, keep the workers warm", ReasonIn, ChangeOut, ROW_REFUSED
 )
 async def pause(request: HttpRequest, pool: str) -> HttpResponse:
-    who = _operator(request, "pause", pool)
-    return await _change(operations.pause, pool, order_from(who, read(request, ReasonIn).reason))
+    return await _change(operations.pause, pool, _order_for(request, "pause", pool))
 
 
-@router.post(
-    "/pools/{pool}/resume",
-    response={200: ChangeOut, ROW_REFUSED: Failure},
-    operation_id="resume",
-    summary="Take calls again",
-    openapi_extra=takes(ReasonIn),
-)
+@order_route(router, "/pools/{pool}/resume", "resume", "Take calls again", ReasonIn, ChangeOut, ROW_REFUSED)
 async def resume(request: HttpRequest, pool: str) -> HttpResponse:
-    who = _operator(request, "resume", pool)
-    return await _change(operations.resume, pool, order_from(who, read(request, ReasonIn).reason))
+    return await _change(operations.resume, pool, _order_for(request, "resume", pool))
 
 
-@router.post(
-    "/workers/{worker}/kill",
-    response={200: KillOut, REFUSED: Failure},
-    operation_id="kill",
-    summary="End a worker's process now",
-    openapi_extra=takes(ReasonIn),
-    tags=["observed"],
+@order_route(
+    router, "/workers/{worker}/kill", "kill", "End a worker's process now", ReasonIn, KillOut, tags=["observed"]
 )
 async def kill(request: HttpRequest, worker: str) -> HttpResponse:
     """Its calls fail, or run again where their command is idempotent; a new worker takes its place."""
-    who = _operator(request, "kill", "")
-    reason = read(request, ReasonIn).reason
-    pool = await _pool_of(worker)
-    who.allow("kill", pool)
-    await sync_to_async(operations.kill)(door.broker(), pool, worker, order_from(who, reason))
+    pool, order = await _order_for_worker(request, "kill", worker)
+    await sync_to_async(operations.kill)(door.broker(), pool, worker, order)
     return json_response({"worker": worker, "pool": pool})
 
 
-@router.post(
-    "/workers/{worker}/dump",
-    response={200: DumpOut, REFUSED: Failure},
-    operation_id="dump",
-    summary="Where a worker's threads are",
-    openapi_extra=takes(ReasonIn),
-    tags=["observed"],
+@order_route(
+    router, "/workers/{worker}/dump", "dump", "Where a worker's threads are", ReasonIn, DumpOut, tags=["observed"]
 )
 async def dump(request: HttpRequest, worker: str) -> HttpResponse:
     """The Python stacks of all threads of a live worker, also while C code in it holds the GIL. Told as an event."""
-    who = _operator(request, "dump", "")
-    reason = read(request, ReasonIn).reason
-    pool = await _pool_of(worker)
-    who.allow("dump", pool)
-    found = await sync_to_async(operations.dump)(door.broker(), pool, worker, order_from(who, reason))
+    pool, order = await _order_for_worker(request, "dump", worker)
+    found = await sync_to_async(operations.dump)(door.broker(), pool, worker, order)
     return json_response(DumpOut(**found).model_dump(mode="json"))
 
 
-async def _pool_of(worker: str) -> str:
-    living = (await door.broker().astatus())["workers"]
-    pool = next((str(one["pool"]) for one in living if one["id"] == worker), "")
-    if not pool:
-        raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
-    return pool
-
-
-@router.post(
+@order_route(
+    router,
     "/diagnostics/recommendations/{advice}/apply",
-    response={200: ChangeOut, ROW_REFUSED | {409}: Failure},
-    operation_id="apply_recommendation",
-    summary="Follow a recommendation",
-    openapi_extra=takes(ReasonIn),
+    "apply_recommendation",
+    "Follow a recommendation",
+    ReasonIn,
+    ChangeOut,
+    ROW_REFUSED | {409},
     tags=["diagnostics"],
 )
 async def apply_recommendation(request: HttpRequest, advice: str) -> HttpResponse:
     """Judged once more: 409 `not_advised` if it does not hold now; `managed_by_settings` has the line to write."""
-    who = _operator(request, "apply", advice.partition(":")[2])
-    return await _change(applying.apply, advice, order_from(who, read(request, ReasonIn).reason))
+    return await _change(applying.apply, advice, _order_for(request, "apply", advice.partition(":")[2]))
 
 
 def _operator(request: HttpRequest, action: str, pool: str) -> Caller:
     who = caller(request)
     who.allow(action, pool)
     return who
+
+
+def _order_for(request: HttpRequest, action: str, pool: str) -> Order:
+    """An order that is nothing but its reason."""
+    who = _operator(request, action, pool)
+    return order_from(who, read(request, ReasonIn).reason)
+
+
+async def _order_for_worker(request: HttpRequest, action: str, worker: str) -> tuple[str, Order]:
+    """The same for a worker, with the pool that it lives in. Who may not order it of any pool learns of no worker."""
+    who = _operator(request, action, "")
+    reason = read(request, ReasonIn).reason
+    living = (await door.broker().astatus())["workers"]
+    pool = next((str(one["pool"]) for one in living if one["id"] == worker), "")
+    if not pool:
+        raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
+    who.allow(action, pool)
+    return pool, order_from(who, reason)
 
 
 def order_from(who: Caller, reason: str) -> Order:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pools.cli.output import UsageError, errors_told, json_line, print_value
+from pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
 from pools.cli.project import find_address
 from pools.client import Answer, Chunk, Log, Progress, Stream, connect
 from pools.client.arguments import Options, encode
@@ -24,17 +25,14 @@ def register(app: typer.Typer) -> None:
 
 
 def call(
-    pool: Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")],
-    command: Annotated[str, typer.Argument(metavar="COMMAND", help="Name of the command.")],
-    arguments: Annotated[
-        str,
-        typer.Argument(metavar="JSON|@FILE|-", help="A JSON object: inline, from a file, or from standard input."),
-    ] = "{}",
+    pool: Pool,
+    command: Command,
+    arguments: Arguments = "{}",
     *,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds until the answer must be there.")] = None,
-    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher first.")] = 0,
+    priority: Priority = 0,
     stream: Annotated[bool, typer.Option("--stream", help="Print each chunk as it comes, one a line.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on one line, errors too.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run one command of a pool and print its result.
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pools.cli.operate import AsJson
 from pools.cli.output import PROBLEM, UsageError, errors_told, json_line
+from pools.cli.parameters import AsJson
 from pools.cli.project import find_address, start_django
 from pools.cli.status import new_table
 from pools.client import connect

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pools.cli.operate import AsJson
 from pools.cli.output import BOLD, DIM, GREEN, PROBLEM, RED, YELLOW, colour, errors_told, json_line
+from pools.cli.parameters import AsJson
 from pools.cli.project import find_address, start_django
 from pools.client import connect
 

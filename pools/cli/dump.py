@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from pools.cli.operate import AsJson, Reason, check_reason, name_actor, pool_of
+from pools.cli.operate import check_reason, name_actor, pool_of
 from pools.cli.output import UsageError, errors_told, json_line
+from pools.cli.parameters import AsJson, Reason, Worker
 from pools.cli.project import find_address, start_django
 from pools.client import Client, connect
 
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def dump(
-    worker: Annotated[str, typer.Argument(metavar="WORKER", help="Id of a worker; `snakepit status` lists them.")],
+    worker: Worker,
     *,
     reason: Reason = "",
     as_json: AsJson = False,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pools.broker.errors import PoolUnknown
-from pools.cli.operate import AsJson, pool_of
+from pools.cli.operate import pool_of
 from pools.cli.output import BOLD, UsageError, colour, errors_told, json_line
+from pools.cli.parameters import AsJson
 from pools.cli.project import find_address, start_django
 from pools.client import Client, connect
 

@@ -12,6 +12,7 @@ import typer
 from pools.broker.errors import from_code
 from pools.cli.call import read_arguments
 from pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line, print_value
+from pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
 from pools.cli.project import start_django
 from pools.cli.status import NARROW, new_table
 
@@ -24,7 +25,6 @@ STYLES = {"succeeded": "green", "running": "cyan", "failed": "bold red", "lost":
 BRIEF = ("pool", "command", "state", "attempts", "priority", "progress", "error", "created_at", "finished_at")
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or the end of it, as the lists show it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,15 +33,12 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    pool: Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")],
-    command: Annotated[str, typer.Argument(metavar="COMMAND", help="Name of the command.")],
-    arguments: Annotated[
-        str,
-        typer.Argument(metavar="JSON|@FILE|-", help="A JSON object: inline, from a file, or from standard input."),
-    ] = "{}",
+    pool: Pool,
+    command: Command,
+    arguments: Arguments = "{}",
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end and print its result.")] = False,
-    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher first.")] = 0,
+    priority: Priority = 0,
     run_after: Annotated[str, typer.Option(help="Not before this time, such as 2026-01-31T12:00:00Z.")] = "",
     key: Annotated[str, typer.Option(help="Idempotency key: the second time it names the first job.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="May be given more than once.")] = None,

@@ -15,6 +15,7 @@ import typer
 
 from pools.cli import maintenance
 from pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line
+from pools.cli.parameters import AsJson, Pool, Reason, Worker
 from pools.cli.project import find_address, start_django
 from pools.cli.status import NARROW, new_table
 from pools.client import Client, connect
@@ -26,11 +27,8 @@ WORKER_ID = re.compile(r"(?P<pool>[a-z][a-z0-9_-]*)-[0-9a-f]{4}-[0-9]+")
 MAX_REASON = 200  # characters
 POLL = 0.25  # seconds between two looks at a pool that drains
 
-Pool = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")]
 Node = Annotated[bool, typer.Option("--node", help="The whole node, instead of a pool.")]
 Target = Annotated[str, typer.Argument(metavar="POOL|WORKER", help="Name of a pool, or id of a worker.")]
-Reason = Annotated[str, typer.Option(help="Why; kept with the event.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -141,7 +139,7 @@ def drain(
 
 
 def kill(
-    worker: Annotated[str, typer.Argument(metavar="WORKER", help="Id of a worker; `snakepit status` lists them.")],
+    worker: Worker,
     *,
     reason: Reason = "",
     as_json: AsJson = False,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from pools.cli.output import errors_told, json_line
+from pools.cli.parameters import AsJson
 
 WIDE = 160  # columns for a pipe, where the terminal's width is not known
 
@@ -17,7 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command("pythons")(pythons)
 
 
-def pythons(as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False) -> None:
+def pythons(as_json: AsJson = False) -> None:
     """List the interpreters that a pool's `python` may name, and whether they can run workers."""
     with errors_told(as_json):
         found = _find()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from pools.cli.operate import AsJson
 from pools.cli.output import BOLD, UsageError, colour, errors_told, json_line
+from pools.cli.parameters import AsJson, Pool
 from pools.cli.project import find_address
 from pools.client import connect
 
@@ -20,9 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command("scaling")(scaling)
 
 
-def scaling(
-    pool: Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")], as_json: AsJson = False
-) -> None:
+def scaling(pool: Pool, as_json: AsJson = False) -> None:
     """Say what this machine can carry for a pool (workers, threads, calls/s), and what binds first."""
     with errors_told(as_json):
         found = _answer(pool)

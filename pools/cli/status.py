@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pools.cli.output import PROBLEM, errors_told, json_line
+from pools.cli.parameters import AsJson
 from pools.cli.project import find_address
 from pools.client import connect
 
@@ -22,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def status(
     pool: Annotated[str, typer.Option(help="Only this pool.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the broker, its pools and their workers. Exit code 1 when a pool has failed or a problem is reported."""
     with errors_told(as_json):

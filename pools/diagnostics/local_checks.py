@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from pools.diagnostics.checks import (
     Check,
@@ -24,8 +24,10 @@ from pools.diagnostics.checks import (
     transport,
     warning,
 )
-from pools.diagnostics.facts import Facts, Machine, Pool, Runtime, Unknown
+from pools.diagnostics.facts import Adapter, Facts, Interpreter, Machine, Pool, Runtime, Unknown
 from pools.diagnostics.finding import Finding
+
+Known = TypeVar("Known", Interpreter, Adapter)
 
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path on Linux
 ROOM = (200 * 2**20, 1024 * 2**20)  # bytes free: a problem below the first, a warning below the second
@@ -176,44 +178,49 @@ def ports(facts: Facts) -> Iterator[Finding]:
 
 def interpreters(facts: Facts) -> Iterator[Finding]:
     """Each pool's interpreter runs, is new enough, and has what a worker needs."""
-    if isinstance(facts.pools, Unknown):
-        yield skipped("interpreter", facts.pools.reason)
-        return
-    for pool in _judged(facts.pools):
-        known = pool.interpreter
-        if isinstance(known, Unknown):
-            yield skipped("interpreter", known.reason, pool.name)
-        elif known.error:
-            yield problem("interpreter", known.error, "Do so; `snakepit pythons` lists what is found.", pool.name)
-        else:
-            yield ok("interpreter", known.about, pool.name)
+    yield from _of_pools("interpreter", facts, lambda pool: pool.interpreter, _interpreter)
+
+
+def _interpreter(pool: Pool, known: Interpreter) -> Finding:
+    if known.error:
+        return problem("interpreter", known.error, "Do so; `snakepit pythons` lists what is found.", pool.name)
+    return ok("interpreter", known.about, pool.name)
 
 
 def adapters(facts: Facts) -> Iterator[Finding]:
     """Each pool's adapter can be imported by its interpreter, and fits its profile."""
+    yield from _of_pools("adapter", facts, lambda pool: pool.adapter, _adapter)
+
+
+def _adapter(pool: Pool, known: Adapter) -> Finding:
+    if known.error:
+        return problem(
+            "adapter",
+            f"{known.path} cannot be imported: {known.error}",
+            "Mend the import, or install what it needs in the pool's interpreter.",
+            pool.name,
+        )
+    if pool.profile == "thread" and not known.thread_safe:
+        return problem(
+            "adapter",
+            f"{known.path} does not say `thread_safe = True`, and the pool has the thread profile",
+            'Make it thread-safe and say so, or give the pool profile "process".',
+            pool.name,
+        )
+    return ok("adapter", f"{known.path}: {known.commands} commands", pool.name)
+
+
+def _of_pools(
+    check: str, facts: Facts, known: Callable[[Pool], Known | Unknown], judge: Callable[[Pool, Known], Finding]
+) -> Iterator[Finding]:
+    """A word on each pool that is to run: the judge's, where what it judges is known."""
     if isinstance(facts.pools, Unknown):
-        yield skipped("adapter", facts.pools.reason)
+        yield skipped(check, facts.pools.reason)
         return
-    for pool in _judged(facts.pools):
-        known = pool.adapter
-        if isinstance(known, Unknown):
-            yield skipped("adapter", known.reason, pool.name)
-        elif known.error:
-            yield problem(
-                "adapter",
-                f"{known.path} cannot be imported: {known.error}",
-                "Mend the import, or install what it needs in the pool's interpreter.",
-                pool.name,
-            )
-        elif pool.profile == "thread" and not known.thread_safe:
-            yield problem(
-                "adapter",
-                f"{known.path} does not say `thread_safe = True`, and the pool has the thread profile",
-                'Make it thread-safe and say so, or give the pool profile "process".',
-                pool.name,
-            )
-        else:
-            yield ok("adapter", f"{known.path}: {known.commands} commands", pool.name)
+    for pool in facts.pools:
+        if pool.enabled and not pool.problem:
+            found = known(pool)
+            yield skipped(check, found.reason, pool.name) if isinstance(found, Unknown) else judge(pool, found)
 
 
 def pools(facts: Facts) -> Iterator[Finding]:
@@ -255,10 +262,6 @@ def _running(name: str, row: Mapping[str, Any]) -> Iterator[Finding]:
         yield ok("pool", f"{row['state']}, {row['ready']} of {row['size']} workers", name)
         for text in row["warnings"]:
             yield warning("pool", text, "snakepit compat shows which library does it.", name)
-
-
-def _judged(pools: tuple[Pool, ...]) -> Iterator[Pool]:
-    yield from (pool for pool in pools if pool.enabled and not pool.problem)
 
 
 # In the order of a reader who looks for the cause: what comes first explains what follows.

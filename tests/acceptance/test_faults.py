@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def _holder(node: RunningBroker, ledger: Path | None = None) -> dict[str, Any]:
                 held: dict[str, Any] = worker
                 return held
     raise AssertionError("nobody holds the call")
+
+
+def _held(node: RunningBroker, tmp_path: Path) -> tuple[Path, Future[Any]]:
+    """A call that runs until its pipe is opened for writing."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    call = node.client.submit("p", "hold", path=str(pipe))
+    assert _holder(node)
+    return pipe, call
 
 
 def test_an_idempotent_call_survives_the_death_of_its_worker(tmp_path: Path) -> None:
@@ -190,10 +200,7 @@ def test_large_chunks_stop_the_generator_after_exactly_their_bytes(tmp_path: Pat
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path: Path) -> None:
     with broker({"p": {"size": 1, "queue_limit": 2}}) as node:
         node.ready("p")
-        pipe = tmp_path / "pipe"
-        os.mkfifo(pipe)
-        held = node.client.submit("p", "hold", path=str(pipe))
-        assert _holder(node)
+        pipe, held = _held(node, tmp_path)
         waiting = [node.client.submit("p", "echo", value=n) for n in range(2)]
         with pytest.raises(errors.QueueFull) as caught:
             node.client.call("p", "echo", value=3)
@@ -210,10 +217,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path: Path)
 def test_who_waits_too_long_is_told_so(tmp_path: Path) -> None:
     with broker({"p": {"size": 1, "queue_timeout": 0.3}}) as node:
         node.ready("p")
-        pipe = tmp_path / "pipe"
-        os.mkfifo(pipe)
-        held = node.client.submit("p", "hold", path=str(pipe))
-        assert _holder(node)
+        pipe, held = _held(node, tmp_path)
         with pytest.raises(errors.QueueTimeout, match="1 of 1 slots busy"):
             node.client.call("p", "echo", value=1)
         with open(pipe, "wb"):
@@ -349,10 +353,7 @@ def test_memory_over_the_hard_line_is_ended_and_over_the_soft_line_replaced() ->
 def test_sigterm_lets_running_calls_finish_and_leaves_nothing(tmp_path: Path) -> None:
     with broker({"p": {"size": 1}}) as node:
         node.ready("p")
-        pipe = tmp_path / "pipe"
-        os.mkfifo(pipe)
-        running = node.client.submit("p", "hold", path=str(pipe))
-        assert _holder(node)
+        pipe, running = _held(node, tmp_path)
         node.process.send_signal(signal.SIGTERM)
         node.until("node.stopping")
         with pytest.raises(errors.ShuttingDown):
@@ -367,10 +368,7 @@ def test_sigterm_lets_running_calls_finish_and_leaves_nothing(tmp_path: Path) ->
 def test_a_second_sigterm_is_not_patient(tmp_path: Path) -> None:
     with broker({"p": {"size": 1}}) as node:
         node.ready("p")
-        pipe = tmp_path / "pipe"
-        os.mkfifo(pipe)
-        running = node.client.submit("p", "hold", path=str(pipe))
-        assert _holder(node)
+        _, running = _held(node, tmp_path)
         node.process.send_signal(signal.SIGTERM)
         node.until("node.stopping")
         node.process.send_signal(signal.SIGTERM)

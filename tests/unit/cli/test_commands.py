@@ -7,27 +7,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pools.cli.main import run
 from pools.cli.project import choose_settings
-from pools.client import connect
 from tests.contract.fake_broker import FakeBroker
 
 ROOT = Path(__file__).parents[3]
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBroker]:
-    broker = FakeBroker(tmp_path).start()
-    monkeypatch.setenv("SNAKEPIT_ADDRESS", broker.address)
-    yield broker
-    connect(broker.address).close()
-    broker.stop()
 
 
 def test_a_call_prints_its_result(broker: FakeBroker, capsys: Captured) -> None:

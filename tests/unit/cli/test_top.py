@@ -11,7 +11,6 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,12 @@ from rich.console import Console
 
 from pools.cli import top
 from pools.cli.main import run
-from pools.client import connect
 from tests.contract.fake_broker import FakeBroker
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0  # a bound for a machine under load, never a wait
 Captured = pytest.CaptureFixture[str]
 NODE = {"name": "n1", "pid": 7, "uptime": 60.0, "problems": ["x: size"], "draining": False}
-
-
-@pytest.fixture
-def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBroker]:
-    broker = FakeBroker(tmp_path).start()
-    monkeypatch.setenv("SNAKEPIT_ADDRESS", broker.address)
-    yield broker
-    connect(broker.address).close()
-    broker.stop()
 
 
 def pool(name: str, slots: int, free: int, finished: int = 0, waiting: int = 0) -> dict[str, Any]:

@@ -1,0 +1,17 @@
+"""Arguments and options that more than one command of the shell takes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Pool = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")]
+Command = Annotated[str, typer.Argument(metavar="COMMAND", help="Name of the command.")]
+Arguments = Annotated[
+    str, typer.Argument(metavar="JSON|@FILE|-", help="A JSON object: inline, from a file, or from standard input.")
+]
+Worker = Annotated[str, typer.Argument(metavar="WORKER", help="Id of a worker; `snakepit status` lists them.")]
+Priority = Annotated[int, typer.Option(min=-100, max=100, help="Higher first.")]
+Reason = Annotated[str, typer.Option(help="Why; kept with the event.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON, errors too.")]
