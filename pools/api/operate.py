@@ -28,7 +28,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def order_route(
-    router: Router, path: str, name: str, summary: str, takes: type[Schema], gives: type[Schema],
+    router: Router, path: str, name: str, summary: str, takes: type[Schema], gives: type[Schema], *,
     refused: frozenset[int] = REFUSED, **more: Any,
 ) -> Callable[[View], View]:  # fmt: skip
     """A route that carries out an operator's order. Its body is read by hand, so the schema is told here."""
@@ -59,7 +59,9 @@ async def plan(request: HttpRequest, pool: str, worker: str = Query("", max_leng
     return json_response(PlanOut(**await door.broker().aplan(pool, worker=worker)).model_dump(mode="json"))
 
 
-@order_route(router, "/pools/{pool}/scale", "scale", "Change the number of workers", ScaleIn, ChangeOut, ROW_REFUSED)
+@order_route(
+    router, "/pools/{pool}/scale", "scale", "Change the number of workers", ScaleIn, ChangeOut, refused=ROW_REFUSED
+)
 async def scale(request: HttpRequest, pool: str) -> HttpResponse:
     who = _operator(request, "scale", pool)
     wanted = read(request, ScaleIn)
@@ -67,13 +69,19 @@ async def scale(request: HttpRequest, pool: str) -> HttpResponse:
 
 
 @order_route(
-    router, "/pools/{pool}/pause", "pause", "Refuse new calls, keep the workers warm", ReasonIn, ChangeOut, ROW_REFUSED
+    router,
+    "/pools/{pool}/pause",
+    "pause",
+    "Refuse new calls, keep the workers warm",
+    ReasonIn,
+    ChangeOut,
+    refused=ROW_REFUSED,
 )
 async def pause(request: HttpRequest, pool: str) -> HttpResponse:
     return await _change(operations.pause, pool, _order_for(request, "pause", pool))
 
 
-@order_route(router, "/pools/{pool}/resume", "resume", "Take calls again", ReasonIn, ChangeOut, ROW_REFUSED)
+@order_route(router, "/pools/{pool}/resume", "resume", "Take calls again", ReasonIn, ChangeOut, refused=ROW_REFUSED)
 async def resume(request: HttpRequest, pool: str) -> HttpResponse:
     return await _change(operations.resume, pool, _order_for(request, "resume", pool))
 
@@ -105,7 +113,7 @@ async def dump(request: HttpRequest, worker: str) -> HttpResponse:
     "Follow a recommendation",
     ReasonIn,
     ChangeOut,
-    ROW_REFUSED | {409},
+    refused=ROW_REFUSED | {409},
     tags=["diagnostics"],
 )
 async def apply_recommendation(request: HttpRequest, advice: str) -> HttpResponse:

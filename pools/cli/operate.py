@@ -76,7 +76,7 @@ def pause(pool: Pool, *, reason: Reason = "", as_json: AsJson = False) -> None:
 
 
 def resume(
-    pool: Annotated[str, typer.Argument(metavar="[POOL]", help="Name of the pool.", show_default=False)] = "",
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.", show_default=False)] = "",
     *,
     node: Node = False,
     reason: Reason = "",
@@ -94,7 +94,7 @@ def resume(
 
 def drain(
     target: Annotated[
-        str, typer.Argument(metavar="[POOL|WORKER]", help="Name of a pool, or id of a worker.", show_default=False)
+        str, typer.Argument(metavar="POOL|WORKER", help="Name of a pool, or id of a worker.", show_default=False)
     ] = "",
     *,
     node: Node = False,
