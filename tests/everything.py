@@ -115,6 +115,15 @@ class Everything(Adapter):
         return os.getpid()
 
     @command
+    def says_around(self, path: str) -> Iterator[str]:
+        """The same with a chunk before and one after."""
+        yield "before"
+        self.note(f"holding {path} {os.getpid()}")
+        with open(path, "rb") as pipe:
+            pipe.read()
+        yield "after"
+
+    @command
     def sleep(self, seconds: float) -> float:
         time.sleep(seconds)
         return seconds

@@ -227,7 +227,7 @@ class Attempt:
         if self.entries and now - self._flushed >= FLUSH:
             self._flush()
         try:
-            if now - self._renewed >= conf.current().jobs_lease / 3:
+            if now - self._renewed >= conf.current().jobs_lease / hold.RENEWALS:
                 with hold.db_unit():
                     alive = hold.renew(self.job)
                 self._renewed = now

@@ -25,6 +25,7 @@ from pools.models import Job, JobAttempt, JobEntry
 from pools.models.states import QUEUED, RUNNING, SUCCEEDED
 
 logger = logging.getLogger("snakepit.jobs")
+RENEWALS = 3  # of a lease, in the time that it lasts
 ALWAYS = Q()
 DUE = Q(run_after__isnull=True) | Q(run_after__lte=Now())
 

@@ -42,7 +42,7 @@ class Jumps:
     """Notices that the database's wall clock was set forward, by the monotonic one of this process.
 
     All leases seem to have ended then. Those who are alive renew theirs within a lease: so long nothing is freed. Nor
-    is it after a process's first look, which cannot tell whether the clock was set a moment before.
+    is it soon after a process's first look, which cannot tell whether the clock was set a moment before.
     """
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class Jumps:
 
     def mistrusted(self, monotonic: float, wall: float, lease: float) -> bool:
         offset = wall - monotonic
-        if self._offset is None:
-            self._until = monotonic + lease
+        if self._offset is None:  # for two renewals: what was held by this process's predecessor then ends in time
+            self._until = monotonic + 2 * lease / hold.RENEWALS
         elif offset - self._offset > JUMP:
             self._until = monotonic + lease
             logger.warning(

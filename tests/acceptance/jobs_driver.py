@@ -15,6 +15,7 @@ def show(job: Any) -> dict[str, Any]:
     return {
         "id": str(job.pk), "state": job.state, "attempts": job.attempts, "result": job.value, "error": job.error,
         "outcomes": [one.outcome for one in tries if one.outcome], "evidence": [one.evidence for one in tries],
+        "chunks": [[one.attempt, one.data] for one in job.entries.filter(kind="chunk").order_by("seq")],
     }  # fmt: skip
 
 

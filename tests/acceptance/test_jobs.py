@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -268,23 +268,36 @@ def test_jobs_survive_a_valkey_that_comes_back_empty(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.chaos
-def test_a_frozen_attempt_that_wakes_up_cannot_overwrite_the_newer(valkey_url: str, tmp_path: Path, pipe: Path) -> None:
-    with stand(tmp_path, valkey_url) as here:
+@pytest.mark.parametrize(
+    "place", ["sqlite+valkey", pytest.param("postgresql+valkey", marks=pytest.mark.postgres)], indirect=True
+)
+def test_a_frozen_attempt_that_wakes_up_neither_overwrites_the_newer_nor_adds_to_what_it_said(
+    place: tuple[str, str], tmp_path: Path, pipe: Path
+) -> None:
+    with stand(tmp_path, *place) as here:
         frozen = here.worker()
-        ids = here.submit("hold_again", {"path": str(pipe)})
+        ids = here.submit("says_around", {"path": str(pipe)})
         here.holding()
+        here.until(lambda: here.ask("jobs")[0]["chunks"], "the first chunk")
         frozen.send_signal(signal.SIGSTOP)
         here.worker("w2")
         here.beat()
         here.until(lambda: here.ask("jobs")[0]["attempts"] == 2, "a second attempt")
         here.holding(2)
-        letting_go(pipe)  # both calls end now, and both results are there to be written
-        (row,) = here.ended(ids)
+
+        def let_go() -> list[dict[str, Any]] | None:
+            with suppress(OSError):  # nobody waits at this moment
+                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            ended: list[dict[str, Any]] | None = here.ask("ended", ids=ids)
+            return ended
+
+        (row,) = here.until(let_go, "the end")  # of both calls: two results are there to be written
         frozen.send_signal(signal.SIGCONT)
         here.until(lambda: "wrote nothing" in (log := (tmp_path / "w1").read_text()) or "writes nothing" in log, "w1")
         (after,) = here.ended(ids)
         assert after == row
         assert (row["attempts"], row["state"], row["outcomes"]) == (2, "succeeded", ["lease_expired", "succeeded"])
+        assert row["chunks"] == [[1, "before"], [2, "before"], [2, "after"]]
 
 
 @pytest.mark.slow
