@@ -95,14 +95,20 @@ def lines(found: dict[str, Any], detailed: bool, every: bool) -> Iterator[str]:
         if not found["worker"]:
             yield colour(f"{pool['pool']}: {pool['state']}", BOLD) + (f", {pool['reason']}" if pool["reason"] else "")
             yield from (f"  {name:<13} {said}" for name, said in _pool(pool))
+            yield from (f"  {'warning':<13} {text}" for text in pool["warnings"])
             if detailed:
                 yield from (f"  {'command':<13} {text}" for text in map(_command, pool["commands"]))
         for worker in pool["workers"]:
             if detailed or found["worker"]:
                 yield from _worker(worker)
+    if len(found["pools"]) > 1:
+        yield colour("all pools", BOLD) + f": {_total(found['pools'])}"
     if found["not_known_because"]:
         yield f"definitions, history and advice are not known: {found['not_known_because']}"
-    judged = found["judgements"] or []
+    yield from _judgements(found["judgements"] or [], every)
+
+
+def _judgements(judged: list[dict[str, Any]], every: bool) -> Iterator[str]:
     for one in judged:
         if one["advice"]:
             yield f"{colour('advice', BOLD)} {one['pool']}: {one['advice']['sentence']}"
@@ -129,7 +135,7 @@ def _pool(pool: dict[str, Any]) -> Iterator[tuple[str, str]]:
     growth = memory["growth"] or {}
     grows = said(growth.get("mb_per_1000_calls"), "{:.1f} MiB per 1,000 calls")
     mostly = f", mostly `{growth['mostly']}`" if growth.get("mostly") else ""
-    yield "memory", f"{said(memory['mb'], '{:.0f} MiB')}, grows {grows}{mostly}"
+    yield "memory", f"{said(memory['mb'], '{:.0f} MiB')}{_spread(memory)}, grows {grows}{mostly}"
     yield "load time", said(pool["load_seconds"], "{:.2f} s")
     if has["profile"] == "thread":
         yield "parallelism", pool["parallelism"]["sentence"] or NOT_KNOWN
@@ -138,6 +144,20 @@ def _pool(pool: dict[str, Any]) -> Iterator[tuple[str, str]]:
     past = pool["last_day"]
     yield "last day", NOT_KNOWN if past is None else _past(past)
     yield "next", f"{pool['at_once']} at once if it is recycled now; see: snakepit recycle {pool['pool']} --preview"
+
+
+def _total(pools: list[dict[str, Any]]) -> str:
+    """What all of them have together."""
+    has = {name: sum(one["capacity"][name] for one in pools) for name in ("ready", "size", "free", "slots")}
+    memory = sum(one["memory"]["mb"] or 0.0 for one in pools) or None
+    workers, slots = f"{has['ready']} of {has['size']} workers ready", f"{has['free']} of {has['slots']} slots free"
+    return f"{workers}, {slots}, {said(memory, '{:.0f} MiB')}"
+
+
+def _spread(memory: dict[str, Any]) -> str:
+    if memory["mean_mb"] is None:
+        return ""
+    return f" (a worker {memory['smallest_mb']:.0f} to {memory['largest_mb']:.0f}, {memory['mean_mb']:.0f} on average)"
 
 
 def _past(past: dict[str, Any]) -> str:

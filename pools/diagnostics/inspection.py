@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from pools.broker.run_times import BOUNDS
 from pools.broker.spec import PoolSpec
+from pools.diagnostics.advice import said_span
 
 if TYPE_CHECKING:  # it has models, and a broker's socket can be inspected without its project
     from pools.diagnostics.history import History
+
+HIGH_USE = 0.8  # share of the slot time; above it waits grow faster than the load
 
 
 def inspect_pool(
@@ -32,13 +35,14 @@ def inspect_pool(
         "pool": pool["name"],
         "state": pool["state"],
         "reason": pool["reason"],
+        "warnings": [*pool.get("warnings", ()), *_high_use(usage)],
         "capacity": {name: pool[name] for name in ("profile", "size", "ready", "slots", "free", "lost")}
         | {"interpreter": pool.get("interpreter") or None},
         "use": {name: usage.get(name) for name in ("seconds", "busy", "peak", "answered", "calls_per_second")}
         | {"cpu_per_call": usage.get("cpu_per_call"), "cpu_calls": usage.get("cpu_calls")},
         "queue": {"waiting": pool["waiting"], "oldest_wait": pool["oldest_wait"], "limit": pool["queue_limit"]}
         | {name: usage.get(name) for name in ("wait_p50", "wait_p95", "refused", "timed_out", "overran", "lost")},
-        "memory": {"mb": pool["memory_mb"] or None, "growth": pool.get("growth")},
+        "memory": {"mb": pool["memory_mb"] or None, **spread(workers), "growth": pool.get("growth")},
         "load_seconds": pool["load_seconds"] or None,
         "parallelism": {
             "factor": pool.get("parallelism") or None,
@@ -54,6 +58,25 @@ def inspect_pool(
         "at_once": plan["at_once"],
         "workers": [inspect_worker(worker, planned.get(worker["id"]), spec, usage) for worker in workers],
     }
+
+
+def _high_use(usage: Mapping[str, Any]) -> list[str]:
+    busy = usage.get("busy")
+    if busy is None or busy < HIGH_USE:
+        return []
+    return [f"{busy:.0%} busy over {said_span(usage['seconds'])}: from {HIGH_USE:.0%} on, calls soon wait"]
+
+
+def spread(workers: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Memory of the workers that are measured, in MiB; None: none is.
+
+    >>> spread([{"memory_mb": 50.0}, {"memory_mb": 70.0}, {"memory_mb": -1.0}])
+    {'mean_mb': 60.0, 'smallest_mb': 50.0, 'largest_mb': 70.0}
+    """
+    known = [one["memory_mb"] for one in workers if one["memory_mb"] >= 0]
+    if not known:
+        return {"mean_mb": None, "smallest_mb": None, "largest_mb": None}
+    return {"mean_mb": sum(known) / len(known), "smallest_mb": min(known), "largest_mb": max(known)}
 
 
 def inspect_worker(

@@ -191,6 +191,14 @@ def test_workers_see_no_environment_but_what_is_allowed(node: RunningBroker) -> 
     assert seen["OMP_NUM_THREADS"] == "1"
 
 
+def test_what_a_pool_says_of_the_environment_is_the_last_word() -> None:
+    with broker({"p": {"size": 1, "env": {"OMP_NUM_THREADS": "3", "COLOUR": "green"}}}) as node:
+        node.ready("p")
+        seen = node.client.call("p", "environment")
+    assert (seen["OMP_NUM_THREADS"], seen["COLOUR"]) == ("3", "green")
+    assert seen["OPENBLAS_NUM_THREADS"] == "1", "what it does not say is as everywhere"
+
+
 def _release(pipe: Path, held: list[object]) -> None:
     """Open the pipe for writing until every holder has read its end."""
     stop = threading.Event()

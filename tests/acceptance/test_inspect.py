@@ -67,6 +67,7 @@ def test_the_command_shows_what_it_knows_and_says_what_it_does_not(
         told = capsys.readouterr().out
         assert "p: ready" in told
         assert "1 of 1 workers ready" in told
+        assert "all pools" not in told, "there is one"
         assert "CPU           not known a call" in told
         assert "last day      not known" in told
         assert "advice are not known: no project here" in told
