@@ -376,7 +376,11 @@ class FakeLink:
         self._loop.call_soon(process.linked, self)
 
     def deliver(self, kind: str, facts: tuple[Any, ...]) -> None:
-        if not self.closed:
+        if self.closed:
+            return
+        if kind == "result":
+            self._reports.results([facts])  # type: ignore[list-item]
+        else:
             getattr(self._reports, kind)(*facts)
 
     def lose(self) -> None:

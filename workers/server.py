@@ -15,7 +15,7 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import grpclib
@@ -182,6 +182,9 @@ class Link(WorkerBase):
     def _obey(self, order: pb.Order) -> None:
         assert self._orders is not None
         match order.WhichOneof("order"):
+            case "assigns":  # nearly all of them
+                for call in calls_of(order.assigns, self._max_payload):
+                    self._orders.assign(call)
             case "assign":
                 self._orders.assign(call_of(order.assign, self._max_payload))
             case "cancel":
@@ -232,18 +235,28 @@ def call_of(assign: pb.Assign, max_payload: int) -> Call:
     )
 
 
+def calls_of(assigns: pb.Assigns, max_payload: int) -> Iterator[Call]:
+    command, max_result = assigns.command, assigns.max_result or max_payload
+    told = zip(assigns.calls, assigns.arguments, assigns.budgets, strict=True)
+    for sequence, (call_id, arguments, budget) in enumerate(told, assigns.first):
+        yield Call(sequence, command, arguments, call_id=call_id, budget=budget, max_result=max_result)
+
+
 def to_wire(batch: list[Report]) -> bytes:
-    """One message, built in place."""
+    """One message, built in place. Results with a JSON value, which nearly all are, share one report."""
     message = pb.Reports()
     reports = message.reports
+    results: pb.Results | None = None
     for report in batch:
-        if type(report) is Result:  # nearly all of them
-            result = reports.add().result
-            result.sequence = report.sequence
-            result.seconds = report.seconds
-            if report.value is not None:
-                fill(result.value, report.value)
-        elif type(report) is Chunk:
+        if type(report) is Result and (value := report.value) is not None and not value.raw:
+            if results is None:
+                results = reports.add().results
+            results.sequences.append(report.sequence)
+            results.json.append(value.data)
+            results.seconds.append(report.seconds)
+            continue
+        results = None
+        if type(report) is Chunk:
             chunk = reports.add().chunk
             chunk.sequence = report.sequence
             fill(chunk.value, report.value)
@@ -257,6 +270,13 @@ def fill(wire: pb.Value, value: Value) -> None:
         wire.raw = value.data
     else:
         wire.json = value.data
+
+
+def _result(report: Result) -> pb.Report:
+    told = pb.Report(result=pb.Result(sequence=report.sequence, seconds=report.seconds))
+    if report.value is not None:
+        fill(told.result.value, report.value)
+    return told
 
 
 def _failure(report: Failure) -> pb.Report:
@@ -321,6 +341,7 @@ def _boot_failure(report: BootFailure) -> pb.Report:
 
 
 TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
+    Result: _result,
     Failure: _failure,
     Returned: _returned,
     Progress: _progress,

@@ -9,7 +9,7 @@ A dashboard thus needs no database to show what just happened, and no percentile
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,12 @@ class Ledger:
             figures.ran.add(ran)
             figures.queued.add(queued)
         self._meter.executed(pool, command, code, queued, ran)
+
+    def succeeded(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None:
+        figures = self._of(pool)
+        figures.ran.extend(ran)
+        figures.queued.extend(queued)
+        self._meter.succeeded(pool, command, queued, ran)
 
     def full(self, pool: str) -> None:
         self._meter.full(pool)

@@ -37,6 +37,9 @@ class GrpcLink:
         self._reports = reports
         self._frames: Frames | None = None
         self._batch = Batch(pb.Orders)
+        self._assigns: pb.Assigns | None = None  # where calls like the last one may be added
+        self._assigns_of: pb.Orders | None = None
+        self._next = 0  # the sequence that would fit there
         self._heard = False
         self._closed = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {socket_path}")
@@ -44,6 +47,29 @@ class GrpcLink:
     # Link
 
     def assign(self, assignment: Assignment) -> None:
+        if assignment.credit or assignment.attachments:
+            self._assign_alone(assignment)
+            return
+        batch, sequence = self._batch, assignment.sequence
+        message, assigns = batch.message, self._assigns
+        if (
+            assigns is None
+            or message is not self._assigns_of
+            or sequence != self._next
+            or assigns.command != assignment.command
+            or assigns.max_result != assignment.max_result
+        ):
+            assigns = self._assigns = message.orders.add().assigns
+            assigns.first, assigns.command, assigns.max_result = sequence, assignment.command, assignment.max_result
+            self._assigns_of = message
+        assigns.calls.append(assignment.call)
+        assigns.arguments.append(assignment.arguments)
+        assigns.budgets.append(assignment.budget)
+        self._next = sequence + 1
+        batch.posted(len(assignment.arguments))
+
+    def _assign_alone(self, assignment: Assignment) -> None:
+        self._assigns = None
         batch = self._batch
         order = batch.message.orders.add().assign
         order.sequence = assignment.sequence
@@ -56,13 +82,13 @@ class GrpcLink:
         if assignment.credit:
             order.credit = assignment.credit
             order.credit_bytes = assignment.credit_bytes
-        if assignment.attachments:
-            for name, value in assignment.attachments.items():
-                order.attachments[name] = value
-                size += len(value)
+        for name, value in assignment.attachments.items():
+            order.attachments[name] = value
+            size += len(value)
         batch.posted(size)
 
     def cancel(self, sequence: int, reason: str) -> None:
+        self._assigns = None  # the order of orders is kept
         cancel = self._batch.message.orders.add().cancel
         cancel.sequence, cancel.reason = sequence, reason
         self._batch.posted(0)
@@ -73,6 +99,7 @@ class GrpcLink:
         self._batch.posted(0)
 
     def drain(self) -> None:
+        self._assigns = None
         self._batch.message.orders.add().drain.SetInParent()
         self._batch.posted(0)
 
@@ -118,10 +145,12 @@ class GrpcLink:
             if self._closed:
                 return
             kind = report.WhichOneof("report")
-            if kind == "result":  # nearly all of them
-                result = report.result
-                payload = _payload(result.value) if result.HasField("value") else None
-                self._reports.result(result.sequence, payload, result.seconds)
+            if kind == "results":  # nearly all of them
+                results = report.results
+                if not len(results.sequences) == len(results.json) == len(results.seconds):
+                    raise _ProtocolError("results whose lists differ in length")
+                triples = zip(results.sequences, map(Payload, results.json), results.seconds, strict=True)
+                self._reports.results(triples)
                 continue
             if kind == "chunk":
                 chunk = report.chunk
@@ -180,6 +209,12 @@ def _command(command: pb.Command) -> CommandInfo:
     )
 
 
+def _result(reports: Reports, report: pb.Report) -> None:
+    result = report.result
+    payload = _payload(result.value) if result.HasField("value") else None
+    reports.results(((result.sequence, payload, result.seconds),))
+
+
 def _boot_failure(reports: Reports, report: pb.Report) -> None:
     failure = report.boot_failure
     reports.boot_failed(WorkerFailure("internal", failure.message[:4096], failure.type, failure.traceback[:16384]))
@@ -217,6 +252,7 @@ def _race(reports: Reports, report: pb.Report) -> None:
 _DELIVERIES: dict[str, Callable[[Reports, pb.Report], None]] = {
     "hello": _hello,
     "boot_failure": _boot_failure,
+    "result": _result,
     "failure": _failure,
     "returned": lambda reports, report: reports.returned(report.returned.sequence),
     "progress": lambda reports, report: reports.progress(

@@ -7,7 +7,7 @@ Celery processes pass them on. Every name is explained in docs/metrics.md.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -62,6 +62,9 @@ class Metrics:
     def executed(self, pool: str, command: str, code: str, queued: float, ran: float) -> None:
         self._calls.note(pool, command, code, queued, ran)
 
+    def succeeded(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None:
+        self._calls.succeeded(pool, command, queued, ran)
+
     def full(self, pool: str) -> None:
         self._full.labels(pool).inc()
 
@@ -104,9 +107,11 @@ class Times:
         self.buckets = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0
 
-    def note(self, seconds: float) -> None:
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
-        self.seconds += seconds
+    def extend(self, durations: Sequence[float]) -> None:
+        buckets = self.buckets
+        for seconds in durations:
+            buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds += sum(durations)
 
     def sums(self) -> list[tuple[str, float]]:
         return list(zip(BOUNDS, accumulate(self.buckets), strict=True))
@@ -121,17 +126,29 @@ class Calls:
         self._queued: dict[tuple[str], Times] = {}
 
     def note(self, pool: str, command: str, code: str, queued: float, ran: float) -> None:
-        key = (pool, command, code)
-        self._ended[key] = self._ended.get(key, 0) + 1
-        if ran or code == "ok":
-            times = self._ran.get((pool, command))
-            if times is None:
-                times = self._ran[pool, command] = Times()
-            times.note(ran)
-            times = self._queued.get((pool,))
-            if times is None:
-                times = self._queued[pool,] = Times()
-            times.note(queued)
+        if code == "ok":
+            self.succeeded(pool, command, (queued,), (ran,))
+            return
+        self._count((pool, command, code), 1)
+        if ran:
+            self._time(pool, command, (queued,), (ran,))
+
+    def succeeded(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None:
+        self._count((pool, command, "ok"), len(ran))
+        self._time(pool, command, queued, ran)
+
+    def _count(self, key: tuple[str, str, str], calls: int) -> None:
+        self._ended[key] = self._ended.get(key, 0) + calls
+
+    def _time(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None:
+        times = self._ran.get((pool, command))
+        if times is None:
+            times = self._ran[pool, command] = Times()
+        times.extend(ran)
+        times = self._queued.get((pool,))
+        if times is None:
+            times = self._queued[pool,] = Times()
+        times.extend(queued)
 
     def describe(self) -> list[Metric]:
         return []

@@ -23,7 +23,8 @@ from pools.adapters.ledger import Ledger
 from pools.adapters.limits import bound_messages
 from pools.adapters.session import Session, request_of, timing_of
 from pools.broker import errors
-from pools.broker.broker import Broker, Handle
+from pools.broker.broker import Broker
+from pools.broker.handle import Handle
 from pools.broker.ports import Payload
 from pools.broker.staff import Request, Timing
 from pools.wire import broker_pb2 as pb

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -15,7 +15,8 @@ from grpclib.exceptions import GRPCError
 from pools.adapters.batch import Batch
 from pools.adapters.limits import MAX_FRAME
 from pools.broker import errors
-from pools.broker.broker import Broker, Handle
+from pools.broker.broker import Broker
+from pools.broker.handle import Handle
 from pools.broker.ports import Payload
 from pools.broker.staff import Request, Timing
 from pools.wire import broker_pb2 as pb
@@ -25,6 +26,8 @@ from workers.wire import worker_pb2
 MAX_WAITING = 64 * 2**20  # bytes of answers that wait for a slow reader; beyond it its calls are refused
 PATIENCE = 4  # times MAX_WAITING: refusals and granted chunks wait too, and a client that reads none has to go
 NOTHING: Mapping[str, bytes] = {}
+NO_HANDLE = Handle(None, 0)  # of a call that is being submitted
+TAKES, CALLS = "snakepit-takes", "calls"  # initial metadata: what a client may send besides what foreign ones do
 MAX_DETAILS = 64 * 1024  # characters of an error's details
 
 
@@ -32,12 +35,16 @@ def timing_of(timing: Timing) -> pb.Timing:
     return pb.Timing(call=timing.call, worker=timing.worker, queued_seconds=timing.queued, run_seconds=timing.ran)
 
 
+def _check(timeout: float, priority: int) -> None:
+    if not 0 <= timeout < math.inf:
+        raise errors.BadRequest(f"timeout: {timeout} is not a number of seconds; 0 takes the default")
+    if not -100 <= priority <= 100:
+        raise errors.BadRequest(f"priority: {priority} is outside -100 to 100")
+
+
 def request_of(call: Any, arguments: bytes, credit: int, credit_bytes: int = 0) -> Request:
     """A checked Request from a Call or an ExecuteRequest; raises BadRequest naming the field."""
-    if not 0 <= call.timeout < math.inf:
-        raise errors.BadRequest(f"timeout: {call.timeout} is not a number of seconds; 0 takes the default")
-    if not -100 <= call.priority <= 100:
-        raise errors.BadRequest(f"priority: {call.priority} is outside -100 to 100")
+    _check(call.timeout, call.priority)
     return Request(
         pool=call.pool,
         command=call.command,
@@ -62,6 +69,16 @@ def error_message(error: errors.BrokerError, timing: Timing) -> pb.Error:
     )
 
 
+def requests_of(calls: pb.Calls) -> list[Request]:
+    """Checked Requests; raises BadRequest naming the field."""
+    if len(calls.refs) != len(calls.arguments):
+        lengths = f"{len(calls.refs)} refs, {len(calls.arguments)} arguments"
+        raise errors.BadRequest(f"arguments: as many as refs are needed ({lengths})")
+    pool, command, timeout, priority = calls.pool, calls.command, calls.timeout, calls.priority
+    _check(timeout, priority)
+    return [Request(pool, command, given or b"{}", NOTHING, timeout, priority) for given in calls.arguments]
+
+
 class Session:
     def __init__(self, broker: Broker, stream: Any) -> None:
         self._broker = broker
@@ -69,12 +86,14 @@ class Session:
         self._handles: dict[int, Handle] = {}
         self._frames: Frames | None = None
         self.batch = Batch(pb.Replies)
+        self._results: pb.Results | None = None  # where results of the same worker may be added
+        self._results_of: pb.Replies | None = None
         self._task: asyncio.Task[Any] | None = None
         self._overrun = False
 
     async def run(self) -> None:
         """Serve until the client ends the stream; what it still waits for then is cancelled."""
-        await self._stream.send_initial_metadata()
+        await self._stream.send_initial_metadata(metadata={TAKES: CALLS})
         self._broker.sessions += 1
         self._task = asyncio.current_task()
         try:
@@ -104,6 +123,8 @@ class Session:
         kind = request.WhichOneof("request")
         if kind == "call":
             self._call(request.call)
+        elif kind == "calls":
+            self._call_many(request.calls)
         elif kind == "cancel":
             if handle := self._handles.get(request.cancel.ref):
                 handle.cancel()
@@ -111,23 +132,42 @@ class Session:
             handle.credit(request.credit.chunks)
 
     def _call(self, call: pb.Call) -> None:
-        if call.ref in self._handles:  # its answers go on: this one is refused past its `_Reply`
-            error = errors.BadRequest(f"ref: {call.ref} names another open call of this session")
-            self.send(pb.Reply(ref=call.ref, error=error_message(error, Timing())))
-            return
-        reply = _Reply(self, call.ref)
-        if self.batch.waiting > MAX_WAITING:
-            busy = f"{self.batch.waiting} bytes of answers wait to be read by this client; read them first"
-            reply.failed(errors.QueueFull(busy, retry_after=1.0), Timing())
-            return
         try:
             request = request_of(call, call.arguments, call.credit, call.credit_bytes)
         except errors.BadRequest as wrong:
-            reply.failed(wrong, Timing())
+            self._refuse(call.ref, wrong)
             return
-        handle = self._broker.submit(request, reply)
-        if not reply.over:
-            self._handles[call.ref] = handle
+        self._submit((call.ref,), (request,), together=False)
+
+    def _call_many(self, calls: pb.Calls) -> None:
+        try:
+            requests = requests_of(calls)
+        except errors.BadRequest as wrong:
+            for ref in calls.refs:
+                self._refuse(ref, wrong)
+            return
+        self._submit(calls.refs, requests, together=True)
+
+    def _submit(self, refs: Iterable[int], requests: Iterable[Request], *, together: bool) -> None:
+        """`together`: the client reads Results."""
+        handles, asked = self._handles, []
+        crowded = self.batch.waiting > MAX_WAITING
+        for ref, request in zip(refs, requests, strict=True):
+            if ref in handles:  # its answers go on: this one is refused past its `_Reply`
+                self._refuse(ref, errors.BadRequest(f"ref: {ref} names another open call of this session"))
+            elif crowded:
+                busy = f"{self.batch.waiting} bytes of answers wait to be read by this client; read them first"
+                self._refuse(ref, errors.QueueFull(busy, retry_after=1.0))
+            else:
+                handles[ref] = NO_HANDLE
+                asked.append((request, _Reply(self, ref, together)))
+        if asked:
+            for (_, reply), handle in zip(asked, self._broker.submit_alike(asked), strict=True):
+                if not reply.over:
+                    handles[reply.ref] = handle
+
+    def _refuse(self, ref: int, error: errors.BrokerError) -> None:
+        self.send(pb.Reply(ref=ref, error=error_message(error, Timing())))
 
     def over(self, ref: int) -> None:
         self._handles.pop(ref, None)
@@ -142,7 +182,22 @@ class Session:
             return False
         return True
 
+    def add_result(self, ref: int, data: bytes, timing: Timing) -> None:
+        """Beside others, for a client that reads them so."""
+        message, results = self.batch.message, self._results
+        if results is None or message is not self._results_of or results.worker != timing.worker:
+            results = self._results = message.replies.add().results
+            results.worker = timing.worker
+            self._results_of = message
+        results.refs.append(ref)
+        results.json.append(data)
+        results.calls.append(timing.call)
+        results.queued_seconds.append(timing.queued)
+        results.run_seconds.append(timing.ran)
+        self.batch.posted(len(data))
+
     def send(self, reply: pb.Reply, size: int = 0) -> None:
+        self._results = None  # what a call says comes before its result
         if self.takes():
             self.batch.message.replies.append(reply)
             self.batch.posted(size)
@@ -158,21 +213,25 @@ def _fill(value: worker_pb2.Value, payload: Payload) -> None:
 class _Reply:
     """Where one call's answers go."""
 
-    __slots__ = ("_ref", "_session", "over")
+    __slots__ = ("_session", "_together", "over", "ref")
 
-    def __init__(self, session: Session, ref: int) -> None:
+    def __init__(self, session: Session, ref: int, together: bool) -> None:
         self._session = session
-        self._ref = ref
+        self._together = together
+        self.ref = ref
         self.over = False
 
     def done(self, payload: Payload | None, timing: Timing) -> None:
         session = self._session
         self.over = True
-        session.over(self._ref)
+        session.over(self.ref)
         if not session.takes():
             return
+        if self._together and payload is not None and not payload.raw:
+            session.add_result(self.ref, payload.data, timing)
+            return
         reply = session.batch.message.replies.add()
-        reply.ref = self._ref
+        reply.ref = self.ref
         result = reply.result
         told = result.timing
         told.call, told.worker = timing.call, timing.worker
@@ -183,20 +242,20 @@ class _Reply:
 
     def failed(self, error: errors.BrokerError, timing: Timing) -> None:
         self.over = True
-        self._session.over(self._ref)
+        self._session.over(self.ref)
         told = error_message(error, timing)
-        self._session.send(pb.Reply(ref=self._ref, error=told), told.ByteSize())
+        self._session.send(pb.Reply(ref=self.ref, error=told), told.ByteSize())
 
     def chunk(self, payload: Payload) -> None:
         session = self._session
         if session.takes():
             reply = session.batch.message.replies.add()
-            reply.ref = self._ref
+            reply.ref = self.ref
             _fill(reply.chunk, payload)
             session.batch.posted(len(payload.data))
 
     def progress(self, fraction: float, message: str) -> None:
-        self._session.send(pb.Reply(ref=self._ref, progress=pb.Progress(fraction=fraction, message=message)))
+        self._session.send(pb.Reply(ref=self.ref, progress=pb.Progress(fraction=fraction, message=message)))
 
     def log(self, message: str) -> None:
-        self._session.send(pb.Reply(ref=self._ref, log=message))
+        self._session.send(pb.Reply(ref=self.ref, log=message))

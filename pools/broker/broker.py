@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -14,6 +14,7 @@ from typing import Any
 from pools.broker import errors
 from pools.broker.events import Event, Kind
 from pools.broker.forecast import Forecast, forecast
+from pools.broker.handle import Handle
 from pools.broker.node import Node, NodeFacts
 from pools.broker.ports import (
     Clock,
@@ -65,24 +66,6 @@ class Dump:
     calls: list[dict[str, Any]]
 
 
-class Handle:
-    """A submitted call, as its caller holds it. Both methods are harmless once the call is answered."""
-
-    __slots__ = ("_number", "_runner")
-
-    def __init__(self, runner: Runner | None, number: int) -> None:
-        self._runner = runner
-        self._number = number
-
-    def cancel(self) -> None:
-        if self._runner:
-            self._runner.cancel(self._number)
-
-    def credit(self, chunks: int) -> None:
-        if self._runner:
-            self._runner.credit(self._number, chunks)
-
-
 class Broker:
     def __init__(self, facts: NodeFacts, ports: Ports, rng: Random | None = None) -> None:
         self.facts = facts
@@ -108,16 +91,19 @@ class Broker:
 
     def submit(self, request: Request, reply: Reply) -> Handle:
         """Send a call to its pool. The answer comes through `reply`, perhaps before this returns."""
-        number = next(self._numbers)
-        runner = self.runners.get(request.pool)
-        if refusal := self.node.refusal():
-            reply.failed(refusal, Timing())
-        elif runner is None:
-            reply.failed(self._no_pool(request.pool), Timing())
+        return self.submit_alike(((request, reply),))[0]
+
+    def submit_alike(self, calls: Iterable[tuple[Request, Reply]]) -> list[Handle]:
+        """As `submit` for each, in this order; the requests, one or more, differ in nothing but their arguments."""
+        asked = [(number, request, reply) for (request, reply), number in zip(calls, self._numbers, strict=False)]
+        pool = asked[0][1].pool
+        runner = None if self.node.refusal() else self.runners.get(pool)
+        if runner:
+            runner.submit(asked)
         else:
-            runner.submit(number, request, reply)
-            return Handle(runner, number)
-        return Handle(None, number)
+            for _, _, reply in asked:
+                reply.failed(self.node.refusal() or self._no_pool(pool), Timing())
+        return [Handle(runner, number) for number, _, _ in asked]
 
     def commands(self, pool: str) -> list[CommandInfo]:
         return list(self._runner(pool).commands.values())

@@ -43,8 +43,8 @@ class Retries:
         self.most = max(least, 100.0)
         self.tokens = least
 
-    def earn(self) -> None:
-        self.tokens = min(self.most, self.tokens + self.share)
+    def earn(self, calls: int = 1) -> None:
+        self.tokens = min(self.most, self.tokens + self.share * calls)
 
     def spend(self) -> bool:
         if self.share == 0.0 or self.tokens < 1.0:
@@ -70,9 +70,9 @@ class Pace:
         self._now = 0
         self._before = 0
 
-    def beat(self, now: float) -> None:
+    def beat(self, now: float, count: int = 1) -> None:
         self._turn(now)
-        self._now += 1
+        self._now += count
 
     def rate(self, now: float) -> float:
         self._turn(now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pools.broker import errors
-from pools.broker.actions import Action
+from pools.broker.actions import Action, Fail
 from pools.broker.budget import Pace
 from pools.broker.call import Call
 from pools.broker.events import Kind
@@ -15,6 +15,7 @@ from pools.broker.workforce import Workforce
 class Door:
     def __init__(self, force: Workforce, line: Line, hands: Hands) -> None:
         self.pace = Pace()  # of the calls that end
+        self.refused_count = 0
         self.saturated = False  # the queue is full, and that was told
         self._force = force
         self._line = line
@@ -24,6 +25,10 @@ class Door:
     def waiting(self) -> int:
         """Calls that have no slot yet, in the line or in a worker's hands."""
         return len(self._line) + self._hands.waiting
+
+    def is_full(self) -> bool:
+        """Whether the next call would wait."""
+        return not len(self._hands.roster)
 
     def refusal(self, call: Call, now: float) -> errors.BrokerError | None:
         """Why a call is not taken in; None: it is."""
@@ -47,13 +52,16 @@ class Door:
             return None
         return errors.QueueFull(f"The pool's queue is full: {full}.", retry_after=self.retry_after(now))
 
-    def refused(self, refusal: errors.BrokerError) -> list[Action]:
-        """One event for each time the queue fills up, not one for each refused call."""
+    def refused(self, call: Call, refusal: errors.BrokerError) -> list[Action]:
+        """Answer the call. One event for each time the queue fills up, not one for each refused call."""
+        self.refused_count += 1
+        call.answered = True
+        fail = Fail(call, refusal)
         if self.saturated or not isinstance(refusal, errors.QueueFull):
-            return []
+            return [fail]
         self.saturated = True
         message = f"{refusal.message} {self._force.describe_load()}."
-        return [self._force.tell(Kind.POOL_SATURATED, reason="queue_full", message=message, level="warning")]
+        return [fail, self._force.tell(Kind.POOL_SATURATED, reason="queue_full", message=message, level="warning")]
 
     def retry_after(self, now: float) -> float:
         """Seconds after which a place may be free, from how fast calls end at present."""

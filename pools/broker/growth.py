@@ -53,9 +53,9 @@ class WorkerGrowth:
     calls: int = 0
     samples: int = 0  # pairs
 
-    def ran(self, command: str) -> None:
-        """A call ended, however it ended."""
-        self.counts[command] = self.counts.get(command, 0) + 1
+    def ran(self, command: str, times: int = 1) -> None:
+        """Calls ended, however they ended."""
+        self.counts[command] = self.counts.get(command, 0) + times
 
     @property
     def mb(self) -> float | None:

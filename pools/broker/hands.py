@@ -10,10 +10,11 @@ goes to the worker that will be free within a moment, which then begins it witho
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pools.broker.actions import Action, TakeBack
 from pools.broker.call import Call
+from pools.broker.line import Line
 from pools.broker.roster import Roster
 from pools.broker.run_times import UNKNOWN, RunTimes
 from pools.broker.timers import Timers
@@ -32,39 +33,52 @@ class Hands:
         self.waiting = 0  # calls in workers' hands that have no slot yet
         self._timers = timers
 
-    def for_next(self, call: Call) -> Worker | None:
-        """Who takes the first call of the line, if somebody does."""
+    def for_next(self, line: Line) -> tuple[Worker, list[Call]] | None:
+        """Who takes what stands first in the line, if somebody does: one call to a free slot, or some handed ahead."""
         roster = self.roster
-        worker = roster.least_loaded()
-        if worker is None and (worker := roster.soonest_free()) and not self._is_short(call):
+        if worker := roster.least_loaded():
+            return worker, [line.take()]
+        if (worker := roster.soonest_free()) is None or not self._is_short(line.first()):
             return None
-        return worker
+        room = worker.room_ahead(self.run_times.expected(line.first().command))
+        fair = -(-len(line) // roster.soon_free)  # a few calls are shared out, and do not all go to the same worker
+        return worker, line.take_alike(min(room, fair), AHEAD_BYTES)
 
     def _is_short(self, call: Call) -> bool:
         """Whether it may wait in a worker's hands, and make another one wait there."""
         short = self.run_times.expected(call.command) <= AHEAD_SECONDS
         return short and call.size <= AHEAD_BYTES and not call.streams
 
-    def give(self, worker: Worker, call: Call, now: float) -> None:
-        call.worker = worker.id
-        call.assigned = now
-        call.attempts += 1
-        call.expected = UNKNOWN if call.streams else self.run_times.expected(call.command)
-        call.ahead = len(worker.held) >= worker.slots
-        if call.ahead:
-            self.waiting += 1
-            if len(worker.held) == worker.slots:
-                self._timers.set(("stall", worker.id), now + STALL)
-        worker.take(call)
+    def give(self, worker: Worker, calls: Sequence[Call], now: float) -> None:
+        """Put calls of one command into a worker's hands."""
+        expected = UNKNOWN if calls[0].streams else self.run_times.expected(calls[0].command)
+        name, held, slots, waited = worker.id, worker.held, worker.slots, worker.ahead
+        for call in calls:
+            call.worker = name
+            call.assigned = now
+            call.attempts += 1
+            call.expected = expected
+            call.ahead = len(held) >= slots
+            held[call.id] = call
+        worker.backlog += expected * len(calls)
+        if worker.ahead:
+            self.waiting += worker.ahead - waited
+            if not waited:
+                self._timers.set(("stall", name), now + STALL)
         self.roster.place(worker)
 
-    def ended(self, worker: Worker, number: int, seconds: float | None) -> Call:
-        """The worker said its last word about a call, which ran so long."""
-        call = self.let_go(worker, number)
+    def ended(self, worker: Worker, ended: Iterable[tuple[int, float | None]]) -> list[Call]:
+        """The worker said its last word about calls (number, seconds that it ran); those that it held are returned."""
+        waited, calls = worker.ahead, []
+        for number, seconds in ended:
+            if number in worker.held:
+                call = worker.let_go(number)
+                calls.append(call)
+                if seconds is not None and not call.streams:
+                    self.run_times.note(call.command, seconds)
+        self.waiting += worker.ahead - waited
         worker.stalled = False
-        if seconds is not None and not call.streams:
-            self.run_times.note(call.command, seconds)
-        return call
+        return calls
 
     def let_go(self, worker: Worker, number: int) -> Call:
         """Take a call out of a worker's hands; the first that waits there has its slot now."""

@@ -30,8 +30,12 @@ class Histogram:
         self.counts = [0] * BUCKETS
 
     def add(self, seconds: float) -> None:
-        index = int(STEPS * log2(seconds / LEAST)) if seconds > LEAST else 0
-        self.counts[min(index, BUCKETS - 1)] += 1
+        self.extend((seconds,))
+
+    def extend(self, durations: Iterable[float]) -> None:
+        counts = self.counts
+        for seconds in durations:
+            counts[min(int(STEPS * log2(seconds / LEAST)), BUCKETS - 1) if seconds > LEAST else 0] += 1
 
     def sparse(self) -> dict[int, int]:
         return {index: count for index, count in enumerate(self.counts) if count}

@@ -9,6 +9,10 @@
 1
 >>> [line.take().id, line.take().id], len(line)
 ([2, 3], 0)
+>>> for number, command in [(4, "run"), (5, "run"), (6, "walk"), (7, "run")]:
+...     line.join(Call(number, command, arrived=number, deadline=99))
+>>> [call.id for call in line.take_alike(9, largest=0)], len(line)
+([4, 5], 2)
 """
 
 from __future__ import annotations
@@ -54,6 +58,24 @@ class Line:
         lane = self._lanes[-self._priorities[0]]
         return self.leave(next(iter(lane)))
 
+    def take_alike(self, most: int, largest: int) -> list[Call]:
+        """Remove and return the call whose turn it is, and those right behind it that are of the same command.
+
+        Behind the first, only calls that do not stream and have `largest` bytes at most.
+        """
+        lane = self._lanes[-self._priorities[0]]
+        command = ""
+        taken: list[Call] = []
+        for call in lane.values():
+            if not taken:
+                command = call.command
+            elif len(taken) == most or call.command != command or call.streams or call.size > largest:
+                break
+            taken.append(call)
+        for call in taken:
+            self.leave(call.id)
+        return taken
+
     def first(self) -> Call:
         """The call whose turn it is."""
         lane = self._lanes[-self._priorities[0]]
@@ -70,7 +92,7 @@ class Line:
         self.bytes -= call.size
         return call
 
-    def oldest_arrival(self) -> float | None:
-        """When the call that waits longest arrived."""
+    def oldest_wait(self, now: float) -> float:
+        """Seconds that the call that waits longest has done so; 0 of none."""
         heads = (next(iter(lane.values())) for lane in self._lanes.values())
-        return min((call.arrived for call in heads), default=None)
+        return max(0.0, now - min((call.arrived for call in heads), default=now))

@@ -14,6 +14,8 @@ import signal
 from collections.abc import Sequence
 from random import Random
 
+from pools.broker import errors
+from pools.broker.call import Call
 from pools.broker.ports import Exit
 from pools.broker.spec import PoolSpec
 from pools.broker.worker import State, Worker
@@ -69,6 +71,20 @@ def last_words(lines: Sequence[str]) -> list[str]:
     # The stacks of its other threads may come before and after, and fill more lines than are kept.
     current = next((at for at in range(fatal, len(lines)) if lines[at].startswith("Current thread")), fatal + 1)
     return [lines[fatal], *lines[current : current + LAST_LINES - 1]]
+
+
+def deadline_exceeded(call: Call) -> errors.DeadlineExceeded:
+    where, outcome = ("ran", errors.UNKNOWN) if call.worker else ("waited", errors.NOT_STARTED)
+    message = f"The call did not end within {call.deadline - call.arrived:g} s (it {where} until then)."
+    return errors.DeadlineExceeded(message, outcome=outcome)
+
+
+def worker_lost(worker: Worker, begun: bool, evidence: str) -> errors.WorkerLost:
+    """The answer of a call that its worker took with it, with what that said last."""
+    why = f"{worker.reason}: {worker.detail}" if worker.killed else "its process died"
+    message = f"Worker {worker.id} was lost while it held the call ({why})."
+    outcome = errors.UNKNOWN if begun else errors.NOT_STARTED
+    return errors.WorkerLost(message, outcome=outcome, details={"worker": worker.id, "output": evidence[-2000:]})
 
 
 def lost_slots_allowed(slots: int) -> int:

@@ -21,6 +21,7 @@ from pools.broker.door import Door
 from pools.broker.events import Kind
 from pools.broker.hands import STALL, Hands
 from pools.broker.line import Line
+from pools.broker.policy import deadline_exceeded, worker_lost
 from pools.broker.ports import Exit
 from pools.broker.spec import PoolSpec
 from pools.broker.timers import Timers
@@ -41,27 +42,36 @@ class Pool:
         self.force = Workforce(spec, boot, self.timers, rng or Random())
         self.finished_count = 0
         self.failed_count = 0
-        self.refused_count = 0
         self.retried_count = 0
         self.hands = Hands(self.timers)
         self._retries = Retries(spec.retry_budget)
-        self._door = Door(self.force, self.line, self.hands)
+        self.door = Door(self.force, self.line, self.hands)
         self._staff_changed = True
 
     # Facts about calls
 
-    def submit(self, call: Call, now: float) -> list[Action]:
-        """Take a call in, or refuse it with a Fail."""
-        if refusal := self._door.refusal(call, now):
-            self.refused_count += 1
-            call.answered = True
-            return [Fail(call, refusal), *self._door.refused(refusal)]
-        self.calls[call.id] = call
-        self._retries.earn()
-        self.line.join(call)
-        actions = self._settle([], now)
-        if not call.worker and not call.answered:
-            self.timers.set(call.id, min(call.deadline, now + self.spec.queue_timeout))
+    def submit(self, calls: Iterable[Call], now: float) -> list[Action]:
+        """Take calls in, in this order, or refuse them with a Fail each."""
+        actions: list[Action] = []
+        taken: list[Call] = []
+        for call in calls:
+            refusal = self.door.refusal(call, now)
+            if refusal and taken:  # perhaps those before it need not wait in the line
+                self._settle(actions, now)
+                refusal = self.door.refusal(call, now)
+            if refusal:
+                actions += self.door.refused(call, refusal)
+                continue
+            self.calls[call.id] = call
+            self.line.join(call)
+            taken.append(call)
+            if len(self.hands.roster):
+                self._settle(actions, now)
+        self._retries.earn(len(taken))
+        self._settle(actions, now)
+        for call in taken:
+            if not call.worker and not call.answered:
+                self.timers.set(call.id, min(call.deadline, now + self.spec.queue_timeout))
         return actions
 
     def cancel(self, number: int, now: float) -> list[Action]:
@@ -76,22 +86,30 @@ class Pool:
         self, worker_id: str, number: int, now: float, *, ok: bool = True, seconds: float | None = None
     ) -> list[Action]:
         """The worker said its last word about a call, which ran so long; whoever waited has been answered by it."""
+        return self.finished_many(worker_id, ((number, seconds),), now, ok=ok)
+
+    def finished_many(
+        self, worker_id: str, ended: Iterable[tuple[int, float | None]], now: float, *, ok: bool = True
+    ) -> list[Action]:
+        """As `finished`, for calls (number, seconds that it ran) whose last words came together."""
         worker = self.force.workers.get(worker_id)
-        if worker is None or number not in worker.held:
+        if worker is None or not (calls := self.hands.ended(worker, ended)):
             return []
-        call = self.hands.ended(worker, number, seconds)
-        if not call.answered:
+        answered = 0
+        for call in calls:
+            answered += not call.answered
             call.answered = True
-            self._door.pace.beat(now)
-            if ok:
-                self.finished_count += 1
-            else:
-                self.failed_count += 1
-        self.timers.clear(number)
-        del self.calls[number]
-        worker.served += 1
-        worker.growth.ran(call.command)
-        worker.lost -= call.lost
+            self.timers.clear(call.id)
+            del self.calls[call.id]
+            worker.growth.ran(call.command)
+            worker.lost -= call.lost
+        if answered:
+            self.door.pace.beat(now, answered)
+        if ok:
+            self.finished_count += answered
+        else:
+            self.failed_count += answered
+        worker.served += len(calls)
         if self.force.judge(worker, now) or worker.state is not State.READY or worker.reason:
             self._staff_changed = True
         self.hands.roster.place(worker)
@@ -247,13 +265,9 @@ class Pool:
         if call.answered:
             return self._overran(call, now)
         if call.worker or now >= call.deadline:
-            allowed = call.deadline - call.arrived
-            outcome = errors.UNKNOWN if call.worker else errors.NOT_STARTED
-            where = "ran" if call.worker else "waited"
-            message = f"The call did not end within {allowed:g} s (it {where} until then)."
-            return self._end(call, errors.DeadlineExceeded(message, outcome=outcome), now)
+            return self._end(call, deadline_exceeded(call), now)
         message = f"No worker was free within {self.spec.queue_timeout:g} s: {self.force.describe_load()}."
-        return self._end(call, errors.QueueTimeout(message, retry_after=self._door.retry_after(now)), now)
+        return self._end(call, errors.QueueTimeout(message, retry_after=self.door.retry_after(now)), now)
 
     def _end(self, call: Call, error: errors.BrokerError, now: float) -> list[Action]:
         """Answer a call with an error. One that runs is asked to stop and keeps its slot until it does."""
@@ -305,11 +319,7 @@ class Pool:
         call.answered = True
         self.failed_count += 1
         del self.calls[call.id]
-        why = f"{worker.reason}: {worker.detail}" if worker.killed else "its process died"
-        details = {"worker": worker.id, "output": evidence[-2000:]}
-        outcome = errors.UNKNOWN if call.begun else errors.NOT_STARTED
-        message = f"Worker {worker.id} was lost while it held the call ({why})."
-        return [Fail(call, errors.WorkerLost(message, outcome=outcome, details=details))]
+        return [Fail(call, worker_lost(worker, call.begun, evidence))]
 
     def _waits_again(self, call: Call, now: float) -> list[Action]:
         """A call that was handed ahead and never begun is as if it had not been."""
@@ -348,13 +358,14 @@ class Pool:
             self._staff_changed = False
             self._settle_staff(actions, now)
         line, hands = self.line, self.hands
-        while len(line) and (worker := hands.for_next(line.first())):
-            call = line.take()
-            hands.give(worker, call, now)
-            self.timers.set(call.id, call.deadline)
-            actions.append(Assign(call, worker.id))
-        if self._door.saturated and self.waiting < self.spec.queue_limit:
-            self._door.saturated = False
+        while len(line) and (match := hands.for_next(line)):
+            worker, calls = match
+            hands.give(worker, calls, now)
+            for call in calls:
+                self.timers.set(call.id, call.deadline)
+                actions.append(Assign(call, worker.id))
+        if self.door.saturated and self.waiting < self.spec.queue_limit:
+            self.door.saturated = False
         return actions
 
     def _settle_staff(self, actions: list[Action], now: float) -> None:
@@ -382,15 +393,7 @@ class Pool:
     @property
     def waiting(self) -> int:
         """Calls that have no slot yet, in the line or in a worker's hands."""
-        return self._door.waiting
-
-    def is_full(self) -> bool:
-        """Whether the next call would wait."""
-        return not len(self.hands.roster)
-
-    def oldest_wait(self, now: float) -> float:
-        arrived = self.line.oldest_arrival()
-        return 0.0 if arrived is None else max(0.0, now - arrived)
+        return self.door.waiting
 
     def __repr__(self) -> str:
         workers = " ".join(f"{w.id}:{w.state}({w.load}/{w.slots})" for w in self.force.workers.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -56,10 +56,14 @@ class Recorder(Protocol):
 
 
 class Meter(Protocol):
-    """Counts and times calls; one line for each that was asked for."""
+    """Counts and times calls, each that was asked for once."""
 
     def executed(self, pool: str, command: str, code: str, queued: float, ran: float) -> None:
         """A call was answered: `code` is "ok" or that of its error, times in seconds."""
+        ...
+
+    def succeeded(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None:
+        """Calls of one command were answered well: `executed` with "ok" for each."""
         ...
 
     def full(self, pool: str) -> None:
@@ -71,6 +75,8 @@ class NoMeter:
     """For a broker whose numbers nobody wants."""
 
     def executed(self, pool: str, command: str, code: str, queued: float, ran: float) -> None: ...
+
+    def succeeded(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None: ...
 
     def full(self, pool: str) -> None: ...
 
@@ -298,7 +304,9 @@ class Reports(Protocol):
 
     def boot_failed(self, failure: WorkerFailure) -> None: ...
 
-    def result(self, sequence: int, payload: Payload | None, seconds: float) -> None: ...
+    def results(self, ended: Iterable[tuple[int, Payload | None, float]]) -> None:
+        """Calls that ended well, in this order: sequence, value, seconds that it ran."""
+        ...
 
     def failure(self, sequence: int, failure: WorkerFailure, seconds: float) -> None: ...
 

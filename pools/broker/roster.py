@@ -54,6 +54,11 @@ class Roster:
         """Workers with a free slot."""
         return len(self._free)
 
+    @property
+    def soon_free(self) -> int:
+        """Workers without a free slot that may hold more."""
+        return len(self._ahead)
+
     def place(self, worker: Worker) -> None:
         """Note a worker's load anew, after each change of it; one without room leaves the roster."""
         self.remove(worker)

@@ -10,7 +10,7 @@ caller ◀─────────────┤       ├─▶ Launcher (p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -39,7 +39,7 @@ from pools.broker.ports import (
     Unforked,
     WorkerFailure,
 )
-from pools.broker.staff import Reply, Request, Staff, Ticket, error_of
+from pools.broker.staff import Reply, Request, Staff, Ticket, error_of, race_event
 
 UNLINKED_GRACE = 2.0  # seconds from a lost link to the end of its process, which usually ends by itself
 LAST_ANSWERS = 0.5  # seconds for the end of a dead worker's link to be seen, should a child hold the socket open
@@ -88,32 +88,37 @@ class Runner:
 
     # What callers want
 
-    def submit(self, number: int, request: Request, reply: Reply) -> None:
-        """Take a call; its answer comes through `reply`, perhaps before this returns."""
-        now = self._now()
-        public = f"{self._world.boot}-{number}"
-        command = self.commands.get(request.command)
-        spec = self.pool.spec
-        streams = command.streams if command else request.credit > 0
-        timeout = request.timeout or (command.timeout if command else 0.0)
+    def submit(self, asked: Sequence[tuple[int, Request, Reply]]) -> None:
+        """Take calls that are alike but for their arguments; answers come through `reply`, perhaps before this returns.
+
+        The integer is the call's number in this broker's life.
+        """
+        now, alike, spec, boot = self._now(), asked[0][1], self.pool.spec, self._world.boot
+        command = self.commands.get(alike.command)
+        streams = command.streams if command else alike.credit > 0
+        timeout = alike.timeout or (command.timeout if command else 0.0)
         timeout = min(timeout or (spec.stream_timeout if streams else spec.call_timeout), MAX_TIMEOUT)
-        call = Call(
-            number,
-            request.command,
-            arrived=now,
-            deadline=now + timeout,
-            size=request.size,
-            priority=request.priority,
-            idempotent=command.idempotent if command else False,
-            streams=request.credit > 0,
-        )
-        ticket = Ticket(call, public, request, reply, request.credit)
-        if command is None and self.commands:
-            reply.failed(errors.no_command(spec.name, request.command, self.commands), ticket.timing(now))
-            self._world.meter.executed(spec.name, "unknown", errors.CommandUnknown.code, 0.0, 0.0)
-            return
-        self._tickets[number] = ticket
-        self._do(self.pool.submit(call, now))
+        idempotent = command.idempotent if command else False
+        calls = []
+        for number, request, reply in asked:
+            call = Call(
+                number,
+                request.command,
+                arrived=now,
+                deadline=now + timeout,
+                size=request.size,
+                priority=request.priority,
+                idempotent=idempotent,
+                streams=request.credit > 0,
+            )
+            ticket = Ticket(call, f"{boot}-{number}", request, reply, request.credit)
+            if command is None and self.commands:
+                reply.failed(errors.no_command(spec.name, request.command, self.commands), ticket.timing(now))
+                self._world.meter.executed(spec.name, "unknown", errors.CommandUnknown.code, 0.0, 0.0)
+                continue
+            self._tickets[number] = ticket
+            calls.append(call)
+        self._do(self.pool.submit(calls, now))
 
     def cancel(self, number: int) -> None:
         self._do(self.pool.cancel(number, self._now()))
@@ -210,34 +215,35 @@ class Runner:
     def raced(self, staff: Staff, race: Race) -> None:
         if race.attribute not in self.races and len(self.races) < MAX_RACES:
             self.races.append(race.attribute)
-        data = {
-            "attribute": race.attribute,
-            "first": {"thread": race.first_thread, "stack": race.first_stack},
-            "second": {"thread": race.second_thread, "stack": race.second_stack},
-        }
-        message = (
-            f"two threads wrote to `{race.attribute}` with no lock in common\n"
-            f"{race.first_thread}:\n{race.first_stack}\n{race.second_thread}:\n{race.second_stack}"
-        )
-        name = self.pool.spec.name
-        self._world.tell(Event(Kind.THREAD_RACE, name, staff.id, "unlocked", message, "warning", data))
+        self._world.tell(race_event(self.pool.spec.name, staff.id, race))
 
-    def ended(self, staff: Staff, ticket: Ticket, outcome: Payload | WorkerFailure | None, seconds: float) -> None:
+    def succeeded(self, staff: Staff, ended: list[tuple[Ticket, Payload | None, float]]) -> None:
+        now, meter, tickets = self._now(), self._world.meter, self._tickets
+        times: dict[str, tuple[list[float], list[float]]] = {}  # waited and ran, by command
+        for ticket, payload, seconds in ended:
+            call = ticket.call
+            tickets.pop(call.id, None)
+            if call.answered:  # a late answer of a call that ended without it: nobody waits
+                continue
+            timing = ticket.timing(now, seconds)
+            ticket.reply.done(payload, timing)
+            waited, ran = times.get(call.command) or times.setdefault(call.command, ([], []))
+            waited.append(timing.queued)
+            ran.append(seconds)
+        for command, (waited, ran) in times.items():
+            meter.succeeded(self.pool.spec.name, command, waited, ran)
+        numbers = [(ticket.call.id, seconds) for ticket, _, seconds in ended]
+        self._do(self.pool.finished_many(staff.id, numbers, now))
+
+    def failed(self, staff: Staff, ticket: Ticket, failure: WorkerFailure, seconds: float) -> None:
         now = self._now()
         call = ticket.call
         self._tickets.pop(call.id, None)
-        good = not isinstance(outcome, WorkerFailure)
-        if not call.answered:  # else a late answer of a call that ended without it: nobody waits
-            timing = ticket.timing(now, seconds)
-            code = "ok"
-            if isinstance(outcome, WorkerFailure):
-                error = error_of(outcome)
-                code = error.code
-                ticket.reply.failed(error, timing)
-            else:
-                ticket.reply.done(outcome, timing)
-            self._world.meter.executed(self.pool.spec.name, call.command, code, timing.queued, timing.ran)
-        self._do(self.pool.finished(staff.id, call.id, now, ok=good, seconds=seconds))
+        if not call.answered:
+            error, timing = error_of(failure), ticket.timing(now, seconds)
+            ticket.reply.failed(error, timing)
+            self._world.meter.executed(self.pool.spec.name, call.command, error.code, timing.queued, timing.ran)
+        self._do(self.pool.finished(staff.id, call.id, now, ok=False, seconds=seconds))
 
     def returned(self, staff: Staff, numbers: list[int]) -> None:
         self._do(self.pool.returned(staff.id, numbers, self._now()))
@@ -282,7 +288,7 @@ class Runner:
 
     def _assign(self, call: Call, worker: str) -> None:
         self.staff[worker].assign(self._tickets[call.id], self.pool.spec.max_payload)
-        if not call.ahead and self.pool.is_full():
+        if not call.ahead and self.pool.door.is_full():
             self._world.meter.full(self.pool.spec.name)
 
     def _carry_out(self, action: Action) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pools.broker import errors
 from pools.broker.call import Call
 from pools.broker.errors import BrokerError
+from pools.broker.events import Event, Kind
 from pools.broker.policy import last_words
 from pools.broker.ports import Assignment, Exit, Greeting, Link, Payload, Process, Race, WorkerFailure
 
@@ -94,7 +95,9 @@ class Ear(Protocol):
 
     def raced(self, staff: Staff, race: Race) -> None: ...
 
-    def ended(self, staff: Staff, ticket: Ticket, outcome: Payload | WorkerFailure | None, seconds: float) -> None: ...
+    def failed(self, staff: Staff, ticket: Ticket, failure: WorkerFailure, seconds: float) -> None: ...
+
+    def succeeded(self, staff: Staff, ended: list[tuple[Ticket, Payload | None, float]]) -> None: ...
 
     def returned(self, staff: Staff, numbers: list[int]) -> None: ...
 
@@ -203,13 +206,19 @@ class Staff:
     def boot_failed(self, failure: WorkerFailure) -> None:
         self.ear.load_failed(self, failure)
 
-    def result(self, sequence: int, payload: Payload | None, seconds: float) -> None:
-        if ticket := self._held.pop(sequence, None):
-            self.ear.ended(self, ticket, payload, seconds)
+    def results(self, ended: Iterable[tuple[int, Payload | None, float]]) -> None:
+        held = self._held
+        known = [
+            (ticket, payload, seconds)
+            for sequence, payload, seconds in ended
+            if (ticket := held.pop(sequence, None)) is not None
+        ]
+        if known:
+            self.ear.succeeded(self, known)
 
     def failure(self, sequence: int, failure: WorkerFailure, seconds: float) -> None:
         if ticket := self._held.pop(sequence, None):
-            self.ear.ended(self, ticket, failure, seconds)
+            self.ear.failed(self, ticket, failure, seconds)
 
     def returned(self, sequence: int) -> None:
         if ticket := self._held.pop(sequence, None):
@@ -272,3 +281,16 @@ def error_of(failure: WorkerFailure) -> errors.BrokerError:
     if failure.traceback:
         details["traceback"] = failure.traceback
     return known(failure.message, outcome=outcome, details=json.loads(json.dumps(details, default=str)))
+
+
+def race_event(pool: str, worker: str, race: Race) -> Event:
+    data = {
+        "attribute": race.attribute,
+        "first": {"thread": race.first_thread, "stack": race.first_stack},
+        "second": {"thread": race.second_thread, "stack": race.second_stack},
+    }
+    message = (
+        f"two threads wrote to `{race.attribute}` with no lock in common\n"
+        f"{race.first_thread}:\n{race.first_stack}\n{race.second_thread}:\n{race.second_stack}"
+    )
+    return Event(Kind.THREAD_RACE, pool, worker, "unlocked", message, "warning", data)

@@ -16,17 +16,20 @@ True
 from __future__ import annotations
 
 from collections.abc import Hashable, Set
-from heapq import heapify, heappop, heappush
-from itertools import count
+from heapq import heappop, heappush
 
 
 class Timers:
-    """One alarm a key; setting a key again moves it. All operations cost O(log n) at most, amortised."""
+    """One alarm a key; setting a key again moves it. All operations cost O(log n) at most, amortised.
+
+    Keys of one moment share a place in the heap: calls that came together are due together.
+    """
 
     def __init__(self) -> None:
         self._at: dict[Hashable, float] = {}
-        self._heap: list[tuple[float, int, Hashable]] = []
-        self._order = count()
+        self._keys: dict[float, list[Hashable]] = {}  # by moment, in the order in which they were set
+        self._moments: list[float] = []  # a heap
+        self._noted = 0  # keys in all lists; moved and cleared ones stay in them until they come up
         self.soonest = float("inf")  # no alarm rings before this; kept up by `set`, made exact by `next`
 
     def __len__(self) -> int:
@@ -37,33 +40,49 @@ class Timers:
 
     def set(self, key: Hashable, at: float) -> None:
         self._at[key] = at
+        self._note(key, at)
         if at < self.soonest:
             self.soonest = at
-        heappush(self._heap, (at, next(self._order), key))
-        # Moved and cleared alarms stay in the heap until they come up; without this a million short calls with a
-        # deadline of a minute would keep a million entries.
-        if len(self._heap) > 64 and len(self._heap) > 4 * len(self._at):
-            self._heap = [(at, next(self._order), key) for key, at in self._at.items()]
-            heapify(self._heap)
+        # Without this a million short calls with a deadline of a minute would keep a million entries.
+        if self._noted > 64 and self._noted > 4 * len(self._at):
+            self._keys, self._moments, self._noted = {}, [], 0
+            for kept, moment in self._at.items():
+                self._note(kept, moment)
+
+    def _note(self, key: Hashable, at: float) -> None:
+        self._noted += 1
+        keys = self._keys.get(at)
+        if keys is None:
+            self._keys[at] = [key]
+            heappush(self._moments, at)
+        else:
+            keys.append(key)
 
     def clear(self, key: Hashable) -> None:
         self._at.pop(key, None)
 
     def next(self) -> float | None:
-        while self._heap:
-            at, _, key = self._heap[0]
-            if self._at.get(key) == at:
-                self.soonest = at
-                return at
-            heappop(self._heap)
+        while self._moments:
+            at = self._moments[0]
+            keys = self._keys[at]
+            while keys:
+                if self._at.get(keys[-1]) == at:
+                    self.soonest = at
+                    return at
+                keys.pop()
+                self._noted -= 1
+            del self._keys[heappop(self._moments)]
         self.soonest = float("inf")
         return None
 
     def due(self, now: float) -> list[Hashable]:
         """Takes out and returns every key whose time has come, earliest first."""
-        keys = []
+        due = []
         while (at := self.next()) is not None and at <= now:
-            key = heappop(self._heap)[2]
-            del self._at[key]
-            keys.append(key)
-        return keys
+            keys = self._keys.pop(heappop(self._moments))
+            self._noted -= len(keys)
+            for key in keys:
+                if self._at.get(key) == at:
+                    del self._at[key]
+                    due.append(key)
+        return due

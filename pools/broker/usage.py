@@ -20,7 +20,7 @@ True
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,6 +113,11 @@ class Usage:
         if code in REFUSALS:
             self._refusals[REFUSALS[code]] += 1
 
+    def succeeded(self, queued: Sequence[float]) -> None:
+        """Calls were answered with a result after waiting so long."""
+        self._answered += len(queued)
+        self._waits.extend(queued)
+
     def look(self, now: float, slots: int, busy: int) -> None:
         """How many slots there are and are taken at this moment; both are taken to have been so since the last look."""
         passed, self._looked_at = now - self._looked_at, now
@@ -193,6 +198,11 @@ class Usages:
         if known := self._pools.get(pool):
             known.answered(code, queued, ran)
         self._then.executed(pool, command, code, queued, ran)
+
+    def succeeded(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None:
+        if known := self._pools.get(pool):
+            known.succeeded(queued)
+        self._then.succeeded(pool, command, queued, ran)
 
     def full(self, pool: str) -> None:
         self._then.full(pool)

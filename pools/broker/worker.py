@@ -110,16 +110,20 @@ class Worker:
             and (self.max_served is None or self.served + len(self.held) < self.max_served)
         )
 
+    def room_ahead(self, expected: float) -> int:
+        """How many calls that each take so long may be handed to it at once; of one that may hold more, 1 or more."""
+        room = self.slots + AHEAD_CALLS - len(self.held)
+        if self.max_served is not None:
+            room = min(room, self.max_served - self.served - len(self.held))
+        spare = AHEAD_SECONDS * self.slots - self.backlog
+        return max(1, room if expected * room <= spare else min(room, 1 + int(spare / expected)))
+
     def waiting(self) -> tuple[Call, ...]:
         """The calls that it holds and has no slot for, the next one first."""
         return tuple(islice(self.held.values(), self.slots, None))
 
     def runs(self, call: Call) -> bool:
         return call.id in islice(self.held, self.slots)
-
-    def take(self, call: Call) -> None:
-        self.held[call.id] = call
-        self.backlog += call.expected
 
     def let_go(self, number: int) -> Call:
         call = self.held.pop(number)

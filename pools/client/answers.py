@@ -11,10 +11,10 @@ from __future__ import annotations
 import binascii
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pools.broker.errors import BrokerError, from_code
-from pools.wire.broker_pb2 import Error, Reply, Result
+from pools.wire.broker_pb2 import Error, Reply, Result, Results
 from workers.wire.worker_pb2 import Value
 
 
@@ -27,6 +27,32 @@ class Answer:
     worker: str
     queued_seconds: float
     run_seconds: float
+
+
+class Packed(NamedTuple):
+    """One of many results that came together."""
+
+    results: Results
+    at: int
+    ref: int
+    json: bytes
+
+    def value(self) -> Any:
+        return _parse(self.json)
+
+    def answer(self) -> Answer:
+        told, at = self.results, self.at
+        return Answer(self.value(), told.calls[at], told.worker, told.queued_seconds[at], told.run_seconds[at])
+
+
+def unpack(results: Results) -> list[Packed]:
+    """Raises ValueError where the lists do not fit each other."""
+    count = len(results.refs)
+    if not count == len(results.json) == len(results.calls) == len(results.queued_seconds) == len(results.run_seconds):
+        raise ValueError("the broker sent results whose lists differ in length")
+    return [
+        Packed(results, at, ref, json) for at, (ref, json) in enumerate(zip(results.refs, results.json, strict=True))
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +84,10 @@ def decode(value: Value) -> Any:
         return value.raw
     if kind is None:
         return None
-    data = value.json
+    return _parse(value.json)
+
+
+def _parse(data: bytes) -> Any:
     # The hook makes parsing several times slower; nearly all results do without it.
     return json.loads(data, object_hook=_restore_bytes) if b'"$bytes"' in data else json.loads(data)
 
@@ -72,7 +101,14 @@ def _restore_bytes(found: dict[str, Any]) -> Any:
     return found
 
 
-def answer(result: Result) -> Answer:
+def value_of(result: Result | Packed) -> Any:
+    """What the command returned."""
+    return result.value() if isinstance(result, Packed) else decode(result.value)
+
+
+def answer(result: Result | Packed) -> Answer:
+    if isinstance(result, Packed):
+        return result.answer()
     timing = result.timing
     return Answer(decode(result.value), timing.call, timing.worker, timing.queued_seconds, timing.run_seconds)
 

@@ -1,6 +1,6 @@
-"""A call's arguments on their way out: checked, then one Requests message that a session only has to number.
+"""A call's arguments on their way out: checked, then a Call that a session only has to number.
 
->>> call = encode("digits", "classify", {"pixels": [0, 1]}, {}, Options(timeout=2)).requests[0].call
+>>> call = encode("digits", "classify", {"pixels": [0, 1]}, {}, Options(timeout=2))
 >>> call.command, call.arguments, call.timeout
 ('classify', b'{"pixels":[0,1]}', 2.0)
 >>> encode("digits", "classify", {"at": {1, 2}}, {}, Options())
@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pools.broker.errors import BadArguments, BadRequest, DeadlineExceeded, PayloadTooLarge
-from pools.wire.broker_pb2 import Requests
+from pools.wire import broker_pb2 as pb
 
 MAX_MESSAGE = 256 * 2**20  # bytes: no call is larger, whatever its pool allows
 LONGEST_TIMEOUT = 31 * 86_400.0  # seconds; more is the same as no timeout
@@ -36,28 +37,73 @@ class Options(NamedTuple):
     credit_bytes: int = 0  # of chunks on their way, from which the command waits; 0: no bound
 
 
+@dataclass(slots=True)  # not frozen, which would double its price
+class Call:
+    """A call that is ready to be sent; its fields are those of the wire's."""
+
+    pool: str
+    command: str
+    arguments: bytes = b""
+    attachments: Mapping[str, bytes] | None = None
+    timeout: float = 0.0
+    priority: int = 0
+    credit: int = 0
+    credit_bytes: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it may travel together with calls like it."""
+        return not self.attachments and not self.credit
+
+    def is_like(self, other: Call) -> bool:
+        """Whether two plain calls differ in nothing but their arguments."""
+        return (
+            self.command == other.command
+            and self.pool == other.pool
+            and self.timeout == other.timeout
+            and self.priority == other.priority
+        )
+
+
+def message_of(calls: Sequence[tuple[int, Call]]) -> bytes:
+    """One call, or plain calls that are like each other, with their numbers, as a serialised Requests message."""
+    message = pb.Requests()
+    request = message.requests.add()
+    ref, first = calls[0]
+    told: pb.Call | pb.Calls
+    if len(calls) == 1:
+        told = request.call
+        told.ref, told.arguments = ref, first.arguments
+        told.credit, told.credit_bytes = first.credit, first.credit_bytes
+        for name, value in (first.attachments or {}).items():
+            told.attachments[name] = value
+    else:
+        told = request.calls
+        told.refs.extend([ref for ref, _ in calls])
+        told.arguments.extend([call.arguments for _, call in calls])
+    told.pool, told.command, told.timeout, told.priority = first.pool, first.command, first.timeout, first.priority
+    return message.SerializeToString()
+
+
 def encode(
     pool: str, command: str, arguments: Mapping[str, Any] | None, more: Mapping[str, Any], options: Options
-) -> Requests:
-    """One call as a message, its `ref` still to be set."""
+) -> Call:
+    """One call, checked."""
     if not isinstance(pool, str) or not isinstance(command, str) or not pool or not command:
         raise BadRequest(f"pool and command must be names, not {pool!r} and {command!r}")
+    _check_text(pool, command)
     values = _merged(arguments, more)
-    message = Requests()
-    call = message.requests.add().call
-    call.pool = pool
-    call.command = command
+    call = Call(pool, command)
     if values:
         size = 0
         for name, value in values.items():
             if isinstance(value, BYTES):
                 size += memoryview(value).nbytes
                 _check_size(size)
-                call.attachments[name] = bytes(value)
-        if size:
+                call.attachments = {**(call.attachments or {}), name: bytes(value)}
+        if call.attachments:
+            _check_text(*call.attachments)
             values = {name: value for name, value in values.items() if name not in call.attachments}
-        elif call.attachments:  # attachments that are all empty
-            values = {name: value for name, value in values.items() if not isinstance(value, BYTES)}
         text = _json(values)
         _check_size(size + len(text))
         call.arguments = text
@@ -68,7 +114,7 @@ def encode(
     if options.credit:
         call.credit = options.credit
         call.credit_bytes = options.credit_bytes
-    return message
+    return call
 
 
 def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -111,6 +157,16 @@ def _fix(reason: str) -> str:
     if "Out of range" in reason:
         return "JSON has no NaN and no infinity; pass None or text"
     return "pass lists, dicts, strings, numbers, true, false or null"
+
+
+def _check_text(*names: str) -> None:
+    """Here and not where the message is made: that is too late to tell the caller."""
+    for name in names:
+        if not name.isascii():
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise BadRequest(f"{name!r} is no name: it holds text that is not Unicode") from None
 
 
 def _check_size(size: int) -> None:

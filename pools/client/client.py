@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from google.protobuf.message import Message
 
@@ -20,8 +20,8 @@ from pools.broker.errors import BrokerError
 from pools.client import loop as background
 from pools.client import snapshot
 from pools.client.address import Target, default_address
-from pools.client.answers import Answer, answer, decode, exception
-from pools.client.arguments import Options, encode
+from pools.client.answers import Answer, Packed, answer, exception, value_of
+from pools.client.arguments import Call, Options, encode
 from pools.client.pending import CallFuture, LoopPending, ThreadPending, Ticket
 from pools.client.pool import PoolClient
 from pools.client.session import end_session, session_for
@@ -35,7 +35,6 @@ from pools.wire.broker_pb2 import (
     MetricsRequest,
     PlanRequest,
     RecycleRequest,
-    Requests,
     Result,
     StatusRequest,
     SweepRequest,
@@ -90,7 +89,7 @@ class Client:
         with DeadlineExceeded, at the latest one second later even if the broker is silent. `priority` is -100 to 100,
         higher first.
         """
-        return decode(self._run(encode(pool, command, arguments, more, Options(timeout, priority))).value)
+        return value_of(self._run(encode(pool, command, arguments, more, Options(timeout, priority))))
 
     def execute(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
@@ -104,7 +103,7 @@ class Client:
         timeout: float | None = None, priority: int = 0, **more: Any,
     ) -> Any:  # fmt: skip
         """As `call`, for an event loop; cancelling the task that awaits it cancels the call."""
-        return decode((await self._arun(encode(pool, command, arguments, more, Options(timeout, priority)))).value)
+        return value_of(await self._arun(encode(pool, command, arguments, more, Options(timeout, priority))))
 
     async def aexecute(
         self, pool: str, command: str, arguments: Arguments = None, /, *,
@@ -180,7 +179,7 @@ class Client:
             (encode(pool, command, item, {}, Options(timeout, priority)) for item in items), window, return_errors
         )
 
-    def _map(self, messages: Iterator[Requests], window: int, return_errors: bool) -> Iterator[Any]:
+    def _map(self, messages: Iterator[Call], window: int, return_errors: bool) -> Iterator[Any]:
         flying: deque[tuple[Ticket, ThreadPending]] = deque()
         try:
             while True:
@@ -191,7 +190,7 @@ class Client:
                     return
                 ticket, pending = flying.popleft()
                 try:
-                    value = decode(_finish(ticket, pending).value)
+                    value = value_of(_finish(ticket, pending))
                 except BrokerError as error:
                     if not return_errors:
                         raise
@@ -206,17 +205,19 @@ class Client:
         """The same for one pool, and a `concurrent.futures.Executor`."""
         return PoolClient(self, name)
 
-    def _run(self, message: Requests) -> Result:
+    def _run(self, message: Call) -> Result | Packed:
         pending = ThreadPending()
         return _finish(Ticket(self.target, message, pending), pending)
 
-    async def _arun(self, message: Requests) -> Result:
+    async def _arun(self, message: Call) -> Result | Packed:
         pending = LoopPending()
         ticket = Ticket(self.target, message, pending)
         while True:
             kind, reply = await pending.take(ticket)
+            if kind == "packed":
+                return cast(Packed, reply)
             if kind == "result":
-                return reply.result
+                return cast(Result, reply.result)
             if kind == "error":
                 raise exception(reply.error)
 
@@ -358,11 +359,13 @@ class Client:
         self.close()
 
 
-def _finish(ticket: Ticket, pending: ThreadPending) -> Result:
+def _finish(ticket: Ticket, pending: ThreadPending) -> Result | Packed:
     while True:
         kind, reply = pending.take(ticket)
+        if kind == "packed":
+            return cast(Packed, reply)
         if kind == "result":
-            return reply.result
+            return cast(Result, reply.result)
         if kind == "error":
             raise exception(reply.error)
 

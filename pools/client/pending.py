@@ -15,14 +15,14 @@ from typing import Any
 from pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, DeadlineExceeded
 from pools.client import loop as background
 from pools.client.address import Target
-from pools.client.answers import decode, exception
+from pools.client.answers import exception, value_of
+from pools.client.arguments import Call
 from pools.client.session import Pending, Session, session_for
-from pools.wire.broker_pb2 import Reply, Requests
 
 GRACE = 1.0  # seconds after the deadline in which the broker's own word about it may come
 ATTEMPTS = 5  # sessions that may be lost, one after the other, before a call that never left is given up
 
-Item = tuple[str, Reply] | BrokerError
+Item = tuple[str, Any] | BrokerError  # a Reply, or Packed, with its kind
 
 
 class Ticket:
@@ -30,12 +30,12 @@ class Ticket:
 
     __slots__ = ("deadline", "ref", "session")
 
-    def __init__(self, target: Target, message: Requests, pending: Pending) -> None:
-        timeout = message.requests[0].call.timeout
+    def __init__(self, target: Target, call: Call, pending: Pending) -> None:
+        timeout = call.timeout
         self.deadline = time.monotonic() + timeout + GRACE if timeout else None
         for _ in range(ATTEMPTS):
             self.session: Session = session_for(target)
-            self.ref = self.session.send(message, pending)
+            self.ref = self.session.send(call, pending)
             if self.ref:
                 return
         raise BrokerUnreachable(f"The broker at {target} ends each session at once.", outcome=NOT_STARTED)
@@ -66,7 +66,7 @@ class ThreadPending:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None  # while the waiting thread may run it
 
-    def deliver(self, kind: str, reply: Reply) -> None:
+    def deliver(self, kind: str, reply: Any) -> None:
         self._put((kind, reply))
 
     def fail(self, error: BrokerError) -> None:
@@ -85,7 +85,7 @@ class ThreadPending:
         self._items = queue.SimpleQueue()
         self._items.put(error)
 
-    def take(self, ticket: Ticket) -> tuple[str, Reply]:
+    def take(self, ticket: Ticket) -> tuple[str, Any]:
         """The next reply; an error that was not sent by the broker is raised."""
         try:
             if self._items.empty():
@@ -163,7 +163,7 @@ class LoopPending:
         self._items: deque[Item] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
-    def deliver(self, kind: str, reply: Reply) -> None:
+    def deliver(self, kind: str, reply: Any) -> None:
         self._box.post(self, (kind, reply))
 
     def fail(self, error: BrokerError) -> None:
@@ -180,7 +180,7 @@ class LoopPending:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def take(self, ticket: Ticket) -> tuple[str, Reply]:
+    async def take(self, ticket: Ticket) -> tuple[str, Any]:
         """The next reply; cancelling the task that waits here cancels the call."""
         if not self._items:
             loop = asyncio.get_running_loop()
@@ -230,10 +230,10 @@ class CallFuture(Future[Any]):
             with contextlib.suppress(RuntimeError):  # the loop is closed: `fail` has been called
                 ticket.session.loop.call_soon_threadsafe(self._watch)
 
-    def deliver(self, kind: str, reply: Reply) -> None:
-        if kind == "result":
+    def deliver(self, kind: str, reply: Any) -> None:
+        if kind in ("packed", "result"):
             try:
-                value = decode(reply.result.value)
+                value = value_of(reply if kind == "packed" else reply.result)
             except ValueError as error:
                 self.fail(BrokerError(f"The result cannot be read: {error}"))
                 return

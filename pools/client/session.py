@@ -27,8 +27,10 @@ from google.protobuf.message import DecodeError, Message
 from pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, from_code
 from pools.client import loop as background
 from pools.client.address import Target
+from pools.client.answers import unpack
+from pools.client.arguments import Call, message_of
 from pools.client.wire import Wire, connect, typed
-from pools.wire.broker_pb2 import Replies, Reply, Request, Requests
+from pools.wire.broker_pb2 import Replies, Request, Requests
 from workers.baton import Baton
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
@@ -44,7 +46,9 @@ class Pending(Protocol):
 
     comes_to_loop: bool  # its sender runs the loop itself, next
 
-    def deliver(self, kind: str, reply: Reply) -> None: ...
+    def deliver(self, kind: str, reply: Any) -> None:
+        """`kind` is that of the Reply, or "packed", a result that came with others."""
+        ...
 
     def fail(self, error: BrokerError) -> None: ...
 
@@ -60,7 +64,7 @@ class Session:
         self.loop = baton.loop
         self.lost: BrokerError | None = None
         self._pending: dict[int, Pending] = {}
-        self._outbox: deque[tuple[int, bytes]] = deque()  # (ref of a call, or 0; a serialised Requests message)
+        self._outbox: deque[tuple[int, Call | Request]] = deque()  # a call with its number; anything else with 0
         self._successor: Session | None = None
         self._proven = False  # a reply came: this is a broker that serves
         self._woken = False
@@ -74,13 +78,11 @@ class Session:
 
     # Called from any thread.
 
-    def send(self, message: Requests, pending: Pending) -> int:
+    def send(self, call: Call, pending: Pending) -> int:
         """Send a call; its number is returned, or 0 when this session was lost before the call left."""
         ref = next(_refs)
-        message.requests[0].call.ref = ref
-        data = message.SerializeToString()
         self._pending[ref] = pending
-        self._outbox.append((ref, data))
+        self._outbox.append((ref, call))
         if self.lost is not None and self._pending.pop(ref, None) is not None:
             return 0
         self._wake(hurry=not pending.comes_to_loop)
@@ -142,7 +144,7 @@ class Session:
 
     def _post(self, request: Request, *, hurry: bool) -> None:
         if self.lost is None:
-            self._outbox.append((0, Requests(requests=[request]).SerializeToString()))
+            self._outbox.append((0, request))
             self._wake(hurry=hurry)
 
     def _wake(self, *, hurry: bool) -> None:
@@ -211,16 +213,30 @@ class Session:
 
     def _batch(self) -> bytes:
         """What waits, as one message: serialised messages put one after the other are their sum in protobuf."""
+        parts, size = [], 0
+        while self._outbox and size < BATCH_BYTES:
+            part = self._part(BATCH_BYTES - size)
+            parts.append(part)
+            size += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _part(self, room: int) -> bytes:
+        """What waits longest; where it is a call, and the broker takes them so, with the calls like it behind it."""
         outbox = self._outbox
-        data = outbox.popleft()[1]
-        if not outbox:
-            return data
-        batch, size = [data], len(data)
-        while outbox and size < BATCH_BYTES:
-            data = outbox.popleft()[1]
-            batch.append(data)
-            size += len(data)
-        return b"".join(batch)
+        ref, first = outbox.popleft()
+        if isinstance(first, Request):
+            return Requests(requests=[first]).SerializeToString()
+        calls = [(ref, first)]
+        if self._wire is not None and self._wire.takes_calls and first.is_plain:
+            room -= len(first.arguments)
+            while outbox and room > 0:
+                ref, call = outbox[0]
+                if not isinstance(call, Call) or not call.is_plain or not call.is_like(first):
+                    break
+                outbox.popleft()
+                calls.append((ref, call))
+                room -= len(call.arguments)
+        return message_of(calls)
 
     async def _drain(self, wire: Wire, rest: bytes) -> None:
         """Send when the transport is full or the message large; all else queues up behind it."""
@@ -243,6 +259,12 @@ class Session:
             raise ValueError("the broker sent something that is not a reply") from error
         for reply in replies:
             kind = reply.WhichOneof("reply")
+            if kind == "results":  # nearly all of them
+                for packed in unpack(reply.results):
+                    call = pending.pop(packed.ref, None)
+                    if call is not None:
+                        call.deliver("packed", packed)
+                continue
             call = pending.pop(reply.ref, None) if kind in LAST_WORDS else pending.get(reply.ref)
             if call is not None and kind is not None:
                 call.deliver(kind, reply)
@@ -268,17 +290,21 @@ class Session:
 
         Only a session that has served does so, or a broker that ends each session at once would be asked for ever.
         """
-        calls = [(ref, data, self._pending.pop(ref)) for ref, data in self._outbox if ref in self._pending]
+        calls = [
+            (ref, call, self._pending.pop(ref))
+            for ref, call in self._outbox
+            if isinstance(call, Call) and ref in self._pending
+        ]
         if not calls:
             return
         self._outbox.clear()
         self._successor = session_for(self.target)
-        for ref, data, call in calls:
-            self._successor.adopt(ref, data, call)
+        for ref, call, pending in calls:
+            self._successor.adopt(ref, call, pending)
 
-    def adopt(self, ref: int, data: bytes, pending: Pending) -> None:
+    def adopt(self, ref: int, call: Call, pending: Pending) -> None:
         self._pending[ref] = pending
-        self._outbox.append((ref, data))
+        self._outbox.append((ref, call))
         self._wake(hurry=False)
 
     async def _unary(self, method: str, request: Message, timeout: float) -> Any:

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from pools.client.address import Target
 from pools.client.answers import Answer, Chunk, Log, Progress, event
+from pools.client.arguments import Call
 from pools.client.pending import LoopPending, ThreadPending, Ticket
-from pools.wire.broker_pb2 import Requests
 
 # Large enough that worker, broker and reader work at the same time, each on its part of it: with 32 they took turns.
 WINDOW = 128  # chunks that may be ahead of the reader
@@ -47,7 +47,7 @@ class _Base:
     _ticket: Ticket | None = None
     _ended = False
 
-    def __init__(self, target: Target, message: Requests, pending: Any, only_chunks: bool) -> None:
+    def __init__(self, target: Target, message: Call, pending: Any, only_chunks: bool) -> None:
         self._only_chunks = only_chunks
         self._pending = pending
         self.chunks = 0
@@ -84,7 +84,7 @@ class _Base:
 class Stream(_Base):
     """The chunks or events of one call, for a thread. Also a context manager, which closes it."""
 
-    def __init__(self, target: Target, message: Requests, *, only_chunks: bool) -> None:
+    def __init__(self, target: Target, message: Call, *, only_chunks: bool) -> None:
         super().__init__(target, message, ThreadPending(), only_chunks)
 
     def __iter__(self) -> Self:
@@ -118,7 +118,7 @@ class Stream(_Base):
 class AsyncStream(_Base):
     """The chunks or events of one call, for an event loop. Sent when first read; also a context manager."""
 
-    def __init__(self, target: Target, message: Requests, *, only_chunks: bool) -> None:
+    def __init__(self, target: Target, message: Call, *, only_chunks: bool) -> None:
         # Nothing is sent yet: `client.astream(...)` may be called where no event loop runs.
         self._call = (target, message, only_chunks)
         self.answer = None

@@ -58,6 +58,7 @@ class Wire:
         self._channel = channel
         self._stream = stream
         self._ending = False
+        self._takes_calls = False
         self._metadata = _credentials(token)
         self._stub = BrokerStub(channel)
         self._raw = stream._stream
@@ -74,6 +75,14 @@ class Wire:
         """Send one message now; what the transport has no room for is returned, for `write_rest`."""
         frame = b"\0" + len(payload).to_bytes(4, "big") + payload
         return b"" if write_plain(self._raw, frame) else frame
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether the broker takes Calls; False before it has said so."""
+        if not self._takes_calls:
+            told = self._stream.initial_metadata
+            self._takes_calls = told is not None and told.get("snakepit-takes") == "calls"
+        return self._takes_calls
 
     async def write_rest(self, frame: bytes) -> None:
         """Send a frame piece by piece, as fast as the broker takes it."""

@@ -14,14 +14,16 @@ class Requests(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("call", "cancel", "credit")
+    __slots__ = ("call", "cancel", "credit", "calls")
     CALL_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
     call: Call
     cancel: Cancel
     credit: Credit
-    def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ...) -> None: ...
+    calls: Calls
+    def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., calls: _Optional[_Union[Calls, _Mapping]] = ...) -> None: ...
 
 class Call(_message.Message):
     __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit", "credit_bytes")
@@ -52,6 +54,22 @@ class Call(_message.Message):
     credit_bytes: int
     def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
 
+class Calls(_message.Message):
+    __slots__ = ("refs", "pool", "command", "arguments", "timeout", "priority")
+    REFS_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    refs: _containers.RepeatedScalarFieldContainer[int]
+    pool: str
+    command: str
+    arguments: _containers.RepeatedScalarFieldContainer[bytes]
+    timeout: float
+    priority: int
+    def __init__(self, refs: _Optional[_Iterable[int]] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[_Iterable[bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ...) -> None: ...
+
 class Cancel(_message.Message):
     __slots__ = ("ref",)
     REF_FIELD_NUMBER: _ClassVar[int]
@@ -73,20 +91,22 @@ class Replies(_message.Message):
     def __init__(self, replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("ref", "result", "error", "chunk", "progress", "log")
+    __slots__ = ("ref", "result", "error", "chunk", "progress", "log", "results")
     REF_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
     ref: int
     result: Result
     error: Error
     chunk: _worker_pb2.Value
     progress: Progress
     log: str
-    def __init__(self, ref: _Optional[int] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., chunk: _Optional[_Union[_worker_pb2.Value, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[str] = ...) -> None: ...
+    results: Results
+    def __init__(self, ref: _Optional[int] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., chunk: _Optional[_Union[_worker_pb2.Value, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[str] = ..., results: _Optional[_Union[Results, _Mapping]] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("value", "timing")
@@ -95,6 +115,22 @@ class Result(_message.Message):
     value: _worker_pb2.Value
     timing: Timing
     def __init__(self, value: _Optional[_Union[_worker_pb2.Value, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class Results(_message.Message):
+    __slots__ = ("refs", "json", "worker", "calls", "queued_seconds", "run_seconds")
+    REFS_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    refs: _containers.RepeatedScalarFieldContainer[int]
+    json: _containers.RepeatedScalarFieldContainer[bytes]
+    worker: str
+    calls: _containers.RepeatedScalarFieldContainer[str]
+    queued_seconds: _containers.RepeatedScalarFieldContainer[float]
+    run_seconds: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, refs: _Optional[_Iterable[int]] = ..., json: _Optional[_Iterable[bytes]] = ..., worker: _Optional[str] = ..., calls: _Optional[_Iterable[str]] = ..., queued_seconds: _Optional[_Iterable[float]] = ..., run_seconds: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("call", "worker", "queued_seconds", "run_seconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -110,3 +111,43 @@ def test_workers_are_recycled_under_calls_in_their_hands_without_a_failed_one(tm
             future.result(timeout=60)
         node.until("worker.recycled", 2)
         assert sorted(visits(ledger)[KNOWN:], key=int) == [str(number) for number in range(800)]
+
+
+def test_cancels_and_kills_among_calls_that_travel_together_leave_each_one_answer(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    rounds, calls = 6, 300
+    with broker({"p": {"args": {"ledger": str(ledger)}, "size": 2, "death_budget": 100, "queue_timeout": 60}}) as node:
+        node.ready("p", 2)
+        learn(node)
+        choice, answered, lost, cancelled = random.Random(11), 0, 0, 0
+
+        async def storm(number: int) -> list[object]:
+            tasks = [
+                asyncio.ensure_future(node.client.acall("p", "visit", mark=f"m{number}-{call}"))
+                for call in range(calls)
+            ]
+            await tasks[0]
+            os.kill(choice.choice([w["pid"] for w in node.status("p")["workers"] if w["pid"]]), signal.SIGKILL)
+            for task in choice.sample(tasks, calls // 3):
+                task.cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        for number in range(rounds):
+            for outcome in asyncio.run(storm(number)):
+                if isinstance(outcome, int):
+                    answered += 1
+                elif isinstance(outcome, errors.WorkerLost):
+                    lost += 1
+                    assert outcome.outcome == "unknown"
+                else:
+                    assert isinstance(outcome, asyncio.CancelledError), outcome
+                    cancelled += 1
+        seen = visits(ledger)[KNOWN:]
+        assert len(seen) == len(set(seen)), "a call ran twice"
+        assert answered <= len(seen)
+        assert answered + lost + cancelled == rounds * calls
+        node.wait(lambda: node.pool("p")["free"] == 2, "both slots to be free")
+        after = node.client.map("p", "visit", ({"mark": f"after{n}"} for n in range(50)), window=50)
+        assert len(list(after)) == 50
+        row = node.pool("p")
+        assert (row["waiting"], row["held"]) == (0, 0)

@@ -29,8 +29,8 @@ LAST_WORDS = ("result", "error")
 class Run:
     """One call in the fake broker."""
 
-    def __init__(self, session: Session, call: pb.Call) -> None:
-        self.session, self.call = session, call
+    def __init__(self, session: Session, call: pb.Call, *, together: bool = False) -> None:
+        self.session, self.call, self.together = session, call, together
         self.credit = asyncio.Semaphore(call.credit)
         self.task: asyncio.Task[None] | None = None
         self.arguments = json.loads(call.arguments or b"{}")
@@ -51,7 +51,7 @@ class Session:
     def __init__(self, broker: FakeBroker, stream: Any) -> None:
         self.broker, self.stream = broker, stream
         self.runs: dict[int, Run] = {}
-        self.outbox: asyncio.Queue[pb.Reply | None] = asyncio.Queue()
+        self.outbox: asyncio.Queue[pb.Reply] = asyncio.Queue()
 
     def send(self, reply: pb.Reply) -> None:
         self.outbox.put_nowait(reply)
@@ -75,14 +75,35 @@ class Session:
             replies = [await self.outbox.get()]
             while not self.outbox.empty():
                 replies.append(self.outbox.get_nowait())
-            await self.stream.send_message(pb.Replies(replies=[reply for reply in replies if reply is not None]))
+            await self.stream.send_message(pb.Replies(replies=self._joined(replies)))
+
+    def _joined(self, replies: list[pb.Reply]) -> list[pb.Reply]:
+        """Results in JSON of calls that came together, as one reply; its place is that of the last of them."""
+        results = pb.Results(worker="echo-1")
+        others = []
+        for reply in replies:
+            if reply.WhichOneof("reply") != "result" or not self.runs[reply.ref].together or reply.result.value.raw:
+                others.append(reply)
+                continue
+            results.refs.append(reply.ref)
+            results.json.append(reply.result.value.json)
+            results.calls.append(reply.result.timing.call)
+            results.queued_seconds.append(reply.result.timing.queued_seconds)
+            results.run_seconds.append(reply.result.timing.run_seconds)
+        return [*others, pb.Reply(results=results)] if results.refs else others
 
     def _take(self, request: pb.Request) -> None:
         kind = request.WhichOneof("request")
         if kind == "call":
-            self.broker.calls.append(request.call)
-            run = self.runs[request.call.ref] = Run(self, request.call)
-            run.task = asyncio.create_task(self._run(run))
+            self._call(Run(self, request.call))
+        elif kind == "calls":
+            assert self.broker.takes_calls
+            calls = request.calls
+            self.broker.batches.append(len(calls.refs))
+            for ref, arguments in zip(calls.refs, calls.arguments, strict=True):
+                call = pb.Call(ref=ref, pool=calls.pool, command=calls.command, arguments=arguments)
+                call.timeout, call.priority = calls.timeout, calls.priority
+                self._call(Run(self, call, together=True))
         elif kind == "cancel":
             run = self.runs[request.cancel.ref]
             self.broker.cancelled.append(run.call.command)
@@ -93,6 +114,11 @@ class Session:
             self.broker.granted += request.credit.chunks
             for _ in range(request.credit.chunks):
                 self.runs[request.credit.ref].credit.release()
+
+    def _call(self, run: Run) -> None:
+        self.broker.calls.append(run.call)
+        self.runs[run.call.ref] = run
+        run.task = asyncio.create_task(self._run(run))
 
     async def _run(self, run: Run) -> None:
         command: Callable[[Run], Awaitable[None]] | None = getattr(self, f"do_{run.call.command}", None)
@@ -159,6 +185,8 @@ class Service(BrokerBase):
     async def Session(self, stream: Any) -> None:
         self._admit(stream)
         self.broker.sessions += 1
+        if self.broker.takes_calls:
+            await stream.send_initial_metadata(metadata={"snakepit-takes": "calls"})
         await Session(self.broker, stream).serve()
         self.broker.farewells += 1
 
@@ -255,7 +283,9 @@ class TrackingServer(Server):
 class FakeBroker:
     """Start and stop it from a test; what it saw is in its attributes."""
 
-    def __init__(self, directory: Path, token: str = "secret") -> None:
+    def __init__(self, directory: Path, token: str = "secret", *, takes_calls: bool = True) -> None:
+        self.takes_calls = takes_calls
+        self.batches: list[int] = []  # how many calls came together
         self.path = directory / "broker.sock"
         self.token = token
         self.calls: list[pb.Call] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import signal
 import subprocess
@@ -12,12 +13,15 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pools.broker.errors import (
     AdapterError,
+    BadRequest,
     BrokerUnreachable,
     CommandUnknown,
     DeadlineExceeded,
@@ -32,9 +36,9 @@ from tests.contract.fake_broker import POOL, FakeBroker
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[FakeBroker]:
-    broker = FakeBroker(tmp_path).start()
+@pytest.fixture(params=[True, False], ids=["takes calls together", "takes calls one by one"])
+def broker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FakeBroker]:
+    broker = FakeBroker(tmp_path, takes_calls=request.param).start()
     yield broker
     broker.stop()
 
@@ -43,6 +47,17 @@ def broker(tmp_path: Path) -> Iterator[FakeBroker]:
 def client(broker: FakeBroker) -> Iterator[Client]:
     with connect(broker.address) as client:
         yield client
+
+
+@contextmanager
+def nothing_sent() -> Iterator[None]:
+    """What is asked for meanwhile goes out at the end, at once."""
+    over = threading.Event()
+    event_loop().loop.call_soon_threadsafe(over.wait, 10)
+    try:
+        yield
+    finally:
+        over.set()
 
 
 # One call.
@@ -353,6 +368,76 @@ def test_what_waits_goes_out_in_one_message(client: Client, broker: FakeBroker) 
     before = broker.messages
     assert [answer["n"] for answer in client.map(POOL, "echo", ({"n": n} for n in range(1000)))] == list(range(1000))
     assert broker.messages - before < 700
+
+
+def test_calls_that_are_alike_travel_together_where_the_broker_takes_them_so(
+    client: Client, broker: FakeBroker
+) -> None:
+    client.call(POOL, "echo")
+    with nothing_sent():
+        futures = [client.submit(POOL, "echo", n=n) for n in range(100)]
+    assert [future.result(10) for future in futures] == [{"n": n} for n in range(100)]
+    assert broker.batches == ([100] if broker.takes_calls else [])
+    assert [json.loads(call.arguments)["n"] for call in broker.calls[1:]] == list(range(100))
+
+
+def test_only_calls_that_are_alike_travel_together_and_each_keeps_what_it_asked_for(
+    client: Client, broker: FakeBroker
+) -> None:
+    client.call(POOL, "echo")
+    asking: list[tuple[str, dict[str, Any]]] = [
+        ("echo", {}),
+        ("echo", {}),
+        ("fail", {}),
+        ("echo", {"timeout": 9.0}),
+        ("echo", {"priority": 5}),
+    ]
+    with nothing_sent():
+        futures = [client.submit(POOL, name, {"n": n}, **more) for n, (name, more) in enumerate(asking * 20)]
+    for number, future in enumerate(futures):
+        assert isinstance(future.exception(10), AdapterError if number % 5 == 2 else type(None))
+    asked = [(call.command, call.timeout, call.priority) for call in broker.calls[1:]]
+    kinds = [("echo", 0.0, 0), ("echo", 0.0, 0), ("fail", 0.0, 0), ("echo", 9.0, 0), ("echo", 0.0, 5)]
+    assert asked == kinds * 20
+    assert [json.loads(call.arguments)["n"] for call in broker.calls[1:]] == list(range(100))
+    assert broker.batches == ([2] * 20 if broker.takes_calls else [])
+
+
+def test_calls_that_travelled_together_tell_each_where_its_time_went(client: Client, broker: FakeBroker) -> None:
+    async def all_at_once() -> list[Answer]:
+        return await asyncio.gather(*(client.aexecute(POOL, "echo", n=n) for n in range(50)))
+
+    client.call(POOL, "echo")
+    answers = asyncio.run(all_at_once())
+    assert [answer.value for answer in answers] == [{"n": n} for n in range(50)]
+    assert {(answer.worker, answer.queued_seconds, answer.run_seconds) for answer in answers} == {("echo-1", 0.25, 0.5)}
+    assert len({answer.call for answer in answers}) == 50
+
+
+def test_one_of_many_that_travelled_together_can_be_cancelled(client: Client, broker: FakeBroker) -> None:
+    client.call(POOL, "echo")
+    futures = [client.submit(POOL, "slow", value=n) for n in range(40)]
+    assert futures[7].cancel()
+    assert broker.changed.wait(10)
+    broker.release()
+    assert [future.result(10) for n, future in enumerate(futures) if n != 7] == [n for n in range(40) if n != 7]
+    assert broker.cancelled == ["slow"]
+
+
+def test_bytes_travel_alone_among_calls_that_travel_together(client: Client) -> None:
+    client.call(POOL, "echo")
+    futures = [client.submit(POOL, "echo", n=n, **({"data": b"abc"} if n % 3 else {})) for n in range(30)]
+    found = [future.result(10) for future in futures]
+    assert found == [{"n": n, **({"attachments": {"data": 3}} if n % 3 else {})} for n in range(30)]
+
+
+@pytest.mark.parametrize("name", ["pool", "command", "argument"])
+def test_names_that_are_no_unicode_are_refused_before_they_are_sent(client: Client, name: str) -> None:
+    bad = "a\ud800"
+    given = {"pool": POOL, "command": "echo", "argument": "data", name: bad}
+    with pytest.raises(BadRequest, match="not Unicode"):
+        client.call(given["pool"], given["command"], {given["argument"]: b"1"})
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
 
 
 def test_futures_complete_and_can_be_cancelled(client: Client, broker: FakeBroker) -> None:

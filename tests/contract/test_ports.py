@@ -57,6 +57,10 @@ class Heard:
 
         return hear
 
+    def results(self, ended: Any) -> None:
+        for one in ended:
+            self.result(*one)
+
     def of(self, kind: str) -> list[tuple[Any, ...]]:
         return [facts for said, facts in self.said if said == kind]
 
@@ -209,6 +213,38 @@ async def test_an_assignment_is_answered_with_its_result(hands: Any) -> None:
     answers = {number: json.loads(payload.data) for number, payload, _ in hand.heard.of("result")}
     assert answers == {first: {"a": [1, None, "é"]}, second: 2}
     assert all(seconds >= 0 for _, _, seconds in hand.heard.of("result"))
+
+
+async def test_assignments_of_one_turn_that_differ_are_each_answered_in_their_order(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    wanted: list[tuple[int, Any]] = []
+    for turn in range(5):
+        for value in range(4):
+            wanted.append((hand.assign("echo", value=[turn, value]), [turn, value]))
+        wanted.append((hand.assign("says", text="x"), "x"))
+        wanted.append((hand.assign("echo", attachments={"value": b"raw"}), "raw"))
+        wanted.append((hand.assign("count", to=2), [0, 1]))
+    await hand.heard.until("result", len(wanted))
+    told = [
+        (number, payload.data.decode() if payload.raw else json.loads(payload.data))
+        for number, payload, _ in hand.heard.of("result")
+    ]
+    assert told == wanted
+
+
+async def test_a_cancel_behind_assignments_of_the_same_turn_reaches_its_call_alone(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    held = hand.assign("count", credit=1, to=1000)
+    await hand.heard.until("chunk")
+    first, second = hand.assign("echo", value=1), hand.assign("echo", value=2)
+    hand.link.cancel(first, "cancelled")
+    third = hand.assign("echo", value=3)
+    hand.link.cancel(held, "cancelled")
+    await hand.heard.until("result", 2)
+    assert [number for number, _, _ in hand.heard.of("result")] == [second, third]
+    assert sorted(number for number, _, _ in hand.heard.of("failure")) == [held, first]
 
 
 async def test_bytes_come_back_as_raw_bytes(hands: Any) -> None:

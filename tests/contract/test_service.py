@@ -521,6 +521,85 @@ async def test_a_session_answers_bad_calls_one_by_one(served: Served) -> None:
     assert got[4][0].result.value.json == b"4"
 
 
+async def answers(served: Served, requests: list[pb.Request], count: int) -> list[pb.Reply]:
+    """What a session says to these requests, up to so many last words."""
+    got: list[pb.Reply] = []
+    async with BrokerStub(served.channel).Session.open(metadata=served.metadata) as stream:
+        await stream.send_message(pb.Requests(requests=requests))
+        while sum(len(reply.results.refs) or 1 for reply in got) < count:
+            replies = await asyncio.wait_for(stream.recv_message(), PATIENCE)
+            assert replies is not None
+            got += replies.replies
+        await stream.cancel()
+    return got
+
+
+def calls(refs: list[int], *arguments: bytes, **fields: Any) -> pb.Request:
+    return pb.Request(calls=pb.Calls(refs=refs, arguments=arguments, **{"pool": "p", "command": "echo", **fields}))
+
+
+async def test_calls_that_come_together_are_answered_each_with_its_own_value_and_timing(served: Served) -> None:
+    refs = list(range(1, 41))
+    got = await answers(served, [calls(refs, *(b'{"value": %d}' % ref for ref in refs))], 40)
+    told = [
+        one
+        for reply in got
+        for one in zip(
+            reply.results.refs,
+            map(json.loads, reply.results.json),
+            reply.results.calls,
+            reply.results.run_seconds,
+            strict=True,
+        )
+    ]
+    assert {ref: value for ref, value, _, _ in told} == {ref: ref for ref in refs}
+    assert len({call for _, _, call, _ in told}) == 40
+    assert all(reply.results.worker.startswith("p-") for reply in got)
+    assert {ran for _, _, _, ran in told} == {0.001}
+    assert served.broker.snapshot("p")["pools"][0]["finished"] == 40
+
+
+async def test_bytes_failures_and_refusals_among_calls_that_came_together_are_told_alone(served: Served) -> None:
+    requests = [
+        calls([1, 2], b'{"value": 1}', b"{}"),
+        calls([3], b"{}", command="raises"),
+        calls([4, 5], b"{}", b"{}", command="nothing_of_the_kind"),
+        calls([6, 7], b"{}", b"{}", pool="q"),
+        calls([8, 8], b"{}", b"{}"),
+        calls([9], b"{}", priority=1000),
+        calls([10, 11], b"{}"),
+        calls([12], b"{}", timeout=-1),
+        calls([]),
+        pb.Request(call=pb.Call(ref=13, pool="p", command="echo")),
+    ]
+    got = await answers(served, requests, 14)
+    results = sorted(ref for reply in got for ref in reply.results.refs)
+    errors = sorted((reply.ref, reply.error.code) for reply in got if reply.HasField("error"))
+    assert results == [1, 2, 8]
+    assert [reply.ref for reply in got if reply.HasField("result")] == [13], "a foreign call is answered as ever"
+    assert errors == [
+        (3, "adapter_error"),
+        *((ref, "command_unknown") for ref in (4, 5)),
+        *((ref, "pool_unknown") for ref in (6, 7)),
+        *((ref, "bad_request") for ref in (8, 9, 10, 11, 12)),
+    ]
+
+
+async def test_one_of_the_calls_that_came_together_is_cancelled_alone(served: Served) -> None:
+    requests = [calls([1, 2, 3], b"{}", b"{}", b"{}", command="hold"), pb.Request(cancel=pb.Cancel(ref=2))]
+    (reply,) = await answers(served, requests, 1)
+    assert (reply.ref, reply.error.code) == (2, "cancelled")
+    await served.until(lambda: served.broker.sessions == 0)
+
+
+async def test_the_queue_limit_counts_calls_that_come_together_one_by_one(served: Served) -> None:
+    await served.until(lambda: served.broker.snapshot("p")["pools"][0]["free"] == 2)
+    spec = PoolSpec(name="p", adapter="everything", size=2, queue_limit=3)
+    served.broker.runners["p"].apply(Definition(spec, "tests.everything.Everything"))
+    got = await answers(served, [calls(list(range(1, 10)), *([b"{}"] * 9), command="hold")], 4)
+    assert [(reply.ref, reply.error.code) for reply in got] == [(ref, "queue_full") for ref in (6, 7, 8, 9)]
+
+
 async def test_what_is_no_message_ends_the_session_with_a_reason(served: Served) -> None:
     with pytest.raises(GRPCError) as caught:
         await _send_raw(BrokerStub(served.channel).Session, "Bearer t", b"\0\0\0\0\x04\xff\xff\xff\xff")

@@ -34,6 +34,15 @@ def test_calls_that_ran_are_timed_by_pool_and_those_that_never_did_are_not() -> 
     assert sum(figures["ran"].values()) == sum(figures["queued"].values()) == 2
 
 
+def test_calls_that_ended_well_together_are_timed_as_if_they_had_ended_one_by_one() -> None:
+    together, alone = Ledger(NoMeter(), ListRecorder()), Ledger(NoMeter(), ListRecorder())
+    waits, runs = (0.001, 0.2, 0.0), (0.5, 0.00001, 1e9)
+    together.succeeded("p", "run", waits, runs)
+    for wait, run in zip(waits, runs, strict=True):
+        alone.executed("p", "run", "ok", wait, run)
+    assert together.figures() == alone.figures()
+
+
 def test_recycles_are_counted_by_reason() -> None:
     ledger = Ledger(NoMeter(), ListRecorder())
     for reason in ("ttl", "ttl", "operator"):

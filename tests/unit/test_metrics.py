@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pools.adapters.metrics import Metrics
@@ -60,6 +61,15 @@ def test_calls_are_counted_by_their_end_and_timed() -> None:
     assert found["snakepit_call_duration_seconds_sum", (("command", "run"), ("pool", "p"))] == 0.7
     assert found["snakepit_queue_wait_seconds_sum", (("pool", "p"),)] == 0.2
     assert found["snakepit_pool_capacity_reached_total", (("pool", "p"),)] == 1
+
+
+def test_calls_that_ended_well_together_are_counted_as_if_they_had_ended_one_by_one() -> None:
+    together, alone = Metrics(ListRecorder()), Metrics(ListRecorder())
+    waits, runs = (0.001, 0.2, 0.0), (0.5, 0.00005, 30.0)
+    together.succeeded("p", "run", waits, runs)
+    for wait, run in zip(waits, runs, strict=True):
+        alone.executed("p", "run", "ok", wait, run)
+    assert scraped(together) == pytest.approx(scraped(alone))
 
 
 def test_events_are_counted_by_reason_and_passed_on() -> None:

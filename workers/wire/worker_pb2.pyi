@@ -13,18 +13,20 @@ class Orders(_message.Message):
     def __init__(self, orders: _Optional[_Iterable[_Union[Order, _Mapping]]] = ...) -> None: ...
 
 class Order(_message.Message):
-    __slots__ = ("assign", "cancel", "credit", "drain", "probe")
+    __slots__ = ("assign", "cancel", "credit", "drain", "probe", "assigns")
     ASSIGN_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNS_FIELD_NUMBER: _ClassVar[int]
     assign: Assign
     cancel: Cancel
     credit: Credit
     drain: Drain
     probe: Probe
-    def __init__(self, assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...
+    assigns: Assigns
+    def __init__(self, assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., assigns: _Optional[_Union[Assigns, _Mapping]] = ...) -> None: ...
 
 class Assign(_message.Message):
     __slots__ = ("sequence", "call", "command", "arguments", "attachments", "budget", "credit", "max_result", "credit_bytes")
@@ -54,6 +56,22 @@ class Assign(_message.Message):
     max_result: int
     credit_bytes: int
     def __init__(self, sequence: _Optional[int] = ..., call: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., budget: _Optional[float] = ..., credit: _Optional[int] = ..., max_result: _Optional[int] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
+
+class Assigns(_message.Message):
+    __slots__ = ("first", "command", "calls", "arguments", "budgets", "max_result")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    BUDGETS_FIELD_NUMBER: _ClassVar[int]
+    MAX_RESULT_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    command: str
+    calls: _containers.RepeatedScalarFieldContainer[str]
+    arguments: _containers.RepeatedScalarFieldContainer[bytes]
+    budgets: _containers.RepeatedScalarFieldContainer[float]
+    max_result: int
+    def __init__(self, first: _Optional[int] = ..., command: _Optional[str] = ..., calls: _Optional[_Iterable[str]] = ..., arguments: _Optional[_Iterable[bytes]] = ..., budgets: _Optional[_Iterable[float]] = ..., max_result: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("sequence", "reason")
@@ -88,7 +106,7 @@ class Reports(_message.Message):
     def __init__(self, reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("hello", "boot_failure", "result", "failure", "chunk", "progress", "log", "vitals", "race", "returned")
+    __slots__ = ("hello", "boot_failure", "result", "failure", "chunk", "progress", "log", "vitals", "race", "returned", "results")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BOOT_FAILURE_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +117,7 @@ class Report(_message.Message):
     VITALS_FIELD_NUMBER: _ClassVar[int]
     RACE_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     boot_failure: BootFailure
     result: Result
@@ -109,7 +128,8 @@ class Report(_message.Message):
     vitals: Vitals
     race: Race
     returned: Returned
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., boot_failure: _Optional[_Union[BootFailure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[Log, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ..., race: _Optional[_Union[Race, _Mapping]] = ..., returned: _Optional[_Union[Returned, _Mapping]] = ...) -> None: ...
+    results: Results
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., boot_failure: _Optional[_Union[BootFailure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[Log, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ..., race: _Optional[_Union[Race, _Mapping]] = ..., returned: _Optional[_Union[Returned, _Mapping]] = ..., results: _Optional[_Union[Results, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "pid", "python", "implementation", "executable", "free_threaded", "gil_enabled", "gil_culprit", "load_seconds", "slots", "blas_threads", "commands", "parallelism", "cores")
@@ -188,6 +208,16 @@ class Result(_message.Message):
     value: Value
     seconds: float
     def __init__(self, sequence: _Optional[int] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class Results(_message.Message):
+    __slots__ = ("sequences", "json", "seconds")
+    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    sequences: _containers.RepeatedScalarFieldContainer[int]
+    json: _containers.RepeatedScalarFieldContainer[bytes]
+    seconds: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, sequences: _Optional[_Iterable[int]] = ..., json: _Optional[_Iterable[bytes]] = ..., seconds: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("sequence", "code", "message", "type", "traceback", "seconds", "details")

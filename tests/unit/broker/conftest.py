@@ -46,14 +46,22 @@ class Table:
         return self
 
     def submit(self, patience: float = 60.0, **fields: Any) -> int:
-        self._numbers += 1
-        fields = {"command": "run", "arrived": self.now, "deadline": self.now + patience, **fields}
-        call = Call(self._numbers, **fields)
-        self.do(self.pool.submit(call, self.now))
-        return call.id
+        return self.submit_together(1, patience, **fields)[0]
+
+    def submit_together(self, count: int, patience: float = 60.0, **fields: Any) -> list[int]:
+        calls = []
+        for _ in range(count):
+            self._numbers += 1
+            given = {"command": "run", "arrived": self.now, "deadline": self.now + patience, **fields}
+            calls.append(Call(self._numbers, **given))
+        self.do(self.pool.submit(calls, self.now))
+        return [call.id for call in calls]
 
     def finish(self, worker: int, call: int, ok: bool = True) -> None:
         self.do(self.pool.finished(self.id(worker), call, self.now, ok=ok))
+
+    def finish_together(self, worker: int, *calls: int, seconds: float | None = None) -> None:
+        self.do(self.pool.finished_many(self.id(worker), [(call, seconds) for call in calls], self.now))
 
     def knows(self, command: str = "run", seconds: float = 0.0001) -> Table:
         """It has run often enough to be known, and takes this long."""

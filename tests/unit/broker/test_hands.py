@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pools.broker.hands import STALL
 from pools.broker.worker import AHEAD_CALLS, AHEAD_SECONDS
+from tests.unit.broker.conftest import Table
 
 
 def test_a_known_short_call_is_handed_to_a_busy_worker_and_counts_as_waiting(table: Any) -> None:
@@ -16,7 +19,7 @@ def test_a_known_short_call_is_handed_to_a_busy_worker_and_counts_as_waiting(tab
         t.submit()
     assert t.assigned() == [(1, 1), (2, 1), (3, 1)]
     worker = t.worker(1)
-    assert (worker.load, worker.ahead, t.pool.waiting, t.pool.is_full()) == (1, 2, 2, True)
+    assert (worker.load, worker.ahead, t.pool.waiting, t.pool.door.is_full()) == (1, 2, 2, True)
     t.finish(1, 1)
     assert (worker.load, worker.ahead, t.pool.waiting) == (1, 1, 1)
 
@@ -224,3 +227,74 @@ def test_a_draining_worker_finishes_what_it_holds_and_gets_nothing_ahead(table: 
     t.finish(1, 1)
     t.finish(1, 2)
     assert t.stopped() == [1]
+
+
+batches = st.lists(
+    st.tuples(st.integers(1, 12), st.sampled_from(["run", "run", "long"]), st.integers(-1, 1), st.integers(0, 3000)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(batches, st.integers(1, 3), st.integers(0, 3), st.integers(0, 30), st.integers(0, 20_000))
+def test_calls_that_come_together_fare_as_if_they_had_come_one_by_one(
+    script: list[tuple[int, str, int, int]], size: int, ready: int, limit: int, room: int
+) -> None:
+    fields = {"size": size, "queue_limit": limit, "queue_bytes": room, "profile": "thread", "threads": 2}
+    together, alone = Table(**fields).knows().knows("long", 0.5), Table(**fields).knows().knows("long", 0.5)
+    for table in (together, alone):
+        table.ready(*range(1, min(ready, size) + 1))
+    for count, command, priority, bytes_each in script:
+        fields = {"command": command, "priority": priority, "size": bytes_each}
+        together.submit_together(count, **fields)
+        for _ in range(count):
+            alone.submit(**fields)
+        assert together.failed() == alone.failed()
+        assert (together.pool.waiting, together.pool.hands.waiting) == (alone.pool.waiting, alone.pool.hands.waiting)
+        assert together.pool.timers.keys() == alone.pool.timers.keys()
+        assert {call for call, _ in together.assigned()} == {call for call, _ in alone.assigned()}
+
+
+def test_calls_that_come_together_take_the_free_slots_first_and_are_shared_out_evenly(table: Any) -> None:
+    t = table(size=2).ready(1, 2).knows()
+    t.submit_together(8)
+    assert t.assigned()[:2] == [(1, 1), (2, 2)]
+    assert [t.worker(1).ahead, t.worker(2).ahead] == [3, 3]
+
+
+def test_calls_that_end_together_are_counted_one_by_one_and_make_room_for_as_many(table: Any) -> None:
+    t = table().ready(1).knows(seconds=0.000001)
+    t.submit_together(AHEAD_CALLS + 21)
+    assert len(t.pool.line) == 20
+    t.cancel(2)
+    t.finish_together(1, *range(1, 21), seconds=0.000001)
+    assert (t.pool.finished_count, t.pool.failed_count, t.worker(1).served) == (19, 1, 20)
+    assert (len(t.pool.line), t.worker(1).ahead, t.worker(1).growth.counts) == (0, AHEAD_CALLS, {"run": 20})
+    assert t.pool.hands.run_times.rows()[0]["count"] == 8 + 20
+
+
+def test_only_calls_of_one_command_are_handed_ahead_at_once_and_in_their_order(table: Any) -> None:
+    t = table().ready(1).knows().knows("walk")
+    t.submit(command="strange")
+    for command in ("run", "run", "walk", "run", "strange", "run"):
+        t.submit(command=command)
+    t.finish(1, 1)
+    assert t.assigned() == [(call, 1) for call in (1, 2, 3, 4, 5)]
+
+
+def test_a_worker_that_dies_amid_calls_that_came_together_takes_only_what_it_had_begun(table: Any) -> None:
+    t = table().ready(1).knows()
+    t.submit_together(5)
+    t.finish_together(1, 1, 2)
+    t.die(1, begun={3})
+    t.ready(2)
+    assert t.failed() == {3: "worker_lost"}
+    assert t.assigned()[5:] == [(4, 2), (5, 2)]
+
+
+def test_calls_that_came_together_and_wait_fall_due_together(table: Any) -> None:
+    t = table(queue_timeout=5.0).ready(1)
+    t.submit_together(4)
+    t.pass_time(5.0)
+    assert t.failed() == dict.fromkeys((2, 3, 4), "queue_timeout")

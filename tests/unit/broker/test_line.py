@@ -34,12 +34,12 @@ def test_whoever_does_not_wait_cannot_leave() -> None:
     assert (len(line), line.bytes) == (0, 0)
 
 
-def test_the_oldest_arrival_is_found_in_every_lane() -> None:
+def test_the_oldest_wait_is_found_in_every_lane() -> None:
     line = Line()
-    assert line.oldest_arrival() is None
+    assert line.oldest_wait(7.0) == 0.0
     line.join(call(5, priority=3))
     line.join(call(2, priority=-3))
-    assert line.oldest_arrival() == 2.0
+    assert line.oldest_wait(7.0) == 5.0
 
 
 def test_a_line_may_change_while_it_is_walked() -> None:

@@ -8,6 +8,7 @@ fact the promises are checked; at the end the pool must come back to its size an
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -148,30 +149,17 @@ class PoolModel(RuleBasedStateMachine):
         idempotent=st.booleans(),
         command=st.sampled_from(["short", "short", "long"]),
         streams=st.sampled_from([False, False, False, True]),
-        many=st.sampled_from([1, 1, 3]),
+        many=st.sampled_from([1, 1, 3, 9]),
+        together=st.booleans(),
     )
-    def submit(
-        self, patience: float, priority: int, size: int, idempotent: bool, command: str, streams: bool, many: int
-    ) -> None:
+    def submit(self, patience: float, many: int, together: bool, **fields: Any) -> None:
+        calls = []
         for _ in range(many):
-            self.submit_one(patience, priority, size, idempotent, command, streams)
-
-    def submit_one(
-        self, patience: float, priority: int, size: int, idempotent: bool, command: str, streams: bool
-    ) -> None:
-        self.number += 1
-        call = Call(
-            self.number,
-            command,
-            arrived=self.now,
-            deadline=self.now + patience,
-            size=size,
-            priority=priority,
-            idempotent=idempotent,
-            streams=streams,
-        )
-        self.open.add(call.id)
-        self.do(self.pool.submit(call, self.now))
+            self.number += 1
+            calls.append(Call(self.number, arrived=self.now, deadline=self.now + patience, **fields))
+            self.open.add(self.number)
+        for batch in [calls] if together else [[call] for call in calls]:
+            self.do(self.pool.submit(batch, self.now))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -183,6 +171,19 @@ class PoolModel(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, ok: bool) -> None:
         choices = [(worker, call) for worker in sorted(self.holding) for call in self.run_by(worker)]
         self.end(*data.draw(st.sampled_from(choices)), ok)
+
+    @precondition(lambda self: any(self.holding.values()))
+    @rule(data=st.data())
+    def some_end_together(self, data: st.DataObject) -> None:
+        """A worker that has run several calls tells of them at once, in the order in which it ran them."""
+        worker = data.draw(st.sampled_from([worker for worker in sorted(self.holding) if self.holding[worker]]))
+        count = data.draw(st.integers(1, len(self.holding[worker])))
+        ended, self.holding[worker] = self.holding[worker][:count], self.holding[worker][count:]
+        for call in ended:
+            if call in self.open:
+                self.answer(call)
+        told = [(call, 0.0001 if self.pool.calls[call].command == "short" else 0.5) for call in ended]
+        self.do(self.pool.finished_many(worker, told, self.now))
 
     @precondition(lambda self: any(self.holding.values()))
     @rule()

@@ -69,7 +69,7 @@ def test_a_call_beyond_the_queue_limit_is_refused(table: Any) -> None:
     assert isinstance(error, errors.QueueFull)
     assert error.outcome == "not_started"
     assert error.message == "The pool's queue is full: 2 calls wait, 2 may."
-    assert t.pool.refused_count == 1
+    assert t.pool.door.refused_count == 1
 
 
 def test_a_call_beyond_the_bytes_that_may_wait_is_refused(table: Any) -> None:
@@ -117,7 +117,7 @@ def test_the_full_line_is_told_once_until_there_is_room_again(table: Any) -> Non
 def test_retry_after_follows_the_measured_pace(table: Any) -> None:
     t = table(queue_limit=20, queue_timeout=1000.0).ready(1)
     t.submit(patience=1000)
-    t.pool._door.pace.rate(t.now)
+    t.pool.door.pace.rate(t.now)
     for _ in range(10):  # two calls a second
         t.pass_time(0.5)
         t.finish(1, t.assigned()[-1][0])
@@ -479,12 +479,12 @@ def test_a_pool_says_why_a_call_waits(table: Any) -> None:
 
 def test_the_oldest_wait_is_measured(table: Any) -> None:
     t = table(queue_timeout=60.0).ready(1)
-    assert t.pool.oldest_wait(t.now) == 0.0
+    assert t.pool.line.oldest_wait(t.now) == 0.0
     t.submit()
     t.submit()
     t.pass_time(2.5)
     t.submit(priority=9)
-    assert t.pool.oldest_wait(t.now) == 2.5
+    assert t.pool.line.oldest_wait(t.now) == 2.5
 
 
 def test_what_was_said_to_a_worker_without_room_is_nothing(table: Any) -> None:

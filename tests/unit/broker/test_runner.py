@@ -111,6 +111,13 @@ class Stage:
         self.handles.append(self.broker.submit(request, answer))
         return answer
 
+    def submit_alike(self, command: str, arguments: list[dict[str, Any]], name: str = "p") -> list[Answer]:
+        answers = [Answer() for _ in arguments]
+        requests = [Request(name, command, json.dumps(given).encode()) for given in arguments]
+        self.answers += answers
+        self.handles += self.broker.submit_alike(zip(requests, answers, strict=True))
+        return answers
+
     async def call(self, command: str, arguments: dict[str, Any] | None = None, **fields: Any) -> Answer:
         answer = self.submit(command, arguments, **fields)
         await self.until(lambda: answer.over)
@@ -182,6 +189,36 @@ async def test_a_call_comes_back_with_its_timing(stage: Stage) -> None:
     answer = await stage.call("echo", {"value": [1, "é"]})
     assert answer.value == [1, "é"]
     assert answer.timing == Timing("ab12-1", "p-ab12-1", 0.0, 0.001)
+
+
+@scene(pool(size=2))
+async def test_calls_that_are_alike_are_submitted_together_and_answered_one_by_one(stage: Stage) -> None:
+    await stage.ready(2)
+    answers = stage.submit_alike("echo", [{"value": number} for number in range(50)])
+    await stage.until(lambda: all(answer.over for answer in answers))
+    assert [answer.value for answer in answers] == list(range(50))
+    assert len({answer.timing.call for answer in answers if answer.timing}) == 50
+    assert stage.row()["finished"] == 50
+
+
+@scene(pool())
+async def test_one_of_the_calls_that_were_submitted_together_is_cancelled_by_its_handle(stage: Stage) -> None:
+    await stage.ready()
+    answers = stage.submit_alike("hold", [{}, {}, {}])
+    await stage.turn()
+    stage.handles[1].cancel()
+    assert [answer.code for answer in answers] == ["", "cancelled", ""]
+
+
+@scene(pool())
+async def test_calls_that_cannot_be_taken_are_refused_one_by_one(stage: Stage) -> None:
+    await stage.ready()
+    assert [answer.code for answer in stage.submit_alike("echo", [{}, {}], name="q")] == ["pool_unknown"] * 2
+    assert [answer.code for answer in stage.submit_alike("ecko", [{}, {}])] == ["command_unknown"] * 2
+    await stage.broker.stop(grace=0.0)
+    assert [answer.code for answer in stage.submit_alike("echo", [{}, {}])] == ["shutting_down"] * 2
+    for handle in stage.handles:
+        handle.cancel()
 
 
 @scene(pool())

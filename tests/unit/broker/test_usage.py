@@ -99,6 +99,18 @@ def row(name: str, free: int = 1) -> dict[str, Any]:
     return {"name": name, "slots": 2, "free": free}
 
 
+def test_calls_that_ended_well_together_count_as_if_they_had_ended_one_by_one() -> None:
+    usages = Usages(NoMeter())
+    usages.look(1.0, [row("a"), row("b")], [])
+    usages.succeeded("a", "echo", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+    for waited in (0.1, 0.2, 0.3):
+        usages.executed("b", "echo", "ok", waited, 1.0)
+    usages.succeeded("c", "echo", (0.1,), (1.0,))  # answers of a pool that is closing
+    usages.look(2.0, [row("a"), row("b")], [])
+    assert usages.of("a", 2.0).row() == usages.of("b", 2.0).row()
+    assert usages.of("a", 2.0).row()["answered"] == usages.of("a", 2.0).row()["waited"] == 3
+
+
 def test_who_is_gone_from_the_snapshot_is_forgotten() -> None:
     usages = Usages(NoMeter())
     usages.look(1.0, [row("a"), row("b")], [])

@@ -15,13 +15,13 @@ from pools.client.arguments import Options, encode
 
 
 def call_of(values: Any, **options: Any) -> Any:
-    return encode("pool", "command", values, {}, Options(**options)).requests[0].call
+    return encode("pool", "command", values, {}, Options(**options))
 
 
 def test_arguments_and_keywords_are_merged_and_compact() -> None:
-    call = encode("pool", "command", {"a": 1}, {"b": "ü"}, Options()).requests[0].call
+    call = encode("pool", "command", {"a": 1}, {"b": "ü"}, Options())
     assert call.arguments.decode() == '{"a":1,"b":"ü"}'
-    assert encode("pool", "command", None, {}, Options()).requests[0].call.arguments == b""
+    assert encode("pool", "command", None, {}, Options()).arguments == b""
 
 
 def circular() -> dict[str, Any]:

@@ -135,6 +135,15 @@ class Link:
         fields = {"call": f"call-{self._sequence}", "budget": PATIENCE, "max_result": 1 << 20, **more}
         return pb.Order(assign=pb.Assign(sequence=self._sequence, command=command, arguments=text, **fields))
 
+    def together(self, command: str, arguments: list[Any]) -> pb.Order:
+        """One Assigns with the next sequences."""
+        first = self._sequence + 1
+        self._sequence += len(arguments)
+        names = [f"call-{number}" for number in range(first, self._sequence + 1)]
+        texts = [json.dumps(given).encode() for given in arguments]
+        fields = {"budgets": [PATIENCE] * len(texts), "max_result": 1 << 20}
+        return pb.Order(assigns=pb.Assigns(first=first, command=command, calls=names, arguments=texts, **fields))
+
     async def assign(self, command: str, /, arguments: Any = None, **more: Any) -> int:
         order = self.call(command, arguments, **more)
         await self.order(order)
@@ -162,7 +171,7 @@ class Link:
             message = await asyncio.wait_for(self.stream.recv_message(), PATIENCE)
             if message is None:
                 return None
-            self._waiting = list(message.reports)
+            self._waiting = [one for report in message.reports for one in apart(report)]
         return self._waiting.pop(0)
 
     async def next(self, *kinds: str) -> pb.Report:
@@ -188,6 +197,17 @@ class Link:
         self.channel.close()
         # On a thread: the channel closes only while the loop runs.
         return await asyncio.to_thread(process.exit_code)
+
+
+def apart(report: pb.Report) -> list[pb.Report]:
+    """Results that came together, each as a report of its own."""
+    if report.WhichOneof("report") != "results":
+        return [report]
+    told = zip(report.results.sequences, report.results.json, report.results.seconds, strict=True)
+    return [
+        pb.Report(result=pb.Result(sequence=sequence, value=pb.Value(json=value), seconds=seconds))
+        for sequence, value, seconds in told
+    ]
 
 
 def value_of(value: pb.Value) -> Any:

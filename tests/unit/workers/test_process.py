@@ -135,6 +135,43 @@ def test_many_calls_in_one_message_are_all_answered(echo):
     assert echo(call) == list(range(200))
 
 
+def test_calls_that_come_in_one_order_are_calls_of_their_own(echo):
+    async def call(link):
+        order = link.together("echo", [{"value": number} for number in range(100)])
+        first = order.assigns.first
+        await link.order(order, link.call("nothing_of_the_kind"), link.together("echo", [{"value": "last"}]))
+        answers = [await link.next("result", "failure") for _ in range(102)]
+        told = {
+            answer.result.sequence: value_of(answer.result.value) for answer in answers if answer.HasField("result")
+        }
+        return first, told, [answer.failure.sequence for answer in answers if answer.HasField("failure")]
+
+    first, told, failed = echo(call)
+    assert told == {**{first + number: number for number in range(100)}, first + 101: "last"}
+    assert failed == [first + 100]
+
+
+def test_one_of_the_calls_that_came_in_one_order_is_cancelled_alone():
+    async def cancel():
+        async with worker("busy") as link:
+            order = link.together("hold", [{}, {}, {}])
+            await link.order(order, *(pb.Order(cancel=pb.Cancel(sequence=n, reason="cancelled")) for n in (2, 1, 3)))
+            return [(await link.next("failure")).failure.sequence for _ in range(3)]
+
+    assert sorted(asyncio.run(cancel())) == [1, 2, 3]
+
+
+def test_an_order_whose_lists_do_not_fit_ends_the_link():
+    async def order():
+        with started("busy") as process:
+            async with linked(process) as link:
+                await link.order(pb.Order(assigns=pb.Assigns(first=1, command="hold", calls=["a", "b"])))
+                assert await asyncio.to_thread(process.exit_code) != 0
+            return process.output()
+
+    assert b"the link is given up" in asyncio.run(order())
+
+
 def test_the_process_profile_runs_commands_on_the_main_thread(echo, profile):
     ran = echo(lambda link: link.result("thread"))
     assert ran["main"] == (profile == "process")
