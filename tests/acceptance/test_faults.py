@@ -377,13 +377,56 @@ def test_a_second_sigterm_is_not_patient(tmp_path: Path) -> None:
         assert node.process.wait(10) == 0
 
 
-def test_a_frozen_idle_worker_is_found_and_replaced_a_busy_one_is_left_alone(tmp_path: Path) -> None:
-    with broker({"p": {"size": 1}}, interval=1.0) as node:
-        node.ready("p")
-        (pid,) = node.pids("p")
-        os.kill(pid, signal.SIGSTOP)
-        found = node.until("worker.health_check_failed")
-        assert "did not answer" in found["message"]
-        assert wait_gone(pid, 10)
+def test_a_frozen_idle_worker_is_replaced_and_a_frozen_busy_one_ended_at_its_deadline(tmp_path: Path) -> None:
+    ledger, pipe = tmp_path / "ledger", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    pool = {"size": 2, "cancel_grace": 0.5, "args": {"ledger": str(ledger)}}
+    with broker({"p": pool}, interval=3600.0) as node:
         node.ready("p", 2)
-        assert node.client.call("p", "echo", value=1) == 1
+        # Idempotent, so that it would run again if its worker's end were taken for a death.
+        running = node.client.submit("p", "hold_again", {"path": str(pipe)}, timeout=15.0)
+        busy = _holder(node, ledger)
+        (idle,) = [worker for worker in node.status("p")["workers"] if worker["id"] != busy["id"]]
+        for worker in (busy, idle):
+            os.kill(worker["pid"], signal.SIGSTOP)
+        _sweep_until(node, worker=idle["id"], reason="event_loop")
+        assert "left alone" in _sweep_until(node, worker=busy["id"], reason="busy")["message"]
+        assert wait_gone(idle["pid"], 10)
+        node.ready("p", 3)
+        with pytest.raises(errors.DeadlineExceeded) as caught:
+            running.result(timeout=60)
+        assert caught.value.outcome == "unknown"
+        assert wait_gone(busy["pid"], 10)
+        node.ready("p", 4)
+        killed = {event["worker"]: event["reason"] for event in node.told("worker.killed")}
+        assert killed == {idle["id"]: "health", busy["id"]: "overrun"}
+        assert not node.told("call.retried")
+        row = node.pool("p")
+        assert (row["ready"], row["free"], row["failed"]) == (2, 2, 1)
+        assert len(ledger.read_text().splitlines()) == 1
+
+
+def test_a_frozen_busy_worker_that_wakes_up_in_time_gives_its_answer_and_stays(tmp_path: Path) -> None:
+    ledger, pipe = tmp_path / "ledger", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with broker({"p": {"size": 1, "args": {"ledger": str(ledger)}}}, interval=3600.0) as node:
+        node.ready("p")
+        running = node.client.submit("p", "hold", {"path": str(pipe)}, timeout=170.0)
+        (pid,) = node.pids("p")
+        _holder(node, ledger)
+        os.kill(pid, signal.SIGSTOP)
+        _sweep_until(node, reason="busy")
+        os.kill(pid, signal.SIGCONT)
+        with open(pipe, "wb"):
+            pass
+        assert running.result(timeout=60) == 1
+        assert node.client.call("p", "pid") == pid
+
+
+def _sweep_until(node: RunningBroker, **fields: Any) -> dict[str, Any]:
+    """Send sweeps, each of which asks every worker for a sign of life, until silence is told."""
+    end = time.monotonic() + PATIENCE
+    while not (told := node.told("worker.health_check_failed", **fields)):
+        assert time.monotonic() < end, f"no worker was found silent: {fields}"
+        node.client.sweep("test", 1.0)
+    return told[0]
