@@ -43,18 +43,26 @@ class Arrivals:
         self._acknowledge(ack_size)
         self.take(data)
 
-    def take(self, data: bytes) -> None:
+    def take(self, data: bytes | memoryview) -> None:
         if self._error is not None:
             return
-        self._data += data
         try:
-            self._parse(self._data)
+            if not self._data:  # nearly always: whole messages, which need no buffer
+                end = self._parse(data)
+                if end < len(data):
+                    self._data += data[end:]
+                return
+            self._data += data
+            with memoryview(self._data) as view:  # one copy of a message, where the slice of a bytearray makes two
+                end = self._parse(view)
+            del self._data[:end]
         except Exception as error:  # raised from here, it would end as a log line of the event loop
             self._error = error
             self._data = bytearray()
             self._ended.set()
 
-    def _parse(self, buffer: bytearray) -> None:
+    def _parse(self, buffer: bytes | memoryview) -> int:
+        """Hand over the whole messages at the beginning; where they end."""
         start, size = 0, len(buffer)
         while size - start >= PREFIX:
             length = int.from_bytes(buffer[start + 1 : start + PREFIX], "big")
@@ -67,7 +75,7 @@ class Arrivals:
                 break
             self._on_message(bytes(buffer[start + PREFIX : end]))
             start = end
-        del buffer[:start]
+        return start
 
     def eof(self) -> None:
         self._ended.set()

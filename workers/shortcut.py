@@ -12,10 +12,11 @@ control windows; h2 keeps the books (we change its own numbers), and gets every 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 HEADER = 9  # bytes: length (3), type (1), flags (1), stream (4); RFC 9113, section 4.1
+LARGE = 1 << 12  # received bytes from which a view costs less than copies of their parts
 ACCOUNT_BYTES = 1 << 18  # received bytes that are entered into h2's books at once
 
 
@@ -31,7 +32,7 @@ def plain_header(stream: int) -> bytes:
 class Shortcut(asyncio.Protocol):
     """Takes the transport over from grpclib's protocol and passes on what it does not take itself."""
 
-    def __init__(self, raw: Any, on_data: Callable[[bytes], None]) -> None:
+    def __init__(self, raw: Any, on_data: Callable[[bytes | memoryview], None]) -> None:
         self._inner = raw._transport.get_protocol()
         self._raw = raw
         self._h2 = raw._h2_connection
@@ -39,25 +40,45 @@ class Shortcut(asyncio.Protocol):
         self._expected = plain_header(raw.id)
         self._on_data = on_data
         self._unaccounted = 0
+        self._left = 0  # bytes of a frame of ours that are still to come
+        self._head = b""  # the beginning of some frame's header
         raw._transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
         if self._h2.incoming_buffer._data:  # the beginning of a frame is with h2: so is its end
             self._inner.data_received(data)
             return
+        if self._head:
+            data, self._head = self._head + data, b""
+        at = self._take_frames(data)
+        if at < len(data):
+            if len(data) - at < HEADER:  # whose it is, the rest of it will tell
+                self._head = data[at:]
+            else:
+                self._account()
+                self._inner.data_received(data[at:] if at else data)
+        if self._unaccounted >= ACCOUNT_BYTES:
+            self._account()
+
+    def _take_frames(self, data: bytes) -> int:
+        """Hand over what is ours at the beginning of the data, also of a frame that is not whole; where that ends."""
         at, size = 0, len(data)
+        parts = memoryview(data) if size >= LARGE else data
+        if left := self._left:
+            at = min(left, size)
+            self._left = left - at
+            self._unaccounted += at
+            self._on_data(parts[:at])
         while size - at >= HEADER and data[at + 3 : at + HEADER] == self._expected:
             length = int.from_bytes(data[at : at + 3], "big")
-            end = at + HEADER + length
-            if end > size or length > self._h2.max_inbound_frame_size:
+            if length > self._h2.max_inbound_frame_size:
                 break
-            self._unaccounted += length
-            self._on_data(data[at + HEADER : end])
-            at = end
-        if at < size or self._unaccounted >= ACCOUNT_BYTES:
-            self._account()
-        if at < size:
-            self._inner.data_received(data[at:] if at else data)
+            start = at + HEADER
+            at = min(start + length, size)
+            self._left = start + length - at
+            self._unaccounted += at - start
+            self._on_data(parts[start:at])
+        return at
 
     def _account(self) -> None:
         """Tell h2 what came, as it would have noted it frame by frame, and give the peer its room back."""
@@ -83,13 +104,12 @@ class Shortcut(asyncio.Protocol):
 
 
 def write_plain(raw: Any, message: bytes) -> bool:
-    """Write a message as one DATA frame, if the windows and the transport have room; False: nothing was written."""
+    """Write a message as DATA frames, if the windows and the transport have room; False: nothing was written."""
     h2, size = raw._h2_connection, len(message)
     stream = h2.streams.get(raw.id)
     if (
         stream is None
         or stream.closed
-        or size > h2.max_outbound_frame_size
         or size > h2.outbound_flow_control_window
         or size > stream.outbound_flow_control_window
         or not raw.connection.write_ready.is_set()
@@ -98,5 +118,21 @@ def write_plain(raw: Any, message: bytes) -> bool:
     h2.outbound_flow_control_window -= size
     stream.outbound_flow_control_window -= size
     before = h2.data_to_send()  # usually nothing; what h2 has queued goes first
-    raw._transport.write(before + size.to_bytes(3, "big") + plain_header(raw.id) + message)
+    if size <= h2.max_outbound_frame_size:
+        raw._transport.write(before + size.to_bytes(3, "big") + plain_header(raw.id) + message)
+    else:
+        raw._transport.write(before + b"".join(frames_of(raw.id, message, h2.max_outbound_frame_size)))
     return True
+
+
+def frames_of(stream: int, message: bytes, largest: int) -> Iterator[bytes | memoryview]:
+    """A message as DATA frames of at most so many bytes, in pieces.
+
+    >>> b"".join(frames_of(3, b"abcde", 4)).hex(" ", -1)
+    '00 00 04 00 00 00 00 00 03 61 62 63 64 00 00 01 00 00 00 00 00 03 65'
+    """
+    header, view = plain_header(stream), memoryview(message)
+    for start in range(0, len(message), largest):
+        piece = view[start : start + largest]
+        yield len(piece).to_bytes(3, "big") + header
+        yield piece

@@ -20,6 +20,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+from workers import quoting
 from workers.report import Value
 from workers.signature import MAX_DEPTH, too_deep
 
@@ -80,7 +81,7 @@ def encode_json(value: Any, limit: int, what: str = "result") -> bytes:
 
 def _encode_fast(value: Any) -> bytes | None:
     try:
-        return _to_bytes(_ENCODER.encode(value))
+        return _to_bytes(quoting.encode(value, _ENCODER.encode))
     except (ValueError, TypeError, RecursionError, OverflowError):
         return None
 

@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 
 from pools.broker.errors import BadArguments, BadRequest, DeadlineExceeded, PayloadTooLarge
 from pools.wire import broker_pb2 as pb
+from workers import quoting
 
 MAX_MESSAGE = 256 * 2**20  # bytes: no call is larger, whatever its pool allows
 LONGEST_TIMEOUT = 31 * 86_400.0  # seconds; more is the same as no timeout
 BYTES = (bytes, bytearray, memoryview)
 
 # Compact, and NaN is refused here: it is not JSON, and the worker would refuse it a hop later without naming the cause.
-_dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Options(NamedTuple):
@@ -130,7 +131,7 @@ def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Map
 
 def _json(values: Mapping[str, Any]) -> bytes:
     try:
-        return _dumps(values if isinstance(values, dict) else dict(values)).encode()
+        return quoting.encode(values if isinstance(values, dict) else dict(values), _encode).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise _explained(values, error) from error
 
@@ -139,7 +140,7 @@ def _explained(values: Mapping[str, Any], error: Exception) -> BadArguments:
     """The same failure with the argument's name; looked for only now, so that good calls do not pay for it."""
     for name, value in values.items():
         try:
-            _dumps({name: value}).encode()
+            _encode({name: value}).encode()
         except RecursionError:
             return BadArguments(f"{name}: is nested too deeply", details={"argument": name})
         except UnicodeEncodeError:

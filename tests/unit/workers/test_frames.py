@@ -18,6 +18,8 @@ from workers.shortcut import plain_header
 from workers.wire import worker_pb2 as pb
 from workers.wire.worker_grpc import WorkerBase, WorkerStub
 
+PING = (8).to_bytes(3, "big") + b"\x06" + bytes(5) + b"opaque.."  # a frame that is h2's
+
 
 def framed(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
@@ -86,6 +88,70 @@ def test_an_answer_to_a_message_that_came_before_the_handler_is_sent() -> None:
         return peer.sent
 
     assert asyncio.run(main()) == [framed(b"question answered")]
+
+
+@pytest.mark.parametrize("step", [1, 7, 4096, 20_000, 1 << 20])
+def test_frames_are_taken_however_their_bytes_arrive_and_h2_sees_the_others(step: int) -> None:
+    """Whole, in pieces, and with the header cut in two; frames of h2 between them, in order."""
+
+    async def main() -> None:
+        peer, heard, passed = Peer(), list[bytes](), list[bytes]()
+        frames = Frames(peer.stream, lambda message: heard.append(message), limit=1 << 20)
+        peer.protocol = SimpleNamespace(data_received=passed.append)
+        frames.open()
+        messages = [b"a" * size for size in (0, 1, 5_000, 16_379, 40_000)]
+        for message in messages:  # in frames as large as allowed, as a peer sends them
+            sent = framed(message)
+            pieces = [sent[at : at + (1 << 14)] for at in range(0, len(sent), 1 << 14)]
+            data = b"".join(len(piece).to_bytes(3, "big") + plain_header(1) + piece for piece in pieces)
+            for at in range(0, len(data), step):
+                peer.protocol.data_received(data[at : at + step])
+            peer.protocol.data_received(PING)
+        assert heard == messages
+        assert all(type(message) is bytes for message in heard)
+        assert passed == [PING] * len(messages)
+        # All of it is entered into h2's books before h2 sees the next frame: it counts what the peer may still send.
+        assert peer.acknowledged == sum(map(len, map(framed, messages)))
+
+    asyncio.run(main())
+
+
+def test_a_header_that_comes_in_two_goes_whole_to_whom_it_belongs() -> None:
+    async def main() -> tuple[bytes, list[bytes]]:
+        peer, heard, passed = Peer(), list[bytes](), bytearray()
+        frames = Frames(peer.stream, heard.append, limit=100)
+        peer.protocol = SimpleNamespace(data_received=passed.extend)
+        frames.open()
+        ours = (8).to_bytes(3, "big") + plain_header(1) + framed(b"one")
+        for data in (PING[:4], PING[4:], ours[:3], ours[3:12], ours[12:]):
+            peer.protocol.data_received(data)
+        return bytes(passed), heard
+
+    assert asyncio.run(main()) == (PING, [b"one"])
+
+
+def test_a_message_larger_than_a_frame_is_sent_in_several_at_once() -> None:
+    async def main() -> tuple[list[bytes], list[bytes], int]:
+        peer = Peer()
+        frames = Frames(peer.stream, lambda message: None, limit=100)
+        frames.open()
+        frames.send(b"x" * 40_000)
+        left = peer.state.outbound_flow_control_window
+        return peer.written, peer.slow, left
+
+    written, slow, left = asyncio.run(main())
+    assert not slow
+    (data,) = written
+    sizes, content, at = list[int](), b"", 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 3], "big")
+        assert data[at + 3 : at + 9] == plain_header(1)
+        sizes.append(size)
+        content += data[at + 9 : at + 9 + size]
+        at += 9 + size
+    assert sizes == [16_384, 16_384, 7_237]
+    assert content == framed(b"x" * 40_000)
+    assert left == (1 << 20) - 40_005
 
 
 def test_what_is_put_in_one_turn_travels_as_one_message() -> None:
