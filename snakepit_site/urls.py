@@ -1,14 +1,23 @@
-"""The dashboard, api/ and admin/."""
+"""The dashboard, api/ and admin/; and the icon where browsers ask for it by themselves, as on the admin's pages."""
 
 from __future__ import annotations
 
 from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.templatetags.static import static
 from django.urls import include, path
 
 admin.site.site_title = admin.site.site_header = "Snakepit"
 
+
+def icon(request: HttpRequest) -> HttpResponse:
+    return redirect(static("snakepit/icon.svg"))
+
+
 urlpatterns = [
     path("api/", include("pools.urls")),
     path("admin/", admin.site.urls),
+    path("favicon.ico", icon),
     path("", include("pools.dashboard.urls")),
 ]

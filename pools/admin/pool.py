@@ -42,7 +42,7 @@ class PoolForm(forms.ModelForm):
 @admin.register(Pool)
 class PoolAdmin(Page):
     form = PoolForm
-    list_display = ("name", "profile", "adapter", "size", "threads", "enabled", "paused", "source", "updated_at")
+    list_display = ("name", "profile", "adapter", "size", "slots_each", "enabled", "paused", "source", "updated_at")
     list_filter = ("profile", "enabled", "paused", "source")
     search_fields = ("name", "adapter")
     actions = ("pause", "resume", "scale", "recycle")
@@ -61,6 +61,11 @@ class PoolAdmin(Page):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pool]:
         return super().get_queryset(request).select_related("updated_by")
+
+    @admin.display(description="threads", ordering="threads")
+    def slots_each(self, pool: Pool) -> int | None:
+        """A worker of the process profile has no threads, whatever its row says."""
+        return pool.threads if pool.profile == "thread" else None
 
     @admin.display(description="managed by")
     def managed(self, pool: Pool) -> str:

@@ -4,6 +4,8 @@
 'signal SIGSEGV: it crashed in native code'
 >>> describe_exit(Exit(code=3))
 'exit code 3: its adapter could not be loaded'
+>>> describe_exit(Exit(code=3), at_work=True)
+'exit code 3: the code that it ran ended it'
 >>> [round(restart_delay(failures, Random(1)), 1) for failures in (1, 2, 10)]
 [0.4, 0.9, 51.2]
 """
@@ -46,8 +48,8 @@ def restart_delay(failures: int, rng: Random) -> float:
     return float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures - 1, 10)) * (0.8 + 0.4 * rng.random()))
 
 
-def describe_exit(exit: Exit) -> str:
-    """One line for people: the number and what it usually means."""
+def describe_exit(exit: Exit, *, at_work: bool = False) -> str:
+    """One line for people: the number and what it usually means. `at_work`: it had loaded its adapter."""
     if exit.signal is not None:
         try:
             name = signal.Signals(exit.signal).name
@@ -56,7 +58,8 @@ def describe_exit(exit: Exit) -> str:
         return f"signal {name}: {SIGNALS.get(exit.signal, 'it was ended by a signal')}"
     if exit.code is None:
         return "its exit status is not known"
-    return f"exit code {exit.code}: {EXIT_CODES.get(exit.code, 'it left by itself')}"
+    codes = {**EXIT_CODES, 3: "the code that it ran ended it"} if at_work else EXIT_CODES
+    return f"exit code {exit.code}: {codes.get(exit.code, 'it left by itself')}"
 
 
 def last_words(lines: Sequence[str]) -> list[str]:

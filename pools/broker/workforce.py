@@ -78,7 +78,7 @@ class Workforce:
         """The process is reaped; `evidence` are its last words."""
         for kind in ("boot", "drain", "stop"):
             self._timers.clear((kind, worker.id))
-        was, how = worker.state, describe_exit(exit)
+        was, how = worker.state, describe_exit(exit, at_work=worker.ready_at > 0.0)
         worker.move(State.GONE)
         del self.workers[worker.id]
         why = worker.boot_failure or how

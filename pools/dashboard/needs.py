@@ -52,13 +52,15 @@ def find_needs(
     """`events` with the newest first. `objective`: seconds a call may wait."""
     events = list(events)
     found: list[Need] = [*_of_node(status["node"]), *_of_rows(rows)]
+    failed = {pool["name"] for pool in status["pools"] if pool["state"] == "failed"}
     for pool in status["pools"]:
         workers = [worker for worker in status["workers"] if worker["pool"] == pool["name"]]
         found += _of_pool(pool, objective)
-        found += _of_start(pool)
+        if pool["name"] not in failed:  # whose reason is the same
+            found += _of_start(pool)
         found += _of_memory(pool, workers, rows.soft_lines.get(pool["name"]), now)
         found += _of_threads(pool, workers)
-    found += _crash_loops(events, now)
+    found += [need for need in _crash_loops(events, now) if need.key.partition(":")[2] not in failed]
     return sorted(found, key=lambda need: need.level != ERROR)
 
 
@@ -145,7 +147,8 @@ def _of_memory(
 ) -> Iterator[Need]:
     name, workers = pool["name"], list(workers)
     leak = leak_of(pool, workers, line)
-    if leak and (line is None or (leak.seconds is not None and leak.seconds <= SOON)):
+    settled = any(_warm(worker, now) for worker in workers)
+    if leak and settled and (line is None or (leak.seconds is not None and leak.seconds <= SOON)):
         inside = f" in `{leak.command}`" if leak.command else ""
         title = f"{name} leaks {leak.mb:.1f} MiB per 1,000 calls{inside}"
         if line is None:
@@ -159,11 +162,14 @@ def _of_memory(
         return
     for worker in workers:
         slope = worker.get("mb_per_hour") or 0.0
-        warm = worker.get("started_at", now) <= now - WARM
-        if leak is None and slope > GROWTH and warm and worker["state"] == "ready":
+        if leak is None and slope > GROWTH and _warm(worker, now):
             cause = f"{worker['memory_mb']:.0f} MiB now, and no command is known to be the reason."
             title = f"{worker['id']} grows {slope:.0f} MiB an hour"
             yield Need(f"growth:{worker['id']}", WARNING, title, cause, "worker", worker["id"])
+
+
+def _warm(worker: Mapping[str, Any], now: float) -> bool:
+    return bool(worker["state"] == "ready" and worker.get("started_at", now) <= now - WARM)
 
 
 def _about(seconds: float | None) -> str:

@@ -15,6 +15,7 @@ from pools.dashboard import (
     nodes,
     orders,
     overview,
+    palette,
     playground,
     pool,
     pools,
@@ -59,6 +60,7 @@ urlpatterns = [
     path("events/", events.events, name="events"),
     path("live/stream/", stream.stream, name="stream"),
     path("live/fragments/", stream.fragments, name="fragments"),
+    path("live/palette/", palette.palette, name="palette"),
     path("live/series/", series.series, name="series"),
     path("demo-login/", demo.demo_login, name="demo-login"),
 ]

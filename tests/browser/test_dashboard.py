@@ -97,6 +97,7 @@ def paths(page: Page, demo: Demo, job: str) -> list[str]:
     found = [link.get_attribute("href") or "" for link in page.locator(".side ul").first.locator("a").all()]
     worker = next(one["id"] for one in status(demo)["workers"] if one["pool"] == "digits")
     found += ["/pools/digits/", "/pools/digits/recycle/", "/pools/digits/scale/", f"/workers/{worker}/"]
+    found += [f"/nodes/{status(demo)['node']['name']}/drain/"]
     found += [f"/jobs/{job}/", f"/jobs/{job}/clone/", "/jobs/?state=failed", "/playground/?pool=primes&command=primes"]
     return found
 
@@ -140,7 +141,88 @@ def test_every_page_opens_without_a_complaint_of_the_browser_or_of_axe(
     page.keyboard.press("?")
     expect(page.locator("dialog#help")).to_be_visible()
     assert violations(page) == []
+    page.keyboard.press("Control+k")
+    expect(page.locator("#palette [role=option]", has_text="digits").first).to_be_visible()
+    assert violations(page) == []
     context.close()
+
+
+def test_the_palette_goes_anywhere_with_the_keyboard_alone(page: Page, demo: Demo, job: str) -> None:
+    page.goto("/audit/")
+    settle(page)
+    chosen = page.locator("#palette [aria-selected=true]")
+
+    def find(text: str, first: str) -> None:
+        page.keyboard.press("Control+k")
+        expect(page.get_by_role("combobox", name="Page, pool, worker, job or order")).to_be_focused()
+        page.keyboard.type(text)
+        expect(chosen).to_have_count(1)
+        expect(chosen).to_contain_text(first)
+
+    find("digits", "digits")
+    expect(page.locator("#palette [role=status]")).to_contain_text("found")
+    page.keyboard.press("ArrowDown")
+    expect(chosen).to_contain_text("digits-")
+    expect(page.locator("#palette input")).to_have_attribute("aria-activedescendant", "palette-1")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/pools/digits/")
+    find("rec dig", "Recycle digits")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/pools/digits/recycle/")
+    expect(page.locator("[data-confirm]")).to_be_visible()
+    find(job[-12:], job)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/jobs/{job}/")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("there is nothing like this")
+    expect(page.locator("#palette [role=status]")).to_have_text("Nothing is called so.")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.locator("#palette")).to_be_hidden()
+
+
+def test_the_pages_say_what_they_know_without_javascript(
+    demo: Demo, browser: Browser, signed_in: Any, job: str
+) -> None:
+    context = browser.new_context(base_url=demo.url, storage_state=signed_in, java_script_enabled=False)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.goto("/")
+    expect(page.locator("[data-pool=digits]")).to_be_visible()
+    expect(page.locator("noscript span")).to_be_visible()
+    expect(page.locator(".top button")).to_have_count(4)
+    for button in page.locator(".top button").all():
+        expect(button).to_be_hidden()
+    page.goto(f"/jobs/{job}/")
+    expect(page.locator("#job")).to_have_attribute("data-job-state", "succeeded")
+    page.goto("/pools/docs/")
+    page.click("[data-region=orders] a:text-is('Pause')")
+    page.fill("#reason", "by hand")
+    page.click("[data-confirm] button")
+    expect(page.locator(".notice.good")).to_contain_text("docs is paused.")
+    page.goto("/pools/docs/resume/")
+    page.click("[data-confirm] button")
+    expect(page.locator(".notice.good")).to_contain_text("docs takes calls.")
+    context.close()
+
+
+def test_a_node_is_drained_and_serves_again_as_every_open_page_shows(page: Page, context: BrowserContext) -> None:
+    other = context.new_page()
+    other.goto("/pools/")
+    settle(other)
+    page.goto("/nodes/")
+    settle(page)
+    page.click("[data-order=drain]")
+    expect(page.locator("[data-confirm]")).to_contain_text("refuses new calls from now on")
+    page.fill("#reason", "a new disk")
+    page.click("[data-confirm] button")
+    expect(page.locator("[data-drain=drained]")).to_contain_text("a new disk")
+    expect(other.locator("[data-banner=drain]")).to_contain_text("user demo")
+    page.click("[data-order=resume]")
+    page.click("[data-confirm] button")
+    expect(page.locator("[data-order=drain]")).to_be_visible()
+    expect(other.locator("[data-banner=drain]")).to_have_count(0)
 
 
 def test_a_killed_worker_is_seen_with_its_reason_and_its_event_without_a_reload(page: Page, demo: Demo) -> None:

@@ -331,3 +331,10 @@ def test_a_key_is_revoked(admin_client: Client, rows: dict[str, Any]) -> None:
     admin_client.post(url("apikey"), {"action": "revoke", "_selected_action": [rows["apikey"].pk]})
     assert ApiKey.objects.get().revoked_at is not None
     assert LogEntry.objects.get().get_change_message() == "Revoked."
+
+
+def test_the_list_shows_threads_of_pools_that_have_them(admin_client: Client, broker: FakeClient) -> None:
+    Pool.objects.create(name="procs", adapter="digits", profile="process", threads=17)
+    Pool.objects.create(name="threads", adapter="digits", profile="thread", threads=23)
+    cells = re.findall(r'class="field-slots_each">([^<]*)<', admin_client.get(url("pool")).content.decode())
+    assert sorted(cells) == ["-", "23"]

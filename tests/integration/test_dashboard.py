@@ -17,7 +17,7 @@ from django.utils import timezone
 from pools.dashboard.hub import Hub
 from pools.dashboard.navigation import ENTRIES
 from pools.dashboard.pool import definition
-from pools.models import Audit, Event, Node, Pool, Worker
+from pools.models import Audit, Event, Job, Node, Pool, Worker
 from tests.integration.fakes import FakeClient, unreachable
 
 VENDOR = Path(__file__).resolve().parents[2] / "pools/static/snakepit/vendor"
@@ -165,7 +165,7 @@ def test_what_was_known_stays_and_is_called_old(
     viewer.get("/")
     broker.error = unreachable()
     page = viewer.get("/").content.decode()
-    assert "The numbers below are of" in page
+    assert "The numbers below are from" in page
     assert "digits" in page
     assert viewer.get("/live/fragments/?topic=pools").json()["beat"]["state"] == "stale"
 
@@ -301,6 +301,67 @@ def test_lists_are_paged(viewer: Client, broker: FakeClient) -> None:
     older = re.search(r'href="\?before=(\d+)">Older', first)
     assert older is not None
     assert viewer.get(f"/events/?before={older[1]}").content.decode().count("<li class") == 50
+
+
+# The command palette.
+
+
+def found(client: Client, query: str = "") -> list[tuple[str, str, str]]:
+    entries = client.get(f"/live/palette/{query}").json()["entries"]
+    return [(one["kind"], one["title"], one["url"]) for one in entries]
+
+
+@pytest.mark.django_db
+def test_the_palette_has_every_page_pool_and_worker_that_its_visitor_may_see(
+    viewer: Client, broker: FakeClient
+) -> None:
+    entries = found(viewer)
+    assert ("pool", "digits", "/pools/digits/") in entries
+    assert ("worker", "digits-1", "/workers/digits-1/") in entries
+    pages = [title for kind, title, _ in entries if kind == "page"]
+    assert pages == [entry.title for entry in ENTRIES if entry.right == "view"]
+    assert {kind for kind, *_ in entries} == {"page", "pool", "worker"}
+    assert all(viewer.get(url).status_code == 200 for _, _, url in entries if "worker" not in url)
+
+
+@pytest.mark.django_db
+def test_the_palette_offers_an_operator_the_orders_that_can_be_given_now(operator: Client, broker: FakeClient) -> None:
+    def orders() -> dict[str, str]:
+        return {title: url for kind, title, url in found(operator) if kind == "order"}
+
+    given = orders()
+    assert list(given) == ["Recycle digits", "Scale digits", "Drain digits", "Pause digits", "Drain node node-1"]
+    assert all(operator.get(url).status_code == 200 for url in given.values())
+    broker.pools[0]["state"] = "paused"
+    operator.post("/nodes/node-1/drain/", {})
+    assert list(orders()) == ["Recycle digits", "Scale digits", "Resume digits", "Resume node node-1"]
+    assert broker.orders == [("node-1", "drain", "user olga", "")]
+
+
+@pytest.mark.django_db
+def test_the_palette_finds_jobs_by_the_beginning_and_the_end_of_their_ids(
+    viewer: Client, broker: FakeClient, django_assert_max_num_queries: Any
+) -> None:
+    jobs = [Job.objects.create(pool="digits", command="classify") for _ in range(3)]
+    for job in jobs:
+        for part in (str(job.pk), job.pk.hex, str(job.pk).upper(), job.pk.hex[-12:]):
+            with django_assert_max_num_queries(12):
+                assert found(viewer, f"?job={part}") == [("job", str(job.pk), f"/jobs/{job.pk}/")], part
+    together = found(viewer, f"?job={jobs[0].pk.hex[:6]}")
+    assert [title for _, title, _ in together] == [str(job.pk) for job in reversed(jobs)]
+    for nothing in ("", "abc", "no-id", "a" * 33, "0" * 32, "%00%00%00%00", "-----"):
+        assert found(viewer, f"?job={nothing}") == [], nothing
+
+
+@pytest.mark.django_db
+def test_the_palette_is_for_viewers_alone_and_answers_while_the_broker_is_away(
+    client: Client, viewer: Client, broker: FakeClient, django_user_model: Any
+) -> None:
+    broker.error = unreachable()
+    assert {kind for kind, *_ in found(viewer)} == {"page"}
+    client.force_login(django_user_model.objects.create_user("grace"))
+    assert client.get("/live/palette/").status_code == 403
+    assert client.get("/live/palette/?job=0123").status_code == 403
 
 
 # Orders.

@@ -26,6 +26,11 @@ def ids() -> list[str | None]:
     return [message.id for message in check_snakepit()]
 
 
+def test_a_browser_that_asks_for_the_icon_by_itself_is_led_to_it(client: Client) -> None:
+    answer = client.get("/favicon.ico")
+    assert (answer.status_code, answer["Location"]) == (302, "/static/snakepit/icon.svg")
+
+
 # Checks.
 
 

@@ -17,6 +17,7 @@ POOL = {"name": "p", "state": "ready", "reason": "", "size": 2, "ready": 2, "wai
 WORKER = {"id": "p-1", "pool": "p", "state": "ready", "memory_mb": 80.0, "gil": "on", "gil_culprit": "",
           "started_at": 0.0, "mb_per_hour": None}  # fmt: skip
 LEAKS = {"verdict": "measured", "mb_per_1000_calls": 4.93, "mostly": "embed"}
+CHANCE = {"command": "embed", "mb_per_1000_calls": 5.0, "error": 3.0, "verdict": "measured"}
 FELL_BACK = {"state": "refused", "reason": "unsafe", "why": "3 threads run after preload()"}
 
 
@@ -55,6 +56,12 @@ def test_nothing_needs_anybody_where_all_is_well() -> None:
         ({"worker": {"gil_culprit": "orjson"}}, "gil:p-1", "warning"),
         ({"worker": {"mb_per_hour": 90.0}}, "growth:p-1", "warning"),
         ({"pool": {"growth": LEAKS}}, "leak:p", "warning"),
+        ({"pool": {"growth": {**LEAKS, "commands": [CHANCE | {"error": 1.0}]}}}, "leak:p", "warning"),
+        (
+            {"pool": {"growth": {**LEAKS, "commands": [CHANCE, {"verdict": "cannot be told apart"}]}}},
+            "leak:p",
+            "warning",
+        ),
         ({"pool": {"races": ["index"]}}, "race:p", "warning"),
         ({"pool": {"template": FELL_BACK, "warnings": [f"one by one: {FELL_BACK['why']}"]}}, "template:p", "warning"),
         ({"rows": Rows(silent_nodes=(("m", 5.0),))}, "silent:m", "error"),
@@ -78,11 +85,23 @@ def test_each_trouble_is_one_need(trouble: dict[str, Any], key: str, level: str)
         {"worker": {"mb_per_hour": 900.0, "started_at": 900.0}},  # it only warms up
         {"pool": {"growth": {**LEAKS, "mb_per_1000_calls": 0.3}}},
         {"pool": {"growth": {"verdict": "not enough evidence", "mb_per_1000_calls": None}}},
+        {"pool": {"growth": LEAKS}, "worker": {"started_at": 900.0}},  # all of its workers only warm up
+        {"pool": {"growth": {**LEAKS, "commands": [CHANCE]}}},
         {"pool": {"template": FELL_BACK, "warnings": []}},  # nobody asked for one
     ],
 )
 def test_what_is_only_unusual_needs_nobody(usual: dict[str, Any]) -> None:
     assert needs(**usual) == []
+
+
+def test_a_failed_pool_is_one_need_whatever_its_failed_starts_bring_with_them() -> None:
+    deaths = [
+        {"kind": "worker.died", "pool": "p", "worker": f"p-{at}", "at": at, "message": "x"} for at in (990, 980, 970)
+    ]
+    reason = "5 starts failed: ImportError"
+    pool = {"state": "failed", "reason": reason, "template": FELL_BACK, "warnings": [f"one by one: {FELL_BACK['why']}"]}
+    (need,) = needs(pool=pool, events=deaths)
+    assert (need.key, need.cause) == ("failed:p", reason)
 
 
 def test_deaths_are_a_crash_loop_when_they_are_many_and_lately() -> None:

@@ -339,6 +339,10 @@
     if (does) { event.preventDefault(); does(); }
   });
 
+  // On a phone the navigation is a strip: the page that is open must be in sight. Not scrollIntoView, which scrolls the page.
+  const strip = document.querySelector(".side"), here = strip.querySelector("[aria-current]");
+  if (here && strip.scrollWidth > strip.clientWidth) strip.scrollLeft = here.offsetLeft - (strip.clientWidth - here.offsetWidth) / 2;
+
   tellAges();
   startCharts();
   open();

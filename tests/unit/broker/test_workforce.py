@@ -579,7 +579,7 @@ def test_a_worker_that_leaves_by_itself_is_missed(table: Any) -> None:
 @pytest.mark.parametrize(
     ("exit", "words"),
     [
-        (Exit(code=3), "its adapter could not be loaded"),
+        (Exit(code=3), "exit code 3: the code that it ran ended it"),
         (Exit(code=4), "it lost the link to the broker"),
         (Exit(code=5), "its parent was not the broker"),
         (Exit(code=77), "exit code 77"),

@@ -1,0 +1,75 @@
+"""What the command palette (Ctrl-K) finds: pages, pools, workers, what can be ordered of them, and jobs by their id.
+
+opened ─▶ everything that the broker knows, once; the script looks through it while somebody types
+?job=  ─▶ jobs whose id begins or ends so, as lists and logs show it
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+
+from pools.dashboard.board import Facts
+from pools.dashboard.navigation import navigation
+from pools.dashboard.page import Visit, page
+from pools.models import Job
+
+JOBS = 6  # found by an id
+RECENT = 5000  # jobs among which the end of an id is looked for: it has no index
+SHORTEST = 4  # characters of an id
+ORDERS = ("recycle", "scale", "drain", "pause")
+
+Entry = dict[str, str]
+
+
+@page("palette")
+def palette(request: HttpRequest, visit: Visit) -> HttpResponse:
+    """`?job=`: jobs by a part of their id; without it everything else."""
+    if (part := request.GET.get("job")) is not None:
+        return JsonResponse({"entries": list(_jobs(part))})
+    return JsonResponse({"entries": [*_pages(visit), *_of_facts(visit.facts(), visit)]})
+
+
+def _pages(visit: Visit) -> Iterator[Entry]:
+    for one in navigation(visit.rights, ""):
+        yield _entry(str(one["title"]), "page", str(one["url"]))
+
+
+def _of_facts(facts: Facts, visit: Visit) -> Iterator[Entry]:
+    operates, name = visit.may("operate"), facts.node.get("name", "")
+    for pool in facts.pools:
+        yield _entry(pool["name"], "pool", reverse("snakepit:pool", args=[pool["name"]]))
+    for worker in facts.workers:
+        yield _entry(worker["id"], "worker", reverse("snakepit:worker", args=[worker["id"]]))
+    if not operates or not name:
+        return
+    for pool in facts.pools:
+        paused = pool["state"] == "paused"
+        for order in ("recycle", "scale", "resume") if paused else ORDERS:
+            url = reverse(f"snakepit:pool-{order}", args=[pool["name"]])
+            yield _entry(f"{order.capitalize()} {pool['name']}", "order", url)
+    order = "resume" if facts.node.get("drain_since") else "drain"
+    yield _entry(f"{order.capitalize()} node {name}", "order", reverse(f"snakepit:node-{order}", args=[name]))
+
+
+def _jobs(part: str) -> Iterator[Entry]:
+    """By the whole id or its beginning, which the key's index finds; by its end among the newest."""
+    digits = re.sub(r"[^0-9a-f]", "", part.lower())
+    if len(digits) < SHORTEST or len(digits) > 32 or not re.fullmatch(r"[0-9a-fA-F-]+", part):
+        return
+    first, last = uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))
+    found = list(Job.objects.filter(pk__gte=first, pk__lte=last).order_by("-pk").values_list("pk", flat=True)[:JOBS])
+    if not found:
+        recent = Job.objects.order_by("-pk").values_list("pk", flat=True)[:RECENT]
+        found = [one for one in recent if one.hex.endswith(digits)][:JOBS]
+    for job in Job.objects.filter(pk__in=found).order_by("-pk").only("pk", "pool", "command", "state"):
+        told = f"{job.pool}.{job.command}, {job.state}"
+        yield {**_entry(str(job.pk), "job", reverse("snakepit:job", args=[job.pk])), "note": told}
+
+
+def _entry(title: str, kind: str, url: str) -> Entry:
+    return {"title": title, "kind": kind, "url": url}
