@@ -24,7 +24,7 @@ def preview_drain(*, as_json: bool) -> None:
     for pool in now.pools:
         left = f", the longest may take {pool.longest:.0f} s more" if pool.running else ""
         typer.echo(f"{pool.pool}: {pool.running} running and {pool.waiting} waiting calls would be finished{left}")
-    typer.echo(f"{now.node}: new calls would be refused by {len(now.pools)} pools, jobs would wait. Nothing was done.")
+    typer.echo(f"{now.node}: new calls would be refused, whatever their pool; jobs would wait. Nothing was done.")
 
 
 def drain_node(actor: str, reason: str, timeout: float, *, as_json: bool) -> None:

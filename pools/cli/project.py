@@ -17,17 +17,18 @@ NAMED = re.compile(r"""["']DJANGO_SETTINGS_MODULE["']\s*,\s*["']([\w.]+)["']""")
 
 def choose_settings(directory: Path | None = None) -> str:
     """Name the settings module in the environment: as it is there, else as ./manage.py says, else our own site's."""
-    if given := os.environ.get("DJANGO_SETTINGS_MODULE"):
-        return given
     here = directory or Path.cwd()
     try:
         found = NAMED.search((here / "manage.py").read_text())
     except OSError:
         found = None
     if found and str(here) not in sys.path:
-        sys.path.insert(0, str(here))  # a console script does not have the working directory on its path
-    os.environ["DJANGO_SETTINGS_MODULE"] = found[1] if found else DEFAULT_SETTINGS
-    return os.environ["DJANGO_SETTINGS_MODULE"]
+        # A console script does not have the working directory on its path, and a settings module that the environment
+        # names lies there as well.
+        sys.path.insert(0, str(here))
+    name = os.environ.get("DJANGO_SETTINGS_MODULE") or (found[1] if found else DEFAULT_SETTINGS)
+    os.environ["DJANGO_SETTINGS_MODULE"] = name
+    return name
 
 
 def find_address() -> str:

@@ -160,6 +160,7 @@ def test_a_call_does_not_start_django(broker: FakeBroker) -> None:
 def test_the_settings_are_those_that_manage_py_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "given.settings")
     assert choose_settings(tmp_path) == "given.settings"
+    assert str(tmp_path) not in sys.path
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "manage.py").write_text("os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')")
@@ -167,6 +168,16 @@ def test_the_settings_are_those_that_manage_py_names(tmp_path: Path, monkeypatch
     assert sys.path[0] == str(tmp_path)
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
     assert choose_settings(tmp_path / "elsewhere") == "snakepit_site.settings"
+
+
+def test_settings_that_the_environment_names_are_found_beside_manage_py(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "shop.production")
+    (tmp_path / "manage.py").write_text("os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')")
+    assert choose_settings(tmp_path) == "shop.production"
+    assert sys.path[0] == str(tmp_path)
 
 
 def test_settings_that_cannot_be_read_are_wrong_usage(tmp_path: Path) -> None:
