@@ -13,11 +13,13 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Protocol
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, transaction
+from django.utils import timezone
 
 from pools import conf, jobs
 from pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown
@@ -26,6 +28,7 @@ from pools.models import Audit, Job, Pool
 from pools.models.audit import DONE
 
 MAX_REASON = 200  # characters
+REPEATED = 60.0  # seconds in which the same refusal for lack of a permission is noted once
 
 logger = logging.getLogger("snakepit.operations")
 
@@ -99,6 +102,21 @@ def recorded(order: Order, action: str, pool: str = "", target: str = "") -> Ite
         raise
     finally:
         _write(order, action, (pool, target), outcome, record)
+
+
+def refused(order: Order, action: str, error: BrokerError, pool: str = "", target: str = "") -> None:
+    """Note an order that its giver may not give: nothing was tried, and somebody should know.
+
+    The same refusal leaves one row a minute: who asks on and on must not be able to fill the table.
+    """
+    same = {"actor": order.actor[:200], "action": action, "pool": _clean(pool, 48), "outcome": error.code}
+    try:
+        if Audit.objects.filter(at__gt=timezone.now() - timedelta(seconds=REPEATED), **same).exists():
+            return
+    except DatabaseError as trouble:
+        logger.error("%s was refused %s, and the audit cannot be read: %s", order.actor, action, trouble)
+        return
+    _write(order, action, (pool, target), error.code, Record(error.message))
 
 
 def _write(order: Order, action: str, on: tuple[str, str], outcome: str, record: Record) -> None:

@@ -125,9 +125,14 @@ async def _act(request: HttpRequest, job_id: str, action: str, what: Any) -> Htt
 
     def act() -> Job:
         job = _find(who, job_id)
+        order = Order(who.actor, "", who.owner, "rest", who.address)
         if not (job.owner == who.owner and "run_command" in who.permissions):
-            who.allow(action)
-        return what(job.pk, Order(who.actor, "", who.owner, "rest", who.address))
+            try:
+                who.allow(action)
+            except PermissionDenied as error:
+                operations.refused(order, action, error, job.pool, str(job.pk))
+                raise
+        return what(job.pk, order)
 
     return json_response(shown_to(who, await sync_to_async(act)()))
 

@@ -9,11 +9,11 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from pools import maintenance
+from pools import maintenance, operations
 from pools.api import door
 from pools.api.auth import Caller, caller
 from pools.api.calls import json_response
-from pools.api.operate import order_from, order_route, read
+from pools.api.operate import order_from, order_route, permitted, read
 from pools.api.schemas import Failure, ReasonIn, StandingOut
 from pools.broker.errors import PermissionDenied
 from pools.client.standing import Standing, check
@@ -51,9 +51,12 @@ async def resume(request: HttpRequest, node: str) -> HttpResponse:
 
 
 async def _order(request: HttpRequest, action: str, node: str, order: Callable[..., Standing]) -> HttpResponse:
-    who = caller(request)
-    who.allow(action)
-    _all_pools(who)
+    who = await permitted(request, action, "", node)
+    try:
+        _all_pools(who)
+    except PermissionDenied as error:
+        await sync_to_async(operations.refused)(order_from(who, ""), action, error, target=node)
+        raise
     given = order_from(who, read(request, ReasonIn).reason)
     return _answer(await sync_to_async(order)(door.broker(), node, given))
 

@@ -16,7 +16,7 @@ from pools.api.auth import Caller, caller
 from pools.api.body import read_object
 from pools.api.calls import json_response
 from pools.api.schemas import ChangeOut, DumpOut, Failure, KillOut, PlanOut, ReasonIn, RecycleIn, RecycleOut, ScaleIn
-from pools.broker.errors import BadRequest, WorkerUnknown
+from pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
 from pools.diagnostics import applying
 from pools.operations import Change, Order
 
@@ -39,7 +39,7 @@ def order_route(
 
 @order_route(router, "/pools/{pool}/recycle", "recycle", "Replace workers, successor first", RecycleIn, RecycleOut)
 async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
-    who = _operator(request, "recycle", pool)
+    who = await permitted(request, "recycle", pool)
     wanted = read(request, RecycleIn)
     given = door.broker(), pool, wanted.worker, order_from(who, wanted.reason)
     return json_response({"planned": await sync_to_async(operations.recycle)(*given)})
@@ -63,7 +63,7 @@ async def plan(request: HttpRequest, pool: str, worker: str = Query("", max_leng
     router, "/pools/{pool}/scale", "scale", "Change the number of workers", ScaleIn, ChangeOut, refused=ROW_REFUSED
 )
 async def scale(request: HttpRequest, pool: str) -> HttpResponse:
-    who = _operator(request, "scale", pool)
+    who = await permitted(request, "scale", pool)
     wanted = read(request, ScaleIn)
     return await _change(operations.scale, pool, wanted.size, order_from(who, wanted.reason))
 
@@ -78,12 +78,12 @@ async def scale(request: HttpRequest, pool: str) -> HttpResponse:
     refused=ROW_REFUSED,
 )
 async def pause(request: HttpRequest, pool: str) -> HttpResponse:
-    return await _change(operations.pause, pool, _order_for(request, "pause", pool))
+    return await _change(operations.pause, pool, await _order_for(request, "pause", pool))
 
 
 @order_route(router, "/pools/{pool}/resume", "resume", "Take calls again", ReasonIn, ChangeOut, refused=ROW_REFUSED)
 async def resume(request: HttpRequest, pool: str) -> HttpResponse:
-    return await _change(operations.resume, pool, _order_for(request, "resume", pool))
+    return await _change(operations.resume, pool, await _order_for(request, "resume", pool))
 
 
 @order_route(
@@ -118,30 +118,35 @@ async def dump(request: HttpRequest, worker: str) -> HttpResponse:
 )
 async def apply_recommendation(request: HttpRequest, advice: str) -> HttpResponse:
     """Judged once more: 409 `not_advised` if it does not hold now; `managed_by_settings` has the line to write."""
-    return await _change(applying.apply, advice, _order_for(request, "apply", advice.partition(":")[2]))
+    return await _change(applying.apply, advice, await _order_for(request, "apply", advice.partition(":")[2]))
 
 
-def _operator(request: HttpRequest, action: str, pool: str) -> Caller:
+async def permitted(request: HttpRequest, action: str, pool: str, target: str = "") -> Caller:
+    """The caller, if he may order this. Raises PermissionDenied, and the audit has it then."""
     who = caller(request)
-    who.allow(action, pool)
+    try:
+        who.allow(action, pool)
+    except PermissionDenied as error:
+        await sync_to_async(operations.refused)(order_from(who, ""), action, error, pool, target)
+        raise
     return who
 
 
-def _order_for(request: HttpRequest, action: str, pool: str) -> Order:
+async def _order_for(request: HttpRequest, action: str, pool: str) -> Order:
     """An order that is nothing but its reason."""
-    who = _operator(request, action, pool)
+    who = await permitted(request, action, pool)
     return order_from(who, read(request, ReasonIn).reason)
 
 
 async def _order_for_worker(request: HttpRequest, action: str, worker: str) -> tuple[str, Order]:
     """The same for a worker, with the pool that it lives in. Who may not order it of any pool learns of no worker."""
-    who = _operator(request, action, "")
+    who = await permitted(request, action, "", worker)
     reason = read(request, ReasonIn).reason
     living = (await door.broker().astatus())["workers"]
     pool = next((str(one["pool"]) for one in living if one["id"] == worker), "")
     if not pool:
         raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
-    who.allow(action, pool)
+    await permitted(request, action, pool, worker)
     return pool, order_from(who, reason)
 
 

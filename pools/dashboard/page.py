@@ -9,7 +9,7 @@ The headers are set here and not by a middleware, so that the host project's own
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
@@ -20,6 +20,9 @@ from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
 
+from pools import operations
+from pools.api.auth import order_of
+from pools.broker.errors import PermissionDenied
 from pools.dashboard.access import PERMISSIONS, VIEW, Rights, rights_of
 from pools.dashboard.board import Facts
 from pools.dashboard.hub import hub
@@ -27,6 +30,8 @@ from pools.dashboard.navigation import navigation
 from pools.dashboard.region import Context, region
 
 LOOKING = frozenset({VIEW, "payload"})  # who has no more than these is refused every POST, whatever its view does
+# What the audit calls an order, where the name of its URL does not say it: `pool-scale` does.
+ORDERS = {"apply": "apply", "worker-stacks": "dump", "playground-run": "call", "playground-submit": "submit_job"}
 THEMES = ("auto", "light", "dark")
 Rest = ParamSpec("Rest")
 
@@ -72,6 +77,8 @@ def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[...
             rights = rights_of(request.user)
             visit = Visit(section, rights, secrets.token_urlsafe(18))
             looks_only = rights <= LOOKING and request.method not in ("GET", "HEAD")
+            if request.method == "POST" and request.user.is_authenticated and (looks_only or right not in rights):
+                _note(request, right, kwargs)
             if right in rights and looks_only:
                 response = forbid(request, visit, "operate")
             elif right in rights:
@@ -94,6 +101,21 @@ def forbid(request: HttpRequest, visit: Visit, right: str) -> HttpResponse:
     """403, with the name of the right that is missing."""
     context = {"right": right, "permission": PERMISSIONS[right], "login": _login_url()}
     return show(request, visit, "snakepit/forbidden.html", context, status=403)
+
+
+def _note(request: HttpRequest, right: str, of: Mapping[str, Any]) -> None:
+    """An order that was refused is in the audit, as one over REST would be."""
+    url = (request.resolver_match and request.resolver_match.url_name) or ""
+    noun, _, verb = url.partition("-")
+    action = ORDERS.get(url) or (f"{of['action']}_job" if url == "job-act" else verb)
+    if not action:  # a page that takes no orders
+        return
+    lacking = PERMISSIONS["operate" if right == VIEW else right]
+    error = PermissionDenied(f"user {request.user.get_username()} lacks the permission {lacking}")
+    order = order_of(request, request.POST.get("reason", ""), "dashboard")
+    name = str(of.get("name", ""))
+    pool, target = (name, "") if noun == "pool" else ("", name or str(of.get("ident") or of.get("key") or ""))
+    operations.refused(order, action, error, pool, target)
 
 
 def show(

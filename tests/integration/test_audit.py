@@ -144,6 +144,70 @@ def test_the_audit_is_listed_by_rest_for_those_who_may_look(
     assert client.get("/api/audit", headers={"Authorization": other}).json()["audit"] == []
 
 
+def test_an_order_without_the_permission_is_kept_once_a_minute(
+    pool: Pool, client: Client, broker: FakeClient, make_key: Callable[..., str]
+) -> None:
+    looks, elsewhere = make_key("view"), make_key("operate", pools=["primes"])
+    job = jobs.submit("digits", "classify")
+
+    def order(path: str, key: str) -> int:
+        return client.post(
+            f"/api/{path}", {}, content_type="application/json", headers={"Authorization": key}
+        ).status_code
+
+    for path in ("pools/digits/pause", "workers/digits-1/kill", f"jobs/{job.pk}/cancel", "nodes/here/drain"):
+        assert [order(path, looks), order(path, looks)] == [403, 403]
+    assert order("pools/digits/pause", elsewhere) == 403
+    assert order("nodes/here/drain", elsewhere) == 403
+    assert client.get("/api/pools", headers={"Authorization": make_key("run")}).status_code == 403  # no order
+    assert order("pools/digits/pause", "Bearer snk_nobody_x") == 401
+    rows = Audit.objects.order_by("pk").values_list("action", "pool", "target", "outcome", "surface")
+    assert list(rows) == [
+        (*one, "permission_denied", "rest")
+        for one in [
+            ("pause", "digits", ""), ("kill", "", "digits-1"), ("cancel_job", "digits", str(job.pk)),
+            ("drain", "", "here"), ("pause", "digits", ""), ("drain", "", "here"),
+        ]
+    ]  # fmt: skip
+    assert broker.orders == []
+    Audit.objects.update(at=timezone.now() - timedelta(seconds=61))
+    assert order("pools/digits/pause", looks) == 403
+    assert Audit.objects.filter(action="pause").count() == 3
+
+
+def test_an_order_on_the_dashboard_without_the_permission_is_kept_too(
+    pool: Pool, client: Client, broker: FakeClient, django_user_model: Any
+) -> None:
+    client.force_login(django_user_model.objects.create_user("eve", is_staff=True))
+    job = jobs.submit("digits", "classify")
+    for path in ("pools/digits/scale", "workers/digits-1/stacks", "nodes/here/drain", f"jobs/{job.pk}/cancel", ""):
+        assert client.post(f"/{path}{'/' if path else ''}", {"reason": "mine"}).status_code == 403, path
+        assert client.get("/pools/digits/scale/").status_code == 403  # who only asks for the page has ordered nothing
+    rows = Audit.objects.order_by("pk").values_list("actor", "action", "pool", "target", "outcome", "reason")
+    assert list(rows) == [
+        ("user eve", *one, "permission_denied", "mine")
+        for one in [
+            ("scale", "digits", ""), ("dump", "", "digits-1"), ("drain", "", "here"), ("cancel_job", "", str(job.pk)),
+        ]
+    ]  # fmt: skip
+    assert "snakepit_pools.operate_pool" in Audit.objects.filter(action="scale").get().message
+
+
+def test_a_refusal_is_told_though_the_audit_cannot_be_read(
+    pool: Pool, client: Client, broker: FakeClient, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    key = make_key("view")
+
+    def away(*_: Any, **__: Any) -> None:
+        raise DatabaseError("away")
+
+    monkeypatch.setattr(Audit.objects, "filter", away)
+    url = "/api/pools/digits/pause"
+    assert client.post(url, {}, content_type="application/json", headers={"Authorization": key}).status_code == 403
+    assert "was refused pause" in caplog.text
+
+
 def test_old_rows_are_pruned(pool: Pool, broker: FakeClient, settings: Any) -> None:
     operations.pause(broker, "digits", ADA)
     operations.resume(broker, "digits", ADA)

@@ -430,7 +430,7 @@ def test_a_kill_is_ordered_with_who_and_why(client: Client, broker: FakeClient, 
         assert answer.status_code == status
     ((worker, what, _, reason),) = broker.orders
     assert (worker, what, reason) == ("digits-1", "kill", "stuck")
-    assert Audit.objects.get(action="kill").target == "digits-1"
+    assert Audit.objects.get(action="kill", outcome="done").target == "digits-1"
 
 
 def test_the_shell_kills_a_worker(shell: FakeClient, capsys: Captured) -> None:

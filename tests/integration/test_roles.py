@@ -91,7 +91,7 @@ def test_who_only_looks_is_refused_by_every_rest_route_that_changes_something(
     client: Client, broker: FakeClient, looker: Any, job: Job, path: str
 ) -> None:
     names = {"pool": "digits", "command": "classify", "job_id": str(job.pk), "worker": "digits-1"}
-    names["advice"] = "queue:digits"
+    names |= {"advice": "queue:digits", "node": "here"}
     url = re.sub(r"{(\w+)}", lambda found: names[found[1]], path)
     body = {"pool": "digits", "command": "classify"}
     client.force_login(looker)
