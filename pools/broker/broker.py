@@ -332,13 +332,16 @@ class Broker:
 
     def snapshot(self, pool: str = "") -> dict[str, Any]:
         now = self.ports.clock.monotonic()
-        if pool:
+        # A removed pool is there until its last call has ended: its workers use the machine until then.
+        leaving = {name: runner for name, (runner, _) in self._closing.items()}
+        if pool and pool not in leaving:
             self._runner(pool)
-        runners = [runner for name, runner in sorted(self.runners.items()) if pool in ("", name)]
-        workers = [(runner, worker) for runner in runners for worker in runner.pool.force.workers.values()]
+        shown = {name: runner for name, runner in sorted((leaving | self.runners).items()) if pool in ("", name)}
+        workers = [(runner, worker) for runner in shown.values() for worker in runner.pool.force.workers.values()]
+        rows = [pool_row(one, now, self._usage(one), removed=name in leaving) for name, one in shown.items()]
         return {
             "node": self._node_row(now),
-            "pools": [pool_row(runner, now, self._usage(runner)) for runner in runners],
+            "pools": rows,
             "workers": [worker_row(runner, worker, now, self._usage(runner)) for runner, worker in workers],
         }
 

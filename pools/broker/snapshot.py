@@ -55,7 +55,7 @@ from pools.broker.worker import State, Worker
 OUTPUT_LINES = 50
 
 
-def pool_row(runner: Runner, now: float, usage: Usage) -> dict[str, Any]:
+def pool_row(runner: Runner, now: float, usage: Usage, *, removed: bool = False) -> dict[str, Any]:
     pool, force = runner.pool, runner.pool.force
     ready = force.among(State.READY)
     slots = sum(worker.slots for worker in ready)
@@ -66,7 +66,7 @@ def pool_row(runner: Runner, now: float, usage: Usage) -> dict[str, Any]:
         "adapter": pool.spec.adapter,
         "interpreter": runner.definition.interpreter,
         "state": state,
-        "reason": reason,
+        "reason": "it is removed, and its last calls run" if removed else reason,
         "size": pool.spec.size,
         "ready": len(ready),
         "busy": sum(worker.load > 0 for worker in ready),

@@ -28,6 +28,7 @@ from pools.dashboard.board import Facts
 from pools.dashboard.hub import hub
 from pools.dashboard.navigation import navigation
 from pools.dashboard.region import Context, region
+from pools.permissions import NEEDS
 
 LOOKING = frozenset({VIEW, "payload"})  # who has no more than these is refused every POST, whatever its view does
 # What the audit calls an order, where the name of its URL does not say it: `pool-scale` does.
@@ -108,7 +109,7 @@ def _note(request: HttpRequest, right: str, of: Mapping[str, Any]) -> None:
     url = (request.resolver_match and request.resolver_match.url_name) or ""
     noun, _, verb = url.partition("-")
     action = ORDERS.get(url) or (f"{of['action']}_job" if url == "job-act" else verb)
-    if not action:  # a page that takes no orders
+    if action not in NEEDS:  # a page that takes no orders
         return
     lacking = PERMISSIONS["operate" if right == VIEW else right]
     error = PermissionDenied(f"user {request.user.get_username()} lacks the permission {lacking}")

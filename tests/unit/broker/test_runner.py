@@ -606,6 +606,8 @@ async def test_a_removed_pool_lets_its_calls_finish_and_may_come_back(stage: Sta
     await stage.pass_time(1.1)
     assert waiting.code == "shutting_down"
     assert [staff.id for staff in stage.broker.staff()] == ["p-ab12-1"], "its processes are still ours"
+    assert (stage.row()["state"], stage.row()["reason"]) == ("stopping", "it is removed, and its last calls run")
+    assert [(one["id"], one["state"], one["load"]) for one in stage.workers("")] == [("p-ab12-1", "draining", 1)]
     stage.definitions.change(pool())
     await stage.pass_time(5.0)
     assert not running.over
@@ -614,6 +616,7 @@ async def test_a_removed_pool_lets_its_calls_finish_and_may_come_back(stage: Sta
     await stage.turn()
     assert running.value == "done"
     await stage.ready(2)
+    assert (stage.row()["state"], stage.row()["reason"]) == ("ready", "")
     assert (await stage.call("echo", {"value": 3})).value == 3
 
 
