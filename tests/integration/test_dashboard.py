@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -342,7 +343,8 @@ def test_the_palette_offers_an_operator_the_orders_that_can_be_given_now(operato
 def test_the_palette_finds_jobs_by_the_beginning_and_the_end_of_their_ids(
     viewer: Client, broker: FakeClient, django_assert_max_num_queries: Any
 ) -> None:
-    jobs = [Job.objects.create(pool="digits", command="classify") for _ in range(3)]
+    ids = [uuid.UUID(f"01890000-000{n}-7000-8000-{n}aaaabbbbccc") for n in range(1, 4)]
+    jobs = [Job.objects.create(pk=ident, pool="digits", command="classify") for ident in ids]
     for job in jobs:
         for part in (str(job.pk), job.pk.hex, str(job.pk).upper(), job.pk.hex[-12:]):
             with django_assert_max_num_queries(12):
