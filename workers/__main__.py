@@ -14,7 +14,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from workers import boot, failure, lifeline, vitals
+from workers import boot, exodus, failure, lifeline, vitals
 from workers.boot import Boot, TemplateBoot
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def live(document: Boot, watch: vitals.GilWatch, preloaded: Preloaded | None = N
     from workers.worker import Worker  # loads gRPC and protobuf: after the watch, and not for --help
 
     code = Worker(document, watch, preloaded).live()
+    exodus.give_way()
     if code:
         leave(code)
     return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +114,17 @@ def test_a_leak_is_named_in_status_metrics_and_event() -> None:
         assert 'snakepit_command_growth_bytes_per_call{command="leaks",pool="p"}' in node.client.metrics()
         drained = node.until("worker.draining", reason="memory_soft")
         assert "MiB per 1,000 calls, mostly `leaks`" in drained["message"]
+
+
+def test_a_worker_that_leaves_gives_way_to_those_who_work(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    with broker({"p": {"size": 1, "args": {"ledger": str(ledger)}}}) as node:
+        node.ready("p")
+        own = node.client.call("p", "notes_its_end")
+        node.client.recycle("p")
+        node.until("worker.recycled")
+        assert ledger.read_text() == f"nice {max(own, 10)}\n"
+        assert node.client.call("p", "notes_its_end") == own
 
 
 def test_slow_workers_of_the_same_age_do_not_leave_together_and_the_first_is_not_late() -> None:
