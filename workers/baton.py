@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from workers.ears import Ears
 
 PATIENCE = 0.005  # seconds that nobody may run the loop
 LOOKS = 40  # without anything to do, after which the keeper stops looking and waits to be woken
@@ -22,7 +25,9 @@ LOOKS = 40  # without anything to do, after which the keeper stops looking and w
 class Baton:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.ears = Ears(loop)
         self._running = threading.Lock()  # held by the thread that runs the loop
+        self._errands: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()  # for whoever runs it next
         self._guard = threading.Lock()  # of the four below: each is read by one thread and written by the other
         self._away = True  # the main thread is not there to run the loop
         self._departures = 0
@@ -34,13 +39,14 @@ class Baton:
     # A thread that waits for something that comes through the loop.
 
     def hold(self, until: Callable[[], bool]) -> None:
-        """Run the loop on this thread until the question is true; somebody calls `loop.stop` to have it asked."""
+        """Run the loop on this thread until the question is true; somebody calls `leave` to have it asked."""
         running = False
         try:
             self._arrive()
             running = True
+            self._run_errands()
             while not until():
-                self.loop.run_forever()
+                self._wait(None)
         finally:
             self._leave()
             if running:
@@ -52,8 +58,11 @@ class Baton:
         try:
             self._arrive()
             running = True
-            self.loop.call_soon(self.loop.stop)
-            self.loop.run_forever()
+            self._run_errands()
+            if self.ears:
+                self.ears.wait(0.0)
+            else:
+                self.ears.turn()
         finally:
             self._leave()
             if running:
@@ -73,18 +82,17 @@ class Baton:
         """
         if not self._running.acquire(blocking=False) and not (alone and self._take_from_keeper()):
             return
-        alarm = None
         try:
             with self._guard:
                 self._away = self._urgent = False
+            self._run_errands()
             ends = None if patience is None else self.loop.time() + patience
-            if patience is not None:
-                alarm = self.loop.call_later(patience, self.loop.stop)
-            while not until() and (ends is None or self.loop.time() < ends):
-                self.loop.run_forever()
+            while not until():
+                left = None if ends is None else ends - self.loop.time()
+                if left is not None and left <= 0:
+                    return
+                self._wait(left)
         finally:
-            if alarm is not None:
-                alarm.cancel()
             self._leave()  # before the release: the next thread's arrival must not be undone by this departure
             self._running.release()
 
@@ -101,6 +109,30 @@ class Baton:
             if not taken:
                 self._leave()
         return taken
+
+    def _wait(self, patience: float | None) -> None:
+        if self.ears:
+            self.ears.wait(patience)
+            return
+        alarm = None if patience is None else self.loop.call_later(patience, self.loop.stop)
+        try:
+            self.loop.run_forever()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+
+    def _run_errands(self) -> None:
+        while self._errands:
+            errand, args = self._errands.popleft()
+            try:
+                errand(*args)
+            except Exception as error:  # as the loop does: one that fails stops nobody else
+                self.loop.call_exception_handler({"message": f"{errand!r} failed", "exception": error})
+
+    def leave(self) -> None:
+        """On the thread that runs the loop: it is to ask its question now."""
+        if self.loop.is_running():
+            self.loop.stop()
 
     def leave_for_good(self) -> None:
         """From now on the keeper runs the loop."""
@@ -119,10 +151,15 @@ class Baton:
     # Any thread.
 
     def call(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Have the loop call something at its next turn. Does not wake anybody if nobody runs it."""
+        """Have whoever runs the loop call something, at once or as soon as there is somebody; nobody is woken for it.
+
+        It may be called while the loop itself does not run, so it must not ask for the running loop.
+        """
+        if self.loop.is_closed():
+            raise RuntimeError("the loop is closed: nobody runs it any more")
         if self._running.acquire(blocking=False):
             try:
-                self.loop.call_soon(callback, *args)
+                self._errands.append((callback, args))
             finally:
                 self._running.release()
         else:
@@ -162,6 +199,7 @@ class Baton:
         with self._running:
             self._kept = True
             try:
+                self._run_errands()
                 while self._away and not over():
                     self.loop.run_forever()
             finally:

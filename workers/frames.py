@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from workers.ears import Ears
 from workers.shortcut import Shortcut, write_plain
 
 PREFIX = 5  # bytes before each message: a flag and the length
@@ -92,13 +93,17 @@ class Arrivals:
 
 
 class Frames:
-    """Both directions of a stream. `limit` bounds one incoming message, in bytes."""
+    """Both directions of a stream. `limit` bounds one incoming message, in bytes.
 
-    def __init__(self, stream: Any, on_message: Callable[[bytes], None], limit: int) -> None:
+    With `ears` messages may be handed over while the loop does not run: `on_message` must not ask for it.
+    """
+
+    def __init__(self, stream: Any, on_message: Callable[[bytes], None], limit: int, ears: Ears | None = None) -> None:
         raw = stream._stream
         self._stream = stream
         self._raw = raw
         self._transport = raw._transport
+        self._ears = ears
         self._loop = asyncio.get_running_loop()
         self._parts: deque[bytes] = deque()
         self._scheduled = False
@@ -121,7 +126,7 @@ class Frames:
         if early._eof:
             self._arrivals.eof()
         else:
-            Shortcut(self._raw, self._arrivals.take)
+            Shortcut(self._raw, self._arrivals.take, self._ears)
 
     async def ended(self) -> None:
         """Wait for the peer's end of the stream. Raises what was wrong with its messages."""

@@ -11,7 +11,6 @@ calls were begun. It is not needed for one slot, but one road for both profiles 
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import threading
 import time
@@ -40,7 +39,7 @@ class Begun(Protocol):
 class Idling(Protocol):
     """How a slot waits for its next call; the worker's Baton."""
 
-    loop: asyncio.AbstractEventLoop
+    def leave(self) -> None: ...
 
     def hold(self, until: Callable[[], bool]) -> None: ...
 
@@ -123,7 +122,7 @@ class Runtime:
     def _hand_over(self, call: Call | None) -> None:
         self._queue.put(call)
         if self._idling:
-            self._idling.loop.stop()  # whoever runs it looks for what to do next
+            self._idling.leave()  # whoever runs the loop looks for what to do next
 
     # Slots.
 

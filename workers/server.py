@@ -140,7 +140,7 @@ class Link(WorkerBase):
         self._taken = True
         await stream.send_initial_metadata()
         try:
-            self._frames = Frames(stream, self._receive, ENVELOPE + self._max_payload)
+            self._frames = Frames(stream, self._receive, ENVELOPE + self._max_payload, self.baton.ears)
             self._frames.open()
             self._send_waiting()
             await self._frames.ended()

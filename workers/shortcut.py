@@ -15,6 +15,8 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from workers.ears import Ears
+
 HEADER = 9  # bytes: length (3), type (1), flags (1), stream (4); RFC 9113, section 4.1
 LARGE = 1 << 12  # received bytes from which a view costs less than copies of their parts
 ACCOUNT_BYTES = 1 << 18  # received bytes that are entered into h2's books at once
@@ -32,7 +34,7 @@ def plain_header(stream: int) -> bytes:
 class Shortcut(asyncio.Protocol):
     """Takes the transport over from grpclib's protocol and passes on what it does not take itself."""
 
-    def __init__(self, raw: Any, on_data: Callable[[bytes | memoryview], None]) -> None:
+    def __init__(self, raw: Any, on_data: Callable[[bytes | memoryview], None], ears: Ears | None = None) -> None:
         self._inner = raw._transport.get_protocol()
         self._raw = raw
         self._h2 = raw._h2_connection
@@ -43,22 +45,31 @@ class Shortcut(asyncio.Protocol):
         self._left = 0  # bytes of a frame of ours that are still to come
         self._head = b""  # the beginning of some frame's header
         raw._transport.set_protocol(self)
+        self._loop = asyncio.get_running_loop()
+        self._shut = ears.open(raw._transport, self.hear) if ears is not None else None
 
     def data_received(self, data: bytes) -> None:
+        if rest := self._take(data):
+            self._inner.data_received(rest)
+
+    def hear(self, data: bytes) -> None:
+        """As `data_received`, where no loop runs: what is not ours waits for its next turn, before it reads again."""
+        if rest := self._take(data):
+            self._loop.call_soon(self._inner.data_received, rest)
+
+    def _take(self, data: bytes) -> bytes:
+        """Hand over our frames; what begins with another one is returned."""
         if self._h2.incoming_buffer._data:  # the beginning of a frame is with h2: so is its end
-            self._inner.data_received(data)
-            return
+            return data
         if self._head:
             data, self._head = self._head + data, b""
         at = self._take_frames(data)
-        if at < len(data):
-            if len(data) - at < HEADER:  # whose it is, the rest of it will tell
-                self._head = data[at:]
-            else:
-                self._account()
-                self._inner.data_received(data[at:] if at else data)
-        if self._unaccounted >= ACCOUNT_BYTES:
+        rest = data[at:] if at else data
+        if len(rest) < HEADER:  # whose it is, what follows will tell
+            self._head, rest = rest, b""
+        if rest or self._unaccounted >= ACCOUNT_BYTES:
             self._account()
+        return rest
 
     def _take_frames(self, data: bytes) -> int:
         """Hand over what is ours at the beginning of the data, also of a frame that is not whole; where that ends."""
@@ -100,6 +111,8 @@ class Shortcut(asyncio.Protocol):
         self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._shut:
+            self._shut()
         self._inner.connection_lost(exc)
 
 

@@ -18,6 +18,7 @@ from pools.client.address import Target
 from pools.client.answers import exception, value_of
 from pools.client.arguments import Call
 from pools.client.session import Pending, Session, session_for
+from workers.baton import Baton
 
 GRACE = 1.0  # seconds after the deadline in which the broker's own word about it may come
 ATTEMPTS = 5  # sessions that may be lost, one after the other, before a call that never left is given up
@@ -58,13 +59,13 @@ class Ticket:
 class ThreadPending:
     """Replies for a thread that waits; `take` is the only thing that blocks."""
 
-    __slots__ = ("_items", "_loop")
+    __slots__ = ("_baton", "_items")
 
     comes_to_loop = True
 
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        self._loop: asyncio.AbstractEventLoop | None = None  # while the waiting thread may run it
+        self._baton: Baton | None = None  # while the waiting thread may run its loop
 
     def deliver(self, kind: str, reply: Any) -> None:
         self._put((kind, reply))
@@ -74,8 +75,8 @@ class ThreadPending:
 
     def _put(self, item: Item) -> None:
         self._items.put(item)
-        if self._loop is not None:
-            self._loop.stop()  # whoever runs it asks whether this was what it waits for
+        if self._baton is not None:
+            self._baton.leave()  # whoever runs the loop asks whether this was what it waits for
 
     def _has_news(self) -> bool:
         return not self._items.empty()
@@ -89,9 +90,9 @@ class ThreadPending:
         """The next reply; an error that was not sent by the broker is raised."""
         try:
             if self._items.empty():
-                self._loop = ticket.session.loop
+                self._baton = ticket.session.baton
                 ticket.session.wait(self._has_news, ticket.remaining())
-                self._loop = None
+                self._baton = None
             item = self._items.get(timeout=ticket.remaining())
         except queue.Empty:
             raise ticket.overdue() from None

@@ -32,9 +32,11 @@ from pools.client.arguments import Call, message_of
 from pools.client.wire import Wire, connect, typed
 from pools.wire.broker_pb2 import Replies, Request, Requests
 from workers.baton import Baton
+from workers.ears import Ear
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
-CALLBACK = asyncio.Handle._run.__code__
+# What must not be cut in two by a signal: the loop's callbacks, and what is done in their place.
+CALLBACKS = frozenset({asyncio.Handle._run.__code__, Baton._run_errands.__code__, Ear.read.__code__})
 LAST_WORDS = frozenset({"result", "error"})
 CLOSED = "The connection to the broker was closed by this process."
 GOODBYE = 0.25  # seconds that the broker gets to answer a goodbye
@@ -134,9 +136,9 @@ class Session:
         except BaseException as error:
             # A signal handler raised. Mostly while the loop waited, which harms nothing; but if it cut a callback in
             # two, perhaps in the middle of a frame, nobody knows what the connection holds.
-            if any(frame.f_code is CALLBACK for frame, _ in walk_tb(error.__traceback__)):
+            if any(frame.f_code in CALLBACKS for frame, _ in walk_tb(error.__traceback__)):
                 interrupted = f"The connection was interrupted by {type(error).__name__}."
-                self.loop.call_soon_threadsafe(self._lose, BrokerUnreachable(interrupted, outcome=UNKNOWN))
+                self.baton.call(self._lose, BrokerUnreachable(interrupted, outcome=UNKNOWN))
                 self.baton.hurry()
             raise
         if self._pending or any(session._pending for session in tuple(_sessions.values())):
@@ -193,7 +195,7 @@ class Session:
         self._wire = wire
         self._opened.set()
         self._flush()
-        await wire.listen(self._dispatch)
+        await wire.listen(self._dispatch, self.baton.ears)
 
     def _flush(self) -> None:
         self._woken = False

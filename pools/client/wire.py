@@ -29,6 +29,7 @@ from pools.client.address import Target
 from pools.client.arguments import MAX_MESSAGE
 from pools.wire.broker_grpc import BrokerStub
 from pools.wire.broker_pb2 import Replies, Requests
+from workers.ears import Ears
 from workers.frames import Arrivals
 from workers.shortcut import Shortcut, write_plain
 
@@ -88,12 +89,12 @@ class Wire:
         """Send a frame piece by piece, as fast as the broker takes it."""
         await self._raw.send_data(frame)
 
-    async def listen(self, on_frame: Callable[[bytes], None]) -> None:
+    async def listen(self, on_frame: Callable[[bytes], None], ears: Ears) -> None:
         """Hand over messages until the broker ends the session; how it ended is raised."""
         connection, number = self._connection, self._id
         arrivals = Arrivals(lambda size: connection.ack(number, size), on_frame, LARGEST_FRAME)
         self._raw.buffer = arrivals  # type: ignore[assignment]
-        Shortcut(self._raw, arrivals.take)
+        Shortcut(self._raw, arrivals.take, ears)
         await self._stream.recv_message()
         if not self._ending:
             await self._stream.end()

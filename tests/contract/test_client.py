@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -30,8 +31,12 @@ from pools.broker.errors import (
 )
 from pools.client import Answer, Chunk, Client, Log, Progress, connect
 from pools.client.loop import event_loop
+from pools.client.pending import ThreadPending
+from pools.client.session import session_for
 from pools.client.streams import WINDOW
+from pools.wire.broker_pb2 import Reply
 from tests.contract.fake_broker import POOL, FakeBroker
+from workers.ears import Ears
 
 ROOT = Path(__file__).parents[2]
 
@@ -245,12 +250,16 @@ def test_time_that_is_over_is_not_spent_on_sending(client: Client, broker: FakeB
     assert not broker.calls
 
 
-def test_an_interrupt_cancels_the_call_that_waits(client: Client, broker: FakeBroker) -> None:
+@pytest.mark.parametrize("calls_before", [0, 1])
+def test_an_interrupt_cancels_the_call_that_waits(client: Client, broker: FakeBroker, calls_before: int) -> None:
+    for _ in range(calls_before):  # from the second call on the thread reads its socket itself
+        client.call(POOL, "echo")
+    waits = selectors.EpollSelector.select.__code__, Ears.wait.__code__
     main = threading.get_ident()
 
     def interrupt() -> None:
         broker.running.wait(10)
-        while sys._current_frames()[main].f_code.co_name != "select":  # it waits; nothing is cut in two
+        while sys._current_frames()[main].f_code not in waits:  # it waits; nothing is cut in two
             pass
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -261,6 +270,25 @@ def test_an_interrupt_cancels_the_call_that_waits(client: Client, broker: FakeBr
     thread.join()
     assert broker.changed.wait(10)
     assert broker.cancelled == ["mute"]
+
+
+def test_an_interrupt_in_the_middle_of_a_frame_gives_the_connection_up(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what it holds; the next call has a new one."""
+    client.call(POOL, "echo")
+    session = session_for(client.target)
+    with monkeypatch.context() as patched:
+
+        def interrupted(pending: ThreadPending, kind: str, reply: Reply) -> None:
+            raise KeyboardInterrupt  # as a signal's handler would
+
+        patched.setattr(ThreadPending, "deliver", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.call(POOL, "echo")
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+    assert session.lost is not None
+    assert "interrupted by KeyboardInterrupt" in str(session.lost)
 
 
 # Streams.
