@@ -12,10 +12,14 @@ control windows; h2 keeps the books (we change its own numbers), and gets every 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from workers.ears import Ears
+from h2.exceptions import FlowControlError
+
+from workers.ears import READ_BYTES, Ears
 
 HEADER = 9  # bytes: length (3), type (1), flags (1), stream (4); RFC 9113, section 4.1
 LARGE = 1 << 12  # received bytes from which a view costs less than copies of their parts
@@ -113,7 +117,22 @@ class Shortcut(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._shut:
             self._shut()
+        if exc is not None:
+            self._read_rest()
         self._inner.connection_lost(exc)
+
+    def _read_rest(self) -> None:
+        """What the peer said before it died, and we tried to write to it before we had read it all.
+
+        A write that fails ends a transport at once, with everything unread in its socket, which is still open here.
+        """
+        socket = self._raw._transport.get_extra_info("socket")
+        if socket is None or self._raw._transport.get_extra_info("sslcontext") is not None:
+            return
+        with contextlib.suppress(OSError, FlowControlError):  # nothing is left, or it was too much
+            while data := os.read(socket.fileno(), READ_BYTES):
+                if rest := self._take(data):
+                    self._inner.data_received(rest)
 
 
 def write_plain(raw: Any, message: bytes) -> bool:

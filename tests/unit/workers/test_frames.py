@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 from grpclib.client import Channel
 from grpclib.protocol import Buffer
 from grpclib.server import Server
@@ -206,6 +208,34 @@ def test_a_message_over_the_limit_is_refused_by_its_length() -> None:
             await arrivals.read(0)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_a_dead_peer_said_is_heard_though_a_write_to_it_fails_first(new_loop: Any) -> None:
+    async def main() -> list[bytes]:
+        near, far = socket.socketpair()
+        lost = asyncio.get_running_loop().create_future()
+
+        class Inner(asyncio.Protocol):
+            def connection_lost(self, exc: Exception | None) -> None:
+                lost.set_result(exc)
+
+        transport, _ = await asyncio.get_running_loop().create_connection(Inner, sock=near)
+        peer = Peer()
+        peer.stream._stream._transport = transport
+        heard: list[bytes] = []
+        Frames(peer.stream, heard.append, limit=100).open()
+        transport.write(b"unread")
+        answer = framed(b"an answer")
+        far.send(len(answer).to_bytes(3, "big") + plain_header(1) + answer)
+        far.close()
+        transport.write(b"for nobody")
+        assert isinstance(await lost, OSError)
+        return heard
+
+    loop = new_loop()
+    assert loop.run_until_complete(main()) == [b"an answer"]
+    loop.close()
 
 
 class Mirror(WorkerBase):
