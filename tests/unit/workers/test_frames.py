@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvloop
 from grpclib.client import Channel
 from grpclib.protocol import Buffer
 from grpclib.server import Server
@@ -21,6 +21,11 @@ from workers.wire import worker_pb2 as pb
 from workers.wire.worker_grpc import WorkerBase, WorkerStub
 
 PING = (8).to_bytes(3, "big") + b"\x06" + bytes(5) + b"opaque.."  # a frame that is h2's
+LOOPS = [asyncio.new_event_loop]
+with contextlib.suppress(ImportError):  # the broker's, where it is installed
+    import uvloop
+
+    LOOPS.append(uvloop.new_event_loop)
 
 
 def framed(message: bytes) -> bytes:
@@ -210,7 +215,7 @@ def test_a_message_over_the_limit_is_refused_by_its_length() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("new_loop", LOOPS)
 def test_what_a_dead_peer_said_is_heard_though_a_write_to_it_fails_first(new_loop: Any) -> None:
     async def main() -> list[bytes]:
         near, far = socket.socketpair()
