@@ -57,8 +57,15 @@ def client(broker: FakeBroker) -> Iterator[Client]:
 @contextmanager
 def nothing_sent() -> Iterator[None]:
     """What is asked for meanwhile goes out at the end, at once."""
-    over = threading.Event()
-    event_loop().loop.call_soon_threadsafe(over.wait, 10)
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        over.wait(10)
+
+    event_loop().loop.call_soon_threadsafe(hold)
+    event_loop().hurry()
+    assert held.wait(10)
     try:
         yield
     finally:
