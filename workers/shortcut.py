@@ -17,8 +17,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from h2.exceptions import FlowControlError
-
 from workers.ears import READ_BYTES, Ears
 
 HEADER = 9  # bytes: length (3), type (1), flags (1), stream (4); RFC 9113, section 4.1
@@ -129,7 +127,7 @@ class Shortcut(asyncio.Protocol):
         socket = self._raw._transport.get_extra_info("socket")
         if socket is None or self._raw._transport.get_extra_info("sslcontext") is not None:
             return
-        with contextlib.suppress(OSError, FlowControlError):  # nothing is left, or it was too much
+        with contextlib.suppress(Exception):  # nothing is left, or h2 finds that it was too much
             while data := os.read(socket.fileno(), READ_BYTES):
                 if rest := self._take(data):
                     self._inner.data_received(rest)
