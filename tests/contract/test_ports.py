@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -360,6 +361,28 @@ async def test_a_killed_worker_is_told_once_and_its_link_is_lost(hands: Any) -> 
     assert len(hand.heard.of("lost")) == 1
     assert hand.process.memory_mb() is None
     assert hand.process.cpu_seconds() is None
+
+
+async def test_the_answers_of_a_killed_worker_are_heard_also_when_an_order_is_written_to_it_first() -> None:
+    """A busy broker: it looks into the socket only after the worker is dead, and has an order for it before that."""
+    with workplace("real") as (launcher, linker):
+        hand = await Hand(launcher, linker).start("everything", {})
+        await hand.heard.until("hello")
+        for _ in range(20):
+            hand.assign("sleep", seconds=0)  # not idempotent: its answer is sent before the next call begins
+        last = hand.assign("count", credit=1, to=9)  # stays, for want of credit
+        await asyncio.sleep(0)  # the orders are sent; from here on the loop stands still
+        end = time.monotonic() + PATIENCE
+        while hand.process.last_begun() < last:
+            assert time.monotonic() < end, "the worker does not come to its last call"
+        hand.process.kill()
+        os.waitid(os.P_PID, hand.process.pid, os.WEXITED | os.WNOWAIT)
+        hand.assign("echo", value="nobody is there")
+        await hand.heard.until("lost")
+        assert [sequence for sequence, *_ in hand.heard.of("result")] == list(range(1, 21))
+        await hand.exit()
+        hand.link.close()
+        await launcher.close()
 
 
 async def test_a_closed_link_reports_nothing_more(hands: Any) -> None:
