@@ -239,8 +239,10 @@ class Everything(Adapter):
         return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
     @command
-    def exchange(self, mine: int, seconds: float, interval: float) -> int:
+    def exchange(self, mine: int, times: int, seconds: float, interval: float) -> int:
         """Two calls hand a token to and fro without ever letting go of the interpreter. How often it came here.
+
+        It ends after so many times, or so many seconds.
 
         A GIL changes hands once in `interval` seconds, so the count is what only threads that run at once can reach.
         """
@@ -249,7 +251,7 @@ class Everything(Adapter):
             self.token = 0
         self.barrier.wait()
         came, end = 0, time.monotonic() + seconds
-        while time.monotonic() < end:
+        while came < times and time.monotonic() < end:
             if self.token == mine:
                 self.token = 1 - mine
                 came += 1
