@@ -146,6 +146,7 @@ def test_cancels_and_kills_among_calls_that_travel_together_leave_each_one_answe
         assert len(seen) == len(set(seen)), "a call ran twice"
         assert answered <= len(seen)
         assert answered + lost + cancelled == rounds * calls
+        assert lost <= rounds, "a worker took more with it than the call that it ran"
         node.wait(lambda: node.pool("p")["free"] == 2, "both slots to be free")
         after = node.client.map("p", "visit", ({"mark": f"after{n}"} for n in range(50)), window=50)
         assert len(list(after)) == 50
