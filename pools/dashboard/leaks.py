@@ -13,9 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pools.diagnostics.rules import LEAK
-
-SURE = 2.0  # standard deviations above nothing
+from pools.diagnostics.rules import LEAK, is_chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +28,11 @@ def leak_of(pool: Mapping[str, Any], workers: Iterable[Mapping[str, Any]], line:
     """`line`: memory_soft_mb of the pool. None: not enough evidence, or no growth that anybody would act on."""
     growth = pool.get("growth") or {}
     mb = growth.get("mb_per_1000_calls")
-    if growth.get("verdict") != "measured" or mb is None or mb < LEAK or _is_chance(growth):
+    if growth.get("verdict") != "measured" or mb is None or mb < LEAK or is_chance(growth):
         return None
     found = [(seconds, worker["id"]) for worker in workers if (seconds := until(worker, line)) is not None]
     seconds, first = min(found, default=(None, ""))
     return Leak(mb, growth.get("mostly", ""), first, seconds)
-
-
-def _is_chance(growth: Mapping[str, Any]) -> bool:
-    """Every command is known, and what each seems to make is within the error of its measurement."""
-    commands = growth.get("commands", ())
-    return bool(commands) and all(
-        one["verdict"] == "measured" and one["mb_per_1000_calls"] < SURE * one["error"] for one in commands
-    )
 
 
 def until(worker: Mapping[str, Any], line: float | None) -> float | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from pools.broker.growth import MEASURED, TOGETHER
 from pools.broker.spec import Preload, Profile
 from pools.diagnostics.advice import Case, Judgement, rounded_down, rounded_up
 
@@ -17,6 +19,7 @@ FEWER = 0.6  # of the present size; for less it is not worth a change
 CORES = 0.9  # share of the cores that one pool may use before workers stop helping
 LEAK = 1.0  # MiB per 1,000 calls; less is noise
 SAMPLES = 20  # pairs of measurements; while a worker warms up it grows without leaking
+SURE = 2.0  # standard deviations that the growth of some command must be above nothing
 ROOM = (64.0, 0.25)  # MiB that a worker may grow, at least, and as a share of its memory
 TURNS = 1.5  # slots that run at once; less means that threads take turns
 COMPUTES = 0.5  # share of a call's time; below it the call waits, and a thread that waits costs nothing
@@ -82,6 +85,8 @@ def leak(case: Case) -> Judgement:
     if growth.get("verdict") != "measured" or mb is None or samples < SAMPLES:
         lack = f"{calls} calls, {samples} samples of memory; needs 20 calls and {SAMPLES} samples"
         return case.too_little("leak", lack)
+    if mb >= LEAK and is_chance(growth):
+        return case.too_little("leak", f"grows {mb:.1f} MiB per 1,000 calls, within the error of its measurement")
     evidence = f"leaks {mb:.1f} MiB per 1,000 calls" + (f" in `{growth['mostly']}`" if growth.get("mostly") else "")
     if mb < LEAK:
         return case.fine("leak", f"grows {mb:.1f} MiB per 1,000 calls; advised from {LEAK:g} MiB")
@@ -92,6 +97,17 @@ def leak(case: Case) -> Judgement:
         return case.fine("leak", f"{evidence}; max_requests {spec.max_requests:,} bounds it")
     title = f"Replace the workers of {spec.name} every {calls:,} calls"
     return case.advise("leak", title, evidence, {"max_requests": calls})
+
+
+def is_chance(growth: Mapping[str, Any]) -> bool:
+    """Commands were measured, and what each of them seems to make is within the error of its measurement.
+
+    Commands that cannot be told apart have no error of their own: they may well be the cause together.
+    """
+    verdicts = {one["verdict"] for one in growth.get("commands", ())}
+    measured = [one for one in growth.get("commands", ()) if one["verdict"] == MEASURED]
+    within = all(one["mb_per_1000_calls"] < SURE * one["error"] for one in measured)
+    return bool(measured) and within and TOGETHER not in verdicts
 
 
 def gil(case: Case) -> Judgement:

@@ -111,6 +111,20 @@ def test_a_leak_asks_for_a_limit_of_calls_and_names_the_command() -> None:
     assert said("leak", case(pool={"growth": unknown})).verdict == TOO_LITTLE
 
 
+def measured(mb: float, error: float) -> dict[str, Any]:
+    return {"command": "embed", "mb_per_1000_calls": mb, "error": error, "verdict": "measured"}
+
+
+def test_growth_within_the_error_of_its_measurement_is_no_leak() -> None:
+    rare = {"command": "rare", "mb_per_1000_calls": None, "error": None, "verdict": "not enough evidence"}
+    tied = {**rare, "verdict": "cannot be told apart"}
+    chance = said("leak", case(pool={"growth": {**GROWTH, "commands": [measured(3.1, 2.0), rare]}}, mb=60.0))
+    assert (chance.verdict, chance.advice) == (TOO_LITTLE, None)
+    assert "grows 3.1 MiB per 1,000 calls, within the error" in chance.evidence
+    for commands in ([measured(3.1, 1.0), rare], [measured(3.1, 2.0), tied], [rare]):
+        assert said("leak", case(pool={"growth": {**GROWTH, "commands": commands}}, mb=60.0)).advice is not None
+
+
 def test_a_leak_that_is_bounded_is_left_alone() -> None:
     assert said("leak", case(pool={"growth": GROWTH}, mb=60.0, max_requests=40_000)).verdict == FINE
     assert values("leak", case(pool={"growth": GROWTH}, mb=60.0, max_requests=40_001)) == {"max_requests": 20_000}
