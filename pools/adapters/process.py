@@ -11,6 +11,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from pools.adapters import stacks
@@ -139,9 +140,18 @@ class ChildProcess:
         self._kill_group()  # its children must not outlive it
         self._output.drain()
         self._output.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._sweep_scratch(loop)
         self._ended()
         self._on_exit(exit)
+
+    def _sweep_scratch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Remove what it kept in its temporary directory. Many files take a while, and calls must not wait for it."""
+        try:
+            os.rmdir(self._scratch)  # most leave nothing behind
+        except FileNotFoundError:
+            return
+        except OSError:
+            loop.run_in_executor(None, partial(shutil.rmtree, self._scratch, ignore_errors=True))
 
     def _ended(self) -> None:
         """Its process is reaped; `on_exit` is told next."""

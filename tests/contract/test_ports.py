@@ -7,8 +7,10 @@ import ctypes
 import json
 import logging
 import os
+import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -381,6 +383,31 @@ async def test_the_answers_of_a_killed_worker_are_heard_also_when_an_order_is_wr
         await hand.heard.until("lost")
         assert [sequence for sequence, *_ in hand.heard.of("result")] == list(range(1, 21))
         await hand.exit()
+        hand.link.close()
+        await launcher.close()
+
+
+async def test_a_worker_that_leaves_many_files_is_gone_before_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, removed = threading.Event(), asyncio.Event()
+    loop, remove = asyncio.get_running_loop(), shutil.rmtree
+
+    def slow(path: Path, **more: Any) -> None:
+        assert told.wait(PATIENCE), "the broker waits for the files of a worker that has ended"
+        remove(path, **more)
+        loop.call_soon_threadsafe(removed.set)
+
+    with workplace("real") as (launcher, linker):
+        hand = await Hand(launcher, linker).start("everything", {})
+        await hand.heard.until("hello")
+        scratch = hand.process._scratch
+        (scratch / "one").write_text("left behind")
+        monkeypatch.setattr(shutil, "rmtree", slow)
+        hand.process.kill()
+        await hand.exit()
+        told.set()
+        await asyncio.wait_for(removed.wait(), PATIENCE)
+        assert not scratch.exists()
+        monkeypatch.undo()
         hand.link.close()
         await launcher.close()
 
