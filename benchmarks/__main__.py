@@ -50,6 +50,8 @@ def chosen(names: Iterable[str], console: Console) -> list[Row]:
 
 
 def main() -> int:
+    if sys.argv[1:] not in ([], ["--page"]):
+        sys.exit(f"{' '.join(sys.argv[1:])}: not known; without arguments all rows run, or those of ROWS=name,name")
     console = Console(width=None if sys.stdout.isatty() else 150)
     latest = Latest(report.LATEST, ROWS.values())
     failed = 0

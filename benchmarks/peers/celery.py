@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 from celery import Celery
@@ -32,47 +34,49 @@ def echo(value: str) -> str:
     return value
 
 
-@contextmanager
-def running(workers: int) -> Iterator[Celery]:
-    """An app whose workers answer. The server is the one that `snakepit up` would choose."""
-    with tempfile.TemporaryDirectory(prefix="snakepit-bench-") as home:
-        state = Path(home)
+@cache
+def server() -> str:
+    """The URL of one server for the life of this process: Celery's client keeps the first one that it had.
+
+    It is the server that `snakepit up` would choose.
+    """
+    with ExitStack() as opened:
+        state = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="snakepit-bench-")))
         (state / "valkey").mkdir()
         chosen = transport.choose({}, state, state)
         if chosen.socket is None:
             raise RuntimeError(f"no Redis-compatible server: {chosen.warning}")
-        environment = {**os.environ, "SNAKEPIT_BENCH_REDIS": chosen.url}
-        worker = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "benchmarks.peers.celery",
-            "worker",
-            "-c",
-            str(workers),
-            "-l",
-            "ERROR",
-        ]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen(chosen.command, **quiet) as server:  # type: ignore[call-overload]
-            try:
-                if not transport.wait_until_ready(chosen.socket, lambda: server.poll() is None):
-                    raise RuntimeError("the Redis-compatible server did not start")
-                with subprocess.Popen(worker, cwd=ROOT, env=environment, **quiet) as celery:  # type: ignore[call-overload]
-                    try:
-                        app.conf.update(broker_url=chosen.url, result_backend=chosen.url)
-                        echo.delay("").get(timeout=60)
-                        yield app
-                    finally:
-                        celery.terminate()
-            finally:
-                server.terminate()
+        process = opened.enter_context(_quiet(chosen.command))
+        opened.callback(process.terminate)
+        if not transport.wait_until_ready(chosen.socket, lambda: process.poll() is None):
+            raise RuntimeError("the Redis-compatible server did not start")
+        atexit.register(opened.pop_all().close)
+    return chosen.url
+
+
+@contextmanager
+def running(workers: int) -> Iterator[Celery]:
+    """An app whose workers answer."""
+    url = server()
+    options = ("worker", "-c", str(workers), "-l", "ERROR")
+    with _quiet([sys.executable, "-m", "celery", "-A", "benchmarks.peers.celery", *options], url) as celery:
+        try:
+            app.conf.update(broker_url=url, result_backend=url)
+            echo.delay("").get(timeout=60)
+            yield app
+        finally:
+            celery.terminate()
+
+
+def _quiet(command: Sequence[str], url: str = "") -> subprocess.Popen[bytes]:
+    environment = os.environ | {"SNAKEPIT_BENCH_REDIS": url}
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
 
 
 @contextmanager
 def apart(workers: int) -> Iterator[None]:
-    """The same in a process of its own: Celery's client keeps the first server that it had."""
+    """The same in a process of its own, whose server and start nobody had before."""
     command = [sys.executable, "-m", "benchmarks.peers.celery", str(workers)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin

@@ -139,6 +139,9 @@ def test_the_exit_code_says_whether_a_row_failed(path, tmp_path, monkeypatch, ca
     monkeypatch.setattr(command.sys, "argv", ["benchmarks"])
     with pytest.raises(SystemExit, match="no row 'worse'; there are: good, bad"):
         command.main()
+    monkeypatch.setattr(command.sys, "argv", ["benchmarks", "--help"])
+    with pytest.raises(SystemExit, match="--help: not known; without arguments all rows run"):
+        command.main()
 
 
 def test_the_page_in_the_documents_says_what_the_newest_runs_said():
