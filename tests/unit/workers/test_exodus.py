@@ -35,4 +35,7 @@ def test_all_threads_of_a_process_that_ends_give_way_and_none_is_raised(own: int
 
 def test_what_the_system_does_not_allow_is_left_as_it_is() -> None:
     refuse = "def refuse(*a): raise PermissionError()\nos.setpriority = refuse\nexodus.give_way()"
-    subprocess.run([sys.executable, "-c", f"import os\nfrom workers import exodus\n{refuse}"], check=True)
+    program = f"import os\nfrom workers import exodus\n{refuse}\nprint(os.getpriority(os.PRIO_PROCESS, 0))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{ours}\n", "")
