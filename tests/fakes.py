@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import json
 import selectors
+import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ from pools.broker.ports import (
     Unforked,
     WorkerFailure,
 )
+from workers.wire.worker_pb2 import Delivery
 
 T = TypeVar("T")
 SIGKILL = 9
@@ -253,7 +255,7 @@ class FakeProcess:
     def report(self, kind: str, *facts: Any) -> None:
         if self.link is not None:
             asyncio.get_running_loop().call_soon(self.link.deliver, kind, facts)
-        if kind in ("result", "failure"):
+        if kind in ("result", "delivered", "failure"):
             self._running.discard(facts[0])
             self._fill_slots()
 
@@ -288,7 +290,21 @@ class FakeProcess:
             run(assignment, **arguments)
 
     def _result(self, assignment: Assignment, value: Any) -> None:
-        self.report("result", assignment.sequence, Payload(json.dumps(value).encode()), 0.001)
+        data = json.dumps(value).encode()
+        if assignment.letterbox and self._deliver(assignment, data):
+            self.report("delivered", assignment.sequence, 0.001)
+        else:
+            self.report("result", assignment.sequence, Payload(data), 0.001)
+
+    def _deliver(self, assignment: Assignment, data: bytes) -> bool:
+        letter = Delivery(ref=assignment.ref, json=data, call=assignment.call, worker=self.order.worker)
+        letter.queued_seconds, letter.run_seconds = assignment.queued, 0.001
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            try:
+                sender.sendto(letter.SerializeToString(), assignment.letterbox)
+            except OSError:
+                return False
+        return True
 
     def _run_echo(self, assignment: Assignment, value: Any = None) -> None:
         if "value" in assignment.attachments:

@@ -40,7 +40,10 @@ class Call:
         "command",
         "deadline",
         "ended",
+        "letterbox",
         "max_result",
+        "queued",
+        "ref",
         "sequence",
         "streaming",
     )
@@ -57,6 +60,9 @@ class Call:
         credit: int = 0,
         credit_bytes: int = 0,
         max_result: int = 1 << 20,
+        letterbox: str = "",
+        ref: int = 0,
+        queued: float = 0.0,
     ) -> None:
         self.sequence = sequence
         self.call_id = call_id
@@ -66,6 +72,9 @@ class Call:
         # A budget of 0 is an unset field: no deadline.
         self.deadline = time.monotonic() + budget if budget > 0 else math.inf
         self.max_result = max_result
+        self.letterbox = letterbox  # the path of its caller's own socket, where its result may go
+        self.ref = ref  # what the caller calls it
+        self.queued = queued  # seconds that it waited before it came here
         self.streaming = credit > 0  # otherwise the caller wants one result
         self.began = 0.0
         self.ended = False

@@ -26,8 +26,8 @@ EVENTS = 16  # sockets that are looked at in one wait; the others come up in the
 class Ear:
     """One socket, and who takes what comes through it."""
 
-    def __init__(self, transport: Any, descriptor: int, take: Callable[[bytes], None]) -> None:
-        self._transport = transport
+    def __init__(self, is_closing: Callable[[], bool], descriptor: int, take: Callable[[bytes], None]) -> None:
+        self._is_closing = is_closing
         self._descriptor = descriptor
         self._take = take
         self._view = memoryview(bytearray(READ_BYTES))  # one for its life: nothing is allocated for what may come
@@ -35,7 +35,7 @@ class Ear:
 
     def read(self) -> bool:
         """Hand over what is there. False: the loop has to see to it, it is the end or an error."""
-        if self._transport.is_closing():
+        if self._is_closing():
             return False
         try:
             size = os.readv(self._descriptor, self._buffers)
@@ -68,8 +68,18 @@ class Ears:
         socket = transport.get_extra_info("socket")
         if self._epoll is None or socket is None or transport.get_extra_info("sslcontext") is not None:
             return lambda: None
-        descriptor = socket.fileno()
-        self._open[descriptor] = Ear(transport, descriptor, take)
+        return self._add(transport.is_closing, socket.fileno(), take)
+
+    def listen(self, socket: Any, take: Callable[[bytes], None]) -> Callable[[], None]:
+        """As `open`, for a datagram socket that the loop reads too: each read is one datagram."""
+        if self._epoll is None:
+            return lambda: None
+        return self._add(lambda: False, socket.fileno(), take)
+
+    def _add(
+        self, is_closing: Callable[[], bool], descriptor: int, take: Callable[[bytes], None]
+    ) -> Callable[[], None]:
+        self._open[descriptor] = Ear(is_closing, descriptor, take)
         return lambda: self._close(descriptor)
 
     def _close(self, descriptor: int) -> None:

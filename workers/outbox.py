@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from workers.report import Failure, Log, Progress, Report, Result
+from workers.report import Delivered, Failure, Log, Progress, Report, Result
 
 BATCH_BYTES = 1 << 20
 LOG_LINES = 1000
@@ -46,7 +46,7 @@ class Outbox:
             if self._awake:
                 return
             self._awake = True
-        self._wake(isinstance(report, Result | Failure))
+        self._wake(isinstance(report, Result | Delivered | Failure))
 
     def take(self) -> list[Report]:
         """The next batch, about a MiB at most. Empty: nothing waits, and the next put wakes again."""

@@ -1,6 +1,6 @@
 """What a worker tells its broker, as plain values; `server` turns them into protobuf.
 
-A Result or a Failure is the last word about its sequence.
+A Result, a Delivered or a Failure is the last word about its sequence.
 """
 
 from __future__ import annotations
@@ -42,6 +42,15 @@ class Result:
     @property
     def size(self) -> int:
         return OVERHEAD + (len(self.value.data) if self.value else 0)
+
+
+@dataclass(slots=True)
+class Delivered:
+    """The call ended well, and its caller has the result already."""
+
+    sequence: int
+    seconds: float = 0.0
+    size: int = OVERHEAD
 
 
 @dataclass(slots=True)
@@ -137,4 +146,4 @@ class BootFailure:
     size: int = OVERHEAD
 
 
-Report = Result | Failure | Returned | Chunk | Progress | Log | Vitals | Race | Hello | BootFailure
+Report = Result | Delivered | Failure | Returned | Chunk | Progress | Log | Vitals | Race | Hello | BootFailure

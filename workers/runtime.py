@@ -23,7 +23,7 @@ from workers.commands import Bound
 from workers.context import Reports
 from workers.eventloop import EventLoop, OwnLoop, SharedLoop
 from workers.execution import Execution, Last
-from workers.report import Returned
+from workers.report import Delivered, Returned
 
 
 class Begun(Protocol):
@@ -46,6 +46,12 @@ class Idling(Protocol):
     def turn(self) -> None: ...
 
 
+class Delivering(Protocol):
+    """Brings results to callers; the worker's Courier."""
+
+    def deliver(self, call: Call, last: Last) -> Last | Delivered: ...
+
+
 BATCH_CALLS = 32  # that were run without a look at the loop, at most
 BATCH_SECONDS = 0.001  # for which answers may wait while other calls that are there already run; only idempotent ones
 
@@ -57,8 +63,17 @@ class Runtime:
     threads and returns when they have ended.
     """
 
-    def __init__(self, reports: Reports, begun: Begun, *, slots: int = 0, idling: Idling | None = None) -> None:
+    def __init__(
+        self,
+        reports: Reports,
+        begun: Begun,
+        *,
+        slots: int = 0,
+        idling: Idling | None = None,
+        courier: Delivering | None = None,
+    ) -> None:
         self._reports = reports
+        self._courier = courier
         self._begun = begun
         self._threads = slots
         self._idling = None if slots else idling  # how the one slot waits for calls; None: on the queue
@@ -188,5 +203,6 @@ class Runtime:
 
     def _answer(self, call: Call, last: Last) -> None:
         call.ended = True
+        told = self._courier.deliver(call, last) if call.letterbox and self._courier else last
         self._held.pop(call.sequence, None)
-        self._reports.put(last)
+        self._reports.put(told)

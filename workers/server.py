@@ -1,4 +1,4 @@
-"""The worker's end of the link to its broker; the only file here that knows gRPC and protobuf.
+"""The worker's end of the link to its broker; the only file here that knows gRPC.
 
      broker ══ Work stream ══▶ Frames ──▶ Runtime.assign, cancel, credit, drain
             ◀══════════════════ Frames ◀── Outbox.take
@@ -29,6 +29,7 @@ from workers.outbox import Outbox
 from workers.report import (
     BootFailure,
     Chunk,
+    Delivered,
     Failure,
     Hello,
     Log,
@@ -232,6 +233,9 @@ def call_of(assign: pb.Assign, max_payload: int) -> Call:
         credit=assign.credit,
         credit_bytes=assign.credit_bytes,
         max_result=assign.max_result or max_payload,
+        letterbox=assign.letterbox,
+        ref=assign.ref,
+        queued=assign.queued,
     )
 
 
@@ -277,6 +281,10 @@ def _result(report: Result) -> pb.Report:
     if report.value is not None:
         fill(told.result.value, report.value)
     return told
+
+
+def _delivered(report: Delivered) -> pb.Report:
+    return pb.Report(delivered=pb.Delivered(sequence=report.sequence, seconds=report.seconds))
 
 
 def _failure(report: Failure) -> pb.Report:
@@ -342,6 +350,7 @@ def _boot_failure(report: BootFailure) -> pb.Report:
 
 TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
     Result: _result,
+    Delivered: _delivered,
     Failure: _failure,
     Returned: _returned,
     Progress: _progress,

@@ -20,6 +20,7 @@ from workers.adapter import Adapter
 from workers.blackbox import BlackBox
 from workers.boot import PROTOCOL, Boot
 from workers.commands import Command, Preloaded
+from workers.courier import Courier
 from workers.parallelism import measure
 from workers.races import RaceChecker
 from workers.report import BootFailure, Hello, Vitals, clean
@@ -44,7 +45,9 @@ class Worker:
         stacks.answer_with(box.descriptor)  # before the adapter loads: its import may be what hangs
         self._preloaded = preloaded  # by the template that this worker was forked from
         self._link = Link(boot.listen_fd, boot.max_payload, self.probe)
-        self._runtime = Runtime(self._link.outbox, box, slots=boot.slots, idling=self._link.baton)
+        self._runtime = Runtime(
+            self._link.outbox, box, slots=boot.slots, idling=self._link.baton, courier=Courier(boot.worker)
+        )
 
     def live(self) -> int:
         """Runs on the main thread; returns the exit code."""

@@ -47,7 +47,7 @@ class GrpcLink:
     # Link
 
     def assign(self, assignment: Assignment) -> None:
-        if assignment.credit or assignment.attachments:
+        if assignment.credit or assignment.attachments or assignment.letterbox:
             self._assign_alone(assignment)
             return
         batch, sequence = self._batch, assignment.sequence
@@ -82,6 +82,8 @@ class GrpcLink:
         if assignment.credit:
             order.credit = assignment.credit
             order.credit_bytes = assignment.credit_bytes
+        if assignment.letterbox:
+            order.letterbox, order.ref, order.queued = assignment.letterbox, assignment.ref, assignment.queued
         for name, value in assignment.attachments.items():
             order.attachments[name] = value
             size += len(value)
@@ -151,6 +153,9 @@ class GrpcLink:
                     raise _ProtocolError("results whose lists differ in length")
                 triples = zip(results.sequences, map(Payload, results.json), results.seconds, strict=True)
                 self._reports.results(triples)
+                continue
+            if kind == "delivered":
+                self._reports.delivered(report.delivered.sequence, report.delivered.seconds)
                 continue
             if kind == "chunk":
                 chunk = report.chunk

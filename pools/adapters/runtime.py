@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import stat
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes that fit into sockaddr_un
+LETTERBOX = re.compile("l-[0-9a-f]{8}")  # the name of a client's socket that takes the results of lone calls
 LONGEST_NAME = "broker.sock"  # as long as the sockets of a hundred million workers
 
 
@@ -53,6 +55,7 @@ class RuntimeDirectory:
         try:
             self.predecessor = self._read_predecessor()
             self.socket.unlink(missing_ok=True)  # a dead broker's
+            self._clear_letterboxes()  # of its clients, who have to come back anyway
             self._write("instance", json.dumps({"instance": self.instance, "pid": os.getpid(), "boot": machine_boot()}))
             self._write("token", self.token)
         except OSError as error:
@@ -115,10 +118,18 @@ class RuntimeDirectory:
             file.write(text)
         os.replace(fresh, target)
 
+    def _clear_letterboxes(self) -> None:
+        for found in self.path.iterdir():
+            if LETTERBOX.fullmatch(found.name):
+                with contextlib.suppress(OSError):
+                    found.unlink()
+
     def close(self) -> None:
         """Leave nothing but an empty directory behind. Safe to call twice."""
         if self._lock < 0:
             return
+        with contextlib.suppress(OSError):
+            self._clear_letterboxes()
         for name in ("broker.sock", "token", "instance", ".token.new", ".instance.new", "lock"):
             with contextlib.suppress(OSError):
                 (self.path / name).unlink()

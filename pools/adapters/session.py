@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,11 +16,12 @@ from grpclib.exceptions import GRPCError
 
 from pools.adapters.batch import Batch
 from pools.adapters.limits import MAX_FRAME
+from pools.adapters.runtime import LETTERBOX
 from pools.broker import errors
 from pools.broker.broker import Broker
 from pools.broker.handle import Handle
 from pools.broker.ports import Payload
-from pools.broker.staff import Request, Timing
+from pools.broker.staff import DELIVERED, Request, Timing
 from pools.wire import broker_pb2 as pb
 from workers.frames import Frames, MessageTooLarge
 from workers.wire import worker_pb2
@@ -28,6 +31,7 @@ PATIENCE = 4  # times MAX_WAITING: refusals and granted chunks wait too, and a c
 NOTHING: Mapping[str, bytes] = {}
 NO_HANDLE = Handle(None, 0)  # of a call that is being submitted
 TAKES, CALLS = "snakepit-takes", "calls"  # initial metadata: what a client may send besides what foreign ones do
+LETTERBOX_NAME = "snakepit-letterbox"  # initial metadata: a socket beside the broker's that takes Deliveries
 MAX_DETAILS = 64 * 1024  # characters of an error's details
 
 
@@ -90,9 +94,11 @@ class Session:
         self._results_of: pb.Replies | None = None
         self._task: asyncio.Task[Any] | None = None
         self._overrun = False
+        self._letterbox = ""
 
     async def run(self) -> None:
         """Serve until the client ends the stream; what it still waits for then is cancelled."""
+        self._letterbox = self._find_letterbox()
         await self._stream.send_initial_metadata(metadata={TAKES: CALLS})
         self._broker.sessions += 1
         self._task = asyncio.current_task()
@@ -114,6 +120,19 @@ class Session:
                 handle.cancel()
             if self._frames:
                 self._frames.close()
+            if self._letterbox:  # of a client that could not do it itself
+                with contextlib.suppress(OSError):
+                    os.unlink(self._letterbox)
+
+    def _find_letterbox(self) -> str:
+        """The path of the client's letterbox; none where it has none. It says a name: no path comes from outside."""
+        name = str(self._stream.metadata.get(LETTERBOX_NAME, ""))
+        if not name:
+            return ""
+        if not LETTERBOX.fullmatch(name):
+            message = f"the metadata {LETTERBOX_NAME!r} is {name[:40]!r}, not l- and eight hexadecimal digits"
+            raise GRPCError(Status.INVALID_ARGUMENT, message)
+        return os.path.join(os.path.dirname(os.path.abspath(self._broker.facts.address)), name)
 
     def _receive(self, message: bytes) -> None:
         for request in pb.Requests.FromString(message).requests:
@@ -137,6 +156,8 @@ class Session:
         except errors.BadRequest as wrong:
             self._refuse(call.ref, wrong)
             return
+        if self._letterbox and not self._handles and not call.credit:  # its client waits for this one alone
+            request.letterbox, request.ref = self._letterbox, call.ref
         self._submit((call.ref,), (request,), together=False)
 
     def _call_many(self, calls: pb.Calls) -> None:
@@ -225,7 +246,7 @@ class _Reply:
         session = self._session
         self.over = True
         session.over(self.ref)
-        if not session.takes():
+        if payload is DELIVERED or not session.takes():
             return
         if self._together and payload is not None and not payload.raw:
             session.add_result(self.ref, payload.data, timing)

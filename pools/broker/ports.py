@@ -120,6 +120,9 @@ class Assignment:
     credit: int
     max_result: int
     credit_bytes: int = 0  # of chunks on their way, from which the command waits; 0: no bound
+    letterbox: str = ""  # the path of a socket of the caller's, where the worker may put the result
+    ref: int = 0  # the caller's number of the call, for its letterbox
+    queued: float = 0.0  # seconds that the call waited, for its letterbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +309,10 @@ class Reports(Protocol):
 
     def results(self, ended: Iterable[tuple[int, Payload | None, float]]) -> None:
         """Calls that ended well, in this order: sequence, value, seconds that it ran."""
+        ...
+
+    def delivered(self, sequence: int, seconds: float) -> None:
+        """A call ended well, and its result lies in the caller's letterbox."""
         ...
 
     def failure(self, sequence: int, failure: WorkerFailure, seconds: float) -> None: ...

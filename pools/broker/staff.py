@@ -16,6 +16,7 @@ from pools.broker.policy import last_words
 from pools.broker.ports import Assignment, Exit, Greeting, Link, Payload, Process, Race, WorkerFailure
 
 MAX_LOG = 4096  # characters of one line that a command logs
+DELIVERED = Payload(b"")  # stands for a result that the caller has already
 
 
 @dataclass(slots=True)  # not frozen, here and below: that doubles the price of what is made for each call
@@ -54,6 +55,8 @@ class Request:
     priority: int = 0
     credit: int = 0
     credit_bytes: int = 0  # of chunks on their way, from which the command waits; 0: no bound
+    letterbox: str = ""  # the path of a socket of the caller's, where the worker may put the result
+    ref: int = 0  # the caller's number of the call, for its letterbox
 
     @property
     def size(self) -> int:
@@ -143,6 +146,9 @@ class Staff:
                 credit=ticket.credit,
                 max_result=max_result,
                 credit_bytes=request.credit_bytes,
+                letterbox=request.letterbox,
+                ref=request.ref,
+                queued=ticket.call.assigned - ticket.call.arrived,
             )
         )
 
@@ -215,6 +221,14 @@ class Staff:
         ]
         if known:
             self.ear.succeeded(self, known)
+
+    def delivered(self, sequence: int, seconds: float) -> None:
+        if ticket := self._held.pop(sequence, None):
+            if ticket.request.letterbox:
+                self.ear.succeeded(self, [(ticket, DELIVERED, seconds)])
+            else:  # its caller would wait for ever
+                nowhere = WorkerFailure("internal", "The worker delivered the result, and nobody had asked for that.")
+                self.ear.failed(self, ticket, nowhere, seconds)
 
     def failure(self, sequence: int, failure: WorkerFailure, seconds: float) -> None:
         if ticket := self._held.pop(sequence, None):

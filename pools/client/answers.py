@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pools.broker.errors import BrokerError, from_code
 from pools.wire.broker_pb2 import Error, Reply, Result, Results
-from workers.wire.worker_pb2 import Value
+from workers.wire.worker_pb2 import Delivery, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,19 @@ class Packed(NamedTuple):
     def answer(self) -> Answer:
         told, at = self.results, self.at
         return Answer(self.value(), told.calls[at], told.worker, told.queued_seconds[at], told.run_seconds[at])
+
+
+class Delivered(NamedTuple):
+    """A result that its worker brought itself."""
+
+    delivery: Delivery
+
+    def value(self) -> Any:
+        return _parse(self.delivery.json)
+
+    def answer(self) -> Answer:
+        told = self.delivery
+        return Answer(self.value(), told.call, told.worker, told.queued_seconds, told.run_seconds)
 
 
 def unpack(results: Results) -> list[Packed]:
@@ -118,13 +131,13 @@ def _restore_bytes(found: dict[str, Any]) -> Any:
     return found
 
 
-def value_of(result: Result | Packed) -> Any:
+def value_of(result: Result | Packed | Delivered) -> Any:
     """What the command returned."""
-    return result.value() if isinstance(result, Packed) else decode(result.value)
+    return decode(result.value) if isinstance(result, Result) else result.value()
 
 
-def answer(result: Result | Packed) -> Answer:
-    if isinstance(result, Packed):
+def answer(result: Result | Packed | Delivered) -> Answer:
+    if not isinstance(result, Result):
         return result.answer()
     timing = result.timing
     return Answer(decode(result.value), timing.call, timing.worker, timing.queued_seconds, timing.run_seconds)

@@ -20,7 +20,7 @@ from pools.broker.errors import BrokerError
 from pools.client import loop as background
 from pools.client import snapshot
 from pools.client.address import Target, default_address
-from pools.client.answers import Answer, Packed, answer, exception, value_of
+from pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
 from pools.client.arguments import Call, Options, encode
 from pools.client.pending import CallFuture, LoopPending, ThreadPending, Ticket
 from pools.client.pool import PoolClient
@@ -205,17 +205,17 @@ class Client:
         """The same for one pool, and a `concurrent.futures.Executor`."""
         return PoolClient(self, name)
 
-    def _run(self, message: Call) -> Result | Packed:
+    def _run(self, message: Call) -> Result | Packed | Delivered:
         pending = ThreadPending()
         return _finish(Ticket(self.target, message, pending), pending)
 
-    async def _arun(self, message: Call) -> Result | Packed:
+    async def _arun(self, message: Call) -> Result | Packed | Delivered:
         pending = LoopPending()
         ticket = Ticket(self.target, message, pending)
         while True:
             kind, reply = await pending.take(ticket)
             if kind == "packed":
-                return cast(Packed, reply)
+                return cast(Packed | Delivered, reply)
             if kind == "result":
                 return cast(Result, reply.result)
             if kind == "error":
@@ -359,11 +359,11 @@ class Client:
         self.close()
 
 
-def _finish(ticket: Ticket, pending: ThreadPending) -> Result | Packed:
+def _finish(ticket: Ticket, pending: ThreadPending) -> Result | Packed | Delivered:
     while True:
         kind, reply = pending.take(ticket)
         if kind == "packed":
-            return cast(Packed, reply)
+            return cast(Packed | Delivered, reply)
         if kind == "result":
             return cast(Result, reply.result)
         if kind == "error":

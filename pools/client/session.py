@@ -27,12 +27,13 @@ from google.protobuf.message import DecodeError, Message
 from pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, from_code
 from pools.client import loop as background
 from pools.client.address import Target
-from pools.client.answers import unpack
+from pools.client.answers import Delivered, unpack
 from pools.client.arguments import Call, message_of
 from pools.client.wire import Wire, connect, typed
 from pools.wire.broker_pb2 import Replies, Request, Requests
 from workers.baton import Baton
 from workers.ears import Ear
+from workers.wire.worker_pb2 import Delivery
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
 # What must not be cut in two by a signal: the loop's callbacks, and what is done in their place.
@@ -49,7 +50,7 @@ class Pending(Protocol):
     comes_to_loop: bool  # its sender runs the loop itself, next
 
     def deliver(self, kind: str, reply: Any) -> None:
-        """`kind` is that of the Reply, or "packed", a result that came with others."""
+        """`kind` is that of the Reply, or "packed", a result that came with others or from its worker."""
         ...
 
     def fail(self, error: BrokerError) -> None: ...
@@ -195,6 +196,7 @@ class Session:
         self._wire = wire
         self._opened.set()
         self._flush()
+        wire.letterbox.open(self.loop, self.baton.ears, self._delivered)
         await wire.listen(self._dispatch, self.baton.ears)
 
     def _flush(self) -> None:
@@ -270,6 +272,12 @@ class Session:
             call = pending.pop(reply.ref, None) if kind in LAST_WORDS else pending.get(reply.ref)
             if call is not None and kind is not None:
                 call.deliver(kind, reply)
+
+    def _delivered(self, delivery: Delivery) -> None:
+        self._proven = True
+        call = self._pending.pop(delivery.ref, None)
+        if call is not None:
+            call.deliver("packed", Delivered(delivery))
 
     def _lose(self, reason: BrokerError, *, hand_over: bool = True) -> None:
         if self.lost is not None:

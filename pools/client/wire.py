@@ -27,6 +27,7 @@ from h2.exceptions import H2Error
 from pools.broker.errors import BrokerError, BrokerUnreachable, DeadlineExceeded, Unauthenticated, from_code
 from pools.client.address import Target
 from pools.client.arguments import MAX_MESSAGE
+from pools.client.letterbox import Letterbox
 from pools.wire.broker_grpc import BrokerStub
 from pools.wire.broker_pb2 import Replies, Requests
 from workers.ears import Ears
@@ -54,8 +55,11 @@ ENDED = (OSError, EOFError, GRPCError, StreamTerminatedError, H2Error, Assertion
 class Wire:
     """A connection with its Session stream open."""
 
-    def __init__(self, target: Target, channel: Channel, stream: Stream[Requests, Replies], token: str) -> None:
+    def __init__(
+        self, target: Target, channel: Channel, stream: Stream[Requests, Replies], token: str, letterbox: Letterbox
+    ) -> None:
         self.target = target
+        self.letterbox = letterbox
         self._channel = channel
         self._stream = stream
         self._ending = False
@@ -127,13 +131,18 @@ class Wire:
 async def connect(target: Target, use: Callable[[Wire], Any]) -> None:
     """Connect within the target's time, open the session, and run `use(wire)` for as long as it lasts."""
     channel = await _connected(target)
+    letterbox = Letterbox(target.path)
     try:
         # Read after the connection stands: a broker writes its token before it listens.
         token = target.read_token()
-        async with BrokerStub(channel).Session.open(metadata=_credentials(token)) as stream:
+        metadata = _credentials(token)
+        if letterbox.name:
+            metadata["snakepit-letterbox"] = letterbox.name
+        async with BrokerStub(channel).Session.open(metadata=metadata) as stream:
             await stream.send_request()
-            await use(Wire(target, channel, stream, token))
+            await use(Wire(target, channel, stream, token, letterbox))
     finally:
+        letterbox.close()
         channel.close()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from grpclib.server import Server
 
 from pools.wire import broker_pb2 as pb
 from pools.wire.broker_grpc import BrokerBase
-from workers.wire.worker_pb2 import Command
+from workers.wire.worker_pb2 import Command, Delivery
 
 POOL = "echo"
 LAST_WORDS = ("result", "error")
@@ -33,6 +34,7 @@ class Run:
         self.session, self.call, self.together = session, call, together
         self.credit = asyncio.Semaphore(call.credit)
         self.task: asyncio.Task[None] | None = None
+        self.alone = all(run.task is None or run.task.done() for run in session.runs.values())
         self.arguments = json.loads(call.arguments or b"{}")
 
     def reply(self, **kind: Any) -> None:
@@ -41,6 +43,15 @@ class Run:
     def result(self, value: Any) -> None:
         content = {"raw": value} if isinstance(value, bytes) else {"json": json.dumps(value).encode()}
         timing = pb.Timing(call=f"c{self.call.ref}", worker="echo-1", queued_seconds=0.25, run_seconds=0.5)
+        if (
+            self.alone
+            and self.session.letterbox
+            and not self.call.credit
+            and "json" in content
+            and len(content["json"]) < 32_768
+        ):
+            self.session.deliver(self.call.ref, content["json"], timing)
+            return
         self.reply(result=pb.Result(value=content, timing=timing))
 
     def error(self, code: str, message: str, **more: Any) -> None:
@@ -55,6 +66,19 @@ class Session:
 
     def send(self, reply: pb.Reply) -> None:
         self.outbox.put_nowait(reply)
+
+    @property
+    def letterbox(self) -> str:
+        name = self.stream.metadata.get("snakepit-letterbox", "") if self.broker.delivers else ""
+        return str(self.broker.path.with_name(name)) if name else ""
+
+    def deliver(self, ref: int, data: bytes, timing: pb.Timing) -> None:
+        letter = Delivery(ref=ref, json=data, call=timing.call, worker=timing.worker)
+        letter.queued_seconds, letter.run_seconds = timing.queued_seconds, timing.run_seconds
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(self.letterbox)
+            sender.send(letter.SerializeToString())
+        self.broker.delivered += 1
 
     async def serve(self) -> None:
         writer = asyncio.create_task(self._write())
@@ -283,8 +307,12 @@ class TrackingServer(Server):
 class FakeBroker:
     """Start and stop it from a test; what it saw is in its attributes."""
 
-    def __init__(self, directory: Path, token: str = "secret", *, takes_calls: bool = True) -> None:
+    def __init__(
+        self, directory: Path, token: str = "secret", *, takes_calls: bool = True, delivers: bool = False
+    ) -> None:
         self.takes_calls = takes_calls
+        self.delivers = delivers  # results go into the client's letterbox where they may
+        self.delivered = 0
         self.batches: list[int] = []  # how many calls came together
         self.path = directory / "broker.sock"
         self.token = token

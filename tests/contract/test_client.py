@@ -41,9 +41,10 @@ from workers.ears import Ears
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=[True, False], ids=["takes calls together", "takes calls one by one"])
+@pytest.fixture(params=["takes calls together", "takes calls one by one", "has results delivered"])
 def broker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FakeBroker]:
-    broker = FakeBroker(tmp_path, takes_calls=request.param).start()
+    takes_calls, delivers = request.param != "takes calls one by one", request.param == "has results delivered"
+    broker = FakeBroker(tmp_path, takes_calls=takes_calls, delivers=delivers).start()
     yield broker
     broker.stop()
 

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -39,6 +40,7 @@ from pools.broker.ports import (
 from pools.broker.spec import InvalidSpec, PoolSpec
 from tests.brokers import ADAPTERS, ROOT, FileDefinitions
 from tests.fakes import FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
+from workers.wire.worker_pb2 import Delivery
 
 PATIENCE = 30.0  # a bound for a machine under load, never a wait
 
@@ -142,6 +144,15 @@ class Hand:
         arguments = json.dumps(given).encode()
         number = self._sequence
         self.link.assign(Assignment(number, f"c-{number}", command, arguments, attachments or {}, 60.0, credit, 2**20))
+        return number
+
+    def assign_to_letterbox(self, letterbox: str, value: Any) -> int:
+        self._sequence += 1
+        number = self._sequence
+        arguments = json.dumps({"value": value}).encode()
+        self.link.assign(
+            Assignment(number, f"c-{number}", "echo", arguments, {}, 60.0, 0, 2**20, 0, letterbox, 70 + number, 0.25)
+        )
         return number
 
     def chunks(self) -> list[Any]:
@@ -248,6 +259,30 @@ async def test_a_cancel_behind_assignments_of_the_same_turn_reaches_its_call_alo
     await hand.heard.until("result", 2)
     assert [number for number, _, _ in hand.heard.of("result")] == [second, third]
     assert sorted(number for number, _, _ in hand.heard.of("failure")) == [held, first]
+
+
+async def test_a_result_goes_into_the_letterbox_that_its_assignment_names(hands: Any, tmp_path: Path) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as letterbox:
+        letterbox.bind(str(tmp_path / "l"))
+        first = hand.assign_to_letterbox(str(tmp_path / "l"), "é")
+        second = hand.assign("echo", value="usual")
+        assert await hand.heard.until("delivered") == (first, hand.heard.of("delivered")[0][1])
+        letter = Delivery.FromString(letterbox.recv(65_536))
+    assert (letter.ref, json.loads(letter.json), letter.call, letter.worker) == (71, "é", "c-1", "p-1")
+    assert letter.queued_seconds == 0.25
+    assert letter.run_seconds == hand.heard.of("delivered")[0][1]
+    assert (await hand.heard.until("result"))[0] == second
+
+
+async def test_a_result_that_no_letterbox_takes_is_told_as_usual(hands: Any, tmp_path: Path) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    number = hand.assign_to_letterbox(str(tmp_path / "nobody"), [1])
+    sequence, payload, _ = await hand.heard.until("result")
+    assert (sequence, json.loads(payload.data)) == (number, [1])
+    assert not hand.heard.of("delivered")
 
 
 async def test_bytes_come_back_as_raw_bytes(hands: Any) -> None:

@@ -35,6 +35,7 @@ from pools.wire import broker_pb2 as pb
 from pools.wire.broker_grpc import BrokerStub
 from tests.brokers import PATIENCE, ROOT, RunningBroker, broker, wait_gone
 from tests.fakes import FakeClock, FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
+from workers.wire.worker_pb2 import Delivery
 
 BROKER = "/snakepit.broker.v1.Broker/"
 REPLIES = {"ExecuteStream": pb.ExecuteReply, "Execute": pb.ExecuteReply, "Status": pb.StatusReply}
@@ -398,29 +399,34 @@ class Served:
 
 
 @pytest.fixture
-async def served() -> AsyncIterator[Served]:
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+async def served(home: Path) -> AsyncIterator[Served]:
     launcher, recorder = FakeLauncher(), ListRecorder()
     spec = PoolSpec(name="p", adapter="everything", size=2)
     definitions = FixedDefinitions(Definition(spec, "tests.everything.Everything"))
     clock = FakeClock()  # stands still: no deadline passes
     ledger = Ledger(NoMeter(), recorder)
     running = Broker(
-        NodeFacts("n", "1", 1, "", "3.11", "0000"),
+        NodeFacts("n", "1", 1, f"{home}/s", "3.11", "0000"),
         Ports(launcher, FakeLinker(launcher), clock, definitions, ledger, ledger),
         Random(1),
     )
-    with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as home:
-        server, _ = make_server(running, "t", ledger)
-        await running.start()
-        await server.start(path=f"{home}/s")
-        channel = Channel(path=f"{home}/s")
-        try:
-            yield Served(channel, running, launcher)
-        finally:
-            channel.close()
-            await running.stop(grace=0.0)
-            server.close()
-            await server.wait_closed()
+    server, _ = make_server(running, "t", ledger)
+    await running.start()
+    await server.start(path=f"{home}/s")
+    channel = Channel(path=f"{home}/s")
+    try:
+        yield Served(channel, running, launcher)
+    finally:
+        channel.close()
+        await running.stop(grace=0.0)
+        server.close()
+        await server.wait_closed()
 
 
 @pytest.fixture
@@ -600,6 +606,77 @@ async def test_the_queue_limit_counts_calls_that_come_together_one_by_one(served
     assert [(reply.ref, reply.error.code) for reply in got] == [(ref, "queue_full") for ref in (6, 7, 8, 9)]
 
 
+@pytest.fixture
+def letterbox(home: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.setblocking(False)
+        made.bind(str(home / "l-0123abcd"))
+        yield made
+
+
+async def test_a_call_that_is_alone_in_its_session_is_answered_in_the_letterbox(
+    served: Served, letterbox: socket.socket, home: Path
+) -> None:
+    """And a second one beside it through the session; the letterbox of a session that has ended is removed."""
+
+    def call(ref: int, command: str, credit: int = 0, **arguments: int) -> pb.Request:
+        given = json.dumps(arguments).encode()
+        return pb.Request(call=pb.Call(ref=ref, pool="p", command=command, arguments=given, credit=credit))
+
+    metadata = {**served.metadata, "snakepit-letterbox": "l-0123abcd"}
+    async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
+        await stream.send_message(pb.Requests(requests=[call(7, "echo", value=1)]))
+        letter = Delivery.FromString(await asyncio.get_running_loop().sock_recv(letterbox, 65_536))
+        assert (letter.ref, letter.json, letter.worker[:2]) == (7, b"1", "p-")
+        await served.until(lambda: not served.broker.runners["p"].pool.calls)
+        hold, echo = call(8, "hold"), call(9, "echo", value=2)
+        await stream.send_message(pb.Requests(requests=[hold, echo]))
+        replies = await stream.recv_message()
+        assert [(reply.ref, reply.result.value.json) for reply in replies.replies] == [(9, b"2")]
+        await stream.send_message(pb.Requests(requests=[pb.Request(cancel=pb.Cancel(ref=8))]))
+        replies = await stream.recv_message()
+        assert [(reply.ref, reply.error.code) for reply in replies.replies] == [(8, "cancelled")]
+        await stream.send_message(
+            pb.Requests(requests=[call(10, "count", credit=1, to=1)])
+        )  # a stream has no one answer
+        assert await stream.recv_message()
+        await stream.cancel()
+    await served.until(lambda: not (home / "l-0123abcd").exists())
+    assigned = [order for process in served.launcher.processes for order in process.assigned]
+    by_box = {order.letterbox for order in assigned if order.ref == 7}
+    assert by_box == {f"{home}/l-0123abcd"}
+    assert {order.command for order in assigned if order.letterbox} == {"echo", "hold"}
+    assert served.broker.runners["p"].pool.finished_count == 2
+
+
+@pytest.mark.parametrize("name", ["../../etc/x", "l-0123abcde", "L-0123abcd", "broker.sock", "l-0123abcg"])
+async def test_a_letterbox_with_another_name_is_refused(served: Served, name: str) -> None:
+    async def begin() -> None:
+        metadata = {**served.metadata, "snakepit-letterbox": name}
+        async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
+            await stream.send_request()
+            await stream.recv_message()
+
+    with pytest.raises(GRPCError, match="snakepit-letterbox") as caught:
+        await begin()
+    assert caught.value.status is Status.INVALID_ARGUMENT
+    assert await served.echo(1) == 1
+
+
+async def test_a_worker_that_says_it_delivered_what_nobody_asked_it_to_fails_the_call(served: Served) -> None:
+    asked = asyncio.ensure_future(BrokerStub(served.channel).Execute(
+        pb.ExecuteRequest(pool="p", command="hold"), metadata=served.metadata, timeout=PATIENCE
+    ))  # fmt: skip
+    await served.until(lambda: any(process.assigned for process in served.launcher.processes))
+    (worker,) = [process for process in served.launcher.processes if process.assigned]
+    worker.report("delivered", worker.assigned[0].sequence, 0.5)
+    with pytest.raises(GRPCError, match="nobody had asked") as caught:
+        await asked
+    assert caught.value.status is Status.INTERNAL
+    assert not served.broker.runners["p"].pool.calls
+    assert await served.echo(1) == 1
+
+
 async def test_what_is_no_message_ends_the_session_with_a_reason(served: Served) -> None:
     with pytest.raises(GRPCError) as caught:
         await _send_raw(BrokerStub(served.channel).Session, "Bearer t", b"\0\0\0\0\x04\xff\xff\xff\xff")
@@ -630,12 +707,6 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert done.returncode == 1, done.stderr
     (line,) = done.stderr.splitlines()
     assert all(word in line for word in words), line
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as directory:
-        yield Path(directory)
 
 
 def test_a_second_broker_on_a_directory_is_refused_and_the_first_is_unharmed(node: RunningBroker, home: Path) -> None:
@@ -690,12 +761,16 @@ def test_what_a_killed_broker_left_is_taken_over(home: Path) -> None:
     (run / "instance").write_text("{half")
     (run / "token").symlink_to(home / "elsewhere")
     (run / ".token.new").write_text("killed while writing")
+    for name in ("l-89abcdef", "l-01234567"):  # letterboxes of clients that were killed
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as box:
+            box.bind(str(run / name))
     running = RunningBroker({"p": {"size": 1}}, home, 3600.0)
     try:
         running.until("listening")
         running.ready("p")
         assert running.client.call("p", "echo", value=1) == 1
         assert not (run / "token").is_symlink()
+        assert not (run / "l-89abcdef").exists()
         assert (run / "token").stat().st_mode & 0o777 == 0o600
         assert (run / "broker.sock").stat().st_mode & 0o777 == 0o600
     finally:

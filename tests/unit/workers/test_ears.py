@@ -227,3 +227,27 @@ def test_messages_of_any_size_pass_in_order_through_an_ear_and_the_loop(tmp_path
     assert heard == [*sizes, 100]
     assert not with_loop[-1]
     assert not baton.ears  # the connection's end took its ear away
+
+
+def test_an_ear_at_a_letterbox_takes_one_datagram_a_read(
+    loop: asyncio.AbstractEventLoop, ears: Ears, tmp_path: Path
+) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as box,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+    ):
+        box.bind(str(tmp_path / "box"))
+        box.setblocking(False)
+        heard: list[bytes] = []
+        loop.add_reader(box, lambda: None)
+        shut = ears.listen(box, heard.append)
+        for letter in (b"first", b"second"):
+            sender.sendto(letter, str(tmp_path / "box"))
+        while len(heard) < 2:
+            ears.wait(10.0)
+        assert heard == [b"first", b"second"]
+        shut()
+        sender.sendto(b"third", str(tmp_path / "box"))
+        ears.wait(10.0)  # the loop's turn: nobody listens here
+        assert heard == [b"first", b"second"]
+        loop.remove_reader(box)

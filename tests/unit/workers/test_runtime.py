@@ -12,7 +12,7 @@ import pytest
 from workers import Adapter, Context, command
 from workers.call import Call
 from workers.commands import bind, find_commands
-from workers.report import Chunk, Failure, Report, Result
+from workers.report import Chunk, Delivered, Failure, Report, Result
 from workers.runtime import Runtime
 
 PATIENCE = 20.0
@@ -97,9 +97,9 @@ class Gate(Adapter):
 class Bench:
     """A runtime that runs on a thread of its own."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, courier: Any = None) -> None:
         self.reports, self.box, self.adapter = Reports(), Box(), Gate()
-        self.runtime = Runtime(self.reports, self.box, slots=slots)
+        self.runtime = Runtime(self.reports, self.box, slots=slots, courier=courier)
         bound = bind(self.adapter, find_commands(Gate))
         self.thread = threading.Thread(target=self.runtime.run, args=(bound,))
         self.thread.start()
@@ -280,3 +280,29 @@ def test_finished_calls_are_forgotten(bench):
     bench.runtime.credit(sequence, 5)
     bench.assign("value")
     assert isinstance(bench.reports.next(), Result)
+
+
+class Courier:
+    """Delivers to the letterbox `open` alone."""
+
+    def __init__(self):
+        self.carried = []
+
+    def deliver(self, call, last):
+        self.carried.append((call.sequence, type(last)))
+        return Delivered(last.sequence, last.seconds) if call.letterbox == "open" else last
+
+
+@pytest.mark.parametrize("slots", [0, 2])
+def test_only_what_has_a_letterbox_is_delivered_and_the_broker_hears_of_it_once(slots):
+    bench = Bench(slots, courier := Courier())
+    try:
+        told = [
+            (bench.assign("value", b'{"value": 1}', letterbox=letterbox), bench.reports.next())
+            for letterbox in ("open", "shut", "")
+        ]
+        assert [(report.sequence, type(report)) for _, report in told] == [(1, Delivered), (2, Result), (3, Result)]
+        assert courier.carried == [(1, Result), (2, Result)]
+        assert bench.runtime.load == 0
+    finally:
+        bench.close()

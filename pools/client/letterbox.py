@@ -1,0 +1,80 @@
+"""A socket of our own for the results of lone calls, which their workers put there themselves.
+
+    call ─▶ broker ─▶ worker ── Delivery ──▶ letterbox ─▶ whoever waits
+
+A call at rest is as slow as its hops, and this saves one. The letterbox is a datagram socket beside the broker's: who
+may write to it is who may enter that directory. Where there can be none, all answers come through the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Callable
+
+from google.protobuf.message import DecodeError
+
+from workers.ears import READ_BYTES, Ears
+from workers.wire.worker_pb2 import Delivery
+
+MAX_PATH = 107  # bytes that fit into sockaddr_un
+
+
+class Letterbox:
+    """One of a session. `name` is what the broker is told; empty where there is no letterbox."""
+
+    def __init__(self, broker: str) -> None:
+        """`broker`: the path of its socket; empty: it is on another host."""
+        self.name = ""
+        self._socket: socket.socket | None = None
+        self._close: Callable[[], None] = lambda: None
+        if broker:
+            name = f"l-{secrets.token_hex(4)}"
+            self._path = os.path.join(os.path.dirname(broker), name)
+            self._bind(name)
+
+    def _bind(self, name: str) -> None:
+        if len(os.fsencode(self._path)) > MAX_PATH:
+            return
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            made.bind(self._path)
+        except OSError:  # no right to write there, or no room: the broker's way is always open
+            made.close()
+            return
+        made.setblocking(False)
+        self._socket, self.name, self._owner = made, name, os.getpid()
+
+    def open(self, loop: asyncio.AbstractEventLoop, ears: Ears, take: Callable[[Delivery], None]) -> None:
+        """From now on deliveries are handed over, on the thread that runs the loop or in its place."""
+        if (made := self._socket) is None:
+            return
+
+        def receive(data: bytes) -> None:
+            with contextlib.suppress(DecodeError):  # whoever may write here may write nonsense; nobody waits for it
+                take(Delivery.FromString(data))
+
+        def read() -> None:
+            with contextlib.suppress(OSError):  # an ear was there first
+                receive(made.recv(READ_BYTES))
+
+        loop.add_reader(made, read)
+        shut = ears.listen(made, receive)
+
+        def close() -> None:
+            shut()
+            loop.remove_reader(made)
+
+        self._close = close
+
+    def close(self) -> None:
+        """Safe to call twice, and in the child of a fork, whose letterbox it is not."""
+        if self._socket is not None and self._owner == os.getpid():
+            self._close()
+            self._socket.close()
+            self._socket, self.name = None, ""
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
