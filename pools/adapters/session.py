@@ -156,7 +156,7 @@ class Session:
         except errors.BadRequest as wrong:
             self._refuse(call.ref, wrong)
             return
-        if self._letterbox and not self._handles and not call.credit:  # its client waits for this one alone
+        if self._letterbox and call.result_only and not self._handles:  # its client waits for this one alone
             request.letterbox, request.ref = self._letterbox, call.ref
         self._submit((call.ref,), (request,), together=False)
 

@@ -50,11 +50,12 @@ class Call:
     priority: int = 0
     credit: int = 0
     credit_bytes: int = 0
+    result_only: bool = True  # its chunks, progress and log lines are of no interest
 
     @property
     def is_plain(self) -> bool:
         """Whether it may travel together with calls like it."""
-        return not self.attachments and not self.credit
+        return self.result_only and not self.attachments
 
     def is_like(self, other: Call) -> bool:
         """Whether two plain calls differ in nothing but their arguments."""
@@ -75,7 +76,7 @@ def message_of(calls: Sequence[tuple[int, Call]]) -> bytes:
     if len(calls) == 1:
         told = request.call
         told.ref, told.arguments = ref, first.arguments
-        told.credit, told.credit_bytes = first.credit, first.credit_bytes
+        told.credit, told.credit_bytes, told.result_only = first.credit, first.credit_bytes, first.result_only
         for name, value in (first.attachments or {}).items():
             told.attachments[name] = value
     else:

@@ -52,6 +52,7 @@ class _Base:
         self._pending = pending
         self.chunks = 0
         self.answer: Answer | None = None  # the last word, once the stream has ended
+        message.result_only = False
         self._ticket = Ticket(target, message, pending)
         self._window = Window(self._ticket, hurry=not pending.comes_to_loop)
 

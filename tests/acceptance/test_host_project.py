@@ -77,7 +77,8 @@ def test_a_strangers_broker_says_what_lacks_and_where_it_is_and_leaves_nothing(p
         assert migrated.returncode == 0, migrated.stderr
         line(broker, "ready .* after its start")
 
-        assert project.snakepit("call", "greeter", "greet", '{"name": "Ada"}').stdout == "Hello Ada\n"
+        called = project.snakepit("call", "greeter", "greet", '{"name": "Ada"}')
+        assert (called.stdout, called.stderr) == ("Hello Ada\n", "")
 
         inspected = project.snakepit("inspect")
         assert inspected.returncode == 0, inspected.stderr

@@ -46,7 +46,7 @@ class Run:
         if (
             self.alone
             and self.session.letterbox
-            and not self.call.credit
+            and self.call.result_only
             and "json" in content
             and len(content["json"]) < 32_768
         ):

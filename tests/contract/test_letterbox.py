@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from pools.broker.errors import DeadlineExceeded
-from pools.client import Answer, Client, connect
+from pools.client import Answer, Client, Log, Progress, connect
+from pools.client.arguments import Options, encode
 from pools.client.letterbox import Letterbox
 from pools.client.session import session_for
+from pools.client.streams import Stream
 from tests.contract.fake_broker import POOL, FakeBroker
-from tests.contract.test_client import ROOT
+from tests.contract.test_client import ROOT, nothing_sent
 from workers.wire.worker_pb2 import Delivery
 
 
@@ -64,6 +66,20 @@ def test_a_call_beside_another_one_and_bytes_come_through_the_broker(client: Cli
     assert client.call(POOL, "echo", a=1) == {"a": 1}
     with_company.cancel()
     assert client.call(POOL, "raw", data=b"\x00") == b"\x00"
+    assert broker.delivered == 0
+
+
+def test_who_wants_the_log_lines_of_a_call_has_them_before_its_result(client: Client, broker: FakeBroker) -> None:
+    """Also where no chunks are wanted, as `snakepit call` does it, and among calls that could travel together."""
+    with nothing_sent():
+        streams = [
+            Stream(client.target, encode(POOL, "noisy", None, {}, Options()), only_chunks=False) for _ in range(3)
+        ]
+    for stream in streams:
+        progress, log, answer = stream
+        assert (progress, log) == (Progress(0.5, "half"), Log("a line"))
+        assert isinstance(answer, Answer)
+        assert answer.value == "done"
     assert broker.delivered == 0
 
 

@@ -619,34 +619,33 @@ async def test_a_call_that_is_alone_in_its_session_is_answered_in_the_letterbox(
 ) -> None:
     """And a second one beside it through the session; the letterbox of a session that has ended is removed."""
 
-    def call(ref: int, command: str, credit: int = 0, **arguments: int) -> pb.Request:
+    def call(ref: int, command: str, result_only: bool = True, **arguments: int) -> pb.Request:
         given = json.dumps(arguments).encode()
-        return pb.Request(call=pb.Call(ref=ref, pool="p", command=command, arguments=given, credit=credit))
+        return pb.Request(call=pb.Call(ref=ref, pool="p", command=command, arguments=given, result_only=result_only))
 
     metadata = {**served.metadata, "snakepit-letterbox": "l-0123abcd"}
     async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
+
+        async def said(*requests: pb.Request) -> list[tuple[int, bytes, str]]:
+            await stream.send_message(pb.Requests(requests=requests))
+            replies = await asyncio.wait_for(stream.recv_message(), PATIENCE)
+            assert replies is not None
+            return [(reply.ref, reply.result.value.json, reply.error.code) for reply in replies.replies]
+
         await stream.send_message(pb.Requests(requests=[call(7, "echo", value=1)]))
         letter = Delivery.FromString(await asyncio.get_running_loop().sock_recv(letterbox, 65_536))
         assert (letter.ref, letter.json, letter.worker[:2]) == (7, b"1", "p-")
         await served.until(lambda: not served.broker.runners["p"].pool.calls)
-        hold, echo = call(8, "hold"), call(9, "echo", value=2)
-        await stream.send_message(pb.Requests(requests=[hold, echo]))
-        replies = await stream.recv_message()
-        assert [(reply.ref, reply.result.value.json) for reply in replies.replies] == [(9, b"2")]
-        await stream.send_message(pb.Requests(requests=[pb.Request(cancel=pb.Cancel(ref=8))]))
-        replies = await stream.recv_message()
-        assert [(reply.ref, reply.error.code) for reply in replies.replies] == [(8, "cancelled")]
-        await stream.send_message(
-            pb.Requests(requests=[call(10, "count", credit=1, to=1)])
-        )  # a stream has no one answer
-        assert await stream.recv_message()
+        assert await said(call(8, "echo", result_only=False, value=3)) == [(8, b"3", "")]
+        assert await said(call(9, "hold"), call(10, "echo", value=2)) == [(10, b"2", "")]
+        assert await said(pb.Request(cancel=pb.Cancel(ref=9))) == [(9, b"", "cancelled")]
         await stream.cancel()
     await served.until(lambda: not (home / "l-0123abcd").exists())
     assigned = [order for process in served.launcher.processes for order in process.assigned]
     by_box = {order.letterbox for order in assigned if order.ref == 7}
     assert by_box == {f"{home}/l-0123abcd"}
     assert {order.command for order in assigned if order.letterbox} == {"echo", "hold"}
-    assert served.broker.runners["p"].pool.finished_count == 2
+    assert served.broker.runners["p"].pool.finished_count == 3
 
 
 @pytest.mark.parametrize("name", ["../../etc/x", "l-0123abcde", "L-0123abcd", "broker.sock", "l-0123abcg"])
