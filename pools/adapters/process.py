@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from pools.adapters import stacks
+from pools.adapters.vitals import Vitals
 from pools.broker.errors import StacksUnavailable
 from pools.broker.ports import Exit, ThreadStack
 from workers.blackbox import BlackBox, Record
 
-TICKS = os.sysconf("SC_CLK_TCK")  # of the kernel's clock in a second
 LINE_LIMIT = 16 * 1024  # bytes; what is longer is cut
 LINES_KEPT = 200
 LINES_A_SECOND = 100  # that go to the log; a flood is counted instead
@@ -106,6 +106,7 @@ class ChildProcess:
         self._pidfd = pidfd
         self._output = output
         self._scratch = scratch
+        self._vitals = Vitals(pid)
         self._on_exit: Callable[[Exit], None] = lambda exit: None
 
     def watch(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[Exit], None]) -> None:
@@ -178,14 +179,12 @@ class ChildProcess:
     def memory_mb(self) -> float | None:
         if self.exited:
             return None
-        sizes = [size for pid in descendants(self.pid) if (size := proportional_kb(pid)) is not None]
-        return round(sum(sizes) / 1024, 1) if sizes else None
+        return self._vitals.memory_mb()
 
     def cpu_seconds(self) -> float | None:
         if self.exited:
             return None
-        spent = [seconds for pid in descendants(self.pid) if (seconds := cpu_seconds(pid)) is not None]
-        return sum(spent) if spent else None
+        return self._vitals.cpu_seconds()
 
 
 class WorkerProcess(ChildProcess):
@@ -226,43 +225,3 @@ class WorkerProcess(ChildProcess):
 def open_pidfd(pid: int) -> int:
     """-1 where the system has none (not Linux)."""
     return os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
-
-
-def descendants(pid: int) -> list[int]:
-    """The process and all that descend from it, from the kernel's own lists of children (Linux)."""
-    found, queue = [], [pid]
-    while queue:
-        parent = queue.pop()
-        found.append(parent)
-        for tasks in _children_files(parent):
-            with contextlib.suppress(OSError, ValueError):
-                queue += [int(child) for child in tasks.read_text().split()]
-    return found
-
-
-def _children_files(pid: int) -> list[Path]:
-    try:
-        return [task / "children" for task in Path(f"/proc/{pid}/task").iterdir()]
-    except OSError:
-        return []
-
-
-def proportional_kb(pid: int) -> int | None:
-    """PSS: memory of its own, plus its share of what it shares. RSS counts shared pages once for each sharer."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1])
-    except (OSError, ValueError):
-        return None
-    return None
-
-
-def cpu_seconds(pid: int) -> float | None:
-    """CPU time of a process and of its children that it has reaped (Linux)."""
-    try:
-        # The name in parentheses may hold spaces and parentheses itself. Fields 14 to 17 are four kinds of ticks.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:15])) / TICKS
-    except (OSError, ValueError):
-        return None
