@@ -14,7 +14,8 @@ import json
 import selectors
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pools.broker.errors import StacksUnavailable
@@ -411,6 +412,12 @@ class FakeLink:
     def assign(self, assignment: Assignment) -> None:
         self._process.assigned.append(assignment)
         self._send(lambda: self._process.run(assignment))
+
+    def assign_alike(
+        self, first: Assignment, calls: Sequence[str], arguments: Sequence[bytes], budgets: Sequence[float]
+    ) -> None:
+        for at, (call, given, budget) in enumerate(zip(calls, arguments, budgets, strict=True)):
+            self.assign(replace(first, sequence=first.sequence + at, call=call, arguments=given, budget=budget))
 
     def cancel(self, sequence: int, reason: str) -> None:
         self._process.cancelled.append((sequence, reason))

@@ -7,14 +7,14 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from google.protobuf.message import DecodeError
 from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from pools.adapters.batch import Batch
+from pools.adapters.batch import AROUND, Batch
 from pools.adapters.limits import MAX_FRAME
 from pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Race, Reports, WorkerFailure
 from workers.frames import Frames, MessageTooLarge
@@ -50,23 +50,28 @@ class GrpcLink:
         if assignment.credit or assignment.attachments or assignment.letterbox:
             self._assign_alone(assignment)
             return
-        batch, sequence = self._batch, assignment.sequence
+        self.assign_alike(assignment, (assignment.call,), (assignment.arguments,), (assignment.budget,))
+
+    def assign_alike(
+        self, first: Assignment, calls: Sequence[str], arguments: Sequence[bytes], budgets: Sequence[float]
+    ) -> None:
+        batch, sequence = self._batch, first.sequence
         message, assigns = batch.message, self._assigns
         if (
             assigns is None
             or message is not self._assigns_of
             or sequence != self._next
-            or assigns.command != assignment.command
-            or assigns.max_result != assignment.max_result
+            or assigns.command != first.command
+            or assigns.max_result != first.max_result
         ):
             assigns = self._assigns = message.orders.add().assigns
-            assigns.first, assigns.command, assigns.max_result = sequence, assignment.command, assignment.max_result
+            assigns.first, assigns.command, assigns.max_result = sequence, first.command, first.max_result
             self._assigns_of = message
-        assigns.calls.append(assignment.call)
-        assigns.arguments.append(assignment.arguments)
-        assigns.budgets.append(assignment.budget)
-        self._next = sequence + 1
-        batch.posted(len(assignment.arguments))
+        assigns.calls.extend(calls)
+        assigns.arguments.extend(arguments)
+        assigns.budgets.extend(budgets)
+        self._next = sequence + len(calls)
+        batch.posted(sum(map(len, arguments)) + (len(calls) - 1) * AROUND)
 
     def _assign_alone(self, assignment: Assignment) -> None:
         self._assigns = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pools.broker.call import Call
@@ -31,9 +32,11 @@ class Dismiss:
     template: str
 
 
-@dataclass(slots=True)  # not frozen, which would double its price: there is one for each call
+@dataclass(slots=True)  # not frozen, which would double its price: at rest there is one for each call
 class Assign:
-    call: Call
+    """Hand calls of one command to a worker, in this order."""
+
+    calls: Sequence[Call]
     worker: str
 
 

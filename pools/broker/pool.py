@@ -363,7 +363,7 @@ class Pool:
             hands.give(worker, calls, now)
             for call in calls:
                 self.timers.set(call.id, call.deadline)
-                actions.append(Assign(call, worker.id))
+            actions.append(Assign(calls, worker.id))
         if self.door.saturated and self.waiting < self.spec.queue_limit:
             self.door.saturated = False
         return actions

@@ -339,6 +339,15 @@ class Link(Protocol):
 
     def assign(self, assignment: Assignment) -> None: ...
 
+    def assign_alike(
+        self, first: Assignment, calls: Sequence[str], arguments: Sequence[bytes], budgets: Sequence[float]
+    ) -> None:
+        """As `assign` for each of these calls, whose sequences count up from the first's; else they are as it is.
+
+        It has no attachments, no credit and no letterbox; the lists begin with what is its own.
+        """
+        ...
+
     def cancel(self, sequence: int, reason: str) -> None: ...
 
     def credit(self, sequence: int, chunks: int) -> None: ...

@@ -281,14 +281,15 @@ class Runner:
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
             if type(action) is Assign:  # nearly all of them
-                self._assign(action.call, action.worker)
+                self._assign(action.calls, action.worker)
             else:
                 self._carry_out(action)
         self._alarm.set(self.pool.timers.soonest, self._now)
 
-    def _assign(self, call: Call, worker: str) -> None:
-        self.staff[worker].assign(self._tickets[call.id], self.pool.spec.max_payload)
-        if not call.ahead and self.pool.door.is_full():
+    def _assign(self, calls: Sequence[Call], worker: str) -> None:
+        tickets = [self._tickets[call.id] for call in calls]
+        self.staff[worker].assign(tickets, self.pool.spec.max_payload)
+        if not calls[0].ahead and self.pool.door.is_full():
             self._world.meter.full(self.pool.spec.name)
 
     def _carry_out(self, action: Action) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -75,6 +75,28 @@ class Ticket:
     credit: int = 0  # granted so far by the caller, handed on at assignment
     sequence: int = 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it may be handed over together with calls like it."""
+        return not (self.credit or self.request.attachments or self.request.letterbox)
+
+    def assignment(self, now: float, max_result: int) -> Assignment:
+        request, call = self.request, self.call
+        return Assignment(
+            self.sequence,
+            self.public,
+            request.command,
+            request.arguments,
+            request.attachments,
+            max(0.0, call.deadline - now),
+            self.credit,
+            max_result,
+            request.credit_bytes,
+            request.letterbox,
+            request.ref,
+            call.assigned - call.arrived,
+        )
+
     def timing(self, now: float, ran: float | None = None) -> Timing:
         call = self.call
         if ran is None:
@@ -128,29 +150,26 @@ class Staff:
     _withheld: int = 0  # the last sequence that was ever withheld
     _held: dict[int, Ticket] = field(default_factory=dict)
 
-    def assign(self, ticket: Ticket, max_result: int) -> None:
-        if self.wire is None:
-            return  # it is dying; its exit is on the way and decides about the call
-        self._sequence += 1
-        ticket.sequence = self._sequence
-        self._held[self._sequence] = ticket
-        request = ticket.request
-        self.wire.assign(
-            Assignment(
-                sequence=self._sequence,
-                call=ticket.public,
-                command=request.command,
-                arguments=request.arguments,
-                attachments=request.attachments,
-                budget=max(0.0, ticket.call.deadline - self.clock()),
-                credit=ticket.credit,
-                max_result=max_result,
-                credit_bytes=request.credit_bytes,
-                letterbox=request.letterbox,
-                ref=request.ref,
-                queued=ticket.call.assigned - ticket.call.arrived,
+    def assign(self, tickets: Sequence[Ticket], max_result: int) -> None:
+        """Hand over calls of one command."""
+        wire = self.wire
+        if wire is None:
+            return  # it is dying; its exit is on the way and decides about the calls
+        now, held = self.clock(), self._held
+        for ticket in tickets:
+            self._sequence += 1
+            ticket.sequence = self._sequence
+            held[self._sequence] = ticket
+        if len(tickets) > 1 and all(ticket.is_plain for ticket in tickets):
+            wire.assign_alike(
+                tickets[0].assignment(now, max_result),
+                [ticket.public for ticket in tickets],
+                [ticket.request.arguments for ticket in tickets],
+                [max(0.0, ticket.call.deadline - now) for ticket in tickets],
             )
-        )
+            return
+        for ticket in tickets:
+            wire.assign(ticket.assignment(now, max_result))
 
     def cancel(self, ticket: Ticket, reason: str) -> None:
         if self.wire:

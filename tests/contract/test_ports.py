@@ -146,6 +146,15 @@ class Hand:
         self.link.assign(Assignment(number, f"c-{number}", command, arguments, attachments or {}, 60.0, credit, 2**20))
         return number
 
+    def assign_alike(self, values: list[Any]) -> list[int]:
+        numbers = [self._sequence + 1 + at for at in range(len(values))]
+        self._sequence = numbers[-1]
+        calls = [f"c-{number}" for number in numbers]
+        arguments = [json.dumps({"value": value}).encode() for value in values]
+        first = Assignment(numbers[0], calls[0], "echo", arguments[0], {}, 60.0, 0, 2**20)
+        self.link.assign_alike(first, calls, arguments, [60.0] * len(calls))
+        return numbers
+
     def assign_to_letterbox(self, letterbox: str, value: Any) -> int:
         self._sequence += 1
         number = self._sequence
@@ -243,6 +252,23 @@ async def test_assignments_of_one_turn_that_differ_are_each_answered_in_their_or
     told = [
         (number, payload.data.decode() if payload.raw else json.loads(payload.data))
         for number, payload, _ in hand.heard.of("result")
+    ]
+    assert told == wanted
+
+
+async def test_alike_assignments_are_answered_in_their_order_whatever_came_before_them(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    wanted: list[tuple[int, Any]] = []
+    for turn in range(3):
+        wanted.append((hand.assign("echo", value=turn), turn))
+        values = [[turn, number] for number in range(5)]
+        wanted += zip(hand.assign_alike(values), values, strict=True)
+        wanted.append((hand.assign("echo", attachments={"value": b"raw"}), "raw"))
+        wanted += zip(hand.assign_alike(values[:1]), values[:1], strict=True)
+    await hand.heard.until("result", len(wanted))
+    told = [
+        (number, "raw" if payload.raw else json.loads(payload.data)) for number, payload, _ in hand.heard.of("result")
     ]
     assert told == wanted
 

@@ -148,7 +148,8 @@ class Table:
 
     def assigned(self) -> list[tuple[int, int]]:
         """(call, worker) in order."""
-        return [(action.call.id, int(action.worker.rsplit("-", 1)[1])) for action in self._of(Assign)]
+        assigns = self._of(Assign)
+        return [(call.id, int(one.worker.rsplit("-", 1)[1])) for one in assigns for call in one.calls]
 
     def failed(self) -> dict[int, str]:
         return {action.call.id: action.error.code for action in self._of(Fail)}

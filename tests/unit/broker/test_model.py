@@ -95,11 +95,12 @@ class PoolModel(RuleBasedStateMachine):
                     assert not self.templates or template, "spawned beside a template"
                     self.processes.add(worker)
                     self.holding[worker] = []
-                case Assign(call, worker):
-                    assert call.id in self.open, "an answered call was assigned"
+                case Assign(calls, worker):
+                    assert len({call.command for call in calls}) == 1
+                    assert all(call.id in self.open for call in calls), "an answered call was assigned"
                     assert worker in self.processes
                     assert worker not in self.killed | self.asked_to_leave
-                    self.holding[worker].append(call.id)
+                    self.holding[worker] += [call.id for call in calls]
                 case Fail(call, _):
                     self.answer(call.id)
                 case Stop(worker):
