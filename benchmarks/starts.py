@@ -8,6 +8,8 @@ after each worker has answered a call.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +43,24 @@ def starts(workers: int, *, forked: bool, threads: int = 0, path: str = "benchma
         warm(node.client, workers * max(1, threads) * 4)
         # The broker's children: its workers, the template, and the keeper, which is a few MiB in both.
         return Starts(workers, seconds, pss_mb(children(node.broker)))
+
+
+def storm(workers: int, *, forked: bool) -> float:
+    """Seconds from the moment that all workers of a pool are killed until as many new ones are ready."""
+    path = "benchmarks.forest.Forest"
+    pool = {"name": "forest", "path": path, "size": workers, "preload": "auto" if forked else "off", **PATIENT}
+    with serving([pool]) as node:
+        node.wait_until_ready("forest", workers)
+        warm(node.client, workers * 4)
+        old = set(node.workers("forest"))
+        began = time.perf_counter()
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        while True:
+            rows = node.client.status("forest")["workers"]
+            if sum(row["state"] == "ready" and row["pid"] not in old for row in rows) >= workers:
+                return time.perf_counter() - began
+            time.sleep(0.01)
 
 
 def warm(client: Client, calls: int) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import cache
 
 from benchmarks.row import Contestants, Measured, Row
-from benchmarks.starts import Starts, starts
+from benchmarks.starts import Starts, starts, storm
 
 NUMBERS = (1, 10, 100)
 THREADS = 10  # slots of a worker of the thread profile
 BAR = 5.0  # seconds for the largest number
+KILLED = 10  # workers of a pool, all at once
 
 
 @cache
@@ -32,6 +33,10 @@ def _absolute(stage: Contestants) -> Measured:
     return Measured(measured(NUMBERS[-1], "forked").seconds, BAR, note="the peer's column is the bar")
 
 
+def _storm(stage: Contestants) -> Measured:
+    return Measured(storm(KILLED, forked=True), storm(KILLED, forked=False))
+
+
 def _rows(number: int) -> tuple[Row, Row]:
     most = number == NUMBERS[-1]
     what = f"{number} workers with a model, forked from a template"
@@ -48,6 +53,8 @@ ROWS = (
     *(row for number in NUMBERS for row in _rows(number)),
     Row("start-100-seconds", "100 workers with a model, forked from a template", "the bar", "s to ready", _absolute,
         target=1),
+    Row("storm", f"{KILLED} workers with a model, all killed: forked again", "spawned plainly", "s to ready",
+        _storm, target=0.1),
     Row("memory-100-threads", f"100 slots as 10 workers of {THREADS} threads", "100 spawned workers", "MiB PSS",
         _beside(100, "threads", "spawned", "memory_mb")),
     Row("start-100-threads", f"100 slots as 10 workers of {THREADS} threads", "100 spawned workers", "s to ready",
