@@ -32,6 +32,7 @@ NOTHING: Mapping[str, bytes] = {}
 NO_HANDLE = Handle(None, 0)  # of a call that is being submitted
 TAKES, CALLS = "snakepit-takes", "calls"  # initial metadata: what a client may send besides what foreign ones do
 LETTERBOX_NAME = "snakepit-letterbox"  # initial metadata: a socket beside the broker's that takes Deliveries
+LAST_WORD = 0.25  # seconds that a worker's word about a delivered result may take longer than the client's goodbye
 MAX_DETAILS = 64 * 1024  # characters of an error's details
 
 
@@ -95,6 +96,7 @@ class Session:
         self._task: asyncio.Task[Any] | None = None
         self._overrun = False
         self._letterbox = ""
+        self._lone: set[int] = set()  # calls whose results the client may have before we know
 
     async def run(self) -> None:
         """Serve until the client ends the stream; what it still waits for then is cancelled."""
@@ -116,8 +118,11 @@ class Session:
             raise GRPCError(Status.RESOURCE_EXHAUSTED, message) from None
         finally:
             self._broker.sessions -= 1
-            for handle in tuple(self._handles.values()):
-                handle.cancel()
+            for ref, handle in tuple(self._handles.items()):
+                if ref in self._lone:  # a client that leaves with its result in hand has not cancelled the call
+                    asyncio.get_running_loop().call_later(LAST_WORD, handle.cancel)
+                else:
+                    handle.cancel()
             if self._frames:
                 self._frames.close()
             if self._letterbox:  # of a client that could not do it itself
@@ -156,7 +161,7 @@ class Session:
         except errors.BadRequest as wrong:
             self._refuse(call.ref, wrong)
             return
-        if self._letterbox and call.result_only and not self._handles:  # its client waits for this one alone
+        if self._letterbox and call.deliver:
             request.letterbox, request.ref = self._letterbox, call.ref
         self._submit((call.ref,), (request,), together=False)
 
@@ -181,6 +186,8 @@ class Session:
                 self._refuse(ref, errors.QueueFull(busy, retry_after=1.0))
             else:
                 handles[ref] = NO_HANDLE
+                if request.letterbox:
+                    self._lone.add(ref)
                 asked.append((request, _Reply(self, ref, together)))
         if asked:
             for (_, reply), handle in zip(asked, self._broker.submit_alike(asked), strict=True):
@@ -192,6 +199,7 @@ class Session:
 
     def over(self, ref: int) -> None:
         self._handles.pop(ref, None)
+        self._lone.discard(ref)
 
     def takes(self) -> bool:
         """Whether answers may still be sent; a client that reads none has to go."""

@@ -67,8 +67,11 @@ class Call:
         )
 
 
-def message_of(calls: Sequence[tuple[int, Call]]) -> bytes:
-    """One call, or plain calls that are like each other, with their numbers, as a serialised Requests message."""
+def message_of(calls: Sequence[tuple[int, Call]], *, deliver: bool = False) -> bytes:
+    """One call, or plain calls that are like each other, with their numbers, as a serialised Requests message.
+
+    `deliver`: the result of the one call may come into the letterbox.
+    """
     message = pb.Requests()
     request = message.requests.add()
     ref, first = calls[0]
@@ -76,7 +79,7 @@ def message_of(calls: Sequence[tuple[int, Call]]) -> bytes:
     if len(calls) == 1:
         told = request.call
         told.ref, told.arguments = ref, first.arguments
-        told.credit, told.credit_bytes, told.result_only = first.credit, first.credit_bytes, first.result_only
+        told.credit, told.credit_bytes, told.deliver = first.credit, first.credit_bytes, deliver
         for name, value in (first.attachments or {}).items():
             told.attachments[name] = value
     else:

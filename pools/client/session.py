@@ -240,7 +240,7 @@ class Session:
                 outbox.popleft()
                 calls.append((ref, call))
                 room -= len(call.arguments)
-        return message_of(calls)
+        return message_of(calls, deliver=first.result_only and len(self._pending) <= 1)
 
     async def _drain(self, wire: Wire, rest: bytes) -> None:
         """Send when the transport is full or the message large; all else queues up behind it."""

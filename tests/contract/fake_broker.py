@@ -34,7 +34,6 @@ class Run:
         self.session, self.call, self.together = session, call, together
         self.credit = asyncio.Semaphore(call.credit)
         self.task: asyncio.Task[None] | None = None
-        self.alone = all(run.task is None or run.task.done() for run in session.runs.values())
         self.arguments = json.loads(call.arguments or b"{}")
 
     def reply(self, **kind: Any) -> None:
@@ -43,13 +42,7 @@ class Run:
     def result(self, value: Any) -> None:
         content = {"raw": value} if isinstance(value, bytes) else {"json": json.dumps(value).encode()}
         timing = pb.Timing(call=f"c{self.call.ref}", worker="echo-1", queued_seconds=0.25, run_seconds=0.5)
-        if (
-            self.alone
-            and self.session.letterbox
-            and self.call.result_only
-            and "json" in content
-            and len(content["json"]) < 32_768
-        ):
+        if self.session.letterbox and self.call.deliver and "json" in content and len(content["json"]) < 32_768:
             self.session.deliver(self.call.ref, content["json"], timing)
             return
         self.reply(result=pb.Result(value=content, timing=timing))

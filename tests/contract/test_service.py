@@ -614,14 +614,14 @@ def letterbox(home: Path) -> Iterator[socket.socket]:
         yield made
 
 
-async def test_a_call_that_is_alone_in_its_session_is_answered_in_the_letterbox(
+async def test_a_call_whose_result_is_to_be_delivered_is_answered_in_the_letterbox(
     served: Served, letterbox: socket.socket, home: Path
 ) -> None:
-    """And a second one beside it through the session; the letterbox of a session that has ended is removed."""
+    """And others beside it through the session; the letterbox of a session that has ended is removed."""
 
-    def call(ref: int, command: str, result_only: bool = True, **arguments: int) -> pb.Request:
+    def call(ref: int, command: str, deliver: bool = True, **arguments: int) -> pb.Request:
         given = json.dumps(arguments).encode()
-        return pb.Request(call=pb.Call(ref=ref, pool="p", command=command, arguments=given, result_only=result_only))
+        return pb.Request(call=pb.Call(ref=ref, pool="p", command=command, arguments=given, deliver=deliver))
 
     metadata = {**served.metadata, "snakepit-letterbox": "l-0123abcd"}
     async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
@@ -636,8 +636,8 @@ async def test_a_call_that_is_alone_in_its_session_is_answered_in_the_letterbox(
         letter = Delivery.FromString(await asyncio.get_running_loop().sock_recv(letterbox, 65_536))
         assert (letter.ref, letter.json, letter.worker[:2]) == (7, b"1", "p-")
         await served.until(lambda: not served.broker.runners["p"].pool.calls)
-        assert await said(call(8, "echo", result_only=False, value=3)) == [(8, b"3", "")]
-        assert await said(call(9, "hold"), call(10, "echo", value=2)) == [(10, b"2", "")]
+        assert await said(call(8, "echo", deliver=False, value=3)) == [(8, b"3", "")]
+        assert await said(call(9, "hold"), call(10, "echo", deliver=False, value=2)) == [(10, b"2", "")]
         assert await said(pb.Request(cancel=pb.Cancel(ref=9))) == [(9, b"", "cancelled")]
         await stream.cancel()
     await served.until(lambda: not (home / "l-0123abcd").exists())
@@ -646,6 +646,29 @@ async def test_a_call_that_is_alone_in_its_session_is_answered_in_the_letterbox(
     assert by_box == {f"{home}/l-0123abcd"}
     assert {order.command for order in assigned if order.letterbox} == {"echo", "hold"}
     assert served.broker.runners["p"].pool.finished_count == 3
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+async def test_a_client_that_leaves_with_its_result_in_hand_has_not_cancelled_the_call(
+    served: Served, letterbox: socket.socket, monkeypatch: pytest.MonkeyPatch, delivered: bool
+) -> None:
+    """The worker's word about it may come later than the client's goodbye; but it is not waited for long."""
+    monkeypatch.setattr(session, "LAST_WORD", PATIENCE if delivered else 0.0)
+    call = pb.Call(ref=1, pool="p", command="obedient", deliver=True)
+    metadata = {**served.metadata, "snakepit-letterbox": "l-0123abcd"}
+    async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
+        await stream.send_message(pb.Requests(requests=[pb.Request(call=call)]))
+        await served.until(lambda: any(process.assigned for process in served.launcher.processes))
+        await stream.end()
+        assert await stream.recv_message() is None
+        await stream.recv_trailing_metadata()
+    (worker,) = [process for process in served.launcher.processes if process.assigned]
+    pool = served.broker.runners["p"].pool
+    if delivered:
+        worker.report("delivered", worker.assigned[0].sequence, 0.5)
+    await served.until(lambda: not pool.calls)
+    assert (pool.finished_count, pool.failed_count) == ((1, 0) if delivered else (0, 1))
+    assert bool(worker.cancelled) is not delivered
 
 
 @pytest.mark.parametrize("name", ["../../etc/x", "l-0123abcde", "L-0123abcd", "broker.sock", "l-0123abcg"])
