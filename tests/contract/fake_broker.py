@@ -70,8 +70,8 @@ class Session:
         letter.queued_seconds, letter.run_seconds = timing.queued_seconds, timing.run_seconds
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.connect(self.letterbox)
+            self.broker.delivered += 1  # first: the client's thread may look as soon as it has the letter
             sender.send(letter.SerializeToString())
-        self.broker.delivered += 1
 
     async def serve(self) -> None:
         writer = asyncio.create_task(self._write())
