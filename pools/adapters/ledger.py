@@ -57,6 +57,9 @@ class Ledger:
         figures.queued.extend(queued)
         self._meter.succeeded(pool, command, queued, ran)
 
+    def delivered(self, pool: str) -> None:
+        self._meter.delivered(pool)
+
     def full(self, pool: str) -> None:
         self._meter.full(pool)
 

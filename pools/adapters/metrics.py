@@ -65,6 +65,9 @@ class Metrics:
     def succeeded(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None:
         self._calls.succeeded(pool, command, queued, ran)
 
+    def delivered(self, pool: str) -> None:
+        self._calls.delivered(pool)
+
     def full(self, pool: str) -> None:
         self._full.labels(pool).inc()
 
@@ -124,6 +127,10 @@ class Calls:
         self._ended: dict[tuple[str, str, str], int] = {}
         self._ran: dict[tuple[str, str], Times] = {}
         self._queued: dict[tuple[str], Times] = {}
+        self._delivered: dict[str, int] = {}
+
+    def delivered(self, pool: str) -> None:
+        self._delivered[pool] = self._delivered.get(pool, 0) + 1
 
     def note(self, pool: str, command: str, code: str, queued: float, ran: float) -> None:
         if code == "ok":
@@ -158,6 +165,12 @@ class Calls:
         for key, count in self._ended.items():
             ended.add_metric(key, count)
         yield ended
+        delivered = CounterMetricFamily(
+            "snakepit_results_delivered", "Results that went past the broker.", labels=("pool",)
+        )
+        for pool, count in self._delivered.items():
+            delivered.add_metric((pool,), count)
+        yield delivered
         ran = HistogramMetricFamily(
             "snakepit_call_duration_seconds", "How long commands ran.", labels=("pool", "command")
         )

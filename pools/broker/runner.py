@@ -39,7 +39,7 @@ from pools.broker.ports import (
     Unforked,
     WorkerFailure,
 )
-from pools.broker.staff import Reply, Request, Staff, Ticket, error_of, race_event
+from pools.broker.staff import DELIVERED, Reply, Request, Staff, Ticket, error_of, race_event
 
 UNLINKED_GRACE = 2.0  # seconds from a lost link to the end of its process, which usually ends by itself
 LAST_ANSWERS = 0.5  # seconds for the end of a dead worker's link to be seen, should a child hold the socket open
@@ -235,6 +235,10 @@ class Runner:
         numbers = [(ticket.call.id, seconds) for ticket, _, seconds in ended]
         self._do(self.pool.finished_many(staff.id, numbers, now))
 
+    def delivered(self, staff: Staff, ticket: Ticket, seconds: float) -> None:
+        self._world.meter.delivered(self.pool.spec.name)
+        self.succeeded(staff, [(ticket, DELIVERED, seconds)])
+
     def failed(self, staff: Staff, ticket: Ticket, failure: WorkerFailure, seconds: float) -> None:
         now = self._now()
         call = ticket.call
@@ -311,7 +315,7 @@ class Runner:
             case Start(worker, template):
                 self._start(worker, template)
             case Stop(worker):
-                self._stop(worker)
+                self.staff[worker].leave()
             case Kill(worker):
                 self.staff[worker].kill()
             case Prepare(template):
@@ -331,13 +335,6 @@ class Runner:
         asked = staff.take_back(calls)
         loop = asyncio.get_running_loop()
         loop.call_later(LOOK_BACK, lambda: self.returned(staff, staff.look_back(calls) if asked else []))
-
-    def _stop(self, worker: str) -> None:
-        staff = self.staff[worker]
-        if staff.wire:
-            staff.wire.drain()
-        else:
-            staff.kill()
 
     def _start(self, worker: str, template: str) -> None:
         self.staff[worker] = staff = Staff(worker, self, self._now, started_wall=self._world.clock.wall())

@@ -124,6 +124,8 @@ class Ear(Protocol):
 
     def succeeded(self, staff: Staff, ended: list[tuple[Ticket, Payload | None, float]]) -> None: ...
 
+    def delivered(self, staff: Staff, ticket: Ticket, seconds: float) -> None: ...
+
     def returned(self, staff: Staff, numbers: list[int]) -> None: ...
 
     def unlinked(self, staff: Staff) -> None: ...
@@ -201,6 +203,13 @@ class Staff:
             del self._held[sequence]
         return [number for _, number in back]
 
+    def leave(self) -> None:
+        """Finish what it holds and go; at once where it cannot be told."""
+        if self.wire:
+            self.wire.drain()
+        else:
+            self.kill()
+
     def kill(self) -> None:
         self.doomed = True
         if self.process:
@@ -244,7 +253,7 @@ class Staff:
     def delivered(self, sequence: int, seconds: float) -> None:
         if ticket := self._held.pop(sequence, None):
             if ticket.request.letterbox:
-                self.ear.succeeded(self, [(ticket, DELIVERED, seconds)])
+                self.ear.delivered(self, ticket, seconds)
             else:  # its caller would wait for ever
                 nowhere = WorkerFailure("internal", "The worker delivered the result, and nobody had asked for that.")
                 self.ear.failed(self, ticket, nowhere, seconds)

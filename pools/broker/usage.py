@@ -204,6 +204,9 @@ class Usages:
             known.succeeded(queued)
         self._then.succeeded(pool, command, queued, ran)
 
+    def delivered(self, pool: str) -> None:
+        self._then.delivered(pool)
+
     def full(self, pool: str) -> None:
         self._then.full(pool)
 

@@ -54,6 +54,8 @@ def test_calls_are_counted_by_their_end_and_timed() -> None:
     metrics.executed("p", "run", "ok", 0.2, 0.7)
     metrics.executed("p", "run", "queue_full", 0.0, 0.0)
     metrics.full("p")
+    metrics.delivered("p")
+    metrics.delivered("p")
     found = scraped(metrics)
     assert found["snakepit_calls_total", (("code", "ok"), ("command", "run"), ("pool", "p"))] == 1
     assert found["snakepit_calls_total", (("code", "queue_full"), ("command", "run"), ("pool", "p"))] == 1
@@ -61,6 +63,7 @@ def test_calls_are_counted_by_their_end_and_timed() -> None:
     assert found["snakepit_call_duration_seconds_sum", (("command", "run"), ("pool", "p"))] == 0.7
     assert found["snakepit_queue_wait_seconds_sum", (("pool", "p"),)] == 0.2
     assert found["snakepit_pool_capacity_reached_total", (("pool", "p"),)] == 1
+    assert found["snakepit_results_delivered_total", (("pool", "p"),)] == 2
 
 
 def test_calls_that_ended_well_together_are_counted_as_if_they_had_ended_one_by_one() -> None:
