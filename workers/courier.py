@@ -17,7 +17,8 @@ from workers.call import Call
 from workers.report import Delivered, Failure, Result
 from workers.wire.worker_pb2 import Delivery
 
-LARGEST = 32 * 1024  # bytes of a result; what reads a letterbox takes 64 KiB at once, and cuts off what is beyond
+LARGEST = 128 * 1024  # bytes of a result; a socket's own room for a datagram is some 200 KB by default
+LETTER = LARGEST + 4096  # bytes of a Delivery at most: what reads a letterbox must have room for all of it
 
 
 class Courier:

@@ -26,11 +26,13 @@ EVENTS = 16  # sockets that are looked at in one wait; the others come up in the
 class Ear:
     """One socket, and who takes what comes through it."""
 
-    def __init__(self, is_closing: Callable[[], bool], descriptor: int, take: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, is_closing: Callable[[], bool], descriptor: int, take: Callable[[bytes], None], room: int
+    ) -> None:
         self._is_closing = is_closing
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._take = take
-        self._view = memoryview(bytearray(READ_BYTES))  # one for its life: nothing is allocated for what may come
+        self._view = memoryview(bytearray(room))  # one for its life: nothing is allocated for what may come
         self._buffers = (self._view,)
 
     def read(self) -> bool:
@@ -38,7 +40,7 @@ class Ear:
         if self._is_closing():
             return False
         try:
-            size = os.readv(self._descriptor, self._buffers)
+            size = os.readv(self.descriptor, self._buffers)
         except BlockingIOError:
             return True
         except OSError:
@@ -68,19 +70,17 @@ class Ears:
         socket = transport.get_extra_info("socket")
         if self._epoll is None or socket is None or transport.get_extra_info("sslcontext") is not None:
             return lambda: None
-        return self._add(transport.is_closing, socket.fileno(), take)
+        return self._add(Ear(transport.is_closing, socket.fileno(), take, READ_BYTES))
 
-    def listen(self, socket: Any, take: Callable[[bytes], None]) -> Callable[[], None]:
-        """As `open`, for a datagram socket that the loop reads too: each read is one datagram."""
+    def listen(self, socket: Any, take: Callable[[bytes], None], room: int) -> Callable[[], None]:
+        """As `open`, for a datagram socket that the loop reads too; `room`: bytes of the largest datagram."""
         if self._epoll is None:
             return lambda: None
-        return self._add(lambda: False, socket.fileno(), take)
+        return self._add(Ear(lambda: False, socket.fileno(), take, room))
 
-    def _add(
-        self, is_closing: Callable[[], bool], descriptor: int, take: Callable[[bytes], None]
-    ) -> Callable[[], None]:
-        self._open[descriptor] = Ear(is_closing, descriptor, take)
-        return lambda: self._close(descriptor)
+    def _add(self, ear: Ear) -> Callable[[], None]:
+        self._open[ear.descriptor] = ear
+        return lambda: self._close(ear.descriptor)
 
     def _close(self, descriptor: int) -> None:
         self._open.pop(descriptor, None)

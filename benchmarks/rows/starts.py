@@ -39,7 +39,7 @@ def _storm(stage: Contestants) -> Measured:
 
 def _rows(number: int) -> tuple[Row, Row]:
     most = number == NUMBERS[-1]
-    what = f"{number} workers with a model, forked from a template"
+    what = f"{number} worker{'s' * (number > 1)} with a model, forked from a template"
     spawned = "spawned plainly"
     return (
         Row(f"start-{number}", what, spawned, "s to ready", _beside(number, "forked", "spawned", "seconds"),

@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
-from workers.ears import READ_BYTES, Ears
+from workers.courier import LETTER
+from workers.ears import Ears
 from workers.wire.worker_pb2 import Delivery
 
 MAX_PATH = 107  # bytes that fit into sockaddr_un
@@ -57,12 +58,14 @@ class Letterbox:
             with contextlib.suppress(DecodeError):  # whoever may write here may write nonsense; nobody waits for it
                 take(Delivery.FromString(data))
 
+        room = memoryview(bytearray(LETTER))  # one for its life, which `recv` would allocate for each letter
+
         def read() -> None:
-            with contextlib.suppress(OSError):  # an ear was there first
-                receive(made.recv(READ_BYTES))
+            with contextlib.suppress(BlockingIOError):  # an ear was there first
+                receive(bytes(room[: made.recv_into(room)]))
 
         loop.add_reader(made, read)
-        shut = ears.listen(made, receive)
+        shut = ears.listen(made, receive, LETTER)
 
         def close() -> None:
             shut()

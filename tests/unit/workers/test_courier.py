@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from workers.call import Call
-from workers.courier import LARGEST, Courier
-from workers.ears import READ_BYTES
+from workers.courier import LARGEST, LETTER, Courier
 from workers.report import Delivered, Failure, Result, Value
 from workers.wire.worker_pb2 import Delivery
 
@@ -38,12 +37,13 @@ def call(tmp_path: Path) -> Call:
 def test_a_letter_says_all_that_a_caller_may_ask(courier: Courier, letterbox: socket.socket, call: Call) -> None:
     assert courier.deliver(call, Result(5, Value(b'"x"'), 0.5)) == Delivered(5, 0.5)
     expected = Delivery(ref=7, json=b'"x"', call="c-5", worker="p-1", queued_seconds=0.25, run_seconds=0.5)
-    assert Delivery.FromString(letterbox.recv(READ_BYTES)) == expected
+    assert Delivery.FromString(letterbox.recv(LETTER)) == expected
 
 
 def test_the_largest_letter_fits_into_one_read(courier: Courier, letterbox: socket.socket, call: Call) -> None:
-    assert isinstance(courier.deliver(call, Result(5, Value(b"1" * LARGEST))), Delivered)
-    assert len(letterbox.recv(READ_BYTES)) < READ_BYTES
+    call.call_id = "c" * 100
+    assert isinstance(courier.deliver(call, Result(5, Value(b"1" * LARGEST), 0.5)), Delivered)
+    assert len(letterbox.recv(2 * LETTER)) <= LETTER
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_everything_else_is_for_the_broker(
 ) -> None:
     assert courier.deliver(call, last) is last
     with pytest.raises(BlockingIOError):
-        letterbox.recv(READ_BYTES)
+        letterbox.recv(LETTER)
 
 
 def test_a_letterbox_that_is_gone_full_or_no_letterbox_leaves_the_result_to_the_broker(
@@ -73,7 +73,7 @@ def test_a_letterbox_that_is_gone_full_or_no_letterbox_leaves_the_result_to_the_
         sent += 1
         assert sent < 10_000
     for _ in range(sent):  # what was accepted is all there
-        assert letterbox.recv(READ_BYTES)
+        assert letterbox.recv(LETTER)
     (tmp_path / "file").touch()
     for path in (tmp_path / "nothing", tmp_path / "file", tmp_path / ("n" * 200)):
         call.letterbox = str(path)

@@ -240,7 +240,7 @@ def test_an_ear_at_a_letterbox_takes_one_datagram_a_read(
         box.setblocking(False)
         heard: list[bytes] = []
         loop.add_reader(box, lambda: None)
-        shut = ears.listen(box, heard.append)
+        shut = ears.listen(box, heard.append, 100)
         for letter in (b"first", b"second"):
             sender.sendto(letter, str(tmp_path / "box"))
         while len(heard) < 2:
