@@ -142,6 +142,10 @@ class Frames:
 
     def send(self, message: bytes) -> None:
         """Send a serialised message now. On the loop's thread."""
+        if not self._parts and self._pump is None and not self._transport.is_closing():
+            frame = b"\0" + len(message).to_bytes(4, "big") + message
+            if write_plain(self._raw, frame):  # nearly always
+                return
         self._parts.append(message)
         self.waiting += len(message)
         self.flush()

@@ -49,6 +49,11 @@ class Batch(Generic[M]):
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
+    def sent(self, size: int) -> None:
+        """As `posted`, for a part that somebody waits for alone: nothing that is worth waiting for comes behind it."""
+        self._size += size + AROUND
+        self._flush()
+
     def _flush(self) -> None:
         self._scheduled = False
         if self._frames is not None and self._size:

@@ -92,7 +92,10 @@ class GrpcLink:
         for name, value in assignment.attachments.items():
             order.attachments[name] = value
             size += len(value)
-        batch.posted(size)
+        if assignment.letterbox:
+            batch.sent(size)
+        else:
+            batch.posted(size)
 
     def cancel(self, sequence: int, reason: str) -> None:
         self._assigns = None  # the order of orders is kept
