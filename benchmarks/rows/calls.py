@@ -115,7 +115,7 @@ ROWS = (
         _beside(40, "burn", {"seconds": 0.05}, _executor(burn, 0.05)),
         ("executor", "ours"),
     ),
-    _echo("overhead-celery", "Celery + Valkey", 400, "celery", _celery, 0.125),
+    _echo("overhead-celery", "Celery + Valkey", 2000, "celery", _celery, 0.125),
     _echo("overhead-dirty", "gunicorn dirty arbiters", 2000, "dirty", _dirty, 1),
     _echo("overhead-ray", "Ray actor", 800, "ray", _ray),
     Row(
