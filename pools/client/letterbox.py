@@ -17,11 +17,10 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
+from pools.client.address import LONGEST_PATH
 from workers.courier import LETTER
 from workers.ears import Ears
 from workers.wire.worker_pb2 import Delivery
-
-MAX_PATH = 107  # bytes that fit into sockaddr_un
 
 
 class Letterbox:
@@ -38,7 +37,7 @@ class Letterbox:
             self._bind(name)
 
     def _bind(self, name: str) -> None:
-        if len(os.fsencode(self._path)) > MAX_PATH:
+        if len(os.fsencode(self._path)) > LONGEST_PATH:
             return
         made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:

@@ -153,7 +153,7 @@ def test_a_forked_child_has_a_letterbox_of_its_own_and_leaves_the_parents(broker
 def test_where_no_letterbox_can_be_all_answers_come_through_the_broker(
     broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pools.client.letterbox.MAX_PATH", 10)
+    monkeypatch.setattr("pools.client.letterbox.LONGEST_PATH", 10)
     with connect(broker.address, broker.token) as client:
         assert client.call(POOL, "echo", a=1) == {"a": 1}
     assert broker.delivered == 0
