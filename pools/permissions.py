@@ -115,4 +115,7 @@ def make_groups(using: str = "default", **_: Any) -> None:
     for name in sorted(missing):
         group, fresh = Group.objects.using(using).get_or_create(name=name)
         if fresh:
-            group.permissions.set(known.filter(codename__in=of_scopes(ROLES[name])))
+            # Not by `set`, which reads first: SQLite refuses to let a transaction write then when another does.
+            held = known.filter(codename__in=of_scopes(ROLES[name]))
+            links = [Group.permissions.through(group=group, permission=one) for one in held]
+            Group.permissions.through.objects.using(using).bulk_create(links)

@@ -10,8 +10,9 @@ from pools import conf
 from pools.adapters.interpreters import define, interpreters_of_settings
 from pools.broker.ports import Definition, Loaded
 from pools.broker.spec import InvalidSpec
-from pools.models import Pool
+from pools.models import Pool, schema
 from pools.models.pool import sync_pools
+from pools.permissions import LABEL
 
 
 class DatabaseDefinitions:
@@ -31,6 +32,7 @@ class DatabaseDefinitions:
         try:
             with self._lock:
                 if not self._synced:
+                    _require_tables()
                     sync_pools()
                     self._synced = True
             return self._read()
@@ -61,3 +63,10 @@ class DatabaseDefinitions:
             else:
                 definitions.append(define(spec, path, self._interpreters))
         return Loaded(tuple(definitions), tuple(problems))
+
+
+def _require_tables() -> None:
+    """Writing while `migrate` is at work could make it fail: SQLite refuses a transaction that has read at once."""
+    if lacking := schema.unapplied(LABEL):
+        first = lacking[0].partition(".")[2]
+        raise ProgrammingError(f"migrations not applied: {len(lacking)}, from {first} on")

@@ -9,13 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, Error, connections
-from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Q
 from django.utils import timezone
 
 from pools.diagnostics.facts import Database, Key, NodeRow, Transport, Unknown
 from pools.jobs import messages
-from pools.models import ApiKey, Job, Node
+from pools.models import ApiKey, Job, Node, schema
 from pools.models.states import QUEUED
 
 REACH = 3.0  # seconds for the message transport to answer
@@ -38,7 +37,7 @@ def database() -> Database | Unknown:
 
 
 def _database(connection: Any, cursor: Any) -> Database:
-    unapplied = _unapplied(connection)
+    unapplied = schema.unapplied()
     known: dict[str, Any] = {
         "vendor": connection.vendor,
         "name": str(connection.settings_dict["NAME"]),
@@ -69,12 +68,6 @@ def _postgresql(cursor: Any) -> dict[str, Any]:
     taken = int(cursor.fetchone()[0])
     cursor.execute("SHOW max_connections")
     return {"drift": drift, "connections": taken, "most_connections": int(cursor.fetchone()[0])}
-
-
-def _unapplied(connection: Any) -> tuple[str, ...]:
-    executor = MigrationExecutor(connection)
-    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return tuple(f"{migration.app_label}.{migration.name}" for migration, _ in plan)
 
 
 def _rows() -> dict[str, Any]:

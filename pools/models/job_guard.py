@@ -40,14 +40,15 @@ def install(using: str = "default", **_: Any) -> None:
     if connection.vendor not in STATEMENTS or not {TABLE, ENTRIES} <= set(connection.introspection.table_names()):
         return
     differs, known, statements_of = STATEMENTS[connection.vendor]
-    with transaction.atomic(using), connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         for guard in _guards(differs):
             text, statements = statements_of(guard)
             cursor.execute(known, [guard.name, guard.table])
             # Where it is there, `migrate` would wait in vain for a lock on a table that is written all the time.
             if cursor.fetchone() != (text,):
-                for statement in statements:
-                    cursor.execute(statement)
+                with transaction.atomic(using):
+                    for statement in statements:
+                        cursor.execute(statement)
 
 
 def _guards(differs: str) -> list[Guard]:

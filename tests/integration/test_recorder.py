@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured, ValidationError
-from django.db import OperationalError, connection
+from django.db import OperationalError, ProgrammingError, connection
+from django.db.migrations.recorder import MigrationRecorder
 
 from pools.adapters import recorder as module
 from pools.adapters.definitions import DatabaseDefinitions
@@ -215,6 +216,20 @@ def test_the_first_load_writes_the_pools_of_the_settings(settings: Any) -> None:
     assert [one.spec.name for one in definitions.load().definitions] == ["digits"]
     Pool.objects.update(size=7)
     assert definitions.load().definitions[0].spec.size == 7
+
+
+def test_nothing_is_written_before_the_last_migration_is_applied(settings: Any) -> None:
+    settings.SNAKEPIT = {**settings.SNAKEPIT, "POOLS": {"digits": {"adapter": "digits", "size": 1}}}
+    last = ("snakepit_pools", "0010_operate_permission")
+    MigrationRecorder(connection).record_unapplied(*last)
+    definitions = DatabaseDefinitions()
+    with pytest.raises(
+        ProgrammingError, match=rf"^migrations not applied: 1, from {last[1]} on; run: manage\.py migrate$"
+    ):
+        definitions.load()
+    assert not Pool.objects.exists()
+    MigrationRecorder(connection).record_applied(*last)
+    assert [one.spec.name for one in definitions.load().definitions] == ["digits"]
 
 
 def test_settings_that_are_wrong_stop_the_load(settings: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +13,12 @@ from django.apps import apps
 from django.contrib.auth.models import Group, Permission
 from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from pools import jobs, permissions
 from pools.api.app import api
 from pools.jobs import messages
-from pools.models import Audit, Job, Pool
+from pools.models import Audit, Job, Pool, job_guard
 from tests.integration.fakes import FakeClient
 
 pytestmark = pytest.mark.django_db
@@ -64,6 +66,23 @@ def test_a_group_stays_as_people_left_it_and_a_missing_one_is_made_again() -> No
     permissions.make_groups()
     assert viewer.permissions.count() == 0
     assert Group.objects.get(name="Snakepit caller").permissions.filter(codename="run_command").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_follows_a_migration_writes_first_in_each_transaction() -> None:
+    """On SQLite a transaction that has read is refused at once when another writes, as a waiting broker may."""
+    Group.objects.filter(name__in=permissions.ROLES).delete()
+    with connection.cursor() as cursor:
+        table = f" on {job_guard.TABLE}" if connection.vendor == "postgresql" else ""
+        cursor.execute(f"drop trigger {job_guard.NAME}{table}")
+    with CaptureQueriesContext(connection) as told:
+        permissions.make_groups()
+        job_guard.install()
+    statements = [query["sql"].lstrip().upper() for query in told]
+    firsts = [after for before, after in itertools.pairwise(statements) if before.startswith("BEGIN")]
+    assert len(firsts) > 2 * len(permissions.ROLES)
+    assert [sql for sql in firsts if sql.startswith("SELECT")] == []
+    test_a_migrated_database_has_the_groups()
 
 
 def test_a_member_of_a_group_may_do_what_its_words_say(looker: Any) -> None:
