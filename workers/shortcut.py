@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from workers.ears import READ_BYTES, Ears
@@ -24,6 +25,7 @@ LARGE = 1 << 12  # received bytes from which a view costs less than copies of th
 ACCOUNT_BYTES = 1 << 18  # received bytes that are entered into h2's books at once
 
 
+@lru_cache
 def plain_header(stream: int) -> bytes:
     """What follows the length of a DATA frame without flags.
 

@@ -57,11 +57,11 @@ class Ledger:
         figures.queued.extend(queued)
         self._meter.succeeded(pool, command, queued, ran)
 
-    def delivered(self, pool: str) -> None:
-        self._meter.delivered(pool)
+    def delivered(self, pool: str, results: int) -> None:
+        self._meter.delivered(pool, results)
 
-    def full(self, pool: str) -> None:
-        self._meter.full(pool)
+    def full(self, pool: str, times: int) -> None:
+        self._meter.full(pool, times)
 
     # Recorder
 

@@ -65,11 +65,11 @@ class Metrics:
     def succeeded(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None:
         self._calls.succeeded(pool, command, queued, ran)
 
-    def delivered(self, pool: str) -> None:
-        self._calls.delivered(pool)
+    def delivered(self, pool: str, results: int) -> None:
+        self._calls.delivered(pool, results)
 
-    def full(self, pool: str) -> None:
-        self._full.labels(pool).inc()
+    def full(self, pool: str, times: int) -> None:
+        self._full.labels(pool).inc(times)
 
     # Recorder
 
@@ -129,8 +129,8 @@ class Calls:
         self._queued: dict[tuple[str], Times] = {}
         self._delivered: dict[str, int] = {}
 
-    def delivered(self, pool: str) -> None:
-        self._delivered[pool] = self._delivered.get(pool, 0) + 1
+    def delivered(self, pool: str, results: int) -> None:
+        self._delivered[pool] = self._delivered.get(pool, 0) + results
 
     def note(self, pool: str, command: str, code: str, queued: float, ran: float) -> None:
         if code == "ok":

@@ -136,6 +136,7 @@ class BrokerService(BrokerBase):
     async def Metrics(self, stream: Any) -> None:
         async with _Answering(stream):
             await _receive(stream)
+            self._broker.count()
             await stream.send_message(pb.MetricsReply(text=self._metrics()))
 
     async def Recycle(self, stream: Any) -> None:

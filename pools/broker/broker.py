@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -34,6 +34,7 @@ from pools.broker.ports import (
 from pools.broker.runner import Runner, Surroundings
 from pools.broker.snapshot import pool_row, worker_row
 from pools.broker.staff import Reply, Request, Staff, Timing
+from pools.broker.tally import Tally
 from pools.broker.usage import Usage, Usages
 
 APPLY_EVERY = 1.0  # seconds; a changed row is in force within two
@@ -74,8 +75,9 @@ class Broker:
         self.sessions = 0
         self.node = Node(facts, ports.clock.wall())
         self._usages = Usages(ports.meter)
+        self._tally = Tally(self._usages)
         self._world = Surroundings(
-            ports.launcher, ports.linker, ports.clock, self.tell, self._usages, facts.boot, rng or Random()
+            ports.launcher, ports.linker, ports.clock, self.tell, self._tally, facts.boot, rng or Random()
         )
         self._numbers = count(1)
         self._problems: tuple[tuple[str, str], ...] = ()
@@ -93,17 +95,20 @@ class Broker:
         """Send a call to its pool. The answer comes through `reply`, perhaps before this returns."""
         return self.submit_alike(((request, reply),))[0]
 
-    def submit_alike(self, calls: Iterable[tuple[Request, Reply]]) -> list[Handle]:
+    def submit_alike(self, calls: Sequence[tuple[Request, Reply]]) -> list[Handle]:
         """As `submit` for each, in this order; the requests, one or more, differ in nothing but their arguments."""
-        asked = [(number, request, reply) for (request, reply), number in zip(calls, self._numbers, strict=False)]
-        pool = asked[0][1].pool
+        pool = calls[0][0].pool
         runner = None if self.node.refusal() else self.runners.get(pool)
+        asked, handles = [], []
+        for (request, reply), number in zip(calls, self._numbers, strict=False):
+            asked.append((number, request, reply))
+            handles.append(Handle(runner, number))
         if runner:
             runner.submit(asked)
         else:
             for _, _, reply in asked:
                 reply.failed(self.node.refusal() or self._no_pool(pool), Timing())
-        return [Handle(runner, number) for number, _, _ in asked]
+        return handles
 
     def commands(self, pool: str) -> list[CommandInfo]:
         return list(self._runner(pool).commands.values())
@@ -221,6 +226,7 @@ class Broker:
                 problems.append((name, definition.unfit))  # what runs stays, as with any definition that is refused
             elif runner and runner.definition != definition:
                 runner.apply(definition)
+                self._tally.count()
                 self._usage(runner).renew(self.ports.clock.monotonic())
                 self.tell(_applied(definition, runner.pool.force.generation))
         for name in [name for name in self.runners if name not in wanted and name not in invalid]:
@@ -240,6 +246,7 @@ class Broker:
 
     def _remove(self, name: str) -> None:
         runner = self.runners.pop(name)
+        self._tally.count()
         self.tell(Event(Kind.POOL_REMOVED, name, reason="definition", message="the pool is not wanted any more"))
 
         async def close() -> None:
@@ -330,7 +337,12 @@ class Broker:
     def tell(self, event: Event) -> None:
         self.ports.recorder.record(self.ports.clock.wall(), event)
 
+    def count(self) -> None:
+        """Have the meter know of every call that was answered; a snapshot does so, too."""
+        self._tally.count()
+
     def snapshot(self, pool: str = "") -> dict[str, Any]:
+        self._tally.count()
         now = self.ports.clock.monotonic()
         # A removed pool is there until its last call has ended: its workers use the machine until then.
         leaving = {name: runner for name, (runner, _) in self._closing.items()}

@@ -28,7 +28,7 @@ class Door:
 
     def is_full(self) -> bool:
         """Whether the next call would wait."""
-        return not len(self._hands.roster)
+        return not self._hands.roster.free
 
     def refusal(self, call: Call, now: float) -> errors.BrokerError | None:
         """Why a call is not taken in; None: it is."""
@@ -42,7 +42,7 @@ class Door:
         if call.size > spec.max_payload:
             message = f"The arguments have {call.size:,} bytes; pool {spec.name} takes {spec.max_payload:,}."
             return errors.PayloadTooLarge(message, details={"bytes": call.size, "limit": spec.max_payload})
-        if len(self._hands.roster):
+        if self._hands.roster.free:
             return None  # it will not wait
         if self.waiting >= spec.queue_limit:
             full = f"{self.waiting} calls wait, {spec.queue_limit} may"

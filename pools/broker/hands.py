@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pools.broker.actions import Action, TakeBack
+from pools.broker.actions import Action, Assign, TakeBack
 from pools.broker.call import Call
 from pools.broker.line import Line
 from pools.broker.roster import Roster
@@ -49,10 +49,10 @@ class Hands:
         short = self.run_times.expected(call.command) <= AHEAD_SECONDS
         return short and call.size <= AHEAD_BYTES and not call.streams
 
-    def give(self, worker: Worker, calls: Sequence[Call], now: float) -> None:
-        """Put calls of one command into a worker's hands."""
+    def give(self, worker: Worker, calls: Sequence[Call], now: float) -> Assign:
+        """Put calls of one command into a worker's hands; from now on only their own deadlines end them."""
         expected = UNKNOWN if calls[0].streams else self.run_times.expected(calls[0].command)
-        name, held, slots, waited = worker.id, worker.held, worker.slots, worker.ahead
+        name, held, slots = worker.id, worker.held, worker.slots
         for call in calls:
             call.worker = name
             call.assigned = now
@@ -60,23 +60,26 @@ class Hands:
             call.expected = expected
             call.ahead = len(held) >= slots
             held[call.id] = call
+            self._timers.set(call.id, call.deadline)
+            if call.ahead:
+                self.waiting += 1
+                if len(held) == slots + 1:
+                    self._timers.set(("stall", name), now + STALL)
         worker.backlog += expected * len(calls)
-        if worker.ahead:
-            self.waiting += worker.ahead - waited
-            if not waited:
-                self._timers.set(("stall", name), now + STALL)
         self.roster.place(worker)
+        return Assign(calls, worker.id)
 
     def ended(self, worker: Worker, ended: Iterable[tuple[int, float | None]]) -> list[Call]:
         """The worker said its last word about calls (number, seconds that it ran); those that it held are returned."""
-        waited, calls = worker.ahead, []
+        calls, held = [], worker.held
         for number, seconds in ended:
-            if number in worker.held:
+            if number in held:
+                if len(held) > worker.slots:
+                    self.waiting -= 1
                 call = worker.let_go(number)
                 calls.append(call)
                 if seconds is not None and not call.streams:
                     self.run_times.note(call.command, seconds)
-        self.waiting += worker.ahead - waited
         worker.stalled = False
         return calls
 

@@ -110,7 +110,7 @@ def successor_at(worker: Worker, spec: PoolSpec, load_time: float) -> float | No
 
 def recycle_reason(worker: Worker, spec: PoolSpec, now: float) -> tuple[str, str] | None:
     """Why a ready worker should be replaced, as (reason, detail with numbers), or None. The first match wins."""
-    if worker.lost > lost_slots_allowed(worker.slots):
+    if worker.lost and worker.lost > lost_slots_allowed(worker.slots):
         return "lost_slots", f"{worker.lost} of {worker.slots} slots held by calls that did not stop"
     if now < worker.ready_at + spec.min_lifetime:
         return None

@@ -14,7 +14,7 @@ from random import Random
 from typing import cast
 
 from pools.broker import errors
-from pools.broker.actions import Action, Assign, Cancel, Fail, Stop
+from pools.broker.actions import Action, Cancel, Fail, Stop
 from pools.broker.budget import Retries
 from pools.broker.call import Call
 from pools.broker.door import Door
@@ -53,23 +53,26 @@ class Pool:
     def submit(self, calls: Iterable[Call], now: float) -> list[Action]:
         """Take calls in, in this order, or refuse them with a Fail each."""
         actions: list[Action] = []
-        taken: list[Call] = []
+        taken, waits = 0, list[Call]()
         for call in calls:
             refusal = self.door.refusal(call, now)
-            if refusal and taken:  # perhaps those before it need not wait in the line
+            if refusal and waits:  # perhaps those before it need not wait in the line
                 self._settle(actions, now)
                 refusal = self.door.refusal(call, now)
             if refusal:
                 actions += self.door.refused(call, refusal)
                 continue
             self.calls[call.id] = call
-            self.line.join(call)
-            taken.append(call)
-            if len(self.hands.roster):
-                self._settle(actions, now)
-        self._retries.earn(len(taken))
-        self._settle(actions, now)
-        for call in taken:
+            taken += 1
+            if worker := self.hands.roster.least_loaded():  # then nobody waits in the line
+                actions.append(self.hands.give(worker, [call], now))
+            else:
+                self.line.join(call)
+                waits.append(call)
+        self._retries.earn(taken)
+        if waits:
+            self._settle(actions, now)
+        for call in waits:
             if not call.worker and not call.answered:
                 self.timers.set(call.id, min(call.deadline, now + self.spec.queue_timeout))
         return actions
@@ -359,11 +362,7 @@ class Pool:
             self._settle_staff(actions, now)
         line, hands = self.line, self.hands
         while len(line) and (match := hands.for_next(line)):
-            worker, calls = match
-            hands.give(worker, calls, now)
-            for call in calls:
-                self.timers.set(call.id, call.deadline)
-            actions.append(Assign(calls, worker.id))
+            actions.append(self.hands.give(*match, now))
         if self.door.saturated and self.waiting < self.spec.queue_limit:
             self.door.saturated = False
         return actions

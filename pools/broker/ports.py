@@ -66,12 +66,12 @@ class Meter(Protocol):
         """Calls of one command were answered well: `executed` with "ok" for each."""
         ...
 
-    def delivered(self, pool: str) -> None:
-        """A result went from its worker straight to its caller; the call is counted besides."""
+    def delivered(self, pool: str, results: int) -> None:
+        """Results went from their workers straight to their callers; the calls are counted besides."""
         ...
 
-    def full(self, pool: str) -> None:
-        """The last free slot of a pool was taken."""
+    def full(self, pool: str, times: int) -> None:
+        """The last free slot of a pool was taken, so many times."""
         ...
 
 
@@ -82,9 +82,9 @@ class NoMeter:
 
     def succeeded(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None: ...
 
-    def delivered(self, pool: str) -> None: ...
+    def delivered(self, pool: str, results: int) -> None: ...
 
-    def full(self, pool: str) -> None: ...
+    def full(self, pool: str, times: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

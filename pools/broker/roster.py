@@ -10,71 +10,56 @@ from collections import OrderedDict
 
 from pools.broker.worker import Worker
 
-
-class Buckets:
-    """Workers by a small number."""
-
-    __slots__ = ("_buckets", "_number")
-
-    def __init__(self) -> None:
-        self._buckets: list[OrderedDict[str, Worker]] = []
-        self._number: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._number)
-
-    def put(self, worker: Worker, number: int) -> None:
-        buckets = self._buckets
-        while len(buckets) <= number:
-            buckets.append(OrderedDict())
-        buckets[number][worker.id] = worker
-        self._number[worker.id] = number
-
-    def discard(self, worker: Worker) -> None:
-        number = self._number.pop(worker.id, None)
-        if number is not None:
-            del self._buckets[number][worker.id]
-
-    def least(self) -> Worker | None:
-        if self._number:
-            for bucket in self._buckets:
-                if bucket:
-                    return next(iter(bucket.values()))
-        return None
+Bucket = OrderedDict[str, Worker]  # workers of one load, in the order in which they came to it
 
 
 class Roster:
-    __slots__ = ("_ahead", "_free")
+    """`free`: workers with a free slot. `soon_free`: those without one that may hold more."""
+
+    __slots__ = ("_at", "_by_ahead", "_by_load", "free", "soon_free")
 
     def __init__(self) -> None:
-        self._free = Buckets()
-        self._ahead = Buckets()
-
-    def __len__(self) -> int:
-        """Workers with a free slot."""
-        return len(self._free)
-
-    @property
-    def soon_free(self) -> int:
-        """Workers without a free slot that may hold more."""
-        return len(self._ahead)
+        self.free = 0
+        self.soon_free = 0
+        self._by_load: list[Bucket] = [OrderedDict()]
+        self._by_ahead: list[Bucket] = [OrderedDict()]
+        self._at: dict[str, tuple[Bucket, bool]] = {}  # where a worker is, and whether that is a free slot
 
     def place(self, worker: Worker) -> None:
         """Note a worker's load anew, after each change of it; one without room leaves the roster."""
         self.remove(worker)
         if worker.has_room():
-            self._free.put(worker, worker.load)
+            self.free += 1
+            buckets, number, free = self._by_load, len(worker.held), True
         elif worker.may_hold_more():
-            self._ahead.put(worker, worker.ahead)
+            self.soon_free += 1
+            buckets, number, free = self._by_ahead, len(worker.held) - worker.slots, False
+        else:
+            return
+        while len(buckets) <= number:
+            buckets.append(OrderedDict())
+        buckets[number][worker.id] = worker
+        self._at[worker.id] = (buckets[number], free)
 
     def remove(self, worker: Worker) -> None:
-        self._free.discard(worker)
-        self._ahead.discard(worker)
+        if found := self._at.pop(worker.id, None):
+            bucket, free = found
+            del bucket[worker.id]
+            if free:
+                self.free -= 1
+            else:
+                self.soon_free -= 1
 
     def least_loaded(self) -> Worker | None:
         """Who has a free slot."""
-        return self._free.least()
+        for bucket in self._by_load if self.free else ():
+            for worker in bucket.values():
+                return worker
+        return None
 
     def soonest_free(self) -> Worker | None:
         """Who has no free slot, but will within a moment."""
-        return self._ahead.least()
+        for bucket in self._by_ahead if self.soon_free else ():
+            for worker in bucket.values():
+                return worker
+        return None

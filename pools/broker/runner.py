@@ -236,7 +236,7 @@ class Runner:
         self._do(self.pool.finished_many(staff.id, numbers, now))
 
     def delivered(self, staff: Staff, ticket: Ticket, seconds: float) -> None:
-        self._world.meter.delivered(self.pool.spec.name)
+        self._world.meter.delivered(self.pool.spec.name, 1)
         self.succeeded(staff, [(ticket, DELIVERED, seconds)])
 
     def failed(self, staff: Staff, ticket: Ticket, failure: WorkerFailure, seconds: float) -> None:
@@ -294,7 +294,7 @@ class Runner:
         tickets = [self._tickets[call.id] for call in calls]
         self.staff[worker].assign(tickets, self.pool.spec.max_payload)
         if not calls[0].ahead and self.pool.door.is_full():
-            self._world.meter.full(self.pool.spec.name)
+            self._world.meter.full(self.pool.spec.name, 1)
 
     def _carry_out(self, action: Action) -> None:
         match action:

@@ -204,11 +204,11 @@ class Usages:
             known.succeeded(queued)
         self._then.succeeded(pool, command, queued, ran)
 
-    def delivered(self, pool: str) -> None:
-        self._then.delivered(pool)
+    def delivered(self, pool: str, results: int) -> None:
+        self._then.delivered(pool, results)
 
-    def full(self, pool: str) -> None:
-        self._then.full(pool)
+    def full(self, pool: str, times: int) -> None:
+        self._then.full(pool, times)
 
     def of(self, pool: str, now: float) -> Usage:
         """A pool's; begun if there is none yet."""

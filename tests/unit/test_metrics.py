@@ -53,9 +53,9 @@ def test_calls_are_counted_by_their_end_and_timed() -> None:
     metrics = Metrics(ListRecorder())
     metrics.executed("p", "run", "ok", 0.2, 0.7)
     metrics.executed("p", "run", "queue_full", 0.0, 0.0)
-    metrics.full("p")
-    metrics.delivered("p")
-    metrics.delivered("p")
+    metrics.full("p", 1)
+    metrics.delivered("p", 1)
+    metrics.delivered("p", 1)
     found = scraped(metrics)
     assert found["snakepit_calls_total", (("code", "ok"), ("command", "run"), ("pool", "p"))] == 1
     assert found["snakepit_calls_total", (("code", "queue_full"), ("command", "run"), ("pool", "p"))] == 1

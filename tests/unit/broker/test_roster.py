@@ -32,10 +32,10 @@ def test_the_least_loaded_goes_first_and_among_equals_the_one_that_was_free_long
 def test_a_full_and_a_draining_worker_leave_the_roster() -> None:
     roster, one = Roster(), worker("one", slots=1)
     roster.place(one)
-    assert len(roster) == 1
+    assert roster.free == 1
     load(one, 1)
     roster.place(one)
-    assert (len(roster), roster.least_loaded()) == (0, None)
+    assert (roster.free, roster.least_loaded()) == (0, None)
     load(one, 0)
     one.state = State.DRAINING
     roster.place(one)
@@ -58,5 +58,5 @@ def test_the_roster_behaves_as_a_search(slots: list[int], script: list[tuple[int
         roster.place(one)
         placed = [each for each in placed if each is not one] + [one]
         free = [each for each in placed if each.state is State.READY and each.load < each.slots]
-        assert len(roster) == len(free)
+        assert roster.free == len(free)
         assert roster.least_loaded() is min(free, key=lambda each: each.load, default=None)

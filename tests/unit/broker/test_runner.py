@@ -115,7 +115,7 @@ class Stage:
         answers = [Answer() for _ in arguments]
         requests = [Request(name, command, json.dumps(given).encode()) for given in arguments]
         self.answers += answers
-        self.handles += self.broker.submit_alike(zip(requests, answers, strict=True))
+        self.handles += self.broker.submit_alike(list(zip(requests, answers, strict=True)))
         return answers
 
     async def call(self, command: str, arguments: dict[str, Any] | None = None, **fields: Any) -> Answer:
