@@ -75,10 +75,11 @@ class Baton:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._running.acquire()
 
-    def borrow(self, until: Callable[[], bool], patience: float | None, alone: bool) -> None:
+    def borrow(self, until: Callable[[], bool], patience: float | None, alone: bool, awake: float = 0.0) -> None:
         """As `hold`, for a thread that may as well wait without the loop; `until` may be false afterwards.
 
-        Returns at once if another thread waits on the loop, or if the keeper runs it for others (not `alone`).
+        Returns at once if another thread waits on the loop, or if the keeper runs it for others (not `alone`). For
+        `awake` seconds it may be waited without sleeping.
         """
         if not self._running.acquire(blocking=False) and not (alone and self._take_from_keeper()):
             return
@@ -91,7 +92,7 @@ class Baton:
                 left = None if ends is None else ends - self.loop.time()
                 if left is not None and left <= 0:
                     return
-                self._wait(left)
+                self._wait(left, awake)
         finally:
             self._leave()  # before the release: the next thread's arrival must not be undone by this departure
             self._running.release()
@@ -110,9 +111,9 @@ class Baton:
                 self._leave()
         return taken
 
-    def _wait(self, patience: float | None) -> None:
+    def _wait(self, patience: float | None, awake: float = 0.0) -> None:
         if self.ears:
-            self.ears.wait(patience)
+            self.ears.wait(patience, awake)
             return
         alarm = None if patience is None else self.loop.call_later(patience, self.loop.stop)
         try:

@@ -19,6 +19,8 @@ import select
 from collections.abc import Callable
 from typing import Any
 
+from workers.vigil import Vigil
+
 READ_BYTES = 1 << 16
 EVENTS = 16  # sockets that are looked at in one wait; the others come up in the next
 
@@ -56,8 +58,9 @@ class Ears:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop: Any = loop
         selector = getattr(getattr(loop, "_selector", None), "_selector", None)
-        self._epoll = selector if isinstance(selector, select.epoll) else None  # None: this loop has no ears
+        self._epoll = epoll = selector if isinstance(selector, select.epoll) else None  # None: this loop has no ears
         self._open: dict[int, Ear] = {}
+        self._vigil = Vigil(lambda: epoll.poll(0, EVENTS)) if epoll is not None else None
 
     def __bool__(self) -> bool:
         return bool(self._open)
@@ -85,8 +88,11 @@ class Ears:
     def _close(self, descriptor: int) -> None:
         self._open.pop(descriptor, None)
 
-    def wait(self, patience: float | None) -> None:
-        """Read, or let the loop have a turn, as soon as there is something, and at the latest after `patience`."""
+    def wait(self, patience: float | None, awake: float = 0.0) -> None:
+        """Read, or let the loop have a turn, as soon as there is something, and at the latest after `patience`.
+
+        For `awake` seconds of that it may be waited without sleeping.
+        """
         assert self._epoll is not None
         loop = self._loop
         if loop._ready:
@@ -99,10 +105,14 @@ class Ears:
                 self.turn()
                 return
             timeout = until_alarm if timeout < 0 else min(timeout, until_alarm)
+        vigil = self._vigil if awake and timeout else None
+        found = vigil.keep(awake if timeout < 0 else min(awake, timeout)) if vigil is not None else None
         others = False
-        for descriptor, event in self._epoll.poll(timeout, EVENTS):
+        for descriptor, event in found or self._epoll.poll(timeout, EVENTS):
             ear = self._open.get(descriptor)
             others |= ear is None or event != select.EPOLLIN or not ear.read()
+        if vigil is not None:
+            vigil.end()
         if others:
             self.turn()
 

@@ -10,10 +10,11 @@ pools.broker.errors.BadRequest: address: node-2:7443 is a TCP address and needs 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pools.broker.errors import BadRequest, BrokerUnreachable, Unauthenticated
@@ -21,6 +22,9 @@ from pools.broker.errors import BadRequest, BrokerUnreachable, Unauthenticated
 SOCKET = "broker.sock"
 TOKEN = "token"
 LONGEST_PATH = 107  # bytes in sockaddr_un.sun_path, without its closing NUL
+AWAKE = 0.0005  # seconds that the answer of a lone call is waited for without sleeping
+LONGEST_AWAKE = 0.01
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:\s]+):(?P<port>\d{1,5})")
 
 
@@ -34,12 +38,19 @@ class Target:
     token: str = ""  # empty: the file beside the socket, read at each connect
     tls: ssl.SSLContext | None = None
     connect_timeout: float = 1.0  # seconds
+    awake: float = 0.0  # seconds that a thread waits without sleeping for the answer of a lone call
 
     @classmethod
     def parse(
-        cls, address: str, token: str = "", tls: ssl.SSLContext | None = None, connect_timeout: float = 1.0
+        cls,
+        address: str,
+        token: str = "",
+        tls: ssl.SSLContext | None = None,
+        connect_timeout: float = 1.0,
+        awake: float | None = None,
     ) -> Target:
         """Read an address; one that cannot work is refused here, with the fix, and not at the first call."""
+        known = cls(token=token, tls=tls, connect_timeout=connect_timeout, awake=_checked_awake(awake))
         address = address.removeprefix("unix://").removeprefix("unix:")
         if match := TCP.fullmatch(address):
             if tls is None:
@@ -47,7 +58,7 @@ class Target:
             port = int(match["port"])
             if not 0 < port < 65536:
                 raise BadRequest(f"address: {port} is not a port; ports are 1 to 65535")
-            return cls(host=match["host"].strip("[]"), port=port, token=token, tls=tls, connect_timeout=connect_timeout)
+            return replace(known, host=match["host"].strip("[]"), port=port)
         if not address or "\0" in address:
             raise BadRequest(f"address: {address!r} is neither the path of a socket nor host:port")
         path = str(Path(address).expanduser().absolute())
@@ -56,7 +67,7 @@ class Target:
                 f"address: {path} is longer than {LONGEST_PATH} bytes, the longest path of a Unix socket; "
                 "set SNAKEPIT['RUNTIME_DIR'] to a shorter one"
             )
-        return cls(path=path, token=token, tls=tls, connect_timeout=connect_timeout)
+        return replace(known, path=path)
 
     def __str__(self) -> str:
         return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
@@ -77,6 +88,20 @@ class Target:
                 f"The broker's token cannot be read from {beside} ({reason}): "
                 "run as the broker's user, or set SNAKEPIT_TOKEN"
             ) from error
+
+
+def _checked_awake(given: float | None) -> float:
+    """Seconds; where a process has one core, the default is 0: whoever is to answer needs it."""
+    source, told = ("awake", given) if given is not None else ("SNAKEPIT_AWAKE", os.environ.get("SNAKEPIT_AWAKE"))
+    if not told and told != 0:
+        return AWAKE if CORES > 1 else 0.0
+    try:
+        seconds = float(told)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds <= LONGEST_AWAKE:
+        raise BadRequest(f"{source}: {told!r} is not a number of seconds from 0 (always sleep) to {LONGEST_AWAKE:g}")
+    return seconds
 
 
 def _checked(token: str, source: str) -> str:

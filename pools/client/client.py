@@ -51,17 +51,20 @@ def connect(
     *,
     tls: ssl.SSLContext | None = None,
     connect_timeout: float = 1.0,
+    awake: float | None = None,
 ) -> Client:
     """The process's client for a broker.
 
     `address`: the path of the broker's socket, or `host:port`, which needs `tls` (TLS 1.2 or later with ALPN `h2`, set
     here). Default: SNAKEPIT_ADDRESS, else the socket in the Django project's runtime directory. `token`: default
     SNAKEPIT_TOKEN, else the file `token` beside the socket, read at each connect. `connect_timeout`: how long a call
-    tries to reach a broker that is away before it raises `BrokerUnreachable`.
+    tries to reach a broker that is away before it raises `BrokerUnreachable`. `awake`: for how many seconds at most a
+    thread with the only call in flight waits for its answer without sleeping, 0 to 0.01; default SNAKEPIT_AWAKE, else
+    0.0005. It shortens short calls by a third, costs CPU time that nobody else wanted, and rests where it is in vain.
 
     Nothing is connected before the first call, and all clients of one address share one connection.
     """
-    target = Target.parse(address or default_address(), token or "", tls, connect_timeout)
+    target = Target.parse(address or default_address(), token or "", tls, connect_timeout, awake)
     with _lock:
         return _clients.setdefault(target, Client(target))
 

@@ -133,7 +133,8 @@ class Session:
     def wait(self, until: Callable[[], bool], patience: float | None) -> None:
         """Run the loop on this thread until the question is true, if nobody else needs it; may return early."""
         try:
-            self.baton.borrow(until, patience, alone=len(self._pending) <= 1)
+            alone = len(self._pending) <= 1
+            self.baton.borrow(until, patience, alone, self.target.awake if alone else 0.0)
         except BaseException as error:
             # A signal handler raised. Mostly while the loop waited, which harms nothing; but if it cut a callback in
             # two, perhaps in the middle of a frame, nobody knows what the connection holds.

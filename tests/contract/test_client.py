@@ -80,6 +80,12 @@ def test_a_call_returns_the_commands_result(client: Client) -> None:
     assert client.call(POOL, "echo", {"a": [1, 2.5, None]}, b="ü") == {"a": [1, 2.5, None], "b": "ü"}
 
 
+@pytest.mark.parametrize("awake", [0, 0.0005, 0.01])
+def test_calls_in_a_loop_are_answered_whether_their_thread_sleeps_or_not(broker: FakeBroker, awake: float) -> None:
+    with connect(broker.address, awake=awake) as client:
+        assert [client.call(POOL, "echo", {"at": at}) for at in range(300)] == [{"at": at} for at in range(300)]
+
+
 def test_arguments_named_like_options_travel_in_the_dict(client: Client) -> None:
     assert client.call(POOL, "echo", {"timeout": "t", "priority": "p"}) == {"timeout": "t", "priority": "p"}
 

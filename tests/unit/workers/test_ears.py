@@ -20,6 +20,7 @@ from tests.unit.workers.test_frames import Mirror
 from workers.baton import Baton
 from workers.ears import READ_BYTES, Ears
 from workers.frames import Frames
+from workers.vigil import Vigil
 from workers.wire import worker_pb2 as pb
 from workers.wire.worker_grpc import WorkerStub
 
@@ -92,6 +93,41 @@ def test_without_anything_the_wait_ends_with_the_patience(ears: Ears, line: Line
     ears.wait(0.0)
     ears.wait(0.001)
     assert not line.heard
+
+
+def test_what_comes_while_a_wait_is_awake_is_heard_without_sleep(
+    loop: asyncio.AbstractEventLoop, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter((b"one", b"two"))
+
+    def give_way() -> None:
+        line.far.send(next(said))
+
+    ears = Ears(loop)
+    ears._vigil = Vigil(lambda: ears._epoll.poll(0), give_way=give_way)  # type: ignore[union-attr]
+    line.shut()
+    line.shut = ears.open(line.transport, line.hear)
+    for count in (1, 2):
+        ears._vigil.end()
+        ears.wait(None, awake=10.0)  # who sleeps here sleeps for ever: nobody else says anything
+        assert len(line.heard) == count
+    assert not line.received
+
+
+def test_an_interrupt_while_a_wait_is_awake_loses_nothing(ears: Ears, line: Line) -> None:
+    assert ears._vigil is not None
+
+    def interrupt() -> None:
+        line.far.send(b"just then")
+        raise KeyboardInterrupt
+
+    give_way, ears._vigil._give_way = ears._vigil._give_way, interrupt
+    ears._vigil.end()
+    with pytest.raises(KeyboardInterrupt):
+        ears.wait(None, awake=10.0)
+    ears._vigil._give_way = give_way
+    ears.wait(None, awake=10.0)
+    assert line.heard == [b"just then"]
 
 
 def test_callbacks_timers_and_other_threads_have_their_turn(
