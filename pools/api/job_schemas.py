@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from ninja import Field, Schema
+from pydantic import BeforeValidator
+
+
+def _no_number(told: object) -> object:
+    """A number would be taken for seconds since 1970, and who writes `0.5` or `3600` means seconds from now."""
+    try:
+        float(str(told))
+    except ValueError:
+        return told
+    raise ValueError(f"{told!r} is a number and no time; write ISO 8601 with a zone: 2026-01-31T12:00:00Z")
+
+
+Moment = Annotated[datetime, BeforeValidator(_no_number)]
 
 
 class JobIn(Schema):
@@ -17,8 +30,8 @@ class JobIn(Schema):
     command: str = Field(max_length=200)
     arguments: dict[str, Any] = Field(default_factory=dict)
     priority: int = Field(default=0, description="-100 to 100, higher first.")
-    run_after: datetime | None = None
-    deadline: datetime | None = None
+    run_after: Moment | None = None
+    deadline: Moment | None = None
     timeout: float | None = Field(default=None, description="Of one attempt.")
     max_attempts: int | None = None
     backoff: float | None = None
@@ -34,8 +47,8 @@ class JobFilter(Schema):
     command: str = ""
     tag: str = ""
     owner: str = ""
-    since: datetime | None = Field(default=None, description="Created at or after.")
-    until: datetime | None = Field(default=None, description="Created before.")
+    since: Moment | None = Field(default=None, description="Created at or after.")
+    until: Moment | None = Field(default=None, description="Created before.")
     limit: int | None = Field(default=None, description="Rows on the page; at most SNAKEPIT['PAGE_LIMIT'].")
     cursor: str | None = Field(default=None, description="`next` of the page before.")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pools.broker.errors import PoolUnknown
 from pools.cli.output import PROBLEM, UsageError, errors_told, json_line
 from pools.cli.parameters import AsJson
 from pools.cli.project import find_address, start_django
@@ -66,7 +67,12 @@ def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
 
     if python is not None and (why := conf.find_python_problem(python)):
         raise UsageError(f"--python {why}; `snakepit pythons` lists what is here")
-    return ask.of_pool(pool, connect(find_address()).status) if pool else ask.of_python(python or "")
+    if not pool:
+        return ask.of_python(python or "")
+    try:
+        return ask.of_pool(pool, connect(find_address()).status)
+    except PoolUnknown as error:  # not by its own exit code, which says that something is unsafe
+        raise UsageError(error.message) from error
 
 
 def _show(found: Report) -> None:

@@ -111,6 +111,8 @@ def test_pages_of_jobs_follow_each_other(client: Client, make_key: Callable[...,
         ({**BODY, "priority": 1000}, 400, "bad_request"),
         ({**BODY, "prioritie": 1}, 400, "bad_request"),
         ({**BODY, "deadline": "soon"}, 400, "bad_request"),
+        ({**BODY, "deadline": 3600}, 400, "bad_request"),
+        ({**BODY, "run_after": "0.5"}, 400, "bad_request"),
         ({**BODY, "arguments": [1]}, 400, "bad_request"),
         ({"pool": "digits"}, 400, "bad_request"),
         ({**BODY, "arguments": {"x": "y" * 2**20}}, 413, "payload_too_large"),
@@ -126,6 +128,13 @@ def test_a_bad_submission_is_answered_in_the_shape(
 @pytest.mark.parametrize("query", ["?state=no", "?cursor=x", "?limit=0", "?since=2020-01-01T00:00:00", "?tag=%00"])
 def test_a_bad_filter_is_refused(client: Client, make_key: Callable[..., str], query: str) -> None:
     assert get(client, query, make_key()).status_code == 400
+
+
+def test_a_number_is_no_time(client: Client, make_key: Callable[..., str]) -> None:
+    answer = get(client, "?until=0.5", make_key())
+    assert answer.status_code == 400
+    assert "until" in answer.json()["error"]["message"]
+    assert "ISO 8601" in answer.json()["error"]["message"]
 
 
 def test_scopes_and_pools_of_a_key_hold_for_jobs(client: Client, make_key: Callable[..., str]) -> None:
