@@ -24,6 +24,15 @@ PREFIX = 5  # bytes before each message: a flag and the length
 BATCH_BYTES = 1 << 20  # beyond its first part
 
 
+def framed(message: bytes) -> bytes:
+    """A message as gRPC sends it: not compressed, its length, itself.
+
+    >>> framed(b"abc").hex(" ")
+    '00 00 00 00 03 61 62 63'
+    """
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
 class MessageTooLarge(ValueError):
     """The peer announced a message that is larger than any it may send."""
 
@@ -142,10 +151,9 @@ class Frames:
 
     def send(self, message: bytes) -> None:
         """Send a serialised message now. On the loop's thread."""
-        if not self._parts and self._pump is None and not self._transport.is_closing():
-            frame = b"\0" + len(message).to_bytes(4, "big") + message
-            if write_plain(self._raw, frame):  # nearly always
-                return
+        free = not self._parts and self._pump is None and not self._transport.is_closing()
+        if free and write_plain(self._raw, framed(message)):  # nearly always
+            return
         self._parts.append(message)
         self.waiting += len(message)
         self.flush()
@@ -186,7 +194,7 @@ class Frames:
                 size += len(parts[0])
                 chosen.append(parts.popleft())
             batch = b"".join(chosen)
-        return b"\0" + len(batch).to_bytes(4, "big") + batch
+        return framed(batch)
 
     def _write(self, frame: bytes) -> bool:
         if not write_plain(self._raw, frame):

@@ -45,8 +45,9 @@ class Worker:
         stacks.answer_with(box.descriptor)  # before the adapter loads: its import may be what hangs
         self._preloaded = preloaded  # by the template that this worker was forked from
         self._link = Link(boot.listen_fd, boot.max_payload, self.probe)
+        self._courier = Courier(boot.worker)
         self._runtime = Runtime(
-            self._link.outbox, box, slots=boot.slots, idling=self._link.baton, courier=Courier(boot.worker)
+            self._link.outbox, box, slots=boot.slots, idling=self._link.baton, courier=self._courier
         )
 
     def live(self) -> int:
@@ -70,6 +71,7 @@ class Worker:
             self._look_at_gil()  # an import of another thread may have come between
             commands.look_after_first_calls(bound, self._look_at_gil)
         self._runtime.run(bound)
+        self._courier.close()
         if checker:
             checker.stop()  # the threads have ended; what the teardown writes meets nobody
         self._tear_down(adapter)

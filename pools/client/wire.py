@@ -31,7 +31,7 @@ from pools.client.letterbox import Letterbox
 from pools.wire.broker_grpc import BrokerStub
 from pools.wire.broker_pb2 import Replies, Requests
 from workers.ears import Ears
-from workers.frames import Arrivals
+from workers.frames import Arrivals, framed
 from workers.shortcut import Shortcut, write_plain
 
 LARGEST_FRAME = MAX_MESSAGE + 2**20  # bytes: the largest message, and room for what is around it
@@ -78,7 +78,7 @@ class Wire:
 
     def write(self, payload: bytes) -> bytes:
         """Send one message now; what the transport has no room for is returned, for `write_rest`."""
-        frame = b"\0" + len(payload).to_bytes(4, "big") + payload
+        frame = framed(payload)
         return b"" if write_plain(self._raw, frame) else frame
 
     @property
