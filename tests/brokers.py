@@ -203,6 +203,11 @@ class RunningBroker:
         row: dict[str, Any] = self.status(name)["pools"][0]
         return row
 
+    def until_served(self, pool: str, calls: int) -> None:
+        """Wait until the broker knows that so many calls have ended; who made a lone one knows that before."""
+        while sum(worker["served"] for worker in self.status(pool)["workers"]) < calls:
+            pass  # each look is a round trip
+
     def pids(self, pool: str = "") -> list[int]:
         return [worker["pid"] for worker in self.status(pool)["workers"] if worker["pid"]]
 

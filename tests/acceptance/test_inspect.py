@@ -61,6 +61,7 @@ def test_the_command_shows_what_it_knows_and_says_what_it_does_not(
     with broker({"p": {"size": 1}}) as node:
         node.ready("p")
         node.client.call("p", "echo", value=1)
+        node.until_served("p", 1)
         monkeypatch.setenv("SNAKEPIT_ADDRESS", str(node.runtime / "broker.sock"))
         monkeypatch.setattr("pools.cli.inspect._project", lambda *_: ({}, {}, None, "no project here"))
         assert run(["inspect", "--detailed", "--recommendations"]) == 0

@@ -91,6 +91,8 @@ def test_a_leak_is_named_in_status_metrics_and_event() -> None:
     with broker({"p": {**BASE, "size": 1, "memory_soft_mb": 250.0}}, interval=3600.0) as node:
         node.ready("p")
         assert node.client.call("p", "leaks", megabytes=2) == 2  # what the first call loads is left out
+        served = 1
+        node.until_served("p", served)
         node.client.sweep("test", 3600.0)
         while node.status("p")["workers"][0]["memory_mb"] <= 0:  # until it is sampled; each look is a round trip
             pass
@@ -100,6 +102,8 @@ def test_a_leak_is_named_in_status_metrics_and_event() -> None:
             calls = [node.client.submit("p", "leaks", {"megabytes": 2}) for _ in range(1 + turn % 5)]
             calls += [node.client.submit("p", "echo", {"value": 1}) for _ in range(10 * (turn % 3))]
             assert all(call.exception(timeout=60) is None for call in calls)
+            served += len(calls)
+            node.until_served("p", served)
             samples = node.pool("p")["growth"]["samples"]
             node.client.sweep("test", 3600.0)
             # No call runs while it is sampled: the figure is exact but for what others share with the worker.
