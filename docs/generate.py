@@ -29,7 +29,8 @@ claim can be wrong by now: send a correction with its source.
 
 `snakepit compat POOL` joins this with what is installed in the pool's interpreter (versions, wheel tags, the classifier
 *Free Threading*) and with what its workers saw (the import that switched the GIL on), and says what holds for that
-pool's profile; the exit code is 1 when something is unsafe. `-r FILE` asks for a requirements file, `--python KEY` for
+pool's profile; the exit code is 1 when something is unsafe, 2 when there is no such pool. `-r FILE` asks for a
+requirements file, `--python KEY` for
 an interpreter, `--json` for programs. Over REST: `GET /api/diagnostics/compat?pool=NAME`. In the process profile every
 library is safe from other calls: a process holds one.
 
