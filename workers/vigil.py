@@ -6,8 +6,8 @@
                                 sleep at once
 
 A thread that sleeps until its answer comes pays twice. Its core has to be woken, and what it runs then takes three
-times as long, because the core has forgotten everything meanwhile (docs/design.md has the figures). For a short call
-that is a third of its time. So the thread looks again and again, and lets others have the core between two looks.
+times as long, because the core has forgotten everything meanwhile (docs/design.md has the figures). So the thread looks
+again and again, and lets others have the core between two looks.
 
 That is worth it in a loop of short calls, where the core would be idle meanwhile, and all three show. Who waits anew
 later than RECENT after the last answer finds cores that have slept already, and gains nothing. A vigil in vain, or one
