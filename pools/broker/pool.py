@@ -4,7 +4,8 @@
     ready / gone / sampled     ──┼──▶  Pool  ──────┼─▶ Start, Stop, Kill      (processes)
     apply / sweep / tick(now)  ──┘   (_settle)     └─▶ Tell                   (events)
 
-Nothing here awaits, reads a clock or opens a socket. Every fact ends by settling: no call waits beside a free slot.
+Nothing here awaits, reads a clock or opens a socket. A call that meets a free slot has it at once, and every other fact
+ends by settling: no call waits beside a free slot.
 """
 
 from __future__ import annotations
@@ -354,7 +355,7 @@ class Pool:
         self.hands.roster.place(worker)
         return actions
 
-    # The one place that decides
+    # The one place that decides about those who wait, and about staff
 
     def _settle(self, actions: list[Action], now: float, *, staff: bool = False) -> list[Action]:
         if staff or self._staff_changed:
