@@ -23,13 +23,13 @@ lint: $(VENV)/.test ## style, types and layers alone
 	$(BIN)/lint-imports
 
 quick: $(VENV)/.test ## the tests that need no processes
-	$(BIN)/python -m pytest tests/unit pools/broker workers
+	$(BIN)/python -m pytest tests/unit snakepit
 
 proto: $(VENV)/.test ## generate the wire stubs again from proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto \
 	  --plugin=protoc-gen-grpclib_python=$(BIN)/protoc-gen-grpclib_python \
 	  --python_out=. --pyi_out=. --grpclib_python_out=. \
-	  proto/workers/wire/worker.proto proto/pools/wire/broker.proto
+	  proto/snakepit/workers/wire/worker.proto proto/snakepit/pools/wire/broker.proto
 
 docs: $(VENV)/.test ## write the generated pages of docs/ again
 	$(BIN)/python docs/generate.py

@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.node import running
 from benchmarks.work import SMALL
-from pools.client import Client, connect
-from pools.client.address import AWAKE
-from pools.client.arguments import Options, encode
+from snakepit.pools.client import Client, connect
+from snakepit.pools.client.address import AWAKE
+from snakepit.pools.client.arguments import Options, encode
 
 WAYS = (0.0, AWAKE)
 PAUSES = (0.0, 0.0001, 0.001, 0.01)  # seconds of sleep between two calls

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks import node
 from benchmarks.work import SMALL
-from pools.client import Client
+from snakepit.pools.client import Client
 
 WORKERS = 2
 CALLS = int(os.environ.get("CALLS", "20000"))

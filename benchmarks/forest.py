@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 
-from workers import Adapter, command
+from snakepit.workers import Adapter, command
 
 TREES = 200
 

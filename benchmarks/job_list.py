@@ -32,7 +32,7 @@ def start() -> Any:
     """Django with an empty database in memory, and a signed-in client."""
     os.environ["SNAKEPIT_STATE_DIR"] = tempfile.mkdtemp(prefix="snakepit-lists-")
     os.environ["SNAKEPIT_LOG_LEVEL"] = "ERROR"
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit_site.settings")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit.site.settings")
     import django
     from django.conf import settings
 
@@ -52,8 +52,8 @@ def start() -> Any:
 
 def fill(count: int) -> None:
     """So many jobs, most of them of the last hour, so that each filter finds a full page in both."""
-    from pools.jobs.listing import key_at
-    from pools.models import Job
+    from snakepit.pools.jobs.listing import key_at
+    from snakepit.pools.models import Job
 
     Job.objects.all().delete()
     rng, now = random.Random(1), datetime.now(UTC)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.usage import CpuMeter, children
-from pools.adapters.node import NodeConfig, run_node
-from pools.broker.events import Event
-from pools.broker.ports import Definition, Loaded
-from pools.broker.spec import PoolSpec
-from pools.client import Client, connect
+from snakepit.pools.adapters.node import NodeConfig, run_node
+from snakepit.pools.broker.events import Event
+from snakepit.pools.broker.ports import Definition, Loaded
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.client import Client, connect
 
 ROOT = Path(__file__).parents[1]
 ENDLESS = {"queue_limit": 1_000_000, "queue_timeout": 600.0}

@@ -18,10 +18,10 @@ from pathlib import Path
 from benchmarks import usage
 
 ROOT = Path(__file__).parents[1]
-PROGRAMS = {"broker": b"pools.cli", "beat": b"beat", "celery": b"celery", "web": b"uvicorn"}
+PROGRAMS = {"broker": b"snakepit.pools.cli", "beat": b"beat", "celery": b"celery", "web": b"uvicorn"}
 MAKE_KEY = """
 from django.contrib.auth import get_user_model
-from pools.models import ApiKey
+from snakepit.pools.models import ApiKey
 owner = get_user_model().objects.create_superuser("bench")
 print(ApiKey.create(name="bench", owner=owner)[1])
 """
@@ -67,7 +67,7 @@ def running() -> Iterator[Stack]:
             "SNAKEPIT_RUNTIME_DIR": f"{home}/run",
             "SNAKEPIT_LOG_LEVEL": "warning",
         }
-        command = [sys.executable, "-m", "pools.cli", "up", "--port", str(port), "--log-level", "warning"]
+        command = [sys.executable, "-m", "snakepit.pools.cli", "up", "--port", str(port), "--log-level", "warning"]
         log = Path(home, "log")
         with log.open("wb") as out, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out) as up:
             try:

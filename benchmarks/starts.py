@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from benchmarks.node import serving
 from benchmarks.usage import children, pss_mb
-from pools.client import Client
+from snakepit.pools.client import Client
 
 PATIENT = {"startup_timeout": 3600.0, "queue_timeout": 3600.0, "queue_limit": 100_000}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from workers import Adapter, command
-from workers.parallelism import spin
+from snakepit.workers import Adapter, command
+from snakepit.workers.parallelism import spin
 
 SMALL = "x" * 98  # 100 bytes as JSON
 LARGE = "x" * 99_998  # 100 kB as JSON

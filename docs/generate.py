@@ -1,8 +1,8 @@
 """Writes the pages that follow from the code: docs/compat.md, errors.md and settings.md. `make docs` runs it.
 
 pools/compat/libraries.toml ────▶ compat.md
-pools.broker.errors ────────────▶ errors.md
-pools.conf, pools.broker.spec ──▶ settings.md
+snakepit.pools.broker.errors ────────────▶ errors.md
+snakepit.pools.conf, snakepit.pools.broker.spec ──▶ settings.md
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ ERRORS_HEAD = """\
 
 Generated from `pools/broker/errors.py` by `make docs`.
 
-The list is closed: a caller meets these and no others. In Python each is a class of `pools.broker.errors` with `code`,
-`message`, `outcome`, `details` and `retry_after`. Over REST every error has one shape:
+The list is closed: a caller meets these and no others. In Python each is a class of `snakepit.pools.broker.errors`
+with `code`, `message`, `outcome`, `details` and `retry_after`. Over REST every error has one shape:
 
 ```json
 {"error": {"code": "queue_full", "message": "...", "outcome": "not_started", "details": {}}}
@@ -72,7 +72,7 @@ check`, with the one that was probably meant; a value outside its range is refus
 
 ```python
 SNAKEPIT = {
-    "ADAPTERS": {"digits": "examples.digits.Digits"},
+    "ADAPTERS": {"digits": "snakepit.examples.digits.Digits"},
     "POOLS": {"digits": {"adapter": "digits", "size": 4}},
 }
 ```
@@ -97,7 +97,7 @@ A project with a single pool can write its fields at the top level, in capitals 
 the pool `default`. `ADAPTER` may be a key of `ADAPTERS` or a dotted path.
 
 ```python
-SNAKEPIT = {"ADAPTER": "examples.digits.Digits", "POOL_SIZE": 4}
+SNAKEPIT = {"ADAPTER": "snakepit.examples.digits.Digits", "POOL_SIZE": 4}
 ```
 """
 
@@ -109,7 +109,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def errors_page() -> str:
-    from pools.broker.errors import ERRORS
+    from snakepit.pools.broker.errors import ERRORS
 
     rows = [
         (f"`{e.code}`", str(e.http_status), e.grpc_status, e.default_outcome, e.__name__, (e.__doc__ or "").strip())
@@ -137,8 +137,8 @@ def range_of(metadata: Mapping[str, Any]) -> str:
 
 
 def settings_page() -> str:
-    from pools.broker.spec import FIELDS, WORKER_FIELDS
-    from pools.conf import KEYS
+    from snakepit.pools.broker.spec import FIELDS, WORKER_FIELDS
+    from snakepit.pools.conf import KEYS
 
     keys = [(f"`{k}`", default_of(f), range_of(f.metadata), f.metadata["help"]) for k, f in KEYS.items()]
     pool = []
@@ -160,7 +160,7 @@ def settings_page() -> str:
 
 
 def compat_page() -> str:
-    from pools.compat.matrix import libraries
+    from snakepit.pools.compat.matrix import libraries
 
     rows = []
     for one in libraries().values():
@@ -183,7 +183,7 @@ def pages() -> dict[Path, str]:
 def main() -> None:
     # Run as a file, Python puts docs/ on sys.path, not the repository.
     sys.path.insert(0, str(ROOT))
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit_site.settings")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit.site.settings")
     for path, text in pages().items():
         path.write_text(text)
         print(f"wrote {path.relative_to(ROOT)}")

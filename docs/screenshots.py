@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT))
 
 from playwright.sync_api import Browser, Page  # noqa: E402
 
-from pools.broker.errors import BrokerError  # noqa: E402
-from pools.client import Client, connect  # noqa: E402
+from snakepit.pools.broker.errors import BrokerError  # noqa: E402
+from snakepit.pools.client import Client, connect  # noqa: E402
 from tests.browser.chromium import chromium  # noqa: E402
 from tests.demo import Demo, demo_running  # noqa: E402
 

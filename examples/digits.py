@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
-from workers import Adapter, command
+from snakepit.workers import Adapter, command
 
 SIDE = 8
 PIXELS = SIDE * SIDE

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers import Adapter, Context, command
+from snakepit.workers import Adapter, Context, command
 
 LONGEST_QUERY = 200
 MOST_HITS = 1000

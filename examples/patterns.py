@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from workers import Adapter, command, locked
+from snakepit.workers import Adapter, command, locked
 
 WORD = re.compile(r"\w+")
 COMMON = frozenset({"a", "an", "and", "in", "is", "it", "of", "the", "to"})

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from math import isqrt
 from typing import Any
 
-from workers import Adapter, Context, command
+from snakepit.workers import Adapter, Context, command
 
 WHEEL = (4, 2, 4, 2, 4, 6, 2, 6)  # steps from 7 on that skip multiples of 2, 3 and 5
 LARGEST_SIEVE = 20_000_000

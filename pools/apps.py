@@ -7,14 +7,14 @@ from django.db.models.signals import post_migrate
 
 
 class PoolsConfig(AppConfig):
-    name = "pools"
+    name = "snakepit.pools"
     label = "snakepit_pools"
     verbose_name = "Snakepit"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from pools import checks, permissions
-        from pools.models import job_guard
+        from snakepit.pools import checks, permissions
+        from snakepit.pools.models import job_guard
 
         checks.register_all()
         post_migrate.connect(permissions.make_groups, sender=self, dispatch_uid="snakepit.groups")

@@ -16,8 +16,8 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from pools import conf
-from pools.broker.spec import FIELDS, Profile
+from snakepit.pools import conf
+from snakepit.pools.broker.spec import FIELDS, Profile
 
 LONGEST_PATH = 107  # bytes of a Unix socket's path on Linux, without its closing NUL
 

@@ -24,7 +24,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec, PoolSpec, spec_from
+from snakepit.pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec, PoolSpec, spec_from
 
 DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")

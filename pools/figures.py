@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pools.broker.histogram import merged, quantile
-from pools.models.period import MINUTE, QUARTER, PoolPeriod
+from snakepit.pools.broker.histogram import merged, quantile
+from snakepit.pools.models.period import MINUTE, QUARTER, PoolPeriod
 
 MINUTES_KEPT = timedelta(hours=25)
 QUARTERS_KEPT = timedelta(days=8)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from pools.client.standing import Standing, check, standing
-from pools.operations import Order, recorded
+from snakepit.pools.client.standing import Standing, check, standing
+from snakepit.pools.operations import Order, recorded
 
 
 class Drains(Protocol):

@@ -21,11 +21,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from pools import conf, jobs
-from pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown
-from pools.broker.spec import FIELDS, InvalidSpec
-from pools.models import Audit, Job, Pool
-from pools.models.audit import DONE
+from snakepit.pools import conf, jobs
+from snakepit.pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown
+from snakepit.pools.broker.spec import FIELDS, InvalidSpec
+from snakepit.pools.models import Audit, Job, Pool
+from snakepit.pools.models.audit import DONE
 
 MAX_REASON = 200  # characters
 REPEATED = 60.0  # seconds in which the same refusal for lack of a permission is noted once

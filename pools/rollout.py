@@ -1,6 +1,6 @@
 """What a new definition of a pool would do: which workers leave, how many at once, how long it takes. Looks only.
 
->>> from pools.broker.spec import PoolSpec
+>>> from snakepit.pools.broker.spec import PoolSpec
 >>> old = PoolSpec(name="digits", adapter="digits", size=2)
 >>> preview(old, PoolSpec(name="digits", adapter="digits", size=4), []).summary
 '2 more workers start.'
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pools.broker.spec import FIELDS, WORKER_FIELDS, PoolSpec
+from snakepit.pools.broker.spec import FIELDS, WORKER_FIELDS, PoolSpec
 
 LIFECYCLE = ("ttl", "max_requests", "jitter", "min_lifetime", "memory_soft_mb", "memory_hard_mb", "memory_samples")
 

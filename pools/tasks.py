@@ -11,12 +11,12 @@ from typing import Any
 from celery import shared_task, signals
 from django.utils import timezone
 
-from pools import conf, figures
-from pools.api import door
-from pools.broker.errors import BrokerError
-from pools.jobs import attempt, connections, consumer, hold, messages, upkeep
-from pools.jobs.bridge import Bridge
-from pools.models import Audit
+from snakepit.pools import conf, figures
+from snakepit.pools.api import door
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.jobs import attempt, connections, consumer, hold, messages, upkeep
+from snakepit.pools.jobs.bridge import Bridge
+from snakepit.pools.models import Audit
 
 logger = logging.getLogger("snakepit.tasks")
 joiner = messages.Joiner()

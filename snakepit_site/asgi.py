@@ -7,10 +7,10 @@ import warnings
 
 from django.core.asgi import get_asgi_application
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit_site.settings")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit.site.settings")
 django_application = get_asgi_application()
 
-from pools.api.limits import BodyLimit  # noqa: E402 - it needs the apps, which the line above loads
+from snakepit.pools.api.limits import BodyLimit  # noqa: E402 - it needs the apps, which the line above loads
 
 # WhiteNoise hands files over as plain iterators. Each is small and read at once, and there is nothing to do about it.
 warnings.filterwarnings("ignore", "StreamingHttpResponse must consume synchronous iterators")

@@ -12,12 +12,12 @@ from typing import Any
 
 from celery import Celery
 
-from pools.cadence import Cadence
+from snakepit.pools.cadence import Cadence
 
 PRUNE_INTERVAL = 600.0  # seconds
 ROLLUP_INTERVAL = 300.0
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit_site.settings")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit.site.settings")
 
 
 def transport_options(url: str) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def transport_options(url: str) -> dict[str, Any]:
             "health_check_interval": 25,
         }
     if scheme == "filesystem":
-        from snakepit_site.settings import STATE_DIR
+        from snakepit.site.settings import STATE_DIR
 
         folders = {"data_folder_in": "messages", "data_folder_out": "messages", "control_folder": "control"}
         paths = {option: STATE_DIR / "celery" / name for option, name in folders.items()}
@@ -49,7 +49,7 @@ def transport_options(url: str) -> dict[str, Any]:
 
 def chosen_by_up() -> str:
     """The transport of the `snakepit up` that runs in this state directory: a shell beside it has to find it too."""
-    from snakepit_site.settings import STATE_DIR
+    from snakepit.site.settings import STATE_DIR
 
     try:
         return (STATE_DIR / "celery-url").read_text().strip()
@@ -63,7 +63,7 @@ def tick(task: str, interval: float) -> dict[str, Any]:
 
 
 def configuration() -> dict[str, Any]:
-    from pools import conf
+    from snakepit.pools import conf
 
     given = os.environ.get("SNAKEPIT_CELERY_URL") or os.environ.get("SNAKEPIT_REDIS_URL")
     url = given or chosen_by_up() or "redis://localhost:6379/0"
@@ -101,4 +101,4 @@ def configuration() -> dict[str, Any]:
 
 app = Celery("snakepit")
 app.conf.update(configuration())
-app.autodiscover_tasks(["pools"])
+app.autodiscover_tasks(["snakepit.pools"])

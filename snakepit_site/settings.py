@@ -10,7 +10,7 @@ SNAKEPIT_RUNTIME_DIR    sockets and token of the broker
 SNAKEPIT_NODE_NAME      name of this node
 SNAKEPIT_DEMO           1: the three demo pools [1 beside a running `snakepit up --demo`, else 0]
 SNAKEPIT_DEMO_TOKEN     the secret of the one-click login of the demo
-SNAKEPIT_REDIS_URL, SNAKEPIT_CELERY_URL  see snakepit_site/celery.py
+SNAKEPIT_REDIS_URL, SNAKEPIT_CELERY_URL  see snakepit.site.celery
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "ninja",  # serves the files of the API page; without it the page would load them from elsewhere
-    "pools",
+    "snakepit.pools",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -117,15 +117,14 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "pools.middleware.DatabaseAway",
+    "snakepit.pools.middleware.DatabaseAway",
 ]
-ROOT_URLCONF = "snakepit_site.urls"
-ASGI_APPLICATION = "snakepit_site.asgi.application"
-WSGI_APPLICATION = "snakepit_site.wsgi.application"
+ROOT_URLCONF = "snakepit.site.urls"
+ASGI_APPLICATION = "snakepit.site.asgi.application"
+WSGI_APPLICATION = "snakepit.site.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -174,14 +173,14 @@ LOGGING = {
 SNAKEPIT: dict[str, Any] = {
     "NODE_NAME": os.environ.get("SNAKEPIT_NODE_NAME", ""),
     "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),
-    "WORKER_PATH": [str(BASE_DIR)],
+    "WORKER_PATH": [str(_home)],
 }
 # A shell beside `snakepit up --demo` has to know the same pools as its broker.
 if _flag("SNAKEPIT_DEMO") if "SNAKEPIT_DEMO" in os.environ else (STATE_DIR / "demo").exists():
     SNAKEPIT["ADAPTERS"] = {
-        "digits": "examples.digits.Digits",
-        "docs": "examples.docs_search.DocsSearch",
-        "primes": "examples.primes.Primes",
+        "digits": "snakepit.examples.digits.Digits",
+        "docs": "snakepit.examples.docs_search.DocsSearch",
+        "primes": "snakepit.examples.primes.Primes",
     }
     SNAKEPIT["POOLS"] = {
         "digits": {"adapter": "digits", "size": 2},

@@ -16,8 +16,8 @@ def icon(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
-    path("api/", include("pools.urls")),
+    path("api/", include("snakepit.pools.urls")),
     path("admin/", admin.site.urls),
     path("favicon.ico", icon),
-    path("", include("pools.dashboard.urls")),
+    path("", include("snakepit.pools.dashboard.urls")),
 ]

@@ -20,13 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pools.adapters.interpreters import Interpreters, Places, define
-from pools.adapters.node import NodeConfig, RuntimeDirectoryError, run_node
-from pools.broker.events import Event
-from pools.broker.ports import Definition, Loaded
-from pools.broker.spec import InvalidSpec, spec_from
-from pools.client import connect
-from workers import lifeline
+from snakepit.pools.adapters.interpreters import Interpreters, Places, define
+from snakepit.pools.adapters.node import NodeConfig, RuntimeDirectoryError, run_node
+from snakepit.pools.broker.events import Event
+from snakepit.pools.broker.ports import Definition, Loaded
+from snakepit.pools.broker.spec import InvalidSpec, spec_from
+from snakepit.pools.client import connect
+from snakepit.workers import lifeline
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0  # a bound for a machine under load, never a wait
@@ -48,10 +48,10 @@ ADAPTERS = {
     "raises_in_preload": "tests.everything.RaisesInPreload",
     "new": "tests.everything.NewVersion",
     "missing": "tests.no_such_module.Adapter",
-    "digits": "examples.digits.Digits",
-    "primes": "examples.primes.Primes",
-    "patterns": "examples.patterns.Words",
-    "docs": "examples.docs_search.DocsSearch",
+    "digits": "snakepit.examples.digits.Digits",
+    "primes": "snakepit.examples.primes.Primes",
+    "patterns": "snakepit.examples.patterns.Words",
+    "docs": "snakepit.examples.docs_search.DocsSearch",
 }
 
 
@@ -241,7 +241,7 @@ def assert_nothing_left(instance: str, patience: float = 10.0) -> None:
     """No process of a broker lives. Each that still does is waited for through a pidfd."""
     import select
 
-    from pools.adapters.keeper import carriers
+    from snakepit.pools.adapters.keeper import carriers
 
     for pid in carriers(instance):
         try:

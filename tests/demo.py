@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.brokers import ROOT
 
-SNAKEPIT = [sys.executable, "-m", "pools.cli"]
+SNAKEPIT = [sys.executable, "-m", "snakepit.pools.cli"]
 
 
 class Demo:

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workers import Adapter, Context, command, stacks
+from snakepit.workers import Adapter, Context, command, stacks
 
 
 class Opaque:

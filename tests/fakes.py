@@ -18,9 +18,9 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from pools.broker.errors import StacksUnavailable
-from pools.broker.events import Event
-from pools.broker.ports import (
+from snakepit.pools.broker.errors import StacksUnavailable
+from snakepit.pools.broker.events import Event
+from snakepit.pools.broker.ports import (
     Assignment,
     CommandInfo,
     Definition,
@@ -37,7 +37,7 @@ from pools.broker.ports import (
     Unforked,
     WorkerFailure,
 )
-from workers.wire.worker_pb2 import Delivery
+from snakepit.workers.wire.worker_pb2 import Delivery
 
 T = TypeVar("T")
 SIGKILL = 9

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from snakepit_site.settings import *  # noqa: F403
-from snakepit_site.settings import BASE_DIR
+from snakepit.site.settings import *  # noqa: F403
+from snakepit.site.settings import BASE_DIR
 
 # For brokers that take their pools from the database.
 LEDGER = {"ledger": path} if (path := os.environ.get("SNAKEPIT_TEST_LEDGER")) else {}
@@ -15,7 +15,7 @@ SNAKEPIT = {
     "WORKER_PATH": [str(BASE_DIR)],
     "ADAPTERS": {"everything": "tests.everything.Everything"},
     "POOLS": {"pool": {"adapter": "everything", "size": 2, "args": LEDGER}},
-    "CELERY_APP": "snakepit_site.celery",
+    "CELERY_APP": "snakepit.site.celery",
     "RECONCILE_INTERVAL": 1.0,
     "JOBS_LEASE": 3.0,
     "JOBS_RESEND": 3.0,

@@ -7,7 +7,7 @@ import sqlite3
 from types import MappingProxyType
 from typing import Any
 
-from workers import Adapter, command
+from snakepit.workers import Adapter, command
 
 
 class Rivers(Adapter):

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -108,7 +108,7 @@ def layer_contracts() -> dict[str, dict]:
     return {c["containers"][0]: c for c in settings["contracts"] if c["type"] == "layers" and "containers" in c}
 
 
-@pytest.mark.parametrize("container", ["pools", "pools.broker", "workers"])
+@pytest.mark.parametrize("container", ["snakepit.pools", "snakepit.pools.broker", "snakepit.workers"])
 def test_every_module_has_a_place_in_a_layer(container: str) -> None:
     contract = layer_contracts()[container]
     folder = ROOT / Path(*container.split("."))
@@ -129,6 +129,11 @@ def test_only_the_server_of_a_worker_imports_grpc_and_protobuf() -> None:
     assert speakers == {"server"}
 
 
+def packages(modules: Iterable[str]) -> set[str]:
+    """The top-level package of each module; of our own, the package below `snakepit`."""
+    return {".".join(name.split(".")[: 2 if name.startswith("snakepit.") else 1]) for name in modules}
+
+
 def loaded_by(program: str) -> set[str]:
     """The modules in memory after a program ran in a fresh interpreter."""
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -138,23 +143,24 @@ def loaded_by(program: str) -> set[str]:
 
 def test_the_worker_program_loads_neither_django_nor_grpcio() -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "workers", "--help"],
+        [sys.executable, "-X", "importtime", "-m", "snakepit.workers", "--help"],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
-    assert "workers" in loaded, "importtime printed nothing that this test can read"
-    assert loaded & {"django", "grpc", "celery", "ninja", "pools", "psutil", "pydantic"} == set()
+    loaded = packages(line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line)
+    assert "snakepit.workers" in loaded, "importtime printed nothing that this test can read"
+    assert loaded & {"django", "grpc", "celery", "ninja", "snakepit.pools", "psutil", "pydantic"} == set()
 
 
 def test_an_adapter_is_written_against_workers_without_loading_anything_else() -> None:
-    names = {name.partition(".")[0] for name in loaded_by(f"import workers; {ASK}")}
-    assert names & {"django", "grpc", "celery", "ninja", "pools", "psutil", "pydantic"} == set()
+    names = packages(loaded_by(f"from snakepit import Adapter, command; {ASK}"))
+    assert "snakepit.workers" in names
+    assert names & {"django", "grpc", "grpclib", "google", "celery", "ninja", "snakepit.pools", "psutil"} == set()
 
 
 def test_the_client_loads_no_django_and_no_grpcio() -> None:
-    names = {name.partition(".")[0] for name in loaded_by(f"import pools.client; {ASK}")}
-    assert "pools" in names
+    names = packages(loaded_by(f"from snakepit import connect; {ASK}"))
+    assert "snakepit.pools" in names
     assert names & {"django", "grpc", "celery", "ninja", "psutil", "pydantic"} == set()
 
 
@@ -164,7 +170,8 @@ def test_workers_use_the_standard_library_protobuf_and_grpclib_only() -> None:
         for path in sorted((ROOT / "workers").rglob("*.py"))
         for line, name in imports(path)
         if (top := name.partition(".")[0]) not in sys.stdlib_module_names
-        and top not in WORKER_LIBRARIES | NEWER_STANDARD_LIBRARY | {"workers"}
+        and top not in WORKER_LIBRARIES | NEWER_STANDARD_LIBRARY
+        and not name.startswith("snakepit.workers")
     ]
     assert foreign == []
 
@@ -192,19 +199,39 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_wheel_carries_the_templates_the_types_and_the_examples(wheel: Path) -> None:
     names = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*") if path.is_file()}
-    assert {"pools/py.typed", "workers/py.typed", "workers/__main__.py", "snakepit_site/settings.py"} <= names
-    assert {"examples/digits.py", "pools/wire/broker_pb2.py", "workers/wire/worker_pb2.pyi"} <= names
-    expected = {f"pools/templates/{path.relative_to(ROOT / 'templates')}" for path in files_in("templates")}
+    assert {"snakepit/py.typed", "snakepit/workers/__main__.py", "snakepit/site/settings.py"} <= names
+    assert {"snakepit/examples/digits.py", "snakepit/pools/wire/broker_pb2.py"} <= names
+    expected = {f"snakepit/pools/templates/{path.relative_to(ROOT / 'templates')}" for path in files_in("templates")}
     assert expected
     assert expected <= names
-    strangers = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    assert strangers == {"pools", "workers", "snakepit_site", "examples"}
+    top = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+    assert top == {"snakepit"}
+    assert not [name for name in names if "__pycache__" in name]
+
+
+@pytest.mark.parametrize("folder", ["pools", "workers"])
+def test_a_package_refuses_to_be_imported_by_the_name_of_its_folder(folder: str) -> None:
+    command = [sys.executable, "-c", f"import {folder}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert f"import snakepit.{folder}, not {folder}" in done.stderr
+
+
+def test_no_module_imports_ours_by_the_name_of_a_folder() -> None:
+    folders = {"pools", "workers", "examples", "snakepit_site"}
+    paths = [*sources(*PACKAGES), *sorted((ROOT / "tests").rglob("*.py"))]
+    found = [
+        f"{name_of(path)}:{line} {name}"
+        for path in paths
+        for line, name in imports(path)
+        if name.partition(".")[0] in folders
+    ]
+    assert found == []
 
 
 def test_an_installed_wheel_finds_its_templates_and_its_migrations(wheel: Path, tmp_path: Path) -> None:
     program = """
 import django; django.setup()
-import pools; print(pools.__file__)
+import snakepit.pools; print(snakepit.pools.__file__)
 from django.core.management import call_command
 from django.template.loader import get_template
 print(get_template("snakepit/base.html").origin.name)
@@ -214,7 +241,7 @@ call_command("makemigrations", check=True, dry_run=True, verbosity=0)
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(wheel),
-        "DJANGO_SETTINGS_MODULE": "snakepit_site.settings",
+        "DJANGO_SETTINGS_MODULE": "snakepit.site.settings",
         "SNAKEPIT_STATE_DIR": str(tmp_path / "state"),
     }
     command = [sys.executable, "-c", program]

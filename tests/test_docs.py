@@ -67,7 +67,7 @@ def test_the_code_on_a_page_runs_from_top_to_bottom(page: str) -> None:
 def test_code_that_needs_a_broker_is_python_all_the_same_and_imports_what_is_there(block: Block) -> None:
     tree = ast.parse(block.text, str(block))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-    ours = [node for node in imports if str(node.module).partition(".")[0] in ("pools", "workers", "examples")]
+    ours = [node for node in imports if str(node.module).partition(".")[0] == "snakepit"]
     names: dict[str, Any] = {}
     exec(compile(ast.Module([*ours], []), str(block), "exec"), names)
     assert names.keys() >= {name.asname or name.name for node in ours for name in node.names}
@@ -135,7 +135,7 @@ def test_limits_are_found() -> None:
 
 
 def test_every_operation_of_the_api_is_documented_and_none_besides() -> None:
-    from pools.api.app import api
+    from snakepit.pools.api.app import api
 
     paths = api.get_openapi_schema(path_prefix="/api/")["paths"]
     real = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}

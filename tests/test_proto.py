@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PROTOS = ("workers/wire/worker.proto", "pools/wire/broker.proto")
+PROTOS = ("snakepit/workers/wire/worker.proto", "snakepit/pools/wire/broker.proto")
 ENDINGS = ("_pb2.py", "_pb2.pyi", "_grpc.py")
 
 
@@ -39,7 +39,8 @@ def test_every_proto_file_is_generated() -> None:
 
 
 def test_no_stub_is_without_its_proto() -> None:
-    stubs = [path for package in ("workers", "pools") for path in (ROOT / package / "wire").glob("*_pb2.py")]
+    folders = [ROOT / "snakepit" / package / "wire" for package in ("workers", "pools")]
+    stubs = [path for folder in folders for path in folder.glob("*_pb2.py")]
     expected = {name.removesuffix(".proto") + "_pb2.py" for name in PROTOS}
     assert {str(path.relative_to(ROOT)) for path in stubs} == expected
 

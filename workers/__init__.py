@@ -12,7 +12,10 @@ Importing this package loads neither gRPC nor protobuf: adapters import it, also
 
 from __future__ import annotations
 
-from workers.adapter import Adapter, command, locked
-from workers.context import CallCancelled, Context
+from snakepit.workers.adapter import Adapter, command, locked
+from snakepit.workers.context import CallCancelled, Context
+
+if __name__ != "snakepit.workers":  # a second import under another name would make a second `Adapter` class
+    raise ImportError(f"import snakepit.workers, not {__name__}")
 
 __all__ = ["Adapter", "CallCancelled", "Context", "command", "locked"]

@@ -1,4 +1,4 @@
-"""`python -m workers`: a worker, a template of workers, or a description of an adapter.
+"""`python -m snakepit.workers`: a worker, a template of workers, or a description of an adapter.
 
 The order of start matters: first the lifeline, so that nothing that follows can leave an orphan; then the watch for
 imports that switch the GIL on; then the link, so that the broker's probes are answered while the adapter loads.
@@ -14,17 +14,18 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from workers import boot, exodus, failure, lifeline, vitals
-from workers.boot import Boot, TemplateBoot
+from snakepit.workers import boot, exodus, failure, lifeline, vitals
+from snakepit.workers.boot import Boot, TemplateBoot
 
 if TYPE_CHECKING:
-    from workers.commands import Preloaded
+    from snakepit.workers.commands import Preloaded
 
 USAGE, UNLOADABLE, LINK_LOST = 2, 3, 4
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workers", description="A warm worker of Snakepit for Django.")
+    about = "A warm worker of Snakepit for Django."
+    parser = argparse.ArgumentParser(prog="python -m snakepit.workers", description=about)
     parser.add_argument("--describe", metavar="package.module.Class", help="print an adapter's commands and leave")
     parser.add_argument("--json", action="store_true", help="with --describe: as JSON")
     group = parser.add_argument_group("started by a broker")
@@ -63,7 +64,7 @@ def stand(descriptor: int, control: int) -> int:
     """A template; and, in each process that it forks, a worker."""
     document = begin(descriptor, TemplateBoot)
     watch = watch_imports()
-    from workers.template import Template
+    from snakepit.workers.template import Template
 
     template = Template(document, control)
     if not template.load():
@@ -92,7 +93,7 @@ def watch_imports() -> vitals.GilWatch:
 
 
 def live(document: Boot, watch: vitals.GilWatch, preloaded: Preloaded | None = None) -> int:
-    from workers.worker import Worker  # loads gRPC and protobuf: after the watch, and not for --help
+    from snakepit.workers.worker import Worker  # loads gRPC and protobuf: after the watch, and not for --help
 
     code = Worker(document, watch, preloaded).live()
     exodus.give_way()
@@ -119,8 +120,8 @@ def leave(code: int) -> None:
 
 
 def describe(path: str, *, as_json: bool) -> int:
-    from workers.describe import as_text
-    from workers.describe import describe as look
+    from snakepit.workers.describe import as_text
+    from snakepit.workers.describe import describe as look
 
     try:
         described = look(path)

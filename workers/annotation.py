@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
-from workers import checker
-from workers.checker import Checker, Mismatch, Schema, Unsupported
+from snakepit.workers import checker
+from snakepit.workers.checker import Checker, Mismatch, Schema, Unsupported
 
 
 def nearest(word: str, words: typing.Iterable[str]) -> str:

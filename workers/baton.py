@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from workers.ears import Ears
+from snakepit.workers.ears import Ears
 
 PATIENCE = 0.005  # seconds that nobody may run the loop
 LOOKS = 40  # without anything to do, after which the keeper stops looking and waits to be woken

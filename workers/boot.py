@@ -100,7 +100,7 @@ def parse(text: bytes, kind: type[Document]) -> Document:
     >>> parse(b'{"worker": "a-1"}', Boot)
     Traceback (most recent call last):
         ...
-    workers.boot.BootInvalid: the boot document lacks adapter, blackbox_fd, listen_fd, parent, pool
+    snakepit.workers.boot.BootInvalid: the boot document lacks adapter, blackbox_fd, listen_fd, parent, pool
     """
     try:
         document = json.loads(text)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workers.adapter import MARK, Adapter, AdapterError, Options
-from workers.annotation import nearest
-from workers.signature import BadArguments, Signature, signature_of
+from snakepit.workers.adapter import MARK, Adapter, AdapterError, Options
+from snakepit.workers.annotation import nearest
+from snakepit.workers.signature import BadArguments, Signature, signature_of
 
 
 class ModuleMissing(AdapterError):

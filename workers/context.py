@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from workers.call import Call
-from workers.report import Log, Progress, Report, clean
+from snakepit.workers.call import Call
+from snakepit.workers.report import Log, Progress, Report, clean
 
 
 class CallCancelled(Exception):

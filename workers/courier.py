@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import socket
 
-from workers.call import Call
-from workers.report import Delivered, Failure, Result
-from workers.wire.worker_pb2 import Delivery
+from snakepit.workers.call import Call
+from snakepit.workers.report import Delivered, Failure, Result
+from snakepit.workers.wire.worker_pb2 import Delivery
 
 LARGEST = 128 * 1024  # bytes of a result; a socket's own room for a datagram is some 200 KB by default
 LETTER = LARGEST + 4096  # bytes of a Delivery at most: what reads a letterbox must have room for all of it

@@ -1,11 +1,11 @@
-"""What an adapter offers, without making one: for `python -m workers --describe package.module.Class`."""
+"""What an adapter offers, without making one: for `python -m snakepit.workers --describe package.module.Class`."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from workers.commands import find_commands, has_preload, load_class
+from snakepit.workers.commands import find_commands, has_preload, load_class
 
 
 def describe(path: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import select
 from collections.abc import Callable
 from typing import Any
 
-from workers.vigil import Vigil
+from snakepit.workers.vigil import Vigil
 
 READ_BYTES = 1 << 16
 EVENTS = 16  # sockets that are looked at in one wait; the others come up in the next

@@ -18,15 +18,15 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator, Mapping
 from typing import Any
 
-from workers import failure
-from workers.annotation import nearest
-from workers.call import Call
-from workers.commands import Bound
-from workers.context import CallCancelled, Context, Reports
-from workers.eventloop import EventLoop
-from workers.report import Chunk, Failure, Result, Value
-from workers.signature import BadArguments, decode
-from workers.value import ResultTooLarge, encode, encode_json
+from snakepit.workers import failure
+from snakepit.workers.annotation import nearest
+from snakepit.workers.call import Call
+from snakepit.workers.commands import Bound
+from snakepit.workers.context import CallCancelled, Context, Reports
+from snakepit.workers.eventloop import EventLoop
+from snakepit.workers.report import Chunk, Failure, Result, Value
+from snakepit.workers.signature import BadArguments, decode
+from snakepit.workers.value import ResultTooLarge, encode, encode_json
 
 Last = Result | Failure
 PLAIN = frozenset({str, int, float, bool, type(None), dict, list, tuple, bytes})

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from workers.call import Call
-from workers.report import Failure, clean
-from workers.value import type_name
+from snakepit.workers.call import Call
+from snakepit.workers.report import Failure, clean
+from snakepit.workers.value import type_name
 
 MAX_MESSAGE = 2 * 1024
 MAX_TRACEBACK = 16 * 1024 - 64  # room for the line that says what was cut

@@ -17,8 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from workers.ears import Ears
-from workers.shortcut import Shortcut, write_plain
+from snakepit.workers.ears import Ears
+from snakepit.workers.shortcut import Shortcut, write_plain
 
 PREFIX = 5  # bytes before each message: a flag and the length
 BATCH_BYTES = 1 << 20  # beyond its first part

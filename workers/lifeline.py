@@ -1,6 +1,6 @@
 """Ties a process's life to its parent's: on Linux the kernel kills it when the parent is gone, GIL held or not.
 
-    python -m workers.lifeline PARENT_PID -- COMMAND...
+    python -m snakepit.workers.lifeline PARENT_PID -- COMMAND...
 
 arms it and becomes COMMAND. The kernel looks at the parent's *thread*: whoever spawns must do so on a thread that lives
 as long as it does, its main thread.
@@ -49,7 +49,7 @@ def require_parent(parent: int) -> None:
 
 def main(argv: list[str]) -> int:
     if len(argv) < 3 or not argv[0].isdigit() or argv[1] != "--":
-        sys.stderr.write("usage: python -m workers.lifeline PARENT_PID -- COMMAND...\n")
+        sys.stderr.write("usage: python -m snakepit.workers.lifeline PARENT_PID -- COMMAND...\n")
         return 2
     try:
         arm(int(argv[0]))

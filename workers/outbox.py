@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from workers.report import Delivered, Failure, Log, Progress, Report, Result
+from snakepit.workers.report import Delivered, Failure, Log, Progress, Report, Result
 
 BATCH_BYTES = 1 << 20
 LOG_LINES = 1000

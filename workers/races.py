@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from workers.adapter import Adapter
-from workers.report import Race, clean
-from workers.shadows import SHADOWS, shadow_of
+from snakepit.workers.adapter import Adapter
+from snakepit.workers.report import Race, clean
+from snakepit.workers.shadows import SHADOWS, shadow_of
 
 MAX_STATE = 1000  # pieces of state that are watched
 MAX_RACES = 50  # that one worker reports; each piece of state is reported once

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from workers import failure
-from workers.call import Call
-from workers.commands import Bound
-from workers.context import Reports
-from workers.eventloop import EventLoop, OwnLoop, SharedLoop
-from workers.execution import Execution, Last
-from workers.report import Delivered, Returned
+from snakepit.workers import failure
+from snakepit.workers.call import Call
+from snakepit.workers.commands import Bound
+from snakepit.workers.context import Reports
+from snakepit.workers.eventloop import EventLoop, OwnLoop, SharedLoop
+from snakepit.workers.execution import Execution, Last
+from snakepit.workers.report import Delivered, Returned
 
 
 class Begun(Protocol):

@@ -22,11 +22,11 @@ import grpclib
 from grpclib.const import Status
 from grpclib.server import Server, Stream
 
-from workers.baton import Baton
-from workers.call import Call
-from workers.frames import Frames
-from workers.outbox import Outbox
-from workers.report import (
+from snakepit.workers.baton import Baton
+from snakepit.workers.call import Call
+from snakepit.workers.frames import Frames
+from snakepit.workers.outbox import Outbox
+from snakepit.workers.report import (
     BootFailure,
     Chunk,
     Delivered,
@@ -41,8 +41,8 @@ from workers.report import (
     Value,
     Vitals,
 )
-from workers.wire import worker_pb2 as pb
-from workers.wire.worker_grpc import WorkerBase
+from snakepit.workers.wire import worker_pb2 as pb
+from snakepit.workers.wire.worker_grpc import WorkerBase
 
 ENVELOPE = 16 << 20  # beyond max_payload: several orders travel in one message
 START_SECONDS = 30.0

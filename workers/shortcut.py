@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from workers.ears import READ_BYTES, Ears
+from snakepit.workers.ears import READ_BYTES, Ears
 
 HEADER = 9  # bytes: length (3), type (1), flags (1), stream (4); RFC 9113, section 4.1
 LARGE = 1 << 12  # received bytes from which a view costs less than copies of their parts

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from workers.adapter import AdapterError
-from workers.annotation import Compiler, nearest
-from workers.checker import ANYTHING, Checker, Mismatch, Unsupported
-from workers.context import Context
+from snakepit.workers.adapter import AdapterError
+from snakepit.workers.annotation import Compiler, nearest
+from snakepit.workers.checker import ANYTHING, Checker, Mismatch, Unsupported
+from snakepit.workers.context import Context
 
 MAX_DEPTH = 64
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -48,10 +48,10 @@ class Signature:
         >>> def classify(pixels: list[float], top: int = 1): ...
         >>> signature_of(classify).check({"pixels": [1, 2.5]})
         {'pixels': [1.0, 2.5]}
-        >>> signature_of(classify).check({"pixels": [1, "x"], "tpo": 3})
+        >>> signature_of(classify).check({"pixels": [1], "tpo": 3})
         Traceback (most recent call last):
             ...
-        workers.signature.BadArguments: pixels[1] must be a number, not a string; tpo is unknown (did you mean 'top'?)
+        snakepit.workers.signature.BadArguments: tpo is unknown (did you mean 'top'?)
         """
         taken: dict[str, Any] = {}
         problems: dict[str, str] = {}

@@ -27,9 +27,9 @@ from array import array
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workers import boot, commands, failure, lifeline, nameplate, renewal, safety
-from workers.boot import Boot, TemplateBoot
-from workers.commands import Preloaded
+from snakepit.workers import boot, commands, failure, lifeline, nameplate, renewal, safety
+from snakepit.workers.boot import Boot, TemplateBoot
+from snakepit.workers.commands import Preloaded
 
 MESSAGE = 4096  # bytes: an order is an id and a path
 BELONGINGS = 4  # descriptors that come with an order: listener, black box, output, cord
@@ -82,7 +82,7 @@ class Template:
             return "no_preload", f"{kind.__name__} has no preload()"
         described = commands.find_commands(kind)
         commands.preload(kind, self._boot.args)
-        import workers.worker  # noqa: F401  every worker needs it, and a fork gets it for nothing
+        import snakepit.workers.worker  # noqa: F401  every worker needs it, and a fork gets it for nothing
 
         close_database_connections()
         gc.collect()  # what is open only because nobody collected it is no obstacle

@@ -20,9 +20,9 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from workers import quoting
-from workers.report import Value
-from workers.signature import MAX_DEPTH, too_deep
+from snakepit.workers import quoting
+from snakepit.workers.report import Value
+from snakepit.workers.signature import MAX_DEPTH, too_deep
 
 MAX_ELEMENTS = 1_000_000  # of an array-like that is spelled out as a list
 MAX_BITS = 14_283  # of an integer: Python turns no more than 4,300 digits into text

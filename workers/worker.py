@@ -15,18 +15,18 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from workers import commands, failure, stacks, vitals
-from workers.adapter import Adapter
-from workers.blackbox import BlackBox
-from workers.boot import PROTOCOL, Boot
-from workers.commands import Command, Preloaded
-from workers.courier import Courier
-from workers.parallelism import measure
-from workers.races import RaceChecker
-from workers.report import BootFailure, Hello, Vitals, clean
-from workers.runtime import Runtime
-from workers.server import Link
-from workers.value import type_name
+from snakepit.workers import commands, failure, stacks, vitals
+from snakepit.workers.adapter import Adapter
+from snakepit.workers.blackbox import BlackBox
+from snakepit.workers.boot import PROTOCOL, Boot
+from snakepit.workers.commands import Command, Preloaded
+from snakepit.workers.courier import Courier
+from snakepit.workers.parallelism import measure
+from snakepit.workers.races import RaceChecker
+from snakepit.workers.report import BootFailure, Hello, Vitals, clean
+from snakepit.workers.runtime import Runtime
+from snakepit.workers.server import Link
+from snakepit.workers.value import type_name
 
 DRAINED, UNLOADABLE, LINK_LOST = 0, 3, 4
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from celery import Celery
 
-from pools.cli import transport
+from snakepit.pools.cli import transport
 
 ROOT = Path(__file__).parents[2]
 URL = os.environ.get("SNAKEPIT_BENCH_REDIS", "")

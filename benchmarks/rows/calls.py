@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.row import Contestants, Measured, Row
 from benchmarks.timing import medians, rates
 from benchmarks.work import LARGE, SMALL, burn, echo
-from pools.client import connect
+from snakepit.pools.client import connect
 
 Peer = Callable[[Contestants], Callable[[], object]]
 

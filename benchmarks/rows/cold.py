@@ -68,7 +68,7 @@ def _status(stage: Contestants) -> Measured:
     with stack.running() as site:
 
         def ours() -> None:
-            command = [sys.executable, "-m", "pools.cli", "status", "--json"]
+            command = [sys.executable, "-m", "snakepit.pools.cli", "status", "--json"]
             subprocess.run(command, cwd=stack.ROOT, env=site.environment, check=True, stdout=subprocess.DEVNULL)
 
         def peer() -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from benchmarks.node import ENDLESS, Node, serving
 from benchmarks.row import Contestants, Measured, Row
 from benchmarks.timing import seconds
-from pools.diagnostics.advice import Enough
-from pools.diagnostics.scaling import gather, scale
+from snakepit.pools.diagnostics.advice import Enough
+from snakepit.pools.diagnostics.scaling import gather, scale
 
 REST = 0.05  # seconds of a call, in which it waits as for a disk or another service
 MEASURED, GROWN = 2, 8  # workers of the pool that is measured, and of the one that is foretold

@@ -10,8 +10,8 @@ from benchmarks.node import ENDLESS, ROOT, Node, serving
 from benchmarks.row import Contestants, Measured, Row
 from benchmarks.timing import seconds
 from benchmarks.usage import cpu_seconds
-from pools.adapters.interpreters import Interpreters, Places
-from pools.broker.spec import AUTO
+from snakepit.pools.adapters.interpreters import Interpreters, Places
+from snakepit.pools.broker.spec import AUTO
 
 CALLS = 4
 SPINS = 1_000_000  # about a tenth of a second of pure Python

@@ -1,5 +1,5 @@
 """What `snakepit up` serves."""
 
-from snakepit_site.asgi import application
+from snakepit.site.asgi import application
 
 __all__ = ["application"]

@@ -1,5 +1,5 @@
 """What `snakepit up` runs as worker and beat."""
 
-from snakepit_site.celery import app
+from snakepit.site.celery import app
 
 __all__ = ["app"]

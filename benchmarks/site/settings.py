@@ -1,9 +1,9 @@
-"""`snakepit_site`'s settings with the pool `work`."""
+"""`snakepit.site`'s settings with the pool `work`."""
 
 from pathlib import Path
 
-from snakepit_site.settings import *  # noqa: F403
-from snakepit_site.settings import SNAKEPIT
+from snakepit.site.settings import *  # noqa: F403
+from snakepit.site.settings import SNAKEPIT
 
 ROOT_URLCONF = "benchmarks.site.urls"
 SNAKEPIT = SNAKEPIT | {

@@ -7,7 +7,7 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
 from benchmarks.work import echo
-from snakepit_site.urls import urlpatterns as site
+from snakepit.site.urls import urlpatterns as site
 
 
 @csrf_exempt

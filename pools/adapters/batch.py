@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from workers.frames import BATCH_BYTES, Frames
+from snakepit.workers.frames import BATCH_BYTES, Frames
 
 M = TypeVar("M", bound=Message)
 AROUND = 64  # bytes that a part weighs besides its payload, about

@@ -6,13 +6,13 @@ import threading
 
 from django.db import OperationalError, ProgrammingError, close_old_connections
 
-from pools import conf
-from pools.adapters.interpreters import define, interpreters_of_settings
-from pools.broker.ports import Definition, Loaded
-from pools.broker.spec import InvalidSpec
-from pools.models import Pool, schema
-from pools.models.pool import sync_pools
-from pools.permissions import LABEL
+from snakepit.pools import conf
+from snakepit.pools.adapters.interpreters import define, interpreters_of_settings
+from snakepit.pools.broker.ports import Definition, Loaded
+from snakepit.pools.broker.spec import InvalidSpec
+from snakepit.pools.models import Pool, schema
+from snakepit.pools.models.pool import sync_pools
+from snakepit.pools.permissions import LABEL
 
 
 class DatabaseDefinitions:

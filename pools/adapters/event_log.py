@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from pools.broker.events import Event
-from pools.broker.ports import Recorder
+from snakepit.pools.broker.events import Event
+from snakepit.pools.broker.ports import Recorder
 
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 

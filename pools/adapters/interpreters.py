@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pools.adapters.interpreter import Interpreter, ask, find_mistrust
-from pools.broker.ports import Definition
-from pools.broker.spec import AUTO, OWN, PYTHON_VERSION, PoolSpec, Profile
+from snakepit.pools.adapters.interpreter import Interpreter, ask, find_mistrust
+from snakepit.pools.broker.ports import Definition
+from snakepit.pools.broker.spec import AUTO, OWN, PYTHON_VERSION, PoolSpec, Profile
 
 PROGRAM = re.compile(r"python(3(\.\d+)?t?)?")
 RECHECK = 10.0  # seconds after which an interpreter that was not fit is asked again: somebody may have installed
@@ -207,7 +207,7 @@ def distinct(candidates: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def interpreters_of_settings() -> Interpreters:
     """The interpreters as this project's settings name and allow them."""
-    from pools import conf
+    from snakepit.pools import conf
 
     settings = conf.current()
     return Interpreters(Places(registry=settings.pythons, venvs=settings.venvs, worker_path=tuple(conf.worker_path())))

@@ -22,15 +22,15 @@ from fnmatch import fnmatchcase
 from itertools import count
 from pathlib import Path
 
-import workers
-from pools.adapters.outfit import Outfit, blas_threads, boot_document, document
-from pools.adapters.process import Output, WorkerProcess, open_pidfd
-from pools.adapters.template import TemplateProcess
-from pools.broker.ports import Exit, LaunchOrder, Template, TemplateOrder, TemplateReports
-from pools.broker.spec import PoolSpec, Preload
-from workers import nameplate
-from workers.boot import PROTOCOL
-from workers.vitals import BLAS_VARIABLES
+import snakepit
+from snakepit.pools.adapters.outfit import Outfit, blas_threads, boot_document, document
+from snakepit.pools.adapters.process import Output, WorkerProcess, open_pidfd
+from snakepit.pools.adapters.template import TemplateProcess
+from snakepit.pools.broker.ports import Exit, LaunchOrder, Template, TemplateOrder, TemplateReports
+from snakepit.pools.broker.spec import PoolSpec, Preload
+from snakepit.workers import nameplate
+from snakepit.workers.boot import PROTOCOL
+from snakepit.workers.vitals import BLAS_VARIABLES
 
 # What workers may see of the broker's environment. Everything else, secrets above all, stays here.
 ENVIRONMENT = (
@@ -68,8 +68,8 @@ class ProcessLauncher:
             # A killed broker leaves sockets, scratch files, and a link that an upgrade may have made point nowhere.
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(mode=0o700, exist_ok=True)
-        # Only `workers`, not the site-packages around it: another interpreter must not find our compiled packages.
-        (self._shim / "workers").symlink_to(Path(workers.__file__).parent, target_is_directory=True)
+        # This package alone, not the site-packages around it: another interpreter must not find our compiled packages.
+        (self._shim / "snakepit").symlink_to(Path(snakepit.__file__).parent, target_is_directory=True)
         self._numbers = count(1)
         self._devnull = os.open(os.devnull, os.O_RDONLY)
 
@@ -141,7 +141,7 @@ class ProcessLauncher:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("workers are started on the broker's main thread only")
         child = subprocess.Popen(
-            [spec.python or sys.executable, "-m", "workers", *options],
+            [spec.python or sys.executable, "-m", "snakepit.workers", *options],
             stdin=self._devnull,
             stdout=output,
             stderr=output,
@@ -174,7 +174,7 @@ class ProcessLauncher:
         if self._devnull >= 0:
             os.close(self._devnull)
             self._devnull = -1
-        (self._shim / "workers").unlink(missing_ok=True)
+        (self._shim / "snakepit").unlink(missing_ok=True)
         for directory in (self._sockets, self._scratch, self._shim):
             with contextlib.suppress(OSError):
                 directory.rmdir()

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pools.broker.events import Event, Kind
-from pools.broker.histogram import Histogram
-from pools.broker.ports import Meter, Recorder
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.histogram import Histogram
+from snakepit.pools.broker.ports import Meter, Recorder
 
 EVENTS = 500
 

@@ -14,12 +14,12 @@ from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from pools.adapters.batch import AROUND, Batch
-from pools.adapters.limits import MAX_FRAME
-from pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Race, Reports, WorkerFailure
-from workers.frames import Frames, MessageTooLarge
-from workers.wire import worker_pb2 as pb
-from workers.wire.worker_grpc import WorkerStub
+from snakepit.pools.adapters.batch import AROUND, Batch
+from snakepit.pools.adapters.limits import MAX_FRAME
+from snakepit.pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Race, Reports, WorkerFailure
+from snakepit.workers.frames import Frames, MessageTooLarge
+from snakepit.workers.wire import worker_pb2 as pb
+from snakepit.workers.wire.worker_grpc import WorkerStub
 
 PROTOCOL = 1
 MAX_COMMANDS = 1000

@@ -14,8 +14,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from pools.broker.events import Event, Kind
-from pools.broker.ports import Recorder
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.ports import Recorder
 
 # From a tenth of a millisecond (an echo) to ten minutes (a training run).
 BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600)

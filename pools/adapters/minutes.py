@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pools.broker.histogram import since
+from snakepit.pools.broker.histogram import since
 
 MINUTE = 60
 COUNTED = {"ok": "finished", "failed": "failed", "refused": "refused", "died": "died"}

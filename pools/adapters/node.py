@@ -18,19 +18,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pools.adapters.event_log import EventLog
-from pools.adapters.launcher import ProcessLauncher, Workplace
-from pools.adapters.ledger import Ledger
-from pools.adapters.link import GrpcLinker
-from pools.adapters.metrics import Metrics
-from pools.adapters.orphans import Keeper, Strays, become_subreaper, end_predecessors
-from pools.adapters.outfit import listen
-from pools.adapters.runtime import RuntimeDirectory, RuntimeDirectoryError
-from pools.adapters.service import make_server
-from pools.broker.broker import Broker, Ports
-from pools.broker.events import Event, Kind
-from pools.broker.node import NodeFacts
-from pools.broker.ports import Definitions, Recorder
+from snakepit.pools.adapters.event_log import EventLog
+from snakepit.pools.adapters.launcher import ProcessLauncher, Workplace
+from snakepit.pools.adapters.ledger import Ledger
+from snakepit.pools.adapters.link import GrpcLinker
+from snakepit.pools.adapters.metrics import Metrics
+from snakepit.pools.adapters.orphans import Keeper, Strays, become_subreaper, end_predecessors
+from snakepit.pools.adapters.outfit import listen
+from snakepit.pools.adapters.runtime import RuntimeDirectory, RuntimeDirectoryError
+from snakepit.pools.adapters.service import make_server
+from snakepit.pools.broker.broker import Broker, Ports
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.node import NodeFacts
+from snakepit.pools.broker.ports import Definitions, Recorder
 
 GOODBYE = 0.5  # seconds that clients get to notice that the broker has gone
 CHECK_EVERY = 1.0  # seconds between two looks at strays, keeper and socket
@@ -179,9 +179,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def run_broker(name: str = "") -> int:
     """The broker of a Django project, from its settings. Call it after `django.setup()`. Returns an exit code."""
-    from pools import conf
-    from pools.adapters.definitions import DatabaseDefinitions
-    from pools.adapters.recorder import DatabaseRecorder
+    from snakepit.pools import conf
+    from snakepit.pools.adapters.definitions import DatabaseDefinitions
+    from snakepit.pools.adapters.recorder import DatabaseRecorder
 
     settings = conf.current()
     name = name or conf.node_name()

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pools.adapters import keeper
-from pools.adapters.runtime import RuntimeDirectory, machine_boot
+from snakepit.pools.adapters import keeper
+from snakepit.pools.adapters.runtime import RuntimeDirectory, machine_boot
 
 PR_SET_CHILD_SUBREAPER = 36
 

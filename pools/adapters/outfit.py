@@ -11,11 +11,11 @@ import socket
 import tempfile
 from pathlib import Path
 
-from pools.adapters.process import Output, WorkerProcess
-from pools.broker.ports import LaunchOrder
-from pools.broker.spec import PoolSpec, Profile
-from workers import blackbox
-from workers.boot import PROTOCOL
+from snakepit.pools.adapters.process import Output, WorkerProcess
+from snakepit.pools.broker.ports import LaunchOrder
+from snakepit.pools.broker.spec import PoolSpec, Profile
+from snakepit.workers import blackbox
+from snakepit.workers.boot import PROTOCOL
 
 
 class Outfit:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from pools.adapters import stacks
-from pools.adapters.vitals import Vitals
-from pools.broker.errors import StacksUnavailable
-from pools.broker.ports import Exit, ThreadStack
-from workers.blackbox import BlackBox, Record
+from snakepit.pools.adapters import stacks
+from snakepit.pools.adapters.vitals import Vitals
+from snakepit.pools.broker.errors import StacksUnavailable
+from snakepit.pools.broker.ports import Exit, ThreadStack
+from snakepit.workers.blackbox import BlackBox, Record
 
 LINE_LIMIT = 16 * 1024  # bytes; what is longer is cut
 LINES_KEPT = 200

@@ -27,12 +27,12 @@ from django.db import (
     transaction,
 )
 
-from pools import conf
-from pools.adapters.minutes import Minutes
-from pools.broker.events import Event as BrokerEvent
-from pools.models import PoolPeriod
-from pools.models.observed import LEVELS, WORKER_STATES, Event, Node, Worker
-from pools.models.strict_json import scrub, scrub_text
+from snakepit.pools import conf
+from snakepit.pools.adapters.minutes import Minutes
+from snakepit.pools.broker.events import Event as BrokerEvent
+from snakepit.pools.models import PoolPeriod
+from snakepit.pools.models.observed import LEVELS, WORKER_STATES, Event, Node, Worker
+from snakepit.pools.models.strict_json import scrub, scrub_text
 
 logger = logging.getLogger("snakepit.recorder")
 

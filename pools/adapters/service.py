@@ -19,17 +19,17 @@ from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
-from pools.adapters.ledger import Ledger
-from pools.adapters.limits import bound_messages
-from pools.adapters.session import Session, request_of, timing_of
-from pools.broker import errors
-from pools.broker.broker import Broker
-from pools.broker.handle import Handle
-from pools.broker.ports import Payload
-from pools.broker.staff import Request, Timing
-from pools.wire import broker_pb2 as pb
-from pools.wire.broker_grpc import BrokerBase
-from workers.wire import worker_pb2
+from snakepit.pools.adapters.ledger import Ledger
+from snakepit.pools.adapters.limits import bound_messages
+from snakepit.pools.adapters.session import Session, request_of, timing_of
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.broker import Broker
+from snakepit.pools.broker.handle import Handle
+from snakepit.pools.broker.ports import Payload
+from snakepit.pools.broker.staff import Request, Timing
+from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.pools.wire.broker_grpc import BrokerBase
+from snakepit.workers.wire import worker_pb2
 
 STREAM_CREDIT = 16  # chunks on the way to a unary stream's reader
 MAX_STATUS_MESSAGE = 1000  # characters; error details beyond some 16 KB destroy the error itself

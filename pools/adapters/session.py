@@ -14,17 +14,17 @@ from google.protobuf.message import DecodeError
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from pools.adapters.batch import Batch
-from pools.adapters.limits import MAX_FRAME
-from pools.adapters.runtime import LETTERBOX
-from pools.broker import errors
-from pools.broker.broker import Broker
-from pools.broker.handle import Handle
-from pools.broker.ports import Payload
-from pools.broker.staff import DELIVERED, Request, Timing
-from pools.wire import broker_pb2 as pb
-from workers.frames import Frames, MessageTooLarge
-from workers.wire import worker_pb2
+from snakepit.pools.adapters.batch import Batch
+from snakepit.pools.adapters.limits import MAX_FRAME
+from snakepit.pools.adapters.runtime import LETTERBOX
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.broker import Broker
+from snakepit.pools.broker.handle import Handle
+from snakepit.pools.broker.ports import Payload
+from snakepit.pools.broker.staff import DELIVERED, Request, Timing
+from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.workers.frames import Frames, MessageTooLarge
+from snakepit.workers.wire import worker_pb2
 
 MAX_WAITING = 64 * 2**20  # bytes of answers that wait for a slow reader; beyond it its calls are refused
 PATIENCE = 4  # times MAX_WAITING: refusals and granted chunks wait too, and a client that reads none has to go

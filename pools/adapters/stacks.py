@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pools.broker.errors import StacksUnavailable
-from pools.broker.ports import Frame, ThreadStack
-from workers import stacks
-from workers.blackbox import BlackBox
+from snakepit.pools.broker.errors import StacksUnavailable
+from snakepit.pools.broker.ports import Frame, ThreadStack
+from snakepit.workers import stacks
+from snakepit.workers.blackbox import BlackBox
 
 PATIENCE = 3.0  # seconds for all threads together
 THREAD_PATIENCE = 0.5  # and for one

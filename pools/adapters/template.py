@@ -16,9 +16,9 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from pools.adapters.outfit import Outfit, boot_document
-from pools.adapters.process import ChildProcess, Output, WorkerProcess
-from pools.broker.ports import Exit, LaunchOrder, TemplateReports, Unforked
+from snakepit.pools.adapters.outfit import Outfit, boot_document
+from snakepit.pools.adapters.process import ChildProcess, Output, WorkerProcess
+from snakepit.pools.broker.ports import Exit, LaunchOrder, TemplateReports, Unforked
 
 FORK_SECONDS = 10.0  # for a template to fork, on a machine under load; then it hangs and is ended
 AT_ONCE = 16  # orders under way: each carries four descriptors, and the kernel bounds those that are in flight

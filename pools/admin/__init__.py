@@ -1,5 +1,5 @@
-"""The admin: pools are edited, what was seen is only read, orders go through `pools.operations`."""
+"""The admin: pools are edited, what was seen is only read, orders go through `snakepit.pools.operations`."""
 
-from pools.admin import apikey, audit, job, observed, pool
+from snakepit.pools.admin import apikey, audit, job, observed, pool
 
 __all__ = ["apikey", "audit", "job", "observed", "pool"]

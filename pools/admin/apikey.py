@@ -12,9 +12,9 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from pools import operations, permissions
-from pools.admin.page import Page, log, order
-from pools.models import ApiKey, Pool
+from snakepit.pools import operations, permissions
+from snakepit.pools.admin.page import Page, log, order
+from snakepit.pools.models import ApiKey, Pool
 
 
 class ApiKeyForm(forms.ModelForm):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from pools.admin.page import ReadOnly
-from pools.models import Audit
+from snakepit.pools.admin.page import ReadOnly
+from snakepit.pools.models import Audit
 
 
 @admin.register(Audit)

@@ -8,12 +8,12 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from pools import maintenance
-from pools.admin.page import log, order
-from pools.api import door
-from pools.broker.errors import BrokerError
-from pools.client.standing import check, standing
-from pools.models import Node
+from snakepit.pools import maintenance
+from snakepit.pools.admin.page import log, order
+from snakepit.pools.api import door
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.client.standing import check, standing
+from snakepit.pools.models import Node
 
 
 def drain(page: admin.ModelAdmin, request: HttpRequest, nodes: list[Node]) -> HttpResponse | None:

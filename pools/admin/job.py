@@ -12,11 +12,11 @@ from django.db.models import Max, Min, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from pools import operations, permissions
-from pools.admin.page import ReadOnly, log, order
-from pools.broker.errors import BrokerError
-from pools.models import Job, JobAttempt, Pool
-from pools.models.job import JobQuerySet
+from snakepit.pools import operations, permissions
+from snakepit.pools.admin.page import ReadOnly, log, order
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.models import Job, JobAttempt, Pool
+from snakepit.pools.models.job import JobQuerySet
 
 LARGE = ("arguments", "result", "result_raw", "error")
 Work = Callable[[Any, operations.Order], Job]

@@ -6,10 +6,10 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
-from pools.admin.drain import drain, resume
-from pools.admin.page import ReadOnly
-from pools.admin.recycle import recycle
-from pools.models import Event, Node, Worker
+from snakepit.pools.admin.drain import drain, resume
+from snakepit.pools.admin.page import ReadOnly
+from snakepit.pools.admin.recycle import recycle
+from snakepit.pools.models import Event, Node, Worker
 
 
 @admin.register(Worker)

@@ -11,8 +11,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
-from pools import operations, permissions
-from pools.api.auth import order_of
+from snakepit.pools import operations, permissions
+from snakepit.pools.api.auth import order_of
 
 IN_ADMIN = "ordered in the admin"
 COUNTED = 10_000  # rows; a list that has more says so by its last page

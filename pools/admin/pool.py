@@ -11,14 +11,14 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from pools import operations
-from pools.admin.page import Page, log, order
-from pools.admin.recycle import recycle
-from pools.admin.scale import scale
-from pools.api import door
-from pools.broker.errors import BrokerError
-from pools.models import Pool
-from pools.rollout import Rollout, preview
+from snakepit.pools import operations
+from snakepit.pools.admin.page import Page, log, order
+from snakepit.pools.admin.recycle import recycle
+from snakepit.pools.admin.scale import scale
+from snakepit.pools.api import door
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.models import Pool
+from snakepit.pools.rollout import Rollout, preview
 
 
 class AskFirst(Exception):

@@ -9,12 +9,12 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from pools import operations
-from pools.admin.page import log, order
-from pools.api import door
-from pools.broker.errors import BrokerError
-from pools.broker.spec import FIELDS
-from pools.models import Pool
+from snakepit.pools import operations
+from snakepit.pools.admin.page import log, order
+from snakepit.pools.api import door
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.spec import FIELDS
+from snakepit.pools.models import Pool
 
 
 class ScaleForm(forms.Form):

@@ -8,9 +8,9 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, path, re_path
 from ninja import NinjaAPI
 
-from pools.api import calls, diagnostics, errors, health, jobs, maintenance, observed, operate, pools
-from pools.api.auth import BrowserAuth, KeyAuth
-from pools.api.calls import json_response
+from snakepit.pools.api import calls, diagnostics, errors, health, jobs, maintenance, observed, operate, pools
+from snakepit.pools.api.auth import BrowserAuth, KeyAuth
+from snakepit.pools.api.calls import json_response
 
 
 def _version() -> str:

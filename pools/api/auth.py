@@ -13,10 +13,10 @@ from django.http import HttpRequest
 from ninja.security import HttpBearer, SessionAuth
 from ninja.utils import check_csrf
 
-from pools import permissions
-from pools.broker.errors import PermissionDenied, Unauthenticated
-from pools.models import ApiKey
-from pools.operations import Order
+from snakepit.pools import permissions
+from snakepit.pools.broker.errors import PermissionDenied, Unauthenticated
+from snakepit.pools.models import ApiKey
+from snakepit.pools.operations import Order
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from pools import conf
-from pools.broker.errors import FAILED, BadArguments, BadRequest, BrokerError, PayloadTooLarge
-from pools.models.strict_json import NotStrict, loads
+from snakepit.pools import conf
+from snakepit.pools.broker.errors import FAILED, BadArguments, BadRequest, BrokerError, PayloadTooLarge
+from snakepit.pools.models.strict_json import NotStrict, loads
 
 JSON_TYPES = ("", "application/json", "text/json")
 

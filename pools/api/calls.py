@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Query, Router
 
-from pools import conf
-from pools.api import door
-from pools.api.auth import caller
-from pools.api.body import dumps, read_arguments
-from pools.api.schemas import CallAnswer, Failure, answers
-from pools.api.streams import answer_body, stream_response
-from pools.broker.errors import BadRequest
+from snakepit.pools import conf
+from snakepit.pools.api import door
+from snakepit.pools.api.auth import caller
+from snakepit.pools.api.body import dumps, read_arguments
+from snakepit.pools.api.schemas import CallAnswer, Failure, answers
+from snakepit.pools.api.streams import answer_body, stream_response
+from snakepit.pools.broker.errors import BadRequest
 
 router = Router(tags=["calls"])
 

@@ -10,20 +10,20 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
-from pools import conf
-from pools.api import door
-from pools.api.auth import caller
-from pools.api.calls import json_response
-from pools.api.schemas import CompatOut, Failure, RecommendationsOut, ReportOut, ScalingOut
-from pools.broker.errors import PoolUnknown
-from pools.compat.ask import of_pool
-from pools.compat.report import Report
-from pools.diagnostics.advice import Recommendation
-from pools.diagnostics.applying import judgements, settings_line
-from pools.diagnostics.finding import Status
-from pools.diagnostics.latest import latest
-from pools.diagnostics.machine import room_here
-from pools.diagnostics.scaling import Answer, gather, scale
+from snakepit.pools import conf
+from snakepit.pools.api import door
+from snakepit.pools.api.auth import caller
+from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.schemas import CompatOut, Failure, RecommendationsOut, ReportOut, ScalingOut
+from snakepit.pools.broker.errors import PoolUnknown
+from snakepit.pools.compat.ask import of_pool
+from snakepit.pools.compat.report import Report
+from snakepit.pools.diagnostics.advice import Recommendation
+from snakepit.pools.diagnostics.applying import judgements, settings_line
+from snakepit.pools.diagnostics.finding import Status
+from snakepit.pools.diagnostics.latest import latest
+from snakepit.pools.diagnostics.machine import room_here
+from snakepit.pools.diagnostics.scaling import Answer, gather, scale
 
 router = Router(tags=["diagnostics"])
 REFUSED = frozenset({401, 403, 503})

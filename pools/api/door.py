@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pools.client import Client
+    from snakepit.pools.client import Client
 
 
 def broker() -> Client:
     """The process's shared client of this node's broker. No connection is made before the first call."""
-    from pools.client import connect
+    from snakepit.pools.client import connect
 
     return connect()

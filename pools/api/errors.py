@@ -21,7 +21,7 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
-from pools.broker.errors import (
+from snakepit.pools.broker.errors import (
     NOT_STARTED,
     UNKNOWN,
     BadRequest,

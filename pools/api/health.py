@@ -7,11 +7,11 @@ from django.db import Error, connection
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from pools.api import door
-from pools.api.calls import json_response
-from pools.api.schemas import Ready
-from pools.broker.errors import BrokerError
-from pools.models import Pool
+from snakepit.pools.api import door
+from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.schemas import Ready
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.models import Pool
 
 router = Router(tags=["health"], auth=None)
 

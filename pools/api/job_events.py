@@ -16,11 +16,11 @@ from django.core.handlers.asgi import ASGIRequest
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, StreamingHttpResponse
 
-from pools import conf
-from pools.api.body import dumps
-from pools.api.streams import HEARTBEAT, step_by_step
-from pools.jobs.hold import db_unit
-from pools.models import Job, JobEntry
+from snakepit.pools import conf
+from snakepit.pools.api.body import dumps
+from snakepit.pools.api.streams import HEARTBEAT, step_by_step
+from snakepit.pools.jobs.hold import db_unit
+from snakepit.pools.models import Job, JobEntry
 
 POLL = 1.0  # seconds between two looks at the rows
 BATCH = 200  # rows of one look

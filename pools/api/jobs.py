@@ -12,18 +12,18 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Query, Router
 from pydantic import ValidationError
 
-from pools import conf, operations
-from pools import jobs as durable
-from pools.api.auth import Caller, caller
-from pools.api.body import read_object
-from pools.api.calls import json_response
-from pools.api.job_events import stream
-from pools.api.job_schemas import JobFilter, JobIn, JobOut, JobPage
-from pools.api.schemas import Failure, answers
-from pools.broker.errors import BadRequest, PermissionDenied
-from pools.jobs.listing import JobQuery, page
-from pools.models import Job
-from pools.operations import Order
+from snakepit.pools import conf, operations
+from snakepit.pools import jobs as durable
+from snakepit.pools.api.auth import Caller, caller
+from snakepit.pools.api.body import read_object
+from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.job_events import stream
+from snakepit.pools.api.job_schemas import JobFilter, JobIn, JobOut, JobPage
+from snakepit.pools.api.schemas import Failure, answers
+from snakepit.pools.broker.errors import BadRequest, PermissionDenied
+from snakepit.pools.jobs.listing import JobQuery, page
+from snakepit.pools.models import Job
+from snakepit.pools.operations import Order
 
 router = Router(tags=["jobs"])
 PAYLOAD = ("arguments", "result")

@@ -10,9 +10,9 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from pools import conf
-from pools.api.body import too_large
-from pools.api.errors import body_of
+from snakepit.pools import conf
+from snakepit.pools.api.body import too_large
+from snakepit.pools.api.errors import body_of
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -9,15 +9,15 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from pools import maintenance, operations
-from pools.api import door
-from pools.api.auth import Caller, caller
-from pools.api.calls import json_response
-from pools.api.operate import order_from, order_route, permitted, read
-from pools.api.schemas import Failure, ReasonIn, StandingOut
-from pools.broker.errors import PermissionDenied
-from pools.client.standing import Standing, check
-from pools.client.standing import standing as standing_of
+from snakepit.pools import maintenance, operations
+from snakepit.pools.api import door
+from snakepit.pools.api.auth import Caller, caller
+from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.operate import order_from, order_route, permitted, read
+from snakepit.pools.api.schemas import Failure, ReasonIn, StandingOut
+from snakepit.pools.broker.errors import PermissionDenied
+from snakepit.pools.client.standing import Standing, check
+from snakepit.pools.client.standing import standing as standing_of
 
 router = Router(tags=["observed"])
 REFUSED = frozenset({400, 401, 403, 404, 503})

@@ -9,11 +9,11 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
-from pools.api import door
-from pools.api.auth import Caller, caller
-from pools.api.calls import json_response
-from pools.api.pages import page
-from pools.api.schemas import (
+from snakepit.pools.api import door
+from snakepit.pools.api.auth import Caller, caller
+from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.pages import page
+from snakepit.pools.api.schemas import (
     AuditFilter,
     AuditOut,
     AuditPage,
@@ -28,9 +28,9 @@ from pools.api.schemas import (
     WorkerPage,
     answers,
 )
-from pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
-from pools.models import Audit, Event, Node, Worker
-from pools.models.observed import WORKER_STATES
+from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
+from snakepit.pools.models import Audit, Event, Node, Worker
+from snakepit.pools.models.observed import WORKER_STATES
 
 router = Router(tags=["observed"])
 REFUSED = frozenset({400, 401, 403, 404, 503})

@@ -10,15 +10,25 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Schema
 from pydantic import ValidationError
 
-from pools import operations
-from pools.api import door
-from pools.api.auth import Caller, caller
-from pools.api.body import read_object
-from pools.api.calls import json_response
-from pools.api.schemas import ChangeOut, DumpOut, Failure, KillOut, PlanOut, ReasonIn, RecycleIn, RecycleOut, ScaleIn
-from pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
-from pools.diagnostics import applying
-from pools.operations import Change, Order
+from snakepit.pools import operations
+from snakepit.pools.api import door
+from snakepit.pools.api.auth import Caller, caller
+from snakepit.pools.api.body import read_object
+from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.schemas import (
+    ChangeOut,
+    DumpOut,
+    Failure,
+    KillOut,
+    PlanOut,
+    ReasonIn,
+    RecycleIn,
+    RecycleOut,
+    ScaleIn,
+)
+from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
+from snakepit.pools.diagnostics import applying
+from snakepit.pools.operations import Change, Order
 
 router = Router(tags=["pools"])
 REFUSED = frozenset({400, 401, 403, 404, 503})

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from pools import conf
-from pools.broker.errors import BadRequest
+from snakepit.pools import conf
+from snakepit.pools.broker.errors import BadRequest
 
 LARGEST_ID = 2**63 - 1
 

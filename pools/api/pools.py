@@ -8,13 +8,13 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from pools.api import door
-from pools.api.auth import caller
-from pools.api.calls import json_response
-from pools.api.errors import seen_from_outside
-from pools.api.schemas import CommandList, Failure, PoolList, PoolOut
-from pools.broker.errors import BrokerError, PoolUnknown
-from pools.models import Pool
+from snakepit.pools.api import door
+from snakepit.pools.api.auth import caller
+from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.errors import seen_from_outside
+from snakepit.pools.api.schemas import CommandList, Failure, PoolList, PoolOut
+from snakepit.pools.broker.errors import BrokerError, PoolUnknown
+from snakepit.pools.models import Pool
 
 router = Router(tags=["pools"])
 REFUSED = frozenset({400, 401, 403, 404, 503})

@@ -14,11 +14,11 @@ from typing import Any
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 
-from pools import conf
-from pools.api.body import dumps
-from pools.api.errors import body_of, logger, seen_from_outside
-from pools.broker.errors import BrokerError
-from pools.client import Answer, Chunk, Log, Progress
+from snakepit.pools import conf
+from snakepit.pools.api.body import dumps
+from snakepit.pools.api.errors import body_of, logger, seen_from_outside
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.client import Answer, Chunk, Log, Progress
 
 HEARTBEAT = ": alive\n\n"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pools.broker.call import Call
-from pools.broker.errors import BrokerError
-from pools.broker.events import Event
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.events import Event
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from pools.broker import errors
-from pools.broker.events import Event, Kind
-from pools.broker.forecast import Forecast, forecast
-from pools.broker.handle import Handle
-from pools.broker.node import Node, NodeFacts
-from pools.broker.ports import (
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.forecast import Forecast, forecast
+from snakepit.pools.broker.handle import Handle
+from snakepit.pools.broker.node import Node, NodeFacts
+from snakepit.pools.broker.ports import (
     Clock,
     CommandInfo,
     Definition,
@@ -31,11 +31,11 @@ from pools.broker.ports import (
     Template,
     ThreadStack,
 )
-from pools.broker.runner import Runner, Surroundings
-from pools.broker.snapshot import pool_row, worker_row
-from pools.broker.staff import Reply, Request, Staff, Timing
-from pools.broker.tally import Tally
-from pools.broker.usage import Usage, Usages
+from snakepit.pools.broker.runner import Runner, Surroundings
+from snakepit.pools.broker.snapshot import pool_row, worker_row
+from snakepit.pools.broker.staff import Reply, Request, Staff, Timing
+from snakepit.pools.broker.tally import Tally
+from snakepit.pools.broker.usage import Usage, Usages
 
 APPLY_EVERY = 1.0  # seconds; a changed row is in force within two
 MISSED_SWEEPS = 3  # intervals without a sweep after which the broker sweeps by itself

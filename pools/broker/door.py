@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pools.broker import errors
-from pools.broker.actions import Action, Fail
-from pools.broker.budget import Pace
-from pools.broker.call import Call
-from pools.broker.events import Kind
-from pools.broker.hands import Hands
-from pools.broker.line import Line
-from pools.broker.workforce import Workforce
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.actions import Action, Fail
+from snakepit.pools.broker.budget import Pace
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.events import Kind
+from snakepit.pools.broker.hands import Hands
+from snakepit.pools.broker.line import Line
+from snakepit.pools.broker.workforce import Workforce
 
 
 class Door:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pools.broker.policy import due_at, recycle_reason, successor_at
-from pools.broker.spec import PoolSpec
-from pools.broker.worker import State, Worker
+from snakepit.pools.broker.policy import due_at, recycle_reason, successor_at
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.worker import State, Worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pools.broker.ports import Exit, Launcher, LaunchOrder, Process, Template, TemplateOrder, Unforked
+from snakepit.pools.broker.ports import Exit, Launcher, LaunchOrder, Process, Template, TemplateOrder, Unforked
 
 
 class Ear(Protocol):

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pools.broker.actions import Action, Assign, TakeBack
-from pools.broker.call import Call
-from pools.broker.line import Line
-from pools.broker.roster import Roster
-from pools.broker.run_times import UNKNOWN, RunTimes
-from pools.broker.timers import Timers
-from pools.broker.worker import AHEAD_SECONDS, State, Worker
+from snakepit.pools.broker.actions import Action, Assign, TakeBack
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.line import Line
+from snakepit.pools.broker.roster import Roster
+from snakepit.pools.broker.run_times import UNKNOWN, RunTimes
+from snakepit.pools.broker.timers import Timers
+from snakepit.pools.broker.worker import AHEAD_SECONDS, State, Worker
 
 AHEAD_BYTES = 64 * 1024  # arguments of a call that may be handed ahead, at most
 STALL = (

@@ -21,7 +21,7 @@ from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from pools.broker.call import Call
+from snakepit.pools.broker.call import Call
 
 
 class Line:

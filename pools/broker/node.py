@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pools.broker import errors
+from snakepit.pools.broker import errors
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ import signal
 from collections.abc import Sequence
 from random import Random
 
-from pools.broker import errors
-from pools.broker.call import Call
-from pools.broker.ports import Exit
-from pools.broker.spec import PoolSpec
-from pools.broker.worker import State, Worker
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.worker import State, Worker
 
 FIRST_DELAY = 0.5  # seconds; doubles with each failed start, as supervisors and container runtimes do
 LONGEST_DELAY = 60.0

@@ -14,20 +14,20 @@ from collections.abc import Iterable
 from random import Random
 from typing import cast
 
-from pools.broker import errors
-from pools.broker.actions import Action, Cancel, Fail, Stop
-from pools.broker.budget import Retries
-from pools.broker.call import Call
-from pools.broker.door import Door
-from pools.broker.events import Kind
-from pools.broker.hands import STALL, Hands
-from pools.broker.line import Line
-from pools.broker.policy import deadline_exceeded, worker_lost
-from pools.broker.ports import Exit
-from pools.broker.spec import PoolSpec
-from pools.broker.timers import Timers
-from pools.broker.worker import State, Worker
-from pools.broker.workforce import Workforce
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.actions import Action, Cancel, Fail, Stop
+from snakepit.pools.broker.budget import Retries
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.door import Door
+from snakepit.pools.broker.events import Kind
+from snakepit.pools.broker.hands import STALL, Hands
+from snakepit.pools.broker.line import Line
+from snakepit.pools.broker.policy import deadline_exceeded, worker_lost
+from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.timers import Timers
+from snakepit.pools.broker.worker import State, Worker
+from snakepit.pools.broker.workforce import Workforce
 
 MAX_ATTEMPTS = 3  # tries of one call, the first included
 

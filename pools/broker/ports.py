@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pools.broker.events import Event
-from pools.broker.spec import PoolSpec
+from snakepit.pools.broker.events import Event
+from snakepit.pools.broker.spec import PoolSpec
 
 
 class Clock(Protocol):

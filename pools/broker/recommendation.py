@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pools.broker.spec import Profile
+from snakepit.pools.broker.spec import Profile
 
 CPU, IO, NATIVE = "cpu", "io", "native"
 

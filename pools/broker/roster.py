@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from pools.broker.worker import Worker
+from snakepit.pools.broker.worker import Worker
 
 Bucket = OrderedDict[str, Worker]  # workers of one load, in the order in which they came to it
 

@@ -14,16 +14,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from pools.broker import errors
-from pools.broker.actions import Action, Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, TakeBack, Tell
-from pools.broker.alarm import Alarm
-from pools.broker.call import Call
-from pools.broker.events import Event, Kind
-from pools.broker.forge import Forge
-from pools.broker.parallel import why_on
-from pools.broker.policy import describe_exit
-from pools.broker.pool import Pool
-from pools.broker.ports import (
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.actions import (
+    Action,
+    Assign,
+    Cancel,
+    Dismiss,
+    Fail,
+    Kill,
+    Prepare,
+    Start,
+    Stop,
+    TakeBack,
+    Tell,
+)
+from snakepit.pools.broker.alarm import Alarm
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.forge import Forge
+from snakepit.pools.broker.parallel import why_on
+from snakepit.pools.broker.policy import describe_exit
+from snakepit.pools.broker.pool import Pool
+from snakepit.pools.broker.ports import (
     Clock,
     CommandInfo,
     Definition,
@@ -39,7 +51,7 @@ from pools.broker.ports import (
     Unforked,
     WorkerFailure,
 )
-from pools.broker.staff import DELIVERED, Reply, Request, Staff, Ticket, error_of, race_event
+from snakepit.pools.broker.staff import DELIVERED, Reply, Request, Staff, Ticket, error_of, race_event
 
 UNLINKED_GRACE = 2.0  # seconds from a lost link to the end of its process, which usually ends by itself
 LAST_ANSWERS = 0.5  # seconds for the end of a dead worker's link to be seen, should a child hold the socket open

@@ -43,14 +43,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pools.broker.growth import MEASURED, TOO_LITTLE, CommandGrowth, Growth, WorkerGrowth
-from pools.broker.parallel import describe
-from pools.broker.policy import due_at
-from pools.broker.runner import Runner
-from pools.broker.spec import Profile
-from pools.broker.staff import Staff
-from pools.broker.usage import Usage
-from pools.broker.worker import State, Worker
+from snakepit.pools.broker.growth import MEASURED, TOO_LITTLE, CommandGrowth, Growth, WorkerGrowth
+from snakepit.pools.broker.parallel import describe
+from snakepit.pools.broker.policy import due_at
+from snakepit.pools.broker.runner import Runner
+from snakepit.pools.broker.spec import Profile
+from snakepit.pools.broker.staff import Staff
+from snakepit.pools.broker.usage import Usage
+from snakepit.pools.broker.worker import State, Worker
 
 OUTPUT_LINES = 50
 

@@ -11,7 +11,7 @@ documentation read them from here.
 >>> PoolSpec(name="digits", adapter="digits", size=0)
 Traceback (most recent call last):
     ...
-pools.broker.spec.InvalidSpec: size: 0 is outside 1 to 1000
+snakepit.pools.broker.spec.InvalidSpec: size: 0 is outside 1 to 1000
 """
 
 from __future__ import annotations

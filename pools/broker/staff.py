@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
-from pools.broker import errors
-from pools.broker.call import Call
-from pools.broker.errors import BrokerError
-from pools.broker.events import Event, Kind
-from pools.broker.policy import last_words
-from pools.broker.ports import Assignment, Exit, Greeting, Link, Payload, Process, Race, WorkerFailure
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.policy import last_words
+from snakepit.pools.broker.ports import Assignment, Exit, Greeting, Link, Payload, Process, Race, WorkerFailure
 
 MAX_LOG = 4096  # characters of one line that a command logs
 DELIVERED = Payload(b"")  # stands for a result that the caller has already

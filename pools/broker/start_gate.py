@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from random import Random
 
-from pools.broker.budget import Window
-from pools.broker.policy import restart_delay
-from pools.broker.spec import PoolSpec
+from snakepit.pools.broker.budget import Window
+from snakepit.pools.broker.policy import restart_delay
+from snakepit.pools.broker.spec import PoolSpec
 
 WINDOW = 60.0  # seconds, of both budgets
 

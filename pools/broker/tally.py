@@ -5,8 +5,8 @@
 A result has a place in seven histograms, and the next call of the same caller would wait while it is put there. Added
 to two lists, and counted with those that came before and after it, it costs a fraction.
 
->>> from pools.broker.ports import NoMeter
->>> from pools.broker.usage import Usages
+>>> from snakepit.pools.broker.ports import NoMeter
+>>> from snakepit.pools.broker.usage import Usages
 >>> usages = Usages(NoMeter())
 >>> usage, tally = usages.of("digits", now=0.0), Tally(usages)
 >>> tally.succeeded("digits", "label", [0.5], [0.1])
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pools.broker.ports import Meter
+from snakepit.pools.broker.ports import Meter
 
 MOST = 500  # results that wait to be counted; half a millisecond's worth
 

@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
-from pools.broker.actions import Action, Dismiss, Prepare, Tell
-from pools.broker.budget import Window
-from pools.broker.events import Event, Kind
-from pools.broker.policy import describe_exit
-from pools.broker.ports import Exit
-from pools.broker.spec import PoolSpec, Preload, Profile
-from pools.broker.timers import Timers
+from snakepit.pools.broker.actions import Action, Dismiss, Prepare, Tell
+from snakepit.pools.broker.budget import Window
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.policy import describe_exit
+from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.spec import PoolSpec, Preload, Profile
+from snakepit.pools.broker.timers import Timers
 
 WINDOW = 60.0  # seconds
 DEATHS_ALLOWED = 3  # within the window; the third sends the pool back to plain starts

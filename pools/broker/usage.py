@@ -24,8 +24,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pools.broker.histogram import Histogram, Sparse, quantile, since
-from pools.broker.ports import Meter
+from snakepit.pools.broker.histogram import Histogram, Sparse, quantile, since
+from snakepit.pools.broker.ports import Meter
 
 SPAN = 600.0  # seconds of the window, at most
 STEP = 15.0  # between two marks

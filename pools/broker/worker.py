@@ -5,7 +5,7 @@
 >>> advance(State.DRAINING, State.READY)
 Traceback (most recent call last):
     ...
-pools.broker.worker.IllegalTransition: draining -> ready
+snakepit.pools.broker.worker.IllegalTransition: draining -> ready
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
 
-from pools.broker.call import Call
-from pools.broker.growth import WorkerGrowth
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.growth import WorkerGrowth
 
 # Handing short calls over before there is a slot saves the wake-ups between them, which cost more than they do. None
 # of them may wait long for it: at most this many seconds and calls are ahead of a worker's slots, each.

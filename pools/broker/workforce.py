@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any
 
-from pools.broker.actions import Action, Kill, Start, Tell
-from pools.broker.events import Event, Kind
-from pools.broker.growth import Growth
-from pools.broker.load_time import LoadTime
-from pools.broker.policy import above_line, describe_exit, due_at, recycle_reason, successor_at
-from pools.broker.ports import Exit
-from pools.broker.spec import PoolSpec
-from pools.broker.start_gate import StartGate
-from pools.broker.template import Template
-from pools.broker.timers import Timers
-from pools.broker.worker import State, Worker
+from snakepit.pools.broker.actions import Action, Kill, Start, Tell
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.growth import Growth
+from snakepit.pools.broker.load_time import LoadTime
+from snakepit.pools.broker.policy import above_line, describe_exit, due_at, recycle_reason, successor_at
+from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.start_gate import StartGate
+from snakepit.pools.broker.template import Template
+from snakepit.pools.broker.timers import Timers
+from snakepit.pools.broker.worker import State, Worker
 
 PRESENT = (State.STARTING, State.READY, State.DRAINING)
 STOP_GRACE = 5.0  # seconds that an idle worker has for its teardown

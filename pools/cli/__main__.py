@@ -1,8 +1,8 @@
-"""`python -m pools.cli ...` is `snakepit ...`."""
+"""`python -m snakepit.pools.cli ...` is `snakepit ...`."""
 
 from __future__ import annotations
 
-from pools.cli.main import main
+from snakepit.pools.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pools.cli.output import UsageError, errors_told
+from snakepit.pools.cli.output import UsageError, errors_told
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 TAKEN = {"Adapter", "Context", "Iterator", "None", "True", "False"}  # what the template imports, and no class names
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workers import Adapter, Context, command
+from snakepit.workers import Adapter, Context, command
 
 
 class {cls}(Adapter):

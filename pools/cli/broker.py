@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pools.cli.output import errors_told
-from pools.cli.project import start_django
+from snakepit.pools.cli.output import errors_told
+from snakepit.pools.cli.project import start_django
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def broker(
     with errors_told():
         start_django()
     _log_somewhere()
-    from pools.adapters.node import run_broker
+    from snakepit.pools.adapters.node import run_broker
 
     raise typer.Exit(run_broker(name))
 

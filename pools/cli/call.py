@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from pools.cli.output import UsageError, errors_told, json_line, print_value
-from pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
-from pools.cli.project import find_address
-from pools.client import Answer, Chunk, Log, Progress, Stream, connect
-from pools.client.arguments import Options, encode
-from pools.client.streams import WINDOW
+from snakepit.pools.cli.output import UsageError, errors_told, json_line, print_value
+from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
+from snakepit.pools.cli.project import find_address
+from snakepit.pools.client import Answer, Chunk, Log, Progress, Stream, connect
+from snakepit.pools.client.arguments import Options, encode
+from snakepit.pools.client.streams import WINDOW
 
 
 def register(app: typer.Typer) -> None:

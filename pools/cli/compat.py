@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pools.broker.errors import PoolUnknown
-from pools.cli.output import PROBLEM, UsageError, errors_told, json_line
-from pools.cli.parameters import AsJson
-from pools.cli.project import find_address, start_django
-from pools.cli.status import new_table
-from pools.client import connect
+from snakepit.pools.broker.errors import PoolUnknown
+from snakepit.pools.cli.output import PROBLEM, UsageError, errors_told, json_line
+from snakepit.pools.cli.parameters import AsJson
+from snakepit.pools.cli.project import find_address, start_django
+from snakepit.pools.cli.status import new_table
+from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
-    from pools.compat.report import Report
+    from snakepit.pools.compat.report import Report
 
 STYLES = {"unsafe": "bold red", "conditional": "yellow", "unknown": "cyan", "safe": "green"}
 NARROW = 140  # columns for a pipe, where the terminal's width is not known
@@ -52,9 +52,9 @@ def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
     if (bool(pool), requirements is not None, python is not None).count(True) != 1:
         raise UsageError("name a pool, or -r FILE, or --python KEY: one of the three")
     if requirements is not None:
-        from pools.compat.report import report
-        from pools.compat.report import requirements as read
-        from pools.compat.verdict import Setting
+        from snakepit.pools.compat.report import report
+        from snakepit.pools.compat.report import requirements as read
+        from snakepit.pools.compat.verdict import Setting
 
         try:
             packages = read(requirements)
@@ -62,8 +62,8 @@ def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
             raise UsageError(f"-r {requirements}: {error}") from error
         return report(Setting(str(requirements)), "", packages)
     start_django()
-    from pools import conf
-    from pools.compat import ask
+    from snakepit.pools import conf
+    from snakepit.pools.compat import ask
 
     if python is not None and (why := conf.find_python_problem(python)):
         raise UsageError(f"--python {why}; `snakepit pythons` lists what is here")

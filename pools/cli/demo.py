@@ -27,8 +27,8 @@ def prepare() -> Demo:
     from django.contrib.auth import get_user_model
     from django.db import transaction
 
-    from pools.models import ApiKey
-    from pools.permissions import WORDS
+    from snakepit.pools.models import ApiKey
+    from snakepit.pools.permissions import WORDS
 
     with transaction.atomic():
         user, fresh = get_user_model().objects.get_or_create(
@@ -54,7 +54,8 @@ def lines(demo: Demo, root: str, address: str) -> list[str]:
         )
     found.append(f"{cli(address)} call {POOL} {COMMAND} '{body}'")
     found.append(f"{cli(address)} status")
-    code = f'from pools.client import connect; print(connect("{address}").call("{POOL}", "{COMMAND}", {arguments}))'
+    call = f'connect("{address}").call("{POOL}", "{COMMAND}", {arguments})'
+    code = f"from snakepit import connect; print({call})"
     found.append(f"{python()} -c '{code}'")
     return found
 
@@ -70,7 +71,7 @@ def program() -> str:
     called = Path(sys.argv[0])
     if called.name == "manage.py":
         return f"{python()} manage.py snakepit"
-    return _relative(called) if called.name == "snakepit" else f"{python()} -m pools.cli"
+    return _relative(called) if called.name == "snakepit" else f"{python()} -m snakepit.pools.cli"
 
 
 def python() -> str:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pools.cli.output import BOLD, DIM, GREEN, PROBLEM, RED, YELLOW, colour, errors_told, json_line
-from pools.cli.parameters import AsJson
-from pools.cli.project import find_address, start_django
-from pools.client import connect
+from snakepit.pools.cli.output import BOLD, DIM, GREEN, PROBLEM, RED, YELLOW, colour, errors_told, json_line
+from snakepit.pools.cli.parameters import AsJson
+from snakepit.pools.cli.project import find_address, start_django
+from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
-    from pools.diagnostics.finding import Finding, Report
+    from snakepit.pools.diagnostics.finding import Finding, Report
 
 MARKS = {"ok": ("ok", GREEN), "warning": ("warning", YELLOW), "problem": ("problem", RED), "skipped": ("skipped", DIM)}
 WIDTH = 110
@@ -29,7 +29,7 @@ def doctor(as_json: AsJson = False) -> None:
     """Look at everything around the pools; start and change nothing. Exit code 1 when something is wrong."""
     with errors_told(as_json):
         start_django()
-        from pools.diagnostics.doctor import examine
+        from snakepit.pools.diagnostics.doctor import examine
 
         address = find_address()
         report = examine(lambda: connect(address).status(), address)

@@ -8,11 +8,11 @@ from typing import Any
 
 import typer
 
-from pools.cli.operate import check_reason, name_actor, pool_of
-from pools.cli.output import UsageError, errors_told, json_line
-from pools.cli.parameters import AsJson, Reason, Worker
-from pools.cli.project import find_address, start_django
-from pools.client import Client, connect
+from snakepit.pools.cli.operate import check_reason, name_actor, pool_of
+from snakepit.pools.cli.output import UsageError, errors_told, json_line
+from snakepit.pools.cli.parameters import AsJson, Reason, Worker
+from snakepit.pools.cli.project import find_address, start_django
+from snakepit.pools.client import Client, connect
 
 STATES = {"R": "runs", "S": "sleeps", "D": "waits for a device", "T": "stopped", "t": "traced", "Z": "ended"}
 
@@ -39,7 +39,7 @@ def _order(client: Client, worker: str, reason: str) -> dict[str, Any]:
         start_django()
     except UsageError:  # a broker's socket alone, without its project: then its event is the only record
         return client.dump(worker, actor=name_actor(), reason=reason)
-    from pools import operations
+    from snakepit.pools import operations
 
     pool = pool_of(client.status(), worker)
     return operations.dump(client, pool, worker, operations.Order(name_actor(), reason, surface="shell"))

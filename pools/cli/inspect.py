@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pools.broker.errors import PoolUnknown
-from pools.cli.operate import pool_of
-from pools.cli.output import BOLD, UsageError, colour, errors_told, json_line
-from pools.cli.parameters import AsJson
-from pools.cli.project import find_address, start_django
-from pools.client import Client, connect
+from snakepit.pools.broker.errors import PoolUnknown
+from snakepit.pools.cli.operate import pool_of
+from snakepit.pools.cli.output import BOLD, UsageError, colour, errors_told, json_line
+from snakepit.pools.cli.parameters import AsJson
+from snakepit.pools.cli.project import find_address, start_django
+from snakepit.pools.client import Client, connect
 
 if TYPE_CHECKING:
-    from pools.broker.spec import PoolSpec
-    from pools.diagnostics.advice import Judgement
-    from pools.diagnostics.history import History
+    from snakepit.pools.broker.spec import PoolSpec
+    from snakepit.pools.diagnostics.advice import Judgement
+    from snakepit.pools.diagnostics.history import History
 
 NOT_KNOWN = "not known"
 
@@ -45,7 +45,7 @@ def inspect(
 
 
 def _inspect(client: Client, target: str) -> dict[str, Any]:
-    from pools.diagnostics.inspection import inspect_pool
+    from snakepit.pools.diagnostics.inspection import inspect_pool
 
     status = client.status()
     names = [pool["name"] for pool in status["pools"]]
@@ -73,8 +73,8 @@ def _project(
         return {}, {}, None, str(error)
     from django.db import DatabaseError
 
-    from pools.diagnostics.applying import definitions, judgements
-    from pools.diagnostics.history import history
+    from snakepit.pools.diagnostics.applying import definitions, judgements
+    from snakepit.pools.diagnostics.history import history
 
     try:
         return definitions(), {name: history(name, worker) for name in pools}, judgements(status), ""
@@ -83,7 +83,7 @@ def _project(
 
 
 def _plain(one: Judgement) -> dict[str, Any]:
-    from pools.diagnostics.applying import settings_line
+    from snakepit.pools.diagnostics.applying import settings_line
 
     shown = {name: value for name, value in asdict(one).items() if name != "advice"}
     advice = one.advice
@@ -119,7 +119,7 @@ def _judgements(judged: list[dict[str, Any]], every: bool) -> Iterator[str]:
 
 
 def _pool(pool: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from pools.diagnostics.advice import said_span
+    from snakepit.pools.diagnostics.advice import said_span
 
     has, use, queue, memory = pool["capacity"], pool["use"], pool["queue"], pool["memory"]
     yield "capacity", f"{has['ready']} of {has['size']} workers ready, {has['free']} of {has['slots']} slots free"

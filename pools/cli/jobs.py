@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pools.broker.errors import from_code
-from pools.cli.call import read_arguments
-from pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line, print_value
-from pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
-from pools.cli.project import start_django
-from pools.cli.status import NARROW, new_table
+from snakepit.pools.broker.errors import from_code
+from snakepit.pools.cli.call import read_arguments
+from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line, print_value
+from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
+from snakepit.pools.cli.project import start_django
+from snakepit.pools.cli.status import NARROW, new_table
 
 if TYPE_CHECKING:
-    from pools.models import Job
-    from pools.operations import Order
+    from snakepit.pools.models import Job
+    from snakepit.pools.operations import Order
 
 POLL = 0.25  # seconds between two looks at a job that is waited for
 STYLES = {"succeeded": "green", "running": "cyan", "failed": "bold red", "lost": "bold red", "quarantined": "bold red"}
@@ -49,7 +49,7 @@ def submit(
     with errors_told(as_json):
         values = read_arguments(arguments)
         start_django()
-        from pools.jobs import submit as store
+        from snakepit.pools.jobs import submit as store
 
         row = store(
             pool, command, values, priority=priority, run_after=_moment(run_after), idempotency_key=key,
@@ -70,8 +70,8 @@ def jobs(
     """List jobs, newest first."""
     with errors_told(as_json):
         start_django()
-        from pools.models import Job
-        from pools.models.states import STATES
+        from snakepit.pools.models import Job
+        from snakepit.pools.models.states import STATES
 
         if state and state not in STATES:
             raise UsageError(f"--state {state!r} is not one of {', '.join(STATES)}")
@@ -109,7 +109,7 @@ def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """End a job: at once if it waits, within two seconds if it runs."""
     with errors_told(as_json):
         row = _find(job_id)
-        from pools.operations import cancel_job
+        from snakepit.pools.operations import cancel_job
 
         row = cancel_job(row.pk, _order())
         asked = row.state == "running" and row.cancel_requested
@@ -120,15 +120,15 @@ def retry(job_id: JobId, as_json: AsJson = False) -> None:
     """Queue a job again that ended without success."""
     with errors_told(as_json):
         row = _find(job_id)
-        from pools.operations import retry_job
+        from snakepit.pools.operations import retry_job
 
         row = retry_job(row.pk, _order())
         typer.echo(json_line(brief(row)) if as_json else f"{row.pk} {row.state}")
 
 
 def _order() -> Order:
-    from pools.cli.operate import name_actor
-    from pools.operations import Order
+    from snakepit.pools.cli.operate import name_actor
+    from snakepit.pools.operations import Order
 
     return Order(name_actor(), surface="shell")
 
@@ -146,7 +146,7 @@ def _attempts(row: Job) -> list[dict[str, Any]]:
 
 def _find(text: str) -> Job:
     start_django()
-    from pools.models import Job
+    from snakepit.pools.models import Job
 
     tail = text.strip().replace("-", "").lower()
     if not tail or not all(sign in "0123456789abcdef" for sign in tail) or len(tail) > 32:
@@ -179,7 +179,7 @@ def _moment(text: str) -> Any:
 
 def _follow(row: Job, show: Callable[[Iterator[Any]], None]) -> Job:
     """Hand on what a job says until it has ended; returns it as it is then."""
-    from pools.models import Job, JobEntry
+    from snakepit.pools.models import Job, JobEntry
 
     def said() -> Iterator[Any]:
         last = 0

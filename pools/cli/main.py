@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pools.cli import (
+from snakepit.pools.cli import (
     adapter_template,
     broker,
     call,

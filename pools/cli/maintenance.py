@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 import typer
 
-from pools.cli.output import PROBLEM, UsageError, json_line
-from pools.cli.project import find_address, start_django
-from pools.client import connect
-from pools.client.standing import Standing, standing
+from snakepit.pools.cli.output import PROBLEM, UsageError, json_line
+from snakepit.pools.cli.project import find_address, start_django
+from snakepit.pools.client import connect
+from snakepit.pools.client.standing import Standing, standing
 
 POLL = 0.25  # seconds between two looks at a node that drains
 
@@ -53,8 +53,8 @@ def _order(action: str, actor: str, reason: str) -> Standing:
     except UsageError:  # a broker's socket alone, without its project: then its event is the only record
         (client.drain if action == "drain" else client.resume)(actor=actor, reason=reason)
         return standing(client.status())
-    from pools import maintenance
-    from pools.operations import Order
+    from snakepit.pools import maintenance
+    from snakepit.pools.operations import Order
 
     here = client.status()["node"]["name"]
     given = Order(actor, reason, surface="shell")

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pools.cli import maintenance
-from pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line
-from pools.cli.parameters import AsJson, Pool, Reason, Worker
-from pools.cli.project import find_address, start_django
-from pools.cli.status import NARROW, new_table
-from pools.client import Client, connect
+from snakepit.pools.cli import maintenance
+from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line
+from snakepit.pools.cli.parameters import AsJson, Pool, Reason, Worker
+from snakepit.pools.cli.project import find_address, start_django
+from snakepit.pools.cli.status import NARROW, new_table
+from snakepit.pools.client import Client, connect
 
 if TYPE_CHECKING:
-    from pools.operations import Change, Order
+    from snakepit.pools.operations import Change, Order
 
 WORKER_ID = re.compile(r"(?P<pool>[a-z][a-z0-9_-]*)-[0-9a-f]{4}-[0-9]+")
 MAX_REASON = 200  # characters
@@ -154,7 +154,7 @@ def kill(
         except UsageError:  # as with a recycle: the broker's event is the only record
             client.kill(worker, actor=name_actor(), reason=reason)
         else:
-            from pools import operations
+            from snakepit.pools import operations
 
             operations.kill(client, pool, worker, operations.Order(name_actor(), reason, surface="shell"))
         typer.echo(json_line({"pool": pool, "worker": worker}) if as_json else f"{worker}: killed")
@@ -199,7 +199,7 @@ def _order_recycle(client: Client, pool: str, worker: str, reason: str) -> int:
         start_django()
     except UsageError:  # a broker's socket alone, without its project: then its event is the only record
         return int(client.recycle(pool, worker=worker, actor=name_actor(), reason=reason)["planned"])
-    from pools import operations
+    from snakepit.pools import operations
 
     return operations.recycle(client, pool, worker, operations.Order(name_actor(), reason, surface="shell"))
 
@@ -208,7 +208,7 @@ def _change(verb: str, pool: str, reason: str, *more: Any) -> Change:
     check_reason(reason)
     with _database():
         start_django()
-        from pools import operations
+        from snakepit.pools import operations
 
         act: Callable[..., Change] = getattr(operations, verb)
         order: Order = operations.Order(name_actor(), reason, surface="shell")

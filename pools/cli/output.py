@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from pools.broker.errors import BadRequest, BrokerError, BrokerUnreachable
+from snakepit.pools.broker.errors import BadRequest, BrokerError, BrokerUnreachable
 
 PROBLEM, USAGE, UNREACHABLE = 1, 2, 3
 RED, YELLOW, GREEN, BOLD, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[1m", "\x1b[2m", "\x1b[0m"

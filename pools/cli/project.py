@@ -9,9 +9,9 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
-from pools.cli.output import UsageError
+from snakepit.pools.cli.output import UsageError
 
-DEFAULT_SETTINGS = "snakepit_site.settings"
+DEFAULT_SETTINGS = "snakepit.site.settings"
 NAMED = re.compile(r"""["']DJANGO_SETTINGS_MODULE["']\s*,\s*["']([\w.]+)["']""")
 
 
@@ -33,7 +33,7 @@ def choose_settings(directory: Path | None = None) -> str:
 
 def find_address() -> str:
     """The broker's address. Reads the settings module at most; django.setup() would cost a second."""
-    from pools.client.address import default_address
+    from snakepit.pools.client.address import default_address
 
     if not os.environ.get("SNAKEPIT_ADDRESS"):
         choose_settings()

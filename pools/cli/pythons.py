@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
-from pools.cli.output import errors_told, json_line
-from pools.cli.parameters import AsJson
+from snakepit.pools.cli.output import errors_told, json_line
+from snakepit.pools.cli.parameters import AsJson
 
 WIDE = 160  # columns for a pipe, where the terminal's width is not known
 
@@ -31,8 +31,8 @@ def pythons(as_json: AsJson = False) -> None:
 def _find() -> list[dict[str, Any]]:
     from django.core.exceptions import ImproperlyConfigured
 
-    from pools.adapters.interpreters import interpreters_of_settings
-    from pools.cli.project import choose_settings, wrong_settings
+    from snakepit.pools.adapters.interpreters import interpreters_of_settings
+    from snakepit.pools.cli.project import choose_settings, wrong_settings
 
     choose_settings()
     try:
@@ -43,7 +43,7 @@ def _find() -> list[dict[str, Any]]:
 
 
 def _row(one: Any) -> dict[str, Any]:
-    from pools.broker.recommendation import recommend
+    from snakepit.pools.broker.recommendation import recommend
 
     advised = recommend(free_threaded=one.free_threaded, gil_enabled=one.gil_enabled, fit=one.fit)
     return {**one.facts(), "profile": advised.profile, "reasons": list(advised.reasons)}
@@ -53,7 +53,7 @@ def _show(found: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from pools.cli.status import new_table
+    from snakepit.pools.cli.status import new_table
 
     table = new_table("key", "version", "GIL", "profile", "workers", "where")
     for one in found:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pools.cli.output import BOLD, UsageError, colour, errors_told, json_line
-from pools.cli.parameters import AsJson, Pool
-from pools.cli.project import find_address
-from pools.client import connect
+from snakepit.pools.cli.output import BOLD, UsageError, colour, errors_told, json_line
+from snakepit.pools.cli.parameters import AsJson, Pool
+from snakepit.pools.cli.project import find_address
+from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
-    from pools.diagnostics.scaling import Answer
+    from snakepit.pools.diagnostics.scaling import Answer
 
 
 def register(app: typer.Typer) -> None:
@@ -28,8 +28,8 @@ def scaling(pool: Pool, as_json: AsJson = False) -> None:
 
 
 def _answer(pool: str) -> Answer:
-    from pools.diagnostics.machine import room_here
-    from pools.diagnostics.scaling import gather, scale
+    from snakepit.pools.diagnostics.machine import room_here
+    from snakepit.pools.diagnostics.scaling import gather, scale
 
     address = find_address()
     status = connect(address).status()
@@ -40,8 +40,8 @@ def _answer(pool: str) -> Answer:
 
 
 def lines(found: Answer) -> Iterator[str]:
-    from pools.diagnostics.advice import said_span
-    from pools.diagnostics.scaling import said_rate
+    from snakepit.pools.diagnostics.advice import said_span
+    from snakepit.pools.diagnostics.scaling import said_rate
 
     facts = found.facts
     yield f"{colour(facts.pool, BOLD)}: {found.sentence}"

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pools.cli.output import PROBLEM, errors_told, json_line
-from pools.cli.parameters import AsJson
-from pools.cli.project import find_address
-from pools.client import connect
+from snakepit.pools.cli.output import PROBLEM, errors_told, json_line
+from snakepit.pools.cli.parameters import AsJson
+from snakepit.pools.cli.project import find_address
+from snakepit.pools.client import connect
 
 STYLES = {"ready": "green", "starting": "cyan", "degraded": "yellow", "paused": "yellow", "failed": "bold red"}
 NARROW = 100  # columns for a pipe, where the terminal's width is not known

@@ -26,7 +26,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from pools.cli.output import colour
+import snakepit
+from snakepit.pools.cli.output import colour
 
 COLOURS = ("\x1b[36m", "\x1b[35m", "\x1b[33m", "\x1b[34m", "\x1b[32m")
 NAME_WIDTH = 7
@@ -113,7 +114,7 @@ class Supervisor:
 
     def start(self, program: Program) -> Child:
         """Start a program; its exit will be an event."""
-        lifeline = [sys.executable, "-m", "workers.lifeline", str(os.getpid()), "--"]
+        lifeline = [sys.executable, "-m", "snakepit.workers.lifeline", str(os.getpid()), "--"]
         process = subprocess.Popen(
             [*lifeline, *program.command],
             stdin=subprocess.DEVNULL,
@@ -214,7 +215,7 @@ class Supervisor:
 
 def _python_path() -> str:
     """Our own packages for the children, wherever they are started, and what was there before."""
-    ours = str(Path(__file__).resolve().parents[2])
+    ours = str(Path(snakepit.__file__).parents[1])
     return os.pathsep.join(dict.fromkeys([ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
 
 

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pools.broker.errors import BrokerError
-from pools.cli.output import UNREACHABLE, errors_told
-from pools.cli.project import find_address
-from pools.cli.status import STYLES, drain_line, megabytes, new_table
-from pools.client import connect
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.cli.output import UNREACHABLE, errors_told
+from snakepit.pools.cli.project import find_address
+from snakepit.pools.cli.status import STYLES, drain_line, megabytes, new_table
+from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from pools.client import Client
+    from snakepit.pools.client import Client
 
 NARROW = 120  # columns where the terminal's width is not known
 QUIT = (b"q", b"Q", b"\x03")

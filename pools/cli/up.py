@@ -22,13 +22,13 @@ from typing import Annotated
 
 import typer
 
-from pools.broker.errors import BrokerError
-from pools.cli import demo as demo_parts
-from pools.cli import transport as transports
-from pools.cli.output import BOLD, GREEN, RED, YELLOW, Problem, colour, errors_told
-from pools.cli.project import start_django
-from pools.cli.supervisor import Program, Supervisor, wait_for
-from pools.client import connect
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.cli import demo as demo_parts
+from snakepit.pools.cli import transport as transports
+from snakepit.pools.cli.output import BOLD, GREEN, RED, YELLOW, Problem, colour, errors_told
+from snakepit.pools.cli.project import start_django
+from snakepit.pools.cli.supervisor import Program, Supervisor, wait_for
+from snakepit.pools.client import connect
 
 READY_WITHIN = 60.0  # seconds until it is said what is still missing
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -79,7 +79,7 @@ class Up:
     def run(self) -> int:
         from django.conf import settings
 
-        from pools import conf
+        from snakepit.pools import conf
 
         self.runtime = conf.runtime_dir()
         self.state = Path(getattr(settings, "STATE_DIR", None) or conf.base_dir() / ".snakepit")
@@ -172,7 +172,7 @@ class Up:
     def programs(self) -> Iterator[Program]:
         """In the order of starting; they are stopped the other way round."""
         python = [sys.executable, "-m"]
-        yield Program("broker", [*python, "pools.cli", "broker"], patience=1.5)
+        yield Program("broker", [*python, "snakepit.pools.cli", "broker"], patience=1.5)
         if self.celery:
             celery = [*python, "celery", "--quiet", "-A", self.site]
             level = ["--loglevel", self.log_level]

@@ -4,17 +4,17 @@
     event loops ─────┼─▶ Session (one background ───┤  one gRPC stream         broker
     futures, map ────┘   thread, one event loop)    └◀─ Result, Chunk, Error ─
 
->>> from pools.client import connect
+>>> from snakepit.pools.client import connect
 >>> client = connect("/run/snakepit/broker.sock")           # no connection is made before the first call
 >>> client is connect("/run/snakepit/broker.sock")          # one client, and one connection, for a process
 True
 """
 
-from pools.client.address import Target, default_address
-from pools.client.answers import Answer, Chunk, Log, Progress
-from pools.client.client import Client, connect
-from pools.client.pool import PoolClient
-from pools.client.streams import AsyncStream, Stream
+from snakepit.pools.client.address import Target, default_address
+from snakepit.pools.client.answers import Answer, Chunk, Log, Progress
+from snakepit.pools.client.client import Client, connect
+from snakepit.pools.client.pool import PoolClient
+from snakepit.pools.client.streams import AsyncStream, Stream
 
 __all__ = [
     "Answer",

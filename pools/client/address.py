@@ -5,7 +5,7 @@
 >>> Target.parse("node-2:7443")
 Traceback (most recent call last):
     ...
-pools.broker.errors.BadRequest: address: node-2:7443 is a TCP address and needs TLS: pass tls=ssl.SSLContext
+snakepit.pools.broker.errors.BadRequest: address: node-2:7443 is a TCP address and needs TLS: pass tls=ssl.SSLContext
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pools.broker.errors import BadRequest, BrokerUnreachable, Unauthenticated
+from snakepit.pools.broker.errors import BadRequest, BrokerUnreachable, Unauthenticated
 
 SOCKET = "broker.sock"
 TOKEN = "token"
@@ -126,6 +126,6 @@ def default_address() -> str:
             "or DJANGO_SETTINGS_MODULE to your project's settings",
             outcome="not_started",
         )
-    from pools.conf import runtime_dir
+    from snakepit.pools.conf import runtime_dir
 
     return str(runtime_dir() / SOCKET)

@@ -13,9 +13,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pools.broker.errors import BrokerError, from_code
-from pools.wire.broker_pb2 import Error, Reply, Result, Results
-from workers.wire.worker_pb2 import Delivery, Value
+from snakepit.pools.broker.errors import BrokerError, from_code
+from snakepit.pools.wire.broker_pb2 import Error, Reply, Result, Results
+from snakepit.workers.wire.worker_pb2 import Delivery, Value
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@
 >>> encode("digits", "classify", {"at": {1, 2}}, {}, Options())
 Traceback (most recent call last):
     ...
-pools.broker.errors.BadArguments: at: Object of type set is not JSON serializable; ...
+snakepit.pools.broker.errors.BadArguments: at: Object of type set is not JSON serializable; ...
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pools.broker.errors import BadArguments, BadRequest, DeadlineExceeded, PayloadTooLarge
-from pools.wire import broker_pb2 as pb
-from workers import quoting
+from snakepit.pools.broker.errors import BadArguments, BadRequest, DeadlineExceeded, PayloadTooLarge
+from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.workers import quoting
 
 MAX_MESSAGE = 256 * 2**20  # bytes: no call is larger, whatever its pool allows
 LONGEST_TIMEOUT = 31 * 86_400.0  # seconds; more is the same as no timeout

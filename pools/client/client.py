@@ -1,7 +1,7 @@
 """The public face: `connect()` and what a Client can do.
 
-Every call may raise an error of `pools.broker.errors`; its `outcome` says whether the work was `not_started`, `failed`
-or is `unknown`. Times are in seconds.
+Every call may raise an error of `snakepit.pools.broker.errors`; its `outcome` says whether the work was
+`not_started`, `failed` or is `unknown`. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, Self, cast
 
 from google.protobuf.message import Message
 
-from pools.broker.errors import BrokerError
-from pools.client import loop as background
-from pools.client import snapshot
-from pools.client.address import Target, default_address
-from pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
-from pools.client.arguments import Call, Options, encode
-from pools.client.pending import CallFuture, LoopPending, ThreadPending, Ticket
-from pools.client.pool import PoolClient
-from pools.client.session import end_session, session_for
-from pools.client.streams import WINDOW, WINDOW_BYTES, AsyncStream, Stream
-from pools.wire.broker_pb2 import (
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.client import loop as background
+from snakepit.pools.client import snapshot
+from snakepit.pools.client.address import Target, default_address
+from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
+from snakepit.pools.client.arguments import Call, Options, encode
+from snakepit.pools.client.pending import CallFuture, LoopPending, ThreadPending, Ticket
+from snakepit.pools.client.pool import PoolClient
+from snakepit.pools.client.session import end_session, session_for
+from snakepit.pools.client.streams import WINDOW, WINDOW_BYTES, AsyncStream, Stream
+from snakepit.pools.wire.broker_pb2 import (
     ApplyRequest,
     CommandsRequest,
     DrainRequest,

@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
-from pools.client.address import LONGEST_PATH
-from workers.courier import LETTER
-from workers.ears import Ears
-from workers.wire.worker_pb2 import Delivery
+from snakepit.pools.client.address import LONGEST_PATH
+from snakepit.workers.courier import LETTER
+from snakepit.workers.ears import Ears
+from snakepit.workers.wire.worker_pb2 import Delivery
 
 
 class Letterbox:

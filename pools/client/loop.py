@@ -25,7 +25,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from workers.baton import Baton
+from snakepit.workers.baton import Baton
 
 T = TypeVar("T")
 

@@ -12,13 +12,13 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any
 
-from pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, DeadlineExceeded
-from pools.client import loop as background
-from pools.client.address import Target
-from pools.client.answers import exception, value_of
-from pools.client.arguments import Call
-from pools.client.session import Pending, Session, session_for
-from workers.baton import Baton
+from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, DeadlineExceeded
+from snakepit.pools.client import loop as background
+from snakepit.pools.client.address import Target
+from snakepit.pools.client.answers import exception, value_of
+from snakepit.pools.client.arguments import Call
+from snakepit.pools.client.session import Pending, Session, session_for
+from snakepit.workers.baton import Baton
 
 GRACE = 1.0  # seconds after the deadline in which the broker's own word about it may come
 ATTEMPTS = 5  # sessions that may be lost, one after the other, before a call that never left is given up

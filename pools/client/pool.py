@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, wait
 from typing import TYPE_CHECKING, Any
 
-from pools.client.answers import Answer
-from pools.client.pending import CallFuture
-from pools.client.streams import AsyncStream, Stream
+from snakepit.pools.client.answers import Answer
+from snakepit.pools.client.pending import CallFuture
+from snakepit.pools.client.streams import AsyncStream, Stream
 
 if TYPE_CHECKING:
-    from pools.client.client import Arguments, Client
+    from snakepit.pools.client.client import Arguments, Client
 
 
 class PoolClient(Executor):

@@ -24,16 +24,16 @@ from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError, Message
 
-from pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, from_code
-from pools.client import loop as background
-from pools.client.address import Target
-from pools.client.answers import Delivered, unpack
-from pools.client.arguments import Call, message_of
-from pools.client.wire import Wire, connect, typed
-from pools.wire.broker_pb2 import Replies, Request, Requests
-from workers.baton import Baton
-from workers.ears import Ear
-from workers.wire.worker_pb2 import Delivery
+from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, from_code
+from snakepit.pools.client import loop as background
+from snakepit.pools.client.address import Target
+from snakepit.pools.client.answers import Delivered, unpack
+from snakepit.pools.client.arguments import Call, message_of
+from snakepit.pools.client.wire import Wire, connect, typed
+from snakepit.pools.wire.broker_pb2 import Replies, Request, Requests
+from snakepit.workers.baton import Baton
+from snakepit.workers.ears import Ear
+from snakepit.workers.wire.worker_pb2 import Delivery
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
 # What must not be cut in two by a signal: the loop's callbacks, and what is done in their place.

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from pools.wire.broker_pb2 import CommandsReply, PlanReply, Pool, StatusReply, Worker
+from snakepit.pools.wire.broker_pb2 import CommandsReply, PlanReply, Pool, StatusReply, Worker
 
 # Counters are doubles on the wire, because they outgrow 32 bits and JSON readers round 64; they are whole numbers.
 COUNTERS = frozenset({"finished", "failed", "refused", "retried", "recycled", "died", "served"})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pools.broker.errors import NodeUnknown
+from snakepit.pools.broker.errors import NodeUnknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
-from pools.client.address import Target
-from pools.client.answers import Answer, Chunk, Log, Progress, event
-from pools.client.arguments import Call
-from pools.client.pending import LoopPending, ThreadPending, Ticket
+from snakepit.pools.client.address import Target
+from snakepit.pools.client.answers import Answer, Chunk, Log, Progress, event
+from snakepit.pools.client.arguments import Call
+from snakepit.pools.client.pending import LoopPending, ThreadPending, Ticket
 
 # Large enough that worker, broker and reader work at the same time, each on its part of it: with 32 they took turns.
 WINDOW = 128  # chunks that may be ahead of the reader

@@ -24,15 +24,15 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.metadata import decode_metadata
 from h2.exceptions import H2Error
 
-from pools.broker.errors import BrokerError, BrokerUnreachable, DeadlineExceeded, Unauthenticated, from_code
-from pools.client.address import Target
-from pools.client.arguments import MAX_MESSAGE
-from pools.client.letterbox import Letterbox
-from pools.wire.broker_grpc import BrokerStub
-from pools.wire.broker_pb2 import Replies, Requests
-from workers.ears import Ears
-from workers.frames import Arrivals, framed
-from workers.shortcut import Shortcut, write_plain
+from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable, DeadlineExceeded, Unauthenticated, from_code
+from snakepit.pools.client.address import Target
+from snakepit.pools.client.arguments import MAX_MESSAGE
+from snakepit.pools.client.letterbox import Letterbox
+from snakepit.pools.wire.broker_grpc import BrokerStub
+from snakepit.pools.wire.broker_pb2 import Replies, Requests
+from snakepit.workers.ears import Ears
+from snakepit.workers.frames import Arrivals, framed
+from snakepit.workers.shortcut import Shortcut, write_plain
 
 LARGEST_FRAME = MAX_MESSAGE + 2**20  # bytes: the largest message, and room for what is around it
 WINDOW = 2**26  # bytes that the broker may send before we acknowledge; replies are taken at once anyway

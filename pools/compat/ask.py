@@ -9,14 +9,14 @@ from typing import Any
 
 from django.db import Error
 
-from pools import conf
-from pools.adapters.interpreters import InterpreterUnfit, interpreters_of_settings
-from pools.broker.errors import BadRequest, BrokerError, PoolUnknown
-from pools.broker.spec import InvalidSpec, PoolSpec, Profile
-from pools.compat.report import PACKAGES, Report, packages_of, report
-from pools.compat.verdict import Setting
-from pools.diagnostics.interpreters import NoAnswer, ask
-from pools.models import Pool
+from snakepit.pools import conf
+from snakepit.pools.adapters.interpreters import InterpreterUnfit, interpreters_of_settings
+from snakepit.pools.broker.errors import BadRequest, BrokerError, PoolUnknown
+from snakepit.pools.broker.spec import InvalidSpec, PoolSpec, Profile
+from snakepit.pools.compat.report import PACKAGES, Report, packages_of, report
+from snakepit.pools.compat.verdict import Setting
+from snakepit.pools.diagnostics.interpreters import NoAnswer, ask
+from snakepit.pools.models import Pool
 
 
 def of_pool(name: str, status: Callable[[str], Mapping[str, Any]]) -> Report:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pools.compat.matrix import canonical, library_of
-from pools.compat.verdict import Package, Setting, Verdict, judge
+from snakepit.pools.compat.matrix import canonical, library_of
+from snakepit.pools.compat.verdict import Package, Setting, Verdict, judge
 
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)\s*(\[[^\]]*\])?\s*(={2,3}\s*(?P<version>[\w.]+))?")
 MOST_REQUIREMENTS = 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pools.compat.matrix import Library, library_of, numbers, owner_of
+from snakepit.pools.compat.matrix import Library, library_of, numbers, owner_of
 
 STABLE = ("3 - Stable", "4 - Resilient")  # Python's own words for free-threaded support, in a package's classifiers
 

@@ -1,11 +1,11 @@
-"""What a user may do on the dashboard: the words of `pools.permissions`, as templates and views ask for them."""
+"""What a user may do on the dashboard: the rights of `snakepit.pools.permissions` for templates and views."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pools import permissions
-from pools.permissions import LABEL, NEEDS
+from snakepit.pools import permissions
+from snakepit.pools.permissions import LABEL, NEEDS
 
 VIEW = "view"
 # right on the dashboard: Django permission

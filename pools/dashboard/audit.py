@@ -7,12 +7,12 @@ from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
 
-from pools.api import pages
-from pools.broker.errors import BadRequest
-from pools.dashboard.copies import api_url, curl, line
-from pools.dashboard.page import Visit, page, show
-from pools.models import Audit
-from pools.permissions import NEEDS
+from snakepit.pools.api import pages
+from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.dashboard.copies import api_url, curl, line
+from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.models import Audit
+from snakepit.pools.permissions import NEEDS
 
 ROWS = 50
 FILTERS = ("actor", "action", "pool", "target", "outcome")

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pools.dashboard.memory import Memory
-from pools.dashboard.needs import Need, Rows, find_needs
-from pools.dashboard.points import NOTHING, Point, Track
+from snakepit.pools.dashboard.memory import Memory
+from snakepit.pools.dashboard.needs import Need, Rows, find_needs
+from snakepit.pools.dashboard.points import NOTHING, Point, Track
 
 EVENTS = 200
 

@@ -10,11 +10,11 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
-from pools.api.auth import order_of
-from pools.api.errors import seen_from_outside
-from pools.broker.errors import BrokerError
-from pools.dashboard.page import Visit, show
-from pools.operations import MAX_REASON, Order
+from snakepit.pools.api.auth import order_of
+from snakepit.pools.api.errors import seen_from_outside
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.dashboard.page import Visit, show
+from snakepit.pools.operations import MAX_REASON, Order
 
 
 @dataclass(frozen=True, slots=True)

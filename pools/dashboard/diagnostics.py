@@ -11,20 +11,20 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET
 
-from pools import conf
-from pools.api import door
-from pools.broker.spec import spec_from, spec_values
-from pools.dashboard.access import VIEW, rights_of
-from pools.dashboard.confirm import Question, ask
-from pools.dashboard.copies import api_url, curl, line
-from pools.dashboard.page import Visit, page, show
-from pools.diagnostics.advice import TOO_LITTLE, Judgement, Recommendation
-from pools.diagnostics.applying import apply as follow
-from pools.diagnostics.applying import definitions, judgements, settings_line
-from pools.diagnostics.finding import Finding, Report, Status
-from pools.diagnostics.latest import latest
-from pools.operations import Order
-from pools.rollout import Rollout, preview
+from snakepit.pools import conf
+from snakepit.pools.api import door
+from snakepit.pools.broker.spec import spec_from, spec_values
+from snakepit.pools.dashboard.access import VIEW, rights_of
+from snakepit.pools.dashboard.confirm import Question, ask
+from snakepit.pools.dashboard.copies import api_url, curl, line
+from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.diagnostics.advice import TOO_LITTLE, Judgement, Recommendation
+from snakepit.pools.diagnostics.applying import apply as follow
+from snakepit.pools.diagnostics.applying import definitions, judgements, settings_line
+from snakepit.pools.diagnostics.finding import Finding, Report, Status
+from snakepit.pools.diagnostics.latest import latest
+from snakepit.pools.operations import Order
+from snakepit.pools.rollout import Rollout, preview
 
 WORST_FIRST = (Status.PROBLEM, Status.WARNING, Status.SKIPPED, Status.OK)
 

@@ -8,13 +8,13 @@ from urllib.parse import parse_qsl, urlencode
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
-from pools.broker.events import Kind
-from pools.dashboard.board import Facts
-from pools.dashboard.copies import rest, shell
-from pools.dashboard.page import Visit, page, show
-from pools.dashboard.region import Context, region
-from pools.models import Event
-from pools.models.observed import LEVELS
+from snakepit.pools.broker.events import Kind
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.copies import rest, shell
+from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.dashboard.region import Context, region
+from snakepit.pools.models import Event
+from snakepit.pools.models.observed import LEVELS
 
 PAGE = 50
 FILTERS = ("pool", "worker", "kind", "level")

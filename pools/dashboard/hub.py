@@ -20,12 +20,12 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError
 
-from pools import conf
-from pools.api import door
-from pools.api.errors import seen_from_outside
-from pools.broker.errors import BrokerError
-from pools.dashboard.board import Board, Facts
-from pools.dashboard.rows import look
+from snakepit.pools import conf
+from snakepit.pools.api import door
+from snakepit.pools.api.errors import seen_from_outside
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.dashboard.board import Board, Facts
+from snakepit.pools.dashboard.rows import look
 
 TICK = 0.5  # seconds: at most two updates a second
 SLOW = 20.0  # seconds that a reader may leave a frame untaken

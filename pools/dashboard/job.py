@@ -12,21 +12,21 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET
 
-from pools import jobs as durable
-from pools import operations
-from pools.api.body import dumps
-from pools.api.job_events import stream
-from pools.api.jobs import out
-from pools.dashboard.access import Rights, rights_of
-from pools.dashboard.confirm import Question, ask
-from pools.dashboard.copies import api_url, curl, line
-from pools.dashboard.jobs import described
-from pools.dashboard.page import Visit, forbid, page, show
-from pools.dashboard.stretches import stretches
-from pools.jobs.hold import db_unit
-from pools.models import Job
-from pools.models.states import UNSUCCESSFUL
-from pools.operations import Order
+from snakepit.pools import jobs as durable
+from snakepit.pools import operations
+from snakepit.pools.api.body import dumps
+from snakepit.pools.api.job_events import stream
+from snakepit.pools.api.jobs import out
+from snakepit.pools.dashboard.access import Rights, rights_of
+from snakepit.pools.dashboard.confirm import Question, ask
+from snakepit.pools.dashboard.copies import api_url, curl, line
+from snakepit.pools.dashboard.jobs import described
+from snakepit.pools.dashboard.page import Visit, forbid, page, show
+from snakepit.pools.dashboard.stretches import stretches
+from snakepit.pools.jobs.hold import db_unit
+from snakepit.pools.models import Job
+from snakepit.pools.models.states import UNSUCCESSFUL
+from snakepit.pools.operations import Order
 
 SHOWN = 50_000  # characters of a payload on the page; the rest is in the file
 TRIES = 50  # attempts on the page

@@ -11,12 +11,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from pools.broker.errors import BadRequest
-from pools.dashboard.copies import api_url, curl, line
-from pools.dashboard.page import Visit, page, show
-from pools.jobs import listing
-from pools.models import Job, Pool
-from pools.models.states import STATES
+from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.dashboard.copies import api_url, curl, line
+from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.jobs import listing
+from snakepit.pools.models import Job, Pool
+from snakepit.pools.models.states import STATES
 
 ROWS = 50
 SPANS = {"15m": 15, "1h": 60, "6h": 360, "1d": 1440, "7d": 10_080}  # minutes

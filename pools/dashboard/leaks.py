@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pools.diagnostics.rules import LEAK, is_chance
+from snakepit.pools.diagnostics.rules import LEAK, is_chance
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.urls import reverse
 
-from pools.dashboard.access import VIEW, Rights
+from snakepit.pools.dashboard.access import VIEW, Rights
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pools.dashboard.leaks import leak_of
+from snakepit.pools.dashboard.leaks import leak_of
 
 ERROR, WARNING = "error", "warning"
 DEATHS = 3  # deaths of a pool's workers ...

@@ -5,14 +5,14 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from pools import maintenance
-from pools.api import door
-from pools.client.standing import Held, Standing, standing
-from pools.dashboard.board import Facts
-from pools.dashboard.confirm import Question, ask
-from pools.dashboard.copies import rest, shell
-from pools.dashboard.page import Visit, page
-from pools.operations import Order
+from snakepit.pools import maintenance
+from snakepit.pools.api import door
+from snakepit.pools.client.standing import Held, Standing, standing
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.confirm import Question, ask
+from snakepit.pools.dashboard.copies import rest, shell
+from snakepit.pools.dashboard.page import Visit, page
+from snakepit.pools.operations import Order
 
 
 @page("nodes", right="operate")

@@ -7,13 +7,13 @@ from datetime import datetime
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from pools.client.standing import standing as standing_of
-from pools.dashboard.board import Facts
-from pools.dashboard.copies import rest, shell
-from pools.dashboard.page import Visit, page, show
-from pools.dashboard.region import Context, region
-from pools.dashboard.rows import SILENT
-from pools.models import Node
+from snakepit.pools.client.standing import standing as standing_of
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.copies import rest, shell
+from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.dashboard.region import Context, region
+from snakepit.pools.dashboard.rows import SILENT
+from snakepit.pools.models import Node
 
 
 @page("nodes")

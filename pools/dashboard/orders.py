@@ -1,6 +1,6 @@
 """What operators order: a page that says what will happen, then a POST that does it, with who and why.
 
-Every order goes through `pools.operations`, as from the shell and the REST API: an audit row, and an event.
+Every order goes through `snakepit.pools.operations`, as from the shell and the REST API: an audit row, and an event.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from pools import operations
-from pools.api import door
-from pools.api.auth import order_of
-from pools.api.errors import seen_from_outside
-from pools.broker.errors import BrokerError
-from pools.dashboard.board import Facts
-from pools.dashboard.confirm import Deed, Question, ask
-from pools.dashboard.copies import rest, shell
-from pools.dashboard.page import Visit, page, show
-from pools.models import Pool
-from pools.operations import Change, Order
+from snakepit.pools import operations
+from snakepit.pools.api import door
+from snakepit.pools.api.auth import order_of
+from snakepit.pools.api.errors import seen_from_outside
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.confirm import Deed, Question, ask
+from snakepit.pools.dashboard.copies import rest, shell
+from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.models import Pool
+from snakepit.pools.operations import Change, Order
 
 OPERATE = "operate"
 

@@ -20,15 +20,15 @@ from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
 
-from pools import operations
-from pools.api.auth import order_of
-from pools.broker.errors import PermissionDenied
-from pools.dashboard.access import PERMISSIONS, VIEW, Rights, rights_of
-from pools.dashboard.board import Facts
-from pools.dashboard.hub import hub
-from pools.dashboard.navigation import navigation
-from pools.dashboard.region import Context, region
-from pools.permissions import NEEDS
+from snakepit.pools import operations
+from snakepit.pools.api.auth import order_of
+from snakepit.pools.broker.errors import PermissionDenied
+from snakepit.pools.dashboard.access import PERMISSIONS, VIEW, Rights, rights_of
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.hub import hub
+from snakepit.pools.dashboard.navigation import navigation
+from snakepit.pools.dashboard.region import Context, region
+from snakepit.pools.permissions import NEEDS
 
 LOOKING = frozenset({VIEW, "payload"})  # who has no more than these is refused every POST, whatever its view does
 # What the audit calls an order, where the name of its URL does not say it: `pool-scale` does.

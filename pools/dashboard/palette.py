@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 
-from pools.dashboard.board import Facts
-from pools.dashboard.navigation import navigation
-from pools.dashboard.page import Visit, page
-from pools.models import Job
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.navigation import navigation
+from snakepit.pools.dashboard.page import Visit, page
+from snakepit.pools.models import Job
 
 JOBS = 6  # found by an id
 RECENT = 5000  # jobs among which the end of an id is looked for: it has no index

@@ -10,19 +10,19 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
-from pools import conf
-from pools import jobs as durable
-from pools.api import door
-from pools.api.body import read_object
-from pools.api.errors import error_response, seen_from_outside
-from pools.api.streams import stream_response
-from pools.broker.errors import BadRequest, BrokerError, PermissionDenied
-from pools.dashboard.access import rights_of
-from pools.dashboard.copies import api_url
-from pools.dashboard.form import fields
-from pools.dashboard.page import Visit, page, show
-from pools.jobs.hold import db_unit
-from pools.models import Job, Pool
+from snakepit.pools import conf
+from snakepit.pools import jobs as durable
+from snakepit.pools.api import door
+from snakepit.pools.api.body import read_object
+from snakepit.pools.api.errors import error_response, seen_from_outside
+from snakepit.pools.api.streams import stream_response
+from snakepit.pools.broker.errors import BadRequest, BrokerError, PermissionDenied
+from snakepit.pools.dashboard.access import rights_of
+from snakepit.pools.dashboard.copies import api_url
+from snakepit.pools.dashboard.form import fields
+from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.jobs.hold import db_unit
+from snakepit.pools.models import Job, Pool
 
 
 @page("playground", right="run")

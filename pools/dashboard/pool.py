@@ -9,21 +9,21 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 
-from pools import conf
-from pools.api import door
-from pools.api.errors import seen_from_outside
-from pools.broker.errors import BrokerError
-from pools.broker.events import Kind
-from pools.broker.spec import FIELDS
-from pools.dashboard.board import Facts
-from pools.dashboard.commands import costs
-from pools.dashboard.copies import rest, shell
-from pools.dashboard.leaks import leak_of
-from pools.dashboard.page import Visit, page, show
-from pools.dashboard.pools import line
-from pools.dashboard.region import Context, region
-from pools.dashboard.series import chosen_span, span_choice
-from pools.models import Event, Pool
+from snakepit.pools import conf
+from snakepit.pools.api import door
+from snakepit.pools.api.errors import seen_from_outside
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.events import Kind
+from snakepit.pools.broker.spec import FIELDS
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.commands import costs
+from snakepit.pools.dashboard.copies import rest, shell
+from snakepit.pools.dashboard.leaks import leak_of
+from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.dashboard.pools import line
+from snakepit.pools.dashboard.region import Context, region
+from snakepit.pools.dashboard.series import chosen_span, span_choice
+from snakepit.pools.models import Event, Pool
 
 EVENTS = 15
 RACES = 10  # pieces of state whose stacks are shown

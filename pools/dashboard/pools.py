@@ -6,10 +6,10 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-from pools.dashboard.board import Facts
-from pools.dashboard.copies import rest, shell
-from pools.dashboard.page import Visit, page, show
-from pools.dashboard.region import Context, region
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.copies import rest, shell
+from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.dashboard.region import Context, region
 
 CROWDED = 0.9  # share of the slots in use from which the bar warns
 

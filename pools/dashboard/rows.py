@@ -7,10 +7,10 @@ from datetime import timedelta
 from django.db.models import Count, Max
 from django.utils import timezone
 
-from pools.dashboard.needs import Rows
-from pools.jobs.hold import db_unit
-from pools.models import Job, Node, Pool
-from pools.models.states import QUARANTINED
+from snakepit.pools.dashboard.needs import Rows
+from snakepit.pools.jobs.hold import db_unit
+from snakepit.pools.models import Job, Node, Pool
+from snakepit.pools.models.states import QUARANTINED
 
 SILENT = 20.0  # seconds without a word; the recorder writes every five
 

@@ -9,13 +9,13 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 
-from pools import figures
-from pools.dashboard.board import Facts
-from pools.dashboard.hub import hub
-from pools.dashboard.page import Visit, page
-from pools.dashboard.points import COLUMNS, summed
-from pools.models import Event
-from pools.models.period import MINUTE
+from snakepit.pools import figures
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.hub import hub
+from snakepit.pools.dashboard.page import Visit, page
+from snakepit.pools.dashboard.points import COLUMNS, summed
+from snakepit.pools.models import Event
+from snakepit.pools.models.period import MINUTE
 
 SPANS = {300: "5 min", 900: "15 min", 3600: "1 h", 6 * 3600: "6 h", 24 * 3600: "24 h", 7 * 24 * 3600: "7 d"}
 LIVE = 300  # seconds: the span that the hub's own memory holds

@@ -26,12 +26,12 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.views.decorators.http import require_GET
 
-from pools.dashboard.access import Rights, rights_of
-from pools.dashboard.board import Facts
-from pools.dashboard.hub import hub
-from pools.dashboard.points import row
-from pools.dashboard.region import Renderings, is_known
-from pools.jobs.hold import db_unit
+from snakepit.pools.dashboard.access import Rights, rights_of
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.hub import hub
+from snakepit.pools.dashboard.points import row
+from snakepit.pools.dashboard.region import Renderings, is_known
+from snakepit.pools.jobs.hold import db_unit
 
 TOPICS = 20  # regions a page
 BEAT = 2.0  # seconds: the longest silence

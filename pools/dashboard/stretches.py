@@ -9,7 +9,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from pools.models import Job, JobAttempt
+from snakepit.pools.models import Job, JobAttempt
 
 LEAST = 0.6  # percent: a bar that lasts no time is still seen
 

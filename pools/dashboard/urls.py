@@ -1,10 +1,10 @@
-"""The URLs of the dashboard, for `path("snakepit/", include("pools.dashboard.urls"))`."""
+"""The URLs of the dashboard, for `path("snakepit/", include("snakepit.pools.dashboard.urls"))`."""
 
 from __future__ import annotations
 
 from django.urls import path, re_path
 
-from pools.dashboard import (
+from snakepit.pools.dashboard import (
     audit,
     demo,
     diagnostics,

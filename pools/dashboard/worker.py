@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from django.http import Http404, HttpRequest, HttpResponse
 
-from pools.dashboard.board import Facts
-from pools.dashboard.copies import rest, shell
-from pools.dashboard.leaks import until
-from pools.dashboard.page import Visit, page, show
-from pools.dashboard.region import Context, region
-from pools.models import Event, Pool, Worker
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.copies import rest, shell
+from snakepit.pools.dashboard.leaks import until
+from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.dashboard.region import Context, region
+from snakepit.pools.models import Event, Pool, Worker
 
 LIFE = 50  # events
 LIMITS = ("memory_soft_mb", "memory_hard_mb", "ttl", "max_requests")

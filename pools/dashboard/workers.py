@@ -7,11 +7,11 @@ from urllib.parse import parse_qsl, urlencode
 
 from django.http import HttpRequest, HttpResponse
 
-from pools.dashboard.board import Facts
-from pools.dashboard.copies import rest, shell
-from pools.dashboard.page import Visit, page, show
-from pools.dashboard.region import Context, region
-from pools.models import Worker
+from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.copies import rest, shell
+from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.dashboard.region import Context, region
+from snakepit.pools.models import Worker
 
 PAGE = 50
 STATES = ("starting", "ready", "busy", "draining", "stopping")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pools.broker.spec import FIELDS, PoolSpec, Profile
+from snakepit.pools.broker.spec import FIELDS, PoolSpec, Profile
 
 ADVISED, FINE, TOO_LITTLE, NONE = "advised", "fine", "not enough evidence", "does not apply"
 

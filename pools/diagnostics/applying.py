@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from pools import conf, operations
-from pools.broker.errors import ManagedBySettings, NotAdvised
-from pools.broker.spec import InvalidSpec, PoolSpec
-from pools.diagnostics.advice import ENOUGH, Enough, Judgement, Recommendation
-from pools.diagnostics.machine import room_here
-from pools.diagnostics.recommendations import judge
-from pools.models import Pool
-from pools.operations import Applies, Change, Order
+from snakepit.pools import conf, operations
+from snakepit.pools.broker.errors import ManagedBySettings, NotAdvised
+from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
+from snakepit.pools.diagnostics.advice import ENOUGH, Enough, Judgement, Recommendation
+from snakepit.pools.diagnostics.machine import room_here
+from snakepit.pools.diagnostics.recommendations import judge
+from snakepit.pools.models import Pool
+from snakepit.pools.operations import Applies, Change, Order
 
 
 class Asks(Applies, Protocol):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pools.diagnostics.facts import Facts, Unknown
-from pools.diagnostics.finding import Finding, Status
+from snakepit.pools.diagnostics.facts import Facts, Unknown
+from snakepit.pools.diagnostics.finding import Finding, Status
 
 Check = Callable[[Facts], Iterator[Finding]]
 
@@ -134,7 +134,7 @@ def beat(facts: Facts) -> Iterator[Finding]:
         return
     node = facts.broker["node"]
     interval = facts.settings.sweep_interval
-    start = "Start one: celery -A snakepit_site beat (your project's app), and a Celery worker that runs its ticks."
+    start = "Start one: celery -A snakepit.site beat (your project's app), and a Celery worker that runs its ticks."
     if node["clock"] == "beat":
         yield ok("beat", f"sweeps come, every {interval:g} s")
     elif node["clock"] == "waiting" and node["uptime"] < MISSED_SWEEPS * interval:
@@ -193,7 +193,7 @@ def consumers(facts: Facts) -> Iterator[Finding]:
         yield problem(
             "consumers",
             "no Celery worker answers a ping: jobs wait, and no tick of beat is run",
-            "Start one: celery -A snakepit_site worker --pool threads (your project's app).",
+            "Start one: celery -A snakepit.site worker --pool threads (your project's app).",
         )
         return
     read = frozenset[str]().union(*known.workers.values())

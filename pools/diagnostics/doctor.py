@@ -15,16 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pools import conf
-from pools.adapters.interpreters import Interpreters, define, interpreters_of_settings
-from pools.broker.errors import BrokerError
-from pools.broker.ports import Definition
-from pools.broker.spec import InvalidSpec, PoolSpec
-from pools.diagnostics import facts, interpreters, machine, services
-from pools.diagnostics.facts import Facts, Unknown
-from pools.diagnostics.finding import Report, report_of
-from pools.diagnostics.local_checks import CHECKS
-from pools.jobs.messages import queue_of
+from snakepit.pools import conf
+from snakepit.pools.adapters.interpreters import Interpreters, define, interpreters_of_settings
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.ports import Definition
+from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
+from snakepit.pools.diagnostics import facts, interpreters, machine, services
+from snakepit.pools.diagnostics.facts import Facts, Unknown
+from snakepit.pools.diagnostics.finding import Report, report_of
+from snakepit.pools.diagnostics.local_checks import CHECKS
+from snakepit.pools.jobs.messages import queue_of
 
 Known = TypeVar("Known")
 WEB_PORT = 8000  # of `snakepit up`, unless PORT says otherwise
@@ -182,7 +182,7 @@ def _refused(name: str, why: str) -> facts.Pool:
 def _rows() -> list[tuple[str, PoolSpec | str]]:
     from django.db import connection
 
-    from pools.models import Pool
+    from snakepit.pools.models import Pool
 
     found: list[tuple[str, PoolSpec | str]] = []
     try:

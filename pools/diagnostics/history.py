@@ -9,7 +9,7 @@ from datetime import timedelta
 from django.db.models import Count
 from django.utils import timezone
 
-from pools.models import Event
+from snakepit.pools.models import Event
 
 SPAN = timedelta(days=1)
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pools.broker.run_times import BOUNDS
-from pools.broker.spec import PoolSpec
-from pools.diagnostics.advice import said_span
+from snakepit.pools.broker.run_times import BOUNDS
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.diagnostics.advice import said_span
 
 if TYPE_CHECKING:  # it has models, and a broker's socket can be inspected without its project
-    from pools.diagnostics.history import History
+    from snakepit.pools.diagnostics.history import History
 
 HIGH_USE = 0.8  # share of the slot time; above it waits grow faster than the load
 

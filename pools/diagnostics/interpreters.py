@@ -17,21 +17,21 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import workers
-from pools.adapters.launcher import ENVIRONMENT
-from pools.diagnostics.facts import Adapter
+import snakepit
+from snakepit.pools.adapters.launcher import ENVIRONMENT
+from snakepit.pools.diagnostics.facts import Adapter
 
 PATIENCE = 30.0  # seconds for one question: a model library's import takes its time
 MOST_OUTPUT = 256 * 1024  # bytes that are read of an answer
-# The package `workers` alone, from this installation: its neighbours may be compiled for another interpreter.
+# This package alone, from this installation: its neighbours may be compiled for another interpreter.
 DESCRIBE = """\
 import importlib.util, json, os, sys
 place, path = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("workers", os.path.join(place, "__init__.py"),
+spec = importlib.util.spec_from_file_location("snakepit", os.path.join(place, "__init__.py"),
                                               submodule_search_locations=[place])
-module = sys.modules["workers"] = importlib.util.module_from_spec(spec)
+module = sys.modules["snakepit"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-from workers.describe import describe
+from snakepit.workers.describe import describe
 try:
     found = describe(path)
     answer = {"thread_safe": found["thread_safe"], "commands": len(found["commands"])}
@@ -48,7 +48,7 @@ class NoAnswer(Exception):
 
 def adapter(python: str, path: str, place: tuple[str, ...], env: Mapping[str, str], more: tuple[str, ...]) -> Adapter:
     """Import an adapter as a worker would; `place` is the workers' sys.path, `more` are variables that may pass."""
-    package = str(Path(workers.__file__).parent)
+    package = str(Path(snakepit.__file__).parent)
     try:
         found = ask(python or sys.executable, DESCRIBE, (package, path), place=place, env=env, more=more)
     except NoAnswer as why:

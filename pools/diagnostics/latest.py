@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pools.diagnostics.doctor import examine
-from pools.diagnostics.finding import Report
+from snakepit.pools.diagnostics.doctor import examine
+from snakepit.pools.diagnostics.finding import Report
 
 KEPT = 10.0  # seconds that a report is good for
 

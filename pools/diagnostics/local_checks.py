@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from pools.diagnostics.checks import (
+from snakepit.pools.diagnostics.checks import (
     Check,
     api_keys,
     beat,
@@ -24,8 +24,8 @@ from pools.diagnostics.checks import (
     transport,
     warning,
 )
-from pools.diagnostics.facts import Adapter, Facts, Interpreter, Machine, Pool, Runtime, Unknown
-from pools.diagnostics.finding import Finding
+from snakepit.pools.diagnostics.facts import Adapter, Facts, Interpreter, Machine, Pool, Runtime, Unknown
+from snakepit.pools.diagnostics.finding import Finding
 
 Known = TypeVar("Known", Interpreter, Adapter)
 

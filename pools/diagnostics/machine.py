@@ -13,10 +13,10 @@ from pathlib import Path
 
 from loky import cpu_count
 
-from pools.adapters import keeper
-from pools.adapters.runtime import LONGEST_NAME
-from pools.diagnostics.advice import Capacity
-from pools.diagnostics.facts import Entry, Machine, Room, Runtime
+from snakepit.pools.adapters import keeper
+from snakepit.pools.adapters.runtime import LONGEST_NAME
+from snakepit.pools.diagnostics.advice import Capacity
+from snakepit.pools.diagnostics.facts import Entry, Machine, Room, Runtime
 
 LISTENING = "0A"  # the kernel's state of a TCP socket in /proc/net/tcp
 

@@ -4,7 +4,7 @@
 
 Each rule answers for each pool, so that silence is never taken for health.
 
->>> from pools.broker.spec import PoolSpec
+>>> from snakepit.pools.broker.spec import PoolSpec
 >>> growth = {"verdict": "measured", "mb_per_1000_calls": 3.1, "mostly": "embed", "calls": 4000, "samples": 40}
 >>> leaking = {"name": "ocr", "growth": growth}
 >>> [one] = recommend([leaking], {"ocr": PoolSpec(name="ocr", adapter="ocr")})
@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pools.broker.spec import PoolSpec
-from pools.diagnostics.advice import ENOUGH, NOT_KNOWN, Capacity, Case, Enough, Judgement, Recommendation
-from pools.diagnostics.rules import RULES
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.diagnostics.advice import ENOUGH, NOT_KNOWN, Capacity, Case, Enough, Judgement, Recommendation
+from snakepit.pools.diagnostics.rules import RULES
 
 __all__ = ["Capacity", "Enough", "Judgement", "Recommendation", "judge", "recommend"]
 

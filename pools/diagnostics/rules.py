@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pools.broker.growth import MEASURED, TOGETHER
-from pools.broker.spec import Preload, Profile
-from pools.diagnostics.advice import Case, Judgement, rounded_down, rounded_up
+from snakepit.pools.broker.growth import MEASURED, TOGETHER
+from snakepit.pools.broker.spec import Preload, Profile
+from snakepit.pools.diagnostics.advice import Case, Judgement, rounded_down, rounded_up
 
 BUSY = 0.85  # share of the slot time; above it calls queue up whatever their order
 AIM = 0.7  # share that more workers are to bring it to

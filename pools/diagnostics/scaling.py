@@ -20,10 +20,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pools.broker.spec import FIELDS, PoolSpec, Profile
-from pools.broker.usage import CPU_CALLS
-from pools.diagnostics.advice import NOT_KNOWN, TOO_LITTLE, Capacity, Case, Enough, said_span
-from pools.diagnostics.rules import CORES
+from snakepit.pools.broker.spec import FIELDS, PoolSpec, Profile
+from snakepit.pools.broker.usage import CPU_CALLS
+from snakepit.pools.diagnostics.advice import NOT_KNOWN, TOO_LITTLE, Capacity, Case, Enough, said_span
+from snakepit.pools.diagnostics.rules import CORES
 
 ENOUGH = Enough(calls=100, seconds=60.0)
 MEASURED = "measured"

@@ -12,10 +12,10 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.models import Q
 from django.utils import timezone
 
-from pools.diagnostics.facts import Database, Key, NodeRow, Transport, Unknown
-from pools.jobs import messages
-from pools.models import ApiKey, Job, Node, schema
-from pools.models.states import QUEUED
+from snakepit.pools.diagnostics.facts import Database, Key, NodeRow, Transport, Unknown
+from snakepit.pools.jobs import messages
+from snakepit.pools.models import ApiKey, Job, Node, schema
+from snakepit.pools.models.states import QUEUED
 
 REACH = 3.0  # seconds for the message transport to answer
 PING = 1.5  # seconds that Celery workers have to answer

@@ -8,7 +8,7 @@ submit() ─▶ Job row ─ on commit ─▶ message (the id alone) ─▶ Celer
 The row is the truth; a message is a hint that may be lost, doubled or late.
 """
 
-from pools.jobs.control import cancel, clone, retry
-from pools.jobs.submission import submit
+from snakepit.pools.jobs.control import cancel, clone, retry
+from snakepit.pools.jobs.submission import submit
 
 __all__ = ["cancel", "clone", "retry", "submit"]

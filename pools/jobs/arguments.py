@@ -14,9 +14,9 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from pools import conf
-from pools.broker.errors import BadArguments, PayloadTooLarge
-from pools.models.strict_json import find_problem, scrub
+from snakepit.pools import conf
+from snakepit.pools.broker.errors import BadArguments, PayloadTooLarge
+from snakepit.pools.models.strict_json import find_problem, scrub
 
 
 def store(arguments: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -21,16 +21,16 @@ from typing import Any
 
 from django.db import Error
 
-from pools import conf
-from pools.broker.errors import NOT_STARTED, BrokerError, DeadlineExceeded
-from pools.client import Answer, Client, Log, Progress, connect
-from pools.jobs import hold, messages
-from pools.jobs.arguments import restore, storable
-from pools.jobs.policy import PERMANENT, Ending, Rules, Verdict, judge
-from pools.jobs.signals import job_finished, job_progressed, job_started, tell, tell_finished
-from pools.models import Job
-from pools.models.states import CANCELLED, QUEUED
-from pools.models.strict_json import scrub, scrub_text
+from snakepit.pools import conf
+from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, DeadlineExceeded
+from snakepit.pools.client import Answer, Client, Log, Progress, connect
+from snakepit.pools.jobs import hold, messages
+from snakepit.pools.jobs.arguments import restore, storable
+from snakepit.pools.jobs.policy import PERMANENT, Ending, Rules, Verdict, judge
+from snakepit.pools.jobs.signals import job_finished, job_progressed, job_started, tell, tell_finished
+from snakepit.pools.models import Job
+from snakepit.pools.models.states import CANCELLED, QUEUED
+from snakepit.pools.models.strict_json import scrub, scrub_text
 
 logger = logging.getLogger("snakepit.jobs")
 TICK = 1.0  # seconds between two looks at the row: what a cancellation takes to be noticed

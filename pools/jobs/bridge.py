@@ -11,8 +11,8 @@ import logging
 import threading
 import time
 
-from pools import conf
-from pools.jobs import hold, upkeep
+from snakepit.pools import conf
+from snakepit.pools.jobs import hold, upkeep
 
 logger = logging.getLogger("snakepit.jobs")
 SILENCE = 1.25  # intervals without a tick in this process after which it does without

@@ -18,7 +18,7 @@ from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-from pools.jobs import messages
+from snakepit.pools.jobs import messages
 
 logger = logging.getLogger("snakepit.jobs")
 DEFAULT = "celery.worker.consumer:Consumer"  # what Celery takes where no `worker_consumer` is set

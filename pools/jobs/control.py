@@ -6,12 +6,12 @@ from typing import Any
 
 from django.db import transaction
 
-from pools.broker.errors import BadRequest
-from pools.jobs import hold, messages
-from pools.jobs.signals import tell_finished
-from pools.jobs.submission import enqueue
-from pools.models import Job, JobEntry
-from pools.models.states import CANCELLED, QUEUED, RUNNING, UNSUCCESSFUL
+from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.jobs import hold, messages
+from snakepit.pools.jobs.signals import tell_finished
+from snakepit.pools.jobs.submission import enqueue
+from snakepit.pools.models import Job, JobEntry
+from snakepit.pools.models.states import CANCELLED, QUEUED, RUNNING, UNSUCCESSFUL
 
 COPIED = (
     "pool",

@@ -18,11 +18,11 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from pools import conf
-from pools.jobs.arguments import storable
-from pools.jobs.policy import Verdict
-from pools.models import Job, JobAttempt, JobEntry
-from pools.models.states import QUEUED, RUNNING, SUCCEEDED
+from snakepit.pools import conf
+from snakepit.pools.jobs.arguments import storable
+from snakepit.pools.jobs.policy import Verdict
+from snakepit.pools.models import Job, JobAttempt, JobEntry
+from snakepit.pools.models.states import QUEUED, RUNNING, SUCCEEDED
 
 logger = logging.getLogger("snakepit.jobs")
 RENEWALS = 3  # of a lease, in the time that it lasts

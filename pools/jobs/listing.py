@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 
 from django.db.models import QuerySet
 
-from pools.broker.errors import BadRequest
-from pools.models import Job
-from pools.models.states import STATES
+from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.models import Job
+from snakepit.pools.models.states import STATES
 
 SCANNED = 20_000  # jobs among which a tag is looked for
 COUNTED = 1000  # jobs; more are "1,000+"

@@ -15,9 +15,9 @@ from typing import Any
 
 from django.db import Error
 
-from pools import conf
-from pools.jobs import hold
-from pools.models import Pool
+from snakepit.pools import conf
+from snakepit.pools.jobs import hold
+from snakepit.pools.models import Pool
 
 logger = logging.getLogger("snakepit.jobs")
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from pools.broker.errors import FAILED as WORK_FAILED
-from pools.broker.errors import NOT_STARTED
-from pools.models.states import FAILED, LOST, QUARANTINED, QUEUED
+from snakepit.pools.broker.errors import FAILED as WORK_FAILED
+from snakepit.pools.broker.errors import NOT_STARTED
+from snakepit.pools.models.states import FAILED, LOST, QUARANTINED, QUEUED
 
 # Waiting does not make these any better.
 PERMANENT = frozenset(

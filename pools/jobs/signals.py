@@ -14,7 +14,7 @@ from typing import Any
 
 from django.dispatch import Signal
 
-from pools.models import Job
+from snakepit.pools.models import Job
 
 logger = logging.getLogger("snakepit.jobs")
 

@@ -13,14 +13,14 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from pools import conf
-from pools.broker.errors import BadRequest, PoolUnknown, QueueFull
-from pools.jobs import messages
-from pools.jobs.arguments import check_size, store
-from pools.jobs.signals import job_submitted, tell
-from pools.models import Job, Pool
-from pools.models.job import RETRIES, join_tags
-from pools.models.states import QUEUED
+from snakepit.pools import conf
+from snakepit.pools.broker.errors import BadRequest, PoolUnknown, QueueFull
+from snakepit.pools.jobs import messages
+from snakepit.pools.jobs.arguments import check_size, store
+from snakepit.pools.jobs.signals import job_submitted, tell
+from snakepit.pools.models import Job, Pool
+from snakepit.pools.models.job import RETRIES, join_tags
+from snakepit.pools.models.states import QUEUED
 
 TAG = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,49}")
 MOST_TAGS = 16

@@ -12,12 +12,12 @@ from django.db import connection
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from pools import conf
-from pools.jobs import hold, messages
-from pools.jobs.policy import Ending, Rules, Verdict, judge
-from pools.jobs.signals import tell_finished
-from pools.models import Job
-from pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING, TERMINAL
+from snakepit.pools import conf
+from snakepit.pools.jobs import hold, messages
+from snakepit.pools.jobs.policy import Ending, Rules, Verdict, judge
+from snakepit.pools.jobs.signals import tell_finished
+from snakepit.pools.models import Job
+from snakepit.pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING, TERMINAL
 
 logger = logging.getLogger("snakepit.jobs")
 BATCH = 500  # rows that one tick takes on of each kind

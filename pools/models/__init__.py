@@ -1,10 +1,10 @@
 """The rows: desired ones, written by people (Pool, ApiKey), observed ones, written by the recorder, and the jobs."""
 
-from pools.models.apikey import ApiKey
-from pools.models.audit import Audit
-from pools.models.job import Job, JobAttempt, JobEntry
-from pools.models.observed import Event, Node, Worker
-from pools.models.period import PoolPeriod
-from pools.models.pool import Pool
+from snakepit.pools.models.apikey import ApiKey
+from snakepit.pools.models.audit import Audit
+from snakepit.pools.models.job import Job, JobAttempt, JobEntry
+from snakepit.pools.models.observed import Event, Node, Worker
+from snakepit.pools.models.period import PoolPeriod
+from snakepit.pools.models.pool import Pool
 
 __all__ = ["ApiKey", "Audit", "Event", "Job", "JobAttempt", "JobEntry", "Node", "Pool", "PoolPeriod", "Worker"]

@@ -16,7 +16,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from pools.permissions import SCOPES
+from snakepit.pools.permissions import SCOPES
 
 SECRET = re.compile(r"snk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 USED_EVERY = timedelta(minutes=1)

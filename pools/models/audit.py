@@ -1,4 +1,4 @@
-"""Audit: who ordered what, when, from where, why, and what became of it. Written by `pools.operations` alone."""
+"""Audit: who ordered what, when, from where, why, and what became of it. Written by `operations` alone."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.base import ModelBase
 
-from pools.models.states import ACTIVE, QUEUED, RUNNING, STATES, SUCCEEDED, TERMINAL, IllegalMove, sources
+from snakepit.pools.models.states import ACTIVE, QUEUED, RUNNING, STATES, SUCCEEDED, TERMINAL, IllegalMove, sources
 
 RETRIES = ("never", "safe", "lost", "always")
 KINDS = ("chunk", "log", "progress", "truncated")

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from pools.models.states import QUEUED, RUNNING, TERMINAL, TRANSITIONS
+from snakepit.pools.models.states import QUEUED, RUNNING, TERMINAL, TRANSITIONS
 
 TABLE, ENTRIES = "snakepit_job", "snakepit_jobentry"
 NAME, ENTRIES_NAME = "snakepit_job_guard", "snakepit_jobentry_guard"

@@ -12,9 +12,9 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.base import ModelBase
 
-from pools import conf
-from pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Preload, Profile, spec_from
-from pools.models.strict_json import find_problem
+from snakepit.pools import conf
+from snakepit.pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Preload, Profile, spec_from
+from snakepit.pools.models.strict_json import find_problem
 
 PROFILES = [(one.value, one.value) for one in Profile]
 PRELOADS = [(one.value, one.value) for one in Preload]

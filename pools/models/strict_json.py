@@ -7,7 +7,7 @@ SQLite stores what PostgreSQL refuses, and Python's own parser lets NaN pass; bo
 >>> loads(b'[[[1]]]', max_depth=2)
 Traceback (most recent call last):
     ...
-pools.models.strict_json.NotStrict: is nested deeper than 2 levels
+snakepit.pools.models.strict_json.NotStrict: is nested deeper than 2 levels
 """
 
 from __future__ import annotations

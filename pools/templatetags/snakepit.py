@@ -21,8 +21,8 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from pools.broker.run_times import BOUNDS
-from pools.dashboard import region
+from snakepit.pools.broker.run_times import BOUNDS
+from snakepit.pools.dashboard import region
 
 register = template.Library()
 NONE = "\N{EN DASH}"

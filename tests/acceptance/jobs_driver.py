@@ -23,7 +23,7 @@ def key() -> str:
     """The secret of an API key that may do everything."""
     from django.contrib.auth import get_user_model
 
-    from pools.models import ApiKey
+    from snakepit.pools.models import ApiKey
 
     user = get_user_model().objects.create_superuser("chaos")
     return ApiKey.create(name="chaos", owner=user, scopes=("run", "view", "operate"))[1]
@@ -32,10 +32,10 @@ def key() -> str:
 def answer(what: str, facts: dict[str, Any]) -> Any:
     from django.core.management import call_command
 
-    from pools import jobs
-    from pools.jobs import messages
-    from pools.models import Job
-    from pools.models.pool import sync_pools
+    from snakepit.pools import jobs
+    from snakepit.pools.jobs import messages
+    from snakepit.pools.models import Job
+    from snakepit.pools.models.pool import sync_pools
 
     if what == "migrate":
         call_command("migrate", interactive=False, verbosity=0)

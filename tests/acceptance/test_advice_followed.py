@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pools.broker.errors import BrokerError, DeadlineExceeded
-from pools.broker.spec import spec_from
-from pools.diagnostics.advice import Enough, Judgement
-from pools.diagnostics.recommendations import judge
+from snakepit.pools.broker.errors import BrokerError, DeadlineExceeded
+from snakepit.pools.broker.spec import spec_from
+from snakepit.pools.diagnostics.advice import Enough, Judgement
+from snakepit.pools.diagnostics.recommendations import judge
 from tests.brokers import RunningBroker, broker
 
 # As little as a test can wait for; an operator's figures are of minutes.

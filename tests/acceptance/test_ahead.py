@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pools.broker import errors
+from snakepit.pools.broker import errors
 from tests.brokers import RunningBroker, broker
 
 pytestmark = pytest.mark.timeout(180)

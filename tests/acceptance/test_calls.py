@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pools.broker import errors
+from snakepit.pools.broker import errors
 from tests.brokers import RunningBroker, broker
 
 PROCESS = {"size": 1, "max_payload": 2**20, "cancel_grace": 0.3}

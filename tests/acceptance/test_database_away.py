@@ -49,7 +49,7 @@ def web(home: Path, database: str) -> Iterator[tuple[httpx.Client, str]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with (home / "web.log").open("wb") as log:
-        command = [sys.executable, "-m", "uvicorn", "snakepit_site.asgi:application", "--port", str(port)]
+        command = [sys.executable, "-m", "uvicorn", "snakepit.site.asgi:application", "--port", str(port)]
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN) as client:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from examples.digits import reference_model, scans
-from pools.broker import errors
+from snakepit.examples.digits import reference_model, scans
+from snakepit.pools.broker import errors
 from tests.brokers import RunningBroker, broker
 
 pytestmark = pytest.mark.timeout(240)

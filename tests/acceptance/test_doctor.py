@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pools.adapters.keeper import carriers
+from snakepit.pools.adapters.keeper import carriers
 from tests.acceptance.test_operator import Project
 from tests.brokers import ROOT
 from tests.services import valkey
@@ -76,7 +76,7 @@ def test_a_celery_worker_that_reads_the_pools_queue_is_a_consumer_and_one_that_d
     project: Project, tmp_path: Path
 ) -> None:
     def consumers(*words: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", "celery", "-A", "snakepit_site", "worker", "--pool=threads", "--concurrency=1"]
+        command = [sys.executable, "-m", "celery", "-A", "snakepit.site", "worker", "--pool=threads", "--concurrency=1"]
         with (tmp_path / "log").open("wb") as log:
             worker = subprocess.Popen(
                 [*command, "--without-mingle", "-n", "w@doctor", *words], cwd=ROOT, env=project.environment,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pools.broker import errors
+from snakepit.pools.broker import errors
 from tests.acceptance.test_interpreters import environment_for, find_free_threaded
 from tests.brokers import RunningBroker, broker
 

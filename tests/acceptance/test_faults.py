@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pools.broker import errors
-from pools.client.streams import WINDOW, WINDOW_BYTES
+from snakepit.pools.broker import errors
+from snakepit.pools.client.streams import WINDOW, WINDOW_BYTES
 from tests.brokers import PATIENCE, RunningBroker, broker, wait_gone
 
 pytestmark = pytest.mark.timeout(180)

@@ -19,7 +19,7 @@ from tests.brokers import ROOT
 pytestmark = pytest.mark.timeout(180)
 
 LINES = """
-INSTALLED_APPS += ["ninja", "pools"]
+INSTALLED_APPS += ["ninja", "snakepit.pools"]
 SNAKEPIT = {
     "ADAPTERS": {"greeter": "greeter.Greeter"},
     "POOLS": {"greeter": {"adapter": "greeter", "size": 1}},
@@ -39,7 +39,7 @@ class Project:
         )
 
     def snakepit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.run("-m", "pools.cli", *arguments)
+        return self.run("-m", "snakepit.pools.cli", *arguments)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def line(broker: subprocess.Popen[str], pattern: str) -> str:
 
 def test_a_strangers_broker_says_what_lacks_and_where_it_is_and_leaves_nothing(project: Project) -> None:
     broker = subprocess.Popen(
-        [sys.executable, "-m", "pools.cli", "broker"], cwd=project.directory, env=project.environment,
+        [sys.executable, "-m", "snakepit.pools.cli", "broker"], cwd=project.directory, env=project.environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pools.broker.spec import PoolSpec
-from pools.cli.main import run
-from pools.diagnostics.advice import Enough, Judgement
-from pools.diagnostics.recommendations import judge
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.cli.main import run
+from snakepit.pools.diagnostics.advice import Enough, Judgement
+from snakepit.pools.diagnostics.recommendations import judge
 from tests.brokers import RunningBroker, broker
 
 SOON = Enough(calls=20, seconds=3.0)  # as little as a test can wait for; ten minutes are the window
@@ -63,7 +63,7 @@ def test_the_command_shows_what_it_knows_and_says_what_it_does_not(
         node.client.call("p", "echo", value=1)
         node.until_served("p", 1)
         monkeypatch.setenv("SNAKEPIT_ADDRESS", str(node.runtime / "broker.sock"))
-        monkeypatch.setattr("pools.cli.inspect._project", lambda *_: ({}, {}, None, "no project here"))
+        monkeypatch.setattr("snakepit.pools.cli.inspect._project", lambda *_: ({}, {}, None, "no project here"))
         assert run(["inspect", "--detailed", "--recommendations"]) == 0
         told = capsys.readouterr().out
         assert "p: ready" in told

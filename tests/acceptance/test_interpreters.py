@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pools.broker import errors
+from snakepit.pools.broker import errors
 from tests.brokers import broker
 from tests.interpreters import ROOT, environment_for, find_cpython_313, find_free_threaded, run
 

@@ -48,7 +48,7 @@ class Stand:
 
     def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         with (self.home / name).open("ab") as log:
-            command = [sys.executable, "-m", "celery", "-A", "snakepit_site", *words, "--loglevel=INFO"]
+            command = [sys.executable, "-m", "celery", "-A", "snakepit.site", *words, "--loglevel=INFO"]
             process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         self.processes.append(process)
         return process

@@ -26,8 +26,8 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from pools.broker.errors import BrokerError
-from pools.client import connect
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.client import connect
 from tests import services
 from tests.acceptance.test_jobs import DRIVER, SETTINGS
 from tests.brokers import ROOT, assert_nothing_left
@@ -134,14 +134,14 @@ class Site:
         self.ask("migrate")
         self.key = self.ask("key")
         self.rows(AUDIT)
-        celery = ("celery", "-A", "snakepit_site")
+        celery = ("celery", "-A", "snakepit.site")
         worker = (*celery, "worker", "--pool=threads", "--concurrency=4", "--without-mingle", "--loglevel=INFO", "-n")
         for name, words in {
-            "broker": ("pools.cli", "broker"),
+            "broker": ("snakepit.pools.cli", "broker"),
             "w1": (*worker, "w1@chaos"),
             "w2": (*worker, "w2@chaos"),
             "beat": (*celery, "beat", "--pidfile=", "--schedule", str(self.home / "schedule")),
-            "web": ("uvicorn", "snakepit_site.asgi:application", "--port", str(self.port), "--no-access-log"),
+            "web": ("uvicorn", "snakepit.site.asgi:application", "--port", str(self.port), "--no-access-log"),
         }.items():
             self.services[name] = Service(name, self.home, self.environment, *words)
         self.until(self.workers, "the pool's workers")

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from pools.adapters.keeper import carriers
-from pools.broker import errors
+from snakepit.pools.adapters.keeper import carriers
+from snakepit.pools.broker import errors
 from tests.brokers import ROOT, broker
 
 pytestmark = pytest.mark.timeout(180)
-SNAKEPIT = [sys.executable, "-m", "pools.cli"]
+SNAKEPIT = [sys.executable, "-m", "snakepit.pools.cli"]
 
 
 def test_a_recycle_does_what_its_preview_said_and_tells_who_and_why() -> None:
@@ -143,11 +143,11 @@ class Project:
 
 
 SETTINGS = """
-from snakepit_site.settings import *
+from snakepit.site.settings import *
 
 SNAKEPIT = {
     **SNAKEPIT,
-    "CELERY_APP": "snakepit_site.celery",
+    "CELERY_APP": "snakepit.site.celery",
     "ADAPTERS": {"everything": "tests.everything.Everything"},
     "POOLS": {"digits": {"adapter": "everything", "size": 1, "min_lifetime": 0.0, "queue_timeout": 60.0}},
 }

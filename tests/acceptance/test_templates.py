@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pools.adapters.keeper import carriers
+from snakepit.pools.adapters.keeper import carriers
 from tests.brokers import RunningBroker, broker, wait_gone
 
 pytestmark = pytest.mark.timeout(180)

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from loky import cpu_count
 
-from pools.broker import errors
+from snakepit.pools.broker import errors
 from tests.brokers import RunningBroker, broker
 from tests.conftest import unavailable
 from tests.interpreters import free_threaded

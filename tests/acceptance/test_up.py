@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from examples.digits import reference_model, scans
-from pools.adapters.keeper import carriers
+from snakepit.examples.digits import reference_model, scans
+from snakepit.pools.adapters.keeper import carriers
 from tests.brokers import ROOT
 from tests.demo import Demo, demo_running
 

@@ -318,7 +318,7 @@ def test_advice_is_applied_and_the_pool_follows(page: Page, demo: Demo) -> None:
 
 def run_in_shell(demo: Demo, code: str) -> str:
     """What the code prints at last."""
-    made = [sys.executable, str(ROOT / "manage.py"), "shell", "-c", f"from pools.models import Pool; {code}"]
+    made = [sys.executable, str(ROOT / "manage.py"), "shell", "-c", f"from snakepit.pools.models import Pool; {code}"]
     environment = demo.environment | {"SNAKEPIT_DEMO": "1"}
     done = subprocess.run(made, cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=60)
     return (done.stdout.splitlines() or [""])[-1]

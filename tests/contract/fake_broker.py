@@ -19,9 +19,9 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
-from pools.wire import broker_pb2 as pb
-from pools.wire.broker_grpc import BrokerBase
-from workers.wire.worker_pb2 import Command, Delivery
+from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.pools.wire.broker_grpc import BrokerBase
+from snakepit.workers.wire.worker_pb2 import Command, Delivery
 
 POOL = "echo"
 LAST_WORDS = ("result", "error")

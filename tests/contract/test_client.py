@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from pools.broker.errors import (
+from snakepit.pools.broker.errors import (
     AdapterError,
     BadRequest,
     BrokerUnreachable,
@@ -29,14 +29,14 @@ from pools.broker.errors import (
     PoolUnknown,
     Unauthenticated,
 )
-from pools.client import Answer, Chunk, Client, Log, Progress, connect
-from pools.client.loop import event_loop
-from pools.client.pending import ThreadPending
-from pools.client.session import session_for
-from pools.client.streams import WINDOW
-from pools.wire.broker_pb2 import Reply
+from snakepit.pools.client import Answer, Chunk, Client, Log, Progress, connect
+from snakepit.pools.client.loop import event_loop
+from snakepit.pools.client.pending import ThreadPending
+from snakepit.pools.client.session import session_for
+from snakepit.pools.client.streams import WINDOW
+from snakepit.pools.wire.broker_pb2 import Reply
+from snakepit.workers.ears import Ears
 from tests.contract.fake_broker import POOL, FakeBroker
-from workers.ears import Ears
 
 ROOT = Path(__file__).parents[2]
 
@@ -653,7 +653,7 @@ def test_a_forked_child_has_its_own_connection_and_leaves_the_parents_alone(clie
 
 CHILD = """
 import os, sys, warnings
-from pools.client import connect
+from snakepit.pools.client import connect
 client = connect(sys.argv[1])
 client.call("echo", "echo", a=1)
 waiting = client.submit("echo", "mute")

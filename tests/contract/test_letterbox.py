@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from pools.broker.errors import DeadlineExceeded
-from pools.client import Answer, Client, Log, Progress, connect
-from pools.client.arguments import Options, encode
-from pools.client.letterbox import Letterbox
-from pools.client.session import session_for
-from pools.client.streams import Stream
+from snakepit.pools.broker.errors import DeadlineExceeded
+from snakepit.pools.client import Answer, Client, Log, Progress, connect
+from snakepit.pools.client.arguments import Options, encode
+from snakepit.pools.client.letterbox import Letterbox
+from snakepit.pools.client.session import session_for
+from snakepit.pools.client.streams import Stream
+from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.contract.fake_broker import POOL, FakeBroker
 from tests.contract.test_client import ROOT, nothing_sent
-from workers.wire.worker_pb2 import Delivery
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_session_has_one_letterbox_and_takes_it_with_it(client: Client, broker
 FORKED = """
 import os, sys
 from pathlib import Path
-from pools.client import connect
+from snakepit.pools.client import connect
 client = connect(sys.argv[1])
 client.call("echo", "echo", a=1)
 boxes = lambda: len(list(Path(sys.argv[1]).parent.glob("l-*")))
@@ -153,7 +153,7 @@ def test_a_forked_child_has_a_letterbox_of_its_own_and_leaves_the_parents(broker
 def test_where_no_letterbox_can_be_all_answers_come_through_the_broker(
     broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pools.client.letterbox.LONGEST_PATH", 10)
+    monkeypatch.setattr("snakepit.pools.client.letterbox.LONGEST_PATH", 10)
     with connect(broker.address, broker.token) as client:
         assert client.call(POOL, "echo", a=1) == {"a": 1}
     assert broker.delivered == 0
@@ -195,7 +195,7 @@ def test_a_client_that_is_killed_leaves_its_letterbox_to_the_broker(broker: Fake
     command = [
         sys.executable,
         "-c",
-        f"import sys; from pools.client import connect; client = connect(sys.argv[1]); {told}",
+        f"import sys; from snakepit.pools.client import connect; client = connect(sys.argv[1]); {told}",
     ]
     with subprocess.Popen([*command, broker.address], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout

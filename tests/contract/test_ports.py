@@ -20,14 +20,14 @@ from typing import Any
 
 import pytest
 
-from pools import conf
-from pools.adapters import orphans
-from pools.adapters.event_log import EventLog
-from pools.adapters.launcher import ProcessLauncher, Workplace
-from pools.adapters.link import GrpcLinker
-from pools.broker.errors import StacksUnavailable
-from pools.broker.events import Event, Kind
-from pools.broker.ports import (
+from snakepit.pools import conf
+from snakepit.pools.adapters import orphans
+from snakepit.pools.adapters.event_log import EventLog
+from snakepit.pools.adapters.launcher import ProcessLauncher, Workplace
+from snakepit.pools.adapters.link import GrpcLinker
+from snakepit.pools.broker.errors import StacksUnavailable
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.ports import (
     Assignment,
     Definition,
     Exit,
@@ -37,10 +37,10 @@ from pools.broker.ports import (
     Unforked,
     WorkerFailure,
 )
-from pools.broker.spec import InvalidSpec, PoolSpec
+from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
+from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.brokers import ADAPTERS, ROOT, FileDefinitions
 from tests.fakes import FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
-from workers.wire.worker_pb2 import Delivery
 
 PATIENCE = 30.0  # a bound for a machine under load, never a wait
 
@@ -651,7 +651,7 @@ async def test_a_template_that_is_dismissed_while_it_loads_ends(launcher: Any) -
 
 
 async def test_a_template_that_does_not_fork_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pools.adapters.template.FORK_SECONDS", 0.2)
+    monkeypatch.setattr("snakepit.pools.adapters.template.FORK_SECONDS", 0.2)
     with workplace("real") as (launcher, _):
         mould = await Mould().prepare(launcher, "everything", preload="on")
         await mould.verdict()
@@ -668,13 +668,13 @@ async def test_a_template_that_does_not_fork_is_ended(monkeypatch: pytest.Monkey
 
 def test_a_launcher_clears_what_a_killed_broker_left_and_links_the_present_package(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "workers").symlink_to(tmp_path / "an-old-installation")
+    (tmp_path / "lib" / "snakepit").symlink_to(tmp_path / "an-old-installation")
     (tmp_path / "tmp" / "p-0000-1").mkdir(parents=True)
     (tmp_path / "tmp" / "p-0000-1" / "big").write_text("left")
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "7").touch()
     launcher = ProcessLauncher(Workplace(tmp_path, "1" * 32))
-    assert (tmp_path / "lib" / "workers" / "__main__.py").exists()
+    assert (tmp_path / "lib" / "snakepit" / "workers" / "__main__.py").exists()
     assert not list((tmp_path / "tmp").iterdir())
     assert not list((tmp_path / "w").iterdir())
     asyncio.run(launcher.close())
@@ -697,9 +697,9 @@ IN_DATABASE = pytest.param("database", marks=pytest.mark.django_db(transaction=T
 @pytest.fixture(params=["list", "log", IN_DATABASE])
 def books(request: pytest.FixtureRequest) -> Iterator[Books]:
     if request.param == "database":
-        from pools.adapters.recorder import DatabaseRecorder
-        from pools.models import Event as Row
-        from pools.models import Worker
+        from snakepit.pools.adapters.recorder import DatabaseRecorder
+        from snakepit.pools.models import Event as Row
+        from snakepit.pools.models import Worker
 
         recorder = DatabaseRecorder("node-1", pause=0.01)
         yield Books(
@@ -832,8 +832,8 @@ def _fixed() -> Wanted:
 
 
 def _database() -> Wanted:
-    from pools.adapters.definitions import DatabaseDefinitions
-    from pools.models import Pool
+    from snakepit.pools.adapters.definitions import DatabaseDefinitions
+    from snakepit.pools.models import Pool
 
     def want(pools: dict[str, dict[str, Any]]) -> None:
         Pool.objects.exclude(name__in=pools).delete()
@@ -849,7 +849,7 @@ def test_a_definition_is_loaded_with_the_path_of_its_adapter(wanted: Wanted) -> 
     specs = {definition.spec.name: definition for definition in loaded.definitions}
     assert (specs["a"].spec.size, specs["a"].spec.slots) == (3, 10)
     assert specs["a"].adapter_path == "tests.everything.Everything"
-    assert specs["b"].adapter_path == "examples.digits.Digits"
+    assert specs["b"].adapter_path == "snakepit.examples.digits.Digits"
     assert not specs["b"].spec.enabled
     assert loaded.problems == ()
 

@@ -23,19 +23,19 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.health.v1 import health_pb2
 from grpclib.reflection.v1 import reflection_pb2
 
-from pools.adapters import session
-from pools.adapters.ledger import Ledger
-from pools.adapters.limits import MAX_FRAME
-from pools.adapters.service import STREAM_CREDIT, make_server
-from pools.broker.broker import Broker, Ports
-from pools.broker.node import NodeFacts
-from pools.broker.ports import Definition, NoMeter
-from pools.broker.spec import PoolSpec
-from pools.wire import broker_pb2 as pb
-from pools.wire.broker_grpc import BrokerStub
+from snakepit.pools.adapters import session
+from snakepit.pools.adapters.ledger import Ledger
+from snakepit.pools.adapters.limits import MAX_FRAME
+from snakepit.pools.adapters.service import STREAM_CREDIT, make_server
+from snakepit.pools.broker.broker import Broker, Ports
+from snakepit.pools.broker.node import NodeFacts
+from snakepit.pools.broker.ports import Definition, NoMeter
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.pools.wire.broker_grpc import BrokerStub
+from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.brokers import PATIENCE, ROOT, RunningBroker, broker, wait_gone
 from tests.fakes import FakeClock, FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
-from workers.wire.worker_pb2 import Delivery
 
 BROKER = "/snakepit.broker.v1.Broker/"
 REPLIES = {"ExecuteStream": pb.ExecuteReply, "Execute": pb.ExecuteReply, "Status": pb.StatusReply}

@@ -9,12 +9,12 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from pools import conf
-from pools.api import door
-from pools.models import ApiKey
+from snakepit.pools import conf
+from snakepit.pools.api import door
+from snakepit.pools.models import ApiKey
 from tests.integration.fakes import FakeClient
 
-ADAPTERS = {"digits": "examples.digits.Digits", "primes": "examples.primes.Primes"}
+ADAPTERS = {"digits": "snakepit.examples.digits.Digits", "primes": "snakepit.examples.primes.Primes"}
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A client that answers from a script: the same methods and errors as pools.client.Client, without a broker."""
+"""A client that answers from a script: the methods and errors of the real Client, without a broker."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pools.broker.errors import BrokerError, BrokerUnreachable, CommandUnknown, PoolUnknown
-from pools.client import Answer, Chunk, Log, Progress
+from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable, CommandUnknown, PoolUnknown
+from snakepit.pools.client import Answer, Chunk, Log, Progress
 
 POOL = {
     "name": "digits", "profile": "process", "adapter": "digits", "state": "ready", "reason": "", "size": 2, "ready": 2,

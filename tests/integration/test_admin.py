@@ -14,8 +14,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from pools.admin import page as lists
-from pools.models import ApiKey, Audit, Event, Job, JobAttempt, Node, Pool, Worker
+from snakepit.pools.admin import page as lists
+from snakepit.pools.models import ApiKey, Audit, Event, Job, JobAttempt, Node, Pool, Worker
 from tests.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db

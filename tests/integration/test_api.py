@@ -11,8 +11,8 @@ import pytest
 from django.db import OperationalError
 from django.test import Client
 
-from pools.api import health
-from pools.models import Event, Node, Pool, Worker
+from snakepit.pools.api import health
+from snakepit.pools.models import Event, Node, Pool, Worker
 from tests.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db

@@ -12,13 +12,13 @@ from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
 
-from pools import jobs, operations, tasks
-from pools.broker.errors import BadRequest, DefinitionInvalid, PoolUnknown
-from pools.cli import operate
-from pools.cli.main import run
-from pools.jobs import messages
-from pools.models import Audit, Pool
-from pools.operations import Order
+from snakepit.pools import jobs, operations, tasks
+from snakepit.pools.broker.errors import BadRequest, DefinitionInvalid, PoolUnknown
+from snakepit.pools.cli import operate
+from snakepit.pools.cli.main import run
+from snakepit.pools.jobs import messages
+from snakepit.pools.models import Audit, Pool
+from snakepit.pools.operations import Order
 from tests.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db

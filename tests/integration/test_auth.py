@@ -12,7 +12,7 @@ from django.middleware.csrf import _get_new_csrf_string  # the same as a page of
 from django.test import Client
 from django.utils import timezone
 
-from pools.models import ApiKey
+from snakepit.pools.models import ApiKey
 from tests.integration.fakes import FakeClient
 
 pytestmark = pytest.mark.django_db

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from pools import tasks
-from pools.jobs import bridge, upkeep
-from pools.jobs.bridge import Bridge
+from snakepit.pools import tasks
+from snakepit.pools.jobs import bridge, upkeep
+from snakepit.pools.jobs.bridge import Bridge
 
 pytestmark = pytest.mark.django_db
 WITHIN = 30.0  # a bound for a machine under load, never a wait

@@ -12,9 +12,9 @@ from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
 from django.test import AsyncClient, Client
 
-from pools.api.limits import BodyLimit
-from pools.broker import errors
-from pools.client import Chunk
+from snakepit.pools.api.limits import BodyLimit
+from snakepit.pools.broker import errors
+from snakepit.pools.client import Chunk
 from tests.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from pools import conf
-from pools.broker.errors import BadRequest, PoolUnknown
-from pools.cli import compat as command
-from pools.cli.main import run
-from pools.compat import ask
-from pools.models import Pool
+from snakepit.pools import conf
+from snakepit.pools.broker.errors import BadRequest, PoolUnknown
+from snakepit.pools.cli import compat as command
+from snakepit.pools.cli.main import run
+from snakepit.pools.compat import ask
+from snakepit.pools.models import Pool
 from tests.integration.fakes import FakeClient, unreachable
 
 Captured = pytest.CaptureFixture[str]

@@ -10,10 +10,10 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from pools import conf
-from pools.broker.spec import PoolSpec
+from snakepit.pools import conf
+from snakepit.pools.broker.spec import PoolSpec
 
-ADAPTERS = {"digits": "examples.digits.Digits"}
+ADAPTERS = {"digits": "snakepit.examples.digits.Digits"}
 
 
 def specs(**snakepit: Any) -> tuple[PoolSpec, ...]:
@@ -116,9 +116,9 @@ def test_the_single_pool_form_becomes_the_pool_default() -> None:
 
 
 def test_the_single_pool_form_takes_a_dotted_path_too() -> None:
-    with override_settings(SNAKEPIT={"ADAPTER": "examples.digits.Digits", "POOL_SIZE": 1}):
+    with override_settings(SNAKEPIT={"ADAPTER": "snakepit.examples.digits.Digits", "POOL_SIZE": 1}):
         (spec,) = conf.pool_specs()
-        assert conf.adapters() == {"default": "examples.digits.Digits"}
+        assert conf.adapters() == {"default": "snakepit.examples.digits.Digits"}
     assert (spec.name, spec.adapter) == ("default", "default")
 
 

@@ -11,8 +11,8 @@ from celery import signals
 from django.db import connection
 from django.db.backends.signals import connection_created
 
-from pools.jobs import connections, messages
-from pools.models import Pool
+from snakepit.pools.jobs import connections, messages
+from snakepit.pools.models import Pool
 
 
 class Task:
@@ -87,7 +87,7 @@ def test_a_new_connection_outlives_its_unit_and_is_checked_before_the_next(fixup
 
 @pytest.mark.django_db
 def test_a_pool_of_the_settings_is_served_before_a_broker_has_made_its_row(settings: Any) -> None:
-    adapters = {"digits": "examples.digits.Digits"}
+    adapters = {"digits": "snakepit.examples.digits.Digits"}
     settings.SNAKEPIT = settings.SNAKEPIT | {"ADAPTERS": adapters, "POOLS": {"early": {"adapter": "digits"}}}
     name = "early"
     assert messages.queue_of(name) in messages.hosted()

@@ -15,8 +15,8 @@ import pytest
 from celery import Celery
 from kombu.asynchronous import Hub
 
-from pools.jobs import messages
-from pools.jobs.consumer import Consumer, install
+from snakepit.pools.jobs import messages
+from snakepit.pools.jobs.consumer import Consumer, install
 from tests import services
 
 
@@ -100,7 +100,7 @@ def test_an_error_that_tells_of_a_loss_reaches_celery() -> None:
 def test_a_worker_that_starts_takes_our_consumer_unless_it_was_given_one() -> None:
     worker = SimpleNamespace(consumer_cls="celery.worker.consumer:Consumer")
     install(worker)
-    assert worker.consumer_cls == "pools.jobs.consumer:Consumer"
+    assert worker.consumer_cls == "snakepit.pools.jobs.consumer:Consumer"
     worker.consumer_cls = "mine:Consumer"
     install(worker)
     assert worker.consumer_cls == "mine:Consumer"

@@ -15,10 +15,10 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from pools.dashboard.hub import Hub
-from pools.dashboard.navigation import ENTRIES
-from pools.dashboard.pool import definition
-from pools.models import Audit, Event, Job, Node, Pool, Worker
+from snakepit.pools.dashboard.hub import Hub
+from snakepit.pools.dashboard.navigation import ENTRIES
+from snakepit.pools.dashboard.pool import definition
+from snakepit.pools.models import Audit, Event, Job, Node, Pool, Worker
 from tests.integration.fakes import FakeClient, unreachable
 
 VENDOR = Path(__file__).resolve().parents[2] / "pools/static/snakepit/vendor"
@@ -33,7 +33,7 @@ def fresh_hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     """Each test begins with a hub that knows nothing."""
     hub = Hub()
     for module in ("page", "stream", "series"):
-        monkeypatch.setattr(f"pools.dashboard.{module}.hub", hub)
+        monkeypatch.setattr(f"snakepit.pools.dashboard.{module}.hub", hub)
     return hub
 
 
@@ -162,7 +162,7 @@ def test_a_page_says_that_the_broker_is_away(viewer: Client, broker: FakeClient)
 def test_what_was_known_stays_and_is_called_old(
     viewer: Client, broker: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pools.dashboard.hub.FRESH", 0.0)
+    monkeypatch.setattr("snakepit.pools.dashboard.hub.FRESH", 0.0)
     viewer.get("/")
     broker.error = unreachable()
     page = viewer.get("/").content.decode()

@@ -12,15 +12,15 @@ from django.db import connection
 from django.test import Client
 from django.urls import URLPattern, reverse
 
-from pools import jobs
-from pools.broker.errors import BadRequest, QueueFull
-from pools.dashboard import urls
-from pools.dashboard.hub import Hub
-from pools.dashboard.stretches import stretches
-from pools.jobs import hold, listing, messages
-from pools.jobs.listing import JobQuery
-from pools.jobs.policy import Verdict
-from pools.models import Audit, Job, JobAttempt, Pool
+from snakepit.pools import jobs
+from snakepit.pools.broker.errors import BadRequest, QueueFull
+from snakepit.pools.dashboard import urls
+from snakepit.pools.dashboard.hub import Hub
+from snakepit.pools.dashboard.stretches import stretches
+from snakepit.pools.jobs import hold, listing, messages
+from snakepit.pools.jobs.listing import JobQuery
+from snakepit.pools.jobs.policy import Verdict
+from snakepit.pools.models import Audit, Job, JobAttempt, Pool
 from tests.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +30,7 @@ ERROR = {"code": "adapter_error", "message": "KeyError: <x>", "outcome": "failed
 @pytest.fixture(autouse=True)
 def ready(monkeypatch: pytest.MonkeyPatch, broker: FakeClient) -> None:
     """A hub that knows nothing yet, messages that go nowhere, and a pool."""
-    monkeypatch.setattr("pools.dashboard.page.hub", Hub())
+    monkeypatch.setattr("snakepit.pools.dashboard.page.hub", Hub())
     monkeypatch.setattr(messages, "send", lambda *_: True)
     Pool.objects.create(name="digits", adapter="digits", size=2)
 
@@ -93,7 +93,7 @@ def test_jobs_are_listed_filtered_and_counted(lena: Client) -> None:
 
 
 def test_pages_of_jobs_follow_each_other_and_counts_end(lena: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pools.dashboard.jobs.ROWS", 2)
+    monkeypatch.setattr("snakepit.pools.dashboard.jobs.ROWS", 2)
     monkeypatch.setattr(listing, "COUNTED", 2)
     monkeypatch.setattr(listing.capped_count, "__defaults__", (2,))
     made = [str(jobs.submit("digits", "classify").pk) for _ in range(3)]
@@ -174,7 +174,7 @@ def test_the_payload_of_others_is_not_shown_to_who_only_looks(lena: Client) -> N
 
 
 def test_payloads_are_cut_on_the_page_and_whole_in_the_file(grace: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pools.dashboard.job.SHOWN", 20)
+    monkeypatch.setattr("snakepit.pools.dashboard.job.SHOWN", 20)
     job = succeed(jobs.submit("digits", "classify", {"text": "x" * 100}), b"\0PNG")
     page = text(grace, f"/jobs/{job.pk}/")
     assert "the first part of" in page
@@ -312,7 +312,7 @@ def test_the_playground_says_that_the_broker_is_away(grace: Client, broker: Fake
 
 
 def test_the_audit_is_listed_and_filtered(lena: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pools.dashboard.audit.ROWS", 1)
+    monkeypatch.setattr("snakepit.pools.dashboard.audit.ROWS", 1)
     Audit.objects.create(actor="user <ada>", action="scale", pool="digits", data={"size": [1, 2]}, reason="load")
     Audit.objects.create(actor="user bob", action="pause", pool="digits", outcome="pool_unknown")
     page = lena.get("/audit/")

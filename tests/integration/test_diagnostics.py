@@ -16,14 +16,14 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from pools import conf
-from pools.api import diagnostics as page
-from pools.broker.errors import BrokerUnreachable
-from pools.cli.main import run
-from pools.diagnostics import doctor, interpreters, latest, machine, services
-from pools.diagnostics.facts import Unknown
-from pools.diagnostics.finding import Finding, Report, Status, report_of
-from pools.models import ApiKey, Job, Node, Pool
+from snakepit.pools import conf
+from snakepit.pools.api import diagnostics as page
+from snakepit.pools.broker.errors import BrokerUnreachable
+from snakepit.pools.cli.main import run
+from snakepit.pools.diagnostics import doctor, interpreters, latest, machine, services
+from snakepit.pools.diagnostics.facts import Unknown
+from snakepit.pools.diagnostics.finding import Finding, Report, Status, report_of
+from snakepit.pools.models import ApiKey, Job, Node, Pool
 from tests.integration.conftest import ADAPTERS
 from tests.integration.fakes import FakeClient
 
@@ -190,7 +190,7 @@ def test_a_sqlite_file_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch
 def app_at(url: str) -> Any:
     from celery import Celery
 
-    from snakepit_site.celery import transport_options
+    from snakepit.site.celery import transport_options
 
     app = Celery("doctor", broker=url, set_as_current=False)
     app.conf.update(broker_transport_options=transport_options(url), accept_content=["json"])

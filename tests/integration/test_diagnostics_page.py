@@ -8,10 +8,10 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.test import Client
 
-from pools.dashboard import diagnostics
-from pools.dashboard.hub import Hub
-from pools.diagnostics.finding import Finding, Status, report_of
-from pools.models import Audit, Pool
+from snakepit.pools.dashboard import diagnostics
+from snakepit.pools.dashboard.hub import Hub
+from snakepit.pools.diagnostics.finding import Finding, Status, report_of
+from snakepit.pools.models import Audit, Pool
 from tests.integration.fakes import FakeClient
 
 pytestmark = pytest.mark.django_db
@@ -24,7 +24,7 @@ FOUND = report_of(1e9, 0.5, [
 
 @pytest.fixture(autouse=True)
 def leaking(monkeypatch: pytest.MonkeyPatch, broker: FakeClient) -> Pool:
-    monkeypatch.setattr("pools.dashboard.page.hub", Hub())
+    monkeypatch.setattr("snakepit.pools.dashboard.page.hub", Hub())
     monkeypatch.setattr(diagnostics, "latest", lambda *_: FOUND)
     broker.pools[0]["growth"] = GROWTH
     return Pool.objects.create(name="digits", adapter="digits", size=2)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from pools import figures, tasks
-from pools.adapters.recorder import DatabaseRecorder
-from pools.broker.histogram import Histogram
-from pools.models import Event, PoolPeriod
-from pools.models.period import MINUTE, QUARTER
+from snakepit.pools import figures, tasks
+from snakepit.pools.adapters.recorder import DatabaseRecorder
+from snakepit.pools.broker.histogram import Histogram
+from snakepit.pools.models import Event, PoolPeriod
+from snakepit.pools.models.period import MINUTE, QUARTER
 from tests.integration.fakes import POOL, WORKER, FakeClient
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -77,7 +77,7 @@ def test_a_long_span_is_made_of_quarters() -> None:
 @pytest.mark.django_db
 def test_the_recorder_writes_the_minutes_of_the_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder, clock = DatabaseRecorder("n"), [NOON.timestamp()]
-    monkeypatch.setattr("pools.adapters.recorder.time.time", lambda: clock[0])
+    monkeypatch.setattr("snakepit.pools.adapters.recorder.time.time", lambda: clock[0])
     for second in range(0, 125, 5):
         clock[0] = NOON.timestamp() + second
         pool = {**POOL, "finished": second}
@@ -96,7 +96,7 @@ def test_beat_rolls_up_and_prunes() -> None:
     minute(0)  # long ago
     assert tasks.roll_up() == 0
     assert tasks.prune() == 1
-    from snakepit_site.celery import app
+    from snakepit.site.celery import app
 
     assert app.conf.beat_schedule["snakepit.rollup"]["task"] == "snakepit.rollup"
 

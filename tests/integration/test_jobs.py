@@ -17,8 +17,8 @@ from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from pools import conf, jobs
-from pools.broker.errors import (
+from snakepit.pools import conf, jobs
+from snakepit.pools.broker.errors import (
     AdapterError,
     BadArguments,
     BadRequest,
@@ -29,11 +29,11 @@ from pools.broker.errors import (
     QueueFull,
     WorkerLost,
 )
-from pools.client import Answer, Chunk, Log, Progress
-from pools.jobs import attempt, hold, messages, signals, upkeep
-from pools.jobs.policy import Verdict
-from pools.models import Job, JobAttempt, JobEntry, Pool, job_guard
-from pools.models.states import STATES, TRANSITIONS, IllegalMove
+from snakepit.pools.client import Answer, Chunk, Log, Progress
+from snakepit.pools.jobs import attempt, hold, messages, signals, upkeep
+from snakepit.pools.jobs.policy import Verdict
+from snakepit.pools.models import Job, JobAttempt, JobEntry, Pool, job_guard
+from snakepit.pools.models.states import STATES, TRANSITIONS, IllegalMove
 
 pytestmark = pytest.mark.django_db
 

@@ -15,14 +15,14 @@ from django.db import OperationalError, connections
 from django.test import AsyncClient, Client
 from django.urls import reverse
 
-from pools import jobs
-from pools.api import job_events
-from pools.api.streams import HEARTBEAT
-from pools.cli import jobs as commands
-from pools.cli.main import run
-from pools.jobs import hold, messages
-from pools.jobs.policy import Verdict
-from pools.models import Job, Pool
+from snakepit.pools import jobs
+from snakepit.pools.api import job_events
+from snakepit.pools.api.streams import HEARTBEAT
+from snakepit.pools.cli import jobs as commands
+from snakepit.pools.cli.main import run
+from snakepit.pools.jobs import hold, messages
+from snakepit.pools.jobs.policy import Verdict
+from snakepit.pools.models import Job, Pool
 
 pytestmark = pytest.mark.django_db
 

@@ -11,11 +11,11 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
-from pools.cli import maintenance as commands
-from pools.cli import operate
-from pools.cli.main import run
-from pools.dashboard.hub import Hub
-from pools.models import Audit, Node
+from snakepit.pools.cli import maintenance as commands
+from snakepit.pools.cli import operate
+from snakepit.pools.cli.main import run
+from snakepit.pools.dashboard.hub import Hub
+from snakepit.pools.models import Audit, Node
 from tests.integration.fakes import POOL, WORKER, FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db
@@ -133,7 +133,7 @@ def test_staff_who_only_look_drain_nothing_in_the_admin(
 
 @pytest.fixture
 def operator(client: Client, django_user_model: Any, monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr("pools.dashboard.page.hub", Hub())
+    monkeypatch.setattr("snakepit.pools.dashboard.page.hub", Hub())
     user = django_user_model.objects.create_user("olga")
     user.user_permissions.add(*Permission.objects.filter(codename__in=("view_pool", "operate_pool")))
     client.force_login(user)
@@ -161,7 +161,7 @@ def test_the_dashboard_says_what_a_drain_finishes_and_every_page_that_it_is_on(
     assert "Node node-1 is drained" in overview
     assert "/nodes/node-1/resume/" in overview
     broker.pools, broker.workers = [{**POOL, "waiting": 0}], [{**WORKER, "load": 0, "calls": []}]
-    monkeypatch.setattr("pools.dashboard.page.hub", Hub())
+    monkeypatch.setattr("snakepit.pools.dashboard.page.hub", Hub())
     assert 'data-drain="drained"' in operator.get("/nodes/").content.decode()
     assert "node-1 takes calls." in operator.post("/nodes/node-1/resume/", {}, follow=True).content.decode()
     assert broker.orders == [("node-1", "drain", "user olga", "a new disk"), ("node-1", "resume", "user olga", "")]

@@ -10,10 +10,10 @@ from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 
-from pools.broker.spec import FIELDS, PoolSpec
-from pools.models import ApiKey, Event, Node, Pool, Worker
-from pools.models.pool import sync_pools
-from pools.models.strict_json import find_problem, scrub
+from snakepit.pools.broker.spec import FIELDS, PoolSpec
+from snakepit.pools.models import ApiKey, Event, Node, Pool, Worker
+from snakepit.pools.models.pool import sync_pools
+from snakepit.pools.models.strict_json import find_problem, scrub
 
 pytestmark = pytest.mark.django_db
 

@@ -13,14 +13,14 @@ from django.db import OperationalError
 from django.test import Client
 from django.urls import reverse
 
-from pools import conf, operations
-from pools.broker.errors import DefinitionInvalid, PoolUnknown
-from pools.cli import dump as dump_command
-from pools.cli import operate
-from pools.cli.main import run
-from pools.models import Audit, Node, Pool, Worker
-from pools.models.pool import sync_pools
-from pools.operations import Order
+from snakepit.pools import conf, operations
+from snakepit.pools.broker.errors import DefinitionInvalid, PoolUnknown
+from snakepit.pools.cli import dump as dump_command
+from snakepit.pools.cli import operate
+from snakepit.pools.cli.main import run
+from snakepit.pools.models import Audit, Node, Pool, Worker
+from snakepit.pools.models.pool import sync_pools
+from snakepit.pools.operations import Order
 from tests.integration.conftest import ADAPTERS
 from tests.integration.fakes import FakeClient, unreachable
 

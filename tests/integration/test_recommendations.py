@@ -10,11 +10,11 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from pools.broker.errors import NotAdvised
-from pools.diagnostics import applying
-from pools.diagnostics.history import history
-from pools.models import Audit, Event, Pool
-from pools.operations import Order
+from snakepit.pools.broker.errors import NotAdvised
+from snakepit.pools.diagnostics import applying
+from snakepit.pools.diagnostics.history import history
+from snakepit.pools.models import Audit, Event, Pool
+from snakepit.pools.operations import Order
 from tests.integration.fakes import FakeClient
 
 pytestmark = pytest.mark.django_db

@@ -13,12 +13,12 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import OperationalError, ProgrammingError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
-from pools.adapters import recorder as module
-from pools.adapters.definitions import DatabaseDefinitions
-from pools.adapters.recorder import DatabaseRecorder
-from pools.broker.events import Event as BrokerEvent
-from pools.broker.events import Kind
-from pools.models import Event, Node, Pool, Worker
+from snakepit.pools.adapters import recorder as module
+from snakepit.pools.adapters.definitions import DatabaseDefinitions
+from snakepit.pools.adapters.recorder import DatabaseRecorder
+from snakepit.pools.broker.events import Event as BrokerEvent
+from snakepit.pools.broker.events import Kind
+from snakepit.pools.models import Event, Node, Pool, Worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -195,7 +195,7 @@ def test_definitions_come_from_rows_and_the_settings_registry() -> None:
     Pool.objects.create(name="lost", adapter="elsewhere")
     loaded = DatabaseDefinitions().load()
     assert [(one.spec.name, one.spec.size, one.adapter_path) for one in loaded.definitions] == [
-        ("digits", 3, "examples.digits.Digits")
+        ("digits", 3, "snakepit.examples.digits.Digits")
     ]
     assert [name for name, _ in loaded.problems] == ["lost"]
     assert "'elsewhere' is no key of SNAKEPIT['ADAPTERS']" in loaded.problems[0][1]
@@ -220,7 +220,7 @@ def test_the_first_load_writes_the_pools_of_the_settings(settings: Any) -> None:
 
 def test_nothing_is_written_before_the_last_migration_is_applied(settings: Any) -> None:
     settings.SNAKEPIT = {**settings.SNAKEPIT, "POOLS": {"digits": {"adapter": "digits", "size": 1}}}
-    last = ("snakepit_pools", "0010_operate_permission")
+    last = ("snakepit_pools", "0001_initial")
     MigrationRecorder(connection).record_unapplied(*last)
     definitions = DatabaseDefinitions()
     with pytest.raises(
@@ -258,7 +258,7 @@ def test_a_load_in_a_thread_leaves_its_connection_usable() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_row_names_its_interpreter_by_key_and_never_by_path(settings: Any) -> None:
     settings.SNAKEPIT = {
-        "ADAPTERS": {"digits": "examples.digits.Digits"},
+        "ADAPTERS": {"digits": "snakepit.examples.digits.Digits"},
         "PYTHONS": {"own": sys.executable, "gone": "/opt/no/python3.13t"},
     }
     Pool.objects.create(name="bad", adapter="digits", size=1, python="/bin/sh")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import re
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.contrib.auth.models import Group, Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from pools import jobs, permissions
-from pools.api.app import api
-from pools.jobs import messages
-from pools.models import Audit, Job, Pool, job_guard
+from snakepit.pools import jobs, permissions
+from snakepit.pools.api.app import api
+from snakepit.pools.jobs import messages
+from snakepit.pools.models import Audit, Job, Pool, job_guard
 from tests.integration.fakes import FakeClient
 
 pytestmark = pytest.mark.django_db
@@ -34,17 +31,6 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.setattr(messages, "send", lambda *_: True)
     Pool.objects.create(name="digits", adapter="digits", size=2)
     return jobs.submit("digits", "classify", {"n": 1}, owner="somebody")
-
-
-def test_a_permission_that_was_made_under_its_old_name_is_renamed() -> None:
-    rows = Permission.objects.filter(content_type__app_label="snakepit_pools", codename="operate_pool")
-    name = dict(Pool._meta.permissions)["operate_pool"]
-    assert rows.get().name == name
-    module = importlib.import_module("pools.migrations.0010_operate_permission")
-    rename = module.Migration.operations[1]
-    for there, wanted in ((rename.reverse_code, module.OLD), (rename.code, name)):
-        there(apps, SimpleNamespace(connection=connection))
-        assert rows.get().name == wanted
 
 
 def test_every_action_needs_a_permission_that_exists_and_has_a_word() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from django.test import Client
 
-from pools.diagnostics import scaling
-from pools.diagnostics.advice import Capacity
+from snakepit.pools.diagnostics import scaling
+from snakepit.pools.diagnostics.advice import Capacity
 from tests.integration.fakes import FakeClient
 
 pytestmark = pytest.mark.django_db
@@ -18,7 +18,7 @@ USAGE = {"seconds": 600.0, "answered": 6000, "cpu_per_call": 0.1, "cpu_calls": 5
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, broker: FakeClient) -> None:
-    monkeypatch.setattr("pools.api.diagnostics.room_here", lambda *_: Capacity(cores=2.0, free_mb=100_000.0))
+    monkeypatch.setattr("snakepit.pools.api.diagnostics.room_here", lambda *_: Capacity(cores=2.0, free_mb=100_000.0))
 
 
 def test_the_answer_has_its_limits_and_the_figures_used(

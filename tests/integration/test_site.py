@@ -14,9 +14,9 @@ import pytest
 from django.core.checks import run_checks
 from django.test import Client
 
-from pools import tasks
-from pools.checks import check_snakepit
-from snakepit_site.celery import app, transport_options
+from snakepit.pools import tasks
+from snakepit.pools.checks import check_snakepit
+from snakepit.site.celery import app, transport_options
 from tests.integration.fakes import FakeClient, unreachable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +102,7 @@ def test_options_of_redis_go_to_redis_alone(tmp_path: Path, monkeypatch: pytest.
     for url in ("redis://x/0", "rediss://x/0", "redis+socket:///tmp/x"):
         assert transport_options(url)["socket_timeout"] == 30
     assert transport_options("amqp://x") == {}
-    monkeypatch.setattr("snakepit_site.settings.STATE_DIR", tmp_path)
+    monkeypatch.setattr("snakepit.site.settings.STATE_DIR", tmp_path)
     options = transport_options("filesystem://")
     assert options["data_folder_in"] == options["data_folder_out"]
     assert Path(options["data_folder_in"]).is_dir()
@@ -129,7 +129,7 @@ def test_the_demo_login_takes_its_token_alone(client: Client, broker: FakeClient
 
 
 def settings_with(tmp_path: Path, show: str = "None", **environment: str) -> subprocess.CompletedProcess[str]:
-    code = f"import json; from snakepit_site import settings; print(json.dumps({show}))"
+    code = f"import json; from snakepit.site import settings; print(json.dumps({show}))"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEPIT_")}
     env = {**clean, "SNAKEPIT_STATE_DIR": str(tmp_path), **environment}
     command = [sys.executable, "-c", code]
@@ -175,17 +175,16 @@ def test_the_demo_pools_are_there_on_demand(tmp_path: Path) -> None:
 
 def test_an_installed_site_keeps_its_state_where_it_runs_and_not_among_the_packages(tmp_path: Path) -> None:
     packages, here = tmp_path / "packages", tmp_path / "here"
-    shutil.copytree(ROOT / "snakepit_site", packages / "snakepit_site")
+    shutil.copytree(ROOT / "snakepit", packages / "snakepit")  # with what its links lead to, as in a wheel
     here.mkdir()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEPIT_")}
-    code = "from snakepit_site import settings; print(settings.__file__, settings.STATE_DIR)"
+    code = "from snakepit.site import settings; print(settings.__file__, settings.STATE_DIR)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=here, env={**clean, "PYTHONPATH": str(packages)},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert done.stdout.split() == [str(packages / "snakepit_site" / "settings.py"), str(here / ".snakepit")], (
-        done.stderr
-    )
+    settings_file = packages / "snakepit" / "site" / "settings.py"
+    assert done.stdout.split() == [str(settings_file), str(here / ".snakepit")], done.stderr
 
 
 def test_a_shell_beside_the_demo_knows_its_pools_unless_it_says_otherwise(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pools.dashboard import stream, urls
-from pools.dashboard.hub import Hub
-from pools.dashboard.stream import Reader, frames
+from snakepit.pools.dashboard import stream, urls
+from snakepit.pools.dashboard.hub import Hub
+from snakepit.pools.dashboard.stream import Reader, frames
 from tests.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db
@@ -24,9 +24,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     """A hub that ticks at once and never looks at the database."""
     fresh = Hub()
     fresh._looked = float("inf")
-    monkeypatch.setattr("pools.dashboard.hub.TICK", 0.0)
+    monkeypatch.setattr("snakepit.pools.dashboard.hub.TICK", 0.0)
     for module in ("stream", "page", "series"):
-        monkeypatch.setattr(f"pools.dashboard.{module}.hub", fresh)
+        monkeypatch.setattr(f"snakepit.pools.dashboard.{module}.hub", fresh)
     return fresh
 
 
@@ -71,7 +71,7 @@ async def test_a_reader_that_comes_back_gets_the_points_that_it_missed(hub: Hub,
 async def test_all_streams_share_one_question_to_the_broker(
     hub: Hub, broker: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pools.dashboard.hub.TICK", 3600.0)
+    monkeypatch.setattr("snakepit.pools.dashboard.hub.TICK", 3600.0)
     asked: list[int] = []
     watch = broker.watch
     broker.watch = lambda after=0: (asked.append(after), watch(after))[1]  # type: ignore[method-assign]
@@ -107,7 +107,7 @@ async def test_every_stream_ends_when_the_server_stops(hub: Hub, broker: FakeCli
 async def test_a_reader_that_takes_nothing_is_dropped(
     hub: Hub, broker: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pools.dashboard.hub.SLOW", -1.0)
+    monkeypatch.setattr("snakepit.pools.dashboard.hub.SLOW", -1.0)
     taken = asyncio.Event()
 
     async def read() -> None:

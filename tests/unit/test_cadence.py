@@ -13,9 +13,9 @@ from celery import Celery
 from celery.beat import Scheduler
 from celery.schedules import schedule
 
-from pools import cadence
-from pools.cadence import Cadence
-from snakepit_site.celery import configuration
+from snakepit.pools import cadence
+from snakepit.pools.cadence import Cadence
+from snakepit.site.celery import configuration
 
 EVERY = Cadence(10.0)
 

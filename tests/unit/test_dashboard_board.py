@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pools.dashboard.board import Board
-from pools.dashboard.points import COLUMNS, RING, SPAN, summed
+from snakepit.pools.dashboard.board import Board
+from snakepit.pools.dashboard.points import COLUMNS, RING, SPAN, summed
 
 
 def pool(**more: Any) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pools.dashboard.board import Board
-from pools.dashboard.leaks import leak_of, until
-from pools.dashboard.memory import EVERY, KEPT, Memory
-from pools.dashboard.needs import Need, Rows, find_needs
+from snakepit.pools.dashboard.board import Board
+from snakepit.pools.dashboard.leaks import leak_of, until
+from snakepit.pools.dashboard.memory import EVERY, KEPT, Memory
+from snakepit.pools.dashboard.needs import Need, Rows, find_needs
 
 NODE = {"name": "n", "clock": "beat", "problems": [], "draining": False}
 POOL = {"name": "p", "state": "ready", "reason": "", "size": 2, "ready": 2, "waiting": 0, "queue_limit": 10,

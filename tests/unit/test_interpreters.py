@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from pools.adapters.interpreter import QUESTION, REQUIREMENTS, ask, find_mistrust
-from pools.adapters.interpreters import FREE_THREADED, Interpreters, InterpreterUnfit, Places, define
-from pools.broker.spec import spec_from
+from snakepit.pools.adapters.interpreter import QUESTION, REQUIREMENTS, ask, find_mistrust
+from snakepit.pools.adapters.interpreters import FREE_THREADED, Interpreters, InterpreterUnfit, Places, define
+from snakepit.pools.broker.spec import spec_from
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPLETE = {"grpclib": "0.4.9", "h2": "4.3.0", "protobuf": "6.33.0"}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pools.adapters.ledger import EVENTS, Ledger
-from pools.broker.events import Event, Kind
-from pools.broker.histogram import Histogram, merged, quantile, since
-from pools.broker.ports import NoMeter
+from snakepit.pools.adapters.ledger import EVENTS, Ledger
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.histogram import Histogram, merged, quantile, since
+from snakepit.pools.broker.ports import NoMeter
 from tests.fakes import ListRecorder
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pools.adapters.metrics import Metrics
-from pools.broker.events import Event, Kind
+from snakepit.pools.adapters.metrics import Metrics
+from snakepit.pools.broker.events import Event, Kind
 from tests.fakes import ListRecorder
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pools.adapters import vitals
-from pools.adapters.vitals import LOOKS, Vitals
+from snakepit.pools.adapters import vitals
+from snakepit.pools.adapters.vitals import LOOKS, Vitals
 
 CHILD = """
 import os, signal, sys

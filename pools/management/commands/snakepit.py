@@ -13,12 +13,12 @@ class Command(BaseCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         # Past Django's own parser, so that --help and every option reach the program as they were typed.
-        from pools.cli.main import run
+        from snakepit.pools.cli.main import run
 
         sys.exit(run(argv[2:]))
 
     def handle(self, *args: Any, **options: Any) -> None:
         """For `call_command`, which has no command line."""
-        from pools.cli.main import run
+        from snakepit.pools.cli.main import run
 
         run(list(args))

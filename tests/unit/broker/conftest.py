@@ -8,14 +8,26 @@ from typing import Any
 
 import pytest
 
-from pools.broker.actions import Action, Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, TakeBack, Tell
-from pools.broker.call import Call
-from pools.broker.events import Event
-from pools.broker.pool import Pool
-from pools.broker.ports import Exit
-from pools.broker.run_times import ENOUGH
-from pools.broker.spec import PoolSpec
-from pools.broker.worker import State, Worker
+from snakepit.pools.broker.actions import (
+    Action,
+    Assign,
+    Cancel,
+    Dismiss,
+    Fail,
+    Kill,
+    Prepare,
+    Start,
+    Stop,
+    TakeBack,
+    Tell,
+)
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.events import Event
+from snakepit.pools.broker.pool import Pool
+from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.run_times import ENOUGH
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.worker import State, Worker
 
 
 class Table:

@@ -8,10 +8,10 @@ import pickle
 import pytest
 from grpclib.const import Status
 
-from pools.broker import errors
-from pools.broker.errors import ERRORS, BrokerError, from_code
-from pools.broker.ports import WorkerFailure
-from pools.broker.staff import error_of
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.errors import ERRORS, BrokerError, from_code
+from snakepit.pools.broker.ports import WorkerFailure
+from snakepit.pools.broker.staff import error_of
 
 everyone = pytest.mark.parametrize("error", ERRORS.values(), ids=lambda error: error.__name__)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pools.broker.forecast import Forecast, forecast
+from snakepit.pools.broker.forecast import Forecast, forecast
 
 
 def look(t: Any, chosen: int = 0) -> Forecast:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pools.broker.ports import Exit
+from snakepit.pools.broker.ports import Exit
 from tests.fakes import SILENT, WITH_PRELOAD
 from tests.unit.broker.test_runner import Stage, pool, scene
 

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from pools.broker.growth import COLUMNS, FADE, MEASURED, OTHERS, TOGETHER, TOO_LITTLE, Growth, WorkerGrowth, inverted
+from snakepit.pools.broker.growth import (
+    COLUMNS,
+    FADE,
+    MEASURED,
+    OTHERS,
+    TOGETHER,
+    TOO_LITTLE,
+    Growth,
+    WorkerGrowth,
+    inverted,
+)
 
 Leaks = dict[str, float]  # MiB a call
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pools.broker.hands import STALL
-from pools.broker.worker import AHEAD_CALLS, AHEAD_SECONDS
+from snakepit.pools.broker.hands import STALL
+from snakepit.pools.broker.worker import AHEAD_CALLS, AHEAD_SECONDS
 from tests.unit.broker.conftest import Table
 
 

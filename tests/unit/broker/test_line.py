@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pools.broker.call import Call
-from pools.broker.line import Line
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.line import Line
 
 
 def call(number: int, priority: int = 0, size: int = 1) -> Call:

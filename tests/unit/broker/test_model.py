@@ -20,14 +20,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from pools.broker.actions import Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, TakeBack
-from pools.broker.call import Call
-from pools.broker.hands import STALL
-from pools.broker.pool import Pool
-from pools.broker.ports import Exit
-from pools.broker.run_times import ENOUGH
-from pools.broker.spec import PoolSpec
-from pools.broker.worker import State
+from snakepit.pools.broker.actions import Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, TakeBack
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.hands import STALL
+from snakepit.pools.broker.pool import Pool
+from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.run_times import ENOUGH
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.worker import State
 
 specs = st.builds(
     PoolSpec,

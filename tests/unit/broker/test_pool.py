@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pools.broker import errors
-from pools.broker.ports import Exit
-from pools.broker.worker import IllegalTransition, State
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.worker import IllegalTransition, State
 
 # Routing
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pools.broker.call import Call
-from pools.broker.roster import Roster
-from pools.broker.worker import State, Worker
+from snakepit.pools.broker.call import Call
+from snakepit.pools.broker.roster import Roster
+from snakepit.pools.broker.worker import State, Worker
 
 
 def worker(name: str, slots: int = 3, state: State = State.READY) -> Worker:

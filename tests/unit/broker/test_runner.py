@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from pools.broker import errors
-from pools.broker.broker import Broker, Ports
-from pools.broker.node import NodeFacts
-from pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Race, WorkerFailure
-from pools.broker.spec import PoolSpec
-from pools.broker.staff import Request, Timing
-from pools.wire import broker_pb2 as pb
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.broker import Broker, Ports
+from snakepit.pools.broker.node import NodeFacts
+from snakepit.pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Race, WorkerFailure
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.staff import Request, Timing
+from snakepit.pools.wire import broker_pb2 as pb
 from tests.fakes import (
     COMMANDS,
     SILENT,

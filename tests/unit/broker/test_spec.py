@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Profile, find_problems, spec_from, spec_values
+from snakepit.pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Profile, find_problems, spec_from, spec_values
 
 BASE: dict[str, Any] = {"name": "p", "adapter": "a"}
 RANGED = [name for name, field in FIELDS.items() if field.metadata.get("low") is not None]

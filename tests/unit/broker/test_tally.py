@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pools.broker.tally import MOST, Tally
+from snakepit.pools.broker.tally import MOST, Tally
 
 
 class Books:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pools.broker.ports import Exit
-from pools.broker.spec import InvalidSpec, PoolSpec
-from pools.broker.template import TemplateState
-from pools.broker.worker import State
+from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
+from snakepit.pools.broker.template import TemplateState
+from snakepit.pools.broker.worker import State
 
 
 def template(t: Any) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pools.broker.ports import NoMeter
-from pools.broker.usage import SPAN, STEP, Usage, Usages, WorkerUsage
+from snakepit.pools.broker.ports import NoMeter
+from snakepit.pools.broker.usage import SPAN, STEP, Usage, Usages, WorkerUsage
 
 
 def watched(seconds: int, slots: int = 2, busy: int = 1, start: int = 0, usage: Usage | None = None) -> Usage:

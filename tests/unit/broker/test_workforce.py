@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pools.broker.ports import Exit
-from pools.broker.worker import State
+from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.worker import State
 
 # Starts
 

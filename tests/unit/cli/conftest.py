@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pools.client import connect
+from snakepit.pools.client import connect
 from tests.contract.fake_broker import FakeBroker
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pools.cli.adapter_template import class_name
-from pools.cli.main import run
+from snakepit.pools.cli.adapter_template import class_name
+from snakepit.pools.cli.main import run
 
 
 def load(path: Path) -> Any:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pools.cli.main import run
-from pools.cli.project import choose_settings
+from snakepit.pools.cli.main import run
+from snakepit.pools.cli.project import choose_settings
 from tests.contract.fake_broker import FakeBroker
 
 ROOT = Path(__file__).parents[3]
@@ -104,7 +104,7 @@ def test_with_json_an_error_has_the_shape_of_the_api(broker: FakeBroker, capsys:
 
 
 def test_bytes_are_written_as_they_are() -> None:
-    script = "import sys; from pools.cli.output import print_value; print_value(bytes([0, 255]))"
+    script = "import sys; from snakepit.pools.cli.output import print_value; print_value(bytes([0, 255]))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True, timeout=60)
     assert done.stdout == b"\x00\xff"
 
@@ -144,7 +144,7 @@ def test_help_and_version_are_there(capsys: Captured) -> None:
 
 def test_a_call_does_not_start_django(broker: FakeBroker) -> None:
     script = (
-        "import sys; from pools.cli.main import run; code = run(sys.argv[1:]);"
+        "import sys; from snakepit.pools.cli.main import run; code = run(sys.argv[1:]);"
         "assert 'django.apps.registry' not in sys.modules or not sys.modules['django.apps'].apps.ready;"
         "assert 'django.db' not in sys.modules and 'celery' not in sys.modules; sys.exit(code)"
     )
@@ -167,7 +167,7 @@ def test_the_settings_are_those_that_manage_py_names(tmp_path: Path, monkeypatch
     assert choose_settings(tmp_path) == "shop.settings"
     assert sys.path[0] == str(tmp_path)
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
-    assert choose_settings(tmp_path / "elsewhere") == "snakepit_site.settings"
+    assert choose_settings(tmp_path / "elsewhere") == "snakepit.site.settings"
 
 
 def test_settings_that_the_environment_names_are_found_beside_manage_py(
@@ -181,7 +181,7 @@ def test_settings_that_the_environment_names_are_found_beside_manage_py(
 
 
 def test_settings_that_cannot_be_read_are_wrong_usage(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pools.cli", "status"]
+    command = [sys.executable, "-m", "snakepit.pools.cli", "status"]
     environment = {key: value for key, value in os.environ.items() if key != "SNAKEPIT_ADDRESS"}
     environment["DJANGO_SETTINGS_MODULE"] = "no.such.settings"
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=60)
@@ -193,7 +193,7 @@ def test_settings_that_cannot_be_read_are_wrong_usage(tmp_path: Path) -> None:
 def test_every_command_names_its_arguments_in_capitals_and_brackets_them_once(capsys: Captured) -> None:
     from typer.main import get_command
 
-    from pools.cli.main import app
+    from snakepit.pools.cli.main import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
     for name in commands:

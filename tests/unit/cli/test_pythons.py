@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pools.adapters import interpreters
-from pools.adapters.interpreters import Interpreters, Places
-from pools.cli.main import run
+from snakepit.pools.adapters import interpreters
+from snakepit.pools.adapters.interpreters import Interpreters, Places
+from snakepit.pools.cli.main import run
 from tests.unit.test_interpreters import program
 
 

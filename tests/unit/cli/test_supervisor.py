@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pools.cli.supervisor import ONE_STOP, Program, Supervisor
+from snakepit.pools.cli.supervisor import ONE_STOP, Program, Supervisor
 
 ROOT = Path(__file__).parents[3]
 
@@ -139,7 +139,7 @@ def test_signals_become_events_and_a_later_one_hurries(family: Supervisor) -> No
 
 ORPHAN = """
 import sys
-from pools.cli.supervisor import Program, Supervisor
+from snakepit.pools.cli.supervisor import Program, Supervisor
 family = Supervisor()
 child = family.start(Program("child", [sys.executable, "-c", {waits!r}]))
 print(child.process.pid, flush=True)

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pools.cli import top
-from pools.cli.main import run
+from snakepit.pools.cli import top
+from snakepit.pools.cli.main import run
 from tests.contract.fake_broker import FakeBroker
 
 ROOT = Path(__file__).parents[3]
@@ -119,8 +119,9 @@ def test_a_terminal_is_given_back_as_it_was(how: str, broker: FakeBroker) -> Non
     try:
         before = termios.tcgetattr(inner)
         child = subprocess.Popen(
-            [sys.executable, "-m", "pools.cli", "top", "--interval", "0.1"], cwd=ROOT, stdin=inner, stdout=inner,
-            stderr=inner, start_new_session=True, env={**os.environ, "TERM": "xterm", "COLUMNS": "140"},
+            [sys.executable, "-m", "snakepit.pools.cli", "top", "--interval", "0.1"],
+            cwd=ROOT, stdin=inner, stdout=inner, stderr=inner,
+            start_new_session=True, env={**os.environ, "TERM": "xterm", "COLUMNS": "140"},
         )  # fmt: skip
         said = read_until(outer, b"echo-1")
         assert b"\x1b[?1049h" in said

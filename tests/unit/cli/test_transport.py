@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pools.cli.transport import LONGEST_SOCKET, Transport, answers, bundled_program, choose, listens
+from snakepit.pools.cli.transport import LONGEST_SOCKET, Transport, answers, bundled_program, choose, listens
 
 STATE, RUNTIME = Path("/state"), Path("/run/pit")
 

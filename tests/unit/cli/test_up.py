@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pools.cli.demo import Demo, lines
-from pools.cli.output import Problem
-from pools.cli.transport import Transport
-from pools.cli.up import Up, claim
+from snakepit.pools.cli.demo import Demo, lines
+from snakepit.pools.cli.output import Problem
+from snakepit.pools.cli.transport import Transport
+from snakepit.pools.cli.up import Up, claim
 
 
 def prepared(tmp_path: Path, **options: object) -> Up:
     up = Up(True, "127.0.0.1", 8000, **options)  # type: ignore[arg-type]
-    up.runtime, up.state, up.site = tmp_path, tmp_path, "snakepit_site"
+    up.runtime, up.state, up.site = tmp_path, tmp_path, "snakepit.site"
     up.transport = Transport("files", "filesystem://", warning="slow")
     up.secrets = Demo("snk_key", "login")
     return up

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pools.broker.errors import BadArguments, BadRequest, BrokerUnreachable, PayloadTooLarge, Unauthenticated
-from pools.client import address, arguments
-from pools.client.address import Target, default_address
-from pools.client.arguments import Options, encode
+from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerUnreachable, PayloadTooLarge, Unauthenticated
+from snakepit.pools.client import address, arguments
+from snakepit.pools.client.address import Target, default_address
+from snakepit.pools.client.arguments import Options, encode
 
 
 def call_of(values: Any, **options: Any) -> Any:

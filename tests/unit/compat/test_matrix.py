@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pools.compat.matrix import FREE_THREADING, Library, libraries, library_of, numbers, owner_of
-from pools.compat.report import packages_of, report, requirements
-from pools.compat.verdict import Package, Setting, judge
+from snakepit.pools.compat.matrix import FREE_THREADING, Library, libraries, library_of, numbers, owner_of
+from snakepit.pools.compat.report import packages_of, report, requirements
+from snakepit.pools.compat.verdict import Package, Setting, judge
 
 THREADS = Setting("p")
 FREE = Setting("p", free_threaded=True)

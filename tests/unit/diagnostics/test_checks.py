@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pools.diagnostics import facts as known
-from pools.diagnostics.facts import Facts, Unknown
-from pools.diagnostics.finding import Finding, Status, report_of
-from pools.diagnostics.local_checks import CHECKS
+from snakepit.pools.diagnostics import facts as known
+from snakepit.pools.diagnostics.facts import Facts, Unknown
+from snakepit.pools.diagnostics.finding import Finding, Status, report_of
+from snakepit.pools.diagnostics.local_checks import CHECKS
 
 NODE = {
     "name": "n1", "pid": 7, "address": "/run/s/broker.sock", "version": "1.0", "uptime": 900.0, "clock": "beat",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pools.cli.inspect import lines
-from pools.diagnostics.inspection import inspect_pool
+from snakepit.pools.cli.inspect import lines
+from snakepit.pools.diagnostics.inspection import inspect_pool
 from tests.integration.fakes import POOL, WORKER
 
 PLAN: dict[str, Any] = {"workers": [], "at_once": 1}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pools.broker.spec import PoolSpec
-from pools.diagnostics.advice import ADVISED, FINE, NONE, NOT_KNOWN, TOO_LITTLE, Capacity, Case, Judgement
-from pools.diagnostics.recommendations import judge, recommend
-from pools.diagnostics.rules import RULES
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.diagnostics.advice import ADVISED, FINE, NONE, NOT_KNOWN, TOO_LITTLE, Capacity, Case, Judgement
+from snakepit.pools.diagnostics.recommendations import judge, recommend
+from snakepit.pools.diagnostics.rules import RULES
 
 USAGE = {
     "seconds": 600.0, "answered": 6000, "busy": 0.5, "peak": 2, "wait_p50": 0.0, "wait_p95": 0.01, "refused": 0,

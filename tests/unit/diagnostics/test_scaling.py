@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pools.diagnostics.advice import TOO_LITTLE, Capacity
-from pools.diagnostics.scaling import CPU, LARGEST, MEASURED, MEMORY, SIZE, Answer, Facts, gather, scale
+from snakepit.pools.diagnostics.advice import TOO_LITTLE, Capacity
+from snakepit.pools.diagnostics.scaling import CPU, LARGEST, MEASURED, MEMORY, SIZE, Answer, Facts, gather, scale
 
 OCR = Facts(
     "ocr", size=4, ready=4, answered=6000, served=6000, seconds=600.0, busy=0.5, wait_p95=0.02, run_seconds=0.2,

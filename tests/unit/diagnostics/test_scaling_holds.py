@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pools.diagnostics.advice import Capacity
-from pools.diagnostics.scaling import CPU, MEMORY, Answer, Limit, gather, scale
+from snakepit.pools.diagnostics.advice import Capacity
+from snakepit.pools.diagnostics.scaling import CPU, MEMORY, Answer, Limit, gather, scale
 from tests.fakes import Cores, play
 from tests.unit.broker.test_runner import Stage, pool
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workers import CallCancelled
+from snakepit.workers import CallCancelled
 
 
 class Follower:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from examples.digits import TRAINED_ON, Digits, reference_model, scans
+from snakepit.examples.digits import TRAINED_ON, Digits, reference_model, scans
 
 
 @pytest.fixture(scope="module")

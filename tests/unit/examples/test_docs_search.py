@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from examples.docs_search import DocsSearch, docstring
+from snakepit.examples.docs_search import DocsSearch, docstring
+from snakepit.workers import CallCancelled
 from tests.unit.examples.follower import Follower
-from workers import CallCancelled
 
 
 @pytest.fixture(scope="module")

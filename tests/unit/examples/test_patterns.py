@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from examples.patterns import Words
-from workers.races import RaceChecker
+from snakepit.examples.patterns import Words
+from snakepit.workers.races import RaceChecker
 
 TEXT = "The key is in the lock and the lock is in the door"
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.primes import Primes, is_prime, sieve
+from snakepit.examples.primes import Primes, is_prime, sieve
+from snakepit.workers import CallCancelled
 from tests.unit.examples.follower import Follower
-from workers import CallCancelled
 
 
 @pytest.fixture

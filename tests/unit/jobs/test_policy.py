@@ -6,11 +6,11 @@ import doctest
 
 import pytest
 
-from pools.broker.errors import ERRORS
-from pools.jobs import arguments, policy
-from pools.jobs.policy import Ending, Rules, judge
-from pools.models import states
-from pools.models.states import STATES, TERMINAL, TRANSITIONS, UNSUCCESSFUL, IllegalMove, may_move, sources
+from snakepit.pools.broker.errors import ERRORS
+from snakepit.pools.jobs import arguments, policy
+from snakepit.pools.jobs.policy import Ending, Rules, judge
+from snakepit.pools.models import states
+from snakepit.pools.models.states import STATES, TERMINAL, TRANSITIONS, UNSUCCESSFUL, IllegalMove, may_move, sources
 
 
 @pytest.mark.parametrize("module", [states, policy, arguments], ids=lambda module: module.__name__)

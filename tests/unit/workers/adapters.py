@@ -17,7 +17,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from workers import Adapter, CallCancelled, Context, command
+from snakepit.workers import Adapter, CallCancelled, Context, command
 
 
 class Echo(Adapter):

@@ -1,4 +1,4 @@
-"""Starts a real `python -m workers` as a broker does, and speaks to it over its Work stream.
+"""Starts a real `python -m snakepit.workers` as a broker does, and speaks to it over its Work stream.
 
 with started(boot) as process:                 the process, its socket and its black box
     async with linked(process) as link:        the stream: hello, assign, next report
@@ -20,9 +20,9 @@ from typing import Any
 
 from grpclib.client import Channel
 
-from workers import blackbox
-from workers.wire import worker_pb2 as pb
-from workers.wire.worker_grpc import WorkerStub
+from snakepit.workers import blackbox
+from snakepit.workers.wire import worker_pb2 as pb
+from snakepit.workers.wire.worker_grpc import WorkerStub
 
 ROOT = pathlib.Path(__file__).parents[3]
 HERE = pathlib.Path(__file__).parent
@@ -87,7 +87,7 @@ def started(adapter: str = "echo", *, command: list[str] | None = None, **fields
             **fields,
         }
         popen = subprocess.Popen(
-            [*(command or [sys.executable, "-m", "workers"]), "--worker", "test-1", "--boot", str(reader)],
+            [*(command or [sys.executable, "-m", "snakepit.workers"]), "--worker", "test-1", "--boot", str(reader)],
             cwd=ROOT,
             env=environment(),
             pass_fds=(reader, listener.fileno(), box_fd),

@@ -13,7 +13,7 @@ def main() -> None:
     document["parent"] = os.getpid()
     reader, writer = os.pipe()
     subprocess.Popen(
-        [sys.executable, "-m", "workers", "--boot", str(reader)],
+        [sys.executable, "-m", "snakepit.workers", "--boot", str(reader)],
         pass_fds=(reader, document["listen_fd"], document["blackbox_fd"]),
     )
     with os.fdopen(writer, "wb") as target:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.baton import Baton
+from snakepit.workers.baton import Baton
 
 PATIENCE = 20.0
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers import Adapter, command
-from workers.adapter import AdapterError
-from workers.commands import (
+from snakepit.workers import Adapter, command
+from snakepit.workers.adapter import AdapterError
+from snakepit.workers.commands import (
     ArgumentsRefused,
     ClassMissing,
     ModuleMissing,
@@ -149,7 +149,7 @@ def test_local_and_lock_are_there_without_calling_the_base():
         ("Digits", ModuleMissing, "is not the dotted path of a class"),
         ("no_such_package.Digits", ModuleMissing, "no module 'no_such_package'"),
         ("workers.no_such_module.Digits", ModuleMissing, "no module 'workers.no_such_module'"),
-        ("workers.adapter.Adaptor", ClassMissing, "did you mean 'Adapter'?"),
+        ("snakepit.workers.adapter.Adaptor", ClassMissing, "did you mean 'Adapter'?"),
         ("pathlib.Path", NotAnAdapter, "write `class Path(Adapter)`"),
         ("os.getpid", NotAnAdapter, "not a subclass"),
     ],
@@ -161,7 +161,7 @@ def test_a_path_that_leads_nowhere_is_refused_with_the_fix(path, error, words):
 
 
 def test_a_class_is_loaded_by_its_path():
-    assert load_class("workers.adapter.Adapter") is Adapter
+    assert load_class("snakepit.workers.adapter.Adapter") is Adapter
 
 
 def test_the_thread_profile_wants_a_declaration():

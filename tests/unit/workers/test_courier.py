@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from workers.call import Call
-from workers.courier import LARGEST, LETTER, Courier
-from workers.report import Delivered, Failure, Result, Value
-from workers.wire.worker_pb2 import Delivery
+from snakepit.workers.call import Call
+from snakepit.workers.courier import LARGEST, LETTER, Courier
+from snakepit.workers.report import Delivered, Failure, Result, Value
+from snakepit.workers.wire.worker_pb2 import Delivery
 
 
 @pytest.fixture

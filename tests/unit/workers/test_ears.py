@@ -16,13 +16,13 @@ import pytest
 from grpclib.client import Channel
 from grpclib.server import Server
 
+from snakepit.workers.baton import Baton
+from snakepit.workers.ears import READ_BYTES, Ears
+from snakepit.workers.frames import Frames
+from snakepit.workers.vigil import Vigil
+from snakepit.workers.wire import worker_pb2 as pb
+from snakepit.workers.wire.worker_grpc import WorkerStub
 from tests.unit.workers.test_frames import Mirror
-from workers.baton import Baton
-from workers.ears import READ_BYTES, Ears
-from workers.frames import Frames
-from workers.vigil import Vigil
-from workers.wire import worker_pb2 as pb
-from workers.wire.worker_grpc import WorkerStub
 
 
 class Line(asyncio.Protocol):

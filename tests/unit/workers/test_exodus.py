@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from workers.exodus import NICE
+from snakepit.workers.exodus import NICE
 
 ENDING = """
 import json, os, threading
-from workers import exodus
+from snakepit.workers import exodus
 os.nice({own})
 held = threading.Event()
 threading.Thread(target=held.wait).start()

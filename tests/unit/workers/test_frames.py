@@ -15,10 +15,10 @@ from grpclib.protocol import Buffer
 from grpclib.server import Server
 from h2.windows import WindowManager
 
-from workers.frames import Arrivals, Frames, MessageTooLarge
-from workers.shortcut import plain_header
-from workers.wire import worker_pb2 as pb
-from workers.wire.worker_grpc import WorkerBase, WorkerStub
+from snakepit.workers.frames import Arrivals, Frames, MessageTooLarge
+from snakepit.workers.shortcut import plain_header
+from snakepit.workers.wire import worker_pb2 as pb
+from snakepit.workers.wire.worker_grpc import WorkerBase, WorkerStub
 
 PING = (8).to_bytes(3, "big") + b"\x06" + bytes(5) + b"opaque.."  # a frame that is h2's
 LOOPS = [asyncio.new_event_loop]

@@ -13,11 +13,11 @@ import warnings
 
 import pytest
 
-from workers import CallCancelled, Context, blackbox, boot, failure, lifeline, parallelism, vitals
-from workers.boot import Boot
-from workers.call import Call
-from workers.eventloop import OwnLoop, SharedLoop
-from workers.report import Log, Progress, clean
+from snakepit.workers import CallCancelled, Context, blackbox, boot, failure, lifeline, parallelism, vitals
+from snakepit.workers.boot import Boot
+from snakepit.workers.call import Call
+from snakepit.workers.eventloop import OwnLoop, SharedLoop
+from snakepit.workers.report import Log, Progress, clean
 
 PATIENCE = 20.0
 

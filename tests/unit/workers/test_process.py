@@ -13,10 +13,10 @@ import sys
 
 import pytest
 
+from snakepit.workers import vitals
+from snakepit.workers.wire import worker_pb2 as pb
 from tests.unit.workers import harness
 from tests.unit.workers.harness import linked, started, value_of, worker
-from workers import vitals
-from workers.wire import worker_pb2 as pb
 
 # What a worker is.
 
@@ -420,7 +420,7 @@ def test_only_commands_can_be_called(echo, command):
         ("aleave", "SystemExit", "the command called sys.exit(4)"),
         ("aleave_in_task", "SystemExit", "the command called sys.exit(5)"),
         ("interrupt", "KeyboardInterrupt", "KeyboardInterrupt"),
-        ("give_up", "workers.context.CallCancelled", "of its own accord"),
+        ("give_up", "snakepit.workers.context.CallCancelled", "of its own accord"),
         ("hostile", "adapters.Broken.hostile.<locals>.Hostile", "<Hostile that cannot be shown>"),
     ],
 )
@@ -486,11 +486,11 @@ def boot_failure_of(adapter: str, **fields: object) -> tuple[pb.BootFailure, int
 @pytest.mark.parametrize(
     ("adapter", "fields", "kind", "message"),
     [
-        ("no_such_module.Adapter", {}, "workers.commands.ModuleMissing", "no module 'no_such_module'"),
-        ("adapters.Echoo", {}, "workers.commands.ClassMissing", "did you mean 'Echo'?"),
-        ("pathlib.Path", {}, "workers.commands.NotAnAdapter", "not a subclass of workers.Adapter"),
-        ("process_only", {"profile": "thread"}, "workers.commands.NotThreadSafe", "set `thread_safe = True`"),
-        ("configured", {"args": {"modle": "x"}}, "workers.commands.ArgumentsRefused", "did you mean 'model'?"),
+        ("no_such_module.Adapter", {}, "snakepit.workers.commands.ModuleMissing", "no module 'no_such_module'"),
+        ("adapters.Echoo", {}, "snakepit.workers.commands.ClassMissing", "did you mean 'Echo'?"),
+        ("pathlib.Path", {}, "snakepit.workers.commands.NotAnAdapter", "not a subclass of workers.Adapter"),
+        ("process_only", {"profile": "thread"}, "snakepit.workers.commands.NotThreadSafe", "set `thread_safe = True`"),
+        ("configured", {"args": {"modle": "x"}}, "snakepit.workers.commands.ArgumentsRefused", "did you mean 'model'?"),
         ("failing_setup", {}, "OSError", "no GPU here"),
         ("exiting_setup", {}, "SystemExit", "sys.exit(9)"),
         ("failing_import.Late", {}, "ModuleNotFoundError", "No module named 'no_such_dependency'"),
@@ -658,16 +658,16 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_describe_prints_the_commands_and_their_schemas():
-    done = run("workers", "--describe", "adapters.Echo", "--json")
+    done = run("snakepit.workers", "--describe", "adapters.Echo", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     described = json.loads(done.stdout)
     assert described["thread_safe"] is True
     assert {command["name"]: command["schema"]["required"] for command in described["commands"]}["add"] == ["a"]
-    assert "Give the value back." in run("workers", "--describe", "adapters.Echo").stdout
+    assert "Give the value back." in run("snakepit.workers", "--describe", "adapters.Echo").stdout
 
 
 def test_describe_of_what_does_not_load_says_why():
-    done = run("workers", "--describe", "failing_import.Late")
+    done = run("snakepit.workers", "--describe", "failing_import.Late")
     assert (done.returncode, done.stdout) == (3, "")
     assert "No module named 'no_such_dependency'" in done.stderr
 
@@ -684,19 +684,20 @@ def test_the_help_loads_neither_grpc_nor_django():
 
 
 def test_a_worker_is_not_started_by_hand():
-    done = run("workers")
+    done = run("snakepit.workers")
     assert done.returncode == 2
     assert "--describe" in done.stderr
 
 
 def test_the_lifeline_becomes_its_command():
-    done = run("workers.lifeline", str(os.getpid()), "--", sys.executable, "-c", "import os; print(os.getppid())")
+    program = (sys.executable, "-c", "import os; print(os.getppid())")
+    done = run("snakepit.workers.lifeline", str(os.getpid()), "--", *program)
     assert done.stdout.strip() == str(os.getpid())
 
 
 def test_the_lifeline_refuses_another_parent():
-    assert run("workers.lifeline", "1", "--", "true").returncode == 5
-    assert run("workers.lifeline", "true").returncode == 2
+    assert run("snakepit.workers.lifeline", "1", "--", "true").returncode == 5
+    assert run("snakepit.workers.lifeline", "true").returncode == 2
 
 
 def test_the_socket_stays_the_workers_own(echo):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from workers import quoting
+from snakepit.workers import quoting
 
 slowly = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 ALPHABETS = ("abc ", 'a"\\\n\r\tb', "a\x7fb/", "aé", "a\0b", "a\x1fb", "a\ud800b")

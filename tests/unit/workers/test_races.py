@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from workers import Adapter, command, locked
-from workers.adapter import AdapterError
-from workers.races import MAX_RACES, MAX_STATE, RaceChecker
-from workers.shadows import SHADOWS, shadow_of
+from snakepit.workers import Adapter, command, locked
+from snakepit.workers.adapter import AdapterError
+from snakepit.workers.races import MAX_RACES, MAX_STATE, RaceChecker
+from snakepit.workers.shadows import SHADOWS, shadow_of
 
 MODULE_LOCK = threading.Lock()
 
@@ -293,7 +293,7 @@ def test_a_locked_command_is_a_command_in_either_order():
         def inner(self, value: int) -> int:
             return value
 
-    from workers.commands import find_commands
+    from snakepit.workers.commands import find_commands
 
     found = find_commands(Both)
     assert found["outer"].idempotent

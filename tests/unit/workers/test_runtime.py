@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from workers import Adapter, Context, command
-from workers.call import Call
-from workers.commands import bind, find_commands
-from workers.report import Chunk, Delivered, Failure, Report, Result
-from workers.runtime import Runtime
+from snakepit.workers import Adapter, Context, command
+from snakepit.workers.call import Call
+from snakepit.workers.commands import bind, find_commands
+from snakepit.workers.report import Chunk, Delivered, Failure, Report, Result
+from snakepit.workers.runtime import Runtime
 
 PATIENCE = 20.0
 

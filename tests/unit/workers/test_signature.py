@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, NewType, NotRequired, Optional, Type
 
 import pytest
 
-from workers import Context
-from workers.adapter import AdapterError
-from workers.signature import WHOLE, BadArguments, decode, signature_of, too_deep
+from snakepit.workers import Context
+from snakepit.workers.adapter import AdapterError
+from snakepit.workers.signature import WHOLE, BadArguments, decode, signature_of, too_deep
 
 
 class Colour(enum.Enum):

@@ -17,9 +17,9 @@ import tempfile
 
 import pytest
 
+from snakepit.workers import blackbox, lifeline, nameplate, safety, vitals
 from tests.unit.workers import harness
 from tests.unit.workers.harness import PATIENCE, linked
-from workers import blackbox, lifeline, nameplate, safety, vitals
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="templates need Linux")
 
@@ -103,7 +103,7 @@ def standing(adapter="adapters.Shared", **fields):
         name = nameplate.blank("t-1")
         options = ["--boot", str(reader), "--template", str(theirs.fileno()), "--worker", name]
         popen = subprocess.Popen(
-            [sys.executable, "-m", "workers", *options],
+            [sys.executable, "-m", "snakepit.workers", *options],
             cwd=harness.ROOT,
             env={**harness.environment(), nameplate.VARIABLE: name, "TMPDIR": os.path.join(folder, "scratch-t")},
             pass_fds=(reader, theirs.fileno()),

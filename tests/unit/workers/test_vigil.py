@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workers.vigil import CROWDED, MOST_SKIPPED, RECENT, Vigil
+from snakepit.workers.vigil import CROWDED, MOST_SKIPPED, RECENT, Vigil
 
 STEP = 0.0001  # seconds that a look takes on this clock
 SPAN = 10.5 * STEP

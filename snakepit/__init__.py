@@ -1,0 +1,53 @@
+"""Pools of warm Python workers for Django: the names that adapters and callers import.
+
+>>> from snakepit import Adapter, command
+>>> class Greeter(Adapter):
+...     @command
+...     def greet(self, name: str) -> str:
+...         return f"Hello {name}"
+>>> Greeter().greet(name="Ada")
+'Hello Ada'
+
+A caller needs one more name, `connect` (see `snakepit.pools.client`):
+
+    client = connect()
+    client.call("greeter", "greet", name="Ada")
+
+Importing this package imports nothing else: adapters run in interpreters that have no Django and no gRPC, and callers
+need no adapter. A name is loaded from its module when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakepit.pools.client import Client, PoolClient, connect
+    from snakepit.workers import Adapter, CallCancelled, Context, command, locked
+
+_SOURCES = {
+    "Adapter": "snakepit.workers",
+    "CallCancelled": "snakepit.workers",
+    "Client": "snakepit.pools.client",
+    "Context": "snakepit.workers",
+    "PoolClient": "snakepit.pools.client",
+    "command": "snakepit.workers",
+    "connect": "snakepit.pools.client",
+    "locked": "snakepit.workers",
+}
+
+__all__ = ["Adapter", "CallCancelled", "Client", "Context", "PoolClient", "command", "connect", "locked"]
+
+
+def __getattr__(name: str) -> object:
+    source = _SOURCES.get(name)
+    if source is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(source), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
