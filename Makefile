@@ -42,7 +42,7 @@ bench: $(VENV)/.bench ## us beside our peers, in one run (ROWS=name,name for som
 
 chaos: $(VENV)/.test ## the fault test of jobs ten times, with its story: 300 jobs while everything is killed in turn
 	@for round in 1 2 3 4 5 6 7 8 9 10; do \
-	  $(BIN)/python -m pytest -q -rP tests/acceptance/test_jobs_chaos.py || exit 1; done
+	  $(BIN)/python -m pytest -q -rP tests/process/acceptance/test_jobs_chaos.py || exit 1; done
 
 fmt: $(VENV)/.test ## format the code
 	$(BIN)/ruff check --fix-only .

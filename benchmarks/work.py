@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from snakepit.workers import Adapter, command
-from snakepit.workers.parallelism import spin
+from snakepit.workers.runtime.parallelism import spin
 
 SMALL = "x" * 98  # 100 bytes as JSON
 LARGE = "x" * 99_998  # 100 kB as JSON

@@ -24,8 +24,8 @@ from playwright.sync_api import Browser, Page  # noqa: E402
 
 from snakepit.pools.broker.errors import BrokerError  # noqa: E402
 from snakepit.pools.client import Client, connect  # noqa: E402
-from tests.browser.chromium import chromium  # noqa: E402
 from tests.demo import Demo, demo_running  # noqa: E402
+from tests.process.browser.chromium import chromium  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 MOST = 3 * 2**20  # bytes of all pictures

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.deprecation import MiddlewareMixin
 
-from snakepit.pools.api.errors import DATABASE_PAUSE, database_is_away
+from snakepit.pools.web.errors import DATABASE_PAUSE, database_is_away
 
 logger = logging.getLogger("snakepit.pages")
 

@@ -11,23 +11,23 @@ from typing import Any
 from celery import shared_task, signals
 from django.utils import timezone
 
-from snakepit.pools import conf, figures
-from snakepit.pools.api import door
+from snakepit.pools import conf, history
 from snakepit.pools.broker.errors import BrokerError
-from snakepit.pools.jobs import attempt, connections, consumer, hold, messages, upkeep
-from snakepit.pools.jobs.bridge import Bridge
+from snakepit.pools.client import shared
+from snakepit.pools.jobs import attempt, celery_connections, celery_consumer, leases, messages, reconciler
+from snakepit.pools.jobs.fallback_reconciler import FallbackReconciler
 from snakepit.pools.models import Audit
 
 logger = logging.getLogger("snakepit.tasks")
 joiner = messages.Joiner()
-bridge = Bridge()
+bridge = FallbackReconciler()
 
 
 @shared_task(name="snakepit.sweep", ignore_result=True)
 def sweep() -> int:
     """Have the broker judge the age, memory and health of every worker; returns how many it will replace."""
     try:
-        reply = door.broker().sweep("beat", conf.current().sweep_interval)
+        reply = shared.client().sweep("beat", conf.current().sweep_interval)
     except BrokerError as error:
         # Not raised: a broker that restarts misses a tick or two, and a traceback each time would hide real trouble.
         logger.warning("the sweep did not reach the broker: %s", error)
@@ -50,25 +50,25 @@ def reconcile() -> dict[str, int]:
 @shared_task(name="snakepit.rollup", ignore_result=True)
 def roll_up() -> int:
     """Make quarters of an hour of the pools' minutes, for the charts."""
-    with hold.db_unit():
-        return figures.roll_up(timezone.now())
+    with leases.db_unit():
+        return history.roll_up(timezone.now())
 
 
 @shared_task(name="snakepit.prune", ignore_result=True)
 def prune() -> int:
     """Delete the jobs whose retention is over, the audit and the figures beyond theirs; returns how many rows went."""
-    with hold.db_unit():
-        return upkeep.prune() + Audit.prune(conf.current().audit_retention) + figures.prune(timezone.now())
+    with leases.db_unit():
+        return reconciler.prune() + Audit.prune(conf.current().audit_retention) + history.prune(timezone.now())
 
 
 @signals.worker_init.connect(dispatch_uid="snakepit.consumer", weak=False)
 def _outlive_the_transport(sender: Any = None, **_: Any) -> None:
-    consumer.install(sender)
+    celery_consumer.install(sender)
 
 
 @signals.celeryd_after_setup.connect(dispatch_uid="snakepit.connections", weak=False)
 def _keep_connections(sender: Any = None, instance: Any = None, **_: Any) -> None:
-    connections.install(instance, messages.TASK)
+    celery_connections.install(instance, messages.TASK)
 
 
 @signals.celeryd_after_setup.connect(dispatch_uid="snakepit.queues", weak=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import Celery
 
-from snakepit.pools.cadence import Cadence
+from snakepit.pools.beat_schedule import BeatSchedule
 
 PRUNE_INTERVAL = 600.0  # seconds
 ROLLUP_INTERVAL = 300.0
@@ -59,7 +59,7 @@ def chosen_by_up() -> str:
 
 def tick(task: str, interval: float) -> dict[str, Any]:
     """An entry of the schedule. A tick that waited for a worker is worth nothing: the next one is already there."""
-    return {"task": task, "schedule": Cadence(interval), "options": {"expires": interval}}
+    return {"task": task, "schedule": BeatSchedule(interval), "options": {"expires": interval}}
 
 
 def configuration() -> dict[str, Any]:

@@ -20,13 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from snakepit.pools.adapters.interpreters import Interpreters, Places, define
+from snakepit.pools.adapters.interpreters.known import InterpreterKeys, Interpreters, define
 from snakepit.pools.adapters.node import NodeConfig, RuntimeDirectoryError, run_node
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.ports import Definition, Loaded
 from snakepit.pools.broker.spec import InvalidSpec, spec_from
 from snakepit.pools.client import connect
-from snakepit.workers import lifeline
+from snakepit.workers.process import parent_death
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0  # a bound for a machine under load, never a wait
@@ -67,7 +67,7 @@ class FileDefinitions:
         venvs = tuple(filter(None, os.environ.get("TEST_VENVS", "").split(os.pathsep)))
         # Only what a test names: this machine's other interpreters must not change what it sees.
         environ = {"HOME": "/nonexistent", "PATH": ""}
-        self._interpreters = Interpreters(Places(venvs=venvs, environ=environ, worker_path=(str(ROOT),)))
+        self._interpreters = Interpreters(InterpreterKeys(venvs=venvs, environ=environ, worker_path=(str(ROOT),)))
 
     def load(self) -> Loaded:
         definitions, problems = [], []
@@ -103,7 +103,7 @@ class PipeRecorder:
 
 def main() -> int:
     parent, runtime, definitions, events, interval = sys.argv[1:6]
-    lifeline.arm(int(parent))  # a run of the tests that is killed leaves no broker behind
+    parent_death.arm(int(parent))  # a run of the tests that is killed leaves no broker behind
     recorder = PipeRecorder(int(events))
     config = NodeConfig(
         runtime=Path(runtime),
@@ -241,7 +241,7 @@ def assert_nothing_left(instance: str, patience: float = 10.0) -> None:
     """No process of a broker lives. Each that still does is waited for through a pidfd."""
     import select
 
-    from snakepit.pools.adapters.keeper import carriers
+    from snakepit.pools.adapters.processes.reaper import carriers
 
     for pid in carriers(instance):
         try:

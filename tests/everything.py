@@ -25,7 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from snakepit.workers import Adapter, Context, command, stacks
+from snakepit.workers import Adapter, Context, command
+from snakepit.workers.process import stacks
 
 
 class Opaque:
@@ -37,16 +38,16 @@ class Everything(Adapter):
 
     thread_safe = True
 
-    def __init__(self, ledger: str = "") -> None:
-        self.ledger = ledger
+    def __init__(self, recent: str = "") -> None:
+        self.recent = recent
         self.inside = 0
         self.most_inside = 0
         self.barrier = threading.Barrier(2, timeout=20)
 
     def note(self, text: str) -> None:
-        """One line in the ledger, written so that it survives whatever comes next."""
-        if self.ledger:
-            fd = os.open(self.ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        """One line in the recent, written so that it survives whatever comes next."""
+        if self.recent:
+            fd = os.open(self.recent, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             os.write(fd, f"{text}\n".encode())
             os.close(fd)
 
@@ -306,19 +307,19 @@ class Unsafe(Everything):
 
 
 class Preloading(Everything):
-    """Loads once, in the template, which leaves a line in the ledger."""
+    """Loads once, in the template, which leaves a line in the recent."""
 
     loaded_by: int = 0
 
     @classmethod
-    def preload(cls, ledger: str = "") -> None:
+    def preload(cls, recent: str = "") -> None:
         cls.loaded_by = os.getpid()
         random.seed(1)
         logging.basicConfig(level=logging.INFO, format="logged by %(message)s", force=True)
         ctypes.CDLL(None).puts(b"native code says hello")  # and leaves it in its buffer
         os.umask(0o077)
-        if ledger:
-            with open(ledger, "a") as lines:
+        if recent:
+            with open(recent, "a") as lines:
                 lines.write(f"preload {os.getpid()}\n")
 
     @command(idempotent=True)

@@ -169,7 +169,7 @@ class FakeProcess:
         self._streams: dict[int, tuple[Iterator[int], int]] = {}  # what is left, credit
         self._running: set[int] = set()
         self._queue: list[Assignment] = []  # handed ahead, not begun
-        self._withheld = range(0)
+        self._revoked = range(0)
         self._skipped: set[int] = set()
         self._polite: set[int] = set()  # runs until it is asked to stop
         self._kept: list[Callable[[], None]] = []  # orders that came while it was frozen
@@ -187,8 +187,8 @@ class FakeProcess:
     def has_begun(self, sequence: int) -> bool:
         return sequence <= self._begun and sequence not in self._skipped
 
-    def withhold(self, first: int, last: int) -> None:
-        self._withheld = range(first, last + 1)
+    def revoke(self, first: int, last: int) -> None:
+        self._revoked = range(first, last + 1)
 
     def output(self) -> list[str]:
         return list(self._lines)
@@ -274,7 +274,7 @@ class FakeProcess:
         while self._queue and len(self._running) < self.order.spec.slots:
             assignment = self._queue.pop(0)
             self._begun = assignment.sequence
-            if assignment.sequence in self._withheld:
+            if assignment.sequence in self._revoked:
                 self._skipped.add(assignment.sequence)
                 self.report("returned", assignment.sequence)
                 continue
@@ -292,7 +292,7 @@ class FakeProcess:
 
     def _result(self, assignment: Assignment, value: Any) -> None:
         data = json.dumps(value).encode()
-        if assignment.letterbox and self._deliver(assignment, data):
+        if assignment.reply_socket and self._deliver(assignment, data):
             self.report("delivered", assignment.sequence, 0.001)
         else:
             self.report("result", assignment.sequence, Payload(data), 0.001)
@@ -302,7 +302,7 @@ class FakeProcess:
         letter.queued_seconds, letter.run_seconds = assignment.queued, 0.001
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             try:
-                sender.sendto(letter.SerializeToString(), assignment.letterbox)
+                sender.sendto(letter.SerializeToString(), assignment.reply_socket)
             except OSError:
                 return False
         return True

@@ -8,7 +8,7 @@ from snakepit.site.settings import *  # noqa: F403
 from snakepit.site.settings import BASE_DIR
 
 # For brokers that take their pools from the database.
-LEDGER = {"ledger": path} if (path := os.environ.get("SNAKEPIT_TEST_LEDGER")) else {}
+LEDGER = {"recent": path} if (path := os.environ.get("SNAKEPIT_TEST_LEDGER")) else {}
 
 SNAKEPIT = {
     "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),

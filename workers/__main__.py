@@ -14,11 +14,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from snakepit.workers import boot, exodus, failure, lifeline, vitals
-from snakepit.workers.boot import Boot, TemplateBoot
+from snakepit.workers.process import boot, exit_priority, parent_death, vitals
+from snakepit.workers.process.boot import Boot, TemplateBoot
+from snakepit.workers.runtime import failure
 
 if TYPE_CHECKING:
-    from snakepit.workers.commands import Preloaded
+    from snakepit.workers.schema.commands import Preloaded
 
 USAGE, UNLOADABLE, LINK_LOST = 2, 3, 4
 
@@ -49,9 +50,9 @@ def main(argv: list[str]) -> int:
     except boot.BootInvalid as why:
         sys.stderr.write(f"{why}\n")
         return USAGE
-    except lifeline.Orphaned as why:
+    except parent_death.Orphaned as why:
         sys.stderr.write(f"{why}\n")
-        return lifeline.ORPHANED
+        return parent_death.ORPHANED
 
 
 def work(descriptor: int) -> int:
@@ -64,7 +65,7 @@ def stand(descriptor: int, control: int) -> int:
     """A template; and, in each process that it forks, a worker."""
     document = begin(descriptor, TemplateBoot)
     watch = watch_imports()
-    from snakepit.workers.template import Template
+    from snakepit.workers.process.template import Template
 
     template = Template(document, control)
     if not template.load():
@@ -78,10 +79,10 @@ def stand(descriptor: int, control: int) -> int:
 
 def begin(descriptor: int, kind: type[boot.Document]) -> boot.Document:
     """Tie this process's life to its broker's, and read what it is to be."""
-    lifeline.set_death_signal()
+    parent_death.set_death_signal()
     faulthandler.enable()  # a segfault in the adapter's C code leaves its Python stack on stderr
     document = boot.read(descriptor, kind)
-    lifeline.require_parent(document.parent)
+    parent_death.require_parent(document.parent)
     return document
 
 
@@ -93,10 +94,10 @@ def watch_imports() -> vitals.GilWatch:
 
 
 def live(document: Boot, watch: vitals.GilWatch, preloaded: Preloaded | None = None) -> int:
-    from snakepit.workers.worker import Worker  # loads gRPC and protobuf: after the watch, and not for --help
+    from snakepit.workers.process.worker import Worker  # loads gRPC and protobuf: after the watch, and not for --help
 
     code = Worker(document, watch, preloaded).live()
-    exodus.give_way()
+    exit_priority.give_way()
     if code:
         leave(code)
     return code
@@ -120,8 +121,8 @@ def leave(code: int) -> None:
 
 
 def describe(path: str, *, as_json: bool) -> int:
-    from snakepit.workers.describe import as_text
-    from snakepit.workers.describe import describe as look
+    from snakepit.workers.schema.describe import as_text
+    from snakepit.workers.schema.describe import describe as look
 
     try:
         described = look(path)

@@ -40,10 +40,10 @@ class Call:
         "command",
         "deadline",
         "ended",
-        "letterbox",
         "max_result",
         "queued",
         "ref",
+        "reply_socket",
         "sequence",
         "streaming",
     )
@@ -60,7 +60,7 @@ class Call:
         credit: int = 0,
         credit_bytes: int = 0,
         max_result: int = 1 << 20,
-        letterbox: str = "",
+        reply_socket: str = "",
         ref: int = 0,
         queued: float = 0.0,
     ) -> None:
@@ -72,7 +72,7 @@ class Call:
         # A budget of 0 is an unset field: no deadline.
         self.deadline = time.monotonic() + budget if budget > 0 else math.inf
         self.max_result = max_result
-        self.letterbox = letterbox  # the path of its caller's own socket, where its result may go
+        self.reply_socket = reply_socket  # the path of its caller's own socket, where its result may go
         self.ref = ref  # what the caller calls it
         self.queued = queued  # seconds that it waited before it came here
         self.streaming = credit > 0  # otherwise the caller wants one result

@@ -10,7 +10,7 @@ from benchmarks.node import ENDLESS, ROOT, Node, serving
 from benchmarks.row import Contestants, Measured, Row
 from benchmarks.timing import seconds
 from benchmarks.usage import cpu_seconds
-from snakepit.pools.adapters.interpreters import Interpreters, Places
+from snakepit.pools.adapters.interpreters.known import InterpreterKeys, Interpreters
 from snakepit.pools.broker.spec import AUTO
 
 CALLS = 4
@@ -21,7 +21,7 @@ ROUNDS = 5
 @cache
 def interpreter() -> str:
     """A free-threaded interpreter with the worker's requirements: that of the tests, or one of this machine's."""
-    places = Places(venvs=(str(ROOT / ".venv-313t"),), worker_path=(str(ROOT),))
+    places = InterpreterKeys(venvs=(str(ROOT / ".venv-313t"),), worker_path=(str(ROOT),))
     return Interpreters(places).choose(AUTO, "thread").path
 
 

@@ -1,6 +1,6 @@
 """The composition root: joins the broker to its ports, runs it, and takes it down in order.
 
-run_broker() ─▶ RuntimeDirectory ─▶ Keeper, orphans ─▶ Broker(ports) ─▶ gRPC server ─▶ signals ─▶ stop
+run_broker() ─▶ RuntimeDirectory ─▶ ReaperProcess, orphans ─▶ Broker(ports) ─▶ gRPC server ─▶ signals ─▶ stop
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from snakepit.pools.adapters.event_log import EventLog
-from snakepit.pools.adapters.launcher import ProcessLauncher, Workplace
-from snakepit.pools.adapters.ledger import Ledger
-from snakepit.pools.adapters.link import GrpcLinker
-from snakepit.pools.adapters.metrics import Metrics
-from snakepit.pools.adapters.orphans import Keeper, Strays, become_subreaper, end_predecessors
-from snakepit.pools.adapters.outfit import listen
-from snakepit.pools.adapters.runtime import RuntimeDirectory, RuntimeDirectoryError
-from snakepit.pools.adapters.service import make_server
+from snakepit.pools.adapters.grpc.link import GrpcLinker
+from snakepit.pools.adapters.grpc.service import make_server
+from snakepit.pools.adapters.processes.launcher import ProcessLauncher, Workplace
+from snakepit.pools.adapters.processes.orphans import Orphans, ReaperProcess, become_subreaper, end_predecessors
+from snakepit.pools.adapters.processes.worker_resources import listen
+from snakepit.pools.adapters.records.event_log import EventLog
+from snakepit.pools.adapters.records.metrics import Metrics
+from snakepit.pools.adapters.records.recent_events import RecentEvents
+from snakepit.pools.adapters.runtime_directory import RuntimeDirectory, RuntimeDirectoryError
 from snakepit.pools.broker.broker import Broker, Ports
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.node import NodeFacts
@@ -76,21 +76,21 @@ class Node:
         self.runtime.open()
         become_subreaper()
         reaped = end_predecessors(self.runtime)
-        keeper = Keeper(self.runtime)
+        keeper = ReaperProcess(self.runtime)
         try:
             await self._serve(keeper, reaped, announce)
         finally:
             keeper.close()
             self.runtime.close()
 
-    async def _serve(self, keeper: Keeper, reaped: int, announce: Callable[[Broker], None]) -> None:
+    async def _serve(self, keeper: ReaperProcess, reaped: int, announce: Callable[[Broker], None]) -> None:
         config, runtime = self.config, self.runtime
         place = Workplace(runtime.path, runtime.instance, config.worker_path, config.worker_env)
         launcher = ProcessLauncher(place)
         clock = SystemClock()
         metrics = Metrics(config.recorder)
-        ledger = Ledger(metrics, metrics)
-        ports = Ports(launcher, GrpcLinker(), clock, config.definitions, ledger, ledger)
+        recent = RecentEvents(metrics, metrics)
+        ports = Ports(launcher, GrpcLinker(), clock, config.definitions, recent, recent)
         facts = NodeFacts(
             name=config.name,
             version=config.version,
@@ -102,7 +102,7 @@ class Node:
         )
         broker = Broker(facts, ports, random.Random())
         metrics.expose(broker.snapshot)
-        server, serving = make_server(broker, runtime.token, ledger, metrics.text)
+        server, serving = make_server(broker, runtime.token, recent, metrics.text)
         await broker.start()
         if reaped:
             broker.tell(Event(Kind.ORPHANS_REAPED, message=f"{reaped} processes of the broker before were ended"))
@@ -124,7 +124,7 @@ class Node:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(server.wait_closed(), GOODBYE)
 
-    async def _watch(self, broker: Broker, keeper: Keeper) -> None:
+    async def _watch(self, broker: Broker, keeper: ReaperProcess) -> None:
         def own() -> list[int]:
             workers = (staff.process.pid for staff in broker.staff() if staff.process)
             return [keeper.pid, *workers, *(template.pid for _, template in broker.templates())]
@@ -133,7 +133,7 @@ class Node:
             # A worker that is just being forked still carries its template's id.
             return [*(staff.id for staff in broker.staff()), *(name for name, _ in broker.templates())]
 
-        strays = Strays(self.runtime.instance, own, workers)
+        strays = Orphans(self.runtime.instance, own, workers)
         while True:
             await asyncio.sleep(CHECK_EVERY)
             try:
@@ -180,8 +180,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def run_broker(name: str = "") -> int:
     """The broker of a Django project, from its settings. Call it after `django.setup()`. Returns an exit code."""
     from snakepit.pools import conf
-    from snakepit.pools.adapters.definitions import DatabaseDefinitions
-    from snakepit.pools.adapters.recorder import DatabaseRecorder
+    from snakepit.pools.adapters.records.definitions import DatabaseDefinitions
+    from snakepit.pools.adapters.records.recorder import DatabaseRecorder
 
     settings = conf.current()
     name = name or conf.node_name()

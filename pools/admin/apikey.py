@@ -12,9 +12,10 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from snakepit.pools import operations, permissions
+from snakepit.pools import permissions
 from snakepit.pools.admin.page import Page, log, order
 from snakepit.pools.models import ApiKey, Pool
+from snakepit.pools.operations import orders
 
 
 class ApiKeyForm(forms.ModelForm):
@@ -81,12 +82,12 @@ class ApiKeyAdmin(Page):
         return super().save_form(request, form, change)
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        with operations.recorded(order(request), "change_key" if change else "add_key", target=str(obj)) as record:
+        with orders.recorded(order(request), "change_key" if change else "add_key", target=str(obj)) as record:
             super().save_model(request, obj, form, change)
             record.data = {"scopes": obj.scopes, "pools": obj.pools}
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
-        with operations.recorded(order(request), "delete_key", target=str(obj)):
+        with orders.recorded(order(request), "delete_key", target=str(obj)):
             super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
@@ -113,7 +114,7 @@ class ApiKeyAdmin(Page):
             if not _may_touch(request, key):
                 self.message_user(request, f"{key} belongs to {key.owner}.", messages.ERROR)
                 continue
-            with operations.recorded(given, "revoke_key", target=str(key)):
+            with orders.recorded(given, "revoke_key", target=str(key)):
                 key.revoke()
             log(request, key, "Revoked.")
             self.message_user(request, f"{key} is revoked.", messages.SUCCESS)

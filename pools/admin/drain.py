@@ -8,12 +8,12 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from snakepit.pools import maintenance
 from snakepit.pools.admin.page import log, order
-from snakepit.pools.api import door
 from snakepit.pools.broker.errors import BrokerError
-from snakepit.pools.client.standing import check, standing
+from snakepit.pools.client import shared
+from snakepit.pools.client.drain_status import check, standing
 from snakepit.pools.models import Node
+from snakepit.pools.operations import node_drain
 
 
 def drain(page: admin.ModelAdmin, request: HttpRequest, nodes: list[Node]) -> HttpResponse | None:
@@ -40,7 +40,7 @@ def resume(page: admin.ModelAdmin, request: HttpRequest, nodes: list[Node]) -> N
 def _order(page: admin.ModelAdmin, request: HttpRequest, node: Node, action: str) -> None:
     given = order(request)
     try:
-        now = (maintenance.drain if action == "drain" else maintenance.resume)(door.broker(), node.name, given)
+        now = (node_drain.drain if action == "drain" else node_drain.resume)(shared.client(), node.name, given)
     except BrokerError as error:
         page.message_user(request, f"{node}: {error.message}", messages.ERROR)
         return
@@ -53,7 +53,7 @@ def _order(page: admin.ModelAdmin, request: HttpRequest, node: Node, action: str
 
 def _foresee(node: Node) -> dict[str, Any]:
     try:
-        now = standing(door.broker().status())
+        now = standing(shared.client().status())
         check(now.node, node.name)
     except BrokerError as error:
         return {"row": node, "error": error.message}

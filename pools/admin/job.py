@@ -12,14 +12,15 @@ from django.db.models import Max, Min, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from snakepit.pools import operations, permissions
+from snakepit.pools import permissions
 from snakepit.pools.admin.page import ReadOnly, log, order
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.models import Job, JobAttempt, Pool
 from snakepit.pools.models.job import JobQuerySet
+from snakepit.pools.operations import orders
 
 LARGE = ("arguments", "result", "result_raw", "error")
-Work = Callable[[Any, operations.Order], Job]
+Work = Callable[[Any, orders.Order], Job]
 
 
 class AttemptInline(admin.TabularInline):
@@ -109,11 +110,11 @@ class JobAdmin(ReadOnly):
 
     @admin.action(description="Cancel the selected jobs", permissions=["manage"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        self._each(request, queryset, operations.cancel_job, "Cancel ordered")
+        self._each(request, queryset, orders.cancel_job, "Cancel ordered")
 
     @admin.action(description="Retry the selected jobs", permissions=["manage"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        self._each(request, queryset, operations.retry_job, "Queued again")
+        self._each(request, queryset, orders.retry_job, "Queued again")
 
     def _each(self, request: HttpRequest, queryset: QuerySet[Job], work: Work, text: str) -> None:
         given = order(request)

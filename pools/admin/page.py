@@ -11,8 +11,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
-from snakepit.pools import operations, permissions
-from snakepit.pools.api.auth import order_of
+from snakepit.pools import permissions
+from snakepit.pools.operations import orders
+from snakepit.pools.web.actor import order_of
 
 IN_ADMIN = "ordered in the admin"
 COUNTED = 10_000  # rows; a list that has more says so by its last page
@@ -63,9 +64,9 @@ class ReadOnly(Page):
         return False
 
 
-def order(request: HttpRequest) -> operations.Order:
+def order(request: HttpRequest) -> orders.Order:
     """Who orders, and why, as the form says."""
-    reason = request.POST.get("reason", "").strip()[: operations.MAX_REASON] or IN_ADMIN
+    reason = request.POST.get("reason", "").strip()[: orders.MAX_REASON] or IN_ADMIN
     return order_of(request, reason, "admin")
 
 

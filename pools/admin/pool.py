@@ -11,14 +11,14 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from snakepit.pools import operations
 from snakepit.pools.admin.page import Page, log, order
 from snakepit.pools.admin.recycle import recycle
 from snakepit.pools.admin.scale import scale
-from snakepit.pools.api import door
 from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.client import shared
 from snakepit.pools.models import Pool
-from snakepit.pools.rollout import Rollout, preview
+from snakepit.pools.operations import orders
+from snakepit.pools.operations.change_preview import Rollout, preview
 
 
 class AskFirst(Exception):
@@ -100,7 +100,7 @@ class PoolAdmin(Page):
             raise AskFirst(obj, what)
         obj.updated_by_id = request.user.pk
         given = order(request)
-        with operations.recorded(given, "change_pool" if change else "add_pool", obj.name) as record:
+        with orders.recorded(given, "change_pool" if change else "add_pool", obj.name) as record:
             super().save_model(request, obj, form, change)
             if what:
                 record.data = {one.field: [one.before, one.after] for one in what.changes}
@@ -111,7 +111,7 @@ class PoolAdmin(Page):
 
     def delete_model(self, request: HttpRequest, obj: Pool) -> None:
         given = order(request)
-        with operations.recorded(given, "delete_pool", obj.name):
+        with orders.recorded(given, "delete_pool", obj.name):
             super().delete_model(request, obj)
         transaction.on_commit(lambda: self._tell(request, obj, "delete", given))
 
@@ -119,9 +119,9 @@ class PoolAdmin(Page):
         for pool in queryset:
             self.delete_model(request, pool)
 
-    def _tell(self, request: HttpRequest, pool: Pool, action: str, given: operations.Order) -> None:
+    def _tell(self, request: HttpRequest, pool: Pool, action: str, given: orders.Order) -> None:
         try:
-            door.broker().apply(pool=pool.name, action=action, actor=given.actor, reason=given.reason)
+            shared.client().apply(pool=pool.name, action=action, actor=given.actor, reason=given.reason)
         except BrokerError as error:
             self.message_user(request, f"{pool}: saved, and not in force yet: {error.message}", messages.WARNING)
 
@@ -143,17 +143,17 @@ class PoolAdmin(Page):
         description="Pause the selected pools: refuse new calls, keep the workers warm", permissions=["operate"]
     )
     def pause(self, request: HttpRequest, queryset: QuerySet[Pool]) -> None:
-        self._change(request, queryset, operations.pause, "Paused.")
+        self._change(request, queryset, orders.pause, "Paused.")
 
     @admin.action(description="Resume the selected pools", permissions=["operate"])
     def resume(self, request: HttpRequest, queryset: QuerySet[Pool]) -> None:
-        self._change(request, queryset, operations.resume, "Resumed.")
+        self._change(request, queryset, orders.resume, "Resumed.")
 
     def _change(self, request: HttpRequest, queryset: QuerySet[Pool], work: Any, text: str) -> None:
         given = order(request)
         for pool in queryset:
             try:
-                done = work(door.broker(), pool.name, given)
+                done = work(shared.client(), pool.name, given)
             except BrokerError as error:
                 self.message_user(request, f"{pool}: {error.message}", messages.ERROR)
                 continue
@@ -173,7 +173,7 @@ class PoolAdmin(Page):
 def foresee(before: Pool, after: Pool) -> Rollout:
     """What saving the row would do; the workers are those of now, where a broker answers."""
     try:
-        workers = door.broker().status(before.name)["workers"]
+        workers = shared.client().status(before.name)["workers"]
     except BrokerError:
         workers = []
     return preview(before.to_spec(), after.to_spec(), workers)

@@ -8,10 +8,10 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from snakepit.pools import operations
 from snakepit.pools.admin.page import log, order
-from snakepit.pools.api import door
 from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.client import shared
+from snakepit.pools.operations import orders
 
 Target = tuple[Any, str, str]  # a row, the pool, the worker or nothing
 
@@ -23,7 +23,7 @@ def recycle(page: admin.ModelAdmin, request: HttpRequest, targets: list[Target])
     given = order(request)
     for row, pool, worker in targets:
         try:
-            planned = operations.recycle(door.broker(), pool, worker, given)
+            planned = orders.recycle(shared.client(), pool, worker, given)
         except BrokerError as error:
             page.message_user(request, f"{row}: {error.message}", messages.ERROR)
             continue
@@ -47,7 +47,7 @@ def _ask(page: admin.ModelAdmin, request: HttpRequest, targets: list[Target]) ->
 
 def _foresee(row: Any, pool: str, worker: str) -> dict[str, Any]:
     try:
-        plan = door.broker().plan(pool, worker)
+        plan = shared.client().plan(pool, worker)
     except BrokerError as error:
         return {"row": row, "error": error.message}
     meant = [one for one in plan["workers"] if worker in ("", one["id"])]

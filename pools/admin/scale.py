@@ -9,12 +9,12 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from snakepit.pools import operations
 from snakepit.pools.admin.page import log, order
-from snakepit.pools.api import door
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.spec import FIELDS
+from snakepit.pools.client import shared
 from snakepit.pools.models import Pool
+from snakepit.pools.operations import orders
 
 
 class ScaleForm(forms.Form):
@@ -39,7 +39,7 @@ def scale(page: admin.ModelAdmin, request: HttpRequest, pools: Iterable[Pool]) -
     given, size = order(request), form.cleaned_data["size"]
     for pool in rows:
         try:
-            done = operations.scale(door.broker(), pool.name, size, given)
+            done = orders.scale(shared.client(), pool.name, size, given)
         except BrokerError as error:
             page.message_user(request, f"{pool}: {error.message}", messages.ERROR)
             continue

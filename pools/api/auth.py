@@ -16,7 +16,7 @@ from ninja.utils import check_csrf
 from snakepit.pools import permissions
 from snakepit.pools.broker.errors import PermissionDenied, Unauthenticated
 from snakepit.pools.models import ApiKey
-from snakepit.pools.operations import Order
+from snakepit.pools.web.actor import address_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +97,3 @@ class BrowserAuth(SessionAuth):
 def caller(request: HttpRequest) -> Caller:
     found: Caller = request.auth  # type: ignore[attr-defined]
     return found
-
-
-def order_of(request: HttpRequest, reason: str, surface: str) -> Order:
-    """The order of a signed-in user, as the audit will name it."""
-    name = request.user.get_username()
-    return Order(f"user {name}", reason, name, surface, address_of(request))
-
-
-def address_of(request: HttpRequest) -> str:
-    """The peer's address. Headers of proxies are not believed: whoever calls could write them."""
-    return str(request.META.get("REMOTE_ADDR") or "")[:45]

@@ -8,12 +8,12 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Query, Router
 
 from snakepit.pools import conf
-from snakepit.pools.api import door
 from snakepit.pools.api.auth import caller
 from snakepit.pools.api.body import dumps, read_arguments
 from snakepit.pools.api.schemas import CallAnswer, Failure, answers
 from snakepit.pools.api.streams import answer_body, stream_response
 from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.client import shared
 
 router = Router(tags=["calls"])
 
@@ -54,9 +54,9 @@ async def call(
     arguments = read_arguments(request)
     accept = request.headers.get("Accept", "")
     if stream or "text/event-stream" in accept:
-        events = door.broker().aevents(pool, command, arguments, timeout=timeout, priority=priority)
+        events = shared.client().aevents(pool, command, arguments, timeout=timeout, priority=priority)
         return stream_response(request, events)
-    answer = await door.broker().aexecute(pool, command, arguments, timeout=timeout, priority=priority)
+    answer = await shared.client().aexecute(pool, command, arguments, timeout=timeout, priority=priority)
     if isinstance(answer.value, bytes) and "application/octet-stream" in accept:
         headers = {"X-Snakepit-Call": answer.call, "X-Snakepit-Worker": answer.worker}
         return HttpResponse(answer.value, content_type="application/octet-stream", headers=headers)

@@ -11,11 +11,11 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
 from snakepit.pools import conf
-from snakepit.pools.api import door
 from snakepit.pools.api.auth import caller
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.schemas import CompatOut, Failure, RecommendationsOut, ReportOut, ScalingOut
 from snakepit.pools.broker.errors import PoolUnknown
+from snakepit.pools.client import shared
 from snakepit.pools.compat.ask import of_pool
 from snakepit.pools.compat.report import Report
 from snakepit.pools.diagnostics.advice import Recommendation
@@ -35,7 +35,7 @@ async def diagnostics(request: HttpRequest) -> HttpResponse:
     who = caller(request)
     who.check("view_pool")
     who.check("view_node")
-    report = await sync_to_async(latest, thread_sensitive=False)(door.broker().status, conf.broker_address())
+    report = await sync_to_async(latest, thread_sensitive=False)(shared.client().status, conf.broker_address())
     findings = [one for one in report.findings if not one.pool or who.may_use(one.pool)]
     counts = {str(status): sum(one.status == status for one in findings) for status in Status}
     shown: dict[str, Any] = {
@@ -66,7 +66,7 @@ async def compat(request: HttpRequest, pool: str = Query(max_length=48)) -> Http
 def _compat(pool: str) -> Report:
     """In a thread that no request owns: Django would leave its connection open there."""
     try:
-        return of_pool(pool, door.broker().status)
+        return of_pool(pool, shared.client().status)
     finally:
         connection.close()
 
@@ -90,7 +90,7 @@ async def recommendations(request: HttpRequest, pool: str = Query("", max_length
 
 
 def _recommendations(pool: str) -> dict[str, Any]:
-    found = judgements(door.broker().status(pool))
+    found = judgements(shared.client().status(pool))
     return {
         "recommendations": [_advice(one.advice) for one in found if one.advice],
         "judgements": [
@@ -116,7 +116,7 @@ async def scaling(request: HttpRequest, pool: str = Query(max_length=48)) -> Htt
 
 
 def _scaling(pool: str) -> Answer:
-    status = door.broker().status()
+    status = shared.client().status()
     names = [one["name"] for one in status["pools"]]
     if pool not in names:
         raise PoolUnknown(f"No pool is named {pool!r}.", details={"pool": pool})

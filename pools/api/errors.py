@@ -9,12 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.db import Error, InterfaceError, OperationalError
+from django.db import Error
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import URLPattern, URLResolver
 from django.views.decorators.csrf import csrf_exempt
@@ -26,48 +25,23 @@ from snakepit.pools.broker.errors import (
     UNKNOWN,
     BadRequest,
     BrokerError,
-    BrokerUnreachable,
     DatabaseUnavailable,
     PayloadTooLarge,
     PermissionDenied,
     Unauthenticated,
 )
+from snakepit.pools.web.errors import DATABASE_PAUSE, database_is_away, error_body, error_response, seen_from_outside
 
 logger = logging.getLogger("snakepit.api")
-DATABASE_PAUSE = 5.0  # seconds after which a caller may ask again; a PostgreSQL that restarts is back by then
 SAFE = ("GET", "HEAD", "OPTIONS")
-
-
-def body_of(error: BrokerError) -> dict[str, Any]:
-    return _body(error.code, error.message, error.outcome, error.details)
-
-
-def _body(code: str, message: str, outcome: str, details: Mapping[str, Any]) -> dict[str, Any]:
-    return {"error": {"code": code, "message": message, "outcome": outcome, "details": dict(details)}}
-
-
-def error_response(error: BrokerError) -> JsonResponse:
-    response = JsonResponse(body_of(error), status=error.http_status, json_dumps_params={"default": str})
-    if error.http_status == 401:
-        response["WWW-Authenticate"] = 'Bearer realm="snakepit"'
-    if error.retry_after > 0 and error.http_status in (429, 503):
-        response["Retry-After"] = str(math.ceil(error.retry_after))  # whole seconds, by RFC 9110
-    return response
 
 
 def on_broker_error(request: HttpRequest, error: BrokerError) -> HttpResponse:
     return error_response(seen_from_outside(error) if getattr(request, "auth", None) else error)
 
 
-def seen_from_outside(error: BrokerError) -> BrokerError:
-    """What an authenticated caller is told: the broker refused this server's token, not the caller's key."""
-    if isinstance(error, Unauthenticated):
-        return BrokerUnreachable(f"The web server cannot talk to its broker: {error.message}", outcome=NOT_STARTED)
-    return error
-
-
 def _refusal(status: int, code: str, message: str) -> JsonResponse:
-    return JsonResponse(_body(code, message, NOT_STARTED, {}), status=status)
+    return JsonResponse(error_body(code, message, NOT_STARTED, {}), status=status)
 
 
 def on_validation_error(request: HttpRequest, error: ValidationError) -> HttpResponse:
@@ -97,12 +71,6 @@ def on_suspicious(request: HttpRequest, error: SuspiciousOperation) -> HttpRespo
     return error_response(BadRequest("The request cannot be read."))
 
 
-def database_is_away(error: BaseException) -> bool:
-    """Whether it is the database that does not answer, and not we who asked it wrongly."""
-    # Of SQLite, a missing table is an OperationalError as well.
-    return isinstance(error, InterfaceError) or (isinstance(error, OperationalError) and "no such" not in str(error))
-
-
 def on_database_error(request: HttpRequest, error: Error) -> HttpResponse:
     """What went wrong may name hosts and users: the log has it, the caller does not."""
     if not database_is_away(error):
@@ -116,7 +84,7 @@ def on_bug(request: HttpRequest, error: Exception) -> HttpResponse:
     """Our own fault: the log has the traceback, the caller gets the shape and nothing of our insides."""
     logger.error("%s %s failed", request.method, request.path, exc_info=error)
     message = "The server failed to answer; its log says why."
-    return JsonResponse(_body("internal", message, UNKNOWN, {}), status=500)
+    return JsonResponse(error_body("internal", message, UNKNOWN, {}), status=500)
 
 
 def register(api: NinjaAPI) -> None:

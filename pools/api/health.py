@@ -7,10 +7,10 @@ from django.db import Error, connection
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from snakepit.pools.api import door
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.schemas import Ready
 from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.client import shared
 from snakepit.pools.models import Pool
 
 router = Router(tags=["health"], auth=None)
@@ -32,7 +32,7 @@ async def ready(request: HttpRequest) -> HttpResponse:
         problems.append("the database does not answer")
         wanted = []
     try:
-        snapshot = await door.broker().astatus()
+        snapshot = await shared.client().astatus()
     except BrokerError:
         problems.append("the broker does not answer")
     else:

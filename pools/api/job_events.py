@@ -19,7 +19,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from snakepit.pools import conf
 from snakepit.pools.api.body import dumps
 from snakepit.pools.api.streams import HEARTBEAT, step_by_step
-from snakepit.pools.jobs.hold import db_unit
+from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, JobEntry
 
 POLL = 1.0  # seconds between two looks at the rows

@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Query, Router
 from pydantic import ValidationError
 
-from snakepit.pools import conf, operations
+from snakepit.pools import conf
 from snakepit.pools import jobs as durable
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.body import read_object
@@ -23,7 +23,8 @@ from snakepit.pools.api.schemas import Failure, answers
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied
 from snakepit.pools.jobs.listing import JobQuery, page
 from snakepit.pools.models import Job
-from snakepit.pools.operations import Order
+from snakepit.pools.operations import orders
+from snakepit.pools.operations.orders import Order
 
 router = Router(tags=["jobs"])
 PAYLOAD = ("arguments", "result")
@@ -93,7 +94,7 @@ async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
 )
 async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     """End a job: at once if it waits, within two seconds if it runs. One that has ended stays as it is."""
-    return await _act(request, job_id, "cancel_job", operations.cancel_job)
+    return await _act(request, job_id, "cancel_job", orders.cancel_job)
 
 
 @router.post(
@@ -101,7 +102,7 @@ async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
 )
 async def retry(request: HttpRequest, job_id: str) -> HttpResponse:
     """Queue a job again that ended without success."""
-    return await _act(request, job_id, "retry_job", operations.retry_job)
+    return await _act(request, job_id, "retry_job", orders.retry_job)
 
 
 @router.post(
@@ -130,7 +131,7 @@ async def _act(request: HttpRequest, job_id: str, action: str, what: Any) -> Htt
             try:
                 who.allow(action)
             except PermissionDenied as error:
-                operations.refused(order, action, error, job.pool, str(job.pk))
+                orders.refused(order, action, error, job.pool, str(job.pk))
                 raise
         return what(job.pk, order)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from snakepit.pools import conf
 from snakepit.pools.api.body import too_large
-from snakepit.pools.api.errors import body_of
+from snakepit.pools.web.errors import body_of
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

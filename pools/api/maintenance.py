@@ -9,15 +9,15 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from snakepit.pools import maintenance, operations
-from snakepit.pools.api import door
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.operate import order_from, order_route, permitted, read
 from snakepit.pools.api.schemas import Failure, ReasonIn, StandingOut
 from snakepit.pools.broker.errors import PermissionDenied
-from snakepit.pools.client.standing import Standing, check
-from snakepit.pools.client.standing import standing as standing_of
+from snakepit.pools.client import shared
+from snakepit.pools.client.drain_status import DrainStatus, check
+from snakepit.pools.client.drain_status import standing as standing_of
+from snakepit.pools.operations import node_drain, orders
 
 router = Router(tags=["observed"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
@@ -34,7 +34,7 @@ async def standing(request: HttpRequest, node: str) -> HttpResponse:
     who = caller(request)
     who.check("view_node")
     _all_pools(who)
-    now = standing_of(await door.broker().astatus())
+    now = standing_of(await shared.client().astatus())
     check(now.node, node)
     return _answer(now)
 
@@ -42,23 +42,23 @@ async def standing(request: HttpRequest, node: str) -> HttpResponse:
 @order_route(router, "/nodes/{node}/drain", "drain_node", "Take no new calls on a node", ReasonIn, StandingOut)
 async def drain(request: HttpRequest, node: str) -> HttpResponse:
     """What runs and waits is finished, workers stay warm; until a resume, or until the broker is started again."""
-    return await _order(request, "drain", node, maintenance.drain)
+    return await _order(request, "drain", node, node_drain.drain)
 
 
 @order_route(router, "/nodes/{node}/resume", "resume_node", "Take calls on a node again", ReasonIn, StandingOut)
 async def resume(request: HttpRequest, node: str) -> HttpResponse:
-    return await _order(request, "resume", node, maintenance.resume)
+    return await _order(request, "resume", node, node_drain.resume)
 
 
-async def _order(request: HttpRequest, action: str, node: str, order: Callable[..., Standing]) -> HttpResponse:
+async def _order(request: HttpRequest, action: str, node: str, order: Callable[..., DrainStatus]) -> HttpResponse:
     who = await permitted(request, action, "", node)
     try:
         _all_pools(who)
     except PermissionDenied as error:
-        await sync_to_async(operations.refused)(order_from(who, ""), action, error, target=node)
+        await sync_to_async(orders.refused)(order_from(who, ""), action, error, target=node)
         raise
     given = order_from(who, read(request, ReasonIn).reason)
-    return _answer(await sync_to_async(order)(door.broker(), node, given))
+    return _answer(await sync_to_async(order)(shared.client(), node, given))
 
 
 def _all_pools(who: Caller) -> None:
@@ -66,5 +66,5 @@ def _all_pools(who: Caller) -> None:
         raise PermissionDenied(f"{who.actor} may use some pools only; a node has all of them")
 
 
-def _answer(now: Standing) -> HttpResponse:
+def _answer(now: DrainStatus) -> HttpResponse:
     return json_response(StandingOut(**asdict(now)).model_dump(mode="json"))

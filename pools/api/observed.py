@@ -9,7 +9,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
-from snakepit.pools.api import door
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.pages import page
@@ -29,6 +28,7 @@ from snakepit.pools.api.schemas import (
     answers,
 )
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
+from snakepit.pools.client import shared
 from snakepit.pools.models import Audit, Event, Node, Worker
 from snakepit.pools.models.observed import WORKER_STATES
 
@@ -105,7 +105,7 @@ async def status(request: HttpRequest) -> HttpResponse:
     """The broker's own snapshot: node, pools and workers, at this moment."""
     who = caller(request)
     who.check("view_pool")
-    snapshot = await door.broker().astatus()
+    snapshot = await shared.client().astatus()
     return json_response(
         {
             **snapshot,
@@ -129,7 +129,7 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     who.check("view_worker")
     if who.pools is not None:
         raise PermissionDenied(f"{who.actor} may see some pools only; metrics are of all")
-    return HttpResponse(await door.broker().ametrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
+    return HttpResponse(await shared.client().ametrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _of_pools(rows: QuerySet[Any], who: Caller, pool: str) -> QuerySet[Any]:

@@ -10,8 +10,6 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Schema
 from pydantic import ValidationError
 
-from snakepit.pools import operations
-from snakepit.pools.api import door
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.body import read_object
 from snakepit.pools.api.calls import json_response
@@ -27,8 +25,10 @@ from snakepit.pools.api.schemas import (
     ScaleIn,
 )
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
+from snakepit.pools.client import shared
 from snakepit.pools.diagnostics import applying
-from snakepit.pools.operations import Change, Order
+from snakepit.pools.operations import orders
+from snakepit.pools.operations.orders import Change, Order
 
 router = Router(tags=["pools"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
@@ -51,8 +51,8 @@ def order_route(
 async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
     who = await permitted(request, "recycle", pool)
     wanted = read(request, RecycleIn)
-    given = door.broker(), pool, wanted.worker, order_from(who, wanted.reason)
-    return json_response({"planned": await sync_to_async(operations.recycle)(*given)})
+    given = shared.client(), pool, wanted.worker, order_from(who, wanted.reason)
+    return json_response({"planned": await sync_to_async(orders.recycle)(*given)})
 
 
 @router.get(
@@ -66,7 +66,7 @@ async def plan(request: HttpRequest, pool: str, worker: str = Query("", max_leng
     who = caller(request)
     who.check("view_pool", pool)
     who.check("view_worker", pool)
-    return json_response(PlanOut(**await door.broker().aplan(pool, worker=worker)).model_dump(mode="json"))
+    return json_response(PlanOut(**await shared.client().aplan(pool, worker=worker)).model_dump(mode="json"))
 
 
 @order_route(
@@ -75,7 +75,7 @@ async def plan(request: HttpRequest, pool: str, worker: str = Query("", max_leng
 async def scale(request: HttpRequest, pool: str) -> HttpResponse:
     who = await permitted(request, "scale", pool)
     wanted = read(request, ScaleIn)
-    return await _change(operations.scale, pool, wanted.size, order_from(who, wanted.reason))
+    return await _change(orders.scale, pool, wanted.size, order_from(who, wanted.reason))
 
 
 @order_route(
@@ -88,12 +88,12 @@ async def scale(request: HttpRequest, pool: str) -> HttpResponse:
     refused=ROW_REFUSED,
 )
 async def pause(request: HttpRequest, pool: str) -> HttpResponse:
-    return await _change(operations.pause, pool, await _order_for(request, "pause", pool))
+    return await _change(orders.pause, pool, await _order_for(request, "pause", pool))
 
 
 @order_route(router, "/pools/{pool}/resume", "resume", "Take calls again", ReasonIn, ChangeOut, refused=ROW_REFUSED)
 async def resume(request: HttpRequest, pool: str) -> HttpResponse:
-    return await _change(operations.resume, pool, await _order_for(request, "resume", pool))
+    return await _change(orders.resume, pool, await _order_for(request, "resume", pool))
 
 
 @order_route(
@@ -102,7 +102,7 @@ async def resume(request: HttpRequest, pool: str) -> HttpResponse:
 async def kill(request: HttpRequest, worker: str) -> HttpResponse:
     """Its calls fail, or run again where their command is idempotent; a new worker takes its place."""
     pool, order = await _order_for_worker(request, "kill", worker)
-    await sync_to_async(operations.kill)(door.broker(), pool, worker, order)
+    await sync_to_async(orders.kill)(shared.client(), pool, worker, order)
     return json_response({"worker": worker, "pool": pool})
 
 
@@ -112,7 +112,7 @@ async def kill(request: HttpRequest, worker: str) -> HttpResponse:
 async def dump(request: HttpRequest, worker: str) -> HttpResponse:
     """The Python stacks of all threads of a live worker, also while C code in it holds the GIL. Told as an event."""
     pool, order = await _order_for_worker(request, "dump", worker)
-    found = await sync_to_async(operations.dump)(door.broker(), pool, worker, order)
+    found = await sync_to_async(orders.dump)(shared.client(), pool, worker, order)
     return json_response(DumpOut(**found).model_dump(mode="json"))
 
 
@@ -137,7 +137,7 @@ async def permitted(request: HttpRequest, action: str, pool: str, target: str = 
     try:
         who.allow(action, pool)
     except PermissionDenied as error:
-        await sync_to_async(operations.refused)(order_from(who, ""), action, error, pool, target)
+        await sync_to_async(orders.refused)(order_from(who, ""), action, error, pool, target)
         raise
     return who
 
@@ -152,7 +152,7 @@ async def _order_for_worker(request: HttpRequest, action: str, worker: str) -> t
     """The same for a worker, with the pool that it lives in. Who may not order it of any pool learns of no worker."""
     who = await permitted(request, action, "", worker)
     reason = read(request, ReasonIn).reason
-    living = (await door.broker().astatus())["workers"]
+    living = (await shared.client().astatus())["workers"]
     pool = next((str(one["pool"]) for one in living if one["id"] == worker), "")
     if not pool:
         raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
@@ -166,7 +166,7 @@ def order_from(who: Caller, reason: str) -> Order:
 
 async def _change(change: Callable[..., Change], *given: Any) -> HttpResponse:
     """In a thread: the row first, then the broker."""
-    done = await sync_to_async(change)(door.broker(), *given)
+    done = await sync_to_async(change)(shared.client(), *given)
     return json_response(ChangeOut.from_orm(done).model_dump(mode="json"))
 
 

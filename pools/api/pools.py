@@ -8,13 +8,13 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from snakepit.pools.api import door
 from snakepit.pools.api.auth import caller
 from snakepit.pools.api.calls import json_response
-from snakepit.pools.api.errors import seen_from_outside
 from snakepit.pools.api.schemas import CommandList, Failure, PoolList, PoolOut
 from snakepit.pools.broker.errors import BrokerError, PoolUnknown
+from snakepit.pools.client import shared
 from snakepit.pools.models import Pool
+from snakepit.pools.web.errors import seen_from_outside
 
 router = Router(tags=["pools"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
@@ -49,14 +49,14 @@ async def get_pool(request: HttpRequest, pool: str) -> HttpResponse:
 )
 async def list_commands(request: HttpRequest, pool: str) -> HttpResponse:
     caller(request).check("view_pool", pool)
-    commands = await door.broker().acommands(pool)
+    commands = await shared.client().acommands(pool)
     return json_response({"pool": pool, "commands": commands})
 
 
 async def _live(pool: str = "") -> tuple[dict[str, Any], str]:
     """The broker's view of its pools, and what is wrong where it gives none."""
     try:
-        snapshot = await door.broker().astatus(pool)
+        snapshot = await shared.client().astatus(pool)
     except BrokerError as error:
         return {}, seen_from_outside(error).message
     return {one["name"]: one for one in snapshot["pools"]}, ""

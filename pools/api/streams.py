@@ -16,9 +16,10 @@ from django.http import HttpRequest, StreamingHttpResponse
 
 from snakepit.pools import conf
 from snakepit.pools.api.body import dumps
-from snakepit.pools.api.errors import body_of, logger, seen_from_outside
+from snakepit.pools.api.errors import logger
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import Answer, Chunk, Log, Progress
+from snakepit.pools.web.errors import body_of, seen_from_outside
 
 HEARTBEAT = ": alive\n\n"
 

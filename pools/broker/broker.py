@@ -13,9 +13,9 @@ from typing import Any
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
-from snakepit.pools.broker.forecast import Forecast, forecast
 from snakepit.pools.broker.handle import Handle
 from snakepit.pools.broker.node import Node, NodeFacts
+from snakepit.pools.broker.pool.preview import Forecast, forecast
 from snakepit.pools.broker.ports import (
     Clock,
     CommandInfo,
@@ -31,11 +31,12 @@ from snakepit.pools.broker.ports import (
     Template,
     ThreadStack,
 )
-from snakepit.pools.broker.runner import Runner, Surroundings
+from snakepit.pools.broker.runner.deps import RunnerDeps
+from snakepit.pools.broker.runner.runner import Runner
+from snakepit.pools.broker.runner.worker_handle import Reply, Request, Timing, WorkerHandle
 from snakepit.pools.broker.snapshot import pool_row, worker_row
-from snakepit.pools.broker.staff import Reply, Request, Staff, Timing
-from snakepit.pools.broker.tally import Tally
-from snakepit.pools.broker.usage import Usage, Usages
+from snakepit.pools.broker.stats.buffered_meter import BufferedMeter
+from snakepit.pools.broker.stats.usage import Usage, Usages
 
 APPLY_EVERY = 1.0  # seconds; a changed row is in force within two
 MISSED_SWEEPS = 3  # intervals without a sweep after which the broker sweeps by itself
@@ -75,9 +76,9 @@ class Broker:
         self.sessions = 0
         self.node = Node(facts, ports.clock.wall())
         self._usages = Usages(ports.meter)
-        self._tally = Tally(self._usages)
-        self._world = Surroundings(
-            ports.launcher, ports.linker, ports.clock, self.tell, self._tally, facts.boot, rng or Random()
+        self._buffered_meter = BufferedMeter(self._usages)
+        self._world = RunnerDeps(
+            ports.launcher, ports.linker, ports.clock, self.tell, self._buffered_meter, facts.boot, rng or Random()
         )
         self._numbers = count(1)
         self._problems: tuple[tuple[str, str], ...] = ()
@@ -125,7 +126,7 @@ class Broker:
     def kill(self, worker: str, actor: str, reason: str) -> None:
         """End a worker's process now; its calls fail, or run again where that is allowed. Raises WorkerUnknown."""
         for runner in self.runners.values():
-            if worker in runner.pool.force.workers:
+            if worker in runner.pool.worker_set.workers:
                 self.acted(runner.pool.spec.name, "kill", actor, reason, worker)  # before its consequences
                 runner.kill(worker, f"asked for by {actor or 'an operator'}: {reason or 'no reason given'}")
                 return
@@ -151,8 +152,8 @@ class Broker:
         """What a recycle ordered now would do. Changes nothing."""
         runner = self._runner(pool)
         runner.check_known(worker)
-        force, now = runner.pool.force, self.ports.clock.monotonic()
-        return forecast(force.workers.values(), runner.pool.spec, now, worker, force.load_time.expected)
+        worker_set, now = runner.pool.worker_set, self.ports.clock.monotonic()
+        return forecast(worker_set.workers.values(), runner.pool.spec, now, worker, worker_set.load_time.expected)
 
     async def dump(self, worker: str, actor: str, reason: str) -> Dump:
         """Where each thread of a live worker is now, told as an order. Raises WorkerUnknown or StacksUnavailable."""
@@ -161,7 +162,7 @@ class Broker:
             if staff and staff.process:
                 pool = runner.pool.spec.name
                 self.acted(pool, "dump", actor, reason, worker)
-                process, slots = staff.process, runner.pool.force.workers[worker].slots  # it may end meanwhile
+                process, slots = staff.process, runner.pool.worker_set.workers[worker].slots  # it may end meanwhile
                 threads = await process.stacks()
                 running = staff.running(self.ports.clock.monotonic(), slots)
                 return Dump(worker, pool, process.pid, self.ports.clock.wall(), threads, running)
@@ -191,13 +192,13 @@ class Broker:
         ]
         for runner, worker, process in measured:
             memory, cpu = await asyncio.to_thread(_vitals, process)
-            if memory is not None and (known := runner.pool.force.workers.get(worker)):
+            if memory is not None and (known := runner.pool.worker_set.workers.get(worker)):
                 self._usage(runner).sampled(worker, self.ports.clock.monotonic(), memory, cpu, known.served)
                 runner.sampled(worker, memory)
         for runner in tuple(self.runners.values()):
-            for name, template in runner.forge.living():
+            for name, template in runner.templates.living():
                 if (memory := await asyncio.to_thread(template.memory_mb)) is not None:
-                    runner.pool.force.template.sampled(name, memory)
+                    runner.pool.worker_set.template.sampled(name, memory)
 
     async def apply(self) -> int:
         """Bring the pools in line with their definitions. Returns how many pools are wanted."""
@@ -226,9 +227,9 @@ class Broker:
                 problems.append((name, definition.unfit))  # what runs stays, as with any definition that is refused
             elif runner and runner.definition != definition:
                 runner.apply(definition)
-                self._tally.count()
+                self._buffered_meter.count()
                 self._usage(runner).renew(self.ports.clock.monotonic())
-                self.tell(_applied(definition, runner.pool.force.generation))
+                self.tell(_applied(definition, runner.pool.worker_set.generation))
         for name in [name for name in self.runners if name not in wanted and name not in invalid]:
             self._remove(name)
         self._note(tuple(problems))
@@ -246,7 +247,7 @@ class Broker:
 
     def _remove(self, name: str) -> None:
         runner = self.runners.pop(name)
-        self._tally.count()
+        self._buffered_meter.count()
         self.tell(Event(Kind.POOL_REMOVED, name, reason="definition", message="the pool is not wanted any more"))
 
         async def close() -> None:
@@ -324,7 +325,7 @@ class Broker:
 
     # Looking
 
-    def staff(self) -> Iterator[Staff]:
+    def staff(self) -> Iterator[WorkerHandle]:
         """Every worker with a process, those of removed pools included: their last calls still run."""
         for runner in (*self.runners.values(), *(runner for runner, _ in self._closing.values())):
             yield from runner.staff.values()
@@ -332,24 +333,24 @@ class Broker:
     def templates(self) -> Iterator[tuple[str, Template]]:
         """Every template with a process, and its id."""
         for runner in (*self.runners.values(), *(runner for runner, _ in self._closing.values())):
-            yield from runner.forge.living()
+            yield from runner.templates.living()
 
     def tell(self, event: Event) -> None:
         self.ports.recorder.record(self.ports.clock.wall(), event)
 
     def count(self) -> None:
         """Have the meter know of every call that was answered; a snapshot does so, too."""
-        self._tally.count()
+        self._buffered_meter.count()
 
     def snapshot(self, pool: str = "") -> dict[str, Any]:
-        self._tally.count()
+        self._buffered_meter.count()
         now = self.ports.clock.monotonic()
         # A removed pool is there until its last call has ended: its workers use the machine until then.
         leaving = {name: runner for name, (runner, _) in self._closing.items()}
         if pool and pool not in leaving:
             self._runner(pool)
         shown = {name: runner for name, runner in sorted((leaving | self.runners).items()) if pool in ("", name)}
-        workers = [(runner, worker) for runner in shown.values() for worker in runner.pool.force.workers.values()]
+        workers = [(runner, worker) for runner in shown.values() for worker in runner.pool.worker_set.workers.values()]
         rows = [pool_row(one, now, self._usage(one), removed=name in leaving) for name, one in shown.items()]
         return {
             "node": self._node_row(now),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snakepit.pools.broker.runner import Runner
+from snakepit.pools.broker.runner.runner import Runner
 
 
 class Handle:

@@ -126,9 +126,9 @@ class Assignment:
     credit: int
     max_result: int
     credit_bytes: int = 0  # of chunks on their way, from which the command waits; 0: no bound
-    letterbox: str = ""  # the path of a socket of the caller's, where the worker may put the result
-    ref: int = 0  # the caller's number of the call, for its letterbox
-    queued: float = 0.0  # seconds that the call waited, for its letterbox
+    reply_socket: str = ""  # the path of a socket of the caller's, where the worker may put the result
+    ref: int = 0  # the caller's number of the call, for its reply_socket
+    queued: float = 0.0  # seconds that the call waited, for its reply_socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ class Process(Protocol):
         """Whether the worker has begun to run this one, or may have; true even after its death."""
         ...
 
-    def withhold(self, first: int, last: int) -> None:
+    def revoke(self, first: int, last: int) -> None:
         """Keep the worker from beginning these sequences. Whether it began one before it saw this, `has_begun` says
         a millisecond later; if it did not, it never will."""
         ...
@@ -318,13 +318,13 @@ class Reports(Protocol):
         ...
 
     def delivered(self, sequence: int, seconds: float) -> None:
-        """A call ended well, and its result lies in the caller's letterbox."""
+        """A call ended well, and its result lies in the caller's reply_socket."""
         ...
 
     def failure(self, sequence: int, failure: WorkerFailure, seconds: float) -> None: ...
 
     def returned(self, sequence: int) -> None:
-        """A withheld call, whose turn came: the worker did not begin it."""
+        """A revoked call, whose turn came: the worker did not begin it."""
         ...
 
     def chunk(self, sequence: int, payload: Payload) -> None: ...
@@ -350,7 +350,7 @@ class Link(Protocol):
     ) -> None:
         """As `assign` for each of these calls, whose sequences count up from the first's; else they are as it is.
 
-        It has no attachments, no credit and no letterbox; the lists begin with what is its own.
+        It has no attachments, no credit and no reply_socket; the lists begin with what is its own.
         """
         ...
 

@@ -43,21 +43,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from snakepit.pools.broker.growth import MEASURED, TOO_LITTLE, CommandGrowth, Growth, WorkerGrowth
-from snakepit.pools.broker.parallel import describe
-from snakepit.pools.broker.policy import due_at
-from snakepit.pools.broker.runner import Runner
+from snakepit.pools.broker.pool.recycle_policy import due_at
+from snakepit.pools.broker.pool.worker import State, Worker
+from snakepit.pools.broker.runner.runner import Runner
+from snakepit.pools.broker.runner.worker_handle import WorkerHandle
 from snakepit.pools.broker.spec import Profile
-from snakepit.pools.broker.staff import Staff
-from snakepit.pools.broker.usage import Usage
-from snakepit.pools.broker.worker import State, Worker
+from snakepit.pools.broker.stats.gil_report import describe
+from snakepit.pools.broker.stats.memory_growth import MEASURED, TOO_LITTLE, CommandGrowth, MemoryGrowth, WorkerGrowth
+from snakepit.pools.broker.stats.usage import Usage
 
 OUTPUT_LINES = 50
 
 
 def pool_row(runner: Runner, now: float, usage: Usage, *, removed: bool = False) -> dict[str, Any]:
-    pool, force = runner.pool, runner.pool.force
-    ready = force.among(State.READY)
+    pool, worker_set = runner.pool, runner.pool.worker_set
+    ready = worker_set.among(State.READY)
     slots = sum(worker.slots for worker in ready)
     state, reason = pool_state(runner)
     return {
@@ -72,22 +72,22 @@ def pool_row(runner: Runner, now: float, usage: Usage, *, removed: bool = False)
         "busy": sum(worker.load > 0 for worker in ready),
         "slots": slots,
         "free": slots - sum(worker.load for worker in ready),
-        "lost": sum(worker.lost for worker in force.workers.values()),
+        "lost": sum(worker.lost for worker in worker_set.workers.values()),
         "waiting": pool.waiting,
         "oldest_wait": round(pool.line.oldest_wait(now), 3),
         "queue_limit": pool.spec.queue_limit,
-        "generation": force.generation,
+        "generation": worker_set.generation,
         "finished": pool.finished_count,
         "failed": pool.failed_count,
         "refused": pool.door.refused_count,
         "retried": pool.retried_count,
-        "recycled": force.recycled,
-        "died": force.died,
+        "recycled": worker_set.recycled,
+        "died": worker_set.died,
         "memory_mb": pool_memory(runner),
         "template": template_row(runner),
-        "load_seconds": round(force.load_time.expected, 3),
-        "growth": growth_row(force.growth, force.growth.all_calls(), force.growth)
-        | {"commands": [_command_growth(found) for found in force.growth.commands()]},
+        "load_seconds": round(worker_set.load_time.expected, 3),
+        "growth": growth_row(worker_set.growth, worker_set.growth.all_calls(), worker_set.growth)
+        | {"commands": [_command_growth(found) for found in worker_set.growth.commands()]},
         "warnings": pool_warnings(runner),
         "races": list(runner.races),
         **pool_parallelism(runner),
@@ -98,22 +98,22 @@ def pool_row(runner: Runner, now: float, usage: Usage, *, removed: bool = False)
 
 
 def pool_memory(runner: Runner) -> float:
-    force = runner.pool.force
-    found = [worker.memory_mb for worker in force.workers.values()] + [force.template.memory_mb]
+    worker_set = runner.pool.worker_set
+    found = [worker.memory_mb for worker in worker_set.workers.values()] + [worker_set.template.memory_mb]
     return round(sum(memory for memory in found if memory >= 0), 1)
 
 
 def template_row(runner: Runner) -> dict[str, Any]:
-    force = runner.pool.force
-    template = force.template
-    process = runner.forge.get(template.id) if template.is_current(template.id) else None
+    worker_set = runner.pool.worker_set
+    template = worker_set.template
+    process = runner.templates.get(template.id) if template.is_current(template.id) else None
     return {
         "state": str(template.state),
         "reason": template.reason,
         "why": template.why,
         "id": template.id,
         "pid": process.pid if process else 0,
-        "generation": force.generation if template.id else 0,
+        "generation": worker_set.generation if template.id else 0,
         "memory_mb": template.memory_mb,
         "load_seconds": round(template.load_seconds, 3),
         "deaths": template.deaths,
@@ -124,7 +124,7 @@ def template_row(runner: Runner) -> dict[str, Any]:
 def pool_parallelism(runner: Runner) -> dict[str, Any]:
     """How many slots of a worker really run at once, and why not more: of the ready worker that is worst off."""
     spec = runner.pool.spec
-    ready = {worker.id for worker in runner.pool.force.among(State.READY)}
+    ready = {worker.id for worker in runner.pool.worker_set.among(State.READY)}
     threaded = [staff for staff in runner.staff.values() if staff.id in ready and staff.greeting]
     if spec.profile != Profile.THREAD or not threaded:
         return {"gil": "", "gil_culprit": "", "parallelism": 0.0, "parallel": ""}
@@ -132,7 +132,7 @@ def pool_parallelism(runner: Runner) -> dict[str, Any]:
     greeting = worst.greeting
     assert greeting is not None
     sentence = describe(
-        runner.pool.force.workers[worst.id].slots,
+        runner.pool.worker_set.workers[worst.id].slots,
         worst.parallelism,
         cores=greeting.cores,
         free_threaded=greeting.free_threaded,
@@ -145,7 +145,7 @@ def pool_parallelism(runner: Runner) -> dict[str, Any]:
     return {"gil": gil, "gil_culprit": worst.gil_culprit, "parallelism": factor, "parallel": sentence}
 
 
-def growth_row(found: Growth | WorkerGrowth, calls: dict[str, int], pool: Growth) -> dict[str, Any]:
+def growth_row(found: MemoryGrowth | WorkerGrowth, calls: dict[str, int], pool: MemoryGrowth) -> dict[str, Any]:
     mb = found.mb
     return {
         "mb_per_1000_calls": None if mb is None else round(mb, 3),
@@ -169,19 +169,19 @@ def _command_growth(found: CommandGrowth) -> dict[str, Any]:
 
 def pool_state(runner: Runner) -> tuple[str, str]:
     """Where a pool is, and why where that is not simply ready."""
-    spec, force = runner.pool.spec, runner.pool.force
-    ready = len(force.among(State.READY))
-    if force.closing:
+    spec, worker_set = runner.pool.spec, runner.pool.worker_set
+    ready = len(worker_set.among(State.READY))
+    if worker_set.closing:
         return "stopping", "it is shutting down"
-    if force.is_hopeless():
-        return "failed", force.gate.failed
+    if worker_set.is_hopeless():
+        return "failed", worker_set.gate.failed
     if spec.paused:
         return "paused", "paused by its operator"
-    trouble = force.gate.failed or (
-        f"the last start failed: {force.gate.last_failure}" if force.gate.last_failure else ""
+    trouble = worker_set.gate.failed or (
+        f"the last start failed: {worker_set.gate.last_failure}" if worker_set.gate.last_failure else ""
     )
     if ready == 0:
-        return "starting", trouble or ("its template loads" if force.template.is_loading else "")
+        return "starting", trouble or ("its template loads" if worker_set.template.is_loading else "")
     if ready < spec.size - spec.max_unavailable:
         return "degraded", f"{ready} of {spec.size} workers are ready" + (f"; {trouble}" if trouble else "")
     return "ready", ""
@@ -193,8 +193,8 @@ def pool_warnings(runner: Runner) -> list[str]:
     if races := runner.races:
         names = ", ".join(f"`{name}`" for name in races[:5]) + (f" and {len(races) - 5} more" if races[5:] else "")
         warnings.append(f"unlocked writes from two threads to {names}; the events thread.race have both stacks")
-    if runner.pool.force.template.is_disappointing(runner.pool.spec):
-        warnings.append(f"workers are spawned one by one: {runner.pool.force.template.why}")
+    if runner.pool.worker_set.template.is_disappointing(runner.pool.spec):
+        warnings.append(f"workers are spawned one by one: {runner.pool.worker_set.template.why}")
     for staff in runner.staff.values():
         greeting = staff.greeting
         if greeting and greeting.free_threaded and staff.gil_enabled:
@@ -204,7 +204,7 @@ def pool_warnings(runner: Runner) -> list[str]:
 
 
 def worker_row(runner: Runner, worker: Worker, now: float, usage: Usage) -> dict[str, Any]:
-    staff: Staff | None = runner.staff.get(worker.id)
+    staff: WorkerHandle | None = runner.staff.get(worker.id)
     greeting = staff.greeting if staff else None
     process = staff.process if staff else None
     seen = usage.workers.get(worker.id)
@@ -221,7 +221,7 @@ def worker_row(runner: Runner, worker: Worker, now: float, usage: Usage) -> dict
         "due_in": round(max(0.0, due - now), 3) if (due := due_at(worker, runner.pool.spec)) is not None else None,
         "expected": worker.expected,
         "silent_for": round(now - staff.probed_at, 3) if staff and staff.probed_at is not None else 0.0,
-        "growth": growth_row(worker.growth, worker.growth.totals, runner.pool.force.growth),
+        "growth": growth_row(worker.growth, worker.growth.totals, runner.pool.worker_set.growth),
         "memory_mb": round(worker.memory_mb, 1),
         "mb_per_hour": None if seen is None or (slope := seen.mb_per_hour) is None else round(slope, 3),
         "template": worker.template,

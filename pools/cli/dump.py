@@ -39,10 +39,10 @@ def _order(client: Client, worker: str, reason: str) -> dict[str, Any]:
         start_django()
     except UsageError:  # a broker's socket alone, without its project: then its event is the only record
         return client.dump(worker, actor=name_actor(), reason=reason)
-    from snakepit.pools import operations
+    from snakepit.pools.operations import orders
 
     pool = pool_of(client.status(), worker)
-    return operations.dump(client, pool, worker, operations.Order(name_actor(), reason, surface="shell"))
+    return orders.dump(client, pool, worker, orders.Order(name_actor(), reason, surface="shell"))
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from snakepit.pools.cli.status import NARROW, new_table
 
 if TYPE_CHECKING:
     from snakepit.pools.models import Job
-    from snakepit.pools.operations import Order
+    from snakepit.pools.operations.orders import Order
 
 POLL = 0.25  # seconds between two looks at a job that is waited for
 STYLES = {"succeeded": "green", "running": "cyan", "failed": "bold red", "lost": "bold red", "quarantined": "bold red"}
@@ -109,7 +109,7 @@ def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """End a job: at once if it waits, within two seconds if it runs."""
     with errors_told(as_json):
         row = _find(job_id)
-        from snakepit.pools.operations import cancel_job
+        from snakepit.pools.operations.orders import cancel_job
 
         row = cancel_job(row.pk, _order())
         asked = row.state == "running" and row.cancel_requested
@@ -120,7 +120,7 @@ def retry(job_id: JobId, as_json: AsJson = False) -> None:
     """Queue a job again that ended without success."""
     with errors_told(as_json):
         row = _find(job_id)
-        from snakepit.pools.operations import retry_job
+        from snakepit.pools.operations.orders import retry_job
 
         row = retry_job(row.pk, _order())
         typer.echo(json_line(brief(row)) if as_json else f"{row.pk} {row.state}")
@@ -128,7 +128,7 @@ def retry(job_id: JobId, as_json: AsJson = False) -> None:
 
 def _order() -> Order:
     from snakepit.pools.cli.operate import name_actor
-    from snakepit.pools.operations import Order
+    from snakepit.pools.operations.orders import Order
 
     return Order(name_actor(), surface="shell")
 

@@ -10,7 +10,7 @@ import typer
 from snakepit.pools.cli.output import PROBLEM, UsageError, json_line
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import connect
-from snakepit.pools.client.standing import Standing, standing
+from snakepit.pools.client.drain_status import DrainStatus, standing
 
 POLL = 0.25  # seconds between two looks at a node that drains
 
@@ -46,22 +46,22 @@ def resume_node(actor: str, reason: str, *, as_json: bool) -> None:
     typer.echo(json_line(asdict(now)) if as_json else f"{now.node}: takes calls")
 
 
-def _order(action: str, actor: str, reason: str) -> Standing:
+def _order(action: str, actor: str, reason: str) -> DrainStatus:
     client = connect(find_address())
     try:
         start_django()
     except UsageError:  # a broker's socket alone, without its project: then its event is the only record
         (client.drain if action == "drain" else client.resume)(actor=actor, reason=reason)
         return standing(client.status())
-    from snakepit.pools import maintenance
-    from snakepit.pools.operations import Order
+    from snakepit.pools.operations import node_drain
+    from snakepit.pools.operations.orders import Order
 
     here = client.status()["node"]["name"]
     given = Order(actor, reason, surface="shell")
-    return (maintenance.drain if action == "drain" else maintenance.resume)(client, here, given)
+    return (node_drain.drain if action == "drain" else node_drain.resume)(client, here, given)
 
 
-def _wait(node: str, timeout: float) -> Standing:
+def _wait(node: str, timeout: float) -> DrainStatus:
     """Until nothing runs or waits, or the time is over. Progress goes to standard error."""
     client, end, told = connect(find_address()), time.monotonic() + timeout, ""
     while True:

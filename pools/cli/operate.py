@@ -21,7 +21,7 @@ from snakepit.pools.cli.status import NARROW, new_table
 from snakepit.pools.client import Client, connect
 
 if TYPE_CHECKING:
-    from snakepit.pools.operations import Change, Order
+    from snakepit.pools.operations.orders import Change, Order
 
 WORKER_ID = re.compile(r"(?P<pool>[a-z][a-z0-9_-]*)-[0-9a-f]{4}-[0-9]+")
 MAX_REASON = 200  # characters
@@ -154,9 +154,9 @@ def kill(
         except UsageError:  # as with a recycle: the broker's event is the only record
             client.kill(worker, actor=name_actor(), reason=reason)
         else:
-            from snakepit.pools import operations
+            from snakepit.pools.operations import orders
 
-            operations.kill(client, pool, worker, operations.Order(name_actor(), reason, surface="shell"))
+            orders.kill(client, pool, worker, orders.Order(name_actor(), reason, surface="shell"))
         typer.echo(json_line({"pool": pool, "worker": worker}) if as_json else f"{worker}: killed")
 
 
@@ -199,19 +199,19 @@ def _order_recycle(client: Client, pool: str, worker: str, reason: str) -> int:
         start_django()
     except UsageError:  # a broker's socket alone, without its project: then its event is the only record
         return int(client.recycle(pool, worker=worker, actor=name_actor(), reason=reason)["planned"])
-    from snakepit.pools import operations
+    from snakepit.pools.operations import orders
 
-    return operations.recycle(client, pool, worker, operations.Order(name_actor(), reason, surface="shell"))
+    return orders.recycle(client, pool, worker, orders.Order(name_actor(), reason, surface="shell"))
 
 
 def _change(verb: str, pool: str, reason: str, *more: Any) -> Change:
     check_reason(reason)
     with _database():
         start_django()
-        from snakepit.pools import operations
+        from snakepit.pools.operations import orders
 
-        act: Callable[..., Change] = getattr(operations, verb)
-        order: Order = operations.Order(name_actor(), reason, surface="shell")
+        act: Callable[..., Change] = getattr(orders, verb)
+        order: Order = orders.Order(name_actor(), reason, surface="shell")
         return act(connect(find_address()), pool, *more, order)
 
 

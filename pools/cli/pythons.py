@@ -31,7 +31,7 @@ def pythons(as_json: AsJson = False) -> None:
 def _find() -> list[dict[str, Any]]:
     from django.core.exceptions import ImproperlyConfigured
 
-    from snakepit.pools.adapters.interpreters import interpreters_of_settings
+    from snakepit.pools.adapters.interpreters.known import interpreters_of_settings
     from snakepit.pools.cli.project import choose_settings, wrong_settings
 
     choose_settings()
@@ -43,7 +43,7 @@ def _find() -> list[dict[str, Any]]:
 
 
 def _row(one: Any) -> dict[str, Any]:
-    from snakepit.pools.broker.recommendation import recommend
+    from snakepit.pools.broker.pool.recommendation import recommend
 
     advised = recommend(free_threaded=one.free_threaded, gil_enabled=one.gil_enabled, fit=one.fit)
     return {**one.facts(), "profile": advised.profile, "reasons": list(advised.reasons)}

@@ -114,7 +114,7 @@ class Supervisor:
 
     def start(self, program: Program) -> Child:
         """Start a program; its exit will be an event."""
-        lifeline = [sys.executable, "-m", "snakepit.workers.lifeline", str(os.getpid()), "--"]
+        lifeline = [sys.executable, "-m", "snakepit.workers.process.parent_death", str(os.getpid()), "--"]
         process = subprocess.Popen(
             [*lifeline, *program.command],
             stdin=subprocess.DEVNULL,

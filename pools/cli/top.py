@@ -98,7 +98,7 @@ class Screen:
 
 
 def watch(client: Client, screen: Screen, console: Any, interval: float) -> None:
-    """Frames until a key or a Ctrl-C ends it; the terminal is as before afterwards, whatever happens."""
+    """MessageStream until a key or a Ctrl-C ends it; the terminal is as before afterwards, whatever happens."""
     from rich.live import Live
 
     with keys() as pressed, contextlib.suppress(KeyboardInterrupt):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from snakepit.pools.broker.errors import BadArguments, BadRequest, DeadlineExceeded, PayloadTooLarge
 from snakepit.pools.wire import broker_pb2 as pb
-from snakepit.workers import quoting
+from snakepit.workers.schema import json_encode
 
 MAX_MESSAGE = 256 * 2**20  # bytes: no call is larger, whatever its pool allows
 LONGEST_TIMEOUT = 31 * 86_400.0  # seconds; more is the same as no timeout
@@ -70,7 +70,7 @@ class Call:
 def message_of(calls: Sequence[tuple[int, Call]], *, deliver: bool = False) -> bytes:
     """One call, or plain calls that are like each other, with their numbers, as a serialised Requests message.
 
-    `deliver`: the result of the one call may come into the letterbox.
+    `deliver`: the result of the one call may come into the reply_socket.
     """
     message = pb.Requests()
     request = message.requests.add()
@@ -135,7 +135,7 @@ def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Map
 
 def _json(values: Mapping[str, Any]) -> bytes:
     try:
-        return quoting.encode(values if isinstance(values, dict) else dict(values), _encode).encode()
+        return json_encode.encode(values if isinstance(values, dict) else dict(values), _encode).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise _explained(values, error) from error
 

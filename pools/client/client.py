@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 from google.protobuf.message import Message
 
 from snakepit.pools.broker.errors import BrokerError
-from snakepit.pools.client import loop as background
+from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client import snapshot
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of

@@ -13,12 +13,12 @@ from concurrent.futures import Future
 from typing import Any
 
 from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, DeadlineExceeded
-from snakepit.pools.client import loop as background
+from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import exception, value_of
 from snakepit.pools.client.arguments import Call
 from snakepit.pools.client.session import Pending, Session, session_for
-from snakepit.workers.baton import Baton
+from snakepit.workers.transport.loop_owner import LoopOwner
 
 GRACE = 1.0  # seconds after the deadline in which the broker's own word about it may come
 ATTEMPTS = 5  # sessions that may be lost, one after the other, before a call that never left is given up
@@ -59,13 +59,13 @@ class Ticket:
 class ThreadPending:
     """Replies for a thread that waits; `take` is the only thing that blocks."""
 
-    __slots__ = ("_baton", "_items")
+    __slots__ = ("_items", "_loop_owner")
 
     comes_to_loop = True
 
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        self._baton: Baton | None = None  # while the waiting thread may run its loop
+        self._loop_owner: LoopOwner | None = None  # while the waiting thread may run its loop
 
     def deliver(self, kind: str, reply: Any) -> None:
         self._put((kind, reply))
@@ -75,8 +75,8 @@ class ThreadPending:
 
     def _put(self, item: Item) -> None:
         self._items.put(item)
-        if self._baton is not None:
-            self._baton.leave()  # whoever runs the loop asks whether this was what it waits for
+        if self._loop_owner is not None:
+            self._loop_owner.leave()  # whoever runs the loop asks whether this was what it waits for
 
     def _has_news(self) -> bool:
         return not self._items.empty()
@@ -90,9 +90,9 @@ class ThreadPending:
         """The next reply; an error that was not sent by the broker is raised."""
         try:
             if self._items.empty():
-                self._baton = ticket.session.baton
+                self._loop_owner = ticket.session.loop_owner
                 ticket.session.wait(self._has_news, ticket.remaining())
-                self._baton = None
+                self._loop_owner = None
             item = self._items.get(timeout=ticket.remaining())
         except queue.Empty:
             raise ticket.overdue() from None

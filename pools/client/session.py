@@ -1,7 +1,7 @@
 """One stream to one broker that carries all calls of this process.
 
-    any thread: send, cancel, grant ─▶ outbox ──(one wake-up)─▶ loop thread: flush ─▶ Wire
-    any thread: Pending.deliver ◀── dispatch by ref ◀────────── loop thread ◀── Wire
+    any thread: send, cancel, grant ─▶ outbox ──(one wake-up)─▶ loop thread: flush ─▶ Connection
+    any thread: Pending.deliver ◀── dispatch by ref ◀────────── loop thread ◀── Connection
 
 A session lives once: it connects, serves, and is lost; the next call makes another one. Nothing here takes a lock
 on the way of a call. Two orders make that safe, and both must stay:
@@ -25,19 +25,19 @@ from typing import Any, Protocol
 from google.protobuf.message import DecodeError, Message
 
 from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, from_code
-from snakepit.pools.client import loop as background
+from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Delivered, unpack
 from snakepit.pools.client.arguments import Call, message_of
-from snakepit.pools.client.wire import Wire, connect, typed
+from snakepit.pools.client.connection import Connection, connect, typed
 from snakepit.pools.wire.broker_pb2 import Replies, Request, Requests
-from snakepit.workers.baton import Baton
-from snakepit.workers.ears import Ear
+from snakepit.workers.transport.direct_read import Ear
+from snakepit.workers.transport.loop_owner import LoopOwner
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
 # What must not be cut in two by a signal: the loop's callbacks, and what is done in their place.
-CALLBACKS = frozenset({asyncio.Handle._run.__code__, Baton._run_errands.__code__, Ear.read.__code__})
+CALLBACKS = frozenset({asyncio.Handle._run.__code__, LoopOwner._run_errands.__code__, Ear.read.__code__})
 LAST_WORDS = frozenset({"result", "error"})
 CLOSED = "The connection to the broker was closed by this process."
 GOODBYE = 0.25  # seconds that the broker gets to answer a goodbye
@@ -61,10 +61,10 @@ class Pending(Protocol):
 class Session:
     """The calls in flight to one broker, and the stream that they travel on."""
 
-    def __init__(self, target: Target, baton: Baton) -> None:
+    def __init__(self, target: Target, loop_owner: LoopOwner) -> None:
         self.target = target
-        self.baton = baton
-        self.loop = baton.loop
+        self.loop_owner = loop_owner
+        self.loop = loop_owner.loop
         self.lost: BrokerError | None = None
         self._pending: dict[int, Pending] = {}
         self._outbox: deque[tuple[int, Call | Request]] = deque()  # a call with its number; anything else with 0
@@ -72,7 +72,7 @@ class Session:
         self._proven = False  # a reply came: this is a broker that serves
         self._woken = False
         self._pump: asyncio.Task[None] | None = None
-        self._wire: Wire | None = None
+        self._wire: Connection | None = None
         self._opened = asyncio.Event()
         self._closed = threading.Event()
         self._task: asyncio.Task[None] | None = None
@@ -118,7 +118,7 @@ class Session:
         """Close the connection; calls in flight end with `broker_unreachable`."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: so is the connection
             self.loop.call_soon_threadsafe(self._end)
-            self.baton.hurry()
+            self.loop_owner.hurry()
             if asyncio._get_running_loop() is not self.loop:
                 self._closed.wait(END_GRACE)
 
@@ -134,17 +134,17 @@ class Session:
         """Run the loop on this thread until the question is true, if nobody else needs it; may return early."""
         try:
             alone = len(self._pending) <= 1
-            self.baton.borrow(until, patience, alone, self.target.awake if alone else 0.0)
+            self.loop_owner.borrow(until, patience, alone, self.target.awake if alone else 0.0)
         except BaseException as error:
             # A signal handler raised. Mostly while the loop waited, which harms nothing; but if it cut a callback in
             # two, perhaps in the middle of a frame, nobody knows what the connection holds.
             if any(frame.f_code in CALLBACKS for frame, _ in walk_tb(error.__traceback__)):
                 interrupted = f"The connection was interrupted by {type(error).__name__}."
-                self.baton.call(self._lose, BrokerUnreachable(interrupted, outcome=UNKNOWN))
-                self.baton.hurry()
+                self.loop_owner.call(self._lose, BrokerUnreachable(interrupted, outcome=UNKNOWN))
+                self.loop_owner.hurry()
             raise
         if self._pending or any(session._pending for session in tuple(_sessions.values())):
-            self.baton.hurry()
+            self.loop_owner.hurry()
 
     def _post(self, request: Request, *, hurry: bool) -> None:
         if self.lost is None:
@@ -155,9 +155,9 @@ class Session:
         if not self._woken:
             self._woken = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: `_lose` has told or will tell
-                self.baton.call(self._flush)
+                self.loop_owner.call(self._flush)
         if hurry:
-            self.baton.hurry()
+            self.loop_owner.hurry()
 
     # Called on the loop thread.
 
@@ -193,12 +193,12 @@ class Session:
                 self._pump.cancel()
             self._closed.set()
 
-    async def _serve(self, wire: Wire) -> None:
+    async def _serve(self, wire: Connection) -> None:
         self._wire = wire
         self._opened.set()
         self._flush()
-        wire.letterbox.open(self.loop, self.baton.ears, self._delivered)
-        await wire.listen(self._dispatch, self.baton.ears)
+        wire.reply_socket.open(self.loop, self.loop_owner.ears, self._delivered)
+        await wire.listen(self._dispatch, self.loop_owner.ears)
 
     def _flush(self) -> None:
         self._woken = False
@@ -243,7 +243,7 @@ class Session:
                 room -= len(call.arguments)
         return message_of(calls, deliver=first.result_only and len(self._pending) <= 1)
 
-    async def _drain(self, wire: Wire, rest: bytes) -> None:
+    async def _drain(self, wire: Connection, rest: bytes) -> None:
         """Send when the transport is full or the message large; all else queues up behind it."""
         try:
             await wire.write_rest(rest)

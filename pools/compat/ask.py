@@ -10,7 +10,7 @@ from typing import Any
 from django.db import Error
 
 from snakepit.pools import conf
-from snakepit.pools.adapters.interpreters import InterpreterUnfit, interpreters_of_settings
+from snakepit.pools.adapters.interpreters.known import InterpreterUnfit, interpreters_of_settings
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PoolUnknown
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec, Profile
 from snakepit.pools.compat.report import PACKAGES, Report, packages_of, report

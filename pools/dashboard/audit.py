@@ -9,8 +9,8 @@ from django.http import HttpRequest, HttpResponse
 
 from snakepit.pools.api import pages
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.dashboard.copies import api_url, curl, line
 from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.dashboard.snippets import api_url, curl, line
 from snakepit.pools.models import Audit
 from snakepit.pools.permissions import NEEDS
 

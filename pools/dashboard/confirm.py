@@ -10,11 +10,11 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
-from snakepit.pools.api.auth import order_of
-from snakepit.pools.api.errors import seen_from_outside
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.dashboard.page import Visit, show
-from snakepit.pools.operations import MAX_REASON, Order
+from snakepit.pools.operations.orders import MAX_REASON, Order
+from snakepit.pools.web.actor import order_of
+from snakepit.pools.web.errors import seen_from_outside
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,19 +12,19 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from snakepit.pools import conf
-from snakepit.pools.api import door
 from snakepit.pools.broker.spec import spec_from, spec_values
+from snakepit.pools.client import shared
 from snakepit.pools.dashboard.access import VIEW, rights_of
 from snakepit.pools.dashboard.confirm import Question, ask
-from snakepit.pools.dashboard.copies import api_url, curl, line
 from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.dashboard.snippets import api_url, curl, line
 from snakepit.pools.diagnostics.advice import TOO_LITTLE, Judgement, Recommendation
 from snakepit.pools.diagnostics.applying import apply as follow
 from snakepit.pools.diagnostics.applying import definitions, judgements, settings_line
 from snakepit.pools.diagnostics.finding import Finding, Report, Status
 from snakepit.pools.diagnostics.latest import latest
-from snakepit.pools.operations import Order
-from snakepit.pools.rollout import Rollout, preview
+from snakepit.pools.operations.change_preview import Rollout, preview
+from snakepit.pools.operations.orders import Order
 
 WORST_FIRST = (Status.PROBLEM, Status.WARNING, Status.SKIPPED, Status.OK)
 
@@ -42,7 +42,7 @@ async def report(request: HttpRequest) -> HttpResponse:
     """The checklist, and the advice. The doctor looks for seconds: not on the thread that all pages share."""
     if not await sync_to_async(_may_look)(request):
         return HttpResponse("Sign in again.", status=403, content_type="text/plain")
-    found = await sync_to_async(latest, thread_sensitive=False)(door.broker().status, conf.broker_address())
+    found = await sync_to_async(latest, thread_sensitive=False)(shared.client().status, conf.broker_address())
     return await sync_to_async(_checklist)(request, found)
 
 
@@ -93,7 +93,7 @@ def apply(request: HttpRequest, visit: Visit, key: str) -> HttpResponse:
         return redirect(back)
 
     def deed(order: Order) -> str:
-        done = follow(door.broker(), key, order)
+        done = follow(shared.client(), key, order)
         return f"{one.pool} is changed{', in force' if done.in_force else ''}. {done.note}".strip()
 
     return ask(request, visit, Question(f"{one.title}?", _consequences(one, visit), "Change the pool", back), deed)

@@ -9,10 +9,10 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from snakepit.pools.broker.events import Kind
-from snakepit.pools.dashboard.board import Facts
-from snakepit.pools.dashboard.copies import rest, shell
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
+from snakepit.pools.dashboard.snippets import rest, shell
+from snakepit.pools.dashboard.state import Facts
 from snakepit.pools.models import Event
 from snakepit.pools.models.observed import LEVELS
 

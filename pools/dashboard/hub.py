@@ -21,11 +21,11 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError
 
 from snakepit.pools import conf
-from snakepit.pools.api import door
-from snakepit.pools.api.errors import seen_from_outside
 from snakepit.pools.broker.errors import BrokerError
-from snakepit.pools.dashboard.board import Board, Facts
+from snakepit.pools.client import shared
 from snakepit.pools.dashboard.rows import look
+from snakepit.pools.dashboard.state import Board, Facts
+from snakepit.pools.web.errors import seen_from_outside
 
 TICK = 0.5  # seconds: at most two updates a second
 SLOW = 20.0  # seconds that a reader may leave a frame untaken
@@ -61,7 +61,7 @@ class Hub:
             self._look()
             try:
                 self.board.objective = conf.current().queue_objective
-                return self.board.fold(door.broker().watch(self.board.last_event()), time.time())
+                return self.board.fold(shared.client().watch(self.board.last_event()), time.time())
             except BrokerError as error:
                 return self.board.miss(seen_from_outside(error).message, time.time())
             finally:
@@ -131,7 +131,7 @@ class Hub:
     async def _ask(self) -> None:
         try:
             self.board.objective = conf.current().queue_objective
-            status = await asyncio.wait_for(door.broker().awatch(self.board.last_event()), PATIENCE)
+            status = await asyncio.wait_for(shared.client().awatch(self.board.last_event()), PATIENCE)
             self.board.fold(status, time.time())
         except TimeoutError:
             self.board.miss(f"The broker did not answer within {PATIENCE:g} s.", time.time())

@@ -13,20 +13,20 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from snakepit.pools import jobs as durable
-from snakepit.pools import operations
 from snakepit.pools.api.body import dumps
 from snakepit.pools.api.job_events import stream
 from snakepit.pools.api.jobs import out
 from snakepit.pools.dashboard.access import Rights, rights_of
 from snakepit.pools.dashboard.confirm import Question, ask
-from snakepit.pools.dashboard.copies import api_url, curl, line
 from snakepit.pools.dashboard.jobs import described
 from snakepit.pools.dashboard.page import Visit, forbid, page, show
-from snakepit.pools.dashboard.stretches import stretches
-from snakepit.pools.jobs.hold import db_unit
+from snakepit.pools.dashboard.snippets import api_url, curl, line
+from snakepit.pools.dashboard.timeline import stretches
+from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job
 from snakepit.pools.models.states import UNSUCCESSFUL
-from snakepit.pools.operations import Order
+from snakepit.pools.operations import orders
+from snakepit.pools.operations.orders import Order
 
 SHOWN = 50_000  # characters of a payload on the page; the rest is in the file
 TRIES = 50  # attempts on the page
@@ -107,9 +107,9 @@ def act(request: HttpRequest, visit: Visit, ident: str, action: str) -> HttpResp
 
 def _do(request: HttpRequest, row: Job, action: str, order: Order) -> Job:
     if action == "cancel":
-        return operations.cancel_job(row.pk, order)
+        return orders.cancel_job(row.pk, order)
     if action == "retry":
-        return operations.retry_job(row.pk, order)
+        return orders.retry_job(row.pk, order)
     return durable.clone(row.pk, request.user.get_username())
 
 

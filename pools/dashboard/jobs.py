@@ -12,8 +12,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.dashboard.copies import api_url, curl, line
 from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.dashboard.snippets import api_url, curl, line
 from snakepit.pools.jobs import listing
 from snakepit.pools.models import Job, Pool
 from snakepit.pools.models.states import STATES

@@ -5,14 +5,14 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from snakepit.pools import maintenance
-from snakepit.pools.api import door
-from snakepit.pools.client.standing import Held, Standing, standing
-from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.client import shared
+from snakepit.pools.client.drain_status import DrainStatus, Held, standing
 from snakepit.pools.dashboard.confirm import Question, ask
-from snakepit.pools.dashboard.copies import rest, shell
 from snakepit.pools.dashboard.page import Visit, page
-from snakepit.pools.operations import Order
+from snakepit.pools.dashboard.snippets import rest, shell
+from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.operations import node_drain
+from snakepit.pools.operations.orders import Order
 
 
 @page("nodes", right="operate")
@@ -25,7 +25,7 @@ def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     lines = [*rest(request, "POST", f"nodes/{name}/drain", {}), shell("snakepit drain --node")]
 
     def deed(order: Order) -> str:
-        now = maintenance.drain(door.broker(), name, order)
+        now = node_drain.drain(shared.client(), name, order)
         return f"{name} takes no new calls. " + (_left(now) if not now.empty else "It is empty.")
 
     return ask(request, visit, Question(f"Drain node {name}?", says, "Drain", reverse("snakepit:nodes")), deed, lines)
@@ -36,7 +36,7 @@ def resume(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     lines = [*rest(request, "POST", f"nodes/{name}/resume", {}), shell("snakepit resume --node")]
 
     def deed(order: Order) -> str:
-        maintenance.resume(door.broker(), name, order)
+        node_drain.resume(shared.client(), name, order)
         return f"{name} takes calls."
 
     says = [f"The pools of {name} take calls again; those that are paused stay so."]
@@ -58,5 +58,5 @@ def _line(pool: Held) -> str:
     return f"{pool.pool}: {pool.running} running{longest}, {pool.waiting} waiting"
 
 
-def _left(now: Standing) -> str:
+def _left(now: DrainStatus) -> str:
     return f"{now.running} running and {now.waiting} waiting calls are finished."

@@ -7,12 +7,12 @@ from datetime import datetime
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from snakepit.pools.client.standing import standing as standing_of
-from snakepit.pools.dashboard.board import Facts
-from snakepit.pools.dashboard.copies import rest, shell
+from snakepit.pools.client.drain_status import standing as standing_of
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.rows import SILENT
+from snakepit.pools.dashboard.snippets import rest, shell
+from snakepit.pools.dashboard.state import Facts
 from snakepit.pools.models import Node
 
 

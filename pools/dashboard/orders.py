@@ -1,6 +1,6 @@
 """What operators order: a page that says what will happen, then a POST that does it, with who and why.
 
-Every order goes through `snakepit.pools.operations`, as from the shell and the REST API: an audit row, and an event.
+Every order goes through `operations.orders`, as from the shell and the REST API: an audit row, and an event.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from snakepit.pools import operations
-from snakepit.pools.api import door
-from snakepit.pools.api.auth import order_of
-from snakepit.pools.api.errors import seen_from_outside
 from snakepit.pools.broker.errors import BrokerError
-from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.client import shared
 from snakepit.pools.dashboard.confirm import Deed, Question, ask
-from snakepit.pools.dashboard.copies import rest, shell
 from snakepit.pools.dashboard.page import Visit, page, show
+from snakepit.pools.dashboard.snippets import rest, shell
+from snakepit.pools.dashboard.state import Facts
 from snakepit.pools.models import Pool
-from snakepit.pools.operations import Change, Order
+from snakepit.pools.operations import orders
+from snakepit.pools.operations.orders import Change, Order
+from snakepit.pools.web.actor import order_of
+from snakepit.pools.web.errors import seen_from_outside
 
 OPERATE = "operate"
 
@@ -30,7 +30,7 @@ def _changed(change: Callable[..., Change], words: str, *given: Any) -> Deed:
     """An order that changes the pool's row."""
 
     def deed(order: Order) -> str:
-        return f"{words} {change(door.broker(), *given, order).note}".strip()
+        return f"{words} {change(shared.client(), *given, order).note}".strip()
 
     return deed
 
@@ -43,7 +43,7 @@ def _of_pool(name: str) -> str:
 def pause(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     says = [f"{name} refuses new calls from now on.", _held(visit.facts(), name), "Its workers stay warm."]
     lines = [*rest(request, "POST", f"pools/{name}/pause", {}), shell("snakepit pause", name)]
-    deed = _changed(operations.pause, f"{name} is paused.", name)
+    deed = _changed(orders.pause, f"{name} is paused.", name)
     return ask(request, visit, Question(f"Pause {name}?", says, "Pause", _of_pool(name)), deed, lines)
 
 
@@ -51,7 +51,7 @@ def pause(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
 def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     end = "When nothing runs and nothing waits, its page says drained. It stays paused until somebody resumes it."
     says = [f"{name} refuses new calls from now on.", _held(visit.facts(), name), end]
-    deed = _changed(operations.pause, f"{name} drains: it takes nothing new.", name)
+    deed = _changed(orders.pause, f"{name} drains: it takes nothing new.", name)
     asked = Question(f"Drain {name}?", says, "Drain", _of_pool(name))
     return ask(request, visit, asked, deed, [shell("snakepit drain", name)])
 
@@ -60,7 +60,7 @@ def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
 def resume(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     lines = [*rest(request, "POST", f"pools/{name}/resume", {}), shell("snakepit resume", name)]
     asked = Question(f"Resume {name}?", [f"{name} takes calls again."], "Resume", _of_pool(name))
-    return ask(request, visit, asked, _changed(operations.resume, f"{name} takes calls.", name), lines)
+    return ask(request, visit, asked, _changed(orders.resume, f"{name} takes calls.", name), lines)
 
 
 @page("pools", right=OPERATE)
@@ -76,7 +76,7 @@ def scale(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     ]
     lines = [*rest(request, "POST", f"pools/{name}/scale", {"size": size}), shell("snakepit scale", name, size)]
     asked = Question(f"Scale {name}?", says, "Scale", _of_pool(name), size=size)
-    deed = _changed(operations.scale, f"{name} is to have {size} worker{'' if size == 1 else 's'}.", name, size)
+    deed = _changed(orders.scale, f"{name} is to have {size} worker{'' if size == 1 else 's'}.", name, size)
     return ask(request, visit, asked, deed, lines)
 
 
@@ -109,7 +109,7 @@ def kill_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     lines = [*rest(request, "POST", f"workers/{ident}/kill", {}), shell("snakepit kill", ident)]
 
     def deed(order: Order) -> str:
-        operations.kill(door.broker(), pool, ident, order)
+        orders.kill(shared.client(), pool, ident, order)
         return f"{ident} is killed."
 
     return ask(request, visit, Question(f"Kill {ident}?", says, "Kill", back, danger=True), deed, lines)
@@ -122,7 +122,7 @@ def stacks(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     if request.method == "POST":
         pool, order = _pool_of(visit.facts(), ident), order_of(request, "", "dashboard")
         try:
-            context["dump"] = operations.dump(door.broker(), pool, ident, order)
+            context["dump"] = orders.dump(shared.client(), pool, ident, order)
         except BrokerError as error:
             context["trouble"] = seen_from_outside(error).message
     return show(request, visit, "snakepit/stacks.html", context)
@@ -130,7 +130,7 @@ def stacks(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
 
 def _recycled(pool: str, worker: str) -> Deed:
     def deed(order: Order) -> str:
-        planned = operations.recycle(door.broker(), pool, worker, order)
+        planned = orders.recycle(shared.client(), pool, worker, order)
         return f"{planned} worker{'' if planned == 1 else 's'} will be replaced."
 
     return deed
@@ -139,7 +139,7 @@ def _recycled(pool: str, worker: str) -> Deed:
 def _plan(pool: str, worker: str = "") -> dict[str, Any] | None:
     """What the broker says that it would do; None where it cannot be asked, which the order itself will then tell."""
     try:
-        return door.broker().plan(pool, worker)
+        return shared.client().plan(pool, worker)
     except BrokerError:
         return None
 

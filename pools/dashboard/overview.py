@@ -7,12 +7,12 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 
-from snakepit.pools.dashboard.board import Facts
-from snakepit.pools.dashboard.copies import rest, shell
-from snakepit.pools.dashboard.needs import Need
+from snakepit.pools.dashboard.alerts import Need
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.series import chosen_span, span_choice
+from snakepit.pools.dashboard.snippets import rest, shell
+from snakepit.pools.dashboard.state import Facts
 
 SUMMED = ("size", "ready", "busy", "slots", "free", "waiting")
 SHOWN = 12  # events

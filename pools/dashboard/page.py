@@ -20,15 +20,15 @@ from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
 
-from snakepit.pools import operations
-from snakepit.pools.api.auth import order_of
 from snakepit.pools.broker.errors import PermissionDenied
 from snakepit.pools.dashboard.access import PERMISSIONS, VIEW, Rights, rights_of
-from snakepit.pools.dashboard.board import Facts
 from snakepit.pools.dashboard.hub import hub
 from snakepit.pools.dashboard.navigation import navigation
 from snakepit.pools.dashboard.region import Context, region
+from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.operations import orders
 from snakepit.pools.permissions import NEEDS
+from snakepit.pools.web.actor import order_of
 
 LOOKING = frozenset({VIEW, "payload"})  # who has no more than these is refused every POST, whatever its view does
 # What the audit calls an order, where the name of its URL does not say it: `pool-scale` does.
@@ -116,7 +116,7 @@ def _note(request: HttpRequest, right: str, of: Mapping[str, Any]) -> None:
     order = order_of(request, request.POST.get("reason", ""), "dashboard")
     name = str(of.get("name", ""))
     pool, target = (name, "") if noun == "pool" else ("", name or str(of.get("ident") or of.get("key") or ""))
-    operations.refused(order, action, error, pool, target)
+    orders.refused(order, action, error, pool, target)
 
 
 def show(

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 
-from snakepit.pools.dashboard.board import Facts
 from snakepit.pools.dashboard.navigation import navigation
 from snakepit.pools.dashboard.page import Visit, page
+from snakepit.pools.dashboard.state import Facts
 from snakepit.pools.models import Job
 
 JOBS = 6  # found by an id

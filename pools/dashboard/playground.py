@@ -12,17 +12,17 @@ from django.views.decorators.http import require_POST
 
 from snakepit.pools import conf
 from snakepit.pools import jobs as durable
-from snakepit.pools.api import door
 from snakepit.pools.api.body import read_object
-from snakepit.pools.api.errors import error_response, seen_from_outside
 from snakepit.pools.api.streams import stream_response
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PermissionDenied
+from snakepit.pools.client import shared
 from snakepit.pools.dashboard.access import rights_of
-from snakepit.pools.dashboard.copies import api_url
 from snakepit.pools.dashboard.form import fields
 from snakepit.pools.dashboard.page import Visit, page, show
-from snakepit.pools.jobs.hold import db_unit
+from snakepit.pools.dashboard.snippets import api_url
+from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, Pool
+from snakepit.pools.web.errors import error_response, seen_from_outside
 
 
 @page("playground", right="run")
@@ -34,7 +34,7 @@ def playground(request: HttpRequest, visit: Visit) -> HttpResponse:
     pool = chosen if chosen in names else (names[0] if names else "")
     context: dict[str, Any] = {"pools": names, "pool": pool, "longest": conf.current().max_timeout}
     try:
-        commands = door.broker().commands(pool) if pool else []
+        commands = shared.client().commands(pool) if pool else []
     except BrokerError as error:
         commands, context["trouble"] = [], seen_from_outside(error).message
     wanted = twin.command if twin else request.GET.get("command", "")
@@ -64,7 +64,7 @@ async def run(request: HttpRequest) -> HttpResponseBase:
         timeout, longest = asked["timeout"], conf.current().max_timeout
         if timeout is not None and not _is_time(timeout, longest):
             raise BadRequest(f"timeout: {timeout!r} is not a number of seconds up to {longest:g}")
-        events = door.broker().aevents(
+        events = shared.client().aevents(
             asked["pool"], asked["command"], asked["arguments"], timeout=timeout, priority=0
         )  # fmt: skip
     except BrokerError as error:

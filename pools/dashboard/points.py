@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from snakepit.pools.broker.histogram import Sparse, quantile, since
+from snakepit.pools.broker.stats.histogram import Sparse, quantile, since
 
 SPAN = 5.0  # seconds over which a rate is measured: shorter, and a slow pool's rate would jump between 0 and 2
 SPARK = 120  # points of a sparkline

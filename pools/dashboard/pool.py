@@ -10,20 +10,20 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 
 from snakepit.pools import conf
-from snakepit.pools.api import door
-from snakepit.pools.api.errors import seen_from_outside
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.spec import FIELDS
-from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.client import shared
 from snakepit.pools.dashboard.commands import costs
-from snakepit.pools.dashboard.copies import rest, shell
 from snakepit.pools.dashboard.leaks import leak_of
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.pools import line
 from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.series import chosen_span, span_choice
+from snakepit.pools.dashboard.snippets import rest, shell
+from snakepit.pools.dashboard.state import Facts
 from snakepit.pools.models import Event, Pool
+from snakepit.pools.web.errors import seen_from_outside
 
 EVENTS = 15
 RACES = 10  # pieces of state whose stacks are shown
@@ -68,7 +68,7 @@ def _races(name: str) -> list[dict[str, Any]]:
 def _asked(request: HttpRequest, name: str) -> Context:
     """What the broker is asked for this page alone. A pool that is not running has neither."""
     try:
-        broker = door.broker()
+        broker = shared.client()
         return {"commands": [_command(request, name, one) for one in broker.commands(name)], "plan": broker.plan(name)}
     except BrokerError as error:
         return {"commands": [], "plan": None, "silence": seen_from_outside(error).message}

@@ -6,10 +6,10 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-from snakepit.pools.dashboard.board import Facts
-from snakepit.pools.dashboard.copies import rest, shell
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
+from snakepit.pools.dashboard.snippets import rest, shell
+from snakepit.pools.dashboard.state import Facts
 
 CROWDED = 0.9  # share of the slots in use from which the bar warns
 

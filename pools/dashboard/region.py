@@ -14,7 +14,7 @@ from typing import Any
 from django.template.loader import render_to_string
 
 from snakepit.pools.dashboard.access import Rights
-from snakepit.pools.dashboard.board import Facts
+from snakepit.pools.dashboard.state import Facts
 
 Context = dict[str, Any]
 Region = Callable[[Facts, str], Context]

@@ -7,8 +7,8 @@ from datetime import timedelta
 from django.db.models import Count, Max
 from django.utils import timezone
 
-from snakepit.pools.dashboard.needs import Rows
-from snakepit.pools.jobs.hold import db_unit
+from snakepit.pools.dashboard.alerts import Rows
+from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, Node, Pool
 from snakepit.pools.models.states import QUARANTINED
 

@@ -9,11 +9,11 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 
-from snakepit.pools import figures
-from snakepit.pools.dashboard.board import Facts
+from snakepit.pools import history
 from snakepit.pools.dashboard.hub import hub
 from snakepit.pools.dashboard.page import Visit, page
 from snakepit.pools.dashboard.points import COLUMNS, summed
+from snakepit.pools.dashboard.state import Facts
 from snakepit.pools.models import Event
 from snakepit.pools.models.period import MINUTE
 
@@ -47,7 +47,7 @@ def series(request: HttpRequest, visit: Visit) -> HttpResponse:
         found, marks = with_past(live_columns(facts, pool), pool), live_marks(facts, pool)
     else:
         now = timezone.now()
-        found, marks = figures.columns(pool, span, now), old_marks(pool, now - timedelta(seconds=span))
+        found, marks = history.columns(pool, span, now), old_marks(pool, now - timedelta(seconds=span))
     return JsonResponse({"live": COLUMNS, "columns": found, "marks": marks})
 
 
@@ -59,7 +59,7 @@ def live_columns(facts: Facts, pool: str) -> dict[str, list[float | None]]:
 
 def with_past(found: dict[str, list[float | None]], pool: str) -> dict[str, list[float | None]]:
     """The minutes of the database before the first point: nobody may have watched five minutes ago."""
-    past = figures.columns(pool, LIVE, timezone.now())
+    past = history.columns(pool, LIVE, timezone.now())
     begin = next((at for at in found["at"] if at is not None), float("inf"))
     kept = [index for index, at in enumerate(past.get("at", ())) if at is not None and at + MINUTE < begin]
     return {name: [*_stretches(name, past, kept), *found[name]] for name in found}

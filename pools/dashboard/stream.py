@@ -27,11 +27,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from django.views.decorators.http import require_GET
 
 from snakepit.pools.dashboard.access import Rights, rights_of
-from snakepit.pools.dashboard.board import Facts
 from snakepit.pools.dashboard.hub import hub
 from snakepit.pools.dashboard.points import row
 from snakepit.pools.dashboard.region import Renderings, is_known
-from snakepit.pools.jobs.hold import db_unit
+from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.jobs.leases import db_unit
 
 TOPICS = 20  # regions a page
 BEAT = 2.0  # seconds: the longest silence

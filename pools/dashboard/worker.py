@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from django.http import Http404, HttpRequest, HttpResponse
 
-from snakepit.pools.dashboard.board import Facts
-from snakepit.pools.dashboard.copies import rest, shell
 from snakepit.pools.dashboard.leaks import until
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
+from snakepit.pools.dashboard.snippets import rest, shell
+from snakepit.pools.dashboard.state import Facts
 from snakepit.pools.models import Event, Pool, Worker
 
 LIFE = 50  # events

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from snakepit.pools import conf, operations
+from snakepit.pools import conf
 from snakepit.pools.broker.errors import ManagedBySettings, NotAdvised
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
 from snakepit.pools.diagnostics.advice import ENOUGH, Enough, Judgement, Recommendation
 from snakepit.pools.diagnostics.machine import room_here
 from snakepit.pools.diagnostics.recommendations import judge
 from snakepit.pools.models import Pool
-from snakepit.pools.operations import Applies, Change, Order
+from snakepit.pools.operations import orders
+from snakepit.pools.operations.orders import Applies, Change, Order
 
 
 class Asks(Applies, Protocol):
@@ -58,9 +59,9 @@ def apply(broker: Asks, key: str, order: Order, enough: Enough = ENOUGH) -> Chan
     advice = next(found, None)
     line = settings_line(advice) if advice else ""
     if advice is None or line:
-        with operations.recorded(order, "apply", pool, key):
+        with orders.recorded(order, "apply", pool, key):
             if advice is None:
                 raise NotAdvised(f"{key} is not advised now: the numbers have changed.", details={"id": key})
             message = f"The settings define {pool}, and would take the change back. Write there: {line}"
             raise ManagedBySettings(message, details={"id": key, "line": line})
-    return operations.change_pool(broker, advice.pool, advice.values, order)
+    return orders.change_pool(broker, advice.pool, advice.values, order)

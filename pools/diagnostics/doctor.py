@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from snakepit.pools import conf
-from snakepit.pools.adapters.interpreters import Interpreters, define, interpreters_of_settings
+from snakepit.pools.adapters.interpreters.known import Interpreters, define, interpreters_of_settings
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.ports import Definition
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec

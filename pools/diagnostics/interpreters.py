@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import snakepit
-from snakepit.pools.adapters.launcher import ENVIRONMENT
+from snakepit.pools.adapters.processes.launcher import ENVIRONMENT
 from snakepit.pools.diagnostics.facts import Adapter
 
 PATIENCE = 30.0  # seconds for one question: a model library's import takes its time
@@ -31,7 +31,7 @@ spec = importlib.util.spec_from_file_location("snakepit", os.path.join(place, "_
                                               submodule_search_locations=[place])
 module = sys.modules["snakepit"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-from snakepit.workers.describe import describe
+from snakepit.workers.schema.describe import describe
 try:
     found = describe(path)
     answer = {"thread_safe": found["thread_safe"], "commands": len(found["commands"])}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from loky import cpu_count
 
-from snakepit.pools.adapters import keeper
-from snakepit.pools.adapters.runtime import LONGEST_NAME
+from snakepit.pools.adapters.processes import reaper
+from snakepit.pools.adapters.runtime_directory import LONGEST_NAME
 from snakepit.pools.diagnostics.advice import Capacity
 from snakepit.pools.diagnostics.facts import Entry, Machine, Room, Runtime
 
@@ -194,9 +194,9 @@ def orphans() -> tuple[int, ...]:
                 watched |= set(words)
                 continue
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            token = next((one for one in variables if one.startswith(keeper.VARIABLE)), b"")
+            token = next((one for one in variables if one.startswith(reaper.VARIABLE)), b"")
             if token and any(one.startswith(b"SNAKEPIT_WORKER=") for one in variables):
-                carriers[pid] = token.removeprefix(keeper.VARIABLE)
+                carriers[pid] = token.removeprefix(reaper.VARIABLE)
     return tuple(sorted(pid for pid, token in carriers.items() if token not in watched))
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from snakepit.pools.broker.growth import MEASURED, TOGETHER
 from snakepit.pools.broker.spec import Preload, Profile
+from snakepit.pools.broker.stats.memory_growth import MEASURED, TOGETHER
 from snakepit.pools.diagnostics.advice import Case, Judgement, rounded_down, rounded_up
 
 BUSY = 0.85  # share of the slot time; above it calls queue up whatever their order

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from snakepit.pools.broker.spec import FIELDS, PoolSpec, Profile
-from snakepit.pools.broker.usage import CPU_CALLS
+from snakepit.pools.broker.stats.usage import CPU_CALLS
 from snakepit.pools.diagnostics.advice import NOT_KNOWN, TOO_LITTLE, Capacity, Case, Enough, said_span
 from snakepit.pools.diagnostics.rules import CORES
 

@@ -24,7 +24,7 @@ from django.db import Error
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, DeadlineExceeded
 from snakepit.pools.client import Answer, Client, Log, Progress, connect
-from snakepit.pools.jobs import hold, messages
+from snakepit.pools.jobs import leases, messages
 from snakepit.pools.jobs.arguments import restore, storable
 from snakepit.pools.jobs.policy import PERMANENT, Ending, Rules, Verdict, judge
 from snakepit.pools.jobs.signals import job_finished, job_progressed, job_started, tell, tell_finished
@@ -64,7 +64,7 @@ stopping = Stopping()
 def run(job_id: str) -> str:
     """Run a job that a message named, if it still waits; returns the state it is in then, or "" if it was not ours."""
     claimant = f"{socket.gethostname()}:{os.getpid()}:{next(_claims)}"
-    job = hold.patiently(lambda: hold.claim(job_id, claimant, conf.node_name()), DB_PATIENCE)
+    job = leases.patiently(lambda: leases.claim(job_id, claimant, conf.node_name()), DB_PATIENCE)
     if job is None:
         return ""
     tell(job_started, job)
@@ -162,7 +162,7 @@ class Attempt:
         except BrokerError as error:
             return self._judge(error)
         facts = {"worker": answer.worker, "call": answer.call}
-        wrote = self._write(lambda: hold.succeed(self.job, answer.value, facts))
+        wrote = self._write(lambda: leases.succeed(self.job, answer.value, facts))
         return self._told("succeeded", wrote)
 
     def _call(self) -> Answer:
@@ -227,16 +227,16 @@ class Attempt:
         if self.entries and now - self._flushed >= FLUSH:
             self._flush()
         try:
-            if now - self._renewed >= conf.current().jobs_lease / hold.RENEWALS:
-                with hold.db_unit():
-                    alive = hold.renew(self.job)
+            if now - self._renewed >= conf.current().jobs_lease / leases.RENEWALS:
+                with leases.db_unit():
+                    alive = leases.renew(self.job)
                 self._renewed = now
                 if not alive:
                     raise _Overtaken
             if now - self._looked >= TICK:
                 self._looked = now
-                with hold.db_unit():
-                    alive, cancel = hold.look(self.job)
+                with leases.db_unit():
+                    alive, cancel = leases.look(self.job)
                 if not alive:
                     raise _Overtaken
                 if cancel:
@@ -250,12 +250,12 @@ class Attempt:
         if not entries:
             return
         self._flushed = time.monotonic()
-        if not self._write(lambda: hold.keep(self.job, entries, progress)):
+        if not self._write(lambda: leases.keep(self.job, entries, progress)):
             raise _Overtaken
         self.entries, self.progress = [], None
 
     def _write(self, work: Any) -> Any:
-        return hold.patiently(work, DB_PATIENCE)
+        return leases.patiently(work, DB_PATIENCE)
 
     def _judge(self, error: BrokerError) -> str:
         job = self.job
@@ -281,8 +281,8 @@ class Attempt:
     def _fail(self, verdict: Verdict, facts: dict[str, Any], error: dict[str, Any] | None) -> str:
         if self.entries:
             entries, progress = self.entries, self.progress
-            self._write(lambda: hold.keep(self.job, entries, progress))
-        wrote = self._write(lambda: hold.fail(self.job, verdict, error, facts))
+            self._write(lambda: leases.keep(self.job, entries, progress))
+        wrote = self._write(lambda: leases.fail(self.job, verdict, error, facts))
         if wrote and verdict.state == QUEUED:
             messages.send(self.job.pk, messages.queue_of(self.job.pool), verdict.pause)
             return QUEUED
@@ -293,7 +293,7 @@ class Attempt:
             logger.warning("job %s: attempt %d came too late and wrote nothing", self.job.pk, self.job.attempts)
             return ""
         if job_finished.receivers:
-            with hold.db_unit():
+            with leases.db_unit():
                 tell_finished(self.job.pk)
         return state
 

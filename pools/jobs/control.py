@@ -7,7 +7,7 @@ from typing import Any
 from django.db import transaction
 
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.jobs import hold, messages
+from snakepit.pools.jobs import leases, messages
 from snakepit.pools.jobs.signals import tell_finished
 from snakepit.pools.jobs.submission import enqueue
 from snakepit.pools.models import Job, JobEntry
@@ -32,7 +32,7 @@ def cancel(job_id: Any) -> Job:
     job = Job.objects.get(pk=job_id)
     # In this order: a job that is claimed between the two is caught by the second, one that is given back by the first.
     for _ in range(2):
-        if Job.objects.filter(pk=job_id, state=QUEUED).move(CANCELLED, **hold.ended(job.retention)):
+        if Job.objects.filter(pk=job_id, state=QUEUED).move(CANCELLED, **leases.ended(job.retention)):
             transaction.on_commit(lambda: tell_finished(job_id), robust=True)
             break
         if Job.objects.filter(pk=job_id, state=RUNNING).update(cancel_requested=True):
@@ -45,7 +45,7 @@ def retry(job_id: Any) -> Job:
     with transaction.atomic():
         again = Job.objects.filter(pk=job_id, state__in=UNSUCCESSFUL).move(
             QUEUED,
-            **hold.waiting(0.0),
+            **leases.waiting(0.0),
             failures=0,
             deaths=0,
             cancel_requested=False,

@@ -16,7 +16,7 @@ from typing import Any
 from django.db import Error
 
 from snakepit.pools import conf
-from snakepit.pools.jobs import hold
+from snakepit.pools.jobs import leases
 from snakepit.pools.models import Pool
 
 logger = logging.getLogger("snakepit.jobs")
@@ -117,7 +117,7 @@ class Joiner:
         if getattr(queues, "_consume_from", None):  # -Q was given: that is the list
             self._stop.set()
             return
-        with hold.db_unit():
+        with leases.db_unit():
             self._joined = hosted()
         for name in sorted(self._joined):
             queues.add(name)
@@ -134,7 +134,7 @@ class Joiner:
 
     def _watch(self, app: Any, hostname: str) -> None:
         while not self._stop.wait(JOIN):
-            with hold.db_unit():
+            with leases.db_unit():
                 found = hosted()
             for name in sorted(found - self._joined):
                 try:

@@ -16,8 +16,14 @@ from typing import Any
 
 import pytest
 
-from snakepit.pools.adapters.interpreter import QUESTION, REQUIREMENTS, ask, find_mistrust
-from snakepit.pools.adapters.interpreters import FREE_THREADED, Interpreters, InterpreterUnfit, Places, define
+from snakepit.pools.adapters.interpreters.interpreter import QUESTION, REQUIREMENTS, ask, find_mistrust
+from snakepit.pools.adapters.interpreters.known import (
+    FREE_THREADED,
+    InterpreterKeys,
+    Interpreters,
+    InterpreterUnfit,
+    define,
+)
 from snakepit.pools.broker.spec import spec_from
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +43,8 @@ def program(directory: Path, name: str = "python", **facts: Any) -> str:
     return str(path)
 
 
-def places(tmp_path: Path, **more: Any) -> Places:
-    return Places(**{"own": sys.executable, "environ": {"HOME": str(tmp_path), "PATH": ""}, **more})
+def places(tmp_path: Path, **more: Any) -> InterpreterKeys:
+    return InterpreterKeys(**{"own": sys.executable, "environ": {"HOME": str(tmp_path), "PATH": ""}, **more})
 
 
 def test_an_interpreter_says_what_it_is_and_that_it_can_run_workers() -> None:

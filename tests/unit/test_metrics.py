@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from snakepit.pools.adapters.metrics import Metrics
+from snakepit.pools.adapters.records.metrics import Metrics
 from snakepit.pools.broker.events import Event, Kind
 from tests.fakes import ListRecorder
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from snakepit.pools.adapters import vitals
-from snakepit.pools.adapters.vitals import LOOKS, Vitals
+from snakepit.pools.adapters.processes import vitals
+from snakepit.pools.adapters.processes.vitals import LOOKS, Vitals
 
 CHILD = """
 import os, signal, sys

@@ -29,7 +29,7 @@ class Order(_message.Message):
     def __init__(self, assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., assigns: _Optional[_Union[Assigns, _Mapping]] = ...) -> None: ...
 
 class Assign(_message.Message):
-    __slots__ = ("sequence", "call", "command", "arguments", "attachments", "budget", "credit", "max_result", "credit_bytes", "letterbox", "ref", "queued")
+    __slots__ = ("sequence", "call", "command", "arguments", "attachments", "budget", "credit", "max_result", "credit_bytes", "reply_socket", "ref", "queued")
     class AttachmentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -46,7 +46,7 @@ class Assign(_message.Message):
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     MAX_RESULT_FIELD_NUMBER: _ClassVar[int]
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
-    LETTERBOX_FIELD_NUMBER: _ClassVar[int]
+    REPLY_SOCKET_FIELD_NUMBER: _ClassVar[int]
     REF_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
@@ -58,10 +58,10 @@ class Assign(_message.Message):
     credit: int
     max_result: int
     credit_bytes: int
-    letterbox: str
+    reply_socket: str
     ref: int
     queued: float
-    def __init__(self, sequence: _Optional[int] = ..., call: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., budget: _Optional[float] = ..., credit: _Optional[int] = ..., max_result: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., letterbox: _Optional[str] = ..., ref: _Optional[int] = ..., queued: _Optional[float] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., call: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., budget: _Optional[float] = ..., credit: _Optional[int] = ..., max_result: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., reply_socket: _Optional[str] = ..., ref: _Optional[int] = ..., queued: _Optional[float] = ...) -> None: ...
 
 class Assigns(_message.Message):
     __slots__ = ("first", "command", "calls", "arguments", "budgets", "max_result")

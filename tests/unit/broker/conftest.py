@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from snakepit.pools.broker.actions import (
+from snakepit.pools.broker.events import Event
+from snakepit.pools.broker.pool.actions import (
     Action,
     Assign,
     Cancel,
@@ -16,18 +17,17 @@ from snakepit.pools.broker.actions import (
     Fail,
     Kill,
     Prepare,
+    Revoke,
     Start,
     Stop,
-    TakeBack,
     Tell,
 )
-from snakepit.pools.broker.call import Call
-from snakepit.pools.broker.events import Event
-from snakepit.pools.broker.pool import Pool
+from snakepit.pools.broker.pool.call import Call
+from snakepit.pools.broker.pool.pool import Pool
+from snakepit.pools.broker.pool.run_times import ENOUGH
+from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.ports import Exit
-from snakepit.pools.broker.run_times import ENOUGH
 from snakepit.pools.broker.spec import PoolSpec
-from snakepit.pools.broker.worker import State, Worker
 
 
 class Table:
@@ -150,13 +150,13 @@ class Table:
         return f"p-0-{worker}"
 
     def worker(self, worker: int) -> Worker:
-        return self.pool.force.workers[self.id(worker)]
+        return self.pool.worker_set.workers[self.id(worker)]
 
     def states(self) -> dict[int, str]:
-        return {int(name.rsplit("-", 1)[1]): str(worker.state) for name, worker in self.pool.force.workers.items()}
+        return {int(name.rsplit("-", 1)[1]): str(worker.state) for name, worker in self.pool.worker_set.workers.items()}
 
     def count(self, state: State) -> int:
-        return len(self.pool.force.among(state))
+        return len(self.pool.worker_set.among(state))
 
     def assigned(self) -> list[tuple[int, int]]:
         """(call, worker) in order."""
@@ -176,7 +176,7 @@ class Table:
     def taken_back(self) -> list[tuple[int, list[int]]]:
         """(worker, calls) in order."""
         return [
-            (int(action.worker.rsplit("-", 1)[1]), [call.id for call in action.calls]) for action in self._of(TakeBack)
+            (int(action.worker.rsplit("-", 1)[1]), [call.id for call in action.calls]) for action in self._of(Revoke)
         ]
 
     def _workers(self, kind: type) -> list[int]:

@@ -20,14 +20,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from snakepit.pools.broker.actions import Assign, Cancel, Dismiss, Fail, Kill, Prepare, Start, Stop, TakeBack
-from snakepit.pools.broker.call import Call
-from snakepit.pools.broker.hands import STALL
-from snakepit.pools.broker.pool import Pool
+from snakepit.pools.broker.pool.actions import Assign, Cancel, Dismiss, Fail, Kill, Prepare, Revoke, Start, Stop
+from snakepit.pools.broker.pool.call import Call
+from snakepit.pools.broker.pool.dispatcher import STALL
+from snakepit.pools.broker.pool.pool import Pool
+from snakepit.pools.broker.pool.run_times import ENOUGH
+from snakepit.pools.broker.pool.worker import State
 from snakepit.pools.broker.ports import Exit
-from snakepit.pools.broker.run_times import ENOUGH
 from snakepit.pools.broker.spec import PoolSpec
-from snakepit.pools.broker.worker import State
 
 specs = st.builds(
     PoolSpec,
@@ -111,7 +111,7 @@ class PoolModel(RuleBasedStateMachine):
                 case Cancel(call, worker, _):
                     assert call.id in self.holding[worker]
                     assert call.id in self.answered
-                case TakeBack(worker, calls):
+                case Revoke(worker, calls):
                     assert worker not in self.recalled, "asked twice at once"
                     wanted = tuple(call.id for call in calls)
                     assert wanted == tuple(self.holding[worker][-len(wanted) :])
@@ -136,10 +136,10 @@ class PoolModel(RuleBasedStateMachine):
 
     @property
     def slots(self) -> dict[str, int]:
-        return {worker.id: worker.slots for worker in self.pool.force.workers.values()}
+        return {worker.id: worker.slots for worker in self.pool.worker_set.workers.values()}
 
     def live(self, *states: State) -> list[str]:
-        return [worker.id for worker in self.pool.force.workers.values() if worker.state in states]
+        return [worker.id for worker in self.pool.worker_set.workers.values() if worker.state in states]
 
     # Facts
 
@@ -265,7 +265,7 @@ class PoolModel(RuleBasedStateMachine):
     @precondition(lambda self: self.live(State.STARTING))
     @rule(data=st.data())
     def is_not_forked(self, data: st.DataObject) -> None:
-        forked = [name for name in self.live(State.STARTING) if self.pool.force.workers[name].template]
+        forked = [name for name in self.live(State.STARTING) if self.pool.worker_set.workers[name].template]
         if forked:
             worker = data.draw(st.sampled_from(forked))
             self.processes.discard(worker)
@@ -305,26 +305,26 @@ class PoolModel(RuleBasedStateMachine):
 
     @invariant()
     def never_over_capacity(self) -> None:
-        for worker in self.pool.force.workers.values():
+        for worker in self.pool.worker_set.workers.values():
             assert worker.load <= worker.slots
             assert len(worker.held) == worker.load + worker.ahead
 
     @invariant()
     def no_call_is_lost(self) -> None:
         waiting = {call.id for call in self.pool.line}
-        held = {call.id for w in self.pool.force.workers.values() for call in w.held.values() if not call.answered}
+        held = {call.id for w in self.pool.worker_set.workers.values() for call in w.held.values() if not call.answered}
         assert self.open == waiting | held
         assert not waiting & held
 
     @invariant()
     def the_pool_knows_what_runs(self) -> None:
-        held = {worker.id: list(worker.held) for worker in self.pool.force.workers.values()}
+        held = {worker.id: list(worker.held) for worker in self.pool.worker_set.workers.values()}
         assert held == self.holding
-        assert self.pool.hands.waiting == sum(worker.ahead for worker in self.pool.force.workers.values())
+        assert self.pool.hands.waiting == sum(worker.ahead for worker in self.pool.worker_set.workers.values())
 
     @invariant()
     def nothing_waits_long_in_a_workers_hands(self) -> None:
-        for worker in self.pool.force.workers.values():
+        for worker in self.pool.worker_set.workers.values():
             if worker.state is not State.STOPPING and (waiting := worker.waiting()):
                 taken_back = worker.id in self.recalled
                 assert taken_back or self.now < waiting[0].assigned + STALL or self.rings_soon()
@@ -335,7 +335,7 @@ class PoolModel(RuleBasedStateMachine):
 
     @invariant()
     def only_short_calls_are_handed_ahead_and_never_behind_a_long_one(self) -> None:
-        for worker in self.pool.force.workers.values():
+        for worker in self.pool.worker_set.workers.values():
             for number, call in enumerate(worker.held.values()):
                 if call.ahead:
                     before = list(worker.held.values())[:number]
@@ -345,7 +345,7 @@ class PoolModel(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_beside_a_free_slot(self) -> None:
         if len(self.pool.line):
-            assert not any(worker.has_room() for worker in self.pool.force.workers.values())
+            assert not any(worker.has_room() for worker in self.pool.worker_set.workers.values())
 
     @invariant()
     def the_waiting_are_bounded(self) -> None:
@@ -358,7 +358,9 @@ class PoolModel(RuleBasedStateMachine):
             return
         present = self.live(State.STARTING, State.READY, State.DRAINING)
         fresh = [
-            worker for worker in self.pool.force.workers.values() if worker.state is State.STARTING or not worker.reason
+            worker
+            for worker in self.pool.worker_set.workers.values()
+            if worker.state is State.STARTING or not worker.reason
         ]
         spec = self.pool.spec
         started_by_this_spec = max(spec.size + spec.max_surge, self.most_before)
@@ -400,7 +402,7 @@ class PoolModel(RuleBasedStateMachine):
         assert self.pool.timers.keys() <= {("age", self.pool.spec.name)}, "an alarm outlived its reason"
 
     def is_settled(self) -> bool:
-        workers = self.pool.force.workers.values()
+        workers = self.pool.worker_set.workers.values()
         ready = [worker for worker in workers if worker.stays]
         return not self.open and not any(self.holding.values()) and len(ready) == self.pool.spec.size == len(workers)
 

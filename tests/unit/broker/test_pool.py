@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker import errors
+from snakepit.pools.broker.pool.worker import IllegalTransition, State
 from snakepit.pools.broker.ports import Exit
-from snakepit.pools.broker.worker import IllegalTransition, State
 
 # Routing
 
@@ -473,7 +473,7 @@ def test_an_illegal_move_of_a_worker_raises(table: Any) -> None:
 def test_a_pool_says_why_a_call_waits(table: Any) -> None:
     t = table(size=3, profile="thread", threads=2).ready(1, 2)
     t.submit()
-    assert t.pool.force.describe_load() == "1 of 4 slots busy, 1 starting"
+    assert t.pool.worker_set.describe_load() == "1 of 4 slots busy, 1 starting"
     assert repr(t.pool) == "<Pool p [p-0-1:ready(1/2) p-0-2:ready(0/2) p-0-3:starting(0/2) | 0 waiting]>"
 
 
@@ -500,10 +500,10 @@ def test_what_was_said_to_a_worker_without_room_is_nothing(table: Any) -> None:
 def test_an_operator_kills_a_worker_whatever_it_runs_and_gets_a_new_one(table: Any) -> None:
     t = table(size=1).ready(1)
     t.submit()
-    before = t.pool.force.died
+    before = t.pool.worker_set.died
     t.do(t.pool.kill(t.worker(1), "it hangs", t.now))
     assert t.killed() == [1]
     assert t.worker(1).reason == "operator"
     t.die(1, Exit(signal=9), begun={1})
     assert t.states() == {2: "starting"}
-    assert t.pool.force.died == before  # it was meant
+    assert t.pool.worker_set.died == before  # it was meant

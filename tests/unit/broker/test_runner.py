@@ -15,8 +15,8 @@ from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker, Ports
 from snakepit.pools.broker.node import NodeFacts
 from snakepit.pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Race, WorkerFailure
+from snakepit.pools.broker.runner.worker_handle import Request, Timing
 from snakepit.pools.broker.spec import PoolSpec
-from snakepit.pools.broker.staff import Request, Timing
 from snakepit.pools.wire import broker_pb2 as pb
 from tests.fakes import (
     COMMANDS,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker.ports import NoMeter
-from snakepit.pools.broker.usage import SPAN, STEP, Usage, Usages, WorkerUsage
+from snakepit.pools.broker.stats.usage import SPAN, STEP, Usage, Usages, WorkerUsage
 
 
 def watched(seconds: int, slots: int = 2, busy: int = 1, start: int = 0, usage: Usage | None = None) -> Usage:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from snakepit.pools.client import connect
-from tests.contract.fake_broker import FakeBroker
+from tests.process.contract.fake_broker import FakeBroker
 
 
 @pytest.fixture

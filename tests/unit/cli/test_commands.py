@@ -13,7 +13,7 @@ import pytest
 
 from snakepit.pools.cli.main import run
 from snakepit.pools.cli.project import choose_settings
-from tests.contract.fake_broker import FakeBroker
+from tests.process.contract.fake_broker import FakeBroker
 
 ROOT = Path(__file__).parents[3]
 Captured = pytest.CaptureFixture[str]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from snakepit.pools.adapters import interpreters
-from snakepit.pools.adapters.interpreters import Interpreters, Places
+from snakepit.pools.adapters.interpreters import known
+from snakepit.pools.adapters.interpreters.known import InterpreterKeys, Interpreters
 from snakepit.pools.cli.main import run
 from tests.unit.test_interpreters import program
 
@@ -20,9 +20,11 @@ from tests.unit.test_interpreters import program
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """This machine has two interpreters: ours, and a free-threaded one without the worker's requirements."""
     free = program(tmp_path / "venv/bin", installed={})
-    known = Places(venvs=(str(tmp_path / "venv"),), own=sys.executable, environ={"HOME": str(tmp_path), "PATH": ""})
-    monkeypatch.setattr(Places, "candidates", lambda _: iter((("own", sys.executable), ("venv", free))))
-    monkeypatch.setattr(interpreters, "interpreters_of_settings", lambda: Interpreters(known))
+    keys = InterpreterKeys(
+        venvs=(str(tmp_path / "venv"),), own=sys.executable, environ={"HOME": str(tmp_path), "PATH": ""}
+    )
+    monkeypatch.setattr(InterpreterKeys, "candidates", lambda _: iter((("own", sys.executable), ("venv", free))))
+    monkeypatch.setattr(known, "interpreters_of_settings", lambda: Interpreters(keys))
     return free
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from snakepit.pools.cli import top
 from snakepit.pools.cli.main import run
-from tests.contract.fake_broker import FakeBroker
+from tests.process.contract.fake_broker import FakeBroker
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0  # a bound for a machine under load, never a wait

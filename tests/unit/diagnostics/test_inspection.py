@@ -6,7 +6,7 @@ from typing import Any
 
 from snakepit.pools.cli.inspect import lines
 from snakepit.pools.diagnostics.inspection import inspect_pool
-from tests.integration.fakes import POOL, WORKER
+from tests.process.integration.fakes import POOL, WORKER
 
 PLAN: dict[str, Any] = {"workers": [], "at_once": 1}
 USAGE: dict[str, Any] = {"seconds": 600.0, "answered": 100, "calls_per_second": 2.0}

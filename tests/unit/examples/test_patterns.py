@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from snakepit.examples.patterns import Words
-from snakepit.workers.races import RaceChecker
+from snakepit.workers.runtime.races import RaceChecker
 
 TEXT = "The key is in the lock and the lock is in the door"
 

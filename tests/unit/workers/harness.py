@@ -20,7 +20,7 @@ from typing import Any
 
 from grpclib.client import Channel
 
-from snakepit.workers import blackbox
+from snakepit.workers.process import shared_page
 from snakepit.workers.wire import worker_pb2 as pb
 from snakepit.workers.wire.worker_grpc import WorkerStub
 
@@ -32,7 +32,7 @@ PATIENCE = 30.0  # a bound for a machine under load, never a wait
 class Process:
     """A worker process from outside."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], path: str, box: blackbox.BlackBox, output: Any) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], path: str, box: shared_page.SharedPage, output: Any) -> None:
         self.popen = popen
         self.path = path
         self.box = box
@@ -64,9 +64,9 @@ def started(adapter: str = "echo", *, command: list[str] | None = None, **fields
         listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         listener.bind(path)
         listener.listen(16)
-        box_fd = blackbox.make()
+        box_fd = shared_page.make()
         stack.callback(os.close, box_fd)
-        box = blackbox.BlackBox(box_fd)
+        box = shared_page.SharedPage(box_fd)
         stack.callback(box.close)
         output = stack.enter_context(tempfile.TemporaryFile())
         reader, writer = os.pipe()
@@ -81,7 +81,7 @@ def started(adapter: str = "echo", *, command: list[str] | None = None, **fields
             "profile": "process",
             "threads": 1,
             "listen_fd": listener.fileno(),
-            "blackbox_fd": box_fd,
+            "shared_page_fd": box_fd,
             "blas_threads": 1,
             "max_payload": 1 << 20,
             **fields,

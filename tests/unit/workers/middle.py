@@ -14,7 +14,7 @@ def main() -> None:
     reader, writer = os.pipe()
     subprocess.Popen(
         [sys.executable, "-m", "snakepit.workers", "--boot", str(reader)],
-        pass_fds=(reader, document["listen_fd"], document["blackbox_fd"]),
+        pass_fds=(reader, document["listen_fd"], document["shared_page_fd"]),
     )
     with os.fdopen(writer, "wb") as target:
         target.write(json.dumps(document).encode())

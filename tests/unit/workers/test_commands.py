@@ -10,7 +10,7 @@ import pytest
 
 from snakepit.workers import Adapter, command
 from snakepit.workers.adapter import AdapterError
-from snakepit.workers.commands import (
+from snakepit.workers.schema.commands import (
     ArgumentsRefused,
     ClassMissing,
     ModuleMissing,
@@ -148,7 +148,7 @@ def test_local_and_lock_are_there_without_calling_the_base():
     [
         ("Digits", ModuleMissing, "is not the dotted path of a class"),
         ("no_such_package.Digits", ModuleMissing, "no module 'no_such_package'"),
-        ("workers.no_such_module.Digits", ModuleMissing, "no module 'workers.no_such_module'"),
+        ("snakepit.workers.no_such.Digits", ModuleMissing, "no module 'snakepit.workers.no_such'"),
         ("snakepit.workers.adapter.Adaptor", ClassMissing, "did you mean 'Adapter'?"),
         ("pathlib.Path", NotAnAdapter, "write `class Path(Adapter)`"),
         ("os.getpid", NotAnAdapter, "not a subclass"),

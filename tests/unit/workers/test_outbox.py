@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from snakepit.workers.outbox import Outbox
 from snakepit.workers.report import Chunk, Log, Progress, Result, Value
+from snakepit.workers.runtime.outbox import Outbox
 
 
 @pytest.fixture

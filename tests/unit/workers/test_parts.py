@@ -13,11 +13,13 @@ import warnings
 
 import pytest
 
-from snakepit.workers import CallCancelled, Context, blackbox, boot, failure, lifeline, parallelism, vitals
-from snakepit.workers.boot import Boot
+from snakepit.workers import CallCancelled, Context
 from snakepit.workers.call import Call
-from snakepit.workers.eventloop import OwnLoop, SharedLoop
+from snakepit.workers.process import boot, parent_death, shared_page, vitals
+from snakepit.workers.process.boot import Boot
 from snakepit.workers.report import Log, Progress, clean
+from snakepit.workers.runtime import failure, parallelism
+from snakepit.workers.runtime.event_loop import OwnLoop, SharedLoop
 
 PATIENCE = 20.0
 
@@ -122,8 +124,8 @@ def test_odd_and_long_text_is_made_fit_for_the_wire():
 
 
 def test_both_ends_of_a_black_box_see_one_number():
-    descriptor = blackbox.make()
-    writer, reader = blackbox.BlackBox(descriptor), blackbox.BlackBox(descriptor)
+    descriptor = shared_page.make()
+    writer, reader = shared_page.SharedPage(descriptor), shared_page.SharedPage(descriptor)
     os.close(descriptor)  # the map stays
     assert reader.last_begun == 0
     writer.begin(2**63)
@@ -133,14 +135,14 @@ def test_both_ends_of_a_black_box_see_one_number():
 
 
 def test_a_black_box_is_not_inherited_by_accident():
-    descriptor = blackbox.make()
+    descriptor = shared_page.make()
     assert not os.get_inheritable(descriptor)
     os.close(descriptor)
 
 
 # Boot document.
 
-DOCUMENT = {"worker": "a-1", "pool": "a", "adapter": "x.Y", "parent": 1, "listen_fd": 5, "blackbox_fd": 6}
+DOCUMENT = {"worker": "a-1", "pool": "a", "adapter": "x.Y", "parent": 1, "listen_fd": 5, "shared_page_fd": 6}
 
 
 def test_a_boot_document_has_defaults():
@@ -267,9 +269,9 @@ def test_a_gil_runs_one_thread_at_a_time():
 
 
 def test_the_lifeline_knows_a_strange_parent():
-    lifeline.require_parent(os.getppid())
-    with pytest.raises(lifeline.Orphaned, match="not 0: it died"):
-        lifeline.require_parent(0)
+    parent_death.require_parent(os.getppid())
+    with pytest.raises(parent_death.Orphaned, match="not 0: it died"):
+        parent_death.require_parent(0)
 
 
 # Event loops.

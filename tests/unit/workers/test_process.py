@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from snakepit.workers import vitals
+from snakepit.workers.process import vitals
 from snakepit.workers.wire import worker_pb2 as pb
 from tests.unit.workers import harness
 from tests.unit.workers.harness import linked, started, value_of, worker
@@ -486,11 +486,21 @@ def boot_failure_of(adapter: str, **fields: object) -> tuple[pb.BootFailure, int
 @pytest.mark.parametrize(
     ("adapter", "fields", "kind", "message"),
     [
-        ("no_such_module.Adapter", {}, "snakepit.workers.commands.ModuleMissing", "no module 'no_such_module'"),
-        ("adapters.Echoo", {}, "snakepit.workers.commands.ClassMissing", "did you mean 'Echo'?"),
-        ("pathlib.Path", {}, "snakepit.workers.commands.NotAnAdapter", "not a subclass of workers.Adapter"),
-        ("process_only", {"profile": "thread"}, "snakepit.workers.commands.NotThreadSafe", "set `thread_safe = True`"),
-        ("configured", {"args": {"modle": "x"}}, "snakepit.workers.commands.ArgumentsRefused", "did you mean 'model'?"),
+        ("no_such_module.Adapter", {}, "snakepit.workers.schema.commands.ModuleMissing", "no module 'no_such_module'"),
+        ("adapters.Echoo", {}, "snakepit.workers.schema.commands.ClassMissing", "did you mean 'Echo'?"),
+        ("pathlib.Path", {}, "snakepit.workers.schema.commands.NotAnAdapter", "not a subclass of workers.Adapter"),
+        (
+            "process_only",
+            {"profile": "thread"},
+            "snakepit.workers.schema.commands.NotThreadSafe",
+            "set `thread_safe = True`",
+        ),
+        (
+            "configured",
+            {"args": {"modle": "x"}},
+            "snakepit.workers.schema.commands.ArgumentsRefused",
+            "did you mean 'model'?",
+        ),
         ("failing_setup", {}, "OSError", "no GPU here"),
         ("exiting_setup", {}, "SystemExit", "sys.exit(9)"),
         ("failing_import.Late", {}, "ModuleNotFoundError", "No module named 'no_such_dependency'"),
@@ -674,8 +684,8 @@ def test_describe_of_what_does_not_load_says_why():
 
 def test_the_help_loads_neither_grpc_nor_django():
     script = (
-        "import sys, runpy; sys.argv = ['workers', '--help']\n"
-        "try: runpy.run_module('workers', run_name='__main__')\n"
+        "import sys, runpy; sys.argv = ['snakepit.workers', '--help']\n"
+        "try: runpy.run_module('snakepit.workers', run_name='__main__')\n"
         "except SystemExit: pass\n"
         "print(sorted({'grpclib', 'google', 'django'} & {name.partition('.')[0] for name in sys.modules}))"
     )
@@ -691,13 +701,13 @@ def test_a_worker_is_not_started_by_hand():
 
 def test_the_lifeline_becomes_its_command():
     program = (sys.executable, "-c", "import os; print(os.getppid())")
-    done = run("snakepit.workers.lifeline", str(os.getpid()), "--", *program)
+    done = run("snakepit.workers.process.parent_death", str(os.getpid()), "--", *program)
     assert done.stdout.strip() == str(os.getpid())
 
 
 def test_the_lifeline_refuses_another_parent():
-    assert run("snakepit.workers.lifeline", "1", "--", "true").returncode == 5
-    assert run("snakepit.workers.lifeline", "true").returncode == 2
+    assert run("snakepit.workers.process.parent_death", "1", "--", "true").returncode == 5
+    assert run("snakepit.workers.process.parent_death", "true").returncode == 2
 
 
 def test_the_socket_stays_the_workers_own(echo):

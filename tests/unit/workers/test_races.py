@@ -15,8 +15,8 @@ import pytest
 
 from snakepit.workers import Adapter, command, locked
 from snakepit.workers.adapter import AdapterError
-from snakepit.workers.races import MAX_RACES, MAX_STATE, RaceChecker
-from snakepit.workers.shadows import SHADOWS, shadow_of
+from snakepit.workers.runtime.races import MAX_RACES, MAX_STATE, RaceChecker
+from snakepit.workers.runtime.tracked_containers import SHADOWS, shadow_of
 
 MODULE_LOCK = threading.Lock()
 
@@ -35,7 +35,7 @@ class Counting(Adapter):
         self.seen = set()
         self.recent = collections.deque(maxlen=3)
         self.groups = collections.defaultdict(list)
-        self.tally = collections.Counter(a=1)
+        self.buffered_meter = collections.Counter(a=1)
         self.own_lock = threading.Lock()
         self.condition = threading.Condition(self.lock)
 
@@ -181,7 +181,7 @@ CONTAINERS = {
     "seen": lambda it, value: it.add(value),
     "recent": lambda it, value: it.appendleft(value),
     "groups": lambda it, value: it[value],
-    "tally": lambda it, value: it.update("abc"),
+    "buffered_meter": lambda it, value: it.update("abc"),
     "history": lambda it, value: it.extend([value]),
 }
 
@@ -251,7 +251,7 @@ def test_a_watched_adapter_is_what_it_was(slots):
     slots.run(0, adapter.in_lock, 5)
     assert (adapter.total, adapter.counts, adapter.items) == (5, {5: 5}, [5])
     assert json.dumps(adapter.counts) == '{"5": 5}'
-    assert adapter.tally == collections.Counter(a=1)
+    assert adapter.buffered_meter == collections.Counter(a=1)
     assert adapter.recent.maxlen == 3
     assert adapter.groups["x"] == []
     del adapter.total
@@ -293,7 +293,7 @@ def test_a_locked_command_is_a_command_in_either_order():
         def inner(self, value: int) -> int:
             return value
 
-    from snakepit.workers.commands import find_commands
+    from snakepit.workers.schema.commands import find_commands
 
     found = find_commands(Both)
     assert found["outer"].idempotent

@@ -11,9 +11,9 @@ import pytest
 
 from snakepit.workers import Adapter, Context, command
 from snakepit.workers.call import Call
-from snakepit.workers.commands import bind, find_commands
 from snakepit.workers.report import Chunk, Delivered, Failure, Report, Result
-from snakepit.workers.runtime import Runtime
+from snakepit.workers.runtime.runtime import Runtime
+from snakepit.workers.schema.commands import bind, find_commands
 
 PATIENCE = 20.0
 
@@ -32,13 +32,13 @@ class Reports:
 class Box:
     def __init__(self) -> None:
         self.begun: list[int] = []
-        self.withheld: set[int] = set()
+        self.revoked: set[int] = set()
 
     def begin(self, sequence: int) -> None:
         self.begun.append(sequence)
 
-    def is_withheld(self, sequence: int) -> bool:
-        return sequence in self.withheld
+    def is_revoked(self, sequence: int) -> bool:
+        return sequence in self.revoked
 
 
 class Gate(Adapter):
@@ -97,9 +97,9 @@ class Gate(Adapter):
 class Bench:
     """A runtime that runs on a thread of its own."""
 
-    def __init__(self, slots: int, courier: Any = None) -> None:
+    def __init__(self, slots: int, direct_reply: Any = None) -> None:
         self.reports, self.box, self.adapter = Reports(), Box(), Gate()
-        self.runtime = Runtime(self.reports, self.box, slots=slots, courier=courier)
+        self.runtime = Runtime(self.reports, self.box, slots=slots, direct_reply=direct_reply)
         bound = bind(self.adapter, find_commands(Gate))
         self.thread = threading.Thread(target=self.runtime.run, args=(bound,))
         self.thread.start()
@@ -282,27 +282,27 @@ def test_finished_calls_are_forgotten(bench):
     assert isinstance(bench.reports.next(), Result)
 
 
-class Courier:
-    """Delivers to the letterbox `open` alone."""
+class DirectReplySender:
+    """Delivers to the reply_socket `open` alone."""
 
     def __init__(self):
         self.carried = []
 
     def deliver(self, call, last):
         self.carried.append((call.sequence, type(last)))
-        return Delivered(last.sequence, last.seconds) if call.letterbox == "open" else last
+        return Delivered(last.sequence, last.seconds) if call.reply_socket == "open" else last
 
 
 @pytest.mark.parametrize("slots", [0, 2])
-def test_only_what_has_a_letterbox_is_delivered_and_the_broker_hears_of_it_once(slots):
-    bench = Bench(slots, courier := Courier())
+def test_only_what_has_a_reply_socket_is_delivered_and_the_broker_hears_of_it_once(slots):
+    bench = Bench(slots, direct_reply := DirectReplySender())
     try:
         told = [
-            (bench.assign("value", b'{"value": 1}', letterbox=letterbox), bench.reports.next())
-            for letterbox in ("open", "shut", "")
+            (bench.assign("value", b'{"value": 1}', reply_socket=reply_socket), bench.reports.next())
+            for reply_socket in ("open", "shut", "")
         ]
         assert [(report.sequence, type(report)) for _, report in told] == [(1, Delivered), (2, Result), (3, Result)]
-        assert courier.carried == [(1, Result), (2, Result)]
+        assert direct_reply.carried == [(1, Result), (2, Result)]
         assert bench.runtime.load == 0
     finally:
         bench.close()

@@ -17,7 +17,7 @@ import pytest
 
 from snakepit.workers import Context
 from snakepit.workers.adapter import AdapterError
-from snakepit.workers.signature import WHOLE, BadArguments, decode, signature_of, too_deep
+from snakepit.workers.schema.signature import WHOLE, BadArguments, decode, signature_of, too_deep
 
 
 class Colour(enum.Enum):

@@ -17,7 +17,7 @@ import tempfile
 
 import pytest
 
-from snakepit.workers import blackbox, lifeline, nameplate, safety, vitals
+from snakepit.workers.process import parent_death, process_title, shared_page, template_safety, vitals
 from tests.unit.workers import harness
 from tests.unit.workers.harness import PATIENCE, linked
 
@@ -37,7 +37,7 @@ class Forked:
         return os.waitstatus_to_exitcode(status)
 
 
-class Standing:
+class DrainStatus:
     """A template as its broker holds it."""
 
     def __init__(self, popen, control, folder, stack):
@@ -56,8 +56,8 @@ class Standing:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, cord, open(os.devnull, "w") as output:
             listener.bind(path)
             listener.listen(1)
-            box_fd = blackbox.make()
-            box = blackbox.BlackBox(box_fd)
+            box_fd = shared_page.make()
+            box = shared_page.SharedPage(box_fd)
             self._stack.callback(box.close)
             message = json.dumps({"worker": name, "scratch": os.path.join(self.folder, "scratch-" + name)}).encode()
             socket.send_fds(self.control, [message], [listener.fileno(), box_fd, output.fileno(), cord.fileno()])
@@ -73,7 +73,7 @@ class Standing:
     def boot(self, worker, **fields):
         document = {
             "worker": "w-1", "pool": "test", "instance": "0" * 32, "parent": os.getpid(), "adapter": "adapters.Shared",
-            "listen_fd": 0, "blackbox_fd": 0, **fields,
+            "listen_fd": 0, "shared_page_fd": 0, **fields,
         }  # fmt: skip
         worker.cord.sendall(json.dumps(document).encode())
         worker.cord.close()
@@ -100,12 +100,12 @@ def standing(adapter="adapters.Shared", **fields):
         stack.callback(control.close)
         reader, writer = os.pipe()
         document = {"template": "t-1", "pool": "test", "adapter": adapter, "parent": os.getpid(), **fields}
-        name = nameplate.blank("t-1")
+        name = process_title.blank("t-1")
         options = ["--boot", str(reader), "--template", str(theirs.fileno()), "--worker", name]
         popen = subprocess.Popen(
             [sys.executable, "-m", "snakepit.workers", *options],
             cwd=harness.ROOT,
-            env={**harness.environment(), nameplate.VARIABLE: name, "TMPDIR": os.path.join(folder, "scratch-t")},
+            env={**harness.environment(), process_title.VARIABLE: name, "TMPDIR": os.path.join(folder, "scratch-t")},
             pass_fds=(reader, theirs.fileno()),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -115,7 +115,7 @@ def standing(adapter="adapters.Shared", **fields):
         os.close(reader)
         with os.fdopen(writer, "wb") as boot:
             boot.write(json.dumps(document).encode())
-        yield Standing(popen, control, folder, stack)
+        yield DrainStatus(popen, control, folder, stack)
 
 
 def opened(pid):
@@ -207,7 +207,7 @@ def test_a_template_leaves_when_its_broker_hangs_up():
 
 def test_a_template_of_another_parent_does_not_begin():
     with standing(parent=1) as template:
-        assert template.exit_code() == lifeline.ORPHANED
+        assert template.exit_code() == parent_death.ORPHANED
 
 
 @pytest.mark.parametrize(
@@ -245,37 +245,39 @@ def test_imports_alone_are_shared_where_somebody_wants_it(adapter, always):
 @pytest.fixture
 def before():
     """What this test process has open already is not the matter here."""
-    return set(safety.obstacles())
+    return set(template_safety.obstacles())
 
 
 def test_a_stream_socket_is_an_obstacle_and_a_datagram_socket_is_none(before):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM):
-        assert set(safety.obstacles()) <= before
+        assert set(template_safety.obstacles()) <= before
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener, socket.socket() as connection:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         connection.connect(listener.getsockname())
-        found = " ".join(set(safety.obstacles()) - before)
+        found = " ".join(set(template_safety.obstacles()) - before)
         assert f"descriptor {connection.fileno()}, to {listener.getsockname()}" in found
         own = [listener.fileno(), connection.fileno()]
-        assert set(safety.obstacles(own)) <= before
+        assert set(template_safety.obstacles(own)) <= before
 
 
 def test_an_event_loop_is_an_obstacle(before):
     with contextlib.closing(select.epoll()):
-        (found,) = set(safety.obstacles()) - before
+        (found,) = set(template_safety.obstacles()) - before
         assert "an event loop is open" in found
 
 
 def test_grpcio_is_an_obstacle(monkeypatch):
     monkeypatch.delitem(sys.modules, "grpc._cython.cygrpc", raising=False)  # of the tests that use it as a client
-    before = set(safety.obstacles())
+    before = set(template_safety.obstacles())
     monkeypatch.setitem(sys.modules, "grpc._cython.cygrpc", object())
-    assert set(safety.obstacles()) - before == {"grpcio is imported, and does not survive a fork: import it in setup()"}
+    assert set(template_safety.obstacles()) - before == {
+        "grpcio is imported, and does not survive a fork: import it in setup()"
+    }
 
 
 def test_cuda_is_an_obstacle_by_the_device_that_is_open(monkeypatch, before):
-    monkeypatch.setattr(safety, "GPU_DEVICES", ("/dev/zero",))
+    monkeypatch.setattr(template_safety, "GPU_DEVICES", ("/dev/zero",))
     with open("/dev/zero", "rb"):
-        (found,) = set(safety.obstacles()) - before
+        (found,) = set(template_safety.obstacles()) - before
         assert "the GPU is in use (/dev/zero is open)" in found

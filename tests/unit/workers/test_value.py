@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from snakepit.workers.value import ResultTooLarge, encode, encode_json
+from snakepit.workers.schema.value import ResultTooLarge, encode, encode_json
 
 LIMIT = 1 << 20
 ZERO = "00000000-0000-0000-0000-000000000000"

@@ -1,0 +1,282 @@
+"""The broker's end of the stream to one worker: orders out, reports in, both coalesced."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+from google.protobuf.message import DecodeError
+from grpclib.client import Channel
+from grpclib.config import Configuration
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from snakepit.pools.adapters.grpc.batch import AROUND, Batch
+from snakepit.pools.adapters.grpc.limits import MAX_FRAME
+from snakepit.pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Race, Reports, WorkerFailure
+from snakepit.workers.transport.message_stream import MessageStream, MessageTooLarge
+from snakepit.workers.wire import worker_pb2 as pb
+from snakepit.workers.wire.worker_grpc import WorkerStub
+
+PROTOCOL = 1
+MAX_COMMANDS = 1000
+MAX_STACK = 4096  # characters of one of a race's two stacks
+WINDOW = 16 * 2**20  # bytes a worker may send before the broker has read them
+
+logger = logging.getLogger("snakepit.link")
+
+
+class GrpcLink:
+    """One worker's Work stream. Orders of one turn of the loop travel in one message."""
+
+    def __init__(self, socket_path: str, reports: Reports) -> None:
+        self._path = socket_path
+        self._reports = reports
+        self._frames: MessageStream | None = None
+        self._batch = Batch(pb.Orders)
+        self._assigns: pb.Assigns | None = None  # where calls like the last one may be added
+        self._assigns_of: pb.Orders | None = None
+        self._next = 0  # the sequence that would fit there
+        self._heard = False
+        self._closed = False
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {socket_path}")
+
+    # Link
+
+    def assign(self, assignment: Assignment) -> None:
+        if assignment.credit or assignment.attachments or assignment.reply_socket:
+            self._assign_alone(assignment)
+            return
+        self.assign_alike(assignment, (assignment.call,), (assignment.arguments,), (assignment.budget,))
+
+    def assign_alike(
+        self, first: Assignment, calls: Sequence[str], arguments: Sequence[bytes], budgets: Sequence[float]
+    ) -> None:
+        batch, sequence = self._batch, first.sequence
+        message, assigns = batch.message, self._assigns
+        if (
+            assigns is None
+            or message is not self._assigns_of
+            or sequence != self._next
+            or assigns.command != first.command
+            or assigns.max_result != first.max_result
+        ):
+            assigns = self._assigns = message.orders.add().assigns
+            assigns.first, assigns.command, assigns.max_result = sequence, first.command, first.max_result
+            self._assigns_of = message
+        assigns.calls.extend(calls)
+        assigns.arguments.extend(arguments)
+        assigns.budgets.extend(budgets)
+        self._next = sequence + len(calls)
+        batch.posted(sum(map(len, arguments)) + (len(calls) - 1) * AROUND)
+
+    def _assign_alone(self, assignment: Assignment) -> None:
+        self._assigns = None
+        batch = self._batch
+        order = batch.message.orders.add().assign
+        order.sequence = assignment.sequence
+        order.call = assignment.call
+        order.command = assignment.command
+        order.arguments = assignment.arguments
+        order.budget = assignment.budget
+        order.max_result = assignment.max_result
+        size = len(assignment.arguments)
+        if assignment.credit:
+            order.credit = assignment.credit
+            order.credit_bytes = assignment.credit_bytes
+        if assignment.reply_socket:
+            order.reply_socket, order.ref, order.queued = assignment.reply_socket, assignment.ref, assignment.queued
+        for name, value in assignment.attachments.items():
+            order.attachments[name] = value
+            size += len(value)
+        if assignment.reply_socket:
+            batch.sent(size)
+        else:
+            batch.posted(size)
+
+    def cancel(self, sequence: int, reason: str) -> None:
+        self._assigns = None  # the order of orders is kept
+        cancel = self._batch.message.orders.add().cancel
+        cancel.sequence, cancel.reason = sequence, reason
+        self._batch.posted(0)
+
+    def credit(self, sequence: int, chunks: int) -> None:
+        credit = self._batch.message.orders.add().credit
+        credit.sequence, credit.chunks = sequence, chunks
+        self._batch.posted(0)
+
+    def drain(self) -> None:
+        self._assigns = None
+        self._batch.message.orders.add().drain.SetInParent()
+        self._batch.posted(0)
+
+    def probe(self) -> None:
+        self._batch.message.orders.add().probe.nonce = 1
+        self._batch.posted(0)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._task.cancel()
+
+    # The stream
+
+    async def _run(self) -> None:
+        config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
+        channel = Channel(path=self._path, config=config)
+        try:
+            async with WorkerStub(channel).Work.open() as stream:
+                await stream.send_request()
+                self._frames = MessageStream(stream, self._receive, MAX_FRAME)
+                self._frames.open()
+                self._batch.open(self._frames)
+                with stream._wrapper:  # what grpclib itself waits in: only this is told that the connection is lost
+                    await self._frames.ended()
+                await stream.cancel()
+        except (OSError, GRPCError, StreamTerminatedError, MessageTooLarge, DecodeError, _ProtocolError) as error:
+            logger.debug("link %s ended: %s", self._path, error)
+        finally:
+            if self._frames:
+                self._frames.close()
+            channel.close()
+            if not self._closed:
+                self._closed = True
+                self._reports.lost()
+
+    def _receive(self, message: bytes) -> None:
+        if not self._heard:  # connected: the path has done its work, and a removed socket cannot go stale
+            self._heard = True
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        for report in pb.Reports.FromString(message).reports:
+            if self._closed:
+                return
+            kind = report.WhichOneof("report")
+            if kind == "results":  # nearly all of them
+                results = report.results
+                if not len(results.sequences) == len(results.json) == len(results.seconds):
+                    raise _ProtocolError("results whose lists differ in length")
+                triples = zip(results.sequences, map(Payload, results.json), results.seconds, strict=True)
+                self._reports.results(triples)
+                continue
+            if kind == "delivered":
+                self._reports.delivered(report.delivered.sequence, report.delivered.seconds)
+                continue
+            if kind == "chunk":
+                chunk = report.chunk
+                self._reports.chunk(chunk.sequence, _payload(chunk.value))
+                continue
+            deliver = _DELIVERIES.get(kind or "")
+            if deliver is None:
+                raise _ProtocolError("a report of an unknown kind")
+            deliver(self._reports, report)
+
+
+class _ProtocolError(Exception):
+    """A worker said what this protocol does not know."""
+
+
+def _payload(value: pb.Value) -> Payload:
+    return Payload(value.json) if value.HasField("json") else Payload(value.raw, raw=value.HasField("raw"))
+
+
+def _hello(reports: Reports, report: pb.Report) -> None:
+    hello = report.hello
+    if hello.protocol != PROTOCOL:
+        failure = (
+            f"the worker speaks protocol {hello.protocol}, this broker {PROTOCOL}; install the same version in both"
+        )
+        reports.boot_failed(WorkerFailure("internal", failure))
+        raise _ProtocolError(failure)
+    if len(hello.commands) > MAX_COMMANDS:
+        raise _ProtocolError(f"{len(hello.commands)} commands; {MAX_COMMANDS} are allowed")
+    reports.hello(
+        Greeting(
+            python=hello.python,
+            implementation=hello.implementation,
+            executable=hello.executable,
+            free_threaded=hello.free_threaded,
+            gil_enabled=hello.gil_enabled,
+            gil_culprit=hello.gil_culprit,
+            load_seconds=hello.load_seconds,
+            blas_threads=hello.blas_threads,
+            parallelism=hello.parallelism,
+            cores=hello.cores,
+            commands=tuple(_command(command) for command in hello.commands),
+        )
+    )
+
+
+def _command(command: pb.Command) -> CommandInfo:
+    return CommandInfo(
+        name=command.name,
+        summary=command.summary,
+        description=command.description,
+        streams=command.streams,
+        idempotent=command.idempotent,
+        timeout=command.timeout,
+        schema=command.schema or "{}",
+    )
+
+
+def _result(reports: Reports, report: pb.Report) -> None:
+    result = report.result
+    payload = _payload(result.value) if result.HasField("value") else None
+    reports.results(((result.sequence, payload, result.seconds),))
+
+
+def _boot_failure(reports: Reports, report: pb.Report) -> None:
+    failure = report.boot_failure
+    reports.boot_failed(WorkerFailure("internal", failure.message[:4096], failure.type, failure.traceback[:16384]))
+
+
+def _failure(reports: Reports, report: pb.Report) -> None:
+    failure = report.failure
+    try:
+        details = json.loads(failure.details) if failure.details else {}
+    except ValueError:
+        details = {}
+    known = WorkerFailure(
+        failure.code,
+        failure.message[:4096],
+        failure.type[:256],
+        failure.traceback[:16384],
+        details if isinstance(details, dict) else {},
+    )
+    reports.failure(failure.sequence, known, failure.seconds)
+
+
+def _race(reports: Reports, report: pb.Report) -> None:
+    race = report.race
+    reports.raced(
+        Race(
+            race.attribute[:200],
+            race.first_thread[:100],
+            race.first_stack[:MAX_STACK],
+            race.second_thread[:100],
+            race.second_stack[:MAX_STACK],
+        )
+    )
+
+
+_DELIVERIES: dict[str, Callable[[Reports, pb.Report], None]] = {
+    "hello": _hello,
+    "boot_failure": _boot_failure,
+    "result": _result,
+    "failure": _failure,
+    "returned": lambda reports, report: reports.returned(report.returned.sequence),
+    "progress": lambda reports, report: reports.progress(
+        report.progress.sequence, report.progress.fraction, report.progress.message
+    ),
+    "log": lambda reports, report: reports.log(report.log.sequence, report.log.message),
+    "race": _race,
+    "vitals": lambda reports, report: reports.vitals(report.vitals.gil_enabled, report.vitals.gil_culprit),
+}
+
+
+class GrpcLinker:
+    def link(self, socket_path: str, reports: Reports) -> GrpcLink:
+        return GrpcLink(socket_path, reports)

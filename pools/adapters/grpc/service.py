@@ -1,0 +1,291 @@
+"""The gRPC service in front of the broker: sessions and unary calls, health and reflection, errors as statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from google.protobuf import json_format
+from grpclib.const import Status
+from grpclib.events import RecvRequest, listen
+from grpclib.exceptions import GRPCError
+from grpclib.health.check import ServiceStatus
+from grpclib.health.service import Health
+from grpclib.reflection.service import ServerReflection
+from grpclib.server import Server
+
+from snakepit.pools.adapters.grpc.limits import bound_messages
+from snakepit.pools.adapters.grpc.session import Session, request_of, timing_of
+from snakepit.pools.adapters.records.recent_events import RecentEvents
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.broker import Broker
+from snakepit.pools.broker.handle import Handle
+from snakepit.pools.broker.ports import Payload
+from snakepit.pools.broker.runner.worker_handle import Request, Timing
+from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.pools.wire.broker_grpc import BrokerBase
+from snakepit.workers.wire import worker_pb2
+
+STREAM_CREDIT = 16  # chunks on the way to a unary stream's reader
+MAX_STATUS_MESSAGE = 1000  # characters; error details beyond some 16 KB destroy the error itself
+OPEN_TO_ALL = ("/grpc.health.", "/grpc.reflection.")
+
+
+class BrokerService(BrokerBase):
+    def __init__(self, broker: Broker, recent: RecentEvents, metrics: Callable[[], str]) -> None:
+        self._broker = broker
+        self._recent = recent
+        self._metrics = metrics
+
+    async def Session(self, stream: Any) -> None:
+        await Session(self._broker, stream).run()
+
+    async def Execute(self, stream: Any) -> None:
+        async with _Answering(stream):
+            reply = _Collected()
+            handle = self._broker.submit(await _called(stream, credit=0), reply)
+            try:
+                payload, timing = await reply.answer
+            finally:
+                handle.cancel()  # of a call that is answered: nothing
+            await stream.send_message(_reply(payload, timing))
+
+    async def ExecuteStream(self, stream: Any) -> None:
+        async with _Answering(stream):
+            reply = _Streamed()
+            handle = self._broker.submit(await _called(stream, credit=STREAM_CREDIT), reply)
+            try:
+                await self._pass_on(stream, reply, handle)
+            finally:
+                handle.cancel()
+
+    async def _pass_on(self, stream: Any, reply: _Streamed, handle: Handle) -> None:
+        while True:
+            item = await reply.items.get()
+            if isinstance(item, errors.BrokerError):
+                raise item
+            if isinstance(item, Payload):
+                await stream.send_message(_reply(item, None))
+                handle.credit(1)
+                continue
+            payload, timing = item
+            await stream.send_message(_reply(payload, timing))
+            return
+
+    async def Status(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await _receive(stream)
+            snapshot = self._broker.snapshot(request.pool)
+            reply = pb.StatusReply(
+                node=pb.Node(**snapshot["node"]),
+                pools=[pb.Pool(**row) for row in snapshot["pools"]],
+                workers=[pb.Worker(**row) for row in snapshot["workers"]],
+            )
+            if request.watch:
+                self._add_news(reply, request.events_after)
+            await stream.send_message(reply)
+
+    def _add_news(self, reply: pb.StatusReply, after: int) -> None:
+        for number, at, event in self._recent.events(after):
+            reply.events.add(
+                seq=number, at=at, kind=event.kind, pool=event.pool, worker=event.worker, reason=event.reason,
+                message=event.message[:MAX_STATUS_MESSAGE], level=event.level,
+            )  # fmt: skip
+        for pool, figures in self._recent.figures().items():
+            reply.figures.add(pool=pool, **figures)
+
+    async def Commands(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await _receive(stream)
+            commands = [
+                worker_pb2.Command(
+                    name=command.name,
+                    summary=command.summary,
+                    description=command.description,
+                    streams=command.streams,
+                    idempotent=command.idempotent,
+                    timeout=command.timeout,
+                    schema=command.schema,
+                )
+                for command in self._broker.commands(request.pool)
+            ]
+            await stream.send_message(pb.CommandsReply(commands=commands))
+
+    async def Sweep(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await _receive(stream)
+            if not request.source or request.source == "own":
+                raise errors.BadRequest("source: say who sweeps, for instance beat")
+            if not 0 < request.interval < math.inf:
+                raise errors.BadRequest(f"interval: {request.interval} is not the number of seconds between two sweeps")
+            pools, workers, planned = self._broker.sweep(request.source, request.interval)
+            await stream.send_message(pb.SweepReply(pools=pools, workers=workers, planned=planned))
+
+    async def Apply(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await _receive(stream)
+            if request.action:
+                self._broker.acted(request.pool, request.action, request.actor, request.reason)
+            await stream.send_message(pb.ApplyReply(pools=await self._broker.apply()))
+
+    async def Metrics(self, stream: Any) -> None:
+        async with _Answering(stream):
+            await _receive(stream)
+            self._broker.count()
+            await stream.send_message(pb.MetricsReply(text=self._metrics()))
+
+    async def Recycle(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await _receive(stream)
+            planned = self._broker.recycle(request.pool, request.worker, request.actor, request.reason)
+            await stream.send_message(pb.RecycleReply(planned=planned))
+
+    async def Plan(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await _receive(stream)
+            plan = self._broker.plan(request.pool, request.worker)
+            workers = [pb.PlannedWorker(**asdict(worker)) for worker in plan.workers]  # None leaves a field unset
+            reply = pb.PlanReply(
+                workers=workers,
+                at_once=plan.at_once,
+                max_surge=plan.max_surge,
+                max_unavailable=plan.max_unavailable,
+                load_seconds=plan.load_seconds,
+            )
+            await stream.send_message(reply)
+
+    async def Drain(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await stream.recv_message()
+            order = self._broker.resume if request.resume else self._broker.drain
+            order(request.actor, request.reason)
+            await stream.send_message(pb.DrainReply(draining=not request.resume))
+
+    async def Kill(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await _receive(stream)
+            self._broker.kill(request.worker, request.actor, request.reason)
+            await stream.send_message(pb.KillReply(worker=request.worker))
+
+    async def Dump(self, stream: Any) -> None:
+        async with _Answering(stream):
+            request = await _receive(stream)
+            dump = await self._broker.dump(request.worker, request.actor, request.reason)
+            await stream.send_message(json_format.ParseDict(asdict(dump), pb.DumpReply()))
+
+
+class _Answering:
+    """Turns a broker's error into the status of a unary call."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        bound_messages(stream)
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, errors.BrokerError):
+            return False
+        metadata = {"snakepit-code": error.code, "snakepit-outcome": error.outcome}
+        if error.retry_after:
+            metadata["snakepit-retry-after"] = f"{error.retry_after:g}"
+        details = json.dumps(error.details, default=str) if error.details else ""
+        if 0 < len(details) <= 2000 and details.isascii():
+            metadata["snakepit-details"] = details
+        await self._stream.send_trailing_metadata(
+            status=Status[error.grpc_status],
+            status_message=error.message[:MAX_STATUS_MESSAGE],
+            metadata=metadata,
+        )
+        return True
+
+
+class _Collected:
+    """The one answer of an Execute."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[tuple[Payload | None, Timing]] = asyncio.get_running_loop().create_future()
+
+    def done(self, payload: Payload | None, timing: Timing) -> None:
+        if not self.answer.done():
+            self.answer.set_result((payload, timing))
+
+    def failed(self, error: errors.BrokerError, timing: Timing) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self.answer.exception()  # the handler may be gone: nobody is to be warned of an answer nobody wants
+
+    def chunk(self, payload: Payload) -> None: ...
+
+    def progress(self, fraction: float, message: str) -> None: ...
+
+    def log(self, message: str) -> None: ...
+
+
+class _Streamed(_Collected):
+    """The chunks of an ExecuteStream; the credit bounds how many wait here."""
+
+    def __init__(self) -> None:
+        self.items: asyncio.Queue[Payload | errors.BrokerError | tuple[Payload | None, Timing]] = asyncio.Queue()
+
+    def chunk(self, payload: Payload) -> None:
+        self.items.put_nowait(payload)
+
+    def done(self, payload: Payload | None, timing: Timing) -> None:
+        self.items.put_nowait((payload, timing))
+
+    def failed(self, error: errors.BrokerError, timing: Timing) -> None:
+        self.items.put_nowait(error)
+
+
+def _reply(payload: Payload | None, timing: Timing | None) -> pb.ExecuteReply:
+    reply = pb.ExecuteReply(timing=timing_of(timing) if timing else None)
+    if payload is None:
+        return reply
+    if payload.raw:
+        reply.raw = payload.data
+    else:
+        reply.json = payload.data.decode()
+    return reply
+
+
+async def _receive(stream: Any) -> Any:
+    request = await stream.recv_message()
+    if request is None:  # the client ended its side without having said anything
+        raise errors.BadRequest("No request came.")
+    return request
+
+
+async def _called(stream: Any, credit: int) -> Request:
+    call = await _receive(stream)
+    return request_of(call, call.arguments.encode(), credit)
+
+
+def make_server(
+    broker: Broker, token: str, recent: RecentEvents, metrics: Callable[[], str] = lambda: ""
+) -> tuple[Server, ServiceStatus]:
+    """A server for the broker, with health and reflection, and the status that health answers with."""
+    service = BrokerService(broker, recent, metrics)
+    serving = ServiceStatus()
+    serving.set(True)
+    health = Health({service: [serving]})
+    server = Server(ServerReflection.extend([service, health]))
+    expected = f"Bearer {token}".encode()
+
+    async def check_token(event: RecvRequest) -> None:
+        if event.method_name.startswith(OPEN_TO_ALL):
+            return
+        given = event.metadata.get("authorization", "")
+        if not isinstance(given, str) or not hmac.compare_digest(given.encode(), expected):
+            message = (
+                "the metadata 'authorization: Bearer TOKEN' is missing or wrong; the token is in the runtime directory"
+            )
+            raise GRPCError(Status.UNAUTHENTICATED, message)
+
+    listen(server, RecvRequest, check_token)
+    return server, serving

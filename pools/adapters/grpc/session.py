@@ -1,0 +1,290 @@
+"""One client's stream: many calls in, many answers out, whatever waits in one message."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from snakepit.pools.adapters.grpc.batch import Batch
+from snakepit.pools.adapters.grpc.limits import MAX_FRAME
+from snakepit.pools.adapters.runtime_directory import LETTERBOX
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.broker import Broker
+from snakepit.pools.broker.handle import Handle
+from snakepit.pools.broker.ports import Payload
+from snakepit.pools.broker.runner.worker_handle import DELIVERED, Request, Timing
+from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.workers.transport.message_stream import MessageStream, MessageTooLarge
+from snakepit.workers.wire import worker_pb2
+
+MAX_WAITING = 64 * 2**20  # bytes of answers that wait for a slow reader; beyond it its calls are refused
+PATIENCE = 4  # times MAX_WAITING: refusals and granted chunks wait too, and a client that reads none has to go
+NOTHING: Mapping[str, bytes] = {}
+NO_HANDLE = Handle(None, 0)  # of a call that is being submitted
+TAKES, CALLS = "snakepit-takes", "calls"  # initial metadata: what a client may send besides what foreign ones do
+LETTERBOX_NAME = "snakepit-reply_socket"  # initial metadata: a socket beside the broker's that takes Deliveries
+LAST_WORD = 0.25  # seconds that a worker's word about a delivered result may take longer than the client's goodbye
+MAX_DETAILS = 64 * 1024  # characters of an error's details
+
+
+def timing_of(timing: Timing) -> pb.Timing:
+    return pb.Timing(call=timing.call, worker=timing.worker, queued_seconds=timing.queued, run_seconds=timing.ran)
+
+
+def _check(timeout: float, priority: int) -> None:
+    if not 0 <= timeout < math.inf:
+        raise errors.BadRequest(f"timeout: {timeout} is not a number of seconds; 0 takes the default")
+    if not -100 <= priority <= 100:
+        raise errors.BadRequest(f"priority: {priority} is outside -100 to 100")
+
+
+def request_of(call: Any, arguments: bytes, credit: int, credit_bytes: int = 0) -> Request:
+    """A checked Request from a Call or an ExecuteRequest; raises BadRequest naming the field."""
+    _check(call.timeout, call.priority)
+    return Request(
+        pool=call.pool,
+        command=call.command,
+        arguments=arguments or b"{}",
+        attachments=dict(call.attachments) if call.attachments else NOTHING,
+        timeout=call.timeout,
+        priority=call.priority,
+        credit=credit,
+        credit_bytes=credit_bytes,
+    )
+
+
+def error_message(error: errors.BrokerError, timing: Timing) -> pb.Error:
+    details = json.dumps(error.details, default=str) if error.details else ""
+    return pb.Error(
+        code=error.code,
+        message=error.message,
+        outcome=error.outcome,
+        details=details if len(details) <= MAX_DETAILS else "",
+        retry_after=error.retry_after,
+        timing=timing_of(timing),
+    )
+
+
+def requests_of(calls: pb.Calls) -> list[Request]:
+    """Checked Requests; raises BadRequest naming the field."""
+    if len(calls.refs) != len(calls.arguments):
+        lengths = f"{len(calls.refs)} refs, {len(calls.arguments)} arguments"
+        raise errors.BadRequest(f"arguments: as many as refs are needed ({lengths})")
+    pool, command, timeout, priority = calls.pool, calls.command, calls.timeout, calls.priority
+    _check(timeout, priority)
+    return [Request(pool, command, given or b"{}", NOTHING, timeout, priority) for given in calls.arguments]
+
+
+class Session:
+    def __init__(self, broker: Broker, stream: Any) -> None:
+        self._broker = broker
+        self._stream = stream
+        self._handles: dict[int, Handle] = {}
+        self._frames: MessageStream | None = None
+        self.batch = Batch(pb.Replies)
+        self._results: pb.Results | None = None  # where results of the same worker may be added
+        self._results_of: pb.Replies | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._overrun = False
+        self._reply_socket = ""
+        self._lone: set[int] = set()  # calls whose results the client may have before we know
+
+    async def run(self) -> None:
+        """Serve until the client ends the stream; what it still waits for then is cancelled."""
+        self._reply_socket = self._find_reply_socket()
+        await self._stream.send_initial_metadata(metadata={TAKES: CALLS})
+        self._broker.sessions += 1
+        self._task = asyncio.current_task()
+        try:
+            self._frames = MessageStream(self._stream, self._receive, MAX_FRAME)
+            self.batch.open(self._frames)
+            self._frames.open()
+            await self._frames.ended()
+        except (MessageTooLarge, DecodeError) as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
+        except asyncio.CancelledError:
+            if not self._overrun:
+                raise
+            message = f"more than {PATIENCE * MAX_WAITING} bytes of answers waited to be read by this client"
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, message) from None
+        finally:
+            self._broker.sessions -= 1
+            for ref, handle in tuple(self._handles.items()):
+                if ref in self._lone:  # a client that leaves with its result in hand has not cancelled the call
+                    asyncio.get_running_loop().call_later(LAST_WORD, handle.cancel)
+                else:
+                    handle.cancel()
+            if self._frames:
+                self._frames.close()
+            if self._reply_socket:  # of a client that could not do it itself
+                with contextlib.suppress(OSError):
+                    os.unlink(self._reply_socket)
+
+    def _find_reply_socket(self) -> str:
+        """The path of the client's reply_socket; none where it has none. It says a name: no path comes from outside."""
+        name = str(self._stream.metadata.get(LETTERBOX_NAME, ""))
+        if not name:
+            return ""
+        if not LETTERBOX.fullmatch(name):
+            message = f"the metadata {LETTERBOX_NAME!r} is {name[:40]!r}, not l- and eight hexadecimal digits"
+            raise GRPCError(Status.INVALID_ARGUMENT, message)
+        return os.path.join(os.path.dirname(os.path.abspath(self._broker.facts.address)), name)
+
+    def _receive(self, message: bytes) -> None:
+        for request in pb.Requests.FromString(message).requests:
+            self._take(request)
+
+    def _take(self, request: pb.Request) -> None:
+        kind = request.WhichOneof("request")
+        if kind == "call":
+            self._call(request.call)
+        elif kind == "calls":
+            self._call_many(request.calls)
+        elif kind == "cancel":
+            if handle := self._handles.get(request.cancel.ref):
+                handle.cancel()
+        elif kind == "credit" and (handle := self._handles.get(request.credit.ref)):
+            handle.credit(request.credit.chunks)
+
+    def _call(self, call: pb.Call) -> None:
+        try:
+            request = request_of(call, call.arguments, call.credit, call.credit_bytes)
+        except errors.BadRequest as wrong:
+            self._refuse(call.ref, wrong)
+            return
+        if self._reply_socket and call.deliver:
+            request.reply_socket, request.ref = self._reply_socket, call.ref
+        self._submit((call.ref,), (request,), together=False)
+
+    def _call_many(self, calls: pb.Calls) -> None:
+        try:
+            requests = requests_of(calls)
+        except errors.BadRequest as wrong:
+            for ref in calls.refs:
+                self._refuse(ref, wrong)
+            return
+        self._submit(calls.refs, requests, together=True)
+
+    def _submit(self, refs: Iterable[int], requests: Iterable[Request], *, together: bool) -> None:
+        """`together`: the client reads Results."""
+        handles, asked = self._handles, []
+        crowded = self.batch.waiting > MAX_WAITING
+        for ref, request in zip(refs, requests, strict=True):
+            if ref in handles:  # its answers go on: this one is refused past its `_Reply`
+                self._refuse(ref, errors.BadRequest(f"ref: {ref} names another open call of this session"))
+            elif crowded:
+                busy = f"{self.batch.waiting} bytes of answers wait to be read by this client; read them first"
+                self._refuse(ref, errors.QueueFull(busy, retry_after=1.0))
+            else:
+                handles[ref] = NO_HANDLE
+                if request.reply_socket:
+                    self._lone.add(ref)
+                asked.append((request, _Reply(self, ref, together)))
+        if asked:
+            for (_, reply), handle in zip(asked, self._broker.submit_alike(asked), strict=True):
+                if not reply.over:
+                    handles[reply.ref] = handle
+
+    def _refuse(self, ref: int, error: errors.BrokerError) -> None:
+        self.send(pb.Reply(ref=ref, error=error_message(error, Timing())))
+
+    def over(self, ref: int) -> None:
+        self._handles.pop(ref, None)
+        self._lone.discard(ref)
+
+    def takes(self) -> bool:
+        """Whether answers may still be sent; a client that reads none has to go."""
+        if self._overrun:
+            return False
+        if self.batch.waiting > PATIENCE * MAX_WAITING and self._task:
+            self._overrun = True
+            self._task.cancel()
+            return False
+        return True
+
+    def add_result(self, ref: int, data: bytes, timing: Timing) -> None:
+        """Beside others, for a client that reads them so."""
+        message, results = self.batch.message, self._results
+        if results is None or message is not self._results_of or results.worker != timing.worker:
+            results = self._results = message.replies.add().results
+            results.worker = timing.worker
+            self._results_of = message
+        results.refs.append(ref)
+        results.json.append(data)
+        results.calls.append(timing.call)
+        results.queued_seconds.append(timing.queued)
+        results.run_seconds.append(timing.ran)
+        self.batch.posted(len(data))
+
+    def send(self, reply: pb.Reply, size: int = 0) -> None:
+        self._results = None  # what a call says comes before its result
+        if self.takes():
+            self.batch.message.replies.append(reply)
+            self.batch.posted(size)
+
+
+def _fill(value: worker_pb2.Value, payload: Payload) -> None:
+    if payload.raw:
+        value.raw = payload.data
+    else:
+        value.json = payload.data
+
+
+class _Reply:
+    """Where one call's answers go."""
+
+    __slots__ = ("_session", "_together", "over", "ref")
+
+    def __init__(self, session: Session, ref: int, together: bool) -> None:
+        self._session = session
+        self._together = together
+        self.ref = ref
+        self.over = False
+
+    def done(self, payload: Payload | None, timing: Timing) -> None:
+        session = self._session
+        self.over = True
+        session.over(self.ref)
+        if payload is DELIVERED or not session.takes():
+            return
+        if self._together and payload is not None and not payload.raw:
+            session.add_result(self.ref, payload.data, timing)
+            return
+        reply = session.batch.message.replies.add()
+        reply.ref = self.ref
+        result = reply.result
+        told = result.timing
+        told.call, told.worker = timing.call, timing.worker
+        told.queued_seconds, told.run_seconds = timing.queued, timing.ran
+        if payload is not None:
+            _fill(result.value, payload)
+        session.batch.posted(len(payload.data) if payload else 0)
+
+    def failed(self, error: errors.BrokerError, timing: Timing) -> None:
+        self.over = True
+        self._session.over(self.ref)
+        told = error_message(error, timing)
+        self._session.send(pb.Reply(ref=self.ref, error=told), told.ByteSize())
+
+    def chunk(self, payload: Payload) -> None:
+        session = self._session
+        if session.takes():
+            reply = session.batch.message.replies.add()
+            reply.ref = self.ref
+            _fill(reply.chunk, payload)
+            session.batch.posted(len(payload.data))
+
+    def progress(self, fraction: float, message: str) -> None:
+        self._session.send(pb.Reply(ref=self.ref, progress=pb.Progress(fraction=fraction, message=message)))
+
+    def log(self, message: str) -> None:
+        self._session.send(pb.Reply(ref=self.ref, log=message))

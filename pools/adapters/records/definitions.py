@@ -1,0 +1,72 @@
+"""The desired state: Pool rows as definitions, each checked again against this process's own settings."""
+
+from __future__ import annotations
+
+import threading
+
+from django.db import OperationalError, ProgrammingError, close_old_connections
+
+from snakepit.pools import conf
+from snakepit.pools.adapters.interpreters.known import define, interpreters_of_settings
+from snakepit.pools.broker.ports import Definition, Loaded
+from snakepit.pools.broker.spec import InvalidSpec
+from snakepit.pools.models import Pool, schema
+from snakepit.pools.models.pool import sync_pools
+from snakepit.pools.permissions import LABEL
+
+
+class DatabaseDefinitions:
+    """The port `Definitions` over the database. `load` blocks: call it in a thread.
+
+    Errors of the database are let through: the broker keeps what it has and tries again.
+    """
+
+    def __init__(self) -> None:
+        self._synced = False
+        self._interpreters = interpreters_of_settings()
+        self._lock = threading.Lock()
+
+    def load(self) -> Loaded:
+        # Around every unit of work: a connection that died while this thread slept is not noticed otherwise.
+        close_old_connections()
+        try:
+            with self._lock:
+                if not self._synced:
+                    _require_tables()
+                    sync_pools()
+                    self._synced = True
+            return self._read()
+        except (OperationalError, ProgrammingError) as error:
+            # A table or column that is not there: of SQLite an OperationalError, as if the database were away.
+            if isinstance(error, ProgrammingError) or "no such " in str(error):
+                raise type(error)(f"{str(error).partition(chr(10))[0]}; run: manage.py migrate") from error
+            raise
+        finally:
+            close_old_connections()
+
+    def _read(self) -> Loaded:
+        registry = conf.adapters()
+        definitions: list[Definition] = []
+        problems: list[tuple[str, str]] = []
+        for pool in Pool.objects.order_by("name"):
+            try:
+                spec = pool.to_spec()
+            except InvalidSpec as error:
+                problems.append((pool.name, str(error)))
+                continue
+            path = registry.get(spec.adapter)
+            if path is None:
+                why = f"adapter: {spec.adapter!r} is no key of SNAKEPIT['ADAPTERS'] on this node"
+                problems.append((pool.name, why))
+            elif why := conf.find_python_problem(spec.python):
+                problems.append((pool.name, f"python: {why}"))
+            else:
+                definitions.append(define(spec, path, self._interpreters))
+        return Loaded(tuple(definitions), tuple(problems))
+
+
+def _require_tables() -> None:
+    """Writing while `migrate` is at work could make it fail: SQLite refuses a transaction that has read at once."""
+    if lacking := schema.unapplied(LABEL):
+        first = lacking[0].partition(".")[2]
+        raise ProgrammingError(f"migrations not applied: {len(lacking)}, from {first} on")

@@ -1,0 +1,93 @@
+"""What a recycle ordered now would do, and what age and count will do without one. Looks only; changes nothing.
+
+The order is the one in which `WorkerSet.leavers` picks: the oldest worker first, those that are marked already among
+the others. How many leave together follows from `max_surge` and `max_unavailable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from snakepit.pools.broker.pool.recycle_policy import due_at, recycle_reason, successor_at
+from snakepit.pools.broker.pool.worker import State, Worker
+from snakepit.pools.broker.spec import PoolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedWorker:
+    """One worker's future. Without a limit of age or count, or before it is ready, those two are None."""
+
+    id: str
+    state: str
+    reason: str  # why it leaves, or will at the next sweep; empty: nothing is against it
+    detail: str
+    age: float  # seconds since it was ready
+    served: int
+    load: int
+    seconds_until_ttl: float | None
+    seconds_until_successor: float | None  # its age's end less the time a start takes; 0: it starts now, or has
+    calls_until_max: int | None
+    in_turn: int  # 1 leaves first, if the recycle was ordered now; 0: it has no turn
+    fate: str  # what the order would do to it, for people
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    workers: tuple[PlannedWorker, ...]
+    at_once: int  # how many are replaced together
+    max_surge: int
+    max_unavailable: int
+    load_seconds: float  # what a start is expected to take; 0: not known yet
+
+
+def forecast(
+    workers: Iterable[Worker], spec: PoolSpec, now: float, chosen: str = "", load_seconds: float = 0.0
+) -> Forecast:
+    """The future of a pool's workers, if `chosen` (empty: every one) was to be recycled now."""
+    planned, turns = [], 0
+    for worker in workers:  # in the order of their start
+        leaves = worker.state is State.READY and (worker.reason != "" or chosen in ("", worker.id))
+        turns += leaves
+        planned.append(_planned(worker, spec, now, load_seconds, turns if leaves else 0, chosen in ("", worker.id)))
+    at_once = min(spec.max_surge + spec.max_unavailable, max(1, turns))
+    return Forecast(tuple(planned), at_once, spec.max_surge, spec.max_unavailable, load_seconds)
+
+
+def _planned(worker: Worker, spec: PoolSpec, now: float, load: float, turn: int, meant: bool) -> PlannedWorker:
+    reason, detail = worker.reason, worker.detail
+    if worker.state is State.READY and not reason and (why := recycle_reason(worker, spec, now)):
+        reason, detail = why
+    served_out = worker.max_served is not None
+    age = now - worker.ready_at if worker.ready_at else 0.0
+    due, starts = due_at(worker, spec), successor_at(worker, spec, load)
+    if starts is not None and (worker.expected or reason):
+        starts = now
+    return PlannedWorker(
+        id=worker.id,
+        state=str(worker.state),
+        reason=reason,
+        detail=detail,
+        age=age,
+        served=worker.served,
+        load=worker.load,
+        seconds_until_ttl=None if due is None else max(due - now, 0.0),
+        seconds_until_successor=None if starts is None else max(starts - now, 0.0),
+        calls_until_max=max(0, (worker.max_served or 0) - worker.served) if served_out else None,
+        in_turn=turn,
+        fate=_fate(worker, turn, meant),
+    )
+
+
+def _fate(worker: Worker, turn: int, meant: bool) -> str:
+    if worker.state is State.DRAINING:
+        return "is leaving: it finishes what it holds"
+    if worker.state is State.STOPPING:
+        return "is leaving: its process ends"
+    if worker.state is State.STARTING:
+        return "is ended and started anew: it serves nobody yet" if meant else "stays"
+    if not turn:
+        return "stays"
+    if worker.reason:
+        return "is marked already, and is replaced in its turn"
+    return "is replaced in its turn"

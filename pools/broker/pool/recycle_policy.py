@@ -1,0 +1,131 @@
+"""Rules without state: when a worker has served its time, how long to wait before the next try, what an exit means.
+
+>>> describe_exit(Exit(signal=11))
+'signal SIGSEGV: it crashed in native code'
+>>> describe_exit(Exit(code=3))
+'exit code 3: its adapter could not be loaded'
+>>> describe_exit(Exit(code=3), at_work=True)
+'exit code 3: the code that it ran ended it'
+>>> [round(restart_delay(failures, Random(1)), 1) for failures in (1, 2, 10)]
+[0.4, 0.9, 51.2]
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from random import Random
+
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.pool.call import Call
+from snakepit.pools.broker.pool.worker import State, Worker
+from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.spec import PoolSpec
+
+FIRST_DELAY = 0.5  # seconds; doubles with each failed start, as supervisors and container runtimes do
+LONGEST_DELAY = 60.0
+LAST_LINES = 20  # of a dead worker's output, kept with its death
+
+EXIT_CODES = {
+    0: "it left by itself",
+    3: "its adapter could not be loaded",
+    4: "it lost the link to the broker",
+    5: "its parent was not the broker that started it",
+}
+SIGNALS = {
+    int(signal.SIGSEGV): "it crashed in native code",
+    int(signal.SIGBUS): "it crashed in native code",
+    int(signal.SIGILL): "it crashed in native code",
+    int(signal.SIGABRT): "native code aborted",
+    int(signal.SIGKILL): "it was killed from outside, or the machine ran out of memory",
+}
+
+
+def restart_delay(failures: int, rng: Random) -> float:
+    """Seconds before the next start, after so many failed ones in a row; 20 % of chance keep pools apart."""
+    if failures <= 0:
+        return 0.0
+    return float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures - 1, 10)) * (0.8 + 0.4 * rng.random()))
+
+
+def describe_exit(exit: Exit, *, at_work: bool = False) -> str:
+    """One line for people: the number and what it usually means. `at_work`: it had loaded its adapter."""
+    if exit.signal is not None:
+        try:
+            name = signal.Signals(exit.signal).name
+        except ValueError:
+            name = str(exit.signal)
+        return f"signal {name}: {SIGNALS.get(exit.signal, 'it was ended by a signal')}"
+    if exit.code is None:
+        return "its exit status is not known"
+    codes = {**EXIT_CODES, 3: "the code that it ran ended it"} if at_work else EXIT_CODES
+    return f"exit code {exit.code}: {codes.get(exit.code, 'it left by itself')}"
+
+
+def last_words(lines: Sequence[str]) -> list[str]:
+    """What a dead worker's output says of its end: the stack of the thread that crashed, else its last lines.
+
+    >>> last_words(["start", "Fatal Python error: Aborted", "", "Thread 1:", "  idle", "Current thread 2:", "  bad"])
+    ['Fatal Python error: Aborted', 'Current thread 2:', '  bad']
+    """
+    fatal = next((at for at in reversed(range(len(lines))) if lines[at].startswith("Fatal Python error")), None)
+    if fatal is None:
+        return list(lines[-LAST_LINES:])
+    # The stacks of its other threads may come before and after, and fill more lines than are kept.
+    current = next((at for at in range(fatal, len(lines)) if lines[at].startswith("Current thread")), fatal + 1)
+    return [lines[fatal], *lines[current : current + LAST_LINES - 1]]
+
+
+def deadline_exceeded(call: Call) -> errors.DeadlineExceeded:
+    where, outcome = ("ran", errors.UNKNOWN) if call.worker else ("waited", errors.NOT_STARTED)
+    message = f"The call did not end within {call.deadline - call.arrived:g} s (it {where} until then)."
+    return errors.DeadlineExceeded(message, outcome=outcome)
+
+
+def worker_lost(worker: Worker, begun: bool, evidence: str) -> errors.WorkerLost:
+    """The answer of a call that its worker took with it, with what that said last."""
+    why = f"{worker.reason}: {worker.detail}" if worker.killed else "its process died"
+    message = f"Worker {worker.id} was lost while it held the call ({why})."
+    outcome = errors.UNKNOWN if begun else errors.NOT_STARTED
+    return errors.WorkerLost(message, outcome=outcome, details={"worker": worker.id, "output": evidence[-2000:]})
+
+
+def lost_slots_allowed(slots: int) -> int:
+    """How many slots of a worker may be lost before it is replaced: less than a quarter of them."""
+    return max(1, slots // 4) - 1
+
+
+def due_at(worker: Worker, spec: PoolSpec) -> float | None:
+    """When a ready worker has reached its age. The one sum for alarm and judgement: two would differ by a rounding."""
+    return None if worker.ttl is None else worker.ready_at + max(worker.ttl, spec.min_lifetime)
+
+
+def successor_at(worker: Worker, spec: PoolSpec, load_time: float) -> float | None:
+    """When the start of a successor must begin, so that it is ready when this worker is due; None: no such time."""
+    due = due_at(worker, spec)
+    if due is None or worker.state is not State.READY or worker.reason:
+        return None
+    return due - load_time if spec.max_surge else due
+
+
+def recycle_reason(worker: Worker, spec: PoolSpec, now: float) -> tuple[str, str] | None:
+    """Why a ready worker should be replaced, as (reason, detail with numbers), or None. The first match wins."""
+    if worker.lost and worker.lost > lost_slots_allowed(worker.slots):
+        return "lost_slots", f"{worker.lost} of {worker.slots} slots held by calls that did not stop"
+    if now < worker.ready_at + spec.min_lifetime:
+        return None
+    if worker.max_served is not None and worker.served >= worker.max_served:
+        return "max_requests", f"{worker.max_served} calls; {_lived(worker, now)}"
+    if (due := due_at(worker, spec)) is not None and now >= due:
+        return "ttl", f"{worker.ttl:.0f} s; {_lived(worker, now)}"
+    if worker.above_soft >= spec.memory_samples:
+        return "memory_soft", f"{above_line(worker, spec.memory_soft_mb)}; {_lived(worker, now)}"
+    return None
+
+
+def above_line(worker: Worker, line: float | None) -> str:
+    return f"{worker.memory_mb:.0f} MiB, line {line:.0f} MiB" + (f"; {worker.leak}" if worker.leak else "")
+
+
+def _lived(worker: Worker, now: float) -> str:
+    return f"lived {now - worker.ready_at:.0f} s, served {worker.served}"

@@ -1,0 +1,38 @@
+"""How long a worker of the present generation takes from its start until it is ready, learned from the last starts.
+
+>>> learned = StartupTimes()
+>>> learned.expected
+0.0
+>>> for seconds in (9.0, 3.0, 3.2, 3.1, 3.0, 2.9):
+...     learned.note(seconds)
+>>> learned.expected
+3.2
+>>> learned.forget()
+>>> learned.expected
+0.0
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+# The worst of a few, not a mean: a successor that is ready too early costs a moment of memory, one that is ready too
+# late costs the promise. A start beside seven others is slow and is forgotten after so many better ones.
+KEPT = 5
+
+
+class StartupTimes:
+    def __init__(self) -> None:
+        self._last: deque[float] = deque(maxlen=KEPT)
+
+    @property
+    def expected(self) -> float:
+        """Seconds that the next start will take; 0: none of this generation has ended well yet."""
+        return max(self._last, default=0.0)
+
+    def note(self, seconds: float) -> None:
+        self._last.append(seconds)
+
+    def forget(self) -> None:
+        """A new definition or new code loads something else."""
+        self._last.clear()

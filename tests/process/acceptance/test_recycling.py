@@ -1,0 +1,151 @@
+"""Workers are replaced under a steady load without anybody noticing: by count, by age, and because they leak."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.brokers import RunningBroker, broker
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+BASE = {"size": 4, "min_lifetime": 0.0, "queue_timeout": 30.0}
+A_SECOND = 100
+REPLACED = 8  # twice the pool
+
+
+@pytest.mark.parametrize(
+    ("reason", "policy", "command", "arguments"),
+    [
+        ("max_requests", {"max_requests": 50}, "echo", {"value": 1}),
+        ("ttl", {"ttl": 2.0, "jitter": 0.5}, "echo", {"value": 1}),
+        ("memory_soft", {"memory_soft_mb": 150.0}, "leaks", {"megabytes": 5}),
+    ],
+)
+def test_no_call_fails_and_no_worker_is_missing_while_all_are_replaced(
+    reason: str, policy: dict[str, Any], command: str, arguments: dict[str, Any]
+) -> None:
+    with broker({"p": {**BASE, **policy}}, interval=1.0) as node:
+        node.ready("p", 4)
+        load = Load(node, command, arguments)
+        with load:
+            recycled = node.until("worker.recycled", REPLACED, patience=90, reason=reason)
+        assert not load.errors
+        assert load.sent > 4 * A_SECOND
+        assert recycled["data"]["served"] > 0
+        assert any(character.isdigit() for character in recycled["message"]), "the event has no numbers"
+        fewest, most = extremes(node.events)
+        assert fewest >= 4, "a worker was missing"
+        assert most <= 5, "more workers than size and surge"
+
+
+class Load:
+    """Calls at a steady pace, whatever the answers do; every answer is looked at."""
+
+    def __init__(self, node: RunningBroker, command: str, arguments: dict[str, Any]) -> None:
+        self._node, self._command, self._arguments = node, command, arguments
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.sent = 0
+        self.errors: list[BaseException] = []
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        began, flying = time.monotonic(), []
+        while not self._stop.wait(1 / A_SECOND):
+            for _ in range(int((time.monotonic() - began) * A_SECOND) - self.sent):
+                flying.append(self._node.client.submit("p", self._command, self._arguments))
+                self.sent += 1
+        self.errors = [error for call in flying if (error := call.exception(timeout=60))]
+
+
+def extremes(events: list[dict[str, Any]]) -> tuple[int, int]:
+    """The fewest and the most ready workers since all were ready for the first time, read off the events."""
+    counts = ready_counts(events)
+    return min(counts[counts.index(4) :]), max(counts)
+
+
+def ready_counts(events: list[dict[str, Any]]) -> list[int]:
+    """How many workers were ready after each event."""
+    ready, counts = 0, []
+    for event in events:
+        if event["kind"] == "worker.started":
+            ready += 1
+        elif event["kind"] in ("worker.draining", "worker.died"):
+            ready -= 1
+        counts.append(ready)
+    return counts
+
+
+def test_a_leak_is_named_in_status_metrics_and_event() -> None:
+    with broker({"p": {**BASE, "size": 1, "memory_soft_mb": 250.0}}, interval=3600.0) as node:
+        node.ready("p")
+        assert node.client.call("p", "leaks", megabytes=2) == 2  # what the first call loads is left out
+        served = 1
+        node.until_served("p", served)
+        node.client.sweep("test", 3600.0)
+        while node.status("p")["workers"][0]["memory_mb"] <= 0:  # until it is sampled; each look is a round trip
+            pass
+        turn = 0
+        while not node.told("worker.draining"):
+            turn += 1
+            calls = [node.client.submit("p", "leaks", {"megabytes": 2}) for _ in range(1 + turn % 5)]
+            calls += [node.client.submit("p", "echo", {"value": 1}) for _ in range(10 * (turn % 3))]
+            assert all(call.exception(timeout=60) is None for call in calls)
+            served += len(calls)
+            node.until_served("p", served)
+            samples = node.pool("p")["growth"]["samples"]
+            node.client.sweep("test", 3600.0)
+            # No call runs while it is sampled: the figure is exact but for what others share with the worker.
+            while node.pool("p")["growth"]["samples"] == samples and not node.told("worker.draining"):
+                pass
+        found = node.pool("p")["growth"]
+        assert (found["verdict"], found["mostly"]) == ("measured", "leaks")
+        leaks = found["commands"][0]
+        assert (leaks["command"], leaks["verdict"]) == ("leaks", "measured")
+        assert leaks["error"] < 100
+        assert abs(leaks["mb_per_1000_calls"] - 2000) < 50 + 3 * leaks["error"]
+        assert 'snakepit_command_growth_bytes_per_call{command="leaks",pool="p"}' in node.client.metrics()
+        drained = node.until("worker.draining", reason="memory_soft")
+        assert "MiB per 1,000 calls, mostly `leaks`" in drained["message"]
+
+
+def test_a_worker_that_leaves_gives_way_to_those_who_work(tmp_path: Path) -> None:
+    recent = tmp_path / "recent"
+    with broker({"p": {"size": 1, "args": {"recent": str(recent)}}}) as node:
+        node.ready("p")
+        own = node.client.call("p", "notes_its_end")
+        node.client.recycle("p")
+        node.until("worker.recycled")
+        assert recent.read_text() == f"nice {max(own, 10)}\n"
+        assert node.client.call("p", "notes_its_end") == own
+
+
+def test_slow_workers_of_the_same_age_do_not_leave_together_and_the_first_is_not_late() -> None:
+    policy = {**BASE, "adapter": "loads", "args": {"seconds": 3.0}, "size": 8, "ttl": 10.0, "jitter": 0.0}
+    with broker({"p": policy}, interval=3.0) as node:
+        node.ready("p", 8)
+        first = node.until("worker.draining", reason="ttl", patience=90)
+        assert node.pool("p")["load_seconds"] > 3.0
+        node.until("worker.recycled", 3, patience=90, reason="ttl")
+        counts = ready_counts(node.events)
+        assert 8 <= max(counts) <= 9
+        assert min(counts[counts.index(8) :]) == 8, "a worker was missing"
+        drained = [event["at"] for event in node.told("worker.draining")]
+        started = [event["at"] for event in node.told("worker.started")]
+        assert all(successor < leaver for successor, leaver in zip(started[8:], drained, strict=False))
+        assert drained[2] - drained[0] > 2 * 3.0, "each of them waits for a successor that loads for 3 s"
+        # Its successor began before it was due: `lived` is counted from the moment at which it was ready.
+        begun = node.told("worker.starting", reason="ttl")[0]
+        assert begun["data"]["replaces"] == first["worker"]
+        assert begun["at"] < started[0] + 10.0

@@ -1,0 +1,673 @@
+"""The client against a broker: a fake one here, on a real socket with real gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snakepit.pools.broker.errors import (
+    AdapterError,
+    BadRequest,
+    BrokerUnreachable,
+    CommandUnknown,
+    DeadlineExceeded,
+    PoolUnknown,
+    Unauthenticated,
+)
+from snakepit.pools.client import Answer, Chunk, Client, Log, Progress, connect
+from snakepit.pools.client.loop_thread import event_loop
+from snakepit.pools.client.pending import ThreadPending
+from snakepit.pools.client.session import session_for
+from snakepit.pools.client.streams import WINDOW
+from snakepit.pools.wire.broker_pb2 import Reply
+from snakepit.workers.transport.direct_read import DirectRead
+from tests.process.contract.fake_broker import POOL, FakeBroker
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(params=["takes calls together", "takes calls one by one", "has results delivered"])
+def broker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FakeBroker]:
+    takes_calls, delivers = request.param != "takes calls one by one", request.param == "has results delivered"
+    broker = FakeBroker(tmp_path, takes_calls=takes_calls, delivers=delivers).start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def client(broker: FakeBroker) -> Iterator[Client]:
+    with connect(broker.address) as client:
+        yield client
+
+
+@contextmanager
+def nothing_sent() -> Iterator[None]:
+    """What is asked for meanwhile goes out at the end, at once."""
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        over.wait(10)
+
+    event_loop().loop.call_soon_threadsafe(hold)
+    event_loop().hurry()
+    assert held.wait(10)
+    try:
+        yield
+    finally:
+        over.set()
+
+
+# One call.
+
+
+def test_a_call_returns_the_commands_result(client: Client) -> None:
+    assert client.call(POOL, "echo", {"a": [1, 2.5, None]}, b="ü") == {"a": [1, 2.5, None], "b": "ü"}
+
+
+@pytest.mark.parametrize("awake", [0, 0.0005, 0.01])
+def test_calls_in_a_loop_are_answered_whether_their_thread_sleeps_or_not(broker: FakeBroker, awake: float) -> None:
+    with connect(broker.address, awake=awake) as client:
+        assert [client.call(POOL, "echo", {"at": at}) for at in range(300)] == [{"at": at} for at in range(300)]
+
+
+def test_arguments_named_like_options_travel_in_the_dict(client: Client) -> None:
+    assert client.call(POOL, "echo", {"timeout": "t", "priority": "p"}) == {"timeout": "t", "priority": "p"}
+
+
+def test_execute_tells_where_the_time_went(client: Client) -> None:
+    answer = client.execute(POOL, "echo", a=1)
+    assert answer == Answer({"a": 1}, answer.call, "echo-1", 0.25, 0.5)
+    assert answer.call
+
+
+def test_options_reach_the_broker(client: Client, broker: FakeBroker) -> None:
+    client.call(POOL, "echo", timeout=7.5, priority=-3)
+    call = broker.calls[-1]
+    assert (call.timeout, call.priority, call.credit) == (7.5, -3, 0)
+
+
+def test_bytes_travel_as_they_are_both_ways(client: Client) -> None:
+    assert client.call(POOL, "raw", data=b"\x00\xff") == b"\x00\xff"
+    assert client.call(POOL, "raw", nested=True) == {"image": b"\x89PNG"}
+    assert client.call(POOL, "echo", {"n": 1, "data": bytearray(b"abc"), "none": b""}) == {
+        "n": 1,
+        "attachments": {"data": 3, "none": 0},
+    }
+
+
+def test_a_large_argument_and_result_pass(client: Client) -> None:
+    text = "x" * 3_000_000
+    assert client.call(POOL, "echo", text=text) == {"text": text}
+    assert client.call(POOL, "raw", data=b"y" * 5_000_000) == b"y" * 5_000_000
+
+
+def test_progress_and_log_lines_do_not_disturb_a_call(client: Client) -> None:
+    assert client.call(POOL, "noisy") == "done"
+
+
+# Errors.
+
+
+def test_the_adapters_exception_comes_with_its_traceback(client: Client) -> None:
+    with pytest.raises(AdapterError, match="ValueError: no") as caught:
+        client.call(POOL, "fail")
+    assert caught.value.outcome == "failed"
+    assert caught.value.details == {"type": "ValueError", "traceback": "Traceback ..."}
+    assert caught.value.retry_after == 1.5
+
+
+def test_unknown_pools_and_commands_are_typed_errors(client: Client) -> None:
+    with pytest.raises(PoolUnknown):
+        client.call("nope", "echo")
+    with pytest.raises(CommandUnknown):
+        client.call(POOL, "nope")
+
+
+def test_a_wrong_token_is_said(broker: FakeBroker) -> None:
+    with connect(broker.address, token="wrong") as client:
+        with pytest.raises(Unauthenticated, match="token") as caught:
+            client.call(POOL, "echo")
+        assert caught.value.outcome == "not_started"
+        with pytest.raises(Unauthenticated):
+            client.status()
+
+
+def test_a_missing_token_file_is_named(broker: FakeBroker, client: Client) -> None:
+    broker.path.with_name("token").unlink()
+    with pytest.raises(Unauthenticated, match=r"token cannot be read from .*token"):
+        client.call(POOL, "echo")
+
+
+def test_no_broker_is_said_with_the_address_and_the_fix(tmp_path: Path) -> None:
+    client = connect(str(tmp_path / "broker.sock"), connect_timeout=0.05)
+    with pytest.raises(BrokerUnreachable, match=r"broker\.sock.*start it with: snakepit broker") as caught:
+        client.call(POOL, "echo")
+    assert caught.value.outcome == "not_started"
+    with pytest.raises(BrokerUnreachable) as caught:
+        client.status()
+    assert caught.value.outcome == "not_started"
+
+
+def test_a_lost_connection_ends_open_calls_with_unknown_outcome(client: Client, broker: FakeBroker) -> None:
+    waiting = client.submit(POOL, "slow")
+    assert broker.running.wait(10)
+    with pytest.raises(BrokerUnreachable) as caught:
+        client.call(POOL, "drop")
+    assert caught.value.outcome == "unknown"
+    error = waiting.exception(10)
+    assert isinstance(error, BrokerUnreachable)
+    assert error.outcome == "unknown"
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+    assert broker.sessions == 2
+
+
+def test_a_client_that_closes_says_goodbye_and_may_come_back(client: Client, broker: FakeBroker) -> None:
+    waiting = client.submit(POOL, "mute")
+    assert broker.running.wait(10)
+    client.close()
+    assert "closed by this process" in str(waiting.exception(10))
+    assert broker.farewells == 1
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+    assert broker.sessions == 2
+
+
+def test_a_broker_that_ends_the_session_is_reached_again(client: Client) -> None:
+    with pytest.raises(BrokerUnreachable, match="going away"):
+        client.call(POOL, "quit")
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+
+
+def test_a_restarted_broker_is_found_with_its_new_token(tmp_path: Path) -> None:
+    first = FakeBroker(tmp_path, token="one").start()
+    with connect(first.address) as client:
+        client.call(POOL, "echo")
+        first.stop()
+        second = FakeBroker(tmp_path, token="two").start()
+        try:
+            assert client.call(POOL, "echo", a=1) == {"a": 1}
+        finally:
+            client.close()
+            second.stop()
+
+
+def test_a_call_that_meets_a_closed_connection_goes_to_the_new_broker(tmp_path: Path) -> None:
+    first = FakeBroker(tmp_path, token="one").start()
+    client = connect(first.address)
+    client.call(POOL, "echo")
+    loop_owner, held, go = event_loop(), threading.Event(), threading.Event()
+    # The client's loop does not see the end yet.
+    loop_owner.loop.call_soon_threadsafe(lambda: (held.set(), go.wait(20)))
+    loop_owner.hurry()
+    assert held.wait(20)
+    first.stop()
+    second = FakeBroker(tmp_path, token="two").start()
+    try:
+        kept, cancelled = client.submit(POOL, "echo", a=1), client.submit(POOL, "mute")
+        go.set()
+        assert kept.result(20) == {"a": 1}
+        assert second.running.wait(20)
+        assert cancelled.cancel()
+        assert second.changed.wait(20)
+        assert client.call(POOL, "echo", a=2) == {"a": 2}
+    finally:
+        client.close()
+        second.stop()
+
+
+def test_a_call_waits_for_a_broker_that_is_just_starting(tmp_path: Path) -> None:
+    broker = FakeBroker(tmp_path)
+    client = connect(broker.address, connect_timeout=10)
+    future = client.submit(POOL, "echo", a=1)
+    broker.start()
+    try:
+        assert future.result(10) == {"a": 1}
+    finally:
+        client.close()
+        broker.stop()
+
+
+# Deadlines and cancelling.
+
+
+def test_a_silent_broker_does_not_hold_a_call_beyond_its_deadline(client: Client, broker: FakeBroker) -> None:
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="said nothing"):
+        client.call(POOL, "mute", timeout=0.05)
+    assert time.monotonic() - started < 5
+    assert broker.changed.wait(10)
+    assert broker.cancelled == ["mute"]
+
+
+def test_a_submitted_call_ends_at_its_deadline_too(client: Client) -> None:
+    assert isinstance(client.submit(POOL, "mute", timeout=0.05).exception(10), DeadlineExceeded)
+
+
+def test_time_that_is_over_is_not_spent_on_sending(client: Client, broker: FakeBroker) -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        client.call(POOL, "echo", timeout=-0.1)
+    assert caught.value.outcome == "not_started"
+    assert not broker.calls
+
+
+@pytest.mark.parametrize("calls_before", [0, 1])
+def test_an_interrupt_cancels_the_call_that_waits(client: Client, broker: FakeBroker, calls_before: int) -> None:
+    for _ in range(calls_before):  # from the second call on the thread reads its socket itself
+        client.call(POOL, "echo")
+    # On the loop, on the socket, or, where the keeper did not let go of the loop in time, on its queue.
+    waits = selectors.EpollSelector.select.__code__, DirectRead.wait.__code__, ThreadPending.take.__code__
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        broker.running.wait(10)
+        while sys._current_frames()[main].f_code not in waits:  # it waits; nothing is cut in two
+            time.sleep(0)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        client.call(POOL, "mute")
+    thread.join()
+    assert broker.changed.wait(10)
+    assert broker.cancelled == ["mute"]
+
+
+def test_an_interrupt_in_the_middle_of_a_frame_gives_the_connection_up(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what it holds; the next call has a new one."""
+    client.call(POOL, "echo")
+    session = session_for(client.target)
+    with monkeypatch.context() as patched:
+
+        def interrupted(pending: ThreadPending, kind: str, reply: Reply) -> None:
+            raise KeyboardInterrupt  # as a signal's handler would
+
+        patched.setattr(ThreadPending, "deliver", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.call(POOL, "echo")
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+    assert session.lost is not None
+    assert "interrupted by KeyboardInterrupt" in str(session.lost)
+
+
+# Streams.
+
+
+def test_a_stream_yields_chunks_in_order(client: Client) -> None:
+    stream = client.stream(POOL, "count", {"to": 100})
+    assert list(stream) == list(range(100))
+    assert stream.answer is not None
+    assert stream.answer.worker == "echo-1"
+    assert list(stream) == []
+
+
+def test_a_plain_command_is_a_stream_of_one(client: Client) -> None:
+    assert list(client.stream(POOL, "echo", {"a": 1})) == [{"a": 1}]
+
+
+def test_a_slow_reader_slows_the_generator_down(client: Client, broker: FakeBroker) -> None:
+    with client.stream(POOL, "count", {"to": 10_000}) as stream:
+        for read in range(1, 41):
+            next(stream)
+            client.call(POOL, "echo")  # comes after all grants so far
+            assert broker.ask(lambda: broker.sent) <= read + WINDOW
+    assert broker.changed.wait(10)
+    assert broker.cancelled == ["count"]
+
+
+def test_leaving_a_stream_early_cancels_the_call(client: Client, broker: FakeBroker) -> None:
+    for _ in client.stream(POOL, "count", {"to": 10_000}):
+        break
+    gc.collect()
+    assert broker.changed.wait(10)
+    assert broker.cancelled == ["count"]
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+
+
+def test_events_show_everything_and_end_with_the_answer(client: Client) -> None:
+    *events, last = client.events(POOL, "noisy")
+    assert events == [Progress(0.5, "half"), Log("a line"), Chunk(1)]
+    assert isinstance(last, Answer)
+    assert last.value == "done"
+
+
+def test_an_error_ends_a_stream(client: Client) -> None:
+    stream = client.stream(POOL, "fail")
+    with pytest.raises(AdapterError):
+        next(stream)
+    assert list(stream) == []
+
+
+# Event loops.
+
+
+async def test_calls_work_from_an_event_loop(client: Client) -> None:
+    answers = await asyncio.gather(*(client.acall(POOL, "echo", n=n) for n in range(200)))
+    assert answers == [{"n": n} for n in range(200)]
+    assert (await client.aexecute(POOL, "echo", n=1)).worker == "echo-1"
+    with pytest.raises(AdapterError):
+        await client.acall(POOL, "fail")
+
+
+async def test_streams_work_from_an_event_loop(client: Client, broker: FakeBroker) -> None:
+    assert [chunk async for chunk in client.astream(POOL, "count", {"to": 50})] == list(range(50))
+    events = [event async for event in client.aevents(POOL, "noisy")]
+    assert [type(event) for event in events] == [Progress, Log, Chunk, Answer]
+    async with client.astream(POOL, "count", {"to": 10_000}) as stream:
+        assert await anext(stream) == 0
+    assert await asyncio.to_thread(broker.changed.wait, 10)
+    assert broker.cancelled == ["count"]
+
+
+async def test_cancelling_the_task_cancels_the_call(client: Client, broker: FakeBroker) -> None:
+    task = asyncio.create_task(client.acall(POOL, "mute"))
+    assert await asyncio.to_thread(broker.running.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(broker.changed.wait, 10)
+    assert broker.cancelled == ["mute"]
+
+
+async def test_an_event_loop_is_not_held_beyond_the_deadline(client: Client) -> None:
+    with pytest.raises(DeadlineExceeded, match="said nothing"):
+        await client.acall(POOL, "mute", timeout=0.05)
+
+
+def test_many_threads_and_loops_share_one_connection(client: Client, broker: FakeBroker) -> None:
+    def use(number: int) -> bool:
+        async def several() -> list[object]:
+            return await asyncio.gather(*(client.acall(POOL, "echo", n=n) for n in range(25)))
+
+        alone = [client.call(POOL, "echo", n=number) for _ in range(25)]
+        return alone == [{"n": number}] * 25 and asyncio.run(several()) == [{"n": n} for n in range(25)]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(use, range(8)))
+    assert broker.sessions == 1
+
+
+# Many calls.
+
+
+def test_what_waits_goes_out_in_one_message(client: Client, broker: FakeBroker) -> None:
+    client.call(POOL, "echo")
+    before = broker.messages
+    assert [answer["n"] for answer in client.map(POOL, "echo", ({"n": n} for n in range(1000)))] == list(range(1000))
+    assert broker.messages - before < 700
+
+
+def test_calls_that_are_alike_travel_together_where_the_broker_takes_them_so(
+    client: Client, broker: FakeBroker
+) -> None:
+    client.call(POOL, "echo")
+    with nothing_sent():
+        futures = [client.submit(POOL, "echo", n=n) for n in range(100)]
+    assert [future.result(10) for future in futures] == [{"n": n} for n in range(100)]
+    assert broker.batches == ([100] if broker.takes_calls else [])
+    assert [json.loads(call.arguments)["n"] for call in broker.calls[1:]] == list(range(100))
+
+
+def test_only_calls_that_are_alike_travel_together_and_each_keeps_what_it_asked_for(
+    client: Client, broker: FakeBroker
+) -> None:
+    client.call(POOL, "echo")
+    asking: list[tuple[str, dict[str, Any]]] = [
+        ("echo", {}),
+        ("echo", {}),
+        ("fail", {}),
+        ("echo", {"timeout": 9.0}),
+        ("echo", {"priority": 5}),
+    ]
+    with nothing_sent():
+        futures = [client.submit(POOL, name, {"n": n}, **more) for n, (name, more) in enumerate(asking * 20)]
+    for number, future in enumerate(futures):
+        assert isinstance(future.exception(10), AdapterError if number % 5 == 2 else type(None))
+    asked = [(call.command, call.timeout, call.priority) for call in broker.calls[1:]]
+    kinds = [("echo", 0.0, 0), ("echo", 0.0, 0), ("fail", 0.0, 0), ("echo", 9.0, 0), ("echo", 0.0, 5)]
+    assert asked == kinds * 20
+    assert [json.loads(call.arguments)["n"] for call in broker.calls[1:]] == list(range(100))
+    assert broker.batches == ([2] * 20 if broker.takes_calls else [])
+
+
+def test_calls_that_travelled_together_tell_each_where_its_time_went(client: Client, broker: FakeBroker) -> None:
+    async def all_at_once() -> list[Answer]:
+        return await asyncio.gather(*(client.aexecute(POOL, "echo", n=n) for n in range(50)))
+
+    client.call(POOL, "echo")
+    answers = asyncio.run(all_at_once())
+    assert [answer.value for answer in answers] == [{"n": n} for n in range(50)]
+    assert {(answer.worker, answer.queued_seconds, answer.run_seconds) for answer in answers} == {("echo-1", 0.25, 0.5)}
+    assert len({answer.call for answer in answers}) == 50
+
+
+def test_one_of_many_that_travelled_together_can_be_cancelled(client: Client, broker: FakeBroker) -> None:
+    client.call(POOL, "echo")
+    futures = [client.submit(POOL, "slow", value=n) for n in range(40)]
+    assert futures[7].cancel()
+    assert broker.changed.wait(10)
+    broker.release()
+    assert [future.result(10) for n, future in enumerate(futures) if n != 7] == [n for n in range(40) if n != 7]
+    assert broker.cancelled == ["slow"]
+
+
+def test_bytes_travel_alone_among_calls_that_travel_together(client: Client) -> None:
+    client.call(POOL, "echo")
+    futures = [client.submit(POOL, "echo", n=n, **({"data": b"abc"} if n % 3 else {})) for n in range(30)]
+    found = [future.result(10) for future in futures]
+    assert found == [{"n": n, **({"attachments": {"data": 3}} if n % 3 else {})} for n in range(30)]
+
+
+@pytest.mark.parametrize("name", ["pool", "command", "argument"])
+def test_names_that_are_no_unicode_are_refused_before_they_are_sent(client: Client, name: str) -> None:
+    bad = "a\ud800"
+    given = {"pool": POOL, "command": "echo", "argument": "data", name: bad}
+    with pytest.raises(BadRequest, match="not Unicode"):
+        client.call(given["pool"], given["command"], {given["argument"]: b"1"})
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+
+
+def test_futures_complete_and_can_be_cancelled(client: Client, broker: FakeBroker) -> None:
+    done, running = client.submit(POOL, "echo", a=1), client.submit(POOL, "mute")
+    assert done.result(10) == {"a": 1}
+    assert broker.running.wait(10)
+    assert not done.cancel()
+    assert running.cancel()
+    assert running.cancel()
+    with pytest.raises(CancelledError):
+        running.result(10)
+    assert wait([done, running], 10).not_done == set()
+    assert broker.changed.wait(10)
+    assert broker.cancelled == ["mute"]
+
+
+def test_map_stops_at_an_error_and_cancels_what_is_in_flight(client: Client, broker: FakeBroker) -> None:
+    items = iter([{"a": 1}, {"bad": {1}}, {"a": 3}])
+    results = client.map(POOL, "echo", items, window=1)
+    assert next(results) == {"a": 1}
+    with pytest.raises(Exception, match="bad: "):
+        next(results)
+    assert next(items) == {"a": 3}
+
+
+def test_map_keeps_no_more_than_its_window_in_flight(client: Client, broker: FakeBroker) -> None:
+    taken = 0
+
+    def items() -> Iterator[dict[str, int]]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield {"n": taken}
+
+    results = client.map(POOL, "echo", items(), window=5)
+    for read in range(1, 50):
+        next(results)
+        assert taken <= read + 5
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_a_map_that_is_closed_cancels_the_rest(client: Client, broker: FakeBroker) -> None:
+    results = client.map(POOL, "slow", [{"value": 1}] * 3, window=3)
+    thread = threading.Timer(0, lambda: (broker.running.wait(10), broker.release()))
+    thread.start()
+    assert next(results) == 1
+    thread.join()
+    mute = client.map(POOL, "echo", iter([{}] * 9), window=9)
+    next(mute)
+    mute.close()  # type: ignore[attr-defined]
+    results.close()  # type: ignore[attr-defined]
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+
+
+def test_map_can_yield_errors_instead_of_raising(client: Client) -> None:
+    first, second = client.map(POOL, "fail", [{}, {}], return_errors=True)
+    assert isinstance(first, AdapterError)
+    assert isinstance(second, AdapterError)
+
+
+def test_a_pool_is_an_executor(client: Client) -> None:
+    with client.pool(POOL) as pool:
+        futures = [pool.submit("echo", {"n": n}) for n in range(20)]
+    assert [future.result(0)["n"] for future in futures] == list(range(20))
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit("echo")
+    assert list(client.pool(POOL).map("echo", [{"a": 1}])) == [{"a": 1}]
+
+
+async def test_a_pool_serves_run_in_executor(client: Client) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_debug(False)  # in debug mode asyncio wants a function here, other executors or not
+    assert await loop.run_in_executor(client.pool(POOL), "echo", {"a": 1}) == {"a": 1}  # type: ignore[arg-type]
+
+
+# The broker itself.
+
+
+def test_status_has_the_published_shape(client: Client) -> None:
+    status = client.status()
+    assert list(status) == ["node", "pools", "workers"]
+    names = {"name", "profile", "state", "size", "ready", "busy", "slots", "free", "waiting"}
+    assert names <= set(status["pools"][0])
+    assert status["pools"][0]["finished"] == 7
+    names = {"id", "pool", "pid", "state", "load", "capacity", "served", "memory_mb", "gil"}
+    assert names <= set(status["workers"][0])
+
+
+async def test_questions_and_orders_have_async_twins(client: Client) -> None:
+    assert (await client.astatus(POOL))["node"]["name"] == "fake"
+    assert (await client.acommands(POOL))[0]["name"] == "echo"
+    assert (await client.asweep("test", 5))["workers"] == 1
+    assert await client.aapply() == {"pools": 1}
+    assert await client.arecycle(POOL, actor="me", reason="why") == {"planned": 1}
+    assert await client.adrain(actor="me", reason="why") == {"draining": True}
+    assert await client.aresume(actor="me") == {"draining": False}
+    assert (await client.aplan(POOL, "echo-9"))["workers"][1]["id"] == "echo-9"
+    assert (await client.adump("echo-1"))["pid"] == 1
+    assert await client.ametrics() == "snakepit_up 1\n"
+
+
+def test_commands_come_with_their_schema(client: Client) -> None:
+    assert client.commands(POOL) == [
+        {
+            "name": "echo",
+            "summary": "Say it again.",
+            "description": "",
+            "streams": False,
+            "idempotent": False,
+            "timeout": 0.0,
+            "schema": {"type": "object"},
+        }
+    ]
+    assert client.sweep("test", 5)["pools"] == 1
+    assert client.apply() == {"pools": 1}
+    assert client.recycle(POOL) == {"planned": 1}
+    assert client.drain(actor="me", reason="why") == {"draining": True}
+    assert client.status()["node"]["draining"] is True
+    assert client.resume() == {"draining": False}
+    plan = client.plan(POOL)
+    assert (plan["pool"], plan["at_once"]) == (POOL, 1)
+    assert [one["seconds_until_ttl"] for one in plan["workers"]] == [0.0, None]
+    dump = client.dump("echo-1", actor="me", reason="why")
+    assert [(one["thread"], len(one["frames"]), one["note"]) for one in dump["threads"]] == [
+        (1, 2, ""),
+        (2, 0, "a thread of a C library"),
+    ]
+    assert [one["seconds_until_successor"] for one in plan["workers"]] == [None, None]
+    assert client.metrics() == "snakepit_up 1\n"
+
+
+def test_errors_of_questions_are_typed(client: Client) -> None:
+    with pytest.raises(PoolUnknown, match="There is no pool nope") as caught:
+        client.status("nope")
+    assert caught.value.outcome == "not_started"
+
+
+# Fork and the end of the process.
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_child_has_its_own_connection_and_leaves_the_parents_alone(client: Client, broker: FakeBroker) -> None:
+    running = client.submit(POOL, "slow", value="parent")
+    stream = client.stream(POOL, "count", {"to": 10_000})
+    assert next(stream) == 0
+    assert broker.running.wait(10)
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        good = False
+        try:
+            good = client.call(POOL, "echo", who="child") == {"who": "child"}
+            try:
+                list(stream)
+                good = False
+            except BrokerUnreachable as error:
+                good = good and "forked" in str(error)
+            del stream
+            gc.collect()
+            client.close()
+        finally:
+            os._exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    broker.release()
+    assert running.result(10) == "parent"
+    assert [next(stream) for _ in range(50)] == list(range(1, 51))
+    stream.close()
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+    assert broker.sessions == 2
+
+
+CHILD = """
+import os, sys, warnings
+from snakepit.pools.client import connect
+client = connect(sys.argv[1])
+client.call("echo", "echo", a=1)
+waiting = client.submit("echo", "mute")
+warnings.filterwarnings("ignore", category=DeprecationWarning)
+child = os.fork()
+assert client.call("echo", "echo", a=2) == {"a": 2}
+if child:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not waiting.done()
+"""
+
+
+def test_parent_and_forked_child_end_without_a_word(broker: FakeBroker) -> None:
+    command = [sys.executable, "-W", "error", "-X", "dev", "-c", CHILD, broker.address]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,208 @@
+"""Results that workers bring themselves: the client's side, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from snakepit.pools.broker.errors import DeadlineExceeded
+from snakepit.pools.client import Answer, Client, Log, Progress, connect
+from snakepit.pools.client.arguments import Options, encode
+from snakepit.pools.client.direct_reply import DirectReplySocket
+from snakepit.pools.client.session import session_for
+from snakepit.pools.client.streams import Stream
+from snakepit.workers.wire.worker_pb2 import Delivery
+from tests.process.contract.fake_broker import POOL, FakeBroker
+from tests.process.contract.test_client import ROOT, nothing_sent
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[FakeBroker]:
+    broker = FakeBroker(tmp_path, delivers=True).start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def client(broker: FakeBroker) -> Iterator[Client]:
+    with connect(broker.address) as client:
+        yield client
+
+
+def boxes(directory: Path) -> list[Path]:
+    return sorted(directory.glob("l-*"))
+
+
+def put(box: Path, *letters: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        for letter in letters:
+            sender.sendto(letter, str(box))
+
+
+def test_a_lone_call_is_answered_in_the_reply_socket_and_tells_where_its_time_went(
+    client: Client, broker: FakeBroker
+) -> None:
+    answer = client.execute(POOL, "echo", a=1)
+    assert answer == Answer({"a": 1}, answer.call, "echo-1", 0.25, 0.5)
+    assert client.submit(POOL, "echo", a=2).result(10) == {"a": 2}
+    assert broker.delivered == 2
+
+
+def test_an_event_loop_has_its_lone_call_answered_there_too(client: Client, broker: FakeBroker) -> None:
+    assert asyncio.run(client.acall(POOL, "echo", a=1)) == {"a": 1}
+    assert broker.delivered == 1
+
+
+def test_a_call_beside_another_one_and_bytes_come_through_the_broker(client: Client, broker: FakeBroker) -> None:
+    with_company = client.submit(POOL, "mute")
+    assert broker.running.wait(10)
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+    with_company.cancel()
+    assert client.call(POOL, "raw", data=b"\x00") == b"\x00"
+    assert broker.delivered == 0
+
+
+def test_who_wants_the_log_lines_of_a_call_has_them_before_its_result(client: Client, broker: FakeBroker) -> None:
+    """Also where no chunks are wanted, as `snakepit call` does it, and among calls that could travel together."""
+    with nothing_sent():
+        streams = [
+            Stream(client.target, encode(POOL, "noisy", None, {}, Options()), only_chunks=False) for _ in range(3)
+        ]
+    for stream in streams:
+        progress, log, answer = stream
+        assert (progress, log) == (Progress(0.5, "half"), Log("a line"))
+        assert isinstance(answer, Answer)
+        assert answer.value == "done"
+    assert broker.delivered == 0
+
+
+def test_a_reply_socket_survives_what_it_does_not_understand_and_what_nobody_waits_for(
+    client: Client, broker: FakeBroker
+) -> None:
+    client.call(POOL, "echo")
+    (box,) = boxes(broker.path.parent)
+    put(box, b"\xff\xff\xff", b"", Delivery(ref=10**9, json=b"1").SerializeToString())
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+    assert broker.delivered == 2
+
+
+def test_a_result_that_is_delivered_twice_answers_once(client: Client, broker: FakeBroker) -> None:
+    running = client.submit(POOL, "slow", value="real")
+    assert broker.running.wait(10)
+    (ref,) = session_for(client.target)._pending
+    (box,) = boxes(broker.path.parent)
+    letter = Delivery(ref=ref, json=b'"first"').SerializeToString()
+    put(box, letter, letter)
+    assert running.result(10) == "first"
+    broker.release()  # and the broker's own answer comes too late
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+
+
+def test_a_delivery_after_the_deadline_is_nobodys(client: Client, broker: FakeBroker) -> None:
+    client.call(POOL, "echo")
+    with pytest.raises(DeadlineExceeded):
+        client.call(POOL, "mute", timeout=0.01)
+    (box,) = boxes(broker.path.parent)
+    put(box, *(Delivery(ref=call.ref, json=b"1").SerializeToString() for call in broker.calls))
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+
+
+def test_a_session_has_one_reply_socket_and_takes_it_with_it(client: Client, broker: FakeBroker) -> None:
+    client.call(POOL, "echo")
+    assert len(boxes(broker.path.parent)) == 1
+    client.close()
+    assert boxes(broker.path.parent) == []
+    client.call(POOL, "echo")
+    assert len(boxes(broker.path.parent)) == 1
+
+
+FORKED = """
+import os, sys
+from pathlib import Path
+from snakepit.pools.client import connect
+client = connect(sys.argv[1])
+client.call("echo", "echo", a=1)
+boxes = lambda: len(list(Path(sys.argv[1]).parent.glob("l-*")))
+child = os.fork()
+if not child:
+    assert client.call("echo", "echo", a=2) == {"a": 2}
+    assert boxes() == 2
+    client.close()
+    sys.exit(0 if boxes() == 1 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert client.call("echo", "echo", a=3) == {"a": 3}
+assert boxes() == 1
+"""
+
+
+def test_a_forked_child_has_a_reply_socket_of_its_own_and_leaves_the_parents(broker: FakeBroker) -> None:
+    command = [sys.executable, "-c", FORKED, broker.address]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert broker.delivered == 3
+    assert boxes(broker.path.parent) == []
+
+
+def test_where_no_reply_socket_can_be_all_answers_come_through_the_broker(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snakepit.pools.client.direct_reply.LONGEST_PATH", 10)
+    with connect(broker.address, broker.token) as client:
+        assert client.call(POOL, "echo", a=1) == {"a": 1}
+    assert broker.delivered == 0
+    assert not boxes(broker.path.parent)
+
+
+def test_a_directory_that_lets_nobody_write_gives_no_reply_socket(tmp_path: Path) -> None:
+    gone = tmp_path / "gone" / "broker.sock"
+    for broker in (str(gone), ""):
+        reply_socket = DirectReplySocket(broker)
+        assert reply_socket.name == ""
+        reply_socket.close()
+
+
+def test_a_signal_handler_that_raises_while_a_delivery_is_awaited_leaves_a_client_that_works(
+    client: Client, broker: FakeBroker
+) -> None:
+    class Rang(Exception):
+        pass
+
+    def ring(*_: object) -> None:
+        raise Rang
+
+    client.call(POOL, "echo")
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Rang):
+            client.call(POOL, "mute")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert client.call(POOL, "echo", a=1) == {"a": 1}
+
+
+def test_a_client_that_is_killed_leaves_its_reply_socket_to_the_broker(broker: FakeBroker) -> None:
+    """The fake broker does not remove it; the real one does, see tests/process/contract/test_service.py."""
+    told = 'client.call("echo", "echo"); print("up", flush=True); sys.stdin.read()'
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; from snakepit.pools.client import connect; client = connect(sys.argv[1]); {told}",
+    ]
+    with subprocess.Popen([*command, broker.address], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"up\n"
+        (box,) = boxes(broker.path.parent)
+        child.kill()
+    assert box.exists()
+    with connect(broker.address) as client:  # and the next one has another name
+        assert client.call(POOL, "echo", a=1) == {"a": 1}
+        assert len(boxes(broker.path.parent)) == 2

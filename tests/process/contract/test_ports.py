@@ -1,0 +1,878 @@
+"""Each port's fake and its real implementation answer to the same suite: what a fake promises, the world keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snakepit.pools import conf
+from snakepit.pools.adapters.grpc.link import GrpcLinker
+from snakepit.pools.adapters.processes import orphans
+from snakepit.pools.adapters.processes.launcher import ProcessLauncher, Workplace
+from snakepit.pools.adapters.records.event_log import EventLog
+from snakepit.pools.broker.errors import StacksUnavailable
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.ports import (
+    Assignment,
+    Definition,
+    Exit,
+    LaunchOrder,
+    Payload,
+    TemplateOrder,
+    Unforked,
+    WorkerFailure,
+)
+from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
+from snakepit.workers.wire.worker_pb2 import Delivery
+from tests.brokers import ADAPTERS, ROOT, FileDefinitions
+from tests.fakes import FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
+
+PATIENCE = 30.0  # a bound for a machine under load, never a wait
+
+
+# Launcher and Link
+
+
+class Heard:
+    """Reports as a list; `until` waits for the next of a kind."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, tuple[Any, ...]]] = []
+        self._news = asyncio.Event()
+
+    def __getattr__(self, kind: str) -> Callable[..., None]:
+        def hear(*facts: Any) -> None:
+            self.said.append((kind, facts))
+            self._news.set()
+
+        return hear
+
+    def results(self, ended: Any) -> None:
+        for one in ended:
+            self.result(*one)
+
+    def of(self, kind: str) -> list[tuple[Any, ...]]:
+        return [facts for said, facts in self.said if said == kind]
+
+    async def until(self, kind: str, count: int = 1) -> tuple[Any, ...]:
+        async with asyncio.timeout(PATIENCE):
+            while len(self.of(kind)) < count:
+                self._news.clear()
+                await self._news.wait()
+        return self.of(kind)[count - 1]
+
+
+class Mould:
+    """A template as a test holds it."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Any, ...]] = []
+        self.exits: list[Exit] = []
+        self._spoke, self._ended = asyncio.Event(), asyncio.Event()
+
+    async def prepare(self, launcher: Any, adapter: str, **spec: Any) -> Mould:
+        order = TemplateOrder("p-t1", ADAPTERS[adapter], PoolSpec(name="p", adapter=adapter, **spec))
+        self.template = await launcher.prepare(order, self)
+        return self
+
+    def loaded(self, seconds: float) -> None:
+        self.said.append(("loaded", seconds))
+        self._spoke.set()
+
+    def refused(self, reason: str, why: str) -> None:
+        self.said.append((reason, why))
+        self._spoke.set()
+
+    def ended(self, exit: Exit) -> None:
+        self.exits.append(exit)
+        self._spoke.set()
+        self._ended.set()
+
+    async def verdict(self) -> str:
+        await asyncio.wait_for(self._spoke.wait(), PATIENCE)
+        return str(self.said[0][0]) if self.said else "silent"
+
+    async def exit(self) -> Exit:
+        await asyncio.wait_for(self._ended.wait(), PATIENCE)
+        return self.exits[0]
+
+
+class Hand:
+    """One worker as a test holds it."""
+
+    def __init__(self, launcher: Any, linker: Any, mould: Mould | None = None) -> None:
+        self._launcher, self._linker, self._mould = launcher, linker, mould
+        self.heard = Heard()
+        self.exits: list[Exit] = []
+        self._exited = asyncio.Event()
+        self._sequence = 0
+
+    async def start(self, adapter: str, spec: dict[str, Any]) -> Hand:
+        order = LaunchOrder("p-1", ADAPTERS[adapter], PoolSpec(name="p", adapter=adapter, **spec))
+        if self._mould:
+            self.process = await self._launcher.fork(self._mould.template, order, self._on_exit)
+        else:
+            self.process = await self._launcher.launch(order, self._on_exit)
+        self.link = self._linker.link(self.process.socket_path, self.heard)
+        return self
+
+    def _on_exit(self, exit: Exit) -> None:
+        self.exits.append(exit)
+        self._exited.set()
+
+    async def exit(self) -> Exit:
+        await asyncio.wait_for(self._exited.wait(), PATIENCE)
+        return self.exits[0]
+
+    def assign(self, command: str, credit: int = 0, attachments: dict[str, bytes] | None = None, **given: Any) -> int:
+        self._sequence += 1
+        arguments = json.dumps(given).encode()
+        number = self._sequence
+        self.link.assign(Assignment(number, f"c-{number}", command, arguments, attachments or {}, 60.0, credit, 2**20))
+        return number
+
+    def assign_alike(self, values: list[Any]) -> list[int]:
+        numbers = [self._sequence + 1 + at for at in range(len(values))]
+        self._sequence = numbers[-1]
+        calls = [f"c-{number}" for number in numbers]
+        arguments = [json.dumps({"value": value}).encode() for value in values]
+        first = Assignment(numbers[0], calls[0], "echo", arguments[0], {}, 60.0, 0, 2**20)
+        self.link.assign_alike(first, calls, arguments, [60.0] * len(calls))
+        return numbers
+
+    def assign_to_reply_socket(self, reply_socket: str, value: Any) -> int:
+        self._sequence += 1
+        number = self._sequence
+        arguments = json.dumps({"value": value}).encode()
+        self.link.assign(
+            Assignment(number, f"c-{number}", "echo", arguments, {}, 60.0, 0, 2**20, 0, reply_socket, 70 + number, 0.25)
+        )
+        return number
+
+    def chunks(self) -> list[Any]:
+        return [json.loads(payload.data) for _, payload in self.heard.of("chunk")]
+
+
+@contextmanager
+def subreaper() -> Iterator[None]:
+    """This process adopts what is forked, as a broker does."""
+    orphans.become_subreaper()
+    yield
+    ctypes.CDLL(None).prctl(orphans.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@contextmanager
+def workplace(kind: str) -> Iterator[tuple[Any, Any]]:
+    with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as home, subreaper():
+        if kind == "fake":
+            launcher = FakeLauncher()
+            yield launcher, FakeLinker(launcher)
+        else:
+            yield ProcessLauncher(Workplace(Path(home), "1" * 32, (str(ROOT),))), GrpcLinker()
+        assert not list(Path(home).iterdir()), "the launcher left something behind"
+
+
+@pytest.fixture(params=["fake", "real", "fake-forked", "real-forked"])
+async def hands(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
+    """start(adapter, **spec) brings a worker to life and links it; all are gone afterwards."""
+    kind, _, forked = request.param.partition("-")
+    with workplace(kind) as (launcher, linker):
+        moulds: dict[str, Mould] = {}
+        started: list[Hand] = []
+
+        async def mould(adapter: str, spec: dict[str, Any]) -> Mould | None:
+            if adapter not in moulds:
+                moulds[adapter] = await Mould().prepare(launcher, adapter, **spec, preload="on")
+            return moulds[adapter] if await moulds[adapter].verdict() == "loaded" else None
+
+        async def start(adapter: str = "everything", **spec: Any) -> Hand:
+            hand = Hand(launcher, linker, await mould(adapter, spec) if forked else None)
+            await hand.start(adapter, spec)
+            started.append(hand)
+            return hand
+
+        yield start
+        for hand in started:
+            hand.process.kill()
+            await hand.exit()
+            hand.link.close()
+        for one in moulds.values():
+            one.template.dismiss()
+            await one.exit()
+        await launcher.close()
+
+
+async def test_a_worker_greets_with_its_commands(hands: Any) -> None:
+    hand = await hands()
+    (greeting,) = await hand.heard.until("hello")
+    commands = {command.name: command for command in greeting.commands}
+    assert commands["echo"].idempotent
+    assert commands["count"].streams
+    assert not commands["count"].idempotent
+    assert greeting.python
+    assert hand.process.pid > 0
+
+
+async def test_an_assignment_is_answered_with_its_result(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    first, second = hand.assign("echo", value={"a": [1, None, "é"]}), hand.assign("echo", value=2)
+    await hand.heard.until("result", 2)
+    answers = {number: json.loads(payload.data) for number, payload, _ in hand.heard.of("result")}
+    assert answers == {first: {"a": [1, None, "é"]}, second: 2}
+    assert all(seconds >= 0 for _, _, seconds in hand.heard.of("result"))
+
+
+async def test_assignments_of_one_turn_that_differ_are_each_answered_in_their_order(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    wanted: list[tuple[int, Any]] = []
+    for turn in range(5):
+        for value in range(4):
+            wanted.append((hand.assign("echo", value=[turn, value]), [turn, value]))
+        wanted.append((hand.assign("says", text="x"), "x"))
+        wanted.append((hand.assign("echo", attachments={"value": b"raw"}), "raw"))
+        wanted.append((hand.assign("count", to=2), [0, 1]))
+    await hand.heard.until("result", len(wanted))
+    told = [
+        (number, payload.data.decode() if payload.raw else json.loads(payload.data))
+        for number, payload, _ in hand.heard.of("result")
+    ]
+    assert told == wanted
+
+
+async def test_alike_assignments_are_answered_in_their_order_whatever_came_before_them(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    wanted: list[tuple[int, Any]] = []
+    for turn in range(3):
+        wanted.append((hand.assign("echo", value=turn), turn))
+        values = [[turn, number] for number in range(5)]
+        wanted += zip(hand.assign_alike(values), values, strict=True)
+        wanted.append((hand.assign("echo", attachments={"value": b"raw"}), "raw"))
+        wanted += zip(hand.assign_alike(values[:1]), values[:1], strict=True)
+    await hand.heard.until("result", len(wanted))
+    told = [
+        (number, "raw" if payload.raw else json.loads(payload.data)) for number, payload, _ in hand.heard.of("result")
+    ]
+    assert told == wanted
+
+
+async def test_a_cancel_behind_assignments_of_the_same_turn_reaches_its_call_alone(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    held = hand.assign("count", credit=1, to=1000)
+    await hand.heard.until("chunk")
+    first, second = hand.assign("echo", value=1), hand.assign("echo", value=2)
+    hand.link.cancel(first, "cancelled")
+    third = hand.assign("echo", value=3)
+    hand.link.cancel(held, "cancelled")
+    await hand.heard.until("result", 2)
+    assert [number for number, _, _ in hand.heard.of("result")] == [second, third]
+    assert sorted(number for number, _, _ in hand.heard.of("failure")) == [held, first]
+
+
+async def test_a_result_goes_into_the_reply_socket_that_its_assignment_names(hands: Any, tmp_path: Path) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reply_socket:
+        reply_socket.bind(str(tmp_path / "l"))
+        first = hand.assign_to_reply_socket(str(tmp_path / "l"), "é")
+        second = hand.assign("echo", value="usual")
+        assert await hand.heard.until("delivered") == (first, hand.heard.of("delivered")[0][1])
+        letter = Delivery.FromString(reply_socket.recv(65_536))
+    assert (letter.ref, json.loads(letter.json), letter.call, letter.worker) == (71, "é", "c-1", "p-1")
+    assert letter.queued_seconds == 0.25
+    assert letter.run_seconds == hand.heard.of("delivered")[0][1]
+    assert (await hand.heard.until("result"))[0] == second
+
+
+async def test_a_result_that_no_reply_socket_takes_is_told_as_usual(hands: Any, tmp_path: Path) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    number = hand.assign_to_reply_socket(str(tmp_path / "nobody"), [1])
+    sequence, payload, _ = await hand.heard.until("result")
+    assert (sequence, json.loads(payload.data)) == (number, [1])
+    assert not hand.heard.of("delivered")
+
+
+async def test_bytes_come_back_as_raw_bytes(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    hand.assign("echo", attachments={"value": b"\0\xff"})
+    _, payload, _ = await hand.heard.until("result")
+    assert payload == Payload(b"\0\xff", raw=True)
+
+
+async def test_an_unknown_command_and_a_raising_one_are_failures_with_their_codes(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    unknown = hand.assign("no_such_command")
+    raising = hand.assign("raises", text="gone fishing")
+    await hand.heard.until("failure", 2)
+    failures = {number: failure for number, failure, _ in hand.heard.of("failure")}
+    assert failures[unknown].code == "command_unknown"
+    assert "no_such_command" in failures[unknown].message
+    assert (failures[raising].code, failures[raising].message) == ("adapter_error", "gone fishing")
+    assert failures[raising].type.endswith("LookupError")
+    assert "in raises" in failures[raising].traceback
+
+
+async def test_a_stream_never_has_more_chunks_than_credit_and_credit_releases_more(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    number = hand.assign("count", credit=2, to=5)
+    await hand.heard.until("chunk", 2)
+    hand.link.probe()  # its answer comes after whatever was sent before it
+    await hand.heard.until("vitals")
+    assert hand.chunks() == [0, 1]
+    hand.link.credit(number, 2)
+    await hand.heard.until("chunk", 4)
+    hand.link.probe()
+    await hand.heard.until("vitals", 2)
+    assert hand.chunks() == [0, 1, 2, 3]
+    assert not hand.heard.of("result")
+    hand.link.credit(number, 5)
+    ended, payload, _ = await hand.heard.until("result")
+    assert (ended, payload) == (number, None)
+    assert hand.chunks() == [0, 1, 2, 3, 4]
+
+
+async def test_a_streaming_command_without_credit_gives_one_list(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    hand.assign("count", to=3)
+    _, payload, _ = await hand.heard.until("result")
+    assert json.loads(payload.data) == [0, 1, 2]
+    assert not hand.heard.of("chunk")
+
+
+async def test_a_cancelled_call_ends_with_the_failure_cancelled(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    number = hand.assign("obedient")
+    hand.link.cancel(number, "cancelled")
+    ended, failure, _ = await hand.heard.until("failure")
+    assert (ended, failure.code) == (number, "cancelled")
+    hand.assign("echo", value=1)
+    await hand.heard.until("result")
+
+
+async def test_a_cancelled_stream_that_waits_for_credit_ends(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    number = hand.assign("count", credit=1, to=1000)
+    await hand.heard.until("chunk")
+    hand.link.cancel(number, "deadline_exceeded")
+    ended, failure, _ = await hand.heard.until("failure")
+    assert (ended, failure.code) == (number, "deadline_exceeded")
+    assert hand.chunks() == [0]
+
+
+async def test_progress_and_log_lines_are_reported(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    stream = hand.assign("count", credit=4, to=2)
+    await hand.heard.until("result")
+    progress = hand.heard.of("progress")
+    assert progress
+    assert all(number == stream and 0 <= fraction <= 1 for number, fraction, _ in progress)
+    logging_call = hand.assign("says", text="hello")
+    assert await hand.heard.until("log") == (logging_call, "hello")
+
+
+async def test_a_probe_is_answered_with_vitals(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    hand.link.probe()
+    gil_enabled, culprit = await hand.heard.until("vitals")
+    assert (gil_enabled, culprit) == (True, "")
+
+
+async def test_a_drained_worker_leaves_with_exit_code_0(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    hand.link.drain()
+    assert await hand.exit() == Exit(code=0)
+
+
+async def test_a_killed_worker_is_told_once_and_its_link_is_lost(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    hand.process.kill()
+    hand.process.kill()
+    assert await hand.exit() == Exit(signal=9)
+    await hand.heard.until("lost")
+    hand.process.kill()  # of a dead one: harmless
+    await asyncio.sleep(0)
+    assert len(hand.exits) == 1
+    assert len(hand.heard.of("lost")) == 1
+    assert hand.process.memory_mb() is None
+    assert hand.process.cpu_seconds() is None
+
+
+async def test_the_answers_of_a_killed_worker_are_heard_also_when_an_order_is_written_to_it_first() -> None:
+    """A busy broker: it looks into the socket only after the worker is dead, and has an order for it before that."""
+    with workplace("real") as (launcher, linker):
+        hand = await Hand(launcher, linker).start("everything", {})
+        await hand.heard.until("hello")
+        for _ in range(20):
+            hand.assign("sleep", seconds=0)  # not idempotent: its answer is sent before the next call begins
+        last = hand.assign("count", credit=1, to=9)  # stays, for want of credit
+        await asyncio.sleep(0)  # the orders are sent; from here on the loop stands still
+        end = time.monotonic() + PATIENCE
+        while hand.process.last_begun() < last:
+            assert time.monotonic() < end, "the worker does not come to its last call"
+        hand.process.kill()
+        os.waitid(os.P_PID, hand.process.pid, os.WEXITED | os.WNOWAIT)
+        hand.assign("echo", value="nobody is there")
+        await hand.heard.until("lost")
+        assert [sequence for sequence, *_ in hand.heard.of("result")] == list(range(1, 21))
+        await hand.exit()
+        hand.link.close()
+        await launcher.close()
+
+
+async def test_a_worker_that_leaves_many_files_is_gone_before_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, removed = threading.Event(), asyncio.Event()
+    loop, remove = asyncio.get_running_loop(), shutil.rmtree
+
+    def slow(path: Path, **more: Any) -> None:
+        assert told.wait(PATIENCE), "the broker waits for the files of a worker that has ended"
+        remove(path, **more)
+        loop.call_soon_threadsafe(removed.set)
+
+    with workplace("real") as (launcher, linker):
+        hand = await Hand(launcher, linker).start("everything", {})
+        await hand.heard.until("hello")
+        scratch = hand.process._scratch
+        (scratch / "one").write_text("left behind")
+        monkeypatch.setattr(shutil, "rmtree", slow)
+        hand.process.kill()
+        await hand.exit()
+        told.set()
+        await asyncio.wait_for(removed.wait(), PATIENCE)
+        assert not scratch.exists()
+        monkeypatch.undo()
+        hand.link.close()
+        await launcher.close()
+
+
+async def test_a_closed_link_reports_nothing_more(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    said = len(hand.heard.said)
+    hand.link.probe()
+    hand.link.close()
+    hand.link.close()
+    hand.link.probe()
+    hand.process.kill()
+    await hand.exit()
+    assert len(hand.heard.said) == said
+
+
+@pytest.mark.parametrize(("adapter", "words"), [("fails", "model file is missing"), ("missing", "no_such_module")])
+async def test_an_adapter_that_cannot_load_is_a_boot_failure_and_exit_code_3(
+    hands: Any, adapter: str, words: str
+) -> None:
+    hand = await hands(adapter)
+    (failure,) = await hand.heard.until("boot_failed")
+    assert isinstance(failure, WorkerFailure)
+    assert words in failure.message
+    assert await hand.exit() == Exit(code=3)
+    assert not hand.heard.of("hello")
+
+
+async def test_what_was_begun_is_known_after_a_kill(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    hand.assign("echo", value=1)
+    await hand.heard.until("result")
+    assert hand.process.last_begun() == 1
+    hand.assign("count", credit=1, to=9)
+    await hand.heard.until("chunk")
+    hand.process.kill()
+    await hand.exit()
+    assert hand.process.last_begun() == 2
+
+
+async def test_revoked_calls_are_never_begun_and_come_back(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    hand.assign("count", credit=1, to=9)  # keeps the slot, for want of credit
+    await hand.heard.until("chunk")
+    for value in (1, 2):
+        hand.assign("echo", value=value)
+    hand.process.revoke(2, 3)
+    assert [hand.process.has_begun(number) for number in (1, 2, 3)] == [True, False, False]
+    hand.link.cancel(1, "cancelled")
+    await hand.heard.until("returned", 2)
+    assert hand.heard.of("returned") == [(2,), (3,)]
+    hand.assign("echo", value=3)
+    sequence, payload, _ = await hand.heard.until("result")
+    assert (sequence, json.loads(payload.data)) == (4, 3)
+    hand.process.kill()
+    await hand.exit()
+    assert [hand.process.has_begun(number) for number in (1, 2, 3, 4, 5)] == [True, False, False, True, False]
+
+
+async def test_nothing_is_begun_by_a_worker_that_only_started(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    hand.process.kill()
+    await hand.exit()
+    assert hand.process.last_begun() == 0
+
+
+async def test_printed_lines_are_kept_also_after_the_end(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    hand.assign("prints", text="something went by", times=3)
+    await hand.heard.until("result")
+    hand.link.drain()
+    await hand.exit()
+    assert list(hand.process.output())[-3:] == ["something went by"] * 3
+
+
+async def test_memory_and_cpu_time_are_measured_while_the_worker_lives(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    assert 1 < hand.process.memory_mb() < 2000
+    assert 0 <= hand.process.cpu_seconds() < 1000  # one that was forked has hardly begun
+
+
+async def test_stacks_are_read_while_the_worker_lives_and_refused_afterwards(hands: Any) -> None:
+    hand = await hands()
+    await hand.heard.until("hello")
+    for _ in range(2):
+        threads = await hand.process.stacks()
+        assert threads[0].thread == hand.process.pid
+        assert threads[0].frames
+        assert all(frame.file and frame.function for frame in threads[0].frames)
+    hand.process.kill()
+    await hand.exit()
+    with pytest.raises(StacksUnavailable):
+        await hand.process.stacks()
+
+
+async def test_a_launch_that_is_not_possible_raises_and_leaves_nothing(hands: Any) -> None:
+    with pytest.raises(OSError, match="/no/such/python"):
+        await hands(python="/no/such/python")
+
+
+async def test_two_workers_do_not_hear_each_other(hands: Any) -> None:
+    one, two = await hands(), await hands()
+    await one.heard.until("hello")
+    await two.heard.until("hello")
+    one.process.kill()
+    await one.exit()
+    two.assign("echo", value="alive")
+    _, payload, _ = await two.heard.until("result")
+    assert json.loads(payload.data) == "alive"
+    assert not two.exits
+
+
+# Templates
+
+
+@pytest.fixture(params=["fake", "real"])
+async def launcher(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    with workplace(request.param) as (launcher, _):
+        yield launcher
+        await launcher.close()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "preload", "verdict", "words"),
+    [
+        ("everything", "auto", "no_preload", "Everything has no preload()"),
+        ("everything", "on", "loaded", ""),
+        ("preloading", "auto", "loaded", ""),
+        ("thread_in_preload", "auto", "unsafe", "'ticker'"),
+        ("raises_in_preload", "auto", "load_failed", "RuntimeError: the weights are missing"),
+        ("missing", "auto", "load_failed", "no_such_module"),
+    ],
+)
+async def test_a_template_says_whether_it_can_be_forked_from(
+    launcher: Any, adapter: str, preload: str, verdict: str, words: str
+) -> None:
+    mould = await Mould().prepare(launcher, adapter, preload=preload)
+    assert await mould.verdict() == verdict
+    assert words in str(mould.said[0][1])
+    if verdict == "loaded":
+        assert mould.template.pid > 0
+        assert mould.template.memory_mb() > 1
+        mould.template.dismiss()
+        assert await mould.exit() == Exit(code=0)
+    else:
+        assert await mould.exit() == Exit(code=3), "it ends by itself"
+    assert mould.template.memory_mb() is None
+    assert len(mould.said) == 1
+
+
+async def test_a_killed_template_is_told_once_and_nothing_comes_out_of_it_any_more(launcher: Any) -> None:
+    mould = await Mould().prepare(launcher, "everything", preload="on")
+    await mould.verdict()
+    mould.template.kill()
+    mould.template.kill()
+    assert await mould.exit() == Exit(signal=9)
+    order = LaunchOrder("p-1", ADAPTERS["everything"], PoolSpec(name="p", adapter="everything"))
+    with pytest.raises(Unforked):
+        await launcher.fork(mould.template, order, lambda exit: None)
+    mould.template.dismiss()
+    await asyncio.sleep(0)
+    assert len(mould.exits) == 1
+
+
+async def test_a_template_that_cannot_be_started_raises_and_leaves_nothing(launcher: Any) -> None:
+    with pytest.raises(OSError, match="/no/such/python"):
+        await Mould().prepare(launcher, "everything", python="/no/such/python")
+
+
+async def test_a_template_that_is_dismissed_while_it_loads_ends(launcher: Any) -> None:
+    mould = await Mould().prepare(launcher, "slow", preload="on", args={"path": "/dev/null"})
+    mould.template.dismiss()
+    assert (await mould.exit()).code != 3
+
+
+async def test_a_template_that_does_not_fork_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snakepit.pools.adapters.processes.template_process.FORK_SECONDS", 0.2)
+    with workplace("real") as (launcher, _):
+        mould = await Mould().prepare(launcher, "everything", preload="on")
+        await mould.verdict()
+        os.kill(mould.template.pid, signal.SIGSTOP)
+        order = LaunchOrder("p-1", ADAPTERS["everything"], PoolSpec(name="p", adapter="everything"))
+        with pytest.raises(Unforked, match=r"did not fork within 0\.2 s"):
+            await launcher.fork(mould.template, order, lambda exit: None)
+        assert await mould.exit() == Exit(signal=9)
+        await launcher.close()
+
+
+# What only the real launcher has: leftovers of the one before.
+
+
+def test_a_launcher_clears_what_a_killed_broker_left_and_links_the_present_package(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "snakepit").symlink_to(tmp_path / "an-old-installation")
+    (tmp_path / "tmp" / "p-0000-1").mkdir(parents=True)
+    (tmp_path / "tmp" / "p-0000-1" / "big").write_text("left")
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "7").touch()
+    launcher = ProcessLauncher(Workplace(tmp_path, "1" * 32))
+    assert (tmp_path / "lib" / "snakepit" / "workers" / "__main__.py").exists()
+    assert not list((tmp_path / "tmp").iterdir())
+    assert not list((tmp_path / "w").iterdir())
+    asyncio.run(launcher.close())
+    assert not list(tmp_path.iterdir())
+
+
+# Recorder
+
+
+class Books:
+    """A recorder, and a way to read what it wrote once it is stopped."""
+
+    def __init__(self, recorder: Any, events: Callable[[], list[str]], workers: Callable[[], set[str]]) -> None:
+        self.recorder, self.events, self.workers = recorder, events, workers
+
+
+IN_DATABASE = pytest.param("database", marks=pytest.mark.django_db(transaction=True))
+
+
+@pytest.fixture(params=["list", "log", IN_DATABASE])
+def books(request: pytest.FixtureRequest) -> Iterator[Books]:
+    if request.param == "database":
+        from snakepit.pools.adapters.records.recorder import DatabaseRecorder
+        from snakepit.pools.models import Event as Row
+        from snakepit.pools.models import Worker
+
+        recorder = DatabaseRecorder("node-1", pause=0.01)
+        yield Books(
+            recorder,
+            lambda: list(Row.objects.order_by("pk").values_list("message", flat=True)),
+            lambda: set(Worker.objects.values_list("worker_id", flat=True)),
+        )
+        recorder.stop()
+        return
+    kept = ListRecorder()
+    yield Books(
+        EventLog(kept) if request.param == "log" else kept,
+        lambda: [event.message for event in kept.events],
+        lambda: {worker["id"] for worker in kept.snapshots[-1]["workers"]},
+    )
+
+
+SNAPSHOT = {
+    "node": {"name": "node-1", "pid": 7, "address": "/run/broker.sock", "started_at": 1e9, "problems": []},
+    "pools": [],
+    "workers": [{"id": "p-1", "pool": "p", "pid": 8, "state": "ready", "load": 0, "capacity": 1, "memory_mb": -1.0}],
+}
+
+
+def test_a_recorder_keeps_the_order_and_stop_writes_what_is_left(books: Books) -> None:
+    books.recorder.start()
+    for number in range(1200):
+        books.recorder.record(1e9 + number, Event(Kind.WORKER_STARTED, "p", "p-1", message=f"event {number}"))
+    books.recorder.observe(SNAPSHOT)
+    books.recorder.stop()
+    assert books.events() == [f"event {number}" for number in range(1200)]
+    assert books.workers() == {"p-1"}
+
+
+def test_a_recorder_swallows_whatever_it_is_told(books: Books, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    awkward = [
+        Event(
+            Kind.WORKER_DIED, "p", "p-1", message="a NUL \0, a lone surrogate \ud800, %s %d", data={"x": float("nan")}
+        ),
+        Event(Kind.WORKER_DIED, "p" * 500, "w" * 500, "r" * 500, "m" * 100_000, level="loud"),
+        Event(Kind.WORKER_DIED, data={"what": object(), "deep": {"a": [b"\0", {1, 2}]}}),
+        Event("nobody.knows", message="an unknown kind"),  # type: ignore[arg-type]
+    ]
+    books.recorder.record(1e9, Event(Kind.NODE_STARTED, message="before its start"))
+    books.recorder.start()
+    for event in awkward:
+        books.recorder.record(1e9, event)
+    books.recorder.observe({"node": {}, "pools": [], "workers": []})
+    books.recorder.record(1e9, Event(Kind.NODE_STOPPING, message="the last"))
+    books.recorder.stop()
+    books.recorder.record(1e9, Event(Kind.NODE_STOPPING, message="too late"))
+    books.recorder.observe(SNAPSHOT)
+    told = books.events()
+    assert told[0] == "before its start"
+    assert len(told) >= 6
+    assert "the last" in told
+
+
+def test_a_recorder_may_be_stopped_twice(books: Books) -> None:
+    books.recorder.start()
+    books.recorder.record(1e9, Event(Kind.NODE_STARTED, message="once"))
+    books.recorder.stop()
+    books.recorder.stop()
+    assert books.events() == ["once"]
+
+
+def test_a_recorder_that_was_never_started_may_be_stopped(books: Books) -> None:
+    books.recorder.stop()
+    assert books.events() == []
+
+
+def test_the_event_log_writes_a_line_with_its_keys(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="snakepit.events")
+    log = EventLog(ListRecorder())
+    log.record(1.0, Event(Kind.WORKER_DIED, "p", "p-1", "crash", "died at work", level="error"))
+    log.record(2.0, Event(Kind.NODE_STARTED))
+    died, started = caplog.records
+    assert died.getMessage() == "p-1: died at work"
+    assert (died.levelname, died.action, died.pool, died.reason) == ("ERROR", "worker.died", "p", "crash")  # type: ignore[attr-defined]
+    assert started.getMessage() == "node: node.started"
+
+
+# Definitions
+
+
+class Wanted:
+    """A source of definitions; `want` writes pools as plain fields into whatever lies behind it."""
+
+    def __init__(self, source: Any, want: Callable[[dict[str, dict[str, Any]]], None]) -> None:
+        self.source, self.want = source, want
+
+
+@pytest.fixture(params=["fixed", "file", IN_DATABASE])
+def wanted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Wanted]:
+    if request.param == "fixed":
+        yield _fixed()
+    elif request.param == "file":
+        path = tmp_path / "pools.json"
+        path.write_text("{}")
+        yield Wanted(FileDefinitions(path), lambda pools: _replace(path, json.dumps(pools)))
+    else:
+        settings = request.getfixturevalue("settings")
+        settings.SNAKEPIT = {"ADAPTERS": ADAPTERS, "NODE_NAME": "node-1"}
+        conf.forget()
+        yield _database()
+        conf.forget()
+
+
+def _replace(path: Path, text: str) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    os.replace(fresh, path)
+
+
+def _fixed() -> Wanted:
+    source = FixedDefinitions()
+
+    def want(pools: dict[str, dict[str, Any]]) -> None:
+        definitions, problems = [], []
+        for name, fields in pools.items():
+            try:
+                spec = PoolSpec(**{"adapter": "everything", **fields, "name": name})
+                definitions.append(Definition(spec, ADAPTERS[spec.adapter]))
+            except InvalidSpec as error:
+                problems.append((name, str(error)))
+        source.change(*definitions, problems=tuple(problems))
+
+    return Wanted(source, want)
+
+
+def _database() -> Wanted:
+    from snakepit.pools.adapters.records.definitions import DatabaseDefinitions
+    from snakepit.pools.models import Pool
+
+    def want(pools: dict[str, dict[str, Any]]) -> None:
+        Pool.objects.exclude(name__in=pools).delete()
+        for name, fields in pools.items():
+            Pool.objects.update_or_create(name=name, defaults={"adapter": "everything", **fields})
+
+    return Wanted(DatabaseDefinitions(), want)
+
+
+def test_a_definition_is_loaded_with_the_path_of_its_adapter(wanted: Wanted) -> None:
+    wanted.want({"a": {"size": 3, "profile": "thread"}, "b": {"adapter": "digits", "enabled": False}})
+    loaded = wanted.source.load()
+    specs = {definition.spec.name: definition for definition in loaded.definitions}
+    assert (specs["a"].spec.size, specs["a"].spec.slots) == (3, 10)
+    assert specs["a"].adapter_path == "tests.everything.Everything"
+    assert specs["b"].adapter_path == "snakepit.examples.digits.Digits"
+    assert not specs["b"].spec.enabled
+    assert loaded.problems == ()
+
+
+def test_the_same_definition_loaded_twice_is_equal(wanted: Wanted) -> None:
+    wanted.want({"a": {"args": {"recent": "x"}, "env": {"A": "1"}}})
+    assert wanted.source.load() == wanted.source.load()
+
+
+def test_a_bad_definition_is_a_problem_and_the_others_are_loaded(wanted: Wanted) -> None:
+    wanted.want({"good": {"size": 1}, "bad": {"env": {"A": 5}}})
+    loaded = wanted.source.load()
+    assert [definition.spec.name for definition in loaded.definitions] == ["good"]
+    ((name, problem),) = loaded.problems
+    assert name == "bad"
+    assert problem == "env: the value of A must be a string"
+
+
+def test_a_change_is_seen_by_the_next_load(wanted: Wanted) -> None:
+    wanted.want({"a": {"size": 1}})
+    wanted.source.load()
+    wanted.want({"a": {"size": 2}, "b": {"size": 2}})
+    loaded = wanted.source.load()
+    assert {definition.spec.name: definition.spec.size for definition in loaded.definitions} == {"a": 2, "b": 2}
+    wanted.want({})
+    assert wanted.source.load().definitions == ()

@@ -1,0 +1,59 @@
+"""Shared by the floor where Django meets a database and the broker is a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections
+
+from snakepit.pools import conf
+from snakepit.pools.client import shared
+from snakepit.pools.models import ApiKey
+from tests.process.integration.fakes import FakeClient
+
+ADAPTERS = {"digits": "snakepit.examples.digits.Digits", "primes": "snakepit.examples.primes.Primes"}
+
+
+@pytest.fixture(autouse=True)
+def snakepit(settings: Any) -> Any:
+    """The settings of Snakepit that these tests begin with; a test sets its own with `settings.SNAKEPIT = {...}`."""
+    settings.SNAKEPIT = {"ADAPTERS": ADAPTERS, "NODE_NAME": "node-1"}
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the real one takes half a second
+    yield settings
+    conf.forget()
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+    """The fake that the whole web side talks to."""
+    fake = FakeClient()
+    monkeypatch.setattr(shared, "client", lambda: fake)
+    return fake
+
+
+@pytest.fixture
+def amake_key(make_key: Callable[..., str]) -> Callable[[], Awaitable[str]]:
+    """As make_key, for an event loop. The thread that it borrows keeps no connection."""
+
+    def make() -> str:
+        try:
+            return make_key()
+        finally:
+            connections.close_all()
+
+    return sync_to_async(make)
+
+
+@pytest.fixture
+def make_key(django_user_model: Any, db: None) -> Callable[..., str]:
+    """Makes a user with an API key; returns its Authorization header."""
+
+    def make(*scopes: str, **options: Any) -> str:
+        owner, _ = django_user_model.objects.get_or_create(username="ada")
+        _, secret = ApiKey.create(name="test", owner=owner, scopes=scopes or ("run", "view", "operate"), **options)
+        return f"Bearer {secret}"
+
+    return make

@@ -1,0 +1,180 @@
+"""Who may do what over REST, by key and by session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.middleware.csrf import _get_new_csrf_string  # the same as a page of the site would set
+from django.test import Client
+from django.utils import timezone
+
+from snakepit.pools.models import ApiKey
+from tests.process.integration.fakes import FakeClient
+
+pytestmark = pytest.mark.django_db
+CALL = "/api/pools/digits/commands/classify"
+RECYCLE = "/api/pools/digits/recycle"
+
+
+@pytest.fixture
+def user(django_user_model: Any) -> Any:
+    return django_user_model.objects.create_user("grace", password="x", is_staff=True)
+
+
+def grant(user: Any, *names: str) -> None:
+    user.user_permissions.add(*Permission.objects.filter(codename__in=names, content_type__app_label="snakepit_pools"))
+
+
+def code_of(response: Any) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
+
+
+def send(client: Client, url: str = CALL, **headers: str) -> Any:
+    return client.post(url, b"{}", content_type="application/json", headers=headers)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Bearer snk_000000000000_" + "a" * 43, "Bearer ", "Bearer nonsense", "Basic YTpi", "snk_x", "Bearer \u00e9", ""],
+)
+def test_a_wrong_key_is_refused(client: Client, broker: FakeClient, header: str) -> None:
+    response = send(client, Authorization=header)
+    assert code_of(response) == (401, "unauthenticated")
+    assert response["WWW-Authenticate"].startswith("Bearer")
+    assert broker.calls == []
+
+
+@pytest.mark.parametrize(
+    "url", ["/api/pools", "/api/pools/digits", "/api/workers", "/api/events", "/api/nodes", "/api/status"]
+)
+def test_without_a_key_nothing_is_seen(client: Client, broker: FakeClient, url: str) -> None:
+    assert code_of(client.get(url)) == (401, "unauthenticated")
+
+
+def test_a_wrong_key_does_not_fall_back_to_the_session(client: Client, broker: FakeClient, admin_user: Any) -> None:
+    client.force_login(admin_user)
+    assert code_of(send(client, Authorization="Bearer nonsense")) == (401, "unauthenticated")
+
+
+def test_a_key_of_a_wrong_secret_is_refused(client: Client, broker: FakeClient, make_key: Callable[..., str]) -> None:
+    key = make_key()
+    other = key[:-1] + ("a" if key[-1] != "a" else "b")
+    assert send(client, Authorization=key).status_code == 200
+    assert code_of(send(client, Authorization=other)) == (401, "unauthenticated")
+
+
+def test_an_expired_or_revoked_key_is_refused(client: Client, broker: FakeClient, make_key: Callable[..., str]) -> None:
+    header = make_key(expires_at=timezone.now() + timedelta(hours=1))
+    assert send(client, Authorization=header).status_code == 200
+    ApiKey.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert code_of(send(client, Authorization=header)) == (401, "unauthenticated")
+    ApiKey.objects.update(expires_at=None)
+    ApiKey.objects.get().revoke()
+    assert code_of(send(client, Authorization=header)) == (401, "unauthenticated")
+
+
+def test_a_key_of_an_inactive_owner_is_refused(client: Client, broker: FakeClient, make_key: Any) -> None:
+    header = make_key()
+    owner = ApiKey.objects.get().owner
+    owner.is_active = False
+    owner.save()
+    assert code_of(send(client, Authorization=header)) == (401, "unauthenticated")
+
+
+def test_a_key_does_what_its_scopes_say(client: Client, broker: FakeClient, make_key: Callable[..., str]) -> None:
+    asked = {"run": lambda key: send(client, Authorization=key),
+             "operate": lambda key: send(client, RECYCLE, Authorization=key),
+             "view": lambda key: client.get("/api/status", headers={"Authorization": key})}  # fmt: skip
+    for own in asked:
+        key = make_key(own)
+        for scope, ask in asked.items():
+            response = ask(key)
+            if scope == own:
+                assert response.status_code == 200
+            else:
+                assert code_of(response) == (403, "permission_denied")
+                assert response.json()["error"]["details"]["scope"] == scope
+
+
+def test_a_key_for_some_pools_reaches_no_other(
+    client: Client, broker: FakeClient, make_key: Callable[..., str]
+) -> None:
+    key = make_key(pools=["other"])
+    assert code_of(send(client, Authorization=key)) == (403, "permission_denied")
+    status = client.get("/api/status", headers={"Authorization": key}).json()
+    assert (status["pools"], status["workers"]) == ([], [])
+    assert code_of(client.get("/api/events?pool=digits", headers={"Authorization": key})) == (403, "permission_denied")
+    assert broker.calls == []
+
+
+def test_the_use_of_a_key_is_noted_once_a_minute(
+    client: Client, broker: FakeClient, make_key: Callable[..., str], django_assert_num_queries: Any
+) -> None:
+    key = make_key()
+    send(client, Authorization=key)
+    noted = ApiKey.objects.get().last_used_at
+    assert noted is not None
+    with django_assert_num_queries(1):  # a call costs one query: the key's
+        send(client, Authorization=key)
+    assert ApiKey.objects.get().last_used_at == noted
+    ApiKey.objects.update(last_used_at=timezone.now() - timedelta(minutes=2))
+    send(client, Authorization=key)
+    assert ApiKey.objects.get().last_used_at > noted
+
+
+def test_the_secret_is_not_stored(make_key: Callable[..., str]) -> None:
+    secret = make_key().removeprefix("Bearer ")
+    row = ApiKey.objects.values().get()
+    assert secret.split("_", 2)[2] not in repr(row)
+    assert len(row["digest"]) == 64
+
+
+def test_staff_may_look_and_needs_permissions_to_act(client: Client, broker: FakeClient, user: Any) -> None:
+    client.force_login(user)
+    assert code_of(send(client)) == (403, "permission_denied")
+    assert client.get("/api/pools").status_code == 200
+    assert client.get("/api/events").status_code == 200
+    assert code_of(send(client, RECYCLE)) == (403, "permission_denied")
+    grant(user, "run_command")
+    assert send(client).status_code == 200
+    assert code_of(send(client, RECYCLE)) == (403, "permission_denied")
+    grant(user, "operate_pool")
+    assert send(client, RECYCLE).status_code == 200
+    assert broker.orders == [("digits", "", "user grace", "")]
+
+
+def test_who_is_not_staff_needs_permissions_to_look(client: Client, broker: FakeClient, user: Any) -> None:
+    user.is_staff = False
+    user.save()
+    client.force_login(user)
+    assert code_of(client.get("/api/pools")) == (403, "permission_denied")
+    grant(user, "view_pool")
+    assert client.get("/api/pools").status_code == 200
+    assert code_of(client.get("/api/events")) == (403, "permission_denied")
+
+
+def test_a_session_needs_the_csrf_token_for_what_changes(broker: FakeClient, user: Any) -> None:
+    client = Client(enforce_csrf_checks=True)
+    grant(user, "run_command", "view_pool")
+    client.force_login(user)
+    assert client.get("/api/status").status_code == 200
+    refused = send(client)
+    assert code_of(refused) == (403, "permission_denied")
+    assert "CSRF" in refused.json()["error"]["message"]
+    assert broker.calls == []
+    token = _get_new_csrf_string()
+    client.cookies["csrftoken"] = token
+    assert code_of(send(client, **{"X-CSRFToken": _get_new_csrf_string()})) == (403, "permission_denied")
+    assert send(client, **{"X-CSRFToken": token}).status_code == 200
+
+
+def test_a_key_needs_no_csrf_token(broker: FakeClient, make_key: Callable[..., str]) -> None:
+    assert send(Client(enforce_csrf_checks=True), Authorization=make_key()).status_code == 200
+
+
+def test_an_anonymous_post_without_a_token_is_unauthenticated(broker: FakeClient, db: None) -> None:
+    assert code_of(send(Client(enforce_csrf_checks=True))) == (401, "unauthenticated")

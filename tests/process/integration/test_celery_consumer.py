@@ -1,0 +1,106 @@
+"""Celery's consumer when the message transport dies under it: a real Valkey, killed at the worst moment."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+from kombu.asynchronous import Hub
+
+from snakepit.pools.jobs import messages
+from snakepit.pools.jobs.celery_consumer import Consumer, install
+from tests import services
+
+
+def consumer_of(url: str) -> Consumer:
+    controller = SimpleNamespace(use_eventloop=False, semaphore=None)
+    pool = SimpleNamespace(num_processes=1, is_green=False, flush=None)
+    app = Celery("test", broker=url)
+    app.conf.worker_cancel_long_running_tasks_on_connection_loss = True  # Celery warns where it is not said
+    return Consumer(print, app=app, pool=pool, hub=Hub(), controller=controller)
+
+
+class Lost:
+    """A consumer with a message in hand and two channels, whose Valkey has just died."""
+
+    def __init__(self, server: services.Valkey) -> None:
+        self.consumer = consumer_of(server.url)
+        app = self.consumer.app
+        self.consumer.connection = connection = app.connection_for_read()
+        self.messages: list[Any] = []
+        # The channel of the tasks comes first, as in a worker; the other is closed before it, and gives up there.
+        tasks = connection.Consumer(
+            [app.amqp.queues["celery"]], channel=connection.default_channel, accept=["json"],
+            callbacks=[lambda _, message: self.messages.append(message)],
+        )  # fmt: skip
+        app.control.mailbox.Node("test", channel=connection.channel()).listen()
+        tasks.consume()
+        app.send_task("anything", retry=False)
+        while not self.messages:
+            connection.drain_events(timeout=10)
+        with suppress(socket.timeout):  # until nothing more comes: the question for the next message is on its way
+            while True:
+                connection.drain_events(timeout=0.05)
+        server.kill()
+
+
+@pytest.fixture
+def lost(valkey_url: str) -> Iterator[Lost]:
+    # `valkey_url` decides about skipping; the server that is killed here is this test's own.
+    with services.restartable_valkey() as server:
+        made = Lost(server)
+        yield made
+        made.consumer.hub.close()
+        # What was lost half closed is left to the garbage collector, which warns of its sockets: not in another test.
+        made.__dict__.clear()
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+            gc.collect()
+
+
+def test_a_connection_that_was_lost_half_closed_does_not_end_the_worker(
+    lost: Lost, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "unbroken", messages.Unbroken())
+    assert messages.unbroken.seconds() is None
+    lost.consumer.on_connection_error_after_connected(ConnectionError("gone"))
+    assert lost.consumer.connection is None
+    assert messages.unbroken.seconds() is not None, "what was sent before may be gone"
+    assert "left as it is: AttributeError" in caplog.text  # the day this is missing, Celery has mended it
+
+
+def test_a_task_that_ends_after_the_loss_does_not_end_the_worker(lost: Lost, caplog: pytest.LogCaptureFixture) -> None:
+    lost.consumer.on_connection_error_after_connected(ConnectionError("gone"))
+    (message,) = lost.messages
+    caplog.clear()
+    lost.consumer.call_soon_ack(message.ack_log_error, logging.getLogger("test"), lost.consumer.connection_errors)
+    lost.consumer.hub.run_once()
+    assert "left as it is: AttributeError" in caplog.text
+
+
+def test_an_error_that_tells_of_a_loss_reaches_celery() -> None:
+    consumer = consumer_of("redis://nowhere")
+    telling = consumer.connection_errors[0]
+
+    def refuse() -> None:
+        raise telling("gone")
+
+    consumer.call_soon_ack(refuse)
+    with closing(consumer.hub) as hub, pytest.raises(telling):
+        hub.run_once()
+
+
+def test_a_worker_that_starts_takes_our_consumer_unless_it_was_given_one() -> None:
+    worker = SimpleNamespace(consumer_cls="celery.worker.consumer:Consumer")
+    install(worker)
+    assert worker.consumer_cls == "snakepit.pools.jobs.celery_consumer:Consumer"
+    worker.consumer_cls = "mine:Consumer"
+    install(worker)
+    assert worker.consumer_cls == "mine:Consumer"

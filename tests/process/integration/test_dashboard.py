@@ -1,0 +1,443 @@
+"""The dashboard's frame: who may see it, its headers, its live regions, and that nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.contrib.staticfiles import finders
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from snakepit.pools.dashboard.hub import Hub
+from snakepit.pools.dashboard.navigation import ENTRIES
+from snakepit.pools.dashboard.pool import definition
+from snakepit.pools.models import Audit, Event, Job, Node, Pool, Worker
+from tests.process.integration.fakes import FakeClient, unreachable
+
+VENDOR = Path(__file__).resolve().parents[3] / "pools/static/snakepit/vendor"
+PAGES = [
+    *("/", "/pools/", "/pools/digits/", "/workers/", "/workers/digits-1/", "/nodes/", "/events/"),
+    *("/workers/?state=gone", "/events/?before=9999999999"),
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh_hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """Each test begins with a hub that knows nothing."""
+    hub = Hub()
+    for module in ("page", "stream", "series"):
+        monkeypatch.setattr(f"snakepit.pools.dashboard.{module}.hub", hub)
+    return hub
+
+
+@pytest.fixture
+def viewer(client: Client, django_user_model: Any) -> Client:
+    user = django_user_model.objects.create_user("vera")
+    user.user_permissions.add(Permission.objects.get(codename="view_pool"))
+    client.force_login(user)
+    return client
+
+
+# Who may see it.
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", PAGES)
+def test_a_page_is_for_viewers_alone(url: str, client: Client, broker: FakeClient, django_user_model: Any) -> None:
+    answer = client.get(url)
+    assert (answer.status_code, answer["Location"].partition("?")[0]) == (302, "/admin/login/")
+    user = django_user_model.objects.create_user("grace")
+    client.force_login(user)
+    answer = client.get(url)
+    assert answer.status_code == 403
+    assert "grace, who may not do this" in answer.content.decode()
+    assert "data-live" not in answer.content.decode()
+    user.user_permissions.add(Permission.objects.get(codename="view_pool"))
+    assert client.get(url).status_code == 200
+
+
+@pytest.mark.django_db
+def test_staff_may_look(client: Client, broker: FakeClient, django_user_model: Any) -> None:
+    client.force_login(django_user_model.objects.create_user("stan", is_staff=True))
+    assert client.get("/").status_code == 200
+
+
+@pytest.mark.django_db
+def test_the_live_urls_are_for_viewers_alone(client: Client, broker: FakeClient, django_user_model: Any) -> None:
+    assert client.get("/live/fragments/?topic=pools").status_code == 403
+    assert client.get("/live/series/").status_code == 302
+    client.force_login(django_user_model.objects.create_user("grace"))
+    assert client.get("/live/fragments/?topic=pools").status_code == 403
+    assert client.get("/live/series/").status_code == 403
+
+
+# Headers and files.
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", PAGES)
+def test_a_page_allows_its_own_scripts_alone(url: str, viewer: Client, broker: FakeClient) -> None:
+    answer = viewer.get(url)
+    page, policy = answer.content.decode(), answer["Content-Security-Policy"]
+    nonce = re.search(r"script-src 'self' 'nonce-([\w-]+)'", policy)
+    assert nonce is not None
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert page.count("<script") == page.count(f'nonce="{nonce[1]}" src=')
+    assert not re.search(r"\sstyle=|\son\w+=|javascript:", page)
+    assert viewer.get(url)["Content-Security-Policy"] != policy  # a nonce is used once
+    assert "no-store" in answer["Cache-Control"]
+
+
+@pytest.mark.django_db
+def test_the_policy_is_of_our_own_pages_alone(viewer: Client, broker: FakeClient) -> None:
+    assert "Content-Security-Policy" not in viewer.get("/admin/login/").headers
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", PAGES)
+def test_a_page_loads_nothing_from_elsewhere(url: str, viewer: Client, broker: FakeClient) -> None:
+    page = viewer.get(url).content.decode()
+    assert page.replace("http://testserver", "").count("://") == 0
+    for name in re.findall(r'(?:src|href)="/static/([^"]+)"', page):
+        assert finders.find(name), name
+
+
+def test_vendored_files_are_what_their_makers_published() -> None:
+    rows = [line.split() for line in (VENDOR / "VENDORED").read_text().splitlines() if not line.startswith("#")]
+    assert {row[0] for row in rows} == {path.name for path in VENDOR.iterdir()} - {"VENDORED"}
+    for name, _, version, _, checksum in rows:
+        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == checksum, name
+        assert name.endswith("LICENSE") or version in name
+
+
+# Live regions.
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", PAGES)
+def test_every_region_of_a_page_can_be_asked_for(url: str, viewer: Client, broker: FakeClient) -> None:
+    page = viewer.get(url).content.decode()
+    topics = re.findall(r'data-live="([^"]+)"', page)
+    assert "banner" in topics
+    answer = viewer.get("/live/fragments/", {"topic": topics}).json()
+    assert [region["topic"] for region in answer["regions"]] == topics
+    assert answer["beat"]["state"] == "live"
+    for region in answer["regions"]:
+        assert region["html"].strip() in page
+
+
+@pytest.mark.django_db
+def test_an_unknown_region_and_too_many_are_refused(viewer: Client, broker: FakeClient) -> None:
+    assert viewer.get("/live/fragments/?topic=nothing").status_code == 404
+    many = [f"banner:{number}" for number in range(30)]
+    assert viewer.get("/live/fragments/", {"topic": many}).status_code == 400
+
+
+@pytest.mark.django_db
+def test_a_server_that_cannot_stream_says_so(viewer: Client, broker: FakeClient) -> None:
+    answer = viewer.get("/live/stream/?topic=pools")  # the test client is a WSGI server
+    assert answer.status_code == 501
+
+
+@pytest.mark.django_db
+def test_a_page_says_that_the_broker_is_away(viewer: Client, broker: FakeClient) -> None:
+    broker.error = unreachable()
+    for url in PAGES:
+        page = viewer.get(url)
+        assert page.status_code == 200
+        assert "The broker is not reachable" in page.content.decode()
+        text = page.content.decode()
+        assert "Not known." in text or "before" in url or "gone" in url or url == "/events/"  # those have rows
+
+
+@pytest.mark.django_db
+def test_what_was_known_stays_and_is_called_old(
+    viewer: Client, broker: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snakepit.pools.dashboard.hub.FRESH", 0.0)
+    viewer.get("/")
+    broker.error = unreachable()
+    page = viewer.get("/").content.decode()
+    assert "The numbers below are from" in page
+    assert "digits" in page
+    assert viewer.get("/live/fragments/?topic=pools").json()["beat"]["state"] == "stale"
+
+
+@pytest.mark.django_db
+def test_many_pages_at_once_ask_the_broker_once(viewer: Client, broker: FakeClient) -> None:
+    asked: list[str] = []
+    status = broker.status
+    broker.status = lambda pool="": (asked.append(pool), status(pool))[1]  # type: ignore[method-assign]
+    for _ in range(3):
+        viewer.get("/")
+    assert len(asked) == 1
+
+
+# Text of others.
+
+
+@pytest.mark.django_db
+def test_what_others_say_is_text(viewer: Client, broker: FakeClient) -> None:
+    evil = "<script>alert(1)</script>"
+    broker.pools[0] |= {"state": 'bad" onload="x', "reason": evil, "warnings": [evil], "adapter": evil}
+    broker.workers[0] |= {"reason": evil, "output": [evil], "python": evil, "gil_culprit": evil}
+    broker.workers[0]["calls"] = [{"id": evil, "command": evil, "seconds": 1.0, "remaining": -1.0}]
+    broker.known[0] |= {"name": "x'y", "summary": evil}
+    event = {"at": 1.0, "pool": "digits", "worker": "digits-1", "reason": evil, "message": evil, "level": "error"}
+    broker.events = [{"seq": 1, "kind": evil, **event}]
+    node = Node.objects.create(name=evil, seen_at=timezone.now(), problems=[evil])
+    Worker.objects.create(
+        node=node, worker_id="digits-1", pool="digits", state="gone", reason=evil, seen_at=timezone.now()
+    )
+    Event.objects.create(**{**event, "at": timezone.now(), "kind": "k", "data": {"evidence": evil}})
+    for url in PAGES:
+        page = viewer.get(url).content.decode()
+        assert "<script>alert" not in page, url
+        assert "&lt;script&gt;alert(1)" in page, url
+        assert 'onload="x' not in page, url
+
+
+# Frame.
+
+
+@pytest.mark.django_db
+def test_every_entry_of_the_navigation_is_there(admin_client: Client, broker: FakeClient) -> None:
+    page = admin_client.get("/").content.decode()
+    for entry in ENTRIES:
+        assert f'href="{reverse("snakepit:" + entry.view)}" data-key="{entry.key}"' in page
+    assert len({entry.key for entry in ENTRIES}) == len(ENTRIES)
+
+
+@pytest.mark.django_db
+def test_the_theme_is_the_visitors_choice(viewer: Client, broker: FakeClient) -> None:
+    for cookie, theme in (("dark", "dark"), ('"><b>', "auto")):
+        viewer.cookies["snakepit_theme"] = cookie
+        assert f'<html lang="en" data-theme="{theme}">' in viewer.get("/").content.decode()
+
+
+@pytest.mark.django_db
+def test_the_charts_get_columns_of_one_length(viewer: Client, broker: FakeClient) -> None:
+    viewer.get("/")
+    for query in ("", "?pool=digits&span=300"):
+        found = viewer.get(f"/live/series/{query}").json()
+        assert set(found["columns"]) == set(found["live"])
+        assert {len(column) for column in found["columns"].values()} == {1}
+    assert viewer.get("/live/series/?span=7").status_code == 400
+
+
+# Pages.
+
+
+@pytest.mark.django_db
+def test_a_pool_or_worker_that_nobody_knows_is_not_found(viewer: Client, broker: FakeClient) -> None:
+    for url, words in (("/pools/nothing/", "No pool is named nothing."), ("/workers/nothing-1/", "nothing-1 is known")):
+        answer = viewer.get(url)
+        assert answer.status_code == 404
+        assert words in answer.content.decode()
+        assert "default-src 'none'" in answer["Content-Security-Policy"]
+
+
+@pytest.mark.django_db
+def test_a_pools_page_shows_its_workers_commands_and_forecast(viewer: Client, broker: FakeClient) -> None:
+    page = viewer.get("/pools/digits/").content.decode()
+    assert 'data-worker="digits-1" data-state="busy"' in page
+    assert "http://testserver/api/pools/digits/commands/classify" in page
+    assert "no limit" in page
+
+
+@pytest.mark.django_db
+def test_a_definition_says_where_each_value_comes_from(viewer: Client, broker: FakeClient, settings: Any) -> None:
+    settings.SNAKEPIT = {**settings.SNAKEPIT, "POOLS": {"digits": {"adapter": "digits", "size": 2, "ttl": 60.0}}}
+    row = Pool.objects.create(name="digits", adapter="digits", size=5, ttl=60.0, queue_limit=7, source="settings")
+    origins = {one["name"]: (one["origin"], one["note"]) for one in definition(row)}
+    assert origins["ttl"] == ("settings", "")
+    assert origins["size"] == ("row", "the settings say 2")
+    assert origins["queue_limit"][0] == "row"
+    assert origins["call_timeout"][0] == "default"
+    assert "the settings say 2" in viewer.get("/pools/digits/").content.decode()
+
+
+@pytest.mark.django_db
+def test_a_worker_that_is_gone_shows_how_it_ended(viewer: Client, broker: FakeClient) -> None:
+    node, now = Node.objects.create(name="n", seen_at=timezone.now()), timezone.now()
+    Worker.objects.create(node=node, worker_id="digits-7", pool="digits", state="gone", seen_at=now, gone_at=now)
+    data = {"evidence": "Fatal Python error"}
+    Event.objects.create(
+        at=now, kind="worker.died", pool="digits", worker="digits-7", message="signal SIGSEGV", level="error", data=data
+    )
+    page = viewer.get("/workers/digits-7/").content.decode()
+    assert "digits-7 is gone" in page
+    assert "signal SIGSEGV" in page
+    assert "Fatal Python error" in page
+
+
+@pytest.mark.django_db
+def test_a_page_asks_the_database_little(
+    viewer: Client, broker: FakeClient, django_assert_max_num_queries: Any
+) -> None:
+    for url in PAGES:
+        viewer.get(url)
+        with django_assert_max_num_queries(12):
+            viewer.get(url)
+
+
+@pytest.mark.django_db
+def test_lists_are_paged(viewer: Client, broker: FakeClient) -> None:
+    broker.workers = [{**broker.workers[0], "id": f"digits-{number}"} for number in range(120)]
+    page = viewer.get("/workers/?page=3").content.decode()
+    assert "page 3 of 3" in page
+    assert page.count('<tr data-worker="') == 20
+    assert viewer.get("/workers/?page=x&q=digits-11").content.decode().count('<tr data-worker="') == 11
+    now = timezone.now()
+    Event.objects.bulk_create([Event(at=now, kind="node.started", message=f"event {n}") for n in range(120)])
+    first = viewer.get("/events/?before=999999").content.decode()
+    older = re.search(r'href="\?before=(\d+)">Older', first)
+    assert older is not None
+    assert viewer.get(f"/events/?before={older[1]}").content.decode().count("<li class") == 50
+
+
+# The command palette.
+
+
+def found(client: Client, query: str = "") -> list[tuple[str, str, str]]:
+    entries = client.get(f"/live/palette/{query}").json()["entries"]
+    return [(one["kind"], one["title"], one["url"]) for one in entries]
+
+
+@pytest.mark.django_db
+def test_the_palette_has_every_page_pool_and_worker_that_its_visitor_may_see(
+    viewer: Client, broker: FakeClient
+) -> None:
+    entries = found(viewer)
+    assert ("pool", "digits", "/pools/digits/") in entries
+    assert ("worker", "digits-1", "/workers/digits-1/") in entries
+    pages = [title for kind, title, _ in entries if kind == "page"]
+    assert pages == [entry.title for entry in ENTRIES if entry.right == "view"]
+    assert {kind for kind, *_ in entries} == {"page", "pool", "worker"}
+    assert all(viewer.get(url).status_code == 200 for _, _, url in entries if "worker" not in url)
+
+
+@pytest.mark.django_db
+def test_the_palette_offers_an_operator_the_orders_that_can_be_given_now(operator: Client, broker: FakeClient) -> None:
+    def orders() -> dict[str, str]:
+        return {title: url for kind, title, url in found(operator) if kind == "order"}
+
+    given = orders()
+    assert list(given) == ["Recycle digits", "Scale digits", "Drain digits", "Pause digits", "Drain node node-1"]
+    assert all(operator.get(url).status_code == 200 for url in given.values())
+    broker.pools[0]["state"] = "paused"
+    operator.post("/nodes/node-1/drain/", {})
+    assert list(orders()) == ["Recycle digits", "Scale digits", "Resume digits", "Resume node node-1"]
+    assert broker.orders == [("node-1", "drain", "user olga", "")]
+
+
+@pytest.mark.django_db
+def test_the_palette_finds_jobs_by_the_beginning_and_the_end_of_their_ids(
+    viewer: Client, broker: FakeClient, django_assert_max_num_queries: Any
+) -> None:
+    ids = [uuid.UUID(f"01890000-000{n}-7000-8000-{n}aaaabbbbccc") for n in range(1, 4)]
+    jobs = [Job.objects.create(pk=ident, pool="digits", command="classify") for ident in ids]
+    for job in jobs:
+        for part in (str(job.pk), job.pk.hex, str(job.pk).upper(), job.pk.hex[-12:]):
+            with django_assert_max_num_queries(12):
+                assert found(viewer, f"?job={part}") == [("job", str(job.pk), f"/jobs/{job.pk}/")], part
+    together = found(viewer, f"?job={jobs[0].pk.hex[:6]}")
+    assert [title for _, title, _ in together] == [str(job.pk) for job in reversed(jobs)]
+    for nothing in ("", "abc", "no-id", "a" * 33, "0" * 32, "%00%00%00%00", "-----"):
+        assert found(viewer, f"?job={nothing}") == [], nothing
+
+
+@pytest.mark.django_db
+def test_the_palette_is_for_viewers_alone_and_answers_while_the_broker_is_away(
+    client: Client, viewer: Client, broker: FakeClient, django_user_model: Any
+) -> None:
+    broker.error = unreachable()
+    assert {kind for kind, *_ in found(viewer)} == {"page"}
+    client.force_login(django_user_model.objects.create_user("grace"))
+    assert client.get("/live/palette/").status_code == 403
+    assert client.get("/live/palette/?job=0123").status_code == 403
+
+
+# Orders.
+
+ORDERS = [
+    *(f"/pools/digits/{order}/" for order in ("recycle", "scale", "pause", "drain", "resume")),
+    *(f"/workers/digits-1/{order}/" for order in ("recycle", "stacks", "kill")),
+    *(f"/nodes/node-1/{order}/" for order in ("drain", "resume")),
+]
+
+
+@pytest.fixture
+def operator(client: Client, django_user_model: Any) -> Client:
+    user = django_user_model.objects.create_user("olga")
+    user.user_permissions.add(*Permission.objects.filter(codename__in=["view_pool", "operate_pool"]))
+    client.force_login(user)
+    return client
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", ORDERS)
+def test_an_order_is_for_operators_alone(url: str, viewer: Client, broker: FakeClient) -> None:
+    for answer in (viewer.get(url), viewer.post(url)):
+        assert answer.status_code == 403
+        assert "snakepit_pools.operate_pool" in answer.content.decode()
+    assert broker.orders == []
+    for page in ("/pools/digits/", "/workers/digits-1/"):
+        assert 'data-region="orders"' not in viewer.get(page).content.decode()
+
+
+@pytest.mark.django_db
+def test_a_page_of_an_operator_offers_the_orders(operator: Client, broker: FakeClient) -> None:
+    pages = operator.get("/pools/digits/").content.decode() + operator.get("/workers/digits-1/").content.decode()
+    pages += operator.get("/nodes/").content.decode()
+    for url in ORDERS:
+        assert f'href="{url}"' in pages or url.endswith("resume/")
+    broker.pools[0]["state"] = "paused"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", ORDERS)
+def test_an_order_says_what_it_will_do_and_needs_a_token(url: str, operator: Client, broker: FakeClient) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = operator.cookies
+    page = strict.get(url)
+    assert page.status_code == 200
+    assert "csrfmiddlewaretoken" in page.content.decode()
+    assert strict.post(url).status_code == 403
+    assert broker.orders == []
+
+
+@pytest.mark.django_db
+def test_orders_go_through_with_who_and_why(operator: Client, broker: FakeClient) -> None:
+    Pool.objects.create(name="digits", adapter="digits", size=2)
+    for url in ORDERS:
+        answer = operator.post(url, {"reason": "because", "size": "4"}, follow=True)
+        assert answer.status_code == 200, url
+    assert [order[:2] for order in broker.orders] == [
+        ("digits", ""), ("digits", "scale 2 to 4"), ("digits", "pause"), ("digits", "pause"), ("digits", "resume"),
+        ("digits", "digits-1"), ("digits-1", "dump"), ("digits-1", "kill"), ("node-1", "drain"), ("node-1", "resume"),
+    ]  # fmt: skip
+    assert {order[2] for order in broker.orders} == {"user olga"}
+    assert Pool.objects.get().size == 4
+    rows = Audit.objects.order_by("pk")
+    assert [row.action for row in rows][:3] == ["recycle", "scale", "pause"]
+    assert {row.surface for row in rows} == {"dashboard"}
+
+
+@pytest.mark.django_db
+def test_an_order_that_is_refused_says_why(operator: Client, broker: FakeClient) -> None:
+    Pool.objects.create(name="digits", adapter="digits", size=2)
+    answer = operator.post("/pools/digits/scale/", {"size": "0"})
+    assert answer.status_code == 422
+    assert "size: 0 is outside 1 to 1000" in answer.content.decode()
+    assert operator.post("/pools/nothing/pause/").status_code == 404
+    broker.error = unreachable()
+    assert operator.post("/workers/digits-1/kill/").status_code == 503

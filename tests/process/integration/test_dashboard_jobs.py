@@ -1,0 +1,358 @@
+"""Jobs, playground and audit on the dashboard: what each visitor sees, and what each may do."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.urls import URLPattern, reverse
+
+from snakepit.pools import jobs
+from snakepit.pools.broker.errors import BadRequest, QueueFull
+from snakepit.pools.dashboard import urls
+from snakepit.pools.dashboard.hub import Hub
+from snakepit.pools.dashboard.timeline import stretches
+from snakepit.pools.jobs import leases, listing, messages
+from snakepit.pools.jobs.listing import JobQuery
+from snakepit.pools.jobs.policy import Verdict
+from snakepit.pools.models import Audit, Job, JobAttempt, Pool
+from tests.process.integration.fakes import FakeClient, unreachable
+
+pytestmark = pytest.mark.django_db
+ERROR = {"code": "adapter_error", "message": "KeyError: <x>", "outcome": "failed", "details": {"traceback": "line 7"}}
+
+
+@pytest.fixture(autouse=True)
+def ready(monkeypatch: pytest.MonkeyPatch, broker: FakeClient) -> None:
+    """A hub that knows nothing yet, messages that go nowhere, and a pool."""
+    monkeypatch.setattr("snakepit.pools.dashboard.page.hub", Hub())
+    monkeypatch.setattr(messages, "send", lambda *_: True)
+    Pool.objects.create(name="digits", adapter="digits", size=2)
+
+
+@pytest.fixture
+def lena(client: Client, django_user_model: Any) -> Client:
+    """WorkerHandle without any permission: may look."""
+    client.force_login(django_user_model.objects.create_user("lena", is_staff=True))
+    return client
+
+
+@pytest.fixture
+def grace(django_user_model: Any) -> Client:
+    """May look, run commands, and manage the jobs of others."""
+    user = django_user_model.objects.create_user("grace", is_staff=True)
+    names = ("run_command", "manage_job", "view_payload")
+    user.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def fail(job: Job) -> Job:
+    held = leases.claim(job.pk, "celery-1", "node-1")
+    assert held is not None
+    assert leases.fail(held, Verdict("failed"), ERROR, {"error": ERROR})
+    return Job.objects.get(pk=job.pk)
+
+
+def succeed(job: Job, value: Any = 7) -> Job:
+    held = leases.claim(job.pk, "celery-1", "node-1")
+    assert held is not None
+    assert leases.keep(held, [("log", {"message": "one"}), ("chunk", 2)], None)
+    assert leases.succeed(held, value, {"worker": "digits-1"})
+    return Job.objects.get(pk=job.pk)
+
+
+def text(client: Client, url: str, status: int = 200) -> str:
+    page = client.get(url)
+    assert page.status_code == status
+    return page.content.decode()
+
+
+# The list.
+
+
+def test_jobs_are_listed_filtered_and_counted(lena: Client) -> None:
+    first = succeed(jobs.submit("digits", "classify", tags=["night"], owner="bob"))
+    second = fail(jobs.submit("digits", "sample"))
+    page = text(lena, "/jobs/")
+    assert page.index(str(second.pk)) < page.index(str(first.pk))
+    assert "adapter_error: KeyError: &lt;x&gt;" in page
+    expected = {"state=failed": second, "command=classify": first, "tag=night": first, "span=1h": first}
+    for query, found in expected.items():
+        assert str(found.pk) in text(lena, f"/jobs/?{query}"), query
+    assert "No jobs like that" in text(lena, "/jobs/?pool=primes")
+    assert str(first.pk) not in text(lena, "/jobs/?state=failed&part=table")
+    for wrong in ("state=odd", "span=9y", "cursor=x", "tag=%00"):
+        assert 'class="notice bad"' in text(lena, f"/jobs/?{wrong}"), wrong
+
+
+def test_pages_of_jobs_follow_each_other_and_counts_end(lena: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snakepit.pools.dashboard.jobs.ROWS", 2)
+    monkeypatch.setattr(listing, "COUNTED", 2)
+    monkeypatch.setattr(listing.capped_count, "__defaults__", (2,))
+    made = [str(jobs.submit("digits", "classify").pk) for _ in range(3)]
+    page = lena.get("/jobs/")
+    assert "<b>2+</b>" in page.content.decode()
+    assert [row["id"] for row in page.context["rows"]] == made[:0:-1]
+    older = lena.get(f"/jobs/?cursor={page.context['next']}")
+    assert [row["id"] for row in older.context["rows"]] == made[:1]
+    assert "data-poll" not in older.content.decode()
+
+
+def test_a_tag_is_looked_for_among_the_newest_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs.submit("digits", "classify", tags=["old"])
+    for _ in range(3):
+        jobs.submit("digits", "classify", tags=["new"])
+    assert JobQuery(tag="old").rows().count() == 1
+    monkeypatch.setattr(listing, "SCANNED", 3)
+    assert JobQuery(tag="old").rows().count() == 0
+    assert JobQuery(tag="new").rows().count() == 3
+
+
+def test_a_span_of_time_is_exact() -> None:
+    job = jobs.submit("digits", "classify")
+    at = job.created_at
+    assert JobQuery(since=at, until=at + timedelta(microseconds=1)).rows().get() == job
+    assert not JobQuery(since=at + timedelta(microseconds=1)).rows().exists()
+    assert not JobQuery(until=at).rows().exists()
+    with pytest.raises(BadRequest, match="time zone"):
+        JobQuery(since=datetime(2026, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{}, {"state": "failed"}, {"pool": "digits"}, {"pool": "digits", "state": "failed"}, {"command": "classify"},
+     {"owner": "bob"}, {"since": datetime(2026, 1, 1, tzinfo=UTC)}],
+    ids=str,
+)  # fmt: skip
+def test_a_page_of_jobs_is_read_from_an_index_in_its_order(wanted: dict[str, Any]) -> None:
+    rows = JobQuery(**wanted).rows().order_by("-pk")[:51]
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")  # it would read a table this small as a whole
+            cursor.execute("SET LOCAL enable_bitmapscan = off")
+        plan = rows.explain()
+        assert "Index" in plan
+        assert "Sort" not in plan, plan
+    else:
+        plan = rows.explain()
+        assert "USING INDEX" in plan
+        assert "TEMP B-TREE" not in plan, plan
+
+
+# One job.
+
+
+def test_a_job_shows_its_life_its_payload_and_its_error(grace: Client) -> None:
+    job = fail(jobs.submit("digits", "classify", {"text": "<b>bold</b>"}, owner="bob"))
+    page = text(grace, f"/jobs/{job.pk}/")
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page
+    assert "<b>bold" not in page
+    assert "attempt 1" in page
+    assert "line 7" in page
+    assert 'data-act="retry"' in page
+    assert 'data-act="cancel"' not in page
+    assert "data-poll" not in page
+    assert "data-poll" in text(grace, f"/jobs/{jobs.submit('digits', 'classify').pk}/?part=now")
+
+
+def test_the_payload_of_others_is_not_shown_to_who_only_looks(lena: Client) -> None:
+    job = succeed(jobs.submit("digits", "classify", {"secret": "apple"}, owner="bob"), {"plum": "result"})
+    page = text(lena, f"/jobs/{job.pk}/")
+    assert "apple" not in page
+    assert "plum" not in page
+    assert "data-act=" not in page
+    assert lena.get(f"/jobs/{job.pk}/arguments/").status_code == 403
+    assert lena.get(f"/jobs/{job.pk}/events/").status_code == 403
+    assert text(lena, "/jobs/01a1fc74-719c-711a-a1ad-ada04c90a194/", 404)
+
+
+def test_payloads_are_cut_on_the_page_and_whole_in_the_file(grace: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snakepit.pools.dashboard.job.SHOWN", 20)
+    job = succeed(jobs.submit("digits", "classify", {"text": "x" * 100}), b"\0PNG")
+    page = text(grace, f"/jobs/{job.pk}/")
+    assert "the first part of" in page
+    assert "x" * 50 not in page
+    file = grace.get(f"/jobs/{job.pk}/arguments/")
+    assert file.json() == {"text": "x" * 100}
+    assert file["Content-Disposition"] == f'attachment; filename="arguments-{job.pk}.json"'
+    raw = grace.get(f"/jobs/{job.pk}/result/")
+    assert (raw.content, raw["Content-Type"]) == (b"\0PNG", "application/octet-stream")
+    assert "4 bytes." in page
+
+
+def test_a_job_is_cancelled_retried_and_cloned_after_a_question(grace: Client) -> None:
+    job = jobs.submit("digits", "classify", {"n": 1}, owner="bob")
+    assert "nothing of it has run" in text(grace, f"/jobs/{job.pk}/cancel/")
+    assert Job.objects.get().state == "queued"
+    assert grace.post(f"/jobs/{job.pk}/cancel/", {"reason": "not needed"})["Location"] == f"/jobs/{job.pk}/"
+    assert Job.objects.get().state == "cancelled"
+    row = Audit.objects.get()
+    assert (row.actor, row.action, row.reason, row.surface) == ("user grace", "cancel_job", "not needed", "dashboard")
+    grace.post(f"/jobs/{job.pk}/retry/")
+    assert Job.objects.get().state == "queued"
+    refused = grace.post(f"/jobs/{job.pk}/retry/")
+    assert refused.status_code == 400
+    assert "only one that ended without success" in refused.content.decode()
+    twin = grace.post(f"/jobs/{job.pk}/clone/")["Location"].split("/")[2]
+    assert (Job.objects.get(pk=twin).arguments, Job.objects.get(pk=twin).owner) == ({"n": 1}, "grace")
+
+
+def test_the_owner_of_a_job_may_cancel_it_with_the_right_to_run(django_user_model: Any) -> None:
+    user = django_user_model.objects.create_user("ada", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="run_command"))
+    client = Client()
+    client.force_login(user)
+    mine, foreign = jobs.submit("digits", "classify", owner="ada"), jobs.submit("digits", "classify", owner="bob")
+    assert client.post(f"/jobs/{foreign.pk}/cancel/").status_code == 403
+    assert client.post(f"/jobs/{foreign.pk}/clone/").status_code == 403
+    assert client.post(f"/jobs/{mine.pk}/cancel/").status_code == 302
+    assert 'data-act="cancel"' not in text(client, f"/jobs/{foreign.pk}/")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_job_says_is_streamed_and_goes_on_where_it_broke(grace: Client) -> None:
+    job = succeed(jobs.submit("digits", "classify"))
+    answer = grace.get(f"/jobs/{job.pk}/events/", headers={"Last-Event-ID": "1"})
+    said = b"".join(answer.streaming_content).decode()  # type: ignore[arg-type]
+    assert said.startswith("id: 2\nevent: chunk\ndata: 2\n")
+    assert '"state":"succeeded"' in said
+
+
+def test_the_life_of_a_job_is_told_in_stretches() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    job = Job(state="running", created_at=at, queued_at=at, attempts=2)
+    tries = [
+        JobAttempt(number=1, started_at=at + timedelta(seconds=10), finished_at=at + timedelta(seconds=30),
+                   outcome="worker_lost", error={"message": "signal 9"}),
+        JobAttempt(number=2, started_at=at + timedelta(seconds=40)),
+    ]  # fmt: skip
+    found = stretches(job, tries, at + timedelta(seconds=100))
+    assert [(one.title, one.kind, one.seconds, one.left, one.open) for one in found] == [
+        ("waited", "queued", 10, 0, False), ("attempt 1", "failed", 20, 10, False),
+        ("waited", "queued", 10, 30, False), ("attempt 2", "running", 60, 40, True),
+    ]  # fmt: skip
+    assert found[1].detail == "worker_lost: signal 9"
+    waiting = stretches(Job(state="queued", created_at=at, queued_at=at), [], at + timedelta(seconds=5))
+    assert [(one.title, one.width, one.open) for one in waiting] == [("waits", 100, True)]
+
+
+# The playground.
+
+
+def send(client: Client, url: str, **body: Any) -> Any:
+    body = {"pool": "digits", "command": "classify", "arguments": {}, **body}
+    return client.post(f"/playground/{url}/", json.dumps(body), content_type="application/json")
+
+
+def test_the_playground_has_a_field_for_every_argument(grace: Client, broker: FakeClient) -> None:
+    broker.known[0]["schema"] = {
+        "properties": {
+            "pixels": {"type": "array", "items": {"type": "number"}}, "label": {"enum": ["a", "b"]},
+            "deep": {"type": "boolean", "default": False}, "size": {"type": "integer", "maximum": 9},
+            "name": {"type": "string", "default": "<x>"}, "more": {"$ref": "#/$defs/More"},
+        },
+        "required": ["pixels", "size"], "$defs": {"More": {"type": "object"}},
+    }  # fmt: skip
+    job = jobs.submit("digits", "classify", {"pixels": [1, 2], "name": "it's"}, owner="bob")
+    page = text(grace, f"/playground/?job={job.pk}")
+    assert page.index('name="pixels"') < page.index('name="size"') < page.index('name="label"')
+    assert '<textarea id="field-pixels" name="pixels" data-kind="json"' in page
+    assert ">[1, 2]</textarea>" in page
+    assert 'type="number" value="" autocomplete="off" aria-describedby="about-size" step="1" max="9" required' in page
+    assert "text; left empty: &quot;&lt;x&gt;&quot;" in page
+    assert 'value="it&#x27;s"' in page
+    assert '<option value="true">true</option>' in page
+    assert '<textarea id="field-more"' in page
+
+
+def test_the_playground_runs_a_command_and_streams_what_it_says(grace: Client, broker: FakeClient) -> None:
+    said = b"".join(send(grace, "run", timeout=2).streaming_content).decode()
+    assert [line[7:] for line in said.splitlines() if line.startswith("event: ")] == [
+        "progress", "log", "chunk", "chunk", "result",
+    ]  # fmt: skip
+    assert broker.calls == [("digits", "classify", {}, 2, 0)]
+    broker.error = QueueFull("Full.")
+    assert '"code":"queue_full"' in b"".join(send(grace, "run").streaming_content).decode()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [({"timeout": 0}, "timeout"), ({"timeout": "soon"}, "timeout"), ({"timeout": True}, "timeout"),
+     ({"arguments": [1]}, "arguments"), ({"command": 7}, "command"), ({"pool": ""}, "pool"), ({"tags": "x"}, "tags")],
+    ids=str,
+)  # fmt: skip
+def test_a_wrong_run_is_refused_by_name(grace: Client, broker: FakeClient, body: dict[str, Any], words: str) -> None:
+    answer = send(grace, "run", **body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+    assert words in answer.json()["error"]["message"]
+    assert broker.calls == []
+
+
+def test_the_playground_submits_a_job_in_the_users_name(grace: Client) -> None:
+    answer = send(grace, "submit", arguments={"n": 1}, tags=["try"])
+    job = Job.objects.get()
+    assert (answer.status_code, answer.json()["url"]) == (201, f"/jobs/{job.pk}/")
+    assert (job.owner, job.tag_list, job.arguments) == ("grace", ["try"], {"n": 1})
+    assert send(grace, "submit", pool="nothing").json()["error"]["code"] == "pool_unknown"
+
+
+def test_the_playground_says_that_the_broker_is_away(grace: Client, broker: FakeClient) -> None:
+    broker.error = unreachable()
+    assert "No broker answers" in text(grace, "/playground/")
+
+
+# The audit.
+
+
+def test_the_audit_is_listed_and_filtered(lena: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snakepit.pools.dashboard.audit.ROWS", 1)
+    Audit.objects.create(actor="user <ada>", action="scale", pool="digits", data={"size": [1, 2]}, reason="load")
+    Audit.objects.create(actor="user bob", action="pause", pool="digits", outcome="pool_unknown")
+    page = lena.get("/audit/")
+    assert "user bob" in page.content.decode()
+    older = text(lena, f"/audit/?cursor={page.context['next']}")
+    assert "user &lt;ada&gt;" in older
+    assert "size: 1 → 2" in older
+    assert "user bob" not in text(lena, "/audit/?action=scale")
+    assert 'class="notice bad"' in text(lena, "/audit/?cursor=x")
+
+
+# Who only looks.
+
+
+def posted() -> list[str]:
+    ident = "01a1fc74-719c-711a-a1ad-ada04c90a194"
+    samples = {"ident": ident, "action": "cancel", "which": "result", "name": "digits", "worker": "digits-1"}
+    found = []
+    for route in urls.urlpatterns:
+        assert isinstance(route, URLPattern)
+        names = route.pattern.regex.groupindex if hasattr(route.pattern, "regex") else {}
+        names = set(names) | set(getattr(route.pattern, "converters", {}))
+        found.append(reverse(f"snakepit:{route.name}", kwargs={name: samples.get(name, "digits") for name in names}))
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("url", posted())
+def test_who_only_looks_is_refused_every_post(lena: Client, broker: FakeClient, url: str) -> None:
+    answer = lena.post(url, "{}", content_type="application/json")
+    # 405: it takes no POST from anybody.
+    assert answer.status_code == 403 or (answer.status_code == 405 and "POST" not in answer["Allow"])
+    orders = Audit.objects.exclude(outcome="permission_denied")  # a refused one is there, and did nothing
+    assert (broker.orders, broker.calls, orders.count(), Job.objects.count()) == ([], [], 0, 0)
+
+
+def test_who_only_looks_sees_no_button_that_changes_something(lena: Client) -> None:
+    job = succeed(jobs.submit("digits", "classify"))
+    for url in ("/", "/pools/", "/jobs/", f"/jobs/{job.pk}/", "/audit/"):
+        page = text(lena, url)
+        assert 'method="post"' not in page, url
+        assert "data-act" not in page.replace("data-action", ""), url
+        assert "Playground" not in page
+    assert lena.get("/playground/").status_code == 403

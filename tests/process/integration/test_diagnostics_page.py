@@ -1,0 +1,99 @@
+"""The page Diagnostics: the doctor's findings, advice from the pools' numbers, and what Apply does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
+
+from snakepit.pools.dashboard import diagnostics
+from snakepit.pools.dashboard.hub import Hub
+from snakepit.pools.diagnostics.finding import Finding, Status, report_of
+from snakepit.pools.models import Audit, Pool
+from tests.process.integration.fakes import FakeClient
+
+pytestmark = pytest.mark.django_db
+GROWTH = {"verdict": "measured", "mb_per_1000_calls": 80.0, "samples": 20, "mostly": "classify"}
+FOUND = report_of(1e9, 0.5, [
+    Finding("migrations", Status.OK, "all are applied"),
+    Finding("beat", Status.PROBLEM, "no sweep <since> a minute", "start `celery beat`"),
+])  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def leaking(monkeypatch: pytest.MonkeyPatch, broker: FakeClient) -> Pool:
+    monkeypatch.setattr("snakepit.pools.dashboard.page.hub", Hub())
+    monkeypatch.setattr(diagnostics, "latest", lambda *_: FOUND)
+    broker.pools[0]["growth"] = GROWTH
+    return Pool.objects.create(name="digits", adapter="digits", size=2)
+
+
+def signed_in(users: Any, *names: str) -> Client:
+    user = users.objects.create_user("ada", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_findings_are_shown_the_worst_first(django_user_model: Any) -> None:
+    client = signed_in(django_user_model)
+    assert "diagnostics/report/" in client.get("/diagnostics/").content.decode()
+    page = client.get("/diagnostics/report/").content.decode()
+    assert page.index('data-finding="beat"') < page.index('data-finding="migrations"')
+    assert "no sweep &lt;since&gt; a minute" in page
+    assert "start <code>celery beat</code>" in page
+    assert "1 problem<" in page
+    assert Client().get("/diagnostics/report/").status_code == 403
+
+
+def test_advice_is_for_all_and_its_button_for_those_who_configure(django_user_model: Any) -> None:
+    client = signed_in(django_user_model)
+    page = client.get("/diagnostics/report/").content.decode()
+    assert 'data-recommendation="leak:digits"' in page
+    assert "data-apply" not in page
+    assert client.get("/diagnostics/apply/leak:digits/").status_code == 403
+    assert client.post("/diagnostics/apply/leak:digits/").status_code == 403
+
+
+def test_advice_is_applied_after_its_consequences_were_shown(django_user_model: Any, broker: FakeClient) -> None:
+    client = signed_in(django_user_model, "change_pool")
+    assert "data-apply" in client.get("/diagnostics/report/").content.decode()
+    page = client.get("/diagnostics/apply/leak:digits/").content.decode()
+    assert "max_requests: None becomes 800" in page
+    assert "No worker is replaced" in page
+    assert Pool.objects.get().max_requests is None
+    done = client.post("/diagnostics/apply/leak:digits/", {"reason": "it leaks"}, follow=True)
+    assert "digits is changed, in force." in done.content.decode()
+    assert Pool.objects.get().max_requests == 800
+    row = Audit.objects.get()
+    assert (row.action, row.pool, row.reason, row.data) == (
+        "apply",
+        "digits",
+        "it leaks",
+        {"max_requests": [None, 800]},
+    )
+    assert broker.orders[-1][1] == "apply max_requests None to 800"
+    again = client.get("/diagnostics/apply/leak:digits/", follow=True).content.decode()
+    assert "This is not advised any more" in again
+    assert "Nothing to advise." in client.get("/diagnostics/report/").content.decode()
+
+
+def test_a_pool_of_the_settings_is_not_changed_but_shown_the_line_to_write_there(django_user_model: Any) -> None:
+    Pool.objects.update(source=Pool.Source.SETTINGS)
+    client = signed_in(django_user_model, "change_pool")
+    page = client.get("/diagnostics/report/").content.decode()
+    assert "data-apply" not in page
+    line = "SNAKEPIT[&quot;POOLS&quot;][&quot;digits&quot;][&quot;max_requests&quot;] = 800"
+    assert line in page
+    for answer in (client.get, client.post):
+        assert line in answer("/diagnostics/apply/leak:digits/", follow=True).content.decode()
+    assert Pool.objects.get().max_requests is None
+
+
+def test_what_is_not_known_for_want_of_evidence_is_listed_and_no_silence(django_user_model: Any) -> None:
+    page = signed_in(django_user_model).get("/diagnostics/report/").content.decode()
+    assert "data-lacking" in page
+    assert "needs 50 calls and 1 minute" in page

@@ -1,0 +1,114 @@
+"""The history of pools: minutes in, quarters out, columns of a chart."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from snakepit.pools import history, tasks
+from snakepit.pools.adapters.records.recorder import DatabaseRecorder
+from snakepit.pools.broker.stats.histogram import Histogram
+from snakepit.pools.models import Event, PoolPeriod
+from snakepit.pools.models.period import MINUTE, QUARTER
+from tests.process.integration.fakes import POOL, WORKER, FakeClient
+
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+
+
+def buckets(*seconds: float) -> dict[int, int]:
+    histogram = Histogram()
+    for one in seconds:
+        histogram.add(one)
+    return histogram.sparse()
+
+
+def minute(number: int, **more: Any) -> PoolPeriod:
+    values = {"node": "n", "pool": "p", "seconds": MINUTE, "ok": 60, "ready": 2.0, **more}
+    return PoolPeriod.objects.create(at=NOON + timedelta(minutes=number), **values)
+
+
+@pytest.mark.django_db
+def test_minutes_are_rolled_up_once_however_often() -> None:
+    for number in range(20):
+        minute(number, waiting=number, ran=buckets(0.1), recycled={"ttl": 1})
+    now = NOON + timedelta(minutes=21)
+    for _ in range(2):
+        assert history.roll_up(now) == 1  # the second quarter is not over
+    (row,) = PoolPeriod.objects.filter(seconds=QUARTER)
+    assert (row.at, row.ok, row.ready, row.waiting, row.recycled) == (NOON, 900, 2.0, 14, {"ttl": 15})
+    assert sum(row.ran.values()) == 15
+
+
+@pytest.mark.django_db
+def test_what_no_chart_shows_is_pruned() -> None:
+    minute(0)
+    minute(0, seconds=QUARTER)
+    assert history.prune(NOON + timedelta(hours=24)) == 0
+    assert history.prune(NOON + timedelta(hours=26)) == 1
+    assert history.prune(NOON + timedelta(days=9)) == 1
+
+
+@pytest.mark.django_db
+def test_columns_add_pools_up_and_percentiles_are_of_all_calls() -> None:
+    minute(0, ran=buckets(*[0.001] * 99), ok=99)
+    minute(0, pool="q", ran=buckets(1.0), ok=21, oldest_wait=3.0)
+    minute(5)
+    columns = history.columns("", 3600, NOON + timedelta(minutes=6))
+    assert columns["ok_rate"] == [2.0, None, 1.0]  # a hole in the time is a hole in the line
+    assert columns["oldest_wait"][0] == 3.0
+    assert columns["ready"][0] == 4.0
+    assert columns["p50"][0] == pytest.approx(0.001, rel=0.1)
+    assert columns["p99"][0] == pytest.approx(0.001, rel=0.1)
+    assert history.columns("q", 3600, NOON + timedelta(minutes=6))["p50"] == [pytest.approx(1.0, rel=0.1)]
+    assert history.columns("nothing", 3600, NOON) == {}
+    assert {len(column) for column in columns.values()} == {3}
+
+
+@pytest.mark.django_db
+def test_a_long_span_is_made_of_quarters() -> None:
+    minute(0)
+    minute(0, seconds=QUARTER, ok=450)
+    assert history.columns("p", 86_400, NOON + timedelta(hours=1))["ok_rate"] == [0.5]
+
+
+@pytest.mark.django_db
+def test_the_recorder_writes_the_minutes_of_the_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, clock = DatabaseRecorder("n"), [NOON.timestamp()]
+    monkeypatch.setattr("snakepit.pools.adapters.records.recorder.time.time", lambda: clock[0])
+    for second in range(0, 125, 5):
+        clock[0] = NOON.timestamp() + second
+        pool = {**POOL, "finished": second}
+        figure = {"ran": buckets(*[0.1] * second), "queued": {}, "recycled": {"ttl": second // 60}}
+        snapshot = {"node": {}, "pools": [pool], "workers": [dict(WORKER)], "figures": {"digits": figure}}
+        recorder._write([], snapshot)
+    first, second_row = PoolPeriod.objects.order_by("at")
+    assert (first.pool, first.node, first.at, first.ok) == ("digits", "n", NOON, 60)
+    assert sum(first.ran.values()) == 60
+    assert second_row.recycled == {"ttl": 1}
+    assert (second_row.ready, second_row.waiting, second_row.taken) == (2.0, 3, 1.0)
+
+
+@pytest.mark.django_db
+def test_beat_rolls_up_and_prunes() -> None:
+    minute(0)  # long ago
+    assert tasks.roll_up() == 0
+    assert tasks.prune() == 1
+    from snakepit.site.celery import app
+
+    assert app.conf.beat_schedule["snakepit.rollup"]["task"] == "snakepit.rollup"
+
+
+@pytest.mark.django_db
+def test_a_chart_of_an_hour_comes_from_the_database(admin_client: Client, broker: FakeClient) -> None:
+    from django.utils import timezone
+
+    now = timezone.now()
+    PoolPeriod.objects.create(node="n", pool="digits", seconds=MINUTE, at=now - timedelta(minutes=2), ok=120)
+    Event.objects.create(at=now, kind="worker.recycled", pool="digits", worker="digits-1", reason="ttl")
+    found = admin_client.get("/live/series/?pool=digits&span=3600").json()
+    assert found["columns"]["ok_rate"] == [2.0]
+    assert [(mark["kind"], mark["text"]) for mark in found["marks"]] == [("recycle", "digits-1 recycled (ttl)")]
+    assert admin_client.get("/live/series/?pool=nothing&span=3600").json()["columns"] == {}

@@ -1,0 +1,785 @@
+"""Jobs between their rows and a fake broker: submission, the claim, the fence, upkeep, and what people may do."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management.sql import emit_post_migrate_signal
+from django.db import IntegrityError, connection, connections, transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from snakepit.pools import conf, jobs
+from snakepit.pools.broker.errors import (
+    AdapterError,
+    BadArguments,
+    BadRequest,
+    BrokerError,
+    BrokerUnreachable,
+    PayloadTooLarge,
+    PoolUnknown,
+    QueueFull,
+    WorkerLost,
+)
+from snakepit.pools.client import Answer, Chunk, Log, Progress
+from snakepit.pools.jobs import attempt, leases, messages, reconciler, signals
+from snakepit.pools.jobs.policy import Verdict
+from snakepit.pools.models import Job, JobAttempt, JobEntry, Pool, job_guard
+from snakepit.pools.models.states import STATES, TRANSITIONS, IllegalMove
+
+pytestmark = pytest.mark.django_db
+
+
+class Wire:
+    """In place of Celery: what was sent, and whether it can be."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, float]] = []
+        self.away = False
+
+    def send(self, job_id: Any, queue: str, delay: float = 0.0) -> bool:
+        if not self.away:
+            self.sent.append((str(job_id), queue, delay))
+        return not self.away
+
+
+class ScriptedClient:
+    """In place of the broker's client: each call plays the next script."""
+
+    def __init__(self, *scripts: list[Any], idempotent: bool = False) -> None:
+        self.scripts = itertools.chain(scripts, itertools.repeat([Answer(7, "call-1", "digits-1", 0.0, 0.0)]))
+        self.idempotent = idempotent
+        self.closed = threading.Event()
+        self.calls: list[tuple[Any, ...]] = []
+
+    def aevents(self, pool: str, command: str, arguments: Any, /, **options: Any) -> Any:
+        self.calls.append((pool, command, arguments, options))
+        return _Stream(next(self.scripts), self.closed)
+
+    def commands(self, pool: str) -> list[dict[str, Any]]:
+        return [{"name": "classify", "idempotent": self.idempotent}]
+
+
+class _Stream:
+    def __init__(self, script: list[Any], closed: threading.Event) -> None:
+        self._script, self._closed = iter(script), closed
+
+    def __aiter__(self) -> _Stream:
+        return self
+
+    async def __anext__(self) -> Any:
+        import asyncio
+
+        for event in self._script:
+            if event == "hang":
+                await asyncio.get_running_loop().create_future()
+            if isinstance(event, BaseException):
+                raise event
+            return event() if callable(event) else event
+        raise StopAsyncIteration
+
+    async def __aenter__(self) -> _Stream:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        self._closed.set()
+
+
+def answer(value: Any) -> Answer:
+    return Answer(value, "call-1", "digits-1", 0.0, 0.0)
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    fake = Wire()
+    monkeypatch.setattr(messages, "send", fake.send)
+    return fake
+
+
+@pytest.fixture(autouse=True)
+def pool(wire: Wire, db: None) -> Pool:
+    return Pool.objects.create(name="digits", adapter="digits", size=1)
+
+
+@pytest.fixture(autouse=True)
+def known_clock(monkeypatch: pytest.MonkeyPatch, db: None) -> None:
+    """As in a process that has run for long: it may judge leases."""
+    known = reconciler.Jumps()
+    known.mistrusted(time.monotonic() - 1e6, reconciler._database_clock() - 1e6, 0.0)
+    monkeypatch.setattr(reconciler, "jumps", known)
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "TICK", 0.01)
+    monkeypatch.setattr(attempt, "FLUSH", 0.01)
+    monkeypatch.setattr(attempt, "PATIENCE", 0.05)
+
+
+def submitted(**options: Any) -> Job:
+    return jobs.submit("digits", "classify", {"pixels": [1]}, **options)
+
+
+def run(job: Job, client: ScriptedClient | None = None) -> Job:
+    """One attempt, as the Celery task makes it."""
+    Job.objects.filter(pk=job.pk).update(run_after=None)
+    claimed = leases.claim(job.pk, "test", "node-1")
+    assert claimed is not None
+    attempt.Attempt(claimed, client or ScriptedClient()).run()  # type: ignore[arg-type]
+    return Job.objects.get(pk=job.pk)
+
+
+def expire(job: Job) -> None:
+    Job.objects.filter(pk=job.pk).update(lease_until=Now() - timedelta(seconds=1))
+
+
+# States, in Python and in the database.
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(STATES, STATES)))
+def test_a_move_is_made_if_the_table_has_it_and_by_no_other_way(old: str, new: str) -> None:
+    job = bring(old)
+    rows = Job.objects.filter(pk=job.pk)
+    moved = rows.move(new, **columns(new, job))
+    assert bool(moved) == (new in TRANSITIONS[old])
+    assert Job.objects.get(pk=job.pk).state == (new if moved else old)
+    for write in (lambda: rows.update(state=new), lambda: Job.objects.bulk_update([job], ["state"]), job.save):
+        with pytest.raises(IllegalMove):
+            write()
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(STATES, STATES)))
+def test_the_database_itself_refuses_what_the_table_does_not_have(old: str, new: str) -> None:
+    job = bring(old)
+    changes = {"state": new, **columns(new, job)} if old != new else {"priority": 5}
+    if (old, new) == ("queued", "running"):
+        changes["attempts"] = 1
+    rows = QuerySet(Job).filter(pk=job.pk)  # past our own guard, as a script or another program would write
+    if new in TRANSITIONS[old] or old == new:
+        assert rows.update(**changes) == 1
+    else:
+        with pytest.raises(IntegrityError, match="cannot go from its state"), transaction.atomic():
+            rows.update(**changes)
+    assert Job.objects.get(pk=job.pk).state == (new if new in TRANSITIONS[old] else old)
+
+
+@pytest.mark.parametrize(("state", "attempts"), [("queued", 1), ("running", 0), ("running", 2), ("failed", 2)])
+def test_the_database_counts_the_attempts_with_us(state: str, attempts: int) -> None:
+    job = bring(state)
+    with pytest.raises(IntegrityError, match="rise by one when it is claimed"), transaction.atomic():
+        Job.objects.filter(pk=job.pk).update(attempts=attempts)
+
+
+def test_the_database_keeps_what_a_job_ended_with() -> None:
+    job = bring("succeeded")
+    for change in ({"result": 2}, {"result": None}, {"result_raw": b"x"}, {"finished_at": Now()}):
+        with pytest.raises(IntegrityError, match="keeps what it ended with"), transaction.atomic():
+            Job.objects.filter(pk=job.pk).update(**change)
+    assert Job.objects.filter(pk=job.pk).update(expires_at=Now(), tags=",kept,") == 1
+
+
+def test_the_database_adds_what_a_job_says_for_its_newest_attempt_alone_while_that_runs() -> None:
+    job = bring("running")
+    say(job, attempt=1)
+    with pytest.raises(IntegrityError, match="added by its newest attempt"), transaction.atomic():
+        say(job, attempt=2)
+    expire(job)
+    assert reconciler.reconcile()["freed"] == 1
+    with pytest.raises(IntegrityError, match="added by its newest attempt"), transaction.atomic():
+        say(job, attempt=1)  # it waits
+    Job.objects.filter(pk=job.pk).update(run_after=None)
+    assert leases.claim(job.pk, "another", "")
+    with pytest.raises(IntegrityError, match="added by its newest attempt"), transaction.atomic():
+        say(job, attempt=1)  # the one that was frozen wakes up
+    say(job, attempt=2)
+    newest = Job.objects.get(pk=job.pk)
+    assert leases.succeed(newest, 1, {})
+    with pytest.raises(IntegrityError, match="added by its newest attempt"), transaction.atomic():
+        say(job, attempt=2)  # it has ended
+    assert [entry.attempt for entry in job.entries.order_by("seq")] == [1, 2]
+
+
+def say(job: Job, attempt: int) -> None:
+    """Past the fence of `hold.keep`, as a script or another program would write."""
+    JobEntry.objects.bulk_create([JobEntry(job_id=job.pk, seq=job.entries.count() + 1, attempt=attempt, kind="log")])
+
+
+def test_the_guards_are_made_anew_after_a_migrate_that_lost_them() -> None:
+    job, running = bring("succeeded"), bring("running")
+    with connection.cursor() as cursor:
+        # What Django does on SQLite, when it copies a table to change it, does this too.
+        for name, table in ((job_guard.NAME, job_guard.TABLE), (job_guard.ENTRIES_NAME, job_guard.ENTRIES)):
+            cursor.execute(f"drop trigger {name}{'' if connection.vendor == 'sqlite' else f' on {table}'}")
+    with transaction.atomic():
+        assert QuerySet(Job).filter(pk=job.pk).update(result=2) == 1
+        say(running, attempt=2)
+        transaction.set_rollback(True)
+    emit_post_migrate_signal(verbosity=0, interactive=False, db="default")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        QuerySet(Job).filter(pk=job.pk).update(result=2)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        say(running, attempt=2)
+
+
+def test_a_guard_that_is_there_is_left_alone() -> None:
+    with CaptureQueriesContext(connection) as seen:
+        job_guard.install()
+    assert not [one["sql"] for one in seen if "create" in one["sql"].lower()]
+
+
+def bring(state: str) -> Job:
+    """A job in some state, along legal moves."""
+    job = submitted()
+    if state == "queued":
+        return job
+    claimed = leases.claim(job.pk, "test", "node-1")
+    assert claimed is not None
+    if state == "succeeded":
+        leases.succeed(claimed, 1, {})
+    elif state != "running":
+        leases.fail(claimed, Verdict(state), {"code": "x"}, {})
+    return Job.objects.get(pk=job.pk)
+
+
+def columns(state: str, job: Job) -> dict[str, Any]:
+    held = {"lease_until": Now(), "claimed_by": "x", "attempts": job.attempts + 1}
+    free = {"lease_until": None, "claimed_by": "", "error": None}
+    if state == "running":
+        return {**held, "finished_at": None, "expires_at": None, "result": None}
+    return {**free, **(leases.waiting(0) if state == "queued" else leases.ended(1))}
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        {"finished_at": Now()},
+        {"lease_until": Now()},
+        {"claimed_by": "somebody"},
+        {"result": 5},
+        {"priority": 101},
+        {"failures": 1},
+        {"max_attempts": 0},
+        {"progress": 1.5},
+        {"timeout": 0.0},
+        {"retry": "perhaps"},
+        {"command": ""},
+    ],
+    ids=str,
+)
+def test_the_database_refuses_a_row_that_cannot_be(impossible: dict[str, Any]) -> None:
+    job = submitted()
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Job.objects.filter(pk=job.pk).update(**impossible)
+
+
+def test_the_database_refuses_an_end_without_its_time() -> None:
+    job = submitted()
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Job.objects.filter(pk=job.pk).move("cancelled")
+
+
+# Submission.
+
+
+def test_a_job_is_sent_when_the_transaction_commits_and_only_then(
+    wire: Wire, django_capture_on_commit_callbacks: Callable[..., Any]
+) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        job = submitted(tags=["night", "b"], owner="ada")
+        assert wire.sent == []
+    assert wire.sent == [(str(job.pk), "snakepit.digits", 0.0)]
+    assert (job.state, job.tag_list, job.owner, job.max_attempts) == ("queued", ["night", "b"], "ada", 3)
+
+
+def test_a_job_for_later_is_not_sent_now(wire: Wire, django_capture_on_commit_callbacks: Callable[..., Any]) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        job = submitted(run_after=timezone.now() + timedelta(hours=1))
+    assert wire.sent == []
+    assert leases.claim(job.pk, "test", "") is None
+    assert reconciler.reconcile()["sent"] == 0
+    Job.objects.filter(pk=job.pk).update(run_after=Now())
+    assert reconciler.reconcile()["sent"] == 1
+    assert wire.sent == [(str(job.pk), "snakepit.digits", 0.0)]
+    assert reconciler.reconcile()["sent"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "named"),
+    [
+        ({"priority": 101}, BadRequest, "priority"),
+        ({"priority": True}, BadRequest, "priority"),
+        ({"timeout": 0}, BadRequest, "timeout"),
+        ({"timeout": float("nan")}, BadRequest, "timeout"),
+        ({"run_after": "tomorrow"}, BadRequest, "run_after"),
+        ({"deadline": timezone.now().replace(tzinfo=None)}, BadRequest, "deadline"),
+        ({"retry": "perhaps"}, BadRequest, "retry"),
+        ({"tags": ["No"]}, BadRequest, "tags"),
+        ({"tags": "night"}, BadRequest, "tags"),
+        ({"idempotency_key": "a\0b"}, BadRequest, "idempotency_key"),
+        ({"idempotency_key": "x" * 201}, BadRequest, "idempotency_key"),
+        ({"max_attempts": 101}, BadRequest, "max_attempts"),
+        ({"retention": -1}, BadRequest, "retention"),
+        ({"pool": "nothing"}, PoolUnknown, "nothing"),
+        ({"pool": "nul\0"}, BadRequest, "pool"),
+        ({"command": "a b"}, BadRequest, "command"),
+        ({"arguments": [1]}, BadArguments, "arguments"),
+        ({"arguments": {"x": float("inf")}}, BadArguments, "x"),
+        ({"arguments": {"x": "\0"}}, BadArguments, "x"),
+        ({"arguments": {"x": "y" * 2**20}}, PayloadTooLarge, "1048576"),
+    ],
+    ids=str,
+)
+def test_a_bad_submission_is_refused_by_name(options: dict[str, Any], error: type[BrokerError], named: str) -> None:
+    wanted = {"pool": "digits", "command": "classify", "arguments": {}, **options}
+    with pytest.raises(error, match=named):
+        jobs.submit(**wanted)
+    assert not Job.objects.exists()
+
+
+def test_jobs_that_wait_are_bounded(settings: Any) -> None:
+    settings.SNAKEPIT = {**settings.SNAKEPIT, "JOBS_QUEUED_LIMIT": 2}
+    submitted()
+    submitted()
+    with pytest.raises(QueueFull):
+        submitted()
+
+
+def test_an_idempotency_key_finds_its_job() -> None:
+    job = submitted(idempotency_key="k", owner="ada")
+    assert submitted(idempotency_key="k", owner="ada").pk == job.pk
+    assert submitted(idempotency_key="k", owner="bob").pk != job.pk
+    with pytest.raises(BadRequest, match="another command or other arguments"):
+        jobs.submit("digits", "classify", {"pixels": [2]}, idempotency_key="k", owner="ada")
+
+
+def together(work: Callable[[], Any], count: int = 4) -> list[Any]:
+    """The same work in threads that start at the same moment."""
+    start, results = threading.Barrier(count), []
+
+    def one() -> None:
+        start.wait(20)
+        try:
+            results.append(work())
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(results) == count
+    return results
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_idempotency_key_in_many_threads_makes_one_job() -> None:
+    assert len({job.pk for job in together(lambda: submitted(idempotency_key="k"))}) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_claims_one_wins() -> None:
+    job = submitted()
+    won = [one for one in together(lambda: leases.claim(job.pk, "test", "node-1")) if one is not None]
+    assert [one.attempts for one in won] == [1]
+    assert JobAttempt.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_ticks_at_once_send_a_job_once(wire: Wire) -> None:
+    job = submitted()
+    wire.sent.clear()
+    Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(hours=1))
+    assert sum(tick["sent"] for tick in together(reconciler.reconcile)) == 1
+    assert wire.sent == [(str(job.pk), "snakepit.jobs", 0.0)]
+
+
+# Attempts.
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_job_ends_with_its_result_and_keeps_what_it_said() -> None:
+    script = [Progress(0.5, "half"), Log("a line"), Chunk({"n": 1}), Chunk(b"\0\1"), answer({"n": float("nan")})]
+    client = ScriptedClient(script)
+    job = run(submitted(priority=5, timeout=3.0), client)
+    assert (job.state, job.value, job.attempts, job.progress) == ("succeeded", {"n": None}, 1, 1.0)
+    said = [(entry.seq, entry.kind, entry.data) for entry in job.entries.order_by("seq")]
+    assert said == [
+        (1, "progress", {"fraction": 0.5, "message": "half"}),
+        (2, "log", {"message": "a line"}),
+        (3, "chunk", {"n": 1}),
+        (4, "chunk", {"$bytes": "AAE="}),
+    ]
+    assert client.calls == [("digits", "classify", {"pixels": [1]}, {"timeout": 3.0, "priority": 5})]
+    tried = job.tries.get()
+    assert (tried.outcome, tried.worker, tried.call, tried.node) == ("succeeded", "digits-1", "call-1", "node-1")
+    assert tried.finished_at is not None
+
+
+@pytest.mark.usefixtures("fast")
+def test_bytes_go_in_and_come_out_as_they_are() -> None:
+    client = ScriptedClient([answer(b"\0result")])
+    job = run(jobs.submit("digits", "classify", {"image": b"\xff"}), client)
+    assert job.value == b"\0result"
+    assert client.calls[0][2] == {"image": b"\xff"}
+
+
+@pytest.mark.usefixtures("fast")
+def test_what_a_job_says_is_bounded_and_the_cut_is_marked(settings: Any) -> None:
+    settings.SNAKEPIT = {**settings.SNAKEPIT, "JOBS_ENTRIES": 5}
+    job = run(submitted(), ScriptedClient([*(Chunk(n) for n in range(100)), answer(1)]))
+    assert [entry.kind for entry in job.entries.order_by("seq")] == ["chunk"] * 4 + ["truncated"]
+    assert job.truncated
+    assert job.state == "succeeded"
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_command_that_raises_fails_its_job_at_once() -> None:
+    job = run(submitted(), ScriptedClient([AdapterError("KeyError: 'x'", details={"type": "KeyError"})]))
+    assert (job.state, job.attempts) == ("failed", 1)
+    assert job.error == {
+        "code": "adapter_error", "message": "KeyError: 'x'", "outcome": "failed", "details": {"type": "KeyError"},
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_command_that_raises_is_tried_again_where_that_was_asked(wire: Wire) -> None:
+    job = submitted(retry="always", max_attempts=2, backoff=0)
+    assert run(job, ScriptedClient([AdapterError("no")])).state == "queued"
+    job = run(job)
+    assert (job.state, job.attempts, job.failures, job.error) == ("succeeded", 2, 1, None)
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_broker_that_comes_back_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "PATIENCE", 20.0)
+    away = BrokerUnreachable("away", outcome="not_started")
+    job = run(submitted(), ScriptedClient([away], [away]))
+    assert (job.state, job.attempts) == ("succeeded", 1)
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_broker_that_stays_away_gives_the_job_back_without_counting(wire: Wire) -> None:
+    away = BrokerUnreachable("away", outcome="not_started")
+    job = run(submitted(), ScriptedClient(*([away] for _ in range(50))))
+    assert (job.state, job.attempts, job.failures) == ("queued", 1, 0)
+    assert job.run_after is not None
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_job_that_kills_its_workers_is_quarantined_with_the_evidence() -> None:
+    job = submitted(max_attempts=10, backoff=0)
+    lost = WorkerLost("Worker digits-1 was lost", details={"worker": "digits-1", "output": "Fatal: \0 segfault"})
+    assert run(job, ScriptedClient([lost])).state == "queued"
+    job = run(job, ScriptedClient([lost]))
+    assert (job.state, job.attempts, job.deaths) == ("quarantined", 2, 2)
+    evidence = [one.evidence["output"] for one in job.tries.order_by("number") if one.evidence]
+    assert evidence == ["Fatal: \ufffd segfault"] * 2
+
+
+@pytest.mark.usefixtures("fast")
+def test_work_that_may_have_run_is_not_repeated_where_safe_was_asked() -> None:
+    job = run(submitted(retry="safe"), ScriptedClient([WorkerLost("gone")]))
+    assert job.state == "lost"
+    job = run(submitted(retry="safe"), ScriptedClient([WorkerLost("gone")], idempotent=True))
+    assert job.state == "queued"
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_deadline_bounds_the_call() -> None:
+    client = ScriptedClient()
+    run(submitted(deadline=timezone.now() + timedelta(seconds=60), timeout=300), client)
+    assert 50 < client.calls[0][3]["timeout"] <= 60
+    job = submitted(deadline=timezone.now() - timedelta(seconds=1))
+    assert reconciler.reconcile()["overdue"] == 1
+    job.refresh_from_db()
+    assert job.state == "failed"
+    assert job.error["code"] == "deadline_exceeded"
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_running_job_is_cancelled_and_its_call_ended() -> None:
+    job = submitted()
+    client = ScriptedClient([lambda: (jobs_cancel(job), Progress(0.1, ""))[1], "hang"])
+    job = run(job, client)
+    assert job.state == "cancelled"
+    assert client.closed.wait(10)
+    assert job.tries.get().outcome == "cancelled"
+
+
+def jobs_cancel(job: Job) -> None:
+    # The script runs on the event loop, the test's connection belongs to another thread: asked as a note.
+    CANCELS.append(job.pk)
+
+
+CANCELS: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def cancels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a script asks for is done by the attempt's own thread, just before it looks at the row."""
+    look = leases.look
+
+    def looked(job: Job) -> tuple[bool, bool]:
+        while CANCELS:
+            jobs.cancel(CANCELS.pop())
+        return look(job)
+
+    monkeypatch.setattr(leases, "look", looked)
+    yield
+    CANCELS.clear()
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_celery_worker_that_stops_gives_the_job_back(monkeypatch: pytest.MonkeyPatch, wire: Wire) -> None:
+    stopping = attempt.Stopping()
+    monkeypatch.setattr(attempt, "stopping", stopping)
+    stopping.begin(0.0)
+    job = run(submitted(), ScriptedClient(["hang"]))
+    assert (job.state, job.attempts, job.failures) == ("queued", 1, 0)
+    assert job.tries.get().outcome == "given_back"
+
+
+# The fence, and what the tick of beat does.
+
+
+@pytest.mark.usefixtures("fast")
+def test_an_old_attempt_writes_nothing() -> None:
+    job = submitted()
+    old = leases.claim(job.pk, "frozen", "node-1")
+    assert old is not None
+    expire(job)
+    assert reconciler.reconcile()["freed"] == 1
+    Job.objects.filter(pk=job.pk).update(run_after=None)
+    new = leases.claim(job.pk, "newer", "node-2")
+    assert new is not None
+    assert not leases.renew(old)
+    assert leases.look(old) == (False, False)
+    assert not leases.keep(old, [("chunk", 1)], (0.9, "old"))
+    assert not leases.succeed(old, "old", {})
+    assert not leases.fail(old, Verdict("failed"), None, {})
+    attempt.Attempt(old, ScriptedClient([answer("old")])).run()  # type: ignore[arg-type]
+    assert not JobEntry.objects.exists()
+    assert leases.succeed(new, "new", {})
+    job.refresh_from_db()
+    assert (job.state, job.value, job.attempts) == ("succeeded", "new", 2)
+    assert [one.outcome for one in job.tries.order_by("number")] == ["lease_expired", "succeeded"]
+
+
+def test_a_lease_that_is_renewed_is_not_taken_away() -> None:
+    job = submitted()
+    held = leases.claim(job.pk, "test", "")
+    assert held is not None
+    expire(job)
+    assert leases.renew(held)
+    assert reconciler.reconcile()["freed"] == 0
+
+
+# The wall clock jumps: nothing is lost, nothing runs twice, nothing waits as long as the jump was.
+
+
+def test_a_clock_that_goes_forward_ends_no_lease_before_the_living_could_renew_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = leases.claim(submitted().pk, "test", "")
+    assert held is not None
+    assert reconciler.reconcile()["freed"] == 0
+    expire(held)
+    ahead = reconciler._database_clock() + 7200
+    monkeypatch.setattr(reconciler, "_database_clock", lambda: ahead)
+    assert reconciler.reconcile()["freed"] == 0
+    assert leases.renew(held)
+
+
+def test_a_process_that_begins_after_the_clock_went_forward_ends_no_lease_of_the_living(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reconciler, "jumps", reconciler.Jumps())
+    held = leases.claim(submitted().pk, "test", "")
+    assert held is not None
+    expire(held)
+    assert reconciler.reconcile()["freed"] == 0
+    assert leases.renew(held)
+
+
+def test_leases_are_mistrusted_for_one_lease_after_a_jump_and_not_for_a_drift() -> None:
+    jumps = reconciler.Jumps()
+    told = [
+        (0.0, 100.0), (19.0, 119.0), (20.0, 121.0), (40.0, 141.0),
+        (50.0, 7350.0), (79.0, 7379.0), (80.0, 7380.0), (90.0, 190.0), (91.0, 191.0),
+    ]  # fmt: skip
+    assert [jumps.mistrusted(monotonic, wall, 30.0) for monotonic, wall in told] == [
+        True, True, False, False, True, True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_a_dead_attempts_lease_ends_in_time_although_the_clock_went_back() -> None:
+    job = submitted()
+    assert leases.claim(job.pk, "dead", "")
+    Job.objects.filter(pk=job.pk).update(lease_until=leases.moment(7200))
+    reconciler.reconcile()
+    assert Job.objects.filter(pk=job.pk, lease_until__lte=leases.moment(conf.current().jobs_lease)).exists()
+
+
+def test_a_pause_between_attempts_is_over_although_the_clock_went_back(wire: Wire) -> None:
+    job = bring("queued")
+    held = leases.claim(job.pk, "test", "")
+    assert held is not None
+    assert leases.fail(held, Verdict("queued", pause=2.0), None, {})
+    ahead = {name: leases.moment(7200) for name in ("queued_at", "run_after", "sent_at")}
+    Job.objects.filter(pk=job.pk).update(**ahead)
+    assert reconciler.reconcile()["sent"] == 1
+    assert leases.claim(job.pk, "test", "")
+
+
+def test_what_was_sent_before_the_clock_went_back_is_sent_again(wire: Wire) -> None:
+    job = submitted()
+    Job.objects.filter(pk=job.pk).update(sent_at=leases.moment(7200))
+    assert reconciler.reconcile()["sent"] == 1
+    assert reconciler.reconcile()["sent"] == 0
+    later = submitted(run_after=timezone.now() + timedelta(hours=1))
+    assert leases.claim(later.pk, "test", "") is None  # the caller's own moment is what the clock says
+
+
+def test_a_job_whose_attempts_vanish_is_lost_in_the_end() -> None:
+    job = submitted(max_attempts=2, backoff=0)
+    for _ in range(2):
+        Job.objects.filter(pk=job.pk).update(run_after=None)
+        assert leases.claim(job.pk, "test", "")
+        expire(job)
+        reconciler.reconcile()
+    job.refresh_from_db()
+    assert (job.state, job.attempts) == ("lost", 2)
+
+
+def test_a_cancelled_job_whose_attempt_vanished_is_cancelled() -> None:
+    job = submitted()
+    assert leases.claim(job.pk, "test", "")
+    jobs.cancel(job.pk)
+    expire(job)
+    reconciler.reconcile()
+    job.refresh_from_db()
+    assert job.state == "cancelled"
+
+
+def test_a_message_that_got_lost_is_sent_again_ever_more_rarely(wire: Wire) -> None:
+    job = submitted()
+    for ago, sent in ((29, 0), (31, 1), (59, 0), (61, 1), (119, 0), (121, 1), (119, 0), (121, 1)):
+        Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=ago))
+        assert reconciler.reconcile()["sent"] == sent, ago
+    assert len(wire.sent) == 4
+
+
+def test_a_message_from_before_a_loss_of_the_transport_is_not_waited_for(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "unbroken", unbroken := Unbroken())
+    job = submitted()
+    unbroken.begin()  # a moment ago: all that was sent before may be gone
+    for ago, sent in ((29, 0), (31, 1), (31, 1), (31, 1), (31, 1)):
+        Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=ago))
+        assert reconciler.reconcile()["sent"] == sent, ago
+    unbroken.lasted = 40.0  # what is younger lies in a queue, and is sent again as rarely as ever
+    Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=31))
+    assert reconciler.reconcile()["sent"] == 0
+    Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=41))
+    assert reconciler.reconcile()["sent"] == 1
+
+
+class Unbroken(messages.Unbroken):
+    """The connection of a Celery worker, whose age the test sets."""
+
+    lasted = 0.0
+
+    def seconds(self) -> float | None:
+        return None if super().seconds() is None else self.lasted
+
+
+def test_a_transport_that_is_away_loses_nothing(wire: Wire) -> None:
+    job = submitted()
+    Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=31))
+    wire.away = True
+    assert reconciler.reconcile()["sent"] == 0
+    wire.away = False
+    assert reconciler.reconcile()["sent"] == 1
+
+
+def test_ended_jobs_are_pruned_when_their_time_is_over() -> None:
+    kept, old, waiting = bring("succeeded"), bring("failed"), submitted()
+    Job.objects.filter(pk=old.pk).update(expires_at=Now() - timedelta(seconds=1))
+    assert reconciler.prune() == 1
+    assert set(Job.objects.values_list("pk", flat=True)) == {kept.pk, waiting.pk}
+    assert not JobAttempt.objects.filter(job_id=old.pk).exists()
+
+
+# People.
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_stays_so(wire: Wire) -> None:
+    job = jobs.cancel(submitted().pk)
+    assert job.state == "cancelled"
+    assert leases.claim(job.pk, "test", "") is None
+    assert jobs.cancel(job.pk).state == "cancelled"
+
+
+@pytest.mark.parametrize("state", ["failed", "lost", "quarantined", "cancelled"])
+def test_a_job_that_did_not_succeed_is_retried_in_its_row(state: str) -> None:
+    job = bring(state)
+    again = jobs.retry(job.pk)
+    assert (again.state, again.failures, again.error, again.finished_at) == ("queued", 0, None, None)
+    claimed = leases.claim(job.pk, "test", "")
+    assert claimed is not None
+    assert claimed.attempts == 2
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "succeeded"])
+def test_a_job_that_runs_or_succeeded_is_not_retried(state: str) -> None:
+    with pytest.raises(BadRequest, match=state):
+        jobs.retry(bring(state).pk)
+
+
+def test_a_clone_asks_for_the_same_and_is_another_job() -> None:
+    job = submitted(priority=3, tags=["a"], idempotency_key="k")
+    twin = jobs.clone(job.pk)
+    assert twin.pk != job.pk
+    assert (twin.arguments, twin.priority, twin.tags, twin.idempotency_key) == ({"pixels": [1]}, 3, ",a,", "")
+
+
+@pytest.mark.usefixtures("fast")
+def test_signals_tell_of_a_job_and_a_receiver_that_raises_harms_nothing(
+    django_capture_on_commit_callbacks: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[str, str]] = []
+    names = {one: getattr(signals, one) for one in ("job_submitted", "job_progressed", "job_finished")}
+
+    def broken(**_: Any) -> None:
+        raise RuntimeError("a receiver's own fault")
+
+    def note(signal: Any, job: Job, **_: Any) -> None:
+        told.append((next(name for name, one in names.items() if one is signal), job.state))
+
+    for signal in names.values():
+        signal.connect(broken)
+        signal.connect(note)
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            job = submitted()
+        run(job, ScriptedClient([Progress(0.5, ""), answer(1)]))
+    finally:
+        for signal in names.values():
+            signal.disconnect(broken)
+            signal.disconnect(note)
+    assert told == [("job_submitted", "queued"), ("job_progressed", "running"), ("job_finished", "succeeded")]
+    assert "a receiver's own fault" in caplog.text
+
+
+def test_the_settings_of_jobs_have_their_ranges() -> None:
+    assert (conf.current().jobs_lease, conf.current().reconcile_interval) == (30.0, 15.0)

@@ -1,0 +1,469 @@
+"""Scale, pause, resume and recycle through REST, the admin and the command line: rows, orders, who and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
+from django.db import OperationalError
+from django.test import Client
+from django.urls import reverse
+
+from snakepit.pools import conf
+from snakepit.pools.broker.errors import DefinitionInvalid, PoolUnknown
+from snakepit.pools.cli import dump as dump_command
+from snakepit.pools.cli import operate
+from snakepit.pools.cli.main import run
+from snakepit.pools.models import Audit, Node, Pool, Worker
+from snakepit.pools.models.pool import sync_pools
+from snakepit.pools.operations import orders
+from snakepit.pools.operations.orders import Order
+from tests.process.integration.conftest import ADAPTERS
+from tests.process.integration.fakes import FakeClient, unreachable
+
+pytestmark = pytest.mark.django_db
+ADA = Order("user ada", "more load", "ada")
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def pool(db: None) -> Pool:
+    return Pool.objects.create(name="digits", adapter="digits", size=2, max_surge=0, max_unavailable=2)
+
+
+@pytest.fixture
+def of_settings(db: None, settings: Any) -> Callable[..., None]:
+    """Defines the pool `digits` in the settings and starts a broker, as far as the rows see it."""
+
+    def define(**fields: Any) -> None:
+        pools = {"digits": {"adapter": "digits", "size": 2, **fields}}
+        settings.SNAKEPIT = {"ADAPTERS": ADAPTERS, "NODE_NAME": "node-1", "POOLS": pools}
+        conf.forget()
+        sync_pools()
+
+    return define
+
+
+# The rows
+
+
+def test_a_change_is_written_told_to_the_broker_and_kept_with_its_user(
+    pool: Pool, broker: FakeClient, django_user_model: Any
+) -> None:
+    ada = django_user_model.objects.create_user("ada")
+    done = orders.scale(broker, "digits", 4, ADA)
+    assert (done.size, done.changed, done.in_force, done.note) == (4, True, True, "")
+    pool.refresh_from_db()
+    assert (pool.size, pool.updated_by, pool.revision) == (4, ada, 2)
+    assert broker.orders == [("digits", "scale 2 to 4", "user ada", "more load")]
+
+
+def test_what_is_so_already_is_no_change_and_told_all_the_same(pool: Pool, broker: FakeClient) -> None:
+    assert orders.resume(broker, "digits", ADA).changed is False
+    pool.refresh_from_db()
+    assert pool.revision == 1
+    assert broker.orders == [("digits", "resume", "user ada", "more load")]
+
+
+def test_a_broker_that_is_away_does_not_undo_the_change(pool: Pool, broker: FakeClient) -> None:
+    broker.error = unreachable()
+    done = orders.pause(broker, "digits", ADA)
+    assert (done.paused, done.changed, done.in_force) == (True, True, False)
+    assert done.note.startswith("The row is changed and not in force yet: No broker answers at")
+    assert Pool.objects.get().paused
+
+
+def test_a_size_that_the_spec_refuses_is_refused_by_name(pool: Pool, broker: FakeClient) -> None:
+    for size, field in [(0, "size"), (10**30, "size"), (1, "max_unavailable")]:
+        with pytest.raises(DefinitionInvalid) as caught:
+            orders.scale(broker, "digits", size, ADA)
+        assert set(caught.value.details["fields"]) == {field}
+    with pytest.raises(PoolUnknown):
+        orders.pause(broker, "dig\0its", ADA)
+    assert Pool.objects.get().size == 2
+    assert broker.orders == []
+
+
+def test_a_pool_that_is_not_enabled_says_so(pool: Pool, broker: FakeClient) -> None:
+    Pool.objects.update(enabled=False)
+    done = orders.scale(broker, "digits", 3, ADA)
+    assert (done.in_force, done.note) == (
+        False, "The pool is not enabled: it has no workers and takes no calls."
+    )  # fmt: skip
+
+
+def test_the_size_of_the_settings_holds_again_when_a_broker_starts(
+    of_settings: Callable[..., None], broker: FakeClient
+) -> None:
+    of_settings()
+    note = orders.scale(broker, "digits", 5, ADA).note
+    assert note.startswith("The settings say 2, and hold again when the broker restarts")
+    assert 'SNAKEPIT["POOLS"]["digits"]' in note
+    assert Pool.objects.get().size == 5
+    of_settings()
+    assert Pool.objects.get().size == 2
+    assert orders.scale(broker, "digits", 2, ADA).note == ""
+
+
+def test_a_process_whose_settings_do_not_know_the_pool_says_so_in_general(
+    of_settings: Callable[..., None], broker: FakeClient, settings: Any
+) -> None:
+    of_settings()
+    settings.SNAKEPIT = {"ADAPTERS": ADAPTERS, "NODE_NAME": "node-1"}
+    conf.forget()
+    note = orders.scale(broker, "digits", 5, ADA).note
+    assert note.startswith("The settings of the broker define this pool, and hold again")
+    assert orders.pause(broker, "digits", ADA).note == ""
+
+
+def test_a_paused_pool_of_the_settings_stays_paused_when_a_broker_starts(
+    of_settings: Callable[..., None], broker: FakeClient
+) -> None:
+    of_settings()
+    assert orders.pause(broker, "digits", ADA).note == ""
+    of_settings(size=3)
+    assert (Pool.objects.get().paused, Pool.objects.get().size) == (True, 3)
+    orders.resume(broker, "digits", ADA)
+    of_settings()
+    assert Pool.objects.get().paused is False
+
+
+def test_settings_that_say_paused_pause_again(of_settings: Callable[..., None], broker: FakeClient) -> None:
+    of_settings(paused=True)
+    assert orders.resume(broker, "digits", ADA).note.startswith("The settings say paused, and hold again")
+    of_settings(paused=True)
+    assert Pool.objects.get().paused is True
+
+
+# REST
+
+
+@pytest.fixture
+def post(client: Client, broker: FakeClient, make_key: Callable[..., str]) -> Callable[..., Any]:
+    def ask(path: str, body: Any = None, *scopes: str) -> Any:
+        headers = {"Authorization": make_key(*(scopes or ("operate",)))}
+        text = body if isinstance(body, bytes) else json.dumps(body or {})
+        return client.post(f"/api/pools/digits/{path}", text, content_type="application/json", headers=headers)
+
+    return ask
+
+
+def test_rest_scales_pauses_and_resumes_with_who_and_why(pool: Pool, post: Any, broker: FakeClient) -> None:
+    answer = post("scale", {"size": 4, "reason": "more load"})
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "pool": "digits", "size": 4, "paused": False, "changed": True, "in_force": True, "note": "",
+    }  # fmt: skip
+    assert post("pause", {"reason": "bad model"}).json()["paused"] is True
+    assert post("resume", b"").json()["paused"] is False
+    assert [(order[1], order[3]) for order in broker.orders] == [
+        ("scale 2 to 4", "more load"), ("pause", "bad model"), ("resume", ""),
+    ]  # fmt: skip
+    assert all(order[2].startswith("key test (snk_") for order in broker.orders)
+    assert str(Pool.objects.get().updated_by) == "ada"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("scale", {}, 400, "size"),
+        ("scale", {"size": "4"}, 400, "size"),
+        ("scale", {"size": True}, 400, "size"),
+        ("scale", {"size": 2.5}, 400, "size"),
+        ("scale", {"size": 4, "resaon": "x"}, 400, "resaon"),
+        ("scale", {"size": 0}, 422, "size: 0 is outside 1 to 1000"),
+        ("scale", {"size": 10**30}, 422, "is outside 1 to 1000"),
+        ("pause", {"reason": "x" * 201}, 400, "reason"),
+        ("resume", b"[]", 400, "must be a JSON object"),
+    ],
+)
+def test_a_wrong_order_is_refused_by_name(
+    pool: Pool, post: Any, broker: FakeClient, path: str, body: Any, status: int, words: str
+) -> None:
+    answer = post(path, body)
+    assert answer.status_code == status
+    assert words in answer.json()["error"]["message"]
+    assert broker.orders == []
+
+
+@pytest.mark.parametrize("path", ["scale", "pause", "resume", "recycle"])
+def test_orders_need_the_scope_operate_and_a_pool(post: Any, broker: FakeClient, pool: Pool, path: str) -> None:
+    refused = post(path, {"size": 3}, "view", "run")
+    assert (refused.status_code, refused.json()["error"]["details"]["scope"]) == (403, "operate")
+    Pool.objects.all().delete()
+    if path != "recycle":  # that one asks the broker alone
+        assert post(path, {"size": 3} if path == "scale" else {}).json()["error"]["code"] == "pool_unknown"
+    assert broker.orders == []
+
+
+def test_a_broker_that_is_away_is_said_by_rest(pool: Pool, post: Any, broker: FakeClient) -> None:
+    broker.error = unreachable()
+    answer = post("pause")
+    assert (answer.status_code, answer.json()["in_force"]) == (200, False)
+    assert "No broker answers" in answer.json()["note"]
+
+
+def test_the_plan_is_for_those_who_may_look(client: Client, broker: FakeClient, make_key: Any) -> None:
+    plan = client.get("/api/pools/digits/plan", headers={"Authorization": make_key("view")})
+    assert plan.json() == broker.plan("digits")
+    one = client.get("/api/pools/digits/plan?worker=digits-2", headers={"Authorization": make_key("view")})
+    assert [worker["id"] for worker in one.json()["workers"]] == ["digits-2"]
+    refused = client.get("/api/pools/digits/plan", headers={"Authorization": make_key("operate")})
+    assert refused.status_code == 403
+    other = make_key("view", pools=["primes"])
+    assert client.get("/api/pools/digits/plan", headers={"Authorization": other}).status_code == 403
+
+
+# The admin
+
+
+def act(client: Client, model: str, action: str, row: Any, **more: str) -> str:
+    data = {"action": action, "_selected_action": [row.pk], **more}
+    page = client.post(reverse(f"admin:snakepit_pools_{model}_changelist"), data, follow=True)
+    return page.content.decode()
+
+
+def test_the_admin_pauses_and_resumes_and_logs_it(
+    admin_client: Client, admin_user: Any, pool: Pool, broker: FakeClient
+) -> None:
+    assert ": Paused." in act(admin_client, "pool", "pause", pool)
+    pool.refresh_from_db()
+    assert (pool.paused, pool.updated_by) == (True, admin_user)
+    assert ": Resumed." in act(admin_client, "pool", "resume", pool)
+    pool.refresh_from_db()
+    assert pool.paused is False
+    assert [order[:3] for order in broker.orders] == [
+        ("digits", "pause", "user admin"), ("digits", "resume", "user admin"),
+    ]  # fmt: skip
+    texts = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
+    assert texts == ["Paused.", "Resumed."]
+
+
+def test_the_admin_says_that_the_row_waits_for_a_broker(admin_client: Client, pool: Pool, broker: FakeClient) -> None:
+    broker.error = unreachable()
+    assert "not in force yet: No broker answers" in act(admin_client, "pool", "pause", pool)
+    assert Pool.objects.get().paused
+
+
+def test_a_recycle_is_asked_for_with_what_it_would_do(admin_client: Client, pool: Pool, broker: FakeClient) -> None:
+    page = act(admin_client, "pool", "recycle", pool)
+    assert "Recycle these workers?" in page
+    assert "<td>2</td><td>1</td><td>1</td>" in " ".join(page.split()).replace("> <", "><")
+    assert broker.orders == []
+    node = Node.objects.create(name="n", seen_at="2026-01-01T00:00Z")
+    worker = Worker.objects.create(
+        node=node, worker_id="digits-2", pool="digits", state="ready", seen_at="2026-01-01T00:00Z"
+    )
+    page = act(admin_client, "worker", "recycle", worker)
+    assert "<td>1</td><td>0</td><td>1</td>" in " ".join(page.split()).replace("> <", "><")
+    assert "Recycle ordered" in act(admin_client, "worker", "recycle", worker, confirmed="yes", reason="odd")
+    assert broker.orders == [("digits", "digits-2", "user admin", "odd")]
+
+
+def test_a_scale_in_the_admin_asks_for_the_size_and_why(admin_client: Client, pool: Pool, broker: FakeClient) -> None:
+    assert "Scale these pools?" in act(admin_client, "pool", "scale", pool)
+    for size in ("0", "many", ""):  # asked again, with what is wrong
+        assert "errorlist" in act(admin_client, "pool", "scale", pool, confirmed="yes", size=size)
+    assert (broker.orders, Pool.objects.get().size) == ([], 2)
+    done = act(admin_client, "pool", "scale", pool, confirmed="yes", size="5", reason="monday")
+    assert "Scaled from 2 to 5." in done
+    assert Pool.objects.get().size == 5
+    assert broker.orders == [("digits", "scale 2 to 5", "user admin", "monday")]
+    assert "monday" in LogEntry.objects.get().change_message
+    refused = act(admin_client, "pool", "scale", pool, confirmed="yes", size="1000000", reason="typo")
+    assert "size" in refused
+    assert Pool.objects.get().size == 5
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "scale"])
+def test_the_admin_asks_for_the_permission_to_operate(
+    client: Client, django_user_model: Any, pool: Pool, broker: FakeClient, action: str
+) -> None:
+    user = django_user_model.objects.create_user("grace", is_staff=True)
+    names = ("view_pool", "change_pool")
+    user.user_permissions.add(*Permission.objects.filter(codename__in=names))
+    client.force_login(user)
+    act(client, "pool", action, pool)
+    assert broker.orders == []
+
+
+# The command line
+
+
+@pytest.fixture
+def shell(broker: FakeClient, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+    monkeypatch.setattr(operate, "connect", lambda address: broker)
+    monkeypatch.setattr(operate, "name_actor", lambda: "shell user ada")
+    monkeypatch.setattr(operate, "POLL", 0.01)
+    return broker
+
+
+def test_the_shell_scales_pauses_and_resumes(pool: Pool, shell: FakeClient, capsys: Captured) -> None:
+    assert run(["scale", "digits", "3", "--reason", "more load"]) == 0
+    assert capsys.readouterr() == ("digits: 3 workers, taking calls, in force\n", "")
+    assert run(["pause", "digits"]) == 0
+    assert run(["pause", "digits"]) == 0
+    assert run(["resume", "digits", "--json"]) == 0
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == "digits: 3 workers, paused, in force"
+    assert second == "digits: 3 workers, paused (it was so before), in force"
+    assert json.loads(third) == {
+        "pool": "digits", "size": 3, "paused": False, "changed": True, "in_force": True, "note": "",
+    }  # fmt: skip
+    assert shell.orders[0] == ("digits", "scale 2 to 3", "shell user ada", "more load")
+
+
+def test_without_a_broker_the_shell_changes_the_row_and_says_so(
+    pool: Pool, shell: FakeClient, capsys: Captured
+) -> None:
+    shell.error = unreachable()
+    assert run(["scale", "digits", "3"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "digits: 3 workers, taking calls\n"
+    assert "not in force yet: No broker answers" in err
+    for words in (["recycle", "digits"], ["recycle", "digits", "--preview"], ["drain", "digits"]):
+        assert run(words) == 3
+    assert Pool.objects.get().paused is False
+
+
+def test_a_broken_database_is_a_problem_and_no_traceback(
+    pool: Pool, shell: FakeClient, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise OperationalError("no such table")
+
+    monkeypatch.setattr(orders, "_save", away)
+    assert run(["pause", "digits"]) == 1
+    assert "is it migrated?" in capsys.readouterr().err
+
+
+def test_the_shell_recycles_pools_and_workers(shell: FakeClient, capsys: Captured) -> None:
+    assert run(["recycle", "digits", "--reason", "release 42"]) == 0
+    assert "2 workers are to be replaced" in capsys.readouterr().out
+    assert run(["recycle", "digits", "--worker", "digits-1"]) == 0
+    assert run(["recycle", "digits-1"]) == 0
+    assert run(["drain", "digits-ab12-7", "--json"]) == 0  # it lives no more: the broker says so
+    assert [order[:2] for order in shell.orders] == [
+        ("digits", ""), ("digits", "digits-1"), ("digits", "digits-1"), ("digits", "digits-ab12-7"),
+    ]  # fmt: skip
+    assert shell.orders[0][2:] == ("shell user ada", "release 42")
+    assert run(["recycle", "digits-1", "--worker", "digits-2"]) == 2
+    assert run(["recycle", "digits", "--reason", "x" * 201]) == 2
+    assert len(shell.orders) == 4
+
+
+def test_the_preview_of_the_shell_orders_nothing(shell: FakeClient, capsys: Captured) -> None:
+    assert run(["recycle", "digits", "--preview"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "digits: 2 would be replaced, 1 of them busy; 1 at once (max_surge 1, max_unavailable 0, a start takes 2.0 s)."
+        in out
+    )
+    assert "digits-2" in out
+    assert "48 s" in out
+    assert run(["recycle", "digits", "--preview", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == shell.plan("digits")
+    assert shell.orders == []
+
+
+def test_drain_waits_until_the_pool_is_empty_and_tells_how_far_it_is(
+    pool: Pool, shell: FakeClient, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [3, 3, 2, 1, 0]
+
+    def status(pool: str = "") -> dict[str, Any]:
+        running = left.pop(0)
+        return {"pools": [{"name": "digits", "waiting": running // 2}], "workers": [{**WORKER, "load": running}]}
+
+    monkeypatch.setattr(shell, "status", status)
+    assert run(["drain", "digits", "--reason", "release"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("digits: empty and paused")
+    assert err.splitlines() == [
+        "digits: 3 running, 1 waiting", "digits: 2 running, 1 waiting", "digits: 1 running, 0 waiting",
+    ]  # fmt: skip
+    assert Pool.objects.get().paused
+    assert shell.orders == [("digits", "pause", "shell user ada", "release")]
+
+
+def test_drain_gives_up_after_its_time_and_leaves_the_pool_paused(
+    pool: Pool, shell: FakeClient, capsys: Captured
+) -> None:
+    assert run(["drain", "digits", "--timeout", "nan"]) == 2
+    assert run(["drain", "digits", "--timeout", "0", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["drained"] is False
+    assert "1 calls run and 3 wait; it stays paused" in err
+    assert Pool.objects.get().paused
+
+
+WORKER = {"id": "digits-1", "pool": "digits", "pid": 7, "state": "ready"}
+
+
+# Stacks
+
+
+def dump(client: Client, worker: str, key: str, body: bytes = b"") -> Any:
+    headers = {"Authorization": key}
+    return client.post(f"/api/workers/{worker}/dump", body, content_type="application/json", headers=headers)
+
+
+def test_a_dump_is_ordered_with_who_and_why(client: Client, broker: FakeClient, make_key: Any) -> None:
+    response = dump(client, "digits-1", make_key("operate"), b'{"reason": "it hangs"}')
+    assert response.status_code == 200
+    assert response.json()["threads"][0]["frames"] == [{"file": "digits.py", "line": 12, "function": "classify"}]
+    ((worker, what, actor, reason),) = broker.orders
+    assert (worker, what, reason) == ("digits-1", "dump", "it hangs")
+    assert actor.startswith("key ")
+
+
+def test_a_kill_is_ordered_with_who_and_why(client: Client, broker: FakeClient, make_key: Any) -> None:
+    key = make_key("operate")
+    for worker, authorization, status in (
+        ("digits-9", key, 404), ("digits-1", make_key("view"), 403), ("digits-1", key, 200),
+    ):  # fmt: skip
+        url = f"/api/workers/{worker}/kill"
+        answer = client.post(url, b'{"reason": "stuck"}', "application/json", headers={"Authorization": authorization})
+        assert answer.status_code == status
+    ((worker, what, _, reason),) = broker.orders
+    assert (worker, what, reason) == ("digits-1", "kill", "stuck")
+    assert Audit.objects.get(action="kill", outcome="done").target == "digits-1"
+
+
+def test_the_shell_kills_a_worker(shell: FakeClient, capsys: Captured) -> None:
+    assert run(["kill", "digits-1", "--reason", "stuck"]) == 0
+    assert capsys.readouterr().out == "digits-1: killed\n"
+    assert shell.orders == [("digits-1", "kill", "shell user ada", "stuck")]
+
+
+def test_a_dump_of_a_stranger_or_without_the_right_is_refused(
+    client: Client, broker: FakeClient, make_key: Any
+) -> None:
+    assert dump(client, "digits-9", make_key("operate")).status_code == 404
+    assert dump(client, "digits-1", make_key("view")).status_code == 403
+    assert dump(client, "digits-1", make_key("operate", pools=["primes"])).status_code == 403
+    assert broker.orders == []
+
+
+@pytest.mark.usefixtures("pool")
+def test_the_shell_shows_stacks_and_keeps_who_asked(
+    shell: FakeClient, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dump_command, "connect", lambda address: shell)
+    monkeypatch.setattr(dump_command, "name_actor", lambda: "shell user ada")
+    assert run(["dump", "digits-1", "--reason", "it hangs"]) == 0
+    out = capsys.readouterr().out
+    assert "worker digits-1 of pool digits, pid 7, at " in out
+    assert "holds classify (c-1) for 1.5 s, 58.5 s are left\n" in out
+    assert "thread 7 (main, python): runs, 2.50 s of CPU\n  digits.py:12 in classify\n" in out
+    row = Audit.objects.get()
+    assert (row.action, row.pool, row.target, row.surface) == ("dump", "digits", "digits-1", "shell")
+    assert run(["dump", "digits-1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["threads"][0]["frames"][0]["function"] == "classify"
+    assert run(["dump", "digits-1", "--reason", "x" * 201]) == 2
+    shell.error = unreachable()
+    assert run(["dump", "digits-1"]) == 3

@@ -1,0 +1,197 @@
+"""The site around the app: checks, tasks, the demo login, settings from the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.test import Client
+
+from snakepit.pools import tasks
+from snakepit.pools.checks import check_snakepit
+from snakepit.site.celery import app, transport_options
+from tests.process.integration.fakes import FakeClient, unreachable
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def ids() -> list[str | None]:
+    return [message.id for message in check_snakepit()]
+
+
+def test_a_browser_that_asks_for_the_icon_by_itself_is_led_to_it(client: Client) -> None:
+    answer = client.get("/favicon.ico")
+    assert (answer.status_code, answer["Location"]) == (302, "/static/snakepit/icon.svg")
+
+
+# Checks.
+
+
+@pytest.mark.django_db  # Django 6.1 asks the database for its features
+def test_the_site_itself_has_no_problem() -> None:
+    assert run_checks() == []
+
+
+@pytest.mark.parametrize(
+    ("snakepit", "found"),
+    [
+        ({"ADAPTRES": {}}, ["snakepit.E001"]),
+        ({"POOLS": {"digits": {"adapter": "digits", "size": 0}}}, ["snakepit.E002"]),
+        ({"RUNTIME_DIR": "/tmp/" + "x" * 100}, ["snakepit.E003"]),
+        ({"ADAPTERS": {"digits": "no_such_package.Digits"}}, ["snakepit.W001"]),
+        ({"ADAPTERS": {"digits": "tests.x.Y"}, "POOLS": {"d": {"adapter": "digits", "threads": 3}}}, ["snakepit.W004"]),
+    ],
+)
+def test_a_mistake_in_the_settings_is_found(settings: Any, snakepit: Any, found: list[str]) -> None:
+    settings.SNAKEPIT = snakepit
+    assert ids() == found
+
+
+def test_a_check_imports_no_users_code(settings: Any, tmp_path: Path) -> None:
+    (tmp_path / "users_code.py").write_text("raise SystemExit('imported')")
+    settings.SNAKEPIT = {"ADAPTERS": {"x": "users_code.Adapter"}, "WORKER_PATH": [tmp_path]}
+    assert ids() == []
+    assert "users_code" not in sys.modules
+
+
+def test_sqlite_without_wal_is_found(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": "x", "OPTIONS": {"timeout": 20}}
+    monkeypatch.setitem(settings.DATABASES, "other", database)
+    assert ids() == ["snakepit.W002"]
+
+
+def test_an_api_page_that_would_load_from_elsewhere_is_found(settings: Any) -> None:
+    settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != "ninja"]
+    assert ids() == ["snakepit.W003"]
+
+
+# Celery.
+
+
+def test_a_sweep_reaches_the_broker(broker: FakeClient, settings: Any) -> None:
+    settings.SNAKEPIT = {"SWEEP_INTERVAL": 5.0}
+    assert tasks.sweep() == 0
+    assert broker.orders == [("beat", 5.0)]
+
+
+def test_a_sweep_without_a_broker_is_a_warning(broker: FakeClient, caplog: pytest.LogCaptureFixture) -> None:
+    broker.error = unreachable()
+    tasks.sweep()
+    (record,) = caplog.records
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+
+
+def test_celery_speaks_json_alone_and_keeps_no_results() -> None:
+    assert app.conf.accept_content == app.conf.result_accept_content == ["json"]
+    assert app.conf.task_serializer == "json"
+    assert app.conf.task_ignore_result
+    assert app.conf.task_acks_late
+    assert app.conf.beat_schedule["snakepit.sweep"]["task"] == "snakepit.sweep"
+    app.loader.import_default_modules()
+    assert "snakepit.sweep" in app.tasks
+
+
+def test_options_of_redis_go_to_redis_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("redis://x/0", "rediss://x/0", "redis+socket:///tmp/x"):
+        assert transport_options(url)["socket_timeout"] == 30
+    assert transport_options("amqp://x") == {}
+    monkeypatch.setattr("snakepit.site.settings.STATE_DIR", tmp_path)
+    options = transport_options("filesystem://")
+    assert options["data_folder_in"] == options["data_folder_out"]
+    assert Path(options["data_folder_in"]).is_dir()
+    assert Path(options["control_folder"]).is_dir()
+
+
+# The demo login.
+
+
+@pytest.mark.django_db
+def test_the_demo_login_takes_its_token_alone(client: Client, broker: FakeClient, settings: Any) -> None:
+    settings.SNAKEPIT_DEMO_TOKEN = ""
+    assert client.get("/demo-login/?token=").status_code == 404
+    settings.SNAKEPIT_DEMO_TOKEN = "s3cret"
+    for wrong in ("", "?token=", "?token=S3CRET", "?token=%C3%A9"):
+        assert client.get(f"/demo-login/{wrong}").status_code == 403
+    for _ in range(2):
+        response = client.get("/demo-login/?token=s3cret")
+        assert (response.status_code, response["Location"]) == (302, "/")
+    assert client.get("/admin/").status_code == 200
+
+
+# Settings from the environment.
+
+
+def settings_with(tmp_path: Path, show: str = "None", **environment: str) -> subprocess.CompletedProcess[str]:
+    code = f"import json; from snakepit.site import settings; print(json.dumps({show}))"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEPIT_")}
+    env = {**clean, "SNAKEPIT_STATE_DIR": str(tmp_path), **environment}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_secret_key_is_made_once_and_kept(tmp_path: Path) -> None:
+    keys = {settings_with(tmp_path, "settings.SECRET_KEY").stdout for _ in range(2)}
+    assert len(keys) == 1
+    assert len(keys.pop()) > 50
+    assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
+
+
+def test_production_refuses_to_run_without_a_secret_key(tmp_path: Path) -> None:
+    done = settings_with(tmp_path, SNAKEPIT_DEBUG="0")
+    assert done.returncode != 0
+    assert "SNAKEPIT_DEBUG=0 (production) needs SNAKEPIT_SECRET_KEY" in done.stderr
+    assert settings_with(tmp_path, SNAKEPIT_DEBUG="0", SNAKEPIT_SECRET_KEY="x").returncode == 0
+
+
+def test_the_databases_url_is_read(tmp_path: Path) -> None:
+    show = "settings.DATABASES['default']"
+    url = "postgres://u%40x:p%2F@db:5433/shop?sslmode=require"
+    found = json.loads(settings_with(tmp_path, show, SNAKEPIT_DATABASE_URL=url).stdout)
+    assert (found["USER"], found["PASSWORD"], found["HOST"], found["PORT"], found["NAME"]) == (
+        "u@x", "p/", "db", "5433", "shop",
+    )  # fmt: skip
+    assert found["OPTIONS"] == {"sslmode": "require"}
+    assert found["CONN_HEALTH_CHECKS"] is True
+    found = json.loads(settings_with(tmp_path, show, SNAKEPIT_DATABASE_URL="sqlite:////srv/x.db").stdout)
+    assert found["NAME"] == "/srv/x.db"
+    found = json.loads(settings_with(tmp_path, show).stdout)
+    assert found["NAME"] == str(tmp_path / "db.sqlite3")
+    assert found["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+    assert "must begin with" in settings_with(tmp_path, SNAKEPIT_DATABASE_URL="mysql://x").stderr
+
+
+def test_the_demo_pools_are_there_on_demand(tmp_path: Path) -> None:
+    assert "POOLS" not in json.loads(settings_with(tmp_path, "settings.SNAKEPIT").stdout)
+    demo = json.loads(settings_with(tmp_path, "settings.SNAKEPIT", SNAKEPIT_DEMO="1").stdout)
+    assert set(demo["POOLS"]) == set(demo["ADAPTERS"]) == {"digits", "docs", "primes"}
+
+
+def test_an_installed_site_keeps_its_state_where_it_runs_and_not_among_the_packages(tmp_path: Path) -> None:
+    packages, here = tmp_path / "packages", tmp_path / "here"
+    shutil.copytree(ROOT / "snakepit", packages / "snakepit")  # with what its links lead to, as in a wheel
+    here.mkdir()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEPIT_")}
+    code = "from snakepit.site import settings; print(settings.__file__, settings.STATE_DIR)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=here, env={**clean, "PYTHONPATH": str(packages)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    settings_file = packages / "snakepit" / "site" / "settings.py"
+    assert done.stdout.split() == [str(settings_file), str(here / ".snakepit")], done.stderr
+
+
+def test_a_shell_beside_the_demo_knows_its_pools_unless_it_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "demo").touch()
+    assert "digits" in json.loads(settings_with(tmp_path, "settings.SNAKEPIT").stdout)["POOLS"]
+    assert "POOLS" not in json.loads(settings_with(tmp_path, "settings.SNAKEPIT", SNAKEPIT_DEMO="0").stdout)
+
+
+def test_a_flag_that_is_neither_is_refused(tmp_path: Path) -> None:
+    assert "SNAKEPIT_DEBUG is 'maybe'; say 1 or 0" in settings_with(tmp_path, SNAKEPIT_DEBUG="maybe").stderr

@@ -1,0 +1,298 @@
+"""The short way through a stream, against a stand-in for the inside of a grpclib stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from grpclib.client import Channel
+from grpclib.protocol import Buffer
+from grpclib.server import Server
+from h2.windows import WindowManager
+
+from snakepit.workers.transport.http2_fast_path import plain_header
+from snakepit.workers.transport.message_stream import Arrivals, MessageStream, MessageTooLarge
+from snakepit.workers.wire import worker_pb2 as pb
+from snakepit.workers.wire.worker_grpc import WorkerBase, WorkerStub
+
+PING = (8).to_bytes(3, "big") + b"\x06" + bytes(5) + b"opaque.."  # a frame that is h2's
+LOOPS = [asyncio.new_event_loop]
+with contextlib.suppress(ImportError):  # the broker's, where it is installed
+    import uvloop
+
+    LOOPS.append(uvloop.new_event_loop)
+
+
+def framed(message: bytes) -> bytes:
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+class Peer:
+    """What MessageStream touches of a stream: h2's windows, and a transport that remembers."""
+
+    def __init__(self, window: int = 1 << 20) -> None:
+        self.written: list[bytes] = []
+        self.acknowledged = 0
+        self.slow: list[bytes] = []
+        self.protocol: Any = SimpleNamespace(data_received=lambda data: None)
+        self.state = SimpleNamespace(
+            outbound_flow_control_window=window, closed=False, _inbound_window_manager=WindowManager(1 << 20)
+        )
+        h2 = SimpleNamespace(
+            max_outbound_frame_size=1 << 14,
+            max_inbound_frame_size=1 << 14,
+            outbound_flow_control_window=window,
+            _inbound_flow_control_window_manager=WindowManager(1 << 20),
+            incoming_buffer=SimpleNamespace(_data=bytearray()),
+            streams={1: self.state},
+            data_to_send=lambda: b"",
+        )
+        connection = SimpleNamespace(write_ready=asyncio.Event(), ack=self._ack)
+        connection.write_ready.set()
+        raw = SimpleNamespace(
+            connection=connection,
+            _h2_connection=h2,
+            _transport=SimpleNamespace(
+                write=self.written.append,
+                is_closing=lambda: False,
+                get_protocol=lambda: self.protocol,
+                set_protocol=lambda protocol: setattr(self, "protocol", protocol),
+            ),
+            id=1,
+            buffer=Buffer(lambda size: None),
+            send_data=self._send_slowly,
+        )
+        self.stream: Any = SimpleNamespace(_stream=raw)
+
+    @property
+    def sent(self) -> list[bytes]:
+        """The content of the DATA frames, whose headers must be right."""
+        for frame in self.written:
+            assert frame[:9] == (len(frame) - 9).to_bytes(3, "big") + plain_header(1)
+        return [frame[9:] for frame in self.written]
+
+    def _ack(self, number: int, size: int) -> None:
+        self.acknowledged += size
+
+    async def _send_slowly(self, data: bytes) -> None:
+        await asyncio.sleep(0)
+        self.slow.append(data)
+
+
+def test_an_answer_to_a_message_that_came_before_the_handler_is_sent() -> None:
+    async def main() -> list[bytes]:
+        peer = Peer()
+        early = framed(b"question")
+        peer.stream._stream.buffer.add(early, len(early))
+        frames = MessageStream(peer.stream, lambda message: frames.put(message + b" answered"), limit=100)
+        frames.open()
+        frames.flush()
+        return peer.sent
+
+    assert asyncio.run(main()) == [framed(b"question answered")]
+
+
+@pytest.mark.parametrize("step", [1, 7, 4096, 20_000, 1 << 20])
+def test_frames_are_taken_however_their_bytes_arrive_and_h2_sees_the_others(step: int) -> None:
+    """Whole, in pieces, and with the header cut in two; frames of h2 between them, in order."""
+
+    async def main() -> None:
+        peer, heard, passed = Peer(), list[bytes](), list[bytes]()
+        frames = MessageStream(peer.stream, lambda message: heard.append(message), limit=1 << 20)
+        peer.protocol = SimpleNamespace(data_received=passed.append)
+        frames.open()
+        messages = [b"a" * size for size in (0, 1, 5_000, 16_379, 40_000)]
+        for message in messages:  # in frames as large as allowed, as a peer sends them
+            sent = framed(message)
+            pieces = [sent[at : at + (1 << 14)] for at in range(0, len(sent), 1 << 14)]
+            data = b"".join(len(piece).to_bytes(3, "big") + plain_header(1) + piece for piece in pieces)
+            for at in range(0, len(data), step):
+                peer.protocol.data_received(data[at : at + step])
+            peer.protocol.data_received(PING)
+        assert heard == messages
+        assert all(type(message) is bytes for message in heard)
+        assert passed == [PING] * len(messages)
+        # All of it is entered into h2's books before h2 sees the next frame: it counts what the peer may still send.
+        assert peer.acknowledged == sum(map(len, map(framed, messages)))
+
+    asyncio.run(main())
+
+
+def test_a_header_that_comes_in_two_goes_whole_to_whom_it_belongs() -> None:
+    async def main() -> tuple[bytes, list[bytes]]:
+        peer, heard, passed = Peer(), list[bytes](), bytearray()
+        frames = MessageStream(peer.stream, heard.append, limit=100)
+        peer.protocol = SimpleNamespace(data_received=passed.extend)
+        frames.open()
+        ours = (8).to_bytes(3, "big") + plain_header(1) + framed(b"one")
+        for data in (PING[:4], PING[4:], ours[:3], ours[3:12], ours[12:]):
+            peer.protocol.data_received(data)
+        return bytes(passed), heard
+
+    assert asyncio.run(main()) == (PING, [b"one"])
+
+
+def test_a_message_larger_than_a_frame_is_sent_in_several_at_once() -> None:
+    async def main() -> tuple[list[bytes], list[bytes], int]:
+        peer = Peer()
+        frames = MessageStream(peer.stream, lambda message: None, limit=100)
+        frames.open()
+        frames.send(b"x" * 40_000)
+        left = peer.state.outbound_flow_control_window
+        return peer.written, peer.slow, left
+
+    written, slow, left = asyncio.run(main())
+    assert not slow
+    (data,) = written
+    sizes, content, at = list[int](), b"", 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 3], "big")
+        assert data[at + 3 : at + 9] == plain_header(1)
+        sizes.append(size)
+        content += data[at + 9 : at + 9 + size]
+        at += 9 + size
+    assert sizes == [16_384, 16_384, 7_237]
+    assert content == framed(b"x" * 40_000)
+    assert left == (1 << 20) - 40_005
+
+
+def test_what_is_put_in_one_turn_travels_as_one_message() -> None:
+    async def main() -> list[bytes]:
+        peer = Peer()
+        frames = MessageStream(peer.stream, lambda message: None, limit=100)
+        frames.open()
+        for part in (b"a", b"b", b"c"):
+            frames.put(part)
+        await asyncio.sleep(0)
+        assert frames.waiting == 0
+        return peer.sent
+
+    assert asyncio.run(main()) == [framed(b"abc")]
+
+
+def test_without_room_the_rest_follows_in_order() -> None:
+    async def main() -> tuple[list[bytes], int]:
+        peer = Peer(window=0)
+        frames = MessageStream(peer.stream, lambda message: None, limit=100)
+        frames.open()
+        frames.put(b"first")
+        frames.flush()
+        frames.put(b"second")
+        await frames.drained()
+        return peer.slow, frames.waiting
+
+    assert asyncio.run(main()) == ([framed(b"first"), framed(b"second")], 0)
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_messages_are_handed_over_however_their_bytes_arrive(step: int) -> None:
+    async def main() -> list[bytes]:
+        heard: list[bytes] = []
+        arrivals = Arrivals(lambda size: None, heard.append, limit=100)
+        data = framed(b"one") + framed(b"") + framed(b"three")
+        for start in range(0, len(data), step):
+            arrivals.add(data[start : start + step], step)
+        return heard
+
+    assert asyncio.run(main()) == [b"one", b"", b"three"]
+
+
+def test_a_message_over_the_limit_is_refused_by_its_length() -> None:
+    async def main() -> None:
+        heard: list[bytes] = []
+        arrivals = Arrivals(lambda size: None, heard.append, limit=10)
+        arrivals.add(framed(b"x" * 11)[:5], 5)
+        arrivals.add(framed(b"fine"), 9)
+        assert not heard
+        with pytest.raises(MessageTooLarge, match="11 bytes"):
+            await arrivals.read(0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_what_a_dead_peer_said_is_heard_though_a_write_to_it_fails_first(new_loop: Any) -> None:
+    async def main() -> list[bytes]:
+        near, far = socket.socketpair()
+        lost = asyncio.get_running_loop().create_future()
+
+        class Inner(asyncio.Protocol):
+            def connection_lost(self, exc: Exception | None) -> None:
+                lost.set_result(exc)
+
+        transport, _ = await asyncio.get_running_loop().create_connection(Inner, sock=near)
+        peer = Peer()
+        peer.stream._stream._transport = transport
+        heard: list[bytes] = []
+        MessageStream(peer.stream, heard.append, limit=100).open()
+        transport.write(b"unread")
+        answer = framed(b"an answer")
+        far.send(len(answer).to_bytes(3, "big") + plain_header(1) + answer)
+        far.close()
+        transport.write(b"for nobody")
+        assert isinstance(await lost, OSError)
+        return heard
+
+    loop = new_loop()
+    assert loop.run_until_complete(main()) == [b"an answer"]
+    loop.close()
+
+
+class Mirror(WorkerBase):
+    """Sends every order's arguments back, through MessageStream on both sides of a real connection."""
+
+    async def Work(self, stream: Any) -> None:
+        await stream.send_initial_metadata()
+        self.frames = MessageStream(stream, self.receive, limit=1 << 24)
+        self.frames.open()
+        await self.frames.ended()
+        await self.frames.drained()
+
+    def receive(self, message: bytes) -> None:
+        for order in pb.Orders.FromString(message).orders:
+            report = pb.Report(log=pb.Log(sequence=order.assign.sequence, message=order.assign.command))
+            self.frames.put(pb.Reports(reports=[report]).SerializeToString())
+
+
+def test_messages_of_any_size_pass_in_order_over_a_real_connection(tmp_path: Any) -> None:
+    """More than both flow control windows together, in frames that fit and frames that do not."""
+    rng = random.Random(7)
+    sizes = [rng.choice((0, 1, 100, 5000, 16_380, 16_384, 40_000, 200_000)) for _ in range(400)]
+
+    async def main() -> list[int]:
+        server = Server([Mirror()])
+        await server.start(path=str(tmp_path / "s"))
+        channel = Channel(path=str(tmp_path / "s"))
+        heard: list[int] = []
+        complete = asyncio.Event()
+
+        def receive(message: bytes) -> None:
+            for report in pb.Reports.FromString(message).reports:
+                assert report.log.sequence == len(heard)
+                heard.append(len(report.log.message))
+                if len(heard) == len(sizes):
+                    complete.set()
+
+        async with WorkerStub(channel).Work.open() as stream:
+            await stream.send_request()
+            frames = MessageStream(stream, receive, limit=1 << 24)
+            frames.open()
+            for number, size in enumerate(sizes):
+                order = pb.Order(assign=pb.Assign(sequence=number, command="x" * size))
+                frames.put(pb.Orders(orders=[order]).SerializeToString())
+                if number % 7 == 0:
+                    await asyncio.sleep(0)
+            async with asyncio.timeout(60):
+                await complete.wait()
+            await stream.cancel()
+        channel.close()
+        server.close()
+        await server.wait_closed()
+        return heard
+
+    assert asyncio.run(main()) == sizes

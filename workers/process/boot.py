@@ -1,0 +1,125 @@
+"""The document that tells a worker what to be: one JSON object on an inherited descriptor, read to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar
+
+PROTOCOL = 1
+PROFILES = ("process", "thread")
+
+
+class BootInvalid(Exception):
+    """The boot document is not one that this worker understands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    worker: str
+    pool: str
+    adapter: str  # dotted path of the class
+    parent: int  # pid of the broker
+    listen_fd: int  # a Unix socket that the broker listens on
+    shared_page_fd: int
+    profile: str = "process"
+    threads: int = 1
+    instance: str = ""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    blas_threads: int = 0
+    max_payload: int = 1 << 20
+    thread_checks: bool = False
+    protocol: int = PROTOCOL
+
+    def __post_init__(self) -> None:
+        _check_protocol(self.protocol)
+        _check_strings(self, "worker", "pool", "adapter", "profile", "instance")
+        _check_numbers(self, "parent", "listen_fd", "shared_page_fd", "threads", "blas_threads", "max_payload")
+        if self.profile not in PROFILES:
+            raise BootInvalid(f"profile: {self.profile!r} is not one of {', '.join(PROFILES)}")
+        if self.profile == "thread" and self.threads < 1:
+            raise BootInvalid("threads: the thread profile needs at least 1")
+        if not isinstance(self.thread_checks, bool):
+            raise BootInvalid(f"thread_checks: {self.thread_checks!r} is not true or false")
+        if not isinstance(self.args, Mapping):
+            raise BootInvalid("args: must be an object")
+
+    @property
+    def slots(self) -> int:
+        """Threads that run commands; 0: the main thread does."""
+        return self.threads if self.profile == "thread" else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateBoot:
+    """What a template is to load, for all the workers that it will fork."""
+
+    template: str
+    pool: str
+    adapter: str  # dotted path of the class
+    parent: int  # pid of the broker
+    args: Mapping[str, Any] = field(default_factory=dict)
+    always: bool = False  # fork even if the adapter does not ask for it
+    protocol: int = PROTOCOL
+
+    def __post_init__(self) -> None:
+        _check_protocol(self.protocol)
+        _check_strings(self, "template", "pool", "adapter")
+        _check_numbers(self, "parent")
+        if not isinstance(self.args, Mapping):
+            raise BootInvalid("args: must be an object")
+
+
+def _check_protocol(protocol: object) -> None:
+    if protocol != PROTOCOL:
+        raise BootInvalid(
+            f"protocol: the broker speaks {protocol!r} and this worker {PROTOCOL}; "
+            "install the same release of django-snakepit in the pool's interpreter"
+        )
+
+
+def _check_strings(document: object, *names: str) -> None:
+    for name in names:
+        if not isinstance(value := getattr(document, name), str):
+            raise BootInvalid(f"{name}: {value!r} is not a string")
+
+
+def _check_numbers(document: object, *names: str) -> None:
+    for name in names:
+        if type(value := getattr(document, name)) is not int or value < 0:
+            raise BootInvalid(f"{name}: {value!r} is not a number from 0")
+
+
+Document = TypeVar("Document", Boot, TemplateBoot)
+
+
+def parse(text: bytes, kind: type[Document]) -> Document:
+    """
+    >>> parse(b'{"worker": "a-1"}', Boot)
+    Traceback (most recent call last):
+        ...
+    snakepit.workers.process.boot.BootInvalid: the boot document lacks adapter, shared_page_fd, listen_fd, parent, pool
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as why:
+        raise BootInvalid(f"the boot document is not JSON: {why}") from None
+    if not isinstance(document, dict):
+        raise BootInvalid("the boot document must be an object")
+    known = {one.name: one.default is MISSING and one.default_factory is MISSING for one in fields(kind)}
+    if unknown := sorted(document.keys() - known):
+        raise BootInvalid(f"the boot document has unknown fields: {', '.join(unknown)}")
+    if missing := sorted(name for name, needed in known.items() if needed and name not in document):
+        raise BootInvalid(f"the boot document lacks {', '.join(missing)}")
+    return kind(**document)
+
+
+def read(descriptor: int, kind: type[Document]) -> Document:
+    """The document on a descriptor, which is closed."""
+    try:
+        with os.fdopen(descriptor, "rb") as source:
+            return parse(source.read(), kind)
+    except OSError as why:
+        raise BootInvalid(f"the boot document cannot be read from descriptor {descriptor}: {why}") from None

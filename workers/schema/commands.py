@@ -1,0 +1,221 @@
+"""From a dotted path to an adapter's class, and from the class to its commands, with errors that name the fix."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snakepit.workers.adapter import MARK, Adapter, AdapterError, Options
+from snakepit.workers.schema.annotation import nearest
+from snakepit.workers.schema.signature import BadArguments, Signature, signature_of
+
+
+class ModuleMissing(AdapterError):
+    """No module of this name can be imported."""
+
+
+class ClassMissing(AdapterError):
+    """The module has no such class."""
+
+
+class NotAnAdapter(AdapterError):
+    """The name is not a subclass of workers.Adapter."""
+
+
+class NotThreadSafe(AdapterError):
+    """The thread profile takes only adapters that say they are thread-safe."""
+
+
+class ArgumentsRefused(AdapterError):
+    """The pool's args do not fit the adapter's __init__."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A method that callers may run."""
+
+    name: str
+    attribute: str
+    summary: str
+    description: str
+    streams: bool
+    idempotent: bool
+    timeout: float
+    signature: Signature
+
+    def facts(self) -> dict[str, Any]:
+        """What the world is told of it."""
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "description": self.description,
+            "streams": self.streams,
+            "idempotent": self.idempotent,
+            "timeout": self.timeout,
+            "schema": self.signature.schema,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A command on the adapter's instance, ready to be called."""
+
+    method: Callable[..., Any]
+    signature: Signature
+    idempotent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preloaded:
+    """An adapter's class after its `preload`, and what it offers."""
+
+    kind: type[Adapter]
+    commands: Mapping[str, Command]
+
+
+def load_class(path: str) -> type[Adapter]:
+    """The adapter's class from "package.module.Class". Errors raised by the module itself are passed on as they are."""
+    module_name, _, class_name = path.rpartition(".")
+    if not module_name or not class_name.isidentifier():
+        raise ModuleMissing(f"{path!r} is not the dotted path of a class; write package.module.Class")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise ModuleMissing(
+                f"no module {error.name!r} for the adapter {path!r}: correct SNAKEPIT['ADAPTERS'], "
+                "or install the package in the pool's interpreter"
+            ) from None
+        raise  # the adapter's own import of something else
+    found = getattr(module, class_name, None)
+    if found is None:
+        hint = nearest(class_name, vars(module))
+        raise ClassMissing(f"module {module_name!r} has no {class_name!r}{hint}: correct SNAKEPIT['ADAPTERS']")
+    if not (isinstance(found, type) and issubclass(found, Adapter)):
+        raise NotAnAdapter(f"{path!r} is not a subclass of workers.Adapter: write `class {class_name}(Adapter)`")
+    return found
+
+
+def require_thread_safe(kind: type[Adapter]) -> None:
+    if kind.thread_safe is not True:
+        raise NotThreadSafe(
+            f"{kind.__name__} does not declare itself thread-safe: set `thread_safe = True` on the class once its "
+            "commands may run at the same time, or give the pool the process profile"
+        )
+
+
+def find_commands(kind: type[Adapter]) -> dict[str, Command]:
+    """Every decorated method, by its public name."""
+    found: dict[str, Command] = {}
+    for attribute in dir(kind):
+        options = getattr(_inner(inspect.getattr_static(kind, attribute)), MARK, None)
+        if not isinstance(options, Options):
+            continue
+        if options.name in found:
+            raise AdapterError(f"{kind.__name__} has two commands named {options.name!r}: rename one")
+        found[options.name] = _describe(kind, attribute, options)
+    if not found:
+        raise AdapterError(f"{kind.__name__} has no commands: put @command before the methods that callers may run")
+    return found
+
+
+def _inner(attribute: Any) -> Any:
+    return attribute.__func__ if isinstance(attribute, staticmethod | classmethod) else attribute
+
+
+def _describe(kind: type[Adapter], attribute: str, options: Options) -> Command:
+    method = getattr(kind, attribute)
+    is_plain = inspect.isfunction(method) and not isinstance(inspect.getattr_static(kind, attribute), staticmethod)
+    try:
+        signature = signature_of(method, skip=1 if is_plain else 0)
+    except AdapterError as why:
+        raise AdapterError(f"command {options.name!r} of {kind.__name__}: {why}") from None
+    text = inspect.cleandoc(method.__doc__) if method.__doc__ else ""
+    inner = inspect.unwrap(method)
+    return Command(
+        name=options.name,
+        attribute=attribute,
+        summary=text.partition("\n")[0].strip(),
+        description=text,
+        streams=inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner),
+        idempotent=options.idempotent,
+        timeout=options.timeout,
+        signature=signature,
+    )
+
+
+def has_preload(kind: type[Adapter]) -> bool:
+    """Whether the adapter asks for a template: it has a `preload` of its own, or says `preload = True`."""
+    found: Any = inspect.getattr_static(kind, "preload")
+    if isinstance(found, bool):
+        return found
+    if not isinstance(found, classmethod | staticmethod):
+        raise AdapterError(
+            f"preload of {kind.__name__} is a {type(found).__name__}: write it as a classmethod, since it runs "
+            "before there is an instance, or say `preload = True`"
+        )
+    return found is not inspect.getattr_static(Adapter, "preload")
+
+
+def preload(kind: type[Adapter], args: Mapping[str, Any]) -> None:
+    """Run the class's preload, if it has one, with those of the pool's args that it names."""
+    if not has_preload(kind) or isinstance(kind.preload, bool):
+        return
+    parameters = inspect.signature(kind.preload).parameters.values()
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    kind.preload(**{name: value for name, value in args.items() if takes_all or name in names})
+
+
+def make(kind: type[Adapter], args: Mapping[str, Any]) -> Adapter:
+    """The instance, with the pool's args checked against its __init__."""
+    try:
+        checked = signature_of(kind.__init__, skip=1, lenient=True).check(args)
+    except BadArguments as why:
+        raise ArgumentsRefused(f"the pool's args do not fit {kind.__name__}: {why}") from None
+    except AdapterError as why:
+        raise AdapterError(f"__init__ of {kind.__name__}: {why}") from None
+    return kind(**checked)
+
+
+def bind(adapter: Adapter, commands: Mapping[str, Command]) -> dict[str, Bound]:
+    return {
+        name: Bound(getattr(adapter, item.attribute), item.signature, item.idempotent)
+        for name, item in commands.items()
+    }
+
+
+def look_after_first_calls(bound: dict[str, Bound], look: Callable[[], None]) -> None:
+    """Have `look` run after the first call of each command; later calls cost nothing."""
+
+    def watched(name: str, plain: Bound) -> Bound:
+        def first(**arguments: Any) -> Any:
+            try:
+                return plain.method(**arguments)
+            finally:
+                bound[name] = plain
+                look()
+
+        return Bound(first, plain.signature, plain.idempotent)
+
+    for name, plain in list(bound.items()):
+        bound[name] = watched(name, plain)
+
+
+def look_after_calls(bound: dict[str, Bound], look: Callable[[], None]) -> None:
+    """Have `look` run after every call, on its thread."""
+
+    def watched(plain: Bound) -> Bound:
+        def run(**arguments: Any) -> Any:
+            try:
+                return plain.method(**arguments)
+            finally:
+                look()
+
+        return Bound(run, plain.signature)
+
+    for name, plain in list(bound.items()):
+        bound[name] = watched(plain)

@@ -1,0 +1,250 @@
+"""A command's signature: its JSON Schema, and the check of one call's arguments against it.
+
+bytes ──decode──▶ dict ──Signature.check──▶ keyword arguments, or BadArguments with every problem named
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from snakepit.workers.adapter import AdapterError
+from snakepit.workers.context import Context
+from snakepit.workers.schema.annotation import Compiler, nearest
+from snakepit.workers.schema.checker import ANYTHING, Checker, Mismatch, Unsupported
+
+MAX_DEPTH = 64
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+WHOLE = "$"  # stands for the arguments as a whole among the problems
+
+
+class BadArguments(Exception):
+    """The arguments do not fit; `problems` maps each argument to what is wrong with it."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = dict(problems)
+        super().__init__("; ".join(self.problems.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    checkers: Mapping[str, Checker]
+    required: frozenset[str]
+    schema: Mapping[str, Any]
+    extra: Checker | None = None  # of **kwargs
+    context: str = ""  # the parameter that gets the Context
+    checks: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+
+    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments for the command.
+
+        >>> def classify(pixels: list[float], top: int = 1): ...
+        >>> signature_of(classify).check({"pixels": [1, 2.5]})
+        {'pixels': [1.0, 2.5]}
+        >>> signature_of(classify).check({"pixels": [1], "tpo": 3})
+        Traceback (most recent call last):
+            ...
+        snakepit.workers.schema.signature.BadArguments: tpo is unknown (did you mean 'top'?)
+        """
+        taken: dict[str, Any] = {}
+        problems: dict[str, str] = {}
+        checks = self.checks
+        for name, value in given.items():
+            check = checks.get(name)
+            if check is None:
+                check = self._extra_check(name, problems)
+                if check is None:
+                    continue
+            try:
+                taken[name] = check(value)
+            except Mismatch as mismatch:
+                problems[name] = f"{name}{mismatch.path} {mismatch.message}"
+        if not self.required <= given.keys():
+            problems.update({name: f"{name} is missing" for name in sorted(self.required - given.keys())})
+        if problems:
+            raise BadArguments(problems)
+        return taken
+
+    def _extra_check(self, name: str, problems: dict[str, str]) -> Callable[[Any], Any] | None:
+        if self.extra is not None and name != self.context:
+            return self.extra.check
+        problems[name] = f"{name} is unknown" + nearest(name, self.checkers)
+        return None
+
+
+def signature_of(function: Callable[..., Any], *, skip: int = 0, lenient: bool = False) -> Signature:
+    """Compile a signature; raises AdapterError naming the parameter that cannot be served.
+
+    `skip` leading parameters (self) are left out; `lenient` lets *args be, which never get anything.
+    """
+    parameters = list(parameters_of(function).values())[skip:]
+    hints = hints_of(function)
+    compiler = Compiler()
+    checkers: dict[str, Checker] = {}
+    context, extra, properties = "", None, {}
+    for parameter in parameters:
+        name = parameter.name
+        hint = hints.get(name, parameter.annotation)
+        if is_context(name, hint):
+            context = name
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            extra = compiled(compiler, name, hint)
+        elif parameter.kind is parameter.VAR_POSITIONAL and lenient:
+            continue
+        elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+            raise AdapterError(f"{name}: arguments come by name; a command takes no *args or positional-only ones")
+        else:
+            checkers[name] = compiled(compiler, name, hint)
+            properties[name] = property_schema(checkers[name], parameter.default)
+    required = [p.name for p in parameters if p.name in checkers and p.default is p.empty]
+    schema: dict[str, Any] = {
+        "$schema": DIALECT,
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": (extra.schema or True) if extra else False,
+    }
+    if compiler.definitions:
+        schema["$defs"] = compiler.definitions
+    checks = {name: checker.check for name, checker in checkers.items()}
+    return Signature(checkers, frozenset(required), schema, extra, context, checks)
+
+
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    if sys.version_info >= (3, 14):
+        # Annotations are evaluated on demand there; a name known only to the type checker must not fail the signature.
+        import annotationlib
+
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF).parameters
+    return inspect.signature(function).parameters
+
+
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The resolved annotations; those that cannot be resolved are left out and stay as they were written."""
+    function = inspect.unwrap(function)
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # one unknown name fails all of them; try each by itself
+        names = getattr(function, "__globals__", {})
+        hints = ((name, parameter.annotation) for name, parameter in parameters_of(function).items())
+        return {name: resolved(hint, names) for name, hint in hints}
+
+
+def resolved(hint: Any, names: dict[str, Any]) -> Any:
+    single = types.SimpleNamespace(__annotations__={"hint": hint})
+    try:
+        return typing.get_type_hints(single, globalns=names, include_extras=True)["hint"]
+    except Exception:
+        return hint
+
+
+def compiled(compiler: Compiler, name: str, hint: Any) -> Checker:
+    if hint is inspect.Parameter.empty:
+        return ANYTHING
+    if isinstance(hint, str | typing.ForwardRef):
+        raise AdapterError(
+            f"{name}: the annotation {hint!r} cannot be resolved where the command is defined; "
+            "import its names at run time, not under TYPE_CHECKING"
+        )
+    try:
+        return compiler.compile(hint)
+    except Unsupported as why:
+        raise AdapterError(f"{name}: {why}") from None
+
+
+def is_context(name: str, hint: Any) -> bool:
+    """A parameter annotated Context (or Context | None), or one named ctx that says nothing else."""
+    if hint is Context or (name == "ctx" and (hint is inspect.Parameter.empty or hint is Any)):
+        return True
+    if isinstance(hint, str | typing.ForwardRef):  # unresolved
+        return name == "ctx" or "Context" in str(hint)
+    return Context in typing.get_args(hint)
+
+
+def property_schema(checker: Checker, default: Any) -> dict[str, Any]:
+    schema = dict(checker.schema)
+    if default is not inspect.Parameter.empty and type(default) in (str, int, float, bool, type(None), list, dict):
+        try:
+            json.dumps(default, allow_nan=False)
+        except (TypeError, ValueError):
+            return schema
+        schema["default"] = default
+    return schema
+
+
+class NotFinite(ValueError):
+    """JSON has no NaN and no infinity, whatever Python's parser lets through."""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise NotFinite(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value != 0.0:  # 1e999 reads as infinity
+        raise NotFinite(f"{text[:40]} is too large for a float")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
+
+
+def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
+    """Whether JSON text nests deeper than `limit`, found without recursion: a parser would overflow its stack first.
+
+    >>> too_deep(b"[[1], {}]", 2), too_deep(b"[[[1]]]", 2), too_deep(b'["[[[[["]', 2)
+    (False, True, False)
+    """
+    # Most texts are flat. A search for one bracket stops, or goes by words; a count looks at each character.
+    if limit and text.find(b"{", 1) < 0 and text.find(b"[", 1) < 0:
+        return False
+    if text.count(b"[") + text.count(b"{") <= limit:
+        return False
+    brackets = _STRINGS.sub(b"", text).translate(_AS_SQUARE, _NOT_BRACKETS)
+    for _ in range(limit):
+        # Each pass takes away the innermost pairs, in C.
+        shorter = brackets.replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            return bool(brackets) and brackets.count(b"[") > limit
+        brackets = shorter
+    return bool(brackets)
+
+
+def _parse(text: str) -> Any:
+    """As JSONDecoder.decode, whose two looks for white space cost more than a short text itself."""
+    if text[:1] == "{":
+        given, end = _DECODER.raw_decode(text)
+        if end == len(text):
+            return given
+    return _DECODER.decode(text)
+
+
+def decode(text: bytes, attachments: Mapping[str, bytes] | None = None) -> dict[str, Any]:
+    """The arguments of a call: one JSON object, and the bytes that travel beside it."""
+    if too_deep(text):
+        raise BadArguments({WHOLE: f"the arguments nest deeper than {MAX_DEPTH} levels"})
+    try:
+        given = _parse(text.decode("utf-8"))
+    except NotFinite as why:
+        raise BadArguments({WHOLE: f"the arguments are not JSON: {why}"}) from None
+    except ValueError as why:
+        raise BadArguments({WHOLE: f"the arguments are not JSON in UTF-8: {why}"}) from None
+    if type(given) is not dict:
+        raise BadArguments({WHOLE: "the arguments must be one JSON object, keyed by argument name"})
+    if attachments:
+        twice = sorted(given.keys() & attachments.keys())
+        if twice:
+            raise BadArguments({name: f"{name} is given twice: in the JSON and as an attachment" for name in twice})
+        given.update(attachments)
+    return given

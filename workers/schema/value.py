@@ -1,0 +1,222 @@
+"""What a command returned, on its way out: bytes as they are, everything else as JSON.
+
+JSON's own types go straight through its C encoder. What it refuses is converted as far as is honest; the rest becomes
+a marker that names it, so that a caller sees what was there instead of a guess:
+
+    {"$bytes": base64}   {"$float": "nan" | "inf" | "-inf"}   {"$unserializable": "module.Type", "reason": ...}
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import pathlib
+from collections import abc, deque
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from snakepit.workers.report import Value
+from snakepit.workers.schema import json_encode
+from snakepit.workers.schema.signature import MAX_DEPTH, too_deep
+
+MAX_ELEMENTS = 1_000_000  # of an array-like that is spelled out as a list
+MAX_BITS = 14_283  # of an integer: Python turns no more than 4,300 digits into text
+
+
+class ResultTooLarge(Exception):
+    """The result is larger than the call lets through."""
+
+    def __init__(self, size: int, limit: int, what: str = "result") -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"the {what} has {size:,} bytes and {limit:,} are let through; "
+            "return less, stream it in chunks, or raise the pool's max_payload"
+        )
+
+
+def type_name(kind: type) -> str:
+    """
+    >>> type_name(int), type_name(Decimal)
+    ('int', 'decimal.Decimal')
+    """
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def marker(value: object, reason: str = "") -> dict[str, str]:
+    kind = type(value)
+    named = {"$unserializable": f"{kind.__module__}.{kind.__qualname__}"}
+    return {**named, "reason": reason} if reason else named
+
+
+def encode(value: Any, limit: int, what: str = "result") -> Value:
+    """A result or chunk as it goes over the wire; raises ResultTooLarge."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        size = value.nbytes if isinstance(value, memoryview) else len(value)
+        if size > limit:
+            raise ResultTooLarge(size, limit, what)
+        return Value(bytes(value), raw=True)
+    data = encode_json(value, limit, what)
+    return Value(data)
+
+
+def encode_json(value: Any, limit: int, what: str = "result") -> bytes:
+    """
+    >>> encode_json({"when": date(2026, 1, 2), "odd": [float("nan"), object()]}, 1000)
+    b'{"when":"2026-01-02","odd":[{"$float":"nan"},{"$unserializable":"builtins.object"}]}'
+    """
+    data = _encode_fast(value)
+    if data is None or too_deep(data):
+        # Rare: NaN, a cycle, keys that are no strings, too deep. Walk it piece by piece.
+        data = _to_bytes(_ENCODER.encode(Plainer(limit, what).plain(value)))
+    if len(data) > limit:
+        raise ResultTooLarge(len(data), limit, what)
+    return data
+
+
+def _encode_fast(value: Any) -> bytes | None:
+    try:
+        return _to_bytes(json_encode.encode(value, _ENCODER.encode))
+    except (ValueError, TypeError, RecursionError, OverflowError):
+        return None
+
+
+def _to_bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate: JSON can carry it as an escape, UTF-8 cannot
+        return json.dumps(json.loads(text), separators=(",", ":")).encode("ascii")
+
+
+def convert(value: Any) -> Any:
+    """One step from an object that JSON does not know towards one that it does; the marker if there is no such step."""
+    try:
+        for kinds, step in STEPS:
+            if isinstance(value, kinds):
+                return step(value)
+        if is_dataclass(value) and not isinstance(value, type):
+            return {field.name: getattr(value, field.name) for field in fields(value)}
+        if not isinstance(value, type):
+            return _by_method(value)
+    except Exception as error:  # the object's own code failed: say so in its place, the rest of the result is sound
+        return marker(value, f"{type(error).__name__} while it was converted")
+    return marker(value)
+
+
+def _by_method(value: Any) -> Any:
+    """By what the object offers itself: pydantic, NumPy, pandas, torch, attrs-like classes."""
+    for name in ("model_dump", "tolist", "isoformat", "_asdict", "to_dict"):
+        method = getattr(value, name, None)
+        if not callable(method):
+            continue
+        if name in ("tolist", "to_dict"):
+            elements = count_elements(value)
+            if elements > MAX_ELEMENTS:
+                return marker(value, f"{elements:,} elements; at most {MAX_ELEMENTS:,} are spelled out, return bytes")
+        return method()
+    return marker(value)
+
+
+def count_elements(value: Any) -> int:
+    """Of an array-like: NumPy and pandas have `size`, torch `numel()`, the rest a length."""
+    for name in ("size", "numel"):
+        size = getattr(value, name, None)
+        if callable(size) and name == "numel":
+            size = size()
+        if isinstance(size, int):
+            return size
+    return len(value) if hasattr(value, "__len__") else 1
+
+
+def _listed(value: set[Any] | frozenset[Any]) -> list[Any]:
+    try:
+        return sorted(value)  # a set has no order; give the same answer each time where that is possible
+    except TypeError:
+        return list(value)
+
+
+STEPS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    ((bytes, bytearray, memoryview), lambda value: {"$bytes": base64.b64encode(value).decode("ascii")}),
+    (Enum, lambda value: value.value),
+    ((datetime, date, time), lambda value: value.isoformat()),
+    (timedelta, lambda value: value.total_seconds()),
+    ((Decimal, UUID, pathlib.PurePath), str),
+    ((set, frozenset), _listed),
+    ((abc.Set, abc.ValuesView, deque, range), list),
+    (abc.Mapping, dict),
+)
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=convert)
+
+
+class Plainer:
+    """Turns a result into one that the encoder takes, whatever is in it: bounded in depth and in size."""
+
+    def __init__(self, limit: int, what: str) -> None:
+        self._limit = limit
+        self._what = what
+        self._nodes = 0
+        self._above: set[int] = set()  # ids of the containers that we are inside of
+
+    def plain(self, value: Any, depth: int = 0) -> Any:
+        self._nodes += 1
+        if self._nodes > self._limit:  # each node is a byte at least
+            raise ResultTooLarge(self._nodes, self._limit, self._what)
+        if value is None or isinstance(value, bool | str):
+            return value
+        if isinstance(value, int):
+            return value if value.bit_length() <= MAX_BITS else marker(value, "too many digits")
+        if isinstance(value, float):
+            return value if value - value == 0.0 else {"$float": float.__repr__(value)}
+        if id(value) in self._above:
+            return marker(value, "it holds itself")
+        if depth > MAX_DEPTH - 2:  # a marker is one level more
+            return marker(value, f"nested deeper than {MAX_DEPTH} levels")
+        self._above.add(id(value))
+        try:
+            return self._container(value, depth + 1)
+        finally:
+            self._above.discard(id(value))
+
+    def _container(self, value: Any, depth: int) -> Any:
+        if isinstance(value, dict):
+            return self._object(value, depth)
+        if isinstance(value, list | tuple):
+            return [self.plain(item, depth) for item in value]
+        # Depth counts the step too: an object whose conversion gives an object of its kind must end.
+        return self.plain(convert(value), depth)
+
+    def _object(self, value: dict[Any, Any], depth: int) -> Any:
+        plain: dict[str, Any] = {}
+        for key, item in value.items():
+            name = key_text(key)
+            if name is None:
+                return marker(value, f"a key of type {type_name(type(key))}")
+            plain[name] = self.plain(item, depth)
+        return plain
+
+
+def key_text(key: Any) -> str | None:
+    """A dict's key as JSON's: the same as the C encoder gives, and what has one obvious text besides."""
+    if isinstance(key, Enum) and not isinstance(key, str | int | float):
+        key = key.value
+    if isinstance(key, str):
+        return str(key.value) if isinstance(key, Enum) else str(key)
+    if key is None or isinstance(key, bool):
+        return {None: "null", True: "true", False: "false"}[key]
+    if isinstance(key, int):
+        return int.__repr__(key)
+    if isinstance(key, float):
+        return float.__repr__(key)
+    if isinstance(key, datetime | date | time):
+        return key.isoformat()
+    if isinstance(key, UUID | Decimal | pathlib.PurePath):
+        return str(key)
+    if type(key).__module__.partition(".")[0] == "numpy" and hasattr(key, "item"):
+        return key_text(key.item())
+    return None

@@ -1,0 +1,362 @@
+"""The worker's end of the link to its broker; the only file here that knows gRPC.
+
+     broker ══ Work stream ══▶ MessageStream ──▶ Runtime.assign, cancel, credit, drain
+            ◀══════════════════ MessageStream ◀── Outbox.take
+
+Its asyncio loop is run by the main thread while that waits for calls, and by the keeper's thread while a command runs
+for long (see loop_owner.py): probes and cancels are always read. Losing the stream ends the worker: nobody is there to
+take its answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import grpclib
+from grpclib.const import Status
+from grpclib.server import Server, Stream
+
+from snakepit.workers.call import Call
+from snakepit.workers.report import (
+    BootFailure,
+    Chunk,
+    Delivered,
+    Failure,
+    Hello,
+    Log,
+    Progress,
+    Race,
+    Report,
+    Result,
+    Returned,
+    Value,
+    Vitals,
+)
+from snakepit.workers.runtime.outbox import Outbox
+from snakepit.workers.transport.loop_owner import LoopOwner
+from snakepit.workers.transport.message_stream import MessageStream
+from snakepit.workers.wire import worker_pb2 as pb
+from snakepit.workers.wire.worker_grpc import WorkerBase
+
+ENVELOPE = 16 << 20  # beyond max_payload: several orders travel in one message
+START_SECONDS = 30.0
+FLUSH_SECONDS = 10.0  # for the broker to take the last reports
+GOODBYE_SECONDS = 1.0  # for the broker to close its end, after it was told that there is nothing more
+
+
+class Orders(Protocol):
+    """What the broker can order; the worker's Runtime."""
+
+    def assign(self, call: Call) -> None: ...
+
+    def cancel(self, sequence: int, reason: str) -> None: ...
+
+    def credit(self, sequence: int, chunks: int) -> None: ...
+
+    def drain(self) -> None: ...
+
+
+class Link(WorkerBase):
+    """Serves the one Work stream of this worker."""
+
+    def __init__(self, listen_fd: int, max_payload: int, probe: Callable[[int], Vitals]) -> None:
+        self._listen_fd = listen_fd
+        self._max_payload = max_payload
+        self._probe = probe
+        self._orders: Orders | None = None
+        self._on_lost: Callable[[], None] | None = None
+        self._frames: MessageStream | None = None
+        self._taken = False
+        self._finishing = False
+        self._ended = False
+        self._farewell: asyncio.Task[None] | None = None
+        self._started = threading.Event()
+        self._flushed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="io", daemon=True)
+        self._broken: BaseException | None = None
+        self.lost = False
+        self.loop = asyncio.new_event_loop()
+        self.loop_owner = LoopOwner(self.loop)
+        self.outbox = Outbox(self._wake)
+
+    # From other threads.
+
+    def start(self, orders: Orders, on_lost: Callable[[], None]) -> None:
+        """Listen; returns when connections are accepted."""
+        self._orders = orders
+        self._on_lost = on_lost
+        self._thread.start()
+        if not self._started.wait(START_SECONDS) or self._broken is not None:
+            raise RuntimeError(f"the worker's link could not be opened: {self._broken}")
+
+    def finish(self) -> None:
+        """Send what waits, say goodbye, and stop; bounded in time."""
+        self._finishing = True
+        self.loop_owner.leave_for_good()
+        if self.lost:
+            return
+        self._wake(last=False)
+        self._flushed.wait(FLUSH_SECONDS)
+        self._thread.join(GOODBYE_SECONDS + 0.5)
+
+    def _wake(self, last: bool = False) -> None:
+        """Something waits in the outbox. After a last word its thread comes to the loop itself."""
+        try:
+            self.loop_owner.call(self._send_waiting)
+        except RuntimeError:
+            self._flushed.set()  # the loop has ended: nobody is there to read
+        if not last:
+            self.loop_owner.hurry()
+
+    # On the thread that runs the loop.
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            server = self.loop.run_until_complete(self._serve())
+            self._started.set()
+            self.loop_owner.keep(lambda: self._ended)
+            self.loop.run_until_complete(_close(server))
+        except BaseException as error:
+            self._broken = error
+        finally:
+            self._flushed.set()
+            self._started.set()
+            self._lose()
+
+    async def _serve(self) -> Server:
+        server = Server([self])
+        await server.start(sock=socket.socket(fileno=self._listen_fd))
+        return server
+
+    async def Work(self, stream: Stream[pb.Orders, pb.Reports]) -> None:
+        if self._taken:
+            raise grpclib.GRPCError(Status.FAILED_PRECONDITION, "this worker has its broker already")
+        self._taken = True
+        await stream.send_initial_metadata()
+        try:
+            self._frames = MessageStream(stream, self._receive, ENVELOPE + self._max_payload, self.loop_owner.ears)
+            self._frames.open()
+            self._send_waiting()
+            await self._frames.ended()
+        except Exception as error:
+            complain(f"the link is given up: {type(error).__name__}: {error}")
+        finally:
+            self._lose()
+            if not self.lost:  # the loop is still needed to end a worker whose main thread is stuck
+                self._end()
+
+    def _receive(self, message: bytes) -> None:
+        for order in pb.Orders.FromString(message).orders:
+            self._obey(order)
+
+    def _send_waiting(self) -> None:
+        frames = self._frames
+        if frames is None:
+            return  # the broker has not come yet; its stream starts with this
+        while batch := self.outbox.take():
+            frames.send(to_wire(batch))
+        if self._finishing and not self._farewell:
+            self._farewell = self.loop.create_task(self._say_goodbye(frames))
+
+    async def _say_goodbye(self, frames: MessageStream) -> None:
+        """Tell the broker that this is all, and wait for it to hang up.
+
+        Closing first while it still writes (a window update is enough) would break its end of the socket with the
+        last reports unread in it.
+        """
+        await frames.drained()
+        await frames.end()
+        self._flushed.set()
+        self.loop.call_later(GOODBYE_SECONDS, self._end)
+
+    def _end(self) -> None:
+        self._ended = True
+        self.loop.stop()
+
+    def _obey(self, order: pb.Order) -> None:
+        assert self._orders is not None
+        match order.WhichOneof("order"):
+            case "assigns":  # nearly all of them
+                for call in calls_of(order.assigns, self._max_payload):
+                    self._orders.assign(call)
+            case "assign":
+                self._orders.assign(call_of(order.assign, self._max_payload))
+            case "cancel":
+                self._orders.cancel(order.cancel.sequence, order.cancel.reason)
+            case "credit":
+                self._orders.credit(order.credit.sequence, order.credit.chunks)
+            case "drain":
+                self._orders.drain()
+            case "probe":
+                self.outbox.put(self._probe(order.probe.nonce))
+
+    def _lose(self) -> None:
+        if self._finishing or self.lost:
+            return
+        self.lost = True
+        complain("the link to the broker is lost")
+        if self._on_lost is not None:
+            self._on_lost()
+
+
+def complain(sentence: str) -> None:
+    try:
+        sys.stderr.write(sentence + "\n")
+    except (OSError, ValueError):
+        return  # the broker held the other end of stderr, too
+
+
+async def _close(server: Server) -> None:
+    server.close()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=GOODBYE_SECONDS)
+
+
+def call_of(assign: pb.Assign, max_payload: int) -> Call:
+    return Call(
+        assign.sequence,
+        assign.command,
+        assign.arguments,
+        call_id=assign.call,
+        attachments=dict(assign.attachments) if assign.attachments else None,
+        budget=assign.budget,
+        credit=assign.credit,
+        credit_bytes=assign.credit_bytes,
+        max_result=assign.max_result or max_payload,
+        reply_socket=assign.reply_socket,
+        ref=assign.ref,
+        queued=assign.queued,
+    )
+
+
+def calls_of(assigns: pb.Assigns, max_payload: int) -> Iterator[Call]:
+    command, max_result = assigns.command, assigns.max_result or max_payload
+    told = zip(assigns.calls, assigns.arguments, assigns.budgets, strict=True)
+    for sequence, (call_id, arguments, budget) in enumerate(told, assigns.first):
+        yield Call(sequence, command, arguments, call_id=call_id, budget=budget, max_result=max_result)
+
+
+def to_wire(batch: list[Report]) -> bytes:
+    """One message, built in place. Results with a JSON value, which nearly all are, share one report."""
+    message = pb.Reports()
+    reports = message.reports
+    results: pb.Results | None = None
+    for report in batch:
+        if type(report) is Result and (value := report.value) is not None and not value.raw:
+            if results is None:
+                results = reports.add().results
+            results.sequences.append(report.sequence)
+            results.json.append(value.data)
+            results.seconds.append(report.seconds)
+            continue
+        results = None
+        if type(report) is Chunk:
+            chunk = reports.add().chunk
+            chunk.sequence = report.sequence
+            fill(chunk.value, report.value)
+        else:
+            reports.append(TO_WIRE[type(report)](report))
+    return message.SerializeToString()
+
+
+def fill(wire: pb.Value, value: Value) -> None:
+    if value.raw:
+        wire.raw = value.data
+    else:
+        wire.json = value.data
+
+
+def _result(report: Result) -> pb.Report:
+    told = pb.Report(result=pb.Result(sequence=report.sequence, seconds=report.seconds))
+    if report.value is not None:
+        fill(told.result.value, report.value)
+    return told
+
+
+def _delivered(report: Delivered) -> pb.Report:
+    return pb.Report(delivered=pb.Delivered(sequence=report.sequence, seconds=report.seconds))
+
+
+def _failure(report: Failure) -> pb.Report:
+    return pb.Report(
+        failure=pb.Failure(
+            sequence=report.sequence,
+            code=report.code,
+            message=report.message,
+            type=report.type,
+            traceback=report.traceback,
+            seconds=report.seconds,
+            details=json.dumps(report.details, default=str) if report.details else "",
+        )
+    )
+
+
+def _returned(report: Returned) -> pb.Report:
+    return pb.Report(returned=pb.Returned(sequence=report.sequence))
+
+
+def _progress(report: Progress) -> pb.Report:
+    progress = pb.Progress(sequence=report.sequence, fraction=report.fraction, message=report.message)
+    return pb.Report(progress=progress)
+
+
+def _log(report: Log) -> pb.Report:
+    return pb.Report(log=pb.Log(sequence=report.sequence, message=report.message))
+
+
+def _vitals(report: Vitals) -> pb.Report:
+    return pb.Report(
+        vitals=pb.Vitals(
+            nonce=report.nonce,
+            served=report.served,
+            load=report.load,
+            gil_enabled=report.gil_enabled,
+            gil_culprit=report.gil_culprit,
+        )
+    )
+
+
+def _race(report: Race) -> pb.Report:
+    return pb.Report(
+        race=pb.Race(
+            attribute=report.attribute,
+            first_thread=report.first_thread,
+            first_stack=report.first_stack,
+            second_thread=report.second_thread,
+            second_stack=report.second_stack,
+        )
+    )
+
+
+def _hello(report: Hello) -> pb.Report:
+    commands = [pb.Command(**{**facts, "schema": json.dumps(facts["schema"])}) for facts in report.commands]
+    return pb.Report(hello=pb.Hello(**report.facts, commands=commands))
+
+
+def _boot_failure(report: BootFailure) -> pb.Report:
+    told = pb.BootFailure(type=report.type, message=report.message, traceback=report.traceback)
+    return pb.Report(boot_failure=told)
+
+
+TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
+    Result: _result,
+    Delivered: _delivered,
+    Failure: _failure,
+    Returned: _returned,
+    Progress: _progress,
+    Log: _log,
+    Vitals: _vitals,
+    Race: _race,
+    Hello: _hello,
+    BootFailure: _boot_failure,
+}
