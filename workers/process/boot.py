@@ -100,7 +100,7 @@ def parse(text: bytes, kind: type[Document]) -> Document:
     >>> parse(b'{"worker": "a-1"}', Boot)
     Traceback (most recent call last):
         ...
-    snakepit.workers.process.boot.BootInvalid: the boot document lacks adapter, shared_page_fd, listen_fd, parent, pool
+    snakepit.workers.process.boot.BootInvalid: the boot document lacks adapter, listen_fd, parent, pool, shared_page_fd
     """
     try:
         document = json.loads(text)
