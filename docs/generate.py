@@ -1,4 +1,4 @@
-"""Writes the pages that follow from the code: docs/compat.md, errors.md and settings.md. `make docs` runs it.
+"""Writes the pages that follow from the code: docs/reference/compat.md, errors.md and settings.md. `make docs` runs it.
 
 pools/compat/libraries.toml ────▶ compat.md
 snakepit.pools.broker.errors ────────────▶ errors.md
@@ -172,7 +172,7 @@ def compat_page() -> str:
 
 
 def pages() -> dict[Path, str]:
-    docs = ROOT / "docs"
+    docs = ROOT / "docs" / "reference"
     return {
         docs / "compat.md": compat_page(),
         docs / "errors.md": errors_page(),

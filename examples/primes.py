@@ -72,7 +72,7 @@ class Primes(Adapter):
             number += 1
 
     @command(idempotent=True)
-    def tally(self) -> dict[str, Any]:
+    def call_counts(self) -> dict[str, Any]:
         """Calls that this worker has taken: `all` by command, and `thread`, those of the thread that answers."""
         with self.lock:
             return {"all": dict(self.calls), "thread": getattr(self.local, "calls", 0)}

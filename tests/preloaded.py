@@ -1,4 +1,4 @@
-"""The adapter of docs/preload.md."""
+"""The adapter of docs/howto/preload.md."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ import pytest
 from django.db.models import Model
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 PICTURE = re.compile(r'(?:src|srcset)="([^"]+\.png)"')
 BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 QUOTED = "# from "
@@ -97,7 +98,7 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
 
 def test_every_picture_is_there_in_both_schemes_and_shown_somewhere() -> None:
     shown = {(page.parent / name).resolve() for page in PAGES for name in PICTURE.findall(page.read_text())}
-    there = {path.resolve() for path in (ROOT / "docs" / "images").glob("*.png")}
+    there = {path.resolve() for path in (DOCS / "images").glob("*.png")}
     assert shown
     assert shown - there == set()
     assert {path.name.replace("-dark", "-light") for path in shown} == {
@@ -115,12 +116,14 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 def test_the_generated_pages_are_fresh() -> None:
-    for path, text in runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]().items():
+    for path, text in runpy.run_path(str(DOCS / "generate.py"))["pages"]().items():
         assert path.read_text() == text, f"{path.name} is stale: run `make docs`"
 
 
 def limits() -> list[tuple[str, str]]:
-    rows = re.findall(r"^\| .+? \| (.+?) \| .*? \| `([\w.]+)` \|$", (ROOT / "docs" / "limits.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| .+? \| (.+?) \| .*? \| `([\w.]+)` \|$", (DOCS / "reference" / "limits.md").read_text(), re.M
+    )
     return [(amount, place) for amount, place in rows]
 
 
@@ -139,7 +142,7 @@ def test_every_operation_of_the_api_is_documented_and_none_besides() -> None:
 
     paths = api.get_openapi_schema(path_prefix="/api/")["paths"]
     real = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    documented = set(re.findall(r"^\| `([A-Z]+ /api/\S*)` \|", (ROOT / "docs" / "api.md").read_text(), re.M))
+    documented = set(re.findall(r"^\| `([A-Z]+ /api/\S*)` \|", (DOCS / "reference" / "api.md").read_text(), re.M))
     assert documented == real
 
 
@@ -148,7 +151,7 @@ def test_every_dependency_has_its_reason() -> None:
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["embedded"], *extras["postgres"]]
     names = {re.split(r"[\[><=; ]", line)[0].lower() for line in wanted}
-    text = (ROOT / "docs" / "design.md").read_text().partition("## Dependencies")[2].lower()
+    text = (DOCS / "explanation" / "design.md").read_text().partition("## Dependencies")[2].lower()
     rows = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("|"))
     assert {name for name in names if name not in rows} == set()
 

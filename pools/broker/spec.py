@@ -102,7 +102,8 @@ class PoolSpec:
     death_budget: int | None = setting(None, 1, 100_000, help="Deaths in 60 s before it is failed; 10 x size.")
     retry_budget: float = setting(0.1, 0.0, 1.0, help="Share of calls that may be retried after a worker's death.")
     thread_checks: bool = setting(
-        False, help="On: unlocked writes to shared state from two threads are reported. For staging; see threads.md."
+        False,
+        help="On: report unlocked writes to shared state from two threads. For staging; see docs/howto/threads.md.",
     )
     enabled: bool = setting(True, help="Off: no workers, calls are refused as unknown.")
     paused: bool = setting(False, help="On: workers stay warm, calls are refused.")

@@ -98,4 +98,4 @@ def _show(found: Report) -> None:
         )  # fmt: skip
     console.print(table)
     rest = f"; {found.left_out} more of Python alone are left out" if found.left_out else ""
-    console.print(f"{len(found.verdicts)} libraries{rest}. Sources: --json, docs/compat.md.", markup=False)
+    console.print(f"{len(found.verdicts)} libraries{rest}. Sources: --json, docs/reference/compat.md.", markup=False)

@@ -40,7 +40,9 @@ def skipped(check: str, reason: str, pool: str = "") -> Finding:
 def settings(facts: Facts) -> Iterator[Finding]:
     """The dict SNAKEPIT can be read."""
     for text in facts.settings.problems:
-        yield problem("settings", text, "Correct the settings; docs/settings.md has every key with its range.")
+        yield problem(
+            "settings", text, "Correct the settings; docs/reference/settings.md has every key with its range."
+        )
     if not facts.settings.problems:
         yield ok("settings", "SNAKEPIT is valid")
 

@@ -806,7 +806,7 @@ class Migration(migrations.Migration):
                     "thread_checks",
                     models.BooleanField(
                         default=False,
-                        help_text="On: unlocked writes to shared state from two threads are reported. For staging; see threads.md.",
+                        help_text="On: report unlocked writes to shared state from two threads. For staging; see docs/howto/threads.md.",
                     ),
                 ),
                 (

@@ -13,7 +13,7 @@ from snakepit.pools.adapters.records.metrics import Metrics
 from snakepit.pools.broker.events import Event, Kind
 from tests.fakes import ListRecorder
 
-DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 
 
 def snapshot() -> dict[str, Any]:

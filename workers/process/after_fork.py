@@ -3,7 +3,7 @@
 What the standard library renews by itself after a fork is left to it: the module `random`, the locks of `logging` and
 `threading`, `ssl`, `secrets`. What a spawned worker would have from `preload()` too, such as its working directory or
 signal handlers, is left alone. What only its owner knows (connections, generators of the adapter's own, GPU contexts)
-belongs in `setup()`; docs/preload.md lists all three.
+belongs in `setup()`; docs/howto/preload.md lists all three.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Prometheus metrics of a broker: counters from calls and events, gauges computed from its snapshot when asked.
 
 The broker is the one long-lived process that knows everything, so its numbers are kept here and nowhere else; web and
-Celery processes pass them on. Every name is explained in docs/metrics.md.
+Celery processes pass them on. Every name is explained in docs/reference/metrics.md.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def test_a_stream_outside_the_limits_is_refused(primes: Primes, start: int, limi
         next(primes.primes(Follower(), start, limit))
 
 
-def test_the_tally_misses_no_call_of_eight_threads(primes: Primes) -> None:
+def test_the_buffered_meter_misses_no_call_of_eight_threads(primes: Primes) -> None:
     together = threading.Barrier(8)
     own: list[int] = []
 
@@ -85,12 +85,12 @@ def test_the_tally_misses_no_call_of_eight_threads(primes: Primes) -> None:
         together.wait()
         for _ in range(200):
             primes.count(3)
-        own.append(primes.tally()["thread"])
+        own.append(primes.call_counts()["thread"])
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert primes.tally() == {"all": {"count": 1600}, "thread": 0}
+    assert primes.call_counts() == {"all": {"count": 1600}, "thread": 0}
     assert own == [200] * 8
