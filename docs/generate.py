@@ -1,8 +1,9 @@
-"""Writes the pages that follow from the code: docs/reference/compat.md, errors.md and settings.md. `make docs` runs it.
+"""Generate the reference pages that follow from the code; `make docs` runs it.
 
-pools/compat/libraries.toml ────▶ compat.md
-snakepit.pools.broker.errors ────────────▶ errors.md
+pools/compat/libraries.toml ──▶ compat.md
+snakepit.pools.broker.errors ──▶ errors.md
 snakepit.pools.conf, snakepit.pools.broker.spec ──▶ settings.md
+snakepit.pools.cli ──▶ command-line.md
 """
 
 from __future__ import annotations
@@ -21,24 +22,33 @@ COMPAT_HEAD = """\
 
 Generated from `pools/compat/libraries.toml` by `make docs`.
 
-The thread profile runs several calls at once in one process. What it may do that with is a question to each library:
-may threads use it together, do its long calls release the GIL, and does it leave the GIL off on a free-threaded
-interpreter? The table says what its makers document, with the page and the day on which it was read; `unknown` means
-that nothing was found, and its page is where one would look first; `not checked` that the page was not read again. A
-claim can be wrong by now: send a correction with its source.
+The thread profile runs several calls at once in one process. For each library that raises three questions:
 
-`snakepit compat POOL` joins this with what is installed in the pool's interpreter (versions, wheel tags, the classifier
-*Free Threading*) and with what its workers saw (the import that switched the GIL on), and says what holds for that
-pool's profile; the exit code is 1 when something is unsafe, 2 when there is no such pool. `-r FILE` asks for a
-requirements file, `--python KEY` for
-an interpreter, `--json` for programs. Over REST: `GET /api/diagnostics/compat?pool=NAME`. In the process profile every
-library is safe from other calls: a process holds one.
+- May several threads use it at the same time?
+- Do its long calls release the GIL?
+- Does it leave the GIL off on a free-threaded interpreter?
 
-- **in threads**: `safe`, `conditional` (see the advice), `unsafe`, `unknown`.
-- **GIL**: what its long calls do: `releases`, `partly`, `holds`; `pure` is Python alone.
-- **free-threaded**: `wheels` from a version on, `partial`, `source` (builds, no wheels), `none`, `pure`, `stdlib`.
-  `cp313t` and `cp314t` are the free-threaded ABIs of Python 3.13 and 3.14, named where the record tells them apart. The
-  source is linked; without a link it is the [tracker](https://py-free-threading.github.io/tracking/).
+The table shows what the makers of each library document, with the page and the day on which it was read. `unknown`
+means that nothing was found; the link is the page to look at first. `not checked` means that the page was not read
+again. A claim may be outdated: please send a correction with its source.
+
+`snakepit compat POOL` combines the table with two more sources: what is installed in the pool's interpreter (versions,
+wheel tags, the classifier *Free Threading*), and what its workers observed (the import that enabled the GIL). It
+reports the result for that pool's profile. The exit code is 1 if a library is unsafe, and 2 if there is no such pool.
+
+- `-r FILE` checks a requirements file, `--python KEY` an interpreter. `--json` is for programs.
+- Over REST: `GET /api/diagnostics/compat?pool=NAME`.
+
+In the process profile every library is safe from other calls, because a process runs one call at a time.
+
+| Column | Values |
+|---|---|
+| in threads | `safe`, `conditional` (see the advice), `unsafe`, `unknown` |
+| GIL | what its long calls do: `releases`, `partly`, `holds`; `pure`: Python code only |
+| free-threaded | `wheels` from a version on, `partial`, `source` (builds, no wheels), `none`, `pure`, `stdlib` |
+
+`cp313t` and `cp314t` are the free-threaded ABIs of Python 3.13 and 3.14, where the record distinguishes them. The
+source is linked. Without a link it is the [tracker](https://py-free-threading.github.io/tracking/).
 
 """
 
@@ -47,18 +57,28 @@ ERRORS_HEAD = """\
 
 Generated from `pools/broker/errors.py` by `make docs`.
 
-The list is closed: a caller meets these and no others. In Python each is a class of `snakepit.pools.broker.errors`
-with `code`, `message`, `outcome`, `details` and `retry_after`. Over REST every error has one shape:
+The list is closed: a caller receives these errors and no others.
+
+- In Python, each is a class of `snakepit.pools.broker.errors` with `code`, `message`, `outcome`, `details` and
+  `retry_after`.
+- Over REST, every error has one shape:
 
 ```json
 {"error": {"code": "queue_full", "message": "...", "outcome": "not_started", "details": {}}}
 ```
 
-Over gRPC an error is a status with the trailing metadata `snakepit-code` and `snakepit-outcome`.
+- Over gRPC, an error is a status with the trailing metadata `snakepit-code` and `snakepit-outcome`.
 
-The **outcome** says what became of the work: `not_started` (sending it again is safe), `failed` (it ran and ended
-badly) or `unknown` (it may have run, wholly or in part). The table has each error's usual outcome; the one in the error
-counts: a `cancelled` call that still waited, for example, is `not_started`.
+The **outcome** states what happened to the work:
+
+| Outcome | Meaning |
+|---|---|
+| `not_started` | It did not run. You can safely send it again. |
+| `failed` | It ran and failed. |
+| `unknown` | It may have run, completely or in part. |
+
+The table has the usual outcome of each error. The outcome in the error itself is authoritative: for example, a
+`cancelled` call that was still waiting is `not_started`.
 
 """
 
@@ -67,8 +87,8 @@ SETTINGS_HEAD = """\
 
 Generated from `pools/conf.py` and `pools/broker/spec.py` by `make docs`.
 
-Everything is in one dict, `SNAKEPIT`, in the project's settings. A key that does not exist is refused by `manage.py
-check`, with the one that was probably meant; a value outside its range is refused with the range.
+All settings are keys of one dict, `SNAKEPIT`, in the project's settings. `manage.py check` refuses an unknown key and
+suggests the nearest one. It refuses a value outside its range and names the range.
 
 ```python
 SNAKEPIT = {
@@ -82,23 +102,40 @@ SNAKEPIT = {
 POOL_HEAD = """\
 ## Fields of a pool
 
-The same names, defaults and ranges hold in `SNAKEPIT["POOLS"][name]`, in the admin's form and in the database row.
-Times are in seconds, memory in MiB. Where a default says *two a core*, cores are those that the process may use.
+The same names, defaults and ranges apply in `SNAKEPIT["POOLS"][name]`, in the admin's form and in the database row.
+Times are in seconds, memory in MiB. In the default *two per core*, cores are those that the process may use.
 
-Fields marked **new workers** are fixed at a worker's birth: a change of them is rolled out by replacing the workers one
-after the other, successor first. All other changes count from the next call, or the next judgement, on.
+A worker receives the fields marked **new workers** when it starts. If you change one of them, the workers are replaced
+one after the other, successor first. All other changes apply from the next call or the next sweep on.
 
 """
 
 SINGLE_TEXT = """\
 ## One pool only
 
-A project with a single pool can write its fields at the top level, in capitals (`size` as `POOL_SIZE`); that makes
-the pool `default`. `ADAPTER` may be a key of `ADAPTERS` or a dotted path.
+With a single pool, you can write its fields at the top level, in capitals (`size` as `POOL_SIZE`). They define the pool
+`default`. `ADAPTER` is a key of `ADAPTERS` or a dotted path.
 
 ```python
 SNAKEPIT = {"ADAPTER": "snakepit.examples.digits.Digits", "POOL_SIZE": 4}
 ```
+"""
+
+COMMANDS_HEAD = """\
+# Command line
+
+Generated from `pools/cli/` by `make docs`.
+
+In a Django project, run `snakepit COMMAND` in the project's directory, or `manage.py snakepit COMMAND`. Both find the
+settings. `snakepit --install-completion` installs completion for your shell.
+
+| Exit code | Meaning |
+|---|---|
+| 0 | fine |
+| 1 | a problem was found |
+| 2 | wrong usage |
+| 3 | no broker answers |
+
 """
 
 
@@ -143,10 +180,10 @@ def settings_page() -> str:
     keys = [(f"`{k}`", default_of(f), range_of(f.metadata), f.metadata["help"]) for k, f in KEYS.items()]
     pool = []
     for name, field in FIELDS.items():
-        default = "*two a core*" if name == "size" else default_of(field)
+        default = "*two per core*" if name == "size" else default_of(field)
         help = field.metadata["help"] + (" **New workers.**" if name in WORKER_FIELDS else "")
         pool.append((f"`{name}`", "" if name in ("name", "adapter") else default, range_of(field.metadata), help))
-    head = ("default", "range", "what it is, and when to change it")
+    head = ("default", "range", "meaning, and when to change it")
     return (
         SETTINGS_HEAD
         + "## Keys of `SNAKEPIT`\n\n"
@@ -171,17 +208,48 @@ def compat_page() -> str:
     return COMPAT_HEAD + table(("library", "in threads", "GIL", "free-threaded", "advice", "checked, source"), rows)
 
 
+def parameter_name(parameter: Any) -> str:
+    """`POOL`, `[POOL]`, `--timeout TIMEOUT`, `--web`, `--no-web`, as a shell user types it."""
+    if parameter.param_type_name == "argument":
+        name = parameter.metavar or parameter.name.upper()
+        return name if parameter.required else f"[{name}]"
+    names = ", ".join((*parameter.opts, *parameter.secondary_opts))
+    return names if parameter.is_flag else f"{names} {parameter.metavar or parameter.name.upper()}"
+
+
+def command_section(name: str, command: Any) -> str:
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    usage = [parameter_name(one).replace("|", " | ") for one in shown if one.param_type_name == "argument"]
+    rows = []
+    for one in shown:
+        empty = one.is_flag if one.param_type_name == "option" else one.required
+        default = "" if empty or one.default in (None, "") else f"`{one.default}`"
+        rows.append((f"`{parameter_name(one)}`".replace("|", "\\|"), default, one.help or ""))
+    text = f"## {name}\n\n`{' '.join(('snakepit', name, *usage))}`\n\n{command.help}\n"
+    return text + ("\n" + table(("parameter", "default", "meaning"), rows) if rows else "")
+
+
+def commands_page() -> str:
+    from typer.main import get_command
+
+    from snakepit.pools.cli.main import app
+
+    group: Any = get_command(app)
+    return COMMANDS_HEAD + "\n".join(command_section(name, command) for name, command in group.commands.items())
+
+
 def pages() -> dict[Path, str]:
-    docs = ROOT / "docs" / "reference"
+    reference = ROOT / "docs" / "reference"
     return {
-        docs / "compat.md": compat_page(),
-        docs / "errors.md": errors_page(),
-        docs / "settings.md": settings_page(),
+        reference / "command-line.md": commands_page(),
+        reference / "compat.md": compat_page(),
+        reference / "errors.md": errors_page(),
+        reference / "settings.md": settings_page(),
     }
 
 
 def main() -> None:
-    # Run as a file, Python puts docs/ on sys.path, not the repository.
+    # Python puts the folder of a script on sys.path, not the repository.
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit.site.settings")
     for path, text in pages().items():
