@@ -29,13 +29,15 @@ INTRODUCTION = """\
 # Benchmarks
 
 Written by `make bench`; do not edit. Contestants take turns, in rounds, in one run on one machine. Machines are noisy,
-so read the ratios: the absolute figures of another machine, or of this one at another hour, will differ.
+so read the ratios. Absolute figures differ on another machine, or on this one at another hour.
 
-![How many times better than the peer, row by row](../images/benchmarks.svg)
+![Factor by which each row is better than its peer](../images/benchmarks.svg)
 
-`ratio` is ours divided by the peer; the bar, where a row has one, bounds it. Rows in which the peer wins stay in, and
-so do those that failed or were not run. A row marked *busy* began on a machine that had more than three tasks a core to
-run: take its ratio for a hint. Any row is repeated by its name, and the others keep what they have:
+- `ratio` is ours divided by the peer. The bar, if a row has one, is its limit.
+- Rows in which the peer is better stay in. So do rows that failed or were not run.
+- A row marked *busy* started on a machine with more than three runnable tasks per core. Its ratio is only a hint.
+
+You can repeat any row by its name. The other rows keep their figures:
 
     make bench ROWS=overhead-executor,stream
 
@@ -51,8 +53,8 @@ FAILED_HEAD = "\n## Rows that failed\n\n"
 CPU_HEAD = """
 ## CPU of a call
 
-Microseconds of CPU (user and system) for each call of ours, by process. In rows with one call after the other
-the client's share is left out, because the same process makes the peer's calls.
+Microseconds of CPU (user and system) per call of Snakepit, by process. In rows with one call after the other, the
+client's share is left out, because the same process makes the peer's calls.
 
 | row | client | broker | workers | sum |
 |---|--:|--:|--:|--:|

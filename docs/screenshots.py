@@ -1,6 +1,6 @@
-"""`make screenshots`: pictures of the dashboard, light and dark, of a demo with some load, into docs/images/.
+"""Take the pictures of docs/images/: the dashboard of a demo under load, light and dark. `make screenshots` runs it.
 
-a demo of its own ─▶ calls, jobs, orders and a death for a while ─▶ Chromium ─▶ PNG
+its own demo ─▶ calls, jobs, orders and a crash ─▶ Chromium ─▶ PNG
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tests.demo import Demo, demo_running  # noqa: E402
 from tests.process.browser.chromium import chromium  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
-MOST = 3 * 2**20  # bytes of all pictures
+MOST = 3 * 2**20  # bytes of all pictures together
 WIDTH, HEIGHT = 1360, 850
-LOAD = float(os.environ.get("SCREENSHOTS_LOAD", "240"))  # seconds: the charts show five minutes
+LOAD = float(os.environ.get("SCREENSHOTS_LOAD", "240"))  # seconds; the charts show five minutes
 WORDS = ("heap", "socket", "generator", "pickle", "decimal", "regular expression", "thread", "json")
 PICTURES = {
     "overview": "/", "pool": "/pools/digits/", "workers": "/workers/", "jobs": "/jobs/", "job": "", "playground": "",
@@ -39,7 +39,7 @@ PICTURES = {
 
 
 class Load:
-    """Callers that come and go, until they are told to stop."""
+    """Callers that make calls until the block ends."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -51,7 +51,7 @@ class Load:
         while not self.over.wait(rng.expovariate(4)):
             try:
                 self._once(number, rng)
-            except BrokerError:  # some are meant to fail
+            except BrokerError:  # some calls fail on purpose
                 continue
 
     def _once(self, number: int, rng: random.Random) -> None:
@@ -76,8 +76,8 @@ class Load:
                 thread.join(10)
 
 
-def live_through(demo: Demo) -> None:
-    """What an afternoon brings: jobs of every kind, a release, a change of mind, a death."""
+def make_history(demo: Demo) -> None:
+    """Submit jobs of every kind, give some orders and kill a worker."""
     for below in (1_000_000, 5_000_000, 250_000):
         demo.run("submit", "primes", "count", json.dumps({"below": below}), "--tag", "nightly")
     for word in WORDS[:5]:
@@ -89,7 +89,7 @@ def live_through(demo: Demo) -> None:
     demo.run("pause", "docs", "--reason", "a new index is coming")
     demo.run("resume", "docs", "--reason", "the new index is there")
     demo.run("recycle", "digits", "--reason", "release 42")
-    time.sleep(20)  # the release is over before somebody dies
+    time.sleep(20)  # the recycle ends before the worker is killed
     worker = next(one for one in json.loads(demo.run("status", "--json").stdout)["workers"] if one["pool"] == "digits")
     os.kill(worker["pid"], signal.SIGKILL)
     demo.run("scale", "digits", "3", "--reason", "the evening rush")
@@ -104,7 +104,7 @@ def take(browser: Browser, demo: Demo, scheme: str) -> None:
     for name, path in PICTURES.items():
         open_picture(page, demo, name, path)
         page.wait_for_selector("[aria-busy=true]", state="detached")
-        page.wait_for_timeout(2500)  # charts and live parts have drawn themselves
+        page.wait_for_timeout(2500)  # until charts and live regions are drawn
         page.screenshot(path=IMAGES / f"{name}-{scheme}.png")
     context.close()
 
@@ -129,10 +129,10 @@ def main() -> None:
     with demo_running() as demo, chromium() as browser:
         client = connect(str(demo.runtime / "broker.sock"))
         with Load(client).running():
-            watched = browser.new_page()  # the hub keeps what the charts show while somebody looks
+            watched = browser.new_page()  # the hub records points for the charts only while a page is open
             watched.goto(demo.line(r"(http://\S+/demo-login/\S+)")[1])
             begun = time.monotonic()
-            live_through(demo)
+            make_history(demo)
             watched.wait_for_timeout(1000 * max(0.0, LOAD - (time.monotonic() - begun)))
             for scheme in ("light", "dark"):
                 take(browser, demo, scheme)
@@ -140,7 +140,7 @@ def main() -> None:
     for name, size in sizes.items():
         print(f"{size / 1024:6.0f} KiB  {name}")
     if sum(sizes.values()) > MOST:
-        sys.exit(f"together {sum(sizes.values()) / 2**20:.1f} MiB: that is more than {MOST / 2**20:.0f}")
+        sys.exit(f"The pictures have {sum(sizes.values()) / 2**20:.1f} MiB together, more than {MOST / 2**20:.0f} MiB.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the documents say is so: code blocks run or are quotations, generated pages are fresh, links lead somewhere."""
+"""The documents are true: code blocks run or are quotations, generated pages are fresh, links have a target."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 PICTURE = re.compile(r'(?:src|srcset)="([^"]+\.png)"')
 BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"^```.*?^```$|`[^`]*`", re.DOTALL | re.MULTILINE)
 QUOTED = "# from "
 NOT_RUN = ("needs a broker", "needs a database")
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ def blocks(kind: str) -> list[Block]:
         for match in BLOCK.finditer(text):
             if match["kind"] == kind:
                 line = text.count("\n", 0, match.start()) + 1
-                found.append(Block(page.relative_to(ROOT).as_posix(), line, match["note"] or "", match["text"]))
+                found.append(Block(name_of(page), line, match["note"] or "", match["text"]))
     return found
 
 
@@ -61,7 +66,7 @@ def test_the_code_on_a_page_runs_from_top_to_bottom(page: str) -> None:
     for block in (block for block in RUNNABLE if block.page == page):
         # Newlines before it, so that a traceback names the page's own line.
         exec(compile("\n" * block.line + block.text, str(ROOT / page), "exec"), names)
-    assert names.keys() - {"__name__", "__builtins__"}, "code that defines nothing tells nothing"
+    assert names.keys() - {"__name__", "__builtins__"}, "the page's code defines nothing"
 
 
 @pytest.mark.parametrize("block", [block for block in PYTHON if block not in QUOTATIONS], ids=str)
@@ -90,7 +95,7 @@ def test_code_for_a_django_shell_runs_in_one(block: Block) -> None:
     assert all(row.pk for row in made)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_to_files_that_exist(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
@@ -107,7 +112,7 @@ def test_every_picture_is_there_in_both_schemes_and_shown_somewhere() -> None:
     assert sum(path.stat().st_size for path in there) < 3 * 2**20
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_are_named_exist(page: Path) -> None:
     named = re.findall(
         r"`((?:docs|deploy|examples|pools|workers|proto|tests|snakepit_site)/[\w./-]+)`", page.read_text()
@@ -164,4 +169,36 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 
 def test_the_contributing_page_is_short() -> None:
-    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) < 60
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) < 90
+
+
+def test_the_design_is_read_in_one_sitting() -> None:
+    assert len((DOCS / "explanation" / "design.md").read_text().split()) < 2500
+
+
+def test_the_index_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)#:]+)\)", (DOCS / "README.md").read_text()))
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert {page for page in pages if page.count("/") == 1} <= linked
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_to_a_section_find_its_heading(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text())
+    lost = [
+        f"{name}#{anchor}" for name, anchor in targets if anchor not in anchors(page.parent / name if name else page)
+    ]
+    assert lost == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_pages_name_things_and_not_persons(page: Path) -> None:
+    text = page.read_text()
+    if "Generated from" not in text:  # such a page has the words of the code
+        assert re.findall(r"\b(?:nobody|somebody|whoever)\b", CODE.sub("", text), re.I) == []
