@@ -32,9 +32,10 @@ The table shows what the makers of each library document, with the page and the 
 means that nothing was found; the link is the page to look at first. `not checked` means that the page was not read
 again. A claim may be outdated: please send a correction with its source.
 
-`snakepit compat POOL` combines the table with two more sources: what is installed in the pool's interpreter (versions,
-wheel tags, the classifier *Free Threading*), and what its workers observed (the import that enabled the GIL). It
-reports the result for that pool's profile. The exit code is 1 if a library is unsafe, and 2 if there is no such pool.
+`snakepit compat POOL` combines the table with two more sources. One is what is installed in the pool's interpreter:
+versions, wheel tags, the classifier *Free Threading*. The other is what its workers observed: the import that enabled
+the GIL. It reports the result for that pool's profile. The exit code is 1 if a library is unsafe, and 2 if there is no
+such pool.
 
 - `-r FILE` checks a requirements file, `--python KEY` an interpreter. `--json` is for programs.
 - Over REST: `GET /api/diagnostics/compat?pool=NAME`.
