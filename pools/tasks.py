@@ -9,7 +9,6 @@ import logging
 from typing import Any
 
 from celery import shared_task, signals
-from django.utils import timezone
 
 from snakepit.pools import conf, history
 from snakepit.pools.broker.errors import BrokerError
@@ -17,6 +16,7 @@ from snakepit.pools.client import shared
 from snakepit.pools.jobs import attempt, celery_connections, celery_consumer, leases, messages, reconciler
 from snakepit.pools.jobs.fallback_reconciler import FallbackReconciler
 from snakepit.pools.models import Audit
+from snakepit.pools.models.moments import utc_now
 
 logger = logging.getLogger("snakepit.tasks")
 joiner = messages.Joiner()
@@ -51,14 +51,14 @@ def reconcile() -> dict[str, int]:
 def roll_up() -> int:
     """Make quarters of an hour of the pools' minutes, for the charts."""
     with leases.db_unit():
-        return history.roll_up(timezone.now())
+        return history.roll_up(utc_now())
 
 
 @shared_task(name="snakepit.prune", ignore_result=True)
 def prune() -> int:
     """Delete the jobs whose retention is over, the audit and the figures beyond theirs; returns how many rows went."""
     with leases.db_unit():
-        return reconciler.prune() + Audit.prune(conf.current().audit_retention) + history.prune(timezone.now())
+        return reconciler.prune() + Audit.prune(conf.current().audit_retention) + history.prune(utc_now())
 
 
 @signals.worker_init.connect(dispatch_uid="snakepit.consumer", weak=False)

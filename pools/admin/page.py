@@ -14,6 +14,7 @@ from django.utils.functional import cached_property
 from snakepit.pools import permissions
 from snakepit.pools.operations import orders
 from snakepit.pools.web.actor import order_of
+from snakepit.pools.web.transactions import non_atomic
 
 IN_ADMIN = "ordered in the admin"
 COUNTED = 10_000  # rows; a list that has more says so by its last page
@@ -34,6 +35,11 @@ class Page(admin.ModelAdmin):
     show_full_result_count = False
     paginator = CappedPaginator
     list_per_page = 50
+
+    @non_atomic
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """The list and its actions. An action notifies the broker, which must find the changed row committed."""
+        return super().changelist_view(request, extra_context)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         granted = permissions.of(request.user)

@@ -11,6 +11,7 @@ from ninja import NinjaAPI
 from snakepit.pools.api import calls, diagnostics, errors, health, jobs, maintenance, observed, operate, pools
 from snakepit.pools.api.auth import BrowserAuth, KeyAuth
 from snakepit.pools.api.calls import json_response
+from snakepit.pools.web.transactions import non_atomic_patterns
 
 
 def _version() -> str:
@@ -53,4 +54,4 @@ def urlpatterns() -> list[URLPattern | URLResolver]:
     """Everything under the API's root; what is no route of it is answered in the shape of an error too."""
     patterns, *_ = api.urls
     index = path("", root, name="api-root")
-    return errors.shaped([index, *patterns, re_path(r"^(?P<path>.*)$", errors.not_found)])
+    return non_atomic_patterns(errors.shaped([index, *patterns, re_path(r"^(?P<path>.*)$", errors.not_found)]))

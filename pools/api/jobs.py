@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -206,5 +206,5 @@ def out(job: Job, *, brief: bool = False) -> dict[str, Any]:
         shown |= {"payload_hidden": False, "arguments": job.arguments, "result": job.value}
     for name, value in shown.items():
         if isinstance(value, datetime):
-            shown[name] = value.isoformat().replace("+00:00", "Z")
+            shown[name] = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return shown

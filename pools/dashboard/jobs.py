@@ -9,13 +9,13 @@ from urllib.parse import urlencode
 
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.snippets import api_url, curl, line
 from snakepit.pools.jobs import listing
 from snakepit.pools.models import Job, Pool
+from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import STATES
 
 ROWS = 50
@@ -67,12 +67,12 @@ def _since(span: str) -> Any:
         return None
     if span not in SPANS:
         raise BadRequest(f"span: {span!r} is not one of {', '.join(SPANS)}")
-    return timezone.now() - timedelta(minutes=SPANS[span])
+    return utc_now() - timedelta(minutes=SPANS[span])
 
 
 def described(job: Job) -> dict[str, Any]:
     """A job as a line shows it; times in seconds."""
-    now = timezone.now()
+    now = utc_now()
     begun = job.started_at if job.state != "queued" else None
     waited = ((begun or job.finished_at or now) - job.queued_at).total_seconds()
     ran = ((job.finished_at or now) - begun).total_seconds() if begun else None

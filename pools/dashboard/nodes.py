@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 
 from snakepit.pools.client.drain_status import standing as standing_of
 from snakepit.pools.dashboard.page import Visit, page, show
@@ -14,11 +13,12 @@ from snakepit.pools.dashboard.rows import SILENT
 from snakepit.pools.dashboard.snippets import rest, shell
 from snakepit.pools.dashboard.state import Facts
 from snakepit.pools.models import Node
+from snakepit.pools.models.moments import utc_now
 
 
 @page("nodes")
 def nodes(request: HttpRequest, visit: Visit) -> HttpResponse:
-    now = timezone.now()
+    now = utc_now()
     rows = [{"node": node, "state": _state(node, now)} for node in Node.objects.order_by("name")[:200]]
     copies = [*rest(request, "GET", "nodes"), shell("snakepit status")]
     return show(request, visit, "snakepit/nodes.html", {"rows": rows, "copies": copies})

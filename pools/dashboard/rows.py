@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db.models import Count, Max
-from django.utils import timezone
 
 from snakepit.pools.dashboard.alerts import Rows
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, Node, Pool
+from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUARANTINED
 
 SILENT = 20.0  # seconds without a word; the recorder writes every five
@@ -17,7 +17,7 @@ SILENT = 20.0  # seconds without a word; the recorder writes every five
 
 def look() -> Rows:
     with db_unit():
-        before = timezone.now() - timedelta(seconds=SILENT)
+        before = utc_now() - timedelta(seconds=SILENT)
         silent = Node.objects.filter(stopped=False, seen_at__lt=before).values_list("name", "seen_at")
         jobs = Job.objects.filter(state=QUARANTINED).aggregate(count=Count("pk"), newest=Max("finished_at"))
         lines = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")

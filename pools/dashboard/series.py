@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.utils import timezone
 
 from snakepit.pools import history
 from snakepit.pools.dashboard.hub import hub
@@ -15,6 +14,7 @@ from snakepit.pools.dashboard.page import Visit, page
 from snakepit.pools.dashboard.points import COLUMNS, summed
 from snakepit.pools.dashboard.state import Facts
 from snakepit.pools.models import Event
+from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.period import MINUTE
 
 SPANS = {300: "5 min", 900: "15 min", 3600: "1 h", 6 * 3600: "6 h", 24 * 3600: "24 h", 7 * 24 * 3600: "7 d"}
@@ -46,7 +46,7 @@ def series(request: HttpRequest, visit: Visit) -> HttpResponse:
     if span == LIVE:
         found, marks = with_past(live_columns(facts, pool), pool), live_marks(facts, pool)
     else:
-        now = timezone.now()
+        now = utc_now()
         found, marks = history.columns(pool, span, now), old_marks(pool, now - timedelta(seconds=span))
     return JsonResponse({"live": COLUMNS, "columns": found, "marks": marks})
 
@@ -59,7 +59,7 @@ def live_columns(facts: Facts, pool: str) -> dict[str, list[float | None]]:
 
 def with_past(found: dict[str, list[float | None]], pool: str) -> dict[str, list[float | None]]:
     """The minutes of the database before the first point: nobody may have watched five minutes ago."""
-    past = history.columns(pool, LIVE, timezone.now())
+    past = history.columns(pool, LIVE, utc_now())
     begin = next((at for at in found["at"] if at is not None), float("inf"))
     kept = [index for index, at in enumerate(past.get("at", ())) if at is not None and at + MINUTE < begin]
     return {name: [*_stretches(name, past, kept), *found[name]] for name in found}

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.utils import timezone
-
 from snakepit.pools.models import Job, JobAttempt
+from snakepit.pools.models.moments import utc_now
 
 LEAST = 0.6  # percent: a bar that lasts no time is still seen
 
@@ -33,7 +32,7 @@ class Stretch:
 
 def stretches(job: Job, tries: Sequence[JobAttempt], now: datetime | None = None) -> list[Stretch]:
     """What happened from the submission to the end, or until now, in order. `tries` by their number."""
-    now = now or timezone.now()
+    now = now or utc_now()
     end = job.finished_at or now
     first = min([job.created_at, *(one.started_at for one in tries)])
     whole = max(0.001, (end - first).total_seconds())

@@ -24,6 +24,7 @@ from snakepit.pools.dashboard import (
     worker,
     workers,
 )
+from snakepit.pools.web.transactions import non_atomic_patterns
 
 UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -64,3 +65,4 @@ urlpatterns = [
     path("live/series/", series.series, name="series"),
     path("demo-login/", demo.demo_login, name="demo-login"),
 ]
+non_atomic_patterns(urlpatterns)

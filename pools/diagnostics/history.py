@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db.models import Count
-from django.utils import timezone
 
 from snakepit.pools.models import Event
+from snakepit.pools.models.moments import utc_now
 
 SPAN = timedelta(days=1)
 
@@ -24,7 +24,7 @@ class History:
 
 def history(pool: str, worker: str = "") -> History:
     """Of a pool, or of one worker."""
-    rows = Event.objects.filter(pool=pool, at__gte=timezone.now() - SPAN)
+    rows = Event.objects.filter(pool=pool, at__gte=utc_now() - SPAN)
     rows = rows.filter(worker=worker) if worker else rows
     counts = {
         (kind, reason): count

@@ -10,11 +10,11 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.models import Q
-from django.utils import timezone
 
 from snakepit.pools.diagnostics.facts import Database, Key, NodeRow, Transport, Unknown
 from snakepit.pools.jobs import messages
 from snakepit.pools.models import ApiKey, Job, Node, schema
+from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
 
 REACH = 3.0  # seconds for the message transport to answer
@@ -71,7 +71,7 @@ def _postgresql(cursor: Any) -> dict[str, Any]:
 
 
 def _rows() -> dict[str, Any]:
-    now = timezone.now()
+    now = utc_now()
     nodes = tuple(
         NodeRow(
             name=row.name,

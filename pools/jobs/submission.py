@@ -20,6 +20,7 @@ from snakepit.pools.jobs.arguments import check_size, store
 from snakepit.pools.jobs.signals import job_submitted, tell
 from snakepit.pools.models import Job, Pool
 from snakepit.pools.models.job import RETRIES, join_tags
+from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
 
 TAG = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,49}")
@@ -92,7 +93,7 @@ def enqueue(wanted: Mapping[str, Any]) -> Job:
 
 
 def _announce(job: Job) -> None:
-    if job.run_after is None or job.run_after <= timezone.now():
+    if job.run_after is None or job.run_after <= utc_now():
         messages.send(job.pk, messages.queue_of(job.pool))
     tell(job_submitted, job)
 

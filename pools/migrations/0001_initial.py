@@ -2,7 +2,6 @@
 
 import django.core.validators
 import django.db.models.deletion
-import django.utils.timezone
 import snakepit.pools.conf
 import snakepit.pools.models.job
 import snakepit.pools.models.pool
@@ -31,8 +30,8 @@ class Migration(migrations.Migration):
                 ("draining", models.BooleanField(default=False)),
                 ("stopped", models.BooleanField(default=False, help_text="The broker ended in good order.")),
                 ("problems", models.JSONField(blank=True, default=list)),
-                ("started_at", models.DateTimeField(blank=True, null=True)),
-                ("seen_at", models.DateTimeField(db_index=True)),
+                ("started_at", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
+                ("seen_at", snakepit.pools.models.moments.MomentField(db_index=True)),
             ],
             options={
                 "db_table": "snakepit_node",
@@ -43,7 +42,12 @@ class Migration(migrations.Migration):
             name="Audit",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("at", models.DateTimeField(db_index=True, default=django.utils.timezone.now)),
+                (
+                    "at",
+                    snakepit.pools.models.moments.MomentField(
+                        db_index=True, default=snakepit.pools.models.moments.utc_now
+                    ),
+                ),
                 ("actor", models.CharField(help_text="A user, a key, or a shell's user.", max_length=200)),
                 ("action", models.CharField(max_length=50)),
                 ("pool", models.CharField(blank=True, max_length=48)),
@@ -86,7 +90,7 @@ class Migration(migrations.Migration):
             name="Event",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("at", models.DateTimeField(db_index=True)),
+                ("at", snakepit.pools.models.moments.MomentField(db_index=True)),
                 ("node", models.CharField(blank=True, max_length=200)),
                 ("kind", models.CharField(max_length=50)),
                 ("pool", models.CharField(blank=True, max_length=48)),
@@ -147,8 +151,8 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("priority", models.SmallIntegerField(default=0)),
-                ("run_after", models.DateTimeField(blank=True, null=True)),
-                ("deadline", models.DateTimeField(blank=True, null=True)),
+                ("run_after", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
+                ("deadline", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
                 ("timeout", models.FloatField(blank=True, help_text="Of one attempt. [s]", null=True)),
                 (
                     "retry",
@@ -176,12 +180,14 @@ class Migration(migrations.Migration):
                     models.PositiveIntegerField(default=0, help_text="Attempts that count against max_attempts."),
                 ),
                 ("deaths", models.PositiveIntegerField(default=0, help_text="Attempts in which the worker died.")),
-                ("lease_until", models.DateTimeField(blank=True, null=True)),
+                ("lease_until", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
                 ("claimed_by", models.CharField(blank=True, max_length=200)),
                 ("cancel_requested", models.BooleanField(default=False)),
                 (
                     "sent_at",
-                    models.DateTimeField(blank=True, help_text="When the newest message for it was sent.", null=True),
+                    snakepit.pools.models.moments.MomentField(
+                        blank=True, help_text="When the newest message for it was sent.", null=True
+                    ),
                 ),
                 ("sends", models.PositiveIntegerField(default=1)),
                 ("idempotency_key", models.CharField(blank=True, max_length=200)),
@@ -205,11 +211,16 @@ class Migration(migrations.Migration):
                     "retention",
                     models.PositiveIntegerField(default=604800, help_text="How long it is kept after its end. [s]"),
                 ),
-                ("created_at", models.DateTimeField(auto_now_add=True)),
-                ("queued_at", models.DateTimeField(auto_now_add=True)),
-                ("started_at", models.DateTimeField(blank=True, help_text="Start of the newest attempt.", null=True)),
-                ("finished_at", models.DateTimeField(blank=True, null=True)),
-                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("created_at", snakepit.pools.models.moments.MomentField(auto_now_add=True)),
+                ("queued_at", snakepit.pools.models.moments.MomentField(auto_now_add=True)),
+                (
+                    "started_at",
+                    snakepit.pools.models.moments.MomentField(
+                        blank=True, help_text="Start of the newest attempt.", null=True
+                    ),
+                ),
+                ("finished_at", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
+                ("expires_at", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
             ],
             options={
                 "db_table": "snakepit_job",
@@ -324,7 +335,7 @@ class Migration(migrations.Migration):
                 ("node", models.CharField(max_length=200)),
                 ("pool", models.CharField(max_length=48)),
                 ("seconds", models.PositiveIntegerField(help_text="Length of the period.")),
-                ("at", models.DateTimeField(help_text="Its beginning.")),
+                ("at", snakepit.pools.models.moments.MomentField(help_text="Its beginning.")),
                 ("ok", models.PositiveBigIntegerField(default=0)),
                 ("failed", models.PositiveBigIntegerField(default=0)),
                 ("refused", models.PositiveBigIntegerField(default=0)),
@@ -366,10 +377,13 @@ class Migration(migrations.Migration):
                     "pools",
                     models.JSONField(blank=True, default=list, help_text="Names of the pools it may use; empty: all."),
                 ),
-                ("created_at", models.DateTimeField(auto_now_add=True)),
-                ("expires_at", models.DateTimeField(blank=True, help_text="Empty: never.", null=True)),
-                ("last_used_at", models.DateTimeField(blank=True, editable=False, null=True)),
-                ("revoked_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("created_at", snakepit.pools.models.moments.MomentField(auto_now_add=True)),
+                (
+                    "expires_at",
+                    snakepit.pools.models.moments.MomentField(blank=True, help_text="Empty: never.", null=True),
+                ),
+                ("last_used_at", snakepit.pools.models.moments.MomentField(blank=True, editable=False, null=True)),
+                ("revoked_at", snakepit.pools.models.moments.MomentField(blank=True, editable=False, null=True)),
                 (
                     "owner",
                     models.ForeignKey(
@@ -405,8 +419,8 @@ class Migration(migrations.Migration):
                 ("worker", models.CharField(blank=True, max_length=100)),
                 ("node", models.CharField(blank=True, max_length=200)),
                 ("call", models.CharField(blank=True, max_length=100)),
-                ("started_at", models.DateTimeField()),
-                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                ("started_at", snakepit.pools.models.moments.MomentField()),
+                ("finished_at", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
                 (
                     "outcome",
                     models.CharField(
@@ -447,7 +461,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("data", models.JSONField(null=True)),
-                ("at", models.DateTimeField(auto_now_add=True)),
+                ("at", snakepit.pools.models.moments.MomentField(auto_now_add=True)),
                 (
                     "job",
                     models.ForeignKey(
@@ -827,8 +841,8 @@ class Migration(migrations.Migration):
                     "revision",
                     models.PositiveIntegerField(default=0, editable=False, help_text="Counts the saves of this row."),
                 ),
-                ("created_at", models.DateTimeField(auto_now_add=True)),
-                ("updated_at", models.DateTimeField(auto_now=True)),
+                ("created_at", snakepit.pools.models.moments.MomentField(auto_now_add=True)),
+                ("updated_at", snakepit.pools.models.moments.MomentField(auto_now=True)),
                 (
                     "updated_by",
                     models.ForeignKey(
@@ -985,9 +999,9 @@ class Migration(migrations.Migration):
                     models.CharField(blank=True, help_text="It was forked from this; empty: spawned.", max_length=100),
                 ),
                 ("load_seconds", models.FloatField(default=0.0)),
-                ("started_at", models.DateTimeField(blank=True, null=True)),
-                ("seen_at", models.DateTimeField()),
-                ("gone_at", models.DateTimeField(blank=True, null=True)),
+                ("started_at", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
+                ("seen_at", snakepit.pools.models.moments.MomentField()),
+                ("gone_at", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
                 (
                     "node",
                     models.ForeignKey(

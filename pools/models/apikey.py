@@ -14,8 +14,8 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
-from django.utils import timezone
 
+from snakepit.pools.models.moments import MomentField, utc_now
 from snakepit.pools.permissions import SCOPES
 
 SECRET = re.compile(r"snk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
@@ -36,10 +36,10 @@ class ApiKey(models.Model):
     digest = models.CharField(max_length=64, editable=False)
     scopes = models.JSONField(default=list, help_text=f"A list, out of {', '.join(SCOPES)}.")
     pools = models.JSONField(default=list, blank=True, help_text="Names of the pools it may use; empty: all.")
-    created_at = models.DateTimeField(auto_now_add=True)
-    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: never.")
-    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
-    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = MomentField(auto_now_add=True)
+    expires_at = MomentField(null=True, blank=True, help_text="Empty: never.")
+    last_used_at = MomentField(null=True, blank=True, editable=False)
+    revoked_at = MomentField(null=True, blank=True, editable=False)
 
     class Meta:
         db_table = "snakepit_apikey"
@@ -84,18 +84,18 @@ class ApiKey(models.Model):
 
     @property
     def usable(self) -> bool:
-        alive = self.revoked_at is None and (self.expires_at is None or self.expires_at > timezone.now())
+        alive = self.revoked_at is None and (self.expires_at is None or self.expires_at > utc_now())
         return alive and self.owner.is_active
 
     def touch(self) -> None:
         """Note the use, at most once a minute: a write for each call would cost more than the call."""
-        now = timezone.now()
+        now = utc_now()
         if self.last_used_at is None or now - self.last_used_at >= USED_EVERY:
             type(self).objects.filter(pk=self.pk).update(last_used_at=now)
 
     def revoke(self) -> None:
         if self.revoked_at is None:
-            self.revoked_at = timezone.now()
+            self.revoked_at = utc_now()
             self.save(update_fields=["revoked_at"])
 
     def clean(self) -> None:
@@ -107,7 +107,7 @@ class ApiKey(models.Model):
             problems["scopes"] = f"{wrong[0]!r} is not a scope; the scopes are {', '.join(SCOPES)}."
         if not isinstance(self.pools, list) or not all(isinstance(one, str) and one for one in self.pools):
             problems["pools"] = "Give a list of names of pools, or an empty list for all."
-        if self._state.adding and self.expires_at is not None and self.expires_at <= timezone.now():
+        if self._state.adding and self.expires_at is not None and self.expires_at <= utc_now():
             problems["expires_at"] = "This is in the past: the key would never work."
         if problems:
             raise ValidationError(problems)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import models
-from django.utils import timezone
+
+from snakepit.pools.models.moments import MomentField, utc_now
 
 DONE = "done"
 SURFACES = ("dashboard", "admin", "rest", "shell")
@@ -15,7 +16,7 @@ BATCH = 1000  # rows that one statement deletes
 class Audit(models.Model):
     """One order of a person or a key, carried out or refused."""
 
-    at = models.DateTimeField(default=timezone.now, db_index=True)
+    at = MomentField(default=utc_now, db_index=True)
     actor = models.CharField(max_length=200, help_text="A user, a key, or a shell's user.")
     action = models.CharField(max_length=50)
     pool = models.CharField(max_length=48, blank=True)
@@ -43,7 +44,7 @@ class Audit(models.Model):
     @classmethod
     def prune(cls, seconds: float) -> int:
         """Delete what is older than this, in batches; returns how many rows."""
-        gone, end = 0, timezone.now() - timedelta(seconds=seconds)
+        gone, end = 0, utc_now() - timedelta(seconds=seconds)
         while old := list(cls.objects.filter(at__lt=end).order_by("at").values_list("pk", flat=True)[:BATCH]):
             gone += cls.objects.filter(pk__in=old).delete()[0]
         return gone

@@ -12,6 +12,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.base import ModelBase
 
+from snakepit.pools.models.moments import MomentField
 from snakepit.pools.models.states import ACTIVE, QUEUED, RUNNING, STATES, SUCCEEDED, TERMINAL, IllegalMove, sources
 
 RETRIES = ("never", "safe", "lost", "always")
@@ -62,8 +63,8 @@ class Job(models.Model):
     arguments = models.JSONField(default=dict, blank=True)
     state = models.CharField(max_length=16, choices=[(one, one) for one in STATES], default=QUEUED)
     priority = models.SmallIntegerField(default=0)
-    run_after = models.DateTimeField(null=True, blank=True)
-    deadline = models.DateTimeField(null=True, blank=True)
+    run_after = MomentField(null=True, blank=True)
+    deadline = MomentField(null=True, blank=True)
     timeout = models.FloatField(null=True, blank=True, help_text="Of one attempt. [s]")
     retry = models.CharField(max_length=8, choices=[(one, one) for one in RETRIES], default="lost")
     max_attempts = models.PositiveSmallIntegerField(default=3)
@@ -71,10 +72,10 @@ class Job(models.Model):
     attempts = models.PositiveIntegerField(default=0, help_text="Number of the newest attempt: the fencing token.")
     failures = models.PositiveIntegerField(default=0, help_text="Attempts that count against max_attempts.")
     deaths = models.PositiveIntegerField(default=0, help_text="Attempts in which the worker died.")
-    lease_until = models.DateTimeField(null=True, blank=True)
+    lease_until = MomentField(null=True, blank=True)
     claimed_by = models.CharField(max_length=200, blank=True)
     cancel_requested = models.BooleanField(default=False)
-    sent_at = models.DateTimeField(null=True, blank=True, help_text="When the newest message for it was sent.")
+    sent_at = MomentField(null=True, blank=True, help_text="When the newest message for it was sent.")
     sends = models.PositiveIntegerField(default=1)
     idempotency_key = models.CharField(max_length=200, blank=True)
     owner = models.CharField(max_length=150, blank=True, help_text="Name of the user it was submitted for.")
@@ -88,11 +89,11 @@ class Job(models.Model):
     entry_bytes = models.PositiveBigIntegerField(default=0)
     truncated = models.BooleanField(default=False, help_text="More was said than is kept.")
     retention = models.PositiveIntegerField(default=604_800, help_text="How long it is kept after its end. [s]")
-    created_at = models.DateTimeField(auto_now_add=True)
-    queued_at = models.DateTimeField(auto_now_add=True)
-    started_at = models.DateTimeField(null=True, blank=True, help_text="Start of the newest attempt.")
-    finished_at = models.DateTimeField(null=True, blank=True)
-    expires_at = models.DateTimeField(null=True, blank=True)
+    created_at = MomentField(auto_now_add=True)
+    queued_at = MomentField(auto_now_add=True)
+    started_at = MomentField(null=True, blank=True, help_text="Start of the newest attempt.")
+    finished_at = MomentField(null=True, blank=True)
+    expires_at = MomentField(null=True, blank=True)
 
     existed = False  # set on what `submit` returns for an idempotency key that was used before
 
@@ -197,8 +198,8 @@ class JobAttempt(models.Model):
     worker = models.CharField(max_length=100, blank=True)
     node = models.CharField(max_length=200, blank=True)
     call = models.CharField(max_length=100, blank=True)
-    started_at = models.DateTimeField()
-    finished_at = models.DateTimeField(null=True, blank=True)
+    started_at = MomentField()
+    finished_at = MomentField(null=True, blank=True)
     outcome = models.CharField(
         max_length=32, blank=True, help_text="succeeded, an error's code, lease_expired, given_back."
     )
@@ -222,7 +223,7 @@ class JobEntry(models.Model):
     attempt = models.PositiveIntegerField()
     kind = models.CharField(max_length=16, choices=[(one, one) for one in KINDS])
     data = models.JSONField(null=True)
-    at = models.DateTimeField(auto_now_add=True)
+    at = MomentField(auto_now_add=True)
 
     class Meta:
         db_table = "snakepit_jobentry"

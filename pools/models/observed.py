@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from snakepit.pools.models.moments import MomentField
+
 WORKER_STATES = ("starting", "ready", "draining", "stopping", "gone")
 LEVELS = ("info", "warning", "error")
 
@@ -21,8 +23,8 @@ class Node(models.Model):
     draining = models.BooleanField(default=False)
     stopped = models.BooleanField(default=False, help_text="The broker ended in good order.")
     problems = models.JSONField(default=list, blank=True)
-    started_at = models.DateTimeField(null=True, blank=True)
-    seen_at = models.DateTimeField(db_index=True)
+    started_at = MomentField(null=True, blank=True)
+    seen_at = MomentField(db_index=True)
 
     class Meta:
         db_table = "snakepit_node"
@@ -53,9 +55,9 @@ class Worker(models.Model):
     parallelism = models.FloatField(default=0.0)
     template = models.CharField(max_length=100, blank=True, help_text="It was forked from this; empty: spawned.")
     load_seconds = models.FloatField(default=0.0)
-    started_at = models.DateTimeField(null=True, blank=True)
-    seen_at = models.DateTimeField()
-    gone_at = models.DateTimeField(null=True, blank=True)
+    started_at = MomentField(null=True, blank=True)
+    seen_at = MomentField()
+    gone_at = MomentField(null=True, blank=True)
 
     class Meta:
         db_table = "snakepit_worker"
@@ -77,7 +79,7 @@ class Worker(models.Model):
 class Event(models.Model):
     """Something that a broker decided or saw, with its reason and numbers."""
 
-    at = models.DateTimeField(db_index=True)
+    at = MomentField(db_index=True)
     node = models.CharField(max_length=200, blank=True)
     kind = models.CharField(max_length=50)
     pool = models.CharField(max_length=48, blank=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 
+from snakepit.pools.models.moments import MomentField
+
 MINUTE, QUARTER = 60, 900  # seconds
 
 
@@ -13,7 +15,7 @@ class PoolPeriod(models.Model):
     node = models.CharField(max_length=200)
     pool = models.CharField(max_length=48)
     seconds = models.PositiveIntegerField(help_text="Length of the period.")
-    at = models.DateTimeField(help_text="Its beginning.")
+    at = MomentField(help_text="Its beginning.")
     ok = models.PositiveBigIntegerField(default=0)
     failed = models.PositiveBigIntegerField(default=0)
     refused = models.PositiveBigIntegerField(default=0)

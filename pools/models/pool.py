@@ -14,6 +14,7 @@ from django.db.models.base import ModelBase
 
 from snakepit.pools import conf
 from snakepit.pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Preload, Profile, spec_from
+from snakepit.pools.models.moments import MomentField
 from snakepit.pools.models.strict_json import find_problem
 
 PROFILES = [(one.value, one.value) for one in Profile]
@@ -100,8 +101,8 @@ class Pool(models.Model):
 
     source = models.CharField(max_length=16, choices=Source.choices, default=Source.ADMIN, editable=False)
     revision = models.PositiveIntegerField(default=0, editable=False, help_text="Counts the saves of this row.")
-    created_at = models.DateTimeField(auto_now_add=True)
-    updated_at = models.DateTimeField(auto_now=True)
+    created_at = MomentField(auto_now_add=True)
+    updated_at = MomentField(auto_now=True)
     updated_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
     )

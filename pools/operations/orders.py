@@ -19,13 +19,13 @@ from typing import Any, Protocol
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, transaction
-from django.utils import timezone
 
 from snakepit.pools import conf, jobs
 from snakepit.pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown
 from snakepit.pools.broker.spec import FIELDS, InvalidSpec
 from snakepit.pools.models import Audit, Job, Pool
 from snakepit.pools.models.audit import DONE
+from snakepit.pools.models.moments import utc_now
 
 MAX_REASON = 200  # characters
 REPEATED = 60.0  # seconds in which the same refusal for lack of a permission is noted once
@@ -111,7 +111,7 @@ def refused(order: Order, action: str, error: BrokerError, pool: str = "", targe
     """
     same = {"actor": order.actor[:200], "action": action, "pool": _clean(pool, 48), "outcome": error.code}
     try:
-        if Audit.objects.filter(at__gt=timezone.now() - timedelta(seconds=REPEATED), **same).exists():
+        if Audit.objects.filter(at__gt=utc_now() - timedelta(seconds=REPEATED), **same).exists():
             return
     except DatabaseError as trouble:
         logger.error("%s was refused %s, and the audit cannot be read: %s", order.actor, action, trouble)

@@ -1,0 +1,60 @@
+"""MomentField: a DateTimeField whose values are instants, also where the project sets USE_TZ = False.
+
+    Python   always aware
+    rows     USE_TZ = True: what Django stores
+             USE_TZ = False: PostgreSQL converts by itself; SQLite has no time zones and gets UTC, which Now() is there
+
+Local times without a zone repeat an hour each autumn and skip one each spring: leases and deadlines would end early.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
+
+
+def utc_now() -> datetime:
+    """The current time, aware. `timezone.now()` is naive where USE_TZ is False."""
+    return datetime.now(UTC)
+
+
+class MomentField(models.DateTimeField):
+    """An instant. Naive input (an admin form under USE_TZ = False) is local time in TIME_ZONE."""
+
+    def to_python(self, value: Any) -> Any:
+        moment = super().to_python(value)
+        if settings.USE_TZ or moment is None or timezone.is_aware(moment):
+            return moment
+        return timezone.make_aware(moment, timezone.get_default_timezone())
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        if self.auto_now or (self.auto_now_add and add):
+            setattr(model_instance, self.attname, utc_now())
+            return getattr(model_instance, self.attname)
+        return super().pre_save(model_instance, add)
+
+    def from_db_value(self, value: datetime | None, expression: Any, connection: BaseDatabaseWrapper) -> Any:
+        if value is None or timezone.is_aware(value):
+            return value
+        local = timezone.get_default_timezone()
+        stored = local if connection.features.supports_timezones else UTC
+        return timezone.make_aware(value, stored).astimezone(local)
+
+    def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
+        value = value if prepared else self.get_prep_value(value)
+        naive = not settings.USE_TZ and not connection.features.supports_timezones
+        if naive and isinstance(value, datetime) and timezone.is_aware(value):
+            value = timezone.make_naive(value, UTC)
+        return super().get_db_prep_value(value, connection, prepared=True)
+
+    def value_from_object(self, obj: models.Model) -> Any:
+        """The value that a form shows. Django's forms convert to local time only where USE_TZ is True."""
+        value: Any = super().value_from_object(obj)
+        if settings.USE_TZ or value is None or timezone.is_naive(value):
+            return value
+        return timezone.make_naive(value, timezone.get_default_timezone())
