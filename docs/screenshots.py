@@ -119,7 +119,7 @@ def open_picture(page: Page, demo: Demo, name: str, path: str) -> None:
         page.goto("/playground/?pool=docs&command=search")
         page.fill("#field-query", "priority queue")
         page.click("[data-go]")
-        page.get_by_text(re.compile(r"answered")).wait_for()
+        page.get_by_text(re.compile(r"completed")).wait_for()
     else:
         page.goto(path)
 

@@ -1,9 +1,9 @@
-"""Who may do what: the one table that REST, admin, dashboard and API keys read.
+"""Permissions: the one table that REST, admin, dashboard and API keys read.
 
-    five words ─▶ permissions of Django ─▶ what an action needs
-    a key has words (its scopes), a user has permissions, of his own, of his groups, or by being staff: to look
+    five scopes ─▶ permissions of Django ─▶ what an action needs
+    an API key has scopes; a user has permissions: own, by group, or as staff (view only)
 
->>> NEEDS["recycle"], word_of("operate_pool")
+>>> NEEDS["recycle"], scope_of("operate_pool")
 ('operate_pool', 'operate')
 >>> sorted(actions({"manage_job"}))
 ['cancel_job', 'retry_job']
@@ -19,37 +19,37 @@ LABEL = "snakepit_pools"
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """A scope of an API key, and what it means: codenames of permissions of the app."""
+class Scope:
+    """A scope of an API key: the codenames of the app's permissions that it grants."""
 
     help: str
     permissions: frozenset[str]
 
 
-def _word(help: str, *permissions: str) -> Word:
-    return Word(help, frozenset(permissions))
+def _scope(help: str, *permissions: str) -> Scope:
+    return Scope(help, frozenset(permissions))
 
 
-WORDS = {
-    "run": _word("call the commands of pools, submit jobs", "run_command"),
-    "view": _word(
-        "see pools, workers, nodes, events, jobs without their payload, and who did what",
+SCOPES = {
+    "run": _scope("call the commands of pools, submit jobs", "run_command"),
+    "view": _scope(
+        "see pools, workers, nodes, events, the audit log, and jobs without their payload",
         *("view_pool", "view_worker", "view_node", "view_event", "view_job", "view_audit"),
     ),
-    "operate": _word("recycle, drain, scale, pause, resume and kill; stacks of workers; end calls", "operate_pool"),
-    "jobs": _word("see the payload of others' jobs; cancel and retry them", "manage_job", "view_payload"),
-    "configure": _word("define pools", "add_pool", "change_pool", "delete_pool"),
+    "operate": _scope("recycle, drain, scale, pause, resume and kill; read stacks; cancel calls", "operate_pool"),
+    "jobs": _scope("see the payload of other users' jobs; cancel and retry them", "manage_job", "view_payload"),
+    "configure": _scope("add, change and delete pools", "add_pool", "change_pool", "delete_pool"),
 }
-SCOPES = {name: word.help for name, word in WORDS.items()}
-VIEW = WORDS["view"].permissions
-ALL = frozenset().union(*(word.permissions for word in WORDS.values()))
+SCOPE_HELP = {name: scope.help for name, scope in SCOPES.items()}
+VIEW = SCOPES["view"].permissions
+ALL = frozenset().union(*(scope.permissions for scope in SCOPES.values()))
 
-# What an operator or a caller does, by the name that the audit gives it, and the permission that it needs.
+# Each action, by its name in the audit log, and the permission that it needs.
 NEEDS = {
     "call": "run_command",
     "submit_job": "run_command",
     "clone_job": "run_command",
-    "cancel_job": "manage_job",  # of others; one's own needs run_command
+    "cancel_job": "manage_job",  # of another user; your own needs run_command
     "retry_job": "manage_job",
     "recycle": "operate_pool",
     "drain": "operate_pool",
@@ -65,18 +65,18 @@ NEEDS = {
     "delete_pool": "delete_pool",
 }
 
-# The groups that a migrated database has. All of them look; who needs more than one joins more than one.
+# The groups that a migration creates. Each includes the scope `view`; a user may be in several groups.
 ROLES = {
     "Snakepit viewer": ("view",),
     "Snakepit caller": ("view", "run"),
     "Snakepit operator": ("view", "operate"),
     "Snakepit job manager": ("view", "run", "jobs"),
-    "Snakepit administrator": tuple(WORDS),
+    "Snakepit administrator": tuple(SCOPES),
 }
 
 
 def of(user: Any) -> frozenset[str]:
-    """The permissions of a user, out of those that mean something here. Staff may look, without being told so."""
+    """The app's permissions of a user. Staff have the scope `view` without a grant."""
     if not (user.is_authenticated and user.is_active):
         return frozenset()
     granted = frozenset(name for name in ALL if user.has_perm(f"{LABEL}.{name}"))
@@ -84,13 +84,13 @@ def of(user: Any) -> frozenset[str]:
 
 
 def of_scopes(scopes: Iterable[str]) -> frozenset[str]:
-    """The permissions that the scopes of a key stand for; a word of another release means nothing."""
-    return frozenset().union(*(WORDS[scope].permissions for scope in scopes if scope in WORDS))
+    """The permissions that scopes grant; an unknown scope, such as one of another release, grants none."""
+    return frozenset().union(*(SCOPES[scope].permissions for scope in scopes if scope in SCOPES))
 
 
-def word_of(permission: str) -> str:
+def scope_of(permission: str) -> str:
     """The scope that a permission belongs to."""
-    return next(name for name, word in WORDS.items() if permission in word.permissions)
+    return next(name for name, scope in SCOPES.items() if permission in scope.permissions)
 
 
 def actions(granted: Iterable[str]) -> frozenset[str]:
@@ -100,7 +100,7 @@ def actions(granted: Iterable[str]) -> frozenset[str]:
 
 
 def make_groups(using: str = "default", **_: Any) -> None:
-    """Make the groups of ROLES that are missing, after a migration. One that is there stays as people left it."""
+    """Create the missing groups of ROLES after a migration. Existing groups stay unchanged."""
     from django.contrib.auth.management import create_permissions
     from django.contrib.auth.models import Group, Permission
 
@@ -109,13 +109,13 @@ def make_groups(using: str = "default", **_: Any) -> None:
         return
     from django.apps import apps
 
-    # Django's own receiver makes them too, but may be called after this one.
+    # Django's own receiver creates the permissions too, but may run after this one.
     create_permissions(apps.get_app_config(LABEL), verbosity=0, using=using)
     known = Permission.objects.using(using).filter(content_type__app_label=LABEL)
     for name in sorted(missing):
         group, fresh = Group.objects.using(using).get_or_create(name=name)
         if fresh:
-            # Not by `set`, which reads first: SQLite refuses to let a transaction write then when another does.
+            # Not `set()`, which reads first: SQLite refuses a write after a read if another transaction wrote between.
             held = known.filter(codename__in=of_scopes(ROLES[name]))
             links = [Group.permissions.through(group=group, permission=one) for one in held]
             Group.permissions.through.objects.using(using).bulk_create(links)

@@ -1,4 +1,4 @@
-"""The admin: pools are edited, what was seen is only read, orders go through `snakepit.pools.operations.orders`."""
+"""The admin: pools and API keys are editable, observed rows read-only; actions use `snakepit.pools.operations`."""
 
 from snakepit.pools.admin import apikey, audit, job, observed, pool
 

@@ -1,4 +1,4 @@
-"""API keys in the admin: made and revoked by their owners, the secret shown once."""
+"""API keys in the admin: their owners create and revoke them; the secret is shown once."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from snakepit.pools.operations import orders
 
 
 class ApiKeyForm(forms.ModelForm):
-    """Scopes as boxes, pools as names; nobody can hand out more than they may do themselves."""
+    """Scopes as check boxes, pools as names. Users can grant only scopes whose permissions they have."""
 
     request: HttpRequest
     scopes = forms.MultipleChoiceField(
-        choices=[(scope, f"{scope}: {what}") for scope, what in permissions.SCOPES.items()],
+        choices=[(scope, f"{scope}: {what}") for scope, what in permissions.SCOPE_HELP.items()],
         widget=forms.CheckboxSelectMultiple,
     )
-    pools = forms.CharField(required=False, help_text="Names of pools, with spaces between; empty: all pools.")
+    pools = forms.CharField(required=False, help_text="Names of pools, separated by spaces. Empty: all pools.")
 
     class Meta:
         model = ApiKey
@@ -39,8 +39,8 @@ class ApiKeyForm(forms.ModelForm):
     def clean_scopes(self) -> list[str]:
         scopes: list[str] = self.cleaned_data["scopes"]
         for scope in scopes:
-            if not permissions.WORDS[scope].permissions <= permissions.of(self.request.user):
-                raise forms.ValidationError(f"You may not give the scope {scope!r}: you lack its permissions.")
+            if not permissions.SCOPES[scope].permissions <= permissions.of(self.request.user):
+                raise forms.ValidationError(f"You cannot grant the scope {scope!r}: you do not have its permissions.")
         return scopes
 
     def clean_pools(self) -> list[str]:
@@ -95,7 +95,7 @@ class ApiKeyAdmin(Page):
             self.delete_model(request, key)
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
-        """The one page that shows the secret. Not a message: those wait in cookies."""
+        """The only page that shows the secret. Not a message, because Django may store messages in a cookie."""
         context = {
             **self.admin_site.each_context(request),
             "title": "The new API key",
@@ -112,7 +112,7 @@ class ApiKeyAdmin(Page):
         given = order(request)
         for key in queryset.select_related("owner"):
             if not _may_touch(request, key):
-                self.message_user(request, f"{key} belongs to {key.owner}.", messages.ERROR)
+                self.message_user(request, f"{key} belongs to {key.owner}: you cannot revoke it.", messages.ERROR)
                 continue
             with orders.recorded(given, "revoke_key", target=str(key)):
                 key.revoke()

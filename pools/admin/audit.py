@@ -1,4 +1,4 @@
-"""The audit in the admin: read-only for everybody."""
+"""The audit log in the admin, read-only."""
 
 from __future__ import annotations
 

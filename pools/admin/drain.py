@@ -1,4 +1,4 @@
-"""Drain and resume nodes in the admin: ask first, with what they hold; then order it, node by node."""
+"""Drain and resume nodes in the admin: a confirmation page with their calls, then one order per node."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from snakepit.pools.operations import node_drain
 
 
 def drain(page: admin.ModelAdmin, request: HttpRequest, nodes: list[Node]) -> HttpResponse | None:
-    """A refusal of one node does not stop the others."""
+    """Confirm, then drain each node. An error of one node does not stop the others."""
     if request.POST.get("confirmed") != "yes":
         context = {
             **page.admin_site.each_context(request),
             "title": "Drain these nodes?",
-            "targets": [_foresee(node) for node in nodes],
+            "targets": [_status(node) for node in nodes],
             "rows": nodes,
             "back": request.get_full_path(),
         }
@@ -44,14 +44,14 @@ def _order(page: admin.ModelAdmin, request: HttpRequest, node: Node, action: str
     except BrokerError as error:
         page.message_user(request, f"{node}: {error.message}", messages.ERROR)
         return
-    text = "It takes calls."
+    text = "Takes calls again."
     if action == "drain":
-        text = f"It takes no new calls; {now.running} running and {now.waiting} waiting ones are finished."
-    log(request, node, f"{text} Why: {given.reason}")
+        text = f"Refuses new calls; {now.running} running and {now.waiting} waiting calls finish."
+    log(request, node, f"{text} Reason: {given.reason}")
     page.message_user(request, f"{node}: {text}", messages.SUCCESS)
 
 
-def _foresee(node: Node) -> dict[str, Any]:
+def _status(node: Node) -> dict[str, Any]:
     try:
         now = standing(shared.client().status())
         check(now.node, node.name)

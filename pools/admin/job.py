@@ -1,4 +1,4 @@
-"""Jobs in the admin: read-only, filtered by indexed columns, with actions."""
+"""Jobs in the admin: read-only, filtered by indexed columns, with the actions cancel and retry."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class AttemptInline(admin.TabularInline):
 
 
 class JobsByDate(JobQuerySet):
-    """For the date hierarchy: the days from the first to the last job, without a look at every row between them."""
+    """For the date hierarchy: all days from the first to the last job, without a scan of the rows between them."""
 
     def datetimes(self, field_name: str, kind: str, *_: Any, **__: Any) -> list[datetime]:  # type: ignore[override]
         ends = self.aggregate(first=Min(field_name), last=Max(field_name))
@@ -65,7 +65,7 @@ def _following(day: datetime, kind: str) -> datetime:
 
 
 class PoolFilter(admin.SimpleListFilter):
-    """The pools that there are: one small table is read, not every job."""
+    """Filter by pool. Reads the names from the table of pools, not from every job."""
 
     title = parameter_name = "pool"
 
@@ -82,7 +82,7 @@ class JobAdmin(ReadOnly):
                     "finished_at")  # fmt: skip
     list_filter = ("state", PoolFilter)
     search_fields = ("command", "owner", "tags", "idempotency_key")
-    search_help_text = "An id, or a part of a command, an owner, a tag or an idempotency key."
+    search_help_text = "An id, or part of a command, owner, tag or idempotency key."
     ordering = ("-id",)
     date_hierarchy = "created_at"
     actions = ("cancel", "retry")
@@ -92,7 +92,7 @@ class JobAdmin(ReadOnly):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         rows = JobsByDate(Job).order_by("-id").defer("result_raw")
         at = request.resolver_match
-        # Payloads may be a megabyte each, and a list shows none.
+        # A payload may have a megabyte, and the list shows none.
         return rows.defer(*LARGE) if at and (at.url_name or "").endswith("_changelist") else rows
 
     def get_search_results(
@@ -110,7 +110,7 @@ class JobAdmin(ReadOnly):
 
     @admin.action(description="Cancel the selected jobs", permissions=["manage"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        self._each(request, queryset, orders.cancel_job, "Cancel ordered")
+        self._each(request, queryset, orders.cancel_job, "Cancel requested")
 
     @admin.action(description="Retry the selected jobs", permissions=["manage"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
@@ -125,4 +125,4 @@ class JobAdmin(ReadOnly):
                 self.message_user(request, f"{job}: {error.message}", messages.ERROR)
                 continue
             log(request, job, f"{text}.")
-            self.message_user(request, f"{job}: {text.lower()}; it is {now.state}.", messages.SUCCESS)
+            self.message_user(request, f"{job}: {text.lower()}; state: {now.state}.", messages.SUCCESS)

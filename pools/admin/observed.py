@@ -21,12 +21,12 @@ class WorkerAdmin(ReadOnly):
     search_fields = ("worker_id", "pool", "pid")
     actions = ("recycle",)
 
-    @admin.action(description="Recycle the selected workers: drain each, its successor first", permissions=["operate"])
+    @admin.action(description="Recycle the selected workers: start replacements, then drain", permissions=["operate"])
     def recycle(self, request: HttpRequest, queryset: QuerySet[Worker]) -> HttpResponse | None:
         alive = queryset.exclude(state="gone").select_related("node")
         gone = queryset.filter(state="gone").count()
         if gone:
-            self.message_user(request, f"{gone} of the selected workers are gone already.", messages.WARNING)
+            self.message_user(request, f"Skipped workers that are gone: {gone}.", messages.WARNING)
         return recycle(self, request, [(worker, worker.pool, worker.worker_id) for worker in alive])
 
 
@@ -36,7 +36,7 @@ class NodeAdmin(ReadOnly):
     search_fields = ("name", "address")
     actions = ("drain", "resume")
 
-    @admin.action(description="Drain the selected nodes: take no new calls", permissions=["operate"])
+    @admin.action(description="Drain the selected nodes: refuse new calls", permissions=["operate"])
     def drain(self, request: HttpRequest, queryset: QuerySet[Node]) -> HttpResponse | None:
         return drain(self, request, list(queryset))
 

@@ -1,4 +1,4 @@
-"""What the admin's pages share: who may look, lists that count no further than they must, and orders by their name."""
+"""Shared by the admin's pages: permissions, lists with a capped row count, orders and the admin's history."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from snakepit.pools.web.actor import order_of
 from snakepit.pools.web.transactions import non_atomic
 
 IN_ADMIN = "ordered in the admin"
-COUNTED = 10_000  # rows; a list that has more says so by its last page
+COUNTED = 10_000  # rows; a list ends there
 
 
 class CappedPaginator(Paginator):
-    """Counts no further than COUNTED rows: counting a million takes seconds, and nobody pages to the end."""
+    """Counts at most COUNTED rows, because counting a million takes seconds."""
 
     @cached_property
     def count(self) -> int:
@@ -30,7 +30,7 @@ class CappedPaginator(Paginator):
 
 
 class Page(admin.ModelAdmin):
-    """Staff may look without being told so, as in the dashboard; all else by permission."""
+    """Staff can view without a grant, as in the dashboard; everything else needs a permission."""
 
     show_full_result_count = False
     paginator = CappedPaginator
@@ -49,16 +49,16 @@ class Page(admin.ModelAdmin):
         return self.has_view_permission(request) or super().has_module_permission(request)
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
-        """Asked for by the actions on pools and workers."""
+        """Required by the actions on pools, workers and nodes."""
         return permissions.NEEDS["recycle"] in permissions.of(request.user)
 
     def has_manage_permission(self, request: HttpRequest) -> bool:
-        """Asked for by the actions on jobs."""
+        """Required by the actions on jobs."""
         return permissions.NEEDS["cancel_job"] in permissions.of(request.user)
 
 
 class ReadOnly(Page):
-    """Rows that are written elsewhere: whoever may see them may see them, and nobody may write."""
+    """Rows that other code writes: no permission allows to add, change or delete them here."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -71,7 +71,7 @@ class ReadOnly(Page):
 
 
 def order(request: HttpRequest) -> orders.Order:
-    """Who orders, and why, as the form says."""
+    """The signed-in user and the reason from the form."""
     reason = request.POST.get("reason", "").strip()[: orders.MAX_REASON] or IN_ADMIN
     return order_of(request, reason, "admin")
 

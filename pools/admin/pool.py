@@ -1,4 +1,4 @@
-"""Pools in the admin: edited with the spec's validation, after a preview of what the change would do."""
+"""Pools in the admin: validated like PoolSpec; a change is saved after a preview of its effect."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
 from snakepit.pools.models import Pool
 from snakepit.pools.operations import orders
-from snakepit.pools.operations.change_preview import Rollout, preview
+from snakepit.pools.operations.change_preview import ChangePreview, preview_change
 
 
-class AskFirst(Exception):
-    """The change is not confirmed yet: undo the transaction and show what it would do."""
+class ConfirmationRequired(Exception):
+    """The change is not confirmed yet. Raising it rolls back the transaction; the view then shows the preview."""
 
-    def __init__(self, pool: Pool, rollout: Rollout) -> None:
+    def __init__(self, pool: Pool, preview: ChangePreview) -> None:
         super().__init__(pool.name)
         self.pool = pool
-        self.rollout = rollout
+        self.preview = preview
 
 
 class PoolForm(forms.ModelForm):
-    """The row's form. `_rollout=edit` comes from the preview's way back: it must not save."""
+    """The row's form. The preview's button "Continue editing" sends `_preview=edit`, which must not save."""
 
     def clean(self) -> dict[str, Any] | None:
-        if self.data.get("_rollout") == "edit":
-            raise forms.ValidationError("Nothing is saved yet: go on editing.")
+        if self.data.get("_preview") == "edit":
+            raise forms.ValidationError("The change is not saved yet. Edit it, then save.")
         return super().clean()
 
 
@@ -64,19 +64,19 @@ class PoolAdmin(Page):
 
     @admin.display(description="threads", ordering="threads")
     def slots_each(self, pool: Pool) -> int | None:
-        """A worker of the process profile has no threads, whatever its row says."""
+        """Empty for the process profile, which ignores the field."""
         return pool.threads if pool.profile == "thread" else None
 
     @admin.display(description="managed by")
     def managed(self, pool: Pool) -> str:
         if pool.source == Pool.Source.SETTINGS:
             place = f'SNAKEPIT["POOLS"]["{pool.name}"]'
-            text = f"The settings: {place}. Change it there and restart the broker; edits here would be overwritten."
-            return f"{text} Pause and resume are actions of the list."
-        return "The admin. A change is rolled out within two seconds."
+            text = f"Settings: {place}. Change it there and restart the broker, which overwrites edits made here."
+            return f"{text} To pause or resume it, use the actions of the list."
+        return "Admin. The broker applies a change within two seconds."
 
     def get_readonly_fields(self, request: HttpRequest, obj: Pool | None = None) -> tuple[str, ...]:
-        # A new name would be another pool, with another history: add that one and disable this.
+        # A renamed pool would lose its history. Instead, add a pool and disable this one.
         return (*self.readonly_fields, "name") if obj else self.readonly_fields
 
     def has_change_permission(self, request: HttpRequest, obj: Pool | None = None) -> bool:
@@ -90,54 +90,54 @@ class PoolAdmin(Page):
     ) -> HttpResponse:
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
-        except AskFirst as ask:  # it undid the transaction on its way
-            return self._ask(request, ask.pool, ask.rollout)
+        except ConfirmationRequired as required:  # the transaction is rolled back here
+            return self._confirm(request, required.pool, required.preview)
 
     def save_model(self, request: HttpRequest, obj: Pool, form: Any, change: bool) -> None:
         before = Pool.objects.get(pk=obj.pk) if change else None
-        what = foresee(before, obj) if before else None
-        if before and what and what.changes and request.POST.get("_rollout") != str(before.revision):
-            raise AskFirst(obj, what)
+        preview = preview_of(before, obj) if before else None
+        if before and preview and preview.changes and request.POST.get("_preview") != str(before.revision):
+            raise ConfirmationRequired(obj, preview)
         obj.updated_by_id = request.user.pk
         given = order(request)
         with orders.recorded(given, "change_pool" if change else "add_pool", obj.name) as record:
             super().save_model(request, obj, form, change)
-            if what:
-                record.data = {one.field: [one.before, one.after] for one in what.changes}
-                record.message = what.summary
-        # At once, instead of when the broker next looks; and it tells who and why.
-        told = f"change {', '.join(record.data)}" if change else "add"
-        transaction.on_commit(lambda: self._tell(request, obj, told, given))
+            if preview:
+                record.data = {one.field: [one.before, one.after] for one in preview.changes}
+                record.message = preview.summary
+        # Applied immediately, instead of at the broker's next poll, and with actor and reason for its event.
+        action = f"change {', '.join(record.data)}" if change else "add"
+        transaction.on_commit(lambda: self._apply(request, obj, action, given))
 
     def delete_model(self, request: HttpRequest, obj: Pool) -> None:
         given = order(request)
         with orders.recorded(given, "delete_pool", obj.name):
             super().delete_model(request, obj)
-        transaction.on_commit(lambda: self._tell(request, obj, "delete", given))
+        transaction.on_commit(lambda: self._apply(request, obj, "delete", given))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Pool]) -> None:
         for pool in queryset:
             self.delete_model(request, pool)
 
-    def _tell(self, request: HttpRequest, pool: Pool, action: str, given: orders.Order) -> None:
+    def _apply(self, request: HttpRequest, pool: Pool, action: str, given: orders.Order) -> None:
         try:
             shared.client().apply(pool=pool.name, action=action, actor=given.actor, reason=given.reason)
         except BrokerError as error:
-            self.message_user(request, f"{pool}: saved, and not in force yet: {error.message}", messages.WARNING)
+            self.message_user(request, f"{pool}: saved, but not in force yet: {error.message}", messages.WARNING)
 
-    def _ask(self, request: HttpRequest, pool: Pool, what: Rollout) -> HttpResponse:
-        """The page that says what the change would do, with the form's fields hidden in it."""
+    def _confirm(self, request: HttpRequest, pool: Pool, preview: ChangePreview) -> HttpResponse:
+        """The page with the preview; it repeats the form's fields as hidden inputs."""
         given = [(name, value) for name, values in request.POST.lists() for value in values]
         context = {
             **self.admin_site.each_context(request),
-            "title": f"Roll out this change of {pool.name}?",
+            "title": f"Apply this change to {pool.name}?",
             "pool": pool,
-            "rollout": what,
-            "given": [(name, value) for name, value in given if name not in ("csrfmiddlewaretoken", "_rollout")],
+            "preview": preview,
+            "given": [(name, value) for name, value in given if name not in ("csrfmiddlewaretoken", "_preview")],
             "revision": Pool.objects.get(pk=pool.pk).revision,
             "opts": self.opts,
         }
-        return TemplateResponse(request, "snakepit/rollout_confirm.html", context)
+        return TemplateResponse(request, "snakepit/change_confirm.html", context)
 
     @admin.action(
         description="Pause the selected pools: refuse new calls, keep the workers warm", permissions=["operate"]
@@ -170,13 +170,13 @@ class PoolAdmin(Page):
         return recycle(self, request, [(pool, pool.name, "") for pool in queryset])
 
 
-def foresee(before: Pool, after: Pool) -> Rollout:
-    """What saving the row would do; the workers are those of now, where a broker answers."""
+def preview_of(before: Pool, after: Pool) -> ChangePreview:
+    """The effect of saving the row, with the present workers if the broker is reachable."""
     try:
         workers = shared.client().status(before.name)["workers"]
     except BrokerError:
         workers = []
-    return preview(before.to_spec(), after.to_spec(), workers)
+    return preview_change(before.to_spec(), after.to_spec(), workers)
 
 
 def _of_settings(pool: Pool | None) -> bool:

@@ -1,4 +1,4 @@
-"""Recycle in the admin: ask first, with what it would do; then order it, target by target."""
+"""Recycle in the admin: a confirmation page with the plan, then one order per target."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
 from snakepit.pools.operations import orders
 
-Target = tuple[Any, str, str]  # a row, the pool, the worker or nothing
+Target = tuple[Any, str, str]  # the row, the pool, and the worker ("": all workers of the pool)
 
 
 def recycle(page: admin.ModelAdmin, request: HttpRequest, targets: list[Target]) -> HttpResponse | None:
-    """A refusal of one target does not stop the others."""
+    """Confirm, then recycle each target. An error of one target does not stop the others."""
     if targets and request.POST.get("confirmed") != "yes":
-        return _ask(page, request, targets)
+        return _confirm(page, request, targets)
     given = order(request)
     for row, pool, worker in targets:
         try:
@@ -27,25 +27,25 @@ def recycle(page: admin.ModelAdmin, request: HttpRequest, targets: list[Target])
         except BrokerError as error:
             page.message_user(request, f"{row}: {error.message}", messages.ERROR)
             continue
-        text = f"Recycle ordered: {planned} to be replaced, each by a successor that is ready first."
-        log(request, row, f"{text} Why: {given.reason}")
+        text = f"Recycling {planned} worker{'' if planned == 1 else 's'}. Each replacement is ready first."
+        log(request, row, f"{text} Reason: {given.reason}")
         page.message_user(request, f"{row}: {text}", messages.SUCCESS)
     return None
 
 
-def _ask(page: admin.ModelAdmin, request: HttpRequest, targets: list[Target]) -> HttpResponse:
-    """The page that says what a recycle would do, and asks why."""
+def _confirm(page: admin.ModelAdmin, request: HttpRequest, targets: list[Target]) -> HttpResponse:
+    """The page with the plan of the recycle and a field for the reason."""
     context = {
         **page.admin_site.each_context(request),
         "title": "Recycle these workers?",
-        "targets": [_foresee(*target) for target in targets],
+        "targets": [_plan(*target) for target in targets],
         "rows": [row for row, _, _ in targets],
         "back": request.get_full_path(),
     }
     return TemplateResponse(request, "snakepit/recycle_confirm.html", context)
 
 
-def _foresee(row: Any, pool: str, worker: str) -> dict[str, Any]:
+def _plan(row: Any, pool: str, worker: str) -> dict[str, Any]:
     try:
         plan = shared.client().plan(pool, worker)
     except BrokerError as error:

@@ -1,4 +1,4 @@
-"""Scale in the admin: ask for the size and why, with what the pools have now; then order it, pool by pool."""
+"""Scale in the admin: a form for size and reason, then one order per pool."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from snakepit.pools.operations import orders
 
 class ScaleForm(forms.Form):
     size = forms.IntegerField(min_value=1, help_text=FIELDS["size"].metadata.get("help", ""))
-    reason = forms.CharField(label="Why", max_length=200, required=False, widget=forms.TextInput(attrs={"size": 60}))
+    reason = forms.CharField(label="Reason", max_length=200, required=False, widget=forms.TextInput(attrs={"size": 60}))
 
 
 def scale(page: admin.ModelAdmin, request: HttpRequest, pools: Iterable[Pool]) -> HttpResponse | None:
-    """A refusal of one pool does not stop the others."""
+    """Confirm, then scale each pool. An error of one pool does not stop the others."""
     rows = list(pools)
     confirmed = request.POST.get("confirmed") == "yes"
     form = ScaleForm(request.POST if confirmed else None)
@@ -44,7 +44,7 @@ def scale(page: admin.ModelAdmin, request: HttpRequest, pools: Iterable[Pool]) -
             page.message_user(request, f"{pool}: {error.message}", messages.ERROR)
             continue
         text = f"Scaled from {pool.size} to {size}."
-        log(request, pool, f"{text} Why: {given.reason}")
+        log(request, pool, f"{text} Reason: {given.reason}")
         level = messages.SUCCESS if done.in_force else messages.WARNING
         page.message_user(request, f"{pool}: {text} {done.note}".strip(), level)
     return None

@@ -32,7 +32,7 @@ class Caller:
     def check(self, permission: str, pool: str = "") -> None:
         """Raises PermissionDenied where this caller may not do this, at all or to this pool."""
         if permission not in self.permissions:
-            scope = permissions.word_of(permission)
+            scope = permissions.scope_of(permission)
             raise PermissionDenied(
                 f"{self.actor} lacks the scope {scope!r} (permission snakepit_pools.{permission})",
                 details={"scope": scope, "permission": f"snakepit_pools.{permission}"},

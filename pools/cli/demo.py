@@ -28,7 +28,7 @@ def prepare() -> Demo:
     from django.db import transaction
 
     from snakepit.pools.models import ApiKey
-    from snakepit.pools.permissions import WORDS
+    from snakepit.pools.permissions import SCOPES
 
     with transaction.atomic():
         user, fresh = get_user_model().objects.get_or_create(
@@ -38,7 +38,7 @@ def prepare() -> Demo:
             user.set_unusable_password()
             user.save()
         ApiKey.objects.filter(name=KEY, owner=user).delete()
-        _, key = ApiKey.create(name=KEY, owner=user, scopes=tuple(WORDS))
+        _, key = ApiKey.create(name=KEY, owner=user, scopes=tuple(SCOPES))
     return Demo(key, secrets.token_urlsafe(24))
 
 

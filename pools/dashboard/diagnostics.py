@@ -23,7 +23,7 @@ from snakepit.pools.diagnostics.applying import apply as follow
 from snakepit.pools.diagnostics.applying import definitions, judgements, settings_line
 from snakepit.pools.diagnostics.finding import Finding, Report, Status
 from snakepit.pools.diagnostics.latest import latest
-from snakepit.pools.operations.change_preview import Rollout, preview
+from snakepit.pools.operations.change_preview import ChangePreview, preview_change
 from snakepit.pools.operations.orders import Order
 
 WORST_FIRST = (Status.PROBLEM, Status.WARNING, Status.SKIPPED, Status.OK)
@@ -107,7 +107,7 @@ def _consequences(one: Recommendation, visit: Visit) -> tuple[str, ...]:
     return tuple(text for text in (one.evidence, f"{changes}.", rollout.summary, time, cost) if text)
 
 
-def _preview(one: Recommendation, visit: Visit) -> Rollout:
+def _preview(one: Recommendation, visit: Visit) -> ChangePreview:
     before = definitions()[one.pool]
     after = spec_from({**spec_values(before), **one.values})
-    return preview(before, after, visit.facts().workers_of(one.pool))
+    return preview_change(before, after, visit.facts().workers_of(one.pool))

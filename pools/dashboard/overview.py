@@ -25,7 +25,7 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     return show(request, visit, "snakepit/overview.html", {"span": span, "spans": span_choice(span), "copies": copies})
 
 
-@region("needs", "snakepit/_needs.html")
+@region("alerts", "snakepit/_alerts.html")
 def needs(facts: Facts, _: str) -> Context:
     return {
         "needs": [

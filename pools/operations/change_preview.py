@@ -1,11 +1,11 @@
-"""What a new definition of a pool would do: which workers leave, how many at once, how long it takes. Looks only.
+"""Preview of a changed pool definition: workers to replace, how many at a time, duration. Changes nothing.
 
 >>> from snakepit.pools.broker.spec import PoolSpec
 >>> old = PoolSpec(name="digits", adapter="digits", size=2)
->>> preview(old, PoolSpec(name="digits", adapter="digits", size=4), []).summary
+>>> preview_change(old, PoolSpec(name="digits", adapter="digits", size=4), []).summary
 '2 more workers start.'
->>> preview(old, PoolSpec(name="digits", adapter="digits", size=2, queue_limit=5), []).summary
-'No worker is replaced: the change is in force for what comes next.'
+>>> preview_change(old, PoolSpec(name="digits", adapter="digits", size=2, queue_limit=5), []).summary
+'No worker is replaced: the change applies to new calls.'
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class FieldChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
-    """`seconds` is a guess from the time that the workers there are took to load; None: nobody knows."""
+class ChangePreview:
+    """The effect of a change. `seconds` is an estimate from the load times of the present workers; None: unknown."""
 
     changes: tuple[FieldChange, ...]
-    replaced: int  # workers that leave, each after its successor where max_surge allows
-    started: int  # more than before
-    ended: int  # without a successor
-    busy: int  # of those that leave, how many hold a call now
+    replaced: int  # workers with a replacement, which is ready first where max_surge allows
+    started: int  # additional workers
+    ended: int  # workers without a replacement
+    busy: int  # of the workers that leave: those with a running call now
     at_once: int
     seconds: float | None
     drain_timeout: float
@@ -47,8 +47,8 @@ class Rollout:
         return bool(self.replaced or self.started or self.ended)
 
 
-def preview(old: PoolSpec, new: PoolSpec, workers: Sequence[dict[str, Any]]) -> Rollout:
-    """`workers` are the pool's workers as the broker's status shows them."""
+def preview_change(old: PoolSpec, new: PoolSpec, workers: Sequence[dict[str, Any]]) -> ChangePreview:
+    """Compute the effect of a new definition. `workers` are the pool's workers from the broker's status."""
     changes = tuple(
         FieldChange(name, getattr(old, name), getattr(new, name), _effect(name))
         for name in FIELDS
@@ -61,11 +61,11 @@ def preview(old: PoolSpec, new: PoolSpec, workers: Sequence[dict[str, Any]]) -> 
     at_once = min(new.max_surge + new.max_unavailable, max(1, replaced))
     loads = [one["load_seconds"] for one in present if one.get("load_seconds")]
     seconds = _seconds(loads, replaced, at_once, started, new)
-    # The idle leave first where some only become too many; where all are replaced, the busy are among them.
+    # If only the size shrinks, idle workers leave first. If all are replaced, all busy workers are among them.
     idle = sum(one["load"] == 0 for one in present)
     busy = len(present) - idle if replaced else max(0, ended - idle)
     counts = replaced, started, ended
-    return Rollout(changes, *counts, busy, at_once, seconds, new.drain_timeout, _summary(counts, busy, at_once))
+    return ChangePreview(changes, *counts, busy, at_once, seconds, new.drain_timeout, _summary(counts, busy, at_once))
 
 
 def _seconds(loads: list[float], replaced: int, at_once: int, started: int, spec: PoolSpec) -> float | None:
@@ -83,15 +83,15 @@ def _summary(counts: tuple[int, int, int], busy: int, at_once: int) -> str:
     replaced, started, ended = counts
     parts = []
     if replaced:
-        parts.append(f"{_workers(replaced)} replaced, {at_once} at once, each by a successor that is ready first")
+        parts.append(f"{_workers(replaced)} replaced, {at_once} at a time; each replacement is ready first")
     if started:
         parts.append(f"{started} more {'worker starts' if started == 1 else 'workers start'}")
     if ended:
-        parts.append(f"{ended} {'worker leaves' if ended == 1 else 'workers leave'}")
+        parts.append(f"{ended} {'worker stops' if ended == 1 else 'workers stop'}")
     if not parts:
-        return "No worker is replaced: the change is in force for what comes next."
+        return "No worker is replaced: the change applies to new calls."
     text = "; ".join(parts) + "."
-    return f"{text} {busy} of them hold a call now, which is finished first." if busy else text
+    return f"{text} Busy workers ({busy} now) finish their calls first." if busy else text
 
 
 def _workers(count: int) -> str:
@@ -102,11 +102,11 @@ def _effect(name: str) -> str:
     if name in WORKER_FIELDS:
         return "replaces the workers"
     if name == "size":
-        return "starts or ends workers"
+        return "starts or stops workers"
     if name == "enabled":
-        return "starts or ends all workers"
+        return "starts or stops all workers"
     if name == "paused":
-        return "refuses or takes new calls at once"
+        return "refuses or takes new calls immediately"
     if name in LIFECYCLE:
-        return "judged at the next sweep"
-    return "for what comes next"
+        return "applies at the next sweep"
+    return "applies to new calls"

@@ -1,9 +1,8 @@
-"""A node that is drained for maintenance: the order and its end, with who and why.
+"""Drain and resume a node for maintenance.
 
-    order ─▶ Audit row ─▶ broker ─▶ event ... standing(): what it still holds
+    order ─▶ Audit row ─▶ broker ─▶ event ... standing(): the calls that remain
 
-The drain is the broker's alone, in its memory: pools belong to all nodes, so no row could say it, and a broker that
-is started again serves.
+The broker keeps the drain in memory only, because rows of pools belong to all nodes. A restarted broker takes calls.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from snakepit.pools.operations.orders import Order, recorded
 
 
 class Drains(Protocol):
-    """The part of the client that this needs."""
+    """The part of the client that drains a node."""
 
     def status(self, pool: str = "") -> dict[str, Any]: ...
 
@@ -26,7 +25,7 @@ class Drains(Protocol):
 
 
 def drain(broker: Drains, node: str, order: Order) -> DrainStatus:
-    """Refuse new calls on the node; what it holds is finished, its workers stay warm. Raises NodeUnknown."""
+    """Refuse new calls on the node. Its calls finish; its workers stay warm. Raises NodeUnknown."""
     return _order(broker, node, "drain", order)
 
 

@@ -1,10 +1,10 @@
-"""What operators order: scale, pause, resume, recycle, change a pool; cancel and retry jobs. With a record of each.
+"""Operator actions: scale, pause, resume, recycle, kill, change a pool; cancel and retry jobs. Each is audited.
 
-    dashboard, admin, REST, shell ─▶ order ─▶ Audit row: who, what, on what, why, from where, what became of it
-                                       └─▶ row (checked by PoolSpec) ─▶ Apply(who, what, why) ─▶ broker ─▶ event
+    dashboard, admin, REST, shell ─▶ order ─▶ Audit row: actor, action, target, reason, source, outcome
+                                       └─▶ row (checked by PoolSpec) ─▶ Apply(actor, action, reason) ─▶ broker ─▶ event
 
-A pool of the settings can be changed too: a pause outlives restarts of the broker until somebody resumes the pool, a
-size lasts until the broker starts again and reads the settings. Each answer says so.
+Pools of the settings can be changed too. A pause outlives restarts of the broker, until a resume. A size lasts until
+the broker restarts and reads the settings. The note of each Change reports this.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ from snakepit.pools.models.audit import DONE
 from snakepit.pools.models.moments import utc_now
 
 MAX_REASON = 200  # characters
-REPEATED = 60.0  # seconds in which the same refusal for lack of a permission is noted once
+REPEATED = 60.0  # seconds in which identical refusals make one row
 
 logger = logging.getLogger("snakepit.operations")
 
 
 class Applies(Protocol):
-    """The part of the client that changes of rows need."""
+    """The part of the client that applies changed rows."""
 
     def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> dict[str, Any]: ...
 
 
 class Recycles(Protocol):
-    """The part of the client that a recycle needs."""
+    """The part of the client that recycles workers."""
 
     def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]: ...
 
 
 class Kills(Protocol):
-    """The part of the client that ends a worker."""
+    """The part of the client that kills a worker."""
 
     def kill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]: ...
 
 
 class Dumps(Protocol):
-    """The part of the client that shows a worker's stacks."""
+    """The part of the client that reads a worker's stacks."""
 
     def dump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Who does it, why, and from where. `user` is the name of a Django user, kept with the row; empty: it was none."""
+    """The actor, reason and source of an action. `user` is a Django user name, stored in the row; empty: no user."""
 
     actor: str
     reason: str = ""
@@ -70,7 +70,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of a pool's row. `note` says what the operator should know besides."""
+    """The result of a change to a pool's row. `note` holds what the operator should know about it."""
 
     pool: str
     size: int
@@ -81,17 +81,17 @@ class Change:
 
 
 @dataclass(slots=True)
-class Record:
-    """What the audit will say of an order; whoever carries it out fills it in."""
+class AuditNote:
+    """The message and data of an audit row; the code that carries out the order fills them in."""
 
     message: str = ""
     data: dict[str, Any] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
-def recorded(order: Order, action: str, pool: str = "", target: str = "") -> Iterator[Record]:
-    """The one place that writes the audit: a row when the order is carried out, or refused by a typed error."""
-    record, outcome = Record(), DONE
+def recorded(order: Order, action: str, pool: str = "", target: str = "") -> Iterator[AuditNote]:
+    """Write one audit row for an order, whether it succeeds or raises. No other code writes the audit."""
+    record, outcome = AuditNote(), DONE
     try:
         yield record
     except BrokerError as error:
@@ -105,21 +105,21 @@ def recorded(order: Order, action: str, pool: str = "", target: str = "") -> Ite
 
 
 def refused(order: Order, action: str, error: BrokerError, pool: str = "", target: str = "") -> None:
-    """Note an order that its giver may not give: nothing was tried, and somebody should know.
+    """Write an audit row for an order that the actor has no permission for. Nothing was tried.
 
-    The same refusal leaves one row a minute: who asks on and on must not be able to fill the table.
+    Identical refusals make one row a minute, so that a caller who retries cannot fill the table.
     """
     same = {"actor": order.actor[:200], "action": action, "pool": _clean(pool, 48), "outcome": error.code}
     try:
         if Audit.objects.filter(at__gt=utc_now() - timedelta(seconds=REPEATED), **same).exists():
             return
     except DatabaseError as trouble:
-        logger.error("%s was refused %s, and the audit cannot be read: %s", order.actor, action, trouble)
+        logger.error("%s lacks the permission for %s; the audit table cannot be read: %s", order.actor, action, trouble)
         return
-    _write(order, action, (pool, target), error.code, Record(error.message))
+    _write(order, action, (pool, target), error.code, AuditNote(error.message))
 
 
-def _write(order: Order, action: str, on: tuple[str, str], outcome: str, record: Record) -> None:
+def _write(order: Order, action: str, on: tuple[str, str], outcome: str, record: AuditNote) -> None:
     row = Audit(
         actor=order.actor[:200], action=action, pool=_clean(on[0], 48), target=_clean(on[1], 100),
         reason=_clean(order.reason, MAX_REASON), surface=order.surface, address=order.address, outcome=outcome,
@@ -129,8 +129,8 @@ def _write(order: Order, action: str, on: tuple[str, str], outcome: str, record:
         with transaction.atomic():  # a savepoint: a failure here must not end the caller's transaction
             row.save()
     except DatabaseError as error:
-        # An order given in need must not wait for its book-keeping; the broker's event has who and why as well.
-        logger.error("no audit row for %s (%s, %s): %s", row, outcome, order.reason or "no reason given", error)
+        # An urgent order must not fail because of the audit; the broker's event has actor and reason too.
+        logger.error("audit row not written for %s (%s, %s): %s", row, outcome, order.reason or "no reason", error)
 
 
 def _clean(text: str, longest: int) -> str:
@@ -142,7 +142,7 @@ def scale(broker: Applies, pool: str, size: int, order: Order) -> Change:
 
 
 def pause(broker: Applies, pool: str, order: Order) -> Change:
-    """Refuse new calls; what runs and waits is finished, workers stay warm."""
+    """Refuse new calls. Running and waiting calls finish; workers stay warm."""
     return _change(broker, pool, "pause", {"paused": True}, order)
 
 
@@ -151,14 +151,14 @@ def resume(broker: Applies, pool: str, order: Order) -> Change:
 
 
 def change_pool(broker: Applies, pool: str, values: Mapping[str, Any], order: Order, action: str = "apply") -> Change:
-    """Set fields of a pool's definition, such as a recommendation asks for."""
+    """Set fields of a pool's definition, for example to apply a recommendation."""
     if wrong := [name for name in values if name not in FIELDS or name == "name"]:
-        raise DefinitionInvalid(f"{wrong[0]}: is not a field that can be changed", details={"fields": wrong})
+        raise DefinitionInvalid(f"{wrong[0]}: not a field of a pool that can be changed", details={"fields": wrong})
     return _change(broker, pool, action, dict(values), order)
 
 
 def recycle(broker: Recycles, pool: str, worker: str, order: Order) -> int:
-    """Replace a pool's workers, or one, each by a successor that is ready first; returns how many are to leave."""
+    """Replace a pool's workers, or one. Each replacement is ready first. Returns the number of workers to replace."""
     with recorded(order, "recycle", pool, worker) as record:
         planned = int(broker.recycle(pool, worker=worker, actor=order.actor, reason=order.reason)["planned"])
         record.message = f"{planned} to be replaced"
@@ -166,7 +166,7 @@ def recycle(broker: Recycles, pool: str, worker: str, order: Order) -> int:
 
 
 def kill(broker: Kills, pool: str, worker: str, order: Order) -> None:
-    """End a worker's process now, whatever it runs; a new one takes its place."""
+    """Kill a worker's process immediately, with its calls; a new worker replaces it."""
     with recorded(order, "kill", pool, worker):
         broker.kill(worker, actor=order.actor, reason=order.reason)
 
@@ -178,12 +178,12 @@ def dump(broker: Dumps, pool: str, worker: str, order: Order) -> dict[str, Any]:
 
 
 def cancel_job(job: Any, order: Order) -> Job:
-    """End a job: at once if it waits, within two seconds if it runs."""
+    """Cancel a job: immediately if it is queued, within two seconds if it runs."""
     return _job(job, "cancel_job", order)
 
 
 def retry_job(job: Any, order: Order) -> Job:
-    """Queue a job again that ended without success."""
+    """Queue a job again after it ended without success."""
     return _job(job, "retry_job", order)
 
 
@@ -191,7 +191,7 @@ def _job(job_id: Any, action: str, order: Order) -> Job:
     before = Job.objects.only("pool", "state").get(pk=job_id)
     with recorded(order, action, before.pool, str(job_id)) as record:
         now = jobs.cancel(job_id) if action == "cancel_job" else jobs.retry(job_id)
-        record.message = f"it is {now.state}"
+        record.message = f"state: {now.state}"
         record.data = {"state": [before.state, now.state]}
         return now
 
@@ -203,19 +203,19 @@ def _change(broker: Applies, name: str, action: str, values: dict[str, Any], ord
         record.data = changes
         notes = [_note(row, field) for field in values]
         try:
-            broker.apply(pool=name, action=_told(action, before, values), actor=order.actor, reason=order.reason)
+            broker.apply(pool=name, action=_described(action, before, values), actor=order.actor, reason=order.reason)
             in_force = row.enabled
         except BrokerError as error:
             in_force = False
-            notes.append(f"The row is changed and not in force yet: {error.message}")
+            notes.append(f"Saved, but not in force yet: {error.message}")
         if not row.enabled:
-            notes.append("The pool is not enabled: it has no workers and takes no calls.")
+            notes.append("The pool is disabled: it has no workers and refuses calls.")
         record.message = " ".join(note for note in notes if note)
         return Change(name, row.size, row.paused, bool(changes), in_force, record.message)
 
 
-def _told(action: str, before: dict[str, Any], values: dict[str, Any]) -> str:
-    """The action as the broker's event names it."""
+def _described(action: str, before: dict[str, Any], values: dict[str, Any]) -> str:
+    """The action as the broker's event shows it."""
     if action == "scale":
         return f"scale {before['size']} to {values['size']}"
     if action in ("pause", "resume"):
@@ -224,7 +224,7 @@ def _told(action: str, before: dict[str, Any], values: dict[str, Any]) -> str:
 
 
 def _save(name: str, values: dict[str, Any], order: Order) -> tuple[Pool, dict[str, Any]]:
-    """Write fields of a pool's row; returns the row and the values that were there before."""
+    """Write fields of a pool's row; returns the row and the previous values."""
     with transaction.atomic():
         row = Pool.objects.select_for_update().filter(name=name).first() if "\0" not in name else None
         if row is None:
@@ -244,7 +244,7 @@ def _save(name: str, values: dict[str, Any], order: Order) -> tuple[Pool, dict[s
 
 
 def _note(row: Pool, field: str) -> str:
-    """What will become of a change of a pool that the settings define."""
+    """How long a change lasts where the settings define the pool; empty: permanently."""
     if row.source != Pool.Source.SETTINGS:
         return ""
     place = f'SNAKEPIT["POOLS"]["{row.name}"]'
@@ -252,11 +252,11 @@ def _note(row: Pool, field: str) -> str:
         spec = next((spec for spec in conf.pool_specs() if spec.name == row.name), None)
     except ImproperlyConfigured:
         return ""
-    again = f"and hold again when the broker restarts: to keep it, change {place}."
+    until = f"apply again when the broker restarts. To keep the change, edit {place}."
     if spec is None:  # this process has other settings than the broker
-        return f"The settings of the broker define this pool, {again}" if field != "paused" else ""
+        return f"The broker's settings define this pool and {until}" if field != "paused" else ""
     if field == "paused":
-        return f"The settings say paused, {again}" if spec.paused and not row.paused else ""
-    if (said := getattr(spec, field)) != getattr(row, field):
-        return f"The settings say {said}, {again}" if field == "size" else f"The settings say {field} {said}, {again}"
+        return f"The settings (paused: True) {until}" if spec.paused and not row.paused else ""
+    if (value := getattr(spec, field)) != getattr(row, field):
+        return f"The settings ({field}: {value}) {until}"
     return ""

@@ -1,4 +1,4 @@
-"""Tags and filters of the dashboard's templates.
+"""Template tags and filters of the dashboard.
 
 >>> duration(0.000037), duration(0.0042), duration(75), duration(200_000)
 ('37 µs', '4.2 ms', '1 min 15 s', '2 d 7 h')
@@ -31,7 +31,7 @@ UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 @register.simple_tag(takes_context=True)
 def live(context: template.Context, name: str, argument: str = "") -> SafeString:
-    """A live region: its HTML now, in an element that the stream fills again whenever it changes."""
+    """Render a live region; the event stream replaces its content whenever it changes."""
     topic, visit = region.topic(name, argument), context["visit"]
     html = region.render(topic, visit.facts(), visit.rights)
     return format_html('<div data-live="{}">{}</div>', topic, mark_safe(html))
@@ -39,7 +39,7 @@ def live(context: template.Context, name: str, argument: str = "") -> SafeString
 
 @register.filter
 def duration(seconds: Any) -> str:
-    """Seconds for people: two units at most."""
+    """Format seconds with at most two units."""
     value = _number(seconds)
     if value is None or value < 0:
         return NONE
@@ -59,7 +59,7 @@ def duration(seconds: Any) -> str:
 
 @register.filter
 def megabytes(value: Any) -> str:
-    """Mebibytes; negative means not measured yet."""
+    """Format mebibytes; a negative number means not measured yet."""
     number = _number(value)
     if number is None or number < 0:
         return NONE
@@ -68,7 +68,7 @@ def megabytes(value: Any) -> str:
 
 @register.filter
 def growth(value: Any) -> str:
-    """MiB per 1,000 calls, with its sign.
+    """Format MiB per 1,000 calls, with a sign.
 
     >>> growth(4.93), growth(-0.02), growth(None) == NONE
     ('+4.9 MiB', '0.0 MiB', True)
@@ -81,7 +81,7 @@ def growth(value: Any) -> str:
 
 @register.filter
 def slope(value: Any) -> str:
-    """MiB an hour, with its sign.
+    """Format MiB per hour, with a sign.
 
     >>> slope(12.34), slope(-0.2)
     ('+12 MiB/h', '0 MiB/h')
@@ -94,7 +94,7 @@ def slope(value: Any) -> str:
 
 @register.filter
 def at_most(seconds: Any) -> str:
-    """The upper end of a bucket of durations; infinity is above the last one.
+    """Format the upper bound of a histogram bucket; infinity is above the last bound.
 
     >>> at_most(0.01), at_most(math.inf)
     ('≤ 10 ms', '> 10 s')
@@ -113,7 +113,7 @@ def count(value: Any) -> str:
 
 @register.filter
 def rate(value: Any) -> str:
-    """Calls a second."""
+    """Format calls per second."""
     number = _number(value)
     if number is None:
         return NONE
@@ -122,20 +122,20 @@ def rate(value: Any) -> str:
 
 @register.filter
 def share(part: Any, whole: Any) -> int:
-    """Percent, 0 to 100; 0 of nothing is 0."""
+    """Percent, 0 to 100; 0 if `whole` is 0."""
     part, whole = _number(part) or 0.0, _number(whole) or 0.0
     return round(100 * min(1.0, max(0.0, part / whole))) if whole > 0 else 0
 
 
 @register.filter
 def percent(part: Any) -> str:
-    """A fraction from 0 to 1 as percent."""
+    """Format a fraction from 0 to 1 as percent."""
     return f"{share(part, 1)} %"
 
 
 @register.filter
 def spans(text: str) -> SafeString:
-    """The text of a docstring: what stands between backticks is code.
+    """Escape a docstring's text and mark the parts between backticks as code.
 
     >>> spans("the first `n` <b>")
     'the first <code>n</code> &lt;b&gt;'
@@ -145,20 +145,30 @@ def spans(text: str) -> SafeString:
 
 
 @register.filter
+def utc(moment: datetime) -> str:
+    """Format a time in UTC. Django's `date` filter would use the project's TIME_ZONE.
+
+    >>> utc(datetime(2026, 1, 31, 12, tzinfo=UTC))
+    '2026-01-31 12:00:00 UTC'
+    """
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+@register.filter
 def svg(value: float) -> str:
-    """A number for an attribute of SVG: a point whatever the language is."""
+    """Format a number for an SVG attribute: with a point in every locale."""
     return f"{value:.2f}"
 
 
 @register.filter
 def json(value: Any) -> str:
-    """Indented JSON, for a viewer; escaped like any other text."""
+    """Indented JSON. The template escapes it like any other text."""
     return dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 @register.simple_tag
 def ago(moment: Any) -> SafeString:
-    """When something was; the page's script keeps the words in step with the clock."""
+    """A time as its age; the page's script updates the text."""
     at = moment.timestamp() if isinstance(moment, datetime) else _number(moment)
     if not at:
         return SafeString(NONE)
@@ -171,7 +181,7 @@ def ago(moment: Any) -> SafeString:
 
 @register.simple_tag
 def bar(value: Any, most: Any, label: str = "", kind: str = "") -> SafeString:
-    """A small horizontal bar: `value` of `most`, with the words for who cannot see it."""
+    """A small horizontal bar: `value` of `most`, with a label for screen readers."""
     width = share(value, most)
     return format_html(
         '<svg class="bar {}" viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label="{}">'
@@ -182,7 +192,7 @@ def bar(value: Any, most: Any, label: str = "", kind: str = "") -> SafeString:
 
 @register.simple_tag
 def spark(values: Iterable[Any], label: str = "") -> SafeString:
-    """A sparkline of the last values, from zero up to their largest."""
+    """A sparkline of the values, scaled from zero to the largest."""
     numbers = [_number(value) or 0.0 for value in values]
     if len(numbers) < 2:
         return SafeString(NONE)
@@ -199,11 +209,11 @@ def spark(values: Iterable[Any], label: str = "") -> SafeString:
 
 @register.simple_tag
 def columns(values: Iterable[Any], label: str = "") -> SafeString:
-    """A small histogram: a column for each bucket, the tallest as high as the picture."""
+    """A small histogram: a column for each bucket, scaled to the tallest."""
     numbers = [_number(value) or 0.0 for value in values]
     top = max(numbers, default=0.0) or 1.0
     parts = [
-        # What is there is seen: a column is never lower than a line.
+        # A bucket that is not empty is at least 2 high, so that it is visible.
         format_html('<rect x="{}" y="{}" width="8" height="{}"/>', 10 * index + 1, f"{24 - high:.1f}", f"{high:.1f}")
         for index, value in enumerate(numbers)
         if (high := max(2.0, 24 * value / top) if value else 0.0)
@@ -217,7 +227,7 @@ def columns(values: Iterable[Any], label: str = "") -> SafeString:
 
 @register.filter
 def worker_name(ident: str) -> SafeString:
-    """A worker's id in two parts: where there is no room the pool's name is cut, never the number that tells it apart.
+    """Split a worker's id in two: where space is short, CSS truncates the pool's name and keeps the number.
 
     >>> worker_name("digits-0591-2")
     '<span>digits</span><span>-0591-2</span>'
@@ -228,7 +238,7 @@ def worker_name(ident: str) -> SafeString:
 
 @register.simple_tag
 def badge(state: str, text: str = "") -> SafeString:
-    """The state of a pool, worker or job: a dot, a colour, and always the word."""
+    """The state of a pool, worker or job: a coloured dot and the word."""
     kind = "".join(itertools.takewhile(lambda letter: letter.isalnum() or letter in "-_", state))
     return format_html('<span class="state {}">{}</span>', kind, text or state)
 

@@ -1,1 +1,1 @@
-"""What the REST API, the admin and the dashboard share: errors as HTTP answers, and who acts."""
+"""Shared by REST API, admin and dashboard: errors as HTTP responses, the acting user, transactions of views."""

@@ -1,6 +1,6 @@
-"""Errors of the broker and of the database as HTTP answers, in one shape.
+"""Errors of the broker and of the database as HTTP responses, in one format.
 
-The shape is {"error": {"code", "message", "outcome", "details"}}. Errors of the broker keep their code and status.
+The format is {"error": {"code", "message", "outcome", "details"}}. Errors of the broker keep their code and status.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from django.http import JsonResponse
 
 from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, BrokerUnreachable, Unauthenticated
 
-DATABASE_PAUSE = 5.0  # seconds after which a caller may ask again; a PostgreSQL that restarts is back by then
+DATABASE_PAUSE = 5.0  # seconds until a caller should retry; a PostgreSQL that restarts is usually back by then
 
 
 def error_body(code: str, message: str, outcome: str, details: Mapping[str, Any]) -> dict[str, Any]:
-    """The one shape of every error."""
+    """The body of every error."""
     return {"error": {"code": code, "message": message, "outcome": outcome, "details": dict(details)}}
 
 
 def body_of(error: BrokerError) -> dict[str, Any]:
-    """The shape of an error of the broker."""
+    """The body of an error of the broker."""
     return error_body(error.code, error.message, error.outcome, error.details)
 
 
 def error_response(error: BrokerError) -> JsonResponse:
-    """The HTTP answer for an error of the broker: its status, its body, and when to try again."""
+    """The HTTP response for an error of the broker: status, body and Retry-After."""
     response = JsonResponse(body_of(error), status=error.http_status, json_dumps_params={"default": str})
     if error.http_status == 401:
         response["WWW-Authenticate"] = 'Bearer realm="snakepit"'
@@ -38,13 +38,14 @@ def error_response(error: BrokerError) -> JsonResponse:
 
 
 def seen_from_outside(error: BrokerError) -> BrokerError:
-    """The error that an authenticated caller sees: the broker refused this server's token, not the caller's key."""
+    """The error for an authenticated caller: `Unauthenticated` is about this server's token, not the caller's key."""
     if isinstance(error, Unauthenticated):
-        return BrokerUnreachable(f"The web server cannot talk to its broker: {error.message}", outcome=NOT_STARTED)
+        message = f"The broker rejected the web server's token: {error.message}"
+        return BrokerUnreachable(message, outcome=NOT_STARTED)
     return error
 
 
 def database_is_away(error: BaseException) -> bool:
-    """Whether the database does not answer, as opposed to a query that is wrong."""
-    # Of SQLite, a missing table is an OperationalError as well.
+    """Whether the error means that the database is unavailable, rather than that a query is wrong."""
+    # SQLite raises OperationalError for a missing table too.
     return isinstance(error, InterfaceError) or (isinstance(error, OperationalError) and "no such" not in str(error))

@@ -1,23 +1,23 @@
 "use strict";
-/* Ctrl-K: a list of everything that has a page or an order, looked through while somebody types. */
+/* Ctrl-K: searches all pages, pools, workers, jobs and actions as you type. */
 (() => {
   const dialog = document.getElementById("palette"), input = dialog.querySelector("input");
-  const list = dialog.querySelector("[role=listbox]"), told = dialog.querySelector("[role=status]");
+  const list = dialog.querySelector("[role=listbox]"), status = dialog.querySelector("[role=status]");
   const MOST = 12, JOB = /^[0-9a-f-]{4,36}$/i;
-  let entries = [], jobs = [], shown = [], chosen = 0, asked = 0, looking = 0;
+  let entries = [], jobs = [], shown = [], chosen = 0, asked = 0, loading = 0;
 
-  // What this page offers itself: its own orders first; what its bar does last, so that Enter alone changes nothing.
-  function ordersHere() {
+  // The page's own actions come first. The buttons of the top bar come last, so that Enter alone changes nothing.
+  function pageActions() {
     return [...document.querySelectorAll("main .actions a.button, main [data-order]")].map(link => ({
       title: link.textContent.trim(), kind: "this page", url: link.href,
     }));
   }
-  function barHere() {
+  function barActions() {
     return [...document.querySelectorAll(".top [data-action]:not([data-action=palette])")].map(button => ({
       title: button.title.replace(/ \(.\)$/, ""), kind: "this page", press: button,
     }));
   }
-  // All words must be there. A title that begins so comes first, then a word of it, then anything.
+  // All words must match. Order: title starts with the query, a word of the title starts with it, any other match.
   function rank(entry, words) {
     const title = entry.title.toLowerCase(), all = title + " " + entry.kind;
     if (!words.every(word => all.includes(word))) return -1;
@@ -27,7 +27,7 @@
   }
   function find() {
     const words = input.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
-    const ranked = [...ordersHere(), ...entries, ...barHere()].map((entry, at) => ({entry, at, rank: rank(entry, words)})).filter(one => one.rank >= 0);
+    const ranked = [...pageActions(), ...entries, ...barActions()].map((entry, at) => ({entry, at, rank: rank(entry, words)})).filter(one => one.rank >= 0);
     ranked.sort((one, other) => one.rank - other.rank || one.at - other.at);
     const all = [...jobs, ...ranked.map(one => one.entry)];
     shown = all.slice(0, MOST);
@@ -47,8 +47,8 @@
       item.append(title, kind);
       return item;
     }));
-    const none = looking ? "Looking." : "Nothing is called so.";
-    told.textContent = !count ? none : count > shown.length ? `${shown.length} of ${count}, go on typing` : `${count} found`;
+    const none = loading ? "Searching" : "No results";
+    status.textContent = !count ? none : count > shown.length ? `${shown.length} of ${count}, type more to narrow` : `${count} found`;
     choose(0);
   }
   function choose(at) {
@@ -64,16 +64,16 @@
     if (entry.press) entry.press.click(); else location.assign(entry.url);
   }
   async function fetched(query) {
-    looking += 1;
+    loading += 1;
     try {
       const answer = await fetch(dialog.dataset.url + query, {signal: AbortSignal.timeout(8000)});
-      if (!answer.ok || answer.redirected) throw new Error("the server answers " + answer.status);
+      if (!answer.ok || answer.redirected) throw new Error("the server responded with " + answer.status);
       return (await answer.json()).entries;
-    } finally { looking -= 1; }
+    } finally { loading -= 1; }
   }
   async function load() {
     try { entries = await fetched(""); find(); }
-    catch (error) { told.textContent = "The list could not be loaded: " + error.message + "."; }
+    catch (error) { status.textContent = "The list could not be loaded: " + error.message + "."; }
   }
   async function typed() {
     const text = input.value.trim(), turn = ++asked;
@@ -83,7 +83,7 @@
     try {
       const found = await fetched("?job=" + encodeURIComponent(text));
       if (turn === asked) { jobs = found; find(); }
-    } catch { /* the rest of the list is there */ }
+    } catch { /* the rest of the list still works */ }
   }
   function toggle() {
     if (dialog.open) { dialog.close(); return; }

@@ -1,4 +1,4 @@
-// The playground: arguments from the fields, one call as a stream of events, and where its time went.
+// The playground: arguments from the form fields, one call as a stream of events, and its timing.
 "use strict";
 (() => {
   for (const choice of document.querySelectorAll("[data-reload]")) choice.addEventListener("change", () => {
@@ -18,7 +18,7 @@
     if (field.dataset.kind === "text") return text;
     if (field.dataset.kind === "number") {
       if (!Number.isFinite(Number(text))) throw new Wrong(field.name, "is not a number");
-      // Whole numbers above 2^53 are not exact in a browser: they travel as they were typed.
+      // JavaScript numbers are not exact above 2^53: larger integers are sent as they were typed.
       return /^-?\d+$/.test(text) && !Number.isSafeInteger(Number(text)) ? {exact: text} : Number(text);
     }
     try { JSON.parse(text); } catch (error) { throw new Wrong(field.name, "is not JSON: " + error.message); }
@@ -45,7 +45,7 @@
     return `{"pool": ${JSON.stringify(pool)}, "command": ${JSON.stringify(command)}, "arguments": ${given(strict)}${more}}`;
   }
   const quoted = text => "'" + text.replaceAll("'", `'"'"'`) + "'";
-  function tellCopies() {
+  function showSnippets() {
     const text = given(false), stream = streams === "yes";
     const python = text.replace(/("(?:[^"\\]|\\.)*")|\b(true|false|null)\b/g, (all, string, word) => string ?? {true: "True", false: "False", null: "None"}[word]);
     const lines = {
@@ -58,7 +58,7 @@
   }
 
   const time = ms => ms < 10 ? ms.toFixed(2) + " ms" : ms < 1000 ? ms.toFixed(0) + " ms" : (ms / 1000).toFixed(2) + " s";
-  function say(kind, text) {
+  function addLine(kind, text) {
     const list = one("stream"), item = document.createElement("li"), name = document.createElement("span"), words = document.createElement("span");
     item.className = kind; name.className = "kind"; words.className = "text";
     name.textContent = kind; words.textContent = text;
@@ -69,7 +69,7 @@
     list.scrollTop = list.scrollHeight;
   }
   const plain = data => typeof data === "string" ? data : JSON.stringify(data);
-  const OUTCOMES = {not_started: "The work never started.", failed: "The work ran and failed.", unknown: "Nobody knows what became of the work."};
+  const OUTCOMES = {not_started: "The call did not start.", failed: "The call ran and failed.", unknown: "The outcome is unknown: the call may have run."};
   function fail(error) {
     one("failure").hidden = false;
     one("code").textContent = error.code;
@@ -83,7 +83,7 @@
     const named = error.details?.argument ? {[error.details.argument]: error.message} : fields && !Array.isArray(fields) ? fields : {};
     for (const [name, why] of Object.entries(named)) { const wrong = form.querySelector(`[data-wrong="${CSS.escape(name)}"]`); if (wrong) wrong.textContent = why; }
   }
-  function tellTiming(whole, data, first) {
+  function showTiming(whole, data, first) {
     const queued = data.call.queued_ms, ran = data.call.run_ms, overhead = Math.max(0, whole - queued - ran);
     one("timing").hidden = false;
     let at = 0;
@@ -102,17 +102,17 @@
     for (const name of ["failure", "timing", "stream", "result", "progress"]) one(name).hidden = true;
     one("stream").replaceChildren();
   }
-  function hear(kind, data, begun, seen) {
-    if (kind === "chunk") { seen.first ??= performance.now() - begun; seen.chunks += 1; say("chunk", plain(data)); one("status").textContent = seen.chunks + (seen.chunks === 1 ? " chunk" : " chunks"); }
-    else if (kind === "log") say("log", data.message);
+  function handle(kind, data, begun, seen) {
+    if (kind === "chunk") { seen.first ??= performance.now() - begun; seen.chunks += 1; addLine("chunk", plain(data)); one("status").textContent = seen.chunks + (seen.chunks === 1 ? " chunk" : " chunks"); }
+    else if (kind === "log") addLine("log", data.message);
     else if (kind === "progress") { one("progress").hidden = false; one("percent").textContent = Math.round(100 * data.fraction) + " %"; one("message").textContent = data.message; }
     else if (kind === "result") {
-      tellTiming(performance.now() - begun, data, seen.first);
-      one("status").textContent = "answered" + (seen.chunks ? " · " + seen.chunks + (seen.chunks === 1 ? " chunk" : " chunks") : "");
+      showTiming(performance.now() - begun, data, seen.first);
+      one("status").textContent = "completed" + (seen.chunks ? " · " + seen.chunks + (seen.chunks === 1 ? " chunk" : " chunks") : "");
       if (!(seen.chunks && data.result === null)) { one("result").hidden = false; one("result").textContent = JSON.stringify(data.result, null, 2); }
     } else if (kind === "error") fail(data.error);
   }
-  async function listen(answer, begun) {
+  async function readStream(answer, begun) {
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader(), seen = {first: null, chunks: 0};
     let text = "";
     for (;;) {
@@ -123,7 +123,7 @@
       text = frames.pop();
       for (const frame of frames) {
         const kind = /^event: (.*)$/m.exec(frame)?.[1], data = /^data: (.*)$/m.exec(frame)?.[1];
-        if (kind && data) hear(kind, JSON.parse(data), begun, seen);
+        if (kind && data) handle(kind, JSON.parse(data), begun, seen);
       }
     }
   }
@@ -131,7 +131,7 @@
     headers: {"Content-Type": "application/json", "X-CSRFToken": form.querySelector("[name=csrfmiddlewaretoken]").value}});
   const refused = async answer => {
     try { return (await answer.json()).error; }
-    catch { return {code: "http " + answer.status, message: "The server refused the request.", outcome: "", details: {}}; }
+    catch { return {code: "http " + answer.status, message: "The server rejected the request.", outcome: "", details: {}}; }
   };
   function text() {
     try { return body(true); }
@@ -144,14 +144,14 @@
     reset();
     running = new AbortController();
     one("stop").hidden = false; one("go").disabled = true;
-    one("status").textContent = "runs";
+    one("status").textContent = "running";
     const begun = performance.now();
     try {
       const answer = await post(form.dataset.run, asked, running.signal);
-      if (answer.ok) await listen(answer, begun); else fail(await refused(answer));
+      if (answer.ok) await readStream(answer, begun); else fail(await refused(answer));
     } catch (error) {
       if (error.name === "AbortError") { one("status").textContent = "cancelled after " + time(performance.now() - begun); }
-      else fail({code: "connection", message: "The connection broke: " + error.message, outcome: "unknown", details: {}});
+      else fail({code: "connection", message: "The connection was lost: " + error.message, outcome: "unknown", details: {}});
     } finally {
       running = null;
       one("stop").hidden = true; one("go").disabled = false;
@@ -166,6 +166,6 @@
     const answer = await post(form.dataset.submit, asked);
     if (answer.ok) location.assign((await answer.json()).url); else fail(await refused(answer));
   });
-  form.addEventListener("input", tellCopies);
-  tellCopies();
+  form.addEventListener("input", showSnippets);
+  showSnippets();
 })();

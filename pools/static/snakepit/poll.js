@@ -1,5 +1,5 @@
-// Parts of a page that the database knows alone: fetched every few seconds while somebody looks.
-// <div data-poll="URL" data-every="3">: the answer is the element itself; one without data-poll is asked no more.
+// Parts of a page that come from the database: fetched every few seconds while the page is visible.
+// <div data-poll="URL" data-every="3">: the response replaces the element. Polling ends when it has no data-poll.
 "use strict";
 (() => {
   const quiet = () => document.hidden || document.querySelector("[data-action=pause]")?.getAttribute("aria-pressed") === "true";
@@ -7,7 +7,7 @@
     try {
       const answer = await fetch(element.dataset.poll, {signal: AbortSignal.timeout(30000)});
       if (answer.redirected || answer.status === 403) { location.reload(); return; }
-      if (!answer.ok) throw new Error("the server answers " + answer.status);
+      if (!answer.ok) throw new Error("the server responded with " + answer.status);
       const open = new Set([...element.querySelectorAll("details[open][id]")].map(one => one.id));
       const [fresh] = Idiomorph.morph(element, await answer.text(), {morphStyle: "outerHTML", ignoreActiveValue: true});
       fresh?.querySelectorAll?.("details[id]").forEach(one => { if (open.has(one.id)) one.open = true; });

@@ -1,12 +1,12 @@
 "use strict";
-/* The dashboard's script: live regions, charts, ages, keys, copying. Pages work without it, only not by themselves. */
+/* The dashboard's script: live regions, charts, ages, keys, copying. Without it pages work, but do not update. */
 (() => {
   const body = document.body;
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const say = text => { document.getElementById("said").textContent = text; };
+  const announce = text => { document.getElementById("announcement").textContent = text; };
   const remember = (name, value) => { document.cookie = `snakepit_${name}=${value}; path=/; max-age=31536000; samesite=lax`; };
 
-  // Ages. The browser's clock may be wrong: all ages are counted from what the server says its clock is.
+  // Ages. The browser's clock may be wrong: ages are computed from the server's clock.
   let skew = 0, seenAt = 0, paused = false, trouble = "";
   const now = () => Date.now() / 1000 + skew;
   function span(seconds) {
@@ -16,30 +16,30 @@
     if (seconds < 172800) return Math.round(seconds / 3600) + " h";
     return Math.round(seconds / 86400) + " d";
   }
-  function tellAges(root = document) {
+  function updateAges(root = document) {
     for (const time of all("[data-ago]", root)) {
       const age = span(Math.max(0, now() - time.dataset.ago));
       time.textContent = age === "now" ? "just now" : age + " ago";
     }
   }
-  function tellPulse() {
+  function updatePulse() {
     const pulse = document.getElementById("pulse"), age = seenAt ? now() - seenAt : 0;
     if (paused) { pulse.textContent = "paused" + (seenAt ? ", as of " + span(age) + " ago" : ""); return; }
     if (seenAt && age > 8 && body.dataset.state === "live") body.dataset.state = "lost";
     const state = body.dataset.state;
     if (state === "live") pulse.textContent = "live";
-    else if (state === "stale") pulse.textContent = "broker away" + (seenAt ? ", last seen " + span(age) + " ago" : "");
-    else if (state === "lost") pulse.textContent = (trouble || "no connection") + (seenAt ? ", last seen " + span(age) + " ago" : "");
+    else if (state === "stale") pulse.textContent = "broker unreachable" + (seenAt ? ", last seen " + span(age) + " ago" : "");
+    else if (state === "lost") pulse.textContent = (trouble || "disconnected") + (seenAt ? ", last seen " + span(age) + " ago" : "");
     else pulse.textContent = "connecting";
   }
-  setInterval(() => { tellAges(); tellPulse(); }, 1000);
+  setInterval(() => { updateAges(); updatePulse(); }, 1000);
 
   // Live regions.
   const topics = [...new Set(all("[data-live]").map(element => element.dataset.live))];
   const points = [...new Set(all("[data-chart]").map(chart => chart.dataset.pool || "*"))];
   let source = null, since = "", poller = 0, failures = 0;
 
-  function question(url) {
+  function withTopics(url) {
     const query = new URLSearchParams();
     for (const topic of topics) query.append("topic", topic);
     for (const pool of points) query.append("points", pool);
@@ -52,7 +52,7 @@
       const open = all("details[open][id]", element).map(one => one.id);
       Idiomorph.morph(element, region.html, {morphStyle: "innerHTML", ignoreActiveValue: true});
       for (const id of open) document.getElementById(id)?.setAttribute("open", "");
-      tellAges(element);
+      updateAges(element);
       htmx.process(element);
     }
   }
@@ -61,25 +61,25 @@
     seenAt = data.at;
     failures = 0;
     if (body.dataset.state !== data.state && body.dataset.state !== "loading")
-      say(data.state === "live" ? "Live again." : "The broker is away: the numbers are old.");
+      announce(data.state === "live" ? "Live updates resumed." : "Broker unreachable: the data is old.");
     body.dataset.state = data.state;
-    tellPulse();
+    updatePulse();
   }
   function lost(why) {
     trouble = why;
     failures += 1;
     if (failures > 1 || !seenAt) body.dataset.state = "lost";
-    tellPulse();
+    updatePulse();
   }
   function open() {
     if (source || poller || paused || document.hidden) return;
-    source = new EventSource(question(body.dataset.stream));
+    source = new EventSource(withTopics(body.dataset.stream));
     source.addEventListener("region", event => fill(JSON.parse(event.data)));
     source.addEventListener("points", event => { since = event.lastEventId || since; addPoints(JSON.parse(event.data)); });
     source.addEventListener("beat", event => { since = event.lastEventId || since; beat(JSON.parse(event.data)); });
     source.addEventListener("error", () => {
-      lost("no connection");
-      // CONNECTING: the browser tries again by itself. CLOSED: the server will not stream; ask it from time to time.
+      lost("disconnected");
+      // CONNECTING: the browser retries by itself. CLOSED: the server does not stream, so poll instead.
       if (source && source.readyState === EventSource.CLOSED) { source = null; poll(); }
     });
   }
@@ -87,15 +87,15 @@
     poller = setTimeout(() => { poller = 0; source || poll(); }, 2000);
     if (paused || document.hidden) return;
     try {
-      const answer = await fetch(question(body.dataset.fragments), {signal: AbortSignal.timeout(8000)});
-      if (!answer.ok) throw new Error(answer.status === 403 ? "signed out" : "the server answers " + answer.status);
+      const answer = await fetch(withTopics(body.dataset.fragments), {signal: AbortSignal.timeout(8000)});
+      if (!answer.ok) throw new Error(answer.status === 403 ? "signed out" : "the server responded with " + answer.status);
       const data = await answer.json();
       data.regions.forEach(fill);
       since = data.id;
       if (data.points) addPoints(data.points);
       beat(data.beat);
     } catch (error) {
-      lost(error.name === "TypeError" ? "the web server is away" : error.message);
+      lost(error.name === "TypeError" ? "web server unreachable" : error.message);
     }
   }
   function shut() {
@@ -110,7 +110,7 @@
   addEventListener("pagehide", shut);
   addEventListener("pageshow", event => { if (event.persisted) open(); });
 
-  // Charts. A figure says what it shows: data-chart (kind), data-pool (none: all), data-span (seconds).
+  // Charts. Attributes of a figure: data-chart (kind), data-pool (none: all pools), data-span (seconds).
   const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const number = value => value == null ? "–" : value === 0 ? "0" : value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(value < 10 ? 1 : 0);
   const seconds = value => value == null ? "–" : value === 0 ? "0" : value < .001 ? Math.round(value * 1e6) + " µs" : value < 1 ? (value * 1000).toFixed(value < .01 ? 1 : 0) + " ms" : value < 60 ? value.toFixed(1) + " s" : (value / 60).toFixed(1) + " min";
@@ -145,7 +145,7 @@
       this.marks = series.marks || [];
       this.draw();
     }
-    add(rows) {                  // rows: {name: value}, newer than what is there
+    add(rows) {                  // rows: {name: value}, newer than the present ones
       const columns = this.data;
       if (!columns.at) columns.at = [];
       for (const row of rows) {
@@ -169,12 +169,12 @@
     draw() {
       const data = this.table(), none = this.plot.querySelector(".none");
       if (none) none.hidden = data[0].length > 1;
-      if (data[0].length < 2) { if (none) none.textContent = "Nothing recorded in this span yet."; return; }
+      if (data[0].length < 2) { if (none) none.textContent = "No data in this time range."; return; }
       const end = Math.max(now(), data[0][data[0].length - 1]);
       const range = {min: end - this.span, max: end};
       if (!this.uplot) this.make(data); else this.uplot.setData(data, false);
       this.uplot.setScale("x", range);
-      this.tell(null);
+      this.showLegend(null);
     }
     make(data) {
       const {kind} = this, line = css("--grid"), ink = css("--quiet"), font = "11px system-ui, sans-serif";
@@ -189,10 +189,10 @@
           fill: kind.fill ? css("--chart-" + colour) + "1f" : undefined,
           paths: kind.step ? uPlot.paths.stepped({align: 1}) : undefined,
         }))],
-        hooks: {setCursor: [plot => this.tell(plot.cursor.idx)], drawAxes: [plot => this.mark(plot)]},
+        hooks: {setCursor: [plot => this.showLegend(plot.cursor.idx)], drawAxes: [plot => this.mark(plot)]},
       }, data, this.plot);
     }
-    mark(plot) {                 // recycles and changed definitions: upright lines on the time axis
+    mark(plot) {                 // recycles, deaths and changed definitions as vertical lines
       const {ctx, bbox} = plot;
       ctx.save();
       ctx.lineWidth = 1;
@@ -206,7 +206,7 @@
       }
       ctx.restore();
     }
-    tell(index) {                // the legend says the values under the cursor, otherwise the newest
+    showLegend(index) {          // the values under the cursor, otherwise the newest
       const data = this.table(), at = index ?? data[0].length - 1;
       const words = this.kind.lines.map(([, label, colour], line) => {
         const part = document.createElement("span"), dot = document.createElement("i"), value = document.createElement("b");
@@ -223,7 +223,7 @@
     restyle() { if (this.uplot) { this.uplot.destroy(); this.uplot = null; this.draw(); } }
   }
 
-  const LIVE_SPAN = 300;         // charts of this span grow with the stream; longer ones are asked for again
+  const LIVE_SPAN = 300;         // charts of this span grow with the stream; longer ones are reloaded
   const SUMMED = ["ok_rate", "failed_rate", "waiting", "ready", "busy", "starting", "draining", "slots", "taken", "memory_mb"];
   let columns = [];
 
@@ -236,7 +236,7 @@
     }
   }
   const named = row => Object.fromEntries(columns.map((name, index) => [name, row[index]]));
-  function total(lists) {        // all pools have their points at the same moments
+  function total(lists) {        // all pools have their points at the same times
     const moments = new Map();
     for (const list of lists) for (const row of list) {
       const sum = moments.get(row.at) || {at: row.at};
@@ -258,12 +258,12 @@
       const {pool, span: length} = group[0];
       try {
         const answer = await fetch(body.dataset.series + "?" + new URLSearchParams({pool, span: length}), {signal: AbortSignal.timeout(8000)});
-        if (!answer.ok) throw new Error("the server answers " + answer.status);
+        if (!answer.ok) throw new Error("the server responded with " + answer.status);
         const data = await answer.json();
         columns = data.live;
         for (const chart of group) chart.put({columns: structuredClone(data.columns), marks: data.marks});
       } catch (error) {
-        for (const chart of group) if (!chart.uplot) { const none = chart.plot.querySelector(".none"); if (none) none.textContent = "The figures could not be loaded: " + error.message + "."; }
+        for (const chart of group) if (!chart.uplot) { const none = chart.plot.querySelector(".none"); if (none) none.textContent = "The data could not be loaded: " + error.message + "."; }
       }
     }
   }
@@ -290,20 +290,20 @@
       paused = !paused;
       const button = document.querySelector("[data-action=pause]");
       button.setAttribute("aria-pressed", String(paused));
-      button.textContent = paused ? "Go on" : "Pause";
+      button.textContent = paused ? "Resume updates" : "Pause updates";
       if (paused) shut(); else { open(); if (charts.length) load(); }
-      tellPulse();
+      updatePulse();
     },
     help() { document.getElementById("help").showModal(); },
   };
   async function copy(button) {
-    const line = button.closest("[data-copies], .line, .card")?.querySelector("pre, code");
+    const line = button.closest(".line, .card")?.querySelector("pre, code");
     if (!line) return;
     try {
-      // The clipboard exists on https and localhost alone; elsewhere the line is selected for the keyboard.
+      // The clipboard API exists only on https and localhost; elsewhere the text is selected for Ctrl-C.
       await navigator.clipboard.writeText(line.textContent);
       button.textContent = "Copied";
-      say("Copied.");
+      announce("Copied.");
     } catch { getSelection().selectAllChildren(line); button.textContent = "Selected"; }
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   }
@@ -339,12 +339,12 @@
     if (does) { event.preventDefault(); does(); }
   });
 
-  // On a phone the navigation is a strip: the page that is open must be in sight. Not scrollIntoView, which scrolls the page.
+  // On a phone the navigation is a strip: scroll the open page into view. scrollIntoView would scroll the page too.
   const strip = document.querySelector(".side"), here = strip.querySelector("[aria-current]");
   if (here && strip.scrollWidth > strip.clientWidth) strip.scrollLeft = here.offsetLeft - (strip.clientWidth - here.offsetWidth) / 2;
 
-  tellAges();
+  updateAges();
   startCharts();
   open();
-  tellPulse();
+  updatePulse();
 })();

@@ -171,7 +171,7 @@ def test_the_orders_of_the_command_line_are_in_force_at_once_and_kept_as_they_sa
 ) -> None:
     scaled = project.said("scale", "digits", "2", "--reason", "more load")
     assert (scaled["size"], scaled["changed"], scaled["in_force"]) == (2, True, True)
-    assert "hold again when the broker restarts" in scaled["note"]
+    assert "apply again when the broker restarts" in scaled["note"]
     assert project.pool()["size"] == 2
     project.until(lambda: project.pool()["ready"] == 2, "the second worker")
 

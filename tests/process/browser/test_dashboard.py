@@ -154,7 +154,7 @@ def test_the_palette_goes_anywhere_with_the_keyboard_alone(page: Page, demo: Dem
 
     def find(text: str, first: str) -> None:
         page.keyboard.press("Control+k")
-        expect(page.get_by_role("combobox", name="Page, pool, worker, job or order")).to_be_focused()
+        expect(page.get_by_role("combobox", name="Page, pool, worker, job or action")).to_be_focused()
         page.keyboard.type(text)
         expect(chosen).to_have_count(1)
         expect(chosen).to_contain_text(first)
@@ -176,7 +176,7 @@ def test_the_palette_goes_anywhere_with_the_keyboard_alone(page: Page, demo: Dem
     page.wait_for_url(f"**/jobs/{job}/")
     page.keyboard.press("Control+k")
     page.keyboard.type("there is nothing like this")
-    expect(page.locator("#palette [role=status]")).to_have_text("Nothing is called so.")
+    expect(page.locator("#palette [role=status]")).to_have_text("No results")
     page.keyboard.press("Enter")
     page.keyboard.press("Escape")
     expect(page.locator("#palette")).to_be_hidden()
@@ -253,7 +253,7 @@ def test_a_command_is_run_in_the_playground_and_its_stream_and_timings_are_shown
     page.fill("#field-limit", "12")
     expect(page.locator("[data-as=shell]")).to_contain_text("""snakepit call primes primes '{"limit": 12}' --stream""")
     page.click("[data-go]")
-    expect(page.locator("[data-status]")).to_have_text("answered · 12 chunks")
+    expect(page.locator("[data-status]")).to_have_text("completed · 12 chunks")
     chunks = page.locator("[data-stream] .chunk .text").all_text_contents()
     assert chunks == ["2", "3", "5", "7", "11", "13", "17", "19", "23", "29", "31", "37"]
     for name in ("queued", "ran", "overhead", "whole", "first"):
@@ -289,7 +289,7 @@ def test_a_job_is_submitted_watched_and_cancelled(page: Page, demo: Demo) -> Non
     page.fill("#reason", "seen enough")
     page.click("[data-confirm] button")
     expect(page.locator("#job")).to_have_attribute("data-job-state", "cancelled")
-    expect(page.locator("[data-said-state]")).to_contain_text("complete")
+    expect(page.locator("[data-output-state]")).to_contain_text("complete")
     expect(page.locator("[data-act=retry]")).to_be_visible()
     told = json.loads(demo.run("job", page.url.rstrip("/").rpartition("/")[2], "--json").stdout)
     assert (told["state"], [one["outcome"] for one in told["attempts_made"]]) == ("cancelled", ["cancelled"])

@@ -136,7 +136,7 @@ def test_a_pool_is_made_and_changed_with_the_rules_of_a_spec(admin_client: Clien
     page = admin_client.post(url("pool", "change", pool.pk), {**data, "args": '{"x": NaN}'})
     assert page.status_code == 200
     assert "no word for" in page.content.decode()
-    confirmed = {**data, "size": 5, "name": "renamed", "_rollout": pool.revision}
+    confirmed = {**data, "size": 5, "name": "renamed", "_preview": pool.revision}
     admin_client.post(url("pool", "change", pool.pk), confirmed)
     pool.refresh_from_db()
     assert (pool.size, pool.name, pool.revision) == (5, "digits", 2)
@@ -155,16 +155,16 @@ def test_a_change_of_a_pool_is_previewed_and_saved_when_it_is_confirmed(
     data = form_of(admin_client.get(page)) | {"args": '{"tag": "\\"x\\""}', "env": "{}", "size": 3, "ttl": 60}
     preview = admin_client.post(page, data)
     text = " ".join(preview.content.decode().split())
-    assert "2 workers are replaced, 1 at once, each by a successor that is ready first; 1 more worker starts." in text
-    assert "1 of them hold a call now" in text
-    assert "judged at the next sweep" in text
+    assert "2 workers are replaced, 1 at a time; each replacement is ready first; 1 more worker starts." in text
+    assert "Busy workers (1 now) finish their calls first" in text
+    assert "applies at the next sweep" in text
     assert Pool.objects.get().size == 2
     assert broker.orders == []
-    again = admin_client.post(page, hidden(preview) | {"_rollout": "edit"})
-    assert "Nothing is saved yet" in again.content.decode()
+    again = admin_client.post(page, hidden(preview) | {"_preview": "edit"})
+    assert "The change is not saved yet" in again.content.decode()
     assert Pool.objects.get().size == 2
     with django_capture_on_commit_callbacks(execute=True):
-        done = admin_client.post(page, hidden(preview) | {"_rollout": pool.revision, "reason": "it leaks"})
+        done = admin_client.post(page, hidden(preview) | {"_preview": pool.revision, "reason": "it leaks"})
     assert done.status_code == 302
     saved = Pool.objects.get()
     assert (saved.size, saved.ttl, saved.args) == (3, 60, {"tag": '"x"'})
@@ -183,7 +183,7 @@ def test_a_confirmation_of_what_changed_meanwhile_is_asked_for_again(
     data = form_of(admin_client.get(page)) | {"args": "{}", "env": "{}", "size": 3}
     revision = rows["pool"].revision
     rows["pool"].save()
-    assert "Roll out this change" in admin_client.post(page, data | {"_rollout": revision}).content.decode()
+    assert "Apply this change" in admin_client.post(page, data | {"_preview": revision}).content.decode()
     assert Pool.objects.get().size == 2
 
 
@@ -227,7 +227,7 @@ def test_recycle_goes_through_the_client_and_is_logged(
     for model, why in (("pool", "release 42"), ("worker", "")):
         data = {"action": "recycle", "_selected_action": [rows[model].pk], "confirmed": "yes", "reason": why}
         page = admin_client.post(url(model), data, follow=True)
-        assert "Recycle ordered: 2 to be replaced" in page.content.decode()
+        assert "Recycling 2 workers" in page.content.decode()
     actor = f"user {admin_user.username}"
     assert broker.orders == [
         ("digits", "", actor, "release 42"),
@@ -235,8 +235,8 @@ def test_recycle_goes_through_the_client_and_is_logged(
     ]
     entries = LogEntry.objects.order_by("pk")
     assert [(entry.user, entry.object_repr) for entry in entries] == [(admin_user, "digits"), (admin_user, "digits-1")]
-    assert entries[0].get_change_message().startswith("Recycle ordered")
-    assert entries[0].get_change_message().endswith("Why: release 42")
+    assert entries[0].get_change_message().startswith("Recycling 2 workers")
+    assert entries[0].get_change_message().endswith("Reason: release 42")
 
 
 def test_a_broker_that_is_away_is_said_and_not_logged(
@@ -253,7 +253,7 @@ def test_a_broker_that_is_away_is_said_and_not_logged(
 def test_a_worker_that_is_gone_is_not_recycled(admin_client: Client, rows: dict[str, Any], broker: FakeClient) -> None:
     Worker.objects.update(state="gone")
     page = admin_client.post(url("worker"), {"action": "recycle", "_selected_action": [rows["worker"].pk]}, follow=True)
-    assert "gone already" in page.content.decode()
+    assert "Skipped workers that are gone: 1" in page.content.decode()
     assert broker.orders == []
 
 
@@ -313,7 +313,7 @@ def test_a_wrong_key_is_refused(admin_client: Client, rows: dict[str, Any], more
 def test_nobody_gives_a_scope_that_they_lack(client: Client, staff: Any) -> None:
     grant(staff, "add_apikey", "view_apikey", "view_pool", "view_worker", "view_event", "view_node")
     client.force_login(staff)
-    assert "you lack its permissions" in client.post(url("apikey", "add"), key_form()).content.decode()
+    assert "you do not have its permissions" in client.post(url("apikey", "add"), key_form()).content.decode()
     client.post(url("apikey", "add"), key_form(scopes=["view"]))
     assert ApiKey.objects.get().owner == staff
 

@@ -78,7 +78,7 @@ def test_advice_is_applied_after_its_consequences_were_shown(django_user_model: 
     assert broker.orders[-1][1] == "apply max_requests None to 800"
     again = client.get("/diagnostics/apply/leak:digits/", follow=True).content.decode()
     assert "This is not advised any more" in again
-    assert "Nothing to advise." in client.get("/diagnostics/report/").content.decode()
+    assert "No recommendations." in client.get("/diagnostics/report/").content.decode()
 
 
 def test_a_pool_of_the_settings_is_not_changed_but_shown_the_line_to_write_there(django_user_model: Any) -> None:

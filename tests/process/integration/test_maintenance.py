@@ -102,8 +102,8 @@ def test_the_admin_asks_before_a_drain_with_what_the_node_holds(
     assert "<td>1</td><td>3</td><td>60 s</td>" in page
     assert broker.orders == []
     done = act(admin_client, "drain", node, confirmed="yes", reason="a new disk")
-    assert "It takes no new calls; 1 running and 3 waiting ones are finished." in done
-    assert ": It takes calls." in act(admin_client, "resume", node)
+    assert "Refuses new calls; 1 running and 3 waiting calls finish." in done
+    assert ": Takes calls again." in act(admin_client, "resume", node)
     assert broker.orders == [
         ("node-1", "drain", "user admin", "a new disk"), ("node-1", "resume", "user admin", "ordered in the admin"),
     ]  # fmt: skip

@@ -73,7 +73,7 @@ def test_a_broker_that_is_away_does_not_undo_the_change(pool: Pool, broker: Fake
     broker.error = unreachable()
     done = orders.pause(broker, "digits", ADA)
     assert (done.paused, done.changed, done.in_force) == (True, True, False)
-    assert done.note.startswith("The row is changed and not in force yet: No broker answers at")
+    assert done.note.startswith("Saved, but not in force yet: No broker answers at")
     assert Pool.objects.get().paused
 
 
@@ -92,7 +92,7 @@ def test_a_pool_that_is_not_enabled_says_so(pool: Pool, broker: FakeClient) -> N
     Pool.objects.update(enabled=False)
     done = orders.scale(broker, "digits", 3, ADA)
     assert (done.in_force, done.note) == (
-        False, "The pool is not enabled: it has no workers and takes no calls."
+        False, "The pool is disabled: it has no workers and refuses calls."
     )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def test_the_size_of_the_settings_holds_again_when_a_broker_starts(
 ) -> None:
     of_settings()
     note = orders.scale(broker, "digits", 5, ADA).note
-    assert note.startswith("The settings say 2, and hold again when the broker restarts")
+    assert note.startswith("The settings (size: 2) apply again when the broker restarts")
     assert 'SNAKEPIT["POOLS"]["digits"]' in note
     assert Pool.objects.get().size == 5
     of_settings()
@@ -116,7 +116,7 @@ def test_a_process_whose_settings_do_not_know_the_pool_says_so_in_general(
     settings.SNAKEPIT = {"ADAPTERS": ADAPTERS, "NODE_NAME": "node-1"}
     conf.forget()
     note = orders.scale(broker, "digits", 5, ADA).note
-    assert note.startswith("The settings of the broker define this pool, and hold again")
+    assert note.startswith("The broker's settings define this pool and apply again")
     assert orders.pause(broker, "digits", ADA).note == ""
 
 
@@ -134,7 +134,7 @@ def test_a_paused_pool_of_the_settings_stays_paused_when_a_broker_starts(
 
 def test_settings_that_say_paused_pause_again(of_settings: Callable[..., None], broker: FakeClient) -> None:
     of_settings(paused=True)
-    assert orders.resume(broker, "digits", ADA).note.startswith("The settings say paused, and hold again")
+    assert orders.resume(broker, "digits", ADA).note.startswith("The settings (paused: True) apply again")
     of_settings(paused=True)
     assert Pool.objects.get().paused is True
 
@@ -260,7 +260,7 @@ def test_a_recycle_is_asked_for_with_what_it_would_do(admin_client: Client, pool
     )
     page = act(admin_client, "worker", "recycle", worker)
     assert "<td>1</td><td>0</td><td>1</td>" in " ".join(page.split()).replace("> <", "><")
-    assert "Recycle ordered" in act(admin_client, "worker", "recycle", worker, confirmed="yes", reason="odd")
+    assert "Recycling 2 workers" in act(admin_client, "worker", "recycle", worker, confirmed="yes", reason="odd")
     assert broker.orders == [("digits", "digits-2", "user admin", "odd")]
 
 

@@ -36,7 +36,7 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Job:
 def test_every_action_needs_a_permission_that_exists_and_has_a_word() -> None:
     known = set(Permission.objects.filter(content_type__app_label="snakepit_pools").values_list("codename", flat=True))
     assert known >= permissions.ALL
-    assert {permissions.word_of(one) for one in permissions.NEEDS.values()} == {"run", "operate", "jobs", "configure"}
+    assert {permissions.scope_of(one) for one in permissions.NEEDS.values()} == {"run", "operate", "jobs", "configure"}
 
 
 def test_a_migrated_database_has_the_groups() -> None:
