@@ -1,7 +1,7 @@
-"""How often beat ticks, by a clock that nobody sets.
+"""Intervals of beat by the monotonic clock.
 
-Celery's beat compares times of the wall clock. One that is set back by two hours would keep it silent for as long, or
-let what is due again go before what was due already, again and again.
+Celery's beat compares wall clock times. If the clock is set back by two hours, beat would stop for two hours, or keep
+running tasks that are due again before tasks that were already due.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _began, _began_at = datetime.now(UTC), time.monotonic()
 
 
 def steady_now() -> datetime:
-    """The time of day as it was when this process began, and on from there by the monotonic clock."""
+    """The wall clock at process start, plus the monotonic time since then."""
     return _began + timedelta(seconds=time.monotonic() - _began_at)
 
 
 class BeatSchedule(schedule):
-    """Every so many seconds, also while the wall clock is set forward or back.
+    """A fixed interval, independent of changes of the wall clock.
 
-    Beat keeps its last runs in a file. What it did there "later than now" it did before the clock was set back.
+    Beat stores its last runs in a file. A last run in the future means that the clock was set back after it.
     """
 
     def __init__(

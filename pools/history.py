@@ -1,8 +1,8 @@
-"""The history of pools: minutes rolled up into quarters, pruned, and read as the columns of a chart.
+"""The history of pools: minutes aggregated into quarters of an hour, pruned, and read as columns of a chart.
 
     recorder ─▶ minutes, kept a day ─▶ roll_up() ─▶ quarters of an hour, kept a week ─▶ columns()
 
-Rolling up counts anew from the minutes that are still there: to do it twice, or in two places, changes nothing.
+Each roll-up recomputes quarters from the minutes that remain, so it can repeat or run in two places.
 """
 
 from __future__ import annotations
@@ -16,68 +16,68 @@ from snakepit.pools.models.period import MINUTE, QUARTER, PoolPeriod
 
 MINUTES_KEPT = timedelta(hours=25)
 QUARTERS_KEPT = timedelta(days=8)
-LOOK_BACK = 8  # quarters that a roll-up counts again: beat may have been away
+LOOK_BACK = 8  # quarters that a roll-up recomputes, in case beat was down
 SUMMED = ("ok", "failed", "refused", "died")
-MEANT = ("ready", "busy", "starting", "draining", "slots", "taken", "memory_mb")
+AVERAGED = ("ready", "busy", "starting", "draining", "slots", "taken", "memory_mb")
 LARGEST = ("waiting", "oldest_wait")
 HISTOGRAMS = ("recycled", "ran", "queued")
 BY_MINUTE = 6 * 3600  # seconds: charts up to this span are made of minutes
 
 
 def roll_up(now: datetime) -> int:
-    """Write the quarters that are over; returns how many rows."""
+    """Write the completed quarters; returns the number of rows."""
     end = _floor(now, QUARTER)
     begin = end - timedelta(seconds=LOOK_BACK * QUARTER)
     groups: dict[tuple[str, str, datetime], list[PoolPeriod]] = {}
     for row in PoolPeriod.objects.filter(seconds=MINUTE, at__gte=begin, at__lt=end):
         groups.setdefault((row.node, row.pool, _floor(row.at, QUARTER)), []).append(row)
     rows = [
-        PoolPeriod(node=node, pool=pool, at=at, seconds=QUARTER, **together(parts))
+        PoolPeriod(node=node, pool=pool, at=at, seconds=QUARTER, **combine(parts))
         for (node, pool, at), parts in groups.items()
     ]
-    fields = [*SUMMED, *MEANT, *LARGEST, *HISTOGRAMS]
+    fields = [*SUMMED, *AVERAGED, *LARGEST, *HISTOGRAMS]
     unique = ["node", "pool", "seconds", "at"]
     PoolPeriod.objects.bulk_create(rows, update_conflicts=True, unique_fields=unique, update_fields=fields)
     return len(rows)
 
 
 def prune(now: datetime) -> int:
-    """Delete what no chart shows any more; returns how many rows."""
+    """Delete periods that are too old for every chart; returns the number of rows."""
     old = PoolPeriod.objects.filter(seconds=MINUTE, at__lt=now - MINUTES_KEPT).delete()[0]
     return old + PoolPeriod.objects.filter(seconds=QUARTER, at__lt=now - QUARTERS_KEPT).delete()[0]
 
 
-def together(parts: Iterable[PoolPeriod]) -> dict[str, Any]:
-    """Periods of one pool that follow each other, as one."""
+def combine(parts: Iterable[PoolPeriod]) -> dict[str, Any]:
+    """Combine consecutive periods of one pool into one."""
     rows = list(parts)
     return {
         **{name: sum(getattr(row, name) for row in rows) for name in SUMMED},
-        **{name: round(sum(getattr(row, name) for row in rows) / len(rows), 2) for name in MEANT},
+        **{name: round(sum(getattr(row, name) for row in rows) / len(rows), 2) for name in AVERAGED},
         **{name: max(getattr(row, name) for row in rows) for name in LARGEST},
         **{name: merged(getattr(row, name) for row in rows) for name in HISTOGRAMS},
     }
 
 
 def columns(pool: str, span: int, now: datetime) -> dict[str, list[float | None]]:
-    """The last `span` seconds of a pool, or of all (""), on all nodes. A hole in the time is a hole in the lines."""
+    """The last `span` seconds of a pool, or of all (""), on all nodes. Gaps in time become gaps in the lines."""
     step = MINUTE if span <= BY_MINUTE else QUARTER
     rows = PoolPeriod.objects.filter(seconds=step, at__gte=now - timedelta(seconds=span)).order_by("at")
     moments: dict[float, list[PoolPeriod]] = {}
     for row in rows.filter(pool=pool) if pool else rows:
         moments.setdefault(_floor(row.at, step).timestamp(), []).append(row)
     points = [_point(at, step, parts) for at, parts in moments.items()]
-    return _with_holes(points, step)
+    return _with_gaps(points, step)
 
 
 def _point(at: float, step: int, parts: list[PoolPeriod]) -> dict[str, float | None]:
-    """Rows of several pools at one time: counts and workers add up, a wait is the longest."""
+    """Combine rows of several pools at one time: sum counts and workers, take the longest wait."""
     ran, queued = (merged({int(key): count for key, count in getattr(row, name).items()} for row in parts)
                    for name in ("ran", "queued"))  # fmt: skip
     return {
         "at": at,
         "ok_rate": round(sum(row.ok for row in parts) / step, 3),
         "failed_rate": round(sum(row.failed for row in parts) / step, 3),
-        **{name: round(sum(getattr(row, name) for row in parts), 2) for name in MEANT},
+        **{name: round(sum(getattr(row, name) for row in parts), 2) for name in AVERAGED},
         **{name: max(getattr(row, name) for row in parts) for name in LARGEST},
         "p50": quantile(ran, 0.5),
         "p95": quantile(ran, 0.95),
@@ -86,7 +86,7 @@ def _point(at: float, step: int, parts: list[PoolPeriod]) -> dict[str, float | N
     }
 
 
-def _with_holes(points: list[dict[str, float | None]], step: int) -> dict[str, list[float | None]]:
+def _with_gaps(points: list[dict[str, float | None]], step: int) -> dict[str, list[float | None]]:
     if not points:
         return {}
     rows: list[dict[str, float | None]] = []

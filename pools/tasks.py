@@ -1,6 +1,6 @@
-"""Celery tasks: jobs, and the ticks of beat. Every tick may come twice; none keeps a result.
+"""Celery tasks: jobs, and the ticks of beat. A tick may run twice; no task stores a result.
 
-Beat is the clock of the lifecycle: `sweep` reads no rows and decides nothing, it tells the broker.
+Beat is the clock of the lifecycle. `sweep` reads no rows and decides nothing: it only calls the broker.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from snakepit.pools.models import Audit
 from snakepit.pools.models.moments import utc_now
 
 logger = logging.getLogger("snakepit.tasks")
-joiner = messages.Joiner()
-bridge = FallbackReconciler()
+subscriber = messages.QueueSubscriber()
+fallback_reconciler = FallbackReconciler()
 
 
 @shared_task(name="snakepit.sweep", ignore_result=True)
 def sweep() -> int:
-    """Have the broker judge the age, memory and health of every worker; returns how many it will replace."""
+    """Make the broker check age, memory and health of every worker. Returns the number of workers to replace."""
     try:
         reply = shared.client().sweep("beat", conf.current().sweep_interval)
     except BrokerError as error:
-        # Not raised: a broker that restarts misses a tick or two, and a traceback each time would hide real trouble.
+        # Not raised: a restarting broker misses a tick or two, and their tracebacks would hide real problems.
         logger.warning("the sweep did not reach the broker: %s", error)
         return 0
     return int(reply["planned"])
@@ -37,26 +37,26 @@ def sweep() -> int:
 
 @shared_task(name=messages.TASK, ignore_result=True)
 def run_job(job_id: str) -> str:
-    """Run a job if it still waits; returns the state it is in then. A message that came twice finds nothing to do."""
+    """Run a job if it is still queued; returns its state. A duplicate message finds nothing to do."""
     return attempt.run(job_id)
 
 
 @shared_task(name="snakepit.reconcile", ignore_result=True)
 def reconcile() -> dict[str, int]:
-    """Free the jobs of attempts that fell silent, and send again what nobody claimed."""
-    return bridge.tick()
+    """Free jobs with an expired lease, and resend jobs that were not claimed."""
+    return fallback_reconciler.tick()
 
 
 @shared_task(name="snakepit.rollup", ignore_result=True)
 def roll_up() -> int:
-    """Make quarters of an hour of the pools' minutes, for the charts."""
+    """Aggregate the pools' minutes into quarters of an hour, for the charts."""
     with leases.db_unit():
         return history.roll_up(utc_now())
 
 
 @shared_task(name="snakepit.prune", ignore_result=True)
 def prune() -> int:
-    """Delete the jobs whose retention is over, the audit and the figures beyond theirs; returns how many rows went."""
+    """Delete expired jobs, old audit rows and old history; returns the number of deleted rows."""
     with leases.db_unit():
         return reconciler.prune() + Audit.prune(conf.current().audit_retention) + history.prune(utc_now())
 
@@ -73,19 +73,19 @@ def _keep_connections(sender: Any = None, instance: Any = None, **_: Any) -> Non
 
 @signals.celeryd_after_setup.connect(dispatch_uid="snakepit.queues", weak=False)
 def _join_queues(sender: Any = None, instance: Any = None, **_: Any) -> None:
-    joiner.at_start(instance)
+    subscriber.at_start(instance)
 
 
 @signals.worker_ready.connect(dispatch_uid="snakepit.follow", weak=False)
 def _follow_pools(sender: Any = None, **_: Any) -> None:
-    messages.unbroken.begin()
-    joiner.follow(sender)
-    bridge.start()
+    messages.connection_age.begin()
+    subscriber.follow(sender)
+    fallback_reconciler.start()
 
 
 @signals.worker_shutting_down.connect(dispatch_uid="snakepit.stop", weak=False)
 def _give_back(sender: Any = None, how: str = "Warm", **_: Any) -> None:
-    """Attempts get a moment to end by themselves, then their jobs go back to the queue for others."""
-    joiner.leave()
-    bridge.leave()
+    """Give running attempts a grace period; then their jobs are queued again for other Celery workers."""
+    subscriber.leave()
+    fallback_reconciler.leave()
     attempt.stopping.begin(conf.current().jobs_stop_grace if how == "Warm" else 0.0)

@@ -1,11 +1,11 @@
-"""Durable jobs: calls that survive the death of whatever runs them.
+"""Durable jobs: calls that survive crashes of worker, broker, Celery worker and message transport.
 
 submit() ─▶ Job row ─ on commit ─▶ message (the id alone) ─▶ Celery ─▶ attempt.run() ─▶ client ─▶ broker
               ▲  ▲                                                        │ claim, lease, fenced writes
               │  └────────────────────────────────────────────────────────┘
-              └── reconcile(): sends again what nobody claimed, frees what nobody holds any more
+              └── reconcile(): resends unclaimed jobs, frees jobs whose lease has expired
 
-The row is the truth; a message is a hint that may be lost, doubled or late.
+The row holds the state of a job. A message is only a hint: it may be lost, duplicated or late.
 """
 
 from snakepit.pools.jobs.control import cancel, clone, retry

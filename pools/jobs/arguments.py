@@ -1,4 +1,4 @@
-"""A job's arguments between the caller and the row: strict JSON, with bytes as {"$bytes": base64}.
+"""Convert a job's arguments for its row: strict JSON, with bytes as {"$bytes": base64}.
 
 >>> store({"image": b"PNG", "scale": 2})
 {'image': {'$bytes': 'UE5H'}, 'scale': 2}
@@ -20,15 +20,15 @@ from snakepit.pools.models.strict_json import find_problem, scrub
 
 
 def store(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The arguments as the row holds them; what a database would refuse is refused by name."""
+    """Convert arguments for the row. BadArguments names an argument that a database would reject."""
     if arguments is None:
         return {}
     if not isinstance(arguments, Mapping):
-        raise BadArguments(f"arguments: must be an object of keyword arguments, not {type(arguments).__name__}")
+        raise BadArguments(f"arguments: must be a dict of keyword arguments, not {type(arguments).__name__}")
     stored = {}
     for name, value in arguments.items():
         if not isinstance(name, str):
-            raise BadArguments(f"arguments: {name!r} is not the name of an argument; names are strings")
+            raise BadArguments(f"arguments: the name {name!r} must be a string")
         plain = {"$bytes": b64encode(value).decode()} if isinstance(value, bytes | bytearray | memoryview) else value
         if problem := find_problem({name: plain}, max_depth=conf.current().max_depth):
             raise BadArguments(f"{name}: {problem}", details={"argument": name})
@@ -39,7 +39,8 @@ def store(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
 def check_size(arguments: Mapping[str, Any], limit: int) -> None:
     size = len(json.dumps(arguments, ensure_ascii=False, separators=(",", ":")).encode())
     if size > limit:
-        raise PayloadTooLarge(f"The arguments have {size} bytes; the pool takes {limit}.", details={"limit": limit})
+        message = f"The arguments have {size} bytes; the pool's max_payload is {limit}."
+        raise PayloadTooLarge(message, details={"limit": limit})
 
 
 def restore(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def _plain(value: Any) -> Any:
 
 
 def storable(value: Any) -> Any:
-    """A result or chunk as every database holds it; bytes inside as {"$bytes": base64}."""
+    """Convert a result or chunk for any database; bytes inside become {"$bytes": base64}."""
     if isinstance(value, bytes):
         return {"$bytes": b64encode(value).decode()}
     if isinstance(value, dict):

@@ -1,9 +1,9 @@
-"""One attempt at a job, inside a Celery task: claim, call, keep what is said, write the end.
+"""One attempt of a job, inside a Celery task: claim, call, store output, write the end.
 
-an event loop: client.aevents() ─▶ _Pump ─▶ queue ─▶ Celery's thread: Attempt ─▶ hold.* (the database)
-                                                                      └─ every second: lease, cancel, shutdown
+an event loop: client.aevents() ─▶ _CallReader ─▶ queue ─▶ Celery's thread: Attempt ─▶ leases.* (the database)
+                                                                             └─ every second: lease, cancel, shutdown
 
-The pump has the call, the attempt has the database: neither can hold up the other, and a cancelled pump ends the call.
+Call and database run in different threads, so neither blocks the other. Cancelling the reader ends the call.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, DeadlineExcee
 from snakepit.pools.client import Answer, Client, Log, Progress, connect
 from snakepit.pools.jobs import leases, messages
 from snakepit.pools.jobs.arguments import restore, storable
-from snakepit.pools.jobs.policy import PERMANENT, Ending, Rules, Verdict, judge
-from snakepit.pools.jobs.signals import job_finished, job_progressed, job_started, tell, tell_finished
+from snakepit.pools.jobs.policy import PERMANENT, AttemptFailure, RetryState, Transition, next_transition
+from snakepit.pools.jobs.signals import emit, emit_finished, job_finished, job_progressed, job_started
 from snakepit.pools.models import Job
 from snakepit.pools.models.states import CANCELLED, QUEUED
 from snakepit.pools.models.strict_json import scrub, scrub_text
 
 logger = logging.getLogger("snakepit.jobs")
-TICK = 1.0  # seconds between two looks at the row: what a cancellation takes to be noticed
-FLUSH = 0.25  # seconds that an entry may wait for others to be written with it
-AHEAD = 64  # events that may wait for the database before the command is held up
-PATIENCE = 10.0  # seconds in which a call that no broker took is offered again within the same attempt
-DB_PATIENCE = 60.0  # seconds that an end waits for the database; beyond it the lease tells
+TICK = 1.0  # seconds between two reads of the row: the delay until a cancellation takes effect
+FLUSH = 0.25  # seconds that an entry waits, so that several are written together
+BUFFERED_EVENTS = 64  # events that may wait for the database before the command has to wait
+PATIENCE = 10.0  # seconds in which one attempt repeats a call that no broker accepted
+DB_PATIENCE = 60.0  # seconds that the end of an attempt waits for the database; then the lease expires
 
 _claims = itertools.count(1)
 
 
 class Stopping:
-    """Whether this Celery worker is about to end, and since when."""
+    """Whether this Celery worker shuts down, and since when."""
 
     def __init__(self) -> None:
         self.since: float | None = None
@@ -62,12 +62,12 @@ stopping = Stopping()
 
 
 def run(job_id: str) -> str:
-    """Run a job that a message named, if it still waits; returns the state it is in then, or "" if it was not ours."""
+    """Run a job if it is still queued. Returns its state afterwards, or "" if another attempt has it."""
     claimant = f"{socket.gethostname()}:{os.getpid()}:{next(_claims)}"
     job = leases.patiently(lambda: leases.claim(job_id, claimant, conf.node_name()), DB_PATIENCE)
     if job is None:
         return ""
-    tell(job_started, job)
+    emit(job_started, job)
     return Attempt(job, connect()).run()
 
 
@@ -76,7 +76,7 @@ _lock = threading.Lock()
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """The loop that all pumps of this process share; by process id, because a fork has no running loop."""
+    """The event loop of this process for all readers. Keyed by process id, because a fork has no running loop."""
     with _lock:
         loop = _loops.get(os.getpid())
         if loop is None:
@@ -85,8 +85,8 @@ def _event_loop() -> asyncio.AbstractEventLoop:
         return loop
 
 
-class _Pump:
-    """Runs the call on an event loop and puts what it says into a queue."""
+class _CallReader:
+    """Runs the call on an event loop and puts its events into a queue."""
 
     def __init__(self, client: Client, job: Job, timeout: float | None) -> None:
         self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -100,45 +100,45 @@ class _Pump:
             async with events:
                 async for event in events:
                     self.items.put(event)
-                    if self.items.qsize() > AHEAD:
-                        await self._taken_up()
+                    if self.items.qsize() > BUFFERED_EVENTS:
+                        await self._room()
         except BrokerError as error:
             self.items.put(error)
-        except Exception as error:  # told to the attempt, which would wait for ever otherwise
+        except Exception as error:  # passed to the attempt, which would wait forever otherwise
             logger.exception("the call of job %s failed in the client", job.pk)
             self.items.put(BrokerError(f"{type(error).__name__}: {error}"))
 
-    async def _taken_up(self) -> None:
-        """Until the database has caught up; meanwhile the command finds no more room for chunks, and waits."""
-        while self.items.qsize() > AHEAD // 2:  # noqa: ASYNC110  (the queue's other side is a thread)
+    async def _room(self) -> None:
+        """Wait until the database has caught up. Meanwhile the stream has no credit, and the command waits."""
+        while self.items.qsize() > BUFFERED_EVENTS // 2:  # noqa: ASYNC110  (the queue's other side is a thread)
             await asyncio.sleep(FLUSH / 10)
 
     def take(self, timeout: float) -> Any:
-        """The next event, a BrokerError, or None when nothing came in time."""
+        """The next event, a BrokerError, or None after the timeout."""
         try:
             return self.items.get(timeout=timeout)
         except queue.Empty:
             return None
 
     def close(self) -> None:
-        """End the call if it has not ended: the broker asks the command to stop, and then ends its worker."""
+        """Cancel a call that still runs: the broker asks the command to stop, then kills its worker."""
         self._future.cancel()
 
 
-class _Overtaken(Exception):
-    """Another attempt has the job: whatever this one does, it does not count."""
+class _Superseded(Exception):
+    """A newer attempt has the job: this one must write nothing."""
 
 
-class _GivenBack(Exception):
-    """This Celery worker ends: another shall run the job."""
+class _ShuttingDown(Exception):
+    """This Celery worker shuts down: another one must run the job."""
 
 
 class _Cancelled(Exception):
-    """Somebody asked for the job's end."""
+    """The job's cancellation was requested."""
 
 
 class Attempt:
-    """The newest attempt at a job, until it ends or is overtaken."""
+    """The newest attempt of a job, until it ends or a newer one supersedes it."""
 
     def __init__(self, job: Job, client: Client) -> None:
         self.job = job
@@ -149,24 +149,24 @@ class Attempt:
         self._looked = self._renewed = self._flushed = now
 
     def run(self) -> str:
-        """To its end; returns the job's state then, "" when it was overtaken."""
+        """Run the attempt to its end. Returns the job's state, or "" if a newer attempt has the job."""
         try:
             answer = self._call()
-        except _Overtaken:
-            logger.warning("job %s: attempt %d was overtaken and writes nothing", self.job.pk, self.job.attempts)
+        except _Superseded:
+            logger.warning("job %s: attempt %d was superseded; its result is dropped", self.job.pk, self.job.attempts)
             return ""
         except _Cancelled:
-            return self._fail(Verdict(CANCELLED, counts=False), {"outcome": "cancelled"}, None)
-        except _GivenBack:
-            return self._fail(Verdict(QUEUED, counts=False), {"outcome": "given_back"}, None)
+            return self._fail(Transition(CANCELLED, counts=False), {"outcome": "cancelled"}, None)
+        except _ShuttingDown:
+            return self._fail(Transition(QUEUED, counts=False), {"outcome": "given_back"}, None)
         except BrokerError as error:
-            return self._judge(error)
+            return self._handle_failure(error)
         facts = {"worker": answer.worker, "call": answer.call}
         wrote = self._write(lambda: leases.succeed(self.job, answer.value, facts))
-        return self._told("succeeded", wrote)
+        return self._report("succeeded", wrote)
 
     def _call(self) -> Answer:
-        """Call until a broker took it: one that starts again, or is full for a moment, costs no attempt."""
+        """Repeat the call until a broker accepts it: a restart or a full queue costs no attempt."""
         end = time.monotonic() + PATIENCE
         for round_ in itertools.count():
             try:
@@ -182,10 +182,10 @@ class Attempt:
         raise AssertionError("unreachable")
 
     def _listen(self) -> Answer:
-        pump = _Pump(self.client, self.job, self._timeout())
+        reader = _CallReader(self.client, self.job, self._timeout())
         try:
             while True:
-                event = pump.take(FLUSH)
+                event = reader.take(FLUSH)
                 if isinstance(event, BrokerError):
                     raise event
                 if isinstance(event, Answer):
@@ -195,17 +195,17 @@ class Attempt:
                     self._note(event)
                 self._beat()
         finally:
-            pump.close()
+            reader.close()
 
     def _timeout(self) -> float | None:
-        """What is left for the call."""
+        """The remaining time for the call."""
         deadline = self.job.deadline
         if deadline is None:
             return self.job.timeout
-        # Between two wall clocks, once, at the start; from there on the call's own time counts.
+        # Wall clocks of two hosts are compared once, at the start. From then on the call's own timeout counts.
         left = deadline.timestamp() - time.time()
         if left <= 0:
-            raise DeadlineExceeded("The job's deadline passed before it was called.", outcome=NOT_STARTED)
+            raise DeadlineExceeded("The job's deadline passed before its call started.", outcome=NOT_STARTED)
         return left if self.job.timeout is None else min(left, self.job.timeout)
 
     def _note(self, event: Any) -> None:
@@ -213,17 +213,17 @@ class Attempt:
             fraction = min(1.0, max(0.0, event.fraction))
             self.progress = (fraction, scrub_text(event.message, 500))
             self.entries.append(("progress", {"fraction": fraction, "message": self.progress[1]}))
-            tell(job_progressed, self.job, fraction=fraction, message=event.message)
+            emit(job_progressed, self.job, fraction=fraction, message=event.message)
         elif isinstance(event, Log):
             self.entries.append(("log", {"message": event.message}))
         else:
             self.entries.append(("chunk", storable(event.value)))
 
     def _beat(self) -> None:
-        """What has to happen while the call runs; cheap when it is not yet time."""
+        """Flush output, renew the lease, check for cancellation and shutdown, each at its own interval."""
         now = time.monotonic()
         if stopping.over:
-            raise _GivenBack
+            raise _ShuttingDown
         if self.entries and now - self._flushed >= FLUSH:
             self._flush()
         try:
@@ -232,74 +232,75 @@ class Attempt:
                     alive = leases.renew(self.job)
                 self._renewed = now
                 if not alive:
-                    raise _Overtaken
+                    raise _Superseded
             if now - self._looked >= TICK:
                 self._looked = now
                 with leases.db_unit():
-                    alive, cancel = leases.look(self.job)
+                    alive, cancel = leases.check(self.job)
                 if not alive:
-                    raise _Overtaken
+                    raise _Superseded
                 if cancel:
                     raise _Cancelled
         except Error as error:
-            # The call goes on: a database that is back before the lease ends has missed nothing.
-            logger.warning("job %s: the database does not answer: %s", self.job.pk, error)
+            # The call continues: if the database is back before the lease expires, nothing is lost.
+            logger.warning("job %s: the database is unavailable: %s", self.job.pk, error)
 
     def _flush(self) -> None:
         entries, progress = self.entries, self.progress
         if not entries:
             return
         self._flushed = time.monotonic()
-        if not self._write(lambda: leases.keep(self.job, entries, progress)):
-            raise _Overtaken
+        if not self._write(lambda: leases.append_entries(self.job, entries, progress)):
+            raise _Superseded
         self.entries, self.progress = [], None
 
     def _write(self, work: Any) -> Any:
         return leases.patiently(work, DB_PATIENCE)
 
-    def _judge(self, error: BrokerError) -> str:
+    def _handle_failure(self, error: BrokerError) -> str:
         job = self.job
-        ending = Ending(error.code, error.outcome, self._idempotent() if error.outcome != NOT_STARTED else False)
-        rules = Rules(
+        idempotent = error.outcome != NOT_STARTED and self._idempotent()
+        failure = AttemptFailure(error.code, error.outcome, idempotent)
+        state = RetryState(
             job.retry, job.attempts, job.failures, job.deaths, job.max_attempts, job.backoff,
             conf.current().jobs_quarantine_after,
         )  # fmt: skip
-        verdict = judge(ending, rules)
+        transition = next_transition(failure, state)
         facts: dict[str, Any] = {"outcome": error.code, "worker": str(error.details.get("worker", ""))[:100]}
-        if verdict.death:
+        if transition.death:
             facts["evidence"] = {"message": scrub_text(error.message, 2000), **scrub(error.details)}
-        return self._fail(verdict, facts, shape(error))
+        return self._fail(transition, facts, shape(error))
 
     def _idempotent(self) -> bool:
-        """Asked only when it matters. A broker that is away cannot say; then it is taken for not idempotent."""
+        """Whether the command is idempotent; False if no broker can be reached."""
         try:
             commands = self.client.commands(self.job.pool)
         except BrokerError:
             return False
         return any(one["name"] == self.job.command and one["idempotent"] for one in commands)
 
-    def _fail(self, verdict: Verdict, facts: dict[str, Any], error: dict[str, Any] | None) -> str:
+    def _fail(self, transition: Transition, facts: dict[str, Any], error: dict[str, Any] | None) -> str:
         if self.entries:
             entries, progress = self.entries, self.progress
-            self._write(lambda: leases.keep(self.job, entries, progress))
-        wrote = self._write(lambda: leases.fail(self.job, verdict, error, facts))
-        if wrote and verdict.state == QUEUED:
-            messages.send(self.job.pk, messages.queue_of(self.job.pool), verdict.pause)
+            self._write(lambda: leases.append_entries(self.job, entries, progress))
+        wrote = self._write(lambda: leases.fail(self.job, transition, error, facts))
+        if wrote and transition.state == QUEUED:
+            messages.send(self.job.pk, messages.queue_of(self.job.pool), transition.pause)
             return QUEUED
-        return self._told(verdict.state, wrote)
+        return self._report(transition.state, wrote)
 
-    def _told(self, state: str, wrote: bool) -> str:
+    def _report(self, state: str, wrote: bool) -> str:
         if not wrote:
-            logger.warning("job %s: attempt %d came too late and wrote nothing", self.job.pk, self.job.attempts)
+            logger.warning("job %s: attempt %d ended too late; its end is dropped", self.job.pk, self.job.attempts)
             return ""
         if job_finished.receivers:
             with leases.db_unit():
-                tell_finished(self.job.pk)
+                emit_finished(self.job.pk)
         return state
 
 
 def shape(error: BrokerError) -> dict[str, Any]:
-    """An error as the row holds it."""
+    """An error as the row stores it."""
     details: Mapping[str, Any] = scrub(error.details)
     return {
         "code": error.code,

@@ -1,8 +1,8 @@
-"""Database connections of a Celery worker, kept from job to job.
+"""Keep a Celery worker's database connections from job to job.
 
-To make a connection costs more CPU than the writes of a short job, on SQLite too. Celery closes those of a thread
-before and after each task; for jobs it is Django's own rule instead: one that broke, or is older than a minute, is
-closed. It is checked before each unit of work, whatever CONN_HEALTH_CHECKS says. Other tasks are left to Celery.
+Opening a connection costs more CPU than the writes of a short job, on SQLite too. Celery closes a thread's connections
+before and after each task. For jobs, Django's rule applies instead: a broken connection, or one older than a minute,
+is closed. Each unit of work checks it, also without CONN_HEALTH_CHECKS. Other tasks are unchanged.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from celery import signals
 from django.db import close_old_connections
 from django.db.backends.signals import connection_created
 
-KEPT = 60.0  # seconds that a connection is used at most
+KEPT = 60.0  # seconds: maximum age of a connection
 GREENLETS = ("gevent", "eventlet")
 
 
 def install(worker: Any, task: str) -> None:
-    """Have the threads of this Celery worker keep their connections between runs of the task of this name."""
+    """Make this Celery worker's threads keep their connections between runs of one task."""
     pool = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__
-    if any(one in pool for one in GREENLETS):  # each task would leave one behind
+    if any(one in pool for one in GREENLETS):  # each task would leave an open connection behind
         return
     for fixup in worker.app._fixups:
-        # No public way: Celery's only setting for it counts the tasks of all threads together.
+        # There is no public way: Celery's only setting counts the tasks of all threads together.
         theirs = getattr(fixup, "worker_fixup", None)
         if theirs is not None:
             _replace(signals.task_prerun, theirs.on_task_prerun, task)
@@ -45,5 +45,5 @@ def _replace(signal: Any, theirs: Any, task: str) -> None:
 
 def _keep(connection: Any, **_: Any) -> None:
     connection.health_check_enabled = True
-    if connection.close_at is not None:  # None: the project keeps its connections for ever
+    if connection.close_at is not None:  # None: the project keeps its connections forever
         connection.close_at = max(connection.close_at, time.monotonic() + KEPT)

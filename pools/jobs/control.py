@@ -1,4 +1,4 @@
-"""What people do to jobs: cancel, retry, clone. Each says in a typed error why it cannot be done."""
+"""Cancel, retry and clone jobs. A typed error explains why an action is impossible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.db import transaction
 
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.jobs import leases, messages
-from snakepit.pools.jobs.signals import tell_finished
+from snakepit.pools.jobs.signals import emit_finished
 from snakepit.pools.jobs.submission import enqueue
 from snakepit.pools.models import Job, JobEntry
 from snakepit.pools.models.states import CANCELLED, QUEUED, RUNNING, UNSUCCESSFUL
@@ -28,12 +28,12 @@ COPIED = (
 
 
 def cancel(job_id: Any) -> Job:
-    """End a job: at once if it waits, within two seconds if it runs. One that has ended stays as it is."""
+    """Cancel a job: immediately if it is queued, within two seconds if it runs. An ended job stays unchanged."""
     job = Job.objects.get(pk=job_id)
-    # In this order: a job that is claimed between the two is caught by the second, one that is given back by the first.
+    # The second update catches a job that is claimed between the two, the next round one that is requeued.
     for _ in range(2):
         if Job.objects.filter(pk=job_id, state=QUEUED).move(CANCELLED, **leases.ended(job.retention)):
-            transaction.on_commit(lambda: tell_finished(job_id), robust=True)
+            transaction.on_commit(lambda: emit_finished(job_id), robust=True)
             break
         if Job.objects.filter(pk=job_id, state=RUNNING).update(cancel_requested=True):
             break
@@ -41,7 +41,7 @@ def cancel(job_id: Any) -> Job:
 
 
 def retry(job_id: Any) -> Job:
-    """Queue a job again that ended without success: the same row, a new budget of attempts."""
+    """Queue a job again after it ended without success: the same row, with a new budget of attempts."""
     with transaction.atomic():
         again = Job.objects.filter(pk=job_id, state__in=UNSUCCESSFUL).move(
             QUEUED,
@@ -60,7 +60,7 @@ def retry(job_id: Any) -> Job:
         job = Job.objects.get(pk=job_id)
         if not again:
             raise BadRequest(
-                f"The job is {job.state}: only one that ended without success can be retried; clone it instead.",
+                f"The job is {job.state}; only a job that ended without success can be retried. Clone it instead.",
                 details={"state": job.state},
             )
         JobEntry.objects.filter(job_id=job_id).delete()
@@ -69,7 +69,7 @@ def retry(job_id: Any) -> Job:
 
 
 def clone(job_id: Any, owner: str = "") -> Job:
-    """A new job that asks for the same."""
+    """Submit a new job with the same command, arguments and options."""
     job = Job.objects.get(pk=job_id)
     wanted = {name: getattr(job, name) for name in COPIED}
     return enqueue({**wanted, "owner": owner or job.owner, "idempotency_key": ""})

@@ -1,8 +1,8 @@
-"""Reconciles in a Celery worker where the ticks of beat do not come through.
+"""Reconcile jobs in a Celery worker when beat's ticks do not arrive.
 
-A tick is a task like any other: where every thread is busy with long jobs it waits behind them, and jobs whose Celery
-worker died wait with it. So each worker has a thread that reconciles when no tick ran here for a while; it also bridges
-a beat that is down. Twice is no harm: see `upkeep`.
+A tick is an ordinary task. If all threads are busy with long jobs, it waits behind them, and so do the jobs of a dead
+Celery worker. Therefore each Celery worker has a thread that reconciles when no tick ran in it for a while. This also
+covers an outage of beat. Reconciling twice does no harm: see `reconciler`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from snakepit.pools import conf
 from snakepit.pools.jobs import leases, reconciler
 
 logger = logging.getLogger("snakepit.jobs")
-SILENCE = 1.25  # intervals without a tick in this process after which it does without
+SILENCE = 1.25  # intervals without a tick after which this thread reconciles
 
 
 class FallbackReconciler:
@@ -24,7 +24,7 @@ class FallbackReconciler:
         self._last = time.monotonic()
 
     def tick(self) -> dict[str, int]:
-        """Reconcile because beat says so."""
+        """Reconcile now, on a tick of beat or of this thread."""
         self._last = time.monotonic()
         with leases.db_unit():
             return reconciler.reconcile()
@@ -39,19 +39,19 @@ class FallbackReconciler:
         self._last = time.monotonic()
         try:
             with leases.db_unit():
-                reconciler.look_at_clock()  # now, so that leases can be judged when the first of them may end
-        except Exception as error:  # the database is away: the first tick looks
-            logger.warning("the database's clock could not be read: %s", error)
+                reconciler.check_clock()  # early, so that leases are reliable when the first of them may expire
+        except Exception as error:  # the database is unavailable: the first tick checks the clock
+            logger.warning("cannot read the database's clock: %s", error)
         while not self._stop.wait(self._left()):
             if self._left() > 0:  # a tick ran meanwhile
                 continue
             try:
                 found = self.tick()
-            except Exception as error:  # the database is away: the next round tries again
-                logger.warning("jobs could not be reconciled without a tick of beat: %s", error)
+            except Exception as error:  # the database is unavailable: the next round retries
+                logger.warning("fallback reconcile failed: %s", error)
             else:
                 level = logging.INFO if any(found.values()) else logging.DEBUG
-                logger.log(level, "reconciled without a tick of beat: %s", found)
+                logger.log(level, "fallback reconcile without a tick of beat: %s", found)
 
     def _left(self) -> float:
         return max(0.0, self._last + SILENCE * conf.current().reconcile_interval - time.monotonic())

@@ -1,6 +1,6 @@
-"""The writes of an attempt. Each is one UPDATE behind the fence: newest attempt, still running.
+"""The database writes of an attempt. Each is one fenced UPDATE: it applies only to the newest, running attempt.
 
-`Now()` is the database's clock: leases of different hosts are compared by one clock, on SQLite by that of this host.
+`Now()` is the database's clock, so that one clock decides for all hosts. On SQLite it is this host's clock.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from django.db.models.functions import Now
 
 from snakepit.pools import conf
 from snakepit.pools.jobs.arguments import storable
-from snakepit.pools.jobs.policy import Verdict
+from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Job, JobAttempt, JobEntry
 from snakepit.pools.models.states import QUEUED, RUNNING, SUCCEEDED
 
 logger = logging.getLogger("snakepit.jobs")
-RENEWALS = 3  # of a lease, in the time that it lasts
+RENEWALS = 3  # renewals per lease duration
 ALWAYS = Q()
 DUE = Q(run_after__isnull=True) | Q(run_after__lte=Now())
 
 
 def moment(seconds: float) -> Any:
-    """So many seconds from now, by the database's clock."""
+    """The database's current time plus `seconds`, as an expression."""
     return Now() + timedelta(seconds=seconds)
 
 
 @contextmanager
 def db_unit() -> Iterator[None]:
-    """One unit of database work in a process that lives long: a connection that a restart broke is not met twice."""
-    if connection.in_atomic_block:  # the caller's transaction: its connection is the caller's to close
+    """One unit of database work in a long-lived process: broken connections are closed before and after it."""
+    if connection.in_atomic_block:  # the caller's transaction needs its connection
         yield
         return
     close_old_connections()
@@ -49,7 +49,7 @@ def db_unit() -> Iterator[None]:
 
 
 def patiently(work: Callable[[], Any], patience: float, stop: threading.Event | None = None) -> Any:
-    """Do it as one unit, and again while the database is away. Only for work that may be done twice: it is fenced."""
+    """Run `work` as one unit, and retry while the database is unavailable. `work` must be fenced, as it may repeat."""
     end, pause = time.monotonic() + patience, 0.1
     while True:
         try:
@@ -58,13 +58,13 @@ def patiently(work: Callable[[], Any], patience: float, stop: threading.Event | 
         except (OperationalError, InterfaceError) as error:
             if time.monotonic() + pause > end or (stop is not None and stop.is_set()):
                 raise
-            logger.warning("the database is away, trying again: %s", error)
+            logger.warning("the database is unavailable, retrying: %s", error)
         (stop or threading.Event()).wait(pause)
         pause = min(pause * 2, 2.0)
 
 
 def claim(job_id: Any, claimant: str, node: str) -> Job | None:
-    """Take a job that waits and is due. Of many who try at the same time, one gets it."""
+    """Claim a queued job that is due. Of concurrent claims exactly one succeeds."""
     waiting = Job.objects.filter(DUE, pk=job_id, state=QUEUED, cancel_requested=False)
     with transaction.atomic():
         taken = waiting.move(
@@ -87,25 +87,25 @@ def claim(job_id: Any, claimant: str, node: str) -> Job | None:
 
 
 def renew(job: Job) -> bool:
-    """Say that this attempt lives; False when it was overtaken."""
+    """Extend the lease of this attempt; False if a newer attempt has the job."""
     held = Job.objects.held_by(job.pk, job.attempts)
     return bool(held.update(lease_until=moment(conf.current().jobs_lease)))
 
 
-def look(job: Job) -> tuple[bool, bool]:
-    """(whether this attempt still holds the job, whether it is to be cancelled)."""
+def check(job: Job) -> tuple[bool, bool]:
+    """Returns (whether this attempt still has the job, whether its cancellation is requested)."""
     found = Job.objects.held_by(job.pk, job.attempts).values_list("cancel_requested", flat=True).first()
     return found is not None, bool(found)
 
 
-def keep(job: Job, entries: list[tuple[str, Any]], progress: tuple[float, str] | None = None) -> bool:
-    """Append what the job said, up to its bounds; False when this attempt was overtaken."""
+def append_entries(job: Job, entries: list[tuple[str, Any]], progress: tuple[float, str] | None = None) -> bool:
+    """Append output of the job, up to its limits; False if a newer attempt has the job."""
     settings = conf.current()
     with transaction.atomic():
         held = Job.objects.held_by(job.pk, job.attempts)
-        # First a write, which takes the lock: nobody else appends, and nobody takes the job over, until the commit.
-        said = {"progress": progress[0], "progress_message": progress[1]} if progress else {}
-        if not held.update(entry_count=F("entry_count"), **said):
+        # The write comes first, because it locks the row: no other attempt can append or claim until the commit.
+        changed = {"progress": progress[0], "progress_message": progress[1]} if progress else {}
+        if not held.update(entry_count=F("entry_count"), **changed):
             return False
         count, size, full = held.values_list("entry_count", "entry_bytes", "truncated").get()
         rows: list[JobEntry] = []
@@ -125,35 +125,38 @@ def keep(job: Job, entries: list[tuple[str, Any]], progress: tuple[float, str] |
 
 
 def succeed(job: Job, value: Any, facts: dict[str, Any]) -> bool:
-    """Write the result, once."""
+    """Write the result; False if a newer attempt has the job."""
     raw = isinstance(value, bytes)
     results: dict[str, Any] = {
         "result": None if raw or value is None else storable(value),
         "result_raw": value if raw else None,
     }
-    return _end(job, Verdict(SUCCEEDED, counts=False), None, {"outcome": "succeeded", **facts}, **results, progress=1.0)
+    transition = Transition(SUCCEEDED, counts=False)
+    return _end(job, transition, None, {"outcome": "succeeded", **facts}, **results, progress=1.0)
 
 
-def fail(job: Job, verdict: Verdict, error: dict[str, Any] | None, facts: dict[str, Any]) -> bool:
-    """Write a bad end, or that the job waits again."""
-    return _end(job, verdict, error, {"error": error, **facts})
+def fail(job: Job, transition: Transition, error: dict[str, Any] | None, facts: dict[str, Any]) -> bool:
+    """Write a failed end, or queue the job again."""
+    return _end(job, transition, error, {"error": error, **facts})
 
 
-def free(job: Job, verdict: Verdict, error: dict[str, Any], facts: dict[str, Any]) -> bool:
-    """The same for an attempt that fell silent, unless it has renewed its lease since somebody looked."""
-    return _end(job, verdict, error, {"error": error, **facts}, silent=Q(lease_until__lt=Now()))
+def free(job: Job, transition: Transition, error: dict[str, Any], facts: dict[str, Any]) -> bool:
+    """As `fail`, for an attempt with an expired lease, unless it has renewed the lease meanwhile."""
+    return _end(job, transition, error, {"error": error, **facts}, silent=Q(lease_until__lt=Now()))
 
 
-def _end(job: Job, verdict: Verdict, error: Any, facts: dict[str, Any], *, silent: Q = ALWAYS, **fields: Any) -> bool:
+def _end(
+    job: Job, transition: Transition, error: Any, facts: dict[str, Any], *, silent: Q = ALWAYS, **fields: Any
+) -> bool:
     with transaction.atomic():
         moved = Job.objects.filter(silent, pk=job.pk, attempts=job.attempts, state=RUNNING).move(
-            verdict.state,
+            transition.state,
             lease_until=None,
             claimed_by="",
             error=error,
-            failures=F("failures") + int(verdict.counts),
-            deaths=F("deaths") + int(verdict.death),
-            **((waiting(verdict.pause) if verdict.state == QUEUED else ended(job.retention)) | fields),
+            failures=F("failures") + int(transition.counts),
+            deaths=F("deaths") + int(transition.death),
+            **((waiting(transition.pause) if transition.state == QUEUED else ended(job.retention)) | fields),
         )
         if moved:
             tries = JobAttempt.objects.filter(job_id=job.pk, number=job.attempts)
@@ -162,7 +165,7 @@ def _end(job: Job, verdict: Verdict, error: Any, facts: dict[str, Any], *, silen
 
 
 def waiting(pause: float) -> dict[str, Any]:
-    """The columns of a job that waits, for so long at least."""
+    """The columns of a job that is queued for at least `pause` seconds."""
     due = moment(pause)
     return {"queued_at": Now(), "run_after": due, "sent_at": due, "sends": 1, "finished_at": None, "expires_at": None}
 

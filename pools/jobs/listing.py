@@ -1,7 +1,7 @@
-"""Lists of jobs: filters, pages by key, counts that end. As fast with a hundred thousand jobs as with a hundred.
+"""Lists of jobs: filters, keyset pages, capped counts. Their cost does not grow with the number of jobs.
 
-A job's id holds the time of its making, so that a span of time is a range of keys. A tag has no index: it is looked for
-among the newest SCANNED jobs that fit the rest, and whoever asks is told so.
+A job's id contains its creation time, so a time span is a range of keys. Tags have no index: a tag filter covers the
+newest SCANNED jobs that match the other filters, and the pages show this limit.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.models import Job
 from snakepit.pools.models.states import STATES
 
-SCANNED = 20_000  # jobs among which a tag is looked for
-COUNTED = 1000  # jobs; more are "1,000+"
+SCANNED = 20_000  # jobs that a tag filter covers
+COUNTED = 1000  # jobs; above it a count shows as "1,000+"
 LARGE = ("arguments", "result", "result_raw")
-SLACK = timedelta(minutes=1)  # between an id and `created_at`, which is judged exactly
+SLACK = timedelta(minutes=1)  # maximum difference between an id's time and `created_at`, which decides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobQuery:
-    """Which jobs are meant; empty or None: any. Raises BadRequest with the name of the filter that is wrong."""
+    """Filters for jobs; empty or None matches all. Raises BadRequest with the name of a wrong filter."""
 
     pool: str = ""
     state: str = ""
@@ -38,11 +38,11 @@ class JobQuery:
         if self.state and self.state not in STATES:
             raise BadRequest(f"state: {self.state!r} is not one of {', '.join(STATES)}")
         if "\0" in f"{self.pool}{self.command}{self.owner}{self.tag}":
-            raise BadRequest("a filter holds the character NUL")
+            raise BadRequest("a filter contains the character NUL; remove it")
         for name in ("since", "until"):
             at = getattr(self, name)
             if at is not None and at.tzinfo is None:
-                raise BadRequest(f"{name}: needs its time zone, such as 2026-01-31T12:00:00Z")
+                raise BadRequest(f"{name}: has no time zone; write it as 2026-01-31T12:00:00Z")
 
     def rows(self, among: QuerySet[Job] | None = None) -> QuerySet[Job]:
         rows = Job.objects.all() if among is None else among
@@ -60,24 +60,24 @@ class JobQuery:
 
 
 def page(rows: QuerySet[Job], limit: int, cursor: str = "") -> tuple[list[Job], str | None]:
-    """One page, newest first, and the cursor of the next, older one; None at the end. Without arguments and results."""
+    """One page, newest first, and the cursor of the next page (None: last page). Without arguments and results."""
     if cursor:
         try:
             rows = rows.filter(pk__lt=uuid.UUID(cursor))
         except ValueError:
-            raise BadRequest("cursor: pass the `next` of the page before as it is") from None
+            raise BadRequest("cursor: must be the unchanged `next` of the previous page") from None
     found = list(rows.defer(*LARGE).order_by("-pk")[: limit + 1])
     return found[:limit], str(found[limit - 1].pk) if len(found) > limit else None
 
 
 def capped_count(rows: QuerySet[Job], most: int = COUNTED) -> tuple[int, bool]:
-    """How many, and whether there are more than that."""
+    """The number of rows, at most `most`, and whether there are more."""
     found = rows.order_by()[: most + 1].count()
     return min(found, most), found > most
 
 
 def key_at(moment: datetime) -> uuid.UUID:
-    """The smallest id that a job of this moment can have.
+    """The smallest possible id of a job created at this time.
 
     >>> from datetime import UTC
     >>> key_at(datetime(2026, 1, 1, tzinfo=UTC))

@@ -1,8 +1,8 @@
-"""Sending a job's id to Celery, and which queues a Celery worker reads.
+"""Send job ids to Celery, and choose the queues of a Celery worker.
 
-A pool's jobs go to the queue `snakepit.<pool>`. A worker that was started without -Q reads those of all enabled pools
-and the common queue `snakepit.jobs`; pools that are added later are joined by `Joiner`, and a job that nobody took in
-time is sent again through the common queue. With -Q a worker reads what it was told and nothing else.
+A pool's jobs go to the queue `snakepit.<pool>`. Without -Q, a Celery worker reads the queues of all enabled pools and
+the common queue `snakepit.jobs`; `QueueSubscriber` adds the queues of new pools. A job that is not claimed in time is
+sent again through the common queue. With -Q, a Celery worker reads only the given queues.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ logger = logging.getLogger("snakepit.jobs")
 
 TASK = "snakepit.run_job"
 COMMON = "snakepit.jobs"
-NO_APP = 'no Celery app is known, which jobs need and calls do not: SNAKEPIT["CELERY_APP"] names its module'
-JOIN = 2.0  # seconds between two looks for new pools: what the first job of one waits
-LONGEST_COUNTDOWN = 30.0  # seconds that a Celery worker may hold a message; longer pauses are left to `reconcile`
+NO_APP = 'no Celery app found. Jobs need one, calls do not: set SNAKEPIT["CELERY_APP"] to its module'
+POLL = 2.0  # seconds between two searches for new pools: the longest wait of a new pool's first job
+LONGEST_COUNTDOWN = 30.0  # seconds that a Celery worker may hold a message; `reconcile` handles longer pauses
 
 
 def queue_of(pool: str) -> str:
@@ -33,7 +33,7 @@ def queue_of(pool: str) -> str:
 
 
 def celery_app() -> Any:
-    """The project's Celery app. A web process has not imported it, and Celery's own default would not know the way."""
+    """The project's Celery app. Imports its module, because Celery's default app has no transport."""
     from celery import current_app
     from django.conf import settings
 
@@ -50,19 +50,19 @@ def celery_app() -> Any:
 
 
 def is_known(app: Any) -> bool:
-    """Whether the project has a Celery app: Celery's own default one has no address, and would try amqp://localhost."""
+    """Whether the app has a transport. Celery's default app has none and would try amqp://localhost."""
     return bool(app.conf.broker_write_url)
 
 
 def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
-    """Send the hint; False where the message transport is away. Nothing is lost then: `reconcile` sends it later."""
+    """Send a job's id; False if the message transport is unavailable. Then `reconcile` sends it later."""
     if delay > LONGEST_COUNTDOWN:
         return False
     try:
-        # No retries: the caller is a web request, or holds the slot of another job.
+        # No retries: the caller is a web request, or a Celery thread that another job needs.
         app = celery_app()
         if not is_known(app):
-            logger.warning("job %s is stored, but not sent: %s", job_id, NO_APP)
+            logger.warning("job %s is stored, but its message was not sent: %s", job_id, NO_APP)
             return False
         app.send_task(TASK, args=[str(job_id)], queue=queue, countdown=delay or None, retry=False)
     except Exception as error:  # each transport has errors of its own
@@ -71,60 +71,60 @@ def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
     return True
 
 
-class Unbroken:
-    """Since when this Celery worker has been connected without a break. What was sent before may be gone.
+class ConnectionAge:
+    """How long this Celery worker has been connected without a break. Older messages may be lost.
 
-    A Redis that died keeps nothing, and a worker that starts cannot know what was before it. Meant for one process:
-    `unbroken` below; without a Celery worker it never begins.
+    A crashed Redis loses all messages, and a new Celery worker has no record of earlier losses. There is one instance
+    per process, `connection_age` below; without a Celery worker it never begins.
     """
 
     def __init__(self) -> None:
         self._since: float | None = None
 
     def begin(self) -> None:
-        """Now: the worker starts, or has just lost its connection."""
+        """Restart the count: the worker starts, or has just lost its connection."""
         self._since = time.monotonic()
 
     def seconds(self) -> float | None:
-        """How long. None: nothing is known, this is no Celery worker."""
+        """The age; None: this process is no Celery worker."""
         return None if self._since is None else time.monotonic() - self._since
 
 
-unbroken = Unbroken()
+connection_age = ConnectionAge()
 
 
-def hosted() -> set[str]:
-    """The queues of the pools that are to be served, also of the settings' that no broker has made rows of yet."""
+def served_queues() -> set[str]:
+    """The queues of all enabled pools, including pools of the settings that no broker has written as rows yet."""
     try:
         rows = dict(Pool.objects.values_list("name", "enabled"))
     except Error as error:
-        logger.warning("the pools cannot be read, their queues are joined later: %s", error)
+        logger.warning("cannot read the pools, their queues are added later: %s", error)
         rows = {}
     pools = {spec.name: spec.enabled for spec in conf.pool_specs()} | rows
     return {COMMON, *(queue_of(name) for name, enabled in pools.items() if enabled)}
 
 
-class Joiner:
-    """Has one Celery worker read the queues of the pools, also of those that are defined while it runs."""
+class QueueSubscriber:
+    """Makes one Celery worker read the queues of all pools, including pools that are added while it runs."""
 
     def __init__(self) -> None:
         self._joined: set[str] = set()
         self._stop = threading.Event()
 
     def at_start(self, instance: Any) -> None:
-        """Before the worker connects: its own list of queues is simply longer."""
+        """Add the queues to the worker's list, before it connects."""
         queues = instance.app.amqp.queues
-        if getattr(queues, "_consume_from", None):  # -Q was given: that is the list
+        if getattr(queues, "_consume_from", None):  # -Q was given: only those queues
             self._stop.set()
             return
         with leases.db_unit():
-            self._joined = hosted()
+            self._joined = served_queues()
         for name in sorted(self._joined):
             queues.add(name)
         queues.select([*queues.consume_from, *sorted(self._joined)])
 
     def follow(self, consumer: Any) -> None:
-        """From the worker's start to its end, look for new pools."""
+        """Start the thread that looks for new pools until the worker shuts down."""
         if not self._stop.is_set():
             arguments = (consumer.app, consumer.hostname)
             threading.Thread(target=self._watch, args=arguments, name="snakepit-queues", daemon=True).start()
@@ -133,14 +133,14 @@ class Joiner:
         self._stop.set()
 
     def _watch(self, app: Any, hostname: str) -> None:
-        while not self._stop.wait(JOIN):
+        while not self._stop.wait(POLL):
             with leases.db_unit():
-                found = hosted()
+                found = served_queues()
             for name in sorted(found - self._joined):
                 try:
-                    # Through the worker's own mailbox: its connection belongs to its main thread.
+                    # Sent to the worker's own mailbox, because only its main thread may use its connection.
                     app.control.add_consumer(name, destination=[hostname])
-                except Exception as error:  # the transport is away, or knows no control: the common queue remains
-                    logger.warning("the queue %s is not joined yet: %s", name, error)
+                except Exception as error:  # the transport is away or has no control: the common queue remains
+                    logger.warning("cannot read the queue %s yet: %s", name, error)
                     break
                 self._joined.add(name)

@@ -1,14 +1,13 @@
-"""What becomes of a job when an attempt ended badly. Pure: facts in, verdict out.
+"""Decide a job's next state after a failed attempt. Pure: no I/O.
 
-    not_started           waits for better times, and costs no attempt
-    a request that can
-    never succeed         failed
-    a process died        tried again, unless `retry` says never, or safe and the command is not idempotent
-    the command raised    tried again only with retry=always
+    not_started              queued again, and costs no attempt
+    a permanent error        failed
+    a process died           queued again, except with retry=never, or retry=safe and a command that is not idempotent
+    the command raised       queued again only with retry=always
 
->>> judge(Ending("worker_lost", "unknown"), Rules(retry="safe")).state
+>>> next_transition(AttemptFailure("worker_lost", "unknown"), RetryState(retry="safe")).state
 'lost'
->>> judge(Ending("worker_lost", "unknown", idempotent=True), Rules(retry="safe")).state
+>>> next_transition(AttemptFailure("worker_lost", "unknown", idempotent=True), RetryState(retry="safe")).state
 'queued'
 """
 
@@ -21,7 +20,7 @@ from snakepit.pools.broker.errors import FAILED as WORK_FAILED
 from snakepit.pools.broker.errors import NOT_STARTED
 from snakepit.pools.models.states import FAILED, LOST, QUARANTINED, QUEUED
 
-# Waiting does not make these any better.
+# Errors that a repetition cannot fix.
 PERMANENT = frozenset(
     {
         "bad_request", "unauthenticated", "permission_denied", "command_unknown", "payload_too_large", "bad_arguments",
@@ -30,12 +29,12 @@ PERMANENT = frozenset(
 )  # fmt: skip
 DIED = frozenset({"worker_lost", "broker_unreachable", "shutting_down", "lease_expired"})
 LONGEST_PAUSE = 3600.0  # seconds between two attempts
-LONGEST_WAIT = 60.0  # seconds until a call that a broker did not take is offered again
+LONGEST_WAIT = 60.0  # seconds until a job whose call no broker accepted is tried again
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """How an attempt ended, when not with a result."""
+class AttemptFailure:
+    """The error of a failed attempt."""
 
     code: str
     outcome: str
@@ -43,8 +42,8 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What a job says about being tried again, and how often it was."""
+class RetryState:
+    """A job's retry options, and its counts of attempts, failures and worker deaths."""
 
     retry: str = "lost"
     attempts: int = 1
@@ -56,38 +55,38 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Transition:
     state: str
     counts: bool = True  # against max_attempts
     death: bool = False  # the worker died of it
     pause: float = 0.0
 
 
-def judge(ending: Ending, rules: Rules) -> Verdict:
-    """Where a job goes after this ending."""
-    if ending.code in PERMANENT:
-        return Verdict(FAILED)
-    if ending.outcome == NOT_STARTED and ending.code != "deadline_exceeded":
-        pause = min(LONGEST_WAIT, max(1.0, rules.backoff) * 2.0 ** min(rules.attempts - 1, 10))
-        return Verdict(QUEUED, counts=False, pause=jittered(pause))
-    death = ending.code == "worker_lost"
-    if death and rules.deaths + 1 >= rules.quarantine_after:
-        return Verdict(QUARANTINED, death=True)
-    given_up = LOST if ending.code in DIED else FAILED
-    if not wants_retry(ending, rules.retry) or rules.failures + 1 >= rules.max_attempts:
-        return Verdict(given_up, death=death)
-    pause = min(LONGEST_PAUSE, rules.backoff * 2.0 ** min(rules.failures, 20))
-    return Verdict(QUEUED, death=death, pause=jittered(pause))
+def next_transition(failure: AttemptFailure, state: RetryState) -> Transition:
+    """The job's next state after this failure."""
+    if failure.code in PERMANENT:
+        return Transition(FAILED)
+    if failure.outcome == NOT_STARTED and failure.code != "deadline_exceeded":
+        pause = min(LONGEST_WAIT, max(1.0, state.backoff) * 2.0 ** min(state.attempts - 1, 10))
+        return Transition(QUEUED, counts=False, pause=jittered(pause))
+    death = failure.code == "worker_lost"
+    if death and state.deaths + 1 >= state.quarantine_after:
+        return Transition(QUARANTINED, death=True)
+    given_up = LOST if failure.code in DIED else FAILED
+    if not wants_retry(failure, state.retry) or state.failures + 1 >= state.max_attempts:
+        return Transition(given_up, death=death)
+    pause = min(LONGEST_PAUSE, state.backoff * 2.0 ** min(state.failures, 20))
+    return Transition(QUEUED, death=death, pause=jittered(pause))
 
 
-def wants_retry(ending: Ending, retry: str) -> bool:
+def wants_retry(failure: AttemptFailure, retry: str) -> bool:
     if retry in ("never", "always"):
         return retry == "always"
-    if ending.outcome == WORK_FAILED:  # it ran and said no; it would say so again
+    if failure.outcome == WORK_FAILED:  # the command itself raised, and would raise again
         return False
-    return ending.idempotent or ending.outcome == NOT_STARTED or (retry == "lost" and ending.code in DIED)
+    return failure.idempotent or failure.outcome == NOT_STARTED or (retry == "lost" and failure.code in DIED)
 
 
 def jittered(pause: float) -> float:
-    """Within a fifth of the pause: jobs that failed together must not come back together."""
+    """Add up to 20 % jitter, so that jobs that failed together do not return together."""
     return pause * random.uniform(0.8, 1.2)

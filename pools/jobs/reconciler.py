@@ -1,4 +1,4 @@
-"""What beat does for jobs: reconcile and prune. Each tick may come twice, late, or in two processes at once."""
+"""Reconcile and prune jobs, on ticks of beat. A tick may repeat, be late, or run in two processes at the same time."""
 
 from __future__ import annotations
 
@@ -14,59 +14,59 @@ from django.db.models.functions import Now
 
 from snakepit.pools import conf
 from snakepit.pools.jobs import leases, messages
-from snakepit.pools.jobs.policy import Ending, Rules, Verdict, judge
-from snakepit.pools.jobs.signals import tell_finished
+from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
+from snakepit.pools.jobs.signals import emit_finished
 from snakepit.pools.models import Job
 from snakepit.pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING, TERMINAL
 
 logger = logging.getLogger("snakepit.jobs")
-BATCH = 500  # rows that one tick takes on of each kind
-JUMP = 5.0  # seconds that two clocks may drift apart between two ticks before it is a jump
-SENDS_COUNTED = 3  # each message that found no taker doubles the wait for the next, up to this
+BATCH = 500  # rows of each kind that one tick handles
+JUMP = 5.0  # seconds of drift between two clocks from one tick to the next; more is a clock jump
+SENDS_COUNTED = 3  # each unclaimed message doubles the wait before the next one, up to this count
 
 
 def reconcile() -> dict[str, int]:
-    """Free what nobody holds any more, end what is too late, and send again what nobody took."""
+    """Free jobs with an expired lease, end jobs past their deadline, resend unclaimed jobs. Returns the counts."""
     lease = conf.current().jobs_lease
-    mistrusted = look_at_clock()
-    _mend_a_clock_that_went_back(lease)
+    mistrusted = check_clock()
+    _repair_after_clock_set_back(lease)
     return {"freed": 0 if mistrusted else _free_leases(), "overdue": _end_overdue(), "sent": _send_again()}
 
 
-def look_at_clock() -> bool:
-    """Whether leases cannot be judged now. A process that will reconcile looks as soon as it begins."""
-    return jumps.mistrusted(time.monotonic(), _database_clock(), conf.current().jobs_lease)
+def check_clock() -> bool:
+    """Whether leases are unreliable now. A process that reconciles calls this as early as possible."""
+    return clock_jumps.leases_unreliable(time.monotonic(), _database_clock(), conf.current().jobs_lease)
 
 
-class Jumps:
-    """Notices that the database's wall clock was set forward, by the monotonic one of this process.
+class ClockJumps:
+    """Detects that the database's wall clock was set forward, by comparison with this process's monotonic clock.
 
-    All leases seem to have ended then. Those who are alive renew theirs within a lease: so long nothing is freed. Nor
-    is it soon after a process's first look, which cannot tell whether the clock was set a moment before.
+    After a jump all leases seem to have expired. Live attempts renew theirs within one lease duration, so nothing is
+    freed for that long. The same holds after a process's first check, which cannot detect an earlier jump.
     """
 
     def __init__(self) -> None:
         self._offset: float | None = None
         self._until = -math.inf
 
-    def mistrusted(self, monotonic: float, wall: float, lease: float) -> bool:
+    def leases_unreliable(self, monotonic: float, wall: float, lease: float) -> bool:
         offset = wall - monotonic
-        if self._offset is None:  # for two renewals: what was held by this process's predecessor then ends in time
+        if self._offset is None:  # two renewals: short enough that leases of a crashed predecessor are freed in time
             self._until = monotonic + 2 * lease / leases.RENEWALS
         elif offset - self._offset > JUMP:
             self._until = monotonic + lease
             logger.warning(
-                "the clock went forward by %.0f s: no lease is ended for %.0f s", offset - self._offset, lease
+                "the clock was set forward by %.0f s: no job is freed for %.0f s", offset - self._offset, lease
             )
         self._offset = offset
         return monotonic < self._until
 
 
-jumps = Jumps()
+clock_jumps = ClockJumps()
 
 
 def _database_clock() -> float:
-    """Its wall clock, by which leases are compared, in seconds."""
+    """The database's wall clock, which decides about leases, in seconds."""
     if connection.vendor != "postgresql":  # SQLite's clock is this host's
         return time.time()
     with connection.cursor() as cursor:
@@ -74,39 +74,39 @@ def _database_clock() -> float:
         return float(cursor.fetchone()[0])
 
 
-def _mend_a_clock_that_went_back(lease: float) -> None:
-    """Moments that lie further ahead than they were ever set: a job would wait for them as long as the jump was."""
+def _repair_after_clock_set_back(lease: float) -> None:
+    """Shorten times that lie too far in the future. Otherwise jobs would wait for as long as the jump was."""
     far = Job.objects.filter(state=RUNNING, lease_until__gt=leases.moment(2 * lease))
-    if mended := far.update(lease_until=leases.moment(lease)):
-        logger.warning("the clock went back: %d leases begin anew", mended)
-    # The pause before another attempt is ours, whatever the clock says; the `run_after` of a first one is the caller's.
+    if repaired := far.update(lease_until=leases.moment(lease)):
+        logger.warning("the clock was set back: %d leases start again", repaired)
+    # Only the pause before another attempt is reset; the `run_after` of a first attempt belongs to the caller.
     again = Job.objects.filter(state=QUEUED, attempts__gt=0, queued_at__gt=leases.moment(JUMP))
     again.update(queued_at=Now(), run_after=Now())
 
 
 def _free_leases() -> int:
-    """Jobs whose attempt has fallen silent: Celery's worker was killed, or frozen."""
+    """Free jobs whose lease has expired: their Celery worker was killed, or hangs."""
     freed = 0
     for job in Job.objects.filter(state=RUNNING, lease_until__lt=Now()).order_by("lease_until")[:BATCH]:
-        verdict, error = _verdict(job)
+        transition, error = _transition(job)
         facts = {"outcome": "lease_expired", "error": error}
-        if not leases.free(job, verdict, error, facts):
-            continue  # it came back to life since the list was read, or another tick was quicker
+        if not leases.free(job, transition, error, facts):
+            continue  # the attempt renewed its lease meanwhile, or another tick was faster
         freed += 1
-        logger.warning("job %s: attempt %d fell silent; the job is %s", job.pk, job.attempts, verdict.state)
-        if verdict.state == QUEUED:
-            messages.send(job.pk, messages.queue_of(job.pool), verdict.pause)
+        logger.warning("job %s: the lease of attempt %d expired; state: %s", job.pk, job.attempts, transition.state)
+        if transition.state == QUEUED:
+            messages.send(job.pk, messages.queue_of(job.pool), transition.pause)
         else:
-            tell_finished(job.pk)
+            emit_finished(job.pk)
     return freed
 
 
-def _verdict(job: Job) -> tuple[Verdict, dict[str, Any]]:
+def _transition(job: Job) -> tuple[Transition, dict[str, Any]]:
     if job.cancel_requested:
-        return Verdict(CANCELLED, counts=False), _error("cancelled", "The job was cancelled; its attempt is gone.")
-    rules = Rules(job.retry, job.attempts, job.failures, job.deaths, job.max_attempts, job.backoff)
-    message = f"Attempt {job.attempts} ({job.claimed_by}) fell silent: its Celery worker died or hangs."
-    return judge(Ending("lease_expired", "unknown"), rules), _error("worker_lost", message)
+        return Transition(CANCELLED, counts=False), _error("cancelled", "The job was cancelled; its lease expired.")
+    rules = RetryState(job.retry, job.attempts, job.failures, job.deaths, job.max_attempts, job.backoff)
+    message = f"The lease of attempt {job.attempts} ({job.claimed_by}) expired: its Celery worker died or hangs."
+    return next_transition(AttemptFailure("lease_expired", "unknown"), rules), _error("worker_lost", message)
 
 
 def _error(code: str, message: str, outcome: str = "unknown") -> dict[str, Any]:
@@ -114,14 +114,14 @@ def _error(code: str, message: str, outcome: str = "unknown") -> dict[str, Any]:
 
 
 def _end_overdue() -> int:
-    """Jobs whose deadline passed while they waited; that of a running one is its call's own."""
+    """End queued jobs past their deadline. For a running job, its call has the deadline."""
     ended = 0
     for job in Job.objects.filter(state=QUEUED, deadline__lt=Now())[:BATCH]:
-        error = _error("deadline_exceeded", "The job's deadline passed while it waited.", "not_started")
+        error = _error("deadline_exceeded", "The job's deadline passed while it was queued.", "not_started")
         waiting = Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts)
         if waiting.move(FAILED, error=error, **leases.ended(job.retention)):
             ended += 1
-            tell_finished(job.pk)
+            emit_finished(job.pk)
     return ended
 
 
@@ -130,30 +130,30 @@ def _send_again() -> int:
     silent = Q(sent_at__isnull=True) | Q(sends__lte=1, sent_at__lte=Now() - timedelta(seconds=wait))
     silent |= Q(sends=2, sent_at__lte=Now() - timedelta(seconds=2 * wait))
     silent |= Q(sends__gte=SENDS_COUNTED, sent_at__lte=Now() - timedelta(seconds=4 * wait))
-    if (unbroken := messages.unbroken.seconds()) is not None:
-        # Rarely is for messages that lie in a long queue. Those that may be gone are not waited for.
-        silent |= Q(sent_at__lte=Now() - timedelta(seconds=max(wait, unbroken)))
-    silent |= Q(sent_at__gt=leases.moment(JUMP))  # the clock went back
-    # A job that had to wait for its time has had no message at all.
+    if (connection_age := messages.connection_age.seconds()) is not None:
+        # The longer waits are for messages in a long queue. Messages that may be lost are resent after one wait.
+        silent |= Q(sent_at__lte=Now() - timedelta(seconds=max(wait, connection_age)))
+    silent |= Q(sent_at__gt=leases.moment(JUMP))  # the clock was set back
+    # No message was sent for a job whose `run_after` was in the future.
     silent |= Q(run_after__gte=F("sent_at"), run_after__lte=Now())
     sent = 0
     waiting = Job.objects.filter(leases.DUE, silent, state=QUEUED).order_by("-priority", "id")
     for job in waiting[:BATCH]:
         mine = Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts, sends=job.sends)
         if not mine.update(sent_at=Now(), sends=F("sends") + 1):
-            continue  # another tick was quicker, or the job was claimed
-        # The first message of a job that had to wait goes where it belongs; a repeated one to whoever is there.
+            continue  # another tick was faster, or the job was claimed
+        # The first message of a delayed job goes to its pool's queue; a repeated one to the common queue.
         first = job.run_after is not None and (job.sent_at is None or job.run_after >= job.sent_at)
         if not messages.send(job.pk, messages.queue_of(job.pool) if first else messages.COMMON):
             mine = Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts, sends=job.sends + 1)
-            mine.update(sent_at=job.sent_at, sends=job.sends)  # it was not sent: the next tick tries again
-            break  # the transport is away: the others would only wait for the same
+            mine.update(sent_at=job.sent_at, sends=job.sends)  # not sent: the next tick retries
+            break  # the transport is unavailable for the other jobs too
         sent += 1
     return sent
 
 
 def prune() -> int:
-    """Delete ended jobs whose retention is over, in batches; returns how many."""
+    """Delete ended jobs whose retention is over, in batches; returns the number."""
     gone = 0
     while True:
         old = list(Job.objects.filter(state__in=TERMINAL, expires_at__lt=Now()).values_list("pk", flat=True)[:BATCH])

@@ -1,10 +1,10 @@
-"""Django signals of jobs. Receivers get `job` (a Job); a receiver that raises is logged and harms nothing.
+"""Django signals of jobs. Receivers get `job` (a Job). Exceptions of receivers are logged and change nothing.
 
 job_submitted   in the process that submitted it, after the commit
 job_started     in the Celery worker, at the start of each attempt
 job_progressed  in the Celery worker: also `fraction` and `message`
-job_finished    in the process that wrote the end: the Celery worker of the attempt or of the reconciling task, or, for
-                a job that was cancelled while it waited, the one that cancelled it
+job_finished    in the process that wrote the end: the Celery worker of the attempt or of the reconcile task, or the
+                process that cancelled a queued job
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ job_progressed = Signal()
 job_finished = Signal()
 
 
-def tell(signal: Signal, job: Job, **facts: Any) -> None:
+def emit(signal: Signal, job: Job, **facts: Any) -> None:
     for receiver, answer in signal.send_robust(Job, job=job, **facts):
         if isinstance(answer, Exception):
             logger.error("%s raised on job %s", receiver, job.pk, exc_info=answer)
 
 
-def tell_finished(job_id: Any) -> None:
-    """Tell of an end with the row as it is now; nothing is read where nobody listens."""
+def emit_finished(job_id: Any) -> None:
+    """Send `job_finished` with the current row. Without receivers, the row is not read."""
     if job_finished.receivers and (job := Job.objects.filter(pk=job_id).first()):
-        tell(job_finished, job)
+        emit(job_finished, job)

@@ -1,4 +1,4 @@
-"""submit(): the row in the caller's transaction, the message after its commit."""
+"""submit(): write the row in the caller's transaction, send the message after its commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from snakepit.pools import conf
 from snakepit.pools.broker.errors import BadRequest, PoolUnknown, QueueFull
 from snakepit.pools.jobs import messages
 from snakepit.pools.jobs.arguments import check_size, store
-from snakepit.pools.jobs.signals import job_submitted, tell
+from snakepit.pools.jobs.signals import emit, job_submitted
 from snakepit.pools.models import Job, Pool
 from snakepit.pools.models.job import RETRIES, join_tags
 from snakepit.pools.models.moments import utc_now
@@ -45,12 +45,12 @@ def submit(
     owner: Any = None,
     retention: int | None = None,
 ) -> Job:
-    """Store a job and return it; it is sent to the pool's workers when the surrounding transaction commits.
+    """Store a job and return it. Its message is sent when the surrounding transaction commits.
 
-    `retry` says when an attempt that ended badly is followed by another: `never`; `safe`, if the work never started or
-    the command is idempotent; `lost`, also if a process died and nobody knows (at least once); `always`, also if the
-    command raised. With an `idempotency_key` that this owner has used in this pool, the job of then is returned.
-    `timeout` and `backoff` are seconds, `retention` seconds after the end. `owner` is a user, or a user's name.
+    `retry` decides which failed attempts are repeated: `never`; `safe`: those that did not start, or whose command is
+    idempotent; `lost`: also those with an unknown outcome after a crash (at least once); `always`: also those whose
+    command raised. If this owner has used the `idempotency_key` in this pool before, the existing job is returned.
+    `timeout` and `backoff` are seconds, `retention` is seconds after the end. `owner` is a user or a user name.
     """
     settings = conf.current()
     wanted: dict[str, Any] = {
@@ -74,13 +74,13 @@ def submit(
 
 
 def enqueue(wanted: Mapping[str, Any]) -> Job:
-    """Insert a checked job, or find the one that has its idempotency key; send the new one on commit."""
-    for _ in range(3):  # the one that has the key may be deleted between the insert and the look
+    """Insert a checked job, or find the one with its idempotency key. A new job is sent on commit."""
+    for _ in range(3):  # the job with the key may be deleted between insert and read
         if wanted["idempotency_key"] and (found := _same(wanted)):
             return found
         _check_room(wanted["pool"])
         try:
-            with transaction.atomic():  # a savepoint: PostgreSQL would end the caller's transaction with the conflict
+            with transaction.atomic():  # a savepoint: on PostgreSQL a conflict would abort the caller's transaction
                 job = Job.objects.create(**wanted, sent_at=Now())
         except IntegrityError:
             if not wanted["idempotency_key"]:
@@ -89,13 +89,13 @@ def enqueue(wanted: Mapping[str, Any]) -> Job:
         job.refresh_from_db(fields=["sent_at"])
         transaction.on_commit(functools.partial(_announce, job), robust=True)
         return job
-    raise BadRequest("idempotency_key: the job that has it comes and goes; try again")
+    raise BadRequest("idempotency_key: jobs with this key are being added and deleted concurrently; try again")
 
 
 def _announce(job: Job) -> None:
     if job.run_after is None or job.run_after <= utc_now():
         messages.send(job.pk, messages.queue_of(job.pool))
-    tell(job_submitted, job)
+    emit(job_submitted, job)
 
 
 def _same(wanted: Mapping[str, Any]) -> Job | None:
@@ -103,7 +103,7 @@ def _same(wanted: Mapping[str, Any]) -> Job | None:
     found = Job.objects.filter(**key).first()
     if found and (found.command, found.arguments) != (wanted["command"], wanted["arguments"]):
         raise BadRequest(
-            "idempotency_key: it was used for another command or other arguments; take a new key",
+            "idempotency_key: already used for another command or other arguments; use a new key",
             details={"job": str(found.pk)},
         )
     if found:
@@ -113,9 +113,10 @@ def _same(wanted: Mapping[str, Any]) -> Job | None:
 
 def _check_room(pool: str) -> None:
     limit = conf.current().jobs_queued_limit
-    # At most `limit` index entries are read, however many wait. Callers at the same moment may go a little over it.
+    # Reads at most `limit` index entries. Concurrent callers may exceed the limit slightly.
     if Job.objects.filter(pool=pool, state=QUEUED).order_by()[:limit].count() >= limit:
-        raise QueueFull(f"{limit} jobs of the pool {pool!r} wait already.", retry_after=5.0, details={"limit": limit})
+        message = f"The pool {pool!r} has {limit} queued jobs, the limit of SNAKEPIT['JOBS_QUEUED_LIMIT']."
+        raise QueueFull(message, retry_after=5.0, details={"limit": limit})
 
 
 def _check_target(pool: str, command: str, arguments: Mapping[str, Any]) -> None:
@@ -124,7 +125,7 @@ def _check_target(pool: str, command: str, arguments: Mapping[str, Any]) -> None
     if not isinstance(command, str) or not NAME.fullmatch(command):
         raise BadRequest(f"command: {str(command)[:50]!r} is not the name of a command")
     row = Pool.objects.filter(name=pool).first()
-    # The settings' pools become rows when a broker starts; jobs may be submitted before the first one did.
+    # A starting broker writes the settings' pools as rows. Jobs may be submitted before that.
     spec = next((one for one in conf.pool_specs() if one.name == pool), None) if row is None else row
     if spec is None or not spec.enabled:
         raise PoolUnknown(f"No pool is named {pool!r}." if spec is None else f"The pool {pool!r} is disabled.")
@@ -149,7 +150,7 @@ def _moment(name: str, value: Any) -> datetime | None:
     if value is None:
         return None
     if not isinstance(value, datetime) or timezone.is_naive(value):
-        raise BadRequest(f"{name}: {value!r} is not a moment with its time zone, such as 2026-01-31T12:00:00Z")
+        raise BadRequest(f"{name}: {value!r} is not a datetime with a time zone, such as 2026-01-31T12:00:00Z")
     return value
 
 
@@ -170,5 +171,5 @@ def _tags(tags: Any) -> str:
         raise BadRequest(f"tags: must be a list of at most {MOST_TAGS} tags")
     for tag in tags:
         if not isinstance(tag, str) or not TAG.fullmatch(tag):
-            raise BadRequest(f"tags: {tag!r} is not a tag: small letters, digits and _.:- up to 50 characters")
+            raise BadRequest(f"tags: {tag!r} must have 1 to 50 characters: lower-case letters, digits and _.:-")
     return join_tags(list(dict.fromkeys(tags)))

@@ -88,7 +88,7 @@ def test_a_strangers_broker_says_what_lacks_and_where_it_is_and_leaves_nothing(p
 
         submitted = project.snakepit("submit", "greeter", "greet", '{"name": "Ada"}')
         assert submitted.returncode == 0, submitted.stderr
-        assert 'not sent: no Celery app is known, which jobs need and calls do not: SNAKEPIT["CELERY_APP"]' in (
+        assert 'not sent: no Celery app found. Jobs need one, calls do not: set SNAKEPIT["CELERY_APP"]' in (
             submitted.stderr
         )
     finally:

@@ -90,8 +90,8 @@ def test_a_pool_of_the_settings_is_served_before_a_broker_has_made_its_row(setti
     adapters = {"digits": "snakepit.examples.digits.Digits"}
     settings.SNAKEPIT = settings.SNAKEPIT | {"ADAPTERS": adapters, "POOLS": {"early": {"adapter": "digits"}}}
     name = "early"
-    assert messages.queue_of(name) in messages.hosted()
+    assert messages.queue_of(name) in messages.served_queues()
     Pool.objects.create(name=name, adapter="digits", enabled=False)
     Pool.objects.create(name="later", adapter="digits")
-    assert messages.queue_of(name) not in messages.hosted()
-    assert messages.queue_of("later") in messages.hosted()
+    assert messages.queue_of(name) not in messages.served_queues()
+    assert messages.queue_of("later") in messages.served_queues()

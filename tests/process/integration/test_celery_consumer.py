@@ -68,12 +68,12 @@ def lost(valkey_url: str) -> Iterator[Lost]:
 def test_a_connection_that_was_lost_half_closed_does_not_end_the_worker(
     lost: Lost, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages, "unbroken", messages.Unbroken())
-    assert messages.unbroken.seconds() is None
+    monkeypatch.setattr(messages, "connection_age", messages.ConnectionAge())
+    assert messages.connection_age.seconds() is None
     lost.consumer.on_connection_error_after_connected(ConnectionError("gone"))
     assert lost.consumer.connection is None
-    assert messages.unbroken.seconds() is not None, "what was sent before may be gone"
-    assert "left as it is: AttributeError" in caplog.text  # the day this is missing, Celery has mended it
+    assert messages.connection_age.seconds() is not None, "what was sent before may be gone"
+    assert "message transport: AttributeError" in caplog.text  # the day this is missing, Celery has mended it
 
 
 def test_a_task_that_ends_after_the_loss_does_not_end_the_worker(lost: Lost, caplog: pytest.LogCaptureFixture) -> None:
@@ -82,7 +82,7 @@ def test_a_task_that_ends_after_the_loss_does_not_end_the_worker(lost: Lost, cap
     caplog.clear()
     lost.consumer.call_soon_ack(message.ack_log_error, logging.getLogger("test"), lost.consumer.connection_errors)
     lost.consumer.hub.run_once()
-    assert "left as it is: AttributeError" in caplog.text
+    assert "message transport: AttributeError" in caplog.text
 
 
 def test_an_error_that_tells_of_a_loss_reaches_celery() -> None:

@@ -19,7 +19,7 @@ from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.dashboard.timeline import stretches
 from snakepit.pools.jobs import leases, listing, messages
 from snakepit.pools.jobs.listing import JobQuery
-from snakepit.pools.jobs.policy import Verdict
+from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Audit, Job, JobAttempt, Pool
 from tests.process.integration.fakes import FakeClient, unreachable
 
@@ -56,14 +56,14 @@ def grace(django_user_model: Any) -> Client:
 def fail(job: Job) -> Job:
     held = leases.claim(job.pk, "celery-1", "node-1")
     assert held is not None
-    assert leases.fail(held, Verdict("failed"), ERROR, {"error": ERROR})
+    assert leases.fail(held, Transition("failed"), ERROR, {"error": ERROR})
     return Job.objects.get(pk=job.pk)
 
 
 def succeed(job: Job, value: Any = 7) -> Job:
     held = leases.claim(job.pk, "celery-1", "node-1")
     assert held is not None
-    assert leases.keep(held, [("log", {"message": "one"}), ("chunk", 2)], None)
+    assert leases.append_entries(held, [("log", {"message": "one"}), ("chunk", 2)], None)
     assert leases.succeed(held, value, {"worker": "digits-1"})
     return Job.objects.get(pk=job.pk)
 
@@ -199,7 +199,7 @@ def test_a_job_is_cancelled_retried_and_cloned_after_a_question(grace: Client) -
     assert Job.objects.get().state == "queued"
     refused = grace.post(f"/jobs/{job.pk}/retry/")
     assert refused.status_code == 400
-    assert "only one that ended without success" in refused.content.decode()
+    assert "only a job that ended without success" in refused.content.decode()
     twin = grace.post(f"/jobs/{job.pk}/clone/")["Location"].split("/")[2]
     assert (Job.objects.get(pk=twin).arguments, Job.objects.get(pk=twin).owner) == ({"n": 1}, "grace")
 

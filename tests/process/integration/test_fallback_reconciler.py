@@ -19,15 +19,15 @@ WITHIN = 30.0  # a bound for a machine under load, never a wait
 
 
 class Rounds:
-    """In place of the upkeep: counts, and fails the first time."""
+    """In place of the reconciler: counts the rounds, and fails the first time."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.looked_first = False
+        self.checked_first = False
         self.two = threading.Event()
 
-    def look_at_clock(self) -> bool:
-        self.looked_first = self.count == 0
+    def check_clock(self) -> bool:
+        self.checked_first = self.count == 0
         raise OperationalError("away")
 
     def reconcile(self) -> dict[str, int]:
@@ -42,7 +42,7 @@ class Rounds:
 def rounds(monkeypatch: pytest.MonkeyPatch) -> Rounds:
     made = Rounds()
     monkeypatch.setattr(reconciler, "reconcile", made.reconcile)
-    monkeypatch.setattr(reconciler, "look_at_clock", made.look_at_clock)
+    monkeypatch.setattr(reconciler, "check_clock", made.check_clock)
     return made
 
 
@@ -56,16 +56,18 @@ def started() -> Iterator[FallbackReconciler]:
             thread.join(WITHIN)
 
 
-def test_silence_is_bridged_again_also_after_an_error(
+def test_a_silent_beat_is_replaced_also_after_an_error(
     settings: Any, rounds: Rounds, started: FallbackReconciler
 ) -> None:
     settings.SNAKEPIT = {"RECONCILE_INTERVAL": 0.1}
     started.start()
     assert rounds.two.wait(WITHIN)
-    assert rounds.looked_first
+    assert rounds.checked_first
 
 
-def test_where_ticks_come_nothing_is_bridged(settings: Any, rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fallback_stays_idle_while_beat_ticks(
+    settings: Any, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.SNAKEPIT = {"RECONCILE_INTERVAL": 10.0}
     clock = iter([0.0, 100.0, 101.0])
     monkeypatch.setattr(fallback_reconciler, "time", SimpleNamespace(monotonic=lambda: next(clock)))

@@ -1,4 +1,4 @@
-"""Jobs between their rows and a fake broker: submission, the claim, the fence, upkeep, and what people may do."""
+"""Jobs between their rows and a fake broker: submission, the claim, the fence, reconcile, and operator actions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from snakepit.pools.broker.errors import (
 )
 from snakepit.pools.client import Answer, Chunk, Log, Progress
 from snakepit.pools.jobs import attempt, leases, messages, reconciler, signals
-from snakepit.pools.jobs.policy import Verdict
+from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Job, JobAttempt, JobEntry, Pool, job_guard
 from snakepit.pools.models.states import STATES, TRANSITIONS, IllegalMove
 
@@ -112,9 +112,9 @@ def pool(wire: Wire, db: None) -> Pool:
 @pytest.fixture(autouse=True)
 def known_clock(monkeypatch: pytest.MonkeyPatch, db: None) -> None:
     """As in a process that has run for long: it may judge leases."""
-    known = reconciler.Jumps()
-    known.mistrusted(time.monotonic() - 1e6, reconciler._database_clock() - 1e6, 0.0)
-    monkeypatch.setattr(reconciler, "jumps", known)
+    known = reconciler.ClockJumps()
+    known.leases_unreliable(time.monotonic() - 1e6, reconciler._database_clock() - 1e6, 0.0)
+    monkeypatch.setattr(reconciler, "clock_jumps", known)
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def bring(state: str) -> Job:
     if state == "succeeded":
         leases.succeed(claimed, 1, {})
     elif state != "running":
-        leases.fail(claimed, Verdict(state), {"code": "x"}, {})
+        leases.fail(claimed, Transition(state), {"code": "x"}, {})
     return Job.objects.get(pk=job.pk)
 
 
@@ -526,14 +526,14 @@ CANCELS: list[Any] = []
 @pytest.fixture(autouse=True)
 def cancels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a script asks for is done by the attempt's own thread, just before it looks at the row."""
-    look = leases.look
+    look = leases.check
 
     def looked(job: Job) -> tuple[bool, bool]:
         while CANCELS:
             jobs.cancel(CANCELS.pop())
         return look(job)
 
-    monkeypatch.setattr(leases, "look", looked)
+    monkeypatch.setattr(leases, "check", looked)
     yield
     CANCELS.clear()
 
@@ -548,7 +548,7 @@ def test_a_celery_worker_that_stops_gives_the_job_back(monkeypatch: pytest.Monke
     assert job.tries.get().outcome == "given_back"
 
 
-# The fence, and what the tick of beat does.
+# The fence, and reconcile.
 
 
 @pytest.mark.usefixtures("fast")
@@ -562,10 +562,10 @@ def test_an_old_attempt_writes_nothing() -> None:
     new = leases.claim(job.pk, "newer", "node-2")
     assert new is not None
     assert not leases.renew(old)
-    assert leases.look(old) == (False, False)
-    assert not leases.keep(old, [("chunk", 1)], (0.9, "old"))
+    assert leases.check(old) == (False, False)
+    assert not leases.append_entries(old, [("chunk", 1)], (0.9, "old"))
     assert not leases.succeed(old, "old", {})
-    assert not leases.fail(old, Verdict("failed"), None, {})
+    assert not leases.fail(old, Transition("failed"), None, {})
     attempt.Attempt(old, ScriptedClient([answer("old")])).run()  # type: ignore[arg-type]
     assert not JobEntry.objects.exists()
     assert leases.succeed(new, "new", {})
@@ -583,7 +583,7 @@ def test_a_lease_that_is_renewed_is_not_taken_away() -> None:
     assert reconciler.reconcile()["freed"] == 0
 
 
-# The wall clock jumps: nothing is lost, nothing runs twice, nothing waits as long as the jump was.
+# The wall clock clock_jumps: nothing is lost, nothing runs twice, nothing waits as long as the jump was.
 
 
 def test_a_clock_that_goes_forward_ends_no_lease_before_the_living_could_renew_theirs(
@@ -602,7 +602,7 @@ def test_a_clock_that_goes_forward_ends_no_lease_before_the_living_could_renew_t
 def test_a_process_that_begins_after_the_clock_went_forward_ends_no_lease_of_the_living(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reconciler, "jumps", reconciler.Jumps())
+    monkeypatch.setattr(reconciler, "clock_jumps", reconciler.ClockJumps())
     held = leases.claim(submitted().pk, "test", "")
     assert held is not None
     expire(held)
@@ -611,12 +611,12 @@ def test_a_process_that_begins_after_the_clock_went_forward_ends_no_lease_of_the
 
 
 def test_leases_are_mistrusted_for_one_lease_after_a_jump_and_not_for_a_drift() -> None:
-    jumps = reconciler.Jumps()
+    clock_jumps = reconciler.ClockJumps()
     told = [
         (0.0, 100.0), (19.0, 119.0), (20.0, 121.0), (40.0, 141.0),
         (50.0, 7350.0), (79.0, 7379.0), (80.0, 7380.0), (90.0, 190.0), (91.0, 191.0),
     ]  # fmt: skip
-    assert [jumps.mistrusted(monotonic, wall, 30.0) for monotonic, wall in told] == [
+    assert [clock_jumps.leases_unreliable(monotonic, wall, 30.0) for monotonic, wall in told] == [
         True, True, False, False, True, True, False, False, False,
     ]  # fmt: skip
 
@@ -633,7 +633,7 @@ def test_a_pause_between_attempts_is_over_although_the_clock_went_back(wire: Wir
     job = bring("queued")
     held = leases.claim(job.pk, "test", "")
     assert held is not None
-    assert leases.fail(held, Verdict("queued", pause=2.0), None, {})
+    assert leases.fail(held, Transition("queued", pause=2.0), None, {})
     ahead = {name: leases.moment(7200) for name in ("queued_at", "run_after", "sent_at")}
     Job.objects.filter(pk=job.pk).update(**ahead)
     assert reconciler.reconcile()["sent"] == 1
@@ -681,20 +681,20 @@ def test_a_message_that_got_lost_is_sent_again_ever_more_rarely(wire: Wire) -> N
 def test_a_message_from_before_a_loss_of_the_transport_is_not_waited_for(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages, "unbroken", unbroken := Unbroken())
+    monkeypatch.setattr(messages, "connection_age", connection_age := ConnectionAge())
     job = submitted()
-    unbroken.begin()  # a moment ago: all that was sent before may be gone
+    connection_age.begin()  # a moment ago: all that was sent before may be gone
     for ago, sent in ((29, 0), (31, 1), (31, 1), (31, 1), (31, 1)):
         Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=ago))
         assert reconciler.reconcile()["sent"] == sent, ago
-    unbroken.lasted = 40.0  # what is younger lies in a queue, and is sent again as rarely as ever
+    connection_age.lasted = 40.0  # what is younger lies in a queue, and is sent again as rarely as ever
     Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=31))
     assert reconciler.reconcile()["sent"] == 0
     Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=41))
     assert reconciler.reconcile()["sent"] == 1
 
 
-class Unbroken(messages.Unbroken):
+class ConnectionAge(messages.ConnectionAge):
     """The connection of a Celery worker, whose age the test sets."""
 
     lasted = 0.0

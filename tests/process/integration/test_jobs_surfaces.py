@@ -21,7 +21,7 @@ from snakepit.pools.api.streams import HEARTBEAT
 from snakepit.pools.cli import jobs as commands
 from snakepit.pools.cli.main import run
 from snakepit.pools.jobs import leases, messages
-from snakepit.pools.jobs.policy import Verdict
+from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Job, Pool
 
 pytestmark = pytest.mark.django_db
@@ -48,7 +48,7 @@ def get(client: Client, path: str, key: str) -> Any:
 def finish(job: Job, value: Any = 7) -> Job:
     held = leases.claim(job.pk, "test", "node-1")
     assert held is not None
-    assert leases.keep(held, [("log", {"message": "one"}), ("chunk", 2)], None)
+    assert leases.append_entries(held, [("log", {"message": "one"}), ("chunk", 2)], None)
     assert leases.succeed(held, value, {})
     return Job.objects.get(pk=job.pk)
 
@@ -57,7 +57,7 @@ def fail(job: Job) -> Job:
     held = leases.claim(job.pk, "test", "node-1")
     assert held is not None
     error = {"code": "adapter_error", "message": "KeyError: x", "outcome": "failed", "details": {}}
-    assert leases.fail(held, Verdict("failed"), error, {})
+    assert leases.fail(held, Transition("failed"), error, {})
     return Job.objects.get(pk=job.pk)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from snakepit.pools.broker.errors import ERRORS
 from snakepit.pools.jobs import arguments, policy
-from snakepit.pools.jobs.policy import Ending, Rules, judge
+from snakepit.pools.jobs.policy import AttemptFailure, RetryState, next_transition
 from snakepit.pools.models import states
 from snakepit.pools.models.states import STATES, TERMINAL, TRANSITIONS, UNSUCCESSFUL, IllegalMove, may_move, sources
 
@@ -54,27 +54,35 @@ TABLE = [
 def test_a_bad_end_leads_where_the_table_says(
     code: str, outcome: str, idempotent: bool, expected: tuple[str, ...]
 ) -> None:
-    ending = Ending(code, outcome, idempotent)
-    assert tuple(judge(ending, Rules(retry=retry)).state for retry in ("never", "safe", "lost", "always")) == expected
+    failure = AttemptFailure(code, outcome, idempotent)
+    assert (
+        tuple(next_transition(failure, RetryState(retry=retry)).state for retry in ("never", "safe", "lost", "always"))
+        == expected
+    )
 
 
 @pytest.mark.parametrize("code", sorted(ERRORS))
 @pytest.mark.parametrize("outcome", ["not_started", "failed", "unknown"])
 def test_no_error_is_tried_again_without_end(code: str, outcome: str) -> None:
-    verdict = judge(Ending(code, outcome, True), Rules(retry="always", failures=2, max_attempts=3))
-    assert verdict.state in TERMINAL or (outcome == "not_started" and not verdict.counts)
+    transition = next_transition(
+        AttemptFailure(code, outcome, True), RetryState(retry="always", failures=2, max_attempts=3)
+    )
+    assert transition.state in TERMINAL or (outcome == "not_started" and not transition.counts)
 
 
 def test_the_second_death_is_quarantine_and_one_that_never_began_is_no_death() -> None:
-    assert judge(Ending("worker_lost", "unknown"), Rules(deaths=1, max_attempts=9)).state == "quarantined"
-    assert judge(Ending("worker_lost", "not_started"), Rules(deaths=1)).state == "queued"
-    assert judge(Ending("worker_lost", "unknown"), Rules(deaths=1, quarantine_after=3)).death
+    assert (
+        next_transition(AttemptFailure("worker_lost", "unknown"), RetryState(deaths=1, max_attempts=9)).state
+        == "quarantined"
+    )
+    assert next_transition(AttemptFailure("worker_lost", "not_started"), RetryState(deaths=1)).state == "queued"
+    assert next_transition(AttemptFailure("worker_lost", "unknown"), RetryState(deaths=1, quarantine_after=3)).death
 
 
 def test_pauses_double_within_a_jitter_and_have_an_end() -> None:
     for failures, pause in ((0, 2), (1, 4), (2, 8), (40, policy.LONGEST_PAUSE)):
-        rules = Rules(failures=failures, max_attempts=100)
-        found = judge(Ending("worker_lost", "unknown"), rules).pause
+        state = RetryState(failures=failures, max_attempts=100)
+        found = next_transition(AttemptFailure("worker_lost", "unknown"), state).pause
         assert 0.8 * pause <= found <= 1.2 * pause
-    waits = judge(Ending("pool_paused", "not_started"), Rules(attempts=50)).pause
+    waits = next_transition(AttemptFailure("pool_paused", "not_started"), RetryState(attempts=50)).pause
     assert waits <= 1.2 * policy.LONGEST_WAIT
