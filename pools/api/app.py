@@ -1,4 +1,4 @@
-"""The API itself: its routers, its auth, its errors."""
+"""The REST API: its routers, authentication and error handlers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def root(request: HttpRequest) -> HttpResponse:
 
 
 def urlpatterns() -> list[URLPattern | URLResolver]:
-    """Everything under the API's root; what is no route of it is answered in the shape of an error too."""
+    """All URLs under the API's root. Unknown paths get an error in the API's format."""
     patterns, *_ = api.urls
     index = path("", root, name="api-root")
-    return non_atomic_patterns(errors.shaped([index, *patterns, re_path(r"^(?P<path>.*)$", errors.not_found)]))
+    unknown = re_path(r"^(?P<path>.*)$", errors.not_found)
+    return non_atomic_patterns(errors.with_error_format([index, *patterns, unknown]))

@@ -1,6 +1,6 @@
-"""Who calls the API, and what for: an API key in a header, or a Django session with its CSRF token.
+"""Authentication of the REST API: an API key in a header, or a Django session with its CSRF token.
 
-Both become a Caller with the same set of permissions, so that a route asks one question and not two.
+Both become a Caller with one set of permissions, so that routes need not distinguish them.
 """
 
 from __future__ import annotations
@@ -21,39 +21,45 @@ from snakepit.pools.web.actor import address_of
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller: `permissions` are codenames of the app; `pools` None means every pool."""
+    """An authenticated caller. `permissions` are codenames of the app; `pools` None means all pools."""
 
     actor: str
     permissions: frozenset[str]
     pools: frozenset[str] | None = None
-    owner: str = ""  # the user's name: whose jobs are this caller's own
+    owner: str = ""  # the user name; jobs of this owner are the caller's own
     address: str = ""  # where the request came from
 
     def check(self, permission: str, pool: str = "") -> None:
-        """Raises PermissionDenied where this caller may not do this, at all or to this pool."""
+        """Raise PermissionDenied if this caller lacks the permission, or may not use the pool."""
         if permission not in self.permissions:
             scope = permissions.scope_of(permission)
             raise PermissionDenied(
                 f"{self.actor} lacks the scope {scope!r} (permission snakepit_pools.{permission})",
                 details={"scope": scope, "permission": f"snakepit_pools.{permission}"},
             )
-        if pool and not self.may_use(pool):
-            raise PermissionDenied(f"{self.actor} may not use the pool {pool!r}", details={"pool": pool})
+        if pool:
+            self.check_pool(pool)
+
+    def check_pool(self, pool: str) -> None:
+        """Raise PermissionDenied if this caller may not use the pool."""
+        if not self.may_use(pool):
+            message = f"{self.actor} may not use the pool {pool!r}: add it to the pools of the API key"
+            raise PermissionDenied(message, details={"pool": pool})
 
     def allow(self, action: str, pool: str = "") -> None:
-        """As `check`, by the name of an action out of `permissions.NEEDS`."""
+        """As `check`, for the permission of an action in `permissions.NEEDS`."""
         self.check(permissions.NEEDS[action], pool)
 
     def may_use(self, pool: str) -> bool:
         return self.pools is None or pool in self.pools
 
     def sees_payload(self, owner: str) -> bool:
-        """Whether arguments, results and what was said of a job of this owner may be shown."""
+        """Whether this caller may see arguments, result and output of a job of this owner."""
         return "view_payload" in self.permissions or (owner == self.owner and "run_command" in self.permissions)
 
 
 class KeyAuth(HttpBearer):
-    """`Authorization: Bearer snk_...`. A wrong key is refused; it never falls back to a session."""
+    """`Authorization: Bearer snk_...`. A wrong key is rejected, without a fallback to the session."""
 
     async def __call__(self, request: HttpRequest) -> Caller | None:
         header = request.headers.get("Authorization")
@@ -79,7 +85,7 @@ class KeyAuth(HttpBearer):
 
 
 class BrowserAuth(SessionAuth):
-    """A signed-in user. All of ninja's views are exempt from Django's CSRF check, so it is made here."""
+    """A signed-in user. Ninja exempts its views from Django's CSRF check, so this class checks the token."""
 
     async def __call__(self, request: HttpRequest) -> Caller | None:
         return await sync_to_async(self.authenticate)(request)

@@ -1,4 +1,4 @@
-"""A request's body as arguments, and an answer's value as JSON: the limits of the edge are kept here."""
+"""Read a request's body as arguments, and write a result as JSON, within the configured limits."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def read_object(request: HttpRequest) -> dict[str, Any]:
         return {}
     kind = (request.content_type or "").lower()
     if kind not in JSON_TYPES and not kind.endswith("+json"):
-        fix = "with curl add -H 'Content-Type: application/json'"
-        raise BadRequest(f"Content-Type: {kind} is not application/json; {fix}")
+        fix = "with curl, add -H 'Content-Type: application/json'"
+        raise BadRequest(f"Content-Type: must be application/json, not {kind}; {fix}")
     try:
         value = loads(text, max_depth=conf.current().max_depth)
     except NotStrict as error:
         raise BadRequest(f"The body {error}.") from None
     if not isinstance(value, dict):
-        raise BadRequest(f"The body must be a JSON object of arguments, not {_word(value)}.")
+        raise BadRequest(f"The body must be a JSON object of arguments, not {_json_type(value)}.")
     return value
 
 
 def read_arguments(request: HttpRequest) -> dict[str, Any]:
-    """The arguments of a call; one that is {"$bytes": base64} arrives in the command as bytes."""
+    """The arguments of a call. An argument {"$bytes": base64} reaches the command as bytes."""
     return {name: _plain(name, value) for name, value in read_object(request).items()}
 
 
@@ -45,7 +45,7 @@ def _plain(name: str, value: Any) -> Any:
     try:
         return binascii.a2b_base64(value["$bytes"], strict_mode=True)
     except (binascii.Error, TypeError, ValueError):
-        raise BadArguments(f"{name}: the text of $bytes is not base64", details={"argument": name}) from None
+        raise BadArguments(f"{name}: the value of $bytes is not base64", details={"argument": name}) from None
 
 
 def _read(request: HttpRequest) -> bytes:
@@ -53,7 +53,7 @@ def _read(request: HttpRequest) -> bytes:
     announced = request.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
         raise too_large(limit)
-    # Not `request.body`: that reads everything first and answers a large body with an HTML page.
+    # Not `request.body`, which reads everything first and responds to a large body with an HTML page.
     text = request.read(limit + 1)
     if len(text) > limit:
         raise too_large(limit)
@@ -65,7 +65,7 @@ def too_large(limit: int) -> PayloadTooLarge:
 
 
 def dumps(value: Any) -> str:
-    """JSON of an answer. Bytes, which JSON cannot carry, become {"$bytes": base64}.
+    """JSON of a response. Bytes become {"$bytes": base64}, because JSON has no bytes.
 
     >>> dumps({"image": b"PNG", "label": "ß"})
     '{"image":{"$bytes":"UE5H"},"label":"ß"}'
@@ -73,7 +73,8 @@ def dumps(value: Any) -> str:
     try:
         return json.dumps(value, default=_encode, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     except ValueError:
-        raise BrokerError("The result holds NaN or infinity, which JSON has no word for.", outcome=FAILED) from None
+        message = "The result contains NaN or infinity, which JSON cannot represent: return None instead."
+        raise BrokerError(message, outcome=FAILED) from None
 
 
 def _encode(value: Any) -> Any:
@@ -82,6 +83,6 @@ def _encode(value: Any) -> Any:
     return str(value)
 
 
-def _word(value: Any) -> str:
-    names = {list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
+def _json_type(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")

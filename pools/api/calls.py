@@ -1,4 +1,4 @@
-"""POST /pools/{pool}/commands/{command}: one call of a warm worker, answered as JSON, raw bytes or a stream."""
+"""POST /pools/{pool}/commands/{command}: call a command; the response is JSON, raw bytes or an event stream."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ router = Router(tags=["calls"])
 
 DESCRIBED = answers("text/event-stream", "application/octet-stream") | {
     "requestBody": {
-        "description": "The command's arguments as one JSON object; an empty body means none. "
-        'Bytes are written {"$bytes": "<base64>"}.',
+        "description": "The command's arguments as one JSON object; an empty body means no arguments. "
+        'Write bytes as {"$bytes": "<base64>"}.',
         "content": {"application/json": {"schema": {"type": "object"}, "example": {}}},
         "required": False,
     },
@@ -42,15 +42,17 @@ async def call(
     priority: Annotated[int, Query(ge=-100, le=100)] = 0,
     stream: bool = False,
 ) -> HttpResponseBase:
-    """Call a command of a pool and wait for its answer.
+    """Call a command of a pool and wait for its result.
 
-    `Accept: text/event-stream` (or `?stream=true`) answers with server-sent events: `chunk`, `progress`, `log`, and
-    last `result` or `error`. `Accept: application/octet-stream` sends a result of bytes as it is.
+    With `Accept: text/event-stream` (or `?stream=true`) the response is a stream of server-sent events: `chunk`,
+    `progress`, `log`, and last `result` or `error`. With `Accept: application/octet-stream`, a result of type bytes is
+    the raw body.
     """
     caller(request).allow("call", pool)
     longest = conf.current().max_timeout
     if timeout is not None and timeout > longest:
-        raise BadRequest(f"timeout: {timeout} is more than {longest} seconds", details={"fields": {"timeout": longest}})
+        message = f"timeout: {timeout} is more than {longest} seconds (SNAKEPIT['MAX_TIMEOUT'])"
+        raise BadRequest(message, details={"fields": {"timeout": longest}})
     arguments = read_arguments(request)
     accept = request.headers.get("Accept", "")
     if stream or "text/event-stream" in accept:

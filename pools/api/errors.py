@@ -1,7 +1,7 @@
-"""Every refusal in one shape: {"error": {"code", "message", "outcome", "details"}}.
+"""Every error in one format: {"error": {"code", "message", "outcome", "details"}}.
 
-Errors of the broker keep their code and status. The web adds two codes of its own, `not_found` and
-`method_not_allowed`, for URLs that are none of ours.
+Errors of the broker keep their code and status. The API adds the codes `not_found`, `method_not_allowed` and
+`internal`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def on_broker_error(request: HttpRequest, error: BrokerError) -> HttpResponse:
     return error_response(seen_from_outside(error) if getattr(request, "auth", None) else error)
 
 
-def _refusal(status: int, code: str, message: str) -> JsonResponse:
+def _error_response(status: int, code: str, message: str) -> JsonResponse:
     return JsonResponse(error_body(code, message, NOT_STARTED, {}), status=status)
 
 
 def on_validation_error(request: HttpRequest, error: ValidationError) -> HttpResponse:
-    """A query or body field that ninja refused; the places are named without ninja's own nesting."""
+    """A query or body field that ninja rejected. Field names leave out ninja's outer location."""
     problems = {".".join(str(part) for part in one["loc"][1:]) or "body": str(one["msg"]) for one in error.errors}
     message = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
     return error_response(BadRequest(message, details={"fields": problems}))
@@ -54,7 +54,7 @@ def on_validation_error(request: HttpRequest, error: ValidationError) -> HttpRes
 def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
     if isinstance(error, AuthenticationError):
         hint = "Send `Authorization: Bearer snk_...` with an API key, or sign in."
-        return error_response(Unauthenticated(f"No API key and no session came with the request. {hint}"))
+        return error_response(Unauthenticated(f"The request has neither an API key nor a session. {hint}"))
     by_status = {403: PermissionDenied, 413: PayloadTooLarge}
     if error.status_code in by_status or error.status_code < 500:
         return error_response(by_status.get(error.status_code, BadRequest)(str(error)))
@@ -62,28 +62,29 @@ def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
 
 
 def on_missing(request: HttpRequest, error: Http404) -> HttpResponse:
-    return _refusal(404, "not_found", str(error) or f"Nothing is at {request.path}.")
+    return _error_response(404, "not_found", str(error) or f"There is no resource at {request.path}.")
 
 
 def on_suspicious(request: HttpRequest, error: SuspiciousOperation) -> HttpResponse:
     if isinstance(error, RequestDataTooBig):
-        return error_response(PayloadTooLarge("The request's body is too large."))
-    return error_response(BadRequest("The request cannot be read."))
+        message = "The request's body is larger than Django's setting DATA_UPLOAD_MAX_MEMORY_SIZE."
+        return error_response(PayloadTooLarge(message))
+    return error_response(BadRequest("Django rejected the request as malformed."))
 
 
 def on_database_error(request: HttpRequest, error: Error) -> HttpResponse:
-    """What went wrong may name hosts and users: the log has it, the caller does not."""
+    """The database's message may contain hosts and users, so it goes only to the log."""
     if not database_is_away(error):
         return on_bug(request, error)
-    logger.warning("%s %s: the database does not answer: %s", request.method, request.path, error)
+    logger.warning("%s %s: the database is unavailable: %s", request.method, request.path, error)
     outcome = NOT_STARTED if request.method in SAFE else UNKNOWN
     return error_response(DatabaseUnavailable(outcome=outcome, retry_after=DATABASE_PAUSE))
 
 
 def on_bug(request: HttpRequest, error: Exception) -> HttpResponse:
-    """Our own fault: the log has the traceback, the caller gets the shape and nothing of our insides."""
+    """A bug of the server: the traceback goes only to the log."""
     logger.error("%s %s failed", request.method, request.path, exc_info=error)
-    message = "The server failed to answer; its log says why."
+    message = "Internal error of the web server. The traceback is in its log (logger snakepit.api)."
     return JsonResponse(error_body("internal", message, UNKNOWN, {}), status=500)
 
 
@@ -103,38 +104,40 @@ def register(api: NinjaAPI) -> None:
 
 @csrf_exempt
 def not_found(request: HttpRequest, path: str = "") -> HttpResponse:
-    """What is under the API's root and no route of it. (CSRF: it does nothing, and must answer in the shape.)"""
-    return _refusal(404, "not_found", f"Nothing is at {request.path}; the routes are listed at the page /docs.")
+    """Paths under the API's root without a route. Exempt from CSRF, so that a POST gets this error too."""
+    message = f"There is no route {request.path}; the page /docs under the API's root lists all routes."
+    return _error_response(404, "not_found", message)
 
 
-def shaped(patterns: list[URLPattern | URLResolver]) -> list[URLPattern | URLResolver]:
-    """Ninja answers a wrong method in plain text, past its own handlers: give that answer the shape as well."""
+def with_error_format(patterns: list[URLPattern | URLResolver]) -> list[URLPattern | URLResolver]:
+    """Convert ninja's response to a wrong method, which is plain text and bypasses its error handlers."""
     for pattern in patterns:
         if isinstance(pattern, URLPattern):
-            pattern.callback = _shaping(pattern.callback)
+            pattern.callback = _converting(pattern.callback)
     return patterns
 
 
-def _shaping(view: Callable[..., Any]) -> Callable[..., Any]:
+def _converting(view: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(view):
 
         @functools.wraps(view)
         async def asynchronous(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            return _shape(request, await view(request, *args, **kwargs))
+            return _convert(request, await view(request, *args, **kwargs))
 
         return asynchronous
 
     @functools.wraps(view)
     def synchronous(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        return _shape(request, view(request, *args, **kwargs))
+        return _convert(request, view(request, *args, **kwargs))
 
     return synchronous
 
 
-def _shape(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+def _convert(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     if response.status_code != 405:
         return response
     allowed = ", ".join(sorted(part.strip() for part in response["Allow"].split(",")))
-    refusal = _refusal(405, "method_not_allowed", f"{request.method} is not possible here; {allowed} is.")
-    refusal["Allow"] = allowed
-    return refusal
+    message = f"{request.path} does not support {request.method}; use {allowed}."
+    error = _error_response(405, "method_not_allowed", message)
+    error["Allow"] = allowed
+    return error

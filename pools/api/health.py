@@ -1,4 +1,4 @@
-"""Liveness and readiness, for probes: without authentication."""
+"""Liveness and readiness probes, without authentication."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from snakepit.pools.models import Pool
 router = Router(tags=["health"], auth=None)
 
 
-@router.get("/live", operation_id="live", summary="The process serves requests")
+@router.get("/live", operation_id="live", summary="Liveness: the web process responds")
 async def live(request: HttpRequest) -> HttpResponse:
     return json_response({"live": True})
 
 
-@router.get("/ready", response={200: Ready, 503: Ready}, operation_id="ready", summary="Calls can be answered")
+@router.get("/ready", response={200: Ready, 503: Ready}, operation_id="ready", summary="Readiness: calls can run")
 async def ready(request: HttpRequest) -> HttpResponse:
-    """200 where database and broker answer, the node takes calls, and every enabled pool has a ready worker."""
+    """200 if database and broker respond, the node is not draining, and every enabled pool has a ready worker."""
     problems: list[str] = []
     try:
         wanted = await sync_to_async(_wanted)()
     except Error:
-        # What went wrong may name hosts and users; anyone may read this answer.
-        problems.append("the database does not answer")
+        # The error may contain hosts and users, and this response is public.
+        problems.append("the database does not respond")
         wanted = []
     try:
         snapshot = await shared.client().astatus()
     except BrokerError:
-        problems.append("the broker does not answer")
+        problems.append("the broker does not respond")
     else:
         counts = {one["name"]: one["ready"] for one in snapshot["pools"]}
-        if snapshot["node"]["draining"]:  # a load balancer is to look elsewhere
+        if snapshot["node"]["draining"]:  # load balancers then use another node
             problems.append("the node is draining")
-        problems += [f"the pool {name} has no worker that is ready" for name in wanted if not counts.get(name)]
+        problems += [f"the pool {name} has no ready worker" for name in wanted if not counts.get(name)]
     return json_response({"ready": not problems, "problems": problems}, status=503 if problems else 200)
 
 

@@ -1,6 +1,6 @@
-"""What a job says as server-sent events: rows that are there, then rows as they come, then the end.
+"""A job's output as server-sent events: stored entries, then new entries, then the end.
 
-One look at the rows a second and stream, by index, on a borrowed thread that keeps no database connection.
+Each stream reads the rows once a second, by index, on a thread that keeps no database connection.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from django.http import HttpRequest, StreamingHttpResponse
 
 from snakepit.pools import conf
 from snakepit.pools.api.body import dumps
-from snakepit.pools.api.streams import HEARTBEAT, step_by_step
+from snakepit.pools.api.streams import HEARTBEAT, synchronous
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, JobEntry
 
-POLL = 1.0  # seconds between two looks at the rows
-BATCH = 200  # rows of one look
+POLL = 1.0  # seconds between two reads
+BATCH = 200  # rows of one read
 
 Show = Callable[[Job], dict[str, Any]]
 
 
 def stream(request: HttpRequest, job_id: uuid.UUID, last: int, show: Show) -> StreamingHttpResponse:
     produced = frames(job_id, last, show)
-    # Under WSGI Django would collect an asynchronous stream to its end before sending the first byte.
-    content = produced if isinstance(request, ASGIRequest) else step_by_step(produced)
+    # Under WSGI, Django would collect an asynchronous stream completely before it sends the first byte.
+    content = produced if isinstance(request, ASGIRequest) else synchronous(produced)
     response = StreamingHttpResponse(content, content_type="text/event-stream; charset=utf-8")
     response["Cache-Control"] = "no-cache"
-    response["X-Accel-Buffering"] = "no"  # or nginx keeps the events back
+    response["X-Accel-Buffering"] = "no"  # otherwise nginx buffers the events
     return response
 
 
@@ -42,9 +42,9 @@ async def frames(job_id: uuid.UUID, last: int, show: Show) -> AsyncGenerator[str
     quiet = time.monotonic()
     while True:
         try:
-            entries, job = await sync_to_async(_look)(job_id, last)
+            entries, job = await sync_to_async(_read)(job_id, last)
         except (OperationalError, InterfaceError):
-            # Whoever watches a job sees it through a restart of the database.
+            # The stream survives a restart of the database.
             yield HEARTBEAT
             await asyncio.sleep(POLL)
             continue
@@ -53,7 +53,7 @@ async def frames(job_id: uuid.UUID, last: int, show: Show) -> AsyncGenerator[str
             yield f"id: {entry.seq}\nevent: {entry.kind}\ndata: {dumps(entry.data)}\n\n"
         if entries:
             quiet = time.monotonic()
-        if job is None:  # pruned while somebody watched
+        if job is None:  # pruned meanwhile
             return
         if len(entries) == BATCH:
             continue
@@ -66,8 +66,8 @@ async def frames(job_id: uuid.UUID, last: int, show: Show) -> AsyncGenerator[str
         await asyncio.sleep(POLL)
 
 
-def _look(job_id: uuid.UUID, last: int) -> tuple[list[JobEntry], Job | None]:
+def _read(job_id: uuid.UUID, last: int) -> tuple[list[JobEntry], Job | None]:
     with db_unit():
-        # The job first: whatever it said before its end is then among the entries.
+        # The job is read first, so that the entries include all output before its end.
         job = Job.objects.filter(pk=job_id).first()
         return list(JobEntry.objects.filter(job_id=job_id, seq__gt=last).order_by("seq")[:BATCH]), job

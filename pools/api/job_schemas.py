@@ -1,4 +1,4 @@
-"""The shapes of jobs, for the OpenAPI page and for reading a submission."""
+"""Schemas of jobs, for the OpenAPI document and for validation of a submission."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ninja import Field, Schema
 from pydantic import BeforeValidator
 
 
-def _no_number(told: object) -> object:
-    """A number would be taken for seconds since 1970, and who writes `0.5` or `3600` means seconds from now."""
+def _no_number(value: object) -> object:
+    """Reject numbers: pydantic reads `3600` as seconds since 1970, but the caller means seconds from now."""
     try:
-        float(str(told))
+        float(str(value))
     except ValueError:
-        return told
-    raise ValueError(f"{told!r} is a number and no time; write ISO 8601 with a zone: 2026-01-31T12:00:00Z")
+        return value
+    raise ValueError(f"{value!r} is a number; write a time in ISO 8601 with a zone: 2026-01-31T12:00:00Z")
 
 
 Moment = Annotated[datetime, BeforeValidator(_no_number)]
@@ -32,7 +32,7 @@ class JobIn(Schema):
     priority: int = Field(default=0, description="-100 to 100, higher first.")
     run_after: Moment | None = None
     deadline: Moment | None = None
-    timeout: float | None = Field(default=None, description="Of one attempt.")
+    timeout: float | None = Field(default=None, description="Seconds for one attempt.")
     max_attempts: int | None = None
     backoff: float | None = None
     retry: str = Field(default="lost", description="never, safe, lost or always.")
@@ -50,7 +50,7 @@ class JobFilter(Schema):
     since: Moment | None = Field(default=None, description="Created at or after.")
     until: Moment | None = Field(default=None, description="Created before.")
     limit: int | None = Field(default=None, description="Rows on the page; at most SNAKEPIT['PAGE_LIMIT'].")
-    cursor: str | None = Field(default=None, description="`next` of the page before.")
+    cursor: str | None = Field(default=None, description="`next` of the previous page.")
 
 
 class JobOut(Schema):
@@ -83,10 +83,10 @@ class JobOut(Schema):
     arguments: dict[str, Any] | None = Field(default=None, description="Not in lists.")
     result: Any = Field(default=None, description="Not in lists.")
     payload_hidden: bool = Field(
-        default=False, description="Arguments and result are there, but not for this caller. Not in lists."
+        default=False, description="The caller may not see arguments and result. Not in lists."
     )
 
 
 class JobPage(Schema):
     jobs: list[JobOut]
-    next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last.")
+    next: str | None = Field(description="The `cursor` of the next, older page; null on the last page.")

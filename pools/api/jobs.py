@@ -1,4 +1,4 @@
-"""Jobs: submit, list, show, cancel, retry and clone. Whoever may not see a job is told that there is none."""
+"""Jobs: submit, list, show, cancel, retry and clone. A job that the caller may not see is 404."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BODY = {"requestBody": {"content": {"application/json": {"schema": JobIn.model_j
     openapi_extra=BODY,
 )
 async def submit(request: HttpRequest) -> HttpResponse:
-    """Store a job. 201: it is new. 200: the idempotency key (or header Idempotency-Key) has this job already."""
+    """Store a job. 201: created. 200: a job with this idempotency key (or header Idempotency-Key) exists already."""
     who = caller(request)
     wanted = _read(request)
     who.allow("submit_job", wanted.pool)
@@ -73,19 +73,19 @@ async def get_job(request: HttpRequest, job_id: str) -> HttpResponse:
     response={REFUSED: Failure},
     openapi_extra=answers("text/event-stream"),
     operation_id="job_events",
-    summary="What it says",
+    summary="Output of a job",
 )
 async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
-    """Server-sent events: `chunk`, `log`, `progress`, `truncated`, and at last `end` with the job as it is then.
+    """Server-sent events: `chunk`, `log`, `progress`, `truncated`, and last `end` with the ended job.
 
-    After a break, send the header `Last-Event-ID` (browsers do): the stream goes on behind that event.
+    To resume a stream, send the header `Last-Event-ID` (browsers do): it continues after that event.
     """
     who = caller(request)
     job = await sync_to_async(lambda: _find(who, job_id))()
     _check_payload(who, job)
     last = request.headers.get("Last-Event-ID", "0")
     if not (last.isascii() and last.isdecimal() and len(last) < 10):
-        raise BadRequest("Last-Event-ID: pass the id of the last event as it came")
+        raise BadRequest("Last-Event-ID: must be the unchanged id of the last event")
     return stream(request, job.pk, int(last), lambda found: out(found))
 
 
@@ -93,7 +93,7 @@ async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
     "/jobs/{job_id}/cancel", response={200: JobOut, REFUSED: Failure}, operation_id="cancel_job", summary="Cancel"
 )
 async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
-    """End a job: at once if it waits, within two seconds if it runs. One that has ended stays as it is."""
+    """Cancel a job: immediately if it is queued, within two seconds if it runs. An ended job stays unchanged."""
     return await _act(request, job_id, "cancel_job", orders.cancel_job)
 
 
@@ -101,7 +101,7 @@ async def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     "/jobs/{job_id}/retry", response={200: JobOut, REFUSED: Failure}, operation_id="retry_job", summary="Retry"
 )
 async def retry(request: HttpRequest, job_id: str) -> HttpResponse:
-    """Queue a job again that ended without success."""
+    """Queue a job again after it ended without success."""
     return await _act(request, job_id, "retry_job", orders.retry_job)
 
 
@@ -109,13 +109,13 @@ async def retry(request: HttpRequest, job_id: str) -> HttpResponse:
     "/jobs/{job_id}/clone", response={201: JobOut, REFUSED: Failure}, operation_id="clone_job", summary="Clone"
 )
 async def clone(request: HttpRequest, job_id: str) -> HttpResponse:
-    """A new job of the caller's that asks for the same."""
+    """Submit a new job of the caller with the same command, arguments and options."""
     who = caller(request)
 
     def act() -> Job:
         job = _find(who, job_id)
         who.allow("clone_job", job.pool)
-        _check_payload(who, job)  # the twin is his own, and would show it to him
+        _check_payload(who, job)  # the caller owns the clone, which would reveal the payload
         return durable.clone(job.pk, who.owner)
 
     return json_response(shown_to(who, await sync_to_async(act)()), status=201)
@@ -166,8 +166,8 @@ def _filtered(who: Caller, filters: JobFilter) -> QuerySet[Job]:
     if not {"view_job", "manage_job"} & who.permissions:
         who.check("run_command")
         rows = rows.filter(owner=who.owner)
-    if filters.pool and not who.may_use(filters.pool):
-        raise PermissionDenied(f"{who.actor} may not use the pool {filters.pool!r}", details={"pool": filters.pool})
+    if filters.pool:
+        who.check_pool(filters.pool)
     if not filters.pool and who.pools is not None:
         rows = rows.filter(pool__in=who.pools)
     return JobQuery(**filters.model_dump(exclude={"limit", "cursor"})).rows(rows)
@@ -191,7 +191,7 @@ def _read(request: HttpRequest) -> JobIn:
 
 
 def shown_to(who: Caller, job: Job) -> dict[str, Any]:
-    """A job for this caller: arguments and result are null where they are none of his business."""
+    """A job for this caller: arguments and result are null if the caller may not see them."""
     shown = out(job)
     if not who.sees_payload(job.owner):
         shown |= dict.fromkeys(PAYLOAD) | {"payload_hidden": True}
@@ -199,7 +199,7 @@ def shown_to(who: Caller, job: Job) -> dict[str, Any]:
 
 
 def out(job: Job, *, brief: bool = False) -> dict[str, Any]:
-    """A job as the API shows it; in lists without arguments and result."""
+    """A job as the API shows it; `brief`, for lists, leaves out arguments and result."""
     shown = {name: getattr(job, name) for name in JobOut.model_fields if hasattr(Job, name) and name not in PAYLOAD}
     shown |= {"id": str(job.pk), "tags": job.tag_list}
     if not brief:

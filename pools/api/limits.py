@@ -1,7 +1,7 @@
-"""The body limit under ASGI, where Django stores the whole body before any view can look at it.
+"""The body limit under ASGI, where Django stores the whole body before a view can check it.
 
-Wrap the project's ASGI application: `application = BodyLimit(get_asgi_application(), "/api/")`. Without it the limit
-holds as well, only later: after the body has been received.
+Wrap the project's ASGI application: `application = BodyLimit(get_asgi_application(), "/api/")`. Without this wrapper
+the limit applies only after the whole body has been received.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class _TooLarge(Exception):
-    """The body went over the limit while it came in."""
+    """The received part of the body exceeds the limit."""
 
 
 class BodyLimit:
-    """Refuses a body over SNAKEPIT["MAX_BODY"] for every path that begins with `prefix`."""
+    """Rejects a body larger than SNAKEPIT["MAX_BODY"] for every path that begins with `prefix`."""
 
     def __init__(self, application: Any, prefix: str = "/") -> None:
         self.application = application
@@ -37,7 +37,7 @@ class BodyLimit:
         limit = conf.current().max_body
         announced = dict(scope["headers"]).get(b"content-length", b"")
         if announced.isdigit() and int(announced[:20]) > limit:
-            await _refuse(send, limit)
+            await _reject(send, limit)
             return
         received = 0
 
@@ -52,14 +52,14 @@ class BodyLimit:
         try:
             await self.application(scope, counted, send)
         except _TooLarge:
-            await _refuse(send, limit)
+            await _reject(send, limit)
 
 
-async def _refuse(send: Send, limit: int) -> None:
+async def _reject(send: Send, limit: int) -> None:
     error = too_large(limit)
     content = json.dumps(body_of(error)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    # The rest of the body is not read: the connection cannot be used again.
+    # The rest of the body stays unread, so the connection cannot be reused.
     headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

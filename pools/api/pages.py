@@ -1,4 +1,4 @@
-"""Keyset pages: newest first, the cursor is the last id that was seen. No page gets slower than the first."""
+"""Keyset pages, newest first: the cursor is the last id of the previous page, so every page is equally fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LARGEST_ID = 2**63 - 1
 
 
 def page(rows: QuerySet[Any], limit: int | None, cursor: str | None) -> tuple[list[Any], str | None]:
-    """One page and the cursor of the next, None at the end."""
+    """One page, and the cursor of the next page (None: last page)."""
     most = conf.current().page_limit
     if limit is None:
         limit = min(50, most)
@@ -27,5 +27,6 @@ def page(rows: QuerySet[Any], limit: int | None, cursor: str | None) -> tuple[li
 
 def _read(cursor: str) -> int:
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 20 and int(cursor) <= LARGEST_ID):
-        raise BadRequest("cursor: pass the `next` of the page before as it is", details={"fields": {"cursor": cursor}})
+        message = "cursor: must be the unchanged `next` of the previous page"
+        raise BadRequest(message, details={"fields": {"cursor": cursor}})
     return int(cursor)

@@ -1,4 +1,4 @@
-"""Pools: their definitions from rows, what they are now from the broker, and their commands."""
+"""Pools: definitions from rows, live state from the broker, and commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFUSED = frozenset({400, 401, 403, 404, 503})
 
 @router.get("/pools", response={200: PoolList, REFUSED: Failure}, operation_id="list_pools", summary="List pools")
 async def list_pools(request: HttpRequest) -> HttpResponse:
-    """Every pool that the caller may use: as it is wanted, and as it is."""
+    """Every pool that the caller may use, with its definition and its live state."""
     who = caller(request)
     who.check("view_pool")
     rows = await sync_to_async(lambda: [pool for pool in Pool.objects.all() if who.may_use(pool.name)])()
@@ -54,7 +54,7 @@ async def list_commands(request: HttpRequest, pool: str) -> HttpResponse:
 
 
 async def _live(pool: str = "") -> tuple[dict[str, Any], str]:
-    """The broker's view of its pools, and what is wrong where it gives none."""
+    """The broker's state of its pools, and the error if the broker is unreachable."""
     try:
         snapshot = await shared.client().astatus(pool)
     except BrokerError as error:

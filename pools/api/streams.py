@@ -1,7 +1,7 @@
 """A streaming call as server-sent events: chunk, progress, log, then one result or one error.
 
-client.aevents() ─▶ frames() ─▶ ASGI: as it is      closing it, at a disconnect, cancels the call
-                             └▶ WSGI: on a loop of the request's own thread
+client.aevents() ─▶ frames() ─▶ ASGI: unchanged; a disconnect closes it and cancels the call
+                             └▶ WSGI: on an event loop in the request's thread
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ HEARTBEAT = ": alive\n\n"
 
 def stream_response(request: HttpRequest, events: AsyncIterator[Any]) -> StreamingHttpResponse:
     produced = frames(events, conf.current().stream_heartbeat)
-    # Under WSGI Django would collect an asynchronous stream to its end before sending the first byte.
-    content = produced if isinstance(request, ASGIRequest) else step_by_step(produced)
+    # Under WSGI, Django would collect an asynchronous stream completely before it sends the first byte.
+    content = produced if isinstance(request, ASGIRequest) else synchronous(produced)
     response = StreamingHttpResponse(content, content_type="text/event-stream; charset=utf-8")
     response["Cache-Control"] = "no-cache"
-    response["X-Accel-Buffering"] = "no"  # or nginx keeps the events back
+    response["X-Accel-Buffering"] = "no"  # otherwise nginx buffers the events
     return response
 
 
 async def frames(events: AsyncIterator[Any], heartbeat: float) -> AsyncGenerator[str, None]:
-    """SSE frames with rising ids. Leaving early closes `events`, which cancels the call in its worker."""
+    """SSE frames with increasing ids. Closing this generator closes `events`, which cancels the call."""
     ids = itertools.count(1)
     waiting: asyncio.Task[Any] | None = None
     try:
@@ -53,7 +53,8 @@ async def frames(events: AsyncIterator[Any], heartbeat: float) -> AsyncGenerator
         yield _frame(next(ids), "error", body_of(seen_from_outside(error)))
     except Exception:
         logger.exception("a stream failed")
-        yield _frame(next(ids), "error", body_of(BrokerError("The server failed to answer; its log says why.")))
+        message = "Internal error of the web server. The traceback is in its log (logger snakepit.api)."
+        yield _frame(next(ids), "error", body_of(BrokerError(message)))
     finally:
         if waiting is not None:
             waiting.cancel()
@@ -61,7 +62,7 @@ async def frames(events: AsyncIterator[Any], heartbeat: float) -> AsyncGenerator
         await events.aclose()  # type: ignore[attr-defined]
 
 
-def step_by_step(produced: AsyncGenerator[str, None]) -> Iterator[str]:
+def synchronous(produced: AsyncGenerator[str, None]) -> Iterator[str]:
     """The same frames for a synchronous server."""
     with asyncio.Runner() as runner:
         try:
@@ -72,7 +73,7 @@ def step_by_step(produced: AsyncGenerator[str, None]) -> Iterator[str]:
 
 
 async def _next(items: AsyncIterator[Any]) -> Any:
-    """The next item; None at the end, because a task cannot carry StopAsyncIteration."""
+    """The next item; None at the end, because a task cannot raise StopAsyncIteration."""
     return await anext(items, None)
 
 

@@ -37,7 +37,7 @@ class JobQuery:
     def __post_init__(self) -> None:
         if self.state and self.state not in STATES:
             raise BadRequest(f"state: {self.state!r} is not one of {', '.join(STATES)}")
-        if "\0" in f"{self.pool}{self.command}{self.owner}{self.tag}":
+        if "\0" in f"{self.pool}{self.command}{self.owner}{self.tag}":  # PostgreSQL rejects it
             raise BadRequest("a filter contains the character NUL; remove it")
         for name in ("since", "until"):
             at = getattr(self, name)

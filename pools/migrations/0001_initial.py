@@ -4,6 +4,7 @@ import django.core.validators
 import django.db.models.deletion
 import snakepit.pools.conf
 import snakepit.pools.models.job
+import snakepit.pools.models.moments
 import snakepit.pools.models.pool
 from django.conf import settings
 from django.db import migrations, models
@@ -26,9 +27,9 @@ class Migration(migrations.Migration):
                 ("pid", models.PositiveIntegerField(default=0)),
                 ("version", models.CharField(blank=True, max_length=50)),
                 ("python", models.CharField(blank=True, max_length=200)),
-                ("clock", models.CharField(blank=True, help_text="Who drives the lifecycle.", max_length=50)),
+                ("clock", models.CharField(blank=True, help_text="What triggers sweeps.", max_length=50)),
                 ("draining", models.BooleanField(default=False)),
-                ("stopped", models.BooleanField(default=False, help_text="The broker ended in good order.")),
+                ("stopped", models.BooleanField(default=False, help_text="The broker has shut down cleanly.")),
                 ("problems", models.JSONField(blank=True, default=list)),
                 ("started_at", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
                 ("seen_at", snakepit.pools.models.moments.MomentField(db_index=True)),
@@ -48,13 +49,13 @@ class Migration(migrations.Migration):
                         db_index=True, default=snakepit.pools.models.moments.utc_now
                     ),
                 ),
-                ("actor", models.CharField(help_text="A user, a key, or a shell's user.", max_length=200)),
+                ("actor", models.CharField(help_text="A user, an API key, or a user of a shell.", max_length=200)),
                 ("action", models.CharField(max_length=50)),
                 ("pool", models.CharField(blank=True, max_length=48)),
                 (
                     "target",
                     models.CharField(
-                        blank=True, help_text="A worker, a job or a key; empty: the pool.", max_length=100
+                        blank=True, help_text="A worker, job, node or key. Empty: the pool.", max_length=100
                     ),
                 ),
                 ("reason", models.CharField(blank=True, max_length=200)),
@@ -69,10 +70,10 @@ class Migration(migrations.Migration):
                 ("address", models.CharField(blank=True, max_length=45)),
                 (
                     "outcome",
-                    models.CharField(default="done", help_text="done, or the code of the refusal.", max_length=50),
+                    models.CharField(default="done", help_text="done, or the code of the error.", max_length=50),
                 ),
                 ("message", models.TextField(blank=True)),
-                ("data", models.JSONField(blank=True, default=dict, help_text="What was before, and what is now.")),
+                ("data", models.JSONField(blank=True, default=dict, help_text="Changed values: before and after.")),
             ],
             options={
                 "verbose_name": "audit",
@@ -153,7 +154,7 @@ class Migration(migrations.Migration):
                 ("priority", models.SmallIntegerField(default=0)),
                 ("run_after", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
                 ("deadline", snakepit.pools.models.moments.MomentField(blank=True, null=True)),
-                ("timeout", models.FloatField(blank=True, help_text="Of one attempt. [s]", null=True)),
+                ("timeout", models.FloatField(blank=True, help_text="Timeout of one attempt. [s]", null=True)),
                 (
                     "retry",
                     models.CharField(
@@ -165,9 +166,7 @@ class Migration(migrations.Migration):
                 ("max_attempts", models.PositiveSmallIntegerField(default=3)),
                 (
                     "backoff",
-                    models.FloatField(
-                        default=2.0, help_text="Pause before the second attempt; doubled for each more. [s]"
-                    ),
+                    models.FloatField(default=2.0, help_text="Pause before the second attempt; doubles each time. [s]"),
                 ),
                 (
                     "attempts",
@@ -186,18 +185,17 @@ class Migration(migrations.Migration):
                 (
                     "sent_at",
                     snakepit.pools.models.moments.MomentField(
-                        blank=True, help_text="When the newest message for it was sent.", null=True
+                        blank=True, help_text="When its newest message was sent.", null=True
                     ),
                 ),
                 ("sends", models.PositiveIntegerField(default=1)),
                 ("idempotency_key", models.CharField(blank=True, max_length=200)),
-                (
-                    "owner",
-                    models.CharField(blank=True, help_text="Name of the user it was submitted for.", max_length=150),
-                ),
+                ("owner", models.CharField(blank=True, help_text="Name of the user who owns the job.", max_length=150)),
                 (
                     "tags",
-                    models.CharField(blank=True, help_text="With a comma before and after each.", max_length=1000),
+                    models.CharField(
+                        blank=True, help_text="Each tag with a comma before and after it.", max_length=1000
+                    ),
                 ),
                 ("result", models.JSONField(blank=True, null=True)),
                 ("result_raw", models.BinaryField(blank=True, null=True)),
@@ -206,10 +204,10 @@ class Migration(migrations.Migration):
                 ("progress_message", models.CharField(blank=True, max_length=500)),
                 ("entry_count", models.PositiveIntegerField(default=0)),
                 ("entry_bytes", models.PositiveBigIntegerField(default=0)),
-                ("truncated", models.BooleanField(default=False, help_text="More was said than is kept.")),
+                ("truncated", models.BooleanField(default=False, help_text="Output beyond the limits was not stored.")),
                 (
                     "retention",
-                    models.PositiveIntegerField(default=604800, help_text="How long it is kept after its end. [s]"),
+                    models.PositiveIntegerField(default=604800, help_text="Time until deletion after its end. [s]"),
                 ),
                 ("created_at", snakepit.pools.models.moments.MomentField(auto_now_add=True)),
                 ("queued_at", snakepit.pools.models.moments.MomentField(auto_now_add=True)),
@@ -335,14 +333,14 @@ class Migration(migrations.Migration):
                 ("node", models.CharField(max_length=200)),
                 ("pool", models.CharField(max_length=48)),
                 ("seconds", models.PositiveIntegerField(help_text="Length of the period.")),
-                ("at", snakepit.pools.models.moments.MomentField(help_text="Its beginning.")),
+                ("at", snakepit.pools.models.moments.MomentField(help_text="Start of the period.")),
                 ("ok", models.PositiveBigIntegerField(default=0)),
                 ("failed", models.PositiveBigIntegerField(default=0)),
                 ("refused", models.PositiveBigIntegerField(default=0)),
                 ("died", models.PositiveBigIntegerField(default=0)),
-                ("recycled", models.JSONField(default=dict, help_text="Workers that were replaced, by reason.")),
-                ("ran", models.JSONField(default=dict, help_text="Histogram of how long calls ran.")),
-                ("queued", models.JSONField(default=dict, help_text="Histogram of how long calls waited.")),
+                ("recycled", models.JSONField(default=dict, help_text="Replaced workers, by reason.")),
+                ("ran", models.JSONField(default=dict, help_text="Histogram of run times.")),
+                ("queued", models.JSONField(default=dict, help_text="Histogram of queue times.")),
                 ("waiting", models.PositiveIntegerField(default=0)),
                 ("oldest_wait", models.FloatField(default=0.0)),
                 ("ready", models.FloatField(default=0.0)),
@@ -366,21 +364,25 @@ class Migration(migrations.Migration):
             name="ApiKey",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("name", models.CharField(help_text="What it is for.", max_length=100)),
+                ("name", models.CharField(help_text="Purpose of the key.", max_length=100)),
                 ("prefix", models.CharField(editable=False, max_length=12, unique=True)),
                 ("digest", models.CharField(editable=False, max_length=64)),
                 (
                     "scopes",
-                    models.JSONField(default=list, help_text="A list, out of run, view, operate, jobs, configure."),
+                    models.JSONField(default=list, help_text="A list of scopes: run, view, operate, jobs, configure."),
                 ),
                 (
                     "pools",
-                    models.JSONField(blank=True, default=list, help_text="Names of the pools it may use; empty: all."),
+                    models.JSONField(
+                        blank=True, default=list, help_text="Names of the allowed pools. Empty: all pools."
+                    ),
                 ),
                 ("created_at", snakepit.pools.models.moments.MomentField(auto_now_add=True)),
                 (
                     "expires_at",
-                    snakepit.pools.models.moments.MomentField(blank=True, help_text="Empty: never.", null=True),
+                    snakepit.pools.models.moments.MomentField(
+                        blank=True, help_text="Empty: the key does not expire.", null=True
+                    ),
                 ),
                 ("last_used_at", snakepit.pools.models.moments.MomentField(blank=True, editable=False, null=True)),
                 ("revoked_at", snakepit.pools.models.moments.MomentField(blank=True, editable=False, null=True)),
@@ -428,7 +430,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("error", models.JSONField(blank=True, null=True)),
-                ("evidence", models.JSONField(blank=True, help_text="What is known of the worker's death.", null=True)),
+                ("evidence", models.JSONField(blank=True, help_text="Evidence of the worker's death.", null=True)),
                 (
                     "job",
                     models.ForeignKey(
@@ -859,10 +861,7 @@ class Migration(migrations.Migration):
                 "db_table": "snakepit_pool",
                 "ordering": ("name",),
                 "permissions": [
-                    (
-                        "operate_pool",
-                        "Can recycle, drain, scale, pause, resume, kill, see stacks and end calls of pools",
-                    ),
+                    ("operate_pool", "Can recycle, drain, scale, pause, resume and kill, read stacks, cancel calls"),
                     ("run_command", "Can call the commands of pools"),
                     ("view_payload", "Can see arguments and results of calls"),
                 ],
@@ -870,17 +869,17 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(
                         condition=models.Q(("profile__in", ["process", "thread"])),
                         name="snakepit_pool_profile",
-                        violation_error_message="The profile is process or thread.",
+                        violation_error_message="The profile must be process or thread.",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(("preload__in", ["auto", "on", "off"])),
                         name="snakepit_pool_preload",
-                        violation_error_message="Preload is auto, on or off.",
+                        violation_error_message="Preload must be auto, on or off.",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(("source__in", ["admin", "settings"])),
                         name="snakepit_pool_source",
-                        violation_error_message="The source is admin or settings.",
+                        violation_error_message="The source must be admin or settings.",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
@@ -996,7 +995,9 @@ class Migration(migrations.Migration):
                 ("parallelism", models.FloatField(default=0.0)),
                 (
                     "template",
-                    models.CharField(blank=True, help_text="It was forked from this; empty: spawned.", max_length=100),
+                    models.CharField(
+                        blank=True, help_text="Template it was forked from. Empty: spawned.", max_length=100
+                    ),
                 ),
                 ("load_seconds", models.FloatField(default=0.0)),
                 ("started_at", snakepit.pools.models.moments.MomentField(blank=True, null=True)),

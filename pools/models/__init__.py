@@ -1,4 +1,4 @@
-"""The rows: desired ones, written by people (Pool, ApiKey), observed ones, written by the recorder, and the jobs."""
+"""The models: desired state (Pool, ApiKey), observed state, written by the recorder, and jobs."""
 
 from snakepit.pools.models.apikey import ApiKey
 from snakepit.pools.models.audit import Audit

@@ -1,4 +1,4 @@
-"""ApiKey: who may use the REST API without a session. The secret itself is shown once and never stored."""
+"""ApiKey: access to the REST API without a session. The secret is shown once and never stored."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ USED_EVERY = timedelta(minutes=1)
 
 
 def digest_of(secret: str) -> str:
-    """A plain SHA-256 is enough for 256 random bits: there is nothing to guess."""
+    """SHA-256 of a secret. A slow hash is unnecessary, because 256 random bits cannot be guessed."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class ApiKey(models.Model):
     """A scoped, hashed bearer key."""
 
-    name = models.CharField(max_length=100, help_text="What it is for.")
+    name = models.CharField(max_length=100, help_text="Purpose of the key.")
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="snakepit_api_keys")
     prefix = models.CharField(max_length=12, unique=True, editable=False)
     digest = models.CharField(max_length=64, editable=False)
-    scopes = models.JSONField(default=list, help_text=f"A list, out of {', '.join(SCOPES)}.")
-    pools = models.JSONField(default=list, blank=True, help_text="Names of the pools it may use; empty: all.")
+    scopes = models.JSONField(default=list, help_text=f"A list of scopes: {', '.join(SCOPES)}.")
+    pools = models.JSONField(default=list, blank=True, help_text="Names of the allowed pools. Empty: all pools.")
     created_at = MomentField(auto_now_add=True)
-    expires_at = MomentField(null=True, blank=True, help_text="Empty: never.")
+    expires_at = MomentField(null=True, blank=True, help_text="Empty: the key does not expire.")
     last_used_at = MomentField(null=True, blank=True, editable=False)
     revoked_at = MomentField(null=True, blank=True, editable=False)
 
@@ -60,7 +60,7 @@ class ApiKey(models.Model):
         pools: Sequence[str] = (),
         expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key, saved, and its secret, which cannot be had again."""
+        """Create a key. Returns it with its secret, which cannot be read again."""
         key = cls(name=name, owner=owner, scopes=list(scopes), pools=list(pools), expires_at=expires_at)
         secret = key.issue()
         key.full_clean()
@@ -68,7 +68,7 @@ class ApiKey(models.Model):
         return key, secret
 
     def issue(self) -> str:
-        """Give this unsaved key its secret."""
+        """Generate the secret of this unsaved key."""
         self.prefix = secrets.token_hex(6)
         secret = f"snk_{self.prefix}_{secrets.token_urlsafe(32)}"
         self.digest = digest_of(secret)
@@ -76,7 +76,7 @@ class ApiKey(models.Model):
 
     @classmethod
     def find(cls, secret: str) -> ApiKey | None:
-        """The usable key with this secret. Comparison takes the same time whether or not the prefix is known."""
+        """The usable key with this secret. The comparison takes the same time for known and unknown prefixes."""
         shape = SECRET.fullmatch(secret)
         key = cls.objects.select_related("owner").filter(prefix=shape[1]).first() if shape else None
         known = hmac.compare_digest(digest_of(secret if shape else ""), key.digest if key else "0" * 64)
@@ -88,7 +88,7 @@ class ApiKey(models.Model):
         return alive and self.owner.is_active
 
     def touch(self) -> None:
-        """Note the use, at most once a minute: a write for each call would cost more than the call."""
+        """Record the use, at most once a minute: a write per call would cost more than the call."""
         now = utc_now()
         if self.last_used_at is None or now - self.last_used_at >= USED_EVERY:
             type(self).objects.filter(pk=self.pk).update(last_used_at=now)
@@ -102,12 +102,12 @@ class ApiKey(models.Model):
         super().clean()
         problems = {}
         if not isinstance(self.scopes, list) or not self.scopes:
-            problems["scopes"] = f"Give at least one of {', '.join(SCOPES)}."
+            problems["scopes"] = f"Set at least one of {', '.join(SCOPES)}."
         elif wrong := [one for one in self.scopes if not isinstance(one, str) or one not in SCOPES]:
             problems["scopes"] = f"{wrong[0]!r} is not a scope; the scopes are {', '.join(SCOPES)}."
         if not isinstance(self.pools, list) or not all(isinstance(one, str) and one for one in self.pools):
-            problems["pools"] = "Give a list of names of pools, or an empty list for all."
+            problems["pools"] = "Must be a list of names of pools, or an empty list for all pools."
         if self._state.adding and self.expires_at is not None and self.expires_at <= utc_now():
-            problems["expires_at"] = "This is in the past: the key would never work."
+            problems["expires_at"] = "This time is in the past: the key would never be valid."
         if problems:
             raise ValidationError(problems)

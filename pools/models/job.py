@@ -1,4 +1,4 @@
-"""Job, JobAttempt and JobEntry: the durable call, its tries, and what it said. The row is the job."""
+"""Job, JobAttempt and JobEntry: a durable call, its attempts, and its output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = ("chunk", "log", "progress", "truncated")
 
 
 def uuid7() -> uuid.UUID:
-    """An id that sorts by the time of its making (RFC 9562, version 7), so that it is the key of the pages too.
+    """An id that sorts by its creation time (RFC 9562, version 7), so that it serves as cursor of pages.
 
     >>> uuid7().version, uuid7().variant == uuid.RFC_4122
     (7, True)
@@ -31,10 +31,10 @@ def uuid7() -> uuid.UUID:
 
 
 class JobQuerySet(models.QuerySet["Job"]):
-    """Rows whose state changes by `move` alone, which is one UPDATE guarded by the table of moves."""
+    """Rows whose state changes only by `move`: one UPDATE that allows only the transitions of `states`."""
 
     def move(self, to: str, **fields: Any) -> int:
-        """Bring these rows into a state, those of them that may go there; returns how many went."""
+        """Move the rows that may change to this state; returns their number."""
         return models.QuerySet.update(self.filter(state__in=sources(to)), state=to, **fields)
 
     def update(self, **fields: Any) -> int:
@@ -50,7 +50,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         return super().bulk_update(objs, names, batch_size)
 
     def held_by(self, job: Any, attempt: int) -> Self:
-        """The fence: this job, if this attempt is the newest and still runs. Whoever was overtaken writes nothing."""
+        """The fence: the job, if `attempt` is its newest and runs. A superseded attempt matches no row."""
         return self.filter(pk=job, attempts=attempt, state=RUNNING)
 
 
@@ -65,21 +65,21 @@ class Job(models.Model):
     priority = models.SmallIntegerField(default=0)
     run_after = MomentField(null=True, blank=True)
     deadline = MomentField(null=True, blank=True)
-    timeout = models.FloatField(null=True, blank=True, help_text="Of one attempt. [s]")
+    timeout = models.FloatField(null=True, blank=True, help_text="Timeout of one attempt. [s]")
     retry = models.CharField(max_length=8, choices=[(one, one) for one in RETRIES], default="lost")
     max_attempts = models.PositiveSmallIntegerField(default=3)
-    backoff = models.FloatField(default=2.0, help_text="Pause before the second attempt; doubled for each more. [s]")
+    backoff = models.FloatField(default=2.0, help_text="Pause before the second attempt; doubles each time. [s]")
     attempts = models.PositiveIntegerField(default=0, help_text="Number of the newest attempt: the fencing token.")
     failures = models.PositiveIntegerField(default=0, help_text="Attempts that count against max_attempts.")
     deaths = models.PositiveIntegerField(default=0, help_text="Attempts in which the worker died.")
     lease_until = MomentField(null=True, blank=True)
     claimed_by = models.CharField(max_length=200, blank=True)
     cancel_requested = models.BooleanField(default=False)
-    sent_at = MomentField(null=True, blank=True, help_text="When the newest message for it was sent.")
+    sent_at = MomentField(null=True, blank=True, help_text="When its newest message was sent.")
     sends = models.PositiveIntegerField(default=1)
     idempotency_key = models.CharField(max_length=200, blank=True)
-    owner = models.CharField(max_length=150, blank=True, help_text="Name of the user it was submitted for.")
-    tags = models.CharField(max_length=1000, blank=True, help_text="With a comma before and after each.")
+    owner = models.CharField(max_length=150, blank=True, help_text="Name of the user who owns the job.")
+    tags = models.CharField(max_length=1000, blank=True, help_text="Each tag with a comma before and after it.")
     result = models.JSONField(null=True, blank=True)
     result_raw = models.BinaryField(null=True, blank=True)
     error = models.JSONField(null=True, blank=True)
@@ -87,15 +87,15 @@ class Job(models.Model):
     progress_message = models.CharField(max_length=500, blank=True)
     entry_count = models.PositiveIntegerField(default=0)
     entry_bytes = models.PositiveBigIntegerField(default=0)
-    truncated = models.BooleanField(default=False, help_text="More was said than is kept.")
-    retention = models.PositiveIntegerField(default=604_800, help_text="How long it is kept after its end. [s]")
+    truncated = models.BooleanField(default=False, help_text="Output beyond the limits was not stored.")
+    retention = models.PositiveIntegerField(default=604_800, help_text="Time until deletion after its end. [s]")
     created_at = MomentField(auto_now_add=True)
     queued_at = MomentField(auto_now_add=True)
     started_at = MomentField(null=True, blank=True, help_text="Start of the newest attempt.")
     finished_at = MomentField(null=True, blank=True)
     expires_at = MomentField(null=True, blank=True)
 
-    existed = False  # set on what `submit` returns for an idempotency key that was used before
+    existed = False  # True if `submit` returned an existing job for its idempotency key
 
     objects = JobQuerySet.as_manager()
 
@@ -160,11 +160,11 @@ class Job(models.Model):
         using: str | None = None,
         update_fields: Iterable[str] | None = None,
     ) -> None:
-        # A row that was read a moment ago says nothing of now: it must not be written back as a whole.
+        # A row that was read earlier may be stale, so it must not be written back as a whole.
         if not self._state.adding:
             refuse("save()")
         if self.state != QUEUED:
-            raise IllegalMove(f"A job begins as {QUEUED}, not as {self.state!r}.")
+            raise IllegalMove(f"A new job must be {QUEUED}, not {self.state!r}.")
         super().save(force_insert=force_insert, force_update=force_update, using=using, update_fields=update_fields)
 
     @property
@@ -190,7 +190,7 @@ def join_tags(tags: Sequence[str]) -> str:
 
 
 class JobAttempt(models.Model):
-    """One try at a job."""
+    """One attempt of a job."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="tries")
     number = models.PositiveIntegerField()
@@ -204,7 +204,7 @@ class JobAttempt(models.Model):
         max_length=32, blank=True, help_text="succeeded, an error's code, lease_expired, given_back."
     )
     error = models.JSONField(null=True, blank=True)
-    evidence = models.JSONField(null=True, blank=True, help_text="What is known of the worker's death.")
+    evidence = models.JSONField(null=True, blank=True, help_text="Evidence of the worker's death.")
 
     class Meta:
         db_table = "snakepit_jobattempt"
@@ -216,7 +216,7 @@ class JobAttempt(models.Model):
 
 
 class JobEntry(models.Model):
-    """Something that a job said while it ran, in order; never changed."""
+    """One piece of a job's output, in order. Rows never change."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="entries")
     seq = models.PositiveIntegerField()

@@ -1,12 +1,12 @@
-"""The triggers with which the database itself refuses what must not happen to a job, whoever writes.
+"""Database triggers that reject illegal changes of jobs, by any client.
 
-Drawn from the table in `states`: a state changes along a move of it, `attempts` rises by one with queued to running and
-at no other time, and what a job ended with stays until it is queued again. What a job says is added by its newest
-attempt alone, while that runs: one that was frozen, and wakes up when another has the job, adds nothing.
+They follow the table in `states`: a state changes only by its transitions; `attempts` rises by one from queued to
+running and at no other time; the end of a job stays until it is queued again. Only the newest, running attempt may add
+output: an attempt that was frozen and superseded adds nothing.
 
-Made after each `migrate` and not by a migration: to change a table on SQLite, Django copies it and its triggers are
-lost; and a migration would hold a second, older table of moves. PostgreSQL and SQLite have them; on other databases the
-check constraints remain, which know a row and not the one before it.
+`install` runs after each `migrate`, not in a migration. On SQLite, Django changes a table by copying it, which loses
+its triggers; and a migration would contain a second, older table of transitions. PostgreSQL and SQLite have triggers.
+Other databases have only the check constraints, which do not see the previous row.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ from snakepit.pools.models.states import QUEUED, RUNNING, TERMINAL, TRANSITIONS
 
 TABLE, ENTRIES = "snakepit_job", "snakepit_jobentry"
 NAME, ENTRIES_NAME = "snakepit_job_guard", "snakepit_jobentry_guard"
-KEPT = ("result", "result_raw", "error", "finished_at")  # what an ended job ended with
+KEPT = ("result", "result_raw", "error", "finished_at")  # columns that an ended job keeps
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class Trigger:
     """One trigger, which runs before each row is written."""
 
     name: str
     table: str
     event: str  # insert or update
-    rules: list[tuple[str, str]]  # (a condition that must not be, what to say of it)
-    row: str  # what PostgreSQL says of the row, as an expression
+    rules: list[tuple[str, str]]  # (forbidden condition, error message)
+    row: str  # expression that describes the row in PostgreSQL's error
 
 
 def install(using: str = "default", **_: Any) -> None:
-    """Have the database of this name guard jobs, if it has their tables. Nothing is done where it does already."""
+    """Create the triggers in this database, if it has the tables of jobs. Existing ones stay."""
     connection = connections[using]
     if connection.vendor not in STATEMENTS or not {TABLE, ENTRIES} <= set(connection.introspection.table_names()):
         return
     differs, known, statements_of = STATEMENTS[connection.vendor]
     with connection.cursor() as cursor:
-        for guard in _guards(differs):
-            text, statements = statements_of(guard)
-            cursor.execute(known, [guard.name, guard.table])
-            # Where it is there, `migrate` would wait in vain for a lock on a table that is written all the time.
+        for trigger in _triggers(differs):
+            text, statements = statements_of(trigger)
+            cursor.execute(known, [trigger.name, trigger.table])
+            # An existing trigger stays: `migrate` would wait for a lock on a table that is written all the time.
             if cursor.fetchone() != (text,):
                 with transaction.atomic(using):
                     for statement in statements:
                         cursor.execute(statement)
 
 
-def _guards(differs: str) -> list[Guard]:
-    """`differs` compares with NULL as a value."""
+def _triggers(differs: str) -> list[Trigger]:
+    """The triggers. `differs` is the operator that compares NULL as a value."""
     newest = f"select 1 from {TABLE} where id = new.job_id and state = '{RUNNING}' and attempts = new.attempt"
-    said = [(f"not exists ({newest})", "what a job says is added by its newest attempt, while that runs")]
+    append = [(f"not exists ({newest})", "only the newest, running attempt of a job may add output")]
     return [
-        Guard(NAME, TABLE, "update", _rules(differs), "old.id || ': ' || old.state || ' to ' || new.state"),
-        Guard(ENTRIES_NAME, ENTRIES, "insert", said, "new.job_id || ': attempt ' || new.attempt"),
+        Trigger(NAME, TABLE, "update", _rules(differs), "old.id || ': ' || old.state || ' to ' || new.state"),
+        Trigger(ENTRIES_NAME, ENTRIES, "insert", append, "new.job_id || ': attempt ' || new.attempt"),
     ]
 
 
@@ -70,11 +70,11 @@ def _rules(differs: str) -> list[tuple[str, str]]:
     claimed = f"case when old.state = '{QUEUED}' and new.state = '{RUNNING}' then 1 else 0 end"
     changed = " or ".join(f"old.{column} {differs} new.{column}" for column in KEPT)
     return [
-        (f"old.state <> new.state and not ({moves})", "a job cannot go from its state to that one"),
-        (f"new.attempts <> old.attempts + {claimed}", "the attempts of a job rise by one when it is claimed"),
+        (f"old.state <> new.state and not ({moves})", "illegal state transition of a job"),
+        (f"new.attempts <> old.attempts + {claimed}", "attempts of a job must rise by one when it is claimed"),
         (
             f"old.state = new.state and old.state in ({_listed(TERMINAL)}) and ({changed})",
-            "a job that has ended keeps what it ended with",
+            "result, error and end of an ended job must not change",
         ),
     ]
 
@@ -83,27 +83,27 @@ def _listed(names: Any) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _sqlite(guard: Guard) -> tuple[str, list[str]]:
-    """(the text by which the trigger is known, the statements that make it)"""
-    cases = "".join(f"select raise(abort, 'snakepit: {said}') where {wrong};\n" for wrong, said in guard.rules)
-    text = f"CREATE TRIGGER {guard.name} before {guard.event} on {guard.table} for each row begin\n{cases}end"
-    return text, [f"drop trigger if exists {guard.name}", text]
+def _sqlite(trigger: Trigger) -> tuple[str, list[str]]:
+    """Returns (the text that identifies this version of the trigger, the statements that create it)."""
+    cases = "".join(f"select raise(abort, 'snakepit: {text}') where {wrong};\n" for wrong, text in trigger.rules)
+    text = f"CREATE TRIGGER {trigger.name} before {trigger.event} on {trigger.table} for each row begin\n{cases}end"
+    return text, [f"drop trigger if exists {trigger.name}", text]
 
 
-def _postgresql(guard: Guard) -> tuple[str, list[str]]:
-    """The same; the function alone is the text."""
+def _postgresql(trigger: Trigger) -> tuple[str, list[str]]:
+    """As `_sqlite`; the function's body is the text."""
     cases = "".join(
-        f"if ({wrong}) then\n"  # in brackets: PL/pgSQL would end the condition at the first THEN, that of the CASE
-        f"  raise exception 'snakepit: {said} (%)', {guard.row} using errcode = 'check_violation';\nend if;\n"
-        for wrong, said in guard.rules
+        f"if ({wrong}) then\n"  # in brackets, or PL/pgSQL would end the condition at the THEN of its CASE
+        f"  raise exception 'snakepit: {text} (%)', {trigger.row} using errcode = 'check_violation';\nend if;\n"
+        for wrong, text in trigger.rules
     )
-    name, body = guard.name, f"\nbegin\n{cases}return new;\nend\n"
+    name, body = trigger.name, f"\nbegin\n{cases}return new;\nend\n"
     function = f"create or replace function {name}() returns trigger language plpgsql as $body${body}$body$"
-    trigger = f"create trigger {name} before {guard.event} on {guard.table} for each row execute function {name}()"
-    return body, [function, f"drop trigger if exists {name} on {guard.table}", trigger]
+    create = f"create trigger {name} before {trigger.event} on {trigger.table} for each row execute function {name}()"
+    return body, [function, f"drop trigger if exists {name} on {trigger.table}", create]
 
 
-# By vendor: how values that may be NULL are compared, how a trigger is found by its name and table, and how it is made.
+# By vendor: the operator that compares NULL as a value, the query for an existing trigger, the function for its SQL.
 STATEMENTS = {
     "sqlite": (
         "is not",

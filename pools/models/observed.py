@@ -1,4 +1,4 @@
-"""Node, Worker and Event: what was seen. Only the recorder writes these rows; the broker never decides from them."""
+"""Node, Worker and Event: observed state. Only the recorder writes these rows; the broker never reads them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Node(models.Model):
     pid = models.PositiveIntegerField(default=0)
     version = models.CharField(max_length=50, blank=True)
     python = models.CharField(max_length=200, blank=True)
-    clock = models.CharField(max_length=50, blank=True, help_text="Who drives the lifecycle.")
+    clock = models.CharField(max_length=50, blank=True, help_text="What triggers sweeps.")
     draining = models.BooleanField(default=False)
-    stopped = models.BooleanField(default=False, help_text="The broker ended in good order.")
+    stopped = models.BooleanField(default=False, help_text="The broker has shut down cleanly.")
     problems = models.JSONField(default=list, blank=True)
     started_at = MomentField(null=True, blank=True)
     seen_at = MomentField(db_index=True)
@@ -35,7 +35,7 @@ class Node(models.Model):
 
 
 class Worker(models.Model):
-    """One worker's process as its broker last showed it."""
+    """One worker, as its broker last reported it."""
 
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="workers")
     worker_id = models.CharField("worker", max_length=100)
@@ -53,7 +53,7 @@ class Worker(models.Model):
     gil_culprit = models.CharField(max_length=200, blank=True)
     python = models.CharField(max_length=200, blank=True)
     parallelism = models.FloatField(default=0.0)
-    template = models.CharField(max_length=100, blank=True, help_text="It was forked from this; empty: spawned.")
+    template = models.CharField(max_length=100, blank=True, help_text="Template it was forked from. Empty: spawned.")
     load_seconds = models.FloatField(default=0.0)
     started_at = MomentField(null=True, blank=True)
     seen_at = MomentField()
@@ -77,7 +77,7 @@ class Worker(models.Model):
 
 
 class Event(models.Model):
-    """Something that a broker decided or saw, with its reason and numbers."""
+    """A decision or observation of a broker, with its reason and numbers."""
 
     at = MomentField(db_index=True)
     node = models.CharField(max_length=200, blank=True)

@@ -1,4 +1,4 @@
-"""PoolPeriod: what a pool did in a minute or a quarter of an hour, for the charts. Written by recorder and beat."""
+"""PoolPeriod: statistics of a pool for a minute or a quarter of an hour, for charts. Written by recorder and beat."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ MINUTE, QUARTER = 60, 900  # seconds
 
 
 class PoolPeriod(models.Model):
-    """Counts are of the period, workers and memory its mean, waits its largest. Histograms are kept, so they add up."""
+    """One period: counts are sums, workers and memory are averages, waits are maxima; histograms can be merged."""
 
     node = models.CharField(max_length=200)
     pool = models.CharField(max_length=48)
     seconds = models.PositiveIntegerField(help_text="Length of the period.")
-    at = MomentField(help_text="Its beginning.")
+    at = MomentField(help_text="Start of the period.")
     ok = models.PositiveBigIntegerField(default=0)
     failed = models.PositiveBigIntegerField(default=0)
     refused = models.PositiveBigIntegerField(default=0)
     died = models.PositiveBigIntegerField(default=0)
-    recycled = models.JSONField(default=dict, help_text="Workers that were replaced, by reason.")
-    ran = models.JSONField(default=dict, help_text="Histogram of how long calls ran.")
-    queued = models.JSONField(default=dict, help_text="Histogram of how long calls waited.")
+    recycled = models.JSONField(default=dict, help_text="Replaced workers, by reason.")
+    ran = models.JSONField(default=dict, help_text="Histogram of run times.")
+    queued = models.JSONField(default=dict, help_text="Histogram of queue times.")
     waiting = models.PositiveIntegerField(default=0)
     oldest_wait = models.FloatField(default=0.0)
     ready = models.FloatField(default=0.0)

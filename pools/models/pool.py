@@ -1,4 +1,4 @@
-"""Pool: the desired state of one pool, written by people or by the settings, with the same rules as PoolSpec."""
+"""Pool: the desired state of one pool, from the admin or the settings, with the validation of PoolSpec."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRELOADS = [(one.value, one.value) for one in Preload]
 
 
 def adapter_choices() -> list[tuple[str, str]]:
-    """The keys of the registry; empty where the settings are broken, so that nothing can be chosen by mistake."""
+    """The keys of the registry; empty if the settings are invalid."""
     try:
         return [(key, f"{key} ({path})") for key, path in sorted(conf.adapters().items())]
     except ImproperlyConfigured:
@@ -30,7 +30,7 @@ def adapter_choices() -> list[tuple[str, str]]:
 
 
 def _of_spec(name: str, **options: Any) -> dict[str, Any]:
-    """The options of a column: the default, the range and the help that PoolSpec gives this field."""
+    """The options of a column: default, range and help of the field in PoolSpec."""
     definition = FIELDS[name]
     low, high = definition.metadata.get("low"), definition.metadata.get("high")
     if low is not None and high is not None:
@@ -43,7 +43,7 @@ def _of_spec(name: str, **options: Any) -> dict[str, Any]:
 
 
 def _ranges() -> Q:
-    """Every numeric range in one condition: one constraint costs one query when a form is validated."""
+    """All numeric ranges in one condition, because each constraint costs a query when a form is validated."""
     condition = Q()
     for name, definition in FIELDS.items():
         low, high = definition.metadata.get("low"), definition.metadata.get("high")
@@ -111,7 +111,7 @@ class Pool(models.Model):
         db_table = "snakepit_pool"
         ordering = ("name",)
         permissions = [
-            ("operate_pool", "Can recycle, drain, scale, pause, resume, kill, see stacks and end calls of pools"),
+            ("operate_pool", "Can recycle, drain, scale, pause, resume and kill, read stacks, cancel calls"),
             ("run_command", "Can call the commands of pools"),
             ("view_payload", "Can see arguments and results of calls"),
         ]
@@ -119,17 +119,17 @@ class Pool(models.Model):
             models.CheckConstraint(
                 name="snakepit_pool_profile",
                 condition=Q(profile__in=[one.value for one in Profile]),
-                violation_error_message="The profile is process or thread.",
+                violation_error_message="The profile must be process or thread.",
             ),
             models.CheckConstraint(
                 name="snakepit_pool_preload",
                 condition=Q(preload__in=[one.value for one in Preload]),
-                violation_error_message="Preload is auto, on or off.",
+                violation_error_message="Preload must be auto, on or off.",
             ),
             models.CheckConstraint(
                 name="snakepit_pool_source",
                 condition=Q(source__in=["admin", "settings"]),
-                violation_error_message="The source is admin or settings.",
+                violation_error_message="The source must be admin or settings.",
             ),
             models.CheckConstraint(
                 name="snakepit_pool_named",
@@ -154,7 +154,7 @@ class Pool(models.Model):
         using: str | None = None,
         update_fields: Iterable[str] | None = None,
     ) -> None:
-        # Counted in the database: two people who save at once must not end with the same revision.
+        # Computed in the database, so that two concurrent saves get different revisions.
         self.revision = 1 if self._state.adding else F("revision") + 1
         if update_fields is not None:
             update_fields = {*update_fields, "revision", "updated_at"}
@@ -179,10 +179,10 @@ class Pool(models.Model):
 
 
 def sync_pools() -> list[str]:
-    """Write the pools of the settings into rows; returns the names that changed. Called when a broker starts.
+    """Write the pools of the settings into rows; returns the names that changed. A starting broker calls this.
 
-    A pool that left the settings is disabled, not deleted: its history stays, and its name is not given away. A paused
-    pool stays paused: who paused it did not mean until the broker crashes.
+    A pool that is no longer in the settings is disabled, not deleted: its history and its name remain. A paused pool
+    stays paused, because a pause must survive a crash of the broker.
     """
     changed = []
     specs = conf.pool_specs()

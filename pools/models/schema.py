@@ -7,9 +7,9 @@ from django.db.migrations.executor import MigrationExecutor
 
 
 def unapplied(label: str | None = None) -> tuple[str, ...]:
-    """The migrations that the default database lacks, of one app or of all, as `app.name`, in the order to apply them.
+    """Unapplied migrations of the default database, of one app or all, as `app.name` in the order of application.
 
-    Migrations that the settings turn off (MIGRATION_MODULES) are not lacking.
+    Migrations that the settings disable (MIGRATION_MODULES) are left out.
     """
     executor = MigrationExecutor(connection)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes(label))

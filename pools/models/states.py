@@ -1,10 +1,10 @@
-"""The states of a job and the moves between them. Pure: rows, tasks and tests all read this one table.
+"""The states of a job and the transitions between them. Models, tasks, triggers and tests use this one table.
 
 queued ─▶ running ─▶ succeeded
-   ▲ ▲       ├─▶ queued       an attempt is given back, or failed and may be tried again
+   ▲ ▲       ├─▶ queued       the Celery worker stopped, or the attempt failed and may be repeated
    │ │       └─▶ failed, cancelled, lost, quarantined
-   │ └─ retry of an ended job that did not succeed
-   └─▶ cancelled, failed (its deadline passed while it waited)
+   │ └─ retry of a job that ended without success
+   └─▶ cancelled, failed (its deadline passed while it was queued)
 
 >>> may_move(QUEUED, RUNNING), may_move(SUCCEEDED, QUEUED)
 (True, False)
@@ -19,8 +19,8 @@ RUNNING = "running"
 SUCCEEDED = "succeeded"
 FAILED = "failed"
 CANCELLED = "cancelled"
-LOST = "lost"  # its last attempt vanished: nobody knows what became of the work
-QUARANTINED = "quarantined"  # its attempts kept killing workers
+LOST = "lost"  # its last attempt crashed with an unknown outcome
+QUARANTINED = "quarantined"  # several workers died of it
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     QUEUED: frozenset({RUNNING, CANCELLED, FAILED}),
@@ -38,7 +38,7 @@ UNSUCCESSFUL = tuple(state for state in TERMINAL if state != SUCCEEDED)
 
 
 class IllegalMove(ValueError):
-    """A job cannot go from the state it is in to the one that was asked for."""
+    """A job's state may not change this way."""
 
 
 def may_move(old: str, new: str) -> bool:
@@ -46,7 +46,7 @@ def may_move(old: str, new: str) -> bool:
 
 
 def sources(new: str) -> tuple[str, ...]:
-    """The states from which a job may come to this one."""
+    """The states from which a job may change to this one."""
     if new not in TRANSITIONS:
         raise IllegalMove(f"{new!r} is not a state of a job; the states are {', '.join(STATES)}")
     return tuple(old for old, allowed in TRANSITIONS.items() if new in allowed)

@@ -1,6 +1,6 @@
-"""The JSON that every database and every worker can hold: no NaN, no NUL, no lone surrogate, bounded depth.
+"""JSON that every database and worker accepts: no NaN, no NUL, no lone surrogate, bounded depth.
 
-SQLite stores what PostgreSQL refuses, and Python's own parser lets NaN pass; both would be found too late.
+SQLite stores values that PostgreSQL rejects, and Python's parser accepts NaN. Both errors would surface too late.
 
 >>> loads(b'{"pixels": [1, 2.5]}', max_depth=8)
 {'pixels': [1, 2.5]}
@@ -19,11 +19,11 @@ from typing import Any, NoReturn
 
 
 class NotStrict(ValueError):
-    """The text is not JSON, or JSON that not everybody could hold."""
+    """The text is not JSON, or not accepted by every database."""
 
 
 def loads(text: bytes, *, max_depth: int) -> Any:
-    """Parse UTF-8 JSON. The message of NotStrict reads on after the name of what was parsed."""
+    """Parse UTF-8 JSON. The message of NotStrict is a predicate: "contains ...", to follow a name."""
     try:
         value = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError:
@@ -45,7 +45,7 @@ def loads(text: bytes, *, max_depth: int) -> Any:
 
 
 def find_problem(value: Any, *, max_depth: int = 64) -> str | None:
-    """What in this value a database would refuse, or None. Without recursion: the value may be a trap."""
+    """Why a database would reject this value, or None. Iterative, because the value may be nested very deeply."""
     rest: list[tuple[Any, int]] = [(value, 0)]
     while rest:
         one, depth = rest.pop()
@@ -61,14 +61,14 @@ def find_problem(value: Any, *, max_depth: int = 64) -> str | None:
             else:
                 rest += [(child, depth + 1) for child in one]
         elif isinstance(one, float) and not math.isfinite(one):
-            return f"holds {one}, which JSON has no word for"
+            return f"contains {one}, which JSON cannot represent"
         elif one is not None and not isinstance(one, bool | int | float):
-            return f"holds a {type(one).__name__}, which JSON has no word for"
+            return f"contains a {type(one).__name__}, which JSON cannot represent"
     return None
 
 
 def scrub(value: Any) -> Any:
-    """The nearest value that every database holds; for what comes from workers, where refusing would lose it.
+    """The nearest value that every database accepts; for data from workers, which must not be lost.
 
     >>> scrub({"memory": float("nan"), "line": "a\\x00b"})
     {'memory': None, 'line': 'a\\ufffdb'}
@@ -91,22 +91,22 @@ def scrub_text(text: str, limit: int | None = None) -> str:
 
 def _wrong_text(text: str) -> str | None:
     if "\0" in text:
-        return "holds the character NUL"
+        return "contains the character NUL"
     if text.isascii():
         return None
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return "holds half of a surrogate pair"
+        return "contains half of a surrogate pair"
     return None
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise NotStrict(f"holds {word}, which JSON has no word for")
+    raise NotStrict(f"contains {word}, which JSON cannot represent")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise NotStrict(f"holds {text[:40]}, which is outside what a float can be")
+        raise NotStrict(f"contains {text[:40]}, which is outside the range of a float")
     return value

@@ -161,13 +161,13 @@ def test_ready_means_that_every_enabled_pool_has_a_ready_worker(client: Client, 
     Pool.objects.update(enabled=True)
     response = client.get("/api/ready")
     assert response.status_code == 503
-    assert response.json() == {"ready": False, "problems": ["the pool primes has no worker that is ready"]}
+    assert response.json() == {"ready": False, "problems": ["the pool primes has no ready worker"]}
 
 
 def test_ready_says_that_the_broker_is_away(client: Client, broker: FakeClient) -> None:
     broker.error = unreachable()
     response = client.get("/api/ready")
-    assert (response.status_code, response.json()["problems"]) == (503, ["the broker does not answer"])
+    assert (response.status_code, response.json()["problems"]) == (503, ["the broker does not respond"])
 
 
 def test_ready_says_that_the_database_is_away(

@@ -203,14 +203,14 @@ def test_a_stream_outlives_a_database_that_is_away(
     client: Client, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = finish(jobs.submit("digits", "classify", owner="ada"))
-    looks, away = job_events._look, iter([True, True])
+    looks, away = job_events._read, iter([True, True])
 
     def look(*arguments: Any) -> Any:
         if next(away, False):
             raise OperationalError("the connection is closed")
         return looks(*arguments)
 
-    monkeypatch.setattr(job_events, "_look", look)
+    monkeypatch.setattr(job_events, "_read", look)
     monkeypatch.setattr(job_events, "POLL", 0.0)
     stream = b"".join(get(client, f"/{job.pk}/events", make_key()).streaming_content).decode()  # type: ignore[arg-type]
     assert stream.startswith(HEARTBEAT * 2 + "id: 1\n")

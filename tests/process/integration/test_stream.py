@@ -89,7 +89,7 @@ async def test_a_broker_that_goes_away_is_told_and_so_is_its_return(hub: Hub, br
         await until(content, "beat")
         broker.error = unreachable()
         found = await until(content, "region")
-        assert "not reachable" in found["region"]["html"]
+        assert "Broker unreachable" in found["region"]["html"]
         assert found["beat"]["state"] == "stale"
         broker.error = None
         assert (await until(content, "region"))["beat"]["state"] == "live"
