@@ -1,1 +1,1 @@
-"""Adapters on real data that ships in packages. Each is the subject of a chapter in docs/tutorial/first-adapter.md."""
+"""Example adapters with real data from installed packages. Each has a chapter in docs/tutorial/first-adapter.md."""

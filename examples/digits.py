@@ -1,7 +1,7 @@
 """Handwritten digits: a scikit-learn classifier over the 1,797 scans that come with the library.
 
-The model is fitted once in `preload`, on the first half of the scans, for all workers: they are forked afterwards and
-share it. A call costs only its prediction.
+`preload` fits the model once, on the first half of the scans. Workers are forked afterwards and share it, so a call
+costs only its prediction.
 
     pixels (64 numbers, 0 to 16) ──▶ classify ──▶ the digit
 """
@@ -26,14 +26,14 @@ MOST_ROWS = 2000
 
 @cache
 def scans() -> tuple[np.ndarray, np.ndarray]:
-    """All scans, one row of 64 pixels each, and the digits that people read in them."""
+    """All scans, one row of 64 pixels each, and their labels."""
     bundle = load_digits()
     return bundle.data, bundle.target
 
 
 @cache
 def reference_model() -> SVC:
-    """The model itself. The same scans give the same model in every process, so its answers can be compared."""
+    """The model. It is the same in every process, so results can be compared."""
     rows, digits = scans()
     return SVC(gamma=0.001, C=10.0, random_state=0).fit(rows[:TRAINED_ON], digits[:TRAINED_ON])
 
@@ -54,14 +54,14 @@ class Digits(Adapter):
 
     @command(idempotent=True)
     def classify_many(self, rows: list[list[float]]) -> list[int]:
-        """The digits in many scans; one call for a batch saves the way there and back for each."""
+        """The digits in many scans. One call for a batch saves a round trip for each scan."""
         if len(rows) > MOST_ROWS:
-            raise ValueError(f"rows: {len(rows)} scans are too many for one call; send at most {MOST_ROWS}")
+            raise ValueError(f"rows: {len(rows)} scans are too many for one call; the limit is {MOST_ROWS}")
         return [int(digit) for digit in self.model.predict(readable(rows))] if rows else []
 
     @command(idempotent=True)
     def sample(self, index: int) -> dict[str, Any]:
-        """One of the bundled scans, as `pixels` for classify, and its `label`: what a person read in it."""
+        """One of the bundled scans, as `pixels` for classify, with its `label`."""
         rows, digits = scans()
         if not 0 <= index < len(rows):
             raise ValueError(f"index: {index} is outside 0 to {len(rows) - 1}")
@@ -69,19 +69,19 @@ class Digits(Adapter):
 
     @command(idempotent=True)
     def info(self) -> dict[str, Any]:
-        """What the model is, and how often it is right about the scans that it was not fitted on."""
+        """Sizes of the data, and the model's accuracy on the scans that it was not fitted on."""
         rows, digits = scans()
         accuracy = self.model.score(rows[TRAINED_ON:], digits[TRAINED_ON:])
         return {"scans": len(rows), "trained_on": TRAINED_ON, "accuracy": round(float(accuracy), 4)}
 
 
 def readable(rows: list[list[float]]) -> np.ndarray:
-    """The rows as an array; refuses what is no scan, and says which row and why."""
+    """Convert the rows to an array. ValueError names a row that is not a scan."""
     for number, row in enumerate(rows):
         if len(row) != PIXELS:
             raise ValueError(f"pixels: scan {number} has {len(row)} values; a scan has {PIXELS} ({SIDE} x {SIDE})")
     array = np.asarray(rows, dtype=float)
-    # A comparison with NaN is false, so this refuses NaN too.
+    # Comparisons with NaN are false, so NaN is rejected too.
     if array.size and not bool(((array >= 0) & (array <= BRIGHTEST)).all()):
         raise ValueError(f"pixels: every value must lie between 0 and {BRIGHTEST}")
     return array

@@ -1,7 +1,6 @@
-"""Text search over the documentation that ships with Python itself: the language topics of `help()` and the
-docstrings of the standard library's modules.
+"""Text search over Python's own documentation: the topics of `help()` and the docstrings of the standard library.
 
-`preload` gathers the passages once; `search` goes through them and streams each hit as it is found.
+`preload` collects the passages once; `search` streams each hit as soon as it is found.
 
     stdlib sources ─ first string ─┐
     pydoc_data.topics ─────────────┴─▶ passages ──▶ search ──▶ hit, hit, hit ...
@@ -48,10 +47,10 @@ class DocsSearch(Adapter):
 
     @command(idempotent=True)
     def search(self, ctx: Context, query: str, limit: int = 20) -> Iterator[dict[str, Any]]:
-        """Passages that hold every word of the query, streamed as they are found.
+        """Stream the passages that contain every word of the query.
 
-        A hit is {"module" or "topic", "line", "title", "excerpt", "score"}; the score counts how often the words occur,
-        and ten more for each word in the passage's name.
+        A hit is {"module" or "topic", "line", "title", "excerpt", "score"}. The score is the number of occurrences of
+        the words, plus ten for each word in the passage's name.
         """
         words = words_of(query)
         if not 1 <= limit <= MOST_HITS:
@@ -69,7 +68,7 @@ class DocsSearch(Adapter):
 
     @command(idempotent=True)
     def count(self, query: str) -> int:
-        """In how many passages every word of the query occurs."""
+        """The number of passages that contain every word of the query."""
         words = words_of(query)
         return sum(all(word in passage.folded for word in words) for passage in self.passages)
 
@@ -85,15 +84,15 @@ class DocsSearch(Adapter):
 def words_of(query: str) -> list[str]:
     words = query.casefold().split()
     if not words:
-        raise ValueError("query: it has no words; name at least one to look for")
+        raise ValueError("query: must contain at least one word")
     if len(query) > LONGEST_QUERY:
-        raise ValueError(f"query: {len(query)} characters are too long; at most {LONGEST_QUERY}")
+        raise ValueError(f"query: {len(query)} characters are too many; the limit is {LONGEST_QUERY}")
     return words
 
 
 def hit(passage: Passage, words: list[str]) -> dict[str, Any]:
     first = min(passage.folded.find(word) for word in words)
-    # Folding can change a text's length; then the place is off by a few characters, never outside the text.
+    # Case folding can change the length of a text: the position may be off by a few characters, but inside the text.
     line_start = passage.text.rfind("\n", 0, first) + 1
     excerpt = " ".join(passage.text[line_start : line_start + EXCERPT].split())
     score = sum(passage.folded.count(word) + 10 * (word in passage.name.casefold()) for word in words)
@@ -121,7 +120,7 @@ def modules(root: Path) -> Iterator[Passage]:
 
 
 def docstring(path: Path) -> str:
-    """A module's docstring. Reads only the first tokens: parsing every file whole would take seconds."""
+    """A module's docstring. Reads only the first tokens, because parsing all files completely takes seconds."""
     try:
         with path.open("rb") as file:
             for token in tokenize.tokenize(file.readline):
@@ -131,7 +130,7 @@ def docstring(path: Path) -> str:
                 if token.type not in LAYOUT:
                     return ""
     except (OSError, SyntaxError, ValueError, tokenize.TokenError):
-        return ""  # not readable as this Python's source: no passage, and no reason to fail the others
+        return ""  # not valid source for this Python: skip the file
     return ""
 
 

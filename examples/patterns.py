@@ -1,6 +1,6 @@
-"""The three safe patterns of a thread-safe adapter, and the careless one that the race checker finds.
+"""The three patterns of a thread-safe adapter, and a data race that the race checker finds.
 
-shared read-only   made in `setup`, never written again         many threads read it at once
+shared read-only   created in `setup`, never written again      many threads read it concurrently
 thread-local       `self.local`                                 each thread has its own
 locked             `with self.lock:` or `@locked`               one thread at a time writes
 """
@@ -17,23 +17,23 @@ COMMON = frozenset({"a", "an", "and", "in", "is", "it", "of", "the", "to"})
 
 
 class Words(Adapter):
-    """Counts words of texts, in many threads at once."""
+    """Counts words of texts, in many threads concurrently."""
 
     thread_safe = True
 
     def setup(self) -> None:
         self.common = COMMON  # shared, read-only: no lock is needed
-        self.counts: Counter[str] = Counter()  # shared and written to: behind the lock
+        self.counts: Counter[str] = Counter()  # shared and written: needs the lock
         self.texts = 0
 
     @command(idempotent=True)
     def words(self, text: str) -> list[str]:
-        """The words of a text that are not common ones."""
+        """The words of a text, without common words."""
         return [word for word in self._split(text) if word not in self.common]
 
     @command
     def add(self, text: str) -> int:
-        """Count a text's words. How many texts were counted."""
+        """Count a text's words. Returns the number of counted texts."""
         found = Counter(self.words(text))  # the long part, outside the lock
         with self.lock:
             self.counts.update(found)
@@ -46,7 +46,7 @@ class Words(Adapter):
 
     @command
     def add_carelessly(self, text: str) -> int:
-        """The same without the lock: two threads may read the same number and both write it plus one."""
+        """As `add`, without the lock: two threads may read the same number and both write it plus one."""
         self.texts += 1
         self.counts.update(self.words(text))
         return self.texts
@@ -54,12 +54,12 @@ class Words(Adapter):
     @command(idempotent=True)
     def top(self, limit: int = 10) -> list[tuple[str, int]]:
         """The most frequent words."""
-        with self.lock:  # reading, too: a dict that grows while it is walked through raises
+        with self.lock:  # also for reading: iterating over a dict that grows raises an error
             return self.counts.most_common(limit)
 
     def _split(self, text: str) -> list[str]:
         if not hasattr(self.local, "seen"):
-            self.local.seen = {}  # this thread's own: nobody else reads or writes it
+            self.local.seen = {}  # only this thread reads and writes it
         seen: dict[str, list[str]] = self.local.seen
         if text not in seen:
             seen.clear()

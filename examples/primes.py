@@ -1,8 +1,8 @@
-"""Prime numbers in pure Python: work that keeps a core busy, safe in many threads at once.
+"""Prime numbers in pure Python: CPU-bound work that is safe in many threads.
 
-It shows the three patterns of a thread-safe adapter: read-only data shared by all threads (`WHEEL`), state of one's
-own thread (`self.local`), and shared state behind the lock (`self.lock`). With the GIL off the threads run in
-parallel; with the GIL on they take turns, and the pool's page says so.
+It uses the three patterns of a thread-safe adapter: read-only data shared by all threads (`WHEEL`), thread-local state
+(`self.local`), and shared state behind the lock (`self.lock`). With the GIL off the threads run in parallel. With the
+GIL on they take turns, and the pool's page shows this.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WHEEL = (4, 2, 4, 2, 4, 6, 2, 6)  # steps from 7 on that skip multiples of 2, 3 
 LARGEST_SIEVE = 20_000_000
 LARGEST_NUMBER = 10**14
 LARGEST_START = 10**12
-LOOK_EVERY = 4096  # steps between two looks at whether the caller still wants the answer
+CHECK_EVERY = 4096  # steps between two checks for cancellation
 
 
 class Primes(Adapter):
@@ -30,7 +30,7 @@ class Primes(Adapter):
 
     @command(idempotent=True)
     def count(self, below: int) -> int:
-        """How many primes are smaller than `below`."""
+        """The number of primes smaller than `below`."""
         if not 0 <= below <= LARGEST_SIEVE:
             raise ValueError(f"below: {below} is outside 0 to {LARGEST_SIEVE}")
         self._note("count")
@@ -44,7 +44,7 @@ class Primes(Adapter):
         self._note("factor")
         factors = []
         for step, divisor in enumerate(candidates()):
-            if step % LOOK_EVERY == 0:
+            if step % CHECK_EVERY == 0:
                 ctx.raise_if_cancelled()
             while n % divisor == 0:
                 factors.append(divisor)
@@ -63,7 +63,7 @@ class Primes(Adapter):
         self._note("primes")
         number, found = max(start, 2), 0
         while found < limit:
-            if number % LOOK_EVERY == 0:
+            if number % CHECK_EVERY == 0:
                 ctx.raise_if_cancelled()
             if is_prime(number):
                 found += 1
@@ -73,7 +73,7 @@ class Primes(Adapter):
 
     @command(idempotent=True)
     def call_counts(self) -> dict[str, Any]:
-        """Calls that this worker has taken: `all` by command, and `thread`, those of the thread that answers."""
+        """The calls of this worker: `all` by command, and `thread`, those of the current thread."""
         with self.lock:
             return {"all": dict(self.calls), "thread": getattr(self.local, "calls", 0)}
 
@@ -98,7 +98,7 @@ def sieve(below: int) -> bytearray:
 
 
 def candidates() -> Iterator[int]:
-    """2, 3, 5, and all numbers from 7 on that these do not divide."""
+    """2, 3, 5, and all numbers from 7 on that are not divisible by them."""
     yield from (2, 3, 5)
     number = 7
     while True:

@@ -1,4 +1,4 @@
-"""The Django app. It registers checks and what follows a migrate: no sockets, threads or queries when Django starts."""
+"""The Django app. `ready` only registers checks and receivers: no sockets, threads or queries at startup."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""System checks, tag `snakepit`: what can be known without a socket, a query or a user's code.
+"""System checks, tag `snakepit`. They open no socket, run no query and import no user code.
 
-E001 a setting is wrong      W001 an adapter's package is not found
-E002 a pool is wrong         W002 SQLite would fail under several writers
-E003 the socket's path is    W003 the API page would load its scripts from elsewhere
-     too long                W004 a setting has no effect in this profile
+E001 invalid setting         W001 package of an adapter not found
+E002 invalid pool            W002 SQLite not configured for several writers
+E003 socket path too long    W003 API page loads scripts from another host
+                             W004 setting without effect in this profile
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def _adapters() -> Iterator[CheckMessage]:
         package = path.partition(".")[0]
         if not _findable(package):
             yield Warning(
-                f"The adapter {key!r} is {path}, but no package {package!r} is found.",
-                hint='Correct SNAKEPIT["ADAPTERS"], or add its directory to SNAKEPIT["WORKER_PATH"]. '
-                "If only the workers' interpreter has it, silence this.",
+                f"The package {package!r} of the adapter {key!r} ({path}) is not found.",
+                hint='Correct SNAKEPIT["ADAPTERS"], or add the directory of the package to SNAKEPIT["WORKER_PATH"]. '
+                "If only the workers' interpreter has the package, silence this check.",
                 id="snakepit.W001",
             )
 
 
 def _findable(package: str) -> bool:
-    """Looks, without importing: a user's code must not run because somebody typed `manage.py check`."""
+    """Search without importing, because `manage.py check` must not run user code."""
     for directory in conf.worker_path():
         if (Path(directory) / package).is_dir() or (Path(directory) / f"{package}.py").is_file():
             return True
@@ -71,7 +71,7 @@ def _socket() -> Iterator[CheckMessage]:
     size = len(os.fsencode(path))
     if size > LONGEST_PATH:
         yield Error(
-            f"The broker's socket {path} has a path of {size} bytes; {LONGEST_PATH} is the most.",
+            f"The path of the broker's socket has {size} bytes; the limit is {LONGEST_PATH}: {path}",
             hint='Set SNAKEPIT["RUNTIME_DIR"] to a shorter directory.',
             id="snakepit.E003",
         )
@@ -88,8 +88,8 @@ def _database() -> Iterator[CheckMessage]:
         wal = "journal_mode=wal" in str(options.get("init_command", "")).replace(" ", "").lower()
         if not (immediate and wal):
             yield Warning(
-                f"The SQLite database {alias!r} is not set up for several writers: web, broker and Celery would meet "
-                "`database is locked`.",
+                f"The SQLite database {alias!r} is not configured for several writers: web, broker and Celery would "
+                "fail with `database is locked`.",
                 hint='Set OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": '
                 '"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}.',
                 id="snakepit.W002",
@@ -101,8 +101,8 @@ def _docs() -> Iterator[CheckMessage]:
 
     if not apps.is_installed("ninja"):
         yield Warning(
-            "The API page loads its scripts from another host.",
-            hint='Add "ninja" to INSTALLED_APPS: then this site serves them.',
+            "The API page /docs loads its scripts from another host.",
+            hint='Add "ninja" to INSTALLED_APPS, so that this site serves them.',
             id="snakepit.W003",
         )
 

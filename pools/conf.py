@@ -1,10 +1,10 @@
 """Every setting of Snakepit: its key in the dict `SNAKEPIT`, its type, default, range and help.
 
-    settings.SNAKEPIT ──▶ current()     the plain keys, checked once, frozen; thrown away on `setting_changed`
+    settings.SNAKEPIT ──▶ current()     the plain keys, validated once, frozen; discarded on `setting_changed`
                      └──▶ pool_specs()  POOLS, or the single-pool form, as PoolSpecs
                      └──▶ adapters()    the closed registry: key -> dotted path
 
-Nothing is read at import. A key that does not exist is refused with the one that was probably meant.
+Nothing is read at import. An unknown key is an error that suggests the nearest existing key.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def setting(
     high: float | None = None,
     unit: str = "",
 ) -> Any:
-    """One key: `check` says what is wrong with a value, or None."""
+    """One key. `check` returns what is wrong with a value, or None."""
     metadata = {"help": help, "check": check, "low": low, "high": high, "unit": unit}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
@@ -67,7 +67,7 @@ def _registry(value: Any) -> str | None:
         if not isinstance(key, str) or not key:
             return f"the key {key!r} is not a string"
         if not isinstance(path, str) or not DOTTED_PATH.fullmatch(path):
-            return f"{path!r} of the key {key!r} is not a dotted path such as 'shop.workers.Prices'"
+            return f"{path!r} (key {key!r}) is not a dotted path such as 'shop.workers.Prices'"
     return None
 
 
@@ -78,7 +78,7 @@ def _interpreters(value: Any) -> str | None:
         if not isinstance(key, str) or not key:
             return f"the key {key!r} is not a string"
         if _text(path) is not None or not os.path.isabs(path):
-            return f"{path!r} of the key {key!r} is not an absolute path"
+            return f"{path!r} (key {key!r}) is not an absolute path"
     return None
 
 
@@ -97,7 +97,7 @@ def _variables(value: Any) -> str | None:
         return f"{value!r} is not a list of names of environment variables"
     for name in value:
         if not isinstance(name, str) or not VARIABLE.fullmatch(name):
-            return f"{name!r} is not the name of an environment variable (a * may end it)"
+            return f"{name!r} is not the name of an environment variable (a trailing * is allowed)"
     return None
 
 
@@ -106,60 +106,60 @@ class Configuration:
     """The plain keys of `SNAKEPIT`, in lower case. Times in seconds, sizes in bytes."""
 
     adapters: Mapping[str, str] = setting(
-        dict, check=_registry, help="The closed registry of adapters: key to dotted path. Rows store the key alone."
+        dict, check=_registry, help="Registry of allowed adapters: key to dotted path. Rows store only the key."
     )
     pools: Mapping[str, Mapping[str, Any]] = setting(
-        dict, check=_pools, help="Pools that the settings own: name to the fields of the pool."
+        dict, check=_pools, help="Pools defined by the settings: name to the fields of the pool."
     )
     pythons: Mapping[str, str] = setting(
         dict,
         check=_interpreters,
-        help="The closed registry of interpreters: key to absolute path. Rows store the key alone.",
+        help="Registry of allowed interpreters: key to absolute path. Rows store only the key.",
     )
     venvs: tuple[str, ...] = setting(
-        tuple, check=_paths, help="Virtual environments that a pool's `python` may be found in, by version or auto."
+        tuple, check=_paths, help="Virtual environments to search for a pool's `python` given as a version or auto."
     )
-    node_name: str = setting("", check=_text, help="Name of this node in rows and events; empty: the host's name.")
+    node_name: str = setting("", check=_text, help="Name of this node in rows and events; empty: the host name.")
     runtime_dir: str = setting(
-        "", check=_text, help="Directory of the broker's sockets and token; empty: one of this user's own."
+        "", check=_text, help="Directory of the broker's sockets and token; empty: a private directory of this user."
     )
     worker_path: tuple[str, ...] = setting(
-        tuple, check=_paths, help="Entries of sys.path for the workers; empty: BASE_DIR."
+        tuple, check=_paths, help="Entries to add to the workers' sys.path; empty: BASE_DIR."
     )
     worker_env: tuple[str, ...] = setting(
-        tuple, check=_variables, help="Further environment variables that workers inherit; PREFIX_* takes a family."
+        tuple, check=_variables, help="Additional environment variables that workers inherit; PREFIX_* matches many."
     )
     max_body: int = number(2**20, 1024, 2**30, unit="bytes", help="Largest request body of the REST API.")
-    max_depth: int = number(64, 1, 500, help="Deepest nesting of a JSON body.")
-    max_timeout: float = number(3600.0, 0.001, 86_400, unit="s", help="Longest `timeout` that a REST caller may ask.")
-    sweep_interval: float = number(15.0, 1, 3600, unit="s", help="Pause between two ticks of the lifecycle clock.")
-    stop_grace: float = number(30.0, 0, 3600, unit="s", help="What running calls get to finish when the broker stops.")
-    stream_heartbeat: float = number(15.0, 0.01, 300, unit="s", help="Longest silence on an SSE answer.")
+    max_depth: int = number(64, 1, 500, help="Maximum nesting of a JSON body.")
+    max_timeout: float = number(3600.0, 0.001, 86_400, unit="s", help="Largest `timeout` of a call through REST.")
+    sweep_interval: float = number(15.0, 1, 3600, unit="s", help="Interval of the lifecycle clock's sweeps.")
+    stop_grace: float = number(30.0, 0, 3600, unit="s", help="Grace period for running calls when the broker stops.")
+    stream_heartbeat: float = number(15.0, 0.01, 300, unit="s", help="Interval of heartbeats on a silent SSE stream.")
     queue_objective: float = number(
         1.0,
         0.001,
         86_400,
         unit="s",
-        help="Seconds that a call may wait before the dashboard says that it needs somebody.",
+        help="Queue wait of a call above which the dashboard shows an alert.",
     )
-    page_limit: int = number(200, 1, 1000, help="Most rows on a page of the REST API.")
-    events_kept: int = number(10_000, 100, 10**7, help="Event rows that are kept; older ones are pruned.")
-    workers_kept: int = number(1000, 10, 10**6, help="Rows of workers that are gone; older ones are pruned.")
-    audit_retention: int = number(31_536_000, 3600, 10**9, unit="s", help="How long the audit of orders is kept.")
+    page_limit: int = number(200, 1, 1000, help="Maximum number of rows on a page of the REST API.")
+    events_kept: int = number(10_000, 100, 10**7, help="Number of event rows to keep; older ones are pruned.")
+    workers_kept: int = number(1000, 10, 10**6, help="Number of rows of gone workers to keep; older ones are pruned.")
+    audit_retention: int = number(31_536_000, 3600, 10**9, unit="s", help="Retention of the audit log.")
     celery_app: str = setting(
         "", check=_text, help="Module of the Celery app that sends jobs; empty: `celery` beside the settings module."
     )
-    reconcile_interval: float = number(15.0, 0.1, 300, unit="s", help="Pause between two looks after the jobs.")
-    jobs_lease: float = number(30.0, 1, 3600, unit="s", help="How long a silent attempt is taken to be alive.")
-    jobs_resend: float = number(30.0, 0.1, 3600, unit="s", help="A due job that nobody claimed is sent again after it.")
-    jobs_queued_limit: int = number(10_000, 1, 10**7, help="Jobs of one pool that may wait; more are refused.")
-    jobs_max_attempts: int = number(3, 1, 100, help="Attempts at a job, unless it says otherwise.")
-    jobs_backoff: float = number(2.0, 0, 3600, unit="s", help="Pause before a second attempt; doubled for each more.")
-    jobs_quarantine_after: int = number(2, 1, 100, help="Workers that may die of one job before it is quarantined.")
-    jobs_stop_grace: float = number(5.0, 0, 3600, unit="s", help="What running jobs get when Celery's worker stops.")
-    jobs_retention: int = number(604_800, 0, 10**9, unit="s", help="How long an ended job is kept.")
-    jobs_entries: int = number(1000, 1, 10**6, help="Chunks, log lines and progress that are kept of a job.")
-    jobs_entry_bytes: int = number(2**20, 1024, 2**30, unit="bytes", help="The same, as bytes of JSON.")
+    reconcile_interval: float = number(15.0, 0.1, 300, unit="s", help="Interval between two reconciles of jobs.")
+    jobs_lease: float = number(30.0, 1, 3600, unit="s", help="Lease of an attempt; after it the job is freed.")
+    jobs_resend: float = number(30.0, 0.1, 3600, unit="s", help="Time after which an unclaimed due job is sent again.")
+    jobs_queued_limit: int = number(10_000, 1, 10**7, help="Maximum number of queued jobs of one pool.")
+    jobs_max_attempts: int = number(3, 1, 100, help="Default maximum number of attempts of a job.")
+    jobs_backoff: float = number(2.0, 0, 3600, unit="s", help="Pause before the second attempt; doubles each time.")
+    jobs_quarantine_after: int = number(2, 1, 100, help="Worker deaths by one job after which it is quarantined.")
+    jobs_stop_grace: float = number(5.0, 0, 3600, unit="s", help="Grace period for jobs when a Celery worker stops.")
+    jobs_retention: int = number(604_800, 0, 10**9, unit="s", help="Time until an ended job is deleted.")
+    jobs_entries: int = number(1000, 1, 10**6, help="Maximum number of stored output entries of a job.")
+    jobs_entry_bytes: int = number(2**20, 1024, 2**30, unit="bytes", help="Maximum size of a job's stored output.")
 
 
 KEYS = {one.name.upper(): one for one in fields(Configuration)}
@@ -169,7 +169,7 @@ _cached: Configuration | None = None
 
 
 def current() -> Configuration:
-    """The plain keys, checked. Raises ImproperlyConfigured with every problem at once."""
+    """The plain keys, validated. Raises ImproperlyConfigured with all problems together."""
     global _cached
     if _cached is None:
         problems = list(find_problems())
@@ -186,7 +186,7 @@ def current() -> Configuration:
 
 
 def find_problems() -> Iterator[str]:
-    """What is wrong with the plain keys; each line names its place."""
+    """The problems of the plain keys; each line names the key."""
     try:
         raw = _raw()
     except ImproperlyConfigured as error:
@@ -212,15 +212,15 @@ def adapters() -> dict[str, str]:
 
 
 def find_python_problem(python: str) -> str:
-    """What is wrong with a pool's `python`; whether such an interpreter is there, its broker finds out."""
+    """What is wrong with a pool's `python`. The broker checks whether the interpreter exists."""
     if not python or python == AUTO or python in current().pythons or PYTHON_VERSION.fullmatch(python):
         return ""
     known = ", ".join(sorted(current().pythons)) or "none"
-    return f"{python!r} is no key of SNAKEPIT['PYTHONS'] (there are: {known}), nor auto, nor a version such as 3.14t"
+    return f"{python!r} is not a key of SNAKEPIT['PYTHONS'] (keys: {known}), not auto, and not a version such as 3.14t"
 
 
 def pool_specs() -> tuple[PoolSpec, ...]:
-    """The pools that the settings define. Raises ImproperlyConfigured with every problem, each with its place."""
+    """The pools of the settings. Raises ImproperlyConfigured with all problems, each with its place."""
     specs, problems = _read_pools()
     if problems:
         raise ImproperlyConfigured("\n".join(problems))
@@ -237,7 +237,7 @@ def _read_pools() -> tuple[list[PoolSpec], list[str]]:
     problems: list[str] = []
     for place, name, values in _pool_entries(problems):
         if "name" in values:
-            problems.append(f"{place('name')}: the pool's name is its key in POOLS; leave this out")
+            problems.append(f"{place('name')}: remove it; the pool's name is its key in POOLS")
             continue
         try:
             spec = spec_from({"size": default_size(), **values, "name": name})
@@ -247,7 +247,7 @@ def _read_pools() -> tuple[list[PoolSpec], list[str]]:
         if spec.adapter not in registry:
             near = get_close_matches(spec.adapter, registry, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            problems.append(f'{place("adapter")}: {spec.adapter!r} is no key of SNAKEPIT["ADAPTERS"]{hint}')
+            problems.append(f'{place("adapter")}: {spec.adapter!r} is not a key of SNAKEPIT["ADAPTERS"]{hint}')
         elif why := find_python_problem(spec.python):
             problems.append(f"{place('python')}: {why}")
         else:
@@ -265,9 +265,9 @@ def _pool_entries(problems: list[str]) -> Iterator[tuple[Callable[[str], str], s
         return
     if "adapter" not in single:
         given = ", ".join(key for key in SINGLE if key in raw)
-        problems.append(f'SNAKEPIT["ADAPTER"] is missing: {given} define a single pool, which needs its adapter')
+        problems.append(f'SNAKEPIT["ADAPTER"] is missing: {given} define a single pool, which needs an adapter')
     elif "default" in pools:
-        problems.append('SNAKEPIT["ADAPTER"]: POOLS has a pool "default" already; keep one of the two')
+        problems.append('SNAKEPIT["ADAPTER"]: SNAKEPIT["POOLS"] has a pool "default" too; remove one of them')
     else:
         if single["adapter"] not in current().adapters and "default" in adapters():
             single["adapter"] = "default"
@@ -291,7 +291,7 @@ def base_dir() -> Path:
 
 
 def default_size() -> int:
-    """Two workers for each core that this process may use (affinity and cgroup limits count)."""
+    """Two workers per core that this process may use, within CPU affinity and cgroup limits."""
     from loky import cpu_count
 
     return 2 * int(cpu_count())
@@ -302,12 +302,12 @@ def node_name() -> str:
 
 
 def release() -> str:
-    """The version of this distribution, as it is installed."""
+    """The installed version of this distribution."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version("django-snakepit")
-    except PackageNotFoundError:  # run from a source tree that nobody installed
+    except PackageNotFoundError:  # run from a source tree that is not installed
         return "unreleased"
 
 
@@ -316,7 +316,7 @@ def worker_path() -> list[str]:
 
 
 def runtime_dir() -> Path:
-    """Where the broker's socket and token are. It is not created here: the broker does that, with mode 0700."""
+    """The directory of the broker's socket and token. The broker creates it, with mode 0700."""
     chosen = current().runtime_dir
     if chosen:
         return Path(chosen).absolute()
@@ -343,7 +343,7 @@ def _owned(directory: str) -> bool:
 
 
 def forget(*, setting: str = "SNAKEPIT", **_: Any) -> None:
-    """Read the settings again at the next use."""
+    """Discard the cached settings; the next use reads them again."""
     global _cached
     if setting == "SNAKEPIT":
         _cached = None

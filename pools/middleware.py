@@ -1,4 +1,4 @@
-"""Pages while the database is away: 503 with Retry-After instead of a failure of the site. The API has its own way."""
+"""Respond to pages with 503 and Retry-After while the database is unavailable. The API has its own handler."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class DatabaseAway(MiddlewareMixin):
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if not database_is_away(exception):
             return None
-        logger.warning("%s %s: the database does not answer: %s", request.method, request.path, exception)
-        # Without the request: its context would look the user up.
+        logger.warning("%s %s: the database is unavailable: %s", request.method, request.path, exception)
+        # Rendered without the request, because its context processors would query the user.
         page = HttpResponse(render_to_string("snakepit/database_away.html"), status=503)
         page["Retry-After"] = str(round(DATABASE_PAUSE))
         page["Cache-Control"] = "no-store"

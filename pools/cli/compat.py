@@ -52,15 +52,15 @@ def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
     if (bool(pool), requirements is not None, python is not None).count(True) != 1:
         raise UsageError("name a pool, or -r FILE, or --python KEY: one of the three")
     if requirements is not None:
+        from snakepit.pools.compat.assessment import Target
         from snakepit.pools.compat.report import report
         from snakepit.pools.compat.report import requirements as read
-        from snakepit.pools.compat.verdict import Setting
 
         try:
             packages = read(requirements)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"-r {requirements}: {error}") from error
-        return report(Setting(str(requirements)), "", packages)
+        return report(Target(str(requirements)), "", packages)
     start_django()
     from snakepit.pools import conf
     from snakepit.pools.compat import ask

@@ -1,1 +1,1 @@
-"""Which libraries bear threads and a missing GIL: a dated table, joined with what is installed and what was seen."""
+"""Compatibility of libraries with threads and free-threaded Python: a dated table, installed packages, observations."""

@@ -1,4 +1,4 @@
-"""Reports about what is really there: a pool's interpreter with what its workers saw, or any interpreter by its key."""
+"""Compatibility reports of real interpreters: a pool's, with its workers' observations, or any one by its key."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from snakepit.pools import conf
 from snakepit.pools.adapters.interpreters.known import InterpreterUnfit, interpreters_of_settings
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PoolUnknown
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec, Profile
+from snakepit.pools.compat.assessment import Target
 from snakepit.pools.compat.report import PACKAGES, Report, packages_of, report
-from snakepit.pools.compat.verdict import Setting
 from snakepit.pools.diagnostics.interpreters import NoAnswer, ask
 from snakepit.pools.models import Pool
 
 
 def of_pool(name: str, status: Callable[[str], Mapping[str, Any]]) -> Report:
-    """`status` asks the broker for a pool's snapshot. Raises PoolUnknown, BadRequest."""
+    """The report of a pool's interpreter. `status` gets a pool's snapshot. Raises PoolUnknown, BadRequest."""
     spec = _spec(name)
     path = _choose(spec.python, str(spec.profile))
     culprits, races, note = _seen(name, status)
@@ -29,7 +29,7 @@ def of_pool(name: str, status: Callable[[str], Mapping[str, Any]]) -> Report:
 
 
 def of_python(key: str) -> Report:
-    """Any interpreter that a pool could name, judged for threads. Raises BadRequest."""
+    """The report of any allowed interpreter, for the thread profile. Raises BadRequest."""
     return _report(f"interpreter {key or 'of this process'}", _choose(key, str(Profile.THREAD)), True, (), "")
 
 
@@ -37,11 +37,11 @@ def _report(title: str, path: str, threads: bool, culprits: tuple[str, ...], not
     try:
         answer = ask(path, PACKAGES, (), place=tuple(conf.worker_path()))
     except NoAnswer as why:
-        raise BadRequest(f"{path} does not say what is installed: {why}") from None
+        raise BadRequest(f"cannot read the installed packages of {path}: {why}") from None
     free = bool(answer["free_threaded"])
     abi = "cp{}{}t".format(*str(answer["version"]).split(".")) if free else ""
-    setting = Setting(title, threads, free, culprits, abi)
-    return report(setting, f"Python {answer['version']} at {path}", packages_of(answer), note)
+    target = Target(title, threads, free, culprits, abi)
+    return report(target, f"Python {answer['version']} at {path}", packages_of(answer), note)
 
 
 def _spec(name: str) -> PoolSpec:
@@ -50,7 +50,7 @@ def _spec(name: str) -> PoolSpec:
         if row is not None:
             return row.to_spec()
     except Error:
-        row = None  # a database that is away or not migrated: the settings may define the pool all the same
+        row = None  # the database is unavailable or not migrated, but the settings may define the pool
     except InvalidSpec as error:
         raise BadRequest(f"{name}: {error}") from None
     found = {spec.name: spec for spec in conf.pool_specs()} if not conf.find_pool_problems() else {}
@@ -69,12 +69,13 @@ def _choose(python: str, profile: str) -> str:
 
 
 def _seen(name: str, status: Callable[[str], Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """Modules that switched the GIL on, state with a race (thread_checks), and what is not known."""
+    """Modules that enabled the GIL, attributes with a data race (thread_checks), and a note about missing data."""
     try:
         snapshot = status(name)
     except BrokerError as error:
-        return (), (), f"What workers saw is not known: {error.message}"
+        return (), (), f"The workers' observations are unavailable: {error.message}"
     workers = snapshot["workers"]
     races = tuple(str(race) for pool in snapshot["pools"] if pool["name"] == name for race in pool.get("races", ()))
     culprits = {str(one.get("gil_culprit", "")) for one in workers if one.get("pool") == name}
-    return tuple(sorted(culprits - {""})), races, "" if workers else "No worker has started yet: nothing was seen."
+    note = "" if workers else "No worker has started yet: there are no observations."
+    return tuple(sorted(culprits - {""})), races, note

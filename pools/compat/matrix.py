@@ -1,4 +1,4 @@
-"""The table of libraries, read from `libraries.toml` and checked.
+"""The table of libraries, read from `libraries.toml` and validated.
 
 >>> library_of("PyYAML").name, library_of("sklearn.svm") is None, owner_of("sklearn.svm").name
 ('pyyaml', True, 'scikit-learn')
@@ -25,7 +25,7 @@ ABI = re.compile(r"cp3\d\dt")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """One row; raises ValueError where a value is not one of those that the table's head explains."""
+    """One row. Raises ValueError for a value that the head of the table does not list."""
 
     name: str
     modules: tuple[str, ...]
@@ -33,10 +33,10 @@ class Library:
     gil: str
     free_threading: str
     source: str
-    checked: date | None = None  # None: taken over, and not read again
+    checked: date | None = None  # None: copied from the tracker, page not read
     since: str = ""
     also: tuple[str, ...] = ()  # other distributions of the same modules
-    abis: tuple[str, ...] = ()  # free-threaded ABIs with wheels; empty: nothing tells them apart
+    abis: tuple[str, ...] = ()  # free-threaded ABIs with wheels; empty: unknown
     last: dict[str, str] = field(default_factory=dict)  # by ABI: the last version with wheels for it
     wheels_source: str = ""
     minimum: str = ""
@@ -48,26 +48,26 @@ class Library:
             if getattr(self, key) not in values:
                 raise ValueError(f"{self.name}: {key}: {getattr(self, key)!r} is not one of {', '.join(values)}")
         if self.name != canonical(self.name) or not self.modules:
-            raise ValueError(f"{self.name}: a name as {canonical(self.name)!r} and its modules are wanted")
+            raise ValueError(f"{self.name}: needs the canonical name {canonical(self.name)!r} and a list of modules")
         for key, text in (("since", self.since), ("minimum", self.minimum), *self.last.items()):
             if text and not VERSION.fullmatch(text):
                 raise ValueError(f"{self.name}: {key}: {text!r} is not a version")
         self._check_abis()
         for key, page in (("source", self.source), ("wheels_source", self.wheels_source or self.source)):
             if urlsplit(page).scheme != "https" or not urlsplit(page).hostname:
-                raise ValueError(f"{self.name}: {key}: {page!r} is not the address of a page")
+                raise ValueError(f"{self.name}: {key}: {page!r} is not an https URL")
         if self.checked is not None and type(self.checked) is not date:
-            raise ValueError(f"{self.name}: checked: {self.checked!r} is not a day")
+            raise ValueError(f"{self.name}: checked: {self.checked!r} is not a date")
 
     def _check_abis(self) -> None:
         if wrong := [abi for abi in self.abis if not ABI.fullmatch(abi)]:
-            raise ValueError(f"{self.name}: abis: {wrong[0]!r} is not one as cp314t")
+            raise ValueError(f"{self.name}: abis: {wrong[0]!r} is not an ABI such as cp314t")
         if missing := self.last.keys() - set(self.abis):
             raise ValueError(f"{self.name}: last: {min(missing)!r} is not among its abis")
 
     @property
     def wheels(self) -> str:
-        """Free threading in a few words.
+        """A short description of the free-threaded wheels.
 
         >>> library_of("scikit-learn").wheels
         'wheels from 1.6.0: cp313t up to 1.8.0, cp314t'
@@ -78,7 +78,7 @@ class Library:
 
 
 def canonical(name: str) -> str:
-    """A distribution's name as indexes compare it: `PyYAML` is `pyyaml`, `ruamel.yaml` is `ruamel-yaml`."""
+    """A distribution's name as package indexes compare it: `PyYAML` is `pyyaml`, `ruamel.yaml` is `ruamel-yaml`."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -89,7 +89,7 @@ def libraries() -> dict[str, Library]:
     lists = ("modules", "also", "abis")
     found = [Library(**{**row, **{key: tuple(row.get(key, ())) for key in lists}}) for row in rows]
     if len({one.name for one in found}) < len(found):
-        raise ValueError("a library is in the table twice")
+        raise ValueError(f"{TABLE.name}: a library has two rows")
     return {one.name: one for one in found}
 
 
@@ -99,7 +99,7 @@ def library_of(distribution: str) -> Library | None:
 
 
 def owner_of(module: str) -> Library | None:
-    """The library that a module belongs to, such as the one that switched the GIL on."""
+    """The library that a module belongs to, for example a module that enabled the GIL."""
     for one in libraries().values():
         if any(module == name or module.startswith(f"{name}.") for name in one.modules):
             return one
@@ -107,7 +107,7 @@ def owner_of(module: str) -> Library | None:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """A version as numbers that can be compared; what follows them counts for nothing.
+    """A version as a tuple of numbers, for comparison; suffixes are ignored.
 
     >>> numbers("1.10") > numbers("1.9.2rc1")
     True

@@ -1,4 +1,4 @@
-"""Reports for a pool, a requirements file or an interpreter: packages found, each with its verdict."""
+"""Reports for a pool, a requirements file or an interpreter: the packages, each with its compatibility."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from snakepit.pools.compat.assessment import Assessment, Package, Target, assess
 from snakepit.pools.compat.matrix import canonical, library_of
-from snakepit.pools.compat.verdict import Package, Setting, Verdict, judge
 
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)\s*(\[[^\]]*\])?\s*(={2,3}\s*(?P<version>[\w.]+))?")
 MOST_REQUIREMENTS = 10_000
-# Runs in the interpreter that is asked about. Reads metadata files; imports nothing of what is installed.
+# Runs in the inspected interpreter. It reads metadata files and imports no installed package.
 PACKAGES = """\
 import json, sys, sysconfig
 from importlib import metadata
@@ -45,10 +45,10 @@ class Report:
     profile: str
     python: str
     free_threaded: bool
-    verdicts: tuple[Verdict, ...]
-    left_out: int  # packages of Python alone that the table does not have
-    note: str = ""  # what could not be looked at
-    races: tuple[str, ...] = ()  # state of the adapter that workers saw two threads write without a lock
+    verdicts: tuple[Assessment, ...]
+    left_out: int  # pure Python packages without a row in the table
+    note: str = ""  # data that was unavailable
+    races: tuple[str, ...] = ()  # attributes of the adapter that two threads wrote without a lock
 
     @property
     def unsafe(self) -> bool:
@@ -58,21 +58,21 @@ class Report:
         return {**asdict(self), "unsafe": self.unsafe}
 
 
-def report(setting: Setting, python: str, packages: Iterable[Package], note: str = "") -> Report:
-    """Judge what the table has, what is compiled and what is not known; the rest is Python alone."""
+def report(target: Target, python: str, packages: Iterable[Package], note: str = "") -> Report:
+    """Assess packages that the table lists, that are compiled or unknown. The rest is pure Python."""
     everything = list(packages)
     worth = [one for one in everything if one.compiled or library_of(one.name) or not one.tags]
-    ranked = sorted((judge(one, setting) for one in worth), key=lambda one: (ORDER.index(one.status), one.name.lower()))
-    profile = "thread" if setting.threads else "process"
+    ranked = sorted((assess(one, target) for one in worth), key=lambda one: (ORDER.index(one.status), one.name.lower()))
+    profile = "thread" if target.threads else "process"
     left = len(everything) - len(worth)
-    return Report(setting.title, profile, python, setting.free_threaded, tuple(ranked), left, note)
+    return Report(target.title, profile, python, target.free_threaded, tuple(ranked), left, note)
 
 
 ORDER = ("unsafe", "conditional", "unknown", "safe")
 
 
 def packages_of(answer: Mapping[str, Any]) -> list[Package]:
-    """The packages in an interpreter's answer; with them `sqlite3`, which is installed with Python itself."""
+    """The packages of an interpreter, plus `sqlite3`, which is part of Python."""
     found = [
         Package(
             str(one["name"]), str(one["version"]), str(one["support"]), tuple(one["tags"]), bool(one["compiled"]),
@@ -84,7 +84,7 @@ def packages_of(answer: Mapping[str, Any]) -> list[Package]:
 
 
 def requirements(path: Path) -> list[Package]:
-    """The packages that a requirements file names; options, addresses and comments are passed over.
+    """The packages of a requirements file, without options, URLs and comments.
 
     Raises OSError and UnicodeDecodeError.
     """

@@ -12,13 +12,13 @@ class Command(BaseCommand):
     help = "Pools of warm Python workers: broker, status, call and more; see `manage.py snakepit --help`."
 
     def run_from_argv(self, argv: list[str]) -> None:
-        # Past Django's own parser, so that --help and every option reach the program as they were typed.
+        # Bypasses Django's parser, so that --help and all options reach the program unchanged.
         from snakepit.pools.cli.main import run
 
         sys.exit(run(argv[2:]))
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """For `call_command`, which has no command line."""
+        """Entry point of `call_command`, which has no command line."""
         from snakepit.pools.cli.main import run
 
         run(list(args))

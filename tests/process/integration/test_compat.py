@@ -58,7 +58,7 @@ def test_a_pools_interpreter_is_asked_for_its_packages_and_their_metadata(broker
 @pytest.mark.usefixtures("pool")
 def test_a_broker_that_is_away_and_a_pool_without_workers_are_noted(broker: FakeClient) -> None:
     broker.error = unreachable()
-    assert "not known: No broker answers" in ask.of_pool("digits", broker.status).note
+    assert "unavailable: No broker answers" in ask.of_pool("digits", broker.status).note
 
 
 @pytest.mark.usefixtures("pool")
@@ -77,7 +77,7 @@ def test_a_race_that_workers_saw_makes_a_pool_unsafe(
 def test_strangers_are_refused_by_name(broker: FakeClient) -> None:
     with pytest.raises(PoolUnknown, match="nope"):
         ask.of_pool("nope", broker.status)
-    with pytest.raises(BadRequest, match="no key of SNAKEPIT"):
+    with pytest.raises(BadRequest, match="not a key of SNAKEPIT"):
         ask.of_python("nope")
 
 
@@ -130,5 +130,5 @@ def test_wrong_usage_has_exit_code_2(words: list[str], capsys: Captured) -> None
 def test_a_python_that_is_no_key_is_wrong_usage_which_names_the_option_and_where_to_look(capsys: Captured) -> None:
     assert run(["compat", "--python", "9.9"]) == 2
     told = capsys.readouterr().err
-    assert "--python '9.9' is no key" in told
+    assert "--python '9.9' is not a key" in told
     assert "snakepit pythons" in told

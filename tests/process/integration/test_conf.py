@@ -98,7 +98,7 @@ def test_pools_get_the_defaults_and_two_workers_a_core() -> None:
         ),
         (
             {"digits": {"adapter": "digts"}},
-            """["adapter"]: 'digts' is no key of SNAKEPIT["ADAPTERS"]; did you mean 'digits'?""",
+            """["adapter"]: 'digts' is not a key of SNAKEPIT["ADAPTERS"]; did you mean 'digits'?""",
         ),
         ({"digits": {}}, '["digits"]["adapter"]: a pool needs the key of an adapter'),
         ({"Digits!": {"adapter": "digits"}}, "'Digits!' is not a pool name"),
@@ -126,7 +126,7 @@ def test_mistakes_of_the_single_pool_form_name_their_key() -> None:
     assert 'SNAKEPIT["POOL_SIZE"]: 0 is outside 1 to 1000' in problem(ADAPTERS=ADAPTERS, ADAPTER="digits", POOL_SIZE=0)
     assert 'SNAKEPIT["ADAPTER"] is missing: POOL_SIZE' in problem(POOL_SIZE=3)
     both = problem(ADAPTERS=ADAPTERS, ADAPTER="digits", POOLS={"default": {"adapter": "digits"}})
-    assert 'POOLS has a pool "default" already' in both
+    assert 'SNAKEPIT["POOLS"] has a pool "default" too' in both
 
 
 def test_the_runtime_directory_is_what_was_chosen(tmp_path: Path) -> None:

@@ -271,6 +271,6 @@ def test_a_row_names_its_interpreter_by_key_and_never_by_path(settings: Any) -> 
     assert "/opt/no/python3.13t cannot run workers: there is no such file" in gone.unfit
     ((name, why),) = loaded.problems
     assert name == "bad"
-    assert why.startswith("python: '/bin/sh' is no key of SNAKEPIT['PYTHONS'] (there are: gone, own)")
+    assert why.startswith("python: '/bin/sh' is not a key of SNAKEPIT['PYTHONS'] (keys: gone, own)")
     with pytest.raises(ValidationError, match="PYTHONS"):
         Pool(name="worse", adapter="digits", size=1, python="/bin/sh").full_clean()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from snakepit.pools.compat.assessment import Package, Target, assess
 from snakepit.pools.compat.matrix import FREE_THREADING, Library, libraries, library_of, numbers, owner_of
 from snakepit.pools.compat.report import packages_of, report, requirements
-from snakepit.pools.compat.verdict import Package, Setting, judge
 
-THREADS = Setting("p")
-FREE = Setting("p", free_threaded=True)
+THREADS = Target("p")
+FREE = Target("p", free_threaded=True)
 GOOD = Library(
     name="x", modules=("x",), threads="safe", gil="pure", free_threading="pure", source="https://x.example/docs",
     checked=date(2026, 1, 1),
@@ -54,7 +54,7 @@ def test_a_row_that_nobody_read_again_says_so() -> None:
     assert replace(GOOD, checked=None).checked is None
     unread = [one.name for one in libraries().values() if one.checked is None]
     assert unread
-    assert judge(Package(unread[0], "1"), THREADS).checked == ""
+    assert assess(Package(unread[0], "1"), THREADS).checked == ""
 
 
 def test_no_module_belongs_to_two_libraries() -> None:
@@ -87,61 +87,61 @@ def test_libraries_are_found_by_any_spelling_and_by_their_modules() -> None:
 
 
 def test_in_the_process_profile_everything_is_safe() -> None:
-    assert judge(Package("matplotlib", "3.9"), replace(THREADS, threads=False)).status == "safe"
+    assert assess(Package("matplotlib", "3.9"), replace(THREADS, threads=False)).status == "safe"
 
 
 def test_in_threads_the_table_decides() -> None:
-    assert judge(Package("matplotlib", "3.9"), THREADS).status == "unsafe"
-    verdict = judge(Package("numpy", "2.2"), THREADS)
+    assert assess(Package("matplotlib", "3.9"), THREADS).status == "unsafe"
+    verdict = assess(Package("numpy", "2.2"), THREADS)
     assert (verdict.status, verdict.since) == ("conditional", "2.1.0")
     assert "reading only" in verdict.advice
-    assert judge(Package("httpx", "0.28"), THREADS).status == "safe"
-    assert judge(Package("rapidfuzz", "3.14"), THREADS).status == "unknown"
+    assert assess(Package("httpx", "0.28"), THREADS).status == "safe"
+    assert assess(Package("rapidfuzz", "3.14"), THREADS).status == "unknown"
 
 
 def test_a_version_before_the_first_that_threads_may_use_is_unsafe() -> None:
-    verdict = judge(Package("xgboost", "1.3.3"), THREADS)
+    verdict = assess(Package("xgboost", "1.3.3"), THREADS)
     assert (verdict.status, verdict.reasons) == (
         "unsafe",
-        ("1.3.3 is older than 1.4, from which on threads may use it",),
+        ("1.3.3 is older than 1.4, the first thread-safe version",),
     )
-    assert judge(Package("xgboost", "1.4.0"), THREADS).status == "conditional"
+    assert assess(Package("xgboost", "1.4.0"), THREADS).status == "conditional"
 
 
 def test_what_a_package_says_of_itself_counts_where_the_table_knows_nothing() -> None:
-    assert judge(Package("own", "1", support="3 - Stable"), THREADS).status == "safe"
-    assert judge(Package("own", "1", support="1 - Unstable"), THREADS).status == "unknown"
-    assert judge(Package("matplotlib", "3.9", support="3 - Stable"), THREADS).status == "unsafe"
+    assert assess(Package("own", "1", support="3 - Stable"), THREADS).status == "safe"
+    assert assess(Package("own", "1", support="1 - Unstable"), THREADS).status == "unknown"
+    assert assess(Package("matplotlib", "3.9", support="3 - Stable"), THREADS).status == "unsafe"
 
 
 def test_on_a_free_threaded_interpreter_wheels_and_versions_count() -> None:
-    assert judge(Package("grpcio", "1.80"), FREE).status == "conditional"
-    assert judge(Package("shapely", "2.0.1"), FREE).reasons == (
+    assert assess(Package("grpcio", "1.80"), FREE).status == "conditional"
+    assert assess(Package("shapely", "2.0.1"), FREE).reasons == (
         "2.0.1 is older than 2.1.0, the first for free-threaded Python",
     )
-    assert judge(Package("h5py", "3.16.0"), FREE).status == "safe"
-    wheel = judge(Package("h5py", "3.15", tags=("cp314-cp314t-manylinux_2_28_x86_64",)), FREE)
+    assert assess(Package("h5py", "3.16.0"), FREE).status == "safe"
+    wheel = assess(Package("h5py", "3.15", tags=("cp314-cp314t-manylinux_2_28_x86_64",)), FREE)
     assert wheel.reasons == ("free-threaded: its wheel is built for it",)
-    assert judge(Package("own", "1", compiled=True, support="3 - Stable"), FREE).status == "safe"
+    assert assess(Package("own", "1", compiled=True, support="3 - Stable"), FREE).status == "safe"
 
 
 def test_each_free_threaded_abi_is_judged_by_its_own_wheels() -> None:
     old, new = replace(FREE, abi="cp313t"), replace(FREE, abi="cp314t")
-    torch = judge(Package("torch", "2.13.0"), old)
-    assert (torch.reasons, torch.abis) == (("2.12 is the last with wheels for cp313t",), ("cp313t", "cp314t"))
+    torch = assess(Package("torch", "2.13.0"), old)
+    assert (torch.reasons, torch.abis) == (("2.12 is the last version with wheels for cp313t",), ("cp313t", "cp314t"))
     assert torch.wheels == "wheels from 2.6.0: cp313t up to 2.12, cp314t"
-    assert judge(Package("torch", "2.13.0"), new).reasons == judge(Package("torch", "2.12.1"), old).reasons == ()
-    assert "none for cp313t" in judge(Package("uvloop", "0.23.0"), old).reasons[0]
-    assert judge(Package("uvloop", "0.23.0"), new).reasons == ()
-    assert judge(Package("uvloop", "0.23.0"), FREE).reasons == ()
+    assert assess(Package("torch", "2.13.0"), new).reasons == assess(Package("torch", "2.12.1"), old).reasons == ()
+    assert "none for cp313t" in assess(Package("uvloop", "0.23.0"), old).reasons[0]
+    assert assess(Package("uvloop", "0.23.0"), new).reasons == ()
+    assert assess(Package("uvloop", "0.23.0"), FREE).reasons == ()
 
 
 def test_what_workers_saw_is_worth_more_than_any_table() -> None:
     seen = replace(FREE, culprits=("shapely.lib", "own_ext"))
-    verdict = judge(Package("shapely", "2.1.0", support="3 - Stable"), seen)
-    assert (verdict.status, verdict.reasons) == ("unsafe", ("workers saw it switch the GIL on (shapely.lib)",))
-    assert judge(Package("own", "1", compiled=True, modules=("own_ext",)), seen).status == "unsafe"
-    assert judge(Package("httpx", "1"), seen).status == "safe"
+    verdict = assess(Package("shapely", "2.1.0", support="3 - Stable"), seen)
+    assert (verdict.status, verdict.reasons) == ("unsafe", ("it enabled the GIL in workers (shapely.lib)",))
+    assert assess(Package("own", "1", compiled=True, modules=("own_ext",)), seen).status == "unsafe"
+    assert assess(Package("httpx", "1"), seen).status == "safe"
 
 
 def test_a_report_has_the_worst_first_and_leaves_plain_python_out() -> None:
@@ -168,8 +168,8 @@ def test_an_answer_of_an_interpreter_becomes_packages_and_sqlite3() -> None:
 
 
 def test_a_library_that_the_table_lacks_is_told_from_one_that_promises_nothing() -> None:
-    assert judge(Package("nobody-knows"), THREADS).reasons == ("not in the table: nothing is known about threads",)
-    assert judge(Package("rapidfuzz"), THREADS).reasons == ("nothing is promised about threads",)
+    assert assess(Package("nobody-knows"), THREADS).reasons == ("not in the table: thread safety unknown",)
+    assert assess(Package("rapidfuzz"), THREADS).reasons == ("its documentation does not mention threads",)
 
 
 def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:

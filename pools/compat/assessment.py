@@ -1,4 +1,4 @@
-"""What the table, the installed package and the workers say of one library, for one pool: safe, conditional, unsafe."""
+"""Assess one library for one pool: safe, conditional, unsafe or unknown, from table, metadata and observations."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from snakepit.pools.compat.matrix import Library, library_of, numbers, owner_of
 
-STABLE = ("3 - Stable", "4 - Resilient")  # Python's own words for free-threaded support, in a package's classifiers
+STABLE = ("3 - Stable", "4 - Resilient")  # values of the classifier for free-threaded support
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A distribution as its own metadata shows it."""
+    """A distribution, from its metadata."""
 
     name: str
     version: str = ""
@@ -23,47 +23,47 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """Where the libraries are to run. `culprits`: modules that workers saw switch the GIL on."""
+class Target:
+    """The environment to assess libraries for. `culprits`: modules that enabled the GIL in workers."""
 
     title: str
     threads: bool = True  # more than one call at a time in a process
     free_threaded: bool = False
     culprits: tuple[str, ...] = ()
-    abi: str = ""  # of the free-threaded interpreter, such as cp314t; empty where it is not known
+    abi: str = ""  # of the free-threaded interpreter, such as cp314t; empty: unknown
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Assessment:
     name: str
     version: str
-    status: str  # safe, conditional, unsafe or unknown, for this setting
+    status: str  # safe, conditional, unsafe or unknown, for this target
     reasons: tuple[str, ...]
     threads: str
     gil: str
     free_threading: str
     since: str
     abis: tuple[str, ...]
-    wheels: str  # free_threading, since and abis in a few words
+    wheels: str  # short description of free_threading, since and abis
     advice: str
     source: str
     wheels_source: str
-    checked: str  # a day; empty where the page was not read again
+    checked: str  # a date; empty: the page was not read
 
 
-def judge(package: Package, setting: Setting) -> Verdict:
-    """One library in one setting. The worst of what is known decides; what nobody knows is `unknown`.
+def assess(package: Package, target: Target) -> Assessment:
+    """Assess one library for one target. The worst finding decides.
 
-    >>> judge(Package("matplotlib", "3.10.0"), Setting("p")).status
+    >>> assess(Package("matplotlib", "3.10.0"), Target("p")).status
     'unsafe'
-    >>> judge(Package("matplotlib", "3.10.0"), Setting("p", threads=False)).status
+    >>> assess(Package("matplotlib", "3.10.0"), Target("p", threads=False)).status
     'safe'
     """
     known = library_of(package.name)
-    found = [*_in_threads(package, known, setting), *_without_gil(package, known, setting)]
+    found = [*_in_threads(package, known, target), *_without_gil(package, known, target)]
     worst = max((status for status, _ in found), key=RANK.index, default="safe")
     reasons = tuple(reason for status, reason in found if reason)
-    return Verdict(
+    return Assessment(
         name=package.name,
         version=package.version,
         status=worst,
@@ -84,58 +84,56 @@ def judge(package: Package, setting: Setting) -> Verdict:
 RANK = ("safe", "unknown", "conditional", "unsafe")
 
 
-def _in_threads(package: Package, known: Library | None, setting: Setting) -> Iterable[tuple[str, str]]:
-    if not setting.threads:
+def _in_threads(package: Package, known: Library | None, target: Target) -> Iterable[tuple[str, str]]:
+    if not target.threads:
         yield "safe", ""  # one call at a time in each process
     elif known and known.minimum and package.version and numbers(package.version) < numbers(known.minimum):
-        yield "unsafe", f"{package.version} is older than {known.minimum}, from which on threads may use it"
+        yield "unsafe", f"{package.version} is older than {known.minimum}, the first thread-safe version"
     elif known and known.threads != "unknown":
-        words = {"safe": "", "conditional": "", "unsafe": "not for threads"}
+        words = {"safe": "", "conditional": "", "unsafe": "not thread-safe"}
         yield known.threads, words[known.threads]
     elif package.support in STABLE:
-        yield "safe", f"its own metadata says free threading: {package.support}"
+        yield "safe", f"package metadata: free threading {package.support}"
     else:
         yield (
             "unknown",
-            "nothing is promised about threads" if known else "not in the table: nothing is known about threads",
+            "its documentation does not mention threads" if known else "not in the table: thread safety unknown",
         )
 
 
-def _without_gil(package: Package, known: Library | None, setting: Setting) -> Iterable[tuple[str, str]]:
-    """On a free-threaded interpreter a library may switch the GIL on; seen is worth more than written."""
-    if not setting.free_threaded:
+def _without_gil(package: Package, known: Library | None, target: Target) -> Iterable[tuple[str, str]]:
+    """Whether a library enables the GIL of a free-threaded interpreter. Observations outweigh the table."""
+    if not target.free_threaded:
         return
-    for culprit in setting.culprits:
+    for culprit in target.culprits:
         owner = owner_of(culprit)
         by_module = any(culprit == one or culprit.startswith(f"{one}.") for one in package.modules)
         if by_module or (known and owner is known):
-            yield "unsafe", f"workers saw it switch the GIL on ({culprit})"
+            yield "unsafe", f"it enabled the GIL in workers ({culprit})"
             return
     native = any(tag.split("-")[1:2] and tag.split("-")[1].endswith("t") for tag in package.tags)
     if native or package.support:
-        how = f"its metadata says {package.support}" if package.support else "its wheel is built for it"
+        how = f"package metadata: {package.support}" if package.support else "its wheel is built for it"
         yield "safe", f"free-threaded: {how}"
     elif known and known.since and package.version and numbers(package.version) < numbers(known.since):
         yield "conditional", f"{package.version} is older than {known.since}, the first for free-threaded Python"
     elif known and known.free_threading in ("none", "partial", "source"):
-        yield "conditional", f"free-threaded: {known.free_threading}; it may switch the GIL on"
-    elif known and (why := _without_wheel(package, known, setting.abi)):
+        yield "conditional", f"free-threaded: {known.free_threading}; it may enable the GIL"
+    elif known and (why := _without_wheel(package, known, target.abi)):
         yield "conditional", why
     elif package.compiled and (known is None or known.free_threading == "unknown"):
-        yield "unknown", "compiled, and nothing says that it leaves the GIL off"
+        yield "unknown", "compiled, without a declaration that it supports a disabled GIL"
 
 
 def _without_wheel(package: Package, known: Library, abi: str) -> str:
-    """Why this ABI gets no wheel, where the table tells ABIs apart.
+    """Why this ABI has no wheel, if the table lists ABIs.
 
     >>> _without_wheel(Package("uvloop", "0.23.0"), library_of("uvloop"), "cp313t")
-    'free-threaded wheels for cp314t, none for cp313t: it is built from source, or not at all'
+    'free-threaded wheels for cp314t, none for cp313t: pip must build it from source'
     """
     last = numbers(known.last.get(abi, ""))
     if abi and known.abis and abi not in known.abis:
-        return (
-            f"free-threaded wheels for {', '.join(known.abis)}, none for {abi}: it is built from source, or not at all"
-        )
+        return f"free-threaded wheels for {', '.join(known.abis)}, none for {abi}: pip must build it from source"
     if last and numbers(package.version)[: len(last)] > last:
-        return f"{known.last[abi]} is the last with wheels for {abi}"
+        return f"{known.last[abi]} is the last version with wheels for {abi}"
     return ""
