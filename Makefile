@@ -22,8 +22,8 @@ lint: $(VENV)/.test ## style, types and layers alone
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-quick: $(VENV)/.test ## the tests that need no processes
-	$(BIN)/python -m pytest tests/unit snakepit
+quick: $(VENV)/.test ## unit tests and doctests: no process, no socket, under half a minute
+	$(BIN)/python -m pytest $(PYTEST) tests/unit snakepit
 
 proto: $(VENV)/.test ## generate the wire stubs again from proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto \

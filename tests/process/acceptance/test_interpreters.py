@@ -13,8 +13,9 @@ from snakepit.pools.broker import errors
 from tests.brokers import broker
 from tests.interpreters import ROOT, environment_for, find_cpython_313, find_free_threaded, run
 
-WORKER_TESTS = ROOT / "tests" / "unit" / "workers"
-CONFIGURATION = WORKER_TESTS / "plain.ini"
+TESTS = ROOT / "tests"
+WORKER_TESTS = (str(TESTS / "unit" / "workers"), str(TESTS / "process" / "workers"))
+CONFIGURATION = TESTS / "unit" / "workers" / "plain.ini"
 # What the run prints besides pytest's own lines: which GIL there was at its very end.
 RUN = """\
 import sys, pytest
@@ -25,8 +26,8 @@ sys.exit(code)
 
 
 def worker_tests_on(python: Path) -> str:
-    options = ["-c", str(CONFIGURATION), "-p", "no:cacheprovider", "--confcutdir", str(WORKER_TESTS)]
-    return run([str(python), "-c", RUN, *options, str(WORKER_TESTS)], PYTHONDONTWRITEBYTECODE="1")
+    options = ["-c", str(CONFIGURATION), "-p", "no:cacheprovider", "--confcutdir", str(TESTS)]
+    return run([str(python), "-c", RUN, *options, *WORKER_TESTS], PYTHONDONTWRITEBYTECODE="1")
 
 
 @pytest.mark.slow

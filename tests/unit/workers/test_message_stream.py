@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from grpclib.client import Channel
 from grpclib.protocol import Buffer
-from grpclib.server import Server
 from h2.windows import WindowManager
 
 from snakepit.workers.transport.http2_fast_path import plain_header
 from snakepit.workers.transport.message_stream import Arrivals, MessageStream, MessageTooLarge
-from snakepit.workers.wire import worker_pb2 as pb
-from snakepit.workers.wire.worker_grpc import WorkerBase, WorkerStub
 
 PING = (8).to_bytes(3, "big") + b"\x06" + bytes(5) + b"opaque.."  # a frame that is h2's
 LOOPS = [asyncio.new_event_loop]
@@ -241,58 +236,3 @@ def test_what_a_dead_peer_said_is_heard_though_a_write_to_it_fails_first(new_loo
     loop = new_loop()
     assert loop.run_until_complete(main()) == [b"an answer"]
     loop.close()
-
-
-class Mirror(WorkerBase):
-    """Sends every order's arguments back, through MessageStream on both sides of a real connection."""
-
-    async def Work(self, stream: Any) -> None:
-        await stream.send_initial_metadata()
-        self.frames = MessageStream(stream, self.receive, limit=1 << 24)
-        self.frames.open()
-        await self.frames.ended()
-        await self.frames.drained()
-
-    def receive(self, message: bytes) -> None:
-        for order in pb.Orders.FromString(message).orders:
-            report = pb.Report(log=pb.Log(sequence=order.assign.sequence, message=order.assign.command))
-            self.frames.put(pb.Reports(reports=[report]).SerializeToString())
-
-
-def test_messages_of_any_size_pass_in_order_over_a_real_connection(tmp_path: Any) -> None:
-    """More than both flow control windows together, in frames that fit and frames that do not."""
-    rng = random.Random(7)
-    sizes = [rng.choice((0, 1, 100, 5000, 16_380, 16_384, 40_000, 200_000)) for _ in range(400)]
-
-    async def main() -> list[int]:
-        server = Server([Mirror()])
-        await server.start(path=str(tmp_path / "s"))
-        channel = Channel(path=str(tmp_path / "s"))
-        heard: list[int] = []
-        complete = asyncio.Event()
-
-        def receive(message: bytes) -> None:
-            for report in pb.Reports.FromString(message).reports:
-                assert report.log.sequence == len(heard)
-                heard.append(len(report.log.message))
-                if len(heard) == len(sizes):
-                    complete.set()
-
-        async with WorkerStub(channel).Work.open() as stream:
-            await stream.send_request()
-            frames = MessageStream(stream, receive, limit=1 << 24)
-            frames.open()
-            for number, size in enumerate(sizes):
-                order = pb.Order(assign=pb.Assign(sequence=number, command="x" * size))
-                frames.put(pb.Orders(orders=[order]).SerializeToString())
-                if number % 7 == 0:
-                    await asyncio.sleep(0)
-            async with asyncio.timeout(60):
-                await complete.wait()
-            await stream.cancel()
-        channel.close()
-        server.close()
-        await server.wait_closed()
-        return heard
-
-    assert asyncio.run(main()) == sizes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PROTOS = ("snakepit/workers/wire/worker.proto", "snakepit/pools/wire/broker.proto")
 ENDINGS = ("_pb2.py", "_pb2.pyi", "_grpc.py")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 SERVICES = ("web", "broker", "celery", "beat", "redis", "postgres")
 CLIENTS_OF_THE_BROKER = ("web", "celery", "broker", "beat")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.workers import harness
+from tests.process.workers import harness
 
 collect_ignore = ["failing_import.py"]  # it cannot be imported, on purpose
 

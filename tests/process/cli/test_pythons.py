@@ -13,7 +13,7 @@ import pytest
 from snakepit.pools.adapters.interpreters import known
 from snakepit.pools.adapters.interpreters.known import InterpreterKeys, Interpreters
 from snakepit.pools.cli.main import run
-from tests.unit.test_interpreters import program
+from tests.process.adapters.test_interpreters import program
 
 
 @pytest.fixture(autouse=True)

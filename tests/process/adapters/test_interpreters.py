@@ -26,7 +26,7 @@ from snakepit.pools.adapters.interpreters.known import (
 )
 from snakepit.pools.broker.spec import spec_from
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMPLETE = {"grpclib": "0.4.9", "h2": "4.3.0", "protobuf": "6.33.0"}
 
 

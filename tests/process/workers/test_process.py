@@ -15,8 +15,8 @@ import pytest
 
 from snakepit.workers.process import vitals
 from snakepit.workers.wire import worker_pb2 as pb
-from tests.unit.workers import harness
-from tests.unit.workers.harness import linked, started, value_of, worker
+from tests.process.workers import harness
+from tests.process.workers.harness import linked, started, value_of, worker
 
 # What a worker is.
 

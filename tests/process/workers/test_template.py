@@ -18,8 +18,8 @@ import tempfile
 import pytest
 
 from snakepit.workers.process import parent_death, process_title, shared_page, template_safety, vitals
-from tests.unit.workers import harness
-from tests.unit.workers.harness import PATIENCE, linked
+from tests.process.workers import harness
+from tests.process.workers.harness import PATIENCE, linked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="templates need Linux")
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from django.db.models import Model
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 PICTURE = re.compile(r'(?:src|srcset)="([^"]+\.png)"')

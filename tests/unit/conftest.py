@@ -1,0 +1,69 @@
+"""Keeps processes and sockets out of tests/unit.
+
+A unit test that starts a process, or binds or connects a socket, fails and names the folder where it belongs.
+`socket.socketpair` is allowed: an event loop wakes itself up with one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.util
+import sys
+from collections.abc import Generator, Iterator
+from typing import Any
+from unittest import mock
+
+import pytest
+
+PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"}
+SOCKET_EVENTS = {"socket.bind", "socket.connect", "socket.sendto", "socket.getaddrinfo"}
+
+
+class Guard:
+    """An audit hook. Python cannot remove one, so it acts only while a unit test runs."""
+
+    def __init__(self) -> None:
+        self._active = False
+        self._refused: list[str] = []
+        sys.addaudithook(self._audit)
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._active and event in PROCESS_EVENTS:
+            self._refuse(f"starts a process ({event})")
+        if self._active and event in SOCKET_EVENTS:
+            self._refuse(f"opens a socket ({event})")
+
+    def _refuse(self, what: str) -> None:
+        self._refused.append(f"This unit test {what}. Tests with processes or sockets belong in tests/process.")
+        pytest.fail(self._refused[0], pytrace=False)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        def spawn(*_: object) -> None:
+            self._refuse("starts a process (multiprocessing)")
+
+        self._active = True
+        self._refused.clear()
+        try:
+            # "spawn" and "forkserver" raise no audit event.
+            with mock.patch.object(multiprocessing.util, "spawnv_passfds", spawn):
+                yield
+        finally:
+            self._active = False
+        if self._refused:  # the first failure was raised in a thread, or the code caught it
+            pytest.fail(self._refused[0], pytrace=False)
+
+
+GUARD = Guard()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    with GUARD.watching():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    with GUARD.watching():
+        return (yield)
