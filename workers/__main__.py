@@ -14,7 +14,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from snakepit.workers.process import boot, exit_priority, parent_death, vitals
+from snakepit.workers.process import boot, exit_priority, inherited, parent_death, vitals
 from snakepit.workers.process.boot import Boot, TemplateBoot
 from snakepit.workers.runtime import failure
 
@@ -78,8 +78,9 @@ def stand(descriptor: int, control: int) -> int:
 
 
 def begin(descriptor: int, kind: type[boot.Document]) -> boot.Document:
-    """Tie this process's life to its broker's, and read what it is to be."""
+    """Tie this process's life to its broker's, reset its signals, and read the boot document."""
     parent_death.set_death_signal()
+    inherited.reset_signals()  # also for what a command starts: an ignored signal passes through exec()
     faulthandler.enable()  # a segfault in the adapter's C code leaves its Python stack on stderr
     document = boot.read(descriptor, kind)
     parent_death.require_parent(document.parent)

@@ -9,6 +9,7 @@ import typer
 
 from snakepit.pools.cli.output import errors_told
 from snakepit.pools.cli.project import start_django
+from snakepit.workers.process import inherited
 
 
 def register(app: typer.Typer) -> None:
@@ -20,19 +21,22 @@ def broker(
 ) -> None:
     """Run the broker of this node: it starts the pools' workers and gives them calls.
 
-    SIGTERM or Ctrl-C lets running calls finish and then ends the workers; a second one ends them at once.
+    On SIGTERM or Ctrl-C running calls finish, then the workers end; a second signal ends them immediately.
     """
+    inherited.restore()
     with errors_told():
         start_django()
-    _log_somewhere()
+    _log_to_stderr()
     from snakepit.pools.adapters.node import run_broker
 
     raise typer.Exit(run_broker(name))
 
 
-def _log_somewhere() -> None:
-    """Where the project's LOGGING has nothing for us (Django's own default has not), a daemon would run in silence:
-    where it is, what it starts and what it decides goes to standard error then."""
+def _log_to_stderr() -> None:
+    """Log to standard error if the project's LOGGING has no handler for us; Django's default has none.
+
+    Without it the broker would not report its address, its starts and its decisions.
+    """
     logger = logging.getLogger("snakepit")
     if logger.hasHandlers():
         return

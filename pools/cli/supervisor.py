@@ -28,6 +28,7 @@ from typing import IO, Any
 
 import snakepit
 from snakepit.pools.cli.output import colour
+from snakepit.workers.process import inherited
 
 COLOURS = ("\x1b[36m", "\x1b[35m", "\x1b[33m", "\x1b[34m", "\x1b[32m")
 NAME_WIDTH = 7
@@ -180,7 +181,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """While this is open, SIGINT, SIGTERM and SIGHUP are events; a second one kills without asking."""
+        """While this is open, SIGINT and SIGTERM are events, and SIGHUP without nohup; a second one kills at once."""
 
         first = 0.0
 
@@ -191,7 +192,9 @@ class Supervisor:
             self.hurried = self.hurried or time.monotonic() - first > ONE_STOP
             self._events.put(Event("stop", value=signal.Signals(number).name))
 
-        watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        watched = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not inherited.survive:
+            watched.append(signal.SIGHUP)
         before = [(number, signal.signal(number, handle)) for number in watched]
         try:
             yield

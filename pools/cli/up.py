@@ -29,6 +29,7 @@ from snakepit.pools.cli.output import BOLD, GREEN, RED, YELLOW, Problem, colour,
 from snakepit.pools.cli.project import start_django
 from snakepit.pools.cli.supervisor import Program, Supervisor, wait_for
 from snakepit.pools.client import connect
+from snakepit.workers.process import inherited
 
 READY_WITHIN = 60.0  # seconds until it is said what is still missing
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -55,6 +56,7 @@ def up(
     """
     if log_level.lower() not in LEVELS:
         raise typer.BadParameter(f"{log_level!r} is not one of {', '.join(LEVELS)}", param_hint="--log-level")
+    inherited.restore()
     if demo:
         os.environ["SNAKEPIT_DEMO"] = "1"
     else:
