@@ -1,4 +1,4 @@
-"""What all tests share: real servers, and the rule that a machine which calls itself CI skips nothing."""
+"""What all tests share: signals at their defaults, real servers, a guardian, and no skipped test where CI=true."""
 
 from __future__ import annotations
 
@@ -7,11 +7,25 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import services
+from snakepit.workers.process import inherited
+from tests import guardian, services
+
+GUARDIAN = pytest.StashKey[guardian.Guardian | None]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A background job of a script, or of `nohup`, ignores SIGINT, and every process that a test starts would too.
+    inherited.reset_signals()
+    config.stash[GUARDIAN] = guardian.start()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if started := config.stash.get(GUARDIAN, None):
+        started.close()
 
 
 def unavailable(reason: str) -> None:
-    """Skip, with the reason; where CI=true fail, because a green run must mean that everything ran."""
+    """Skip with the reason. Fail where CI=true: there a green run means that every test ran."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI=true, and {reason}", pytrace=False)
     pytest.skip(reason)

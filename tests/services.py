@@ -1,7 +1,8 @@
-"""Real servers for tests, each started for itself in a temporary directory and gone afterwards.
+"""Real servers for tests, each in a temporary directory of its own, and gone afterwards.
 
 `postgres()` and `valkey()` are context managers that yield a URL. The `restartable_` ones yield the server, for tests
-that kill it and bring it back on the same socket. `Missing` says that the programs are not on this machine.
+that kill it and start it again on the same socket. `Missing` means that the programs are not on this machine.
+When pytest is killed, the guardian of the run ends the servers (tests/guardian.py).
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-START_WITHIN = 30.0
+from tests import guardian
+
+PATIENCE = 60.0  # a bound for a machine under load, never a wait
 
 
 class Missing(Exception):
-    """A server's programs are not installed; the message says which and where they were looked for."""
+    """A server's programs are not installed. The message names them and the places that were searched."""
 
 
 def postgres_programs() -> Path:
-    """The directory of initdb and pg_ctl. Debian keeps them off the PATH, one directory a version."""
+    """The directory of initdb and pg_ctl. Debian keeps them outside PATH, in one directory for each version."""
     if on_path := shutil.which("initdb"):
         return Path(on_path).resolve().parent
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
@@ -34,7 +37,7 @@ def postgres_programs() -> Path:
 
 
 def as_postgres() -> list[str]:
-    """What to put before a command: PostgreSQL refuses to run as root."""
+    """The words before a command that drop root, because PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return []
     try:
@@ -45,19 +48,19 @@ def as_postgres() -> list[str]:
 
 
 class Postgres:
-    """A PostgreSQL cluster of our own on a Unix socket, which a test may crash and bring back with its data."""
+    """A private PostgreSQL cluster on a Unix socket. A test may crash it and start it again with its data."""
 
     def __init__(self) -> None:
         self._programs, self._prefix = postgres_programs(), as_postgres()
         # Not pytest's tmp_path: that is 0700 for root, and a socket's path may have 107 bytes at most.
-        self._home = Path(tempfile.mkdtemp(prefix="snakepit-pg-", dir="/tmp"))
+        self._home = Path(tempfile.mkdtemp(prefix="pg-", dir=guardian.directory()))
         if self._prefix:
             shutil.chown(self._home, "postgres", "postgres")
         self._data, self._log = self._home / "data", self._home / "log"
         self.url = f"postgresql://snakepit@/snakepit?host={self._home}"
 
     def create(self) -> None:
-        """Make the cluster, start it, and make its database `snakepit`."""
+        """Create the cluster, start it, and create its database `snakepit`."""
         accounts = ("-U", "snakepit", "-A", "trust", "-E", "UTF8")
         self._run("initdb", "-D", str(self._data), *accounts, "--no-sync", "--no-locale")
         self.start()
@@ -69,7 +72,7 @@ class Postgres:
         self._run("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-o", options, "-w", "start")
 
     def crash(self) -> None:
-        """End it without a checkpoint and without a word to its clients; the next start recovers from the log."""
+        """End it without a checkpoint, and without notice to its clients. The next start recovers from the log."""
         self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
 
     def restart(self) -> None:
@@ -86,10 +89,10 @@ class Postgres:
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._prefix, str(self._programs / program), *arguments]
         out = self._home / "out"
-        # Output goes to a file: pg_ctl's server would inherit a pipe and keep it open for ever.
+        # Output goes to a file: the server that pg_ctl starts would inherit a pipe and keep it open.
         with out.open("w") as file:
             done = subprocess.run(
-                command, cwd=self._home, stdout=file, stderr=subprocess.STDOUT, timeout=60, check=False
+                command, cwd=self._home, stdout=file, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False
             )
         if done.returncode:
             server_log = self._log.read_text() if self._log.exists() else ""
@@ -98,7 +101,7 @@ class Postgres:
 
 @contextmanager
 def restartable_postgres() -> Iterator[Postgres]:
-    """An empty PostgreSQL cluster that can be crashed and restarted."""
+    """An empty PostgreSQL cluster that a test may crash and restart."""
     cluster = Postgres()
     try:
         cluster.create()
@@ -129,10 +132,10 @@ def valkey_program() -> str:
 
 
 class Valkey:
-    """A Valkey of our own on a Unix socket, which a test may kill; it keeps nothing, so it comes back empty."""
+    """A private Valkey on a Unix socket. A test may kill it; it stores nothing, so it starts empty again."""
 
     def __init__(self) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="snakepit-vk-", dir="/tmp"))
+        self._home = Path(tempfile.mkdtemp(prefix="vk-", dir=guardian.directory()))
         self._socket = self._home / "s"
         self._server: subprocess.Popen[bytes] | None = None
         self.url = f"redis+socket://{self._socket}"
@@ -148,20 +151,20 @@ class Valkey:
     def kill(self) -> None:
         if self._server:
             self._server.kill()
-            self._server.wait(10)
+            self._server.wait(PATIENCE)
 
     def remove(self) -> None:
         try:
             if self._server:
                 self._server.terminate()
-                self._server.wait(10)
+                self._server.wait(PATIENCE)
         finally:
             shutil.rmtree(self._home, ignore_errors=True)
 
 
 @contextmanager
 def restartable_valkey() -> Iterator[Valkey]:
-    """An empty Valkey that can be killed and started again on the same socket."""
+    """An empty Valkey that a test may kill and start again on the same socket."""
     server = Valkey()
     try:
         server.start_empty()
@@ -172,17 +175,17 @@ def restartable_valkey() -> Iterator[Valkey]:
 
 @contextmanager
 def valkey() -> Iterator[str]:
-    """An empty Valkey on a Unix socket; yields a URL that Celery takes."""
+    """An empty Valkey on a Unix socket; yields a URL for Celery."""
     with restartable_valkey() as server:
         yield server.url
 
 
 def wait_for_ping(path: Path, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Until the server answers. A server gives no other sign of readiness, so this asks again and again."""
+    """Wait until the server answers. It has no other sign of readiness, so this asks repeatedly."""
     import redis
 
     client = redis.Redis(unix_socket_path=str(path))
-    end = time.monotonic() + START_WITHIN
+    end = time.monotonic() + PATIENCE
     try:
         while True:
             try:
@@ -190,7 +193,7 @@ def wait_for_ping(path: Path, server: subprocess.Popen[bytes], log: Path) -> Non
                 return
             except redis.ConnectionError:
                 if server.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"the server did not come up:\n{log.read_text()}") from None
+                    raise RuntimeError(f"the server did not start:\n{log.read_text()}") from None
                 time.sleep(0.02)
     finally:
         client.close()
