@@ -1,4 +1,4 @@
-# Everything a clone needs: python3 (3.11 or newer) and make. `make help` lists the targets.
+# A clone needs python3 (3.11 or newer) and make. `make help` lists the targets; PYTEST=... is passed on to pytest.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -7,42 +7,42 @@ PORT   ?= 8000
 .DEFAULT_GOAL := help
 .PHONY: help up test lint quick proto docs screenshots bench chaos fmt clean
 
-help: ## this list
+help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-up: $(VENV)/.embedded ## the demo on http://127.0.0.1:8000 (PORT=...); Ctrl-C ends all of it
+up: $(VENV)/.embedded ## run the demo on http://127.0.0.1:8000 (PORT=...); Ctrl-C ends it
 	@exec $(BIN)/snakepit up --demo --port $(PORT)
 
-test: $(VENV)/.test lint ## everything: style, types, layers, all tests (CI=true: nothing may be skipped)
+test: $(VENV)/.test lint ## run all checks and all tests (CI=true: a skipped test fails)
 	SNAKEPIT_DEMO=0 $(BIN)/python -m pytest $(PYTEST)
 
-lint: $(VENV)/.test ## style, types and layers alone
+lint: $(VENV)/.test ## check style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-quick: $(VENV)/.test ## unit tests and doctests: no process, no socket, under half a minute
+quick: $(VENV)/.test ## run unit tests and doctests: no process, no socket, under half a minute
 	$(BIN)/python -m pytest $(PYTEST) tests/unit snakepit
 
-proto: $(VENV)/.test ## generate the wire stubs again from proto/
+proto: $(VENV)/.test ## generate the wire stubs from proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto \
 	  --plugin=protoc-gen-grpclib_python=$(BIN)/protoc-gen-grpclib_python \
 	  --python_out=. --pyi_out=. --grpclib_python_out=. \
 	  proto/snakepit/workers/wire/worker.proto proto/snakepit/pools/wire/broker.proto
 
-docs: $(VENV)/.test ## write the generated pages of docs/ again
+docs: $(VENV)/.test ## write the generated pages of docs/
 	$(BIN)/python docs/generate.py
 
-screenshots: $(VENV)/.test ## take the pictures of docs/images/ again, with Chromium and a demo under load
+screenshots: $(VENV)/.test ## take the pictures of docs/images/ with Chromium, from a demo under load
 	$(BIN)/python docs/screenshots.py
 
-bench: $(VENV)/.bench ## us beside our peers, in one run (ROWS=name,name for some); installs them first
+bench: $(VENV)/.bench ## compare with other libraries in one run (ROWS=name,name for some); installs them first
 	$(BIN)/python -m benchmarks
 
-chaos: $(VENV)/.test ## the fault test of jobs ten times, with its story: 300 jobs while everything is killed in turn
+chaos: $(VENV)/.test ## run the fault test of jobs ten times: 300 jobs while each process is killed in turn
 	@for round in 1 2 3 4 5 6 7 8 9 10; do \
-	  $(BIN)/python -m pytest -q -rP tests/process/acceptance/test_jobs_chaos.py || exit 1; done
+	  $(BIN)/python -m pytest -q -rP $(PYTEST) tests/process/acceptance/test_jobs_chaos.py || exit 1; done
 
 fmt: $(VENV)/.test ## format the code
 	$(BIN)/ruff check --fix-only .
@@ -52,7 +52,7 @@ clean: ## remove the environments, the caches and the demo's state
 	rm -rf $(VENV) .venv-* .snakepit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps: install only when pyproject.toml has changed since the last time.
+# Stamps: pip runs only when pyproject.toml is newer than the last installation.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; say make PYTHON=...") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
