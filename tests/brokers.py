@@ -237,7 +237,7 @@ def broker(pools: dict[str, Any], interval: float = 3600.0) -> Iterator[RunningB
         assert_nothing_left(instance)
 
 
-def assert_nothing_left(instance: str, patience: float = 10.0) -> None:
+def assert_nothing_left(instance: str, patience: float = PATIENCE) -> None:
     """No process of a broker lives. Each that still does is waited for through a pidfd."""
     import select
 

@@ -62,7 +62,7 @@ class Demo:
     def interrupt(self) -> int:
         """Ctrl-C. Returns the exit code."""
         self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         self._reader.join(10)
         return code
 
@@ -73,7 +73,7 @@ class Demo:
             return next((match for line in self.lines if (match := re.search(pattern, line))), None)
 
         with self._news:
-            match = self._news.wait_for(found, timeout=90)
+            match = self._news.wait_for(found, timeout=150)
         assert match, f"no line like {pattern!r} in:\n" + "\n".join(self.lines)
         return match
 

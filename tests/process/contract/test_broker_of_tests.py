@@ -30,7 +30,7 @@ def test_a_killed_run_of_the_tests_leaves_no_broker_and_no_worker() -> None:
     assert aborted.returncode == -signal.SIGKILL, aborted.stderr
     pids = [int(pid) for pid in aborted.stdout.split()]
     assert len(pids) == 2
-    left = [pid for pid in pids if not wait_gone(pid, 20)]
+    left = [pid for pid in pids if not wait_gone(pid, PATIENCE)]
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left

@@ -33,7 +33,7 @@ def worker(ident: str, **more: Any) -> dict[str, Any]:
     return {**facts, "memory_mb": -1, "gil": "on", "started_at": 1e9, **more}
 
 
-def wait_until(true: Any, seconds: float = 10.0) -> None:
+def wait_until(true: Any, seconds: float = 60.0) -> None:
     """Another thread writes the rows and tells nobody: look again until they are there."""
     deadline = time.monotonic() + seconds
     look = threading.Event()
