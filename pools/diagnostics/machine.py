@@ -1,24 +1,26 @@
-"""Reads facts of this machine: files, limits, cgroup v2, processes. Everything is read, nothing is touched."""
+"""Reads facts of this machine: files, limits, control groups, processes, ports. It changes nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-import re
 import resource
+import socket
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from loky import cpu_count
+import psutil
 
 from snakepit.pools.adapters.processes import reaper
 from snakepit.pools.adapters.runtime_directory import LONGEST_NAME
+from snakepit.pools.cgroups import read_limits, usable_cores
 from snakepit.pools.diagnostics.advice import Capacity
 from snakepit.pools.diagnostics.facts import Entry, Machine, Room, Runtime
 
-LISTENING = "0A"  # the kernel's state of a TCP socket in /proc/net/tcp
+TOKEN = reaper.VARIABLE.decode().rstrip("=")
+Limits = tuple[int | None, int | None]  # open files and processes; None: no limit
 
 
 def runtime(directory: Path, more: Iterable[Path] = ()) -> Runtime:
@@ -65,145 +67,107 @@ def _room(path: Path) -> Room:
 
 
 def machine(broker_pid: int, port: int) -> Machine:
-    """Limits of the broker's process where it runs here and may be read, else of this one."""
-    pid = broker_pid if broker_pid and os.access(f"/proc/{broker_pid}/limits", os.R_OK) else 0
-    files, processes = _limits(pid)
-    memory = _meminfo()
-    group = _cgroup(pid or os.getpid())
-    used, limit = _number(group, "memory.current"), _number(group, "memory.max")
-    quota = _words(group, "cpu.max")
-    throttled = _table(group, "cpu.stat")
-    periods = throttled.get("nr_periods", 0)
+    """Limits of the broker's process where it runs here and its limits can be read, else of this one."""
+    theirs = _limits_of(broker_pid) if broker_pid else None
+    files, processes = theirs or _own_limits()
+    memory = psutil.virtual_memory()
+    group = read_limits(broker_pid if theirs else 0)
     return Machine(
-        of="the broker" if pid else "this process",
-        cores=int(cpu_count()),
+        of="the broker" if theirs else "this process",
+        cores=usable_cores(),
         open_files=files,
         processes=processes,
-        processes_now=_processes_of(os.geteuid()),
-        memory_total_mb=memory.get("MemTotal", 0) / 1024,
-        memory_available_mb=memory.get("MemAvailable", 0) / 1024,
-        cgroup_memory_mb=None if limit is None else limit / 2**20,
-        cgroup_memory_used_mb=(used or 0) / 2**20,
-        cgroup_oom_kills=_table(group, "memory.events").get("oom_kill", 0),
-        cgroup_processes=_number(group, "pids.max"),
-        cgroup_processes_now=_number(group, "pids.current") or 0,
-        cgroup_cores=int(quota[0]) / int(quota[1]) if len(quota) == 2 and quota[0] != "max" else None,
-        cgroup_throttled=throttled.get("nr_throttled", 0) / periods if periods else 0.0,
+        processes_now=_threads_of(os.geteuid()),
+        memory_total_mb=memory.total / 2**20,
+        memory_available_mb=memory.available / 2**20,
+        cgroup_memory_mb=None if group.memory is None else group.memory / 2**20,
+        cgroup_memory_used_mb=group.memory_used / 2**20,
+        cgroup_oom_kills=group.oom_kills,
+        cgroup_processes=group.processes,
+        cgroup_processes_now=group.processes_now,
+        cgroup_cores=group.cores,
+        cgroup_throttled=group.throttled,
         orphans=orphans(),
         port=port,
-        port_taken=port in set(_listening()),
+        port_taken=_is_taken(port),
     )
 
 
 def room_here(address: str, pid: int) -> Capacity:
-    """Cores and free memory for a broker on this machine; nothing is known of one that is reached over TCP."""
-    if not pid or not (address.startswith(("/", "unix:")) and Path(f"/proc/{pid}").exists()):
+    """Cores and free memory for a broker on this machine. Of a broker that is reached over TCP nothing is known."""
+    if not pid or not (address.startswith(("/", "unix:")) and psutil.pid_exists(pid)):
         return Capacity()
-    group, free = _cgroup(pid), _meminfo().get("MemAvailable", 0) / 1024
-    used, limit = _number(group, "memory.current"), _number(group, "memory.max")
-    if limit is not None:
-        free = min(free, (limit - (used or 0)) / 2**20)
-    quota = _words(group, "cpu.max")
-    granted = int(quota[0]) / int(quota[1]) if len(quota) == 2 and quota[0] != "max" else math.inf
-    with contextlib.suppress(OSError):
-        return Capacity(min(float(len(os.sched_getaffinity(pid))), granted), max(0.0, free))
-    return Capacity(None, max(0.0, free))
+    group, free = read_limits(pid), float(psutil.virtual_memory().available)
+    if group.memory is not None:
+        free = min(free, group.memory - group.memory_used)
+    free_mb = max(0.0, free / 2**20)
+    try:
+        cores = len(os.sched_getaffinity(pid)) if hasattr(os, "sched_getaffinity") else usable_cores()
+    except OSError:  # the broker ended
+        return Capacity(None, free_mb)
+    return Capacity(min(float(cores), math.inf if group.cores is None else group.cores), free_mb)
 
 
-def _limits(pid: int) -> tuple[int | None, int | None]:
-    """Open files and processes, of a process or (0) of this one; None: no limit."""
-    if pid:
-        with contextlib.suppress(OSError):
-            text = Path(f"/proc/{pid}/limits").read_text()
-            return _soft(text, "Max open files"), _soft(text, "Max processes")
-    pair = (resource.RLIMIT_NOFILE, getattr(resource, "RLIMIT_NPROC", None))
-    soft = [resource.getrlimit(one)[0] if one is not None else resource.RLIM_INFINITY for one in pair]
-    files, processes = (None if one == resource.RLIM_INFINITY else one for one in soft)
-    return files, processes
+def _limits_of(pid: int) -> Limits | None:
+    """Open files and processes of another process; None: they cannot be read (its end, its owner, the system)."""
+    if not hasattr(psutil, "RLIMIT_NPROC"):
+        return None
+    try:
+        process = psutil.Process(pid)
+        return _finite(process.rlimit(psutil.RLIMIT_NOFILE)[0]), _finite(process.rlimit(psutil.RLIMIT_NPROC)[0])
+    except psutil.Error:
+        return None
 
 
-def _soft(text: str, name: str) -> int | None:
-    match = re.search(rf"^{name}\s+(\d+|unlimited)", text, re.MULTILINE)
-    return None if match is None or match[1] == "unlimited" else int(match[1])
+def _own_limits() -> Limits:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _finite(files), _finite(resource.getrlimit(resource.RLIMIT_NPROC)[0])
 
 
-def _meminfo() -> dict[str, int]:
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    return {}
+def _finite(limit: int) -> int | None:
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
-def _cgroup(pid: int) -> Path | None:
-    """The directory of a process's cgroup (v2), as it is seen from in here."""
-    with contextlib.suppress(OSError):
-        match = re.search(r"^0::(/.*)$", Path(f"/proc/{pid}/cgroup").read_text(), re.MULTILINE)
-        if match:
-            found = Path("/sys/fs/cgroup") / match[1].lstrip("/")
-            return found if found.is_dir() else None
-    return None
-
-
-def _text(group: Path | None, name: str) -> str:
-    """A file of the cgroup. Its root has no limits and so no such file."""
-    if group is None:
-        return ""
-    with contextlib.suppress(OSError):
-        return (group / name).read_text().strip()
-    return ""
-
-
-def _number(group: Path | None, name: str) -> int | None:
-    text = _text(group, name)
-    return int(text) if text.isdigit() else None
-
-
-def _words(group: Path | None, name: str) -> list[str]:
-    return _text(group, name).split()
-
-
-def _table(group: Path | None, name: str) -> dict[str, int]:
-    pairs = (line.split() for line in _text(group, name).splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
-
-
-def _processes_of(user: int) -> int:
-    """Threads of this user: the kernel's limit counts them."""
+def _threads_of(user: int) -> int:
+    """Threads of this user: the kernel's limit of processes counts them."""
     count = 0
-    for entry in _pids():
-        with contextlib.suppress(OSError):
-            if os.stat(f"/proc/{entry}").st_uid == user:
-                count += len(os.listdir(f"/proc/{entry}/task"))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.uids().effective == user:
+                count += process.num_threads()
     return count
 
 
-def _pids() -> list[int]:
-    try:
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return []
-
-
 def orphans() -> tuple[int, ...]:
-    """Workers whose broker is gone: they carry the token of one for which no keeper stands watch."""
+    """Workers whose broker is gone: they carry the token of a broker that has no reaper."""
+    script = f"/{Path(reaper.__file__).name}"
     watched, carriers = set(), {}
-    for pid in _pids():
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if any(word.endswith(b"/keeper.py") for word in words):
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if any(word.endswith(script) for word in words):
                 watched |= set(words)
                 continue
-            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            token = next((one for one in variables if one.startswith(reaper.VARIABLE)), b"")
-            if token and any(one.startswith(b"SNAKEPIT_WORKER=") for one in variables):
-                carriers[pid] = token.removeprefix(reaper.VARIABLE)
+            variables = process.environ()
+            if "SNAKEPIT_WORKER" in variables and (token := variables.get(TOKEN)):
+                carriers[process.pid] = token
     return tuple(sorted(pid for pid, token in carriers.items() if token not in watched))
 
 
-def _listening() -> Iterator[int]:
-    for name in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(name).read_text().splitlines()[1:]:
-                words = line.split()
-                if words[3] == LISTENING:
-                    yield int(words[1].rpartition(":")[2], 16)
+def _is_taken(port: int) -> bool:
+    try:
+        found = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:  # macOS shows connections to root alone
+        return _refuses(port)
+    return any(one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port for one in found)
+
+
+def _refuses(port: int) -> bool:
+    """Whether a web server cannot take the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+        return False

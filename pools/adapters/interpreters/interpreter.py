@@ -18,7 +18,7 @@ OLDEST = (3, 11)
 # All that a worker imports: distribution -> (module, at least, below). A test holds it to the extra `worker`.
 REQUIREMENTS = {
     "grpclib": ("grpclib.server", "0.4.9", "0.5"),
-    "h2": ("h2.connection", "4.1", "5"),
+    "h2": ("h2.connection", "4.3", "5"),
     "protobuf": ("google.protobuf.message", "6.31.1", "8"),
 }
 # What passes to an interpreter that is only asked.

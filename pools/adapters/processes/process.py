@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from snakepit.pools.adapters.processes import stacks
-from snakepit.pools.adapters.processes.vitals import Vitals
+from snakepit.pools.adapters.processes.vitals import vitals_of
 from snakepit.pools.broker.errors import StacksUnavailable
 from snakepit.pools.broker.ports import Exit, ThreadStack
 from snakepit.workers.process.shared_page import Record, SharedPage
@@ -106,7 +106,7 @@ class ChildProcess:
         self._pidfd = pidfd
         self._output = output
         self._scratch = scratch
-        self._vitals = Vitals(pid)
+        self._vitals = vitals_of(pid)
         self._on_exit: Callable[[Exit], None] = lambda exit: None
 
     def watch(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[Exit], None]) -> None:

@@ -1,22 +1,42 @@
-"""What a process and its descendants use, as the kernel counts it (Linux).
+"""Measures the memory and the CPU time of a process and its descendants.
 
-Their proportional memory is dear: for it the kernel walks all their page tables, a millisecond for a worker with NumPy.
-That a worker's pages have not moved since is told by its fault counters, for a tenth of that. Two hundred workers that
-have nothing to do cost a broker 2 % of a core where they are read at each sweep, most of it in the kernel.
+    vitals_of(pid) ─▶ ProcVitals     Linux: the kernel's files, the fast path for sweeps
+                   └▶ PsutilVitals   elsewhere, macOS among them
+
+Proportional memory is expensive: the kernel walks all page tables for it, a millisecond for a worker with NumPy.
+The fault counters show for a tenth of that whether a worker's pages have moved since the last reading. With memory read
+at each sweep, 200 idle workers cost a broker 2 % of a core, most of it in the kernel.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from typing import Protocol
+
+import psutil
 
 TICKS = os.sysconf("SC_CLK_TCK")  # of the kernel's clock in a second
 MOVED = 32  # pages, of 4 KiB mostly, that a process may have touched or given back and still count as it was
 LOOKS = 8  # after which memory is read in any case: what is shared weighs more when a sharer has gone
 
 
-class Vitals:
-    """Of one process. Not for two threads at once."""
+class Vitals(Protocol):
+    """Of one process and its descendants. None: the process is gone. Not for two threads at the same time."""
+
+    def memory_mb(self) -> float | None:
+        """Its own memory and its share of shared memory, in MiB."""
+
+    def cpu_seconds(self) -> float | None:
+        """CPU time, with that of descendants, also of those that were reaped."""
+
+
+def vitals_of(pid: int) -> Vitals:
+    return ProcVitals(pid) if os.path.exists("/proc/self/smaps_rollup") else PsutilVitals(pid)
+
+
+class ProcVitals:
+    """Reads `/proc`, and memory only where pages have moved."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -25,7 +45,6 @@ class Vitals:
         self._looks = pid % LOOKS  # since it was read: not all are due in the same sweep
 
     def memory_mb(self) -> float | None:
-        """Memory of its own, and its share of what it shares, in MiB; None once it is gone."""
         marks = {pid: _pages(fields) for pid in descendants(self._pid) if (fields := _stat(pid))}
         self._looks += 1
         if self._memory_mb is None or self._looks >= LOOKS or self._have_moved(marks):
@@ -42,9 +61,46 @@ class Vitals:
         )
 
     def cpu_seconds(self) -> float | None:
-        """CPU time of it, its descendants, and those of them that were reaped; None once it is gone."""
         spent = [sum(fields[11:15]) for pid in descendants(self._pid) if (fields := _stat(pid))]
         return sum(spent) / TICKS if spent else None
+
+
+class PsutilVitals:
+    """Reads through psutil, anew each time."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def memory_mb(self) -> float | None:
+        sizes = [size for process in self._family() if (size := _memory_bytes(process))]
+        return round(sum(sizes) / 2**20, 1) if sizes else None
+
+    def cpu_seconds(self) -> float | None:
+        spent = []
+        for process in self._family():
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                spent.append(times.user + times.system + times.children_user + times.children_system)
+        return sum(spent) if spent else None
+
+    def _family(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self._pid)
+            return [process, *process.children(recursive=True)]
+        return []
+
+
+def _memory_bytes(process: psutil.Process) -> int:
+    """The best figure that the system gives: PSS (Linux), else memory of its own, else resident memory."""
+    with contextlib.suppress(psutil.AccessDenied):  # macOS gives more than resident memory only to root
+        try:
+            full = process.memory_full_info()
+            return int(getattr(full, "pss", 0) or full.uss)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            return 0
+    with contextlib.suppress(psutil.Error):
+        return int(process.memory_info().rss)
+    return 0
 
 
 def descendants(pid: int) -> list[int]:

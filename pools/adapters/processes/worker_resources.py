@@ -14,6 +14,7 @@ from pathlib import Path
 from snakepit.pools.adapters.processes.process import Output, WorkerProcess
 from snakepit.pools.broker.ports import LaunchOrder
 from snakepit.pools.broker.spec import PoolSpec, Profile
+from snakepit.pools.cgroups import usable_cores
 from snakepit.workers.process import shared_page
 from snakepit.workers.process.boot import PROTOCOL
 
@@ -116,6 +117,4 @@ def blas_threads(spec: PoolSpec) -> int:
     """Threads for each call's BLAS, so that slots x threads fit the cores; affinity and cgroup limits count."""
     if spec.profile == Profile.PROCESS:
         return 1
-    from loky import cpu_count
-
-    return max(1, int(cpu_count()) // spec.threads)
+    return max(1, usable_cores() // spec.threads)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loky import cpu_count
 
+from snakepit.pools.cgroups import usable_cores
 from tests.brokers import RunningBroker, broker
 from tests.interpreters import free_threaded
 from tests.process.acceptance.test_calls import *  # noqa: F403
@@ -40,7 +40,7 @@ def node(pools_without_a_gil: None) -> Iterator[RunningBroker]:
 
 def test_workers_see_no_environment_but_what_is_allowed(node: RunningBroker) -> None:
     """In place of the one for processes, where BLAS has one thread: here slots times BLAS threads fit the cores."""
-    cores = int(cpu_count())
+    cores = usable_cores()
     for pool, slots in (("one", 1), ("threads", 2)):
         seen = node.client.call(pool, "environment")
         assert not [name for name in seen if "SECRET" in name or "TOKEN" in name]

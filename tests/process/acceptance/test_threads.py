@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loky import cpu_count
 
 from snakepit.pools.broker import errors
+from snakepit.pools.cgroups import usable_cores
 from tests.brokers import RunningBroker, broker
 from tests.conftest import unavailable
 from tests.interpreters import free_threaded
@@ -122,7 +122,7 @@ def test_a_gil_that_is_on_from_the_start_is_told_with_its_reason(python: str) ->
 
 
 def test_slots_times_blas_threads_fit_the_cores() -> None:
-    cores = int(cpu_count())
+    cores = usable_cores()
     thread = {"profile": "thread", "size": 1}
     pools = {"p": {"size": 1}, "one": {**thread, "threads": 1}, "two": {**thread, "threads": 2}}
     with broker({**pools, "said": {**thread, "threads": 2, "env": {"OPENBLAS_NUM_THREADS": "3"}}}) as node:

@@ -83,7 +83,7 @@ def test_what_an_interpreter_lacks_is_named(tmp_path: Path, facts: dict[str, Any
 
 def test_the_install_command_is_the_one_to_type_also_where_pip_would_refuse(tmp_path: Path) -> None:
     path = program(tmp_path, installed={})
-    wanted = "'grpclib>=0.4.9,<0.5' 'h2>=4.1,<5' 'protobuf>=6.31.1,<8'"
+    wanted = "'grpclib>=0.4.9,<0.5' 'h2>=4.3,<5' 'protobuf>=6.31.1,<8'"
     assert ask(path, "PATH").unfit.endswith(f"Install: {path} -m pip install {wanted}")
     managed = ask(program(tmp_path, installed={}, managed=True), "PATH")
     assert managed.install_command == (f"{path} -m venv .venv-3.13t && .venv-3.13t/bin/python -m pip install {wanted}")

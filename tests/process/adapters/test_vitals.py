@@ -1,15 +1,17 @@
-"""What a process uses, read from the kernel: of a real one that does as it is told."""
+"""What a process uses: both ways to read it, from `/proc` and through psutil, keep the same contract."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from snakepit.pools.adapters.processes import vitals
-from snakepit.pools.adapters.processes.vitals import LOOKS, Vitals
+from snakepit.pools.adapters.processes.vitals import LOOKS, ProcVitals, PsutilVitals, Vitals, vitals_of
 
 CHILD = """
 import os, signal, sys
@@ -37,20 +39,11 @@ for line in sys.stdin:
 
 
 class Told:
-    """A process that does as it is told, and what is read of it."""
+    """A process that follows orders, and what is read of it."""
 
-    def __init__(self, process: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, process: subprocess.Popen[str], vitals: Vitals) -> None:
         self.process = process
-        self.readings = 0
-        self.vitals = Vitals(process.pid)
-        self.vitals._looks = -1  # which number its pid has would count
-        read = vitals.proportional_kb
-
-        def counted(pid: int) -> int | None:
-            self.readings += 1
-            return read(pid)
-
-        monkeypatch.setattr(vitals, "proportional_kb", counted)
+        self.vitals = vitals
 
     def to(self, order: str) -> None:
         assert self.process.stdin
@@ -65,44 +58,119 @@ class Told:
         return found
 
 
+class Readings:
+    """Counts the readings of proportional memory."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self._read = vitals.proportional_kb
+        monkeypatch.setattr(vitals, "proportional_kb", self._counted)
+
+    def _counted(self, pid: int) -> int | None:
+        self.count += 1
+        return self._read(pid)
+
+
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+def child() -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        made = Told(process, monkeypatch)
-        made.to("begin")
-        yield made
+        yield process
         process.kill()
 
 
-def test_memory_is_read_anew_where_pages_were_taken_or_given_back(told: Told) -> None:
+@pytest.fixture(params=[ProcVitals, PsutilVitals])
+def told(request: pytest.FixtureRequest, child: subprocess.Popen[str]) -> Told:
+    made = Told(child, request.param(child.pid))
+    made.to("begin")
+    return made
+
+
+@pytest.fixture
+def read_from_proc(child: subprocess.Popen[str]) -> Told:
+    made = ProcVitals(child.pid)
+    made._looks = -1  # otherwise the number of the process would decide which look is the eighth
+    told = Told(child, made)
+    told.to("begin")
+    return told
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
+    return Readings(monkeypatch)
+
+
+def test_sweeps_read_proc_where_there_is_one() -> None:
+    assert isinstance(vitals_of(1), ProcVitals)
+
+
+def test_sweeps_use_psutil_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    assert isinstance(vitals_of(1), PsutilVitals)
+
+
+def test_memory_follows_what_the_process_takes_and_gives_back(told: Told) -> None:
     before = told.memory()
     told.to("take")
     assert 15 < told.memory() - before < 40
-    assert told.readings == 2
     told.to("give")
     assert told.memory() - before < 15
-    assert told.readings == 3
 
 
-def test_memory_of_a_process_that_does_nothing_is_read_at_every_eighth_look(told: Told) -> None:
-    read = [told.memory()]
-    assert told.readings == 1
-    read += [told.memory() for _ in range(LOOKS - 1)]
-    assert told.readings == 1
-    read.append(told.memory())
-    assert told.readings == 2
-    assert len({*read[:-1]}) == 1
-
-
-def test_a_child_that_came_or_went_counts_at_once(told: Told) -> None:
+def test_memory_counts_children(told: Told) -> None:
     before = told.memory()
     told.to("start")
     assert told.memory() - before > 25
     told.to("end")
     assert told.memory() - before < 15
-    assert told.readings == 1 + 2 + 1
+
+
+def test_resident_memory_counts_where_the_system_shows_no_more(
+    child: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(process: psutil.Process) -> None:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
+    told = Told(child, PsutilVitals(child.pid))
+    told.to("begin")
+    before = told.memory()
+    told.to("take")
+    assert 15 < told.memory() - before < 40
+
+
+def test_memory_is_read_again_only_where_pages_were_taken_or_given_back(
+    read_from_proc: Told, readings: Readings
+) -> None:
+    read_from_proc.memory()
+    read_from_proc.to("take")
+    read_from_proc.memory()
+    assert readings.count == 2
+    read_from_proc.to("give")
+    read_from_proc.memory()
+    assert readings.count == 3
+
+
+def test_memory_of_a_process_that_does_nothing_is_read_at_every_eighth_look(
+    read_from_proc: Told, readings: Readings
+) -> None:
+    read = [read_from_proc.memory()]
+    assert readings.count == 1
+    read += [read_from_proc.memory() for _ in range(LOOKS - 1)]
+    assert readings.count == 1
+    read.append(read_from_proc.memory())
+    assert readings.count == 2
+    assert len({*read[:-1]}) == 1
+
+
+def test_a_child_that_came_or_went_is_read_at_the_next_look(read_from_proc: Told, readings: Readings) -> None:
+    read_from_proc.memory()
+    read_from_proc.to("start")
+    read_from_proc.memory()
+    read_from_proc.to("end")
+    read_from_proc.memory()
+    assert readings.count == 1 + 2 + 1
 
 
 def test_cpu_time_grows_with_work_and_keeps_that_of_children_that_ended(told: Told) -> None:

@@ -12,11 +12,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from django.test import Client
 from django.utils import timezone
 
 from snakepit.pools import conf
+from snakepit.pools.adapters.processes.orphans import ReaperProcess
+from snakepit.pools.adapters.runtime_directory import RuntimeDirectory
 from snakepit.pools.api import diagnostics as page
 from snakepit.pools.broker.errors import BrokerUnreachable
 from snakepit.pools.cli.main import run
@@ -122,13 +125,38 @@ def test_a_worker_whose_broker_is_gone_is_an_orphan() -> None:
     assert child.pid not in machine.orphans()
 
 
-def test_a_port_that_is_listened_on_is_taken() -> None:
+def test_a_worker_whose_broker_has_its_reaper_is_no_orphan(tmp_path: Path) -> None:
+    runtime = RuntimeDirectory(tmp_path / "run")
+    runtime.open()
+    guard = ReaperProcess(runtime)
+    env = {"SNAKEPIT_INSTANCE": runtime.instance, "SNAKEPIT_WORKER": "p-ffff-1", "PATH": os.environ["PATH"]}
+    child = subprocess.Popen(["/bin/sh", "-c", "echo; exec sleep 1000"], env=env, stdout=subprocess.PIPE)
+    try:
+        assert child.stdout
+        child.stdout.readline()
+        assert child.pid not in machine.orphans()
+    finally:
+        child.kill()
+        child.communicate()
+        guard.close()
+        runtime.close()
+
+
+def test_a_port_that_is_listened_on_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
         assert machine.machine(0, port).port_taken
+        monkeypatch.setattr(psutil, "net_connections", denied)
+        assert machine.machine(0, port).port_taken
     assert not machine.machine(0, port).port_taken
+    monkeypatch.undo()
+    assert not machine.machine(0, port).port_taken
+
+
+def denied(**_: str) -> None:
+    raise psutil.AccessDenied
 
 
 def test_the_runtime_directory_is_described_and_not_made(tmp_path: Path) -> None:
