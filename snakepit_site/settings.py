@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -108,9 +109,11 @@ INSTALLED_APPS = [
     "ninja",  # serves the files of the API page; without it the page would load them from elsewhere
     "snakepit.pools",
 ]
+# The extra `serve` installs it. Without it snakepit.site.urls serves the static files, which is slower.
+WHITENOISE = find_spec("whitenoise") is not None
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    *(["whitenoise.middleware.WhiteNoiseMiddleware"] if WHITENOISE else []),
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

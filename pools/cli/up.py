@@ -124,6 +124,10 @@ class Up:
             if needed and (not self.site or importlib.util.find_spec(module) is None):
                 switch = "--no-celery" if name == "celery" else "--no-web"
                 raise Problem(f"There is no module {module}; add one as Django's and Celery's guides say, or {switch}")
+        if self.web and not installed("uvicorn"):
+            raise Problem(f"The web server uvicorn is not installed; {install('serve')}, or use --no-web")
+        if self.demo and not (installed("sklearn") and installed("numpy")):
+            raise Problem(f"The demo's pool needs scikit-learn and NumPy, which are not installed; {install('demo')}")
 
     def _check_free(self) -> None:
         """Whatever would fail later, with a log full of other lines, fails here."""
@@ -266,6 +270,14 @@ class Up:
         else:
             text.append(f"  {demo_parts.cli(self.address)} status")
         return "\n".join([*text, ""])
+
+
+def installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def install(extra: str) -> str:
+    return f"run: {demo_parts.python()} -m pip install 'django-snakepit[{extra}]'"
 
 
 def elsewhere(*others: str) -> str:

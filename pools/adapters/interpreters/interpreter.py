@@ -177,8 +177,10 @@ def _read(path: str, where: str, facts: dict[str, Any]) -> Interpreter:
 
 def find_lacks(installed: dict[str, str], broken: dict[str, str]) -> Iterable[str]:
     """
-    >>> list(find_lacks({"h2": "4.2.0", "protobuf": "5.29"}, {}))
-    ['grpclib is not installed', 'protobuf is 5.29, wanted is >=6.31.1,<8']
+    >>> list(find_lacks({"h2": "4.2.0", "protobuf": "6.33"}, {}))
+    ['grpclib is not installed', 'h2 is 4.2.0, wanted is >=4.3,<5']
+    >>> list(find_lacks({"grpclib": "0.4.9", "h2": "4.3.0", "protobuf": "5.29"}, {}))
+    ['protobuf is 5.29, wanted is >=6.31.1,<8']
     """
     for name, (_, low, below) in REQUIREMENTS.items():
         version = installed.get(name)

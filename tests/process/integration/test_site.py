@@ -31,6 +31,36 @@ def test_a_browser_that_asks_for_the_icon_by_itself_is_led_to_it(client: Client)
     assert (answer.status_code, answer["Location"]) == (302, "/static/snakepit/icon.svg")
 
 
+@pytest.mark.parametrize("missing", ["", "whitenoise"])
+def test_pages_have_their_static_files_with_and_without_whitenoise(tmp_path: Path, missing: str) -> None:
+    program = f"""
+import sys
+if {missing!r}:
+    sys.modules[{missing!r}] = None
+import django
+django.setup()
+from django.conf import settings
+from django.core.checks import run_checks
+from django.core.management import call_command
+from django.test import Client
+assert bool({missing!r}) != ("whitenoise.middleware.WhiteNoiseMiddleware" in settings.MIDDLEWARE)
+call_command("migrate", verbosity=0)
+assert run_checks() == [], run_checks()
+client = Client(headers={{"host": "localhost"}})
+page = client.get("/admin/login/")
+assert page.status_code == 200
+style = client.get("/static/snakepit/snakepit.css")
+print(style.status_code, style["Content-Type"].partition(";")[0], len(style.getvalue()) > 1000)
+"""
+    environment = {"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "snakepit.site.settings"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env={**environment, "SNAKEPIT_STATE_DIR": str(tmp_path)},
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["200", "text/css", "True"]
+
+
 # Checks.
 
 

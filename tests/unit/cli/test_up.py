@@ -52,6 +52,26 @@ def test_a_project_without_celery_is_told_what_to_do(tmp_path: Path) -> None:
     up._check_project()
 
 
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("uvicorn", r"uvicorn is not installed; run: .* -m pip install 'django-snakepit\[serve\]', or use --no-web"),
+        ("sklearn", r"needs scikit-learn and NumPy.*; run: .* -m pip install 'django-snakepit\[demo\]'"),
+        ("numpy", r"needs scikit-learn and NumPy.*; run: .* -m pip install 'django-snakepit\[demo\]'"),
+    ],
+)
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, says: str
+) -> None:
+    monkeypatch.setattr("snakepit.pools.cli.up.installed", lambda module: module != missing)
+    with pytest.raises(Problem, match=says) as refused:
+        prepared(tmp_path)._check_project()
+    assert "\n" not in str(refused.value)
+    without = prepared(tmp_path, web=False)
+    without.demo = False
+    without._check_project()
+
+
 def test_the_web_server_is_stopped_first_and_the_broker_last(tmp_path: Path) -> None:
     up = prepared(tmp_path)
     assert [program.name for program in up.programs()] == ["broker", "celery", "beat", "web"]
