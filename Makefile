@@ -30,6 +30,7 @@ proto: $(VENV)/.test ## generate the wire stubs from proto/
 	  --plugin=protoc-gen-grpclib_python=$(BIN)/protoc-gen-grpclib_python \
 	  --python_out=. --pyi_out=. --grpclib_python_out=. \
 	  proto/snakepit/workers/wire/worker.proto proto/snakepit/pools/wire/broker.proto
+	$(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=. proto/snakepit/pools/wire/broker.proto
 
 docs: $(VENV)/.test ## write the generated pages of docs/
 	$(BIN)/python docs/generate.py

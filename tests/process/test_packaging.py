@@ -51,6 +51,21 @@ def test_an_adapter_is_written_against_workers_without_loading_anything_else() -
     assert names & {"django", "grpc", "grpclib", "google", "celery", "ninja", "snakepit.pools", "psutil"} == set()
 
 
+def test_broker_command_line_and_site_load_no_grpcio() -> None:
+    program = (
+        "import django; django.setup(); import snakepit.site.urls, snakepit.site.celery, snakepit.pools.cli.main, "
+        f"snakepit.pools.adapters.node; {ASK}"
+    )
+    environment = {"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "snakepit.site.settings"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    names = packages(done.stderr.split())
+    assert {"grpclib", "snakepit.site"} <= names
+    assert "grpc" not in names
+
+
 def test_the_client_loads_no_django_and_no_grpcio() -> None:
     names = packages(loaded_by(f"from snakepit import connect; {ASK}"))
     assert "snakepit.pools" in names

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,25 +14,36 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROTOS = ("snakepit/workers/wire/worker.proto", "snakepit/pools/wire/broker.proto")
 ENDINGS = ("_pb2.py", "_pb2.pyi", "_grpc.py")
+# Only a broker has stock grpcio for a client; workers talk to their broker alone.
+FOR_GRPCIO = "snakepit/pools/wire/broker.proto"
+FILES = [name.removesuffix(".proto") + ending for name in PROTOS for ending in ENDINGS]
+FILES += [FOR_GRPCIO.removesuffix(".proto") + "_pb2_grpc.py"]
 
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stubs")
-    # The same command as `make proto`, into another directory.
+    # The same commands as `make proto`, into another directory.
     plugin = Path(sysconfig.get_path("scripts")) / "protoc-gen-grpclib_python"
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", "proto", f"--plugin={plugin.name}={plugin}"]
-    command += [f"--python_out={out}", f"--pyi_out={out}", f"--grpclib_python_out={out}"]
-    command += [f"proto/{name}" for name in PROTOS]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
+    ours = [
+        f"--plugin={plugin.name}={plugin}",
+        f"--python_out={out}",
+        f"--pyi_out={out}",
+        f"--grpclib_python_out={out}",
+    ]
+    generate(*ours, *(f"proto/{name}" for name in PROTOS))
+    generate(f"--grpc_python_out={out}", f"proto/{FOR_GRPCIO}")
     return out
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("proto", PROTOS)
-def test_a_committed_stub_is_fresh(generated: Path, proto: str, ending: str) -> None:
-    name = proto.removesuffix(".proto") + ending
+def generate(*arguments: str) -> None:
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", "proto", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_committed_stub_is_fresh(generated: Path, name: str) -> None:
     assert (ROOT / name).read_text() == (generated / name).read_text(), f"{name} is stale: run `make proto`"
 
 
@@ -40,9 +53,15 @@ def test_every_proto_file_is_generated() -> None:
 
 def test_no_stub_is_without_its_proto() -> None:
     folders = [ROOT / "snakepit" / package / "wire" for package in ("workers", "pools")]
-    stubs = [path for folder in folders for path in folder.glob("*_pb2.py")]
-    expected = {name.removesuffix(".proto") + "_pb2.py" for name in PROTOS}
-    assert {str(path.relative_to(ROOT)) for path in stubs} == expected
+    stubs = [path for folder in folders for path in folder.glob("*.py*") if path.stem != "__init__"]
+    assert {str(path.relative_to(ROOT)) for path in stubs} == set(FILES)
+
+
+def test_the_stub_for_grpcio_takes_the_lowest_version_of_the_extra() -> None:
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["grpc"]
+    text = (ROOT / "snakepit/pools/wire/broker_pb2_grpc.py").read_text()
+    (version,) = re.findall(r"GRPC_GENERATED_VERSION = '([\d.]+)'", text)
+    assert extra == [f"grpcio>={version.removesuffix('.0')},<2"]
 
 
 def test_the_stubs_load_with_the_oldest_protobuf_that_is_allowed() -> None:

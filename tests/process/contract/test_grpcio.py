@@ -1,0 +1,202 @@
+"""A client on stock grpcio and the shipped stubs, against a real broker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpclib.health.v1 import health_pb2
+from grpclib.reflection.v1 import reflection_pb2
+
+from snakepit.examples.grpc_client import CallFailed, GrpcClient
+from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.pools.wire.broker_pb2_grpc import BrokerStub
+from tests.brokers import PATIENCE, ROOT, RunningBroker, broker
+
+
+@pytest.fixture(scope="module")
+def recent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("grpcio") / "recent"
+
+
+@pytest.fixture(scope="module")
+def node(recent: Path) -> Iterator[RunningBroker]:
+    with broker({"one": {"size": 1, "cancel_grace": 5.0, "args": {"recent": str(recent)}}}) as running:
+        running.ready("one")
+        yield running
+
+
+@pytest.fixture
+def client(node: RunningBroker) -> Iterator[GrpcClient]:
+    with GrpcClient(node.runtime) as made:
+        yield made
+
+
+class Stock:
+    """The stubs without the example around them."""
+
+    def __init__(self, node: RunningBroker, channel: grpc.Channel) -> None:
+        self.channel = channel
+        self.broker = BrokerStub(channel)
+        self.metadata = (("authorization", f"Bearer {(node.runtime / 'token').read_text()}"),)
+
+    def until_running(self) -> None:
+        """Wait until the pool runs a call; each look is a round trip."""
+        while not any(worker.calls for worker in self.status().workers):
+            pass
+
+    def status(self) -> Any:
+        return self.broker.Status(pb.StatusRequest(), metadata=self.metadata, timeout=PATIENCE)
+
+
+@pytest.fixture
+def stock(node: RunningBroker) -> Iterator[Stock]:
+    with grpc.insecure_channel(f"unix:{node.runtime}/broker.sock") as channel:
+        yield Stock(node, channel)
+
+
+def test_execute_returns_the_result(client: GrpcClient) -> None:
+    assert client.call("one", "echo", value={"a": "é"}) == {"a": "é"}
+
+
+def test_bytes_come_back_as_bytes(stock: Stock) -> None:
+    request = pb.ExecuteRequest(pool="one", command="echo", attachments={"value": b"\0\xff"})
+    assert stock.broker.Execute(request, metadata=stock.metadata, timeout=PATIENCE).raw == b"\0\xff"
+
+
+def test_execute_stream_yields_each_chunk(client: GrpcClient) -> None:
+    assert list(client.stream("one", "count", to=50)) == list(range(50))
+
+
+def test_closing_a_stream_ends_its_generator_in_the_worker(client: GrpcClient, recent: Path) -> None:
+    before = recent.read_text().count("closed") if recent.exists() else 0
+    chunks: Any = client.stream("one", "count", to=1_000_000)
+    assert [next(chunks) for _ in range(3)] == [0, 1, 2]
+    chunks.close()
+    assert client.call("one", "echo", PATIENCE, value=1) == 1  # its slot is free again
+    assert recent.read_text().count("closed") == before + 1
+
+
+def test_a_session_carries_many_calls(stock: Stock) -> None:
+    calls = [
+        pb.Request(call=pb.Call(ref=ref, pool="one", command="echo", arguments=b'{"value": %d}' % ref))
+        for ref in range(1, 21)
+    ]
+    unknown = pb.Request(call=pb.Call(ref=21, pool="none", command="echo"))
+    answered = threading.Event()
+
+    def requests() -> Iterator[pb.Requests]:
+        yield pb.Requests(requests=[*calls, unknown])
+        answered.wait(PATIENCE)  # a session whose requests end cancels what it waits for
+
+    got: dict[int, Any] = {}
+    replies = stock.broker.Session(requests(), metadata=stock.metadata, timeout=PATIENCE)
+    for message in replies:
+        got |= {reply.ref: reply for reply in message.replies}
+        if len(got) == 21:
+            break
+    answered.set()
+    replies.cancel()
+    assert {ref: json.loads(got[ref].result.value.json) for ref in range(1, 21)} == {ref: ref for ref in range(1, 21)}
+    assert (got[21].error.code, got[21].error.outcome) == ("pool_unknown", "not_started")
+
+
+def test_status_describes_the_node_and_its_pools(client: GrpcClient, stock: Stock, node: RunningBroker) -> None:
+    assert client.pools() == {"one": "ready"}
+    assert stock.status().node.pid == node.process.pid
+
+
+@pytest.mark.parametrize(
+    ("pool", "command", "arguments", "status", "code", "outcome"),
+    [
+        ("ones", "echo", {}, "NOT_FOUND", "pool_unknown", "not_started"),
+        ("one", "typed", {"count": "x"}, "INVALID_ARGUMENT", "bad_arguments", "not_started"),
+        ("one", "raises", {"text": "zoë"}, "UNKNOWN", "adapter_error", "failed"),
+    ],
+)
+def test_an_error_has_its_code_and_its_outcome(
+    client: GrpcClient, pool: str, command: str, arguments: dict[str, Any], status: str, code: str, outcome: str
+) -> None:
+    with pytest.raises(CallFailed) as caught:
+        client.call(pool, command, **arguments)
+    assert (caught.value.status.name, caught.value.code, caught.value.outcome) == (status, code, outcome)
+    assert str(caught.value)
+
+
+def test_an_error_in_a_stream_has_its_code_too(client: GrpcClient) -> None:
+    with pytest.raises(CallFailed) as caught:
+        list(client.stream("one", "raises"))
+    assert (caught.value.code, caught.value.outcome) == ("adapter_error", "failed")
+
+
+def test_a_deadline_of_grpcio_ends_the_call(client: GrpcClient) -> None:
+    with pytest.raises(CallFailed) as caught:
+        client.call("one", "obedient", 0.3)
+    assert caught.value.status is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert client.call("one", "echo", PATIENCE, value=1) == 1  # its slot is free again
+
+
+def test_a_timeout_in_the_request_has_code_and_outcome(stock: Stock) -> None:
+    request = pb.ExecuteRequest(pool="one", command="obedient", timeout=0.3)
+    with pytest.raises(grpc.RpcError) as caught:
+        stock.broker.Execute(request, metadata=stock.metadata, timeout=PATIENCE)
+    failed = CallFailed(caught.value)
+    assert failed.status is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert failed.outcome == "unknown"
+
+
+def test_cancel_frees_the_slot_of_a_running_call(stock: Stock, client: GrpcClient) -> None:
+    request = pb.ExecuteRequest(pool="one", command="obedient", timeout=PATIENCE)
+    running = stock.broker.Execute.future(request, metadata=stock.metadata)
+    stock.until_running()
+    assert running.cancel()
+    assert running.cancelled()
+    assert client.call("one", "echo", PATIENCE, value=1) == 1
+
+
+def test_without_the_token_the_broker_refuses(node: RunningBroker) -> None:
+    with grpc.insecure_channel(f"unix:{node.runtime}/broker.sock") as channel, pytest.raises(grpc.RpcError) as caught:
+        BrokerStub(channel).Status(pb.StatusRequest(), timeout=PATIENCE)
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_health_and_reflection_answer_stock_grpcio(stock: Stock) -> None:
+    check: Any = stock.channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    reply = check(health_pb2.HealthCheckRequest(service="snakepit.broker.v1.Broker"), timeout=PATIENCE)
+    assert reply.status == health_pb2.HealthCheckResponse.SERVING
+    ask: Any = stock.channel.stream_stream(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    (listed,) = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=PATIENCE)
+    assert "snakepit.broker.v1.Broker" in {service.name for service in listed.list_services_response.service}
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "code", "output", "errors"),
+    [
+        ("echo", '{"value": 3}', 0, "3\n", ""),
+        ("raises", '{"text": "broken"}', 1, "", "adapter_error (failed): broken\n"),
+    ],
+)
+def test_the_example_runs_as_a_program(
+    node: RunningBroker, command: str, arguments: str, code: int, output: str, errors: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakepit.examples.grpc_client", str(node.runtime), "one", command, arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (code, output, errors)
