@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint quick proto docs screenshots bench chaos fmt clean
+.PHONY: help up test lint quick proto matrix docs screenshots bench chaos fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -24,6 +24,9 @@ lint: $(VENV)/.test ## check style, types and layers
 
 quick: $(VENV)/.test ## run unit tests and doctests: no process, no socket, under half a minute
 	$(BIN)/python -m pytest $(PYTEST) tests/unit snakepit
+
+matrix: ## run the tests on the lowest and newest dependencies, on each Python found (MATRIX=--quick: the two ends; --list)
+	@$(PYTHON) tests/matrix.py $(MATRIX)
 
 proto: $(VENV)/.test ## generate the wire stubs from proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto \

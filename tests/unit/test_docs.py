@@ -6,7 +6,6 @@ import ast
 import importlib
 import re
 import runpy
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,16 +148,6 @@ def test_every_operation_of_the_api_is_documented_and_none_besides() -> None:
     real = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
     documented = set(re.findall(r"^\| `([A-Z]+ /api/\S*)` \|", (DOCS / "reference" / "api.md").read_text(), re.M))
     assert documented == real
-
-
-def test_every_dependency_has_its_reason() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["embedded"], *extras["postgres"]]
-    names = {re.split(r"[\[><=; ]", line)[0].lower() for line in wanted}
-    text = (DOCS / "explanation" / "dependencies.md").read_text().lower()
-    rows = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("|"))
-    assert {name for name in names if name not in rows} == set()
 
 
 def test_every_make_target_that_is_named_exists() -> None:
