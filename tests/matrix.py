@@ -3,7 +3,7 @@
     python tests/matrix.py                  all legs
     python tests/matrix.py --quick          the two ends: lowest on the oldest Python, newest on the newest
     python tests/matrix.py --list           print the legs
-    python tests/matrix.py lowest-3.11 ...  these legs
+    python tests/matrix.py lowest-3.11 ...  these legs (with --quick, their short form)
 
     lowest-3.X     each dependency of the core at its lower bound; on the oldest Python those of the extras too
     newest-3.X     everything as new as pip finds it
@@ -160,7 +160,7 @@ def install(leg: Leg) -> None:
     subprocess.run([leg.program, "-c", INSTALLED], check=True)
 
 
-def test(leg: Leg, short: bool) -> int:
+def run_tests(leg: Leg, short: bool) -> int:
     options = ["-q", "-p", "no:cacheprovider"]
     if leg.worker:
         (configuration,) = (ROOT / "tests").glob("**/workers/plain.ini")
@@ -179,7 +179,7 @@ def run(leg: Leg, short: bool) -> str:
     except subprocess.CalledProcessError as error:
         result = f"not installed: {error}"
     else:
-        code = test(leg, short)
+        code = run_tests(leg, short)
         result = "passed" if code == 0 else f"failed: pytest ended with {code}"
     return f"{leg.name:<22}{time.monotonic() - began:6.0f} s  {result}"
 
@@ -187,11 +187,12 @@ def run(leg: Leg, short: bool) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="LEG")
-    parser.add_argument("--quick", action="store_true", help="the two ends, without the second run on PostgreSQL")
+    parser.add_argument("--quick", action="store_true", help="the two ends, and no second run on PostgreSQL")
     parser.add_argument("--list", action="store_true", help="print the legs")
     given = parser.parse_args()
     every = legs(find_pythons())
-    chosen = quick(every) if given.quick else [leg for leg in every if not given.names or leg.name in given.names]
+    wanted = given.names or [leg.name for leg in (quick(every) if given.quick else every)]
+    chosen = [leg for leg in every if leg.name in wanted]
     if unknown := set(given.names) - {leg.name for leg in every}:
         parser.error(f"no such leg: {', '.join(sorted(unknown))}; --list prints those of this machine")
     if given.list:

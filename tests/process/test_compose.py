@@ -5,9 +5,12 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -100,6 +103,43 @@ def test_the_image_copies_only_what_exists_and_the_context_lets_through() -> Non
         for name in names:
             assert (ROOT / name).exists(), name
             assert f"!{name}" in ignored, f"{name} does not reach the build: deploy/Dockerfile.dockerignore"
+
+
+def wheel_files(source: Path, out: Path) -> list[str]:
+    """Build the wheel of a source folder with the backend that pip uses; the names of its files."""
+    build = f"from hatchling.build import build_wheel; print(build_wheel({str(out)!r}))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    with ZipFile(out / done.stdout.split()[-1]) as archive:
+        return sorted(archive.namelist())
+
+
+def copies_before_the_installation() -> list[list[str]]:
+    words = instructions()
+    end = next(number for number, one in enumerate(words) if one[0] == "RUN" and one[1].endswith("/pip"))
+    return [one[1:] for one in words[:end] if one[0] == "COPY"]
+
+
+def test_the_files_that_the_image_copies_make_the_same_wheel_as_the_repository(tmp_path: Path) -> None:
+    copied = tmp_path / "src"
+    copied.mkdir()
+    for *names, target in copies_before_the_installation():
+        for name in names:
+            if (ROOT / name).is_dir():  # COPY keeps the links that it finds in a folder
+                left = shutil.ignore_patterns("__pycache__")  # as deploy/Dockerfile.dockerignore has it
+                shutil.copytree(ROOT / name, copied / target, symlinks=True, ignore=left)
+            else:
+                shutil.copy(ROOT / name, copied / target)
+    found = wheel_files(copied, tmp_path)
+    assert {"snakepit/pools/apps.py", "snakepit/pools/templates/snakepit/base.html"} <= set(found)
+    assert found == wheel_files(ROOT, tmp_path)
+
+
+def test_the_extras_that_the_image_installs_exist_and_serve_the_site() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (installed,) = re.findall(r'pip install [^"]*"\.\[([\w,-]+)\]"', (ROOT / "deploy" / "Dockerfile").read_text())
+    assert set(installed.split(",")) <= extras.keys()
+    assert {"serve", "postgres"} <= set(installed.split(","))
 
 
 def test_the_image_does_not_run_as_root() -> None:

@@ -66,7 +66,8 @@ def test_what_follows_a_migration_writes_first_in_each_transaction() -> None:
         job_guard.install()
     statements = [query["sql"].lstrip().upper() for query in told]
     firsts = [after for before, after in itertools.pairwise(statements) if before.startswith("BEGIN")]
-    assert len(firsts) > 2 * len(permissions.ROLES)
+    # One transaction for each group and one for the trigger; before Django 6.1 bulk_create opened one more.
+    assert len(firsts) > len(permissions.ROLES)
     assert [sql for sql in firsts if sql.startswith("SELECT")] == []
     test_a_migrated_database_has_the_groups()
 
