@@ -25,17 +25,17 @@ from snakepit.pools.broker.ports import (
     CommandInfo,
     Definition,
     Exit,
+    ForkFailed,
     Frame,
     Greeting,
     LaunchOrder,
     Loaded,
     Payload,
-    Reports,
     TemplateOrder,
     TemplateReports,
     ThreadStack,
-    Unforked,
     WorkerFailure,
+    WorkerReports,
 )
 from snakepit.workers.wire.worker_pb2 import Delivery
 
@@ -276,7 +276,7 @@ class FakeProcess:
             self._begun = assignment.sequence
             if assignment.sequence in self._revoked:
                 self._skipped.add(assignment.sequence)
-                self.report("returned", assignment.sequence)
+                self.report("revoked", assignment.sequence)
                 continue
             self._running.add(assignment.sequence)
             self._begin(assignment)
@@ -385,7 +385,7 @@ class FakeProcess:
 
 
 class FakeLink:
-    def __init__(self, process: FakeProcess, reports: Reports) -> None:
+    def __init__(self, process: FakeProcess, reports: WorkerReports) -> None:
         self.closed = False
         self._process = process
         self._reports = reports
@@ -518,7 +518,7 @@ class FakeLauncher:
 
     async def fork(self, template: FakeTemplate, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> FakeProcess:
         if template.ended or template.barren:
-            raise Unforked(template.barren or "its template has ended")
+            raise ForkFailed(template.barren or "its template has ended")
         return await self.launch(order, on_exit)
 
     @property
@@ -533,7 +533,7 @@ class FakeLinker:
     def __init__(self, launcher: FakeLauncher) -> None:
         self._launcher = launcher
 
-    def link(self, socket_path: str, reports: Reports) -> FakeLink:
+    def link(self, socket_path: str, reports: WorkerReports) -> FakeLink:
         (process,) = [process for process in self._launcher.processes if process.socket_path == socket_path]
         return FakeLink(process, reports)
 

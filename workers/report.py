@@ -69,8 +69,8 @@ class Failure:
 
 
 @dataclass(slots=True)
-class Returned:
-    """The broker took this call back before it began."""
+class Revoked:
+    """The broker revoked this call before it began."""
 
     sequence: int
     size: int = OVERHEAD
@@ -146,4 +146,4 @@ class BootFailure:
     size: int = OVERHEAD
 
 
-Report = Result | Delivered | Failure | Returned | Chunk | Progress | Log | Vitals | Race | Hello | BootFailure
+Report = Result | Delivered | Failure | Revoked | Chunk | Progress | Log | Vitals | Race | Hello | BootFailure

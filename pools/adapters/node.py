@@ -27,10 +27,10 @@ from snakepit.pools.adapters.records.event_log import EventLog
 from snakepit.pools.adapters.records.metrics import Metrics
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.adapters.runtime_directory import RuntimeDirectory, RuntimeDirectoryError
-from snakepit.pools.broker.broker import Broker, Ports
+from snakepit.pools.broker.broker import Broker
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.node import NodeFacts
-from snakepit.pools.broker.ports import Definitions, Recorder
+from snakepit.pools.broker.ports import Definitions, Ports, Recorder
 
 GOODBYE = 0.5  # seconds that clients get to notice that the broker has gone
 CHECK_EVERY = 1.0  # seconds between two looks at strays, keeper and socket
@@ -105,7 +105,7 @@ class Node:
         server, serving = make_server(broker, runtime.token, recent, metrics.text)
         await broker.start()
         if reaped:
-            broker.tell(Event(Kind.ORPHANS_REAPED, message=f"{reaped} processes of the broker before were ended"))
+            broker.emit(Event(Kind.ORPHANS_REAPED, message=f"{reaped} processes of the broker before were ended"))
         await server.start(sock=listen(str(runtime.socket)))
         watch = asyncio.get_running_loop().create_task(self._watch(broker, keeper), name="watch processes")
         announce(broker)
@@ -126,12 +126,12 @@ class Node:
 
     async def _watch(self, broker: Broker, keeper: ReaperProcess) -> None:
         def own() -> list[int]:
-            workers = (staff.process.pid for staff in broker.staff() if staff.process)
+            workers = (handle.process.pid for handle in broker.handles() if handle.process)
             return [keeper.pid, *workers, *(template.pid for _, template in broker.templates())]
 
         def workers() -> list[str]:
             # A worker that is just being forked still carries its template's id.
-            return [*(staff.id for staff in broker.staff()), *(name for name, _ in broker.templates())]
+            return [*(handle.id for handle in broker.handles()), *(name for name, _ in broker.templates())]
 
         strays = Orphans(self.runtime.instance, own, workers)
         while True:
@@ -144,7 +144,7 @@ class Node:
                 continue
             if killed:
                 message = f"{killed} processes that outlived their worker were ended"
-                broker.tell(Event(Kind.ORPHANS_REAPED, reason="stray", message=message, level="warning"))
+                broker.emit(Event(Kind.ORPHANS_REAPED, reason="stray", message=message, level="warning"))
 
 
 def run_node(config: NodeConfig, announce: Callable[[Broker], None] = lambda broker: None) -> None:

@@ -1,4 +1,4 @@
-"""The broker: pools by name. Routes calls, keeps the pools as they are wanted, and tells the world."""
+"""The broker: routes calls to pools by name, applies the pools' definitions, and publishes events and snapshots."""
 
 from __future__ import annotations
 
@@ -6,59 +6,33 @@ import asyncio
 import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from random import Random
 from typing import Any
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
-from snakepit.pools.broker.handle import Handle
+from snakepit.pools.broker.handle import CallHandle
+from snakepit.pools.broker.messages import Reply, Request, Timing
 from snakepit.pools.broker.node import Node, NodeFacts
 from snakepit.pools.broker.pool.preview import Forecast, forecast
-from snakepit.pools.broker.ports import (
-    Clock,
-    CommandInfo,
-    Definition,
-    Definitions,
-    Launcher,
-    Linker,
-    Loaded,
-    Meter,
-    NoMeter,
-    Process,
-    Recorder,
-    Template,
-    ThreadStack,
-)
+from snakepit.pools.broker.ports import CommandInfo, Definition, Loaded, Ports, Process, Template, ThreadStack
 from snakepit.pools.broker.runner.deps import RunnerDeps
 from snakepit.pools.broker.runner.runner import Runner
-from snakepit.pools.broker.runner.worker_handle import Reply, Request, Timing, WorkerHandle
+from snakepit.pools.broker.runner.worker_handle import WorkerHandle
 from snakepit.pools.broker.snapshot import pool_row, worker_row
-from snakepit.pools.broker.stats.buffered_meter import BufferedMeter
 from snakepit.pools.broker.stats.usage import Usage, Usages
 
 APPLY_EVERY = 1.0  # seconds; a changed row is in force within two
 MISSED_SWEEPS = 3  # intervals without a sweep after which the broker sweeps by itself
-PATIENCE = (1.0, 10.0)  # seconds that a worker has for a sign of life, at least and at most
+PATIENCE = (1.0, 10.0)  # seconds that a worker has to answer a probe, at least and at most
 LAG_KEPT = 0.7  # share of the old figure that stays in the event loop's smoothed lag
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
-    """The broker's whole outside."""
-
-    launcher: Launcher
-    linker: Linker
-    clock: Clock
-    definitions: Definitions
-    recorder: Recorder
-    meter: Meter = field(default_factory=NoMeter)
-
-
-@dataclass(frozen=True, slots=True)
 class Dump:
-    """Where the threads of a worker were at a moment, and the calls that it held."""
+    """The stacks of a worker's threads at one moment, and the calls that it ran."""
 
     worker: str
     pool: str
@@ -76,9 +50,8 @@ class Broker:
         self.sessions = 0
         self.node = Node(facts, ports.clock.wall())
         self._usages = Usages(ports.meter)
-        self._buffered_meter = BufferedMeter(self._usages)
-        self._world = RunnerDeps(
-            ports.launcher, ports.linker, ports.clock, self.tell, self._buffered_meter, facts.boot, rng or Random()
+        self._deps = RunnerDeps(
+            ports.launcher, ports.linker, ports.clock, self.emit, self._usages, facts.boot, rng or Random()
         )
         self._numbers = count(1)
         self._problems: tuple[tuple[str, str], ...] = ()
@@ -92,18 +65,18 @@ class Broker:
 
     # Calls
 
-    def submit(self, request: Request, reply: Reply) -> Handle:
+    def submit(self, request: Request, reply: Reply) -> CallHandle:
         """Send a call to its pool. The answer comes through `reply`, perhaps before this returns."""
         return self.submit_alike(((request, reply),))[0]
 
-    def submit_alike(self, calls: Sequence[tuple[Request, Reply]]) -> list[Handle]:
-        """As `submit` for each, in this order; the requests, one or more, differ in nothing but their arguments."""
+    def submit_alike(self, calls: Sequence[tuple[Request, Reply]]) -> list[CallHandle]:
+        """As `submit` for each, in this order. The requests, one or more, differ only in their arguments."""
         pool = calls[0][0].pool
-        runner = None if self.node.refusal() else self.runners.get(pool)
+        runner = self.runners.get(pool) if self.node.serving else None
         asked, handles = [], []
         for (request, reply), number in zip(calls, self._numbers, strict=False):
             asked.append((number, request, reply))
-            handles.append(Handle(runner, number))
+            handles.append(CallHandle(runner, number))
         if runner:
             runner.submit(asked)
         else:
@@ -119,89 +92,92 @@ class Broker:
     def recycle(self, pool: str, worker: str, actor: str, reason: str) -> int:
         """Replace a pool's workers, or one, successor first. Returns how many are to leave."""
         runner = self._runner(pool)
-        runner.check_known(worker)
+        runner.require_worker(worker)
         self.acted(pool, "recycle", actor, reason, worker)  # before its consequences
         return runner.recycle(worker, f"asked for by {actor or 'an operator'}: {reason or 'no reason given'}")
 
     def kill(self, worker: str, actor: str, reason: str) -> None:
-        """End a worker's process now; its calls fail, or run again where that is allowed. Raises WorkerUnknown."""
+        """Kill a worker's process; its calls fail, or run again where that is allowed. Raises WorkerUnknown."""
         for runner in self.runners.values():
-            if worker in runner.pool.worker_set.workers:
-                self.acted(runner.pool.spec.name, "kill", actor, reason, worker)  # before its consequences
+            if worker in runner.workers:
+                self.acted(runner.name, "kill", actor, reason, worker)  # before its consequences
                 runner.kill(worker, f"asked for by {actor or 'an operator'}: {reason or 'no reason given'}")
                 return
         raise errors.WorkerUnknown(f"No worker {worker!r} lives on node {self.facts.name}.", details={"worker": worker})
 
     def drain(self, actor: str, reason: str) -> None:
-        """Refuse new calls to every pool; what runs and waits is finished, workers stay warm until `resume`."""
+        """Refuse new calls to every pool until `resume`. Accepted calls are finished, workers stay warm."""
         self.node.drain(actor, reason, self.ports.clock.wall())
         self.acted("", f"drain node {self.facts.name}", actor, reason)
 
     def resume(self, actor: str, reason: str) -> None:
-        """Take calls again, after a drain."""
+        """Accept calls again, after a drain."""
         self.node.resume()
         self.acted("", f"resume node {self.facts.name}", actor, reason)
 
     def acted(self, pool: str, action: str, actor: str, reason: str, worker: str = "") -> None:
-        """Tell who did what to a pool, a worker or the node, and why."""
+        """Publish what an operator did to a pool, a worker or the node, and why."""
         message = f"{actor or 'an operator'}: {action}: {reason or 'no reason given'}"
         data = {"actor": actor, "action": action, "reason": reason}
-        self.tell(Event(Kind.OPERATOR_ACTED, pool, worker, action.partition(" ")[0], message, data=data))
+        self.emit(Event(Kind.OPERATOR_ACTED, pool, worker, action.partition(" ")[0], message, data=data))
 
     def plan(self, pool: str, worker: str = "") -> Forecast:
-        """What a recycle ordered now would do. Changes nothing."""
+        """Return what a recycle ordered now would do. Changes nothing."""
         runner = self._runner(pool)
-        runner.check_known(worker)
-        worker_set, now = runner.pool.worker_set, self.ports.clock.monotonic()
-        return forecast(worker_set.workers.values(), runner.pool.spec, now, worker, worker_set.load_time.expected)
+        runner.require_worker(worker)
+        startup = runner.pool.worker_set.startup_times.expected
+        return forecast(
+            runner.workers.values(), runner.pool.spec, self.ports.clock.monotonic(), worker, load_seconds=startup
+        )
 
     async def dump(self, worker: str, actor: str, reason: str) -> Dump:
-        """Where each thread of a live worker is now, told as an order. Raises WorkerUnknown or StacksUnavailable."""
+        """Read the stack of each thread of a live worker, and publish the order. Raises WorkerUnknown or
+        StacksUnavailable."""
         for runner in self.runners.values():
-            staff = runner.staff.get(worker)
-            if staff and staff.process:
-                pool = runner.pool.spec.name
+            handle = runner.handles.get(worker)
+            if handle and handle.process:
+                pool = runner.name
                 self.acted(pool, "dump", actor, reason, worker)
-                process, slots = staff.process, runner.pool.worker_set.workers[worker].slots  # it may end meanwhile
+                process, slots = handle.process, runner.workers[worker].slots  # it may end meanwhile
                 threads = await process.stacks()
-                running = staff.running(self.ports.clock.monotonic(), slots)
+                running = handle.running(self.ports.clock.monotonic(), slots)
                 return Dump(worker, pool, process.pid, self.ports.clock.wall(), threads, running)
         raise errors.WorkerUnknown(f"No worker {worker!r} lives on node {self.facts.name}.", details={"worker": worker})
 
     def sweep(self, source: str, interval: float) -> tuple[int, int, int]:
-        """One tick of the lifecycle's clock. Returns pools, workers, and workers that are to leave."""
+        """One tick of the lifecycle's clock. Returns the numbers of pools, workers, and workers that will leave."""
         now = self.ports.clock.monotonic()
         if source != "own":
             if self._clock_missing:
-                self.tell(Event(Kind.CLOCK_FOUND, reason=source, message=f"sweeps come from {source} again"))
+                self.emit(Event(Kind.CLOCK_FOUND, reason=source, message=f"sweeps come from {source} again"))
             self._last_sweep, self._clock_missing = now, False
         for runner in self.runners.values():
             runner.sweep(patience=max(PATIENCE[0], min(interval, PATIENCE[1])), interval=interval)
         task = asyncio.get_running_loop().create_task(self._sample(), name="sample memory")
         self._tasks = [kept for kept in self._tasks if not kept.done()] + [task]
-        workers = sum(len(runner.staff) for runner in self.runners.values())
-        return len(self.runners), workers, sum(runner.marked() for runner in self.runners.values())
+        workers = sum(len(runner.handles) for runner in self.runners.values())
+        return len(self.runners), workers, sum(runner.leaving_count() for runner in self.runners.values())
 
     async def _sample(self) -> None:
-        """Memory and CPU time of every worker, read in a thread: the kernel walks page tables for it."""
+        """Read memory and CPU time of every worker, in a thread: the kernel walks page tables for it."""
         measured = [
-            (runner, staff.id, staff.process)
+            (runner, handle.id, handle.process)
             for runner in self.runners.values()
-            for staff in runner.staff.values()
-            if staff.process
+            for handle in runner.handles.values()
+            if handle.process
         ]
         for runner, worker, process in measured:
             memory, cpu = await asyncio.to_thread(_vitals, process)
-            if memory is not None and (known := runner.pool.worker_set.workers.get(worker)):
+            if memory is not None and (known := runner.workers.get(worker)):
                 self._usage(runner).sampled(worker, self.ports.clock.monotonic(), memory, cpu, known.served)
                 runner.sampled(worker, memory)
         for runner in tuple(self.runners.values()):
             for name, template in runner.templates.living():
                 if (memory := await asyncio.to_thread(template.memory_mb)) is not None:
-                    runner.pool.worker_set.template.sampled(name, memory)
+                    runner.pool.template.sampled(name, memory)
 
     async def apply(self) -> int:
-        """Bring the pools in line with their definitions. Returns how many pools are wanted."""
+        """Read the definitions and apply them. Returns how many pools are defined."""
         async with self._applying:  # one at a time: an older reading must not undo a newer one
             loaded = await asyncio.to_thread(self.ports.definitions.load)
             if not self.node.stopping:
@@ -209,7 +185,7 @@ class Broker:
             return len(loaded.definitions)
 
     async def _refresh(self) -> None:
-        """Apply what is wanted. Where it cannot be read, what runs stays, and the reason is told once."""
+        """Apply the definitions. If they cannot be read, the pools stay as they are, and one event has the reason."""
         try:
             await self.apply()
         except Exception as error:
@@ -224,31 +200,31 @@ class Broker:
             if runner is None and name not in self._closing:
                 self._open(definition)
             elif runner and definition.unfit and not runner.definition.unfit:
-                problems.append((name, definition.unfit))  # what runs stays, as with any definition that is refused
+                problems.append((name, definition.unfit))  # the pool stays as it is, as with any invalid definition
             elif runner and runner.definition != definition:
                 runner.apply(definition)
-                self._buffered_meter.count()
+                runner.count()
                 self._usage(runner).renew(self.ports.clock.monotonic())
-                self.tell(_applied(definition, runner.pool.worker_set.generation))
+                self.emit(_applied(definition, runner.pool.worker_set.generation))
         for name in [name for name in self.runners if name not in wanted and name not in invalid]:
             self._remove(name)
         self._note(tuple(problems))
 
     def _note(self, problems: tuple[tuple[str, str], ...]) -> None:
         for name, problem in set(problems) - set(self._problems):
-            self.tell(Event(Kind.POOL_INVALID, name, reason="definition", message=problem, level="error"))
+            self.emit(Event(Kind.POOL_INVALID, name, reason="definition", message=problem, level="error"))
         self._problems = problems
 
     def _open(self, definition: Definition) -> None:
         name = definition.spec.name
-        self.runners[name] = runner = Runner(definition, self._world)
-        self.tell(_applied(definition, 1))
+        self.runners[name] = runner = Runner(definition, self._deps)
+        self.emit(_applied(definition, 1))
         runner.open()
 
     def _remove(self, name: str) -> None:
         runner = self.runners.pop(name)
-        self._buffered_meter.count()
-        self.tell(Event(Kind.POOL_REMOVED, name, reason="definition", message="the pool is not wanted any more"))
+        runner.count()
+        self.emit(Event(Kind.POOL_REMOVED, name, reason="definition", message="the pool is disabled or deleted"))
 
         async def close() -> None:
             await runner.close()
@@ -260,12 +236,12 @@ class Broker:
 
     async def start(self) -> None:
         self.ports.recorder.start()
-        self.tell(Event(Kind.NODE_STARTED, message=f"broker {self.facts.name} started, pid {self.facts.pid}"))
+        self.emit(Event(Kind.NODE_STARTED, message=f"broker {self.facts.name} started, pid {self.facts.pid}"))
         await self._refresh()
-        self._tasks.append(asyncio.get_running_loop().create_task(self._keep_house(), name="housekeeping"))
+        self._tasks.append(asyncio.get_running_loop().create_task(self._housekeeping(), name="housekeeping"))
 
-    async def _keep_house(self) -> None:
-        """Every second: definitions in, a snapshot out, and a look at the lifecycle's clock."""
+    async def _housekeeping(self) -> None:
+        """Every second: apply definitions, record a snapshot, and check the lifecycle's clock."""
         loop = asyncio.get_running_loop()
         while True:
             expected = loop.time() + APPLY_EVERY
@@ -274,7 +250,7 @@ class Broker:
             try:
                 await self._refresh()
                 self._look()
-            except Exception as error:  # a bug in one look must not end all others: nothing would be applied any more
+            except Exception as error:  # one failure must not end the task: nothing would be applied any more
                 loop.call_exception_handler({"message": "housekeeping failed; it goes on", "exception": error})
 
     def _look(self) -> None:
@@ -291,17 +267,17 @@ class Broker:
         if not self._clock_missing:
             self._clock_missing = True
             message = f"no sweep for {silent:.0f} s; the broker sweeps by itself. Is Celery beat running?"
-            self.tell(Event(Kind.CLOCK_MISSING, reason="beat", message=message, level="warning"))
+            self.emit(Event(Kind.CLOCK_MISSING, reason="beat", message=message, level="warning"))
         self._last_sweep = self.ports.clock.monotonic() - patience + self.facts.sweep_interval
         self.sweep("own", self.facts.sweep_interval)
 
     async def stop(self, grace: float) -> None:
-        """Take nothing new, let calls finish for `grace` seconds, then end what is left."""
+        """Refuse new calls, let accepted ones finish for `grace` seconds, then kill what is left."""
         if self.node.stopping:
             return
-        self.node.stopping = True
+        self.node.stop()
         message = f"broker {self.facts.name} stops; calls have {grace:g} s to finish"
-        self.tell(Event(Kind.NODE_STOPPING, reason="signal", message=message))
+        self.emit(Event(Kind.NODE_STOPPING, reason="signal", message=message))
         closing = [asyncio.ensure_future(runner.close()) for runner in self.runners.values()]
         closing += [task for _, task in self._closing.values()]
         if closing:
@@ -318,39 +294,40 @@ class Broker:
         await asyncio.to_thread(self.ports.recorder.stop)
 
     def kill_all(self) -> None:
-        for staff in tuple(self.staff()):
-            staff.kill()
+        for handle in tuple(self.handles()):
+            handle.kill()
         for _, template in tuple(self.templates()):
             template.kill()
 
     # Looking
 
-    def staff(self) -> Iterator[WorkerHandle]:
-        """Every worker with a process, those of removed pools included: their last calls still run."""
+    def handles(self) -> Iterator[WorkerHandle]:
+        """Iterate over all workers, those of removed pools included: their last calls still run."""
         for runner in (*self.runners.values(), *(runner for runner, _ in self._closing.values())):
-            yield from runner.staff.values()
+            yield from runner.handles.values()
 
     def templates(self) -> Iterator[tuple[str, Template]]:
-        """Every template with a process, and its id."""
+        """Iterate over all templates with a process: id and process."""
         for runner in (*self.runners.values(), *(runner for runner, _ in self._closing.values())):
             yield from runner.templates.living()
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         self.ports.recorder.record(self.ports.clock.wall(), event)
 
     def count(self) -> None:
-        """Have the meter know of every call that was answered; a snapshot does so, too."""
-        self._buffered_meter.count()
+        """Pass every answered call on to the meter; a snapshot does so, too."""
+        for runner in (*self.runners.values(), *(runner for runner, _ in self._closing.values())):
+            runner.count()
 
     def snapshot(self, pool: str = "") -> dict[str, Any]:
-        self._buffered_meter.count()
+        self.count()
         now = self.ports.clock.monotonic()
         # A removed pool is there until its last call has ended: its workers use the machine until then.
         leaving = {name: runner for name, (runner, _) in self._closing.items()}
         if pool and pool not in leaving:
             self._runner(pool)
         shown = {name: runner for name, runner in sorted((leaving | self.runners).items()) if pool in ("", name)}
-        workers = [(runner, worker) for runner in shown.values() for worker in runner.pool.worker_set.workers.values()]
+        workers = [(runner, worker) for runner in shown.values() for worker in runner.workers.values()]
         rows = [pool_row(one, now, self._usage(one), removed=name in leaving) for name, one in shown.items()]
         return {
             "node": self._node_row(now),
@@ -359,7 +336,7 @@ class Broker:
         }
 
     def _usage(self, runner: Runner) -> Usage:
-        return self._usages.of(runner.pool.spec.name, self.ports.clock.monotonic())
+        return self._usages.of(runner.name, self.ports.clock.monotonic())
 
     def _node_row(self, now: float) -> dict[str, Any]:
         if self._clock_missing:

@@ -1,6 +1,6 @@
-"""The node that a broker is: what never changes in its life, whether it takes calls, and what it says of itself.
+"""The node of a broker: its fixed facts, and whether it takes calls.
 
-serving ─▶ drained ─▶ serving       an operator's order, in memory: who restarts a broker wants it to serve
+serving ─▶ drained ─▶ serving       an operator's order, in memory: a restarted broker serves
     └─▶ stopping ◀─┘
 """
 
@@ -14,7 +14,7 @@ from snakepit.pools.broker import errors
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What does not change in a broker's life."""
+    """What does not change while a broker runs."""
 
     name: str
     version: str
@@ -27,7 +27,7 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """An operator's order to take nothing new."""
+    """An operator's order to take no new calls."""
 
     since: float  # seconds since the epoch
     actor: str
@@ -35,24 +35,30 @@ class Drain:
 
 
 class Node:
-    """Whether calls are taken in. What is held already is finished either way."""
+    """Whether calls are accepted. Accepted calls are finished either way."""
 
     def __init__(self, facts: NodeFacts, started_at: float) -> None:
         self.facts = facts
         self.started_at = started_at  # seconds since the epoch
+        self.serving = True  # neither drained nor stopping
         self.stopping = False
         self.drained: Drain | None = None
 
     def drain(self, actor: str, reason: str, at: float) -> None:
-        """Ordered again it is the same drain, with the newest who and why."""
+        """Start a drain. A repeated order keeps its start and takes the new actor and reason."""
         order = Drain(at, actor, reason)
         self.drained = replace(order, since=self.drained.since) if self.drained else order
+        self.serving = False
 
     def resume(self) -> None:
         self.drained = None
+        self.serving = not self.stopping
+
+    def stop(self) -> None:
+        self.stopping, self.serving = True, False
 
     def refusal(self) -> errors.BrokerError | None:
-        """What a new call is told; None: it is taken in."""
+        """Return the error of a new call, or None if it is accepted."""
         if self.stopping:
             return errors.ShuttingDown()
         if self.drained is None:

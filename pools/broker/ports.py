@@ -1,4 +1,4 @@
-"""What the core needs of the world: one Protocol a need, each with one real and one fake implementation."""
+"""What the broker needs from outside: one Protocol for each need, each with a real and a fake implementation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from snakepit.pools.broker.spec import PoolSpec
 
 
 class Clock(Protocol):
-    """Two clocks: one to compare, one to store. Never mix them: the wall clock jumps."""
+    """Two clocks: one for comparisons, one for storage. Never mix them: the wall clock jumps."""
 
     def monotonic(self) -> float: ...
 
@@ -20,15 +20,15 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A pool as it is wanted; the dotted path comes from this process's own settings, never from a row.
+    """The desired state of a pool. The dotted path comes from this process's own settings, never from a row.
 
-    `spec.python` is the interpreter's path here, empty for the broker's own.
+    `spec.python` is the interpreter's path here; empty: that of the broker.
     """
 
     spec: PoolSpec
     adapter_path: str
     interpreter: str = ""  # which interpreter was chosen, and why
-    unfit: str = ""  # why no worker can be started at all; empty: one can
+    unfit: str = ""  # why no worker can start at all; empty: workers can start
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class Loaded:
 
 
 class Definitions(Protocol):
-    """The desired state. `load` may block; the broker calls it in a thread."""
+    """Where the desired state is read. `load` may block; the broker calls it in a thread."""
 
     def load(self) -> Loaded: ...
 
 
 class Recorder(Protocol):
-    """The observed state's way out. `record` and `observe` never block and never raise."""
+    """Where events and snapshots are written. `record` and `observe` never block and never raise."""
 
     def start(self) -> None: ...
 
@@ -56,18 +56,18 @@ class Recorder(Protocol):
 
 
 class Meter(Protocol):
-    """Counts and times calls, each that was asked for once."""
+    """Counts and times calls, each of them once."""
 
     def executed(self, pool: str, command: str, code: str, queued: float, ran: float) -> None:
-        """A call was answered: `code` is "ok" or that of its error, times in seconds."""
+        """A call was answered. `code` is "ok" or that of its error; times are in seconds."""
         ...
 
     def succeeded(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None:
-        """Calls of one command were answered well: `executed` with "ok" for each."""
+        """Calls of one command were answered with a result: as `executed` with "ok" for each."""
         ...
 
     def delivered(self, pool: str, results: int) -> None:
-        """Results went from their workers straight to their callers; the calls are counted besides."""
+        """Results went from workers directly to their callers; the calls are counted by `succeeded` as well."""
         ...
 
     def full(self, pool: str, times: int) -> None:
@@ -76,7 +76,7 @@ class Meter(Protocol):
 
 
 class NoMeter:
-    """For a broker whose numbers nobody wants."""
+    """For a broker without metrics."""
 
     def executed(self, pool: str, command: str, code: str, queued: float, ran: float) -> None: ...
 
@@ -89,7 +89,7 @@ class NoMeter:
 
 @dataclass(frozen=True, slots=True)
 class LaunchOrder:
-    """All that a launcher must know to bring one worker to life."""
+    """What a launcher needs to start one worker."""
 
     worker: str
     adapter_path: str
@@ -98,7 +98,7 @@ class LaunchOrder:
 
 @dataclass(frozen=True, slots=True)
 class TemplateOrder:
-    """All that a launcher must know to prepare one template."""
+    """What a launcher needs to start one template."""
 
     template: str
     adapter_path: str
@@ -113,7 +113,7 @@ class Exit:
     signal: int | None = None
 
 
-@dataclass(slots=True)  # not frozen, here and below: that doubles the price of what is made for each call
+@dataclass(slots=True)  # not frozen, here and below: that doubles the cost of what is made for each call
 class Assignment:
     """A call on its way to a worker."""
 
@@ -125,7 +125,7 @@ class Assignment:
     budget: float
     credit: int
     max_result: int
-    credit_bytes: int = 0  # of chunks on their way, from which the command waits; 0: no bound
+    credit_bytes: int = 0  # most chunk bytes that may be unacknowledged; 0: no limit
     reply_socket: str = ""  # the path of a socket of the caller's, where the worker may put the result
     ref: int = 0  # the caller's number of the call, for its reply_socket
     queued: float = 0.0  # seconds that the call waited, for its reply_socket
@@ -133,7 +133,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What a worker says of itself once its adapter is loaded."""
+    """What a worker reports about itself when its adapter is loaded."""
 
     python: str = ""
     implementation: str = ""
@@ -161,7 +161,7 @@ class CommandInfo:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFailure:
-    """How a command, or the loading of an adapter, went wrong inside a worker."""
+    """The failure of a command, or of the loading of an adapter, inside a worker."""
 
     code: str
     message: str
@@ -172,7 +172,7 @@ class WorkerFailure:
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Two threads of a worker wrote to the same state of its adapter, with no lock in common."""
+    """Two threads of a worker wrote to the same state of its adapter without a common lock."""
 
     attribute: str
     first_thread: str
@@ -200,9 +200,9 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class ThreadStack:
-    """Where one thread of a worker is, innermost frame first. A note says why there are no frames."""
+    """The stack of one thread of a worker, innermost frame first. `note` is why there are no frames."""
 
-    thread: int  # the kernel's number; the main thread has its process's
+    thread: int  # the kernel's id; that of the main thread is the pid
     name: str
     state: str  # the kernel's letter: R runs, S sleeps, D waits for a device
     cpu_seconds: float  # used since it was started
@@ -211,7 +211,7 @@ class ThreadStack:
 
 
 class Process(Protocol):
-    """One worker's process. Everything but `kill` only looks."""
+    """One worker's process."""
 
     @property
     def pid(self) -> int: ...
@@ -224,61 +224,61 @@ class Process(Protocol):
         ...
 
     def last_begun(self) -> int:
-        """The highest sequence that the worker has begun to run, true even after its death."""
+        """Return the highest sequence that the worker has begun to run; correct after its death, too."""
         ...
 
     def has_begun(self, sequence: int) -> bool:
-        """Whether the worker has begun to run this one, or may have; true even after its death."""
+        """Whether the worker has begun to run this sequence, or may have; correct after its death, too."""
         ...
 
     def revoke(self, first: int, last: int) -> None:
-        """Keep the worker from beginning these sequences. Whether it began one before it saw this, `has_begun` says
-        a millisecond later; if it did not, it never will."""
+        """Keep the worker from beginning these sequences. A millisecond later `has_begun` is final: a revoked sequence
+        that has not begun by then never will."""
         ...
 
     def output(self) -> Sequence[str]:
-        """The last lines that it printed."""
+        """Return the last lines that it printed."""
         ...
 
     def memory_mb(self) -> float | None:
-        """Memory of the process and its descendants now; None once it is gone."""
+        """Return the memory of the process and its descendants; None once it is gone."""
         ...
 
     def cpu_seconds(self) -> float | None:
-        """CPU time that the process and its descendants have used; None once it is gone, or where it is not told."""
+        """Return the CPU time of the process and its descendants; None once it is gone or where it is unknown."""
         ...
 
     async def stacks(self) -> tuple[ThreadStack, ...]:
-        """Where each thread is now. Raises StacksUnavailable."""
+        """Return the stack of each thread. Raises StacksUnavailable."""
         ...
 
 
-class Unforked(Exception):
-    """A worker did not come out of its template, which says nothing about the worker: nothing of it ever ran."""
+class ForkFailed(Exception):
+    """A template did not fork a worker. None of the worker's code ran, so the worker is not the cause."""
 
 
 class TemplateReports(Protocol):
-    """What a launcher tells of a template: how its loading went, and, after everything else, that it is reaped."""
+    """What a launcher reports of a template: how its loading went, and last of all that it is reaped."""
 
     def loaded(self, seconds: float) -> None:
         """Workers can be forked from it now."""
         ...
 
     def refused(self, reason: str, why: str) -> None:
-        """It cannot be forked from, and ends by itself. `reason` is one of no_preload, unsafe, load_failed."""
+        """It cannot fork workers and ends by itself. `reason` is one of no_preload, unsafe, load_failed."""
         ...
 
     def ended(self, exit: Exit) -> None: ...
 
 
 class Template(Protocol):
-    """A template's process. Workers that came out of it do not need it."""
+    """A template's process. The workers that it forked do not need it."""
 
     @property
     def pid(self) -> int: ...
 
     def dismiss(self) -> None:
-        """Nobody will be forked from it any more."""
+        """No worker will be forked from it any more."""
         ...
 
     def kill(self) -> None: ...
@@ -289,10 +289,10 @@ class Template(Protocol):
 
 
 class Launcher(Protocol):
-    """Brings workers to life. What cannot be started raises OSError with the reason."""
+    """Starts workers. Raises OSError with the reason if a process cannot be started."""
 
     async def launch(self, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> Process:
-        """Start a worker plainly. `on_exit` is called once, on the loop, after the process is reaped."""
+        """Spawn a worker. `on_exit` is called once, on the loop, after the process is reaped."""
         ...
 
     async def prepare(self, order: TemplateOrder, reports: TemplateReports) -> Template:
@@ -300,31 +300,31 @@ class Launcher(Protocol):
         ...
 
     async def fork(self, template: Template, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> Process:
-        """As `launch`, out of a loaded template. Raises Unforked if the worker did not come to life."""
+        """As `launch`, from a loaded template. Raises ForkFailed if it did not fork the worker."""
         ...
 
     async def close(self) -> None: ...
 
 
-class Reports(Protocol):
-    """Where a link delivers what its worker says; every method is called on the loop."""
+class WorkerReports(Protocol):
+    """Where a link delivers what its worker reports; every method is called on the loop."""
 
     def hello(self, greeting: Greeting) -> None: ...
 
     def boot_failed(self, failure: WorkerFailure) -> None: ...
 
     def results(self, ended: Iterable[tuple[int, Payload | None, float]]) -> None:
-        """Calls that ended well, in this order: sequence, value, seconds that it ran."""
+        """Calls that ended with a result, in this order: sequence, value, seconds that it ran."""
         ...
 
     def delivered(self, sequence: int, seconds: float) -> None:
-        """A call ended well, and its result lies in the caller's reply_socket."""
+        """A call ended with a result, which the worker wrote to the caller's reply_socket."""
         ...
 
     def failure(self, sequence: int, failure: WorkerFailure, seconds: float) -> None: ...
 
-    def returned(self, sequence: int) -> None:
-        """A revoked call, whose turn came: the worker did not begin it."""
+    def revoked(self, sequence: int) -> None:
+        """The turn of a revoked call came: the worker did not begin it."""
         ...
 
     def chunk(self, sequence: int, payload: Payload) -> None: ...
@@ -341,16 +341,16 @@ class Reports(Protocol):
 
 
 class Link(Protocol):
-    """The way to one worker. Sending never blocks; what waits goes out together."""
+    """The connection to one worker. Sending never blocks; waiting messages go out together."""
 
     def assign(self, assignment: Assignment) -> None: ...
 
     def assign_alike(
         self, first: Assignment, calls: Sequence[str], arguments: Sequence[bytes], budgets: Sequence[float]
     ) -> None:
-        """As `assign` for each of these calls, whose sequences count up from the first's; else they are as it is.
+        """Assign calls that differ from the first only in what the lists have; sequences count up from the first's.
 
-        It has no attachments, no credit and no reply_socket; the lists begin with what is its own.
+        They have no attachments, no credit and no reply_socket. The lists begin with the first call's own values.
         """
         ...
 
@@ -366,4 +366,16 @@ class Link(Protocol):
 
 
 class Linker(Protocol):
-    def link(self, socket_path: str, reports: Reports) -> Link: ...
+    def link(self, socket_path: str, reports: WorkerReports) -> Link: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything that a broker needs from outside."""
+
+    launcher: Launcher
+    linker: Linker
+    clock: Clock
+    definitions: Definitions
+    recorder: Recorder
+    meter: Meter = field(default_factory=NoMeter)

@@ -74,25 +74,25 @@ def pool_row(runner: Runner, now: float, usage: Usage, *, removed: bool = False)
         "free": slots - sum(worker.load for worker in ready),
         "lost": sum(worker.lost for worker in worker_set.workers.values()),
         "waiting": pool.waiting,
-        "oldest_wait": round(pool.line.oldest_wait(now), 3),
+        "oldest_wait": round(pool.queue.oldest_wait(now), 3),
         "queue_limit": pool.spec.queue_limit,
         "generation": worker_set.generation,
         "finished": pool.finished_count,
         "failed": pool.failed_count,
-        "refused": pool.door.refused_count,
+        "refused": pool.admission.refused_count,
         "retried": pool.retried_count,
         "recycled": worker_set.recycled,
         "died": worker_set.died,
         "memory_mb": pool_memory(runner),
         "template": template_row(runner),
-        "load_seconds": round(worker_set.load_time.expected, 3),
+        "load_seconds": round(worker_set.startup_times.expected, 3),
         "growth": growth_row(worker_set.growth, worker_set.growth.all_calls(), worker_set.growth)
         | {"commands": [_command_growth(found) for found in worker_set.growth.commands()]},
         "warnings": pool_warnings(runner),
         "races": list(runner.races),
         **pool_parallelism(runner),
-        "held": pool.hands.waiting,
-        "run_times": pool.hands.run_times.rows(),
+        "held": pool.dispatcher.prefetched,
+        "run_times": pool.dispatcher.run_times.rows(),
         "usage": usage.row(),
     }
 
@@ -125,14 +125,14 @@ def pool_parallelism(runner: Runner) -> dict[str, Any]:
     """How many slots of a worker really run at once, and why not more: of the ready worker that is worst off."""
     spec = runner.pool.spec
     ready = {worker.id for worker in runner.pool.worker_set.among(State.READY)}
-    threaded = [staff for staff in runner.staff.values() if staff.id in ready and staff.greeting]
+    threaded = [handle for handle in runner.handles.values() if handle.id in ready and handle.greeting]
     if spec.profile != Profile.THREAD or not threaded:
         return {"gil": "", "gil_culprit": "", "parallelism": 0.0, "parallel": ""}
-    worst = min(threaded, key=lambda staff: (not staff.gil_enabled, staff.parallelism))
+    worst = min(threaded, key=lambda handle: (not handle.gil_enabled, handle.parallelism))
     greeting = worst.greeting
     assert greeting is not None
     sentence = describe(
-        runner.pool.worker_set.workers[worst.id].slots,
+        runner.workers[worst.id].slots,
         worst.parallelism,
         cores=greeting.cores,
         free_threaded=greeting.free_threaded,
@@ -193,20 +193,20 @@ def pool_warnings(runner: Runner) -> list[str]:
     if races := runner.races:
         names = ", ".join(f"`{name}`" for name in races[:5]) + (f" and {len(races) - 5} more" if races[5:] else "")
         warnings.append(f"unlocked writes from two threads to {names}; the events thread.race have both stacks")
-    if runner.pool.worker_set.template.is_disappointing(runner.pool.spec):
+    if runner.pool.worker_set.template.is_unexpectedly_refused(runner.pool.spec):
         warnings.append(f"workers are spawned one by one: {runner.pool.worker_set.template.why}")
-    for staff in runner.staff.values():
-        greeting = staff.greeting
-        if greeting and greeting.free_threaded and staff.gil_enabled:
-            because = f" because of {staff.gil_culprit}" if staff.gil_culprit else ""
-            warnings.append(f"{staff.id}: the interpreter is free-threaded, but the GIL is on{because}")
+    for handle in runner.handles.values():
+        greeting = handle.greeting
+        if greeting and greeting.free_threaded and handle.gil_enabled:
+            because = f" because of {handle.gil_culprit}" if handle.gil_culprit else ""
+            warnings.append(f"{handle.id}: the interpreter is free-threaded, but the GIL is on{because}")
     return warnings[:8]
 
 
 def worker_row(runner: Runner, worker: Worker, now: float, usage: Usage) -> dict[str, Any]:
-    staff: WorkerHandle | None = runner.staff.get(worker.id)
-    greeting = staff.greeting if staff else None
-    process = staff.process if staff else None
+    handle: WorkerHandle | None = runner.handles.get(worker.id)
+    greeting = handle.greeting if handle else None
+    process = handle.process if handle else None
     seen = usage.workers.get(worker.id)
     return {
         "id": worker.id,
@@ -219,20 +219,20 @@ def worker_row(runner: Runner, worker: Worker, now: float, usage: Usage) -> dict
         "lost": worker.lost,
         "served": worker.served,
         "due_in": round(max(0.0, due - now), 3) if (due := due_at(worker, runner.pool.spec)) is not None else None,
-        "expected": worker.expected,
-        "silent_for": round(now - staff.probed_at, 3) if staff and staff.probed_at is not None else 0.0,
+        "expected": worker.expires_soon,
+        "silent_for": round(now - handle.probed_at, 3) if handle and handle.probed_at is not None else 0.0,
         "growth": growth_row(worker.growth, worker.growth.totals, runner.pool.worker_set.growth),
         "memory_mb": round(worker.memory_mb, 1),
         "mb_per_hour": None if seen is None or (slope := seen.mb_per_hour) is None else round(slope, 3),
         "template": worker.template,
-        "gil": "" if greeting is None or staff is None else ("on" if staff.gil_enabled else "off"),
-        "gil_culprit": staff.gil_culprit if staff else "",
+        "gil": "" if greeting is None or handle is None else ("on" if handle.gil_enabled else "off"),
+        "gil_culprit": handle.gil_culprit if handle else "",
         "generation": worker.generation,
-        "started_at": staff.started_wall if staff else 0.0,
+        "started_at": handle.started_wall if handle else 0.0,
         "load_seconds": round(greeting.load_seconds, 3) if greeting else 0.0,
         "python": greeting.python if greeting else "",
-        "parallelism": round(staff.parallelism, 2) if staff else 0.0,
-        "calls": staff.running(now, worker.slots) if staff else [],
-        "held": worker.ahead,
+        "parallelism": round(handle.parallelism, 2) if handle else 0.0,
+        "calls": handle.running(now, worker.slots) if handle else [],
+        "held": worker.prefetched,
         "output": list(process.output()[-OUTPUT_LINES:]) if process else [],
     }

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from snakepit.pools.broker.pool.run_times import BOUNDS
+from snakepit.pools.broker.pool.dispatcher import BOUNDS
 
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from snakepit.pools.broker.pool.run_times import BOUNDS
+from snakepit.pools.broker.pool.dispatcher import BOUNDS
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.diagnostics.advice import said_span
 

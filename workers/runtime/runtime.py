@@ -19,7 +19,7 @@ from typing import Protocol
 
 from snakepit.workers.call import Call
 from snakepit.workers.context import Reports
-from snakepit.workers.report import Delivered, Returned
+from snakepit.workers.report import Delivered, Revoked
 from snakepit.workers.runtime import failure
 from snakepit.workers.runtime.event_loop import EventLoop, OwnLoop, SharedLoop
 from snakepit.workers.runtime.execution import Execution, Last
@@ -182,7 +182,7 @@ class Runtime:
                 self._begun.begin(call.sequence)
                 if self._begun.is_revoked(call.sequence):
                     self._held.pop(call.sequence, None)
-                    self._reports.put(Returned(call.sequence))
+                    self._reports.put(Revoked(call.sequence))
                     continue
             return call
 

@@ -34,7 +34,7 @@ from snakepit.workers.report import (
     Race,
     Report,
     Result,
-    Returned,
+    Revoked,
     Value,
     Vitals,
 )
@@ -301,8 +301,8 @@ def _failure(report: Failure) -> pb.Report:
     )
 
 
-def _returned(report: Returned) -> pb.Report:
-    return pb.Report(returned=pb.Returned(sequence=report.sequence))
+def _revoked(report: Revoked) -> pb.Report:
+    return pb.Report(revoked=pb.Revoked(sequence=report.sequence))
 
 
 def _progress(report: Progress) -> pb.Report:
@@ -352,7 +352,7 @@ TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
     Result: _result,
     Delivered: _delivered,
     Failure: _failure,
-    Returned: _returned,
+    Revoked: _revoked,
     Progress: _progress,
     Log: _log,
     Vitals: _vitals,

@@ -112,7 +112,7 @@ class Reports(_message.Message):
     def __init__(self, reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("hello", "boot_failure", "result", "failure", "chunk", "progress", "log", "vitals", "race", "returned", "results", "delivered")
+    __slots__ = ("hello", "boot_failure", "result", "failure", "chunk", "progress", "log", "vitals", "race", "revoked", "results", "delivered")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BOOT_FAILURE_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
@@ -122,7 +122,7 @@ class Report(_message.Message):
     LOG_FIELD_NUMBER: _ClassVar[int]
     VITALS_FIELD_NUMBER: _ClassVar[int]
     RACE_FIELD_NUMBER: _ClassVar[int]
-    RETURNED_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     DELIVERED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
@@ -134,10 +134,10 @@ class Report(_message.Message):
     log: Log
     vitals: Vitals
     race: Race
-    returned: Returned
+    revoked: Revoked
     results: Results
     delivered: Delivered
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., boot_failure: _Optional[_Union[BootFailure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[Log, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ..., race: _Optional[_Union[Race, _Mapping]] = ..., returned: _Optional[_Union[Returned, _Mapping]] = ..., results: _Optional[_Union[Results, _Mapping]] = ..., delivered: _Optional[_Union[Delivered, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., boot_failure: _Optional[_Union[BootFailure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[Log, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ..., race: _Optional[_Union[Race, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., results: _Optional[_Union[Results, _Mapping]] = ..., delivered: _Optional[_Union[Delivered, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "pid", "python", "implementation", "executable", "free_threaded", "gil_enabled", "gil_culprit", "load_seconds", "slots", "blas_threads", "commands", "parallelism", "cores")
@@ -279,7 +279,7 @@ class Log(_message.Message):
     message: str
     def __init__(self, sequence: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
-class Returned(_message.Message):
+class Revoked(_message.Message):
     __slots__ = ("sequence",)
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     sequence: int

@@ -16,7 +16,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from snakepit.pools.adapters.grpc.batch import AROUND, Batch
 from snakepit.pools.adapters.grpc.limits import MAX_FRAME
-from snakepit.pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Race, Reports, WorkerFailure
+from snakepit.pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Race, WorkerFailure, WorkerReports
 from snakepit.workers.transport.message_stream import MessageStream, MessageTooLarge
 from snakepit.workers.wire import worker_pb2 as pb
 from snakepit.workers.wire.worker_grpc import WorkerStub
@@ -32,7 +32,7 @@ logger = logging.getLogger("snakepit.link")
 class GrpcLink:
     """One worker's Work stream. Orders of one turn of the loop travel in one message."""
 
-    def __init__(self, socket_path: str, reports: Reports) -> None:
+    def __init__(self, socket_path: str, reports: WorkerReports) -> None:
         self._path = socket_path
         self._reports = reports
         self._frames: MessageStream | None = None
@@ -183,7 +183,7 @@ def _payload(value: pb.Value) -> Payload:
     return Payload(value.json) if value.HasField("json") else Payload(value.raw, raw=value.HasField("raw"))
 
 
-def _hello(reports: Reports, report: pb.Report) -> None:
+def _hello(reports: WorkerReports, report: pb.Report) -> None:
     hello = report.hello
     if hello.protocol != PROTOCOL:
         failure = (
@@ -222,18 +222,18 @@ def _command(command: pb.Command) -> CommandInfo:
     )
 
 
-def _result(reports: Reports, report: pb.Report) -> None:
+def _result(reports: WorkerReports, report: pb.Report) -> None:
     result = report.result
     payload = _payload(result.value) if result.HasField("value") else None
     reports.results(((result.sequence, payload, result.seconds),))
 
 
-def _boot_failure(reports: Reports, report: pb.Report) -> None:
+def _boot_failure(reports: WorkerReports, report: pb.Report) -> None:
     failure = report.boot_failure
     reports.boot_failed(WorkerFailure("internal", failure.message[:4096], failure.type, failure.traceback[:16384]))
 
 
-def _failure(reports: Reports, report: pb.Report) -> None:
+def _failure(reports: WorkerReports, report: pb.Report) -> None:
     failure = report.failure
     try:
         details = json.loads(failure.details) if failure.details else {}
@@ -249,7 +249,7 @@ def _failure(reports: Reports, report: pb.Report) -> None:
     reports.failure(failure.sequence, known, failure.seconds)
 
 
-def _race(reports: Reports, report: pb.Report) -> None:
+def _race(reports: WorkerReports, report: pb.Report) -> None:
     race = report.race
     reports.raced(
         Race(
@@ -262,12 +262,12 @@ def _race(reports: Reports, report: pb.Report) -> None:
     )
 
 
-_DELIVERIES: dict[str, Callable[[Reports, pb.Report], None]] = {
+_DELIVERIES: dict[str, Callable[[WorkerReports, pb.Report], None]] = {
     "hello": _hello,
     "boot_failure": _boot_failure,
     "result": _result,
     "failure": _failure,
-    "returned": lambda reports, report: reports.returned(report.returned.sequence),
+    "revoked": lambda reports, report: reports.revoked(report.revoked.sequence),
     "progress": lambda reports, report: reports.progress(
         report.progress.sequence, report.progress.fraction, report.progress.message
     ),
@@ -278,5 +278,5 @@ _DELIVERIES: dict[str, Callable[[Reports, pb.Report], None]] = {
 
 
 class GrpcLinker:
-    def link(self, socket_path: str, reports: Reports) -> GrpcLink:
+    def link(self, socket_path: str, reports: WorkerReports) -> GrpcLink:
         return GrpcLink(socket_path, reports)

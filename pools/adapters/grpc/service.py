@@ -24,9 +24,9 @@ from snakepit.pools.adapters.grpc.session import Session, request_of, timing_of
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
-from snakepit.pools.broker.handle import Handle
+from snakepit.pools.broker.handle import CallHandle
+from snakepit.pools.broker.messages import Request, Timing
 from snakepit.pools.broker.ports import Payload
-from snakepit.pools.broker.runner.worker_handle import Request, Timing
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerBase
 from snakepit.workers.wire import worker_pb2
@@ -64,7 +64,7 @@ class BrokerService(BrokerBase):
             finally:
                 handle.cancel()
 
-    async def _pass_on(self, stream: Any, reply: _Streamed, handle: Handle) -> None:
+    async def _pass_on(self, stream: Any, reply: _Streamed, handle: CallHandle) -> None:
         while True:
             item = await reply.items.get()
             if isinstance(item, errors.BrokerError):

@@ -19,9 +19,9 @@ from snakepit.pools.adapters.grpc.limits import MAX_FRAME
 from snakepit.pools.adapters.runtime_directory import LETTERBOX
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
-from snakepit.pools.broker.handle import Handle
+from snakepit.pools.broker.handle import CallHandle
+from snakepit.pools.broker.messages import DELIVERED, Request, Timing
 from snakepit.pools.broker.ports import Payload
-from snakepit.pools.broker.runner.worker_handle import DELIVERED, Request, Timing
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.workers.transport.message_stream import MessageStream, MessageTooLarge
 from snakepit.workers.wire import worker_pb2
@@ -29,7 +29,7 @@ from snakepit.workers.wire import worker_pb2
 MAX_WAITING = 64 * 2**20  # bytes of answers that wait for a slow reader; beyond it its calls are refused
 PATIENCE = 4  # times MAX_WAITING: refusals and granted chunks wait too, and a client that reads none has to go
 NOTHING: Mapping[str, bytes] = {}
-NO_HANDLE = Handle(None, 0)  # of a call that is being submitted
+NO_HANDLE = CallHandle(None, 0)  # of a call that is being submitted
 TAKES, CALLS = "snakepit-takes", "calls"  # initial metadata: what a client may send besides what foreign ones do
 LETTERBOX_NAME = "snakepit-reply_socket"  # initial metadata: a socket beside the broker's that takes Deliveries
 LAST_WORD = 0.25  # seconds that a worker's word about a delivered result may take longer than the client's goodbye
@@ -88,7 +88,7 @@ class Session:
     def __init__(self, broker: Broker, stream: Any) -> None:
         self._broker = broker
         self._stream = stream
-        self._handles: dict[int, Handle] = {}
+        self._handles: dict[int, CallHandle] = {}
         self._frames: MessageStream | None = None
         self.batch = Batch(pb.Replies)
         self._results: pb.Results | None = None  # where results of the same worker may be added

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from snakepit.pools.adapters.processes.process import ChildProcess, Output, WorkerProcess
 from snakepit.pools.adapters.processes.worker_resources import WorkerResources, boot_document
-from snakepit.pools.broker.ports import Exit, LaunchOrder, TemplateReports, Unforked
+from snakepit.pools.broker.ports import Exit, ForkFailed, LaunchOrder, TemplateReports
 
 FORK_SECONDS = 10.0  # for a template to fork, on a machine under load; then it hangs and is ended
 AT_ONCE = 16  # orders under way: each carries four descriptors, and the kernel bounds those that are in flight
@@ -87,7 +87,7 @@ class TemplateProcess(ChildProcess):
     async def fork(
         self, resources: WorkerResources, order: LaunchOrder, on_exit: Callable[[Exit], None]
     ) -> WorkerProcess:
-        """A new worker in this resources. Raises Unforked if it did not come to life; nothing of it is left then."""
+        """A new worker in this resources. Raises ForkFailed if it did not come to life; nothing of it is left then."""
         ours, cord = socket.socketpair()
         try:
             with ours:
@@ -107,13 +107,13 @@ class TemplateProcess(ChildProcess):
 
     def _order(self, resources: WorkerResources, cord: socket.socket) -> None:
         if self._control is None:
-            raise Unforked("its template has ended")
+            raise ForkFailed("its template has ended")
         message = json.dumps({"worker": resources.worker, "scratch": str(resources.scratch)}).encode()
         belongings = [resources.listener.fileno(), resources.box_fd, resources.output, cord.fileno()]
         try:
             socket.send_fds(self._control, [message], belongings)
         except OSError as error:
-            raise Unforked(f"its template cannot be reached: {error}") from None
+            raise ForkFailed(f"its template cannot be reached: {error}") from None
 
     async def _pid(self, cord: socket.socket) -> int:
         try:
@@ -122,11 +122,11 @@ class TemplateProcess(ChildProcess):
         except TimeoutError:
             logger.warning("%s: it did not fork within %g s and is ended", self.name, FORK_SECONDS)
             self.kill()
-            raise Unforked(f"its template did not fork within {FORK_SECONDS:g} s") from None
+            raise ForkFailed(f"its template did not fork within {FORK_SECONDS:g} s") from None
         except OSError:
             said = b""
         if not said:
-            raise Unforked("it ended before it was born, or its template did")
+            raise ForkFailed("it ended before it was born, or its template did")
         return int(said)
 
     async def _tell(self, process: WorkerProcess, cord: socket.socket, document: bytes) -> None:
@@ -142,11 +142,11 @@ class TemplateProcess(ChildProcess):
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            raise Unforked("it ended as it was born") from None
+            raise ForkFailed("it ended as it was born") from None
         if _is_open(cord):
             return resources.hand_over(pid, pidfd, self._loop)
         os.close(pidfd)  # perhaps a stranger's by now; what became of the worker is reaped with the strays
-        raise Unforked("it ended as it was born")
+        raise ForkFailed("it ended as it was born")
 
 
 def _is_open(cord: socket.socket) -> bool:

@@ -1,4 +1,4 @@
-"""What a pool wants done. The runner does it; the pool never does."""
+"""What a pool wants done. The runner does it; the pool itself does no I/O."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from dataclasses import dataclass
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.events import Event
-from snakepit.pools.broker.pool.call import Call
+from snakepit.pools.broker.pool.calls import Call
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Bring a worker to life: forked from the template, or spawned if none is named."""
+    """Start a worker: fork it from the template, or spawn it if no template is named."""
 
     worker: str
     template: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Prepare:
-    """Start a template; workers wait for it."""
+class StartTemplate:
+    """Start a template; the start of workers waits for it."""
 
     template: str
 
 
 @dataclass(frozen=True, slots=True)
-class Dismiss:
-    """End a template, whose workers live on."""
+class StopTemplate:
+    """End a template. Its workers go on."""
 
     template: str
 
 
-@dataclass(slots=True)  # not frozen, which would double its price: at rest there is one for each call
+@dataclass(slots=True)  # not frozen, which would double its cost: at rest there is one for each call
 class Assign:
-    """Hand calls of one command to a worker, in this order."""
+    """Send calls of one command to a worker, in this order."""
 
     calls: Sequence[Call]
     worker: str
@@ -51,7 +51,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """Get calls back that the worker holds and has not begun; `Pool.returned` is told of those that came back."""
+    """Undo the prefetch of calls that the worker has not begun; `Pool.revoked` receives those that it never will."""
 
     worker: str
     calls: tuple[Call, ...]
@@ -59,13 +59,15 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ask an idle worker to tear down and leave."""
+    """Ask an idle worker to tear down its adapter and exit."""
 
     worker: str
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
+    """Kill a worker's process."""
+
     worker: str
 
 
@@ -78,8 +80,10 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class Emit:
+    """Publish an event."""
+
     event: Event
 
 
-Action = Start | Prepare | Dismiss | Assign | Cancel | Revoke | Stop | Kill | Fail | Tell
+Action = Start | StartTemplate | StopTemplate | Assign | Cancel | Revoke | Stop | Kill | Fail | Emit

@@ -1,123 +1,367 @@
-"""What lies in the workers' hands: calls that run, and short ones that were handed over before there was a slot.
+"""The way of a call: it is accepted or refused, waits, goes to a worker, and may be revoked from it.
 
-A wake-up costs more than a short call. So where all slots are busy and the next call in line is known to be short, it
-goes to the worker that will be free within a moment, which then begins it without anybody being woken:
+    submit ─▶ Admission ──▶ queue ──▶ free slot     always first
+                  │           └─────▶ prefetch      a worker whose slots are busy, for a short and small call
+                  ▼                      └── not begun after STALL_SECONDS, or its worker died: back to the queue's head
+               refused
 
-    line ──▶ free slot                       always first
-         ──▶ held ahead, unbegun ──▶ slot    known, short and small; at most AHEAD_CALLS and AHEAD_SECONDS of them
-               └── not begun after STALL, or its worker died: back to the head of the line
+Waking a process up costs more than a short call. So the dispatcher sends short calls to a busy worker before a slot is
+free: it prefetches them. The worker begins them without a wake-up in between.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from snakepit.pools.broker.pool.actions import Action, Assign, Revoke
-from snakepit.pools.broker.pool.call import Call
-from snakepit.pools.broker.pool.call_queue import CallQueue
-from snakepit.pools.broker.pool.load_index import LoadIndex
-from snakepit.pools.broker.pool.run_times import UNKNOWN, RunTimes
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.events import Kind
+from snakepit.pools.broker.pool.actions import Action, Assign, Fail, Revoke
+from snakepit.pools.broker.pool.calls import Call, CallQueue
 from snakepit.pools.broker.pool.timers import Timers
-from snakepit.pools.broker.pool.worker import AHEAD_SECONDS, State, Worker
+from snakepit.pools.broker.pool.worker import State, Worker
+from snakepit.pools.broker.pool.worker_set import WorkerSet
 
-AHEAD_BYTES = 64 * 1024  # arguments of a call that may be handed ahead, at most
-STALL = (
-    0.05  # seconds that a call may lie unbegun in a worker's hands; a crowded machine keeps one waiting for half of it
+PREFETCH_SECONDS = 0.002  # expected work that a worker may have prefetched, for each of its slots: a bound of the wait
+PREFETCH_CALLS = 64  # calls that a worker may have prefetched
+PREFETCH_BYTES = 64 * 1024  # arguments of a prefetched call
+# A prefetched call may wait this long for its turn; on a crowded machine half of it is normal.
+STALL_SECONDS = 0.05
+
+UNKNOWN_SECONDS = (
+    3600.0  # of a command that is not known yet; a number and no infinity, since it is added and taken off
 )
+MIN_RUNS = 8  # after which a command is known
+WEIGHT = 1 / 8  # of the newest run in a command's smoothed time
+MEAN_WEIGHT = 1 / 32  # of the newest run in the mean of all commands
+BOUNDS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # seconds; the last bucket has what took longer
+MAX_COMMANDS = 1000  # names that are kept; as many as an adapter may have
+RETRY_AFTER = (0.1, 60.0)  # seconds, at least and at most
+
+Bucket = OrderedDict[str, Worker]  # workers of one load, in the order in which they came to it
+Ended = Iterable[tuple[int, float | None]]  # calls that ended: number, and the seconds that it ran
+
+
+class CommandTimes:
+    """The runs of one command: how many, how long, smoothed and by size."""
+
+    __slots__ = ("buckets", "count", "seconds", "smoothed")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+        self.smoothed = 0.0
+        self.buckets = [0] * (len(BOUNDS) + 1)
+
+
+class RunTimes:
+    """How long the commands of a pool run. Constant time for a call, constant memory for a command.
+
+    >>> times = RunTimes()
+    >>> times.expected("echo") == UNKNOWN_SECONDS
+    True
+    >>> for _ in range(MIN_RUNS):
+    ...     times.record("echo", 0.001)
+    >>> times.expected("echo")
+    0.001
+    >>> times.record("echo", 8.0)  # one long run: the command counts as long for the next fifty runs
+    >>> 1.0 < times.expected("echo") < 1.01
+    True
+    """
+
+    __slots__ = ("commands", "mean", "runs")
+
+    def __init__(self) -> None:
+        self.commands: dict[str, CommandTimes] = {}
+        self.mean = 0.0  # seconds for which a call occupies its slot, over the last runs of all commands
+        self.runs = 0
+
+    def record_stream(self, seconds: float) -> None:
+        """Count a stream into the mean alone: its caller decides how long it runs."""
+        self.runs += 1
+        self.mean += (seconds - self.mean) * max(MEAN_WEIGHT, 1 / self.runs)
+
+    def record(self, command: str, seconds: float) -> None:
+        self.runs += 1
+        self.mean += (seconds - self.mean) * max(MEAN_WEIGHT, 1 / self.runs)
+        known = self.commands.get(command)
+        if known is None:
+            if len(self.commands) >= MAX_COMMANDS:
+                return
+            known = self.commands[command] = CommandTimes()
+            known.smoothed = seconds
+        known.count += 1
+        known.seconds += seconds
+        known.smoothed += (seconds - known.smoothed) * WEIGHT
+        known.buckets[bisect_left(BOUNDS, seconds)] += 1
+
+    def expected(self, command: str) -> float:
+        """Return the seconds that the next run is expected to take."""
+        known = self.commands.get(command)
+        return UNKNOWN_SECONDS if known is None or known.count < MIN_RUNS else known.smoothed
+
+    def rows(self) -> list[dict[str, Any]]:
+        """For the snapshot, by name. `buckets`: runs up to each of BOUNDS, and at the end those above."""
+        return [
+            {
+                "command": name,
+                "count": known.count,
+                "seconds": round(known.seconds, 6),
+                "smoothed": round(known.smoothed, 6),
+                "buckets": list(known.buckets),
+            }
+            for name, known in sorted(self.commands.items())
+        ]
+
+
+class LoadIndex:
+    """Workers with room by load: the least loaded one is found without a look at the others.
+
+    Among equals the one that has been free longest comes first, so that all workers age alike.
+    """
+
+    __slots__ = ("_at", "_by_load", "_by_prefetched", "with_free_slot", "with_prefetch_room")
+
+    def __init__(self) -> None:
+        self.with_free_slot = 0
+        self.with_prefetch_room = 0  # workers without a free slot that may prefetch more
+        self._by_load: list[Bucket] = [OrderedDict()]
+        self._by_prefetched: list[Bucket] = [OrderedDict()]
+        self._at: dict[str, tuple[Bucket, bool]] = {}  # where a worker is, and whether it has a free slot
+
+    def update(self, worker: Worker) -> None:
+        """Put a worker where its load belongs; call it after each change. Without room it is in no bucket."""
+        self.remove(worker)
+        if has_room(worker):
+            self.with_free_slot += 1
+            buckets, number, free = self._by_load, len(worker.held), True
+        elif may_prefetch(worker):
+            self.with_prefetch_room += 1
+            buckets, number, free = self._by_prefetched, len(worker.held) - worker.slots, False
+        else:
+            return
+        while len(buckets) <= number:
+            buckets.append(OrderedDict())
+        buckets[number][worker.id] = worker
+        self._at[worker.id] = (buckets[number], free)
+
+    def remove(self, worker: Worker) -> None:
+        if found := self._at.pop(worker.id, None):
+            bucket, free = found
+            del bucket[worker.id]
+            if free:
+                self.with_free_slot -= 1
+            else:
+                self.with_prefetch_room -= 1
+
+    def least_loaded(self) -> Worker | None:
+        """Return the worker with a free slot that runs the fewest calls."""
+        for bucket in self._by_load if self.with_free_slot else ():
+            for worker in bucket.values():
+                return worker
+        return None
+
+    def least_prefetched(self) -> Worker | None:
+        """Return the worker without a free slot that has the fewest prefetched calls."""
+        for bucket in self._by_prefetched if self.with_prefetch_room else ():
+            for worker in bucket.values():
+                return worker
+        return None
+
+
+def has_room(worker: Worker) -> bool:
+    """Whether a slot of the worker is free."""
+    return worker.state is State.READY and len(worker.held) < worker.slots and not worker.process_ended
+
+
+def may_prefetch(worker: Worker) -> bool:
+    """Whether the worker may get a short call before one of its slots is free."""
+    return (
+        worker.backlog <= PREFETCH_SECONDS * worker.slots
+        and worker.state is State.READY
+        and len(worker.held) < worker.slots + PREFETCH_CALLS
+        and not worker.reason
+        and not worker.stalled
+        and not worker.process_ended
+        and not worker.lost
+        and (worker.max_served is None or worker.served + len(worker.held) < worker.max_served)
+    )
+
+
+def prefetch_room(worker: Worker, expected: float) -> int:
+    """Return how many calls of this expected time the worker may prefetch at once; at least 1 if it may prefetch."""
+    room = worker.slots + PREFETCH_CALLS - len(worker.held)
+    if worker.max_served is not None:
+        room = min(room, worker.max_served - worker.served - len(worker.held))
+    spare = PREFETCH_SECONDS * worker.slots - worker.backlog
+    return max(1, room if expected * room <= spare else min(room, 1 + int(spare / expected)))
 
 
 class Dispatcher:
+    """Assigns calls to workers, and keeps the record of which worker holds which calls."""
+
     def __init__(self, timers: Timers) -> None:
         self.load_index = LoadIndex()
         self.run_times = RunTimes()
-        self.waiting = 0  # calls in workers' hands that have no slot yet
+        self.prefetched = 0  # calls that workers hold and that have no slot yet
         self._timers = timers
 
-    def for_next(self, line: CallQueue) -> tuple[Worker, list[Call]] | None:
-        """Who takes what stands first in the line, if somebody does: one call to a free slot, or some handed ahead."""
+    def next_assignment(self, queue: CallQueue) -> tuple[Worker, list[Call]] | None:
+        """Take what is next out of the queue and choose its worker: one call for a free slot, or some to prefetch."""
         load_index = self.load_index
         if worker := load_index.least_loaded():
-            return worker, [line.take()]
-        if (worker := load_index.soonest_free()) is None or not self._is_short(line.first()):
+            return worker, [queue.take()]
+        if (worker := load_index.least_prefetched()) is None or not self._is_short(queue.peek()):
             return None
-        room = worker.room_ahead(self.run_times.expected(line.first().command))
-        fair = -(-len(line) // load_index.soon_free)  # a few calls are shared out, and do not all go to the same worker
-        return worker, line.take_alike(min(room, fair), AHEAD_BYTES)
+        room = prefetch_room(worker, self.run_times.expected(queue.peek().command))
+        fair_share = -(-len(queue) // load_index.with_prefetch_room)  # or one worker would get a few calls alone
+        return worker, queue.take_alike(min(room, fair_share), PREFETCH_BYTES)
 
     def _is_short(self, call: Call) -> bool:
-        """Whether it may wait in a worker's hands, and make another one wait there."""
-        short = self.run_times.expected(call.command) <= AHEAD_SECONDS
-        return short and call.size <= AHEAD_BYTES and not call.streams
+        """Whether it may be prefetched, and other calls behind it."""
+        short = self.run_times.expected(call.command) <= PREFETCH_SECONDS
+        return short and call.size <= PREFETCH_BYTES and not call.streams
 
-    def give(self, worker: Worker, calls: Sequence[Call], now: float) -> Assign:
-        """Put calls of one command into a worker's hands; from now on only their own deadlines end them."""
-        expected = UNKNOWN if calls[0].streams else self.run_times.expected(calls[0].command)
+    def assign(self, worker: Worker, calls: Sequence[Call], now: float) -> Assign:
+        """Assign calls of one command to a worker; from now on only their own deadlines end them."""
+        expected = UNKNOWN_SECONDS if calls[0].streams else self.run_times.expected(calls[0].command)
         name, held, slots = worker.id, worker.held, worker.slots
         for call in calls:
             call.worker = name
             call.assigned = now
             call.attempts += 1
             call.expected = expected
-            call.ahead = len(held) >= slots
+            call.prefetched = len(held) >= slots
             held[call.id] = call
             self._timers.set(call.id, call.deadline)
-            if call.ahead:
-                self.waiting += 1
+            if call.prefetched:
+                self.prefetched += 1
                 if len(held) == slots + 1:
-                    self._timers.set(("stall", name), now + STALL)
+                    self._timers.set(("stall", name), now + STALL_SECONDS)
         worker.backlog += expected * len(calls)
-        self.load_index.place(worker)
+        self.load_index.update(worker)
         return Assign(calls, worker.id)
 
-    def ended(self, worker: Worker, ended: Iterable[tuple[int, float | None]]) -> list[Call]:
-        """The worker said its last word about calls (number, seconds that it ran); those that it held are returned."""
+    def finish(self, worker: Worker, ended: Ended) -> list[Call]:
+        """Release calls that the worker has ended; return those that it held."""
         calls, held = [], worker.held
         for number, seconds in ended:
             if number in held:
                 if len(held) > worker.slots:
-                    self.waiting -= 1
-                call = worker.let_go(number)
+                    self.prefetched -= 1
+                call = _release(worker, number)
                 calls.append(call)
-                if seconds is not None and not call.streams:
-                    self.run_times.note(call.command, seconds)
+                if seconds is None:
+                    continue
+                if call.streams:
+                    self.run_times.record_stream(seconds)
+                else:
+                    self.run_times.record(call.command, seconds)
         worker.stalled = False
         return calls
 
-    def let_go(self, worker: Worker, number: int) -> Call:
-        """Take a call out of a worker's hands; the first that waits there has its slot now."""
-        self.waiting -= worker.ahead
-        call = worker.let_go(number)
-        self.waiting += worker.ahead
-        return call
-
-    def returned(self, worker: Worker, numbers: Iterable[int], now: float) -> list[Call]:
-        """Calls that the worker did not begin come back, newest first."""
+    def revoked(self, worker: Worker, numbers: Iterable[int], now: float) -> list[Call]:
+        """Release calls that the worker did not begin and never will; return them, newest first."""
         wanted = set(numbers)
-        back = [self.let_go(worker, number) for number in tuple(reversed(worker.held)) if number in wanted]
-        worker.recalled = False
-        if worker.ahead:  # what did not come back may have begun; if it has not, it is asked for again
-            self._timers.set(("stall", worker.id), now + STALL)
-        self.load_index.place(worker)
-        return back
+        self.prefetched -= worker.prefetched
+        released = [_release(worker, number) for number in tuple(reversed(worker.held)) if number in wanted]
+        self.prefetched += worker.prefetched
+        worker.revoking = False
+        if worker.prefetched:  # what was not released may have begun; if it has not, it is revoked again
+            self._timers.set(("stall", worker.id), now + STALL_SECONDS)
+        self.load_index.update(worker)
+        return released
 
-    def empty(self, worker: Worker) -> tuple[list[Call], set[int]]:
-        """Its process is gone: what it held, newest first, and the numbers of those that had no slot yet."""
-        waited = {call.id for call in worker.waiting()}
+    def orphans(self, worker: Worker) -> tuple[list[Call], set[int]]:
+        """Return the calls of a worker that has ended, newest first, and the numbers of the prefetched ones."""
+        prefetched = {call.id for call in worker.waiting()}
         held = sorted(worker.held.values(), key=lambda call: -call.id)
-        self.waiting -= worker.ahead
+        self.prefetched -= worker.prefetched
         self._timers.clear(("stall", worker.id))
         self.load_index.remove(worker)
-        return held, waited
+        return held, prefetched
 
-    def stalled(self, worker: Worker, now: float) -> list[Action]:
-        """Calls have waited in a worker's hands for a while. If the first still does, another one should have them."""
+    def revoke_stalled(self, worker: Worker, now: float) -> list[Action]:
+        """Revoke the prefetched calls of a worker if the first of them has waited for STALL_SECONDS."""
         waiting = worker.waiting()
-        if not waiting or worker.recalled or worker.state is State.STOPPING:
+        if not waiting or worker.revoking or worker.state is State.STOPPING:
             return []
-        due = waiting[0].assigned + STALL
+        due = waiting[0].assigned + STALL_SECONDS
         if now < due:
             self._timers.set(("stall", worker.id), due)
             return []
-        worker.recalled = worker.stalled = True
-        self.load_index.place(worker)
+        worker.revoking = worker.stalled = True
+        self.load_index.update(worker)
         return [Revoke(worker.id, waiting)]
+
+
+def _release(worker: Worker, number: int) -> Call:
+    """Take a call from a worker; the first prefetched one has its slot now."""
+    call = worker.held.pop(number)
+    # Sums of small numbers drift: an empty worker starts anew.
+    worker.backlog = worker.backlog - call.expected if worker.held else 0.0
+    return call
+
+
+class Admission:
+    """Accepts or refuses calls at once. A refused caller learns when to try again."""
+
+    def __init__(self, worker_set: WorkerSet, queue: CallQueue, dispatcher: Dispatcher) -> None:
+        self.refused_count = 0
+        self.saturated = False  # the queue is full, and the event was published
+        self._worker_set = worker_set
+        self._queue = queue
+        self._dispatcher = dispatcher
+
+    @property
+    def waiting(self) -> int:
+        """Calls that have no slot yet, in the queue or prefetched."""
+        return len(self._queue) + self._dispatcher.prefetched
+
+    def refusal(self, call: Call) -> errors.BrokerError | None:
+        """Return why a call is refused, or None if it is accepted."""
+        worker_set, spec = self._worker_set, self._worker_set.spec
+        if worker_set.closing:
+            return errors.ShuttingDown()
+        if spec.paused:
+            return errors.PoolPaused()
+        if worker_set.gate.failed and worker_set.is_hopeless():
+            return errors.PoolFailed(f"The pool's workers cannot start: {worker_set.gate.failed}", retry_after=5.0)
+        if call.size > spec.max_payload:
+            message = f"The arguments have {call.size:,} bytes; pool {spec.name} takes {spec.max_payload:,}."
+            return errors.PayloadTooLarge(message, details={"bytes": call.size, "limit": spec.max_payload})
+        if self._dispatcher.load_index.with_free_slot:
+            return None  # it will not wait
+        if self.waiting >= spec.queue_limit:
+            full = f"{self.waiting} calls wait, {spec.queue_limit} may"
+        elif self._queue.bytes + call.size > spec.queue_bytes:
+            full = f"{self._queue.bytes} bytes wait, {spec.queue_bytes} may"
+        else:
+            return None
+        return errors.QueueFull(f"The pool's queue is full: {full}.", retry_after=self.retry_after())
+
+    def refuse(self, call: Call, error: errors.BrokerError) -> list[Action]:
+        """Answer the call. One event for each time the queue fills up, not one for each refused call."""
+        self.refused_count += 1
+        call.answered = True
+        fail = Fail(call, error)
+        if self.saturated or not isinstance(error, errors.QueueFull):
+            return [fail]
+        self.saturated = True
+        message = f"{error.message} {self._worker_set.describe_load()}."
+        return [fail, self._worker_set.emit(Kind.POOL_SATURATED, reason="queue_full", message=message, level="warning")]
+
+    def retry_after(self) -> float:
+        """Return the seconds until the queue is likely empty: the work that waits, divided by the slots that do it.
+
+        It needs no rate of ended calls. After a cold start or an idle time such a rate is far too low.
+        """
+        worker_set, mean = self._worker_set, self._dispatcher.run_times.mean
+        slots, start = worker_set.slots_ready(), 0.0
+        if not slots:
+            slots, start = worker_set.spec.size * worker_set.spec.slots, worker_set.startup_times.expected
+        if not self._dispatcher.run_times.runs:
+            return max(1.0, round(min(start, RETRY_AFTER[1]), 1))
+        return round(min(RETRY_AFTER[1], max(RETRY_AFTER[0], start + self.waiting * mean / slots)), 1)

@@ -1,7 +1,7 @@
-"""What a recycle ordered now would do, and what age and count will do without one. Looks only; changes nothing.
+"""What a recycle ordered now would do, and what age and count will do without one. It changes nothing.
 
-The order is the one in which `WorkerSet.leavers` picks: the oldest worker first, those that are marked already among
-the others. How many leave together follows from `max_surge` and `max_unavailable`.
+The order is that of `WorkerSet.next_to_drain`: the oldest worker first, those that are marked already among the
+others. How many are replaced together follows from `max_surge` and `max_unavailable`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from snakepit.pools.broker.spec import PoolSpec
 
 @dataclass(frozen=True, slots=True)
 class PlannedWorker:
-    """One worker's future. Without a limit of age or count, or before it is ready, those two are None."""
+    """What is planned for one worker. Without a limit of age or count, or before it is ready, those two are None."""
 
     id: str
     state: str
-    reason: str  # why it leaves, or will at the next sweep; empty: nothing is against it
+    reason: str  # why it is replaced, or will be at the next sweep; empty: nothing is planned
     detail: str
     age: float  # seconds since it was ready
     served: int
     load: int
     seconds_until_ttl: float | None
-    seconds_until_successor: float | None  # its age's end less the time a start takes; 0: it starts now, or has
+    seconds_until_successor: (
+        float | None
+    )  # the end of its age less the time of a start; 0: it starts now, or has started
     calls_until_max: int | None
-    in_turn: int  # 1 leaves first, if the recycle was ordered now; 0: it has no turn
+    in_turn: int  # 1 is replaced first, if the recycle was ordered now; 0: it stays
     fate: str  # what the order would do to it, for people
 
 
@@ -44,7 +46,7 @@ class Forecast:
 def forecast(
     workers: Iterable[Worker], spec: PoolSpec, now: float, chosen: str = "", load_seconds: float = 0.0
 ) -> Forecast:
-    """The future of a pool's workers, if `chosen` (empty: every one) was to be recycled now."""
+    """Return what would happen to a pool's workers, if `chosen` (empty: all of them) was recycled now."""
     planned, turns = [], 0
     for worker in workers:  # in the order of their start
         leaves = worker.state is State.READY and (worker.reason != "" or chosen in ("", worker.id))
@@ -56,12 +58,12 @@ def forecast(
 
 def _planned(worker: Worker, spec: PoolSpec, now: float, load: float, turn: int, meant: bool) -> PlannedWorker:
     reason, detail = worker.reason, worker.detail
-    if worker.state is State.READY and not reason and (why := recycle_reason(worker, spec, now)):
+    if worker.state is State.READY and not reason and (why := recycle_reason(worker, spec, now, load)):
         reason, detail = why
     served_out = worker.max_served is not None
     age = now - worker.ready_at if worker.ready_at else 0.0
     due, starts = due_at(worker, spec), successor_at(worker, spec, load)
-    if starts is not None and (worker.expected or reason):
+    if starts is not None and (worker.expires_soon or reason):
         starts = now
     return PlannedWorker(
         id=worker.id,
@@ -81,11 +83,11 @@ def _planned(worker: Worker, spec: PoolSpec, now: float, load: float, turn: int,
 
 def _fate(worker: Worker, turn: int, meant: bool) -> str:
     if worker.state is State.DRAINING:
-        return "is leaving: it finishes what it holds"
+        return "drains: it finishes its calls"
     if worker.state is State.STOPPING:
-        return "is leaving: its process ends"
+        return "stops: its process ends"
     if worker.state is State.STARTING:
-        return "is ended and started anew: it serves nobody yet" if meant else "stays"
+        return "is ended and started anew: it has no calls yet" if meant else "stays"
     if not turn:
         return "stays"
     if worker.reason:

@@ -1,4 +1,4 @@
-"""Rules without state: when a worker has served its time, how long to wait before the next try, what an exit means.
+"""Rules without state: when a worker is due, how long to wait before the next start, what an exit status means.
 
 >>> describe_exit(Exit(signal=11))
 'signal SIGSEGV: it crashed in native code'
@@ -17,17 +17,17 @@ from collections.abc import Sequence
 from random import Random
 
 from snakepit.pools.broker import errors
-from snakepit.pools.broker.pool.call import Call
+from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.spec import PoolSpec
 
 FIRST_DELAY = 0.5  # seconds; doubles with each failed start, as supervisors and container runtimes do
 LONGEST_DELAY = 60.0
-LAST_LINES = 20  # of a dead worker's output, kept with its death
+LAST_LINES = 20  # of a dead worker's output, kept with the event
 
 EXIT_CODES = {
-    0: "it left by itself",
+    0: "it exited by itself",
     3: "its adapter could not be loaded",
     4: "it lost the link to the broker",
     5: "its parent was not the broker that started it",
@@ -42,14 +42,14 @@ SIGNALS = {
 
 
 def restart_delay(failures: int, rng: Random) -> float:
-    """Seconds before the next start, after so many failed ones in a row; 20 % of chance keep pools apart."""
+    """Return the seconds before the next start, after so many failed ones in a row; 20 % of chance keep pools apart."""
     if failures <= 0:
         return 0.0
     return float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures - 1, 10)) * (0.8 + 0.4 * rng.random()))
 
 
 def describe_exit(exit: Exit, *, at_work: bool = False) -> str:
-    """One line for people: the number and what it usually means. `at_work`: it had loaded its adapter."""
+    """Return one line for people: the status and what it usually means. `at_work`: it had loaded its adapter."""
     if exit.signal is not None:
         try:
             name = signal.Signals(exit.signal).name
@@ -59,13 +59,14 @@ def describe_exit(exit: Exit, *, at_work: bool = False) -> str:
     if exit.code is None:
         return "its exit status is not known"
     codes = {**EXIT_CODES, 3: "the code that it ran ended it"} if at_work else EXIT_CODES
-    return f"exit code {exit.code}: {codes.get(exit.code, 'it left by itself')}"
+    return f"exit code {exit.code}: {codes.get(exit.code, 'it exited by itself')}"
 
 
-def last_words(lines: Sequence[str]) -> list[str]:
-    """What a dead worker's output says of its end: the stack of the thread that crashed, else its last lines.
+def last_output(lines: Sequence[str]) -> list[str]:
+    """Return the part of a dead worker's output that explains its end: the stack of the thread that crashed, or else
+    its last lines.
 
-    >>> last_words(["start", "Fatal Python error: Aborted", "", "Thread 1:", "  idle", "Current thread 2:", "  bad"])
+    >>> last_output(["start", "Fatal Python error: Aborted", "", "Thread 1:", "  idle", "Current thread 2:", "  bad"])
     ['Fatal Python error: Aborted', 'Current thread 2:', '  bad']
     """
     fatal = next((at for at in reversed(range(len(lines))) if lines[at].startswith("Fatal Python error")), None)
@@ -83,7 +84,7 @@ def deadline_exceeded(call: Call) -> errors.DeadlineExceeded:
 
 
 def worker_lost(worker: Worker, begun: bool, evidence: str) -> errors.WorkerLost:
-    """The answer of a call that its worker took with it, with what that said last."""
+    """The error of a call whose worker died, with the worker's last output."""
     why = f"{worker.reason}: {worker.detail}" if worker.killed else "its process died"
     message = f"Worker {worker.id} was lost while it held the call ({why})."
     outcome = errors.UNKNOWN if begun else errors.NOT_STARTED
@@ -91,41 +92,49 @@ def worker_lost(worker: Worker, begun: bool, evidence: str) -> errors.WorkerLost
 
 
 def lost_slots_allowed(slots: int) -> int:
-    """How many slots of a worker may be lost before it is replaced: less than a quarter of them."""
+    """Return how many slots of a worker may be lost before it is replaced: less than a quarter of them."""
     return max(1, slots // 4) - 1
 
 
 def due_at(worker: Worker, spec: PoolSpec) -> float | None:
-    """When a ready worker has reached its age. The one sum for alarm and judgement: two would differ by a rounding."""
+    """Return when a ready worker has reached its age. The timer and the check share this sum: two sums would differ by
+    a rounding."""
     return None if worker.ttl is None else worker.ready_at + max(worker.ttl, spec.min_lifetime)
 
 
-def successor_at(worker: Worker, spec: PoolSpec, load_time: float) -> float | None:
-    """When the start of a successor must begin, so that it is ready when this worker is due; None: no such time."""
+def successor_at(worker: Worker, spec: PoolSpec, startup: float) -> float | None:
+    """Return when a successor must start, so that it is ready when this worker is due. None: there is no such time."""
     due = due_at(worker, spec)
     if due is None or worker.state is not State.READY or worker.reason:
         return None
-    return due - load_time if spec.max_surge else due
+    return due - startup if spec.max_surge else due
 
 
-def recycle_reason(worker: Worker, spec: PoolSpec, now: float) -> tuple[str, str] | None:
-    """Why a ready worker should be replaced, as (reason, detail with numbers), or None. The first match wins."""
+def recycle_reason(worker: Worker, spec: PoolSpec, now: float, startup: float = 0.0) -> tuple[str, str] | None:
+    """Return why a ready worker is to be replaced, as (reason, detail with numbers), or None. The first match wins.
+
+    `startup` is the time that a start takes: by count, a worker is marked so early that it reaches its limit when its
+    successor is ready, and not long after.
+    """
     if worker.lost and worker.lost > lost_slots_allowed(worker.slots):
         return "lost_slots", f"{worker.lost} of {worker.slots} slots held by calls that did not stop"
     if now < worker.ready_at + spec.min_lifetime:
         return None
-    if worker.max_served is not None and worker.served >= worker.max_served:
-        return "max_requests", f"{worker.max_served} calls; {_lived(worker, now)}"
+    if worker.max_served is not None and _served_by(worker, now, startup) >= worker.max_served:
+        return "max_requests", f"{worker.max_served} calls"
     if (due := due_at(worker, spec)) is not None and now >= due:
-        return "ttl", f"{worker.ttl:.0f} s; {_lived(worker, now)}"
+        return "ttl", f"{worker.ttl:.0f} s"
     if worker.above_soft >= spec.memory_samples:
-        return "memory_soft", f"{above_line(worker, spec.memory_soft_mb)}; {_lived(worker, now)}"
+        return "memory_soft", above_limit(worker, spec.memory_soft_mb)
     return None
 
 
-def above_line(worker: Worker, line: float | None) -> str:
-    return f"{worker.memory_mb:.0f} MiB, line {line:.0f} MiB" + (f"; {worker.leak}" if worker.leak else "")
+def _served_by(worker: Worker, now: float, startup: float) -> float:
+    """Return how many calls the worker has ended, holds already, and will get at its usual rate during a start."""
+    count = worker.served + len(worker.held)
+    age = now - worker.ready_at
+    return count + worker.served / age * startup if age > 0.0 else count
 
 
-def _lived(worker: Worker, now: float) -> str:
-    return f"lived {now - worker.ready_at:.0f} s, served {worker.served}"
+def above_limit(worker: Worker, limit: float | None) -> str:
+    return f"{worker.memory_mb:.0f} MiB, limit {limit:.0f} MiB" + (f"; {worker.leak}" if worker.leak else "")

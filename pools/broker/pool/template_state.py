@@ -1,13 +1,13 @@
-"""Whether a pool's workers are forked from a template or spawned plainly, and what becomes of the template.
+"""Whether a pool's workers are forked from a template or spawned, and what becomes of the template.
 
     absent ──a worker is missing──▶ loading ──▶ ready ──▶ workers are forked
       ▲                               │           │
       └── died, or is outdated ───────┼───────────┘
                                       ▼
-                                   refused: workers are spawned plainly, and `reason` says why
+                                   refused: workers are spawned, and `reason` has the cause
 
-Decides only; the runner carries it out. A template that died is made again by the next start that needs one. A refusal
-for what cannot change without new code (an unsafe import, no preload) is for good, any other for a minute.
+Decides only; the runner does it. After a template has died, the next start that needs one makes another. A refusal
+that only new code can change (an unsafe import, no preload) is for good, any other for a minute.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from enum import StrEnum
 from typing import Any
 
 from snakepit.pools.broker.events import Event, Kind
-from snakepit.pools.broker.pool.actions import Action, Dismiss, Prepare, Tell
-from snakepit.pools.broker.pool.rates import Window
+from snakepit.pools.broker.pool.actions import Action, Emit, StartTemplate, StopTemplate
+from snakepit.pools.broker.pool.rates import SlidingWindow
 from snakepit.pools.broker.pool.recycle_policy import describe_exit
 from snakepit.pools.broker.pool.timers import Timers
 from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.spec import PoolSpec, Preload, Profile
 
 WINDOW = 60.0  # seconds
-DEATHS_ALLOWED = 3  # within the window; the third sends the pool back to plain starts
-SECOND_TRY = 60.0  # seconds after a refusal that may pass
+DEATHS_ALLOWED = 3  # within the window; the third sends the pool back to spawned workers
+RETRY_SECONDS = 60.0  # after a refusal that may pass
 FOR_GOOD = ("no_preload", "unsafe")  # until there is new code or a new definition
 
 
@@ -38,12 +38,12 @@ class TemplateState(StrEnum):
     REFUSED = "refused"
 
 
-class Template:
-    """The books about one pool's templates, of which at most one is in use."""
+class PoolTemplate:
+    """The templates of one pool, of which at most one is in use."""
 
     def __init__(self, pool: str, boot: str, timers: Timers) -> None:
         self.id = ""  # of the newest
-        self.reason = ""  # why workers are spawned plainly, in one word
+        self.reason = ""  # why workers are spawned, in one word
         self.why = ""  # the same as a sentence
         self.load_seconds = 0.0
         self.memory_mb = -1.0
@@ -54,8 +54,8 @@ class Template:
         self._timers = timers
         self._count = 0
         self._born = 0.0
-        self._failures = Window(WINDOW)
-        self._second_try = float("inf")
+        self._failures = SlidingWindow(WINDOW)
+        self._retry_at = float("inf")
 
     @property
     def state(self) -> TemplateState:
@@ -72,20 +72,20 @@ class Template:
     def is_current(self, name: str) -> bool:
         return name == self.id and self._state in (TemplateState.LOADING, TemplateState.READY)
 
-    def is_disappointing(self, spec: PoolSpec) -> bool:
-        """Whether somebody who defined the pool so would expect a template that is not there."""
+    def is_unexpectedly_refused(self, spec: PoolSpec) -> bool:
+        """Whether the pool's owner would expect a template, and there is none."""
         expected = self.reason == "no_preload" and spec.preload == Preload.AUTO
         return self._state is TemplateState.REFUSED and not expected
 
-    # What the worker_set asks
+    # What the worker set asks for
 
-    def need(self, spec: PoolSpec, now: float) -> Iterator[Action]:
-        """A worker is missing: have a template made, if this pool is to have one and has none."""
+    def ensure(self, spec: PoolSpec, now: float) -> Iterator[Action]:
+        """A worker is missing: start a template, if this pool is to have one and has none."""
         if plain := _unwanted(spec):
             self._state = TemplateState.OFF
             self.reason, self.why = plain
             return
-        if self._state is TemplateState.REFUSED and now < self._second_try:
+        if self._state is TemplateState.REFUSED and now < self._retry_at:
             return
         if self._state in (TemplateState.LOADING, TemplateState.READY):
             return
@@ -94,25 +94,22 @@ class Template:
         self._born = now
         self._state, self.reason, self.why = TemplateState.LOADING, "", ""
         self._timers.set(("template", self.id), now + spec.startup_timeout)
-        yield Prepare(self.id)
+        yield StartTemplate(self.id)
 
-    def renew(self, reason: str) -> Iterator[Action]:
-        """There is new code or a new definition, or no need any more: the template at hand is outdated."""
-        yield from self._dismiss(reason)
-        self._state, self.reason, self.why = TemplateState.ABSENT, "", ""
-        self._failures.clear()
-
-    def _dismiss(self, reason: str) -> Iterator[Action]:
+    def invalidate(self, reason: str) -> Iterator[Action]:
+        """The template is outdated: there is new code, a new definition, or no need any more."""
         if self.is_current(self.id):
             self._forget()
-            yield Dismiss(self.id)
-            yield self._tell(Kind.TEMPLATE_ENDED, reason, f"ended, {reason}; its workers do not need it")
+            yield StopTemplate(self.id)
+            yield self._emit(Kind.TEMPLATE_ENDED, reason, f"ended, {reason}; its workers do not need it")
+        self._state, self.reason, self.why = TemplateState.ABSENT, "", ""
+        self._failures.clear()
 
     def _forget(self) -> None:
         self._timers.clear(("template", self.id))
         self.memory_mb = -1.0
 
-    # What the world tells. All but the current template are past, and what is heard of them changes nothing.
+    # What the runner reports. A report about any but the current template changes nothing.
 
     def loaded(self, name: str, seconds: float, now: float) -> Iterator[Action]:
         if not self.is_current(name) or self.is_ready:
@@ -121,21 +118,21 @@ class Template:
         self._state = TemplateState.READY
         self.load_seconds = seconds
         message = f"template ready {now - self._born:.2f} s after its start; workers are forked from it"
-        yield self._tell(Kind.TEMPLATE_STARTED, "", message, data={"load_seconds": round(seconds, 3)})
+        yield self._emit(Kind.TEMPLATE_STARTED, "", message, data={"load_seconds": round(seconds, 3)})
 
     def refused(self, name: str, reason: str, why: str, spec: PoolSpec, now: float) -> Iterator[Action]:
         if not self.is_current(name):
             return
         self._forget()
         self._state, self.reason, self.why = TemplateState.REFUSED, reason, why
-        self._second_try = float("inf") if reason in FOR_GOOD else now + SECOND_TRY
-        level = "warning" if self.is_disappointing(spec) else "info"
-        yield self._tell(Kind.TEMPLATE_REFUSED, reason, f"workers are spawned one by one: {why}", level=level)
+        self._retry_at = float("inf") if reason in FOR_GOOD else now + RETRY_SECONDS
+        level = "warning" if self.is_unexpectedly_refused(spec) else "info"
+        yield self._emit(Kind.TEMPLATE_REFUSED, reason, f"workers are spawned one by one: {why}", level=level)
 
-    def late(self, name: str, spec: PoolSpec, now: float) -> Iterator[Action]:
-        """Its time to load is over."""
+    def timed_out(self, name: str, spec: PoolSpec, now: float) -> Iterator[Action]:
+        """It did not load in time."""
         if self.is_current(name):
-            yield Dismiss(name)
+            yield StopTemplate(name)
             why = f"the template did not load within {spec.startup_timeout:g} s"
             yield from self.refused(name, "load_timeout", why, spec, now)
 
@@ -144,18 +141,18 @@ class Template:
         if self.is_current(name):
             yield from self._failed(describe_exit(exit), evidence, spec, now)
 
-    def barren(self, name: str, why: str, spec: PoolSpec, now: float) -> Iterator[Action]:
-        """It did not bring a worker to life: it is given up, and another one may do better."""
+    def fork_failed(self, name: str, why: str, spec: PoolSpec, now: float) -> Iterator[Action]:
+        """It did not fork a worker: it is ended, and another one may do better."""
         if self.is_current(name):
-            yield Dismiss(name)
+            yield StopTemplate(name)
             yield from self._failed(why, "", spec, now)
 
     def _failed(self, why: str, evidence: str, spec: PoolSpec, now: float) -> Iterator[Action]:
         self._forget()
         self.deaths += 1
-        message = f"the template died, {why}; workers live on, the next start makes a new one"
+        message = f"the template died, {why}; its workers go on, the next start makes a new one"
         data = {"output": evidence}
-        yield self._tell(Kind.TEMPLATE_DIED, self._state.value, message, level="warning", data=data)
+        yield self._emit(Kind.TEMPLATE_DIED, self._state.value, message, level="warning", data=data)
         if (count := self._failures.add(now)) >= DEATHS_ALLOWED:
             why = f"{count} templates died within {WINDOW:.0f} s, the last one: {why}"
             yield from self.refused(self.id, "template_deaths", why, spec, now)
@@ -166,14 +163,14 @@ class Template:
         if self.is_current(name):
             self.memory_mb = memory_mb
 
-    def _tell(
+    def _emit(
         self, kind: Kind, reason: str, message: str, *, level: str = "info", data: dict[str, Any] | None = None
-    ) -> Tell:
-        return Tell(Event(kind, self._pool, self.id, reason, message, level, data or {}))
+    ) -> Emit:
+        return Emit(Event(kind, self._pool, self.id, reason, message, level, data or {}))
 
 
 def _unwanted(spec: PoolSpec) -> tuple[str, str] | None:
-    """Why this definition has no template, or None."""
+    """Return why this definition has no template, or None."""
     if spec.preload == Preload.OFF:
         return "off", "preload is off"
     if spec.profile == Profile.THREAD:

@@ -1,4 +1,4 @@
-"""Alarms by key, without a clock: the pool says when, the runner wakes it.
+"""Timers by key, without a clock: the pool sets them, the runner calls `Pool.tick` when one is due.
 
 >>> timers = Timers()
 >>> timers.set("tea", 3.0)
@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 
 
 class Timers:
-    """One alarm a key; setting a key again moves it. All operations cost O(log n) at most, amortised.
+    """One timer for each key; setting a key again moves it. Every operation costs O(log n) at most, amortised.
 
     Keys of one moment share a place in the heap: calls that came together are due together.
     """
@@ -29,8 +29,8 @@ class Timers:
         self._at: dict[Hashable, float] = {}
         self._keys: dict[float, list[Hashable]] = {}  # by moment, in the order in which they were set
         self._moments: list[float] = []  # a heap
-        self._noted = 0  # keys in all lists; moved and cleared ones stay in them until they come up
-        self.soonest = float("inf")  # no alarm rings before this; kept up by `set`, made exact by `next`
+        self._entries = 0  # keys in all lists; moved and cleared ones stay in them until they come up
+        self.soonest = float("inf")  # no timer is due before this; lowered by `set`, made exact by `next`
 
     def __len__(self) -> int:
         return len(self._at)
@@ -40,17 +40,17 @@ class Timers:
 
     def set(self, key: Hashable, at: float) -> None:
         self._at[key] = at
-        self._note(key, at)
+        self._add(key, at)
         if at < self.soonest:
             self.soonest = at
         # Without this a million short calls with a deadline of a minute would keep a million entries.
-        if self._noted > 64 and self._noted > 4 * len(self._at):
-            self._keys, self._moments, self._noted = {}, [], 0
+        if self._entries > 64 and self._entries > 4 * len(self._at):
+            self._keys, self._moments, self._entries = {}, [], 0
             for kept, moment in self._at.items():
-                self._note(kept, moment)
+                self._add(kept, moment)
 
-    def _note(self, key: Hashable, at: float) -> None:
-        self._noted += 1
+    def _add(self, key: Hashable, at: float) -> None:
+        self._entries += 1
         keys = self._keys.get(at)
         if keys is None:
             self._keys[at] = [key]
@@ -62,6 +62,7 @@ class Timers:
         self._at.pop(key, None)
 
     def next(self) -> float | None:
+        """Return when the next timer is due; None if there is none."""
         while self._moments:
             at = self._moments[0]
             keys = self._keys[at]
@@ -70,17 +71,17 @@ class Timers:
                     self.soonest = at
                     return at
                 keys.pop()
-                self._noted -= 1
+                self._entries -= 1
             del self._keys[heappop(self._moments)]
         self.soonest = float("inf")
         return None
 
     def due(self, now: float) -> list[Hashable]:
-        """Takes out and returns every key whose time has come, earliest first."""
+        """Remove and return every key whose time has come, earliest first."""
         due = []
         while (at := self.next()) is not None and at <= now:
             keys = self._keys.pop(heappop(self._moments))
-            self._noted -= len(keys)
+            self._entries -= len(keys)
             for key in keys:
                 if self._at.get(key) == at:
                     del self._at[key]

@@ -1,8 +1,8 @@
-"""The workers of one pool: how many there are to be, who replaces whom, who is late, what a death means.
+"""The workers of one pool: how many there are, which one is replaced, which one is late, what a death means.
 
-Books about processes only; the books about calls are the pool's. Every replacement, whatever its reason, goes
-through `plan`: successor first (`max_surge`), never fewer than `size - max_unavailable` ready. A worker that will be
-due by age within the time that a start takes is *expected* to leave: its successor starts, and it stays until then.
+This module counts processes; the pool counts calls. Every replacement, whatever its reason, goes through
+`start_missing`: the successor first (`max_surge`), never fewer than `size - max_unavailable` ready. A worker whose age
+ends within the time that a start takes `expires_soon`: its successor starts, and it serves until it is due.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from random import Random
 from typing import Any
 
 from snakepit.pools.broker.events import Event, Kind
-from snakepit.pools.broker.pool.actions import Action, Kill, Start, Tell
-from snakepit.pools.broker.pool.recycle_policy import above_line, describe_exit, due_at, recycle_reason, successor_at
+from snakepit.pools.broker.pool.actions import Action, Emit, Kill, Start
+from snakepit.pools.broker.pool.recycle_policy import above_limit, describe_exit, due_at, recycle_reason, successor_at
 from snakepit.pools.broker.pool.start_gate import StartGate
-from snakepit.pools.broker.pool.template_state import Template
+from snakepit.pools.broker.pool.template_state import PoolTemplate
 from snakepit.pools.broker.pool.timers import Timers
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.ports import Exit
@@ -34,26 +34,30 @@ class WorkerSet:
         self.closing = False
         self.workers: dict[str, Worker] = {}
         self.gate = StartGate(rng)
-        self.load_time = StartupTimes()
-        self.template = Template(spec.name, boot, timers)
+        self.startup_times = StartupTimes()
+        self.template = PoolTemplate(spec.name, boot, timers)
         self.growth = MemoryGrowth()
         self.died = 0
         self.recycled = 0
-        self._boot = boot  # tells this broker's workers from those of the one before
+        self._boot = boot  # part of every id, so that ids of two lives of a broker differ
         self._count = 0
         self._timers = timers
         self._rng = rng
-        self._horizon = float("-inf")  # until when ages are watched; the next sweep moves it on
+        self._horizon = float("-inf")  # until when ages have a timer; the next sweep moves it on
 
     @property
-    def wanted(self) -> int:
+    def target_size(self) -> int:
         return 0 if self.closing else self.spec.size
 
     def among(self, *states: State) -> list[Worker]:
         return [worker for worker in self.workers.values() if worker.state in states]
 
+    def slots_ready(self) -> int:
+        """Return the slots of ready workers that are not lost."""
+        return sum(worker.slots - worker.lost for worker in self.workers.values() if worker.state is State.READY)
+
     def is_hopeless(self) -> bool:
-        """Whether nobody serves and nobody is likely to, soon."""
+        """Whether no worker serves and none is likely to, soon."""
         return bool(self.gate.failed) and not any(w.state is State.READY for w in self.workers.values())
 
     # Facts
@@ -63,25 +67,21 @@ class WorkerSet:
         worker.ready_at = now
         self._timers.clear(("boot", worker.id))
         worker.stretch = 1.0 + self.spec.jitter * self._rng.random()
-        self._limit(worker)
+        self._set_limits(worker)
         took = now - worker.born
         if worker.generation == self.generation:
-            self.load_time.note(took)
-        self._watch(now)
+            self.startup_times.record(took)
+        self._set_age_timer(now)
         numbers = {"seconds": round(took, 3), "profile": str(self.spec.profile), "capacity": worker.slots}
-        yield self.tell(Kind.WORKER_STARTED, worker, message=f"ready {took:.2f} s after its start", data=numbers)
+        yield self.emit(Kind.WORKER_STARTED, worker, message=f"ready {took:.2f} s after its start", data=numbers)
         if recovered := self.gate.succeeded():
             message = f"a worker is ready again; before: {recovered}"
-            yield self.tell(Kind.POOL_RECOVERED, reason="started", message=message)
+            yield self.emit(Kind.POOL_RECOVERED, reason="started", message=message)
 
-    def gone(self, worker: Worker, exit: Exit, evidence: str, now: float) -> Iterator[Action]:
-        """The process is reaped; `evidence` are its last words."""
-        for kind in ("boot", "drain", "stop"):
-            self._timers.clear((kind, worker.id))
+    def exited(self, worker: Worker, exit: Exit, evidence: str, now: float) -> Iterator[Action]:
+        """The process is reaped; `evidence` is its last output."""
         was, how = worker.state, describe_exit(exit, at_work=worker.ready_at > 0.0)
-        worker.move(State.GONE)
-        del self.workers[worker.id]
-        why = worker.boot_failure or how
+        self._forget(worker)
         numbers: dict[str, Any] = {
             "exit_code": exit.code,
             "signal": exit.signal,
@@ -95,105 +95,109 @@ class WorkerSet:
         if was is State.STOPPING and worker.reason != "startup_timeout":
             self.recycled += worker.reason != "shutdown"
             detail = f"{worker.reason}: {worker.detail}" if worker.detail else worker.reason
-            yield self.tell(Kind.WORKER_RECYCLED, worker, message=f"recycled, {detail}", data=numbers)
+            message = f"recycled, {detail}; lived {numbers['lived']:.0f} s, served {worker.served}"
+            yield self.emit(Kind.WORKER_RECYCLED, worker, message=message, data=numbers)
         elif worker.ready_at == 0.0:
-            yield from self._boot_failed(worker, worker.detail or why, numbers, now)
+            yield from self._boot_failed(worker, worker.detail or worker.boot_failure or how, numbers, now)
         else:
             self.died += 1
             message = f"died at work ({was}), {how}"
-            yield self.tell(Kind.WORKER_DIED, worker, "crash", message, level="error", data=numbers)
+            yield self.emit(Kind.WORKER_DIED, worker, "crash", message, level="error", data=numbers)
             if self.gate.died(self.spec, how, now):
-                yield self.tell(Kind.POOL_FAILED, reason="crash_loop", message=self.gate.failed, level="error")
+                yield self.emit(Kind.POOL_FAILED, reason="crash_loop", message=self.gate.failed, level="error")
 
-    def unforked(self, worker: Worker, why: str, now: float) -> Iterator[Action]:
-        """It did not come out of its template. Nothing of it ever ran, so nothing is held against it."""
+    def fork_failed(self, worker: Worker, why: str, now: float) -> Iterator[Action]:
+        """The template did not fork it. None of its code ran, so this does not count as a failed start."""
+        self._forget(worker)
+        yield from self.template.fork_failed(worker.template, why, self.spec, now)
+
+    def _forget(self, worker: Worker) -> None:
         for kind in ("boot", "drain", "stop"):
             self._timers.clear((kind, worker.id))
         worker.move(State.GONE)
         del self.workers[worker.id]
-        yield from self.template.barren(worker.template, why, self.spec, now)
 
     def _boot_failed(self, worker: Worker, why: str, numbers: dict[str, Any], now: float) -> Iterator[Action]:
         message = f"died before it was ready, {why}"
-        yield self.tell(Kind.WORKER_DIED, worker, "boot_failure", message, level="error", data=numbers)
+        yield self.emit(Kind.WORKER_DIED, worker, "boot_failure", message, level="error", data=numbers)
         if self.gate.boot_failed(self.spec, why, now):
-            yield self.tell(Kind.POOL_FAILED, reason="boot_failure", message=self.gate.failed, level="error")
+            yield self.emit(Kind.POOL_FAILED, reason="boot_failure", message=self.gate.failed, level="error")
 
     def apply(self, spec: PoolSpec) -> Iterator[Action]:
-        """A new definition: workers that cannot serve it are replaced."""
+        """Take a new definition; workers that cannot serve it are replaced."""
         new_workers = spec.needs_new_workers(self.spec)
         new_ages = (spec.ttl, spec.min_lifetime) != (self.spec.ttl, self.spec.min_lifetime)
         self.spec = spec
         self.gate.reset()
         for worker in self.among(State.READY):
-            self._limit(worker)
-            worker.expected = worker.expected and not new_ages  # judged anew by the next sweep
+            self._set_limits(worker)
+            worker.expires_soon = worker.expires_soon and not new_ages  # the next sweep decides again
         if new_workers:
             self.generation += 1
-            self.load_time.forget()
-            yield from self.template.renew("definition")
+            self.startup_times.forget()
+            yield from self.template.invalidate("definition")
             self.growth = MemoryGrowth()
             for worker in tuple(self.workers.values()):
                 yield from self.replace(worker, "definition", f"generation {self.generation} is wanted")
 
     def close(self) -> Iterator[Action]:
         self.closing = True
-        yield from self.template.renew("shutdown")
+        yield from self.template.invalidate("shutdown")
         for worker in self.among(State.STARTING):
             yield from self.kill(worker, "shutdown", "the pool is shutting down")
         for worker in self.among(State.READY):
             worker.reason = worker.reason or "shutdown"
 
-    # Judgements
+    # Which workers are due
 
-    def judge(self, worker: Worker, now: float) -> bool:
-        """Mark a ready worker that has served its time, or soon will have, for `plan`. True: it is marked now."""
+    def mark_if_due(self, worker: Worker, now: float) -> bool:
+        """Mark a ready worker that is due, or will be within the time that a start takes. True: it is marked now."""
         if worker.state is not State.READY or worker.reason:
             return False
-        if why := recycle_reason(worker, self.spec, now):
+        if why := recycle_reason(worker, self.spec, now, self.startup_times.expected):
             worker.reason, worker.detail = why
             return True
-        if worker.ttl is None or worker.expected:
-            return False  # the usual case, after each call
-        starts = successor_at(worker, self.spec, self.load_time.expected)
+        if worker.ttl is None or worker.expires_soon:
+            return False
+        starts = successor_at(worker, self.spec, self.startup_times.expected)
         if starts is None or now < starts:
             return False
-        # For good: a better load time learned meanwhile must not make its successor one too many.
-        worker.expected = True
-        self._watch(now)
+        # For good: a shorter start that is learned meanwhile must not make its successor one too many.
+        worker.expires_soon = True
+        self._set_age_timer(now)
         return True
 
-    def judge_all(self, now: float, horizon: float | None = None) -> None:
-        """Judge everybody now. A sweep also looks ahead: ages that end before its `horizon` have an alarm."""
+    def mark_due(self, now: float, horizon: float | None = None) -> None:
+        """Mark every worker that is due. A sweep also looks ahead: ages that end before its `horizon` get a timer."""
         if horizon is not None:
             self._horizon = horizon
         for worker in self.workers.values():
-            self.judge(worker, now)
-        self._watch(now)
+            self.mark_if_due(worker, now)
+        self._set_age_timer(now)
 
-    def _watch(self, now: float) -> None:
-        """One alarm for the pool: the next moment at which somebody is due, or his successor is to start.
+    def _set_age_timer(self, now: float) -> None:
+        """One timer for the pool: the next moment at which a worker is due, or its successor has to start.
 
-        Beyond the next sweep only what has begun is watched: who has a successor already leaves when he is due.
+        After the next sweep, only workers whose successor has started have a timer.
         """
         moments = []
         for worker in self.among(State.READY):
-            lead = 0.0 if worker.expected else self.load_time.expected
+            lead = 0.0 if worker.expires_soon else self.startup_times.expected
             moment = successor_at(worker, self.spec, lead)
-            if moment is not None and (worker.expected or moment <= self._horizon):
+            if moment is not None and (worker.expires_soon or moment <= self._horizon):
                 moments.append(moment)
         if moments:
             self._timers.set(("age", self.spec.name), max(now, min(moments)))
         else:
             self._timers.clear(("age", self.spec.name))
 
-    def _limit(self, worker: Worker) -> None:
+    def _set_limits(self, worker: Worker) -> None:
         spec = self.spec
         worker.ttl = None if spec.ttl is None else spec.ttl * worker.stretch
         worker.max_served = None if spec.max_requests is None else round(spec.max_requests * worker.stretch)
 
     def replace(self, worker: Worker, reason: str, detail: str = "") -> Iterator[Action]:
-        """Wish a worker replaced. One that only starts serves nobody and is ended at once."""
+        """Mark a worker for replacement. One that is still starting has no calls and is killed."""
         if worker.state is State.STARTING:
             yield from self.kill(worker, reason, detail)
         elif worker.state is State.READY and not worker.reason:
@@ -209,37 +213,37 @@ class WorkerSet:
         if too_much or worker.above_soft:
             worker.leak = self.growth.describe(worker.growth)
         if too_much and worker.state in (State.READY, State.DRAINING):
-            yield from self.kill(worker, "memory_hard", above_line(worker, hard))
+            yield from self.kill(worker, "memory_hard", above_limit(worker, hard))
 
     def kill(self, worker: Worker, reason: str, detail: str) -> Iterator[Action]:
         if worker.state is State.STOPPING:
-            if not worker.killed:  # it was asked to leave and does not
+            if not worker.killed:  # it was asked to exit and does not
                 worker.killed = True
                 yield Kill(worker.id)
             return
         worker.reason, worker.detail, worker.killed = reason, detail, True
         worker.move(State.STOPPING)
         yield Kill(worker.id)
-        yield self.tell(Kind.WORKER_KILLED, worker, message=f"killed, {reason}: {detail}", level="warning")
+        yield self.emit(Kind.WORKER_KILLED, worker, message=f"killed, {reason}: {detail}", level="warning")
 
-    # The plan
+    # Starts and drains
 
-    def plan(self, now: float) -> Iterator[Action]:
-        """Start who is missing; yields no more starts than the gate and the surge allow."""
+    def start_missing(self, now: float) -> Iterator[Action]:
+        """Start missing workers, as many as the gate and the surge allow."""
         present = self.among(*PRESENT)
         starting = sum(worker.state is State.STARTING for worker in present)
         fresh = starting + sum(worker.stays for worker in present)
-        missing = min(self.wanted - fresh, self.wanted + self.spec.max_surge - len(present))
+        missing = min(self.target_size - fresh, self.target_size + self.spec.max_surge - len(present))
         if missing <= 0:
             self._timers.clear(("gate", self.spec.name))
             return
-        if not self.gate.barred:
-            yield from self.template.need(self.spec, now)
+        if not self.gate.blocked:
+            yield from self.template.ensure(self.spec, now)
         if self.template.is_loading:
-            return  # it will be ready, refused or late, and each asks again
+            return  # when it is ready, refused or late, this is called again
         forked = self.template.is_ready
-        room = self.gate.room(self.spec, starting, now, forked=forked)
-        started = min(missing, room)
+        allowed = self.gate.allowed(self.spec, starting, now, forked=forked)
+        started = min(missing, allowed)
         leaving = [worker for worker in present if worker.state is not State.STARTING and not worker.stays][starting:]
         for number in range(started):
             self._count += 1
@@ -247,60 +251,59 @@ class WorkerSet:
             worker.template = self.template.id if forked else ""
             self.workers[worker.id] = worker
             self._timers.set(("boot", worker.id), now + self.spec.startup_timeout)
-            self.gate.passed(self.spec, now)
+            self.gate.started(self.spec, now)
             yield Start(worker.id, worker.template)
             yield self._starting(worker, leaving[number] if number < len(leaving) else None, fresh + number, now)
         opens = self.gate.opens_at(self.spec, starting + started, now, forked=forked)
-        if missing > room and opens is not None:
+        if missing > allowed and opens is not None:
             self._timers.set(("gate", self.spec.name), opens)
 
-    def _starting(self, worker: Worker, leaves: Worker | None, fresh: int, now: float) -> Tell:
-        """Why a worker is started: for whom, or because one is missing."""
+    def _starting(self, worker: Worker, leaves: Worker | None, fresh: int, now: float) -> Emit:
+        """The event of a start: which worker it replaces, or that one is missing."""
         if leaves is None:
-            return self.tell(
-                Kind.WORKER_STARTING, worker, "size", f"starts, {fresh} of {self.wanted} workers are there"
-            )
+            message = f"starts, {fresh} of {self.target_size} workers are there"
+            return self.emit(Kind.WORKER_STARTING, worker, "size", message)
         if leaves.reason:
             reason, why = leaves.reason, f"{leaves.reason}: {leaves.detail}"
         else:
             left = (due_at(leaves, self.spec) or now) - now
-            reason, why = "ttl", f"due in {left:.1f} s; a start takes {self.load_time.expected:.1f} s"
-        data = {"replaces": leaves.id, "load_seconds": round(self.load_time.expected, 3)}
-        return self.tell(Kind.WORKER_STARTING, worker, reason, f"starts in place of {leaves.id}, {why}", data=data)
+            reason, why = "ttl", f"due in {left:.1f} s; a start takes {self.startup_times.expected:.1f} s"
+        data = {"replaces": leaves.id, "load_seconds": round(self.startup_times.expected, 3)}
+        return self.emit(Kind.WORKER_STARTING, worker, reason, f"starts in place of {leaves.id}, {why}", data=data)
 
-    def leavers(self) -> list[Worker]:
-        """Ready workers whose turn to drain has come, oldest first, and those above the wanted number."""
+    def next_to_drain(self) -> list[Worker]:
+        """Return the ready workers whose turn to drain has come, oldest first, and those above the wanted number."""
         ready = self.among(State.READY)
-        spare = len(ready) - max(0, self.wanted - self.spec.max_unavailable)
+        spare = len(ready) - max(0, self.target_size - self.spec.max_unavailable)
         marked = [worker for worker in ready if worker.reason]
-        # The successors of workers that are expected to leave are no surplus: they wait until those are due.
-        early = min(sum(worker.expected and not worker.reason for worker in ready), self.spec.max_surge)
-        surplus = len(ready) - len(marked) - early - self.wanted
-        unmarked = sorted((w for w in ready if not w.reason), key=lambda w: (not w.expected, w.load, w.born))
+        # The successors of workers that expire soon are no surplus: they wait until those are due.
+        early = min(sum(worker.expires_soon and not worker.reason for worker in ready), self.spec.max_surge)
+        surplus = len(ready) - len(marked) - early - self.target_size
+        unmarked = sorted((w for w in ready if not w.reason), key=lambda w: (not w.expires_soon, w.load, w.born))
         for worker in unmarked[: max(0, surplus)]:
-            worker.reason, worker.detail = "scale", f"{self.wanted} wanted"
+            worker.reason, worker.detail = "scale", f"{self.target_size} wanted"
             marked.append(worker)
         return marked[: max(0, spare)]
 
-    def surplus_starters(self) -> list[Worker]:
-        """Workers that start though enough others are there: a pool was made smaller meanwhile."""
+    def surplus_starts(self) -> list[Worker]:
+        """Return workers that start although enough others are there: the pool was made smaller meanwhile."""
         starting = self.among(State.STARTING)
         fresh = len(starting) + sum(worker.stays for worker in self.among(State.READY))
-        return starting[: max(0, min(len(starting), fresh - self.wanted))]
+        return starting[: max(0, min(len(starting), fresh - self.target_size))]
 
     def drain(self, worker: Worker, now: float) -> Iterator[Action]:
         worker.move(State.DRAINING)
         self._timers.set(("drain", worker.id), now + self.spec.drain_timeout)
-        yield self.tell(Kind.WORKER_DRAINING, worker, message=f"drains, {worker.reason}: {worker.detail}")
+        yield self.emit(Kind.WORKER_DRAINING, worker, message=f"drains, {worker.reason}: {worker.detail}")
 
-    def dismiss(self, worker: Worker, now: float) -> None:
-        """An idle draining worker is asked to leave (the pool sends the Stop)."""
+    def stopping(self, worker: Worker, now: float) -> None:
+        """An idle draining worker is asked to exit (the pool sends the Stop)."""
         worker.move(State.STOPPING)
         self._timers.clear(("drain", worker.id))
         self._timers.set(("stop", worker.id), now + STOP_GRACE)
 
     def describe_load(self) -> str:
-        """Why a call waits: "2 of 2 slots busy, 1 starting"."""
+        """Say why a call waits: "2 of 2 slots busy, 1 starting"."""
         ready = self.among(State.READY)
         slots = sum(worker.slots for worker in ready)
         parts = [f"{sum(worker.load for worker in ready)} of {slots} slots busy"]
@@ -311,7 +314,7 @@ class WorkerSet:
         ]
         return ", ".join(parts)
 
-    def tell(
+    def emit(
         self,
         kind: Kind,
         worker: Worker | None = None,
@@ -320,7 +323,8 @@ class WorkerSet:
         *,
         level: str = "info",
         data: Mapping[str, Any] | None = None,
-    ) -> Tell:
+    ) -> Emit:
+        """Make the action that publishes an event of this pool."""
         name = worker.id if worker else ""
         reason = reason or (worker.reason if worker else "")
-        return Tell(Event(kind, self.spec.name, name, reason, message, level, data or {}))
+        return Emit(Event(kind, self.spec.name, name, reason, message, level, data or {}))

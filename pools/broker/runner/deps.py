@@ -1,4 +1,4 @@
-"""What every runner of a broker shares."""
+"""What all runners of a broker share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from snakepit.pools.broker.ports import Clock, Launcher, Linker, Meter
 
 @dataclass(frozen=True, slots=True)
 class RunnerDeps:
-    """What every runner of a broker shares."""
+    """What all runners of a broker share."""
 
     launcher: Launcher
     linker: Linker
     clock: Clock
-    tell: Callable[[Event], None]
+    emit: Callable[[Event], None]
     meter: Meter
     boot: str
     rng: Random

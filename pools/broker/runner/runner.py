@@ -11,91 +11,97 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.messages import DELIVERED, Reply, Request
 from snakepit.pools.broker.pool.actions import (
     Action,
     Assign,
     Cancel,
-    Dismiss,
+    Emit,
     Fail,
     Kill,
-    Prepare,
     Revoke,
     Start,
+    StartTemplate,
     Stop,
-    Tell,
+    StopTemplate,
 )
-from snakepit.pools.broker.pool.call import Call
+from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.pool.pool import Pool
 from snakepit.pools.broker.pool.recycle_policy import describe_exit
+from snakepit.pools.broker.pool.worker import Worker
 from snakepit.pools.broker.ports import (
     CommandInfo,
     Definition,
     Exit,
+    ForkFailed,
     Greeting,
     LaunchOrder,
     Payload,
     Race,
     TemplateOrder,
-    Unforked,
     WorkerFailure,
 )
 from snakepit.pools.broker.runner.deps import RunnerDeps
-from snakepit.pools.broker.runner.loop_timer import LoopTimer
 from snakepit.pools.broker.runner.templates import Templates
-from snakepit.pools.broker.runner.worker_handle import (
-    DELIVERED,
-    Reply,
-    Request,
-    Ticket,
-    WorkerHandle,
-    error_of,
-    race_event,
-)
-from snakepit.pools.broker.stats.gil_report import why_on
+from snakepit.pools.broker.runner.translation import error_of, gil_event, race_event
+from snakepit.pools.broker.runner.worker_handle import InFlightCall, WorkerHandle
 
-UNLINKED_GRACE = 2.0  # seconds from a lost link to the end of its process, which usually ends by itself
-LAST_ANSWERS = 0.5  # seconds for the end of a dead worker's link to be seen, should a child hold the socket open
-LOOK_BACK = 0.002  # seconds after which it is certain which of the calls that were taken back had begun
+UNLINKED_GRACE = 2.0  # seconds from a lost link to the kill of its process, which usually ends by itself
+LAST_REPORTS = 0.5  # seconds until a dead worker's link is closed, should a child hold the socket open
+REVOKE_SETTLES = 0.002  # seconds after which it is certain which of the revoked calls had begun
 MAX_TIMEOUT = 86_400.0  # seconds
 MAX_RACES = 50  # pieces of state whose races are listed for a pool
 MAX_CREDIT = 2**32 - 1  # chunks; the wire has no room for more
+NEVER = float("inf")
+MAX_UNCOUNTED = 500  # results that wait for the meter; half a millisecond of work
 
 
 class Runner:
     """One pool at work. All methods are called on the event loop, none of them blocks."""
 
-    def __init__(self, definition: Definition, world: RunnerDeps) -> None:
+    def __init__(self, definition: Definition, deps: RunnerDeps) -> None:
         self.definition = definition
-        self.pool = Pool(definition.spec, world.boot, world.rng)
+        self.pool = Pool(definition.spec, deps.boot, deps.rng)
         self.commands: dict[str, CommandInfo] = {}
-        self.staff: dict[str, WorkerHandle] = {}
+        self.handles: dict[str, WorkerHandle] = {}
         self.closed = asyncio.Event()
-        self.templates = Templates(world.launcher, self)
+        self.templates = Templates(deps.launcher, self)
         self.races: list[str] = []  # state that two threads wrote without a lock, of this definition
-        self._world = world
-        self._now = world.clock.monotonic
-        self._tickets: dict[int, Ticket] = {}
+        self._deps = deps
+        self._now = deps.clock.monotonic
+        self._in_flight: dict[int, InFlightCall] = {}
         self._launches: set[asyncio.Task[None]] = set()
-        self._alarm = LoopTimer(self._ring)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = NEVER
+        self._ended: dict[str, tuple[list[float], list[float]]] = {}  # not counted yet: waited and ran, by command
+        self._uncounted = self._delivered = self._full = 0
+
+    @property
+    def name(self) -> str:
+        return self.pool.spec.name
+
+    @property
+    def workers(self) -> dict[str, Worker]:
+        return self.pool.workers
 
     def open(self) -> None:
         if why := self.definition.unfit:
-            self.pool.worker_set.gate.bar(why)
-            name = self.pool.spec.name
-            self._world.tell(Event(Kind.POOL_FAILED, name, reason="interpreter", message=why, level="error"))
+            self.pool.worker_set.gate.block(why)
+            self._deps.emit(Event(Kind.POOL_FAILED, self.name, reason="interpreter", message=why, level="error"))
         self._do(self.pool.sweep(self._now()))
 
-    # What callers want
+    # Callers
 
     def submit(self, asked: Sequence[tuple[int, Request, Reply]]) -> None:
-        """Take calls that are alike but for their arguments; answers come through `reply`, perhaps before this returns.
+        """Take calls that differ only in their arguments. Answers come through `reply`, perhaps before this returns.
 
         The integer is the call's number in this broker's life.
         """
-        now, alike, spec, boot = self._now(), asked[0][1], self.pool.spec, self._world.boot
+        now, alike, spec, boot = self._now(), asked[0][1], self.pool.spec, self._deps.boot
         command = self.commands.get(alike.command)
         streams = command.streams if command else alike.credit > 0
         timeout = alike.timeout or (command.timeout if command else 0.0)
@@ -103,22 +109,15 @@ class Runner:
         idempotent = command.idempotent if command else False
         calls = []
         for number, request, reply in asked:
-            call = Call(
-                number,
-                request.command,
-                arrived=now,
-                deadline=now + timeout,
-                size=request.size,
-                priority=request.priority,
-                idempotent=idempotent,
-                streams=request.credit > 0,
-            )
-            ticket = Ticket(call, f"{boot}-{number}", request, reply, request.credit)
+            size = len(request.arguments) + sum(map(len, request.attachments.values()))
+            call = Call(number, request.command, now, now + timeout, size, request.priority, idempotent)
+            call.streams = request.credit > 0
+            one = InFlightCall(call, f"{boot}-{number}", request, reply, request.credit)
             if command is None and self.commands:
-                reply.failed(errors.no_command(spec.name, request.command, self.commands), ticket.timing(now))
-                self._world.meter.executed(spec.name, "unknown", errors.CommandUnknown.code, 0.0, 0.0)
+                reply.failed(errors.no_command(spec.name, request.command, self.commands), one.timing(now))
+                self._deps.meter.executed(spec.name, "unknown", errors.CommandUnknown.code, 0.0, 0.0)
                 continue
-            self._tickets[number] = ticket
+            self._in_flight[number] = one
             calls.append(call)
         self._do(self.pool.submit(calls, now))
 
@@ -127,20 +126,20 @@ class Runner:
 
     def credit(self, number: int, chunks: int) -> None:
         """The caller has room for more chunks."""
-        ticket = self._tickets.get(number)
-        if ticket is None:
+        one = self._in_flight.get(number)
+        if one is None:
             return
-        if ticket.call.worker and (staff := self.staff.get(ticket.call.worker)):
-            staff.credit(ticket, chunks)
+        if one.call.worker and (handle := self.handles.get(one.call.worker)):
+            handle.credit(one, chunks)
         else:
-            ticket.credit = min(ticket.credit + chunks, MAX_CREDIT)
+            one.credit = min(one.credit + chunks, MAX_CREDIT)
 
-    # What operators and clocks want
+    # Operators and clocks
 
     def apply(self, definition: Definition) -> None:
         moved = definition.adapter_path != self.definition.adapter_path
         self.definition = definition
-        self.pool.worker_set.gate.bar(definition.unfit)
+        self.pool.worker_set.gate.block(definition.unfit)
         if moved or definition.spec.needs_new_workers(self.pool.spec):
             self.races.clear()
         actions = self.pool.apply(definition.spec, self._now())
@@ -148,30 +147,30 @@ class Runner:
             actions += self.pool.recycle("", "the adapter's path changed", self._now())
         self._do(actions)
 
-    def check_known(self, worker: str) -> None:
-        if worker and worker not in self.pool.worker_set.workers:
-            raise errors.WorkerUnknown(f"No worker {worker} lives in pool {self.pool.spec.name}.")
+    def require_worker(self, worker: str) -> None:
+        """Raise WorkerUnknown if this pool has no such worker; an empty id means all of them."""
+        if worker and worker not in self.workers:
+            raise errors.WorkerUnknown(f"No worker {worker} lives in pool {self.name}.")
 
     def recycle(self, worker: str, detail: str) -> int:
         self._do(self.pool.recycle(worker, detail, self._now()))
-        return self.marked()
+        return self.leaving_count()
 
     def kill(self, worker: str, detail: str) -> None:
-        self._do(self.pool.kill(self.pool.worker_set.workers[worker], detail, self._now()))
+        self._do(self.pool.kill(self.workers[worker], detail, self._now()))
 
-    def marked(self) -> int:
-        """Workers that are to leave."""
-        return sum(bool(worker.reason) for worker in self.pool.worker_set.workers.values())
+    def leaving_count(self) -> int:
+        return sum(bool(worker.reason) for worker in self.workers.values())
 
     def sweep(self, patience: float, interval: float) -> None:
-        """Judge everyone, and ask every link for a sign of life; silence since the last sweep counts."""
+        """Check every worker, and probe every link. A probe without an answer for `patience` seconds is reported."""
         now = self._now()
-        for staff in tuple(self.staff.values()):
-            if staff.probed_at is not None and now - staff.probed_at >= patience:
-                detail = f"its event loop did not answer for {now - staff.probed_at:.1f} s"
-                self._do(self.pool.unresponsive(staff.id, detail, now, "event_loop", told=staff.silence_told))
-                staff.silence_told = True
-            staff.probe()
+        for handle in tuple(self.handles.values()):
+            if handle.probed_at is not None and now - handle.probed_at >= patience:
+                detail = f"its event loop did not answer for {now - handle.probed_at:.1f} s"
+                known, handle.silence_reported = handle.silence_reported, True
+                self._do(self.pool.unresponsive(handle.id, detail, now, "event_loop", known=known))
+            handle.probe()
         self._do(self.pool.sweep(now, interval))
 
     def sampled(self, worker: str, memory_mb: float) -> None:
@@ -181,83 +180,95 @@ class Runner:
         self._do(self.pool.close(self._now()))
         self._check_closed()
         await self.closed.wait()
-        self._alarm.cancel()
+        self._set_timer(NEVER)
+        self.count()
 
-    # What workers say
+    def count(self) -> None:
+        """Pass on to the meter what was answered since the last time. Call it before numbers are read.
 
-    def greeted(self, staff: WorkerHandle, greeting: Greeting) -> None:
+        A result has a place in seven histograms. The next call of the same caller would wait while they are updated;
+        two lists that are counted later cost a fraction.
+        """
+        meter, name = self._deps.meter, self.name
+        ended, delivered, full = self._ended, self._delivered, self._full
+        self._ended, self._uncounted, self._delivered, self._full = {}, 0, 0, 0
+        for command, (waited, ran) in ended.items():
+            meter.succeeded(name, command, waited, ran)
+        if delivered:
+            meter.delivered(name, delivered)
+        if full:
+            meter.full(name, full)
+
+    # WorkerObserver
+
+    def worker_ready(self, handle: WorkerHandle, greeting: Greeting) -> None:
         self.commands = {command.name: command for command in greeting.commands}
-        for ticket in self._tickets.values():  # calls that came while nobody knew the commands
-            if not ticket.call.attempts and (known := self.commands.get(ticket.call.command)):
-                ticket.call.idempotent = known.idempotent
-        self._do(self.pool.ready(staff.id, self._now()))
+        for one in self._in_flight.values():  # calls that came before the commands were known
+            if not one.call.attempts and (known := self.commands.get(one.call.command)):
+                one.call.idempotent = known.idempotent
+        self._do(self.pool.ready(handle.id, self._now()))
         if greeting.free_threaded and greeting.gil_enabled:
-            self.gil_switched_on(staff)
+            self.gil_switched_on(handle)
 
-    def gil_switched_on(self, staff: WorkerHandle) -> None:
-        """Of a free-threaded interpreter: its threads take turns from now on."""
-        greeting, spec = staff.greeting or Greeting(), self.pool.spec
-        because = why_on(free_threaded=greeting.free_threaded, culprit=staff.gil_culprit, python=greeting.python)
-        turns = f": its {spec.slots} threads take turns" if spec.slots > 1 else ""
-        self._world.tell(
-            Event(
-                Kind.GIL_ENABLED,
-                spec.name,
-                staff.id,
-                "import" if staff.gil_culprit else "environment",
-                f"{because}{turns}",
-                "warning",
-                {"culprit": staff.gil_culprit, "slots": spec.slots, "parallelism": staff.parallelism},
-            )
-        )
+    def gil_switched_on(self, handle: WorkerHandle) -> None:
+        if greeting := handle.greeting:
+            self._deps.emit(gil_event(self.pool.spec, handle.id, greeting, handle.gil_culprit, handle.parallelism))
 
-    def load_failed(self, staff: WorkerHandle, failure: WorkerFailure) -> None:
-        self.pool.boot_failed(staff.id, f"{failure.type}: {failure.message}" if failure.type else failure.message)
+    def boot_failed(self, handle: WorkerHandle, failure: WorkerFailure) -> None:
+        self.pool.boot_failed(handle.id, f"{failure.type}: {failure.message}" if failure.type else failure.message)
 
-    def raced(self, staff: WorkerHandle, race: Race) -> None:
+    def race_found(self, handle: WorkerHandle, race: Race) -> None:
         if race.attribute not in self.races and len(self.races) < MAX_RACES:
             self.races.append(race.attribute)
-        self._world.tell(race_event(self.pool.spec.name, staff.id, race))
+        self._deps.emit(race_event(self.name, handle.id, race))
 
-    def succeeded(self, staff: WorkerHandle, ended: list[tuple[Ticket, Payload | None, float]]) -> None:
-        now, meter, tickets = self._now(), self._world.meter, self._tickets
-        times: dict[str, tuple[list[float], list[float]]] = {}  # waited and ran, by command
-        for ticket, payload, seconds in ended:
-            call = ticket.call
-            tickets.pop(call.id, None)
-            if call.answered:  # a late answer of a call that ended without it: nobody waits
+    def calls_succeeded(self, handle: WorkerHandle, ended: list[tuple[InFlightCall, Payload | None, float]]) -> None:
+        now, in_flight, times = self._now(), self._in_flight, self._ended
+        for one, payload, seconds in ended:
+            call = one.call
+            in_flight.pop(call.id, None)
+            if call.answered:  # a late result of a call that ended without it
                 continue
-            timing = ticket.timing(now, seconds)
-            ticket.reply.done(payload, timing)
+            timing = one.timing(now, seconds)
+            one.reply.done(payload, timing)
             waited, ran = times.get(call.command) or times.setdefault(call.command, ([], []))
             waited.append(timing.queued)
             ran.append(seconds)
-        for command, (waited, ran) in times.items():
-            meter.succeeded(self.pool.spec.name, command, waited, ran)
-        numbers = [(ticket.call.id, seconds) for ticket, _, seconds in ended]
-        self._do(self.pool.finished_many(staff.id, numbers, now))
+        self._uncounted += len(ended)
+        if self._uncounted >= MAX_UNCOUNTED:
+            self.count()
+        self._do(self.pool.finished_many(handle.id, [(one.call.id, seconds) for one, _, seconds in ended], now))
 
-    def delivered(self, staff: WorkerHandle, ticket: Ticket, seconds: float) -> None:
-        self._world.meter.delivered(self.pool.spec.name, 1)
-        self.succeeded(staff, [(ticket, DELIVERED, seconds)])
+    def call_delivered(self, handle: WorkerHandle, one: InFlightCall, seconds: float) -> None:
+        self._delivered += 1
+        self.calls_succeeded(handle, [(one, DELIVERED, seconds)])
 
-    def failed(self, staff: WorkerHandle, ticket: Ticket, failure: WorkerFailure, seconds: float) -> None:
-        now = self._now()
-        call = ticket.call
-        self._tickets.pop(call.id, None)
+    def call_failed(self, handle: WorkerHandle, one: InFlightCall, failure: WorkerFailure, seconds: float) -> None:
+        now, call = self._now(), one.call
+        self._in_flight.pop(call.id, None)
         if not call.answered:
-            error, timing = error_of(failure), ticket.timing(now, seconds)
-            ticket.reply.failed(error, timing)
-            self._world.meter.executed(self.pool.spec.name, call.command, error.code, timing.queued, timing.ran)
-        self._do(self.pool.finished(staff.id, call.id, now, ok=False, seconds=seconds))
+            error, timing = error_of(failure), one.timing(now, seconds)
+            one.reply.failed(error, timing)
+            self._deps.meter.executed(self.name, call.command, error.code, timing.queued, timing.ran)
+        self._do(self.pool.finished(handle.id, call.id, now, ok=False, seconds=seconds))
 
-    def returned(self, staff: WorkerHandle, numbers: list[int]) -> None:
-        self._do(self.pool.returned(staff.id, numbers, self._now()))
-        for number in numbers:  # of those that were answered meanwhile, nobody will hear again
-            if number not in self.pool.calls:
-                self._tickets.pop(number, None)
+    def calls_revoked(self, handle: WorkerHandle, numbers: list[int]) -> None:
+        self._do(self.pool.revoked(handle.id, numbers, self._now()))
+        self._forget(numbers)
 
-    # What templates say
+    def link_lost(self, handle: WorkerHandle) -> None:
+        if handle.exit:
+            self._gone(handle, handle.exit)
+        elif handle.id in self.handles:
+            asyncio.get_running_loop().call_later(UNLINKED_GRACE, self._kill_unlinked, handle)
+
+    def _kill_unlinked(self, handle: WorkerHandle) -> None:
+        if handle.id in self.handles:
+            detail = f"its link is lost, and its process still ran {UNLINKED_GRACE:g} s later"
+            self._do(self.pool.unresponsive(handle.id, detail, self._now(), "transport"))
+            handle.kill()  # also one that was not ready, or was about to exit
+
+    # TemplateObserver
 
     def template_loaded(self, name: str, seconds: float) -> None:
         self._do(self.pool.template_loaded(name, seconds, self._now()))
@@ -269,131 +280,121 @@ class Runner:
         self._do(self.pool.template_ended(name, exit, evidence, self._now()))
         self._check_closed()
 
-    def unlinked(self, staff: WorkerHandle) -> None:
-        if staff.exit:
-            self._gone(staff, staff.exit)
-        elif staff.id in self.staff:
-            asyncio.get_running_loop().call_later(UNLINKED_GRACE, self._cut_off, staff)
-
-    def _cut_off(self, staff: WorkerHandle) -> None:
-        """Its link is lost, and its process did not end of that."""
-        if staff.id in self.staff:
-            detail = f"its link is lost, and its process still ran {UNLINKED_GRACE:g} s later"
-            self._do(self.pool.unresponsive(staff.id, detail, self._now(), "transport"))
-            staff.kill()  # also one that was not ready, or was about to leave
-
-    # Doing
+    # Actions
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
             if type(action) is Assign:  # nearly all of them
                 self._assign(action.calls, action.worker)
             else:
-                self._carry_out(action)
-        self._alarm.set(self.pool.timers.soonest, self._now)
+                self._perform(action)
+        if self.pool.timers.soonest < self._timer_at:
+            self._set_timer(self.pool.timers.soonest)
 
     def _assign(self, calls: Sequence[Call], worker: str) -> None:
-        tickets = [self._tickets[call.id] for call in calls]
-        self.staff[worker].assign(tickets, self.pool.spec.max_payload)
-        if not calls[0].ahead and self.pool.door.is_full():
-            self._world.meter.full(self.pool.spec.name, 1)
+        self.handles[worker].assign([self._in_flight[call.id] for call in calls], self.pool.spec.max_payload)
+        if not calls[0].prefetched and not self.pool.dispatcher.load_index.with_free_slot:
+            self._full += 1
 
-    def _carry_out(self, action: Action) -> None:
+    def _perform(self, action: Action) -> None:
         match action:
             case Fail(call, error):
                 self._fail(call, error)
-            case Tell(event):
-                self._world.tell(event)
+            case Emit(event):
+                self._deps.emit(event)
             case Cancel(call, worker, reason):
-                self.staff[worker].cancel(self._tickets[call.id], reason)
+                self.handles[worker].cancel(self._in_flight[call.id], reason)
             case Revoke(worker, calls):
-                self._revoke(self.staff[worker], calls)
-            case Start() | Stop() | Kill() | Prepare() | Dismiss():
-                self._attend(action)
-
-    def _attend(self, action: Start | Stop | Kill | Prepare | Dismiss) -> None:
-        """To the processes."""
-        match action:
+                self._revoke(self.handles[worker], calls)
             case Start(worker, template):
                 self._start(worker, template)
             case Stop(worker):
-                self.staff[worker].leave()
+                self.handles[worker].stop()
             case Kill(worker):
-                self.staff[worker].kill()
-            case Prepare(template):
-                self.templates.prepare(TemplateOrder(template, self.definition.adapter_path, self.pool.spec))
-            case Dismiss(template):
-                self.templates.dismiss(template)
+                self.handles[worker].kill()
+            case StartTemplate(template):
+                self.templates.start(TemplateOrder(template, self.definition.adapter_path, self.pool.spec))
+            case StopTemplate(template):
+                self.templates.stop(template)
 
     def _fail(self, call: Call, error: errors.BrokerError) -> None:
-        # A call that still runs keeps its ticket until its worker lets go of it.
-        ticket = self._tickets[call.id] if call.worker else self._tickets.pop(call.id)
-        timing = ticket.timing(self._now())
-        ticket.reply.failed(error, timing)
+        # A call that still runs stays in flight until its worker reports its end.
+        one = self._in_flight[call.id] if call.worker else self._in_flight.pop(call.id)
+        timing = one.timing(self._now())
+        one.reply.failed(error, timing)
         command = call.command if call.command in self.commands else "unknown"
-        self._world.meter.executed(self.pool.spec.name, command, error.code, timing.queued, timing.ran)
+        self._deps.meter.executed(self.name, command, error.code, timing.queued, timing.ran)
 
-    def _revoke(self, staff: WorkerHandle, calls: tuple[Call, ...]) -> None:
-        asked = staff.revoke(calls)
-        loop = asyncio.get_running_loop()
-        loop.call_later(LOOK_BACK, lambda: self.returned(staff, staff.look_back(calls) if asked else []))
+    def _revoke(self, handle: WorkerHandle, calls: tuple[Call, ...]) -> None:
+        asked = calls if handle.revoke(calls) else ()
+        confirm = partial(handle.confirm_revoked, asked)
+        asyncio.get_running_loop().call_later(REVOKE_SETTLES, lambda: self.calls_revoked(handle, confirm()))
 
     def _start(self, worker: str, template: str) -> None:
-        self.staff[worker] = staff = WorkerHandle(worker, self, self._now, started_wall=self._world.clock.wall())
-        task = asyncio.get_running_loop().create_task(self._launch(staff, template), name=f"launch {worker}")
+        self.handles[worker] = handle = WorkerHandle(worker, self, self._now, started_wall=self._deps.clock.wall())
+        task = asyncio.get_running_loop().create_task(self._launch(handle, template), name=f"launch {worker}")
         self._launches.add(task)
         task.add_done_callback(self._launches.discard)
 
-    async def _launch(self, staff: WorkerHandle, template: str) -> None:
-        order = LaunchOrder(staff.id, self.definition.adapter_path, self.pool.spec)
+    async def _launch(self, handle: WorkerHandle, template: str) -> None:
+        order = LaunchOrder(handle.id, self.definition.adapter_path, self.pool.spec)
         try:
-            staff.process = await self.templates.bring(template, order, lambda exit: self._exited(staff, exit))
-        except Unforked as why:
-            del self.staff[staff.id]
-            self._do(self.pool.unforked(staff.id, str(why), self._now()))
+            handle.process = await self.templates.launch(template, order, lambda exit: self._exited(handle, exit))
+        except ForkFailed as why:
+            del self.handles[handle.id]
+            self._do(self.pool.fork_failed(handle.id, str(why), self._now()))
             self._check_closed()
             return
         except Exception as error:
-            self.pool.boot_failed(staff.id, f"it could not be launched: {error}")
-            self._exited(staff, Exit())
+            self.pool.boot_failed(handle.id, f"it could not be launched: {error}")
+            self._exited(handle, Exit())
             return
-        if staff.doomed:
-            staff.process.kill()
+        if handle.kill_requested:
+            handle.process.kill()
             return
-        staff.wire = self._world.linker.link(staff.process.socket_path, staff)
+        handle.link = self._deps.linker.link(handle.process.socket_path, handle)
 
-    def _exited(self, staff: WorkerHandle, exit: Exit) -> None:
-        """Its last answers may still be in the socket: they count, and the end of the link comes right behind them."""
-        if staff.wire is None:
-            self._gone(staff, exit)
+    def _exited(self, handle: WorkerHandle, exit: Exit) -> None:
+        """Its last results may still be in the socket. They count, and the end of the link follows them."""
+        if handle.link is None:
+            self._gone(handle, exit)
             return
-        staff.exit = exit
-        self.pool.ended(staff.id)
-        asyncio.get_running_loop().call_later(LAST_ANSWERS, self._gone, staff, exit)
+        handle.exit = exit
+        self.pool.process_ended(handle.id)
+        asyncio.get_running_loop().call_later(LAST_REPORTS, self._gone, handle, exit)
 
-    def _gone(self, staff: WorkerHandle, exit: Exit) -> None:
-        if self.staff.pop(staff.id, None) is None:
+    def _gone(self, handle: WorkerHandle, exit: Exit) -> None:
+        if self.handles.pop(handle.id, None) is None:
             return
-        if staff.wire:
-            staff.wire.close()
-            staff.wire = None
-        begun = staff.begun() if staff.process else set()
-        worker = self.pool.worker_set.workers.get(staff.id)
+        if handle.link:
+            handle.link.close()
+            handle.link = None
+        worker, output = self.workers.get(handle.id), handle.last_output()
         held = list(worker.held) if worker else []
         if worker and worker.ready_at == 0.0 and not worker.boot_failure:
-            words = staff.last_words()
-            worker.boot_failure = describe_exit(exit) + (f"; it printed: {words[-500:]}" if words else "")
-        self._do(self.pool.gone(staff.id, exit, self._now(), begun=begun, evidence=staff.last_words()))
-        for number in held:  # whoever was not given another try is answered by now
-            if number not in self.pool.calls:
-                self._tickets.pop(number, None)
+            worker.boot_failure = describe_exit(exit) + (f"; it printed: {output[-500:]}" if output else "")
+        self._do(self.pool.exited(handle.id, exit, self._now(), begun=handle.begun(), evidence=output))
+        self._forget(held)
         self._check_closed()
 
+    def _forget(self, numbers: Sequence[int]) -> None:
+        """Drop calls that the pool has answered and does not try again."""
+        for number in numbers:
+            if number not in self.pool.calls:
+                self._in_flight.pop(number, None)
+
     def _check_closed(self) -> None:
-        if self.pool.worker_set.closing and not self.pool.worker_set.workers and self.templates.is_empty:
+        if self.pool.worker_set.closing and not self.workers and self.templates.is_empty:
             self.closed.set()
 
-    # Time
+    def _set_timer(self, at: float) -> None:
+        """One timer of the event loop for all of the pool. It may be early, which does no harm."""
+        if self._timer:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, at
+        if at < NEVER:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._now()), self._tick)
 
-    def _ring(self) -> None:
+    def _tick(self) -> None:
+        self._timer, self._timer_at = None, NEVER
         self._do(self.pool.tick(self._now()))

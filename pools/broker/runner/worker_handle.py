@@ -1,90 +1,41 @@
-"""The runner's side of one worker: its process, the link to it, and which sequence number is whose call."""
+"""The runner's side of one worker: its process, the link to it, and its calls in flight by sequence number."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
-from snakepit.pools.broker import errors
-from snakepit.pools.broker.errors import BrokerError
-from snakepit.pools.broker.events import Event, Kind
-from snakepit.pools.broker.pool.call import Call
-from snakepit.pools.broker.pool.recycle_policy import last_words
+from snakepit.pools.broker.messages import Reply, Request, Timing
+from snakepit.pools.broker.pool.calls import Call
+from snakepit.pools.broker.pool.recycle_policy import last_output
 from snakepit.pools.broker.ports import Assignment, Exit, Greeting, Link, Payload, Process, Race, WorkerFailure
 
 MAX_LOG = 4096  # characters of one line that a command logs
-DELIVERED = Payload(b"")  # stands for a result that the caller has already
-
-
-@dataclass(slots=True)  # not frozen, here and below: that doubles the price of what is made for each call
-class Timing:
-    """Where a call's time went, in seconds."""
-
-    call: str = ""
-    worker: str = ""
-    queued: float = 0.0
-    ran: float = 0.0
-
-
-class Reply(Protocol):
-    """Whoever waits for a call. Exactly one of `done` and `failed` comes, once, and nothing after it."""
-
-    def done(self, payload: Payload | None, timing: Timing) -> None: ...
-
-    def failed(self, error: BrokerError, timing: Timing) -> None: ...
-
-    def chunk(self, payload: Payload) -> None: ...
-
-    def progress(self, fraction: float, message: str) -> None: ...
-
-    def log(self, message: str) -> None: ...
-
-
-@dataclass(slots=True)
-class Request:
-    """A call as a caller asks for it. `timeout` 0: the command's or the pool's own."""
-
-    pool: str
-    command: str
-    arguments: bytes = b"{}"
-    attachments: Mapping[str, bytes] = field(default_factory=dict)
-    timeout: float = 0.0
-    priority: int = 0
-    credit: int = 0
-    credit_bytes: int = 0  # of chunks on their way, from which the command waits; 0: no bound
-    reply_socket: str = ""  # the path of a socket of the caller's, where the worker may put the result
-    ref: int = 0  # the caller's number of the call, for its reply_socket
-
-    @property
-    def size(self) -> int:
-        size = len(self.arguments)
-        return size + sum(len(value) for value in self.attachments.values()) if self.attachments else size
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
-    """A call with what the pool need not know: its arguments, and who waits for it."""
+class InFlightCall:
+    """A call with what the pool does not need: its arguments, and the reply to its caller."""
 
     call: Call
-    public: str
+    public_id: str
     request: Request
     reply: Reply
-    credit: int = 0  # granted so far by the caller, handed on at assignment
+    credit: int = 0  # granted so far by the caller, sent with the assignment
     sequence: int = 0
 
     @property
     def is_plain(self) -> bool:
-        """Whether it may be handed over together with calls like it."""
+        """Whether it may be sent in one message with calls like it."""
         return not (self.credit or self.request.attachments or self.request.reply_socket)
 
     def assignment(self, now: float, max_result: int) -> Assignment:
         request, call = self.request, self.call
         return Assignment(
             self.sequence,
-            self.public,
+            self.public_id,
             request.command,
             request.arguments,
             request.attachments,
@@ -102,237 +53,213 @@ class Ticket:
         if ran is None:
             ran = now - call.assigned if call.assigned else 0.0
             queued = (call.assigned or now) - call.arrived
-        elif call.ahead:  # it waited in its worker's hands as well
+        elif call.prefetched:  # it waited in its worker as well
             queued = max(0.0, now - call.arrived - ran)
         else:
             queued = call.assigned - call.arrived
-        return Timing(self.public, call.worker, queued, ran)
+        return Timing(self.public_id, call.worker, queued, ran)
 
 
-class Ear(Protocol):
-    """What a runner hears of its workers."""
+class WorkerObserver(Protocol):
+    """What a runner learns of its workers."""
 
-    def greeted(self, staff: WorkerHandle, greeting: Greeting) -> None: ...
+    def worker_ready(self, handle: WorkerHandle, greeting: Greeting) -> None: ...
 
-    def load_failed(self, staff: WorkerHandle, failure: WorkerFailure) -> None: ...
+    def boot_failed(self, handle: WorkerHandle, failure: WorkerFailure) -> None: ...
 
-    def gil_switched_on(self, staff: WorkerHandle) -> None: ...
+    def gil_switched_on(self, handle: WorkerHandle) -> None: ...
 
-    def raced(self, staff: WorkerHandle, race: Race) -> None: ...
+    def race_found(self, handle: WorkerHandle, race: Race) -> None: ...
 
-    def failed(self, staff: WorkerHandle, ticket: Ticket, failure: WorkerFailure, seconds: float) -> None: ...
+    def call_failed(self, handle: WorkerHandle, one: InFlightCall, failure: WorkerFailure, seconds: float) -> None: ...
 
-    def succeeded(self, staff: WorkerHandle, ended: list[tuple[Ticket, Payload | None, float]]) -> None: ...
+    def calls_succeeded(
+        self, handle: WorkerHandle, ended: list[tuple[InFlightCall, Payload | None, float]]
+    ) -> None: ...
 
-    def delivered(self, staff: WorkerHandle, ticket: Ticket, seconds: float) -> None: ...
+    def call_delivered(self, handle: WorkerHandle, one: InFlightCall, seconds: float) -> None: ...
 
-    def returned(self, staff: WorkerHandle, numbers: list[int]) -> None: ...
+    def calls_revoked(self, handle: WorkerHandle, numbers: list[int]) -> None: ...
 
-    def unlinked(self, staff: WorkerHandle) -> None: ...
+    def link_lost(self, handle: WorkerHandle) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
 class WorkerHandle:
-    """One worker's process and link; takes what the link reports and passes it on."""
+    """One worker's process and link. Receives what the link reports and passes it on to the runner."""
 
     id: str
-    ear: Ear
+    observer: WorkerObserver
     clock: Callable[[], float]
     process: Process | None = None
-    wire: Link | None = None
+    link: Link | None = None
     greeting: Greeting | None = None
     exit: Exit | None = None  # how its process ended
-    doomed: bool = False  # killed before its process was there
+    kill_requested: bool = False  # perhaps before its process existed
     started_wall: float = 0.0
-    probed_at: float | None = None  # of a probe that is not answered yet
-    silence_told: bool = False
+    probed_at: float | None = None  # of a probe without an answer yet
+    silence_reported: bool = False
     gil_enabled: bool = True
     gil_culprit: str = ""
     _sequence: int = 0
     _revoked: int = 0  # the last sequence that was ever revoked
-    _held: dict[int, Ticket] = field(default_factory=dict)
+    _in_flight: dict[int, InFlightCall] = field(default_factory=dict)
 
-    def assign(self, tickets: Sequence[Ticket], max_result: int) -> None:
-        """Hand over calls of one command."""
-        wire = self.wire
-        if wire is None:
-            return  # it is dying; its exit is on the way and decides about the calls
-        now, held = self.clock(), self._held
-        for ticket in tickets:
+    def assign(self, calls: Sequence[InFlightCall], max_result: int) -> None:
+        """Send calls of one command to the worker."""
+        link = self.link
+        if link is None:
+            return  # it is dying; its exit follows and decides about the calls
+        now, in_flight = self.clock(), self._in_flight
+        for one in calls:
             self._sequence += 1
-            ticket.sequence = self._sequence
-            held[self._sequence] = ticket
-        if len(tickets) > 1 and all(ticket.is_plain for ticket in tickets):
-            wire.assign_alike(
-                tickets[0].assignment(now, max_result),
-                [ticket.public for ticket in tickets],
-                [ticket.request.arguments for ticket in tickets],
-                [max(0.0, ticket.call.deadline - now) for ticket in tickets],
+            one.sequence = self._sequence
+            in_flight[self._sequence] = one
+        if len(calls) > 1 and all(one.is_plain for one in calls):
+            link.assign_alike(
+                calls[0].assignment(now, max_result),
+                [one.public_id for one in calls],
+                [one.request.arguments for one in calls],
+                [max(0.0, one.call.deadline - now) for one in calls],
             )
             return
-        for ticket in tickets:
-            wire.assign(ticket.assignment(now, max_result))
+        for one in calls:
+            link.assign(one.assignment(now, max_result))
 
-    def cancel(self, ticket: Ticket, reason: str) -> None:
-        if self.wire:
-            self.wire.cancel(ticket.sequence, reason)
+    def cancel(self, in_flight: InFlightCall, reason: str) -> None:
+        if self.link:
+            self.link.cancel(in_flight.sequence, reason)
 
-    def credit(self, ticket: Ticket, chunks: int) -> None:
-        if self.wire and self._held.get(ticket.sequence) is ticket:
-            self.wire.credit(ticket.sequence, chunks)
+    def credit(self, in_flight: InFlightCall, chunks: int) -> None:
+        if self.link and self._in_flight.get(in_flight.sequence) is in_flight:
+            self.link.credit(in_flight.sequence, chunks)
 
     def revoke(self, calls: Collection[Call]) -> bool:
-        """Keep the worker from beginning calls that it holds; `look_back` then says which. False: not now."""
+        """Keep the worker from beginning these calls; `confirm_revoked` then says which. False: not possible now."""
         wanted = {call.id for call in calls}
-        sequences = [sequence for sequence, ticket in self._held.items() if ticket.call.id in wanted]
-        # A range that was revoked before may be written over only once the worker has passed it.
+        sequences = [sequence for sequence, one in self._in_flight.items() if one.call.id in wanted]
+        # The shared page has room for one range. It may be overwritten only when the worker has passed the last one.
         if self.process is None or not sequences or self.process.last_begun() < self._revoked:
             return False
         self._revoked = self._sequence
         self.process.revoke(sequences[0], self._sequence)
         return True
 
-    def look_back(self, calls: Collection[Call]) -> list[int]:
-        """The calls, of those that were to be taken back, that the worker has not begun and now never will."""
+    def confirm_revoked(self, calls: Collection[Call]) -> list[int]:
+        """Release and return the revoked calls that the worker has not begun and now never will."""
         process, wanted = self.process, {call.id for call in calls}
         if process is None:
             return []
-        held = [(s, t.call.id) for s, t in self._held.items() if s <= self._revoked and t.call.id in wanted]
-        back = [(sequence, number) for sequence, number in held if not process.has_begun(sequence)]
-        for sequence, _ in back:
-            del self._held[sequence]
-        return [number for _, number in back]
+        held = [(s, one.call.id) for s, one in self._in_flight.items() if s <= self._revoked and one.call.id in wanted]
+        unbegun = [(sequence, number) for sequence, number in held if not process.has_begun(sequence)]
+        for sequence, _ in unbegun:
+            del self._in_flight[sequence]
+        return [number for _, number in unbegun]
 
-    def leave(self) -> None:
-        """Finish what it holds and go; at once where it cannot be told."""
-        if self.wire:
-            self.wire.drain()
+    def stop(self) -> None:
+        """Ask the worker to finish its calls and exit; without a link, kill it."""
+        if self.link:
+            self.link.drain()
         else:
             self.kill()
 
     def kill(self) -> None:
-        self.doomed = True
+        self.kill_requested = True
         if self.process:
             self.process.kill()
 
     def begun(self) -> set[int]:
-        """The calls among those it holds that it has begun to run."""
+        """Return the numbers of its calls that the worker has begun to run."""
         process = self.process
         if process is None:
             return set()
-        return {ticket.call.id for sequence, ticket in self._held.items() if process.has_begun(sequence)}
+        return {one.call.id for sequence, one in self._in_flight.items() if process.has_begun(sequence)}
 
-    def last_words(self) -> str:
-        return "\n".join(last_words(self.process.output())) if self.process else ""
+    def last_output(self) -> str:
+        return "\n".join(last_output(self.process.output())) if self.process else ""
 
     def probe(self) -> None:
-        if self.wire and self.probed_at is None:
+        if self.link and self.probed_at is None:
             self.probed_at = self.clock()
-            self.wire.probe()
+            self.link.probe()
 
-    # Reports: what the link delivers.
+    # WorkerReports: what the link delivers
 
     def hello(self, greeting: Greeting) -> None:
         self.greeting = greeting
         self.gil_enabled, self.gil_culprit = greeting.gil_enabled, greeting.gil_culprit
-        self.ear.greeted(self, greeting)
+        self.observer.worker_ready(self, greeting)
 
     def boot_failed(self, failure: WorkerFailure) -> None:
-        self.ear.load_failed(self, failure)
+        self.observer.boot_failed(self, failure)
 
     def results(self, ended: Iterable[tuple[int, Payload | None, float]]) -> None:
-        held = self._held
+        in_flight = self._in_flight
         known = [
-            (ticket, payload, seconds)
+            (one, payload, seconds)
             for sequence, payload, seconds in ended
-            if (ticket := held.pop(sequence, None)) is not None
+            if (one := in_flight.pop(sequence, None)) is not None
         ]
         if known:
-            self.ear.succeeded(self, known)
+            self.observer.calls_succeeded(self, known)
 
     def delivered(self, sequence: int, seconds: float) -> None:
-        if ticket := self._held.pop(sequence, None):
-            if ticket.request.reply_socket:
-                self.ear.delivered(self, ticket, seconds)
-            else:  # its caller would wait for ever
-                nowhere = WorkerFailure("internal", "The worker delivered the result, and nobody had asked for that.")
-                self.ear.failed(self, ticket, nowhere, seconds)
+        if one := self._in_flight.pop(sequence, None):
+            if one.request.reply_socket:
+                self.observer.call_delivered(self, one, seconds)
+            else:  # its caller would wait until the deadline
+                failure = WorkerFailure("internal", "The worker delivered a result to a caller without a reply socket.")
+                self.observer.call_failed(self, one, failure, seconds)
 
     def failure(self, sequence: int, failure: WorkerFailure, seconds: float) -> None:
-        if ticket := self._held.pop(sequence, None):
-            self.ear.failed(self, ticket, failure, seconds)
+        if one := self._in_flight.pop(sequence, None):
+            self.observer.call_failed(self, one, failure, seconds)
 
-    def returned(self, sequence: int) -> None:
-        if ticket := self._held.pop(sequence, None):
-            self.ear.returned(self, [ticket.call.id])
+    def revoked(self, sequence: int) -> None:
+        if one := self._in_flight.pop(sequence, None):
+            self.observer.calls_revoked(self, [one.call.id])
 
     def chunk(self, sequence: int, payload: Payload) -> None:
-        if (ticket := self._held.get(sequence)) and not ticket.call.answered:
-            ticket.call.idempotent = False  # a second run would bring its caller the same chunks twice
-            ticket.reply.chunk(payload)
+        if (one := self._in_flight.get(sequence)) and not one.call.answered:
+            one.call.idempotent = False  # a second run would send the same chunks twice
+            one.reply.chunk(payload)
 
     def progress(self, sequence: int, fraction: float, message: str) -> None:
-        if (ticket := self._held.get(sequence)) and not ticket.call.answered:
-            ticket.reply.progress(min(1.0, max(0.0, fraction)), message[:MAX_LOG])
+        if (one := self._in_flight.get(sequence)) and not one.call.answered:
+            one.reply.progress(min(1.0, max(0.0, fraction)), message[:MAX_LOG])
 
     def log(self, sequence: int, message: str) -> None:
-        if (ticket := self._held.get(sequence)) and not ticket.call.answered:
-            ticket.reply.log(message[:MAX_LOG])
+        if (one := self._in_flight.get(sequence)) and not one.call.answered:
+            one.reply.log(message[:MAX_LOG])
 
     def vitals(self, gil_enabled: bool, gil_culprit: str) -> None:
-        self.probed_at, self.silence_told = None, False
+        self.probed_at, self.silence_reported = None, False
         switched_on = gil_enabled and not self.gil_enabled
         self.gil_enabled, self.gil_culprit = gil_enabled, gil_culprit
         if switched_on and self.greeting:
-            self.ear.gil_switched_on(self)
+            self.observer.gil_switched_on(self)
 
     @property
     def parallelism(self) -> float:
-        """Slots that run at once, as measured at the start; one, if the GIL was switched on since. 0: not measured."""
+        """Slots that run at once, as measured at the start; 1 if the GIL was switched on since. 0: not measured."""
         measured = self.greeting.parallelism if self.greeting else 0.0
         return min(measured, 1.0) if self.gil_enabled else measured
 
     def raced(self, race: Race) -> None:
-        self.ear.raced(self, race)
+        self.observer.race_found(self, race)
 
     def lost(self) -> None:
-        self.wire = None
-        self.ear.unlinked(self)
+        self.link = None
+        self.observer.link_lost(self)
 
     def running(self, now: float, slots: int) -> list[dict[str, Any]]:
         """The calls in its slots; what it holds beyond them has not begun."""
         return [
             {
-                "id": ticket.public,
-                "command": ticket.request.command,
-                "seconds": round(now - ticket.call.assigned, 3),
-                "remaining": round(ticket.call.deadline - now, 3),
+                "id": one.public_id,
+                "command": one.request.command,
+                "seconds": round(now - one.call.assigned, 3),
+                "remaining": round(one.call.deadline - now, 3),
             }
-            for ticket in islice(self._held.values(), slots)
+            for one in islice(self._in_flight.values(), slots)
         ]
-
-
-def error_of(failure: WorkerFailure) -> errors.BrokerError:
-    """A worker's failure as the error that the caller gets; a worker cannot invent codes."""
-    known = errors.ERRORS.get(failure.code, errors.AdapterError)
-    details = dict(failure.details)
-    # A call that was stopped before it began: the worker knows, the code alone does not tell.
-    outcome = errors.NOT_STARTED if details.pop("outcome", "") == errors.NOT_STARTED else ""
-    if failure.type:
-        details["type"] = failure.type
-    if failure.traceback:
-        details["traceback"] = failure.traceback
-    return known(failure.message, outcome=outcome, details=json.loads(json.dumps(details, default=str)))
-
-
-def race_event(pool: str, worker: str, race: Race) -> Event:
-    data = {
-        "attribute": race.attribute,
-        "first": {"thread": race.first_thread, "stack": race.first_stack},
-        "second": {"thread": race.second_thread, "stack": race.second_stack},
-    }
-    message = (
-        f"two threads wrote to `{race.attribute}` with no lock in common\n"
-        f"{race.first_thread}:\n{race.first_stack}\n{race.second_thread}:\n{race.second_stack}"
-    )
-    return Event(Kind.THREAD_RACE, pool, worker, "unlocked", message, "warning", data)

@@ -12,9 +12,8 @@ commands that only ever run together "cannot be told apart".
 >>> memory, worker = 50.0, WorkerGrowth()
 >>> for turn in range(8):
 ...     for command, calls in (("embed", 10), ("echo", 40 + 10 * (turn % 3))):
-...         for _ in range(calls):
-...             worker.ran(command)
-...             memory += 0.005 if command == "embed" else 0.0
+...         worker.counts[command] += calls
+...         memory += 0.005 * calls if command == "embed" else 0.0
 ...     growth.sampled(worker, memory, idle=True)
 >>> [(found.command, round(found.mb), found.verdict) for found in growth.commands()]
 [('embed', 5, 'measured'), ('echo', 0, 'measured')]
@@ -24,6 +23,7 @@ commands that only ever run together "cannot be told apart".
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from math import sqrt
 
@@ -46,16 +46,12 @@ TOGETHER = "cannot be told apart"
 class WorkerGrowth:
     """One worker: what grew since its first sample after a call, and in how many calls."""
 
-    counts: dict[str, int] = field(default_factory=dict)  # calls since the last sample
+    counts: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # calls since the last sample
     totals: dict[str, int] = field(default_factory=dict)  # calls in all pairs
     memory: float | None = None  # at the last sample
     grown: float = 0.0  # MiB in all pairs
     calls: int = 0
     samples: int = 0  # pairs
-
-    def ran(self, command: str, times: int = 1) -> None:
-        """Calls ended, however they ended."""
-        self.counts[command] = self.counts.get(command, 0) + times
 
     @property
     def mb(self) -> float | None:
@@ -101,13 +97,13 @@ class MemoryGrowth:
         counts = worker.counts
         if worker.memory is None:
             if counts:  # what the first call loads is no leak; without a call there is nothing to compare yet
-                worker.memory, worker.counts = memory, {}
+                worker.memory, worker.counts = memory, defaultdict(int)
             return
         if not counts:
             if idle:  # it grew or shrank by itself: no command's doing
                 worker.memory = memory
             return  # else within a call that is still to be counted
-        delta, worker.memory, worker.counts = memory - worker.memory, memory, {}
+        delta, worker.memory, worker.counts = memory - worker.memory, memory, defaultdict(int)
         worker.grown += delta
         worker.samples += 1
         self.grown += delta

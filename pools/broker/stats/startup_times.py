@@ -4,7 +4,7 @@
 >>> learned.expected
 0.0
 >>> for seconds in (9.0, 3.0, 3.2, 3.1, 3.0, 2.9):
-...     learned.note(seconds)
+...     learned.record(seconds)
 >>> learned.expected
 3.2
 >>> learned.forget()
@@ -30,7 +30,7 @@ class StartupTimes:
         """Seconds that the next start will take; 0: none of this generation has ended well yet."""
         return max(self._last, default=0.0)
 
-    def note(self, seconds: float) -> None:
+    def record(self, seconds: float) -> None:
         self._last.append(seconds)
 
     def forget(self) -> None:

@@ -31,10 +31,10 @@ from snakepit.pools.broker.ports import (
     Assignment,
     Definition,
     Exit,
+    ForkFailed,
     LaunchOrder,
     Payload,
     TemplateOrder,
-    Unforked,
     WorkerFailure,
 )
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
@@ -521,8 +521,8 @@ async def test_revoked_calls_are_never_begun_and_come_back(hands: Any) -> None:
     hand.process.revoke(2, 3)
     assert [hand.process.has_begun(number) for number in (1, 2, 3)] == [True, False, False]
     hand.link.cancel(1, "cancelled")
-    await hand.heard.until("returned", 2)
-    assert hand.heard.of("returned") == [(2,), (3,)]
+    await hand.heard.until("revoked", 2)
+    assert hand.heard.of("revoked") == [(2,), (3,)]
     hand.assign("echo", value=3)
     sequence, payload, _ = await hand.heard.until("result")
     assert (sequence, json.loads(payload.data)) == (4, 3)
@@ -632,7 +632,7 @@ async def test_a_killed_template_is_told_once_and_nothing_comes_out_of_it_any_mo
     mould.template.kill()
     assert await mould.exit() == Exit(signal=9)
     order = LaunchOrder("p-1", ADAPTERS["everything"], PoolSpec(name="p", adapter="everything"))
-    with pytest.raises(Unforked):
+    with pytest.raises(ForkFailed):
         await launcher.fork(mould.template, order, lambda exit: None)
     mould.template.dismiss()
     await asyncio.sleep(0)
@@ -657,7 +657,7 @@ async def test_a_template_that_does_not_fork_is_ended(monkeypatch: pytest.Monkey
         await mould.verdict()
         os.kill(mould.template.pid, signal.SIGSTOP)
         order = LaunchOrder("p-1", ADAPTERS["everything"], PoolSpec(name="p", adapter="everything"))
-        with pytest.raises(Unforked, match=r"did not fork within 0\.2 s"):
+        with pytest.raises(ForkFailed, match=r"did not fork within 0\.2 s"):
             await launcher.fork(mould.template, order, lambda exit: None)
         assert await mould.exit() == Exit(signal=9)
         await launcher.close()

@@ -13,18 +13,18 @@ from snakepit.pools.broker.pool.actions import (
     Action,
     Assign,
     Cancel,
-    Dismiss,
+    Emit,
     Fail,
     Kill,
-    Prepare,
     Revoke,
     Start,
+    StartTemplate,
     Stop,
-    Tell,
+    StopTemplate,
 )
-from snakepit.pools.broker.pool.call import Call
+from snakepit.pools.broker.pool.calls import Call
+from snakepit.pools.broker.pool.dispatcher import MIN_RUNS
 from snakepit.pools.broker.pool.pool import Pool
-from snakepit.pools.broker.pool.run_times import ENOUGH
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.spec import PoolSpec
@@ -77,18 +77,18 @@ class Table:
 
     def knows(self, command: str = "run", seconds: float = 0.0001) -> Table:
         """It has run often enough to be known, and takes this long."""
-        for _ in range(ENOUGH):
-            self.pool.hands.run_times.note(command, seconds)
+        for _ in range(MIN_RUNS):
+            self.pool.dispatcher.run_times.record(command, seconds)
         return self
 
-    def give_back(self, worker: int, *calls: int) -> None:
-        self.do(self.pool.returned(self.id(worker), calls, self.now))
+    def confirm_revoked(self, worker: int, *calls: int) -> None:
+        self.do(self.pool.revoked(self.id(worker), calls, self.now))
 
     def cancel(self, call: int) -> None:
         self.do(self.pool.cancel(call, self.now))
 
     def die(self, worker: int, exit: Exit | None = None, begun: set[int] | None = None) -> None:
-        self.do(self.pool.gone(self.id(worker), exit or Exit(signal=11), self.now, begun=begun))
+        self.do(self.pool.exited(self.id(worker), exit or Exit(signal=11), self.now, begun=begun))
 
     def leave(self, worker: int) -> None:
         self.die(worker, Exit(code=0))
@@ -98,16 +98,16 @@ class Table:
         self.die(worker, Exit(code=3))
 
     def pass_time(self, seconds: float) -> None:
-        """Every alarm on the way rings at its own moment, as the runner has it."""
+        """Every timer on the way is due at its own moment, as in the runner."""
         until = self.now + seconds
         for _ in range(10_000):
-            alarm = self.pool.next_alarm()
-            if alarm is None or alarm > until:
+            due = self.pool.timers.next()
+            if due is None or due > until:
                 self.now = until
                 return
-            self.now = max(self.now, alarm)
+            self.now = max(self.now, due)
             self.do(self.pool.tick(self.now))
-        raise AssertionError("alarms ring for ever")
+        raise AssertionError("timers are due without end")
 
     def apply(self, **fields: Any) -> None:
         values = {name: getattr(self.pool.spec, name) for name in self.pool.spec.__dataclass_fields__}
@@ -132,15 +132,15 @@ class Table:
         self.do(self.pool.template_ended(f"p-0-t{template}", exit or Exit(signal=9), "", self.now))
 
     def unforked(self, worker: int, why: str = "its template has ended") -> None:
-        self.do(self.pool.unforked(self.id(worker), why, self.now))
+        self.do(self.pool.fork_failed(self.id(worker), why, self.now))
 
     # What came of it
 
     def prepared(self) -> list[str]:
-        return [action.template for action in self._of(Prepare)]
+        return [action.template for action in self._of(StartTemplate)]
 
     def dismissed(self) -> list[str]:
-        return [action.template for action in self._of(Dismiss)]
+        return [action.template for action in self._of(StopTemplate)]
 
     def origins(self) -> dict[int, str]:
         """Which template each started worker came from; empty: it was spawned."""
@@ -173,7 +173,7 @@ class Table:
     def asked_to_stop(self) -> list[tuple[int, str]]:
         return [(action.call.id, action.reason) for action in self._of(Cancel)]
 
-    def taken_back(self) -> list[tuple[int, list[int]]]:
+    def revoked(self) -> list[tuple[int, list[int]]]:
         """(worker, calls) in order."""
         return [
             (int(action.worker.rsplit("-", 1)[1]), [call.id for call in action.calls]) for action in self._of(Revoke)
@@ -192,7 +192,7 @@ class Table:
         return self._workers(Stop)
 
     def told(self, kind: str) -> list[Event]:
-        return [action.event for action in self._of(Tell) if action.event.kind == kind]
+        return [action.event for action in self._of(Emit) if action.event.kind == kind]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from grpclib.const import Status
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.errors import ERRORS, BrokerError, from_code
 from snakepit.pools.broker.ports import WorkerFailure
-from snakepit.pools.broker.runner.worker_handle import error_of
+from snakepit.pools.broker.runner.translation import error_of
 
 everyone = pytest.mark.parametrize("error", ERRORS.values(), ids=lambda error: error.__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snakepit.pools.broker.pool.call import Call
-from snakepit.pools.broker.pool.load_index import LoadIndex
+from snakepit.pools.broker.pool.calls import Call
+from snakepit.pools.broker.pool.dispatcher import LoadIndex
 from snakepit.pools.broker.pool.worker import State, Worker
 
 
@@ -22,23 +22,23 @@ def test_the_least_loaded_goes_first_and_among_equals_the_one_that_was_free_long
     load_index, one, two = LoadIndex(), worker("one"), worker("two")
     load(one, 1)
     for each in (one, two):
-        load_index.place(each)
+        load_index.update(each)
     assert load_index.least_loaded() is two
     load(two, 1)
-    load_index.place(two)
+    load_index.update(two)
     assert load_index.least_loaded() is one
 
 
 def test_a_full_and_a_draining_worker_leave_the_load_index() -> None:
     load_index, one = LoadIndex(), worker("one", slots=1)
-    load_index.place(one)
-    assert load_index.free == 1
+    load_index.update(one)
+    assert load_index.with_free_slot == 1
     load(one, 1)
-    load_index.place(one)
-    assert (load_index.free, load_index.least_loaded()) == (0, None)
+    load_index.update(one)
+    assert (load_index.with_free_slot, load_index.least_loaded()) == (0, None)
     load(one, 0)
     one.state = State.DRAINING
-    load_index.place(one)
+    load_index.update(one)
     assert load_index.least_loaded() is None
 
 
@@ -55,8 +55,8 @@ def test_the_load_index_behaves_as_a_search(slots: list[int], script: list[tuple
         one = workers[number]
         load(one, min(calls, one.slots))
         one.state = state
-        load_index.place(one)
+        load_index.update(one)
         placed = [each for each in placed if each is not one] + [one]
         free = [each for each in placed if each.state is State.READY and each.load < each.slots]
-        assert load_index.free == len(free)
+        assert load_index.with_free_slot == len(free)
         assert load_index.least_loaded() is min(free, key=lambda each: each.load, default=None)

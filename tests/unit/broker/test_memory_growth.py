@@ -32,7 +32,7 @@ class Worker:
     def run(self, noise: float = 0.0, **counts: int) -> Worker:
         for command, calls in counts.items():
             for _ in range(calls):
-                self.own.ran(command)
+                self.own.counts[command] += 1
             self.memory += calls * self.leaks.get(command, 0.0)
         self.growth.sampled(self.own, self.memory + noise, idle=True)
         return self
@@ -188,7 +188,7 @@ def test_a_recycle_for_memory_names_the_growth_and_its_command(table: Any) -> No
     t = table(memory_soft_mb=150.0).ready(1)
     leak(t, 1, 20.0, 5.0, samples=4)
     assert t.worker(1).reason == "memory_soft"
-    assert t.worker(1).detail.startswith("220 MiB, line 150 MiB; grew 5,000.0 MiB per 1,000 calls, mostly `run`; lived")
+    assert t.worker(1).detail == "220 MiB, limit 150 MiB; grew 5,000.0 MiB per 1,000 calls, mostly `run`"
     t.pass_time(1.0)
     t.ready(2)
     t.leave(1)
@@ -200,7 +200,9 @@ def test_a_recycle_for_memory_names_the_growth_and_its_command(table: Any) -> No
 def test_a_kill_for_memory_names_it_too(table: Any) -> None:
     t = table(memory_hard_mb=200.0).ready(1)
     leak(t, 1, 20.0, 5.0, samples=4)
-    assert "220 MiB, line 200 MiB; grew 5,000.0 MiB per 1,000 calls, mostly `run`" in t.told("worker.killed")[0].message
+    assert (
+        "220 MiB, limit 200 MiB; grew 5,000.0 MiB per 1,000 calls, mostly `run`" in t.told("worker.killed")[0].message
+    )
 
 
 def test_a_new_generation_has_a_clean_record(table: Any) -> None:

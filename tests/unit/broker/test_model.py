@@ -1,7 +1,7 @@
 """Random facts against the pool's promises.
 
 The model keeps its own, simpler books: which calls are open, who holds what in which order, what was answered. A
-process begins the first calls that it holds, as many as it has slots; the others lie there, handed ahead. After every
+process begins the first calls that it holds, as many as it has slots; the others are prefetched. After every
 fact the promises are checked; at the end the pool must come back to its size and answer everybody.
 """
 
@@ -20,11 +20,20 @@ from hypothesis.stateful import (
     rule,
 )
 
-from snakepit.pools.broker.pool.actions import Assign, Cancel, Dismiss, Fail, Kill, Prepare, Revoke, Start, Stop
-from snakepit.pools.broker.pool.call import Call
-from snakepit.pools.broker.pool.dispatcher import STALL
+from snakepit.pools.broker.pool.actions import (
+    Assign,
+    Cancel,
+    Fail,
+    Kill,
+    Revoke,
+    Start,
+    StartTemplate,
+    Stop,
+    StopTemplate,
+)
+from snakepit.pools.broker.pool.calls import Call
+from snakepit.pools.broker.pool.dispatcher import MIN_RUNS, STALL_SECONDS, has_room
 from snakepit.pools.broker.pool.pool import Pool
-from snakepit.pools.broker.pool.run_times import ENOUGH
 from snakepit.pools.broker.pool.worker import State
 from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.spec import PoolSpec
@@ -63,7 +72,7 @@ class PoolModel(RuleBasedStateMachine):
         self.open: set[int] = set()  # submitted, not answered
         self.answered: set[int] = set()
         self.holding: dict[str, list[int]] = {}  # what each process was given, in order; the first ones run
-        self.recalled: dict[str, tuple[int, ...]] = {}  # what it is asked to give back
+        self.revoking: dict[str, tuple[int, ...]] = {}  # calls whose Revoke is under way
         self.processes: set[str] = set()
         self.asked_to_leave: set[str] = set()
         self.killed: set[str] = set()
@@ -73,8 +82,8 @@ class PoolModel(RuleBasedStateMachine):
     @initialize(spec=specs, seed=st.integers(0, 99))
     def build(self, spec: PoolSpec, seed: int) -> None:
         self.pool = Pool(spec, "m", Random(seed))
-        for _ in range(ENOUGH):
-            self.pool.hands.run_times.note("short", 0.0001)
+        for _ in range(MIN_RUNS):
+            self.pool.dispatcher.run_times.record("short", 0.0001)
         self.do(self.pool.sweep(self.now))
 
     # The world that carries actions out
@@ -82,10 +91,10 @@ class PoolModel(RuleBasedStateMachine):
     def do(self, actions: list[object]) -> None:
         for action in actions:
             match action:
-                case Prepare(template):
+                case StartTemplate(template):
                     assert not self.loading | self.templates, "two templates at once"
                     self.loading.add(template)
-                case Dismiss(template):
+                case StopTemplate(template):
                     assert template in self.loading | self.templates
                     self.loading.discard(template)
                     self.templates.discard(template)
@@ -112,11 +121,11 @@ class PoolModel(RuleBasedStateMachine):
                     assert call.id in self.holding[worker]
                     assert call.id in self.answered
                 case Revoke(worker, calls):
-                    assert worker not in self.recalled, "asked twice at once"
+                    assert worker not in self.revoking, "asked twice at once"
                     wanted = tuple(call.id for call in calls)
                     assert wanted == tuple(self.holding[worker][-len(wanted) :])
-                    assert not set(wanted) & set(self.run_by(worker)), "a running call was to be taken back"
-                    self.recalled[worker] = wanted
+                    assert not set(wanted) & set(self.run_by(worker)), "a running call was to be revoked"
+                    self.revoking[worker] = wanted
 
     def run_by(self, worker: str) -> list[int]:
         return self.holding[worker][: self.slots[worker]]
@@ -131,8 +140,8 @@ class PoolModel(RuleBasedStateMachine):
         self.killed.discard(worker)
         self.asked_to_leave.discard(worker)
         self.holding.pop(worker)
-        self.recalled.pop(worker, None)
-        self.do(self.pool.gone(worker, exit, self.now, begun=begun))
+        self.revoking.pop(worker, None)
+        self.do(self.pool.exited(worker, exit, self.now, begun=begun))
 
     @property
     def slots(self) -> dict[str, int]:
@@ -204,26 +213,26 @@ class PoolModel(RuleBasedStateMachine):
     @precondition(lambda self: any(len(calls) > self.slots[worker] for worker, calls in self.holding.items()))
     @rule(data=st.data())
     def an_unbegun_one_ends(self, data: st.DataObject) -> None:
-        """It was cancelled before its turn, and the worker says so."""
+        """It was cancelled before its turn, and the worker reports its end."""
         choices = [(w, call) for w, calls in sorted(self.holding.items()) for call in calls[self.slots[w] :]]
         worker, call = data.draw(st.sampled_from(choices))
         if call in self.answered:
             self.holding[worker].remove(call)
             self.do(self.pool.finished(worker, call, self.now, ok=False))
 
-    @precondition(lambda self: self.recalled)
+    @precondition(lambda self: self.revoking)
     @rule(data=st.data())
-    def give_back(self, data: st.DataObject) -> None:
-        """What was asked for and has not begun comes back; the worker may have come to some of it meanwhile."""
-        worker = data.draw(st.sampled_from(sorted(self.recalled)))
-        self.back(worker, data.draw(st.integers(0, len(self.recalled[worker]))))
+    def revoke(self, data: st.DataObject) -> None:
+        """Revoked calls that have not begun go back to the pool; the worker may have begun some of them meanwhile."""
+        worker = data.draw(st.sampled_from(sorted(self.revoking)))
+        self.confirm_revoked(worker, data.draw(st.integers(0, len(self.revoking[worker]))))
 
-    def back(self, worker: str, begun: int) -> None:
-        wanted = self.recalled.pop(worker)[begun:]
+    def confirm_revoked(self, worker: str, begun: int) -> None:
+        wanted = self.revoking.pop(worker)[begun:]
         unbegun = set(self.holding[worker]) - set(self.run_by(worker))
-        returned = [call for call in wanted if call in unbegun]
-        self.holding[worker] = [call for call in self.holding[worker] if call not in returned]
-        self.do(self.pool.returned(worker, returned, self.now))
+        revoked = [call for call in wanted if call in unbegun]
+        self.holding[worker] = [call for call in self.holding[worker] if call not in revoked]
+        self.do(self.pool.revoked(worker, revoked, self.now))
 
     @precondition(lambda self: self.live(State.STARTING))
     @rule(data=st.data())
@@ -270,7 +279,7 @@ class PoolModel(RuleBasedStateMachine):
             worker = data.draw(st.sampled_from(forked))
             self.processes.discard(worker)
             self.holding.pop(worker)
-            self.do(self.pool.unforked(worker, "it ended as it was born", self.now))
+            self.do(self.pool.fork_failed(worker, "it ended as it was born", self.now))
 
     @rule(seconds=st.floats(0, 10))
     def pass_time(self, seconds: float) -> None:
@@ -307,11 +316,11 @@ class PoolModel(RuleBasedStateMachine):
     def never_over_capacity(self) -> None:
         for worker in self.pool.worker_set.workers.values():
             assert worker.load <= worker.slots
-            assert len(worker.held) == worker.load + worker.ahead
+            assert len(worker.held) == worker.load + worker.prefetched
 
     @invariant()
     def no_call_is_lost(self) -> None:
-        waiting = {call.id for call in self.pool.line}
+        waiting = {call.id for call in self.pool.queue}
         held = {call.id for w in self.pool.worker_set.workers.values() for call in w.held.values() if not call.answered}
         assert self.open == waiting | held
         assert not waiting & held
@@ -320,37 +329,39 @@ class PoolModel(RuleBasedStateMachine):
     def the_pool_knows_what_runs(self) -> None:
         held = {worker.id: list(worker.held) for worker in self.pool.worker_set.workers.values()}
         assert held == self.holding
-        assert self.pool.hands.waiting == sum(worker.ahead for worker in self.pool.worker_set.workers.values())
+        assert self.pool.dispatcher.prefetched == sum(
+            worker.prefetched for worker in self.pool.worker_set.workers.values()
+        )
 
     @invariant()
-    def nothing_waits_long_in_a_workers_hands(self) -> None:
+    def no_prefetched_call_waits_long(self) -> None:
         for worker in self.pool.worker_set.workers.values():
             if worker.state is not State.STOPPING and (waiting := worker.waiting()):
-                taken_back = worker.id in self.recalled
-                assert taken_back or self.now < waiting[0].assigned + STALL or self.rings_soon()
+                revoking = worker.id in self.revoking
+                assert revoking or self.now < waiting[0].assigned + STALL_SECONDS or self.rings_soon()
 
     def rings_soon(self) -> bool:
-        alarm = self.pool.next_alarm()
-        return alarm is not None and alarm <= self.now + STALL
+        alarm = self.pool.timers.next()
+        return alarm is not None and alarm <= self.now + STALL_SECONDS
 
     @invariant()
-    def only_short_calls_are_handed_ahead_and_never_behind_a_long_one(self) -> None:
+    def only_short_calls_are_prefetched_and_never_behind_a_long_one(self) -> None:
         for worker in self.pool.worker_set.workers.values():
             for number, call in enumerate(worker.held.values()):
-                if call.ahead:
+                if call.prefetched:
                     before = list(worker.held.values())[:number]
                     assert (call.command, call.streams) == ("short", False)
                     assert all(other.command == "short" and not other.streams for other in before)
 
     @invariant()
-    def nobody_waits_beside_a_free_slot(self) -> None:
-        if len(self.pool.line):
-            assert not any(worker.has_room() for worker in self.pool.worker_set.workers.values())
+    def no_call_waits_beside_a_free_slot(self) -> None:
+        if len(self.pool.queue):
+            assert not any(has_room(worker) for worker in self.pool.worker_set.workers.values())
 
     @invariant()
     def the_waiting_are_bounded(self) -> None:
         # Calls that lost their worker go back to the line beyond its limit: they had been let in before.
-        assert len(self.pool.line) <= 5 + self.pool.retried_count
+        assert len(self.pool.queue) <= 5 + self.pool.retried_count
 
     @invariant()
     def not_more_workers_than_size_and_surge(self) -> None:
@@ -370,9 +381,9 @@ class PoolModel(RuleBasedStateMachine):
     most_before = 0
 
     @invariant()
-    def every_open_call_has_an_alarm(self) -> None:
+    def every_open_call_has_a_timer(self) -> None:
         if self.open:
-            assert self.pool.next_alarm() is not None
+            assert self.pool.timers.next() is not None
 
     def teardown(self) -> None:
         """Left alone with a world that works, the pool answers everybody and comes back to its size."""
@@ -385,12 +396,12 @@ class PoolModel(RuleBasedStateMachine):
                 self.do(self.pool.ready(worker, self.now))
             for worker in sorted(self.killed | self.asked_to_leave):
                 self.die(worker, Exit(code=0))
-            for worker in sorted(self.recalled):
-                self.back(worker, 0)
+            for worker in sorted(self.revoking):
+                self.confirm_revoked(worker, 0)
             for worker in sorted(self.holding):
                 for call in self.run_by(worker):
                     self.end(worker, call, True)
-            alarm = self.pool.next_alarm()
+            alarm = self.pool.timers.next()
             if alarm is not None:
                 self.now = max(self.now, alarm)
                 self.do(self.pool.tick(self.now))
@@ -399,7 +410,7 @@ class PoolModel(RuleBasedStateMachine):
         assert not self.open, f"somebody was never answered: {self.open} {self.pool!r}"
         assert self.is_settled(), repr(self.pool)
         assert not self.pool.calls
-        assert self.pool.timers.keys() <= {("age", self.pool.spec.name)}, "an alarm outlived its reason"
+        assert self.pool.timers.keys() <= {("age", self.pool.spec.name)}, "a timer outlived its reason"
 
     def is_settled(self) -> bool:
         workers = self.pool.worker_set.workers.values()

@@ -29,7 +29,7 @@ def test_a_worker_never_holds_more_calls_than_slots(table: Any) -> None:
     for _ in range(4):
         t.submit()
     assert t.worker(1).load == 2
-    assert len(t.pool.line) == 2
+    assert len(t.pool.queue) == 2
 
 
 def test_whoever_waits_is_served_first_come_first_served(table: Any) -> None:
@@ -69,7 +69,7 @@ def test_a_call_beyond_the_queue_limit_is_refused(table: Any) -> None:
     assert isinstance(error, errors.QueueFull)
     assert error.outcome == "not_started"
     assert error.message == "The pool's queue is full: 2 calls wait, 2 may."
-    assert t.pool.door.refused_count == 1
+    assert t.pool.admission.refused_count == 1
 
 
 def test_a_call_beyond_the_bytes_that_may_wait_is_refused(table: Any) -> None:
@@ -78,7 +78,7 @@ def test_a_call_beyond_the_bytes_that_may_wait_is_refused(table: Any) -> None:
         t.submit(size=size)
     assert t.failed() == {3: "queue_full"}
     assert "90 bytes wait, 100 may" in t.error(3).message
-    assert t.pool.line.bytes == 100
+    assert t.pool.queue.bytes == 100
 
 
 def test_without_a_queue_a_free_slot_still_takes_a_call(table: Any) -> None:
@@ -99,7 +99,7 @@ def test_who_waits_longer_than_the_queue_timeout_is_told_why(table: Any) -> None
     error = t.error(2)
     assert (error.code, error.outcome) == ("queue_timeout", "not_started")
     assert error.message == "No worker was free within 3 s: 1 of 1 slots busy."
-    assert len(t.pool.line) == 0
+    assert len(t.pool.queue) == 0
     assert len(t.pool.timers) == 1, "only the running call's deadline is left"
 
 
@@ -114,24 +114,38 @@ def test_the_full_line_is_told_once_until_there_is_room_again(table: Any) -> Non
     assert len(t.told("pool.saturated")) == 2
 
 
-def test_retry_after_follows_the_measured_pace(table: Any) -> None:
+def refused_after(t: Any) -> float:
+    """What the first refused call of a full queue is told."""
+    calls = t.submit_together(t.spec.queue_limit + t.spec.slots + 1, patience=1000)
+    return float(t.error(calls[-1]).retry_after)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "threads", "expected"), [(0.5, 1, 10.0), (0.5, 4, 2.5), (0.001, 1, 0.1), (9, 1, 60)]
+)
+def test_retry_after_is_the_work_that_waits_divided_by_the_slots(
+    table: Any, seconds: float, threads: int, expected: float
+) -> None:
+    profile = {"profile": "thread", "threads": threads} if threads > 1 else {}
+    t = table(queue_limit=20, queue_timeout=1000.0, **profile).ready(1)
+    t.finish_together(1, t.submit(), seconds=seconds)
+    t.pass_time(3600.0)  # idle time changes nothing
+    assert refused_after(t) == expected
+
+
+def test_retry_after_counts_streams_too(table: Any) -> None:
     t = table(queue_limit=20, queue_timeout=1000.0).ready(1)
-    t.submit(patience=1000)
-    t.pool.door.pace.rate(t.now)
-    for _ in range(10):  # two calls a second
-        t.pass_time(0.5)
-        t.finish(1, t.assigned()[-1][0])
-        t.submit(patience=1000)
-    for _ in range(21):
-        t.submit(patience=1000)
-    slow = t.error(max(t.failed())).retry_after
-    assert 5.0 <= slow <= 20.0  # twenty wait, about two a second go
-    for _ in range(40):  # twenty a second
-        t.pass_time(0.05)
-        t.finish(1, t.assigned()[-1][0])
-        t.submit(patience=1000)
-    t.submit(patience=1000)
-    assert t.error(max(t.failed())).retry_after < slow / 2
+    t.finish_together(1, t.submit(streams=True), seconds=0.5)
+    assert refused_after(t) == 10.0
+
+
+def test_retry_after_without_a_ready_worker_adds_the_time_of_a_start(table: Any) -> None:
+    t = table(queue_limit=4, queue_timeout=1000.0, size=2)
+    t.pass_time(3.0)
+    t.ready(1)
+    t.finish_together(1, t.submit(), seconds=0.5)
+    t.die(1)
+    assert t.error(t.submit_together(5, patience=1000)[-1]).retry_after == 4.0, "3 s, and four calls in two slots"
 
 
 def test_retry_after_of_a_pool_that_never_finished_a_call_is_a_second(table: Any) -> None:
@@ -196,7 +210,7 @@ def test_a_cancelled_call_in_the_line_leaves_no_trace(table: Any) -> None:
     t.cancel(2)
     error = t.error(2)
     assert (error.code, error.outcome) == ("cancelled", "not_started")
-    assert (len(t.pool.line), t.pool.line.bytes) == (0, 0)
+    assert (len(t.pool.queue), t.pool.queue.bytes) == (0, 0)
     assert t.asked_to_stop() == []
     t.finish(1, 1)
     assert t.assigned() == [(1, 1)]
@@ -211,7 +225,7 @@ def test_a_cancelled_call_that_runs_is_asked_to_stop_and_keeps_its_slot_until_it
     assert (error.code, error.outcome) == ("cancelled", "unknown")
     assert t.asked_to_stop() == [(1, "cancelled")]
     t.submit()
-    assert len(t.pool.line) == 1
+    assert len(t.pool.queue) == 1
     t.pass_time(1.0)
     t.finish(1, 1, ok=False)
     assert t.assigned() == [(1, 1), (2, 1)]
@@ -479,12 +493,12 @@ def test_a_pool_says_why_a_call_waits(table: Any) -> None:
 
 def test_the_oldest_wait_is_measured(table: Any) -> None:
     t = table(queue_timeout=60.0).ready(1)
-    assert t.pool.line.oldest_wait(t.now) == 0.0
+    assert t.pool.queue.oldest_wait(t.now) == 0.0
     t.submit()
     t.submit()
     t.pass_time(2.5)
     t.submit(priority=9)
-    assert t.pool.line.oldest_wait(t.now) == 2.5
+    assert t.pool.queue.oldest_wait(t.now) == 2.5
 
 
 def test_what_was_said_to_a_worker_without_room_is_nothing(table: Any) -> None:

@@ -11,7 +11,7 @@ from snakepit.pools.broker.pool.preview import Forecast, forecast
 
 def look(t: Any, chosen: int = 0) -> Forecast:
     workers = t.pool.worker_set.workers.values()
-    learned = t.pool.worker_set.load_time.expected
+    learned = t.pool.worker_set.startup_times.expected
     return forecast(workers, t.pool.spec, t.now, t.id(chosen) if chosen else "", learned)
 
 
@@ -63,12 +63,12 @@ def test_who_only_starts_or_leaves_already_has_no_turn(table: Any) -> None:
     t.recycle(1)
     found = {worker.id: worker for worker in look(t).workers}
     assert (found["p-0-1"].state, found["p-0-1"].in_turn, found["p-0-1"].load) == ("draining", 0, 1)
-    assert found["p-0-1"].fate == "is leaving: it finishes what it holds"
+    assert found["p-0-1"].fate == "drains: it finishes its calls"
     assert (found["p-0-3"].state, found["p-0-3"].in_turn) == ("starting", 0)
-    assert found["p-0-3"].fate == "is ended and started anew: it serves nobody yet"
+    assert found["p-0-3"].fate == "is ended and started anew: it has no calls yet"
     assert {worker.id: worker.fate for worker in look(t, 2).workers}["p-0-3"] == "stays"
     t.finish(1, call)
-    assert {worker.id: worker.fate for worker in look(t).workers}["p-0-1"] == "is leaving: its process ends"
+    assert {worker.id: worker.fate for worker in look(t).workers}["p-0-1"] == "stops: its process ends"
 
 
 def test_age_and_count_are_counted_down(table: Any) -> None:
@@ -82,7 +82,7 @@ def test_age_and_count_are_counted_down(table: Any) -> None:
     assert worker.reason == ""
     t.pass_time(75.0)
     (worker,) = look(t).workers
-    assert (worker.seconds_until_ttl, worker.reason, worker.detail) == (0.0, "ttl", "100 s; lived 105 s, served 1")
+    assert (worker.seconds_until_ttl, worker.reason, worker.detail) == (0.0, "ttl", "100 s")
     assert t.worker(1).reason == "", "looking has marked the worker"
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker import errors
-from snakepit.pools.broker.broker import Broker, Ports
+from snakepit.pools.broker.broker import Broker
+from snakepit.pools.broker.messages import Request, Timing
 from snakepit.pools.broker.node import NodeFacts
-from snakepit.pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Race, WorkerFailure
-from snakepit.pools.broker.runner.worker_handle import Request, Timing
+from snakepit.pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Ports, Race, WorkerFailure
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.wire import broker_pb2 as pb
 from tests.fakes import (
@@ -605,7 +605,7 @@ async def test_a_removed_pool_lets_its_calls_finish_and_may_come_back(stage: Sta
     stage.definitions.change()
     await stage.pass_time(1.1)
     assert waiting.code == "shutting_down"
-    assert [staff.id for staff in stage.broker.staff()] == ["p-ab12-1"], "its processes are still ours"
+    assert [handle.id for handle in stage.broker.handles()] == ["p-ab12-1"], "its processes are still ours"
     assert (stage.row()["state"], stage.row()["reason"]) == ("stopping", "it is removed, and its last calls run")
     assert [(one["id"], one["state"], one["load"]) for one in stage.workers("")] == [("p-ab12-1", "draining", 1)]
     stage.definitions.change(pool())

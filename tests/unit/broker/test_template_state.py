@@ -220,6 +220,6 @@ def test_a_closing_pool_ends_its_template(table: Any) -> None:
 
 def test_a_pool_without_an_interpreter_prepares_nothing(table: Any) -> None:
     t = table(preload="off")
-    t.pool.worker_set.gate.bar("no interpreter")
+    t.pool.worker_set.gate.block("no interpreter")
     t.apply(preload="auto", args={"a": 1})
     assert t.prepared() == []

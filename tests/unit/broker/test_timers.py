@@ -8,26 +8,26 @@ from hypothesis import strategies as st
 from snakepit.pools.broker.pool.timers import Timers
 
 
-def test_100_000_alarms_set_and_cleared_leave_a_small_heap() -> None:
+def test_100_000_timers_set_and_cleared_leave_a_small_heap() -> None:
     timers = Timers()
     most = 0
     for number in range(100_000):
         timers.set(number, number + 60.0)
         timers.clear(number)
-        most = max(most, timers._noted)
+        most = max(most, timers._entries)
     assert len(timers) == 0
     assert most <= 65
 
 
-def test_an_alarm_that_is_moved_again_and_again_leaves_a_small_heap() -> None:
+def test_a_timer_that_is_moved_again_and_again_leaves_a_small_heap() -> None:
     timers = Timers()
     for number in range(100_000):
         timers.set("one", float(number))
-    assert timers._noted <= 65
+    assert timers._entries <= 65
     assert timers.next() == 99_999.0
 
 
-def test_a_compacted_heap_still_knows_every_alarm() -> None:
+def test_a_compacted_heap_still_knows_every_timer() -> None:
     timers = Timers()
     for number in range(1000):
         timers.set(number, 1000.0 - number)
@@ -39,7 +39,7 @@ def test_a_compacted_heap_still_knows_every_alarm() -> None:
     assert len(timers) == 1
 
 
-def test_a_cleared_alarm_does_not_ring_and_clearing_twice_is_harmless() -> None:
+def test_a_cleared_timer_does_not_ring_and_clearing_twice_is_harmless() -> None:
     timers = Timers()
     timers.set("a", 1.0)
     timers.clear("a")
@@ -48,7 +48,7 @@ def test_a_cleared_alarm_does_not_ring_and_clearing_twice_is_harmless() -> None:
     assert timers.due(9.0) == []
 
 
-def test_alarms_at_the_same_moment_ring_in_the_order_they_were_set() -> None:
+def test_timers_at_the_same_moment_ring_in_the_order_they_were_set() -> None:
     timers = Timers()
     for key in "cab":
         timers.set(key, 1.0)

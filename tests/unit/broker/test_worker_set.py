@@ -63,8 +63,8 @@ def test_the_pause_before_the_next_start_doubles_with_each_failure(table: Any) -
         t.fail_boot(worker)
         began = t.now
         while len(t.started()) == worker:
-            assert t.pool.next_alarm() is not None
-            t.pass_time(t.pool.next_alarm() - t.now)
+            assert t.pool.timers.next() is not None
+            t.pass_time(t.pool.timers.next() - t.now)
         pauses.append(t.now - began)
     for number, pause in enumerate(pauses):
         assert 0.8 * min(60, 0.5 * 2**number) <= pause <= 1.2 * min(60, 0.5 * 2**number)
@@ -90,7 +90,7 @@ def test_while_the_one_try_is_under_way_no_alarm_rings_for_another(table: Any, d
     assert t.count(State.STARTING) == 1
     alarms = 0
     until = t.now + 30.0
-    while (alarm := t.pool.next_alarm()) is not None and alarm <= until and alarms < 100:
+    while (alarm := t.pool.timers.next()) is not None and alarm <= until and alarms < 100:
         t.now = max(t.now, alarm)
         t.do(t.pool.tick(t.now))
         alarms += 1
@@ -157,7 +157,7 @@ def test_a_death_at_work_is_told_with_its_evidence_and_replaced_at_once(table: A
     t = table().ready(1)
     t.do(t.pool.sampled("p-0-1", 77.0, t.now))
     t.pass_time(5.0)
-    t.do(t.pool.gone("p-0-1", Exit(signal=11), t.now, begun=set(), evidence="Segmentation fault"))
+    t.do(t.pool.exited("p-0-1", Exit(signal=11), t.now, begun=set(), evidence="Segmentation fault"))
     (died,) = t.told("worker.died")
     assert died.message == "died at work (ready), signal SIGSEGV: it crashed in native code"
     assert died.data["signal"] == 11
@@ -358,7 +358,61 @@ def test_a_worker_that_served_its_count_is_replaced(table: Any) -> None:
     t.ready(2)
     t.leave(1)
     (gone,) = t.told("worker.recycled")
-    assert gone.message.startswith("recycled, max_requests: 3 calls; lived 0 s, served 3")
+    assert gone.message == "recycled, max_requests: 3 calls; lived 1 s, served 3"
+    assert t.pool.worker_set.recycled == 1
+
+
+def test_the_event_of_a_recycle_has_the_numbers_of_its_moment(table: Any) -> None:
+    t = table(max_requests=3, jitter=0.0).ready(1)
+    for _ in range(5):  # the successor is not ready yet: the worker serves on
+        t.pass_time(2.0)
+        t.finish(1, t.submit())
+    t.ready(2)
+    t.leave(1)
+    (gone,) = t.told("worker.recycled")
+    assert gone.message == "recycled, max_requests: 3 calls; lived 10 s, served 5"
+    assert (gone.data["served"], gone.data["lived"]) == (5, 10.0)
+
+
+def test_the_successor_by_count_starts_so_early_that_the_limit_is_kept_under_load(table: Any) -> None:
+    t = table(max_requests=100, jitter=0.0)
+    t.pass_time(3.0)  # what a start takes
+    t.ready(1)
+    while len(t.started()) < 2:
+        t.pass_time(0.1)
+        t.finish(1, t.submit())
+    began = t.now
+    while t.now < began + 3.0:  # ten calls a second, until the successor is ready
+        t.pass_time(0.1)
+        t.finish(1, t.submit())
+    t.ready(2)
+    t.leave(1)
+    assert 95 <= t.told("worker.recycled")[0].data["served"] <= 105
+
+
+def test_prefetched_calls_count_towards_the_limit_of_calls(table: Any) -> None:
+    t = table(max_requests=20, jitter=0.0).ready(1).knows()
+    calls = t.submit_together(60)
+    t.finish_together(1, calls[0], seconds=0.0001)
+    assert (t.worker(1).served + len(t.worker(1).held), t.worker(1).reason) == (20, "max_requests")
+    t.ready(2)
+    t.finish_together(1, *list(t.worker(1).held), seconds=0.0001)
+    t.leave(1)
+    assert t.told("worker.recycled")[0].data["served"] == 20
+
+
+def test_only_workers_that_left_for_a_reason_count_as_recycled(table: Any) -> None:
+    t = table(size=2).ready(1, 2)
+    t.recycle(1)
+    t.ready(3)
+    assert t.pool.worker_set.recycled == 0, "it has not exited yet"
+    t.leave(1)
+    assert (t.pool.worker_set.recycled, t.pool.worker_set.died) == (1, 0)
+    t.die(2, Exit(signal=11))
+    assert (t.pool.worker_set.recycled, t.pool.worker_set.died) == (1, 1)
+    t.do(t.pool.close(t.now))
+    t.leave(3)
+    assert t.pool.worker_set.recycled == 1, "the end of the pool recycles no worker"
 
 
 def test_a_worker_that_is_old_enough_is_replaced_at_the_next_sweep(table: Any) -> None:
@@ -367,7 +421,7 @@ def test_a_worker_that_is_old_enough_is_replaced_at_the_next_sweep(table: Any) -
     t.sweep()
     assert t.started() == [1]
     t.pass_time(1.0)
-    assert t.started() == [1], "age is judged by the sweep"
+    assert t.started() == [1], "age is checked by the sweep"
     t.sweep()
     assert t.started() == [1, 2]
     assert t.worker(1).reason == "ttl"
@@ -449,12 +503,12 @@ def test_a_smaller_size_lets_those_go_first_that_are_expected_to_leave(table: An
     for worker in (2, 3):
         t.pass_time(10.0)
         t.ready(worker)
-    t.pool.worker_set.load_time.note(5.0)
+    t.pool.worker_set.startup_times.record(5.0)
     t.submit(patience=1000.0)  # the oldest of the idle ones would go first
     assert t.assigned() == [(1, 1)]
     t.sweep(horizon=3600.0)
     t.pass_time(76.0)
-    assert (t.started(), [t.worker(one).expected for one in (1, 2, 3)]) == ([1, 2, 3, 4], [True, False, False])
+    assert (t.started(), [t.worker(one).expires_soon for one in (1, 2, 3)]) == ([1, 2, 3, 4], [True, False, False])
     t.apply(size=1)
     assert (t.killed(), t.states()) == ([4], {1: "draining", 2: "ready", 3: "ready", 4: "stopping"})
     t.finish(1, 1)
@@ -466,7 +520,7 @@ def test_a_shorter_load_time_learned_meanwhile_does_not_end_a_successor(table: A
     t.pass_time(57.0)
     assert t.started() == [1, 2]
     for _ in range(5):
-        t.pool.worker_set.load_time.note(0.1)
+        t.pool.worker_set.startup_times.record(0.1)
     t.sweep(horizon=3600.0)
     assert (t.killed(), t.states()) == ([], {1: "ready", 2: "starting"})
 
@@ -496,10 +550,10 @@ def test_a_longer_age_keeps_who_was_expected_to_leave(table: Any) -> None:
 def test_a_new_definition_has_its_own_load_time(table: Any) -> None:
     t = slow(table, seconds=9.0)
     t.apply(args={"model": "small"})
-    assert t.pool.worker_set.load_time.expected == 0.0
+    assert t.pool.worker_set.startup_times.expected == 0.0
     t.pass_time(1.0)
     t.ready(2)
-    assert t.pool.worker_set.load_time.expected == 1.0
+    assert t.pool.worker_set.startup_times.expected == 1.0
 
 
 def test_no_worker_is_recycled_younger_than_its_minimum_life(table: Any) -> None:
@@ -539,7 +593,7 @@ def test_memory_above_the_hard_line_ends_the_worker_at_once(table: Any) -> None:
     t.submit()
     t.do(t.pool.sampled("p-0-1", 100.5, t.now))
     assert t.killed() == [1]
-    assert "memory_hard: 100 MiB, line 100 MiB" in t.told("worker.killed")[0].message
+    assert "memory_hard: 100 MiB, limit 100 MiB" in t.told("worker.killed")[0].message
     t.die(1, Exit(signal=9), begun={1})
     assert "memory_hard" in t.error(1).message
 
@@ -555,7 +609,7 @@ def test_an_idle_silent_worker_is_killed_and_a_busy_one_is_left_alone(table: Any
     assert (idle.reason, idle.message) == ("event_loop", "no answer for 15 s")
     assert (busy.reason, busy.worker) == ("busy", "p-0-1")
     assert busy.message == "no answer for 15 s; it is busy within its deadline, and left alone"
-    t.do(t.pool.unresponsive("p-0-1", "no answer for 30 s", t.now, "event_loop", told=True))
+    t.do(t.pool.unresponsive("p-0-1", "no answer for 30 s", t.now, "event_loop", known=True))
     assert len(t.told("worker.health_check_failed")) == 2, "once is enough"
 
 
@@ -571,7 +625,7 @@ def test_a_worker_that_leaves_by_itself_is_missed(table: Any) -> None:
     t = table().ready(1)
     t.die(1, Exit(code=0))
     (died,) = t.told("worker.died")
-    assert "exit code 0: it left by itself" in died.message
+    assert "exit code 0: it exited by itself" in died.message
     t.pass_time(1.0)
     assert t.started() == [1, 2]
 

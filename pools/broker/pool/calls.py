@@ -1,0 +1,123 @@
+"""A call as the pool sees it, and the queue in which calls wait: highest priority first, then in order of arrival.
+
+>>> queue = CallQueue()
+>>> for number, priority in [(1, 0), (2, 5), (3, 0)]:
+...     queue.put(Call(number, "run", arrived=number, deadline=99, size=10, priority=priority))
+>>> len(queue), queue.bytes
+(3, 30)
+>>> queue.remove(1).id
+1
+>>> [queue.take().id, queue.take().id], len(queue)
+([2, 3], 0)
+>>> for number, command in [(4, "run"), (5, "run"), (6, "walk"), (7, "run")]:
+...     queue.put(Call(number, command, arrived=number, deadline=99))
+>>> [call.id for call in queue.take_alike(9, max_bytes=0)], len(queue)
+([4, 5], 2)
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One run of a command, from its submission to its answer. Times are monotonic; the runner has the arguments.
+
+    `answered` becomes true with the caller's answer. A call that was answered early (deadline, cancel) may still occupy
+    its worker for a while: it keeps its slot until the worker reports its end.
+    """
+
+    id: int
+    command: str
+    arrived: float
+    deadline: float
+    size: int = 0
+    priority: int = 0
+    idempotent: bool = False
+    attempts: int = 0
+    streams: bool = False  # the caller wants chunks as they come
+    worker: str = ""  # the worker it is assigned to; empty while it waits in the queue
+    assigned: float = 0.0
+    prefetched: bool = False  # it was sent to its worker before a slot was free
+    expected: float = 0.0  # seconds that it is expected to run, counted from its assignment
+    begun: bool = False  # by a worker that died since
+    answered: bool = False
+    lost: bool = False  # it did not end when asked to: its slot is lost until its worker ends
+
+
+class CallQueue:
+    """The calls that wait for a worker."""
+
+    def __init__(self) -> None:
+        # OrderedDict, not dict: taking the first item of a plain dict again and again walks over all removed ones.
+        self._by_priority: dict[int, OrderedDict[int, Call]] = {}
+        self._priorities: list[int] = []  # negated and sorted: the highest first
+        self._calls: dict[int, Call] = {}
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __contains__(self, call: int) -> bool:
+        return call in self._calls
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(tuple(self._calls.values()))
+
+    def put(self, call: Call, *, first: bool = False) -> None:
+        """Add a call behind those of its priority, or before them if it had its turn already."""
+        calls = self._by_priority.get(call.priority)
+        if calls is None:
+            calls = self._by_priority[call.priority] = OrderedDict()
+            insort(self._priorities, -call.priority)
+        calls[call.id] = call
+        if first:
+            calls.move_to_end(call.id, last=False)
+        self._calls[call.id] = call
+        self.bytes += call.size
+
+    def take(self) -> Call:
+        """Remove and return the next call."""
+        return self.remove(self.peek().id)
+
+    def take_alike(self, limit: int, max_bytes: int) -> list[Call]:
+        """Remove and return the next call, and those right behind it that have the same command.
+
+        Behind the first, only calls that do not stream and have at most `max_bytes`.
+        """
+        command = ""
+        taken: list[Call] = []
+        for call in self._by_priority[-self._priorities[0]].values():
+            if not taken:
+                command = call.command
+            elif len(taken) == limit or call.command != command or call.streams or call.size > max_bytes:
+                break
+            taken.append(call)
+        for call in taken:
+            self.remove(call.id)
+        return taken
+
+    def peek(self) -> Call:
+        """Return the next call; it stays."""
+        calls = self._by_priority[-self._priorities[0]]
+        return calls[next(iter(calls))]
+
+    def remove(self, number: int) -> Call:
+        """Remove and return a call that waits."""
+        call = self._calls.pop(number)
+        calls = self._by_priority[call.priority]
+        del calls[number]
+        if not calls:
+            del self._by_priority[call.priority]
+            self._priorities.remove(-call.priority)
+        self.bytes -= call.size
+        return call
+
+    def oldest_wait(self, now: float) -> float:
+        """Return the seconds that the oldest call has waited; 0 if none waits."""
+        oldest = (next(iter(calls.values())) for calls in self._by_priority.values())
+        return max(0.0, now - min((call.arrived for call in oldest), default=now))

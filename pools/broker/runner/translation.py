@@ -1,0 +1,46 @@
+"""What a worker reports, as errors for callers and events for operators."""
+
+from __future__ import annotations
+
+import json
+
+from snakepit.pools.broker import errors
+from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.ports import Greeting, Race, WorkerFailure
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.stats.gil_report import why_on
+
+
+def error_of(failure: WorkerFailure) -> errors.BrokerError:
+    """Return a worker's failure as the error that the caller gets; an unknown code becomes an AdapterError."""
+    known = errors.ERRORS.get(failure.code, errors.AdapterError)
+    details = dict(failure.details)
+    # A call may be stopped before it began: only the worker can report that, the code alone does not.
+    outcome = errors.NOT_STARTED if details.pop("outcome", "") == errors.NOT_STARTED else ""
+    if failure.type:
+        details["type"] = failure.type
+    if failure.traceback:
+        details["traceback"] = failure.traceback
+    return known(failure.message, outcome=outcome, details=json.loads(json.dumps(details, default=str)))
+
+
+def race_event(pool: str, worker: str, race: Race) -> Event:
+    data = {
+        "attribute": race.attribute,
+        "first": {"thread": race.first_thread, "stack": race.first_stack},
+        "second": {"thread": race.second_thread, "stack": race.second_stack},
+    }
+    message = (
+        f"two threads wrote to `{race.attribute}` without a common lock\n"
+        f"{race.first_thread}:\n{race.first_stack}\n{race.second_thread}:\n{race.second_stack}"
+    )
+    return Event(Kind.THREAD_RACE, pool, worker, "unlocked", message, "warning", data)
+
+
+def gil_event(spec: PoolSpec, worker: str, greeting: Greeting, culprit: str, parallelism: float) -> Event:
+    """The GIL of a free-threaded interpreter was switched on: its threads take turns from now on."""
+    because = why_on(free_threaded=greeting.free_threaded, culprit=culprit, python=greeting.python)
+    turns = f": its {spec.slots} threads take turns" if spec.slots > 1 else ""
+    data = {"culprit": culprit, "slots": spec.slots, "parallelism": parallelism}
+    reason = "import" if culprit else "environment"
+    return Event(Kind.GIL_ENABLED, spec.name, worker, reason, f"{because}{turns}", "warning", data)
