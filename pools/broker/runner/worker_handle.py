@@ -241,9 +241,14 @@ class WorkerHandle:
 
     @property
     def parallelism(self) -> float:
-        """Slots that run at once, as measured at the start; 1 if the GIL was switched on since. 0: not measured."""
-        measured = self.greeting.parallelism if self.greeting else 0.0
-        return min(measured, 1.0) if self.gil_enabled else measured
+        """Slots that run at once, as measured at the start; 1 if the GIL was switched on since. 0: not measured.
+
+        At most the cores: the measurement of short work may come out above them.
+        """
+        if self.greeting is None:
+            return 0.0
+        most = 1.0 if self.gil_enabled else float(self.greeting.cores or self.greeting.parallelism)
+        return min(self.greeting.parallelism, most)
 
     def raced(self, race: Race) -> None:
         self.observer.race_found(self, race)

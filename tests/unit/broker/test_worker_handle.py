@@ -10,7 +10,7 @@ import pytest
 
 from snakepit.pools.broker.messages import Request
 from snakepit.pools.broker.pool.calls import Call
-from snakepit.pools.broker.ports import Assignment
+from snakepit.pools.broker.ports import Assignment, Greeting
 from snakepit.pools.broker.runner.worker_handle import InFlightCall, WorkerHandle
 from snakepit.workers.process.shared_page import SharedPage, make
 
@@ -125,3 +125,16 @@ def test_nothing_is_revoked_without_calls_or_process(stage: Stage) -> None:
     assert not stage.handle.revoke([call])
     assert stage.handle.confirm_revoked([call]) == []
     assert stage.handle.begun() == set()
+
+
+@pytest.mark.parametrize(
+    ("measured", "cores", "gil", "expected"),
+    [(2.2, 2, False, 2.0), (3.7, 4, False, 3.7), (2.2, 2, True, 1.0), (0.9, 2, True, 0.9), (2.2, 0, False, 2.2)],
+)
+def test_no_more_slots_run_at_once_than_there_are_cores(
+    stage: Stage, measured: float, cores: int, gil: bool, expected: float
+) -> None:
+    assert stage.handle.parallelism == 0.0
+    stage.handle.greeting = Greeting(parallelism=measured, cores=cores)
+    stage.handle.gil_enabled = gil
+    assert stage.handle.parallelism == expected
