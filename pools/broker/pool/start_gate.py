@@ -27,6 +27,7 @@ class StartGate:
         self._boots = SlidingWindow(WINDOW)
         self._deaths = SlidingWindow(WINDOW)
         self._failures = 0  # failed starts in a row
+        self._crashes = 0  # deaths at work above the budget
         self.last_failure = ""
         self.failed = ""  # why the pool is failed; empty: it is not
         self.blocked = ""  # why no start makes sense: there is no interpreter for the workers
@@ -68,7 +69,10 @@ class StartGate:
         self._in_batch += 1
 
     def succeeded(self) -> str:
-        """A worker became ready. Return why the pool was failed, if it was."""
+        """A worker became ready. Return why the pool was failed, if it was.
+
+        Deaths at work still count: a worker that starts well and dies of its first call must not reset the back-off.
+        """
         recovered, self.failed = self.failed, ""
         self._failures = 0
         self._not_before = float("-inf")
@@ -89,17 +93,20 @@ class StartGate:
     def died(self, spec: PoolSpec, why: str, now: float) -> bool:
         """A worker died at work. True: the pool is failed by this."""
         count = self._deaths.add(now)
-        if count <= spec.deaths_allowed or self.failed:
+        if count <= spec.deaths_allowed:
+            self._crashes = 0
             return False
-        self._failures = max(self._failures, CRASH_LOOP_FAILURES)
+        if self.failed:
+            return False
+        self._failures = max(self._failures, CRASH_LOOP_FAILURES + self._crashes)
+        self._crashes += 1
         self._not_before = now + restart_delay(self._failures, self._rng)
-        self._deaths.clear()
         self.failed = f"{count} workers died within {WINDOW:.0f} s; the last one: {why}"
         return True
 
     def reset(self) -> None:
         """A new definition, or an operator, gives the pool another chance."""
-        self._failures = 0
+        self._failures = self._crashes = 0
         self._not_before = float("-inf")
         self._boots.clear()
         self._deaths.clear()

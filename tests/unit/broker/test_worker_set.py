@@ -184,7 +184,33 @@ def test_too_many_deaths_fail_the_pool_and_slow_its_starts(table: Any) -> None:
     t.ready(4)
     assert t.told("pool.recovered")
     t.die(4, Exit(signal=11))
-    assert len(t.told("pool.failed")) == 1, "what it had failed of counts no more"
+    assert len(t.told("pool.failed")) == 2, "a start that succeeds does not reset the budget of deaths"
+    t.pass_time(3.0)
+    assert t.started() == [1, 2, 3, 4], "and the next try comes later than the first"
+
+
+def test_a_command_that_kills_its_worker_has_few_tries_in_a_minute(table: Any) -> None:
+    t = table(death_budget=5, startup_delay=0.0, queue_timeout=600.0)
+    for _ in range(600):  # as often as a worker is there
+        t.pass_time(0.1)
+        for worker, state in t.states().items():
+            if state == "starting":
+                t.ready(worker)
+            t.die(worker, Exit(signal=11))
+    assert t.pool.worker_set.died <= 6 + 5, "the delays are 2, 4, 8, 16 and 32 s"
+
+
+def test_a_pool_whose_workers_stopped_dying_has_its_whole_budget_again(table: Any) -> None:
+    t = table(death_budget=2, startup_delay=0.0)
+    for worker in (1, 2, 3):
+        t.ready(worker)
+        t.die(worker, Exit(signal=11))
+        t.pass_time(0.0)
+    t.pass_time(3.0)
+    t.ready(4).pass_time(61.0)
+    t.die(4, Exit(signal=11))
+    t.pass_time(1.0)
+    assert (len(t.told("pool.failed")), t.started()) == (1, [1, 2, 3, 4, 5])
 
 
 def test_deaths_that_we_caused_are_no_crashes(table: Any) -> None:
