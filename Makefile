@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint quick proto matrix docs screenshots bench chaos fmt clean
+.PHONY: help up test lint quick proto matrix docs screenshots bench trace chaos fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -43,6 +43,9 @@ screenshots: $(VENV)/.test ## take the pictures of docs/images/ with Chromium, f
 
 bench: $(VENV)/.bench ## compare with other libraries in one run (ROWS=name,name for some); installs them first
 	$(BIN)/python -m benchmarks
+
+trace: $(VENV)/.test ## print which files of the project a call, a sweep and a job pass, in each process
+	$(BIN)/python -m benchmarks.trace
 
 chaos: $(VENV)/.test ## run the fault test of jobs ten times: 300 jobs while each process is killed in turn
 	@for round in 1 2 3 4 5 6 7 8 9 10; do \

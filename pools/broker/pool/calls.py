@@ -56,17 +56,17 @@ class CallQueue:
         # OrderedDict, not dict: taking the first item of a plain dict again and again walks over all removed ones.
         self._by_priority: dict[int, OrderedDict[int, Call]] = {}
         self._priorities: list[int] = []  # negated and sorted: the highest first
-        self._calls: dict[int, Call] = {}
+        self.calls: dict[int, Call] = {}
         self.bytes = 0
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self.calls)
 
     def __contains__(self, call: int) -> bool:
-        return call in self._calls
+        return call in self.calls
 
     def __iter__(self) -> Iterator[Call]:
-        return iter(tuple(self._calls.values()))
+        return iter(tuple(self.calls.values()))
 
     def put(self, call: Call, *, first: bool = False) -> None:
         """Add a call behind those of its priority, or before them if it had its turn already."""
@@ -77,7 +77,7 @@ class CallQueue:
         calls[call.id] = call
         if first:
             calls.move_to_end(call.id, last=False)
-        self._calls[call.id] = call
+        self.calls[call.id] = call
         self.bytes += call.size
 
     def take(self) -> Call:
@@ -108,7 +108,7 @@ class CallQueue:
 
     def remove(self, number: int) -> Call:
         """Remove and return a call that waits."""
-        call = self._calls.pop(number)
+        call = self.calls.pop(number)
         calls = self._by_priority[call.priority]
         del calls[number]
         if not calls:

@@ -358,7 +358,7 @@ class Pool:
             self._workers_changed = False
             self._settle_workers(actions, now)
         queue, dispatcher = self.queue, self.dispatcher
-        while len(queue) and (match := dispatcher.next_assignment(queue)):
+        while queue.calls and (match := dispatcher.next_assignment(queue)):
             actions.append(dispatcher.assign(*match, now))
         if self.admission.saturated and self.waiting < self.spec.queue_limit:
             self.admission.saturated = False
