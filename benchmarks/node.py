@@ -18,6 +18,7 @@ from snakepit.pools.adapters.node import NodeConfig, run_node
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.ports import Definition, Loaded
 from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.client import Client, connect
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,7 @@ class Silent:
 
     def record(self, at: float, event: Event) -> None: ...
 
-    def observe(self, snapshot: dict[str, Any]) -> None: ...
+    def observe(self, status: BrokerStatus) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -56,11 +57,11 @@ class Node:
 
     def wait_until_ready(self, pool: str, workers: int) -> None:
         """Return when so many workers of the pool are ready. Asked every 10 ms: asking takes CPU from the starts."""
-        while not (pools := self.client.status(pool)["pools"]) or pools[0]["ready"] < workers:
+        while not (found := self.client.status(pool).pool(pool)) or found.ready < workers:
             time.sleep(0.01)
 
     def workers(self, pool: str) -> list[int]:
-        return [worker["pid"] for worker in self.client.status(pool)["workers"]]
+        return [worker.pid for worker in self.client.status(pool).workers]
 
     def processes(self) -> list[int]:
         return [self.broker, *children(self.broker)]

@@ -57,8 +57,8 @@ def storm(workers: int, *, forked: bool) -> float:
         for pid in old:
             os.kill(pid, signal.SIGKILL)
         while True:
-            rows = node.client.status("forest")["workers"]
-            if sum(row["state"] == "ready" and row["pid"] not in old for row in rows) >= workers:
+            rows = node.client.status("forest").workers
+            if sum(row.state == "ready" and row.pid not in old for row in rows) >= workers:
                 return time.perf_counter() - began
             time.sleep(0.01)
 

@@ -27,12 +27,11 @@ fallback_reconciler = FallbackReconciler()
 def sweep() -> int:
     """Make the broker check age, memory and health of every worker. Returns the number of workers to replace."""
     try:
-        reply = shared.client().sweep("beat", conf.current().sweep_interval)
+        return shared.client().sweep("beat", conf.current().sweep_interval).planned
     except BrokerError as error:
         # Not raised: a restarting broker misses a tick or two, and their tracebacks would hide real problems.
         logger.warning("the sweep did not reach the broker: %s", error)
         return 0
-    return int(reply["planned"])
 
 
 @shared_task(name=messages.TASK, ignore_result=True)

@@ -25,6 +25,7 @@ from snakepit.pools.adapters.node import NodeConfig, RuntimeDirectoryError, run_
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.ports import Definition, Loaded
 from snakepit.pools.broker.spec import InvalidSpec, spec_from
+from snakepit.pools.broker.status import BrokerStatus, PoolStatus
 from snakepit.pools.client import connect
 from snakepit.workers.process import parent_death
 
@@ -95,7 +96,7 @@ class PipeRecorder:
         fields = {name: getattr(event, name) for name in ("kind", "pool", "worker", "reason", "message", "data")}
         self._pipe.write(json.dumps({**fields, "at": at}, default=str) + "\n")
 
-    def observe(self, snapshot: dict[str, Any]) -> None: ...
+    def observe(self, status: BrokerStatus) -> None: ...
 
     def stop(self) -> None:
         self._pipe.close()
@@ -195,21 +196,19 @@ class RunningBroker:
         """Wait until so many workers of a pool have ever become ready."""
         self.until("worker.started", workers, pool=pool)
 
-    def status(self, pool: str = "") -> dict[str, Any]:
-        status: dict[str, Any] = self.client.status(pool)
-        return status
+    def status(self, pool: str = "") -> BrokerStatus:
+        return self.client.status(pool)
 
-    def pool(self, name: str) -> dict[str, Any]:
-        row: dict[str, Any] = self.status(name)["pools"][0]
-        return row
+    def pool(self, name: str) -> PoolStatus:
+        return self.status(name).pools[0]
 
     def until_served(self, pool: str, calls: int) -> None:
         """Wait until the broker knows that so many calls have ended; who made a lone one knows that before."""
-        while sum(worker["served"] for worker in self.status(pool)["workers"]) < calls:
+        while sum(worker.served for worker in self.status(pool).workers) < calls:
             pass  # each look is a round trip
 
     def pids(self, pool: str = "") -> list[int]:
-        return [worker["pid"] for worker in self.status(pool)["workers"] if worker["pid"]]
+        return [worker.pid for worker in self.status(pool).workers if worker.pid]
 
     def stop(self, number: int = signal.SIGTERM, patience: float = PATIENCE) -> int:
         if self._client is not None:

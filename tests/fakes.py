@@ -22,21 +22,19 @@ from snakepit.pools.broker.errors import StacksUnavailable
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.ports import (
     Assignment,
-    CommandInfo,
     Definition,
     Exit,
     ForkFailed,
-    Frame,
     Greeting,
     LaunchOrder,
     Loaded,
     Payload,
     TemplateOrder,
     TemplateReports,
-    ThreadStack,
     WorkerFailure,
     WorkerReports,
 )
+from snakepit.pools.broker.status import BrokerStatus, CommandInfo, StackFrame, ThreadStack
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 T = TypeVar("T")
@@ -202,7 +200,7 @@ class FakeProcess:
     async def stacks(self) -> tuple[ThreadStack, ...]:
         if self.ended:
             raise StacksUnavailable("The worker has just ended.")
-        return (ThreadStack(self.pid, "python", "S", 0.5, (Frame("fake.py", 1, "wait"),)),)
+        return (ThreadStack(self.pid, "python", "S", 0.5, (StackFrame("fake.py", 1, "wait"),)),)
 
     # As the test drives it
 
@@ -542,7 +540,7 @@ class ListRecorder:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.moments: list[float] = []
-        self.snapshots: list[dict[str, Any]] = []
+        self.statuses: list[BrokerStatus] = []
         self.started = False
         self.stopped = False
         self.trouble: Exception | None = None  # raised at a look
@@ -554,10 +552,10 @@ class ListRecorder:
         self.moments.append(at)
         self.events.append(event)
 
-    def observe(self, snapshot: dict[str, Any]) -> None:
+    def observe(self, status: BrokerStatus) -> None:
         if self.trouble is not None:
             raise self.trouble
-        self.snapshots.append(snapshot)
+        self.statuses.append(status)
 
     def stop(self) -> None:
         self.stopped = True

@@ -25,7 +25,7 @@ def _idle(stage: Contestants) -> Measured:
     with serving([pool]) as node:
         node.wait_until_ready("work", WORKERS)
         # What the starts left behind is not idleness, and their first reading is part of it.
-        while any(worker["memory_mb"] <= 0 for worker in node.client.status("work")["workers"]):
+        while any(worker.memory_mb <= 0 for worker in node.client.status("work").workers):
             threading.Event().wait(1.0)
         threading.Event().wait(5.0)
         before = cpu_seconds(node.broker)

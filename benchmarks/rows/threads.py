@@ -64,7 +64,7 @@ def _threads(stage: Contestants) -> Measured:
         ours, peer = share(node, "free")
         gil_ours, gil_peer = share(node, "gil")
         cpu = cost(node, "free")
-        says = [node.client.status(name)["pools"][0]["parallel"] for name in ("free", "gil")]
+        says = [node.client.status(name).pools[0].parallel for name in ("free", "gil")]
     note = (
         f"the pool says: {says[0]}; a call at once takes {cpu:.2f} x the CPU of one alone; "
         f"with a GIL the ratio is {gil_ours / gil_peer:.2f}, and the pool says: {says[1]}"

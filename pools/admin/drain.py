@@ -11,12 +11,12 @@ from django.template.response import TemplateResponse
 from snakepit.pools.admin.page import log, order
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
-from snakepit.pools.client.drain_status import check, standing
+from snakepit.pools.client.drain_status import check_node, drain_status
 from snakepit.pools.models import Node
 from snakepit.pools.operations import node_drain
 
 
-def drain(page: admin.ModelAdmin, request: HttpRequest, nodes: list[Node]) -> HttpResponse | None:
+def drain(page: admin.ModelAdmin[Any], request: HttpRequest, nodes: list[Node]) -> HttpResponse | None:
     """Confirm, then drain each node. An error of one node does not stop the others."""
     if request.POST.get("confirmed") != "yes":
         context = {
@@ -32,12 +32,12 @@ def drain(page: admin.ModelAdmin, request: HttpRequest, nodes: list[Node]) -> Ht
     return None
 
 
-def resume(page: admin.ModelAdmin, request: HttpRequest, nodes: list[Node]) -> None:
+def resume(page: admin.ModelAdmin[Any], request: HttpRequest, nodes: list[Node]) -> None:
     for node in nodes:
         _order(page, request, node, "resume")
 
 
-def _order(page: admin.ModelAdmin, request: HttpRequest, node: Node, action: str) -> None:
+def _order(page: admin.ModelAdmin[Any], request: HttpRequest, node: Node, action: str) -> None:
     given = order(request)
     try:
         now = (node_drain.drain if action == "drain" else node_drain.resume)(shared.client(), node.name, given)
@@ -53,8 +53,8 @@ def _order(page: admin.ModelAdmin, request: HttpRequest, node: Node, action: str
 
 def _status(node: Node) -> dict[str, Any]:
     try:
-        now = standing(shared.client().status())
-        check(now.node, node.name)
+        now = drain_status(shared.client().status())
+        check_node(now.node, node.name)
     except BrokerError as error:
         return {"row": node, "error": error.message}
-    return {"row": node, "standing": now, "longest": max((pool.longest for pool in now.pools), default=0.0)}
+    return {"row": node, "drain": now, "longest": max((pool.longest for pool in now.pools), default=0.0)}

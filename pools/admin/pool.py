@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -30,7 +30,13 @@ class ConfirmationRequired(Exception):
         self.preview = preview
 
 
-class PoolForm(forms.ModelForm):
+if TYPE_CHECKING:  # Django's class takes no type arguments at run time
+    PoolModelForm = forms.ModelForm[Pool]
+else:
+    PoolModelForm = forms.ModelForm
+
+
+class PoolForm(PoolModelForm):
     """The row's form. The preview's button "Continue editing" sends `_preview=edit`, which must not save."""
 
     def clean(self) -> dict[str, Any] | None:
@@ -173,9 +179,9 @@ class PoolAdmin(Page):
 def preview_of(before: Pool, after: Pool) -> ChangePreview:
     """The effect of saving the row, with the present workers if the broker is reachable."""
     try:
-        workers = shared.client().status(before.name)["workers"]
+        workers = shared.client().status(before.name).workers
     except BrokerError:
-        workers = []
+        workers = ()
     return preview_change(before.to_spec(), after.to_spec(), workers)
 
 

@@ -16,7 +16,7 @@ from snakepit.pools.operations import orders
 Target = tuple[Any, str, str]  # the row, the pool, and the worker ("": all workers of the pool)
 
 
-def recycle(page: admin.ModelAdmin, request: HttpRequest, targets: list[Target]) -> HttpResponse | None:
+def recycle(page: admin.ModelAdmin[Any], request: HttpRequest, targets: list[Target]) -> HttpResponse | None:
     """Confirm, then recycle each target. An error of one target does not stop the others."""
     if targets and request.POST.get("confirmed") != "yes":
         return _confirm(page, request, targets)
@@ -33,7 +33,7 @@ def recycle(page: admin.ModelAdmin, request: HttpRequest, targets: list[Target])
     return None
 
 
-def _confirm(page: admin.ModelAdmin, request: HttpRequest, targets: list[Target]) -> HttpResponse:
+def _confirm(page: admin.ModelAdmin[Any], request: HttpRequest, targets: list[Target]) -> HttpResponse:
     """The page with the plan of the recycle and a field for the reason."""
     context = {
         **page.admin_site.each_context(request),
@@ -50,8 +50,8 @@ def _plan(row: Any, pool: str, worker: str) -> dict[str, Any]:
         plan = shared.client().plan(pool, worker)
     except BrokerError as error:
         return {"row": row, "error": error.message}
-    meant = [one for one in plan["workers"] if worker in ("", one["id"])]
-    leaving = [one for one in meant if one["in_turn"]]
-    busy = sum(one["load"] > 0 for one in leaving)
-    starting = sum(one["state"] == "starting" for one in meant)
-    return {"row": row, "workers": len(leaving), "busy": busy, "starting": starting, "at_once": plan["at_once"]}
+    chosen = [one for one in plan.workers if worker in ("", one.id)]
+    leaving = [one for one in chosen if one.in_turn]
+    busy = sum(one.load > 0 for one in leaving)
+    starting = sum(one.state == "starting" for one in chosen)
+    return {"row": row, "workers": len(leaving), "busy": busy, "starting": starting, "at_once": plan.at_once}

@@ -8,7 +8,8 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
-from ninja import Query, Router
+from ninja import Router
+from ninja.params import functions
 
 from snakepit.pools import conf
 from snakepit.pools.api.auth import caller
@@ -18,12 +19,12 @@ from snakepit.pools.broker.errors import PoolUnknown
 from snakepit.pools.client import shared
 from snakepit.pools.compat.ask import of_pool
 from snakepit.pools.compat.report import Report
-from snakepit.pools.diagnostics.advice import Recommendation
+from snakepit.pools.diagnostics.advice import Advice
 from snakepit.pools.diagnostics.applying import judgements, settings_line
-from snakepit.pools.diagnostics.finding import Status
+from snakepit.pools.diagnostics.finding import FindingStatus
 from snakepit.pools.diagnostics.latest import latest
 from snakepit.pools.diagnostics.machine import room_here
-from snakepit.pools.diagnostics.scaling import Answer, gather, scale
+from snakepit.pools.diagnostics.scaling import ScalingEstimate, gather, scale
 
 router = Router(tags=["diagnostics"])
 REFUSED = frozenset({401, 403, 503})
@@ -37,11 +38,11 @@ async def diagnostics(request: HttpRequest) -> HttpResponse:
     who.check("view_node")
     report = await sync_to_async(latest, thread_sensitive=False)(shared.client().status, conf.broker_address())
     findings = [one for one in report.findings if not one.pool or who.may_use(one.pool)]
-    counts = {str(status): sum(one.status == status for one in findings) for status in Status}
+    counts = {str(status): sum(one.status == status for one in findings) for status in FindingStatus}
     shown: dict[str, Any] = {
         "at": report.at,
         "seconds": report.seconds,
-        "healthy": not counts[Status.PROBLEM],
+        "healthy": not counts[FindingStatus.PROBLEM],
         "counts": counts,
         "findings": [asdict(one) for one in findings],
     }
@@ -54,7 +55,7 @@ async def diagnostics(request: HttpRequest) -> HttpResponse:
     operation_id="compat",
     summary="Libraries of a pool",
 )
-async def compat(request: HttpRequest, pool: str = Query(max_length=48)) -> HttpResponse:
+async def compat(request: HttpRequest, pool: str = functions.Query(max_length=48)) -> HttpResponse:
     """Which libraries in a pool's interpreter are safe for its profile: table, metadata, and what workers saw."""
     who = caller(request)
     who.check("view_pool", pool)
@@ -77,7 +78,7 @@ def _compat(pool: str) -> Report:
     operation_id="recommendations",
     summary="What the numbers advise",
 )
-async def recommendations(request: HttpRequest, pool: str = Query("", max_length=48)) -> HttpResponse:
+async def recommendations(request: HttpRequest, pool: str = functions.Query("", max_length=48)) -> HttpResponse:
     """What each rule says of each pool now, from the last ten minutes; what is advised has its exact change."""
     who = caller(request)
     who.check("view_pool", pool)
@@ -105,7 +106,7 @@ def _recommendations(pool: str) -> dict[str, Any]:
     operation_id="scaling",
     summary="What the machine can carry",
 )
-async def scaling(request: HttpRequest, pool: str = Query(max_length=48)) -> HttpResponse:
+async def scaling(request: HttpRequest, pool: str = functions.Query(max_length=48)) -> HttpResponse:
     """How many calls a second, with how many workers, the broker's machine can carry for a pool; what binds first."""
     who = caller(request)
     who.check("view_pool", pool)
@@ -115,15 +116,14 @@ async def scaling(request: HttpRequest, pool: str = Query(max_length=48)) -> Htt
     return json_response(ScalingOut(**found.plain()).model_dump(mode="json"))
 
 
-def _scaling(pool: str) -> Answer:
+def _scaling(pool: str) -> ScalingEstimate:
     status = shared.client().status()
-    names = [one["name"] for one in status["pools"]]
-    if pool not in names:
+    if status.pool(pool) is None:
         raise PoolUnknown(f"No pool is named {pool!r}.", details={"pool": pool})
-    return scale(gather(status, pool, room_here(conf.broker_address(), int(status["node"].get("pid") or 0))))
+    return scale(gather(status, pool, room_here(conf.broker_address(), status.node.pid)))
 
 
-def _advice(advice: Recommendation) -> dict[str, Any]:
+def _advice(advice: Advice) -> dict[str, Any]:
     plain = advice.plain()
     changes = [{"field": one["field"], "before": one["from"], "to": one["to"]} for one in plain["changes"]]
     return {**plain, "changes": changes, "settings_line": settings_line(advice)}

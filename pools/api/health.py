@@ -32,12 +32,12 @@ async def ready(request: HttpRequest) -> HttpResponse:
         problems.append("the database does not respond")
         wanted = []
     try:
-        snapshot = await shared.client().astatus()
+        status = await shared.client().astatus()
     except BrokerError:
         problems.append("the broker does not respond")
     else:
-        counts = {one["name"]: one["ready"] for one in snapshot["pools"]}
-        if snapshot["node"]["draining"]:  # load balancers then use another node
+        counts = {one.name: one.ready for one in status.pools}
+        if status.node.draining:  # load balancers then use another node
             problems.append("the node is draining")
         problems += [f"the pool {name} has no ready worker" for name in wanted if not counts.get(name)]
     return json_response({"ready": not problems, "problems": problems}, status=503 if problems else 200)

@@ -1,9 +1,8 @@
-"""A whole node out of service and back: how it stands, the order, its end."""
+"""Drain a node, read how far the drain is, and resume the node."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
@@ -12,11 +11,11 @@ from ninja import Router
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.operate import order_from, order_route, permitted, read
-from snakepit.pools.api.schemas import Failure, ReasonIn, StandingOut
+from snakepit.pools.api.schemas import DrainStatusOut, Failure, ReasonIn
 from snakepit.pools.broker.errors import PermissionDenied
+from snakepit.pools.broker.status import DrainStatus, as_json
 from snakepit.pools.client import shared
-from snakepit.pools.client.drain_status import DrainStatus, check
-from snakepit.pools.client.drain_status import standing as standing_of
+from snakepit.pools.client.drain_status import check_node, drain_status
 from snakepit.pools.operations import node_drain, orders
 
 router = Router(tags=["observed"])
@@ -25,27 +24,27 @@ REFUSED = frozenset({400, 401, 403, 404, 503})
 
 @router.get(
     "/nodes/{node}/drain",
-    response={200: StandingOut, REFUSED: Failure},
-    operation_id="node_standing",
+    response={200: DrainStatusOut, REFUSED: Failure},
+    operation_id="drain_status",
     summary="What a drain of the node would finish, or how far it is",
 )
-async def standing(request: HttpRequest, node: str) -> HttpResponse:
+async def read_drain_status(request: HttpRequest, node: str) -> HttpResponse:
     """Calls that run and wait, pool by pool. Does nothing. Not for keys that may see some pools only."""
     who = caller(request)
     who.check("view_node")
     _all_pools(who)
-    now = standing_of(await shared.client().astatus())
-    check(now.node, node)
+    now = drain_status(await shared.client().astatus())
+    check_node(now.node, node)
     return _answer(now)
 
 
-@order_route(router, "/nodes/{node}/drain", "drain_node", "Take no new calls on a node", ReasonIn, StandingOut)
+@order_route(router, "/nodes/{node}/drain", "drain_node", "Take no new calls on a node", ReasonIn, DrainStatusOut)
 async def drain(request: HttpRequest, node: str) -> HttpResponse:
     """What runs and waits is finished, workers stay warm; until a resume, or until the broker is started again."""
     return await _order(request, "drain", node, node_drain.drain)
 
 
-@order_route(router, "/nodes/{node}/resume", "resume_node", "Take calls on a node again", ReasonIn, StandingOut)
+@order_route(router, "/nodes/{node}/resume", "resume_node", "Take calls on a node again", ReasonIn, DrainStatusOut)
 async def resume(request: HttpRequest, node: str) -> HttpResponse:
     return await _order(request, "resume", node, node_drain.resume)
 
@@ -67,4 +66,4 @@ def _all_pools(who: Caller) -> None:
 
 
 def _answer(now: DrainStatus) -> HttpResponse:
-    return json_response(StandingOut(**asdict(now)).model_dump(mode="json"))
+    return json_response(DrainStatusOut(**as_json(now)).model_dump(mode="json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -28,6 +29,7 @@ from snakepit.pools.api.schemas import (
     answers,
 )
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
+from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
 from snakepit.pools.models import Audit, Event, Node, Worker
 from snakepit.pools.models.observed import WORKER_STATES
@@ -105,14 +107,10 @@ async def status(request: HttpRequest) -> HttpResponse:
     """The broker's own snapshot: node, pools and workers, at this moment."""
     who = caller(request)
     who.check("view_pool")
-    snapshot = await shared.client().astatus()
-    return json_response(
-        {
-            **snapshot,
-            "pools": [one for one in snapshot["pools"] if who.may_use(one["name"])],
-            "workers": [one for one in snapshot["workers"] if who.may_use(one["pool"])],
-        }
-    )
+    now = await shared.client().astatus()
+    pools = tuple(pool for pool in now.pools if who.may_use(pool.name))
+    workers = tuple(worker for worker in now.workers if who.may_use(worker.pool))
+    return json_response(as_json(replace(now, pools=pools, workers=workers)))
 
 
 @router.get(

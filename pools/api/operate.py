@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
-from ninja import Query, Router, Schema
+from ninja import Router, Schema
+from ninja.params import functions
 from pydantic import ValidationError
 
 from snakepit.pools.api.auth import Caller, caller
@@ -25,6 +26,7 @@ from snakepit.pools.api.schemas import (
     ScaleIn,
 )
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
+from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
 from snakepit.pools.diagnostics import applying
 from snakepit.pools.operations import orders
@@ -61,12 +63,12 @@ async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
     operation_id="plan",
     summary="What a recycle would do",
 )
-async def plan(request: HttpRequest, pool: str, worker: str = Query("", max_length=100)) -> HttpResponse:
+async def plan(request: HttpRequest, pool: str, worker: str = functions.Query("", max_length=100)) -> HttpResponse:
     """Which workers a recycle ordered now would replace, in which order, and what age and count will. Does nothing."""
     who = caller(request)
     who.check("view_pool", pool)
     who.check("view_worker", pool)
-    return json_response(PlanOut(**await shared.client().aplan(pool, worker=worker)).model_dump(mode="json"))
+    return json_response(PlanOut(**as_json(await shared.client().aplan(pool, worker=worker))).model_dump(mode="json"))
 
 
 @order_route(
@@ -113,7 +115,7 @@ async def dump(request: HttpRequest, worker: str) -> HttpResponse:
     """The Python stacks of all threads of a live worker, also while C code in it holds the GIL. Told as an event."""
     pool, order = await _order_for_worker(request, "dump", worker)
     found = await sync_to_async(orders.dump)(shared.client(), pool, worker, order)
-    return json_response(DumpOut(**found).model_dump(mode="json"))
+    return json_response(DumpOut(**as_json(found)).model_dump(mode="json"))
 
 
 @order_route(
@@ -152,12 +154,11 @@ async def _order_for_worker(request: HttpRequest, action: str, worker: str) -> t
     """The same for a worker, with the pool that it lives in. Who may not order it of any pool learns of no worker."""
     who = await permitted(request, action, "", worker)
     reason = read(request, ReasonIn).reason
-    living = (await shared.client().astatus())["workers"]
-    pool = next((str(one["pool"]) for one in living if one["id"] == worker), "")
-    if not pool:
+    found = (await shared.client().astatus()).worker(worker)
+    if found is None:
         raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
-    await permitted(request, action, pool, worker)
-    return pool, order_from(who, reason)
+    await permitted(request, action, found.pool, worker)
+    return found.pool, order_from(who, reason)
 
 
 def order_from(who: Caller, reason: str) -> Order:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
@@ -12,6 +10,7 @@ from snakepit.pools.api.auth import caller
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.schemas import CommandList, Failure, PoolList, PoolOut
 from snakepit.pools.broker.errors import BrokerError, PoolUnknown
+from snakepit.pools.broker.status import PoolStatus, as_json
 from snakepit.pools.client import shared
 from snakepit.pools.models import Pool
 from snakepit.pools.web.errors import seen_from_outside
@@ -50,18 +49,18 @@ async def get_pool(request: HttpRequest, pool: str) -> HttpResponse:
 async def list_commands(request: HttpRequest, pool: str) -> HttpResponse:
     caller(request).check("view_pool", pool)
     commands = await shared.client().acommands(pool)
-    return json_response({"pool": pool, "commands": commands})
+    return json_response({"pool": pool, "commands": as_json(commands)})
 
 
-async def _live(pool: str = "") -> tuple[dict[str, Any], str]:
+async def _live(pool: str = "") -> tuple[dict[str, PoolStatus], str]:
     """The broker's state of its pools, and the error if the broker is unreachable."""
     try:
-        snapshot = await shared.client().astatus(pool)
+        status = await shared.client().astatus(pool)
     except BrokerError as error:
         return {}, seen_from_outside(error).message
-    return {one["name"]: one for one in snapshot["pools"]}, ""
+    return {one.name: one for one in status.pools}, ""
 
 
-def _joined(pool: Pool, live: dict[str, Any] | None) -> PoolOut:
+def _joined(pool: Pool, live: PoolStatus | None) -> PoolOut:
     names = (name for name in PoolOut.model_fields if name != "live")
-    return PoolOut(**{name: getattr(pool, name) for name in names}, live=live)
+    return PoolOut(**{name: getattr(pool, name) for name in names}, live=as_json(live))

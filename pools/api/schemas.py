@@ -266,14 +266,14 @@ class KillOut(Schema):
     pool: str
 
 
-class HeldOut(Schema):
+class PoolDrainStatusOut(Schema):
     pool: str
     running: int
     waiting: int
     longest: float = Field(description="Seconds that a running call may take at most.")
 
 
-class StandingOut(Schema):
+class DrainStatusOut(Schema):
     """What a node holds, and whether it takes more."""
 
     node: str
@@ -284,7 +284,7 @@ class StandingOut(Schema):
     running: int
     waiting: int
     empty: bool = Field(description="Nothing runs and nothing waits.")
-    pools: list[HeldOut]
+    pools: list[PoolDrainStatusOut]
 
 
 class DumpOut(Schema):

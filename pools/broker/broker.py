@@ -6,40 +6,37 @@ import asyncio
 import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count
 from random import Random
-from typing import Any
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.handle import CallHandle
 from snakepit.pools.broker.messages import Reply, Request, Timing
 from snakepit.pools.broker.node import Node, NodeFacts
-from snakepit.pools.broker.pool.preview import Forecast, forecast
-from snakepit.pools.broker.ports import CommandInfo, Definition, Loaded, Ports, Process, Template, ThreadStack
+from snakepit.pools.broker.pool.preview import forecast
+from snakepit.pools.broker.ports import Definition, Loaded, Ports, Process, Template
 from snakepit.pools.broker.runner.deps import RunnerDeps
 from snakepit.pools.broker.runner.runner import Runner
 from snakepit.pools.broker.runner.worker_handle import WorkerHandle
-from snakepit.pools.broker.snapshot import pool_row, worker_row
+from snakepit.pools.broker.snapshot import node_status, pool_status, worker_status
 from snakepit.pools.broker.stats.usage import Usage, Usages
+from snakepit.pools.broker.status import (
+    BEAT,
+    CLOCK_MISSING,
+    NO_SWEEP_YET,
+    BrokerStatus,
+    CommandInfo,
+    NodeStatus,
+    RecyclePlan,
+    SweepResult,
+    WorkerDump,
+)
 
 APPLY_EVERY = 1.0  # seconds; a changed row is in force within two
 MISSED_SWEEPS = 3  # intervals without a sweep after which the broker sweeps by itself
 PATIENCE = (1.0, 10.0)  # seconds that a worker has to answer a probe, at least and at most
 LAG_KEPT = 0.7  # share of the old figure that stays in the event loop's smoothed lag
-
-
-@dataclass(frozen=True, slots=True)
-class Dump:
-    """The stacks of a worker's threads at one moment, and the calls that it ran."""
-
-    worker: str
-    pool: str
-    pid: int
-    at: float  # seconds since the epoch
-    threads: tuple[ThreadStack, ...]
-    calls: list[dict[str, Any]]
 
 
 class Broker:
@@ -121,7 +118,7 @@ class Broker:
         data = {"actor": actor, "action": action, "reason": reason}
         self.emit(Event(Kind.OPERATOR_ACTED, pool, worker, action.partition(" ")[0], message, data=data))
 
-    def plan(self, pool: str, worker: str = "") -> Forecast:
+    def plan(self, pool: str, worker: str = "") -> RecyclePlan:
         """Return what a recycle ordered now would do. Changes nothing."""
         runner = self._runner(pool)
         runner.require_worker(worker)
@@ -130,7 +127,7 @@ class Broker:
             runner.workers.values(), runner.pool.spec, self.ports.clock.monotonic(), worker, load_seconds=startup
         )
 
-    async def dump(self, worker: str, actor: str, reason: str) -> Dump:
+    async def dump(self, worker: str, actor: str, reason: str) -> WorkerDump:
         """Read the stack of each thread of a live worker, and publish the order. Raises WorkerUnknown or
         StacksUnavailable."""
         for runner in self.runners.values():
@@ -141,11 +138,11 @@ class Broker:
                 process, slots = handle.process, runner.workers[worker].slots  # it may end meanwhile
                 threads = await process.stacks()
                 running = handle.running(self.ports.clock.monotonic(), slots)
-                return Dump(worker, pool, process.pid, self.ports.clock.wall(), threads, running)
+                return WorkerDump(worker, pool, process.pid, self.ports.clock.wall(), threads, running)
         raise errors.WorkerUnknown(f"No worker {worker!r} lives on node {self.facts.name}.", details={"worker": worker})
 
-    def sweep(self, source: str, interval: float) -> tuple[int, int, int]:
-        """One tick of the lifecycle's clock. Returns the numbers of pools, workers, and workers that will leave."""
+    def sweep(self, source: str, interval: float) -> SweepResult:
+        """Judge the age, memory and health of every worker now."""
         now = self.ports.clock.monotonic()
         if source != "own":
             if self._clock_missing:
@@ -156,7 +153,7 @@ class Broker:
         task = asyncio.get_running_loop().create_task(self._sample(), name="sample memory")
         self._tasks = [kept for kept in self._tasks if not kept.done()] + [task]
         workers = sum(len(runner.handles) for runner in self.runners.values())
-        return len(self.runners), workers, sum(runner.leaving_count() for runner in self.runners.values())
+        return SweepResult(len(self.runners), workers, sum(runner.leaving_count() for runner in self.runners.values()))
 
     async def _sample(self) -> None:
         """Read memory and CPU time of every worker, in a thread: the kernel walks page tables for it."""
@@ -255,9 +252,9 @@ class Broker:
 
     def _look(self) -> None:
         self._watch_clock()
-        snapshot = self.snapshot()
-        self._usages.look(self.ports.clock.monotonic(), snapshot["pools"], snapshot["workers"])
-        self.ports.recorder.observe(snapshot)
+        status = self.snapshot()
+        self._usages.look(self.ports.clock.monotonic(), status.pools, status.workers)
+        self.ports.recorder.observe(status)
 
     def _watch_clock(self) -> None:
         silent = self.ports.clock.monotonic() - self._last_sweep
@@ -319,7 +316,7 @@ class Broker:
         for runner in (*self.runners.values(), *(runner for runner, _ in self._closing.values())):
             runner.count()
 
-    def snapshot(self, pool: str = "") -> dict[str, Any]:
+    def snapshot(self, pool: str = "") -> BrokerStatus:
         self.count()
         now = self.ports.clock.monotonic()
         # A removed pool is there until its last call has ended: its workers use the machine until then.
@@ -328,29 +325,26 @@ class Broker:
             self._runner(pool)
         shown = {name: runner for name, runner in sorted((leaving | self.runners).items()) if pool in ("", name)}
         workers = [(runner, worker) for runner in shown.values() for worker in runner.workers.values()]
-        rows = [pool_row(one, now, self._usage(one), removed=name in leaving) for name, one in shown.items()]
-        return {
-            "node": self._node_row(now),
-            "pools": rows,
-            "workers": [worker_row(runner, worker, now, self._usage(runner)) for runner, worker in workers],
-        }
+        pools = [pool_status(one, now, self._usage(one), removed=name in leaving) for name, one in shown.items()]
+        return BrokerStatus(
+            self._node_status(now),
+            tuple(pools),
+            tuple(worker_status(runner, worker, now, self._usage(runner)) for runner, worker in workers),
+        )
 
     def _usage(self, runner: Runner) -> Usage:
         return self._usages.of(runner.name, self.ports.clock.monotonic())
 
-    def _node_row(self, now: float) -> dict[str, Any]:
-        if self._clock_missing:
-            clock = "lifecycle clock missing"
-        else:
-            clock = "waiting" if self._last_sweep == self._started else "beat"
-        return {
-            **self.node.row(),
-            "uptime": round(now - self._started, 3),
-            "clock": clock,
-            "loop_lag": round(self._lag, 4),
-            "sessions": self.sessions,
-            "problems": [f"{name}: {problem}" if name else problem for name, problem in self._problems],
-        }
+    def _node_status(self, now: float) -> NodeStatus:
+        clock = NO_SWEEP_YET if self._last_sweep == self._started else BEAT
+        return node_status(
+            self.node,
+            uptime=round(now - self._started, 3),
+            clock=CLOCK_MISSING if self._clock_missing else clock,
+            loop_lag=round(self._lag, 4),
+            sessions=self.sessions,
+            problems=tuple(f"{name}: {problem}" if name else problem for name, problem in self._problems),
+        )
 
     def _runner(self, pool: str) -> Runner:
         runner = self.runners.get(pool)

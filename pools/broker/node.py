@@ -7,7 +7,6 @@ serving ─▶ drained ─▶ serving       an operator's order, in memory: a re
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from snakepit.pools.broker import errors
 
@@ -66,18 +65,3 @@ class Node:
         who, why = self.drained.actor or "an operator", self.drained.reason or "no reason given"
         message = f"Node {self.facts.name} is drained by {who}: {why}. It takes no calls."
         return errors.NodeDraining(message, details={"node": self.facts.name})
-
-    def row(self) -> dict[str, Any]:
-        order = None if self.stopping else self.drained
-        return {
-            "name": self.facts.name,
-            "version": self.facts.version,
-            "pid": self.facts.pid,
-            "address": self.facts.address,
-            "python": self.facts.python,
-            "started_at": self.started_at,
-            "draining": self.stopping or self.drained is not None,
-            "drain_since": order.since if order else 0.0,
-            "drain_actor": order.actor if order else "",
-            "drain_reason": order.reason if order else "",
-        }

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.status import BrokerStatus, CommandInfo, ThreadStack
 
 
 class Clock(Protocol):
@@ -50,7 +51,7 @@ class Recorder(Protocol):
 
     def record(self, at: float, event: Event) -> None: ...
 
-    def observe(self, snapshot: dict[str, Any]) -> None: ...
+    def observe(self, status: BrokerStatus) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -145,18 +146,7 @@ class Greeting:
     blas_threads: int = 0
     parallelism: float = 0.0
     cores: int = 0
-    commands: tuple[Any, ...] = ()  # of CommandInfo
-
-
-@dataclass(frozen=True, slots=True)
-class CommandInfo:
-    name: str
-    summary: str = ""
-    description: str = ""
-    streams: bool = False
-    idempotent: bool = False
-    timeout: float = 0.0
-    schema: str = "{}"
+    commands: tuple[CommandInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,27 +177,6 @@ class Payload:
 
     data: bytes
     raw: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One Python frame; line 0: not known."""
-
-    file: str
-    line: int
-    function: str
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadStack:
-    """The stack of one thread of a worker, innermost frame first. `note` is why there are no frames."""
-
-    thread: int  # the kernel's id; that of the main thread is the pid
-    name: str
-    state: str  # the kernel's letter: R runs, S sleeps, D waits for a device
-    cpu_seconds: float  # used since it was started
-    frames: tuple[Frame, ...] = ()
-    note: str = ""
 
 
 class Process(Protocol):

@@ -15,7 +15,7 @@ from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
-    from snakepit.pools.diagnostics.finding import Finding, Report
+    from snakepit.pools.diagnostics.finding import DoctorReport, Finding
 
 MARKS = {"ok": ("ok", GREEN), "warning": ("warning", YELLOW), "problem": ("problem", RED), "skipped": ("skipped", DIM)}
 WIDTH = 110
@@ -38,14 +38,14 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(PROBLEM)
 
 
-def plain(report: Report) -> dict[str, Any]:
+def plain(report: DoctorReport) -> dict[str, Any]:
     """The report as the REST API has it too."""
     from dataclasses import asdict
 
     return {**asdict(report), "healthy": report.healthy, "counts": report.counts}
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: DoctorReport) -> list[str]:
     shown = [text for finding in report.findings for text in _finding(finding)]
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items() if count)
     verdict = colour("Nothing is wrong.", BOLD) if report.healthy else colour("Something is wrong.", BOLD)

@@ -1,13 +1,13 @@
-"""`snakepit dump`: where the threads of a live worker are."""
+"""`snakepit dump`: the stacks of all threads of a live worker."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 import typer
 
+from snakepit.pools.broker.status import ThreadStack, WorkerDump
 from snakepit.pools.cli.operate import check_reason, name_actor, pool_of
 from snakepit.pools.cli.output import UsageError, errors_told, json_line
 from snakepit.pools.cli.parameters import AsJson, Reason, Worker
@@ -34,7 +34,7 @@ def dump(
     typer.echo(json_line(found) if as_json else "\n".join(lines(found)))
 
 
-def _order(client: Client, worker: str, reason: str) -> dict[str, Any]:
+def _order(client: Client, worker: str, reason: str) -> WorkerDump:
     try:
         start_django()
     except UsageError:  # a broker's socket alone, without its project: then its event is the only record
@@ -45,11 +45,11 @@ def _order(client: Client, worker: str, reason: str) -> dict[str, Any]:
     return orders.dump(client, pool, worker, orders.Order(name_actor(), reason, surface="shell"))
 
 
-def lines(found: dict[str, Any]) -> Iterator[str]:
+def lines(found: WorkerDump) -> Iterator[str]:
     """
-    >>> for line in lines({"worker": "p-1", "pool": "p", "pid": 7, "at": 0.0, "calls": [], "threads": [
-    ...     {"thread": 7, "name": "python", "state": "R", "cpu_seconds": 1.5, "note": "",
-    ...      "frames": [{"file": "a.py", "line": 3, "function": "f"}]}]}):
+    >>> from snakepit.pools.broker.status import StackFrame
+    >>> thread = ThreadStack(7, "python", "R", 1.5, (StackFrame("a.py", 3, "f"),))
+    >>> for line in lines(WorkerDump("p-1", "p", 7, 0.0, (thread,), ())):
     ...     print(line.partition(" at ")[0])
     worker p-1 of pool p, pid 7,
     holds no call
@@ -57,17 +57,20 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     thread 7 (main, python): runs, 1.50 s of CPU
       a.py:3 in f
     """
-    at = datetime.fromtimestamp(found["at"]).astimezone().isoformat(timespec="milliseconds")
-    yield f"worker {found['worker']} of pool {found['pool']}, pid {found['pid']}, at {at}"
-    for call in found["calls"]:
-        yield f"holds {call['command']} ({call['id']}) for {call['seconds']:.1f} s, {call['remaining']:.1f} s are left"
-    if not found["calls"]:
+    at = datetime.fromtimestamp(found.at).astimezone().isoformat(timespec="milliseconds")
+    yield f"worker {found.worker} of pool {found.pool}, pid {found.pid}, at {at}"
+    for call in found.calls:
+        yield f"holds {call.command} ({call.id}) for {call.seconds:.1f} s, {call.remaining:.1f} s are left"
+    if not found.calls:
         yield "holds no call"
-    for one in found["threads"]:
-        main = "main, " if one["thread"] == found["pid"] else ""
-        state = STATES.get(one["state"], one["state"])
-        yield ""
-        yield f"thread {one['thread']} ({main}{one['name']}): {state}, {one['cpu_seconds']:.2f} s of CPU"
-        if one["note"]:
-            yield f"  {one['note']}"
-        yield from (f"  {frame['file']}:{frame['line'] or '?'} in {frame['function']}" for frame in one["frames"])
+    for one in found.threads:
+        yield from _thread(one, main=one.thread == found.pid)
+
+
+def _thread(one: ThreadStack, *, main: bool) -> Iterator[str]:
+    state = STATES.get(one.state, one.state)
+    yield ""
+    yield f"thread {one.thread} ({'main, ' if main else ''}{one.name}): {state}, {one.cpu_seconds:.2f} s of CPU"
+    if one.note:
+        yield f"  {one.note}"
+    yield from (f"  {frame.file}:{frame.line or '?'} in {frame.function}" for frame in one.frames)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 
 import typer
 
+from snakepit.pools.broker.status import DrainStatus
 from snakepit.pools.cli.output import PROBLEM, UsageError, json_line
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import connect
-from snakepit.pools.client.drain_status import DrainStatus, standing
+from snakepit.pools.client.drain_status import drain_status
 
 POLL = 0.25  # seconds between two looks at a node that drains
 
 
 def preview_drain(*, as_json: bool) -> None:
     """What the node holds now; orders nothing."""
-    now = standing(connect(find_address()).status())
+    now = drain_status(connect(find_address()).status())
     if as_json:
-        typer.echo(json_line(asdict(now)))
+        typer.echo(json_line(now))
         return
     for pool in now.pools:
         left = f", the longest may take {pool.longest:.0f} s more" if pool.running else ""
@@ -32,7 +32,7 @@ def drain_node(actor: str, reason: str, timeout: float, *, as_json: bool) -> Non
     now = _order("drain", actor, reason)
     now = _wait(now.node, timeout)
     if as_json:
-        typer.echo(json_line(asdict(now)))
+        typer.echo(json_line(now))
     elif now.empty:
         typer.echo(f"{now.node}: empty, its workers stay warm. Take calls again: snakepit resume --node")
     if not now.empty:
@@ -43,7 +43,7 @@ def drain_node(actor: str, reason: str, timeout: float, *, as_json: bool) -> Non
 
 def resume_node(actor: str, reason: str, *, as_json: bool) -> None:
     now = _order("resume", actor, reason)
-    typer.echo(json_line(asdict(now)) if as_json else f"{now.node}: takes calls")
+    typer.echo(json_line(now) if as_json else f"{now.node}: takes calls")
 
 
 def _order(action: str, actor: str, reason: str) -> DrainStatus:
@@ -52,11 +52,11 @@ def _order(action: str, actor: str, reason: str) -> DrainStatus:
         start_django()
     except UsageError:  # a broker's socket alone, without its project: then its event is the only record
         (client.drain if action == "drain" else client.resume)(actor=actor, reason=reason)
-        return standing(client.status())
+        return drain_status(client.status())
     from snakepit.pools.operations import node_drain
     from snakepit.pools.operations.orders import Order
 
-    here = client.status()["node"]["name"]
+    here = client.status().node.name
     given = Order(actor, reason, surface="shell")
     return (node_drain.drain if action == "drain" else node_drain.resume)(client, here, given)
 
@@ -65,7 +65,7 @@ def _wait(node: str, timeout: float) -> DrainStatus:
     """Until nothing runs or waits, or the time is over. Progress goes to standard error."""
     client, end, told = connect(find_address()), time.monotonic() + timeout, ""
     while True:
-        now = standing(client.status())
+        now = drain_status(client.status())
         left = end - time.monotonic()
         if now.empty or left <= 0:
             return now

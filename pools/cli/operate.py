@@ -9,10 +9,12 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from snakepit.pools.broker.status import BrokerStatus, RecyclePlan
 from snakepit.pools.cli import maintenance
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line
 from snakepit.pools.cli.parameters import AsJson, Pool, Reason, Worker
@@ -130,7 +132,7 @@ def drain(
         running, waiting = _wait(client, pool, timeout)
         empty = running + waiting == 0
         if as_json:
-            typer.echo(json_line({**_plain(change), "running": running, "waiting": waiting, "drained": empty}))
+            typer.echo(json_line({**asdict(change), "running": running, "waiting": waiting, "drained": empty}))
         elif empty:
             typer.echo(f"{pool}: empty and paused; its workers stay warm. Take calls again: snakepit resume {pool}")
         if not empty:
@@ -168,7 +170,7 @@ def _one_of(target: str, node: bool, what: str) -> None:
 def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:
     """The pool and the worker (empty: all of them) that a command line means."""
     found = client.status()
-    if target in {pool["name"] for pool in found["pools"]}:
+    if target in {pool.name for pool in found.pools}:
         return target, worker
     owner = pool_of(found, target)
     if not owner:
@@ -178,11 +180,12 @@ def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:
     return owner, target
 
 
-def pool_of(found: dict[str, Any], worker: str) -> str:
-    """The pool of a worker, by the broker's snapshot or, for one that is gone, by its id; empty: no such id."""
-    owner = next((str(one["pool"]) for one in found["workers"] if one["id"] == worker), "")
+def pool_of(status: BrokerStatus, worker: str) -> str:
+    """The pool of a worker, by the broker's status or, for a worker that is gone, by its id; empty: no such id."""
+    if found := status.worker(worker):
+        return found.pool
     match = WORKER_ID.fullmatch(worker)
-    return owner or (match["pool"] if match else "")  # the broker says that no such worker lives
+    return match["pool"] if match else ""  # the broker answers that there is no such worker
 
 
 def _recycle(client: Client, pool: str, worker: str, reason: str, as_json: bool) -> None:
@@ -198,7 +201,7 @@ def _order_recycle(client: Client, pool: str, worker: str, reason: str) -> int:
     try:
         start_django()
     except UsageError:  # a broker's socket alone, without its project: then its event is the only record
-        return int(client.recycle(pool, worker=worker, actor=name_actor(), reason=reason)["planned"])
+        return client.recycle(pool, worker=worker, actor=name_actor(), reason=reason)
     from snakepit.pools.operations import orders
 
     return orders.recycle(client, pool, worker, orders.Order(name_actor(), reason, surface="shell"))
@@ -230,8 +233,8 @@ def _wait(client: Client, pool: str, timeout: float) -> tuple[int, int]:
     end, told = time.monotonic() + timeout, ""
     while True:
         found = client.status(pool)
-        running = sum(worker["load"] for worker in found["workers"])
-        waiting = found["pools"][0]["waiting"]
+        running = sum(worker.load for worker in found.workers)
+        waiting = found.pools[0].waiting
         left = end - time.monotonic()
         if running + waiting == 0 or left <= 0:
             return running, waiting
@@ -253,15 +256,9 @@ def name_actor() -> str:
         return f"shell user {os.getuid()}"
 
 
-def _plain(change: Change) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(change)
-
-
 def _tell(change: Change, as_json: bool) -> None:
     if as_json:
-        typer.echo(json_line(_plain(change)))
+        typer.echo(json_line(change))
         return
     state = "paused" if change.paused else "taking calls"
     before = "" if change.changed else " (it was so before)"
@@ -271,7 +268,7 @@ def _tell(change: Change, as_json: bool) -> None:
         typer.echo(change.note, err=True)
 
 
-def _show_plan(plan: dict[str, Any], chosen: str, as_json: bool) -> None:
+def _show_plan(plan: RecyclePlan, chosen: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json_line(plan))
         return
@@ -279,21 +276,21 @@ def _show_plan(plan: dict[str, Any], chosen: str, as_json: bool) -> None:
     from rich.text import Text
 
     table = new_table("turn", "worker", "state", "load", "served", "age", "ttl in", "starts in", "calls left", "why")
-    for one in plan["workers"]:
-        why = f"{one['reason']}: {one['detail']}; {one['fate']}" if one["reason"] else one["fate"]
+    for one in plan.workers:
+        why = f"{one.reason}: {one.detail}; {one.fate}" if one.reason else one.fate
         table.add_row(
-            str(one["in_turn"] or "-"), Text(one["id"]), one["state"], str(one["load"]), str(one["served"]),
-            f"{one['age']:.0f} s", _limit(one["seconds_until_ttl"], " s"), _limit(one["seconds_until_successor"], " s"),
-            _limit(one["calls_until_max"], ""), Text(why),
+            str(one.in_turn or "-"), Text(one.id), one.state, str(one.load), str(one.served),
+            f"{one.age:.0f} s", _limit(one.seconds_until_ttl, " s"), _limit(one.seconds_until_successor, " s"),
+            _limit(one.calls_until_max, ""), Text(why),
         )  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else NARROW + 40, highlight=False)
     console.print(table)
-    leaving = sum(one["in_turn"] > 0 for one in plan["workers"])
-    busy = sum(one["in_turn"] > 0 and one["load"] > 0 for one in plan["workers"])
-    known = f", a start takes {plan['load_seconds']:.1f} s" if plan["load_seconds"] else ""
+    leaving = sum(one.in_turn > 0 for one in plan.workers)
+    busy = sum(one.in_turn > 0 and one.load > 0 for one in plan.workers)
+    known = f", a start takes {plan.load_seconds:.1f} s" if plan.load_seconds else ""
     console.print(
-        f"{chosen or plan['pool']}: {leaving} would be replaced, {busy} of them busy; {plan['at_once']} at once "
-        f"(max_surge {plan['max_surge']}, max_unavailable {plan['max_unavailable']}{known}). Nothing was done.",
+        f"{chosen or plan.pool}: {leaving} would be replaced, {busy} of them busy; {plan.at_once} at once "
+        f"(max_surge {plan.max_surge}, max_unavailable {plan.max_unavailable}{known}). Nothing was done.",
         markup=False,
         soft_wrap=True,
     )

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from snakepit.pools.broker.errors import BadRequest, BrokerError, BrokerUnreachable
+from snakepit.pools.broker.status import as_json
 
 PROBLEM, USAGE, UNREACHABLE = 1, 2, 3
 RED, YELLOW, GREEN, BOLD, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
@@ -27,8 +28,8 @@ class UsageError(BadRequest):
 
 
 def json_line(value: Any) -> str:
-    """One line of JSON; bytes as `{"$bytes": base64}`, the same as in the API."""
-    return json.dumps(value, ensure_ascii=False, default=_plain)
+    """One line of JSON; bytes as `{"$bytes": base64}`, as in the API."""
+    return json.dumps(as_json(value), ensure_ascii=False, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
-    from snakepit.pools.diagnostics.scaling import Answer
+    from snakepit.pools.diagnostics.scaling import ScalingEstimate
 
 
 def register(app: typer.Typer) -> None:
@@ -23,23 +23,23 @@ def register(app: typer.Typer) -> None:
 def scaling(pool: Pool, as_json: AsJson = False) -> None:
     """Say what this machine can carry for a pool (workers, threads, calls/s), and what binds first."""
     with errors_told(as_json):
-        found = _answer(pool)
+        found = _estimate(pool)
     typer.echo(json_line(found.plain()) if as_json else "\n".join(lines(found)))
 
 
-def _answer(pool: str) -> Answer:
+def _estimate(pool: str) -> ScalingEstimate:
     from snakepit.pools.diagnostics.machine import room_here
     from snakepit.pools.diagnostics.scaling import gather, scale
 
     address = find_address()
     status = connect(address).status()
-    names = [one["name"] for one in status["pools"]]
+    names = [one.name for one in status.pools]
     if pool not in names:
         raise UsageError(f"No pool is named {pool!r}. There is: {', '.join(names) or 'none'}.")
-    return scale(gather(status, pool, room_here(address, int(status["node"].get("pid") or 0))))
+    return scale(gather(status, pool, room_here(address, status.node.pid)))
 
 
-def lines(found: Answer) -> Iterator[str]:
+def lines(found: ScalingEstimate) -> Iterator[str]:
     from snakepit.pools.diagnostics.advice import said_span
     from snakepit.pools.diagnostics.scaling import said_rate
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from snakepit.pools.broker.status import BrokerStatus, NodeStatus, PoolStatus, TemplateStatus, WorkerStatus
 from snakepit.pools.cli.output import PROBLEM, errors_told, json_line
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import connect
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 STYLES = {"ready": "green", "starting": "cyan", "degraded": "yellow", "paused": "yellow", "failed": "bold red"}
 NARROW = 100  # columns for a pipe, where the terminal's width is not known
@@ -32,58 +37,58 @@ def status(
         typer.echo(json_line(found))
     else:
         _show(found)
-    if found["node"]["problems"] or any(one["state"] == "failed" for one in found["pools"]):
+    if found.node.problems or any(pool.state == "failed" for pool in found.pools):
         raise typer.Exit(PROBLEM)
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(found: BrokerStatus) -> None:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else NARROW
     console = Console(width=width, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
-    node = found["node"]
-    clock = "" if node["clock"] == "beat" else f", clock: {node['clock']}"
+    node = found.node
+    clock = "" if node.clock == "beat" else f", clock: {node.clock}"
     console.print(
-        f"broker {node['name']} (pid {node['pid']}, up {_duration(node['uptime'])}, Python {node['python']}{clock})",
+        f"broker {node.name} (pid {node.pid}, up {_duration(node.uptime)}, Python {node.python}{clock})",
         markup=False,
         soft_wrap=True,
     )
-    if node["draining"]:
+    if node.draining:
         console.print(f"draining: {drain_line(node)}", style="bold yellow", markup=False, soft_wrap=True)
-    for problem in node["problems"]:
+    for problem in node.problems:
         console.print(f"problem: {problem}", style="bold red", markup=False, soft_wrap=True)
-    if not found["pools"]:
+    if not found.pools:
         console.print('No pools. Define one in SNAKEPIT["POOLS"] or in the admin.', markup=False)
         return
-    console.print(_pools(found["pools"]))
-    for pool in found["pools"]:
-        template = _template(pool["template"])
-        for text in [pool["interpreter"], pool["parallel"], template, pool["reason"], *pool["warnings"]]:
+    console.print(_pools(found.pools))
+    for pool in found.pools:
+        template = _template(pool.template)
+        for text in [pool.interpreter, pool.parallel, template, pool.reason, *pool.warnings]:
             if text:
-                style = STYLES.get(pool["state"], "")
-                console.print(f"{pool['name']}: {text}", style=style, markup=False, soft_wrap=True)
-    if found["workers"]:
-        console.print(_workers(found["workers"]))
+                style = STYLES.get(pool.state, "")
+                console.print(f"{pool.name}: {text}", style=style, markup=False, soft_wrap=True)
+    if found.workers:
+        console.print(_workers(found.workers))
 
 
-def drain_line(node: dict[str, Any]) -> str:
+def drain_line(node: NodeStatus) -> str:
     """Why the node takes no new calls."""
-    if not node["drain_since"]:
+    if not node.drain_since:
         return "the broker stops, and takes no new calls"
-    who, why = node["drain_actor"] or "an operator", node["drain_reason"] or "no reason given"
+    who, why = node.drain_actor or "an operator", node.drain_reason or "no reason given"
     return f"by {who}, no new calls are taken: {why}"
 
 
-def _template(template: dict[str, Any]) -> str:
+def _template(template: TemplateStatus) -> str:
     """One line, where there is a template; where there should be one and is none, a warning says so."""
-    if template["state"] != "ready":
+    if template.state != "ready":
         return ""
-    size = f"{megabytes(template['memory_mb'])}, " if template["memory_mb"] >= 0 else ""
-    took = f"loaded in {template['load_seconds']:.1f} s"
-    return f"workers are forked from {template['id']} (pid {template['pid']}, {size}{took})"
+    size = f"{megabytes(template.memory_mb)}, " if template.memory_mb >= 0 else ""
+    took = f"loaded in {template.load_seconds:.1f} s"
+    return f"workers are forked from {template.id} (pid {template.pid}, {size}{took})"
 
 
-def new_table(*columns: str) -> Any:
+def new_table(*columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -94,40 +99,40 @@ def new_table(*columns: str) -> Any:
     return table
 
 
-def _pools(pools: list[dict[str, Any]]) -> Any:
+def _pools(pools: Sequence[PoolStatus]) -> Table:
     from rich.text import Text
 
     table = new_table("pool", "profile", "state", "ready", "busy", "free", "waiting", "done", "memory")
     for pool in pools:
         table.add_row(
-            Text(pool["name"]),
-            pool["profile"],
-            Text(pool["state"], STYLES.get(pool["state"], "")),
-            f"{pool['ready']}/{pool['size']}",
-            str(pool["busy"]),
-            f"{pool['free']}/{pool['slots']}",
-            str(pool["waiting"]),
-            str(pool["finished"]),
-            megabytes(pool["memory_mb"] or None),  # 0: none of its workers was measured yet
+            Text(pool.name),
+            pool.profile,
+            Text(pool.state, STYLES.get(pool.state, "")),
+            f"{pool.ready}/{pool.size}",
+            str(pool.busy),
+            f"{pool.free}/{pool.slots}",
+            str(pool.waiting),
+            str(pool.finished),
+            megabytes(pool.memory_mb or None),  # 0: no worker is measured yet
         )
     return table
 
 
-def _workers(workers: list[dict[str, Any]]) -> Any:
+def _workers(workers: Sequence[WorkerStatus]) -> Table:
     from rich.text import Text
 
     table = new_table("worker", "pid", "state", "load", "served", "memory", "gil", "why")
     for worker in workers:
-        culprit = f"GIL on because of {worker['gil_culprit']}" if worker["gil_culprit"] else ""
+        culprit = f"GIL on because of {worker.gil_culprit}" if worker.gil_culprit else ""
         table.add_row(
-            Text(worker["id"]),
-            str(worker["pid"]),
-            Text(worker["state"], STYLES.get(worker["state"], "")),
-            f"{worker['load']}/{worker['capacity']}",
-            str(worker["served"]),
-            megabytes(worker["memory_mb"]),
-            worker["gil"] + (f" {worker['parallelism']:.1f} x" if worker["parallelism"] else ""),
-            Text(worker["reason"] or culprit),
+            Text(worker.id),
+            str(worker.pid),
+            Text(worker.state, STYLES.get(worker.state, "")),
+            f"{worker.load}/{worker.capacity}",
+            str(worker.served),
+            megabytes(worker.memory_mb),
+            worker.gil + (f" {worker.parallelism:.1f} x" if worker.parallelism else ""),
+            Text(worker.reason or culprit),
         )
     return table
 

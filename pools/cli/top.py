@@ -1,6 +1,6 @@
 """`snakepit top`: live pools, workers and queue in the terminal, the busiest first. q or Ctrl-C ends it.
 
-every second: status ─▶ Screen (what was heard last, and when) ─▶ one frame
+every second: status ─▶ Screen (the last status, and its time) ─▶ one frame
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.status import BrokerStatus, PoolStatus, WorkerStatus
 from snakepit.pools.cli.output import UNREACHABLE, errors_told
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.cli.status import STYLES, drain_line, megabytes, new_table
 from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group, RenderableType
+    from rich.table import Table
 
     from snakepit.pools.client import Client
 
 NARROW = 120  # columns where the terminal's width is not known
 QUIT = (b"q", b"Q", b"\x03")
-Row = dict[str, Any]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,11 +42,11 @@ def register(app: typer.Typer) -> None:
 def top(
     *,
     once: Annotated[
-        bool, typer.Option("--once", help="Print one frame and leave; so it is without a terminal.")
+        bool, typer.Option("--once", help="Print once and exit (default when standard output is not a terminal).")
     ] = False,
-    interval: Annotated[float, typer.Option(min=0.1, max=60.0, help="Seconds between two frames.")] = 1.0,
+    interval: Annotated[float, typer.Option(min=0.1, max=60.0, help="Seconds between two updates.")] = 1.0,
 ) -> None:
-    """Watch pools, workers and queue live, the busiest first; q ends it. Exit code 3 when no broker answers then."""
+    """Watch pools, workers and queues live, the busiest first; press q to quit. Exits with 3 if no broker answers."""
     from rich.console import Console
 
     with errors_told():
@@ -64,32 +65,32 @@ def top(
 
 @dataclass(slots=True)
 class Screen:
-    """What the broker said last, when, and since when it has been silent."""
+    """The last status, its time, and since when the broker does not answer."""
 
     address: str
-    heard: Row | None = None
-    heard_at: float = 0.0
+    status: BrokerStatus | None = None
+    status_at: float = 0.0
     away: str = ""  # why it does not answer
     away_since: float = 0.0
     back_at: float = 0.0
-    finished: dict[str, tuple[float, int]] = field(default_factory=dict)  # pool -> when, calls done by then
-    rates: dict[str, float] = field(default_factory=dict)  # pool -> calls a second, between the last two answers
+    finished: dict[str, tuple[float, int]] = field(default_factory=dict)  # by pool: time, calls done by then
+    rates: dict[str, float] = field(default_factory=dict)  # by pool: calls a second between the last two statuses
 
     def ask(self, client: Client) -> None:
         try:
-            self.hear(client.status(), time.time())
+            self.update(client.status(), time.time())
         except BrokerError as error:
             self.miss(error.message, time.time())
 
-    def hear(self, found: Row, now: float) -> None:
+    def update(self, status: BrokerStatus, now: float) -> None:
         if self.away:
             self.away, self.back_at = "", now
-        for pool in found["pools"]:
-            before, count = self.finished.get(pool["name"], (now, pool["finished"]))
+        for pool in status.pools:
+            before, count = self.finished.get(pool.name, (now, pool.finished))
             if now > before:
-                self.rates[pool["name"]] = max(0.0, (pool["finished"] - count) / (now - before))
-            self.finished[pool["name"]] = now, pool["finished"]
-        self.heard, self.heard_at = found, now
+                self.rates[pool.name] = max(0.0, (pool.finished - count) / (now - before))
+            self.finished[pool.name] = now, pool.finished
+        self.status, self.status_at = status, now
 
     def miss(self, why: str, now: float) -> None:
         if not self.away:
@@ -97,8 +98,8 @@ class Screen:
         self.away = why
 
 
-def watch(client: Client, screen: Screen, console: Any, interval: float) -> None:
-    """MessageStream until a key or a Ctrl-C ends it; the terminal is as before afterwards, whatever happens."""
+def watch(client: Client, screen: Screen, console: Console, interval: float) -> None:
+    """Draw until a key or Ctrl-C ends it; then restore the terminal, also after an error."""
     from rich.live import Live
 
     with keys() as pressed, contextlib.suppress(KeyboardInterrupt):
@@ -112,8 +113,8 @@ def watch(client: Client, screen: Screen, console: Any, interval: float) -> None
 
 
 @contextlib.contextmanager
-def keys() -> Iterator[Any]:
-    """A function that waits for a key that ends it. The terminal gives keys at once, and signals as ever."""
+def keys() -> Iterator[Callable[[float], bool]]:
+    """A function that waits for a key to quit. The terminal sends single keys, and signals as before."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
 
@@ -123,7 +124,7 @@ def keys() -> Iterator[Any]:
             if not select.select([descriptor], [], [], left)[0]:
                 return False
             key = os.read(descriptor, 1)
-            if not key or key in QUIT:  # nothing to read: the terminal is gone
+            if not key or key in QUIT:  # nothing to read: the terminal is closed
                 return True
         return False
 
@@ -135,73 +136,73 @@ def keys() -> Iterator[Any]:
 
 
 def frame(screen: Screen, now: float, rows: int) -> Group:
-    """Everything that is shown at a moment; `rows` is the room for workers."""
+    """The whole screen at one moment; `rows` is the number of lines for pools and workers."""
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = []
+    parts: list[RenderableType] = []
     if screen.away:
         since = f"{now - screen.away_since:.0f} s"
-        parts.append(Text(f"no broker answers for {since}: {screen.away}", "bold red"))
+        parts.append(Text(f"no broker has answered for {since}: {screen.away}", "bold red"))
     elif screen.back_at and now - screen.back_at < 5.0:
         parts.append(Text("the broker is back", "bold green"))
-    if screen.heard is None:
+    if screen.status is None:
         return Group(*parts)
-    node = screen.heard["node"]
-    age = now - screen.heard_at
-    stale = f"figures are {age:.0f} s old" if age >= 2.0 else "live"
-    head = f"broker {node['name']} (pid {node['pid']}), up {node['uptime']:.0f} s, {stale}; q ends"
+    node = screen.status.node
+    age = now - screen.status_at
+    stale = f"status is {age:.0f} s old" if age >= 2.0 else "live"
+    head = f"broker {node.name} (pid {node.pid}), up {node.uptime:.0f} s, {stale}; q quits"
     parts.append(Text(head, "yellow" if age >= 2.0 else "bold"))
-    if node["draining"]:
+    if node.draining:
         parts.append(Text(f"draining: {drain_line(node)}", "bold yellow"))
-    parts += [Text(f"problem: {one}", "bold red") for one in node["problems"]]
-    parts += [_pools(screen), _workers(screen.heard["workers"], max(1, rows - len(screen.heard["pools"])), now)]
+    parts += [Text(f"problem: {one}", "bold red") for one in node.problems]
+    pools, workers = screen.status.pools, screen.status.workers
+    parts += [_pools(screen, pools), _workers(workers, max(1, rows - len(pools)), now)]
     return Group(*parts)
 
 
-def _pools(screen: Screen) -> Any:
+def _pools(screen: Screen, pools: Sequence[PoolStatus]) -> Table:
     from rich.text import Text
 
-    assert screen.heard is not None
     table = new_table("pool", "state", "ready", "busy", "free", "waiting", "oldest", "calls/s", "done", "memory")
-    for pool in sorted(screen.heard["pools"], key=lambda one: (-_use(one), -one["waiting"], one["name"])):
-        rate = screen.rates.get(pool["name"])
+    for pool in sorted(pools, key=lambda one: (-_use(one), -one.waiting, one.name)):
+        rate = screen.rates.get(pool.name)
         table.add_row(
-            Text(pool["name"]),
-            Text(pool["state"], STYLES.get(pool["state"], "")),
-            f"{pool['ready']}/{pool['size']}",
-            str(pool["busy"]),
-            f"{pool['free']}/{pool['slots']}",
-            str(pool["waiting"]),
-            f"{pool['oldest_wait']:.1f} s" if pool["waiting"] else "-",
+            Text(pool.name),
+            Text(pool.state, STYLES.get(pool.state, "")),
+            f"{pool.ready}/{pool.size}",
+            str(pool.busy),
+            f"{pool.free}/{pool.slots}",
+            str(pool.waiting),
+            f"{pool.oldest_wait:.1f} s" if pool.waiting else "-",
             "-" if rate is None else f"{rate:.1f}",
-            str(pool["finished"]),
-            megabytes(pool["memory_mb"] or None),
+            str(pool.finished),
+            megabytes(pool.memory_mb or None),
         )
     return table
 
 
-def _use(pool: Row) -> float:
-    return (pool["slots"] - pool["free"]) / pool["slots"] if pool["slots"] else 0.0
+def _use(pool: PoolStatus) -> float:
+    return pool.taken / pool.slots if pool.slots else 0.0
 
 
-def _workers(workers: list[Row], rows: int, now: float) -> Any:
+def _workers(workers: Sequence[WorkerStatus], rows: int, now: float) -> Table:
     from rich.text import Text
 
     table = new_table("worker", "pid", "state", "load", "served", "age", "memory", "gil", "why")
-    ranked = sorted(workers, key=lambda one: (-one["load"] / max(1, one["capacity"]), -one["load"], one["id"]))
+    ranked = sorted(workers, key=lambda one: (-one.load / max(1, one.capacity), -one.load, one.id))
     for one in ranked[:rows]:
-        running = ", ".join(f"{call['command']} {call['seconds']:.1f} s" for call in one["calls"][:3])
+        running = ", ".join(f"{call.command} {call.seconds:.1f} s" for call in one.calls[:3])
         table.add_row(
-            Text(one["id"]),
-            str(one["pid"]),
-            Text(one["state"], STYLES.get(one["state"], "")),
-            f"{one['load']}/{one['capacity']}",
-            str(one["served"]),
-            f"{max(0.0, now - one['started_at']):.0f} s" if one["started_at"] else "-",
-            megabytes(one["memory_mb"]),
-            one["gil"],
-            Text(one["reason"] or running),
+            Text(one.id),
+            str(one.pid),
+            Text(one.state, STYLES.get(one.state, "")),
+            f"{one.load}/{one.capacity}",
+            str(one.served),
+            f"{max(0.0, now - one.started_at):.0f} s" if one.started_at else "-",
+            megabytes(one.memory_mb),
+            one.gil,
+            Text(one.reason or running),
         )
     if len(ranked) > rows:
         table.add_row(Text(f"... and {len(ranked) - rows} more"))

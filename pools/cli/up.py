@@ -220,7 +220,7 @@ class Up:
         except BrokerError:
             return False
         # A project without pools is as ready as it gets.
-        return not status["pools"] or any(worker["state"] == "ready" for worker in status["workers"])
+        return not status.pools or any(worker.state == "ready" for worker in status.workers)
 
     def _web_is_ready(self) -> bool:
         connection = http.client.HTTPConnection(EVERYWHERE.get(self.host, self.host), self.port, timeout=2)

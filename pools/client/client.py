@@ -17,8 +17,8 @@ from typing import Any, Self, cast
 from google.protobuf.message import Message
 
 from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.status import BrokerStatus, CommandInfo, RecyclePlan, SweepResult, WorkerDump
 from snakepit.pools.client import loop_thread as background
-from snakepit.pools.client import snapshot
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
 from snakepit.pools.client.arguments import Call, Options, encode
@@ -26,6 +26,7 @@ from snakepit.pools.client.pending import CallFuture, LoopPending, ThreadPending
 from snakepit.pools.client.pool import PoolClient
 from snakepit.pools.client.session import end_session, session_for
 from snakepit.pools.client.streams import WINDOW, WINDOW_BYTES, AsyncStream, Stream
+from snakepit.pools.status_codec import decode_commands, decode_dump, decode_plan, decode_status, decode_sweep
 from snakepit.pools.wire.broker_pb2 import (
     ApplyRequest,
     CommandsRequest,
@@ -226,105 +227,106 @@ class Client:
 
     # The broker itself.
 
-    def status(self, pool: str = "") -> dict[str, Any]:
-        """What the broker is, its pools and their workers: `{"node": {...}, "pools": [...], "workers": [...]}`."""
-        return snapshot.status(self._ask("Status", StatusRequest(pool=pool), QUESTION_TIMEOUT))
+    def status(self, pool: str = "") -> BrokerStatus:
+        """The broker, its pools and their workers; of one pool where `pool` is given."""
+        return decode_status(self._ask("Status", StatusRequest(pool=pool), QUESTION_TIMEOUT))
 
-    async def astatus(self, pool: str = "") -> dict[str, Any]:
+    async def astatus(self, pool: str = "") -> BrokerStatus:
         """As `status`, for an event loop."""
-        return snapshot.status(await self._aask("Status", StatusRequest(pool=pool), QUESTION_TIMEOUT))
+        return decode_status(await self._aask("Status", StatusRequest(pool=pool), QUESTION_TIMEOUT))
 
-    def watch(self, after: int = 0) -> dict[str, Any]:
-        """As `status`, with `events` behind the number `after`, and `figures`: how long calls ran and waited."""
+    def watch(self, after: int = 0) -> BrokerStatus:
+        """As `status`, with the `events` after this number, and `histograms` of how long calls ran and waited."""
         request = StatusRequest(watch=True, events_after=after)
-        return snapshot.watch(self._ask("Status", request, QUESTION_TIMEOUT))
+        return decode_status(self._ask("Status", request, QUESTION_TIMEOUT))
 
-    async def awatch(self, after: int = 0) -> dict[str, Any]:
+    async def awatch(self, after: int = 0) -> BrokerStatus:
         """As `watch`, for an event loop."""
         request = StatusRequest(watch=True, events_after=after)
-        return snapshot.watch(await self._aask("Status", request, QUESTION_TIMEOUT))
+        return decode_status(await self._aask("Status", request, QUESTION_TIMEOUT))
 
-    def commands(self, pool: str) -> list[dict[str, Any]]:
-        """A pool's commands: name, summary, description, streams, idempotent, timeout, schema (JSON Schema)."""
-        return snapshot.commands(self._ask("Commands", CommandsRequest(pool=pool), QUESTION_TIMEOUT))
+    def commands(self, pool: str) -> tuple[CommandInfo, ...]:
+        """A pool's commands; `arguments` of each is the JSON Schema of its arguments."""
+        return decode_commands(self._ask("Commands", CommandsRequest(pool=pool), QUESTION_TIMEOUT))
 
-    async def acommands(self, pool: str) -> list[dict[str, Any]]:
+    async def acommands(self, pool: str) -> tuple[CommandInfo, ...]:
         """As `commands`, for an event loop."""
-        return snapshot.commands(await self._aask("Commands", CommandsRequest(pool=pool), QUESTION_TIMEOUT))
+        return decode_commands(await self._aask("Commands", CommandsRequest(pool=pool), QUESTION_TIMEOUT))
 
-    def sweep(self, source: str, interval: float) -> dict[str, Any]:
+    def sweep(self, source: str, interval: float) -> SweepResult:
         """Have every worker's age, memory and health judged now; the next sweep is due in `interval` seconds."""
         request = SweepRequest(source=source, interval=interval)
-        return snapshot.plain(self._ask("Sweep", request, QUESTION_TIMEOUT))
+        return decode_sweep(self._ask("Sweep", request, QUESTION_TIMEOUT))
 
-    async def asweep(self, source: str, interval: float) -> dict[str, Any]:
+    async def asweep(self, source: str, interval: float) -> SweepResult:
         """As `sweep`, for an event loop."""
         request = SweepRequest(source=source, interval=interval)
-        return snapshot.plain(await self._aask("Sweep", request, QUESTION_TIMEOUT))
+        return decode_sweep(await self._aask("Sweep", request, QUESTION_TIMEOUT))
 
-    def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
-        """Have the pools' definitions read again now. With an `action`, who did what to a row, and why, is an event."""
+    def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> int:
+        """Read the pools' definitions again now; returns how many pools are wanted.
+
+        With an `action`, the broker records an event: who did what to a row, and why.
+        """
         request = ApplyRequest(pool=pool, action=action, actor=actor, reason=reason)
-        return snapshot.plain(self._ask("Apply", request, ORDER_TIMEOUT))
+        return int(self._ask("Apply", request, ORDER_TIMEOUT).pools)
 
-    async def aapply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
+    async def aapply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> int:
         """As `apply`, for an event loop."""
         request = ApplyRequest(pool=pool, action=action, actor=actor, reason=reason)
-        return snapshot.plain(await self._aask("Apply", request, ORDER_TIMEOUT))
+        return int((await self._aask("Apply", request, ORDER_TIMEOUT)).pools)
 
-    def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
-        """Replace a pool's workers, or one of them, successor first; `{"planned": N}`. Who and why is kept."""
+    def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> int:
+        """Replace a pool's workers, or one of them, successor first; returns how many. The event has who and why."""
         request = RecycleRequest(pool=pool, worker=worker, actor=actor, reason=reason)
-        return snapshot.plain(self._ask("Recycle", request, ORDER_TIMEOUT))
+        return int(self._ask("Recycle", request, ORDER_TIMEOUT).planned)
 
-    async def arecycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
+    async def arecycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> int:
         """As `recycle`, for an event loop."""
         request = RecycleRequest(pool=pool, worker=worker, actor=actor, reason=reason)
-        return snapshot.plain(await self._aask("Recycle", request, ORDER_TIMEOUT))
+        return int((await self._aask("Recycle", request, ORDER_TIMEOUT)).planned)
 
-    def plan(self, pool: str, worker: str = "") -> dict[str, Any]:
+    def plan(self, pool: str, worker: str = "") -> RecyclePlan:
         """What `recycle` would replace, in which order, and what age and count will; replaces nothing."""
-        return snapshot.plan(pool, self._ask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
+        return decode_plan(pool, self._ask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
 
-    async def aplan(self, pool: str, worker: str = "") -> dict[str, Any]:
+    async def aplan(self, pool: str, worker: str = "") -> RecyclePlan:
         """As `plan`, for an event loop."""
-        return snapshot.plan(pool, await self._aask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
+        return decode_plan(pool, await self._aask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
 
-    def drain(self, actor: str = "", reason: str = "") -> dict[str, Any]:
-        """Have the broker's node take no new calls; what it holds is finished, until `resume`. Who and why is kept."""
-        return snapshot.plain(self._ask("Drain", DrainRequest(actor=actor, reason=reason), ORDER_TIMEOUT))
+    def drain(self, actor: str = "", reason: str = "") -> None:
+        """Take no new calls on the broker's node until `resume`; accepted calls finish. The event has who and why."""
+        self._ask("Drain", DrainRequest(actor=actor, reason=reason), ORDER_TIMEOUT)
 
-    def resume(self, actor: str = "", reason: str = "") -> dict[str, Any]:
-        """Have the broker's node take calls again, after `drain`."""
-        return snapshot.plain(self._ask("Drain", DrainRequest(resume=True, actor=actor, reason=reason), ORDER_TIMEOUT))
-
-    async def adrain(self, actor: str = "", reason: str = "") -> dict[str, Any]:
+    async def adrain(self, actor: str = "", reason: str = "") -> None:
         """As `drain`, for an event loop."""
-        return snapshot.plain(await self._aask("Drain", DrainRequest(actor=actor, reason=reason), ORDER_TIMEOUT))
+        await self._aask("Drain", DrainRequest(actor=actor, reason=reason), ORDER_TIMEOUT)
 
-    async def aresume(self, actor: str = "", reason: str = "") -> dict[str, Any]:
+    def resume(self, actor: str = "", reason: str = "") -> None:
+        """Take calls on the broker's node again, after `drain`."""
+        self._ask("Drain", DrainRequest(resume=True, actor=actor, reason=reason), ORDER_TIMEOUT)
+
+    async def aresume(self, actor: str = "", reason: str = "") -> None:
         """As `resume`, for an event loop."""
-        request = DrainRequest(resume=True, actor=actor, reason=reason)
-        return snapshot.plain(await self._aask("Drain", request, ORDER_TIMEOUT))
+        await self._aask("Drain", DrainRequest(resume=True, actor=actor, reason=reason), ORDER_TIMEOUT)
 
-    def kill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
-        """End the process of a worker now; its calls fail, or run again where that is allowed. Who and why is kept."""
-        return snapshot.plain(self._ask("Kill", KillRequest(worker=worker, actor=actor, reason=reason), ORDER_TIMEOUT))
+    def kill(self, worker: str, actor: str = "", reason: str = "") -> None:
+        """End the process of a worker now; its calls fail, or run again where allowed. The event has who and why."""
+        self._ask("Kill", KillRequest(worker=worker, actor=actor, reason=reason), ORDER_TIMEOUT)
 
-    async def akill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+    async def akill(self, worker: str, actor: str = "", reason: str = "") -> None:
         """As `kill`, for an event loop."""
-        request = KillRequest(worker=worker, actor=actor, reason=reason)
-        return snapshot.plain(await self._aask("Kill", request, ORDER_TIMEOUT))
+        await self._aask("Kill", KillRequest(worker=worker, actor=actor, reason=reason), ORDER_TIMEOUT)
 
-    def dump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
-        """The Python stacks of all threads of a live worker, with the calls that it holds. Who and why is kept."""
+    def dump(self, worker: str, actor: str = "", reason: str = "") -> WorkerDump:
+        """The Python stacks of all threads of a live worker, and the calls that it holds. The event has who and why."""
         request = DumpRequest(worker=worker, actor=actor, reason=reason)
-        return snapshot.plain(self._ask("Dump", request, QUESTION_TIMEOUT))
+        return decode_dump(self._ask("Dump", request, QUESTION_TIMEOUT))
 
-    async def adump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+    async def adump(self, worker: str, actor: str = "", reason: str = "") -> WorkerDump:
         """As `dump`, for an event loop."""
         request = DumpRequest(worker=worker, actor=actor, reason=reason)
-        return snapshot.plain(await self._aask("Dump", request, QUESTION_TIMEOUT))
+        return decode_dump(await self._aask("Dump", request, QUESTION_TIMEOUT))
 
     def metrics(self) -> str:
         """The broker's metrics in the Prometheus text format."""

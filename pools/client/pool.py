@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, wait
 from typing import TYPE_CHECKING, Any
 
+from snakepit.pools.broker.status import BrokerStatus, CommandInfo
 from snakepit.pools.client.answers import Answer
 from snakepit.pools.client.pending import CallFuture
 from snakepit.pools.client.streams import AsyncStream, Stream
@@ -92,11 +93,11 @@ class PoolClient(Executor):
         if wait:
             _wait(futures)
 
-    def commands(self) -> list[dict[str, Any]]:
+    def commands(self) -> tuple[CommandInfo, ...]:
         """The pool's commands."""
         return self.client.commands(self.name)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> BrokerStatus:
         """The pool's part of the broker's status."""
         return self.client.status(self.name)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from django.db import Error
 
@@ -13,13 +12,14 @@ from snakepit.pools import conf
 from snakepit.pools.adapters.interpreters.known import InterpreterUnfit, interpreters_of_settings
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PoolUnknown
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec, Profile
+from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.compat.assessment import Target
 from snakepit.pools.compat.report import PACKAGES, Report, packages_of, report
 from snakepit.pools.diagnostics.interpreters import NoAnswer, ask
 from snakepit.pools.models import Pool
 
 
-def of_pool(name: str, status: Callable[[str], Mapping[str, Any]]) -> Report:
+def of_pool(name: str, status: Callable[[str], BrokerStatus]) -> Report:
     """The report of a pool's interpreter. `status` gets a pool's snapshot. Raises PoolUnknown, BadRequest."""
     spec = _spec(name)
     path = _choose(spec.python, str(spec.profile))
@@ -68,14 +68,14 @@ def _choose(python: str, profile: str) -> str:
         raise BadRequest(str(why)) from None
 
 
-def _seen(name: str, status: Callable[[str], Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+def _seen(name: str, status: Callable[[str], BrokerStatus]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
     """Modules that enabled the GIL, attributes with a data race (thread_checks), and a note about missing data."""
     try:
-        snapshot = status(name)
+        found = status(name)
     except BrokerError as error:
         return (), (), f"The workers' observations are unavailable: {error.message}"
-    workers = snapshot["workers"]
-    races = tuple(str(race) for pool in snapshot["pools"] if pool["name"] == name for race in pool.get("races", ()))
-    culprits = {str(one.get("gil_culprit", "")) for one in workers if one.get("pool") == name}
+    workers, pool = found.workers_of(name), found.pool(name)
+    races = pool.races if pool else ()
+    culprits = {worker.gil_culprit for worker in workers}
     note = "" if workers else "No worker has started yet: there are no observations."
     return tuple(sorted(culprits - {""})), races, note

@@ -1,191 +1,195 @@
-"""What needs somebody: a pure function from what is known to a short list, the worst first.
+"""Finds what an operator should act on: a pure function from the status to a short list, the worst first.
 
-Each need says what, why, since when, and what can be done about it. Something that is only unusual is no need.
+Each alert has a title, a cause, the time since it holds, and an action. What is only unusual is no alert.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from snakepit.pools.dashboard.leaks import leak_of
+from snakepit.pools.broker.status import (
+    CLOCK_MISSING,
+    BrokerStatus,
+    NodeStatus,
+    PoolStatus,
+    RecordedEvent,
+    WorkerStatus,
+)
+from snakepit.pools.dashboard.leaks import Leak, leak_of
 
 ERROR, WARNING = "error", "warning"
 DEATHS = 3  # deaths of a pool's workers ...
 DEATH_WINDOW = 300.0  # ... in so many seconds are a crash loop
-GROWTH = 60.0  # MiB an hour: a worker that grows faster, though no leak by calls is measured, is told ...
+GROWTH = 60.0  # MiB an hour: a worker that grows faster raises an alert, also if no leak by calls is measured ...
 WARM = 240.0  # ... once it has been ready for so many seconds: before, it only warms up
-SOON = 3600.0  # seconds: a soft line that is reached later needs nobody now
+SOON = 3600.0  # seconds: a soft limit that is reached later is no alert yet
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class Alert:
     """`view` and `argument` name the page that helps, in the namespace `snakepit`."""
 
-    key: str  # the same trouble has the same key: its `since` is kept by it
+    key: str  # the same trouble has the same key; `since` is kept by it
     level: str
     title: str
     cause: str
     view: str
     argument: str = ""
-    action: str = "Look"
+    action: str = "View"
     right: str = "view"
     part: str = ""  # of that page
     since: float = 0.0  # seconds since the epoch; 0: since it was first seen
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """What only the database knows; read every few seconds, once for everybody."""
+class StoredState:
+    """What only the database has; read every few seconds, once for all pages."""
 
     silent_nodes: tuple[tuple[str, float], ...] = ()  # name, last seen
     quarantined: int = 0
     quarantined_since: float = 0.0
-    soft_lines: Mapping[str, float] = field(default_factory=dict)  # MiB, of each pool that has one
+    soft_limits: Mapping[str, float] = field(default_factory=dict)  # memory_soft_mb, of each pool that has one
 
 
-def find_needs(
-    status: Mapping[str, Any], events: Iterable[Mapping[str, Any]], rows: Rows, objective: float, now: float
-) -> list[Need]:
-    """`events` with the newest first. `objective`: seconds a call may wait."""
-    events = list(events)
-    found: list[Need] = [*_of_node(status["node"]), *_of_rows(rows)]
-    failed = {pool["name"] for pool in status["pools"] if pool["state"] == "failed"}
-    for pool in status["pools"]:
-        workers = [worker for worker in status["workers"] if worker["pool"] == pool["name"]]
+def find_alerts(
+    status: BrokerStatus, events: Sequence[RecordedEvent], stored: StoredState, objective: float, now: float
+) -> list[Alert]:
+    """`events` with the newest first. `objective`: seconds that a call may wait."""
+    found: list[Alert] = [*_of_node(status.node), *_of_stored(stored)]
+    failed = {pool.name for pool in status.pools if pool.state == "failed"}
+    for pool in status.pools:
+        workers = status.workers_of(pool.name)
         found += _of_pool(pool, objective)
-        if pool["name"] not in failed:  # whose reason is the same
+        if pool.name not in failed:  # the reason of a failed pool is the same
             found += _of_start(pool)
-        found += _of_memory(pool, workers, rows.soft_lines.get(pool["name"]), now)
+        found += _of_memory(pool, workers, stored.soft_limits.get(pool.name), now)
         found += _of_threads(pool, workers)
-    found += [need for need in _crash_loops(events, now) if need.key.partition(":")[2] not in failed]
-    return sorted(found, key=lambda need: need.level != ERROR)
+    found += [alert for alert in _crash_loops(events, now) if alert.key.partition(":")[2] not in failed]
+    return sorted(found, key=lambda alert: alert.level != ERROR)
 
 
-def _of_node(node: Mapping[str, Any]) -> Iterator[Need]:
-    name = node.get("name", "")
-    if "missing" in node.get("clock", ""):
-        cause = (
-            "No sweep came from Celery beat, so the broker sweeps by itself. Start beat, or find out why it stopped."
-        )
-        yield Need("clock", WARNING, "The lifecycle clock is missing", cause, "nodes")
-    for problem in node.get("problems", ()):
-        yield Need(f"problem:{problem}", ERROR, "A definition is refused", problem, "nodes")
-    if since := node.get("drain_since"):
-        who, why = node["drain_actor"] or "An operator", node["drain_reason"] or "no reason given"
+def _of_node(node: NodeStatus) -> Iterator[Alert]:
+    if node.clock == CLOCK_MISSING:
+        cause = "Celery beat sends no sweeps, so the broker sweeps by itself. Start beat, or find out why it stopped."
+        yield Alert("clock", WARNING, "The lifecycle clock is missing", cause, "nodes")
+    for problem in node.problems:
+        yield Alert(f"problem:{problem}", ERROR, "A definition is refused", problem, "nodes")
+    if node.drain_since:
+        who, why = node.drain_actor or "An operator", node.drain_reason or "no reason given"
         cause = f"{who}: {why}. New calls are refused, jobs wait."
-        title = f"Node {name} is drained"
-        yield Need("drained", WARNING, title, cause, "node-resume", name, "Resume", "operate", since=since)
-    elif node.get("draining"):
-        yield Need("draining", WARNING, f"The broker of {name} is stopping", "It takes no new calls.", "nodes")
+        title, since = f"Node {node.name} is drained", node.drain_since
+        yield Alert("drained", WARNING, title, cause, "node-resume", node.name, "Resume", "operate", since=since)
+    elif node.draining:
+        yield Alert("draining", WARNING, f"The broker of {node.name} is stopping", "It takes no new calls.", "nodes")
 
 
-def _of_rows(rows: Rows) -> Iterator[Need]:
-    for name, seen in rows.silent_nodes:
-        cause = "Its broker did not say that it stops, and has written nothing since."
-        yield Need(f"silent:{name}", ERROR, f"Node {name} is silent", cause, "nodes", since=seen)
-    if rows.quarantined:
-        jobs = "1 job is" if rows.quarantined == 1 else f"{rows.quarantined} jobs are"
-        cause = "Their attempts kept killing workers. Read what they were given before one is tried again."
-        since = rows.quarantined_since
-        yield Need("quarantined", WARNING, f"{jobs} quarantined", cause, "jobs", "state=quarantined", since=since)
+def _of_stored(stored: StoredState) -> Iterator[Alert]:
+    for name, seen in stored.silent_nodes:
+        cause = "The broker stopped reporting without a clean shutdown."
+        yield Alert(f"silent:{name}", ERROR, f"Node {name} is silent", cause, "nodes", since=seen)
+    if stored.quarantined:
+        jobs = "1 job is" if stored.quarantined == 1 else f"{stored.quarantined} jobs are"
+        cause = "Their attempts killed workers several times. Read their arguments before you retry one."
+        since = stored.quarantined_since
+        yield Alert("quarantined", WARNING, f"{jobs} quarantined", cause, "jobs", "state=quarantined", since=since)
 
 
-def _of_pool(pool: Mapping[str, Any], objective: float) -> Iterator[Need]:
-    name, state, reason = pool["name"], pool["state"], pool["reason"]
-    if state == "failed":
-        yield Need(f"failed:{name}", ERROR, f"{name} has failed: calls are refused", reason, "pool", name)
-    elif state == "degraded":
-        title = f"{name} has {pool['ready']} of {pool['size']} workers"
-        yield Need(f"degraded:{name}", WARNING, title, reason, "pool", name)
-    elif state == "starting" and reason:
-        yield Need(f"starting:{name}", ERROR, f"{name} has no worker yet", reason, "pool", name)
-    elif state == "paused":
-        cause = "Calls are refused until somebody resumes it; its workers stay warm."
-        yield Need(f"paused:{name}", WARNING, f"{name} is paused", cause, "pool-resume", name, "Resume", "operate")
-    if pool["waiting"] and pool["waiting"] >= pool["queue_limit"]:
-        cause = f"{pool['waiting']} calls wait, which is its limit; more are refused."
-        yield Need(f"full:{name}", ERROR, f"The queue of {name} is full", cause, "pool-scale", name, "Scale", "operate")
-    elif pool["oldest_wait"] > objective:
-        cause = f"The oldest of {pool['waiting']} calls has waited longer than {objective:g} s; {_use(pool)}."
+def _of_pool(pool: PoolStatus, objective: float) -> Iterator[Alert]:
+    name = pool.name
+    if pool.state == "failed":
+        yield Alert(f"failed:{name}", ERROR, f"{name} has failed: calls are refused", pool.reason, "pool", name)
+    elif pool.state == "degraded":
+        title = f"{name} has {pool.ready} of {pool.size} workers"
+        yield Alert(f"degraded:{name}", WARNING, title, pool.reason, "pool", name)
+    elif pool.state == "starting" and pool.reason:
+        yield Alert(f"starting:{name}", ERROR, f"{name} has no ready worker yet", pool.reason, "pool", name)
+    elif pool.state == "paused":
+        cause = "Calls are refused until an operator resumes it; its workers stay warm."
+        yield Alert(f"paused:{name}", WARNING, f"{name} is paused", cause, "pool-resume", name, "Resume", "operate")
+    if pool.waiting and pool.waiting >= pool.queue_limit:
+        cause = f"{pool.waiting} calls wait, which is the limit of the queue; more calls are refused."
+        title = f"The queue of {name} is full"
+        yield Alert(f"full:{name}", ERROR, title, cause, "pool-scale", name, "Scale", "operate")
+    elif pool.oldest_wait > objective:
+        used = f"{pool.taken} of {pool.slots} slots are in use"
+        cause = f"The oldest of {pool.waiting} calls has waited longer than {objective:g} s; {used}."
         title = f"Calls wait too long for {name}"
-        yield Need(f"wait:{name}", WARNING, title, cause, "pool-scale", name, "Scale", "operate")
-    if pool["lost"]:
-        cause = "Calls in threads did not stop when they were told to. Enough of them replace the process."
-        yield Need(f"lost:{name}", WARNING, f"{name} has {pool['lost']} lost slots", cause, "pool", name)
+        yield Alert(f"wait:{name}", WARNING, title, cause, "pool-scale", name, "Scale", "operate")
+    if pool.lost:
+        cause = "Calls in threads did not stop when asked. With too many of them, the process is replaced."
+        yield Alert(f"lost:{name}", WARNING, f"{name} has {pool.lost} lost slots", cause, "pool", name)
 
 
-def _use(pool: Mapping[str, Any]) -> str:
-    return f"{pool['slots'] - pool['free']} of {pool['slots']} slots are in use"
-
-
-def _crash_loops(events: list[Mapping[str, Any]], now: float) -> Iterator[Need]:
+def _crash_loops(events: Sequence[RecordedEvent], now: float) -> Iterator[Alert]:
     """`events` with the newest first."""
-    deaths = [one for one in events if one["kind"] == "worker.died" and one["at"] > now - DEATH_WINDOW]
-    for name, count in Counter(death["pool"] for death in deaths).items():
+    deaths = [one for one in events if one.kind == "worker.died" and one.at > now - DEATH_WINDOW]
+    for name, count in Counter(death.pool for death in deaths).items():
         if count >= DEATHS:
-            those = [death for death in deaths if death["pool"] == name]
-            cause = f"{count} deaths in five minutes, the last one: {those[0]['message']}"
+            those = [death for death in deaths if death.pool == name]
+            cause = f"{count} deaths in five minutes, the last one: {those[0].message}"
             title = f"Workers of {name} keep dying"
-            yield Need(f"crash:{name}", ERROR, title, cause, "worker", those[0]["worker"], since=those[-1]["at"])
+            yield Alert(f"crash:{name}", ERROR, title, cause, "worker", those[0].worker, since=those[-1].at)
 
 
-def _of_start(pool: Mapping[str, Any]) -> Iterator[Need]:
-    name, template = pool["name"], pool.get("template") or {}
-    # A pool that only could have had a template is as it was meant; the broker warns of the others.
-    warned = any(template.get("why") and template["why"] in warning for warning in pool.get("warnings", ()))
-    if template.get("state") == "refused" and warned:
-        cause = f"{template['why']}. Its workers share no memory, and each one loads the adapter by itself."
-        title = f"{name} starts its workers one by one, not from a template"
-        yield Need(f"template:{name}", WARNING, title, cause, "pool", name)
+def _of_start(pool: PoolStatus) -> Iterator[Alert]:
+    template = pool.template
+    # Only a pool that asks for a template gets an alert; the broker warns of those.
+    warned = bool(template.why) and any(template.why in warning for warning in pool.warnings)
+    if template.state == "refused" and warned:
+        cause = f"{template.why}. Its workers share no memory, and each one loads the adapter by itself."
+        title = f"{pool.name} starts its workers one by one, not from a template"
+        yield Alert(f"template:{pool.name}", WARNING, title, cause, "pool", pool.name)
 
 
-def _of_memory(
-    pool: Mapping[str, Any], workers: Iterable[Mapping[str, Any]], line: float | None, now: float
-) -> Iterator[Need]:
-    name, workers = pool["name"], list(workers)
-    leak = leak_of(pool, workers, line)
-    settled = any(_warm(worker, now) for worker in workers)
-    if leak and settled and (line is None or (leak.seconds is not None and leak.seconds <= SOON)):
-        inside = f" in `{leak.command}`" if leak.command else ""
-        title = f"{name} leaks {leak.mb:.1f} MiB per 1,000 calls{inside}"
-        if line is None:
-            cause = "The pool has no soft line (memory_soft_mb) at which a worker would be replaced."
-            yield Need(f"leak:{name}", WARNING, title, cause, "diagnostics", action="Advice")
-        else:
-            cause = (
-                f"{leak.worker} reaches its soft line of {line:.0f} MiB {_about(leak.seconds)}, and is then replaced."
-            )
-            yield Need(f"leak:{name}", WARNING, title, cause, "pool-recycle", name, "Recycle", "operate")
-        return
+def _of_memory(pool: PoolStatus, workers: Sequence[WorkerStatus], limit: float | None, now: float) -> Iterator[Alert]:
+    """`limit`: memory_soft_mb of the pool; None: it has none."""
+    leak = leak_of(pool, workers, limit)
+    if leak is None:
+        yield from _fast_growth(workers, now)
+    elif any(_is_warm(worker, now) for worker in workers):
+        yield from _of_leak(pool.name, leak, limit)
+
+
+def _of_leak(name: str, leak: Leak, limit: float | None) -> Iterator[Alert]:
+    inside = f" in `{leak.command}`" if leak.command else ""
+    title = f"{name} leaks {leak.mb:.1f} MiB per 1,000 calls{inside}"
+    if limit is None:
+        cause = "The pool has no soft memory limit (memory_soft_mb) at which a worker would be replaced."
+        yield Alert(f"leak:{name}", WARNING, title, cause, "diagnostics", action="Advice")
+    elif leak.seconds is not None and leak.seconds <= SOON:
+        cause = f"{leak.worker} reaches its soft limit of {limit:.0f} MiB {_about(leak.seconds)}, and is then replaced."
+        yield Alert(f"leak:{name}", WARNING, title, cause, "pool-recycle", name, "Recycle", "operate")
+
+
+def _fast_growth(workers: Sequence[WorkerStatus], now: float) -> Iterator[Alert]:
     for worker in workers:
-        slope = worker.get("mb_per_hour") or 0.0
-        if leak is None and slope > GROWTH and _warm(worker, now):
-            cause = f"{worker['memory_mb']:.0f} MiB now, and no command is known to be the reason."
-            title = f"{worker['id']} grows {slope:.0f} MiB an hour"
-            yield Need(f"growth:{worker['id']}", WARNING, title, cause, "worker", worker["id"])
+        slope = worker.mb_per_hour or 0.0
+        if slope > GROWTH and _is_warm(worker, now):
+            cause = f"{worker.memory_mb:.0f} MiB now; no command is known as the reason."
+            title = f"{worker.id} grows {slope:.0f} MiB an hour"
+            yield Alert(f"growth:{worker.id}", WARNING, title, cause, "worker", worker.id)
 
 
-def _warm(worker: Mapping[str, Any], now: float) -> bool:
-    return bool(worker["state"] == "ready" and worker.get("started_at", now) <= now - WARM)
+def _is_warm(worker: WorkerStatus, now: float) -> bool:
+    return worker.state == "ready" and worker.started_at <= now - WARM
 
 
-def _about(seconds: float | None) -> str:
-    minutes = round((seconds or 0.0) / 60)
+def _about(seconds: float) -> str:
+    minutes = round(seconds / 60)
     return f"in about {minutes} min" if minutes else "within a minute"
 
 
-def _of_threads(pool: Mapping[str, Any], workers: Iterable[Mapping[str, Any]]) -> Iterator[Need]:
-    name, races = pool["name"], list(pool.get("races", ()))
+def _of_threads(pool: PoolStatus, workers: Iterable[WorkerStatus]) -> Iterator[Alert]:
+    name, races = pool.name, pool.races
     if races:
         more = f" and {len(races) - 1} more" if races[1:] else ""
         title = f"{name} has a race: two threads wrote to `{races[0]}`{more}"
-        cause = "They held no lock in common, so one write may be lost. The page of the pool has both stacks."
-        yield Need(f"race:{name}", WARNING, title, cause, "pool", name, "Stacks", part="races")
+        cause = "The threads held no common lock, so one write may be lost. The page of the pool has both stacks."
+        yield Alert(f"race:{name}", WARNING, title, cause, "pool", name, "Stacks", part="races")
     for worker in workers:
-        if worker.get("gil") == "on" and worker.get("gil_culprit"):
-            ident, culprit = worker["id"], worker["gil_culprit"]
-            cause = f"Importing {culprit} switched it back on: its threads run one at a time."
-            yield Need(f"gil:{ident}", WARNING, f"The GIL of {ident} is on", cause, "worker", ident)
+        if worker.gil == "on" and worker.gil_culprit:
+            cause = f"Importing {worker.gil_culprit} switched it on: the threads of this worker take turns."
+            title = f"The GIL of {worker.id} is on"
+            yield Alert(f"gil:{worker.id}", WARNING, title, cause, "worker", worker.id)

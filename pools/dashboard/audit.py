@@ -29,5 +29,5 @@ def audit(request: HttpRequest, visit: Visit) -> HttpResponse:
     except BadRequest as error:
         context |= {"rows": [], "trouble": error.message}
     if url := api_url(request, "list_audit"):
-        context["copies"] = [line("curl", curl(f"{url}?{context['same']}" if wanted else url))]
+        context["snippets"] = [line("curl", curl(f"{url}?{context['same']}" if wanted else url))]
     return show(request, visit, "snakepit/audit.html", context)

@@ -12,33 +12,40 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
-from typing import Any
 
 from snakepit.pools.broker.pool.dispatcher import BOUNDS
+from snakepit.pools.broker.status import CommandGrowthStatus, CommandRunTimes, PoolStatus
 
-SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+@dataclass(frozen=True, slots=True)
+class CommandCost:
+    """Run time and memory of one command. `p50`, `p95`, `p99`: seconds at most."""
+
+    times: CommandRunTimes
+    growth: CommandGrowthStatus | None
+    mean: float
+    p50: float | None
+    p95: float | None
+    p99: float | None
 
 
-def costs(pool: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row for each command that ran in this broker's life, the one with the most run time first."""
-    growth = {one["command"]: one for one in (pool.get("growth") or {}).get("commands", ())}
+def costs(pool: PoolStatus) -> list[CommandCost]:
+    """Each command that ran since the broker started, the one with the most run time first."""
+    growth = {one.command: one for one in pool.growth.commands}
     rows = [
-        {
-            "command": one["command"],
-            "count": one["count"],
-            "mean": one["seconds"] / one["count"],
-            "smoothed": one["smoothed"],
-            "seconds": one["seconds"],
-            "buckets": one["buckets"],
-            **{name: at_most(one["buckets"], share) for name, share in SHARES.items()},
-            "growth": growth.get(one["command"]),
-        }
-        for one in pool.get("run_times", ())
-        if one["count"]
+        CommandCost(
+            one,
+            growth.get(one.command),
+            one.seconds / one.count,
+            *(at_most(one.buckets, share) for share in (0.5, 0.95, 0.99)),
+        )
+        for one in pool.run_times
+        if one.count
     ]
-    return sorted(rows, key=lambda row: -row["seconds"])
+    return sorted(rows, key=lambda row: -row.times.seconds)
 
 
 def at_most(buckets: Sequence[int], share: float) -> float | None:

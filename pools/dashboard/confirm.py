@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.status import RecyclePlan
 from snakepit.pools.dashboard.page import Visit, show
 from snakepit.pools.operations.orders import MAX_REASON, Order
 from snakepit.pools.web.actor import order_of
@@ -18,7 +18,7 @@ from snakepit.pools.web.errors import seen_from_outside
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Confirmation:
     """`says` are sentences about what will happen; `back` is where both answers lead that change nothing."""
 
     title: str
@@ -26,16 +26,16 @@ class Question:
     button: str
     back: str
     danger: bool = False
-    plan: dict[str, Any] | None = None  # the workers that will be replaced, as the broker plans it
+    plan: RecyclePlan | None = None  # the workers that will be replaced, as the broker plans it
     size: int | None = None  # asked for as well, if given
     trouble: str = ""  # why it could not be done, the last time it was asked
 
 
-Deed = Callable[[Order], str | HttpResponse]  # returns what is told then, or where to go instead
+Action = Callable[[Order], str | HttpResponse]  # returns what is told then, or where to go instead
 
 
 def ask(
-    request: HttpRequest, visit: Visit, question: Question, deed: Deed, copies: Sequence[dict[str, str]] = ()
+    request: HttpRequest, visit: Visit, question: Confirmation, action: Action, snippets: Sequence[dict[str, str]] = ()
 ) -> HttpResponse:
     """GET: the page that asks. POST to the same URL is the answer and may bring a `reason`: the deed, then back.
 
@@ -44,7 +44,7 @@ def ask(
     status = 200
     if request.method == "POST":
         try:
-            done = deed(order_of(request, reason(request), "dashboard"))
+            done = action(order_of(request, reason(request), "dashboard"))
             visit.look_again()
             if isinstance(done, HttpResponse):
                 return done
@@ -52,7 +52,7 @@ def ask(
             return redirect(question.back)
         except BrokerError as error:
             question, status = replace(question, trouble=seen_from_outside(error).message), error.http_status
-    context = {"question": question, "longest": MAX_REASON, "reason": reason(request), "copies": copies}
+    context = {"question": question, "longest": MAX_REASON, "reason": reason(request), "snippets": snippets}
     return show(request, visit, "snakepit/confirm.html", context, status)
 
 

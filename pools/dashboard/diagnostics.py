@@ -15,26 +15,26 @@ from snakepit.pools import conf
 from snakepit.pools.broker.spec import spec_from, spec_values
 from snakepit.pools.client import shared
 from snakepit.pools.dashboard.access import VIEW, rights_of
-from snakepit.pools.dashboard.confirm import Question, ask
+from snakepit.pools.dashboard.confirm import Confirmation, ask
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.snippets import api_url, curl, line
-from snakepit.pools.diagnostics.advice import TOO_LITTLE, Judgement, Recommendation
+from snakepit.pools.diagnostics.advice import TOO_LITTLE, Advice, Judgement
 from snakepit.pools.diagnostics.applying import apply as follow
 from snakepit.pools.diagnostics.applying import definitions, judgements, settings_line
-from snakepit.pools.diagnostics.finding import Finding, Report, Status
+from snakepit.pools.diagnostics.finding import DoctorReport, Finding, FindingStatus
 from snakepit.pools.diagnostics.latest import latest
 from snakepit.pools.operations.change_preview import ChangePreview, preview_change
 from snakepit.pools.operations.orders import Order
 
-WORST_FIRST = (Status.PROBLEM, Status.WARNING, Status.SKIPPED, Status.OK)
+WORST_FIRST = (FindingStatus.PROBLEM, FindingStatus.WARNING, FindingStatus.SKIPPED, FindingStatus.OK)
 
 
 @page("diagnostics")
 def diagnostics(request: HttpRequest, visit: Visit) -> HttpResponse:
     """The frame at once; the report, which takes seconds, in the part that its script fetches."""
     url = api_url(request, "diagnostics")
-    copies = [*([line("curl", curl(url))] if url else []), line("shell", "snakepit doctor")]
-    return show(request, visit, "snakepit/diagnostics.html", {"copies": copies})
+    snippets = [*([line("curl", curl(url))] if url else []), line("shell", "snakepit doctor")]
+    return show(request, visit, "snakepit/diagnostics.html", {"snippets": snippets})
 
 
 @require_GET
@@ -51,11 +51,11 @@ def _may_look(request: HttpRequest) -> bool:
 
 
 @page("diagnostics")
-def _checklist(request: HttpRequest, visit: Visit, report: Report) -> HttpResponse:
+def _checklist(request: HttpRequest, visit: Visit, report: DoctorReport) -> HttpResponse:
     return show(request, visit, "snakepit/_diagnostics.html", _shown(visit, report))
 
 
-def _shown(visit: Visit, report: Report) -> dict[str, Any]:
+def _shown(visit: Visit, report: DoctorReport) -> dict[str, Any]:
     found = judged(visit)
     return {
         "report": report,
@@ -66,18 +66,18 @@ def _shown(visit: Visit, report: Report) -> dict[str, Any]:
     }
 
 
-def _of(findings: tuple[Finding, ...], status: Status) -> list[Finding]:
+def _of(findings: tuple[Finding, ...], status: FindingStatus) -> list[Finding]:
     return [one for one in findings if one.status == status]
 
 
-def advice(visit: Visit) -> list[Recommendation]:
+def advice(visit: Visit) -> list[Advice]:
     """What the pools' numbers advise now."""
     return [one.advice for one in judged(visit) if one.advice]
 
 
 def judged(visit: Visit) -> list[Judgement]:
-    facts = visit.facts()
-    return judgements({"node": facts.node, "pools": facts.pools, "workers": facts.workers})
+    status = visit.state().status
+    return judgements(status) if status else []
 
 
 @page("diagnostics", right="configure")
@@ -96,10 +96,10 @@ def apply(request: HttpRequest, visit: Visit, key: str) -> HttpResponse:
         done = follow(shared.client(), key, order)
         return f"{one.pool} is changed{', in force' if done.in_force else ''}. {done.note}".strip()
 
-    return ask(request, visit, Question(f"{one.title}?", _consequences(one, visit), "Change the pool", back), deed)
+    return ask(request, visit, Confirmation(f"{one.title}?", _consequences(one, visit), "Change the pool", back), deed)
 
 
-def _consequences(one: Recommendation, visit: Visit) -> tuple[str, ...]:
+def _consequences(one: Advice, visit: Visit) -> tuple[str, ...]:
     rollout = _preview(one, visit)
     changes = "; ".join(f"{change.field}: {change.before} becomes {change.after}" for change in rollout.changes)
     time = "" if rollout.seconds is None else f"It takes about {max(1, round(rollout.seconds))} s."
@@ -107,7 +107,7 @@ def _consequences(one: Recommendation, visit: Visit) -> tuple[str, ...]:
     return tuple(text for text in (one.evidence, f"{changes}.", rollout.summary, time, cost) if text)
 
 
-def _preview(one: Recommendation, visit: Visit) -> ChangePreview:
+def _preview(one: Advice, visit: Visit) -> ChangePreview:
     before = definitions()[one.pool]
     after = spec_from({**spec_values(before), **one.values})
-    return preview_change(before, after, visit.facts().workers_of(one.pool))
+    return preview_change(before, after, visit.state().workers_of(one.pool))

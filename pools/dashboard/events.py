@@ -12,7 +12,7 @@ from snakepit.pools.broker.events import Kind
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.snippets import rest, shell
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Event
 from snakepit.pools.models.observed import LEVELS
 
@@ -29,10 +29,10 @@ def events(request: HttpRequest, visit: Visit) -> HttpResponse:
     rows = Event.objects.filter(**{name: value for name, value in chosen.items() if value})
     context: Context = {
         "chosen": chosen, "query": query, "kinds": [str(kind) for kind in Kind], "levels": LEVELS,
-        "pools": [pool["name"] for pool in visit.facts().pools],
-        "copies": [*rest(request, "GET", f"events?{query}" if query else "events"), shell("snakepit status")],
+        "pools": [pool.name for pool in visit.state().pools],
+        "snippets": [*rest(request, "GET", f"events?{query}" if query else "events"), shell("snakepit status")],
     }  # fmt: skip
-    if before or not visit.facts().known:
+    if before or not visit.state().known:
         context |= _older(rows, before)
     else:
         context["older"] = (rows.order_by("-pk").values_list("pk", flat=True).first() or 0) + 1
@@ -40,9 +40,11 @@ def events(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 
 @region("events", "snakepit/_live_events.html")
-def newest(facts: Facts, query: str) -> Context:
+def newest(state: DashboardState, query: str) -> Context:
     chosen = dict(parse_qsl(query))
-    found = [event for event in facts.events if all(event[name] == value for name, value in chosen.items())]
+    found = [
+        event for event in state.events if all(getattr(event, name, None) == value for name, value in chosen.items())
+    ]
     return {"events": found[:PAGE]}
 
 

@@ -23,8 +23,8 @@ from django.db import DatabaseError, InterfaceError
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
-from snakepit.pools.dashboard.rows import look
-from snakepit.pools.dashboard.state import Board, Facts
+from snakepit.pools.dashboard.state import DashboardState, StateStore
+from snakepit.pools.dashboard.stored_state import read_stored_state
 from snakepit.pools.web.errors import seen_from_outside
 
 TICK = 0.5  # seconds: at most two updates a second
@@ -41,7 +41,7 @@ class Hub:
     """The board, and the task that keeps it up to date on the event loop of the streams."""
 
     def __init__(self) -> None:
-        self.board = Board()
+        self.store = StateStore()
         self.closing = False
         self._asking = threading.Lock()
         self._asked = self._looked = float("-inf")
@@ -53,37 +53,37 @@ class Hub:
 
     # For pages, on any thread.
 
-    def fresh(self) -> Facts:
-        """The newest facts; asks the broker if they are older than a second."""
+    def fresh(self) -> DashboardState:
+        """The newest state; asks the broker if they are older than a second."""
         with self._asking:
             if time.monotonic() - self._asked < FRESH:
-                return self.board.facts
+                return self.store.state
             self._look()
             try:
-                self.board.objective = conf.current().queue_objective
-                return self.board.fold(shared.client().watch(self.board.last_event()), time.time())
+                self.store.objective = conf.current().queue_objective
+                return self.store.fold(shared.client().watch(self.store.last_event()), time.time())
             except BrokerError as error:
-                return self.board.miss(seen_from_outside(error).message, time.time())
+                return self.store.miss(seen_from_outside(error).message, time.time())
             finally:
                 # Also after a failure: a broker that hangs must hold up one page, not each in turn.
                 self._asked = time.monotonic()
 
     def forget(self) -> None:
-        """Somebody has just changed something: the next page asks, however young the facts are."""
+        """Somebody has just changed something: the next page asks, however young the state are."""
         self._asked = float("-inf")
 
     # For streams, on their loop.
 
-    async def watch(self) -> AsyncGenerator[Facts, None]:
-        """The facts now and after each tick, until the process ends: always the newest, never a queue."""
+    async def watch(self) -> AsyncGenerator[DashboardState, None]:
+        """The state now and after each tick, until the process ends: always the newest, never a queue."""
         self._watchers += 1
         self._run()
         try:
-            facts = self.board.facts
-            if not facts.known and not facts.trouble:
+            state = self.store.state
+            if not state.known and not state.trouble:
                 await self._news.wait()
             while not self.closing:
-                yield self.board.facts
+                yield self.store.state
                 if not self.closing:  # it may have been rung while the reader was sending: no bell comes after that
                     await self._news.wait()
         finally:
@@ -130,17 +130,17 @@ class Hub:
 
     async def _ask(self) -> None:
         try:
-            self.board.objective = conf.current().queue_objective
-            status = await asyncio.wait_for(shared.client().awatch(self.board.last_event()), PATIENCE)
-            self.board.fold(status, time.time())
+            self.store.objective = conf.current().queue_objective
+            status = await asyncio.wait_for(shared.client().awatch(self.store.last_event()), PATIENCE)
+            self.store.fold(status, time.time())
         except TimeoutError:
-            self.board.miss(f"The broker did not answer within {PATIENCE:g} s.", time.time())
+            self.store.miss(f"The broker did not answer within {PATIENCE:g} s.", time.time())
         except BrokerError as error:
-            self.board.miss(seen_from_outside(error).message, time.time())
+            self.store.miss(seen_from_outside(error).message, time.time())
         except Exception:
             # A bug in here must not end the stream of every page; its log says what it was.
             logger.exception("the dashboard cannot read the broker's status")
-            self.board.miss("The web server cannot read the broker's status; its log says why.", time.time())
+            self.store.miss("The web server cannot read the broker's status; its log says why.", time.time())
 
     def _due(self) -> bool:
         return time.monotonic() - self._looked >= ROWS_EVERY
@@ -151,7 +151,7 @@ class Hub:
             return
         self._looked = time.monotonic()
         try:
-            self.board.note(look())
+            self.store.note(read_stored_state())
         except (DatabaseError, InterfaceError) as error:
             logger.warning("the dashboard cannot read the database: %s", error)
 

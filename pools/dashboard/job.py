@@ -17,11 +17,11 @@ from snakepit.pools.api.body import dumps
 from snakepit.pools.api.job_events import stream
 from snakepit.pools.api.jobs import out
 from snakepit.pools.dashboard.access import Rights, rights_of
-from snakepit.pools.dashboard.confirm import Question, ask
+from snakepit.pools.dashboard.confirm import Confirmation, ask
 from snakepit.pools.dashboard.jobs import described
 from snakepit.pools.dashboard.page import Visit, forbid, page, show
 from snakepit.pools.dashboard.snippets import api_url, curl, line
-from snakepit.pools.dashboard.timeline import stretches
+from snakepit.pools.dashboard.timeline import timeline
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job
 from snakepit.pools.models.states import UNSUCCESSFUL
@@ -41,7 +41,7 @@ def job(request: HttpRequest, visit: Visit, ident: uuid.UUID) -> HttpResponse:
     may = _may(request, visit.rights, row)
     context: dict[str, Any] = {"job": described(row), "row": row, "may": may, "ended": row.ended}
     tries = list(row.tries.order_by("-number")[:TRIES])
-    context |= {"stretches": stretches(row, list(reversed(tries))), "cut": max(0, row.attempts - TRIES)}
+    context |= {"timeline": timeline(row, list(reversed(tries))), "cut": max(0, row.attempts - TRIES)}
     context["error"] = row.error
     if may["see"]:
         context["arguments"] = _shown(row.arguments)
@@ -49,7 +49,7 @@ def job(request: HttpRequest, visit: Visit, ident: uuid.UUID) -> HttpResponse:
     if not alone:
         related = Job.objects.filter(command=row.command).exclude(pk=row.pk).only("pk", "state", "pool", "created_at")
         context["related"] = list(related.order_by("-pk")[:RELATED])
-        context["copies"] = _copies(request, row)
+        context["snippets"] = _snippets(request, row)
     return show(request, visit, "snakepit/_job.html" if alone else "snakepit/job.html", context)
 
 
@@ -102,7 +102,7 @@ def act(request: HttpRequest, visit: Visit, ident: str, action: str) -> HttpResp
     def deed(order: Order) -> HttpResponse:
         return redirect("snakepit:job", _do(request, row, action, order).pk)
 
-    return ask(request, visit, Question(title, _consequences(row, action), button, back, danger), deed)
+    return ask(request, visit, Confirmation(title, _consequences(row, action), button, back, danger), deed)
 
 
 def _do(request: HttpRequest, row: Job, action: str, order: Order) -> Job:
@@ -159,7 +159,7 @@ def payload(request: HttpRequest, visit: Visit, ident: str, which: str) -> HttpR
     return HttpResponse(value if raw else dumps(value), content_type=kind, headers=headers)
 
 
-def _copies(request: HttpRequest, row: Job) -> list[dict[str, str]]:
+def _snippets(request: HttpRequest, row: Job) -> list[dict[str, str]]:
     url = api_url(request, "get_job", row.pk)
     found = [line("curl", curl(url))] if url else []
     return [*found, line("shell", f"snakepit job {row.pk} --follow")]

@@ -36,7 +36,7 @@ def jobs(request: HttpRequest, visit: Visit) -> HttpResponse:
     context["same"] = urlencode({name: value for name, value in given.items() if value})
     if not alone:
         context["pools"] = list(Pool.objects.values_list("name", flat=True))
-        context["copies"] = _copies(request, given)
+        context["snippets"] = _snippets(request, given)
     return show(request, visit, "snakepit/_jobs.html" if alone else "snakepit/jobs.html", context)
 
 
@@ -97,7 +97,7 @@ def described(job: Job) -> dict[str, Any]:
     }
 
 
-def _copies(request: HttpRequest, given: dict[str, str]) -> list[dict[str, str]]:
+def _snippets(request: HttpRequest, given: dict[str, str]) -> list[dict[str, str]]:
     known = {name: given[name] for name in ("state", "pool", "command", "owner", "tag") if given[name]}
     url = api_url(request, "list_jobs")
     options = "".join(f" --{name} {shlex.quote(given[name])}" for name in ("state", "pool") if given[name])

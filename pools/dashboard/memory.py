@@ -1,6 +1,6 @@
 """The memory of each worker over the last minutes, for a sparkline. How fast it grows is what the broker says.
 
->>> memory = Memory()
+>>> memory = MemoryHistory()
 >>> for moment in range(3):
 ...     memory.add("p-1", 100.0 + moment, at=5.0 * moment)
 >>> memory.values("p-1")
@@ -16,7 +16,7 @@ KEPT = 120  # samples of a worker
 EVERY = 5.0  # seconds between two samples
 
 
-class Memory:
+class MemoryHistory:
     """Samples of each worker; the broker measures at each sweep, so most samples repeat the one before."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from snakepit.pools.dashboard.access import VIEW, Rights
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class NavigationEntry:
     title: str
     view: str  # name in the namespace `snakepit`, and the page's section
     key: str
@@ -19,15 +19,15 @@ class Entry:
 
 
 ENTRIES = (
-    Entry("Overview", "overview", "o"),
-    Entry("Pools", "pools", "p"),
-    Entry("Workers", "workers", "w"),
-    Entry("Jobs", "jobs", "j"),
-    Entry("Nodes", "nodes", "n"),
-    Entry("Events", "events", "e"),
-    Entry("Diagnostics", "diagnostics", "d"),
-    Entry("Playground", "playground", "y", "run"),
-    Entry("Audit", "audit", "a"),
+    NavigationEntry("Overview", "overview", "o"),
+    NavigationEntry("Pools", "pools", "p"),
+    NavigationEntry("Workers", "workers", "w"),
+    NavigationEntry("Jobs", "jobs", "j"),
+    NavigationEntry("Nodes", "nodes", "n"),
+    NavigationEntry("Events", "events", "e"),
+    NavigationEntry("Diagnostics", "diagnostics", "d"),
+    NavigationEntry("Playground", "playground", "y", "run"),
+    NavigationEntry("Audit", "audit", "a"),
 )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
+from snakepit.pools.broker.status import DrainStatus, PoolDrainStatus
 from snakepit.pools.client import shared
-from snakepit.pools.client.drain_status import DrainStatus, Held, standing
-from snakepit.pools.dashboard.confirm import Question, ask
+from snakepit.pools.client.drain_status import drain_status
+from snakepit.pools.dashboard.confirm import Confirmation, ask
 from snakepit.pools.dashboard.page import Visit, page
 from snakepit.pools.dashboard.snippets import rest, shell
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.operations import node_drain
 from snakepit.pools.operations.orders import Order
 
@@ -19,7 +20,7 @@ from snakepit.pools.operations.orders import Order
 def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     says = [
         f"Every pool of {name} refuses new calls from now on; its jobs wait.",
-        *_held(visit.facts()),
+        *_held(visit.state()),
         "Its workers stay warm. It serves again when somebody resumes it, or when its broker is started again.",
     ]
     lines = [*rest(request, "POST", f"nodes/{name}/drain", {}), shell("snakepit drain --node")]
@@ -28,7 +29,9 @@ def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
         now = node_drain.drain(shared.client(), name, order)
         return f"{name} takes no new calls. " + (_left(now) if not now.empty else "It is empty.")
 
-    return ask(request, visit, Question(f"Drain node {name}?", says, "Drain", reverse("snakepit:nodes")), deed, lines)
+    return ask(
+        request, visit, Confirmation(f"Drain node {name}?", says, "Drain", reverse("snakepit:nodes")), deed, lines
+    )
 
 
 @page("nodes", right="operate")
@@ -40,20 +43,22 @@ def resume(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
         return f"{name} takes calls."
 
     says = [f"The pools of {name} take calls again; those that are paused stay so."]
-    return ask(request, visit, Question(f"Resume node {name}?", says, "Resume", reverse("snakepit:nodes")), deed, lines)
+    return ask(
+        request, visit, Confirmation(f"Resume node {name}?", says, "Resume", reverse("snakepit:nodes")), deed, lines
+    )
 
 
-def _held(facts: Facts) -> list[str]:
+def _held(state: DashboardState) -> list[str]:
     """The preview, pool by pool where there is something."""
-    if not facts.known:
-        return ["What runs and waits is finished."]
-    now = standing({"node": facts.node, "pools": facts.pools, "workers": facts.workers})
+    if state.status is None:
+        return ["Running and waiting calls will finish."]
+    now = drain_status(state.status)
     if now.empty:
         return ["Nothing runs and nothing waits: it is empty at once."]
     return [_left(now), *(_line(pool) for pool in now.pools if pool.running or pool.waiting)]
 
 
-def _line(pool: Held) -> str:
+def _line(pool: PoolDrainStatus) -> str:
     longest = f", which may take {pool.longest:.0f} s more" if pool.longest else ""
     return f"{pool.pool}: {pool.running} running{longest}, {pool.waiting} waiting"
 

@@ -6,12 +6,12 @@ from datetime import datetime
 
 from django.http import HttpRequest, HttpResponse
 
-from snakepit.pools.client.drain_status import standing as standing_of
+from snakepit.pools.client.drain_status import drain_status
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
-from snakepit.pools.dashboard.rows import SILENT
 from snakepit.pools.dashboard.snippets import rest, shell
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.state import DashboardState
+from snakepit.pools.dashboard.stored_state import SILENT
 from snakepit.pools.models import Node
 from snakepit.pools.models.moments import utc_now
 
@@ -20,8 +20,8 @@ from snakepit.pools.models.moments import utc_now
 def nodes(request: HttpRequest, visit: Visit) -> HttpResponse:
     now = utc_now()
     rows = [{"node": node, "state": _state(node, now)} for node in Node.objects.order_by("name")[:200]]
-    copies = [*rest(request, "GET", "nodes"), shell("snakepit status")]
-    return show(request, visit, "snakepit/nodes.html", {"rows": rows, "copies": copies})
+    snippets = [*rest(request, "GET", "nodes"), shell("snakepit status")]
+    return show(request, visit, "snakepit/nodes.html", {"rows": rows, "snippets": snippets})
 
 
 def _state(node: Node, now: datetime) -> str:
@@ -33,11 +33,11 @@ def _state(node: Node, now: datetime) -> str:
 
 
 @region("node", "snakepit/_node.html")
-def standing(facts: Facts, _: str) -> Context:
+def overview(state: DashboardState, _: str) -> Context:
     return {
-        "node": facts.node,
-        "standing": standing_of({"node": facts.node, "pools": facts.pools, "workers": facts.workers}),
-        "pools": len(facts.pools),
-        "workers": len(facts.workers),
-        "memory_mb": sum(pool["memory_mb"] for pool in facts.pools),
+        "node": state.node,
+        "drain": drain_status(state.status) if state.status else None,
+        "pools": len(state.pools),
+        "workers": len(state.workers),
+        "memory_mb": sum(pool.memory_mb for pool in state.pools),
     }

@@ -12,11 +12,12 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.status import RecyclePlan
 from snakepit.pools.client import shared
-from snakepit.pools.dashboard.confirm import Deed, Question, ask
+from snakepit.pools.dashboard.confirm import Action, Confirmation, ask
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.snippets import rest, shell
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Pool
 from snakepit.pools.operations import orders
 from snakepit.pools.operations.orders import Change, Order
@@ -26,7 +27,7 @@ from snakepit.pools.web.errors import seen_from_outside
 OPERATE = "operate"
 
 
-def _changed(change: Callable[..., Change], words: str, *given: Any) -> Deed:
+def _changed(change: Callable[..., Change], words: str, *given: Any) -> Action:
     """An order that changes the pool's row."""
 
     def deed(order: Order) -> str:
@@ -41,25 +42,25 @@ def _of_pool(name: str) -> str:
 
 @page("pools", right=OPERATE)
 def pause(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
-    says = [f"{name} refuses new calls from now on.", _held(visit.facts(), name), "Its workers stay warm."]
+    says = [f"{name} refuses new calls from now on.", _held(visit.state(), name), "Its workers stay warm."]
     lines = [*rest(request, "POST", f"pools/{name}/pause", {}), shell("snakepit pause", name)]
     deed = _changed(orders.pause, f"{name} is paused.", name)
-    return ask(request, visit, Question(f"Pause {name}?", says, "Pause", _of_pool(name)), deed, lines)
+    return ask(request, visit, Confirmation(f"Pause {name}?", says, "Pause", _of_pool(name)), deed, lines)
 
 
 @page("pools", right=OPERATE)
 def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     end = "When nothing runs and nothing waits, its page says drained. It stays paused until somebody resumes it."
-    says = [f"{name} refuses new calls from now on.", _held(visit.facts(), name), end]
+    says = [f"{name} refuses new calls from now on.", _held(visit.state(), name), end]
     deed = _changed(orders.pause, f"{name} drains: it takes nothing new.", name)
-    asked = Question(f"Drain {name}?", says, "Drain", _of_pool(name))
+    asked = Confirmation(f"Drain {name}?", says, "Drain", _of_pool(name))
     return ask(request, visit, asked, deed, [shell("snakepit drain", name)])
 
 
 @page("pools", right=OPERATE)
 def resume(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     lines = [*rest(request, "POST", f"pools/{name}/resume", {}), shell("snakepit resume", name)]
-    asked = Question(f"Resume {name}?", [f"{name} takes calls again."], "Resume", _of_pool(name))
+    asked = Confirmation(f"Resume {name}?", [f"{name} takes calls again."], "Resume", _of_pool(name))
     return ask(request, visit, asked, _changed(orders.resume, f"{name} takes calls.", name), lines)
 
 
@@ -72,10 +73,10 @@ def scale(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     says = [
         f"{name} is to have {now} worker{'' if now == 1 else 's'} now.",
         "Raised: the new ones start at once. Lowered: the surplus finishes its calls and leaves.",
-        *_memory(visit.facts(), name),
+        *_memory(visit.state(), name),
     ]
     lines = [*rest(request, "POST", f"pools/{name}/scale", {"size": size}), shell("snakepit scale", name, size)]
-    asked = Question(f"Scale {name}?", says, "Scale", _of_pool(name), size=size)
+    asked = Confirmation(f"Scale {name}?", says, "Scale", _of_pool(name), size=size)
     deed = _changed(orders.scale, f"{name} is to have {size} worker{'' if size == 1 else 's'}.", name, size)
     return ask(request, visit, asked, deed, lines)
 
@@ -84,43 +85,43 @@ def scale(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
 def recycle(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     says = ["Each worker is replaced by a successor that is ready first, and finishes the calls that it holds."]
     lines = [*rest(request, "POST", f"pools/{name}/recycle", {}), shell("snakepit recycle", name)]
-    asked = Question(f"Recycle {name}?", says, "Recycle", _of_pool(name), plan=_plan(name))
+    asked = Confirmation(f"Recycle {name}?", says, "Recycle", _of_pool(name), plan=_plan(name))
     return ask(request, visit, asked, _recycled(name, ""), lines)
 
 
 @page("workers", right=OPERATE)
 def recycle_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
-    pool, back = _pool_of(visit.facts(), ident), reverse("snakepit:worker", args=[ident])
+    pool, back = _pool_of(visit.state(), ident), reverse("snakepit:worker", args=[ident])
     says = ["A successor starts first; then this worker takes nothing new, finishes what it holds, and leaves."]
-    asked = Question(f"Recycle {ident}?", says, "Recycle", back, plan=_plan(pool, ident))
+    asked = Confirmation(f"Recycle {ident}?", says, "Recycle", back, plan=_plan(pool, ident))
     return ask(request, visit, asked, _recycled(pool, ident), [shell("snakepit recycle", ident)])
 
 
 @page("workers", right=OPERATE)
 def kill_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
-    worker = visit.facts().worker(ident) or {}
-    held = len(worker.get("calls") or ())
+    worker = visit.state().worker(ident)
+    held = len(worker.calls) if worker else 0
     calls = f"{held} running call{'' if held == 1 else 's'}"
     says = [
         "Its process is ended now, without being asked; a new worker takes its place.",
         f"{calls} will fail, or run again where the command is idempotent." if held else "It runs nothing now.",
     ]
-    pool, back = _pool_of(visit.facts(), ident), reverse("snakepit:worker", args=[ident])
+    pool, back = _pool_of(visit.state(), ident), reverse("snakepit:worker", args=[ident])
     lines = [*rest(request, "POST", f"workers/{ident}/kill", {}), shell("snakepit kill", ident)]
 
     def deed(order: Order) -> str:
         orders.kill(shared.client(), pool, ident, order)
         return f"{ident} is killed."
 
-    return ask(request, visit, Question(f"Kill {ident}?", says, "Kill", back, danger=True), deed, lines)
+    return ask(request, visit, Confirmation(f"Kill {ident}?", says, "Kill", back, danger=True), deed, lines)
 
 
 @page("workers", right=OPERATE)
 def stacks(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     """Where a worker's threads are. GET says what it does; POST does it, because it is told as an order."""
-    context: dict[str, Any] = {"ident": ident, "copies": [shell("snakepit dump", ident)]}
+    context: dict[str, Any] = {"ident": ident, "snippets": [shell("snakepit dump", ident)]}
     if request.method == "POST":
-        pool, order = _pool_of(visit.facts(), ident), order_of(request, "", "dashboard")
+        pool, order = _pool_of(visit.state(), ident), order_of(request, "", "dashboard")
         try:
             context["dump"] = orders.dump(shared.client(), pool, ident, order)
         except BrokerError as error:
@@ -128,7 +129,7 @@ def stacks(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     return show(request, visit, "snakepit/stacks.html", context)
 
 
-def _recycled(pool: str, worker: str) -> Deed:
+def _recycled(pool: str, worker: str) -> Action:
     def deed(order: Order) -> str:
         planned = orders.recycle(shared.client(), pool, worker, order)
         return f"{planned} worker{'' if planned == 1 else 's'} will be replaced."
@@ -136,7 +137,7 @@ def _recycled(pool: str, worker: str) -> Deed:
     return deed
 
 
-def _plan(pool: str, worker: str = "") -> dict[str, Any] | None:
+def _plan(pool: str, worker: str = "") -> RecyclePlan | None:
     """What the broker says that it would do; None where it cannot be asked, which the order itself will then tell."""
     try:
         return shared.client().plan(pool, worker)
@@ -144,21 +145,21 @@ def _plan(pool: str, worker: str = "") -> dict[str, Any] | None:
         return None
 
 
-def _pool_of(facts: Facts, ident: str) -> str:
-    worker = facts.worker(ident)
-    return str(worker["pool"]) if worker else ident.rsplit("-", 2)[0]
+def _pool_of(state: DashboardState, ident: str) -> str:
+    worker = state.worker(ident)
+    return worker.pool if worker else ident.rsplit("-", 2)[0]
 
 
-def _held(facts: Facts, name: str) -> str:
-    pool = facts.pool(name)
+def _held(state: DashboardState, name: str) -> str:
+    pool = state.pool(name)
     if pool is None:
-        return "What runs and waits is finished."
-    running = sum(worker["load"] for worker in facts.workers_of(name))
-    return f"{running} running and {pool['waiting']} waiting calls are finished."
+        return "Running and waiting calls will finish."
+    running = sum(worker.load for worker in state.workers_of(name))
+    return f"{running} running and {pool.waiting} waiting calls will finish."
 
 
-def _memory(facts: Facts, name: str) -> list[str]:
-    pool = facts.pool(name)
-    if not pool or not pool["ready"] or not pool["memory_mb"]:
+def _memory(state: DashboardState, name: str) -> list[str]:
+    pool = state.pool(name)
+    if not pool or not pool.ready or not pool.memory_mb:
         return []
-    return [f"A worker of it takes about {pool['memory_mb'] / pool['ready']:.0f} MiB."]
+    return [f"One of its workers uses about {pool.memory_mb / pool.ready:.0f} MiB."]

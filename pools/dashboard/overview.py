@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 
-from snakepit.pools.dashboard.alerts import Need
+from snakepit.pools.dashboard.alerts import Alert
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.series import chosen_span, span_choice
 from snakepit.pools.dashboard.snippets import rest, shell
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.state import DashboardState
 
 SUMMED = ("size", "ready", "busy", "slots", "free", "waiting")
 SHOWN = 12  # events
@@ -21,16 +21,18 @@ SHOWN = 12  # events
 @page("overview")
 def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
     span = chosen_span(request)
-    copies = [*rest(request, "GET", "status"), shell("snakepit status")]
-    return show(request, visit, "snakepit/overview.html", {"span": span, "spans": span_choice(span), "copies": copies})
+    snippets = [*rest(request, "GET", "status"), shell("snakepit status")]
+    return show(
+        request, visit, "snakepit/overview.html", {"span": span, "spans": span_choice(span), "snippets": snippets}
+    )
 
 
 @region("alerts", "snakepit/_alerts.html")
-def needs(facts: Facts, _: str) -> Context:
+def alerts(state: DashboardState, _: str) -> Context:
     return {
-        "needs": [
-            {"need": need, "url": _url(need.view, need.argument, need.part), "look": _look(need)}
-            for need in facts.needs
+        "alerts": [
+            {"alert": alert, "url": _url(alert.view, alert.argument, alert.part), "look": _look(alert)}
+            for alert in state.alerts
         ]
     }
 
@@ -45,33 +47,33 @@ def _url(view: str, argument: str, part: str = "") -> str:
         return ""
 
 
-def _look(need: Need) -> str:
-    """For who may only look: the page of what the order is about."""
-    if need.view.startswith("node-"):
+def _look(alert: Alert) -> str:
+    """For users who may only view: the page of the object that the order is about."""
+    if alert.view.startswith("node-"):
         return _url("nodes", "")
-    return _url("pool" if need.view.startswith("pool-") else need.view, need.argument)
+    return _url("pool" if alert.view.startswith("pool-") else alert.view, alert.argument)
 
 
 @region("totals", "snakepit/_totals.html")
-def totals(facts: Facts, _: str) -> Context:
-    sums = {name: sum(pool[name] for pool in facts.pools) for name in SUMMED}
-    points = facts.rates.values()
+def totals(state: DashboardState, _: str) -> Context:
+    sums: dict[str, int] = {name: sum(getattr(pool, name) for pool in state.pools) for name in SUMMED}
+    points = state.rates.values()
     return {
         **sums,
         "taken": sums["slots"] - sums["free"],
-        "oldest_wait": max((pool["oldest_wait"] for pool in facts.pools), default=0.0),
+        "oldest_wait": max((pool.oldest_wait for pool in state.pools), default=0.0),
         "ok_rate": sum(point.ok_rate for point in points),
         "failed_rate": sum(point.failed_rate for point in points),
         "p50": worst(point.p50 for point in points),
         "p95": worst(point.p95 for point in points),
-        "memory_mb": sum(pool["memory_mb"] for pool in facts.pools),
+        "memory_mb": sum(pool.memory_mb for pool in state.pools),
     }
 
 
 @region("feed", "snakepit/_feed.html")
-def feed(facts: Facts, _: str) -> Context:
-    return {"events": facts.events[:SHOWN]}
+def feed(state: DashboardState, _: str) -> Context:
+    return {"events": state.events[:SHOWN]}
 
 
-def worst(values: Any) -> float | None:
+def worst(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)

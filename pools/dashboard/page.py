@@ -25,7 +25,7 @@ from snakepit.pools.dashboard.access import PERMISSIONS, VIEW, Rights, rights_of
 from snakepit.pools.dashboard.hub import hub
 from snakepit.pools.dashboard.navigation import navigation
 from snakepit.pools.dashboard.region import Context, region
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.operations import orders
 from snakepit.pools.permissions import NEEDS
 from snakepit.pools.web.actor import order_of
@@ -48,7 +48,7 @@ class Visit:
     def may(self, right: str) -> bool:
         return right in self.rights
 
-    def facts(self) -> Facts:
+    def state(self) -> DashboardState:
         """What the broker says now, at most a second old; asks no broker twice when many pages load at once."""
         return hub.fresh()
 
@@ -61,7 +61,7 @@ View = Callable[Concatenate[HttpRequest, Visit, Rest], HttpResponse]
 
 
 @region("banner", "snakepit/_banner.html")
-def banner(facts: Facts, _: str) -> Context:
+def banner(state: DashboardState, _: str) -> Context:
     """At the top of every page: that the broker is away, and since when."""
     return {}
 

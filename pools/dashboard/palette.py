@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from snakepit.pools.dashboard.navigation import navigation
 from snakepit.pools.dashboard.page import Visit, page
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Job
 
 JOBS = 6  # found by an id
@@ -23,7 +23,7 @@ RECENT = 5000  # jobs among which the end of an id is looked for: it has no inde
 SHORTEST = 4  # characters of an id
 ORDERS = ("recycle", "scale", "drain", "pause")
 
-Entry = dict[str, str]
+PaletteEntry = dict[str, str]
 
 
 @page("palette")
@@ -31,32 +31,32 @@ def palette(request: HttpRequest, visit: Visit) -> HttpResponse:
     """`?job=`: jobs by a part of their id; without it everything else."""
     if (part := request.GET.get("job")) is not None:
         return JsonResponse({"entries": list(_jobs(part))})
-    return JsonResponse({"entries": [*_pages(visit), *_of_facts(visit.facts(), visit)]})
+    return JsonResponse({"entries": [*_pages(visit), *_of_state(visit.state(), visit)]})
 
 
-def _pages(visit: Visit) -> Iterator[Entry]:
+def _pages(visit: Visit) -> Iterator[PaletteEntry]:
     for one in navigation(visit.rights, ""):
         yield _entry(str(one["title"]), "page", str(one["url"]))
 
 
-def _of_facts(facts: Facts, visit: Visit) -> Iterator[Entry]:
-    operates, name = visit.may("operate"), facts.node.get("name", "")
-    for pool in facts.pools:
-        yield _entry(pool["name"], "pool", reverse("snakepit:pool", args=[pool["name"]]))
-    for worker in facts.workers:
-        yield _entry(worker["id"], "worker", reverse("snakepit:worker", args=[worker["id"]]))
-    if not operates or not name:
+def _of_state(state: DashboardState, visit: Visit) -> Iterator[PaletteEntry]:
+    operates, node = visit.may("operate"), state.node
+    for pool in state.pools:
+        yield _entry(pool.name, "pool", reverse("snakepit:pool", args=[pool.name]))
+    for worker in state.workers:
+        yield _entry(worker.id, "worker", reverse("snakepit:worker", args=[worker.id]))
+    if not operates or node is None:
         return
-    for pool in facts.pools:
-        paused = pool["state"] == "paused"
+    for pool in state.pools:
+        paused = pool.state == "paused"
         for order in ("recycle", "scale", "resume") if paused else ORDERS:
-            url = reverse(f"snakepit:pool-{order}", args=[pool["name"]])
-            yield _entry(f"{order.capitalize()} {pool['name']}", "order", url)
-    order = "resume" if facts.node.get("drain_since") else "drain"
-    yield _entry(f"{order.capitalize()} node {name}", "order", reverse(f"snakepit:node-{order}", args=[name]))
+            url = reverse(f"snakepit:pool-{order}", args=[pool.name])
+            yield _entry(f"{order.capitalize()} {pool.name}", "order", url)
+    order = "resume" if node.drain_since else "drain"
+    yield _entry(f"{order.capitalize()} node {node.name}", "order", reverse(f"snakepit:node-{order}", args=[node.name]))
 
 
-def _jobs(part: str) -> Iterator[Entry]:
+def _jobs(part: str) -> Iterator[PaletteEntry]:
     """By the whole id or its beginning, which the key's index finds; by its end among the newest."""
     digits = re.sub(r"[^0-9a-f]", "", part.lower())
     if len(digits) < SHORTEST or len(digits) > 32 or not re.fullmatch(r"[0-9a-fA-F-]+", part):
@@ -71,5 +71,5 @@ def _jobs(part: str) -> Iterator[Entry]:
         yield {**_entry(str(job.pk), "job", reverse("snakepit:job", args=[job.pk])), "note": told}
 
 
-def _entry(title: str, kind: str, url: str) -> Entry:
+def _entry(title: str, kind: str, url: str) -> PaletteEntry:
     return {"title": title, "kind": kind, "url": url}

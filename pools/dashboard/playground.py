@@ -34,15 +34,15 @@ def playground(request: HttpRequest, visit: Visit) -> HttpResponse:
     pool = chosen if chosen in names else (names[0] if names else "")
     context: dict[str, Any] = {"pools": names, "pool": pool, "longest": conf.current().max_timeout}
     try:
-        commands = shared.client().commands(pool) if pool else []
+        commands = shared.client().commands(pool) if pool else ()
     except BrokerError as error:
-        commands, context["trouble"] = [], seen_from_outside(error).message
+        commands, context["trouble"] = (), seen_from_outside(error).message
     wanted = twin.command if twin else request.GET.get("command", "")
-    command = next((one for one in commands if one["name"] == wanted), commands[0] if commands else None)
+    command = next((one for one in commands if one.name == wanted), commands[0] if commands else None)
     context |= {"commands": commands, "command": command}
     if command:
-        context["fields"] = fields(command["schema"], twin.arguments if twin else None)
-        context["call_url"] = api_url(request, "call", pool, command["name"])
+        context["fields"] = fields(command.arguments, twin.arguments if twin else None)
+        context["call_url"] = api_url(request, "call", pool, command.name)
     return show(request, visit, "snakepit/playground.html", context)
 
 

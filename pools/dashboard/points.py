@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from snakepit.pools.broker.stats.histogram import Sparse, quantile, since
+from snakepit.pools.broker.status import PoolHistograms, PoolStatus
 
 SPAN = 5.0  # seconds over which a rate is measured: shorter, and a slow pool's rate would jump between 0 and 2
 SPARK = 120  # points of a sparkline
@@ -16,9 +16,7 @@ COLUMNS = (
     "at", "ok_rate", "failed_rate", "waiting", "oldest_wait", "ready", "busy", "starting", "draining", "slots", "taken",
     "memory_mb", "p50", "p95", "p99", "wait_p95",
 )  # fmt: skip
-QUANTILES = {"p50": ("ran", 0.5), "p95": ("ran", 0.95), "p99": ("ran", 0.99), "wait_p95": ("queued", 0.95)}
-LARGEST = frozenset({"oldest_wait", *QUANTILES})  # of several pools the worst counts, not the sum
-NOTHING: Mapping[str, Sparse] = {"ran": {}, "queued": {}}
+LARGEST = frozenset({"oldest_wait", "p50", "p95", "p99", "wait_p95"})  # of several pools: the worst, not the sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,45 +40,37 @@ class Point:
 
 
 @dataclass(slots=True)
-class _Look:
-    """The counters of a pool at one moment: what came since is a difference."""
-
-    at: float
-    finished: float
-    failed: float
-    figures: Mapping[str, Sparse]
-
-
-@dataclass(slots=True)
-class Track:
-    """The last minutes of one pool."""
+class PoolSeries:
+    """The points of one pool in the last minutes."""
 
     points: deque[Point] = field(default_factory=lambda: deque(maxlen=RING))
-    _looks: deque[_Look] = field(default_factory=deque)
+    _looks: deque[tuple[float, PoolStatus, PoolHistograms]] = field(default_factory=deque)  # with the time of each
 
-    def add(self, pool: dict[str, Any], states: Sequence[str], figures: Mapping[str, Sparse], at: float) -> None:
-        look = _Look(at, float(pool["finished"]), float(pool["failed"]), figures)
-        while self._looks and self._looks[0].at < at - SPAN:
+    def add(self, pool: PoolStatus, states: Sequence[str], histograms: PoolHistograms, at: float) -> None:
+        while self._looks and self._looks[0][0] < at - SPAN:
             self._looks.popleft()
-        then = self._looks[0] if self._looks else look
-        self._looks.append(look)
-        span = at - then.at
-        new = {name: since(figures.get(name, {}), then.figures.get(name, {})) for name in NOTHING}
+        self._looks.append((at, pool, histograms))
+        began, then, before = self._looks[0]
+        span = at - began
+        ran, queued = since(histograms.ran, before.ran), since(histograms.queued, before.queued)
         self.points.append(
             Point(
                 at=round(at, 3),
-                ok_rate=_rate(look.finished - then.finished, span),
-                failed_rate=_rate(look.failed - then.failed, span),
-                waiting=pool["waiting"],
-                oldest_wait=pool["oldest_wait"],
-                ready=pool["ready"],
-                busy=pool["busy"],
+                ok_rate=_rate(pool.finished - then.finished, span),
+                failed_rate=_rate(pool.failed - then.failed, span),
+                waiting=pool.waiting,
+                oldest_wait=pool.oldest_wait,
+                ready=pool.ready,
+                busy=pool.busy,
                 starting=states.count("starting"),
                 draining=states.count("draining") + states.count("stopping"),
-                slots=pool["slots"],
-                taken=pool["slots"] - pool["free"],
-                memory_mb=pool["memory_mb"],
-                **{name: _short(quantile(new[of], share)) for name, (of, share) in QUANTILES.items()},
+                slots=pool.slots,
+                taken=pool.taken,
+                memory_mb=pool.memory_mb,
+                p50=_quantile(ran, 0.5),
+                p95=_quantile(ran, 0.95),
+                p99=_quantile(ran, 0.99),
+                wait_p95=_quantile(queued, 0.95),
             )
         )
 
@@ -119,5 +109,6 @@ def _rate(count: float, span: float) -> float:
     return round(max(0.0, count) / span, 3) if span > 0 else 0.0
 
 
-def _short(seconds: float | None) -> float | None:
+def _quantile(counts: Sparse, share: float) -> float | None:
+    seconds = quantile(counts, share)
     return None if seconds is None else round(seconds, 6)

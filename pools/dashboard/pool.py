@@ -13,15 +13,16 @@ from snakepit.pools import conf
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.spec import FIELDS
+from snakepit.pools.broker.status import CommandInfo, RecordedEvent, WorkerStatus
 from snakepit.pools.client import shared
 from snakepit.pools.dashboard.commands import costs
 from snakepit.pools.dashboard.leaks import leak_of
 from snakepit.pools.dashboard.page import Visit, page, show
-from snakepit.pools.dashboard.pools import line
+from snakepit.pools.dashboard.pools import PoolRow
 from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.series import chosen_span, span_choice
 from snakepit.pools.dashboard.snippets import rest, shell
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Event, Pool
 from snakepit.pools.web.errors import seen_from_outside
 
@@ -35,8 +36,8 @@ ENDS = ("worker.died", "worker.killed", "worker.recycled")
 @page("pools")
 def pool(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     row = Pool.objects.filter(name=name).select_related("updated_by").first()
-    facts = visit.facts()
-    if row is None and facts.known and facts.pool(name) is None:
+    state = visit.state()
+    if row is None and state.known and state.pool(name) is None:
         raise Http404(f"No pool is named {name}.")
     span, values = chosen_span(request), definition(row) if row else []
     context = {
@@ -47,7 +48,7 @@ def pool(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
         "spans": span_choice(span),
         "definition": [one for one in values if one["origin"] != "default"],
         "defaults": [one for one in values if one["origin"] == "default"],
-        "copies": [*rest(request, "GET", f"pools/{name}"), shell("snakepit status"), shell("snakepit recycle", name)],
+        "snippets": [*rest(request, "GET", f"pools/{name}"), shell("snakepit status"), shell("snakepit recycle", name)],
         "races": _races(name),
         **_asked(request, name),
     }
@@ -74,10 +75,11 @@ def _asked(request: HttpRequest, name: str) -> Context:
         return {"commands": [], "plan": None, "silence": seen_from_outside(error).message}
 
 
-def _command(request: HttpRequest, pool: str, command: dict[str, Any]) -> dict[str, Any]:
-    arguments = sample(command["schema"])
-    lines = rest(request, "POST", f"pools/{pool}/commands/{command['name']}", arguments)
-    return {**command, "lines": [*lines, shell("snakepit call", pool, command["name"], json.dumps(arguments))]}
+def _command(request: HttpRequest, pool: str, command: CommandInfo) -> dict[str, Any]:
+    arguments = sample(command.arguments)
+    lines = rest(request, "POST", f"pools/{pool}/commands/{command.name}", arguments)
+    snippets = [*lines, shell("snakepit call", pool, command.name, json.dumps(arguments))]
+    return {"command": command, "snippets": snippets}
 
 
 def _edit_url(row: Pool | None) -> str:
@@ -88,52 +90,50 @@ def _edit_url(row: Pool | None) -> str:
 
 
 @region("pool", "snakepit/_pool.html")
-def standing(facts: Facts, name: str) -> Context:
-    found = facts.pool(name)
+def overview(state: DashboardState, name: str) -> Context:
+    found = state.pool(name)
     if found is None:
         return {"pool": None, "name": name}
-    workers, line_mb = facts.workers_of(name), facts.rows.soft_lines.get(name)
+    workers, limit = state.workers_of(name), state.stored.soft_limits.get(name)
+    row = PoolRow.of(state, found)
     return {
-        "pool": line(facts, found),
+        "pool": found,
+        "kind": row.kind,
+        "rate": row.rate,
         "name": name,
-        "tiles": [_tile(worker) for worker in workers],
-        "gone": _just_ended(facts, name),
-        "recycled": sorted(facts.recycled.get(name, {}).items()),
+        "tiles": workers,
+        "gone": _just_ended(state, name),
+        "recycled": sorted(state.recycled(name).items()),
         "costs": costs(found),
-        "pythons": sorted({f"{worker['python']}, GIL {worker['gil']}" for worker in workers if worker.get("python")}),
-        "next": min(
-            (one for one in workers if one.get("due_in") is not None), key=lambda one: one["due_in"], default=None
-        ),
-        "leak": leak_of(found, workers, line_mb),
-        "line": line_mb,
-        "drained": found["state"] == "paused" and not found["busy"] and not found["waiting"],
+        "pythons": sorted({f"{worker.python}, GIL {worker.gil}" for worker in workers if worker.python}),
+        "next": min((one for one in workers if one.due_in is not None), key=_due_in, default=None),
+        "leak": leak_of(found, workers, limit),
+        "limit": limit,
+        "drained": found.state == "paused" and not found.busy and not found.waiting,
     }
 
 
+def _due_in(worker: WorkerStatus) -> float:
+    return worker.due_in or 0.0
+
+
 @region("pool-events", "snakepit/_pool_events.html")
-def happened(facts: Facts, name: str) -> Context:
-    return {"events": facts.events_of(pool=name)[:EVENTS], "name": name}
+def happened(state: DashboardState, name: str) -> Context:
+    return {"events": state.events_of(pool=name)[:EVENTS], "name": name}
 
 
 @region("pool-orders", "snakepit/_pool_orders.html")
-def orders(facts: Facts, name: str) -> Context:
-    return {"pool": facts.pool(name), "name": name}
+def orders(state: DashboardState, name: str) -> Context:
+    return {"pool": state.pool(name), "name": name}
 
 
-def _tile(worker: dict[str, Any]) -> dict[str, Any]:
-    busy = worker["state"] == "ready" and worker["load"] > 0
-    calls = worker.get("calls") or ()
-    return {**worker, "kind": "busy" if busy else worker["state"], "call": calls[0] if calls else None}
-
-
-def _just_ended(facts: Facts, name: str) -> list[dict[str, Any]]:
-    """Workers that left in the last two minutes, with the reason: whoever watches sees what became of a tile."""
-    present = {worker["id"] for worker in facts.workers}
-    ended: dict[str, dict[str, Any]] = {}
-    for event in facts.events_of(pool=name):
-        recent = event["at"] > facts.seen_at - GONE_FOR
-        if recent and event["kind"] in ENDS and event["worker"] not in present:
-            ended.setdefault(event["worker"], event)
+def _just_ended(state: DashboardState, name: str) -> list[RecordedEvent]:
+    """Workers that left in the last two minutes, with the reason, so that viewers see why a tile is gone."""
+    present = {worker.id for worker in state.workers}
+    ended: dict[str, RecordedEvent] = {}
+    for event in state.events_of(pool=name):
+        if event.at > state.seen_at - GONE_FOR and event.kind in ENDS and event.worker not in present:
+            ended.setdefault(event.worker, event)
     return list(ended.values())[:GONE]
 
 

@@ -1,6 +1,6 @@
-"""Live regions: the parts of pages that are rendered again when the facts change.
+"""Live regions: the parts of pages that are rendered again when the state change.
 
-A region is a function from facts to a template and its context, under a name. A page shows it with
+A region is a function from state to a template and its context, under a name. A page shows it with
 `{% live "pool" name %}`, which writes `<div data-live="pool:NAME">`; the stream sends its HTML when that has changed.
 The topic is the name, and after a colon the argument. A region asks neither database nor broker: it is rendered twice
 a second for everybody who watches, once for all with the same rights.
@@ -14,10 +14,10 @@ from typing import Any
 from django.template.loader import render_to_string
 
 from snakepit.pools.dashboard.access import Rights
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.state import DashboardState
 
 Context = dict[str, Any]
-Region = Callable[[Facts, str], Context]
+Region = Callable[[DashboardState, str], Context]
 
 _regions: dict[str, tuple[str, Region]] = {}
 
@@ -27,7 +27,7 @@ class UnknownRegion(ValueError):
 
 
 def region(name: str, template: str) -> Callable[[Region], Region]:
-    """Register a region. Its function gets the facts and the topic's argument ("" without one)."""
+    """Register a region. Its function gets the state and the topic's argument ("" without one)."""
 
     def register(function: Region) -> Region:
         _regions[name] = (template, function)
@@ -40,35 +40,35 @@ def topic(name: str, argument: str = "") -> str:
     return f"{name}:{argument}" if argument else name
 
 
-def render(of: str, facts: Facts, rights: Rights) -> str:
+def render(of: str, state: DashboardState, rights: Rights) -> str:
     """The HTML of a topic. Before the broker has ever answered every region says so, in its own place."""
     name, _, argument = of.partition(":")
     if name not in _regions:
         raise UnknownRegion(f"no region is named {name!r}")
     template, function = _regions[name]
-    if not facts.known and name != "banner":
-        return render_to_string("snakepit/_unknown.html", {"facts": facts})
+    if not state.known and name != "banner":
+        return render_to_string("snakepit/_unknown.html", {"state": state})
     # Stripped: an element without content is hidden, one with a line break is a gap.
-    return render_to_string(template, {"facts": facts, "rights": rights, **function(facts, argument)}).strip()
+    return render_to_string(template, {"state": state, "rights": rights, **function(state, argument)}).strip()
 
 
 def is_known(of: str) -> bool:
     return of.partition(":")[0] in _regions
 
 
-class Renderings:
-    """The HTML of the newest facts, made once for all who watch the same topic with the same rights."""
+class RenderCache:
+    """The HTML of the newest state, made once for all who watch the same topic with the same rights."""
 
     def __init__(self) -> None:
-        self._facts: Facts | None = None
+        self._facts: DashboardState | None = None
         self._html: dict[tuple[str, Rights], str] = {}
 
-    def of(self, topic: str, facts: Facts, rights: Rights) -> str:
-        if facts is not self._facts:
-            self._facts = facts
+    def of(self, topic: str, state: DashboardState, rights: Rights) -> str:
+        if state is not self._facts:
+            self._facts = state
             self._html.clear()
         key = (topic, rights)
         html = self._html.get(key)
         if html is None:
-            html = self._html[key] = render(topic, facts, rights)
+            html = self._html[key] = render(topic, state, rights)
         return html

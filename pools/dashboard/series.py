@@ -12,7 +12,7 @@ from snakepit.pools import history
 from snakepit.pools.dashboard.hub import hub
 from snakepit.pools.dashboard.page import Visit, page
 from snakepit.pools.dashboard.points import COLUMNS, summed
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Event
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.period import MINUTE
@@ -42,19 +42,19 @@ def series(request: HttpRequest, visit: Visit) -> HttpResponse:
     if text not in map(str, SPANS):
         choice = ", ".join(map(str, SPANS))
         return HttpResponse(f"span: {text!r} is none of {choice}", status=400, content_type="text/plain")
-    facts, span = visit.facts(), int(text)
+    state, span = visit.state(), int(text)
     if span == LIVE:
-        found, marks = with_past(live_columns(facts, pool), pool), live_marks(facts, pool)
+        found, marks = with_past(live_columns(state, pool), pool), live_marks(state, pool)
     else:
         now = utc_now()
         found, marks = history.columns(pool, span, now), old_marks(pool, now - timedelta(seconds=span))
     return JsonResponse({"live": COLUMNS, "columns": found, "marks": marks})
 
 
-def live_columns(facts: Facts, pool: str) -> dict[str, list[float | None]]:
+def live_columns(state: DashboardState, pool: str) -> dict[str, list[float | None]]:
     """The last minutes as the hub remembers them."""
-    names = [pool] if pool else [one["name"] for one in facts.pools]
-    return summed([hub.board.points(name) for name in names])
+    names = [pool] if pool else [one.name for one in state.pools]
+    return summed([hub.store.points(name) for name in names])
 
 
 def with_past(found: dict[str, list[float | None]], pool: str) -> dict[str, list[float | None]]:
@@ -62,19 +62,19 @@ def with_past(found: dict[str, list[float | None]], pool: str) -> dict[str, list
     past = history.columns(pool, LIVE, utc_now())
     begin = next((at for at in found["at"] if at is not None), float("inf"))
     kept = [index for index, at in enumerate(past.get("at", ())) if at is not None and at + MINUTE < begin]
-    return {name: [*_stretches(name, past, kept), *found[name]] for name in found}
+    return {name: [*_level_lines(name, past, kept), *found[name]] for name in found}
 
 
-def _stretches(name: str, past: dict[str, list[float | None]], kept: list[int]) -> Iterator[float | None]:
+def _level_lines(name: str, past: dict[str, list[float | None]], kept: list[int]) -> Iterator[float | None]:
     """A minute is a level line with nothing behind it: a slope to the next point would show what nobody measured."""
     for index in kept:
         value, at = past[name][index] if name in past else None, past["at"][index] or 0.0
         yield from (at, at + MINUTE - 2, at + MINUTE - 1) if name == "at" else (value, value, None)
 
 
-def live_marks(facts: Facts, pool: str) -> list[dict[str, Any]]:
-    found = [one for one in facts.events_of(pool=pool) if one["kind"] in MARKS and one["at"] > facts.seen_at - LIVE]
-    return [_mark(one["kind"], one["at"], one["worker"] or one["pool"], one["reason"]) for one in found[:MOST_MARKS]]
+def live_marks(state: DashboardState, pool: str) -> list[dict[str, Any]]:
+    found = [one for one in state.events_of(pool=pool) if one.kind in MARKS and one.at > state.seen_at - LIVE]
+    return [_mark(one.kind, one.at, one.worker or one.pool, one.reason) for one in found[:MOST_MARKS]]
 
 
 def old_marks(pool: str, begin: datetime) -> list[dict[str, Any]]:

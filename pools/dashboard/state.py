@@ -1,146 +1,162 @@
-"""What the dashboard knows of its broker, folded from one status after the other. No I/O: facts in, facts out.
+"""What the dashboard shows: the newest status of the broker, with what follows from the ones before. No I/O.
 
-    status ─▶ fold() ─▶ Facts (immutable, the newest)      ring of points for the charts of the last minutes
-    failure ─▶ miss() ─▶ the same Facts, stale since ...
+    status ─▶ fold() ─▶ DashboardState (immutable, the newest)    series of points for the charts of the last minutes
+    failure ─▶ miss() ─▶ the same state, stale since ...
 
-Everything that a page shows says how old it is: `seen_at` is when the broker said it, `trouble_since` since when it
-has said nothing new.
+Every page shows how old its numbers are: `seen_at` is the time of the newest status, `trouble_since` the time since
+which the broker has not answered.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from snakepit.pools.dashboard.alerts import Need, Rows, find_needs
-from snakepit.pools.dashboard.memory import Memory
-from snakepit.pools.dashboard.points import NOTHING, Point, Track
+from snakepit.pools.broker.status import (
+    BrokerStatus,
+    NodeStatus,
+    PoolHistograms,
+    PoolStatus,
+    RecordedEvent,
+    WorkerStatus,
+)
+from snakepit.pools.dashboard.alerts import Alert, StoredState, find_alerts
+from snakepit.pools.dashboard.memory import MemoryHistory
+from snakepit.pools.dashboard.points import Point, PoolSeries
 
 EVENTS = 200
+NO_HISTOGRAMS = PoolHistograms()
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What was known at one moment. Everything in it is shared by all readers: nobody writes into it."""
+class DashboardState:
+    """What is known at one moment. All readers share it, so nothing may change it."""
 
     version: int = 0
     seen_at: float = 0.0  # seconds since the epoch; 0: the broker has never answered
-    node: dict[str, Any] = field(default_factory=dict)
-    pools: tuple[dict[str, Any], ...] = ()
-    workers: tuple[dict[str, Any], ...] = ()
-    events: tuple[dict[str, Any], ...] = ()  # the newest first
-    trouble: str = ""
+    status: BrokerStatus | None = None  # None: the broker has never answered
+    events: tuple[RecordedEvent, ...] = ()  # the newest first
+    trouble: str = ""  # why the broker does not answer
     trouble_since: float = 0.0
-    rates: dict[str, Point] = field(default_factory=dict)  # the newest point of each pool
-    sparks: dict[str, list[float]] = field(default_factory=dict)  # calls a second in the last minute, of each pool
-    needs: tuple[Need, ...] = ()
-    memory: dict[str, list[float]] = field(default_factory=dict)  # MiB of each worker in the last minutes
-    recycled: dict[str, dict[str, int]] = field(default_factory=dict)  # of each pool, by reason
-    rows: Rows = field(default_factory=Rows)
+    rates: Mapping[str, Point] = field(default_factory=dict)  # the newest point of each pool
+    sparks: Mapping[str, list[float]] = field(default_factory=dict)  # calls a second in the last minute, by pool
+    alerts: tuple[Alert, ...] = ()
+    memory: Mapping[str, list[float]] = field(default_factory=dict)  # MiB in the last minutes, by worker
+    stored: StoredState = field(default_factory=StoredState)
 
     @property
     def known(self) -> bool:
-        return self.seen_at > 0
+        return self.status is not None
 
-    def pool(self, name: str) -> dict[str, Any] | None:
-        return next((pool for pool in self.pools if pool["name"] == name), None)
+    @property
+    def node(self) -> NodeStatus | None:
+        return self.status.node if self.status else None
 
-    def worker(self, ident: str) -> dict[str, Any] | None:
-        return next((worker for worker in self.workers if worker["id"] == ident), None)
+    @property
+    def pools(self) -> tuple[PoolStatus, ...]:
+        return self.status.pools if self.status else ()
 
-    def workers_of(self, pool: str) -> list[dict[str, Any]]:
-        return [worker for worker in self.workers if worker["pool"] == pool]
+    @property
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        return self.status.workers if self.status else ()
 
-    def events_of(self, *, pool: str = "", worker: str = "") -> list[dict[str, Any]]:
-        return [one for one in self.events if pool in ("", one["pool"]) and worker in ("", one["worker"])]
+    def pool(self, name: str) -> PoolStatus | None:
+        return self.status.pool(name) if self.status else None
+
+    def worker(self, ident: str) -> WorkerStatus | None:
+        return self.status.worker(ident) if self.status else None
+
+    def workers_of(self, pool: str) -> tuple[WorkerStatus, ...]:
+        return self.status.workers_of(pool) if self.status else ()
+
+    def recycled(self, pool: str) -> Mapping[str, int]:
+        """Workers of a pool that were replaced since the broker started, by reason."""
+        return self.status.histograms.get(pool, NO_HISTOGRAMS).recycled if self.status else {}
+
+    def events_of(self, *, pool: str = "", worker: str = "") -> list[RecordedEvent]:
+        return [one for one in self.events if pool in ("", one.pool) and worker in ("", one.worker)]
 
 
-class Board:
-    """The newest Facts and the last minutes of each pool. Safe between the loop that folds and threads that read."""
+class StateStore:
+    """The newest DashboardState, and the last minutes of each pool. Safe between the loop that writes and threads."""
 
     def __init__(self, objective: float = 1.0) -> None:
         self.objective = objective  # seconds that a call may wait
-        self.facts = Facts()
-        self._tracks: dict[str, Track] = {}
+        self.state = DashboardState()
+        self._series: dict[str, PoolSeries] = {}
         self._lock = threading.Lock()
-        self._broker = ""  # which one: another pid or start means other counters and other numbers of events
-        self._settled = False
-        self._memory = Memory()
-        self._rows = Rows()
-        self._since: dict[str, float] = {}  # when each need was first seen
+        self._broker = ("", 0, 0.0)  # another pid or start means other counters and other numbers of events
+        self._settled = False  # the same broker has answered twice
+        self._memory = MemoryHistory()
+        self._stored = StoredState()
+        self._since: dict[str, float] = {}  # when each alert was first seen
 
-    def fold(self, status: dict[str, Any], at: float) -> Facts:
+    def fold(self, status: BrokerStatus, at: float) -> DashboardState:
         with self._lock:
-            node, pools = status["node"], tuple(status["pools"])
-            boot = f"{node.get('name')} {node.get('pid')} {node.get('started_at')}"
-            self._settled = boot == self._broker
+            broker = (status.node.name, status.node.pid, status.node.started_at)
+            self._settled = broker == self._broker
             if not self._settled:
-                self._tracks.clear()
+                self._series.clear()
                 self._memory.clear()
-                self._broker = boot
+                self._broker = broker
             self._add_points(status, at)
-            self.facts = Facts(
-                version=self.facts.version + 1,
+            self.state = DashboardState(
+                version=self.state.version + 1,
                 seen_at=at,
-                node=node,
-                pools=pools,
-                workers=tuple(status["workers"]),
-                events=_newest(self.facts.events if self._settled else (), status.get("events", ())),
-                rates={name: track.points[-1] for name, track in self._tracks.items()},
-                sparks={name: track.spark() for name, track in self._tracks.items()},
-                memory={worker["id"]: self._memory.values(worker["id"]) for worker in status["workers"]},
-                recycled={name: one.get("recycled", {}) for name, one in status.get("figures", {}).items()},
-                rows=self._rows,
+                status=status,
+                events=_newest(self.state.events if self._settled else (), status.events),
+                rates={name: series.points[-1] for name, series in self._series.items()},
+                sparks={name: series.spark() for name, series in self._series.items()},
+                memory={worker.id: self._memory.values(worker.id) for worker in status.workers},
+                stored=self._stored,
             )
-            self.facts = replace(self.facts, needs=self._needs(status, at))
-            return self.facts
+            self.state = replace(self.state, alerts=self._alerts(status, at))
+            return self.state
 
-    def note(self, rows: Rows) -> None:
-        """What the database says; shown with the next facts."""
-        self._rows = rows
+    def note(self, stored: StoredState) -> None:
+        """Keep what the database holds; it is shown with the next status."""
+        self._stored = stored
 
-    def miss(self, trouble: str, at: float) -> Facts:
-        """The broker did not answer: what was known stays, marked as old."""
+    def miss(self, trouble: str, at: float) -> DashboardState:
+        """The broker did not answer: the last state stays, marked as stale."""
         with self._lock:
-            since = self.facts.trouble_since or at
-            self.facts = replace(self.facts, version=self.facts.version + 1, trouble=trouble, trouble_since=since)
-            return self.facts
+            since = self.state.trouble_since or at
+            self.state = replace(self.state, version=self.state.version + 1, trouble=trouble, trouble_since=since)
+            return self.state
 
     def points(self, pool: str, after: float = 0.0) -> list[Point]:
         with self._lock:
             return [point for point in self._points(pool) if point.at > after]
 
     def last_event(self) -> int:
-        """The number behind which the broker is asked for events. 0, all, until one broker has answered twice."""
-        return int(self.facts.events[0]["seq"]) if self.facts.events and self._settled else 0
+        """The number after which the broker is asked for events; 0, all, until one broker has answered twice."""
+        return self.state.events[0].seq if self.state.events and self._settled else 0
 
-    def _needs(self, status: dict[str, Any], at: float) -> tuple[Need, ...]:
-        found = find_needs(status, self.facts.events, self._rows, self.objective, at)
-        self._since = {need.key: need.since or self._since.get(need.key, at) for need in found}
-        return tuple(replace(need, since=self._since[need.key]) for need in found)
+    def _alerts(self, status: BrokerStatus, at: float) -> tuple[Alert, ...]:
+        found = find_alerts(status, self.state.events, self._stored, self.objective, at)
+        self._since = {alert.key: alert.since or self._since.get(alert.key, at) for alert in found}
+        return tuple(replace(alert, since=self._since[alert.key]) for alert in found)
 
     def _points(self, pool: str) -> Iterable[Point]:
-        return self._tracks[pool].points if pool in self._tracks else ()
+        return self._series[pool].points if pool in self._series else ()
 
-    def _add_points(self, status: dict[str, Any], at: float) -> None:
-        states: dict[str, list[str]] = {pool["name"]: [] for pool in status["pools"]}
-        for worker in status["workers"]:
-            states.setdefault(worker["pool"], []).append(worker["state"])
-        figures = status.get("figures", {})
-        for pool in status["pools"]:
-            name = pool["name"]
-            self._tracks.setdefault(name, Track()).add(pool, states[name], figures.get(name, NOTHING), at)
-        for worker in status["workers"]:
-            self._memory.add(worker["id"], worker["memory_mb"], at)
-        self._memory.keep([worker["id"] for worker in status["workers"]])
-        for gone in self._tracks.keys() - {pool["name"] for pool in status["pools"]}:
-            del self._tracks[gone]
+    def _add_points(self, status: BrokerStatus, at: float) -> None:
+        states: dict[str, list[str]] = {pool.name: [] for pool in status.pools}
+        for worker in status.workers:
+            states.setdefault(worker.pool, []).append(worker.state)
+        for pool in status.pools:
+            histograms = status.histograms.get(pool.name, NO_HISTOGRAMS)
+            self._series.setdefault(pool.name, PoolSeries()).add(pool, states[pool.name], histograms, at)
+        for worker in status.workers:
+            self._memory.add(worker.id, worker.memory_mb, at)
+        self._memory.keep([worker.id for worker in status.workers])
+        for gone in self._series.keys() - {pool.name for pool in status.pools}:
+            del self._series[gone]
 
 
-def _newest(known: tuple[dict[str, Any], ...], fresh: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """The broker numbers its events: one that came twice is one."""
-    have = {event["seq"] for event in known}
-    new = [event for event in fresh if event["seq"] not in have]
+def _newest(known: tuple[RecordedEvent, ...], fresh: Iterable[RecordedEvent]) -> tuple[RecordedEvent, ...]:
+    """The broker numbers its events, so one that came twice counts once."""
+    have = {event.seq for event in known}
+    new = [event for event in fresh if event.seq not in have]
     return (*reversed(new), *known)[:EVENTS] if new else known

@@ -29,8 +29,8 @@ from django.views.decorators.http import require_GET
 from snakepit.pools.dashboard.access import Rights, rights_of
 from snakepit.pools.dashboard.hub import hub
 from snakepit.pools.dashboard.points import row
-from snakepit.pools.dashboard.region import Renderings, is_known
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.region import RenderCache, is_known
+from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.jobs.leases import db_unit
 
 TOPICS = 20  # regions a page
@@ -38,7 +38,7 @@ BEAT = 2.0  # seconds: the longest silence
 LIFE = 600.0  # seconds of one stream: the browser comes back at once, and its rights are read again
 ALL = "*"  # the points of every pool
 
-_renderings = Renderings()
+_rendered = RenderCache()
 
 
 class Refused(Exception):
@@ -59,29 +59,29 @@ class Reader:
     since: float = 0.0  # it has the points up to here
     sent: dict[str, str] = field(default_factory=dict)
 
-    def news(self, facts: Facts) -> list[tuple[str, Any]]:
+    def news(self, state: DashboardState) -> list[tuple[str, Any]]:
         """What changed for it since the last time."""
         found: list[tuple[str, Any]] = []
         for topic in self.topics:
-            html = _renderings.of(topic, facts, self.rights)
+            html = _rendered.of(topic, state, self.rights)
             if self.sent.get(topic) != html:
                 self.sent[topic] = html
                 found.append(("region", {"topic": topic, "html": html}))
-        if points := self._points(facts):
+        if points := self._points(state):
             found.append(("points", points))
-        return [*found, ("beat", beat(facts))]
+        return [*found, ("beat", beat(state))]
 
-    def _points(self, facts: Facts) -> dict[str, list[list[float | None]]]:
-        wanted = [pool["name"] for pool in facts.pools] if ALL in self.pools else self.pools
-        after, self.since = self.since, facts.seen_at
-        found = {name: [row(point) for point in hub.board.points(name, after)] for name in wanted}
+    def _points(self, state: DashboardState) -> dict[str, list[list[float | None]]]:
+        wanted = [pool.name for pool in state.pools] if ALL in self.pools else self.pools
+        after, self.since = self.since, state.seen_at
+        found = {name: [row(point) for point in hub.store.points(name, after)] for name in wanted}
         return {name: points for name, points in found.items() if points}
 
 
-def beat(facts: Facts) -> dict[str, Any]:
+def beat(state: DashboardState) -> dict[str, Any]:
     """How old the numbers are. The browser's clock may be wrong: it counts from the server's."""
-    state = "stale" if facts.trouble else "live"
-    return {"at": facts.seen_at, "now": round(time.time(), 3), "state": state, "since": facts.trouble_since}
+    freshness = "stale" if state.trouble else "live"
+    return {"at": state.seen_at, "now": round(time.time(), 3), "state": freshness, "since": state.trouble_since}
 
 
 @require_GET
@@ -117,12 +117,12 @@ async def frames(reader: Reader) -> AsyncGenerator[str, None]:
     """Everything at once, then what changes. A frame is made when the one before was taken: no queue grows."""
     yield "retry: 2000\n\n"
     begun = told = time.monotonic()
-    state = ""
+    freshness = ""
     async with aclosing(hub.watch()) as watch:
-        async for facts in watch:
-            events = reader.news(facts)
-            now, state_before, state = time.monotonic(), state, events[-1][1]["state"]
-            if len(events) == 1 and state == state_before and now - told < BEAT:
+        async for state in watch:
+            events = reader.news(state)
+            now, before, freshness = time.monotonic(), freshness, events[-1][1]["state"]
+            if len(events) == 1 and freshness == before and now - told < BEAT:
                 continue
             told = now
             text = "".join(f"event: {kind}\ndata: {_json(data)}\n\n" for kind, data in events)

@@ -14,7 +14,7 @@ LEAST = 0.6  # percent: a bar that lasts no time is still seen
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class TimelineBar:
     """`left` and `width` are percent of the job's whole time; `kind` chooses the colour."""
 
     title: str
@@ -30,20 +30,20 @@ class Stretch:
     evidence: Any = None
 
 
-def stretches(job: Job, tries: Sequence[JobAttempt], now: datetime | None = None) -> list[Stretch]:
+def timeline(job: Job, tries: Sequence[JobAttempt], now: datetime | None = None) -> list[TimelineBar]:
     """What happened from the submission to the end, or until now, in order. `tries` by their number."""
     now = now or utc_now()
     end = job.finished_at or now
     first = min([job.created_at, *(one.started_at for one in tries)])
     whole = max(0.001, (end - first).total_seconds())
-    found: list[Stretch] = []
+    found: list[TimelineBar] = []
 
     def add(title: str, kind: str, span: tuple[datetime, datetime | None], **more: Any) -> None:
         begun, ended = span
         seconds = max(0.0, ((ended or now) - begun).total_seconds())
         left = 100 * max(0.0, (begun - first).total_seconds()) / whole
         width = min(max(LEAST, 100 * seconds / whole), 100)
-        found.append(Stretch(title, kind, begun, seconds, min(left, 100 - width), width, ended is None, **more))
+        found.append(TimelineBar(title, kind, begun, seconds, min(left, 100 - width), width, ended is None, **more))
 
     waits_from = job.created_at
     for one in tries:

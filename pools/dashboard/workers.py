@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from django.http import HttpRequest, HttpResponse
 
+from snakepit.pools.broker.status import WorkerStatus
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.snippets import rest, shell
-from snakepit.pools.dashboard.state import Facts
+from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Worker
 
 PAGE = 50
@@ -23,9 +23,9 @@ def workers(request: HttpRequest, visit: Visit) -> HttpResponse:
     chosen = {name: request.GET.get(name, "")[:100] for name in ("pool", "state", "q")}
     context: Context = {
         "chosen": chosen,
-        "pools": [pool["name"] for pool in visit.facts().pools],
+        "pools": [pool.name for pool in visit.state().pools],
         "states": (*STATES, "gone"),
-        "copies": [*rest(request, "GET", "workers"), shell("snakepit status")],
+        "snippets": [*rest(request, "GET", "workers"), shell("snakepit status")],
     }
     if chosen["state"] == "gone":
         return show(
@@ -36,36 +36,31 @@ def workers(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 
 @region("workers", "snakepit/_workers.html")
-def table(facts: Facts, query: str) -> Context:
+def table(state: DashboardState, query: str) -> Context:
     chosen = dict(parse_qsl(query))
-    found = [worker for worker in facts.workers if _fits(worker, chosen)]
+    found = [worker for worker in state.workers if _fits(worker, chosen)]
     last = max(1, -(-len(found) // PAGE))
     number = min(last, max(1, int(chosen.get("page", "1")) if chosen.get("page", "1").isdecimal() else 1))
     shown = found[(number - 1) * PAGE : number * PAGE]
     turn = {name: value for name, value in chosen.items() if name != "page"}
     return {
-        "workers": [{**worker, "call": _first(worker)} for worker in shown],
-        "count": len(found), "all": len(facts.workers), "page": number, "last": last, "first": (number - 1) * PAGE + 1,
+        "workers": shown,
+        "count": len(found), "all": len(state.workers), "page": number, "last": last, "first": (number - 1) * PAGE + 1,
         "before": urlencode({**turn, "page": number - 1}), "after": urlencode({**turn, "page": number + 1}),
     }  # fmt: skip
 
 
-def _fits(worker: dict[str, Any], chosen: dict[str, str]) -> bool:
+def _fits(worker: WorkerStatus, chosen: dict[str, str]) -> bool:
     state = chosen.get("state", "")
     if state == "busy":
-        if not worker["load"]:
+        if not worker.load:
             return False
-    elif state and worker["state"] != state:
+    elif state and worker.state != state:
         return False
-    if chosen.get("pool") and worker["pool"] != chosen["pool"]:
+    if chosen.get("pool") and worker.pool != chosen["pool"]:
         return False
     words = chosen.get("q", "").lower()
-    return words in f"{worker['id']} {worker['pid']} {worker.get('reason', '')}".lower()
-
-
-def _first(worker: dict[str, Any]) -> dict[str, Any] | None:
-    calls = worker.get("calls") or ()
-    return calls[0] if calls else None
+    return words in f"{worker.id} {worker.pid} {worker.reason}".lower()
 
 
 def _gone(chosen: dict[str, str], before: str) -> Context:

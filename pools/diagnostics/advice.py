@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snakepit.pools.broker.spec import FIELDS, PoolSpec, Profile
+from snakepit.pools.broker.status import PoolStatus, UsageStatus, WorkerStatus
 
 ADVISED, FINE, TOO_LITTLE, NONE = "advised", "fine", "not enough evidence", "does not apply"
 
@@ -47,7 +48,7 @@ NOT_KNOWN = Capacity()
 
 
 @dataclass(frozen=True, slots=True)
-class Recommendation:
+class Advice:
     """`values` are to be set, `before` is what they are now; `key` names the same advice again, while it stands."""
 
     key: str
@@ -90,16 +91,16 @@ class Judgement:
     pool: str
     verdict: str
     evidence: str
-    advice: Recommendation | None = None
+    advice: Advice | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One pool: its row and workers in the snapshot, and its definition."""
+    """One pool: its status, its workers and its definition."""
 
-    pool: Mapping[str, Any]
+    pool: PoolStatus
     spec: PoolSpec
-    workers: tuple[Mapping[str, Any], ...] = ()
+    workers: tuple[WorkerStatus, ...] = ()
     machine: Capacity = NOT_KNOWN
     enough: Enough = ENOUGH
 
@@ -121,57 +122,59 @@ class Case:
         if bounded == before:
             return self.fine(rule, f"{evidence}; no field has room for more")
         name = self.spec.name
-        advice = Recommendation(f"{rule}:{name}", name, title, evidence, bounded, before, cost)
+        advice = Advice(f"{rule}:{name}", name, title, evidence, bounded, before, cost)
         return Judgement(rule, name, ADVISED, evidence, advice)
 
-    # Facts; None where they are not known
+    # Figures; None where they are not known
 
     @property
-    def usage(self) -> Mapping[str, Any]:
-        return self.pool.get("usage") or {}
+    def usage(self) -> UsageStatus:
+        return self.pool.usage
 
     def lacks(self, calls: int, seconds: float) -> str:
         """What the window lacks of this evidence; empty: nothing."""
-        have, long = int(self.usage.get("answered") or 0), float(self.usage.get("seconds") or 0.0)
+        have, long = self.usage.answered, self.usage.seconds
         if have >= calls and long >= seconds:
             return ""
         return f"{have:,} calls, {said_span(long)}; needs {calls:,} calls and {said_span(seconds)}"
 
     @property
     def each_mb(self) -> float | None:
-        """Memory of a ready worker that has served, on average; None: none is measured."""
-        known = [w["memory_mb"] for w in self.workers if w.get("state") == "ready" and w.get("memory_mb", -1) > 0]
+        """Memory of a ready worker, on average; None: no worker is measured."""
+        known = [worker.memory_mb for worker in self.workers if worker.state == "ready" and worker.memory_mb > 0]
         return sum(known) / len(known) if known else None
 
     @property
     def load_seconds(self) -> float | None:
-        return self.pool.get("load_seconds") or None
+        return self.pool.load_seconds or None
+
+    @property
+    def turned_away(self) -> int:
+        """Calls in the window that never got a slot."""
+        return self.usage.refused + self.usage.timed_out
 
     @property
     def served_per_second(self) -> float | None:
-        """Calls that were carried out, in the window."""
-        seconds = self.usage.get("seconds") or 0.0
-        if seconds <= 0:
+        """Calls in the window that got a slot."""
+        if self.usage.seconds <= 0:
             return None
-        turned_away = (self.usage.get("refused") or 0) + (self.usage.get("timed_out") or 0)
-        return float(max(0, (self.usage.get("answered") or 0) - turned_away) / seconds)
+        return max(0, self.usage.answered - self.turned_away) / self.usage.seconds
 
     @property
     def run_seconds(self) -> float | None:
-        """How long a call runs, on average since the broker began."""
-        rows = self.pool.get("run_times") or ()
-        count = sum(row["count"] for row in rows)
-        return sum(row["seconds"] for row in rows) / count if count else None
+        """Run time of a call, on average since the broker started."""
+        count = sum(one.count for one in self.pool.run_times)
+        return sum(one.seconds for one in self.pool.run_times) / count if count else None
 
     @property
     def cpu_share(self) -> float | None:
-        """Share of a call's run time that it computes; the rest it waits."""
-        cpu, run = self.usage.get("cpu_per_call"), self.run_seconds
+        """Share of a call's run time that it uses a CPU; the rest is waiting."""
+        cpu, run = self.usage.cpu_per_call, self.run_seconds
         return None if cpu is None or not run else min(1.0, cpu / run)
 
     @property
     def cores_used(self) -> float | None:
-        cpu, rate = self.usage.get("cpu_per_call"), self.served_per_second
+        cpu, rate = self.usage.cpu_per_call, self.served_per_second
         return None if cpu is None or rate is None else cpu * rate
 
     def memory_cost(self, size: int) -> str:

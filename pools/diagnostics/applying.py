@@ -7,13 +7,13 @@ machine ┘
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import ManagedBySettings, NotAdvised
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
-from snakepit.pools.diagnostics.advice import ENOUGH, Enough, Judgement, Recommendation
+from snakepit.pools.broker.status import BrokerStatus
+from snakepit.pools.diagnostics.advice import ENOUGH, Advice, Enough, Judgement
 from snakepit.pools.diagnostics.machine import room_here
 from snakepit.pools.diagnostics.recommendations import judge
 from snakepit.pools.models import Pool
@@ -24,7 +24,7 @@ from snakepit.pools.operations.orders import Applies, Change, Order
 class Asks(Applies, Protocol):
     """The part of the client that advice needs."""
 
-    def status(self, pool: str = "") -> dict[str, Any]: ...
+    def status(self, pool: str = "") -> BrokerStatus: ...
 
 
 def definitions() -> dict[str, PoolSpec]:
@@ -38,13 +38,13 @@ def definitions() -> dict[str, PoolSpec]:
     return found
 
 
-def judgements(status: Mapping[str, Any], enough: Enough = ENOUGH) -> list[Judgement]:
+def judgements(status: BrokerStatus, enough: Enough = ENOUGH) -> list[Judgement]:
     """Every rule's word on every pool of a status."""
-    machine = room_here(conf.broker_address(), int(status["node"].get("pid") or 0))
-    return judge(status["pools"], definitions(), status["workers"], machine, enough)
+    machine = room_here(conf.broker_address(), status.node.pid)
+    return judge(status.pools, definitions(), status.workers, machine, enough)
 
 
-def settings_line(advice: Recommendation) -> str:
+def settings_line(advice: Advice) -> str:
     """What to write into the settings, for a pool that they define; empty: its row may be changed."""
     if not Pool.objects.filter(name=advice.pool, source=Pool.Source.SETTINGS).exists():
         return ""

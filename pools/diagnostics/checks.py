@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from snakepit.pools.diagnostics.facts import Facts, Unknown
-from snakepit.pools.diagnostics.finding import Finding, Status
+from snakepit.pools.diagnostics.facts import SystemFacts, Unknown
+from snakepit.pools.diagnostics.finding import Finding, FindingStatus
 
-Check = Callable[[Facts], Iterator[Finding]]
+Check = Callable[[SystemFacts], Iterator[Finding]]
 
 SHORT_KEY = 50  # characters of a secret key; Django's own check asks for as many
 LITTLE_VARIETY = 5  # different characters
@@ -22,22 +22,22 @@ OVERDUE = 60.0  # seconds that a job may be due and unclaimed
 
 
 def ok(check: str, evidence: str, pool: str = "") -> Finding:
-    return Finding(check, Status.OK, evidence, "", pool)
+    return Finding(check, FindingStatus.OK, evidence, "", pool)
 
 
 def warning(check: str, evidence: str, fix: str, pool: str = "") -> Finding:
-    return Finding(check, Status.WARNING, evidence, fix, pool)
+    return Finding(check, FindingStatus.WARNING, evidence, fix, pool)
 
 
 def problem(check: str, evidence: str, fix: str, pool: str = "") -> Finding:
-    return Finding(check, Status.PROBLEM, evidence, fix, pool)
+    return Finding(check, FindingStatus.PROBLEM, evidence, fix, pool)
 
 
 def skipped(check: str, reason: str, pool: str = "") -> Finding:
-    return Finding(check, Status.SKIPPED, reason, "", pool)
+    return Finding(check, FindingStatus.SKIPPED, reason, "", pool)
 
 
-def settings(facts: Facts) -> Iterator[Finding]:
+def settings(facts: SystemFacts) -> Iterator[Finding]:
     """The dict SNAKEPIT can be read."""
     for text in facts.settings.problems:
         yield problem(
@@ -47,7 +47,7 @@ def settings(facts: Facts) -> Iterator[Finding]:
         yield ok("settings", "SNAKEPIT is valid")
 
 
-def production(facts: Facts) -> Iterator[Finding]:
+def production(facts: SystemFacts) -> Iterator[Finding]:
     """DEBUG, SECRET_KEY and ALLOWED_HOSTS are fit for strangers."""
     known = facts.settings
     if known.debug:
@@ -73,48 +73,48 @@ def production(facts: Facts) -> Iterator[Finding]:
         yield ok("production", f"DEBUG is off, hosts are {', '.join(known.allowed_hosts)}")
 
 
-def broker(facts: Facts) -> Iterator[Finding]:
+def broker(facts: SystemFacts) -> Iterator[Finding]:
     """The broker answers, is of our release, and has nothing to complain of."""
     known = facts.broker
     if isinstance(known, Unknown):
         yield problem("broker", known.reason, "Start it: snakepit broker (or: python manage.py snakepit broker).")
         return
-    node = known["node"]
-    for text in node["problems"]:
+    node = known.node
+    for text in node.problems:
         yield problem("broker", text, "Correct the pool's definition, in the settings or in the admin.")
-    if node["drain_since"]:
-        by, why = node["drain_actor"] or "an operator", node["drain_reason"] or "no reason given"
+    if node.drain_since:
+        by, why = node.drain_actor or "an operator", node.drain_reason or "no reason given"
         yield warning("broker", f"it is drained by {by} ({why}) and takes no calls", "snakepit resume --node")
-    elif node["draining"]:
+    elif node.draining:
         yield warning("broker", "it is shutting down and takes no calls", "Wait for its end, then start it again.")
-    if node["version"] not in ("", facts.settings.release):
+    if node.version not in ("", facts.settings.release):
         yield warning(
             "broker",
-            f"it runs release {node['version']}, and {facts.settings.release} is installed",
+            f"it runs release {node.version}, and {facts.settings.release} is installed",
             "Restart the broker: workers of the old release go on until then.",
         )
-    if node["loop_lag"] > 0.25:
+    if node.loop_lag > 0.25:
         yield warning(
             "broker",
-            f"its event loop is {node['loop_lag'] * 1000:.0f} ms late",
+            f"its event loop is {node.loop_lag * 1000:.0f} ms late",
             "The machine is overloaded, or something blocks the broker: look at its CPU time.",
         )
-    if not node["problems"]:
-        yield ok("broker", f"{node['name']} answers at {facts.address}, pid {node['pid']}, up {node['uptime']:.0f} s")
+    if not node.problems:
+        yield ok("broker", f"{node.name} answers at {facts.address}, pid {node.pid}, up {node.uptime:.0f} s")
 
 
-def duplicates(facts: Facts) -> Iterator[Finding]:
+def duplicates(facts: SystemFacts) -> Iterator[Finding]:
     """No other broker writes under this node's name."""
     if isinstance(facts.broker, Unknown) or isinstance(facts.database, Unknown):
         yield skipped("duplicate brokers", "needs the broker and the database")
         return
-    node = facts.broker["node"]
+    node = facts.broker.node
     for row in facts.database.nodes:
         live = not row.stopped and row.silent < FRESH
-        if row.name == node["name"] and live and (row.address != node["address"] or row.pid != node["pid"]):
+        if row.name == node.name and live and (row.address != node.address or row.pid != node.pid):
             yield problem(
                 "duplicate brokers",
-                f"two brokers call themselves {row.name}: pid {node['pid']} at {node['address']}, "
+                f"two brokers call themselves {row.name}: pid {node.pid} at {node.address}, "
                 f"and pid {row.pid} at {row.address}, seen {row.silent:.0f} s ago",
                 'Stop one, or give each a SNAKEPIT["NODE_NAME"] of its own.',
             )
@@ -126,28 +126,28 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
                 f"the broker of {row.name} fell silent {row.silent:.0f} s ago and did not say goodbye",
                 "Start it again, or delete its row in the admin if the node is gone for good.",
             )
-    yield ok("duplicate brokers", f"{node['name']} is written by one broker")
+    yield ok("duplicate brokers", f"{node.name} is written by one broker")
 
 
-def beat(facts: Facts) -> Iterator[Finding]:
+def beat(facts: SystemFacts) -> Iterator[Finding]:
     """Celery beat sends the sweeps that judge age, memory and health."""
     if isinstance(facts.broker, Unknown):
         yield skipped("beat", "the broker hears the sweeps, and it does not answer")
         return
-    node = facts.broker["node"]
+    node = facts.broker.node
     interval = facts.settings.sweep_interval
     start = "Start one: celery -A snakepit.site beat (your project's app), and a Celery worker that runs its ticks."
-    if node["clock"] == "beat":
+    if node.clock == "beat":
         yield ok("beat", f"sweeps come, every {interval:g} s")
-    elif node["clock"] == "waiting" and node["uptime"] < MISSED_SWEEPS * interval:
-        yield skipped("beat", f"no sweep yet, and the broker is only {node['uptime']:.0f} s old")
+    elif node.clock == "waiting" and node.uptime < MISSED_SWEEPS * interval:
+        yield skipped("beat", f"no sweep yet, and the broker is only {node.uptime:.0f} s old")
     elif isinstance(facts.transport, Unknown):
         yield warning("beat", "no Celery app is known: the broker sweeps by itself, and jobs do not run", start)
     else:
-        yield problem("beat", f"{node['clock']}: no sweep comes, the broker sweeps by itself", start)
+        yield problem("beat", f"{node.clock}: no sweep comes, the broker sweeps by itself", start)
 
 
-def transport(facts: Facts) -> Iterator[Finding]:
+def transport(facts: SystemFacts) -> Iterator[Finding]:
     """Celery's messages have a way, and what lies there is kept."""
     known = facts.transport
     if isinstance(known, Unknown):
@@ -182,7 +182,7 @@ def transport(facts: Facts) -> Iterator[Finding]:
         yield ok("message transport", f"{known.url} answers")
 
 
-def consumers(facts: Facts) -> Iterator[Finding]:
+def consumers(facts: SystemFacts) -> Iterator[Finding]:
     """For each pool some Celery worker reads the queue of its jobs."""
     known = facts.transport
     if isinstance(known, Unknown) or known.error:
@@ -213,7 +213,7 @@ def consumers(facts: Facts) -> Iterator[Finding]:
         yield ok("consumers", f"{names} read {', '.join(sorted(read)) or 'no queue'}")
 
 
-def overdue(facts: Facts) -> Iterator[Finding]:
+def overdue(facts: SystemFacts) -> Iterator[Finding]:
     """No job waits that should have begun."""
     known = facts.database
     if isinstance(known, Unknown):
@@ -228,7 +228,7 @@ def overdue(facts: Facts) -> Iterator[Finding]:
         yield ok("jobs", "none is overdue")
 
 
-def database(facts: Facts) -> Iterator[Finding]:
+def database(facts: SystemFacts) -> Iterator[Finding]:
     """The database answers, and in a mode that several writers bear."""
     known = facts.database
     if isinstance(known, Unknown):
@@ -258,7 +258,7 @@ def database(facts: Facts) -> Iterator[Finding]:
         yield ok("database", f"{known.vendor} {known.version}, {known.name}{more}")
 
 
-def migrations(facts: Facts) -> Iterator[Finding]:
+def migrations(facts: SystemFacts) -> Iterator[Finding]:
     """Tables are as the code expects them."""
     known = facts.database
     if isinstance(known, Unknown):
@@ -269,7 +269,7 @@ def migrations(facts: Facts) -> Iterator[Finding]:
         yield ok("migrations", "all are applied")
 
 
-def clocks(facts: Facts) -> Iterator[Finding]:
+def clocks(facts: SystemFacts) -> Iterator[Finding]:
     """Machine, database and message transport agree about the time: leases and expiry depend on it."""
     for name, known in (("database", facts.database), ("message transport", facts.transport)):
         if isinstance(known, Unknown):
@@ -284,7 +284,7 @@ def clocks(facts: Facts) -> Iterator[Finding]:
             yield make("clock", evidence, "Run an NTP client on both machines.")
 
 
-def api_keys(facts: Facts) -> Iterator[Finding]:
+def api_keys(facts: SystemFacts) -> Iterator[Finding]:
     """No API key ends soon without anybody's notice."""
     known = facts.database
     if isinstance(known, Unknown):

@@ -1,7 +1,7 @@
 """Gathers the facts, several at a time, and has them judged.
 
 settings, runtime directory, machine ─┐
-database, message transport ──────────┼─▶ Facts ─▶ CHECKS ─▶ Report
+database, message transport ──────────┼─▶ SystemFacts ─▶ CHECKS ─▶ DoctorReport
 broker, interpreters, adapters ───────┘
 """
 
@@ -20,9 +20,10 @@ from snakepit.pools.adapters.interpreters.known import Interpreters, define, int
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.ports import Definition
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
+from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.diagnostics import facts, interpreters, machine, services
-from snakepit.pools.diagnostics.facts import Facts, Unknown
-from snakepit.pools.diagnostics.finding import Report, report_of
+from snakepit.pools.diagnostics.facts import SystemFacts, Unknown
+from snakepit.pools.diagnostics.finding import DoctorReport, report_of
 from snakepit.pools.diagnostics.local_checks import CHECKS
 from snakepit.pools.jobs.messages import queue_of
 
@@ -30,25 +31,25 @@ Known = TypeVar("Known")
 WEB_PORT = 8000  # of `snakepit up`, unless PORT says otherwise
 
 
-def examine(status: Callable[[], Mapping[str, Any]], address: str) -> Report:
+def examine(status: Callable[[], BrokerStatus], address: str) -> DoctorReport:
     """The whole checklist. `status` asks the broker for its snapshot and may raise a BrokerError."""
     at, began = time.time(), time.monotonic()
     known = gather(status, address)
     return report_of(at, time.monotonic() - began, (finding for check in CHECKS for finding in check(known)))
 
 
-def gather(status: Callable[[], Mapping[str, Any]], address: str) -> Facts:
+def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:
     if problems := tuple(conf.find_problems()):
         return _nothing_but(problems, address)
     broker = _broker(status)
-    pid = 0 if isinstance(broker, Unknown) else int(broker["node"]["pid"])
+    pid = 0 if isinstance(broker, Unknown) else broker.node.pid
     with ThreadPoolExecutor(max_workers=4, thread_name_prefix="doctor") as threads:
         database = threads.submit(_guarded, services.database)
         transport = threads.submit(_guarded, services.transport)
         local = threads.submit(_guarded, lambda: machine.machine(pid, int(os.environ.get("PORT", WEB_PORT))))
         place = threads.submit(_guarded, lambda: machine.runtime(conf.runtime_dir(), _data_directories()))
         pools = _pools(threads, database.result())
-        return Facts(
+        return SystemFacts(
             settings=_settings(tuple(conf.find_pool_problems()), conf.current().sweep_interval),
             runtime=place.result(),
             machine=local.result(),
@@ -60,10 +61,10 @@ def gather(status: Callable[[], Mapping[str, Any]], address: str) -> Facts:
         )
 
 
-def _nothing_but(problems: tuple[str, ...], address: str) -> Facts:
+def _nothing_but(problems: tuple[str, ...], address: str) -> SystemFacts:
     """All else is asked with the help of the settings, and those are wrong."""
     unknown = Unknown("the settings are wrong")
-    return Facts(
+    return SystemFacts(
         settings=_settings(problems, 0.0), runtime=unknown, machine=unknown, broker=unknown, address=address,
         database=unknown, transport=unknown, pools=unknown,
     )  # fmt: skip
@@ -77,18 +78,18 @@ def _guarded(question: Callable[[], Known | Unknown]) -> Known | Unknown:
         return Unknown(f"could not be looked at: {type(error).__name__}: {error}")
 
 
-def _broker(status: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any] | Unknown:
+def _broker(status: Callable[[], BrokerStatus]) -> BrokerStatus | Unknown:
     try:
         return status()
     except BrokerError as error:
         return Unknown(error.message)
 
 
-def _settings(problems: tuple[str, ...], interval: float) -> facts.Settings:
+def _settings(problems: tuple[str, ...], interval: float) -> facts.SettingsFacts:
     from django.conf import settings
 
     key = str(settings.SECRET_KEY)
-    return facts.Settings(
+    return facts.SettingsFacts(
         problems=problems,
         debug=bool(settings.DEBUG),
         allowed_hosts=tuple(map(str, settings.ALLOWED_HOSTS)),
@@ -109,7 +110,9 @@ def _data_directories() -> list[Path]:
     ]
 
 
-def _pools(threads: ThreadPoolExecutor, database: facts.Database | Unknown) -> tuple[facts.Pool, ...] | Unknown:
+def _pools(
+    threads: ThreadPoolExecutor, database: facts.DatabaseFacts | Unknown
+) -> tuple[facts.PoolFacts, ...] | Unknown:
     """Wanted pools, from their rows, or from the settings where there are none to read."""
     wanted: list[tuple[str, PoolSpec | str]]
     if isinstance(database, Unknown) or database.unapplied:
@@ -148,17 +151,17 @@ def _question(one: Definition) -> tuple[Any, ...]:
     return one.spec.python, one.adapter_path, tuple(sorted(one.spec.env.items()))
 
 
-def _pool(spec: PoolSpec, one: Definition | str, asked: Mapping[tuple[Any, ...], Any]) -> facts.Pool:
+def _pool(spec: PoolSpec, one: Definition | str, asked: Mapping[tuple[Any, ...], Any]) -> facts.PoolFacts:
     refused = Unknown("the pool's definition is refused")
-    interpreter: facts.Interpreter | Unknown = refused
-    adapter: facts.Adapter | Unknown = refused
+    interpreter: facts.InterpreterFacts | Unknown = refused
+    adapter: facts.AdapterFacts | Unknown = refused
     if isinstance(one, Definition):
         path = one.spec.python or sys.executable
-        interpreter = facts.Interpreter(path=path, about=f"{one.interpreter}: {path}", error=one.unfit)
+        interpreter = facts.InterpreterFacts(path=path, about=f"{one.interpreter}: {path}", error=one.unfit)
         adapter = Unknown("was not asked: no interpreter can run the pool's workers, or it is not enabled")
         if future := asked.get(_question(one)):
             adapter = future.result()
-    return facts.Pool(
+    return facts.PoolFacts(
         name=spec.name,
         profile=str(spec.profile),
         size=spec.size,
@@ -171,9 +174,9 @@ def _pool(spec: PoolSpec, one: Definition | str, asked: Mapping[tuple[Any, ...],
     )
 
 
-def _refused(name: str, why: str) -> facts.Pool:
+def _refused(name: str, why: str) -> facts.PoolFacts:
     unknown = Unknown("the pool's definition is refused")
-    return facts.Pool(
+    return facts.PoolFacts(
         name=name, profile="", size=0, slots=0, queue=queue_of(name), enabled=True, interpreter=unknown,
         adapter=unknown, problem=why,
     )  # fmt: skip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from snakepit.pools.broker.status import BrokerStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class SettingsFacts:
     problems: tuple[str, ...]  # of the dict SNAKEPIT
     debug: bool
     allowed_hosts: tuple[str, ...]
@@ -27,7 +28,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class FileFacts:
     """A file or directory; `mode` -1: it is not there."""
 
     path: str
@@ -41,7 +42,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class DiskFacts:
     """A file system, in bytes and inodes."""
 
     path: str
@@ -52,19 +53,19 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Runtime:
+class RuntimeFacts:
     """The broker's directory."""
 
     user: int
-    directory: Entry
-    socket: Entry
-    token: Entry
+    directory: FileFacts
+    socket: FileFacts
+    token: FileFacts
     longest_socket: int  # bytes of the longest path in it
-    rooms: tuple[Room, ...]
+    rooms: tuple[DiskFacts, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class MachineFacts:
     """Limits of the broker's process where it runs, else of this one. None: no limit, or not known."""
 
     of: str  # whose limits: "the broker" or "this process"
@@ -87,7 +88,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeRow:
+class NodeRowFacts:
     """A broker as the database shows it."""
 
     name: str
@@ -98,13 +99,13 @@ class NodeRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class ApiKeyFacts:
     name: str
     days_left: float | None  # None: it never ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Database:
+class DatabaseFacts:
     vendor: str
     name: str
     version: str
@@ -115,14 +116,14 @@ class Database:
     timeout: float = 0.0
     connections: int = 0  # PostgreSQL
     most_connections: int = 0
-    nodes: tuple[NodeRow, ...] = ()
-    keys: tuple[Key, ...] = ()
+    nodes: tuple[NodeRowFacts, ...] = ()
+    keys: tuple[ApiKeyFacts, ...] = ()
     jobs_overdue: int = 0  # that should have begun and nobody claimed
     jobs_oldest: float = 0.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transport:
+class TransportFacts:
     """The way of Celery's messages. `workers` maps the name of each that answered to the queues that it reads."""
 
     url: str  # without its password
@@ -135,7 +136,7 @@ class Transport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interpreter:
+class InterpreterFacts:
     """The interpreter that a pool's workers would have; `error` where none can run them, with what to do."""
 
     path: str
@@ -144,7 +145,7 @@ class Interpreter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
+class AdapterFacts:
     """What came of the import of an adapter in a process of its own."""
 
     path: str
@@ -154,7 +155,7 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class PoolFacts:
     """A pool as it is wanted."""
 
     name: str
@@ -163,18 +164,18 @@ class Pool:
     slots: int  # of one worker
     queue: str  # of its jobs
     enabled: bool
-    interpreter: Interpreter | Unknown
-    adapter: Adapter | Unknown
+    interpreter: InterpreterFacts | Unknown
+    adapter: AdapterFacts | Unknown
     problem: str = ""  # why its definition is refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    settings: Settings
-    runtime: Runtime | Unknown
-    machine: Machine | Unknown
-    broker: Mapping[str, Any] | Unknown  # its snapshot
+class SystemFacts:
+    settings: SettingsFacts
+    runtime: RuntimeFacts | Unknown
+    machine: MachineFacts | Unknown
+    broker: BrokerStatus | Unknown
     address: str
-    database: Database | Unknown
-    transport: Transport | Unknown
-    pools: tuple[Pool, ...] | Unknown
+    database: DatabaseFacts | Unknown
+    transport: TransportFacts | Unknown
+    pools: tuple[PoolFacts, ...] | Unknown

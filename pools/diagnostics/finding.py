@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Status(StrEnum):
+class FindingStatus(StrEnum):
     """How it stands with one thing that was looked at."""
 
     OK = "ok"
@@ -21,14 +21,14 @@ class Finding:
     """`check` names the thing, `evidence` what was seen, `fix` what to do (empty where nothing is to be done)."""
 
     check: str
-    status: Status
+    status: FindingStatus
     evidence: str
     fix: str = ""
     pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DoctorReport:
     at: float  # seconds since the epoch
     seconds: float  # that it took
     findings: tuple[Finding, ...]
@@ -36,12 +36,12 @@ class Report:
     @property
     def healthy(self) -> bool:
         """No problem; warnings do not count."""
-        return all(one.status != Status.PROBLEM for one in self.findings)
+        return all(one.status != FindingStatus.PROBLEM for one in self.findings)
 
     @property
     def counts(self) -> dict[str, int]:
-        return {str(status): sum(one.status == status for one in self.findings) for status in Status}
+        return {str(status): sum(one.status == status for one in self.findings) for status in FindingStatus}
 
 
-def report_of(at: float, seconds: float, findings: Iterable[Finding]) -> Report:
-    return Report(at, round(seconds, 3), tuple(findings))
+def report_of(at: float, seconds: float, findings: Iterable[Finding]) -> DoctorReport:
+    return DoctorReport(at, round(seconds, 3), tuple(findings))

@@ -19,7 +19,7 @@ from typing import Any
 
 import snakepit
 from snakepit.pools.adapters.processes.launcher import ENVIRONMENT
-from snakepit.pools.diagnostics.facts import Adapter
+from snakepit.pools.diagnostics.facts import AdapterFacts
 
 PATIENCE = 30.0  # seconds for one question: a model library's import takes its time
 MOST_OUTPUT = 256 * 1024  # bytes that are read of an answer
@@ -46,16 +46,18 @@ class NoAnswer(Exception):
     """The child did not say what it was asked; the message tells why."""
 
 
-def adapter(python: str, path: str, place: tuple[str, ...], env: Mapping[str, str], more: tuple[str, ...]) -> Adapter:
+def adapter(
+    python: str, path: str, place: tuple[str, ...], env: Mapping[str, str], more: tuple[str, ...]
+) -> AdapterFacts:
     """Import an adapter as a worker would; `place` is the workers' sys.path, `more` are variables that may pass."""
     package = str(Path(snakepit.__file__).parent)
     try:
         found = ask(python or sys.executable, DESCRIBE, (package, path), place=place, env=env, more=more)
     except NoAnswer as why:
-        return Adapter(path=path, error=str(why))
+        return AdapterFacts(path=path, error=str(why))
     if "error" in found:
-        return Adapter(path=path, error=str(found["error"])[:2000])
-    return Adapter(path=path, thread_safe=bool(found["thread_safe"]), commands=int(found["commands"]))
+        return AdapterFacts(path=path, error=str(found["error"])[:2000])
+    return AdapterFacts(path=path, thread_safe=bool(found["thread_safe"]), commands=int(found["commands"]))
 
 
 def ask(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.diagnostics.doctor import examine
-from snakepit.pools.diagnostics.finding import Report
+from snakepit.pools.diagnostics.finding import DoctorReport
 
 KEPT = 10.0  # seconds that a report is good for
 
 _lock = threading.Lock()
-_kept: tuple[float, str, Report] | None = None
+_kept: tuple[float, str, DoctorReport] | None = None
 
 
-def latest(status: Callable[[], Mapping[str, Any]], address: str) -> Report:
+def latest(status: Callable[[], BrokerStatus], address: str) -> DoctorReport:
     """A report that is at most ten seconds old. Takes seconds where a new one is due: call it in a thread.
 
     `status` asks the broker at `address` for its snapshot and may raise a BrokerError.

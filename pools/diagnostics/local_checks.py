@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
+from snakepit.pools.broker.status import PoolStatus
 from snakepit.pools.diagnostics.checks import (
     Check,
     api_keys,
@@ -24,10 +25,18 @@ from snakepit.pools.diagnostics.checks import (
     transport,
     warning,
 )
-from snakepit.pools.diagnostics.facts import Adapter, Facts, Interpreter, Machine, Pool, Runtime, Unknown
+from snakepit.pools.diagnostics.facts import (
+    AdapterFacts,
+    InterpreterFacts,
+    MachineFacts,
+    PoolFacts,
+    RuntimeFacts,
+    SystemFacts,
+    Unknown,
+)
 from snakepit.pools.diagnostics.finding import Finding
 
-Known = TypeVar("Known", Interpreter, Adapter)
+Known = TypeVar("Known", InterpreterFacts, AdapterFacts)
 
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path on Linux
 ROOM = (200 * 2**20, 1024 * 2**20)  # bytes free: a problem below the first, a warning below the second
@@ -38,7 +47,7 @@ LITTLE_MEMORY = 0.1  # share that should be free
 THROTTLED = 0.1  # share of periods
 
 
-def runtime(facts: Facts) -> Iterator[Finding]:
+def runtime(facts: SystemFacts) -> Iterator[Finding]:
     """The broker's directory is its user's alone, and its sockets can be made in it."""
     known = facts.runtime
     if isinstance(known, Unknown):
@@ -67,7 +76,7 @@ def runtime(facts: Facts) -> Iterator[Finding]:
         yield ok("runtime directory", f"{place.path}, mode {place.mode:04o}")
 
 
-def _wrong_modes(known: Runtime) -> Iterator[tuple[str, str]]:
+def _wrong_modes(known: RuntimeFacts) -> Iterator[tuple[str, str]]:
     place = known.directory
     if place.kind != "directory":
         yield f"{place.path} is no directory", f"rm {place.path}"
@@ -80,7 +89,7 @@ def _wrong_modes(known: Runtime) -> Iterator[tuple[str, str]]:
             yield f"{one.path} is open to others (mode {one.mode:04o})", f"chmod 600 {one.path}"
 
 
-def disk(facts: Facts) -> Iterator[Finding]:
+def disk(facts: SystemFacts) -> Iterator[Finding]:
     """There is room for the database, sockets and scratch files."""
     if isinstance(facts.runtime, Unknown):
         yield skipped("disk", facts.runtime.reason)
@@ -95,7 +104,7 @@ def disk(facts: Facts) -> Iterator[Finding]:
             yield ok("disk", evidence)
 
 
-def limits(facts: Facts) -> Iterator[Finding]:
+def limits(facts: SystemFacts) -> Iterator[Finding]:
     """Files, processes, memory and CPU suffice for the pools."""
     known = facts.machine
     if isinstance(known, Unknown):
@@ -124,7 +133,7 @@ def limits(facts: Facts) -> Iterator[Finding]:
     yield ok("limits", f"{known.of}: {files}, {cores}, {workers} workers wanted")
 
 
-def _process_limits(known: Machine, threads: int) -> Iterator[Finding]:
+def _process_limits(known: MachineFacts, threads: int) -> Iterator[Finding]:
     pairs = (
         (known.processes, known.processes_now, "ulimit -u, or LimitNPROC= in the systemd unit"),
         (known.cgroup_processes, known.cgroup_processes_now, "pids.max of the cgroup (docker run --pids-limit)"),
@@ -138,7 +147,7 @@ def _process_limits(known: Machine, threads: int) -> Iterator[Finding]:
             )
 
 
-def _memory(known: Machine) -> Iterator[Finding]:
+def _memory(known: MachineFacts) -> Iterator[Finding]:
     if known.cgroup_oom_kills:
         yield warning(
             "limits",
@@ -155,7 +164,7 @@ def _memory(known: Machine) -> Iterator[Finding]:
         yield warning("limits", evidence, "Fewer workers, memory limits on the pools, or more memory.")
 
 
-def orphans(facts: Facts) -> Iterator[Finding]:
+def orphans(facts: SystemFacts) -> Iterator[Finding]:
     """No worker outlived its broker."""
     if isinstance(facts.machine, Unknown):
         yield skipped("orphans", facts.machine.reason)
@@ -166,7 +175,7 @@ def orphans(facts: Facts) -> Iterator[Finding]:
         yield ok("orphans", "no worker without a broker")
 
 
-def ports(facts: Facts) -> Iterator[Finding]:
+def ports(facts: SystemFacts) -> Iterator[Finding]:
     """The broker listens on a socket of its directory; only the web server has a port."""
     known = facts.machine
     if isinstance(known, Unknown):
@@ -176,23 +185,23 @@ def ports(facts: Facts) -> Iterator[Finding]:
         yield ok("ports", f"web port {known.port}: {taken}; the broker needs none")
 
 
-def interpreters(facts: Facts) -> Iterator[Finding]:
+def interpreters(facts: SystemFacts) -> Iterator[Finding]:
     """Each pool's interpreter runs, is new enough, and has what a worker needs."""
     yield from _of_pools("interpreter", facts, lambda pool: pool.interpreter, _interpreter)
 
 
-def _interpreter(pool: Pool, known: Interpreter) -> Finding:
+def _interpreter(pool: PoolFacts, known: InterpreterFacts) -> Finding:
     if known.error:
         return problem("interpreter", known.error, "Do so; `snakepit pythons` lists what is found.", pool.name)
     return ok("interpreter", known.about, pool.name)
 
 
-def adapters(facts: Facts) -> Iterator[Finding]:
+def adapters(facts: SystemFacts) -> Iterator[Finding]:
     """Each pool's adapter can be imported by its interpreter, and fits its profile."""
     yield from _of_pools("adapter", facts, lambda pool: pool.adapter, _adapter)
 
 
-def _adapter(pool: Pool, known: Adapter) -> Finding:
+def _adapter(pool: PoolFacts, known: AdapterFacts) -> Finding:
     if known.error:
         return problem(
             "adapter",
@@ -211,7 +220,10 @@ def _adapter(pool: Pool, known: Adapter) -> Finding:
 
 
 def _of_pools(
-    check: str, facts: Facts, known: Callable[[Pool], Known | Unknown], judge: Callable[[Pool, Known], Finding]
+    check: str,
+    facts: SystemFacts,
+    known: Callable[[PoolFacts], Known | Unknown],
+    judge: Callable[[PoolFacts, Known], Finding],
 ) -> Iterator[Finding]:
     """A word on each pool that is to run: the judge's, where what it judges is known."""
     if isinstance(facts.pools, Unknown):
@@ -223,17 +235,17 @@ def _of_pools(
             yield skipped(check, found.reason, pool.name) if isinstance(found, Unknown) else judge(pool, found)
 
 
-def pools(facts: Facts) -> Iterator[Finding]:
+def pools(facts: SystemFacts) -> Iterator[Finding]:
     """Each pool is what it is wanted to be."""
     if isinstance(facts.pools, Unknown):
         yield skipped("pool", facts.pools.reason)
         return
     if not facts.pools:
         yield skipped("pool", "no pool has a row; a broker that starts writes those of the settings")
-    rows = None if isinstance(facts.broker, Unknown) else {one["name"]: one for one in facts.broker["pools"]}
+    running = None if isinstance(facts.broker, Unknown) else {one.name: one for one in facts.broker.pools}
     for pool in facts.pools:
-        row = (rows or {}).get(pool.name)
-        if pool.problem and row:
+        status = (running or {}).get(pool.name)
+        if pool.problem and status:
             yield warning(
                 "pool",
                 f"{pool.problem}, but the broker runs it: its settings are not those of this process",
@@ -244,24 +256,24 @@ def pools(facts: Facts) -> Iterator[Finding]:
             yield problem("pool", pool.problem, "Correct its definition, in the settings or in the admin.", pool.name)
         elif not pool.enabled:
             yield skipped("pool", "it is not enabled", pool.name)
-        elif rows is None:
+        elif running is None:
             yield skipped("pool", "the broker does not answer", pool.name)
-        elif row is None:
+        elif status is None:
             yield problem("pool", "the broker does not run it", "Look at the broker's log.", pool.name)
         else:
-            yield from _running(pool.name, row)
+            yield from _running(status)
 
 
-def _running(name: str, row: Mapping[str, Any]) -> Iterator[Finding]:
-    if row["state"] == "failed":
-        fix = "Mend the cause: `snakepit status` has the worker's last lines; it is tried again by itself."
-        yield problem("pool", f"failed: {row['reason']}", fix, name)
-    elif row["state"] not in ("ready", "paused"):
-        yield warning("pool", f"{row['state']}: {row['reason'] or 'workers start'}", "Wait, then look again.", name)
+def _running(pool: PoolStatus) -> Iterator[Finding]:
+    if pool.state == "failed":
+        fix = "Fix the cause: `snakepit status` has the worker's last lines. The broker starts workers again by itself."
+        yield problem("pool", f"failed: {pool.reason}", fix, pool.name)
+    elif pool.state not in ("ready", "paused"):
+        yield warning("pool", f"{pool.state}: {pool.reason or 'workers start'}", "Wait, then look again.", pool.name)
     else:
-        yield ok("pool", f"{row['state']}, {row['ready']} of {row['size']} workers", name)
-        for text in row["warnings"]:
-            yield warning("pool", text, "snakepit compat shows which library does it.", name)
+        yield ok("pool", f"{pool.state}, {pool.ready} of {pool.size} workers", pool.name)
+        for text in pool.warnings:
+            yield warning("pool", text, "snakepit compat lists the library that causes it.", pool.name)
 
 
 # In the order of a reader who looks for the cause: what comes first explains what follows.

@@ -17,19 +17,19 @@ from snakepit.pools.adapters.processes import reaper
 from snakepit.pools.adapters.runtime_directory import LONGEST_NAME
 from snakepit.pools.cgroups import read_limits, usable_cores
 from snakepit.pools.diagnostics.advice import Capacity
-from snakepit.pools.diagnostics.facts import Entry, Machine, Room, Runtime
+from snakepit.pools.diagnostics.facts import DiskFacts, FileFacts, MachineFacts, RuntimeFacts
 
 TOKEN = reaper.VARIABLE.decode().rstrip("=")
 Limits = tuple[int | None, int | None]  # open files and processes; None: no limit
 
 
-def runtime(directory: Path, more: Iterable[Path] = ()) -> Runtime:
+def runtime(directory: Path, more: Iterable[Path] = ()) -> RuntimeFacts:
     """The broker's directory, and the room on its file system and on those of `more`."""
-    rooms: dict[int, Room] = {}
+    rooms: dict[int, DiskFacts] = {}
     for path in (directory, *more):
         found = _nearest(path)
         rooms.setdefault(os.stat(found).st_dev, _room(found))
-    return Runtime(
+    return RuntimeFacts(
         user=os.geteuid(),
         directory=_entry(directory),
         socket=_entry(directory / "broker.sock"),
@@ -39,14 +39,14 @@ def runtime(directory: Path, more: Iterable[Path] = ()) -> Runtime:
     )
 
 
-def _entry(path: Path) -> Entry:
+def _entry(path: Path) -> FileFacts:
     try:
         found = os.lstat(path)
     except OSError:
-        return Entry(path=str(path))
+        return FileFacts(path=str(path))
     kinds = {stat.S_IFDIR: "directory", stat.S_IFSOCK: "socket", stat.S_IFREG: "file"}
     kind = kinds.get(stat.S_IFMT(found.st_mode), "other")
-    return Entry(path=str(path), mode=stat.S_IMODE(found.st_mode), owner=found.st_uid, kind=kind)
+    return FileFacts(path=str(path), mode=stat.S_IMODE(found.st_mode), owner=found.st_uid, kind=kind)
 
 
 def _nearest(path: Path) -> Path:
@@ -55,9 +55,9 @@ def _nearest(path: Path) -> Path:
     return path
 
 
-def _room(path: Path) -> Room:
+def _room(path: Path) -> DiskFacts:
     found = os.statvfs(path)
-    return Room(
+    return DiskFacts(
         path=str(path),
         free=found.f_bavail * found.f_frsize,
         total=found.f_blocks * found.f_frsize,
@@ -66,13 +66,13 @@ def _room(path: Path) -> Room:
     )
 
 
-def machine(broker_pid: int, port: int) -> Machine:
+def machine(broker_pid: int, port: int) -> MachineFacts:
     """Limits of the broker's process where it runs here and its limits can be read, else of this one."""
     theirs = _limits_of(broker_pid) if broker_pid else None
     files, processes = theirs or _own_limits()
     memory = psutil.virtual_memory()
     group = read_limits(broker_pid if theirs else 0)
-    return Machine(
+    return MachineFacts(
         of="the broker" if theirs else "this process",
         cores=usable_cores(),
         open_files=files,

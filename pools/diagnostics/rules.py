@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from snakepit.pools.broker.spec import Preload, Profile
 from snakepit.pools.broker.stats.memory_growth import MEASURED, TOGETHER
+from snakepit.pools.broker.status import GrowthStatus
 from snakepit.pools.diagnostics.advice import Case, Judgement, rounded_down, rounded_up
 
 BUSY = 0.85  # share of the slot time; above it calls queue up whatever their order
@@ -36,7 +36,7 @@ def queue(case: Case) -> Judgement:
     spec, usage = case.spec, case.usage
     if lack := case.lacks(case.enough.calls, case.enough.seconds):
         return case.too_little("queue", lack)
-    busy, wait = usage.get("busy"), usage.get("wait_p95")
+    busy, wait = usage.busy, usage.wait_p95
     if busy is None or wait is None:
         return case.too_little("queue", "no call has waited for a slot or got one")
     limit = min(LONGEST_WAIT, spec.queue_timeout / 5)
@@ -46,8 +46,7 @@ def queue(case: Case) -> Judgement:
     cores, used = case.machine.cores, case.cores_used
     if cores and used and used >= CORES * cores:
         return case.fine("queue", f"{evidence}, but {used:.1f} of {cores:g} cores compute: workers would not help")
-    turned_away = (usage.get("refused") or 0) + (usage.get("timed_out") or 0)
-    wanted = 1 / max(0.1, 1 - turned_away / usage["answered"])  # who was turned away would have kept slots busy too
+    wanted = 1 / max(0.1, 1 - case.turned_away / usage.answered)  # refused calls would have kept slots busy too
     size = min(2 * spec.size, max(spec.size + 1, math.ceil(spec.size * busy * wanted / AIM)))
     if cores and (share := case.cpu_share) and share >= COMPUTES and spec.profile == Profile.PROCESS:
         size = max(spec.size, min(size, math.ceil(cores / share)))
@@ -65,29 +64,27 @@ def idle(case: Case) -> Judgement:
         return case.none("idle", "it has one worker")
     if lack := case.lacks(case.enough.calls, case.enough.idle_seconds):
         return case.too_little("idle", lack)
-    busy, peak = usage.get("busy"), usage.get("peak") or 0
+    busy, peak = usage.busy, usage.peak
     if busy is None:
         return case.too_little("idle", "it had no slot")
     evidence = f"{busy:.0%} busy, at most {peak} of {spec.size * case.slots} slots at once"
     size = max(1, math.ceil(max(SPARE * peak, busy * spec.size * case.slots / 0.5) / case.slots))
-    if busy > IDLE or size > FEWER * spec.size or (usage.get("wait_p95") or 0.0) > 0.1:
+    if busy > IDLE or size > FEWER * spec.size or (usage.wait_p95 or 0.0) > 0.1:
         return case.fine("idle", evidence)
-    evidence += f" in {usage['seconds'] / 60:.0f} minutes"
+    evidence += f" in {usage.seconds / 60:.0f} minutes"
     title = f"{spec.name} needs {size} worker{'s' * (size > 1)} only"
     return case.advise("idle", title, evidence, {"size": size}, case.memory_cost(size))
 
 
 def leak(case: Case) -> Judgement:
     """Workers grow with their calls: replace them in time."""
-    spec, growth = case.spec, case.pool.get("growth") or {}
-    mb = growth.get("mb_per_1000_calls")
-    calls, samples = growth.get("calls") or 0, growth.get("samples") or 0
-    if growth.get("verdict") != "measured" or mb is None or samples < SAMPLES:
-        lack = f"{calls} calls, {samples} samples of memory; needs 20 calls and {SAMPLES} samples"
+    spec, growth, mb = case.spec, case.pool.growth, case.pool.growth.mb_per_1000_calls
+    if growth.verdict != MEASURED or mb is None or growth.samples < SAMPLES:
+        lack = f"{growth.calls} calls, {growth.samples} samples of memory; needs 20 calls and {SAMPLES} samples"
         return case.too_little("leak", lack)
     if mb >= LEAK and is_chance(growth):
         return case.too_little("leak", f"grows {mb:.1f} MiB per 1,000 calls, within the error of its measurement")
-    evidence = f"leaks {mb:.1f} MiB per 1,000 calls" + (f" in `{growth['mostly']}`" if growth.get("mostly") else "")
+    evidence = f"leaks {mb:.1f} MiB per 1,000 calls" + (f" in `{growth.mostly}`" if growth.mostly else "")
     if mb < LEAK:
         return case.fine("leak", f"grows {mb:.1f} MiB per 1,000 calls; advised from {LEAK:g} MiB")
     if spec.memory_soft_mb:
@@ -99,27 +96,26 @@ def leak(case: Case) -> Judgement:
     return case.advise("leak", title, evidence, {"max_requests": calls})
 
 
-def is_chance(growth: Mapping[str, Any]) -> bool:
+def is_chance(growth: GrowthStatus) -> bool:
     """Commands were measured, and what each of them seems to make is within the error of its measurement.
 
     Commands that cannot be told apart have no error of their own: they may well be the cause together.
     """
-    verdicts = {one["verdict"] for one in growth.get("commands", ())}
-    measured = [one for one in growth.get("commands", ()) if one["verdict"] == MEASURED]
-    within = all(one["mb_per_1000_calls"] < SURE * one["error"] for one in measured)
-    return bool(measured) and within and TOGETHER not in verdicts
+    measured = [one for one in growth.commands if one.verdict == MEASURED]
+    within = all((one.mb_per_1000_calls or 0.0) < SURE * (one.error or 0.0) for one in measured)
+    return bool(measured) and within and all(one.verdict != TOGETHER for one in growth.commands)
 
 
 def gil(case: Case) -> Judgement:
     """Threads that compute and take turns: processes."""
-    spec, factor = case.spec, case.pool.get("parallelism") or 0.0
+    spec, factor = case.spec, case.pool.parallelism
     if spec.profile != Profile.THREAD or spec.threads < 2:
         return case.none("gil", "it has no threads")
     if not factor:
         return case.too_little("gil", "the parallelism is not measured yet; needs one ready worker")
-    because = f" because of {case.pool['gil_culprit']}" if case.pool.get("gil_culprit") else ""
-    evidence = f"threads {spec.threads}, factor {factor:.1f}, GIL {case.pool.get('gil') or 'unknown'}{because}"
-    if case.pool.get("gil") != "on" or factor >= TURNS:
+    because = f" because of {case.pool.gil_culprit}" if case.pool.gil_culprit else ""
+    evidence = f"threads {spec.threads}, factor {factor:.1f}, GIL {case.pool.gil or 'unknown'}{because}"
+    if case.pool.gil != "on" or factor >= TURNS:
         return case.fine("gil", evidence)
     if (share := case.cpu_share) is None:
         return case.too_little("gil", f"{evidence}; {_cpu_lack(case)}")
@@ -134,8 +130,8 @@ def gil(case: Case) -> Judgement:
 
 def threads(case: Case) -> Judgement:
     """More threads than run at once, and they compute: fewer threads."""
-    spec, factor = case.spec, case.pool.get("parallelism") or 0.0
-    if spec.profile != Profile.THREAD or case.pool.get("gil") == "on":
+    spec, factor = case.spec, case.pool.parallelism
+    if spec.profile != Profile.THREAD or case.pool.gil == "on":
         return case.none("threads", "it has no threads that run in parallel")
     if not factor:
         return case.too_little("threads", "the parallelism is not measured yet; needs one ready worker")
@@ -154,14 +150,14 @@ def threads(case: Case) -> Judgement:
 
 def preload(case: Case) -> Judgement:
     """Workers that each hold their own copy of what they could share: a template."""
-    spec, template = case.spec, case.pool.get("template") or {}
+    spec, template = case.spec, case.pool.template
     if spec.profile != Profile.PROCESS or spec.size < 2:
         return case.none("preload", "it has one worker, or threads that share their memory")
-    refused = template.get("state") == "refused"
-    if spec.preload == Preload.ON or template.get("state") in ("ready", "loading"):
-        return case.fine("preload", "workers are forked from a template" if not refused else str(template.get("why")))
-    if refused and template.get("reason") != "no_preload":
-        return case.none("preload", f"it cannot be forked from: {template.get('why')}")
+    refused = template.state == "refused"
+    if spec.preload == Preload.ON or template.state in ("ready", "loading"):
+        return case.fine("preload", "workers are forked from a template" if not refused else template.why)
+    if refused and template.reason != "no_preload":
+        return case.none("preload", f"it cannot be forked from: {template.why}")
     each = case.each_mb
     if each is None:
         return case.too_little("preload", "no worker's memory is measured; needs one sweep after the first is ready")
@@ -213,7 +209,7 @@ def queue_limit(case: Case) -> Judgement:
     if not rate:
         return case.too_little("queue_limit", "no call was carried out")
     served = math.ceil(rate * spec.queue_timeout)
-    refused, late = (usage.get("refused") or 0) / usage["answered"], (usage.get("timed_out") or 0) / usage["answered"]
+    refused, late = usage.refused / usage.answered, usage.timed_out / usage.answered
     within = f"at {rate:.3g} calls/s {served:,} are served within queue_timeout {spec.queue_timeout:g} s"
     if refused >= TURNED_AWAY and spec.queue_limit < served:
         evidence = f"{refused:.0%} of the calls were refused by queue_limit {spec.queue_limit:,}; {within}"
@@ -231,7 +227,7 @@ def call_timeout(case: Case) -> Judgement:
     spec, usage = case.spec, case.usage
     if lack := case.lacks(case.enough.calls, case.enough.seconds):
         return case.too_little("call_timeout", lack)
-    share = (usage.get("overran") or 0) / usage["answered"]
+    share = usage.overran / usage.answered
     evidence = f"{share:.0%} of the calls did not end by their deadline"
     if share < OVERRAN:
         return case.fine("call_timeout", f"{evidence}; advised from {OVERRAN:.0%}")
@@ -259,7 +255,7 @@ def _calls_worth(case: Case) -> int:
 
 
 def _cpu_lack(case: Case) -> str:
-    have = case.usage.get("cpu_calls") or 0
+    have = case.usage.cpu_calls
     return f"whether calls compute is not known: {have} calls between samples of CPU time; needs 20"
 
 

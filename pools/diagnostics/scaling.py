@@ -6,7 +6,7 @@
 
 A limit whose evidence lacks has no number, and then nothing is said of what binds first.
 
->>> one = Facts("ocr", size=2, ready=2, answered=900, served=900, seconds=600.0, run_seconds=0.2, runs=900,
+>>> one = ScalingFacts("ocr", size=2, ready=2, answered=900, served=900, seconds=600.0, run_seconds=0.2, runs=900,
 ...             cpu_per_call=0.05, cpu_calls=800, each_mb=100.0, measured=2, cores=2.0, free_mb=5000.0)
 >>> found = scale(one)
 >>> found.sentence
@@ -16,12 +16,12 @@ A limit whose evidence lacks has no number, and then nothing is said of what bin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from snakepit.pools.broker.spec import FIELDS, PoolSpec, Profile
 from snakepit.pools.broker.stats.usage import CPU_CALLS
+from snakepit.pools.broker.status import BrokerStatus, PoolStatus
 from snakepit.pools.diagnostics.advice import NOT_KNOWN, TOO_LITTLE, Capacity, Case, Enough, said_span
 from snakepit.pools.diagnostics.rules import CORES
 
@@ -32,7 +32,7 @@ BROKER = 500.0  # calls/s, from which on the broker's own work is no small chang
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ScalingFacts:
     """A pool as it was measured. None: not known. Seconds, MiB (PSS), cores."""
 
     pool: str
@@ -63,7 +63,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class ScalingLimit:
     """What one resource allows. Without numbers, `evidence` says what lacks."""
 
     resource: str
@@ -77,15 +77,15 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ScalingEstimate:
     """`limits` begin with the present size; `binds`, `carries` and `then` are empty where the evidence lacks."""
 
-    facts: Facts
-    limits: tuple[Limit, ...]
+    facts: ScalingFacts
+    limits: tuple[ScalingLimit, ...]
     lacks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     binds: str = ""
-    carries: Limit | None = None  # what the machine can carry, and the resource that ends it
+    carries: ScalingLimit | None = None  # what the machine can carry, and the resource that ends it
 
     @property
     def verdict(self) -> str:
@@ -116,63 +116,62 @@ class Answer:
         }
 
 
-def gather(status: Mapping[str, Any], pool: str, machine: Capacity = NOT_KNOWN) -> Facts:
-    """The facts about a pool that the broker's status names. Raises KeyError: it names no such pool."""
-    rows = {row["name"]: row for row in status["pools"]}
-    row = rows[pool]
-    workers = tuple(one for one in status["workers"] if one["pool"] == pool)
-    case = Case(row, PoolSpec(name=pool, adapter=row["adapter"], size=row["size"]), workers, machine)
-    usage, template = case.usage, (row.get("template") or {}).get("memory_mb", -1.0)
-    seconds, rate = float(usage.get("seconds") or 0.0), case.served_per_second
-    ready = [one for one in workers if one["state"] == "ready"]
-    return Facts(
+def gather(status: BrokerStatus, pool: str, machine: Capacity = NOT_KNOWN) -> ScalingFacts:
+    """The measured figures of a pool. Raises KeyError if the status has no such pool."""
+    found = status.pool(pool)
+    if found is None:
+        raise KeyError(pool)
+    case = _case(status, found, machine)
+    usage, rate = found.usage, case.served_per_second
+    ready = [one for one in case.workers if one.state == "ready"]
+    return ScalingFacts(
         pool=pool,
-        profile=row["profile"],
-        size=row["size"],
+        profile=found.profile,
+        size=found.size,
         ready=len(ready),
-        threads=max((one["capacity"] for one in ready), default=1),
-        answered=usage.get("answered") or 0,
-        served=round((rate or 0.0) * seconds),
-        seconds=seconds,
-        busy=usage.get("busy"),
-        wait_p95=usage.get("wait_p95"),
+        threads=max((one.capacity for one in ready), default=1),
+        answered=usage.answered,
+        served=round((rate or 0.0) * usage.seconds),
+        seconds=usage.seconds,
+        busy=usage.busy,
+        wait_p95=usage.wait_p95,
         run_seconds=case.run_seconds,
-        runs=sum(one["count"] for one in row.get("run_times") or ()),
-        cpu_per_call=usage.get("cpu_per_call"),
-        cpu_calls=usage.get("cpu_calls") or 0,
+        runs=sum(one.count for one in found.run_times),
+        cpu_per_call=usage.cpu_per_call,
+        cpu_calls=usage.cpu_calls,
         each_mb=case.each_mb,
-        measured=sum(one["memory_mb"] > 0 for one in ready),
-        template_mb=template if template >= 0 else None,
-        factor=row.get("parallelism") or None,
+        measured=sum(one.memory_mb > 0 for one in ready),
+        template_mb=found.template.memory_mb if found.template.memory_mb >= 0 else None,
+        factor=found.parallelism or None,
         cores=machine.cores,
-        others=_cores_used(one for name, one in rows.items() if name != pool),
+        others=sum(_case(status, one, machine).cores_used or 0.0 for one in status.pools if one.name != pool),
         free_mb=machine.free_mb,
     )
 
 
-def _cores_used(pools: Iterable[Mapping[str, Any]]) -> float:
-    used = (Case(row, PoolSpec(name=row["name"], adapter=row["adapter"])).cores_used for row in pools)
-    return sum(one for one in used if one is not None)
+def _case(status: BrokerStatus, pool: PoolStatus, machine: Capacity) -> Case:
+    spec = PoolSpec(name=pool.name, adapter=pool.adapter, size=pool.size)
+    return Case(pool, spec, status.workers_of(pool.name), machine)
 
 
-def scale(facts: Facts, enough: Enough = ENOUGH) -> Answer:
+def scale(facts: ScalingFacts, enough: Enough = ENOUGH) -> ScalingEstimate:
     """What binds first and at how many calls a second; or what evidence lacks to say so."""
     each, lack = _of_a_worker(facts, enough)
     if each is None:
-        limits = tuple(Limit(name, lack) for name in (SIZE, CPU, MEMORY))
-        return Answer(facts, limits, lacks=(lack,))
+        limits = tuple(ScalingLimit(name, lack) for name in (SIZE, CPU, MEMORY))
+        return ScalingEstimate(facts, limits, lacks=(lack,))
     most = int(FIELDS["size"].metadata["high"])
-    size = Limit(SIZE, lack or _runs(facts), facts.size * each, facts.size)
+    size = ScalingLimit(SIZE, lack or _runs(facts), facts.size * each, facts.size)
     machine = (_cpu(facts, each), _memory(facts, each))
-    limits = (size, *machine, Limit(LARGEST, f"a definition takes at most {most} workers", most * each, most))
+    limits = (size, *machine, ScalingLimit(LARGEST, f"a definition takes at most {most} workers", most * each, most))
     if lacks := tuple(one.evidence for one in machine if not one.is_known):
-        return Answer(facts, limits, lacks, _notes(facts, None))
+        return ScalingEstimate(facts, limits, lacks, _notes(facts, None))
     carries = min(limits[1:], key=lambda one: one.calls_per_second or 0.0)
     binds = min((carries, size), key=lambda one: one.calls_per_second or 0.0).resource
-    return Answer(facts, limits, (), _notes(facts, carries), binds, carries)
+    return ScalingEstimate(facts, limits, (), _notes(facts, carries), binds, carries)
 
 
-def _of_a_worker(facts: Facts, enough: Enough) -> tuple[float | None, str]:
+def _of_a_worker(facts: ScalingFacts, enough: Enough) -> tuple[float | None, str]:
     """Calls a second that one worker can carry; or None and what lacks."""
     if facts.served < enough.calls or facts.seconds < enough.seconds:
         had = f"{facts.served:,} calls in {said_span(facts.seconds)}"
@@ -196,28 +195,28 @@ def _of_a_worker(facts: Facts, enough: Enough) -> tuple[float | None, str]:
     )
 
 
-def _cpu(facts: Facts, each: float) -> Limit:
+def _cpu(facts: ScalingFacts, each: float) -> ScalingLimit:
     if facts.cores is None:
-        return Limit(CPU, "the cores of the broker's machine are not known here; ask on it")
+        return ScalingLimit(CPU, "the cores of the broker's machine are not known here; ask on it")
     if not facts.cpu_per_call:
-        return Limit(CPU, _cpu_lack(facts))
+        return ScalingLimit(CPU, _cpu_lack(facts))
     cores = max(0.0, facts.cores - facts.others)
     taken = f" less {facts.others:.2g} that other pools use" if facts.others >= 0.01 else ""
     evidence = f"{facts.cpu_per_call:.4g} s of CPU a call, of {facts.cpu_calls:,} calls; {facts.cores:g} cores{taken}"
     rate = cores / facts.cpu_per_call
-    return Limit(CPU, evidence, rate, _workers(rate, each))
+    return ScalingLimit(CPU, evidence, rate, _workers(rate, each))
 
 
-def _memory(facts: Facts, each: float) -> Limit:
+def _memory(facts: ScalingFacts, each: float) -> ScalingLimit:
     if facts.each_mb is None:
-        return Limit(MEMORY, "no worker's memory is measured; needs one sweep after the first is ready")
+        return ScalingLimit(MEMORY, "no worker's memory is measured; needs one sweep after the first is ready")
     if facts.free_mb is None:
-        return Limit(MEMORY, "the free memory of the broker's machine is not known here; ask on it")
+        return ScalingLimit(MEMORY, "the free memory of the broker's machine is not known here; ask on it")
     workers = facts.ready + int(facts.free_mb // facts.each_mb)
     evidence = f"{facts.each_mb:,.0f} MiB a worker, of {facts.measured}; {facts.free_mb:,.0f} MiB are free"
     if facts.template_mb is not None:
         evidence += f" beside the template's {facts.template_mb:,.0f} MiB"
-    return Limit(MEMORY, evidence, workers * each, workers)
+    return ScalingLimit(MEMORY, evidence, workers * each, workers)
 
 
 def _workers(rate: float, each: float) -> int:
@@ -225,17 +224,17 @@ def _workers(rate: float, each: float) -> int:
     return max(1, math.ceil(round(rate / each, 6)))
 
 
-def _runs(facts: Facts) -> str:
+def _runs(facts: ScalingFacts) -> str:
     return f"a call runs for {facts.run_seconds:.4g} s, of {facts.runs:,} calls; {facts.threads} at once in a worker"
 
 
-def _cpu_lack(facts: Facts) -> str:
+def _cpu_lack(facts: ScalingFacts) -> str:
     if facts.cpu_per_call is not None:
         return f"{facts.cpu_calls:,} calls used less CPU time than can be measured; needs more calls"
     return f"CPU time is known of {facts.cpu_calls} calls; needs {CPU_CALLS}"
 
 
-def _notes(facts: Facts, carries: Limit | None) -> tuple[str, ...]:
+def _notes(facts: ScalingFacts, carries: ScalingLimit | None) -> tuple[str, ...]:
     found = []
     cpu, cores = facts.cpu_per_call, facts.cores
     if cpu and cores and (used := cpu * facts.served / facts.seconds + facts.others) >= CORES * cores:
@@ -248,7 +247,7 @@ def _notes(facts: Facts, carries: Limit | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _said(limit: Limit, facts: Facts) -> str:
+def _said(limit: ScalingLimit, facts: ScalingFacts) -> str:
     workers = limit.workers or 0
     threads = f" of {facts.threads} threads" if facts.is_threaded else ""
     return f"{said_rate(limit.calls_per_second or 0.0)} with {workers} worker{'s' * (workers != 1)}{threads}"

@@ -11,7 +11,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.models import Q
 
-from snakepit.pools.diagnostics.facts import Database, Key, NodeRow, Transport, Unknown
+from snakepit.pools.diagnostics.facts import ApiKeyFacts, DatabaseFacts, NodeRowFacts, TransportFacts, Unknown
 from snakepit.pools.jobs import messages
 from snakepit.pools.models import ApiKey, Job, Node, schema
 from snakepit.pools.models.moments import utc_now
@@ -21,7 +21,7 @@ REACH = 3.0  # seconds for the message transport to answer
 PING = 1.5  # seconds that Celery workers have to answer
 
 
-def database() -> Database | Unknown:
+def database() -> DatabaseFacts | Unknown:
     """The default database. Raises nothing: one that is away is Unknown."""
     connection: Any = connections[DEFAULT_DB_ALIAS]
     name = str(connection.settings_dict["NAME"])
@@ -36,7 +36,7 @@ def database() -> Database | Unknown:
         connection.close()
 
 
-def _database(connection: Any, cursor: Any) -> Database:
+def _database(connection: Any, cursor: Any) -> DatabaseFacts:
     unapplied = schema.unapplied()
     known: dict[str, Any] = {
         "vendor": connection.vendor,
@@ -56,7 +56,7 @@ def _database(connection: Any, cursor: Any) -> Database:
         known |= _postgresql(cursor)
     if not unapplied:
         known |= _rows()
-    return Database(**known)
+    return DatabaseFacts(**known)
 
 
 def _postgresql(cursor: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _postgresql(cursor: Any) -> dict[str, Any]:
 def _rows() -> dict[str, Any]:
     now = utc_now()
     nodes = tuple(
-        NodeRow(
+        NodeRowFacts(
             name=row.name,
             address=row.address,
             pid=row.pid,
@@ -83,7 +83,7 @@ def _rows() -> dict[str, Any]:
         for row in Node.objects.all()
     )
     alive = Q(expires_at__isnull=True) | Q(expires_at__gt=now)
-    keys = tuple(Key(name=row.name, days_left=_days(row.expires_at, now)) for row in _usable(alive))
+    keys = tuple(ApiKeyFacts(name=row.name, days_left=_days(row.expires_at, now)) for row in _usable(alive))
     due = Job.objects.filter(Q(run_after__isnull=True) | Q(run_after__lte=now), state=QUEUED)
     since = [max(queued, after or queued) for queued, after in due.values_list("queued_at", "run_after")[:1000]]
     oldest = (now - min(since)).total_seconds() if since else 0.0
@@ -98,7 +98,7 @@ def _days(end: datetime | None, now: datetime) -> float | None:
     return None if end is None else (end - now).total_seconds() / 86_400
 
 
-def transport() -> Transport | Unknown:
+def transport() -> TransportFacts | Unknown:
     """Celery's transport and the workers that answer through it."""
     try:
         app = messages.celery_app()
@@ -113,14 +113,14 @@ def transport() -> Transport | Unknown:
     scheme = url.partition(":")[0]
     if scheme == "filesystem":
         why = "messages are files: Celery workers cannot be asked through them"
-        return Transport(url=url, scheme=scheme, workers=Unknown(why))
+        return TransportFacts(url=url, scheme=scheme, workers=Unknown(why))
     try:
         with connection:
             connection.ensure_connection(max_retries=0, timeout=REACH)
             server = _redis(connection) if "redis" in scheme else {}
-            return Transport(url=url, scheme=scheme, workers=_workers(app, connection), **server)
+            return TransportFacts(url=url, scheme=scheme, workers=_workers(app, connection), **server)
     except Exception as error:
-        return Transport(url=url, scheme=scheme, error=_first_line(error))
+        return TransportFacts(url=url, scheme=scheme, error=_first_line(error))
 
 
 def _redis(connection: Any) -> dict[str, Any]:

@@ -277,7 +277,7 @@ class Attempt:
             commands = self.client.commands(self.job.pool)
         except BrokerError:
             return False
-        return any(one["name"] == self.job.command and one["idempotent"] for one in commands)
+        return any(one.name == self.job.command and one.idempotent for one in commands)
 
     def _fail(self, transition: Transition, facts: dict[str, Any], error: dict[str, Any] | None) -> str:
         if self.entries:

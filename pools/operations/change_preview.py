@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snakepit.pools.broker.spec import FIELDS, WORKER_FIELDS, PoolSpec
+from snakepit.pools.broker.status import WorkerStatus
 
 LIFECYCLE = ("ttl", "max_requests", "jitter", "min_lifetime", "memory_soft_mb", "memory_hard_mb", "memory_samples")
 
@@ -47,22 +48,22 @@ class ChangePreview:
         return bool(self.replaced or self.started or self.ended)
 
 
-def preview_change(old: PoolSpec, new: PoolSpec, workers: Sequence[dict[str, Any]]) -> ChangePreview:
+def preview_change(old: PoolSpec, new: PoolSpec, workers: Sequence[WorkerStatus]) -> ChangePreview:
     """Compute the effect of a new definition. `workers` are the pool's workers from the broker's status."""
     changes = tuple(
         FieldChange(name, getattr(old, name), getattr(new, name), _effect(name))
         for name in FIELDS
         if getattr(old, name) != getattr(new, name)
     )
-    present = [one for one in workers if one["state"] in ("starting", "ready", "draining")]
+    present = [one for one in workers if one.state in ("starting", "ready", "draining")]
     before, after = (old.size if old.enabled else 0), (new.size if new.enabled else 0)
     replaced = min(before, after) if old.enabled and new.enabled and new.needs_new_workers(old) else 0
     started, ended = max(0, after - before), max(0, before - after)
     at_once = min(new.max_surge + new.max_unavailable, max(1, replaced))
-    loads = [one["load_seconds"] for one in present if one.get("load_seconds")]
+    loads = [one.load_seconds for one in present if one.load_seconds]
     seconds = _seconds(loads, replaced, at_once, started, new)
     # If only the size shrinks, idle workers leave first. If all are replaced, all busy workers are among them.
-    idle = sum(one["load"] == 0 for one in present)
+    idle = sum(one.load == 0 for one in present)
     busy = len(present) - idle if replaced else max(0, ended - idle)
     counts = replaced, started, ended
     return ChangePreview(changes, *counts, busy, at_once, seconds, new.drain_timeout, _summary(counts, busy, at_once))

@@ -1,27 +1,27 @@
 """Drain and resume a node for maintenance.
 
-    order ─▶ Audit row ─▶ broker ─▶ event ... standing(): the calls that remain
+    order ─▶ Audit row ─▶ broker ─▶ event ... drain_status(): the calls that remain
 
 The broker keeps the drain in memory only, because rows of pools belong to all nodes. A restarted broker takes calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-from snakepit.pools.client.drain_status import DrainStatus, check, standing
+from snakepit.pools.broker.status import BrokerStatus, DrainStatus
+from snakepit.pools.client.drain_status import check_node, drain_status
 from snakepit.pools.operations.orders import Order, recorded
 
 
 class Drains(Protocol):
     """The part of the client that drains a node."""
 
-    def status(self, pool: str = "") -> dict[str, Any]: ...
+    def status(self, pool: str = "") -> BrokerStatus: ...
 
-    def drain(self, actor: str = "", reason: str = "") -> dict[str, Any]: ...
+    def drain(self, actor: str = "", reason: str = "") -> None: ...
 
-    def resume(self, actor: str = "", reason: str = "") -> dict[str, Any]: ...
+    def resume(self, actor: str = "", reason: str = "") -> None: ...
 
 
 def drain(broker: Drains, node: str, order: Order) -> DrainStatus:
@@ -36,9 +36,8 @@ def resume(broker: Drains, node: str, order: Order) -> DrainStatus:
 
 def _order(broker: Drains, node: str, action: str, order: Order) -> DrainStatus:
     with recorded(order, action, target=node) as record:
-        check(broker.status()["node"]["name"], node)
-        given: Callable[..., Any] = getattr(broker, action)
-        given(actor=order.actor, reason=order.reason)
-        now = standing(broker.status())
+        check_node(broker.status().node.name, node)
+        (broker.drain if action == "drain" else broker.resume)(actor=order.actor, reason=order.reason)
+        now = drain_status(broker.status())
         record.message = f"{now.running} running and {now.waiting} waiting calls" if action == "drain" else ""
         return now

@@ -23,6 +23,7 @@ from django.db import DatabaseError, transaction
 from snakepit.pools import conf, jobs
 from snakepit.pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown
 from snakepit.pools.broker.spec import FIELDS, InvalidSpec
+from snakepit.pools.broker.status import WorkerDump
 from snakepit.pools.models import Audit, Job, Pool
 from snakepit.pools.models.audit import DONE
 from snakepit.pools.models.moments import utc_now
@@ -36,25 +37,25 @@ logger = logging.getLogger("snakepit.operations")
 class Applies(Protocol):
     """The part of the client that applies changed rows."""
 
-    def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> dict[str, Any]: ...
+    def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> int: ...
 
 
 class Recycles(Protocol):
     """The part of the client that recycles workers."""
 
-    def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]: ...
+    def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> int: ...
 
 
 class Kills(Protocol):
     """The part of the client that kills a worker."""
 
-    def kill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]: ...
+    def kill(self, worker: str, actor: str = "", reason: str = "") -> None: ...
 
 
 class Dumps(Protocol):
     """The part of the client that reads a worker's stacks."""
 
-    def dump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]: ...
+    def dump(self, worker: str, actor: str = "", reason: str = "") -> WorkerDump: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ def change_pool(broker: Applies, pool: str, values: Mapping[str, Any], order: Or
 def recycle(broker: Recycles, pool: str, worker: str, order: Order) -> int:
     """Replace a pool's workers, or one. Each replacement is ready first. Returns the number of workers to replace."""
     with recorded(order, "recycle", pool, worker) as record:
-        planned = int(broker.recycle(pool, worker=worker, actor=order.actor, reason=order.reason)["planned"])
+        planned = broker.recycle(pool, worker=worker, actor=order.actor, reason=order.reason)
         record.message = f"{planned} to be replaced"
         return planned
 
@@ -171,7 +172,7 @@ def kill(broker: Kills, pool: str, worker: str, order: Order) -> None:
         broker.kill(worker, actor=order.actor, reason=order.reason)
 
 
-def dump(broker: Dumps, pool: str, worker: str, order: Order) -> dict[str, Any]:
+def dump(broker: Dumps, pool: str, worker: str, order: Order) -> WorkerDump:
     """The stacks of a live worker's threads."""
     with recorded(order, "dump", pool, worker):
         return broker.dump(worker, actor=order.actor, reason=order.reason)

@@ -33,7 +33,7 @@ UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 def live(context: template.Context, name: str, argument: str = "") -> SafeString:
     """Render a live region; the event stream replaces its content whenever it changes."""
     topic, visit = region.topic(name, argument), context["visit"]
-    html = region.render(topic, visit.facts(), visit.rights)
+    html = region.render(topic, visit.state(), visit.rights)
     return format_html('<div data-live="{}">{}</div>', topic, mark_safe(html))
 
 

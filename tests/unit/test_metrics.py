@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +12,35 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from snakepit.pools.adapters.records.metrics import Metrics
 from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.status import BrokerStatus
 from tests.fakes import ListRecorder
+from tests.statuses import command_growth, growth, pool, status, template, usage, worker
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 
 
-def snapshot() -> dict[str, Any]:
-    pool: dict[str, Any] = {
-        "name": "p",
-        "size": 2,
-        "slots": 2,
-        "free": 1,
-        "lost": 0,
-        "waiting": 3,
-        "held": 1,
-        "oldest_wait": 1.5,
-        "load_seconds": 2.0,
-        "memory_mb": 110.0,
-        "template": {"state": "ready", "memory_mb": 100.0, "load_seconds": 1.5},
-    }
-    commands = [{"command": "leak", "mb_per_1000_calls": 1000.0}, {"command": "echo", "mb_per_1000_calls": None}]
-    pool["usage"] = {"busy": 0.75, "cpu_per_call": None}
-    pool["growth"] = {"mb_per_1000_calls": 500.0, "commands": commands}
+def snapshot(**changes: Any) -> BrokerStatus:
+    commands = (command_growth("leak", 1000.0, 1.0), command_growth("echo", None, None))
+    found = pool(
+        "p",
+        size=2,
+        slots=2,
+        free=1,
+        waiting=3,
+        held=1,
+        oldest_wait=1.5,
+        load_seconds=2.0,
+        memory_mb=110.0,
+        template=template(memory_mb=100.0, load_seconds=1.5),
+        usage=usage(busy=0.75),
+        growth=growth(500.0, commands=commands),
+    )
     workers = [
-        {"id": "p-1", "pool": "p", "state": "ready", "memory_mb": 10.0, "gil": "off", "parallelism": 1.9},
-        {"id": "p-2", "pool": "p", "state": "starting", "memory_mb": -1.0, "gil": "", "parallelism": 0.0},
+        worker("p-1", memory_mb=10.0, gil="off", parallelism=1.9),
+        worker("p-2", state="starting", gil=""),
     ]
-    node = {"loop_lag": 0.25, "sessions": 4, "clock": "lifecycle clock missing", "draining": True}
-    return {"node": node, "pools": [pool], "workers": workers}
+    of_node = {"loop_lag": 0.25, "sessions": 4, "clock": "lifecycle clock missing", "draining": True}
+    return status([replace(found, **changes)], workers, **of_node)
 
 
 def scraped(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -92,8 +94,8 @@ def test_events_are_counted_by_reason_and_passed_on() -> None:
 
 def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
     metrics = Metrics(ListRecorder())
-    status = snapshot()
-    metrics.expose(lambda: status)
+    moments = [snapshot(), snapshot(waiting=7)]
+    metrics.expose(lambda: moments.pop(0))
     found = scraped(metrics)
     assert found["snakepit_pool_workers", (("pool", "p"), ("state", "ready"))] == 1
     assert found["snakepit_pool_workers", (("pool", "p"), ("state", "draining"))] == 0
@@ -109,7 +111,6 @@ def test_gauges_are_those_of_the_moment_of_the_scrape() -> None:
     assert found["snakepit_pool_growth_bytes_per_call", (("pool", "p"),)] == 2**19
     assert found["snakepit_command_growth_bytes_per_call", (("command", "leak"), ("pool", "p"))] == 2**20
     assert ("snakepit_command_growth_bytes_per_call", (("command", "echo"), ("pool", "p"))) not in found
-    status["pools"][0]["waiting"] = 7
     assert scraped(metrics)["snakepit_pool_waiting", (("pool", "p"),)] == 7
 
 

@@ -7,6 +7,7 @@ from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.ports import NoMeter
 from snakepit.pools.broker.stats.histogram import Histogram, merged, quantile, since
 from tests.fakes import ListRecorder
+from tests.statuses import status
 
 
 def test_events_are_numbered_and_the_newest_are_kept() -> None:
@@ -30,8 +31,8 @@ def test_calls_that_ran_are_timed_by_pool_and_those_that_never_did_are_not() -> 
     recent.executed("p", "c", "ok", 0.001, 0.1)
     recent.executed("p", "c", "raised", 0.001, 0.2)
     recent.executed("p", "c", "queue_full", 0.0, 0.0)
-    figures = recent.figures()["p"]
-    assert sum(figures["ran"].values()) == sum(figures["queued"].values()) == 2
+    found = recent.histograms()["p"]
+    assert sum(found.ran.values()) == sum(found.queued.values()) == 2
 
 
 def test_calls_that_ended_well_together_are_timed_as_if_they_had_ended_one_by_one() -> None:
@@ -40,24 +41,24 @@ def test_calls_that_ended_well_together_are_timed_as_if_they_had_ended_one_by_on
     together.succeeded("p", "run", waits, runs)
     for wait, run in zip(waits, runs, strict=True):
         alone.executed("p", "run", "ok", wait, run)
-    assert together.figures() == alone.figures()
+    assert together.histograms() == alone.histograms()
 
 
 def test_recycles_are_counted_by_reason() -> None:
     recent = RecentEvents(NoMeter(), ListRecorder())
     for reason in ("ttl", "ttl", "operator"):
         recent.record(1.0, Event(Kind.WORKER_RECYCLED, "p", "p-1", reason))
-    assert recent.figures()["p"]["recycled"] == {"ttl": 2, "operator": 1}
+    assert recent.histograms()["p"].recycled == {"ttl": 2, "operator": 1}
     recent.record(2.0, Event(Kind.POOL_REMOVED, "p"))
-    assert recent.figures() == {}
+    assert recent.histograms() == {}
 
 
-def test_a_snapshot_that_is_recorded_carries_the_figures() -> None:
+def test_a_snapshot_that_is_recorded_carries_the_histograms() -> None:
     recorder = ListRecorder()
     recent = RecentEvents(NoMeter(), recorder)
     recent.executed("p", "c", "ok", 0.0, 0.1)
-    recent.observe({"node": {}, "pools": [], "workers": []})
-    assert recorder.snapshots[-1]["figures"]["p"]["ran"]
+    recent.observe(status())
+    assert recorder.statuses[-1].histograms["p"].ran
 
 
 def test_a_percentile_is_within_a_tenth() -> None:

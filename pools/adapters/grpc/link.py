@@ -16,7 +16,8 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from snakepit.pools.adapters.grpc.batch import AROUND, Batch
 from snakepit.pools.adapters.grpc.limits import MAX_FRAME
-from snakepit.pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Race, WorkerFailure, WorkerReports
+from snakepit.pools.broker.ports import Assignment, Greeting, Payload, Race, WorkerFailure, WorkerReports
+from snakepit.pools.broker.status import CommandInfo
 from snakepit.workers.transport.message_stream import MessageStream, MessageTooLarge
 from snakepit.workers.wire import worker_pb2 as pb
 from snakepit.workers.wire.worker_grpc import WorkerStub

@@ -7,10 +7,8 @@ import hmac
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
-from google.protobuf import json_format
 from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
@@ -27,9 +25,9 @@ from snakepit.pools.broker.broker import Broker
 from snakepit.pools.broker.handle import CallHandle
 from snakepit.pools.broker.messages import Request, Timing
 from snakepit.pools.broker.ports import Payload
+from snakepit.pools.status_codec import encode_commands, encode_dump, encode_plan, encode_status, encode_sweep
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerBase
-from snakepit.workers.wire import worker_pb2
 
 STREAM_CREDIT = 16  # chunks on the way to a unary stream's reader
 MAX_STATUS_MESSAGE = 1000  # characters; error details beyond some 16 KB destroy the error itself
@@ -80,41 +78,15 @@ class BrokerService(BrokerBase):
     async def Status(self, stream: Any) -> None:
         async with _Answering(stream):
             request = await _receive(stream)
-            snapshot = self._broker.snapshot(request.pool)
-            reply = pb.StatusReply(
-                node=pb.Node(**snapshot["node"]),
-                pools=[pb.Pool(**row) for row in snapshot["pools"]],
-                workers=[pb.Worker(**row) for row in snapshot["workers"]],
-            )
+            status = self._broker.snapshot(request.pool)
             if request.watch:
-                self._add_news(reply, request.events_after)
-            await stream.send_message(reply)
-
-    def _add_news(self, reply: pb.StatusReply, after: int) -> None:
-        for number, at, event in self._recent.events(after):
-            reply.events.add(
-                seq=number, at=at, kind=event.kind, pool=event.pool, worker=event.worker, reason=event.reason,
-                message=event.message[:MAX_STATUS_MESSAGE], level=event.level,
-            )  # fmt: skip
-        for pool, figures in self._recent.figures().items():
-            reply.figures.add(pool=pool, **figures)
+                status = self._recent.add_to(status, request.events_after)
+            await stream.send_message(encode_status(status))
 
     async def Commands(self, stream: Any) -> None:
         async with _Answering(stream):
             request = await _receive(stream)
-            commands = [
-                worker_pb2.Command(
-                    name=command.name,
-                    summary=command.summary,
-                    description=command.description,
-                    streams=command.streams,
-                    idempotent=command.idempotent,
-                    timeout=command.timeout,
-                    schema=command.schema,
-                )
-                for command in self._broker.commands(request.pool)
-            ]
-            await stream.send_message(pb.CommandsReply(commands=commands))
+            await stream.send_message(encode_commands(self._broker.commands(request.pool)))
 
     async def Sweep(self, stream: Any) -> None:
         async with _Answering(stream):
@@ -123,8 +95,7 @@ class BrokerService(BrokerBase):
                 raise errors.BadRequest("source: say who sweeps, for instance beat")
             if not 0 < request.interval < math.inf:
                 raise errors.BadRequest(f"interval: {request.interval} is not the number of seconds between two sweeps")
-            pools, workers, planned = self._broker.sweep(request.source, request.interval)
-            await stream.send_message(pb.SweepReply(pools=pools, workers=workers, planned=planned))
+            await stream.send_message(encode_sweep(self._broker.sweep(request.source, request.interval)))
 
     async def Apply(self, stream: Any) -> None:
         async with _Answering(stream):
@@ -148,16 +119,7 @@ class BrokerService(BrokerBase):
     async def Plan(self, stream: Any) -> None:
         async with _Answering(stream):
             request = await _receive(stream)
-            plan = self._broker.plan(request.pool, request.worker)
-            workers = [pb.PlannedWorker(**asdict(worker)) for worker in plan.workers]  # None leaves a field unset
-            reply = pb.PlanReply(
-                workers=workers,
-                at_once=plan.at_once,
-                max_surge=plan.max_surge,
-                max_unavailable=plan.max_unavailable,
-                load_seconds=plan.load_seconds,
-            )
-            await stream.send_message(reply)
+            await stream.send_message(encode_plan(self._broker.plan(request.pool, request.worker)))
 
     async def Drain(self, stream: Any) -> None:
         async with _Answering(stream):
@@ -176,7 +138,7 @@ class BrokerService(BrokerBase):
         async with _Answering(stream):
             request = await _receive(stream)
             dump = await self._broker.dump(request.worker, request.actor, request.reason)
-            await stream.send_message(json_format.ParseDict(asdict(dump), pb.DumpReply()))
+            await stream.send_message(encode_dump(dump))
 
 
 class _Answering:

@@ -17,7 +17,8 @@ from pathlib import Path
 from snakepit.pools.adapters.processes import stacks
 from snakepit.pools.adapters.processes.vitals import vitals_of
 from snakepit.pools.broker.errors import StacksUnavailable
-from snakepit.pools.broker.ports import Exit, ThreadStack
+from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.status import ThreadStack
 from snakepit.workers.process.shared_page import Record, SharedPage
 
 LINE_LIMIT = 16 * 1024  # bytes; what is longer is cut

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snakepit.pools.broker.errors import StacksUnavailable
-from snakepit.pools.broker.ports import Frame, ThreadStack
+from snakepit.pools.broker.status import StackFrame, ThreadStack
 from snakepit.workers.process import stacks
 from snakepit.workers.process.shared_page import SharedPage
 
@@ -66,20 +66,20 @@ async def read(pid: int, box: SharedPage, alive: Callable[[], bool]) -> tuple[Th
     return tuple(found)
 
 
-def parse(text: str) -> tuple[Frame, ...]:
+def parse(text: str) -> tuple[StackFrame, ...]:
     """The frames in an answer, innermost first.
 
     >>> parse('Stack (most recent call first):\\n  File "a.py", line 3 in f\\n  File "a.py", line 9 in <module>\\n')
-    (Frame(file='a.py', line=3, function='f'), Frame(file='a.py', line=9, function='<module>'))
+    (StackFrame(file='a.py', line=3, function='f'), StackFrame(file='a.py', line=9, function='<module>'))
     """
     return tuple(
-        Frame(match["file"], 0 if match["line"] == "???" else int(match["line"]), match["function"])
+        StackFrame(match["file"], 0 if match["line"] == "???" else int(match["line"]), match["function"])
         for line in text.splitlines()
         if (match := LINE.fullmatch(line))
     )
 
 
-def _answered(facts: ThreadStack, frames: tuple[Frame, ...], note: str) -> ThreadStack:
+def _answered(facts: ThreadStack, frames: tuple[StackFrame, ...], note: str) -> ThreadStack:
     if not frames and not note:
         note = "a thread of a C library: no Python runs in it"
     return ThreadStack(facts.thread, facts.name, facts.state, facts.cpu_seconds, frames, note)

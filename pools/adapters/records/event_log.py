@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.ports import Recorder
+from snakepit.pools.broker.status import BrokerStatus
 
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -33,8 +33,8 @@ class EventLog:
         )
         self._then.record(at, event)
 
-    def observe(self, snapshot: dict[str, Any]) -> None:
-        self._then.observe(snapshot)
+    def observe(self, status: BrokerStatus) -> None:
+        self._then.observe(status)
 
     def stop(self) -> None:
         self._then.stop()

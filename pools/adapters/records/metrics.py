@@ -1,47 +1,48 @@
-"""Prometheus metrics of a broker: counters from calls and events, gauges computed from its snapshot when asked.
+"""Prometheus metrics of a broker: counters from calls and events, gauges from its status at each scrape.
 
-The broker is the one long-lived process that knows everything, so its numbers are kept here and nowhere else; web and
-Celery processes pass them on. Every name is explained in docs/reference/metrics.md.
+The broker is the only long-lived process that sees every call, so the numbers are kept here; web and Celery processes
+pass them on. docs/reference/metrics.md explains every name.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.ports import Recorder
+from snakepit.pools.broker.status import CLOCK_MISSING, BrokerStatus, PoolStatus, WorkerStatus
 
 # From a tenth of a millisecond (an echo) to ten minutes (a training run).
 BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600)
 BOUNDS = (*(str(float(bound)) for bound in BUCKETS), "+Inf")
 STATES = ("starting", "ready", "draining", "stopping")
+MIB = 2**20  # bytes
 
 
 class Metrics:
-    """A Meter, and a Recorder that passes on what it counts."""
+    """A Meter, and a Recorder that forwards what it counts."""
 
     def __init__(self, then: Recorder) -> None:
         self._then = then
         self.registry = CollectorRegistry()
-        self._calls = Calls()
+        self._calls = CallCounts()
         self.registry.register(self._calls)
-        self._full = self._counter("pool_capacity_reached", "Times that the last free slot was taken.", "pool")
-        self._started = self._histogram("worker_start_seconds", "From a worker's start until it was ready.", "pool")
+        self._full = self._counter("pool_capacity_reached", "How often the last free slot was taken.", "pool")
+        self._started = self._histogram("worker_start_seconds", "From a worker's start until it is ready.", "pool")
         by_reason = ("pool", "reason")
         self._events = {
             Kind.WORKER_STARTED: self._counter("worker_starts", "Workers that became ready.", "pool"),
             Kind.WORKER_RECYCLED: self._counter("recycles", "Workers that were replaced on purpose.", *by_reason),
-            Kind.WORKER_DIED: self._counter("worker_deaths", "Workers that ended by themselves.", *by_reason),
+            Kind.WORKER_DIED: self._counter("worker_deaths", "Workers whose process ended unexpectedly.", *by_reason),
             Kind.WORKER_KILLED: self._counter("worker_kills", "Workers that the broker ended.", *by_reason),
-            Kind.WORKER_UNHEALTHY: self._counter("health_check_failures", "Workers that did not answer.", *by_reason),
-            Kind.POOL_SATURATED: self._counter("pool_saturated", "Times that a queue was full.", "pool"),
-            Kind.POOL_FAILED: self._counter("pool_failures", "Times that a pool was given up.", *by_reason),
+            Kind.WORKER_UNHEALTHY: self._counter("health_check_failures", "Workers that failed the check.", *by_reason),
+            Kind.POOL_SATURATED: self._counter("pool_saturated", "How often a queue was full.", "pool"),
+            Kind.POOL_FAILED: self._counter("pool_failures", "How often a pool was marked failed.", *by_reason),
             Kind.THREAD_RACE: self._counter("thread_races", "State that two threads wrote without a lock.", "pool"),
             Kind.GIL_ENABLED: self._counter("gil_enabled", "Workers whose GIL was switched on.", *by_reason),
             Kind.TEMPLATE_STARTED: self._counter("template_starts", "Templates that were ready.", "pool"),
@@ -85,23 +86,23 @@ class Metrics:
             self._started.labels(event.pool).observe(event.data["seconds"])
         self._then.record(at, event)
 
-    def observe(self, snapshot: dict[str, Any]) -> None:
-        self._then.observe(snapshot)
+    def observe(self, status: BrokerStatus) -> None:
+        self._then.observe(status)
 
     def stop(self) -> None:
         self._then.stop()
 
     # Scrapes
 
-    def expose(self, snapshot: Callable[[], dict[str, Any]]) -> None:
-        """Add the gauges, which are computed from a fresh snapshot each time that somebody asks."""
+    def expose(self, snapshot: Callable[[], BrokerStatus]) -> None:
+        """Add the gauges, which are computed from a fresh status at each scrape."""
         self.registry.register(Gauges(snapshot))
 
     def text(self) -> str:
         return generate_latest(self.registry).decode()
 
 
-class Times:
+class DurationBuckets:
     """A histogram as plain numbers."""
 
     __slots__ = ("buckets", "seconds")
@@ -120,13 +121,13 @@ class Times:
         return list(zip(BOUNDS, accumulate(self.buckets), strict=True))
 
 
-class Calls:
-    """What is counted at each call: plain numbers, because looking labels up costs more than the call's other books."""
+class CallCounts:
+    """Counts of calls as plain numbers: looking up labels at each call would cost more than all other statistics."""
 
     def __init__(self) -> None:
         self._ended: dict[tuple[str, str, str], int] = {}
-        self._ran: dict[tuple[str, str], Times] = {}
-        self._queued: dict[tuple[str], Times] = {}
+        self._ran: dict[tuple[str, str], DurationBuckets] = {}
+        self._queued: dict[tuple[str], DurationBuckets] = {}
         self._delivered: dict[str, int] = {}
 
     def delivered(self, pool: str, results: int) -> None:
@@ -150,11 +151,11 @@ class Calls:
     def _time(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None:
         times = self._ran.get((pool, command))
         if times is None:
-            times = self._ran[pool, command] = Times()
+            times = self._ran[pool, command] = DurationBuckets()
         times.extend(ran)
         times = self._queued.get((pool,))
         if times is None:
-            times = self._queued[pool,] = Times()
+            times = self._queued[pool,] = DurationBuckets()
         times.extend(queued)
 
     def describe(self) -> list[Metric]:
@@ -166,29 +167,27 @@ class Calls:
             ended.add_metric(key, count)
         yield ended
         delivered = CounterMetricFamily(
-            "snakepit_results_delivered", "Results that went past the broker.", labels=("pool",)
+            "snakepit_results_delivered", "Results that a worker sent directly to the client.", labels=("pool",)
         )
         for pool, count in self._delivered.items():
             delivered.add_metric((pool,), count)
         yield delivered
         ran = HistogramMetricFamily(
-            "snakepit_call_duration_seconds", "How long commands ran.", labels=("pool", "command")
+            "snakepit_call_duration_seconds", "Run time of commands.", labels=("pool", "command")
         )
         for names, times in self._ran.items():
             ran.add_metric(names, times.sums(), times.seconds)
         yield ran
-        queued = HistogramMetricFamily(
-            "snakepit_queue_wait_seconds", "How long calls waited for a slot.", labels=("pool",)
-        )
+        queued = HistogramMetricFamily("snakepit_queue_wait_seconds", "Wait of calls for a slot.", labels=("pool",))
         for name, times in self._queued.items():
             queued.add_metric(name, times.sums(), times.seconds)
         yield queued
 
 
 class Gauges:
-    """How things stand, as a Prometheus collector."""
+    """A Prometheus collector of the broker's present state."""
 
-    def __init__(self, snapshot: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, snapshot: Callable[[], BrokerStatus]) -> None:
         self._snapshot = snapshot
 
     def describe(self) -> list[Metric]:
@@ -196,102 +195,102 @@ class Gauges:
 
     def collect(self) -> Iterator[Metric]:
         status = self._snapshot()
-        pools, workers = status["pools"], status["workers"]
+        pools, workers, node = status.pools, status.workers, status.node
         counts = GaugeMetricFamily("snakepit_pool_workers", "Workers by state.", labels=("pool", "state"))
         for pool in pools:
             for state in STATES:
-                there = sum(worker["pool"] == pool["name"] and worker["state"] == state for worker in workers)
-                counts.add_metric((pool["name"], state), there)
+                there = sum(worker.pool == pool.name and worker.state == state for worker in workers)
+                counts.add_metric((pool.name, state), there)
         yield counts
         yield from (_by_pool(pools, *gauge) for gauge in POOL_GAUGES)
         memory = GaugeMetricFamily("snakepit_worker_memory_bytes", "PSS with descendants.", labels=("pool", "worker"))
         for worker in workers:
-            if worker["memory_mb"] >= 0:
-                memory.add_metric((worker["pool"], worker["id"]), worker["memory_mb"] * 2**20)
+            if worker.memory_mb >= 0:
+                memory.add_metric((worker.pool, worker.id), worker.memory_mb * MIB)
         yield memory
         yield from _of_templates(pools)
         yield from _of_threads(workers)
         yield from growth(pools)
         yield from usage(pools)
-        node = status["node"]
-        yield GaugeMetricFamily("snakepit_broker_loop_lag_seconds", "How late the event loop is.", node["loop_lag"])
-        yield GaugeMetricFamily("snakepit_broker_sessions", "Clients with an open session.", node["sessions"])
-        yield GaugeMetricFamily("snakepit_node_draining", "1: no new calls are taken.", float(node["draining"]))
-        missing = node["clock"] == "lifecycle clock missing"
+        yield GaugeMetricFamily("snakepit_broker_loop_lag_seconds", "Delay of the event loop.", node.loop_lag)
+        yield GaugeMetricFamily("snakepit_broker_sessions", "Clients with an open session.", node.sessions)
+        yield GaugeMetricFamily("snakepit_node_draining", "1: the node takes no new calls.", float(node.draining))
+        missing = node.clock == CLOCK_MISSING
         yield GaugeMetricFamily("snakepit_lifecycle_clock_missing", "1: no sweeps come from beat.", float(missing))
 
 
-def _of_templates(pools: list[dict[str, Any]]) -> Iterator[Metric]:
+def _of_templates(pools: Iterable[PoolStatus]) -> Iterator[Metric]:
     ready = GaugeMetricFamily("snakepit_template_ready", "1: workers are forked from a template.", labels=("pool",))
     used = GaugeMetricFamily("snakepit_template_memory_bytes", "PSS of the template.", labels=("pool",))
-    took = GaugeMetricFamily("snakepit_template_load_seconds", "What loading the adapter took.", labels=("pool",))
+    took = GaugeMetricFamily("snakepit_template_load_seconds", "Time to load the adapter.", labels=("pool",))
     total = GaugeMetricFamily("snakepit_pool_memory_bytes", "PSS of all workers and the template.", labels=("pool",))
     for pool in pools:
-        name, template = (pool["name"],), pool["template"]
-        total.add_metric(name, pool["memory_mb"] * 2**20)
-        if template["state"] != "off":
-            ready.add_metric(name, template["state"] == "ready")
-        if template["state"] == "ready":
-            took.add_metric(name, template["load_seconds"])
-            if template["memory_mb"] >= 0:
-                used.add_metric(name, template["memory_mb"] * 2**20)
+        name, template = (pool.name,), pool.template
+        total.add_metric(name, pool.memory_mb * MIB)
+        if template.state != "off":
+            ready.add_metric(name, template.state == "ready")
+        if template.state == "ready":
+            took.add_metric(name, template.load_seconds)
+            if template.memory_mb >= 0:
+                used.add_metric(name, template.memory_mb * MIB)
     yield from (ready, used, took, total)
 
 
-def _of_threads(workers: list[dict[str, Any]]) -> Iterator[Metric]:
+def _of_threads(workers: Iterable[WorkerStatus]) -> Iterator[Metric]:
     labels = ("pool", "worker")
-    factor = GaugeMetricFamily("snakepit_worker_parallelism", "Slots that run at once, measured.", labels=labels)
+    factor = GaugeMetricFamily("snakepit_worker_parallelism", "Slots that run together, measured.", labels=labels)
     gil = GaugeMetricFamily("snakepit_worker_gil", "1: the GIL is on.", labels=labels)
     for worker in workers:
-        if worker["parallelism"]:
-            factor.add_metric((worker["pool"], worker["id"]), worker["parallelism"])
-        if worker["gil"]:
-            gil.add_metric((worker["pool"], worker["id"]), float(worker["gil"] == "on"))
+        if worker.parallelism:
+            factor.add_metric((worker.pool, worker.id), worker.parallelism)
+        if worker.gil:
+            gil.add_metric((worker.pool, worker.id), float(worker.gil == "on"))
     yield factor
     yield gil
 
 
-def growth(pools: list[dict[str, Any]]) -> Iterator[Metric]:
-    """Only what is measured: no figure is better than a wrong one."""
-    help = "What a call makes a worker grow."
+def growth(pools: Iterable[PoolStatus]) -> Iterator[Metric]:
+    """Only measured values: an absent metric is better than a wrong one."""
+    help = "Memory growth of a worker by one call."
     whole = GaugeMetricFamily("snakepit_pool_growth_bytes_per_call", help, labels=("pool",))
     each = GaugeMetricFamily("snakepit_command_growth_bytes_per_call", help, labels=("pool", "command"))
     for pool in pools:
-        if (mb := pool["growth"]["mb_per_1000_calls"]) is not None:
-            whole.add_metric((pool["name"],), mb / 1000 * 2**20)
-        for command in pool["growth"]["commands"]:
-            if (mb := command["mb_per_1000_calls"]) is not None:
-                each.add_metric((pool["name"], command["command"]), mb / 1000 * 2**20)
+        if (mb := pool.growth.mb_per_1000_calls) is not None:
+            whole.add_metric((pool.name,), mb / 1000 * MIB)
+        for command in pool.growth.commands:
+            if (mb := command.mb_per_1000_calls) is not None:
+                each.add_metric((pool.name, command.command), mb / 1000 * MIB)
     yield whole
     yield each
 
 
-def usage(pools: list[dict[str, Any]]) -> Iterator[Metric]:
-    """Of the last ten minutes, and only what is measured."""
+def usage(pools: Iterable[PoolStatus]) -> Iterator[Metric]:
+    """Of the last ten minutes, and only measured values."""
     busy = GaugeMetricFamily("snakepit_pool_busy_share", "Share of the slot time that was taken.", labels=("pool",))
-    cpu = GaugeMetricFamily("snakepit_pool_cpu_seconds_per_call", "CPU time that a call costs.", labels=("pool",))
+    cpu = GaugeMetricFamily("snakepit_pool_cpu_seconds_per_call", "CPU time of a call.", labels=("pool",))
     for pool in pools:
-        for family, field in ((busy, "busy"), (cpu, "cpu_per_call")):
-            if (value := pool["usage"][field]) is not None:
-                family.add_metric((pool["name"],), value)
+        for family, value in ((busy, pool.usage.busy), (cpu, pool.usage.cpu_per_call)):
+            if value is not None:
+                family.add_metric((pool.name,), value)
     yield busy
     yield cpu
 
 
-POOL_GAUGES = (
-    ("size", "Workers that are wanted.", "size"),
-    ("slots", "Slots of ready workers.", "slots"),
-    ("slots_free", "Slots that would take a call now.", "free"),
-    ("slots_lost_now", "Slots held by calls that did not stop.", "lost"),
-    ("waiting", "Calls that wait.", "waiting"),
-    ("held", "Of those, calls that lie ready in the hands of a busy worker.", "held"),
-    ("oldest_wait_seconds", "How long the first in the line has waited.", "oldest_wait"),
-    ("load_seconds", "What a start is expected to take.", "load_seconds"),
+PoolGauge = Callable[[PoolStatus], float]
+POOL_GAUGES: tuple[tuple[str, str, PoolGauge], ...] = (
+    ("size", "Workers that are wanted.", lambda pool: pool.size),
+    ("slots", "Slots of ready workers.", lambda pool: pool.slots),
+    ("slots_free", "Slots that would take a call now.", lambda pool: pool.free),
+    ("slots_lost_now", "Slots held by calls that did not stop.", lambda pool: pool.lost),
+    ("waiting", "Calls that wait.", lambda pool: pool.waiting),
+    ("held", "Of those, calls that were sent to a busy worker ahead of time.", lambda pool: pool.held),
+    ("oldest_wait_seconds", "Wait of the oldest waiting call.", lambda pool: pool.oldest_wait),
+    ("load_seconds", "Expected time of a start.", lambda pool: pool.load_seconds),
 )
 
 
-def _by_pool(pools: list[dict[str, Any]], name: str, help: str, field: str) -> Metric:
+def _by_pool(pools: Iterable[PoolStatus], name: str, help: str, value: PoolGauge) -> Metric:
     gauge = GaugeMetricFamily(f"snakepit_pool_{name}", help, labels=("pool",))
     for pool in pools:
-        gauge.add_metric((pool["name"],), pool[field])
+        gauge.add_metric((pool.name,), value(pool))
     return gauge

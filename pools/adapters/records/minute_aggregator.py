@@ -1,92 +1,116 @@
-"""Snapshots folded into minutes: a pure step between the broker's status and the rows of the charts.
+"""Sums statuses by the minute: a pure step between the broker's status and the rows of the charts.
 
->>> minutes = MinuteAggregator()
->>> pool = {"name": "p", "finished": 0, "failed": 0, "refused": 0, "died": 0, "waiting": 0, "oldest_wait": 0.0,
-...         "ready": 1, "busy": 0, "slots": 1, "free": 1, "memory_mb": 5.0}
->>> minutes.add({"pools": [pool], "workers": []}, 59.0)
-[]
->>> minutes.add({"pools": [{**pool, "finished": 7}], "workers": []}, 61.0)[0]["ok"]
-7
+status each second ─▶ MinuteAggregator ─▶ a MinuteTotals for each pool at the end of its minute ─▶ PoolPeriod rows
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from snakepit.pools.broker.stats.histogram import since
+from snakepit.pools.broker.status import BrokerStatus, PoolHistograms, PoolStatus
 
 MINUTE = 60
-COUNTED = {"ok": "finished", "failed": "failed", "refused": "refused", "died": "died"}
-MEANT = ("ready", "busy", "starting", "draining", "slots", "taken", "memory_mb")
-LARGEST = ("waiting", "oldest_wait")
-NOTHING: dict[str, dict[Any, int]] = {"ran": {}, "queued": {}, "recycled": {}}
+NONE = PoolHistograms()
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteTotals:
+    """One pool in one minute, with the fields of a PoolPeriod row."""
+
+    pool: str
+    at: float  # its beginning, seconds since the epoch
+    seconds: int
+    ok: int
+    failed: int
+    refused: int
+    died: int
+    ran: Mapping[int, int]  # counts by bucket, see stats.histogram
+    queued: Mapping[int, int]
+    recycled: Mapping[str, int]  # by reason
+    ready: float  # this and all below up to memory_mb: the mean
+    busy: float
+    starting: float
+    draining: float
+    slots: float
+    taken: float
+    memory_mb: float
+    waiting: int  # this and oldest_wait: the largest
+    oldest_wait: float
 
 
 @dataclass(slots=True)
 class _Minute:
-    """One pool in one minute. `counters` and `figures` are those at its beginning."""
+    """One pool in the current minute; `first` and `histograms` are those at its beginning."""
 
     began: float
-    counters: dict[str, float]
-    figures: dict[str, dict[Any, int]]
+    first: PoolStatus
+    histograms: PoolHistograms
     looks: int = 0
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MEANT, 0.0))
-    most: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LARGEST, 0))
+    sums: list[float] = field(default_factory=lambda: [0.0] * 7)  # in the order of MinuteTotals
+    waiting: int = 0
+    oldest_wait: float = 0.0
+
+    def look(self, pool: PoolStatus, states: Sequence[str]) -> None:
+        leaving = states.count("draining") + states.count("stopping")
+        now = (
+            pool.ready, pool.busy, states.count("starting"), leaving, pool.slots, pool.taken, pool.memory_mb,
+        )  # fmt: skip
+        self.looks += 1
+        self.sums = [total + value for total, value in zip(self.sums, now, strict=True)]
+        self.waiting = max(self.waiting, pool.waiting)
+        self.oldest_wait = max(self.oldest_wait, pool.oldest_wait)
+
+    def totals(self, pool: PoolStatus, histograms: PoolHistograms) -> MinuteTotals:
+        ready, busy, starting, draining, slots, taken, memory_mb = (
+            round(total / max(1, self.looks), 2) for total in self.sums
+        )
+        first, begun = self.first, self.histograms
+        return MinuteTotals(
+            pool=pool.name,
+            at=self.began,
+            seconds=MINUTE,
+            ok=max(0, pool.finished - first.finished),
+            failed=max(0, pool.failed - first.failed),
+            refused=max(0, pool.refused - first.refused),
+            died=max(0, pool.died - first.died),
+            ran=since(histograms.ran, begun.ran),
+            queued=since(histograms.queued, begun.queued),
+            recycled=since(histograms.recycled, begun.recycled),
+            ready=ready,
+            busy=busy,
+            starting=starting,
+            draining=draining,
+            slots=slots,
+            taken=taken,
+            memory_mb=memory_mb,
+            waiting=self.waiting,
+            oldest_wait=self.oldest_wait,
+        )
 
 
 class MinuteAggregator:
-    """A minute ends with the first snapshot of the next one; the broker's first minute begins with the broker."""
+    """A minute ends with the first status of the next one; the broker's first minute begins with the broker."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Minute] = {}
 
-    def add(self, snapshot: dict[str, Any], at: float) -> list[dict[str, Any]]:
-        """Take a snapshot in; returns the rows of the minutes that are over."""
+    def add(self, status: BrokerStatus, at: float) -> list[MinuteTotals]:
+        """Add a status; returns the totals of the minutes that are over."""
         states: dict[str, list[str]] = {}
-        for worker in snapshot["workers"]:
-            states.setdefault(worker["pool"], []).append(worker["state"])
+        for worker in status.workers:
+            states.setdefault(worker.pool, []).append(worker.state)
         done = []
-        for pool in snapshot["pools"]:
-            name, figures = pool["name"], snapshot.get("figures", {}).get(pool["name"], NOTHING)
-            minute = self._open.get(name)
+        for pool in status.pools:
+            histograms = status.histograms.get(pool.name, NONE)
+            minute = self._open.get(pool.name)
             if minute is None:
-                minute = self._open[name] = _Minute(at, _counters(pool), figures)
+                minute = self._open[pool.name] = _Minute(at, pool, histograms)
             elif at // MINUTE > minute.began // MINUTE:
-                done.append(_row(name, minute, pool, figures))
-                minute = self._open[name] = _Minute(at // MINUTE * MINUTE, _counters(pool), figures)
-            _look(minute, pool, states.get(name, []))
-        for gone in self._open.keys() - {pool["name"] for pool in snapshot["pools"]}:
+                done.append(minute.totals(pool, histograms))
+                minute = self._open[pool.name] = _Minute(at // MINUTE * MINUTE, pool, histograms)
+            minute.look(pool, states.get(pool.name, []))
+        for gone in self._open.keys() - {pool.name for pool in status.pools}:
             del self._open[gone]
         return done
-
-
-def _counters(pool: dict[str, Any]) -> dict[str, float]:
-    return {name: pool[of] for name, of in COUNTED.items()}
-
-
-def _look(minute: _Minute, pool: dict[str, Any], states: list[str]) -> None:
-    minute.looks += 1
-    now = {
-        **{name: pool[name] for name in ("ready", "busy", "slots", "memory_mb")},
-        "starting": states.count("starting"),
-        "draining": states.count("draining") + states.count("stopping"),
-        "taken": pool["slots"] - pool["free"],
-    }
-    for name in MEANT:
-        minute.sums[name] += now[name]
-    for name in LARGEST:
-        minute.most[name] = max(minute.most[name], pool[name])
-
-
-def _row(name: str, minute: _Minute, pool: dict[str, Any], figures: dict[str, dict[Any, int]]) -> dict[str, Any]:
-    now = _counters(pool)
-    return {
-        "pool": name,
-        "at": minute.began,
-        "seconds": MINUTE,
-        **{of: max(0, int(now[of] - minute.counters[of])) for of in COUNTED},
-        **{of: since(figures.get(of, {}), minute.figures.get(of, {})) for of in NOTHING},
-        **{of: round(total / max(1, minute.looks), 2) for of, total in minute.sums.items()},
-        **minute.most,
-    }

@@ -1,10 +1,10 @@
-"""The observed state: events and snapshots from the broker's loop into rows, by a thread of its own.
+"""Writes the observed state into rows: events and statuses from the broker's loop, in a thread of its own.
 
     loop:    record(event) ──▶ bounded buffer ┐
-             observe(snapshot) ──▶ the newest ┤
+             observe(status) ───▶ the newest  ┤
     thread:            once a second at most ─┴▶ one transaction: Event, Node and Worker rows
 
-While the database is away the buffer keeps the newest events and counts what it drops; nothing in the broker waits.
+While the database is down, the buffer keeps the newest events and counts those it drops. The broker never waits.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from django.db import (
@@ -28,8 +30,9 @@ from django.db import (
 )
 
 from snakepit.pools import conf
-from snakepit.pools.adapters.records.minute_aggregator import MinuteAggregator
+from snakepit.pools.adapters.records.minute_aggregator import MinuteAggregator, MinuteTotals
 from snakepit.pools.broker.events import Event as BrokerEvent
+from snakepit.pools.broker.status import BrokerStatus, NodeStatus, WorkerStatus
 from snakepit.pools.models import PoolPeriod
 from snakepit.pools.models.observed import LEVELS, WORKER_STATES, Event, Node, Worker
 from snakepit.pools.models.strict_json import scrub, scrub_text
@@ -40,7 +43,7 @@ BUFFER = 10_000  # events that may wait for the database
 BATCH = 500  # events in one transaction
 BEAT = 5.0  # an unchanged row gets a new `seen_at` this often
 PRUNE = 60.0  # pause between two prunings
-RETRY = (1.0, 2.0, 5.0)  # pauses while the database is away; the last one repeats
+RETRY = (1.0, 2.0, 5.0)  # pauses while the database is down; the last one repeats
 
 Pending = tuple[float, BrokerEvent]
 
@@ -53,7 +56,7 @@ class DatabaseRecorder:
         self.dropped = 0
         self._pause = pause
         self._pending: deque[Pending] = deque()
-        self._snapshot: dict[str, Any] | None = None
+        self._status: BrokerStatus | None = None
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -61,7 +64,7 @@ class DatabaseRecorder:
         self._last_prune = float("-inf")
         self._rows = _Rows(self.node)
         self._minutes = MinuteAggregator()
-        self._due: list[dict[str, Any]] = []  # minutes that are over and not written yet
+        self._due: list[MinuteTotals] = []  # minutes that are over and not written yet
         self._thread: threading.Thread | None = None
 
     # On the broker's loop: these never block and never raise.
@@ -76,13 +79,13 @@ class DatabaseRecorder:
             self._trim()
         self._wake.set()
 
-    def observe(self, snapshot: dict[str, Any]) -> None:
+    def observe(self, status: BrokerStatus) -> None:
         with self._lock:
-            self._snapshot = snapshot
+            self._status = status
         self._wake.set()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Write what is left, mark this node's rows as ended, and end the thread."""
+        """Write the remaining events, mark this node's rows as ended, and end the thread."""
         self._stopping.set()
         self._wake.set()
         if self._thread is not None:
@@ -106,66 +109,66 @@ class DatabaseRecorder:
     def _next_pause(self) -> float:
         if not self._failures:
             return self._pause
-        self._wake.set()  # come back even if nothing new arrives
+        self._wake.set()  # retry even if no event arrives
         return RETRY[min(self._failures, len(RETRY)) - 1]
 
     def _flush(self) -> bool:
-        """Write all that is pending; False when the database would not take it."""
+        """Write all pending events; returns False if the database failed."""
         while True:
             with self._lock:
                 batch = [self._pending.popleft() for _ in range(min(BATCH, len(self._pending)))]
-                snapshot, self._snapshot = self._snapshot, None
+                status, self._status = self._status, None
                 more = bool(self._pending)
-            if not self._unit(lambda batch=batch, snapshot=snapshot: self._write(batch, snapshot)):
-                self._give_back(batch, snapshot)
+            if not self._unit(partial(self._write, batch, status)):
+                self._give_back(batch, status)
                 return False
             if not more:
                 return True
 
-    def _give_back(self, batch: Iterable[Pending], snapshot: dict[str, Any] | None) -> None:
+    def _give_back(self, batch: Iterable[Pending], status: BrokerStatus | None) -> None:
         with self._lock:
             self._pending.extendleft(reversed(list(batch)))
             self._trim()
-            self._snapshot = self._snapshot or snapshot
+            self._status = self._status or status
 
     def _trim(self) -> None:
         while len(self._pending) > BUFFER:
             self._pending.popleft()
             self.dropped += 1
 
-    def _unit(self, work: Any) -> bool:
-        """One unit of work in the database, which may be away."""
+    def _unit(self, work: Callable[[], None]) -> bool:
+        """Run one unit of work in the database; returns False if the database is down."""
         try:
-            # Closes what died since the last unit; without it a restart of PostgreSQL is never recovered from.
+            # Close connections that died since the last unit; otherwise a restart of PostgreSQL is never noticed.
             close_old_connections()
             with transaction.atomic():
                 work()
         except (DataError, IntegrityError):
-            # The rows are at fault, not the database: the same batch would fail for ever.
+            # The rows are wrong, not the database: the same batch would always fail.
             logger.exception("a batch of events was dropped")
             self._rows.forget()
         except (DatabaseError, InterfaceError) as error:
             self._failures += 1
             self._rows.forget()
             if self._failures == 1:
-                logger.warning("rows cannot be written, events are kept in memory: %s", error)
+                logger.warning("the database cannot be written; events are kept in memory: %s", error)
             return False
         except Exception:
-            # A bug here must not take the observed state down for good: drop this batch, keep the thread.
+            # A bug here must not stop the observed state for good: drop this batch, keep the thread.
             logger.exception("a batch of events was dropped")
             self._rows.forget()
         finally:
             close_old_connections()
         if self._failures:
-            logger.info("rows are written again; %d events were dropped meanwhile", self.dropped)
+            logger.info("the database can be written again; %d events were dropped", self.dropped)
             self._failures = 0
         return True
 
-    def _write(self, batch: list[Pending], snapshot: dict[str, Any] | None) -> None:
+    def _write(self, batch: list[Pending], status: BrokerStatus | None) -> None:
         Event.objects.bulk_create([_event_row(self.node, at, event) for at, event in batch])
-        if snapshot is not None:
-            self._rows.write(snapshot)
-            self._due = [*self._due, *self._minutes.add(snapshot, time.time())][-BUFFER:]
+        if status is not None:
+            self._rows.write(status)
+            self._due = [*self._due, *self._minutes.add(status, time.time())][-BUFFER:]
         self._write_minutes()
         now = time.monotonic()
         if now - self._last_prune >= PRUNE:
@@ -175,14 +178,14 @@ class DatabaseRecorder:
     def _write_minutes(self) -> None:
         if not self._due:
             return
-        rows = [PoolPeriod(node=self.node, **{**row, "at": _moment(row["at"])}) for row in self._due]
+        rows = [PoolPeriod(node=self.node, **{**asdict(one), "at": _moment(one.at)}) for one in self._due]
         PoolPeriod.objects.bulk_create(rows, ignore_conflicts=True)
-        # What the database refused stays, to be written with the next minute.
+        # What the database did not take is written with the next minute.
         transaction.on_commit(self._due.clear)
 
 
 class _Rows:
-    """The Node row and Worker rows of one node. Unchanged rows are written only every BEAT seconds."""
+    """The Node row and the Worker rows of one node. Unchanged rows are written only every BEAT seconds."""
 
     def __init__(self, node: str) -> None:
         self.name = node
@@ -192,28 +195,28 @@ class _Rows:
         self._last_beat = float("-inf")
 
     def forget(self) -> None:
-        """Write everything at the next turn: what was written last may have been rolled back."""
+        """Write all rows at the next turn, because the last write may have been rolled back."""
         self.__init__(self.name)  # type: ignore[misc]
 
-    def write(self, snapshot: dict[str, Any]) -> None:
+    def write(self, status: BrokerStatus) -> None:
         now, tick = datetime.now(UTC), time.monotonic()
         beat = tick - self._last_beat >= BEAT
-        facts = _node_facts(snapshot.get("node") or {})
-        workers = {str(one["id"]): _worker_facts(one) for one in snapshot.get("workers", ())}
+        columns = _node_columns(status.node)
+        workers = {one.id: _worker_columns(one) for one in status.workers}
         changed = {ident: one for ident, one in workers.items() if beat or self._written.get(ident) != one}
         present = frozenset(workers)
-        if not (beat or changed or facts != self._node or present != self._present):
+        if not (beat or changed or columns != self._node or present != self._present):
             return
-        node, _ = Node.objects.update_or_create(name=self.name, defaults={**facts, "stopped": False, "seen_at": now})
+        node, _ = Node.objects.update_or_create(name=self.name, defaults={**columns, "stopped": False, "seen_at": now})
         self._upsert(node, changed, now)
         if present != self._present:
             _mark_gone(Worker.objects.filter(node=node).exclude(worker_id__in=present), now)
-        self._written, self._node, self._present = workers, facts, present
+        self._written, self._node, self._present = workers, columns, present
         self._last_beat = tick if beat else self._last_beat
 
     def _upsert(self, node: Node, changed: dict[str, dict[str, Any]], now: datetime) -> None:
         if changed:
-            rows = [Worker(node=node, worker_id=key, seen_at=now, **facts) for key, facts in changed.items()]
+            rows = [Worker(node=node, worker_id=key, seen_at=now, **columns) for key, columns in changed.items()]
             Worker.objects.bulk_create(
                 rows,
                 update_conflicts=True,
@@ -223,14 +226,14 @@ class _Rows:
             )
 
     def close(self) -> None:
-        """The broker ended in good order: so did its workers."""
+        """Mark the node as stopped and its workers as gone, after a clean shutdown."""
         now = datetime.now(UTC)
         Node.objects.filter(name=self.name).update(stopped=True, seen_at=now)
         _mark_gone(Worker.objects.filter(node__name=self.name), now)
 
 
 def prune() -> None:
-    """Keep the newest EVENTS_KEPT events and the newest WORKERS_KEPT rows of workers that are gone."""
+    """Delete all but the newest EVENTS_KEPT events and WORKERS_KEPT rows of workers that are gone."""
     settings = conf.current()
     _keep(Event.objects.all(), settings.events_kept)
     _keep(Worker.objects.filter(state="gone"), settings.workers_kept)
@@ -260,42 +263,41 @@ def _event_row(node: str, at: float, event: BrokerEvent) -> Event:
     )
 
 
-def _node_facts(facts: dict[str, Any]) -> dict[str, Any]:
+def _node_columns(node: NodeStatus) -> dict[str, Any]:
     return {
-        "address": scrub_text(str(facts.get("address", "")), 500),
-        "pid": int(facts.get("pid", 0)),
-        "version": scrub_text(str(facts.get("version", "")), 50),
-        "python": scrub_text(str(facts.get("python", "")), 200),
-        "clock": scrub_text(str(facts.get("clock", "")), 50),
-        "draining": bool(facts.get("draining", False)),
-        "problems": scrub(list(facts.get("problems", ()))),
-        "started_at": _moment(facts.get("started_at")),
+        "address": scrub_text(node.address, 500),
+        "pid": node.pid,
+        "version": scrub_text(node.version, 50),
+        "python": scrub_text(node.python, 200),
+        "clock": scrub_text(node.clock, 50),
+        "draining": node.draining,
+        "problems": scrub(list(node.problems)),
+        "started_at": _moment(node.started_at),
     }
 
 
-def _worker_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    state, memory = str(facts.get("state", "")), facts.get("memory_mb")
+def _worker_columns(worker: WorkerStatus) -> dict[str, Any]:
     return {
-        "pool": scrub_text(str(facts.get("pool", "")), 48),
-        "state": state if state in WORKER_STATES else "starting",
-        "reason": scrub_text(str(facts.get("reason", "")), 200),
-        "pid": int(facts.get("pid", 0)),
-        "generation": int(facts.get("generation", 0)),
-        "load": int(facts.get("load", 0)),
-        "capacity": int(facts.get("capacity", 0)),
-        "lost": int(facts.get("lost", 0)),
-        "served": int(facts.get("served", 0)),
-        "memory_mb": float(memory) if memory is not None and memory >= 0 else None,  # -1: not measured yet
-        "gil": scrub_text(str(facts.get("gil", "")), 8),
-        "gil_culprit": scrub_text(str(facts.get("gil_culprit", "")), 200),
-        "python": scrub_text(str(facts.get("python", "")), 200),
-        "parallelism": float(facts.get("parallelism", 0.0)),
-        "template": scrub_text(str(facts.get("template", "")), 100),
-        "load_seconds": float(facts.get("load_seconds", 0.0)),
-        "started_at": _moment(facts.get("started_at")),
+        "pool": scrub_text(worker.pool, 48),
+        "state": worker.state if worker.state in WORKER_STATES else "starting",
+        "reason": scrub_text(worker.reason, 200),
+        "pid": worker.pid,
+        "generation": worker.generation,
+        "load": worker.load,
+        "capacity": worker.capacity,
+        "lost": worker.lost,
+        "served": worker.served,
+        "memory_mb": worker.measured_mb,
+        "gil": scrub_text(worker.gil, 8),
+        "gil_culprit": scrub_text(worker.gil_culprit, 200),
+        "python": scrub_text(worker.python, 200),
+        "parallelism": worker.parallelism,
+        "template": scrub_text(worker.template, 100),
+        "load_seconds": worker.load_seconds,
+        "started_at": _moment(worker.started_at),
     }
 
 
-def _moment(seconds: Any) -> datetime | None:
-    """Seconds since the epoch as a moment; 0 and None are no moment."""
+def _moment(seconds: float) -> datetime | None:
+    """Seconds since the epoch as a moment; 0 means that there is none."""
     return datetime.fromtimestamp(seconds, UTC) if seconds else None

@@ -14,7 +14,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Kind
@@ -23,6 +22,7 @@ from snakepit.pools.broker.pool.calls import Call, CallQueue
 from snakepit.pools.broker.pool.timers import Timers
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.pool.worker_set import WorkerSet
+from snakepit.pools.broker.status import CommandRunTimes
 
 PREFETCH_SECONDS = 0.002  # expected work that a worker may have prefetched, for each of its slots: a bound of the wait
 PREFETCH_CALLS = 64  # calls that a worker may have prefetched
@@ -102,18 +102,12 @@ class RunTimes:
         known = self.commands.get(command)
         return UNKNOWN_SECONDS if known is None or known.count < MIN_RUNS else known.smoothed
 
-    def rows(self) -> list[dict[str, Any]]:
-        """For the snapshot, by name. `buckets`: runs up to each of BOUNDS, and at the end those above."""
-        return [
-            {
-                "command": name,
-                "count": known.count,
-                "seconds": round(known.seconds, 6),
-                "smoothed": round(known.smoothed, 6),
-                "buckets": list(known.buckets),
-            }
-            for name, known in sorted(self.commands.items())
-        ]
+    def status(self) -> tuple[CommandRunTimes, ...]:
+        """The run times of each command, by name."""
+        return tuple(
+            CommandRunTimes(name, one.count, round(one.seconds, 6), round(one.smoothed, 6), tuple(one.buckets))
+            for name, one in sorted(self.commands.items())
+        )
 
 
 class LoadIndex:

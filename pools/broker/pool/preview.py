@@ -7,45 +7,16 @@ others. How many are replaced together follows from `max_surge` and `max_unavail
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from snakepit.pools.broker.pool.recycle_policy import due_at, recycle_reason, successor_at
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.spec import PoolSpec
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedWorker:
-    """What is planned for one worker. Without a limit of age or count, or before it is ready, those two are None."""
-
-    id: str
-    state: str
-    reason: str  # why it is replaced, or will be at the next sweep; empty: nothing is planned
-    detail: str
-    age: float  # seconds since it was ready
-    served: int
-    load: int
-    seconds_until_ttl: float | None
-    seconds_until_successor: (
-        float | None
-    )  # the end of its age less the time of a start; 0: it starts now, or has started
-    calls_until_max: int | None
-    in_turn: int  # 1 is replaced first, if the recycle was ordered now; 0: it stays
-    fate: str  # what the order would do to it, for people
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    workers: tuple[PlannedWorker, ...]
-    at_once: int  # how many are replaced together
-    max_surge: int
-    max_unavailable: int
-    load_seconds: float  # what a start is expected to take; 0: not known yet
+from snakepit.pools.broker.status import PlannedWorker, RecyclePlan
 
 
 def forecast(
     workers: Iterable[Worker], spec: PoolSpec, now: float, chosen: str = "", load_seconds: float = 0.0
-) -> Forecast:
+) -> RecyclePlan:
     """Return what would happen to a pool's workers, if `chosen` (empty: all of them) was recycled now."""
     planned, turns = [], 0
     for worker in workers:  # in the order of their start
@@ -53,7 +24,7 @@ def forecast(
         turns += leaves
         planned.append(_planned(worker, spec, now, load_seconds, turns if leaves else 0, chosen in ("", worker.id)))
     at_once = min(spec.max_surge + spec.max_unavailable, max(1, turns))
-    return Forecast(tuple(planned), at_once, spec.max_surge, spec.max_unavailable, load_seconds)
+    return RecyclePlan(spec.name, tuple(planned), at_once, spec.max_surge, spec.max_unavailable, load_seconds)
 
 
 def _planned(worker: Worker, spec: PoolSpec, now: float, load: float, turn: int, meant: bool) -> PlannedWorker:

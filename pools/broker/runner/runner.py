@@ -34,7 +34,6 @@ from snakepit.pools.broker.pool.pool import Pool
 from snakepit.pools.broker.pool.recycle_policy import describe_exit
 from snakepit.pools.broker.pool.worker import Worker
 from snakepit.pools.broker.ports import (
-    CommandInfo,
     Definition,
     Exit,
     ForkFailed,
@@ -49,6 +48,7 @@ from snakepit.pools.broker.runner.deps import RunnerDeps
 from snakepit.pools.broker.runner.templates import Templates
 from snakepit.pools.broker.runner.translation import error_of, gil_event, race_event
 from snakepit.pools.broker.runner.worker_handle import InFlightCall, WorkerHandle
+from snakepit.pools.broker.status import CommandInfo
 
 UNLINKED_GRACE = 2.0  # seconds from a lost link to the kill of its process, which usually ends by itself
 LAST_REPORTS = 0.5  # seconds until a dead worker's link is closed, should a child hold the socket open

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 from snakepit.pools.broker.messages import Reply, Request, Timing
 from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.pool.recycle_policy import last_output
 from snakepit.pools.broker.ports import Assignment, Exit, Greeting, Link, Payload, Process, Race, WorkerFailure
+from snakepit.pools.broker.status import RunningCall
 
 MAX_LOG = 4096  # characters of one line that a command logs
 
@@ -257,14 +258,14 @@ class WorkerHandle:
         self.link = None
         self.observer.link_lost(self)
 
-    def running(self, now: float, slots: int) -> list[dict[str, Any]]:
+    def running(self, now: float, slots: int) -> tuple[RunningCall, ...]:
         """The calls in its slots; what it holds beyond them has not begun."""
-        return [
-            {
-                "id": one.public_id,
-                "command": one.request.command,
-                "seconds": round(now - one.call.assigned, 3),
-                "remaining": round(one.call.deadline - now, 3),
-            }
+        return tuple(
+            RunningCall(
+                one.public_id,
+                one.request.command,
+                round(now - one.call.assigned, 3),
+                round(one.call.deadline - now, 3),
+            )
             for one in islice(self._in_flight.values(), slots)
-        ]
+        )

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import log2
+from typing import TypeVar
 
 LEAST = 1e-5  # seconds: what is shorter is in the first bucket
 STEPS = 4  # buckets for each doubling
 BUCKETS = 120  # the last one begins at three hours
 
 Sparse = Mapping[int, int]  # bucket: count; none that is zero
+Key = TypeVar("Key", int, str)
 
 
 class Histogram:
@@ -41,15 +43,15 @@ class Histogram:
         return {index: count for index, count in enumerate(self.counts) if count}
 
 
-def since(now: Sparse, then: Sparse) -> dict[int, int]:
+def since(now: Mapping[Key, int], then: Mapping[Key, int]) -> dict[Key, int]:
     """What came between two looks. A count that went down is another broker's: all of it is new."""
     if any(then.get(index, 0) > now.get(index, 0) for index in then):
         return dict(now)
     return {index: more for index, count in now.items() if (more := count - then.get(index, 0))}
 
 
-def merged(parts: Iterable[Sparse]) -> dict[int, int]:
-    total: dict[int, int] = {}
+def merged(parts: Iterable[Mapping[Key, int]]) -> dict[Key, int]:
+    total: dict[Key, int] = {}
     for part in parts:
         for index, count in part.items():
             total[index] = total.get(index, 0) + count

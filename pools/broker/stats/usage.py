@@ -10,10 +10,10 @@ Nothing is kept of a call but its counts, so a long history costs as much as a s
 >>> for second in range(1, 61):
 ...     usage.answered("ok", queued=0.5, ran=1.0)
 ...     usage.look(float(second), slots=2, busy=1)
->>> row = usage.row()
->>> row["seconds"], row["answered"], row["busy"], round(row["wait_p95"], 1)
+>>> found = usage.status()
+>>> found.seconds, found.answered, found.busy, round(found.wait_p95, 1)
 (60.0, 60, 0.5, 0.5)
->>> Usage(now=0.0).row()["busy"] is None
+>>> Usage(now=0.0).status().busy is None
 True
 """
 
@@ -22,10 +22,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from snakepit.pools.broker.ports import Meter
 from snakepit.pools.broker.stats.histogram import Histogram, Sparse, quantile, since
+from snakepit.pools.broker.status import PoolStatus, UsageStatus, WorkerStatus
 
 SPAN = 600.0  # seconds of the window, at most
 STEP = 15.0  # between two marks
@@ -162,29 +162,25 @@ class Usage:
             self._peak, self._cpu_seconds, self._cpu_calls,
         )  # fmt: skip
 
-    def row(self) -> dict[str, Any]:
-        """The window's figures; None where there is no evidence. Of the present, up to the last look."""
+    def status(self) -> UsageStatus:
+        """The figures of the window, up to the last look."""
         now, then = self._now, self._marks[0]
         seconds, waits = now.at - then.at, since(now.waits, then.waits)
         slot_seconds, cpu_calls = now.slot_seconds - then.slot_seconds, now.cpu_calls - then.cpu_calls
-        answered, counted = now.answered - then.answered, sum(waits.values())
-        refusals = {name: count - then.refusals.get(name, 0) for name, count in now.refusals.items()}
-        busy = None if slot_seconds <= 0 else round((now.busy_seconds - then.busy_seconds) / slot_seconds, 4)
-        cpu = (now.cpu_seconds - then.cpu_seconds) / cpu_calls if cpu_calls >= CPU_CALLS else None
-        return {
-            "seconds": round(seconds, 3),
-            "answered": answered,
-            "calls_per_second": round(answered / seconds, 3) if seconds > 0 else None,
-            "busy": busy,
-            "peak": max(now.peak, *(mark.peak for mark in list(self._marks)[1:])) if len(self._marks) > 1 else now.peak,
-            "waited": counted,
-            "wait_p50": quantile(waits, 0.5),
-            "wait_p95": quantile(waits, 0.95),
-            **dict.fromkeys(REFUSALS.values(), 0),
-            **refusals,
-            "cpu_per_call": cpu,
-            "cpu_calls": cpu_calls,
-        }
+        answered = now.answered - then.answered
+        return UsageStatus(
+            seconds=round(seconds, 3),
+            answered=answered,
+            calls_per_second=round(answered / seconds, 3) if seconds > 0 else None,
+            busy=None if slot_seconds <= 0 else round((now.busy_seconds - then.busy_seconds) / slot_seconds, 4),
+            peak=max(now.peak, *(mark.peak for mark in list(self._marks)[1:])) if len(self._marks) > 1 else now.peak,
+            waited=sum(waits.values()),
+            wait_p50=quantile(waits, 0.5),
+            wait_p95=quantile(waits, 0.95),
+            **{name: now.refusals.get(name, 0) - then.refusals.get(name, 0) for name in REFUSALS.values()},
+            cpu_per_call=(now.cpu_seconds - then.cpu_seconds) / cpu_calls if cpu_calls >= CPU_CALLS else None,
+            cpu_calls=cpu_calls,
+        )
 
 
 class Usages:
@@ -217,14 +213,14 @@ class Usages:
             usage = self._pools[pool] = Usage(now)
         return usage
 
-    def look(self, now: float, pools: Iterable[Mapping[str, Any]], workers: Iterable[Mapping[str, Any]]) -> None:
-        """Take the rows of a snapshot in; what they do not name is forgotten."""
-        living: dict[str, list[str]] = {row["name"]: [] for row in pools}
-        for row in workers:
-            living[row["pool"]].append(row["id"])
-        for row in pools:
-            usage = self.of(row["name"], now)
-            usage.look(now, row["slots"], row["slots"] - row["free"])
-            usage.keep(living[row["name"]])
+    def look(self, now: float, pools: Iterable[PoolStatus], workers: Iterable[WorkerStatus]) -> None:
+        """Read the slots of each pool, and forget pools and workers that are gone."""
+        living: dict[str, list[str]] = {pool.name: [] for pool in pools}
+        for worker in workers:
+            living[worker.pool].append(worker.id)
+        for pool in pools:
+            usage = self.of(pool.name, now)
+            usage.look(now, pool.slots, pool.taken)
+            usage.keep(living[pool.name])
         for gone in self._pools.keys() - living.keys():
             del self._pools[gone]

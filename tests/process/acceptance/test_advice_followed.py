@@ -14,6 +14,7 @@ from typing import Any
 
 from snakepit.pools.broker.errors import BrokerError, DeadlineExceeded
 from snakepit.pools.broker.spec import spec_from
+from snakepit.pools.broker.status import UsageStatus
 from snakepit.pools.diagnostics.advice import Enough, Judgement
 from snakepit.pools.diagnostics.recommendations import judge
 from tests.brokers import RunningBroker, broker
@@ -34,9 +35,7 @@ class Advised:
     def judged(self) -> Judgement:
         status = self.node.status()
         specs = {"p": spec_from({"adapter": "everything", **self.fields, "name": "p"})}
-        return next(
-            one for one in judge(status["pools"], specs, status["workers"], enough=SOON) if one.rule == self.rule
-        )
+        return next(one for one in judge(status.pools, specs, status.workers, enough=SOON) if one.rule == self.rule)
 
     def word(self, work: Callable[[], None]) -> Judgement:
         """Work until there is enough evidence, and what is made of it then."""
@@ -62,9 +61,8 @@ class Advised:
         return followed
 
     @property
-    def usage(self) -> dict[str, Any]:
-        usage: dict[str, Any] = self.node.pool("p")["usage"]
-        return usage
+    def usage(self) -> UsageStatus:
+        return self.node.pool("p").usage
 
 
 @contextmanager
@@ -85,7 +83,7 @@ def test_a_leak_is_bounded_by_the_calls_that_are_advised() -> None:
             pool.node.client.sweep("test", 3600.0)
 
         def served() -> dict[str, int]:
-            return {one["id"]: one["served"] for one in pool.node.status("p")["workers"]}
+            return {one.id: one.served for one in pool.node.status("p").workers}
 
         found = pool.word(leak_measured)
         assert found.advice
@@ -123,7 +121,7 @@ def test_a_queue_that_is_too_short_refuses_nobody_once_it_is_as_long_as_advised(
 
         followed = pool.until_fine(crowd)
         assert "of the calls were refused by queue_limit 1" in followed[0].evidence
-        assert pool.usage["refused"] == 0
+        assert pool.usage.refused == 0
 
 
 def test_calls_that_overran_have_the_time_that_is_advised() -> None:
@@ -139,7 +137,7 @@ def test_calls_that_overran_have_the_time_that_is_advised() -> None:
         followed = pool.until_fine(call)
         assert "of the calls did not end by their deadline" in followed[0].evidence
         assert pool.fields["call_timeout"] >= 0.4
-        assert pool.usage["overran"] <= 0.05 * pool.usage["answered"]
+        assert pool.usage.overran <= 0.05 * pool.usage.answered
 
 
 def test_workers_that_nobody_needs_are_gone_and_nobody_waits_for_them() -> None:
@@ -157,7 +155,7 @@ def test_workers_that_nobody_needs_are_gone_and_nobody_waits_for_them() -> None:
         pool.node.until("worker.recycled", 5 - size, pool="p")
         call()
         after = pool.node.pool("p")
-        assert (after["ready"], after["memory_mb"] < before["memory_mb"] or before["memory_mb"] <= 0) == (size, True)
+        assert (after.ready, after.memory_mb < before.memory_mb or before.memory_mb <= 0) == (size, True)
 
 
 def test_workers_that_hardly_lived_live_longer_once_their_ttl_is_as_advised() -> None:
@@ -168,7 +166,7 @@ def test_workers_that_hardly_lived_live_longer_once_their_ttl_is_as_advised() ->
 
         followed = pool.until_fine(call)
         assert "ttl 1 s, and a start takes" in followed[0].evidence
-        assert pool.fields["ttl"] >= 20 * pool.node.pool("p")["load_seconds"]
+        assert pool.fields["ttl"] >= 20 * pool.node.pool("p").load_seconds
 
 
 def test_copies_that_each_worker_held_are_shared_once_they_are_forked_as_advised() -> None:
@@ -180,11 +178,11 @@ def test_copies_that_each_worker_held_are_shared_once_they_are_forked_as_advised
 
         found = pool.word(look)
         assert found.advice, found
-        before = pool.node.pool("p")["memory_mb"]
+        before = pool.node.pool("p").memory_mb
         pool.follow(found)
         pool.node.until("worker.recycled", 4, pool="p")
         pool.node.ready("p", 8)
         look()
         after = pool.node.pool("p")
-        assert (pool.judged().verdict, after["template"]["state"]) == ("fine", "ready")
-        assert after["memory_mb"] < 0.6 * before, "the template is counted, too"
+        assert (pool.judged().verdict, after.template.state) == ("fine", "ready")
+        assert after.memory_mb < 0.6 * before, "the template is counted, too"

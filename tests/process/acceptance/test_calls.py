@@ -97,7 +97,7 @@ def test_what_json_cannot_carry_is_marked_not_hidden(node: RunningBroker) -> Non
 def test_binary_output_and_a_flood_of_lines_do_no_harm(node: RunningBroker) -> None:
     assert node.client.call("one", "prints", binary=True, times=3) == 3
     assert node.client.call("one", "prints", text="x" * 1000, times=20_000, timeout=60) == 20_000
-    lines = node.status("one")["workers"][0]["output"]
+    lines = node.status("one").workers[0].output
     assert lines
     assert all(len(line) <= 16 * 1024 for line in lines)
 
@@ -124,7 +124,7 @@ def test_three_calls_on_two_slots_queue_and_capacity_is_never_exceeded(node: Run
     held = [node.client.submit("threads", "hold", path=str(pipe)) for _ in range(3)]
     _until_waiting(node, "threads", 1)
     row = node.pool("threads")
-    assert (row["busy"], row["free"], row["waiting"]) == (1, 0, 1)
+    assert (row.busy, row.free, row.waiting) == (1, 0, 1)
     _release(pipe, held)
     assert max(future.result(timeout=30) for future in held) == 2
 
@@ -181,7 +181,7 @@ def test_many_threads_share_one_session(node: RunningBroker) -> None:
     with ThreadPoolExecutor(16) as callers:
         values = list(callers.map(lambda n: node.client.call("threads", "echo", value=n), range(400)))
     assert values == list(range(400))
-    assert node.status()["node"]["sessions"] == 1
+    assert node.status().node.sessions == 1
 
 
 def test_workers_see_no_environment_but_what_is_allowed(node: RunningBroker) -> None:
@@ -219,11 +219,11 @@ def _release(pipe: Path, held: list[object]) -> None:
 
 
 def _until_waiting(node: RunningBroker, pool: str, count: int) -> None:
-    _until(lambda: node.pool(pool)["waiting"] == count)
+    _until(lambda: node.pool(pool).waiting == count)
 
 
 def _until_busy(node: RunningBroker, pool: str) -> None:
-    _until(lambda: any(worker["calls"] for worker in node.status(pool)["workers"]))
+    _until(lambda: any(worker.calls for worker in node.status(pool).workers))
 
 
 def _until(question: object) -> None:

@@ -8,12 +8,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from snakepit.examples.digits import reference_model, scans
 from snakepit.pools.broker import errors
+from snakepit.pools.broker.status import PoolStatus
 from tests.brokers import RunningBroker, broker
 
 pytestmark = pytest.mark.timeout(240)
@@ -38,7 +38,7 @@ def test_all_digits_through_map_are_exactly_the_answers_of_the_model_in_process(
     with broker({"digits": {"adapter": "digits", "size": 2}}) as node:
         node.ready("digits", 2)
         assert list(node.client.map("digits", "classify", ({"pixels": row} for row in pixels))) == answers
-        served = {worker["id"]: worker["served"] for worker in node.status()["workers"]}
+        served = {worker.id: worker.served for worker in node.status().workers}
         assert len(served) == 2
         assert min(served.values()) > 0
 
@@ -101,10 +101,10 @@ class killing:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every):
-            workers = [worker for worker in self._node.status()["workers"] if worker["state"] == "ready"]
+            workers = [worker for worker in self._node.status().workers if worker.state == "ready"]
             if workers:
                 try:
-                    os.kill(self._rng.choice(workers)["pid"], signal.SIGKILL)
+                    os.kill(self._rng.choice(workers).pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
                 self.killed += 1
@@ -114,16 +114,16 @@ def check_invariants(node: RunningBroker) -> None:
     """After the storm: pools at their size, no slot leaked, nobody waits, one process a worker."""
     for name in ("digits", "plain"):
         row = _settled(node, name)
-        assert (row["busy"], row["waiting"], row["lost"]) == (0, 0, 0)
-        assert row["free"] == row["slots"] == row["size"]
+        assert (row.busy, row.waiting, row.lost) == (0, 0, 0)
+        assert row.free == row.slots == row.size
     pids = node.pids()
     assert len(pids) == len(set(pids)) == 4
 
 
-def _settled(node: RunningBroker, name: str) -> dict[str, Any]:
+def _settled(node: RunningBroker, name: str) -> PoolStatus:
     for _ in _rounds(node):
         row = node.pool(name)
-        if row["ready"] == row["size"]:
+        if row.ready == row.size:
             return row
     raise AssertionError(f"{name} did not come back to its size: {row}")
 

@@ -5,32 +5,32 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from snakepit.pools.broker import errors
+from snakepit.pools.broker.status import ThreadStack, WorkerDump
 from tests.brokers import RunningBroker, broker
 from tests.process.acceptance.test_interpreters import environment_for, find_free_threaded
 
 pytestmark = pytest.mark.timeout(180)
 
 
-def functions(thread: dict[str, Any]) -> list[str]:
-    return [frame["function"] for frame in thread["frames"]]
+def functions(thread: ThreadStack) -> list[str]:
+    return [frame.function for frame in thread.frames]
 
 
-def dump_until(node: RunningBroker, worker: str, function: str) -> dict[str, Any]:
+def dump_until(node: RunningBroker, worker: str, function: str) -> WorkerDump:
     """Ask until a thread is in a function: between a call's submission and its first line is no event."""
     for _ in range(1000):
-        found: dict[str, Any] = node.client.dump(worker)
-        if any(function in functions(thread) for thread in found["threads"]):
+        found = node.client.dump(worker)
+        if any(function in functions(thread) for thread in found.threads):
             return found
     raise AssertionError(f"no thread came into {function}: {found}")
 
 
 def only_worker(node: RunningBroker, pool: str = "p") -> str:
-    worker: str = node.status(pool)["workers"][0]["id"]
+    worker: str = node.status(pool).workers[0].id
     return worker
 
 
@@ -40,15 +40,15 @@ def test_c_code_that_holds_the_gil_is_seen() -> None:
         worker = only_worker(node)
         future = node.client.submit("p", "entangle", timeout=120)
         found = dump_until(node, worker, "entangle")
-        main = found["threads"][0]
-        assert (main["thread"], main["state"]) == (found["pid"], "R")
+        main = found.threads[0]
+        assert (main.thread, main.state) == (found.pid, "R")
         assert functions(main).index("fullmatch") < functions(main).index("entangle")
         assert functions(main)[-1] == "_run_module_as_main"
-        assert [call["command"] for call in found["calls"]] == ["entangle"]
-        assert found["pool"] == "p"
-        keeper = next(thread for thread in found["threads"] if thread["thread"] != found["pid"] and thread["frames"])
-        assert not keeper["note"], "a thread that waits for the GIL answers too"
-        assert node.client.dump(worker)["pid"] == found["pid"], "the worker has survived it"
+        assert [call.command for call in found.calls] == ["entangle"]
+        assert found.pool == "p"
+        keeper = next(thread for thread in found.threads if thread.thread != found.pid and thread.frames)
+        assert not keeper.note, "a thread that waits for the GIL answers too"
+        assert node.client.dump(worker).pid == found.pid, "the worker has survived it"
         future.cancel()
 
 
@@ -57,8 +57,8 @@ def test_every_thread_of_a_thread_profile_worker_is_shown_and_its_calls_go_on() 
         node.ready("p")
         calls = [node.client.submit("p", "meet")]
         found = dump_until(node, only_worker(node), "meet")
-        assert sum("meet" in functions(thread) for thread in found["threads"]) == 1
-        assert len(found["threads"]) >= 4
+        assert sum("meet" in functions(thread) for thread in found.threads) == 1
+        assert len(found.threads) >= 4
         calls.append(node.client.submit("p", "meet"))
         assert {call.result(30) for call in calls} == {2}
 
@@ -68,7 +68,7 @@ def test_many_dumps_at_once_harm_nobody() -> None:
         node.ready("p")
         worker = only_worker(node)
         future = node.client.submit("p", "burn", seconds=1.0)
-        dumps: list[dict[str, Any]] = []
+        dumps: list[WorkerDump] = []
         askers = [
             threading.Thread(target=lambda: dumps.extend(node.client.dump(worker) for _ in range(20))) for _ in range(4)
         ]
@@ -77,9 +77,9 @@ def test_many_dumps_at_once_harm_nobody() -> None:
         for asker in askers:
             asker.join()
         assert len(dumps) == 80
-        assert all(one["threads"][0]["frames"] for one in dumps)
+        assert all(one.threads[0].frames for one in dumps)
         assert future.result(60) > 0
-        assert node.pool("p")["died"] == 0
+        assert node.pool("p").died == 0
 
 
 def test_who_asked_and_why_is_told() -> None:
@@ -98,7 +98,7 @@ def test_a_worker_that_still_loads_can_be_asked(tmp_path: Path) -> None:
                 found = node.client.dump(only_worker(node))
             except (errors.StacksUnavailable, errors.WorkerUnknown, IndexError):
                 continue
-            if "make" in functions(found["threads"][0]):
+            if "make" in functions(found.threads[0]):
                 return
         raise AssertionError("the worker was never seen while it loads")
 
@@ -126,7 +126,7 @@ def test_without_a_gil_every_running_thread_is_shown_and_lives_on() -> None:
         most = 0
         while not all(call.done() for call in calls):
             found = node.client.dump(worker)
-            most = max(most, sum("burn" in functions(thread) for thread in found["threads"]))
+            most = max(most, sum("burn" in functions(thread) for thread in found.threads))
         assert most == 4
         assert all(call.result(60) > 0 for call in calls)
-        assert node.pool("p")["died"] == 0
+        assert node.pool("p").died == 0

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker import errors
+from snakepit.pools.broker.status import WorkerStatus
 from snakepit.pools.client.streams import WINDOW, WINDOW_BYTES
 from tests.brokers import PATIENCE, RunningBroker, broker, wait_gone
 
@@ -27,22 +28,22 @@ def test_a_killed_worker_fails_its_call_typed_and_the_pool_comes_back(tmp_path: 
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         running = node.client.submit("p", "hold", path=str(pipe))
-        os.kill(_holder(node, recent)["pid"], signal.SIGKILL)
+        os.kill(_holder(node, recent).pid, signal.SIGKILL)
         with pytest.raises(errors.WorkerLost) as caught:
             running.result(timeout=PATIENCE)
         assert caught.value.outcome == "unknown"
         node.ready("p", 3)
         row = node.pool("p")
-        assert (row["ready"], row["free"], row["died"]) == (2, 2, 1)
+        assert (row.ready, row.free, row.died) == (2, 2, 1)
 
 
-def _holder(node: RunningBroker, recent: Path | None = None) -> dict[str, Any]:
+def _holder(node: RunningBroker, recent: Path | None = None) -> WorkerStatus:
     """The worker that holds a call; with a recent: that has begun to run it."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        for worker in node.status("p")["workers"]:
-            if worker["calls"] and (recent is None or (recent.exists() and "holding" in recent.read_text())):
-                held: dict[str, Any] = worker
+        for worker in node.status("p").workers:
+            if worker.calls and (recent is None or (recent.exists() and "holding" in recent.read_text())):
+                held = worker
                 return held
     raise AssertionError("nobody holds the call")
 
@@ -64,12 +65,12 @@ def test_an_idempotent_call_survives_the_death_of_its_worker(tmp_path: Path) -> 
         os.mkfifo(pipe)
         running = node.client.submit("p", "hold_again", {"path": str(pipe)}, timeout=60)
         victim = _holder(node, recent)
-        os.kill(victim["pid"], signal.SIGKILL)
+        os.kill(victim.pid, signal.SIGKILL)
         retried = node.until("call.retried")
         assert "idempotent" in retried["message"]
         with open(pipe, "wb"):
             pass
-        assert running.result(timeout=PATIENCE) != victim["pid"]
+        assert running.result(timeout=PATIENCE) != victim.pid
 
 
 def test_sigkill_of_the_broker_ends_workers_and_their_children() -> None:
@@ -111,7 +112,7 @@ def test_a_deaf_call_ends_at_its_deadline_and_its_process_after_the_grace() -> N
         assert caught.value.outcome == "unknown"
         assert wait_gone(pid, PATIENCE), "it would burn for ten minutes"
         node.ready("p", 2)
-        assert node.pool("p")["free"] == 1
+        assert node.pool("p").free == 1
         assert node.client.call("p", "echo", value=1) == 1
         assert "overrun" in node.until("worker.killed")["message"]
 
@@ -129,7 +130,7 @@ def test_in_the_thread_profile_a_deaf_call_loses_its_slot_and_the_process_is_rol
         assert wait_gone(pid, 10)
         node.wait(lambda: node.told("worker.recycled", reason="lost_slots"), "the replacement")
         row = node.pool("t")
-        assert (row["ready"], row["free"], row["lost"]) == (1, 2, 0)
+        assert (row.ready, row.free, row.lost) == (1, 2, 0)
 
 
 def test_closing_a_stream_early_stops_the_generator(tmp_path: Path) -> None:
@@ -232,8 +233,8 @@ def test_a_pool_whose_adapter_cannot_load_fails_with_the_reason_and_tells_its_ca
         with pytest.raises(errors.PoolFailed, match=words):
             node.client.call("p", "ping")
         row = node.pool("p")
-        assert row["state"] == "failed"
-        assert words in row["reason"]
+        assert row.state == "failed"
+        assert words in row.reason
         assert node.client.call("fine", "echo", value=1) == 1
 
 
@@ -301,7 +302,7 @@ def test_pools_come_go_grow_and_shrink_with_their_definitions() -> None:
         node.define({"a": {"size": 1}})
         node.until("pool.removed", pool="b")
         node.until("worker.recycled", 2, pool="a", reason="scale")
-        assert node.pool("a")["ready"] == 1
+        assert node.pool("a").ready == 1
         with pytest.raises(errors.PoolUnknown):
             node.client.call("b", "echo")
 
@@ -314,7 +315,7 @@ def test_an_impossible_definition_is_refused_and_the_one_before_stays() -> None:
         assert "size: 0 is outside 1 to 1000" in problem["message"]
         assert "queue_limit: -1" in problem["message"]
         assert node.client.call("a", "echo", value=1) == 1
-        assert any("size: 0" in line for line in node.status()["node"]["problems"])
+        assert any("size: 0" in line for line in node.status().node.problems)
 
 
 def test_workers_are_recycled_by_count_without_a_failed_call() -> None:
@@ -324,7 +325,7 @@ def test_workers_are_recycled_by_count_without_a_failed_call() -> None:
         assert list(node.client.map("p", "echo", ({"value": n} for n in range(3000)))) == list(range(3000))
         recycled = node.until("worker.recycled", 3, reason="max_requests")
         assert recycled["data"]["served"] >= 20
-        assert node.pool("p")["failed"] == 0
+        assert node.pool("p").failed == 0
 
 
 def test_memory_over_the_hard_line_is_ended_and_over_the_soft_line_replaced() -> None:
@@ -379,23 +380,23 @@ def test_a_frozen_idle_worker_is_replaced_and_a_frozen_busy_one_ended_at_its_dea
         # Idempotent, so that it would run again if its worker's end were taken for a death.
         running = node.client.submit("p", "hold_again", {"path": str(pipe)}, timeout=15.0)
         busy = _holder(node, recent)
-        (idle,) = [worker for worker in node.status("p")["workers"] if worker["id"] != busy["id"]]
+        (idle,) = [worker for worker in node.status("p").workers if worker.id != busy.id]
         for worker in (busy, idle):
-            os.kill(worker["pid"], signal.SIGSTOP)
-        _sweep_until(node, worker=idle["id"], reason="event_loop")
-        assert "left alone" in _sweep_until(node, worker=busy["id"], reason="busy")["message"]
-        assert wait_gone(idle["pid"], 10)
+            os.kill(worker.pid, signal.SIGSTOP)
+        _sweep_until(node, worker=idle.id, reason="event_loop")
+        assert "left alone" in _sweep_until(node, worker=busy.id, reason="busy")["message"]
+        assert wait_gone(idle.pid, 10)
         node.ready("p", 3)
         with pytest.raises(errors.DeadlineExceeded) as caught:
             running.result(timeout=60)
         assert caught.value.outcome == "unknown"
-        assert wait_gone(busy["pid"], 10)
+        assert wait_gone(busy.pid, 10)
         node.ready("p", 4)
         killed = {event["worker"]: event["reason"] for event in node.told("worker.killed")}
-        assert killed == {idle["id"]: "health", busy["id"]: "overrun"}
+        assert killed == {idle.id: "health", busy.id: "overrun"}
         assert not node.told("call.retried")
         row = node.pool("p")
-        assert (row["ready"], row["free"], row["failed"]) == (2, 2, 1)
+        assert (row.ready, row.free, row.failed) == (2, 2, 1)
         assert len(recent.read_text().splitlines()) == 1
 
 

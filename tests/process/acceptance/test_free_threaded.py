@@ -34,7 +34,7 @@ def node(pools_without_a_gil: None) -> Iterator[RunningBroker]:
         running.ready("one")
         running.ready("threads")
         running.ready("paused")
-        assert {worker["gil"] for worker in running.status()["workers"]} == {"off"}
+        assert {worker.gil for worker in running.status().workers} == {"off"}
         yield running
 
 
@@ -62,5 +62,5 @@ def test_lost_slots_are_shown_no_room_any_more_and_the_worker_drains_behind_its_
         recycled = node.until("worker.recycled", reason="lost_slots")
         assert recycled["message"] == "recycled, lost_slots: 1 of 4 slots held by calls that did not stop"
         row = node.pool("t")
-        assert (row["ready"], row["free"], row["lost"]) == (1, 4, 0)
+        assert (row.ready, row.free, row.lost) == (1, 4, 0)
         assert node.pids("t") != [old]

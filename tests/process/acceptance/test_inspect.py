@@ -21,7 +21,7 @@ CALLERS = 6
 def queue_judged(node: RunningBroker, size: int) -> Judgement:
     status = node.status()
     specs = {"p": PoolSpec(name="p", adapter="everything", size=size, queue_timeout=2.0)}
-    return next(one for one in judge(status["pools"], specs, status["workers"], enough=SOON) if one.rule == "queue")
+    return next(one for one in judge(status.pools, specs, status.workers, enough=SOON) if one.rule == "queue")
 
 
 def test_a_pool_made_to_queue_is_advised_to_grow_and_then_does_not_queue() -> None:
@@ -51,8 +51,8 @@ def test_a_pool_made_to_queue_is_advised_to_grow_and_then_does_not_queue() -> No
             for one in load:
                 one.result()
         assert size > 1
-        assert row["size"] == size
-        assert row["usage"]["wait_p95"] < 0.4
+        assert row.size == size
+        assert (row.usage.wait_p95 or 0.0) < 0.4
 
 
 def test_the_command_shows_what_it_knows_and_says_what_it_does_not(
@@ -72,7 +72,7 @@ def test_the_command_shows_what_it_knows_and_says_what_it_does_not(
         assert "CPU           not known a call" in told
         assert "last day      not known" in told
         assert "advice are not known: no project here" in told
-        worker = node.status()["workers"][0]["id"]
+        worker = node.status().workers[0].id
         assert run(["inspect", worker, "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["worker"] == worker

@@ -52,7 +52,7 @@ def test_a_pool_without_a_fit_interpreter_is_failed_at_once_says_why_and_leaves_
         failed = node.until("pool.failed", pool="p", reason="interpreter")
         assert "no Python 3.99t is on this node" in failed["message"]
         row = node.pool("p")
-        assert (row["state"], row["reason"]) == ("failed", failed["message"])
+        assert (row.state, row.reason) == ("failed", failed["message"])
         with pytest.raises(errors.PoolFailed, match=r"no Python 3\.99t"):
             node.client.call("p", "echo", value=1)
         assert node.told("worker.died") == []  # not even one start was tried
@@ -68,7 +68,7 @@ def test_a_running_pool_keeps_its_workers_when_its_new_interpreter_cannot_be_had
         node.define({"p": {"size": 1, "python": "3.99t"}})
         assert "no Python 3.99t" in node.until("pool.invalid", pool="p")["message"]
         assert node.client.call("p", "pid") == pids[0]
-        assert any("3.99t" in problem for problem in node.status()["node"]["problems"])
+        assert any("3.99t" in problem for problem in node.status().node.problems)
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_auto_gives_the_thread_profile_an_interpreter_without_a_gil(monkeypatch:
     monkeypatch.setenv("TEST_VENVS", str(python.parent.parent))
     with broker({"p": {"profile": "thread", "threads": 2, "size": 1, "python": "auto"}}) as node:
         node.ready("p")
-        (worker,) = node.status()["workers"]
-        assert worker["gil"] == "off"
-        assert node.pool("p")["interpreter"].startswith("auto: CPython 3.1")
-        assert "free-threaded, GIL off" in node.pool("p")["interpreter"]
+        (worker,) = node.status().workers
+        assert worker.gil == "off"
+        assert node.pool("p").interpreter.startswith("auto: CPython 3.1")
+        assert "free-threaded, GIL off" in node.pool("p").interpreter

@@ -27,6 +27,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.status import WorkerStatus
 from snakepit.pools.client import connect
 from tests import services
 from tests.brokers import ROOT, assert_nothing_left
@@ -192,14 +193,14 @@ class Site:
             self._ended = self.finished()
         return self._ended
 
-    def workers(self) -> list[dict[str, Any]]:
+    def workers(self) -> list[WorkerStatus]:
         """The pool's workers, when the broker can tell; and which broker tells is noted."""
         try:
             status = self._client.status("pool")
             self.instances.add(json.loads((self.home / "run" / "instance").read_text())["instance"])
         except (BrokerError, OSError):
             return []
-        return [worker for worker in status["workers"] if worker["pid"] and worker["state"] == "ready"]
+        return [worker for worker in status.workers if worker.pid and worker.state == "ready"]
 
     def until(self, question: Callable[[], Any], what: str, moving: Callable[[], Any] | None = None) -> Any:
         """Ask again and again, within bounds: rows of other processes give no other sign.
@@ -293,9 +294,9 @@ class Site:
         self.until(lambda: service.ends > before, f"the successor of {name}")
 
     def kill_pool_worker(self) -> None:
-        busy = self.until(lambda: [one for one in self.workers() if "'sleep'" in str(one["calls"])], "a busy worker")
+        busy = self.until(lambda: [one for one in self.workers() if "'sleep'" in str(one.calls)], "a busy worker")
         self.hit()
-        os.kill(self.random.choice(busy)["pid"], 9)
+        os.kill(self.random.choice(busy).pid, 9)
 
     def kill_celery_worker(self) -> None:
         """The one that holds a job."""
@@ -306,9 +307,9 @@ class Site:
         self.kill(self.random.choice(names or ["w1", "w2"]))
 
     def kill_broker(self) -> None:
-        before = self.until(lambda: {one["pid"] for one in self.workers()}, "the pool's workers")
+        before = self.until(lambda: {one.pid for one in self.workers()}, "the pool's workers")
         self.kill("broker")
-        self.until(lambda: {one["pid"] for one in self.workers()} - before, "workers of the new broker")
+        self.until(lambda: {one.pid for one in self.workers()} - before, "workers of the new broker")
 
     def restart_database(self) -> None:
         self.hit()

@@ -30,15 +30,15 @@ def test_a_recycle_does_what_its_preview_said_and_tells_who_and_why() -> None:
         node.ready("p", 2)
         node.client.call("p", "echo", value=1)
         plan = node.client.plan("p")
-        assert (plan["pool"], plan["at_once"], plan["max_surge"]) == ("p", 1, 1)
-        assert [one["in_turn"] for one in plan["workers"]] == [1, 2]
-        assert sorted(one["calls_until_max"] for one in plan["workers"]) == [99, 100]
-        assert all(3500 < one["seconds_until_ttl"] <= 3600 for one in plan["workers"])
+        assert (plan.pool, plan.at_once, plan.max_surge) == ("p", 1, 1)
+        assert [one.in_turn for one in plan.workers] == [1, 2]
+        assert sorted(one.calls_until_max for one in plan.workers) == [99, 100]
+        assert all(3500 < one.seconds_until_ttl <= 3600 for one in plan.workers)
         assert not node.told("worker.draining"), "the preview has replaced somebody"
-        assert node.client.recycle("p", actor="ada", reason="release 42") == {"planned": 2}
+        assert node.client.recycle("p", actor="ada", reason="release 42") == 2
         node.until("worker.recycled", 2, reason="operator")
         drained = [event["worker"] for event in node.told("worker.draining")]
-        assert drained == [one["id"] for one in plan["workers"]]
+        assert drained == [one.id for one in plan.workers]
         acted = node.until("operator.acted")
         assert acted["data"] == {"actor": "ada", "action": "recycle", "reason": "release 42"}
         assert node.events.index(acted) < node.events.index(node.told("worker.draining")[0])
@@ -47,10 +47,10 @@ def test_a_recycle_does_what_its_preview_said_and_tells_who_and_why() -> None:
 def test_a_preview_of_one_worker_and_of_strangers() -> None:
     with broker({"p": {"size": 2}}) as node:
         node.ready("p", 2)
-        first, second = (worker["id"] for worker in node.status("p")["workers"])
-        plan = {one["id"]: one["in_turn"] for one in node.client.plan("p", second)["workers"]}
+        first, second = (worker.id for worker in node.status("p").workers)
+        plan = {one.id: one.in_turn for one in node.client.plan("p", second).workers}
         assert plan == {first: 0, second: 1}
-        assert node.client.plan("p")["workers"][0]["seconds_until_ttl"] is None
+        assert node.client.plan("p").workers[0].seconds_until_ttl is None
         for pool, worker, error in [("q", "", errors.PoolUnknown), ("p", "p-0000-9", errors.WorkerUnknown)]:
             with pytest.raises(error):
                 node.client.plan(pool, worker)
@@ -66,21 +66,21 @@ def test_a_drained_node_finishes_what_it_holds_refuses_the_rest_and_serves_again
         node.ready("p")
         node.ready("q")
         running = node.client.submit("p", "hold", path=str(pipe))
-        node.wait(lambda: node.pool("p")["busy"], "the call to run")
-        assert node.client.drain(actor="ada", reason="a new disk") == {"draining": True}
+        node.wait(lambda: node.pool("p").busy, "the call to run")
+        node.client.drain(actor="ada", reason="a new disk")
         for pool in ("p", "q"):
             with pytest.raises(errors.NodeDraining, match="is drained by ada: a new disk"):
                 node.client.call(pool, "echo", value=1)
         found = node.client.status()
-        assert (found["node"]["draining"], found["node"]["drain_reason"]) == (True, "a new disk")
+        assert (found.node.draining, found.node.drain_reason) == (True, "a new disk")
         with pipe.open("wb"):
             pass
         assert running.result(timeout=60) is not None
-        assert [pool["ready"] for pool in node.client.status()["pools"]] == [1, 1], "the workers stay warm"
+        assert [pool.ready for pool in node.client.status().pools] == [1, 1], "the workers stay warm"
         node.client.resume(actor="ada")
         assert node.client.call("q", "echo", value=2) == 2
         told = [event["data"]["action"] for event in node.told("operator.acted")]
-        assert told == [f"drain node {found['node']['name']}", f"resume node {found['node']['name']}"]
+        assert told == [f"drain node {found.node['name']}", f"resume node {found.node['name']}"]
 
 
 class Project:

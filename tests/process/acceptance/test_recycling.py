@@ -94,7 +94,7 @@ def test_a_leak_is_named_in_status_metrics_and_event() -> None:
         served = 1
         node.until_served("p", served)
         node.client.sweep("test", 3600.0)
-        while node.status("p")["workers"][0]["memory_mb"] <= 0:  # until it is sampled; each look is a round trip
+        while node.status("p").workers[0].memory_mb <= 0:  # until it is sampled; each look is a round trip
             pass
         turn = 0
         while not node.told("worker.draining"):
@@ -104,17 +104,17 @@ def test_a_leak_is_named_in_status_metrics_and_event() -> None:
             assert all(call.exception(timeout=60) is None for call in calls)
             served += len(calls)
             node.until_served("p", served)
-            samples = node.pool("p")["growth"]["samples"]
+            samples = node.pool("p").growth.samples
             node.client.sweep("test", 3600.0)
             # No call runs while it is sampled: the figure is exact but for what others share with the worker.
-            while node.pool("p")["growth"]["samples"] == samples and not node.told("worker.draining"):
+            while node.pool("p").growth.samples == samples and not node.told("worker.draining"):
                 pass
-        found = node.pool("p")["growth"]
-        assert (found["verdict"], found["mostly"]) == ("measured", "leaks")
-        leaks = found["commands"][0]
-        assert (leaks["command"], leaks["verdict"]) == ("leaks", "measured")
-        assert leaks["error"] < 100
-        assert abs(leaks["mb_per_1000_calls"] - 2000) < 50 + 3 * leaks["error"]
+        found = node.pool("p").growth
+        assert (found.verdict, found.mostly) == ("measured", "leaks")
+        leaks = found.commands[0]
+        assert (leaks.command, leaks.verdict) == ("leaks", "measured")
+        assert leaks.error < 100
+        assert abs(leaks.mb_per_1000_calls - 2000) < 50 + 3 * leaks.error
         assert 'snakepit_command_growth_bytes_per_call{command="leaks",pool="p"}' in node.client.metrics()
         drained = node.until("worker.draining", reason="memory_soft")
         assert "MiB per 1,000 calls, mostly `leaks`" in drained["message"]
@@ -136,7 +136,7 @@ def test_slow_workers_of_the_same_age_do_not_leave_together_and_the_first_is_not
     with broker({"p": policy}, interval=3.0) as node:
         node.ready("p", 8)
         first = node.until("worker.draining", reason="ttl", patience=90)
-        assert node.pool("p")["load_seconds"] > 3.0
+        assert node.pool("p").load_seconds > 3.0
         node.until("worker.recycled", 3, patience=90, reason="ttl")
         counts = ready_counts(node.events)
         assert 8 <= max(counts) <= 9

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.adapters.processes.reaper import carriers
+from snakepit.pools.broker.status import BrokerStatus, TemplateStatus
 from tests.brokers import RunningBroker, broker, wait_gone
 
 pytestmark = pytest.mark.timeout(180)
@@ -21,7 +22,7 @@ PRELOADING = {"adapter": "preloading", "size": 2}
 
 def each(node: RunningBroker, command: str, pool: str = "p") -> dict[int, Any]:
     """What every ready worker of a pool answers, by its pid."""
-    pids = {worker["pid"] for worker in node.status(pool)["workers"] if worker["state"] == "ready"}
+    pids = {worker.pid for worker in node.status(pool).workers if worker.state == "ready"}
     found: dict[int, Any] = {}
     for _ in range(2000):
         if found.keys() >= pids:
@@ -32,9 +33,8 @@ def each(node: RunningBroker, command: str, pool: str = "p") -> dict[int, Any]:
     raise AssertionError(f"only {found.keys()} of {pids} were heard")
 
 
-def template_of(node: RunningBroker, pool: str = "p") -> dict[str, Any]:
-    found: dict[str, Any] = node.pool(pool)["template"]
-    return found
+def template_of(node: RunningBroker, pool: str = "p") -> TemplateStatus:
+    return node.pool(pool).template
 
 
 def test_forked_workers_are_the_brokers_own_children_with_all_that_a_spawned_one_has(tmp_path: Path) -> None:
@@ -44,22 +44,22 @@ def test_forked_workers_are_the_brokers_own_children_with_all_that_a_spawned_one
         node.ready("p", 2)
         node.ready("s", 2)
         template = template_of(node)
-        assert recent.read_text().split() == ["preload", str(template["pid"])], "loaded once, by the template"
+        assert recent.read_text().split() == ["preload", str(template.pid)], "loaded once, by the template"
         (spawned, *_), mine = each(node, "origin", "s").values(), each(node, "origin")
         for pid, origin in mine.items():
             assert origin["parent"] == node.process.pid
-            assert origin["loaded_by"] == template["pid"]
+            assert origin["loaded_by"] == template.pid
             assert origin["session"] == origin["group"] == pid
             same = ("directory", "nice", "limits", "threads", "descriptors", "environment", "signals", "mask")
             assert {name: origin[name] for name in same} == {name: spawned[name] for name in same}
-        workers = {worker["pid"]: worker for worker in node.status("p")["workers"]}
+        workers = {worker.pid: worker for worker in node.status("p").workers}
         for pid, origin in mine.items():
-            name = workers[pid]["id"]
+            name = workers[pid].id
             assert origin["temporary"].endswith(f"/tmp/{name}")
             shown = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
             assert shown[-1] == name.encode()
             assert f"SNAKEPIT_WORKER={name}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            assert workers[pid]["template"] == template["id"]
+            assert workers[pid].template == template.id
         numbers = [origin["random"] for origin in mine.values()]
         assert len(set(numbers)) == len(numbers), "preload() had seeded them alike"
         hashes = {origin["hash"] for origin in mine.values()}
@@ -71,11 +71,11 @@ def test_a_worker_prints_to_its_own_output_and_logs_there(tmp_path: Path) -> Non
         node.ready("p", 2)
         for future in [node.client.submit("p", "announce") for _ in range(20)]:
             future.result(timeout=30)
-        told = {worker["id"]: worker["output"] for worker in node.status("p")["workers"]}
+        told = {worker.id: worker.output for worker in node.status("p").workers}
         for name, lines in told.items():
             assert all(line.endswith(name) for line in lines), "what a sibling printed is here"
         assert sum(map(len, told.values())) == 40, "a printed and a logged line for each call, none lost, none twice"
-        assert template_of(node)["output"] == ["native code says hello"], "it waited in a buffer at the fork"
+        assert template_of(node).output == ("native code says hello",), "it waited in a buffer at the fork"
 
 
 def test_killing_the_template_ends_no_worker_and_loses_no_call_and_the_next_start_makes_a_new_one(
@@ -88,10 +88,10 @@ def test_killing_the_template_ends_no_worker_and_loses_no_call_and_the_next_star
         for pipe in pipes:
             os.mkfifo(pipe)
         held = [node.client.submit("p", "hold", path=str(pipe)) for pipe in pipes]
-        os.kill(template["pid"], signal.SIGKILL)
+        os.kill(template.pid, signal.SIGKILL)
         node.until("template.died")
         assert set(node.pids("p")) == pids
-        assert template_of(node)["state"] == "absent"
+        assert template_of(node).state == "absent"
         for pipe in pipes:
             pipe.open("wb").close()  # opens once its reader is there
         assert [future.result(timeout=30) for future in held] == [1, 1]
@@ -99,7 +99,7 @@ def test_killing_the_template_ends_no_worker_and_loses_no_call_and_the_next_star
         os.kill(victim, signal.SIGKILL)
         node.until("template.started", 2)
         node.ready("p", 3)
-        assert template_of(node)["pid"] not in (0, template["pid"])
+        assert template_of(node).pid not in (0, template.pid)
         assert each(node, "origin").keys() == set(node.pids("p"))
 
 
@@ -114,14 +114,14 @@ def test_a_killed_template_is_made_again_while_workers_are_being_forked() -> Non
 
 def _pid_of(node: RunningBroker, template: str) -> int:
     found = template_of(node)
-    assert found["id"] == template
-    return int(found["pid"])
+    assert found.id == template
+    return int(found.pid)
 
 
 def test_killing_the_broker_ends_the_template_and_all_workers(tmp_path: Path) -> None:
     with broker({"p": {**PRELOADING, "size": 4}}) as node:
         node.ready("p", 4)
-        pids = [*node.pids("p"), template_of(node)["pid"]]
+        pids = [*node.pids("p"), template_of(node).pid]
         node.process.kill()
         assert [pid for pid in pids if not wait_gone(pid, 10.0)] == []
 
@@ -146,19 +146,19 @@ def test_what_cannot_be_forked_is_spawned_and_the_reason_is_everywhere(adapter: 
         else:
             node.ready("p", 1)
             assert node.client.call("p", "echo", value=1) == 1
-            assert [worker["template"] for worker in node.status("p")["workers"]] == [""]
+            assert [worker.template for worker in node.status("p").workers] == [""]
         row = node.pool("p")
-        assert (row["template"]["state"], row["template"]["reason"]) == ("refused", reason)
-        assert words in row["template"]["why"]
-        assert any(words in warning for warning in row["warnings"]) == (reason != "no_preload")
+        assert (row.template.state, row.template.reason) == ("refused", reason)
+        assert words in row.template.why
+        assert any(words in warning for warning in row.warnings) == (reason != "no_preload")
 
 
 def test_a_thread_that_preload_ended_again_does_no_harm() -> None:
     with broker({"p": {"adapter": "brief_thread_in_preload", "size": 1}}) as node:
         node.until("template.started")
         node.ready("p", 1)
-        assert template_of(node)["state"] == "ready"
-        assert [worker["template"] for worker in node.status("p")["workers"]] == [template_of(node)["id"]]
+        assert template_of(node).state == "ready"
+        assert [worker.template for worker in node.status("p").workers] == [template_of(node).id]
         assert node.client.call("p", "echo", value=1) == 1
         assert not node.told("template.refused")
 
@@ -174,9 +174,9 @@ def test_new_code_and_new_definitions_come_by_a_new_template_and_no_call_fails(c
             node.client.recycle("p", reason="new code")
         node.until("worker.recycled", 2)
         after = template_of(node)
-        assert wait_gone(before["pid"], 10.0), "nobody needs the old one"
-        assert after["pid"] != before["pid"]
-        assert {origin["loaded_by"] for origin in each(node, "origin").values()} == {after["pid"]}
+        assert wait_gone(before.pid, 10.0), "nobody needs the old one"
+        assert after.pid != before.pid
+        assert {origin["loaded_by"] for origin in each(node, "origin").values()} == {after.pid}
         assert not pids & set(node.pids("p"))
         assert not node.told("worker.died")
 
@@ -192,7 +192,7 @@ def test_seeds_of_numpy_differ_between_workers() -> None:
 def test_the_example_of_the_documentation_does_what_it_says() -> None:
     with broker({"p": {"adapter": "rivers", "size": 2}}) as node:
         node.ready("p", 2)
-        assert template_of(node)["state"] == "ready"
+        assert template_of(node).state == "ready"
         assert node.client.call("p", "length", river="Rhine") == 1233
         drawn = [node.client.call("p", "draw") for _ in range(8)]
         assert len({one["number"] for one in drawn}) == 8
@@ -204,14 +204,14 @@ def test_the_pools_memory_is_the_sum_over_workers_and_template() -> None:
         node.ready("p", 2)
 
         def parts() -> list[float]:
-            found.update(node.status("p"))
-            return [worker["memory_mb"] for worker in found["workers"]] + [found["pools"][0]["template"]["memory_mb"]]
+            found.append(node.status("p"))
+            return [worker.memory_mb for worker in found[-1].workers] + [found[-1].pools[0].template.memory_mb]
 
-        found: dict[str, Any] = {}
+        found: list[BrokerStatus] = []
         _soon(lambda: min(parts()) > 0)  # all are measured
         measured = parts()
         assert len(measured) == 3
-        assert found["pools"][0]["memory_mb"] == pytest.approx(sum(measured), abs=0.5)
+        assert found[-1].pools[0].memory_mb == pytest.approx(sum(measured), abs=0.5)
 
 
 def _soon(question: Callable[[], bool]) -> None:
@@ -233,7 +233,7 @@ def test_a_thousand_killed_workers_leave_no_process() -> None:
                 os.kill(pid, signal.SIGKILL)
         node.ready("p", 1010)
         assert len(node.told("worker.died")) == 1000
-        assert template_of(node)["deaths"] == 0
+        assert template_of(node).deaths == 0
         workers = set(node.pids("p"))
         _soon(lambda: len([pid for pid in carriers(instance) if pid not in workers]) == 1)
         assert _zombies(node.process.pid) == []

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker import errors
+from snakepit.pools.broker.status import PoolStatus
 from snakepit.pools.cgroups import usable_cores
 from tests.brokers import RunningBroker, broker
 from tests.conftest import unavailable
@@ -75,11 +76,11 @@ def test_without_a_gil_the_calls_of_one_worker_run_at_the_same_time_and_the_pool
         node.ready("t")
         # A GIL would change hands once in the whole time: what follows is no matter of speed.
         assert exchange(node, "t", PATIENCE, PATIENCE) == 2 * TIMES
-        row, (worker,) = node.pool("t"), node.status()["workers"]
-        assert (row["gil"], row["gil_culprit"], worker["gil"]) == ("off", "", "off")
-        assert row["parallelism"] == worker["parallelism"] > 0
+        row, (worker,) = node.pool("t"), node.status().workers
+        assert (row.gil, row.gil_culprit, worker.gil) == ("off", "", "off")
+        assert row.parallelism == worker.parallelism > 0
         cores = len(os.sched_getaffinity(0))
-        assert row["parallel"] == f"{SLOTS} slots, {row['parallelism']:.1f} x on {cores} cores"
+        assert row.parallel == f"{SLOTS} slots, {row.parallelism:.1f} x on {cores} cores"
         assert node.told("gil.enabled") == []
 
 
@@ -88,10 +89,10 @@ def test_with_a_gil_they_take_turns_and_the_pool_says_why() -> None:
         node.ready("t")
         assert exchange(node, "t", 1.0, 0.25) <= 4 + 4
         row = node.pool("t")
-        assert row["gil"] == "on"
-        assert 0 < row["parallelism"] <= 1.05
+        assert row.gil == "on"
+        assert 0 < row.parallelism <= 1.05
         why = f"GIL on, Python {platform.python_version()} is not a free-threaded build"
-        assert row["parallel"] == f"{SLOTS} slots, {row['parallelism']:.1f} x: {why}"
+        assert row.parallel == f"{SLOTS} slots, {row.parallelism:.1f} x: {why}"
         assert node.told("gil.enabled") == []  # nothing was switched on
 
 
@@ -106,10 +107,10 @@ def test_the_import_that_switches_the_gil_on_is_named_at_once_also_with_warnings
         told = node.until("gil.enabled", pool="t", reason="import")
         assert told["message"] == f"GIL on because of `undeclared`: its {SLOTS} threads take turns"
         assert told["data"]["culprit"] == "undeclared"
-        row, (worker,) = node.pool("t"), node.status()["workers"]
-        assert (row["gil"], row["gil_culprit"]) == (worker["gil"], worker["gil_culprit"]) == ("on", "undeclared")
-        assert row["parallelism"] == worker["parallelism"] <= 1.0  # what was measured at the start is no longer so
-        assert row["parallel"].endswith("x: GIL on because of `undeclared`")
+        row, (worker,) = node.pool("t"), node.status().workers
+        assert (row.gil, row.gil_culprit) == (worker.gil, worker.gil_culprit) == ("on", "undeclared")
+        assert row.parallelism == worker.parallelism <= 1.0  # what was measured at the start is no longer so
+        assert row.parallel.endswith("x: GIL on because of `undeclared`")
         assert len(node.told("gil.enabled")) == 1
 
 
@@ -118,7 +119,7 @@ def test_a_gil_that_is_on_from_the_start_is_told_with_its_reason(python: str) ->
     with broker({"t": {**THREADS, "python": python, "env": {"PYTHON_GIL": "1"}}}) as node:
         told = node.until("gil.enabled", pool="t", reason="environment")
         assert "PYTHON_GIL=1" in told["message"]
-        assert "PYTHON_GIL=1" in node.pool("t")["parallel"]
+        assert "PYTHON_GIL=1" in node.pool("t").parallel
 
 
 def test_slots_times_blas_threads_fit_the_cores() -> None:
@@ -144,7 +145,7 @@ def test_with_checks_on_a_planted_race_is_told_with_both_stacks_and_the_safe_pat
                 list(callers.map(lambda n, name=name: node.client.call("t", name, text=f"safe {n}"), range(40)))
             list(callers.map(lambda _: node.client.call("t", "top"), range(8)))
             assert node.told("thread.race") == []
-            assert node.pool("t")["races"] == []
+            assert node.pool("t").races == ()
             list(callers.map(lambda n: node.client.call("off", "add_carelessly", text="text"), range(8)))
             for _ in range(200):  # until two of the slots have had one: which slot takes a call is not said
                 list(callers.map(lambda n: node.client.call("t", "add_carelessly", text="text"), range(SLOTS)))
@@ -159,8 +160,8 @@ def test_with_checks_on_a_planted_race_is_told_with_both_stacks_and_the_safe_pat
         assert data["second"]["stack"].endswith("in Words.add_carelessly\n  self.texts += 1")
         assert all(data[side]["thread"].startswith("slot-") for side in ("first", "second"))
         row = node.pool("t")
-        assert sorted(row["races"]) == ["counts[...]", "texts"]
-        assert any("unlocked writes from two threads to `texts`" in warning for warning in row["warnings"])
+        assert sorted(row.races) == ["counts[...]", "texts"]
+        assert any("unlocked writes from two threads to `texts`" in warning for warning in row.warnings)
         assert node.told("thread.race", pool="off") == []
 
 
@@ -181,8 +182,8 @@ def test_every_call_ends_once_while_free_threaded_workers_are_killed(python: str
             ends = [callers.submit(call_until, node, stop, number) for number in range(8)]
             try:
                 for deaths in range(1, 7):
-                    ready = [worker for worker in node.status()["workers"] if worker["state"] == "ready"]
-                    os.kill(rng.choice(ready)["pid"], signal.SIGKILL)
+                    ready = [worker for worker in node.status().workers if worker.state == "ready"]
+                    os.kill(rng.choice(ready).pid, signal.SIGKILL)
                     node.until("worker.died", deaths)
                     node.ready("t", 2 + deaths)
             finally:
@@ -236,13 +237,13 @@ def test_calls_that_are_cancelled_in_a_storm_give_their_slots_back(python: str) 
 def check_whole(node: RunningBroker, pool: str, workers: int) -> None:
     """After a storm: as many workers as are wanted, every slot free, nobody waits."""
     for row in rows(node, pool):
-        if row["ready"] == workers and row["free"] == row["slots"]:
+        if row.ready == workers and row.free == row.slots:
             break
-    assert (row["slots"], row["busy"], row["waiting"], row["lost"]) == (workers * SLOTS, 0, 0, 0)
+    assert (row.slots, row.busy, row.waiting, row.lost) == (workers * SLOTS, 0, 0, 0)
     assert len(node.pids(pool)) == workers
 
 
-def rows(node: RunningBroker, pool: str) -> Iterator[dict[str, Any]]:
+def rows(node: RunningBroker, pool: str) -> Iterator[PoolStatus]:
     """The pool's row, again and again: calls that were cancelled end without an event."""
     for _ in range(2000):
         yield node.pool(pool)

@@ -12,34 +12,32 @@ import sys
 import termios
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
+from snakepit.pools.broker.status import PoolStatus, RunningCall, WorkerStatus
 from snakepit.pools.cli import top
 from snakepit.pools.cli.main import run
+from tests import statuses
 from tests.process.contract.fake_broker import FakeBroker
+from tests.statuses import status
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0  # a bound for a machine under load, never a wait
 Captured = pytest.CaptureFixture[str]
-NODE = {"name": "n1", "pid": 7, "uptime": 60.0, "problems": ["x: size"], "draining": False}
+NODE = {"name": "n1", "problems": ("x: size",)}
 
 
-def pool(name: str, slots: int, free: int, finished: int = 0, waiting: int = 0) -> dict[str, Any]:
-    return {
-        "name": name, "state": "ready", "ready": 1, "size": 1, "busy": 1, "slots": slots, "free": free,
-        "waiting": waiting, "oldest_wait": 1.5, "finished": finished, "memory_mb": 50.0,
-    }  # fmt: skip
+def pool(name: str, slots: int, free: int, finished: int = 0, waiting: int = 0) -> PoolStatus:
+    return statuses.pool(
+        name, busy=1, slots=slots, free=free, waiting=waiting, oldest_wait=1.5, finished=finished, memory_mb=50.0
+    )
 
 
-def worker(name: str, load: int, started: float = 900.0) -> dict[str, Any]:
-    calls = [{"command": "classify", "seconds": 2.5}] if load else []
-    return {
-        "id": name, "pid": 8, "state": "ready", "load": load, "capacity": 2, "served": 3, "started_at": started,
-        "memory_mb": -1.0, "gil": "on", "reason": "", "calls": calls,
-    }  # fmt: skip
+def worker(name: str, load: int, started: float = 900.0) -> WorkerStatus:
+    calls = (RunningCall("c-1", "classify", 2.5, 10.0),) if load else ()
+    return statuses.worker(name, load=load, capacity=2, served=3, started_at=started, calls=calls)
 
 
 def shown(screen: top.Screen, now: float, rows: int = 50) -> str:
@@ -48,17 +46,17 @@ def shown(screen: top.Screen, now: float, rows: int = 50) -> str:
     return out.getvalue()
 
 
-def heard(at: float, **pools: dict[str, Any]) -> top.Screen:
+def updated(at: float, *pools: PoolStatus) -> top.Screen:
     screen = top.Screen("/run/b.sock")
-    screen.hear({"node": NODE, "pools": list(pools.values()), "workers": []}, at)
+    screen.update(status(pools, **NODE), at)
     return screen
 
 
 def test_the_busiest_pools_and_workers_come_first() -> None:
-    screen = heard(1000.0)
+    screen = updated(1000.0)
     pools = [pool("idle", 2, 2), pool("full", 2, 0, waiting=3), pool("half", 2, 1)]
     workers = [worker("a-1", 0), worker("a-2", 2), worker("a-3", 1)]
-    screen.hear({"node": NODE, "pools": pools, "workers": workers}, 1000.0)
+    screen.update(status(pools, workers, **NODE), 1000.0)
     text = shown(screen, 1000.0)
     places = [text.index(name) for name in ("full", "half", "idle", "a-2", "a-3", "a-1")]
     assert places == sorted(places)
@@ -70,28 +68,28 @@ def test_the_busiest_pools_and_workers_come_first() -> None:
 
 def test_workers_that_do_not_fit_are_counted() -> None:
     screen = top.Screen("/run/b.sock")
-    screen.hear({"node": NODE, "pools": [], "workers": [worker(f"a-{n}", 0) for n in range(9)]}, 1000.0)
+    screen.update(status([], [worker(f"a-{n}", 0) for n in range(9)]), 1000.0)
     assert "... and 6 more" in shown(screen, 1000.0, rows=3)
 
 
 def test_calls_a_second_come_from_two_answers() -> None:
-    screen = heard(1000.0, a=pool("a", 1, 1, finished=10))
+    screen = updated(1000.0, pool("a", 1, 1, finished=10))
     assert "a" not in screen.rates
-    screen.hear({"node": NODE, "pools": [pool("a", 1, 1, finished=30)], "workers": []}, 1004.0)
+    screen.update(status([pool("a", 1, 1, finished=30)]), 1004.0)
     assert screen.rates["a"] == 5.0
-    screen.hear({"node": NODE, "pools": [pool("a", 1, 1, finished=0)], "workers": []}, 1005.0)
+    screen.update(status([pool("a", 1, 1, finished=0)]), 1005.0)
     assert screen.rates["a"] == 0.0, "a broker that was restarted counts anew"
 
 
 def test_a_broker_that_goes_and_comes_back_is_told_with_the_age_of_the_figures() -> None:
-    screen = heard(1000.0)
+    screen = updated(1000.0)
     assert "live" in shown(screen, 1000.5)
     screen.miss("No broker answers.", 1001.0)
     screen.miss("No broker answers.", 1009.0)
     text = shown(screen, 1010.0)
-    assert "no broker answers for 9 s: No broker answers." in text
-    assert "figures are 10 s old" in text
-    screen.hear({"node": NODE, "pools": [], "workers": []}, 1011.0)
+    assert "no broker has answered for 9 s: No broker answers." in text
+    assert "status is 10 s old" in text
+    screen.update(status([]), 1011.0)
     assert "the broker is back" in shown(screen, 1012.0)
     assert "the broker is back" not in shown(screen, 1020.0)
 
@@ -110,7 +108,7 @@ def test_without_a_broker_the_frame_says_so_and_the_exit_code_is_3(
 ) -> None:
     monkeypatch.setenv("SNAKEPIT_ADDRESS", str(tmp_path / "none.sock"))
     assert run(["top", "--once"]) == 3
-    assert "no broker answers for 0 s" in capsys.readouterr().out
+    assert "no broker has answered for 0 s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", ["key", "signal"])

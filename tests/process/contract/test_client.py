@@ -29,6 +29,7 @@ from snakepit.pools.broker.errors import (
     PoolUnknown,
     Unauthenticated,
 )
+from snakepit.pools.broker.status import SweepResult, as_json
 from snakepit.pools.client import Answer, Chunk, Client, Log, Progress, connect
 from snakepit.pools.client.loop_thread import event_loop
 from snakepit.pools.client.pending import ThreadPending
@@ -567,54 +568,54 @@ async def test_a_pool_serves_run_in_executor(client: Client) -> None:
 
 def test_status_has_the_published_shape(client: Client) -> None:
     status = client.status()
-    assert list(status) == ["node", "pools", "workers"]
+    shown = as_json(status)
+    assert list(shown) == ["node", "pools", "workers"]
     names = {"name", "profile", "state", "size", "ready", "busy", "slots", "free", "waiting"}
-    assert names <= set(status["pools"][0])
-    assert status["pools"][0]["finished"] == 7
+    assert names <= set(shown["pools"][0])
+    assert (status.pools[0].finished, type(status.pools[0].finished)) == (7, int)
     names = {"id", "pool", "pid", "state", "load", "capacity", "served", "memory_mb", "gil"}
-    assert names <= set(status["workers"][0])
+    assert names <= set(shown["workers"][0])
+    assert (status.workers[0].due_in, status.workers[0].memory_mb) == (None, 12.5)
 
 
 async def test_questions_and_orders_have_async_twins(client: Client) -> None:
-    assert (await client.astatus(POOL))["node"]["name"] == "fake"
-    assert (await client.acommands(POOL))[0]["name"] == "echo"
-    assert (await client.asweep("test", 5))["workers"] == 1
-    assert await client.aapply() == {"pools": 1}
-    assert await client.arecycle(POOL, actor="me", reason="why") == {"planned": 1}
-    assert await client.adrain(actor="me", reason="why") == {"draining": True}
-    assert await client.aresume(actor="me") == {"draining": False}
-    assert (await client.aplan(POOL, "echo-9"))["workers"][1]["id"] == "echo-9"
-    assert (await client.adump("echo-1"))["pid"] == 1
+    assert (await client.astatus(POOL)).node.name == "fake"
+    assert (await client.acommands(POOL))[0].name == "echo"
+    assert (await client.asweep("test", 5)).workers == 1
+    assert await client.aapply() == 1
+    assert await client.arecycle(POOL, actor="me", reason="why") == 1
+    await client.adrain(actor="me", reason="why")
+    assert (await client.astatus()).node.draining
+    await client.aresume(actor="me")
+    assert not (await client.astatus()).node.draining
+    assert (await client.aplan(POOL, "echo-9")).workers[1].id == "echo-9"
+    assert (await client.adump("echo-1")).pid == 1
     assert await client.ametrics() == "snakepit_up 1\n"
 
 
 def test_commands_come_with_their_schema(client: Client) -> None:
-    assert client.commands(POOL) == [
-        {
-            "name": "echo",
-            "summary": "Say it again.",
-            "description": "",
-            "streams": False,
-            "idempotent": False,
-            "timeout": 0.0,
-            "schema": {"type": "object"},
-        }
-    ]
-    assert client.sweep("test", 5)["pools"] == 1
-    assert client.apply() == {"pools": 1}
-    assert client.recycle(POOL) == {"planned": 1}
-    assert client.drain(actor="me", reason="why") == {"draining": True}
-    assert client.status()["node"]["draining"] is True
-    assert client.resume() == {"draining": False}
+    (command,) = client.commands(POOL)
+    assert (command.name, command.summary, command.arguments) == ("echo", "Say it again.", {"type": "object"})
+    assert as_json(command)["schema"] == {"type": "object"}
+
+
+def test_orders_and_forecasts_are_answered(client: Client) -> None:
+    assert client.sweep("test", 5) == SweepResult(pools=1, workers=1, planned=0)
+    assert client.apply() == 1
+    assert client.recycle(POOL) == 1
+    client.drain(actor="me", reason="why")
+    assert client.status().node.draining
+    client.resume()
+    assert not client.status().node.draining
     plan = client.plan(POOL)
-    assert (plan["pool"], plan["at_once"]) == (POOL, 1)
-    assert [one["seconds_until_ttl"] for one in plan["workers"]] == [0.0, None]
+    assert (plan.pool, plan.at_once) == (POOL, 1)
+    assert [one.seconds_until_ttl for one in plan.workers] == [0.0, None]
+    assert [one.seconds_until_successor for one in plan.workers] == [None, None]
     dump = client.dump("echo-1", actor="me", reason="why")
-    assert [(one["thread"], len(one["frames"]), one["note"]) for one in dump["threads"]] == [
+    assert [(one.thread, len(one.frames), one.note) for one in dump.threads] == [
         (1, 2, ""),
         (2, 0, "a thread of a C library"),
     ]
-    assert [one["seconds_until_successor"] for one in plan["workers"]] == [None, None]
     assert client.metrics() == "snakepit_up 1\n"
 
 

@@ -41,6 +41,7 @@ from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
 from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.brokers import ADAPTERS, ROOT, FileDefinitions
 from tests.fakes import FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
+from tests.statuses import status, worker
 
 PATIENCE = 30.0  # a bound for a machine under load, never a wait
 
@@ -713,22 +714,18 @@ def books(request: pytest.FixtureRequest) -> Iterator[Books]:
     yield Books(
         EventLog(kept) if request.param == "log" else kept,
         lambda: [event.message for event in kept.events],
-        lambda: {worker["id"] for worker in kept.snapshots[-1]["workers"]},
+        lambda: {worker.id for worker in kept.statuses[-1].workers},
     )
 
 
-SNAPSHOT = {
-    "node": {"name": "node-1", "pid": 7, "address": "/run/broker.sock", "started_at": 1e9, "problems": []},
-    "pools": [],
-    "workers": [{"id": "p-1", "pool": "p", "pid": 8, "state": "ready", "load": 0, "capacity": 1, "memory_mb": -1.0}],
-}
+STATUS = status(workers=[worker("p-1")])
 
 
 def test_a_recorder_keeps_the_order_and_stop_writes_what_is_left(books: Books) -> None:
     books.recorder.start()
     for number in range(1200):
         books.recorder.record(1e9 + number, Event(Kind.WORKER_STARTED, "p", "p-1", message=f"event {number}"))
-    books.recorder.observe(SNAPSHOT)
+    books.recorder.observe(STATUS)
     books.recorder.stop()
     assert books.events() == [f"event {number}" for number in range(1200)]
     assert books.workers() == {"p-1"}
@@ -748,11 +745,11 @@ def test_a_recorder_swallows_whatever_it_is_told(books: Books, caplog: pytest.Lo
     books.recorder.start()
     for event in awkward:
         books.recorder.record(1e9, event)
-    books.recorder.observe({"node": {}, "pools": [], "workers": []})
+    books.recorder.observe(status())
     books.recorder.record(1e9, Event(Kind.NODE_STOPPING, message="the last"))
     books.recorder.stop()
     books.recorder.record(1e9, Event(Kind.NODE_STOPPING, message="too late"))
-    books.recorder.observe(SNAPSHOT)
+    books.recorder.observe(STATUS)
     told = books.events()
     assert told[0] == "before its start"
     assert len(told) >= 6

@@ -368,7 +368,7 @@ def test_removing_a_pool_lets_its_running_calls_finish(tmp_path: Path) -> None:
         os.mkfifo(pipe)
         held = running.client.submit("p", "hold", path=str(pipe))
         for _ in range(20_000):
-            if running.status("p")["workers"][0]["calls"]:
+            if running.status("p").workers[0].calls:
                 break
         running.define({})
         running.until("pool.removed")
@@ -483,7 +483,7 @@ async def test_a_session_that_promises_room_for_chunks_and_does_not_read_them_is
     with pytest.raises(GRPCError, match="answers waited to be read by this client"):
         await asyncio.wait_for(never_read(), PATIENCE)
     assert small[0] < 1_000_000
-    await served.until(lambda: served.broker.snapshot("p")["pools"][0]["free"] == 2)
+    await served.until(lambda: served.broker.snapshot("p").pools[0].free == 2)
     assert not served.broker.runners["p"].pool.calls
     assert await served.echo("still here") == "still here"
 
@@ -492,9 +492,9 @@ async def test_a_session_that_ends_cancels_what_it_waits_for(served: Served) -> 
     async with BrokerStub(served.channel).Session.open(metadata=served.metadata) as stream:
         requests = [pb.Request(call=pb.Call(ref=n, pool="p", command="obedient")) for n in (1, 2, 3)]
         await stream.send_message(pb.Requests(requests=requests))
-        await served.until(lambda: served.broker.snapshot("p")["pools"][0]["waiting"] == 1)
+        await served.until(lambda: served.broker.snapshot("p").pools[0].waiting == 1)
         await stream.cancel()
-    await served.until(lambda: served.broker.snapshot("p")["pools"][0]["free"] == 2)
+    await served.until(lambda: served.broker.snapshot("p").pools[0].free == 2)
     assert served.broker.sessions == 0
     assert not served.broker.runners["p"].pool.calls
 
@@ -562,7 +562,7 @@ async def test_calls_that_come_together_are_answered_each_with_its_own_value_and
     assert len({call for _, _, call, _ in told}) == 40
     assert all(reply.results.worker.startswith("p-") for reply in got)
     assert {ran for _, _, _, ran in told} == {0.001}
-    assert served.broker.snapshot("p")["pools"][0]["finished"] == 40
+    assert served.broker.snapshot("p").pools[0].finished == 40
 
 
 async def test_bytes_failures_and_refusals_among_calls_that_came_together_are_told_alone(served: Served) -> None:
@@ -599,7 +599,7 @@ async def test_one_of_the_calls_that_came_together_is_cancelled_alone(served: Se
 
 
 async def test_the_queue_limit_counts_calls_that_come_together_one_by_one(served: Served) -> None:
-    await served.until(lambda: served.broker.snapshot("p")["pools"][0]["free"] == 2)
+    await served.until(lambda: served.broker.snapshot("p").pools[0].free == 2)
     spec = PoolSpec(name="p", adapter="everything", size=2, queue_limit=3)
     served.broker.runners["p"].apply(Definition(spec, "tests.everything.Everything"))
     got = await answers(served, [calls(list(range(1, 10)), *([b"{}"] * 9), command="hold")], 4)

@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable, CommandUnknown, PoolUnknown
+from snakepit.pools.broker.status import (
+    BrokerStatus,
+    CommandInfo,
+    PlannedWorker,
+    PoolHistograms,
+    PoolStatus,
+    RecordedEvent,
+    RecyclePlan,
+    RunningCall,
+    StackFrame,
+    SweepResult,
+    ThreadStack,
+    WorkerDump,
+    WorkerStatus,
+)
 from snakepit.pools.client import Answer, Chunk, Log, Progress
+from tests.statuses import pool, status, worker
 
-POOL = {
-    "name": "digits", "profile": "process", "adapter": "digits", "state": "ready", "reason": "", "size": 2, "ready": 2,
-    "busy": 1, "slots": 2, "free": 1, "lost": 0, "waiting": 3, "oldest_wait": 0.5, "queue_limit": 1000, "generation": 1,
-    "finished": 10, "failed": 0, "refused": 0, "retried": 0, "recycled": 0, "died": 0, "memory_mb": 80.5,
-    "warnings": [], "interpreter": "", "gil": "", "gil_culprit": "", "parallelism": 0.0, "parallel": "",
-    "races": [],
-}  # fmt: skip
-WORKER = {"id": "digits-1", "pool": "digits", "pid": 7, "state": "ready", "load": 1, "capacity": 1, "memory_mb": 40.0,
-          "reason": "", "lost": 0, "served": 8, "gil": "on", "gil_culprit": "", "generation": 1, "started_at": 1e9,
-          "load_seconds": 0.5, "python": "3.11.9", "parallelism": 0.0, "output": ["a line"],
-          "calls": [{"id": "call-1", "command": "classify", "seconds": 0.2, "remaining": 59.8}]}  # fmt: skip
-PLANNED = {
-    "id": "digits-1", "state": "ready", "reason": "", "detail": "", "age": 12.5, "served": 8, "load": 1,
-    "seconds_until_ttl": 47.5, "seconds_until_successor": 45.5, "calls_until_max": None, "in_turn": 1,
-    "fate": "is replaced in its turn",
-}  # fmt: skip
-DUMP: dict[str, Any] = {
-    "pid": 7, "at": 1e9, "calls": [{"id": "c-1", "command": "classify", "seconds": 1.5, "remaining": 58.5}],
-    "threads": [
-        {
-            "thread": 7, "name": "python", "state": "R", "cpu_seconds": 2.5, "note": "",
-            "frames": [{"file": "digits.py", "line": 12, "function": "classify"}],
-        },
-    ],
-}  # fmt: skip
-COMMAND: dict[str, Any] = {
-    "name": "classify", "summary": "Which digit it is.", "description": "", "streams": False, "idempotent": True,
-    "timeout": 0.0, "schema": {"type": "object", "properties": {"pixels": {"type": "array"}}},
-}  # fmt: skip
+POOL = pool("digits", size=2, ready=2, busy=1, slots=2, free=1, waiting=3, oldest_wait=0.5, finished=10, memory_mb=80.5)
+WORKER = worker(
+    "digits-1", pid=7, load=1, served=8, memory_mb=40.0, output=("a line",),
+    calls=(RunningCall("call-1", "classify", 0.2, 59.8),),
+)  # fmt: skip
+PLANNED = PlannedWorker(
+    id="digits-1", state="ready", reason="", detail="", age=12.5, served=8, load=1, seconds_until_ttl=47.5,
+    calls_until_max=None, in_turn=1, fate="is replaced in its turn", seconds_until_successor=45.5,
+)  # fmt: skip
+DUMP = WorkerDump(
+    worker="digits-1", pool="digits", pid=7, at=1e9, calls=(RunningCall("c-1", "classify", 1.5, 58.5),),
+    threads=(ThreadStack(7, "python", "R", 2.5, (StackFrame("digits.py", 12, "classify"),)),),
+)  # fmt: skip
+COMMAND = CommandInfo(
+    "classify", "Which digit it is.", idempotent=True,
+    schema='{"type": "object", "properties": {"pixels": {"type": "array"}}}',
+)  # fmt: skip
 
 
 class FakeStream:
@@ -80,12 +85,19 @@ class FakeClient:
             self._answer(None),
         ]
         self.streams: list[FakeStream] = []
-        self.events: list[dict[str, Any]] = []
-        self.figures: dict[str, dict[str, Any]] = {}
-        self.pools: list[dict[str, Any]] = [dict(POOL)]
-        self.workers: list[dict[str, Any]] = [dict(WORKER)]
+        self.events: list[RecordedEvent] = []
+        self.histograms: dict[str, PoolHistograms] = {}
+        self.pools: list[PoolStatus] = [POOL]
+        self.workers: list[WorkerStatus] = [WORKER]
         self.drained: tuple[str, str] | None = None
-        self.known: list[dict[str, Any]] = [dict(COMMAND)]
+        self.known: list[CommandInfo] = [COMMAND]
+
+    def change_pool(self, **changes: Any) -> None:
+        """The first pool is reported with these values from now on."""
+        self.pools[0] = replace(self.pools[0], **changes)
+
+    def change_worker(self, **changes: Any) -> None:
+        self.workers[0] = replace(self.workers[0], **changes)
 
     @staticmethod
     def _answer(value: Any) -> Answer:
@@ -115,100 +127,80 @@ class FakeClient:
         self.streams.append(stream)
         return stream
 
-    def status(self, pool: str = "") -> dict[str, Any]:
+    def status(self, pool: str = "") -> BrokerStatus:
         self._raise()
-        pools = [one for one in self.pools if pool in ("", one["name"])]
-        return {
-            "node": {
-                "name": "node-1",
-                "clock": "beat",
-                "problems": [],
-                "draining": bool(self.drained),
-                **self._drain(),
-            },
-            "pools": pools,
-            "workers": [dict(one) for one in self.workers],
-        }
+        actor, reason = self.drained or ("", "")
+        drained = bool(self.drained)
+        return status(
+            [one for one in self.pools if pool in ("", one.name)], self.workers, draining=drained,
+            drain_since=1e9 if drained else 0.0, drain_actor=actor, drain_reason=reason,
+        )  # fmt: skip
 
-    async def astatus(self, pool: str = "") -> dict[str, Any]:
+    async def astatus(self, pool: str = "") -> BrokerStatus:
         return self.status(pool)
 
-    def watch(self, after: int = 0) -> dict[str, Any]:
-        events = [event for event in self.events if event["seq"] > after]
-        return {**self.status(), "events": events, "figures": self.figures}
+    def watch(self, after: int = 0) -> BrokerStatus:
+        events = tuple(event for event in self.events if event.seq > after)
+        return replace(self.status(), events=events, histograms=self.histograms)
 
-    async def awatch(self, after: int = 0) -> dict[str, Any]:
+    async def awatch(self, after: int = 0) -> BrokerStatus:
         return self.watch(after)
 
-    async def acommands(self, pool: str) -> list[dict[str, Any]]:
+    async def acommands(self, pool: str) -> tuple[CommandInfo, ...]:
         return self.commands(pool)
 
-    def commands(self, pool: str) -> list[dict[str, Any]]:
+    def commands(self, pool: str) -> tuple[CommandInfo, ...]:
         self._raise()
-        return self.known
+        return tuple(self.known)
 
-    def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
+    def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> int:
         self._raise()
         self.orders.append((pool, worker, actor, reason))
-        return {"planned": 2}
+        return 2
 
-    def kill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+    def kill(self, worker: str, actor: str = "", reason: str = "") -> None:
         self._raise()
         self.orders.append((worker, "kill", actor, reason))
-        return {"worker": worker}
 
-    def dump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+    def dump(self, worker: str, actor: str = "", reason: str = "") -> WorkerDump:
         self._raise()
         self.orders.append((worker, "dump", actor, reason))
-        return {"pool": "digits", **dict(DUMP), "worker": worker}
+        return replace(DUMP, worker=worker)
 
-    async def adump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
+    async def adump(self, worker: str, actor: str = "", reason: str = "") -> WorkerDump:
         return self.dump(worker, actor, reason)
 
-    def _drain(self) -> dict[str, Any]:
-        actor, reason = self.drained or ("", "")
-        return {"drain_since": 1e9 if self.drained else 0.0, "drain_actor": actor, "drain_reason": reason}
-
-    def drain(self, actor: str = "", reason: str = "") -> dict[str, Any]:
+    def drain(self, actor: str = "", reason: str = "") -> None:
         self._raise()
         self.orders.append(("node-1", "drain", actor, reason))
         self.drained = (actor, reason)
-        return {"draining": True}
 
-    def resume(self, actor: str = "", reason: str = "") -> dict[str, Any]:
+    def resume(self, actor: str = "", reason: str = "") -> None:
         self._raise()
         self.orders.append(("node-1", "resume", actor, reason))
         self.drained = None
-        return {"draining": False}
 
-    def plan(self, pool: str, worker: str = "") -> dict[str, Any]:
+    def plan(self, pool: str, worker: str = "") -> RecyclePlan:
         self._raise()
-        workers = [dict(PLANNED), {**PLANNED, "id": "digits-2", "load": 0, "in_turn": 2}]
-        workers = [one for one in workers if worker in ("", one["id"])]
-        return {
-            "pool": pool,
-            "workers": workers,
-            "at_once": 1,
-            "max_surge": 1,
-            "max_unavailable": 0,
-            "load_seconds": 2.0,
-        }
+        workers = (PLANNED, replace(PLANNED, id="digits-2", load=0, in_turn=2))
+        chosen = tuple(one for one in workers if worker in ("", one.id))
+        return RecyclePlan(pool, chosen, at_once=1, max_surge=1, max_unavailable=0, load_seconds=2.0)
 
-    async def aplan(self, pool: str, worker: str = "") -> dict[str, Any]:
+    async def aplan(self, pool: str, worker: str = "") -> RecyclePlan:
         return self.plan(pool, worker)
 
-    def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
+    def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> int:
         self._raise()
         self.orders.append((pool, action, actor, reason))
-        return {"pools": 1}
+        return 1
 
-    async def arecycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
+    async def arecycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> int:
         return self.recycle(pool, worker, actor, reason)
 
-    def sweep(self, source: str, interval: float) -> dict[str, Any]:
+    def sweep(self, source: str, interval: float) -> SweepResult:
         self._raise()
         self.orders.append((source, interval))
-        return {"pools": 1, "workers": 2, "planned": 0}
+        return SweepResult(pools=1, workers=2, planned=0)
 
 
 def unreachable() -> BrokerUnreachable:

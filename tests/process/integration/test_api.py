@@ -12,6 +12,7 @@ from django.db import OperationalError
 from django.test import Client
 
 from snakepit.pools.api import health
+from snakepit.pools.broker.status import as_json
 from snakepit.pools.models import Event, Node, Pool, Worker
 from tests.process.integration.fakes import FakeClient, unreachable
 
@@ -117,7 +118,7 @@ def test_nodes_are_listed(get: Any, workers: list[Worker]) -> None:
 
 
 def test_status_is_the_brokers_own(get: Any, broker: FakeClient) -> None:
-    assert get("/api/status").json() == broker.status()
+    assert get("/api/status").json() == as_json(broker.status())
     broker.error = unreachable()
     response = get("/api/status")
     assert (response.status_code, response.json()["error"]["code"]) == (503, "broker_unreachable")

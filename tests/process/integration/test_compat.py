@@ -65,7 +65,7 @@ def test_a_broker_that_is_away_and_a_pool_without_workers_are_noted(broker: Fake
 def test_a_race_that_workers_saw_makes_a_pool_unsafe(
     broker: FakeClient, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker.pools[0]["races"] = ["Digits.count"]
+    broker.change_pool(races=("Digits.count",))
     found = ask.of_pool("digits", broker.status)
     assert (found.races, found.unsafe) == (("Digits.count",), True)
     monkeypatch.setattr(command, "connect", lambda address: broker)

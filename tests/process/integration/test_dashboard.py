@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from snakepit.pools.broker.status import RecordedEvent, RunningCall
 from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.dashboard.navigation import ENTRIES
 from snakepit.pools.dashboard.pool import definition
@@ -187,12 +189,19 @@ def test_many_pages_at_once_ask_the_broker_once(viewer: Client, broker: FakeClie
 @pytest.mark.django_db
 def test_what_others_say_is_text(viewer: Client, broker: FakeClient) -> None:
     evil = "<script>alert(1)</script>"
-    broker.pools[0] |= {"state": 'bad" onload="x', "reason": evil, "warnings": [evil], "adapter": evil}
-    broker.workers[0] |= {"reason": evil, "output": [evil], "python": evil, "gil_culprit": evil}
-    broker.workers[0]["calls"] = [{"id": evil, "command": evil, "seconds": 1.0, "remaining": -1.0}]
-    broker.known[0] |= {"name": "x'y", "summary": evil}
-    event = {"at": 1.0, "pool": "digits", "worker": "digits-1", "reason": evil, "message": evil, "level": "error"}
-    broker.events = [{"seq": 1, "kind": evil, **event}]
+    broker.change_pool(state='bad" onload="x', reason=evil, warnings=(evil,), adapter=evil)
+    calls = (RunningCall(evil, evil, 1.0, -1.0),)
+    broker.change_worker(reason=evil, output=(evil,), python=evil, gil_culprit=evil, calls=calls)
+    broker.known[0] = replace(broker.known[0], name="x'y", summary=evil)
+    event: dict[str, Any] = {
+        "at": 1.0,
+        "pool": "digits",
+        "worker": "digits-1",
+        "reason": evil,
+        "message": evil,
+        "level": "error",
+    }
+    broker.events = [RecordedEvent(seq=1, kind=evil, **event)]
     node = Node.objects.create(name=evil, seen_at=timezone.now(), problems=[evil])
     Worker.objects.create(
         node=node, worker_id="digits-1", pool="digits", state="gone", reason=evil, seen_at=timezone.now()
@@ -291,7 +300,7 @@ def test_a_page_asks_the_database_little(
 
 @pytest.mark.django_db
 def test_lists_are_paged(viewer: Client, broker: FakeClient) -> None:
-    broker.workers = [{**broker.workers[0], "id": f"digits-{number}"} for number in range(120)]
+    broker.workers = [replace(broker.workers[0], id=f"digits-{number}") for number in range(120)]
     page = viewer.get("/workers/?page=3").content.decode()
     assert "page 3 of 3" in page
     assert page.count('<tr data-worker="') == 20
@@ -333,7 +342,7 @@ def test_the_palette_offers_an_operator_the_orders_that_can_be_given_now(operato
     given = orders()
     assert list(given) == ["Recycle digits", "Scale digits", "Drain digits", "Pause digits", "Drain node node-1"]
     assert all(operator.get(url).status_code == 200 for url in given.values())
-    broker.pools[0]["state"] = "paused"
+    broker.change_pool(state="paused")
     operator.post("/nodes/node-1/drain/", {})
     assert list(orders()) == ["Recycle digits", "Scale digits", "Resume digits", "Resume node node-1"]
     assert broker.orders == [("node-1", "drain", "user olga", "")]
@@ -400,7 +409,7 @@ def test_a_page_of_an_operator_offers_the_orders(operator: Client, broker: FakeC
     pages += operator.get("/nodes/").content.decode()
     for url in ORDERS:
         assert f'href="{url}"' in pages or url.endswith("resume/")
-    broker.pools[0]["state"] = "paused"
+    broker.change_pool(state="paused")
 
 
 @pytest.mark.django_db

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from snakepit.pools import jobs
 from snakepit.pools.broker.errors import BadRequest, QueueFull
 from snakepit.pools.dashboard import urls
 from snakepit.pools.dashboard.hub import Hub
-from snakepit.pools.dashboard.timeline import stretches
+from snakepit.pools.dashboard.timeline import timeline
 from snakepit.pools.jobs import leases, listing, messages
 from snakepit.pools.jobs.listing import JobQuery
 from snakepit.pools.jobs.policy import Transition
@@ -225,7 +226,7 @@ def test_what_a_job_says_is_streamed_and_goes_on_where_it_broke(grace: Client) -
     assert '"state":"succeeded"' in said
 
 
-def test_the_life_of_a_job_is_told_in_stretches() -> None:
+def test_the_life_of_a_job_is_told_in_timeline() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     job = Job(state="running", created_at=at, queued_at=at, attempts=2)
     tries = [
@@ -233,13 +234,13 @@ def test_the_life_of_a_job_is_told_in_stretches() -> None:
                    outcome="worker_lost", error={"message": "signal 9"}),
         JobAttempt(number=2, started_at=at + timedelta(seconds=40)),
     ]  # fmt: skip
-    found = stretches(job, tries, at + timedelta(seconds=100))
+    found = timeline(job, tries, at + timedelta(seconds=100))
     assert [(one.title, one.kind, one.seconds, one.left, one.open) for one in found] == [
         ("waited", "queued", 10, 0, False), ("attempt 1", "failed", 20, 10, False),
         ("waited", "queued", 10, 30, False), ("attempt 2", "running", 60, 40, True),
     ]  # fmt: skip
     assert found[1].detail == "worker_lost: signal 9"
-    waiting = stretches(Job(state="queued", created_at=at, queued_at=at), [], at + timedelta(seconds=5))
+    waiting = timeline(Job(state="queued", created_at=at, queued_at=at), [], at + timedelta(seconds=5))
     assert [(one.title, one.width, one.open) for one in waiting] == [("waits", 100, True)]
 
 
@@ -252,7 +253,7 @@ def send(client: Client, url: str, **body: Any) -> Any:
 
 
 def test_the_playground_has_a_field_for_every_argument(grace: Client, broker: FakeClient) -> None:
-    broker.known[0]["schema"] = {
+    schema = {
         "properties": {
             "pixels": {"type": "array", "items": {"type": "number"}}, "label": {"enum": ["a", "b"]},
             "deep": {"type": "boolean", "default": False}, "size": {"type": "integer", "maximum": 9},
@@ -260,6 +261,7 @@ def test_the_playground_has_a_field_for_every_argument(grace: Client, broker: Fa
         },
         "required": ["pixels", "size"], "$defs": {"More": {"type": "object"}},
     }  # fmt: skip
+    broker.known[0] = replace(broker.known[0], schema=json.dumps(schema))
     job = jobs.submit("digits", "classify", {"pixels": [1, 2], "name": "it's"}, owner="bob")
     page = text(grace, f"/playground/?job={job.pk}")
     assert page.index('name="pixels"') < page.index('name="size"') < page.index('name="label"')

@@ -25,7 +25,7 @@ from snakepit.pools.broker.errors import BrokerUnreachable
 from snakepit.pools.cli.main import run
 from snakepit.pools.diagnostics import doctor, interpreters, latest, machine, services
 from snakepit.pools.diagnostics.facts import Unknown
-from snakepit.pools.diagnostics.finding import Finding, Report, Status, report_of
+from snakepit.pools.diagnostics.finding import DoctorReport, Finding, FindingStatus, report_of
 from snakepit.pools.models import ApiKey, Job, Node, Pool
 from tests.process.integration.conftest import ADAPTERS
 from tests.process.integration.fakes import FakeClient
@@ -266,14 +266,14 @@ def test_an_examination_of_a_site_without_a_broker_finds_that_and_judges_the_res
     Pool.objects.create(name="old", adapter="digits", size=1, python="3.11t")
     report = doctor.examine(away, "/run/none.sock")
     found = {(one.check, one.pool): one for one in report.findings}
-    assert found["broker", ""].status == Status.PROBLEM
-    assert found["migrations", ""].status == Status.OK
-    assert found["adapter", "digits"].status == Status.OK
-    assert found["adapter", "primes"].status == Status.OK
+    assert found["broker", ""].status == FindingStatus.PROBLEM
+    assert found["migrations", ""].status == FindingStatus.OK
+    assert found["adapter", "digits"].status == FindingStatus.OK
+    assert found["adapter", "primes"].status == FindingStatus.OK
     assert "no_such_package" in found["adapter", "broken"].evidence
     assert ("adapter", "idle") not in found
     assert "no Python 3.11t is on this node" in found["interpreter", "old"].evidence
-    assert found["adapter", "old"].status == Status.SKIPPED
+    assert found["adapter", "old"].status == FindingStatus.SKIPPED
     assert not report.healthy
 
 
@@ -281,14 +281,14 @@ def test_settings_that_are_wrong_are_told_and_nothing_else_is_asked(settings: An
     settings.SNAKEPIT = {"POOL": {}}
     conf.forget()
     report = doctor.examine(away, "")
-    assert report.findings[0].status == Status.PROBLEM
+    assert report.findings[0].status == FindingStatus.PROBLEM
     assert "did you mean" in report.findings[0].evidence
 
 
 def test_a_report_is_kept_for_those_who_ask_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def examine(status: Any, address: str) -> Report:
+    def examine(status: Any, address: str) -> DoctorReport:
         asked.append(address)
         return report_of(1.0, 0.1, [])
 
@@ -309,8 +309,8 @@ def test_a_report_is_kept_for_those_who_ask_at_the_same_time(monkeypatch: pytest
 # REST and shell
 
 FINDINGS = [
-    Finding("broker", Status.OK, "it answers"),
-    Finding("adapter", Status.PROBLEM, "primes cannot be imported", "mend it", "primes"),
+    Finding("broker", FindingStatus.OK, "it answers"),
+    Finding("adapter", FindingStatus.PROBLEM, "primes cannot be imported", "mend it", "primes"),
 ]
 
 

@@ -10,15 +10,16 @@ from django.test import Client
 
 from snakepit.pools.dashboard import diagnostics
 from snakepit.pools.dashboard.hub import Hub
-from snakepit.pools.diagnostics.finding import Finding, Status, report_of
+from snakepit.pools.diagnostics.finding import Finding, FindingStatus, report_of
 from snakepit.pools.models import Audit, Pool
 from tests.process.integration.fakes import FakeClient
+from tests.statuses import growth
 
 pytestmark = pytest.mark.django_db
-GROWTH = {"verdict": "measured", "mb_per_1000_calls": 80.0, "samples": 20, "mostly": "classify"}
+GROWTH = growth(80.0, samples=20, mostly="classify")
 FOUND = report_of(1e9, 0.5, [
-    Finding("migrations", Status.OK, "all are applied"),
-    Finding("beat", Status.PROBLEM, "no sweep <since> a minute", "start `celery beat`"),
+    Finding("migrations", FindingStatus.OK, "all are applied"),
+    Finding("beat", FindingStatus.PROBLEM, "no sweep <since> a minute", "start `celery beat`"),
 ])  # fmt: skip
 
 
@@ -26,7 +27,7 @@ FOUND = report_of(1e9, 0.5, [
 def leaking(monkeypatch: pytest.MonkeyPatch, broker: FakeClient) -> Pool:
     monkeypatch.setattr("snakepit.pools.dashboard.page.hub", Hub())
     monkeypatch.setattr(diagnostics, "latest", lambda *_: FOUND)
-    broker.pools[0]["growth"] = GROWTH
+    broker.change_pool(growth=GROWTH)
     return Pool.objects.create(name="digits", adapter="digits", size=2)
 
 

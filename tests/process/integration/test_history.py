@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,9 +12,11 @@ from django.test import Client
 from snakepit.pools import history, tasks
 from snakepit.pools.adapters.records.recorder import DatabaseRecorder
 from snakepit.pools.broker.stats.histogram import Histogram
+from snakepit.pools.broker.status import PoolHistograms
 from snakepit.pools.models import Event, PoolPeriod
 from snakepit.pools.models.period import MINUTE, QUARTER
 from tests.process.integration.fakes import POOL, WORKER, FakeClient
+from tests.statuses import status
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
@@ -80,10 +83,9 @@ def test_the_recorder_writes_the_minutes_of_the_snapshots(monkeypatch: pytest.Mo
     monkeypatch.setattr("snakepit.pools.adapters.records.recorder.time.time", lambda: clock[0])
     for second in range(0, 125, 5):
         clock[0] = NOON.timestamp() + second
-        pool = {**POOL, "finished": second}
-        figure = {"ran": buckets(*[0.1] * second), "queued": {}, "recycled": {"ttl": second // 60}}
-        snapshot = {"node": {}, "pools": [pool], "workers": [dict(WORKER)], "figures": {"digits": figure}}
-        recorder._write([], snapshot)
+        histograms = PoolHistograms(buckets(*[0.1] * second), {}, {"ttl": second // 60})
+        pool = replace(POOL, finished=second)
+        recorder._write([], status([pool], [WORKER], histograms={"digits": histograms}))
     first, second_row = PoolPeriod.objects.order_by("at")
     assert (first.pool, first.node, first.at, first.ok) == ("digits", "n", NOON, 60)
     assert sum(first.ran.values()) == 60

@@ -29,6 +29,7 @@ from snakepit.pools.broker.errors import (
     QueueFull,
     WorkerLost,
 )
+from snakepit.pools.broker.status import CommandInfo
 from snakepit.pools.client import Answer, Chunk, Log, Progress
 from snakepit.pools.jobs import attempt, leases, messages, reconciler, signals
 from snakepit.pools.jobs.policy import Transition
@@ -64,8 +65,8 @@ class ScriptedClient:
         self.calls.append((pool, command, arguments, options))
         return _Stream(next(self.scripts), self.closed)
 
-    def commands(self, pool: str) -> list[dict[str, Any]]:
-        return [{"name": "classify", "idempotent": self.idempotent}]
+    def commands(self, pool: str) -> tuple[CommandInfo, ...]:
+        return (CommandInfo("classify", idempotent=self.idempotent),)
 
 
 class _Stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
+from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.cli import maintenance as commands
 from snakepit.pools.cli import operate
 from snakepit.pools.cli.main import run
@@ -143,7 +145,7 @@ def operator(client: Client, django_user_model: Any, monkeypatch: pytest.MonkeyP
 def test_the_dashboard_says_what_a_drain_finishes_and_every_page_that_it_is_on(
     operator: Client, broker: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker.pools.append({**POOL, "name": "idle", "waiting": 0})
+    broker.pools.append(replace(POOL, name="idle", waiting=0))
     asked = operator.get("/nodes/node-1/drain/").content.decode()
     assert "1 running and 3 waiting calls are finished." in asked
     assert "digits: 1 running, which may take 60 s more, 3 waiting" in asked
@@ -160,7 +162,7 @@ def test_the_dashboard_says_what_a_drain_finishes_and_every_page_that_it_is_on(
     overview = operator.get("/").content.decode()
     assert "Node node-1 is drained" in overview
     assert "/nodes/node-1/resume/" in overview
-    broker.pools, broker.workers = [{**POOL, "waiting": 0}], [{**WORKER, "load": 0, "calls": []}]
+    broker.pools, broker.workers = [replace(POOL, waiting=0)], [replace(WORKER, load=0, calls=())]
     monkeypatch.setattr("snakepit.pools.dashboard.page.hub", Hub())
     assert 'data-drain="drained"' in operator.get("/nodes/").content.decode()
     assert "node-1 takes calls." in operator.post("/nodes/node-1/resume/", {}, follow=True).content.decode()
@@ -203,13 +205,13 @@ def test_the_shell_waits_until_the_node_is_empty(
     left = [2, 2, 1, 0]
     ordered = shell.drain
 
-    def drain(actor: str = "", reason: str = "") -> dict[str, Any]:
-        def status(pool: str = "") -> dict[str, Any]:
-            found, running = FakeClient.status(shell), left.pop(0)
-            return {**found, "pools": [{**POOL, "waiting": 0}], "workers": [{**WORKER, "load": running}]}
+    def drain(actor: str = "", reason: str = "") -> None:
+        def status(pool: str = "") -> BrokerStatus:
+            workers = (replace(WORKER, load=left.pop(0)),)
+            return replace(FakeClient.status(shell), pools=(replace(POOL, waiting=0),), workers=workers)
 
         monkeypatch.setattr(shell, "status", status)
-        return ordered(actor, reason)
+        ordered(actor, reason)
 
     monkeypatch.setattr(shell, "drain", drain)
     assert run(["drain", "--node", "--reason", "a new disk"]) == 0

@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import DefinitionInvalid, PoolUnknown
+from snakepit.pools.broker.status import BrokerStatus, as_json
 from snakepit.pools.cli import dump as dump_command
 from snakepit.pools.cli import operate
 from snakepit.pools.cli.main import run
@@ -22,6 +23,7 @@ from snakepit.pools.models import Audit, Node, Pool, Worker
 from snakepit.pools.models.pool import sync_pools
 from snakepit.pools.operations import orders
 from snakepit.pools.operations.orders import Order
+from tests import statuses
 from tests.process.integration.conftest import ADAPTERS
 from tests.process.integration.fakes import FakeClient, unreachable
 
@@ -209,7 +211,7 @@ def test_a_broker_that_is_away_is_said_by_rest(pool: Pool, post: Any, broker: Fa
 
 def test_the_plan_is_for_those_who_may_look(client: Client, broker: FakeClient, make_key: Any) -> None:
     plan = client.get("/api/pools/digits/plan", headers={"Authorization": make_key("view")})
-    assert plan.json() == broker.plan("digits")
+    assert plan.json() == as_json(broker.plan("digits"))
     one = client.get("/api/pools/digits/plan?worker=digits-2", headers={"Authorization": make_key("view")})
     assert [worker["id"] for worker in one.json()["workers"]] == ["digits-2"]
     refused = client.get("/api/pools/digits/plan", headers={"Authorization": make_key("operate")})
@@ -366,7 +368,7 @@ def test_the_preview_of_the_shell_orders_nothing(shell: FakeClient, capsys: Capt
     assert "digits-2" in out
     assert "48 s" in out
     assert run(["recycle", "digits", "--preview", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == shell.plan("digits")
+    assert json.loads(capsys.readouterr().out) == as_json(shell.plan("digits"))
     assert shell.orders == []
 
 
@@ -375,9 +377,9 @@ def test_drain_waits_until_the_pool_is_empty_and_tells_how_far_it_is(
 ) -> None:
     left = [3, 3, 2, 1, 0]
 
-    def status(pool: str = "") -> dict[str, Any]:
+    def status(name: str = "") -> BrokerStatus:
         running = left.pop(0)
-        return {"pools": [{"name": "digits", "waiting": running // 2}], "workers": [{**WORKER, "load": running}]}
+        return statuses.status([statuses.pool(name, waiting=running // 2)], [statuses.worker("digits-1", load=running)])
 
     monkeypatch.setattr(shell, "status", status)
     assert run(["drain", "digits", "--reason", "release"]) == 0
@@ -399,9 +401,6 @@ def test_drain_gives_up_after_its_time_and_leaves_the_pool_paused(
     assert json.loads(out)["drained"] is False
     assert "1 calls run and 3 wait; it stays paused" in err
     assert Pool.objects.get().paused
-
-
-WORKER = {"id": "digits-1", "pool": "digits", "pid": 7, "state": "ready"}
 
 
 # Stacks

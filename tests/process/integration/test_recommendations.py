@@ -16,15 +16,16 @@ from snakepit.pools.diagnostics.history import history
 from snakepit.pools.models import Audit, Event, Pool
 from snakepit.pools.operations.orders import Order
 from tests.process.integration.fakes import FakeClient
+from tests.statuses import growth
 
 pytestmark = pytest.mark.django_db
 URL = "/api/diagnostics/recommendations"
-GROWTH = {"verdict": "measured", "mb_per_1000_calls": 80.0, "samples": 20, "mostly": "classify"}
+GROWTH = growth(80.0, samples=20, mostly="classify")
 
 
 @pytest.fixture(autouse=True)
 def leaking(broker: FakeClient) -> Pool:
-    broker.pools[0]["growth"] = GROWTH
+    broker.change_pool(growth=GROWTH)
     return Pool.objects.create(name="digits", adapter="digits", size=2)
 
 

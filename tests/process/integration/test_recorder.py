@@ -18,19 +18,19 @@ from snakepit.pools.adapters.records.definitions import DatabaseDefinitions
 from snakepit.pools.adapters.records.recorder import DatabaseRecorder
 from snakepit.pools.broker.events import Event as BrokerEvent
 from snakepit.pools.broker.events import Kind
+from snakepit.pools.broker.status import BrokerStatus, WorkerStatus
 from snakepit.pools.models import Event, Node, Pool, Worker
+from tests import statuses
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def snapshot(*workers: dict[str, Any], **node: Any) -> dict[str, Any]:
-    facts = {"name": "node-1", "pid": 7, "address": "/run/broker.sock", "started_at": 1e9, "problems": [], **node}
-    return {"node": facts, "pools": [], "workers": list(workers)}
+def snapshot(*workers: WorkerStatus) -> BrokerStatus:
+    return statuses.status(workers=workers)
 
 
-def worker(ident: str, **more: Any) -> dict[str, Any]:
-    facts = {"id": ident, "pool": "digits", "pid": 11, "state": "ready", "load": 1, "capacity": 1, "served": 5}
-    return {**facts, "memory_mb": -1, "gil": "on", "started_at": 1e9, **more}
+def worker(ident: str, **more: Any) -> WorkerStatus:
+    return statuses.worker(ident, **{"load": 1, "served": 5, **more})
 
 
 def wait_until(true: Any, seconds: float = 60.0) -> None:
@@ -162,9 +162,9 @@ def test_the_buffer_stays_bounded_when_a_batch_comes_back(monkeypatch: pytest.Mo
 def test_a_batch_that_cannot_be_written_does_not_stop_the_recorder(
     running: DatabaseRecorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    running.observe({"node": {}, "workers": [{"pool": "a worker without an id"}]})
+    running.observe(snapshot(worker("digits-1", started_at=1e300)))  # a moment that no row can hold
     running.record(1e9, BrokerEvent(Kind.NODE_STARTED))
-    wait_until(lambda: running._snapshot is None)
+    wait_until(lambda: running._status is None)
     running.record(1e9, BrokerEvent(Kind.NODE_STOPPING))
     wait_until(lambda: Event.objects.filter(kind="node.stopping").exists())
     assert "a batch of events was dropped" in caplog.messages

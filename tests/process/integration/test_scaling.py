@@ -10,10 +10,11 @@ from django.test import Client
 from snakepit.pools.diagnostics import scaling
 from snakepit.pools.diagnostics.advice import Capacity
 from tests.process.integration.fakes import FakeClient
+from tests.statuses import run_times, usage
 
 pytestmark = pytest.mark.django_db
 URL = "/api/diagnostics/scaling"
-USAGE = {"seconds": 600.0, "answered": 6000, "cpu_per_call": 0.1, "cpu_calls": 5000, "busy": 0.5, "wait_p95": 0.0}
+USAGE = usage(seconds=600.0, answered=6000, cpu_per_call=0.1, cpu_calls=5000, busy=0.5, wait_p95=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +25,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, broker: FakeClient) -> None:
 def test_the_answer_has_its_limits_and_the_figures_used(
     client: Client, make_key: Callable[..., str], broker: FakeClient
 ) -> None:
-    runs = [{"command": "classify", "count": 100, "seconds": 10.0, "smoothed": 0.1, "buckets": []}]
-    broker.pools[0].update(usage=USAGE, run_times=runs, profile="process")
+    broker.change_pool(usage=USAGE, run_times=(run_times("classify", 100, 10.0),))
     found = client.get(URL, {"pool": "digits"}, headers={"Authorization": make_key("view")}).json()
     limits = {one["resource"]: one for one in found["limits"]}
     assert limits["CPU"]["calls_per_second"] == 20.0

@@ -53,7 +53,7 @@ async def test_a_stream_begins_with_a_snapshot_and_goes_on_with_what_changes(hub
         assert "digits" in first["region"]["html"]
         assert first["points"]["digits"]
         assert first["beat"]["state"] == "live"
-        broker.pools[0]["waiting"] = 77
+        broker.change_pool(waiting=77)
         assert "77" in (await until(content, "region"))["region"]["html"]
     hub.close()
 
@@ -61,11 +61,11 @@ async def test_a_stream_begins_with_a_snapshot_and_goes_on_with_what_changes(hub
 async def test_a_reader_that_comes_back_gets_the_points_that_it_missed(hub: Hub, broker: FakeClient) -> None:
     status = broker.watch()
     for at in (10.0, 11.0, 12.0):
-        hub.board.fold(status, at)
+        hub.store.fold(status, at)
     reader = Reader((), ("digits",), RIGHTS, since=10.0)
-    points = dict(reader.news(hub.board.facts))["points"]["digits"]
+    points = dict(reader.news(hub.store.state))["points"]["digits"]
     assert [point[0] for point in points] == [11.0, 12.0]
-    assert "points" not in dict(reader.news(hub.board.facts))
+    assert "points" not in dict(reader.news(hub.store.state))
 
 
 async def test_all_streams_share_one_question_to_the_broker(

@@ -273,7 +273,7 @@ def test_calls_that_end_together_are_counted_one_by_one_and_make_room_for_as_man
     t.finish_together(1, *range(1, 21), seconds=0.000001)
     assert (t.pool.finished_count, t.pool.failed_count, t.worker(1).served) == (19, 1, 20)
     assert (len(t.pool.queue), t.worker(1).prefetched, t.worker(1).growth.counts) == (0, PREFETCH_CALLS, {"run": 20})
-    assert t.pool.dispatcher.run_times.rows()[0]["count"] == 8 + 20
+    assert t.pool.dispatcher.run_times.status()[0].count == 8 + 20
 
 
 def test_only_calls_of_one_command_are_handed_ahead_at_once_and_in_their_order(table: Any) -> None:

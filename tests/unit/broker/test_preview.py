@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from snakepit.pools.broker.pool.preview import Forecast, forecast
+from snakepit.pools.broker.pool.preview import forecast
+from snakepit.pools.broker.status import RecyclePlan
 
 
-def look(t: Any, chosen: int = 0) -> Forecast:
+def look(t: Any, chosen: int = 0) -> RecyclePlan:
     workers = t.pool.worker_set.workers.values()
     learned = t.pool.worker_set.startup_times.expected
     return forecast(workers, t.pool.spec, t.now, t.id(chosen) if chosen else "", learned)
 
 
-def turns(found: Forecast) -> list[int]:
+def turns(found: RecyclePlan) -> list[int]:
     return [worker.in_turn for worker in found.workers]
 
 

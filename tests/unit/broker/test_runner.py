@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import fields
 from random import Random
 from typing import Any
 
@@ -17,6 +18,25 @@ from snakepit.pools.broker.messages import Request, Timing
 from snakepit.pools.broker.node import NodeFacts
 from snakepit.pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Ports, Race, WorkerFailure
 from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.status import (
+    CommandGrowthStatus,
+    CommandRunTimes,
+    GrowthStatus,
+    NodeStatus,
+    PlannedWorker,
+    PoolStatus,
+    RecordedEvent,
+    RunningCall,
+    StackFrame,
+    SweepResult,
+    TemplateStatus,
+    ThreadStack,
+    UsageStatus,
+    WorkerDump,
+    WorkerStatus,
+    as_json,
+)
+from snakepit.pools.status_codec import decode_status, encode_status
 from snakepit.pools.wire import broker_pb2 as pb
 from tests.fakes import (
     COMMANDS,
@@ -145,13 +165,11 @@ class Stage:
     def told(self, kind: str, **fields: Any) -> list[Any]:
         return self.recorder.told(kind, **fields)
 
-    def row(self, name: str = "p") -> dict[str, Any]:
-        row: dict[str, Any] = self.broker.snapshot(name)["pools"][0]
-        return row
+    def row(self, name: str = "p") -> PoolStatus:
+        return self.broker.snapshot(name).pools[0]
 
-    def workers(self, name: str = "p") -> list[dict[str, Any]]:
-        workers: list[dict[str, Any]] = self.broker.snapshot(name)["workers"]
-        return workers
+    def workers(self, name: str = "p") -> tuple[WorkerStatus, ...]:
+        return self.broker.snapshot(name).workers
 
 
 Scenario = Callable[[Stage], Coroutine[Any, Any, None]]
@@ -198,7 +216,7 @@ async def test_calls_that_are_alike_are_submitted_together_and_answered_one_by_o
     await stage.until(lambda: all(answer.over for answer in answers))
     assert [answer.value for answer in answers] == list(range(50))
     assert len({answer.timing.call for answer in answers if answer.timing}) == 50
-    assert stage.row()["finished"] == 50
+    assert stage.row().finished == 50
 
 
 @scene(pool())
@@ -235,7 +253,7 @@ async def test_a_command_that_raises_is_answered_with_its_type_and_traceback(sta
     assert answer.error is not None
     assert (answer.code, answer.error.outcome, answer.error.message) == ("adapter_error", "failed", "gone")
     assert answer.error.details["type"] == "builtins.LookupError"
-    assert (stage.row()["failed"], stage.row()["finished"]) == (1.0, 0.0)
+    assert (stage.row().failed, stage.row().finished) == (1.0, 0.0)
 
 
 @scene(pool())
@@ -330,7 +348,7 @@ async def test_a_cancelled_call_is_answered_at_once_and_its_late_result_is_dropp
     stage.processes[0].report("log", 1, "")
     stage.processes[0].finish(1, "late")
     await stage.turn()
-    assert stage.row()["free"] == 1
+    assert stage.row().free == 1
     assert answer.payload is None
     assert stage.processes[0].kills == 0
 
@@ -477,8 +495,8 @@ async def test_a_launch_that_fails_counts_as_a_failed_start(stage: Stage) -> Non
     assert "it could not be launched: no such interpreter" in stage.told("pool.failed", pool="q")[0].message
     assert (await stage.call("echo", name="q")).code == "pool_failed"
     row = stage.row("q")
-    assert row["state"] == "failed"
-    assert "no such interpreter" in row["reason"]
+    assert row.state == "failed"
+    assert "no such interpreter" in row.reason
     stage.launcher.refusal = None
     await stage.until(lambda: stage.told("pool.recovered", pool="q"))
     assert (await stage.call("echo", {"value": 1}, name="q")).value == 1
@@ -520,9 +538,9 @@ async def test_the_snapshot_shows_a_worker_before_its_process_is_there(stage: St
     stage.launcher.gate = asyncio.Event()
     stage.processes[0].die(Exit(signal=9))
     await stage.turn()
-    starting = next(worker for worker in stage.workers() if worker["state"] == "starting")
-    assert (starting["pid"], starting["gil"], starting["output"]) == (0, "", [])
-    pb.Worker(**starting)
+    starting = next(worker for worker in stage.workers() if worker.state == "starting")
+    assert (starting.pid, starting.gil, starting.output) == (0, "", ())
+    encode_status(stage.broker.snapshot())
     stage.launcher.gate.set()
 
 
@@ -549,13 +567,13 @@ async def test_an_invalid_definition_keeps_the_one_before_and_is_told_once(stage
     await stage.pass_time(5.0)
     assert (await stage.call("echo", {"value": 1})).value == 1
     assert sorted(event.pool for event in stage.told("pool.invalid")) == ["new", "p"]
-    assert stage.broker.snapshot()["node"]["problems"] == [
+    assert stage.broker.snapshot().node.problems == (
         "p: size: 0 is outside 1 to 1000",
         "new: adapter: unknown",
-    ]
+    )
     stage.definitions.change(pool())
     await stage.pass_time(1.1)
-    assert stage.broker.snapshot()["node"]["problems"] == []
+    assert stage.broker.snapshot().node.problems == ()
     assert len(stage.told("pool.applied")) == 1
 
 
@@ -564,13 +582,13 @@ async def test_definitions_that_cannot_be_read_keep_what_runs_and_are_told_once(
     await stage.ready()
     stage.definitions.trouble = OSError("the database is away")
     await stage.pass_time(3.0)
-    (problem,) = stage.broker.snapshot()["node"]["problems"]
+    (problem,) = stage.broker.snapshot().node.problems
     assert problem == "the definitions cannot be read: the database is away"
     assert len(stage.told("pool.invalid", level="error")) == 1
     assert (await stage.call("echo", {"value": 1})).value == 1
     stage.definitions.trouble = None
     await stage.pass_time(1.1)
-    assert stage.broker.snapshot()["node"]["problems"] == []
+    assert stage.broker.snapshot().node.problems == ()
 
 
 def test_a_broker_starts_though_its_definitions_cannot_be_read_yet() -> None:
@@ -579,7 +597,7 @@ def test_a_broker_starts_though_its_definitions_cannot_be_read_yet() -> None:
 
     async def scenario() -> None:
         await stage.broker.start()
-        assert "the database is away" in stage.broker.snapshot()["node"]["problems"][0]
+        assert "the database is away" in stage.broker.snapshot().node.problems[0]
         stage.definitions.trouble = None
         await stage.ready()
         await stage.broker.stop(0.0)
@@ -606,8 +624,8 @@ async def test_a_removed_pool_lets_its_calls_finish_and_may_come_back(stage: Sta
     await stage.pass_time(1.1)
     assert waiting.code == "shutting_down"
     assert [handle.id for handle in stage.broker.handles()] == ["p-ab12-1"], "its processes are still ours"
-    assert (stage.row()["state"], stage.row()["reason"]) == ("stopping", "it is removed, and its last calls run")
-    assert [(one["id"], one["state"], one["load"]) for one in stage.workers("")] == [("p-ab12-1", "draining", 1)]
+    assert (stage.row().state, stage.row().reason) == ("stopping", "the pool is removed; its last calls still run")
+    assert [(one.id, one.state, one.load) for one in stage.workers("")] == [("p-ab12-1", "draining", 1)]
     stage.definitions.change(pool())
     await stage.pass_time(5.0)
     assert not running.over
@@ -616,7 +634,7 @@ async def test_a_removed_pool_lets_its_calls_finish_and_may_come_back(stage: Sta
     await stage.turn()
     assert running.value == "done"
     await stage.ready(2)
-    assert (stage.row()["state"], stage.row()["reason"]) == ("ready", "")
+    assert (stage.row().state, stage.row().reason) == ("ready", "")
     assert (await stage.call("echo", {"value": 3})).value == 3
 
 
@@ -709,11 +727,11 @@ async def test_a_silent_worker_that_is_busy_is_left_alone(stage: Stage) -> None:
         await stage.pass_time(10.0)
     assert stage.processes[0].kills == 0
     (told,) = stage.told("worker.health_check_failed")
-    assert (told.reason, stage.workers()[0]["silent_for"]) == ("busy", 40.0)
+    assert (told.reason, stage.workers()[0].silent_for) == ("busy", 40.0)
     stage.processes[0].thaw()
     stage.processes[0].finish(1)
     await stage.turn()
-    assert stage.workers()[0]["silent_for"] == 0.0
+    assert stage.workers()[0].silent_for == 0.0
     stage.broker.sweep("beat", 5.0)
     assert stage.processes[0].kills == 0
     assert answer.over
@@ -723,13 +741,13 @@ async def test_a_silent_worker_that_is_busy_is_left_alone(stage: Stage) -> None:
 async def test_a_sweep_measures_memory_and_counts_who_is_to_leave(stage: Stage) -> None:
     await stage.ready(2)
     stage.processes[0].memory = 150.0
-    assert stage.broker.sweep("beat", 15.0) == (1, 2, 0)
+    assert stage.broker.sweep("beat", 15.0) == SweepResult(pools=1, workers=2, planned=0)
     await stage.turn()
     assert stage.processes[0].kills == 1
     assert "150 MiB" in stage.told("worker.killed")[0].message
-    assert next(worker["memory_mb"] for worker in stage.workers()) == 50.0
+    assert next(worker.memory_mb for worker in stage.workers()) == 50.0
     assert stage.broker.recycle("p", "", "ada", "new model") == 2
-    assert any("asked for by ada: new model" in worker["reason"] for worker in stage.workers())
+    assert any("asked for by ada: new model" in worker.reason for worker in stage.workers())
 
 
 @scene(pool())
@@ -745,19 +763,19 @@ async def test_one_worker_is_recycled_by_name_and_a_stranger_is_unknown(stage: S
 @scene(pool(ttl=100.0, jitter=0.0), interval=10.0)
 async def test_after_three_missed_intervals_the_broker_sweeps_by_itself_and_says_so_once(stage: Stage) -> None:
     await stage.ready()
-    assert stage.broker.snapshot()["node"]["clock"] == "waiting"
+    assert stage.broker.snapshot().node.clock == "waiting"
     await stage.pass_time(25.0)
     assert not stage.told("clock.missing")
     await stage.pass_time(7.0)
     (missing,) = stage.told("clock.missing")
     assert "no sweep for 30 s" in missing.message
-    assert stage.broker.snapshot()["node"]["clock"] == "lifecycle clock missing"
+    assert stage.broker.snapshot().node.clock == "lifecycle clock missing"
     await stage.until(lambda: stage.told("worker.recycled", reason="ttl"))
     assert len(stage.told("clock.missing")) == 1
     stage.broker.sweep("beat", 10.0)
     (found,) = stage.told("clock.found")
     assert "sweeps come from beat again" in found.message
-    assert stage.broker.snapshot()["node"]["clock"] == "beat"
+    assert stage.broker.snapshot().node.clock == "beat"
     await stage.pass_time(20.0)
     stage.broker.sweep("beat", 10.0)
     assert len(stage.told("clock.found")) == 1
@@ -779,8 +797,8 @@ def test_a_stop_waits_for_running_calls_within_the_grace_and_refuses_the_others(
         assert waiting.code == "shutting_down"
         assert stage.submit("echo").code == "shutting_down"
         assert not running.over
-        assert stage.broker.snapshot()["node"]["draining"]
-        assert stage.row()["state"] == "stopping"
+        assert stage.broker.snapshot().node.draining
+        assert stage.row().state == "stopping"
         stage.processes[0].finish(1, "in time")
         await stop
         assert running.value == "in time"
@@ -790,15 +808,14 @@ def test_a_stop_waits_for_running_calls_within_the_grace_and_refuses_the_others(
     play(scenario(), stage.clock)
     assert stage.recorder.stopped
     assert stage.launcher.closed
-    assert stage.recorder.snapshots[-1]["workers"] == []
+    assert stage.recorder.statuses[-1].workers == ()
 
 
 def test_a_drained_node_refuses_new_calls_finishes_those_it_holds_and_serves_again() -> None:
     stage = Stage((pool(drain_timeout=60.0), pool(name="q")), 3600.0)
 
-    def node() -> dict[str, Any]:
-        found: dict[str, Any] = stage.broker.snapshot()["node"]
-        return found
+    def node() -> NodeStatus:
+        return stage.broker.snapshot().node
 
     async def scenario() -> None:
         await stage.broker.start()
@@ -807,24 +824,24 @@ def test_a_drained_node_refuses_new_calls_finishes_those_it_holds_and_serves_aga
         await stage.turn()
         stage.broker.drain("ada", "a new disk")
         since = stage.clock.wall()
-        assert node() | {"draining": True, "drain_since": since, "drain_actor": "ada"} == node()
+        assert (node().draining, node().drain_since, node().drain_actor) == (True, since, "ada")
         refused = [stage.submit("echo", name=name) for name in ("p", "q", "nope")]
         assert {answer.code for answer in refused} == {"node_draining"}
         assert (running.over, waiting.over) == (False, False)
         await stage.pass_time(2.0)
         stage.broker.drain("bob", "the disk is late")
-        assert (node()["drain_since"], node()["drain_actor"]) == (since, "bob")
+        assert (node().drain_since, node().drain_actor) == (since, "bob")
         stage.processes[0].finish(1, "whole")
         await stage.until(lambda: running.over and waiting.over)
         assert (running.value, waiting.value) == ("whole", 2)
-        assert stage.row()["ready"] == 1, "its workers stay warm"
+        assert stage.row().ready == 1, "its workers stay warm"
         stage.broker.resume("ada", "it is in")
-        assert (node()["draining"], node()["drain_since"], node()["drain_actor"]) == (False, 0.0, "")
+        assert (node().draining, node().drain_since, node().drain_actor) == (False, 0.0, "")
         assert (await stage.call("echo", {"value": 3})).value == 3
         stage.broker.drain("ada", "")
         await stage.broker.stop(grace=1.0)
         assert stage.submit("echo").code == "shutting_down"
-        assert (node()["draining"], node()["drain_since"]) == (True, 0.0)
+        assert (node().draining, node().drain_since) == (True, 0.0)
 
     play(scenario(), stage.clock)
     told = [event for event in stage.recorder.events if event.kind == "operator.acted"]
@@ -876,17 +893,16 @@ def test_what_is_wanted_while_the_broker_stops_is_not_started() -> None:
 
 
 @scene(pool("t", profile="thread", threads=3, size=2), pool("q", paused=True), interval=15.0)
-async def test_every_row_of_a_snapshot_fits_its_message(stage: Stage) -> None:
+async def test_a_status_is_the_same_after_its_way_through_protobuf(stage: Stage) -> None:
     await stage.ready(2, name="t")
     stage.submit("hold", name="t")
     stage.submit("count", {"to": 9}, name="t", credit=1)
     stage.processes[0].say("a line")
     stage.broker.sweep("beat", 15.0)
     await stage.pass_time(2.0)
-    snapshot = stage.broker.snapshot()
-    node = pb.Node(**snapshot["node"])
-    pools = [pb.Pool(**row) for row in snapshot["pools"]]
-    workers = [pb.Worker(**row) for row in snapshot["workers"]]
+    status = stage.broker.snapshot()
+    reply = encode_status(status)
+    node, pools, workers = reply.node, reply.pools, reply.workers
     assert (node.name, node.version, node.pid, node.python, node.clock) == ("n", "1.2", 7, "3.11.7", "beat")
     assert node.uptime > 0
     assert [(row.name, row.state) for row in pools] == [("q", "paused"), ("t", "ready")]
@@ -897,28 +913,50 @@ async def test_every_row_of_a_snapshot_fits_its_message(stage: Stage) -> None:
     assert all(call.seconds >= 2.0 and call.remaining > 0 and call.id.startswith("ab12-") for call in busy)
     assert [list(worker.output) for worker in workers].count(["a line"]) == 1
     assert {worker.gil for worker in workers} == {"on"}
-    assert set(snapshot["node"]) == set(pb.Node.DESCRIPTOR.fields_by_name)
-    assert set(snapshot["pools"][0]) == set(pb.Pool.DESCRIPTOR.fields_by_name)
-    assert set(snapshot["workers"][0]) == set(pb.Worker.DESCRIPTOR.fields_by_name)
-    json.dumps(snapshot, allow_nan=False)
+    assert decode_status(reply).pools == status.pools, "what is read is what was written"
+    assert list(as_json(status)) == ["node", "pools", "workers"], "events and histograms are for watchers only"
+    json.dumps(as_json(status), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (NodeStatus, pb.Node),
+        (PoolStatus, pb.Pool),
+        (WorkerStatus, pb.Worker),
+        (TemplateStatus, pb.Template),
+        (UsageStatus, pb.Usage),
+        (GrowthStatus, pb.Growth),
+        (CommandGrowthStatus, pb.CommandGrowth),
+        (CommandRunTimes, pb.RunTimes),
+        (RunningCall, pb.RunningCall),
+        (RecordedEvent, pb.Event),
+        (PlannedWorker, pb.PlannedWorker),
+        (WorkerDump, pb.DumpReply),
+        (ThreadStack, pb.ThreadStack),
+        (StackFrame, pb.Frame),
+    ],
+)
+def test_a_status_and_its_message_have_the_same_fields(kind: Any, message: Any) -> None:
+    assert [field.name for field in fields(kind)] == [field.name for field in message.DESCRIPTOR.fields]
 
 
 @scene(pool(size=3, path=SILENT, startup_timeout=1000.0))
 async def test_a_pool_says_where_it_is_and_why(stage: Stage) -> None:
     await stage.turn()
-    assert (stage.row()["state"], stage.row()["reason"]) == ("starting", "")
+    assert (stage.row().state, stage.row().reason) == ("starting", "")
     stage.processes[0].report("hello", stage.launcher.greeting)
     await stage.turn()
-    assert (stage.row()["state"], stage.row()["reason"]) == ("degraded", "1 of 3 workers are ready")
+    assert (stage.row().state, stage.row().reason) == ("degraded", "1 of 3 workers are ready")
     stage.processes[1].report("boot_failed", WorkerFailure("internal", "no model"))
     stage.processes[1].die(Exit(code=3))
     await stage.turn()
-    assert stage.row()["reason"] == "1 of 3 workers are ready; the last start failed: no model"
+    assert stage.row().reason == "1 of 3 workers are ready; the last start failed: no model"
     stage.processes[2].report("hello", stage.launcher.greeting)
     await stage.until(lambda: len(stage.processes) == 4)
     stage.processes[3].report("hello", stage.launcher.greeting)
     await stage.turn()
-    assert (stage.row()["state"], stage.row()["reason"]) == ("ready", "")
+    assert (stage.row().state, stage.row().reason) == ("ready", "")
 
 
 @scene()
@@ -929,12 +967,12 @@ async def test_a_free_threaded_interpreter_whose_gil_is_on_is_a_warning(stage: S
     stage.definitions.change(pool())
     await stage.ready()
     (worker,) = stage.workers()
-    assert (worker["gil"], worker["python"], worker["parallelism"]) == ("off", "3.13.1t", 3.46)
-    assert stage.row()["warnings"] == []
+    assert (worker.gil, worker.python, worker.parallelism) == ("off", "3.13.1t", 3.46)
+    assert stage.row().warnings == ()
     stage.processes[0].report("vitals", True, "orjson")
     await stage.turn()
-    assert "the GIL is on because of orjson" in stage.row()["warnings"][0]
-    assert stage.workers()[0]["gil_culprit"] == "orjson"
+    assert "the GIL is on because of orjson" in stage.row().warnings[0]
+    assert stage.workers()[0].gil_culprit == "orjson"
 
 
 @scene()
@@ -947,11 +985,11 @@ async def test_races_are_told_listed_once_and_forgotten_with_their_definition(st
     told = [event for event in stage.recorder.events if event.kind == "thread.race"]
     assert [event.data["attribute"] for event in told] == ["total", "total", "counts[...]"]
     assert told[0].data["second"] == {"thread": "slot-2", "stack": "File b"}
-    assert stage.row()["races"] == ["total", "counts[...]"]
-    assert "`total`, `counts[...]`" in stage.row()["warnings"][0]
+    assert stage.row().races == ("total", "counts[...]")
+    assert "`total`, `counts[...]`" in stage.row().warnings[0]
     stage.definitions.change(pool(profile="thread", threads=3, thread_checks=True))
     await stage.pass_time(1.5)
-    assert stage.row()["races"] == []
+    assert stage.row().races == ()
 
 
 @scene()
@@ -961,21 +999,21 @@ async def test_the_import_that_switches_the_gil_on_is_an_event_and_the_factor_fa
     )
     stage.definitions.change(pool(profile="thread", threads=8))
     await stage.ready()
-    assert stage.row()["parallel"] == "8 slots, 3.5 x on 4 cores"
+    assert stage.row().parallel == "8 slots, 3.5 x on 4 cores"
     for _ in range(2):
         stage.processes[0].report("vitals", True, "orjson")
         await stage.turn()
     (told,) = [event for event in stage.recorder.events if event.kind == "gil.enabled"]
     assert (told.reason, told.level) == ("import", "warning")
     assert told.data == {"culprit": "orjson", "slots": 8, "parallelism": 1.0}
-    assert stage.row()["parallel"] == "8 slots, 1.0 x: GIL on because of `orjson`"
+    assert stage.row().parallel == "8 slots, 1.0 x: GIL on because of `orjson`"
 
 
 @scene(pool())
 async def test_the_recorder_gets_a_snapshot_every_second_and_events_with_the_wall_clock(stage: Stage) -> None:
     await stage.pass_time(5.05)
-    assert len(stage.recorder.snapshots) == 5
-    assert stage.recorder.snapshots[-1]["pools"][0]["ready"] == 1
+    assert len(stage.recorder.statuses) == 5
+    assert stage.recorder.statuses[-1].pools[0].ready == 1
     assert stage.recorder.started
     assert all(at > 1.7e9 for at in stage.recorder.moments)
     assert stage.recorder.moments == sorted(stage.recorder.moments)
@@ -992,7 +1030,7 @@ async def test_a_second_that_fails_does_not_end_the_housekeeping(stage: Stage) -
     stage.recorder.trouble = None
     stage.definitions.change(pool(size=2))
     await stage.pass_time(1.1)
-    assert stage.broker.snapshot()["pools"][0]["size"] == 2, "definitions are read as before"
+    assert stage.broker.snapshot().pools[0].size == 2, "definitions are read as before"
     assert len(told) == 1
 
 
@@ -1011,7 +1049,7 @@ async def test_a_worker_that_ends_while_its_stacks_are_read_leaves_what_it_said(
     process.stacks = stacks  # type: ignore[method-assign]
     dump = await stage.broker.dump("p-ab12-1", "ada", "slow")
     assert dump.threads[0].name == "python"
-    assert dump.calls == []
+    assert dump.calls == ()
 
 
 @scene(pool("a"), pool("b"))
@@ -1020,5 +1058,5 @@ async def test_a_pools_commands_and_snapshot_can_be_asked_for_alone(stage: Stage
     await stage.ready(name="b")
     assert next(command.name for command in stage.broker.commands("a")) == "echo"
     snapshot = stage.broker.snapshot("b")
-    assert [row["name"] for row in snapshot["pools"]] == ["b"]
-    assert {worker["pool"] for worker in snapshot["workers"]} == {"b"}
+    assert [row.name for row in snapshot.pools] == ["b"]
+    assert {worker.pool for worker in snapshot.workers} == {"b"}

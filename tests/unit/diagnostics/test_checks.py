@@ -7,69 +7,68 @@ from typing import Any
 
 import pytest
 
+from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.diagnostics import facts as known
-from snakepit.pools.diagnostics.facts import Facts, Unknown
-from snakepit.pools.diagnostics.finding import Finding, Status, report_of
+from snakepit.pools.diagnostics.facts import SystemFacts, Unknown
+from snakepit.pools.diagnostics.finding import Finding, FindingStatus, report_of
 from snakepit.pools.diagnostics.local_checks import CHECKS
+from tests.statuses import pool, status
 
-NODE = {
-    "name": "n1", "pid": 7, "address": "/run/s/broker.sock", "version": "1.0", "uptime": 900.0, "clock": "beat",
-    "loop_lag": 0.0, "draining": False, "drain_since": 0.0, "problems": [],
-}  # fmt: skip
-ROW = {"name": "digits", "state": "ready", "reason": "", "ready": 2, "size": 2, "warnings": []}
-PYTHON = known.Interpreter(path="/usr/bin/python3", about="3.14t: CPython 3.14.0")
-ADAPTER = known.Adapter(path="shop.Digits", thread_safe=True, commands=3)
-POOL = known.Pool(
+NODE = {"name": "n1", "pid": 7, "address": "/run/s/broker.sock", "version": "1.0", "uptime": 900.0}
+RUNNING = pool("digits", ready=2, size=2)
+PYTHON = known.InterpreterFacts(path="/usr/bin/python3", about="3.14t: CPython 3.14.0")
+ADAPTER = known.AdapterFacts(path="shop.Digits", thread_safe=True, commands=3)
+POOL = known.PoolFacts(
     name="digits", profile="process", size=2, slots=1, queue="snakepit.digits", enabled=True, interpreter=PYTHON,
     adapter=ADAPTER,
 )  # fmt: skip
-MACHINE = known.Machine(
+MACHINE = known.MachineFacts(
     of="the broker", cores=4, open_files=4096, processes=10_000, processes_now=100, memory_total_mb=8000.0,
     memory_available_mb=6000.0, port=8000,
 )  # fmt: skip
-ROOM = known.Room(path="/run", free=50 * 2**30, total=100 * 2**30, inodes_free=10**6, inodes_total=10**7)
-RUNTIME = known.Runtime(
+ROOM = known.DiskFacts(path="/run", free=50 * 2**30, total=100 * 2**30, inodes_free=10**6, inodes_total=10**7)
+RUNTIME = known.RuntimeFacts(
     user=1000,
-    directory=known.Entry(path="/run/s", mode=0o700, owner=1000, kind="directory"),
-    socket=known.Entry(path="/run/s/broker.sock", mode=0o600, owner=1000, kind="socket"),
-    token=known.Entry(path="/run/s/token", mode=0o600, owner=1000, kind="file"),
+    directory=known.FileFacts(path="/run/s", mode=0o700, owner=1000, kind="directory"),
+    socket=known.FileFacts(path="/run/s/broker.sock", mode=0o600, owner=1000, kind="socket"),
+    token=known.FileFacts(path="/run/s/token", mode=0o600, owner=1000, kind="file"),
     longest_socket=20,
     rooms=(ROOM,),
 )
-OWN = known.NodeRow(name="n1", address="/run/s/broker.sock", pid=7, stopped=False, silent=1.0)
-DATABASE = known.Database(
+OWN = known.NodeRowFacts(name="n1", address="/run/s/broker.sock", pid=7, stopped=False, silent=1.0)
+DATABASE = known.DatabaseFacts(
     vendor="postgresql", name="shop", version="17.1", unapplied=(), drift=0.01, connections=5, most_connections=100,
-    nodes=(OWN,), keys=(known.Key(name="robot", days_left=None),),
+    nodes=(OWN,), keys=(known.ApiKeyFacts(name="robot", days_left=None),),
 )  # fmt: skip
-TRANSPORT = known.Transport(
+TRANSPORT = known.TransportFacts(
     url="redis://cache:6379/0", scheme="redis", drift=-0.02, persistent=True,
     workers={"celery@n1": frozenset({"celery", "snakepit.digits"})},
 )  # fmt: skip
-SETTINGS = known.Settings(
+SETTINGS = known.SettingsFacts(
     problems=(), debug=False, allowed_hosts=("shop.example",), secret_key_length=60, secret_key_variety=40,
     secret_key_insecure=False, release="1.0", sweep_interval=15.0,
 )  # fmt: skip
-SOUND = Facts(
-    settings=SETTINGS, runtime=RUNTIME, machine=MACHINE, broker={"node": NODE, "pools": [ROW], "workers": []},
+SOUND = SystemFacts(
+    settings=SETTINGS, runtime=RUNTIME, machine=MACHINE, broker=status([RUNNING], **NODE),
     address="/run/s/broker.sock", database=DATABASE, transport=TRANSPORT, pools=(POOL,),
 )  # fmt: skip
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: SystemFacts) -> list[Finding]:
     return [finding for check in CHECKS for finding in check(facts)]
 
 
-def worst(facts: Facts) -> list[Finding]:
-    return [one for one in judge(facts) if one.status in (Status.WARNING, Status.PROBLEM)]
+def worst(facts: SystemFacts) -> list[Finding]:
+    return [one for one in judge(facts) if one.status in (FindingStatus.WARNING, FindingStatus.PROBLEM)]
 
 
-def broker(pool: dict[str, Any] | None = None, **node: Any) -> dict[str, Any]:
-    return {"node": {**NODE, **node}, "pools": [{**ROW, **(pool or {})}], "workers": []}
+def broker(pool: dict[str, Any] | None = None, **node: Any) -> BrokerStatus:
+    return status([replace(RUNNING, **(pool or {}))], **{**NODE, **node})
 
 
 def test_a_sound_world_has_nothing_but_ok() -> None:
     findings = judge(SOUND)
-    assert {one.status for one in findings} == {Status.OK}
+    assert {one.status for one in findings} == {FindingStatus.OK}
     assert {one.check for one in findings} >= {
         "settings", "production", "runtime directory", "disk", "limits", "ports", "orphans", "database", "migrations",
         "clock", "broker", "duplicate brokers", "beat", "message transport", "consumers", "jobs", "interpreter",
@@ -89,7 +88,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "no hosts": ({"settings": replace(SETTINGS, allowed_hosts=())}, "production", "problem", "every request is"),
     "all hosts": ({"settings": replace(SETTINGS, allowed_hosts=("*",))}, "production", "warning", "is *"),
     "no broker": ({"broker": Unknown("nobody answers")}, "broker", "problem", "nobody answers"),
-    "a bad definition": ({"broker": broker(problems=["x: size"])}, "broker", "problem", "x: size"),
+    "a bad definition": ({"broker": broker(problems=("x: size",))}, "broker", "problem", "x: size"),
     "an old release": ({"broker": broker(version="0.9")}, "broker", "warning", "release 0.9, and 1.0"),
     "a late loop": ({"broker": broker(loop_lag=0.5)}, "broker", "warning", "500 ms late"),
     "it drains": ({"broker": broker(draining=True)}, "broker", "warning", "shutting down"),
@@ -128,7 +127,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "drift": ({"database": replace(DATABASE, drift=2.0)}, "clock", "warning", "2.0 s ahead of this machine"),
     "much drift": ({"transport": replace(TRANSPORT, drift=-60.0)}, "clock", "problem", "60.0 s behind this machine"),
     "a key ends": (
-        {"database": replace(DATABASE, keys=(known.Key(name="robot", days_left=3.0),))},
+        {"database": replace(DATABASE, keys=(known.ApiKeyFacts(name="robot", days_left=3.0),))},
         "API keys", "warning", "robot ends in 3.0 days"),
     "an open directory": (
         {"runtime": replace(RUNTIME, directory=replace(RUNTIME.directory, mode=0o755))},
@@ -168,15 +167,15 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "a pool that the broker lacks": ({"pools": (replace(POOL, name="new"),)}, "pool", "problem", "does not run it"),
     "a failed pool": ({"broker": broker({"state": "failed", "reason": "no model"})}, "pool", "problem", "no model"),
     "a degraded pool": ({"broker": broker({"state": "degraded"})}, "pool", "warning", "degraded"),
-    "a gil that is on": ({"broker": broker({"warnings": ["the GIL is on"]})}, "pool", "warning", "the GIL is on"),
+    "a gil that is on": ({"broker": broker({"warnings": ("the GIL is on",)})}, "pool", "warning", "the GIL is on"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_with_its_evidence_and_a_fix(fault: str) -> None:
-    changes, check, status, evidence = FAULTS[fault]
+    changes, check, severity, evidence = FAULTS[fault]
     found = [one for one in worst(replace(SOUND, **changes)) if one.check == check]
-    assert [one.status for one in found] == [status]
+    assert [one.status for one in found] == [severity]
     assert evidence in found[0].evidence
     assert found[0].fix
     assert not [one for one in judge(replace(SOUND, **changes)) if one.check == check and one.status == "problem"][1:]
@@ -185,7 +184,7 @@ def test_a_fault_is_found_with_its_evidence_and_a_fix(fault: str) -> None:
 def test_a_part_that_is_not_known_is_skipped_with_the_reason_and_hides_no_other() -> None:
     unknown = Unknown("was not looked at")
     facts = replace(SOUND, runtime=unknown, machine=unknown, transport=unknown, pools=unknown)
-    skipped = [one for one in judge(facts) if one.status == Status.SKIPPED]
+    skipped = [one for one in judge(facts) if one.status == FindingStatus.SKIPPED]
     assert {one.check for one in skipped} >= {"runtime directory", "disk", "limits", "interpreter", "adapter", "pool"}
     assert not worst(facts)
 
@@ -202,7 +201,7 @@ def test_a_young_broker_without_a_sweep_is_no_problem() -> None:
     (finding,) = [
         one for one in judge(replace(SOUND, broker=broker(clock="waiting", uptime=5.0))) if one.check == "beat"
     ]
-    assert finding.status == Status.SKIPPED
+    assert finding.status == FindingStatus.SKIPPED
 
 
 def test_pools_that_are_not_enabled_are_not_judged() -> None:
@@ -211,9 +210,9 @@ def test_pools_that_are_not_enabled_are_not_judged() -> None:
 
 
 def test_a_report_is_healthy_with_warnings_and_not_with_a_problem() -> None:
-    warning = Finding("x", Status.WARNING, "soon", "do")
+    warning = Finding("x", FindingStatus.WARNING, "soon", "do")
     assert report_of(1.0, 0.12345, [warning]).healthy
-    report = report_of(1.0, 0.12345, [warning, Finding("x", Status.PROBLEM, "now", "do")])
+    report = report_of(1.0, 0.12345, [warning, Finding("x", FindingStatus.PROBLEM, "now", "do")])
     assert not report.healthy
     assert report.counts == {"ok": 0, "warning": 1, "problem": 1, "skipped": 0}
     assert report.seconds == 0.123

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.status import CommandGrowthStatus
 from snakepit.pools.diagnostics.advice import ADVISED, FINE, NONE, NOT_KNOWN, TOO_LITTLE, Capacity, Case, Judgement
 from snakepit.pools.diagnostics.recommendations import judge, recommend
 from snakepit.pools.diagnostics.rules import RULES
+from tests.statuses import command_growth, growth, pool, run_times, template, usage, worker
 
-USAGE = {
-    "seconds": 600.0, "answered": 6000, "busy": 0.5, "peak": 2, "wait_p50": 0.0, "wait_p95": 0.01, "refused": 0,
-    "timed_out": 0, "overran": 0, "lost": 0, "cpu_per_call": 0.1, "cpu_calls": 500,
-}  # fmt: skip
-GROWTH = {"verdict": "measured", "mb_per_1000_calls": 3.1, "mostly": "embed", "calls": 6000, "samples": 40}
+USAGE = usage(
+    seconds=600.0, answered=6000, busy=0.5, peak=2, wait_p50=0.0, wait_p95=0.01, cpu_per_call=0.1, cpu_calls=500,
+)  # fmt: skip
+GROWTH = growth(3.1, mostly="embed", calls=6000, samples=40)
+POOL = pool("p", usage=USAGE, run_times=(run_times("embed", 100, 12.0),), load_seconds=2.0, template=template("absent"))
 
 
 def case(
-    usage: dict[str, Any] | None = None, machine: Capacity = NOT_KNOWN, pool: Any = None, mb: float = 210.0, **spec: Any
+    used: dict[str, Any] | None = None, machine: Capacity = NOT_KNOWN, pool: Any = None, mb: float = 210.0, **spec: Any
 ) -> Case:
     spec = {"name": "p", "adapter": "a", "size": 4, **spec}
-    runs = [{"command": "embed", "count": 100, "seconds": 12.0}]
-    row = {
-        "name": "p", "usage": {**USAGE, **(usage or {})}, "run_times": runs, "load_seconds": 2.0,
-        "template": {"state": "absent"}, **(pool or {}),
-    }  # fmt: skip
-    workers = ({"id": "p-1", "pool": "p", "state": "ready", "memory_mb": mb},)
-    return Case(row, PoolSpec(**spec), workers, machine)
+    found = replace(POOL, usage=replace(USAGE, **(used or {})), **(pool or {}))
+    return Case(found, PoolSpec(**spec), (worker("p-1", memory_mb=mb),), machine)
 
 
 def said(rule: str, given: Case) -> Judgement:
@@ -75,15 +73,15 @@ def test_a_pool_that_fills_the_cores_gets_no_more_workers_than_they_can_run() ->
 
 
 @pytest.mark.parametrize("rule", ["queue", "idle", "max_requests", "queue_limit", "call_timeout"])
-@pytest.mark.parametrize("usage", [{"answered": 49}, {"seconds": 59.0}])
-def test_too_few_calls_and_too_short_a_time_are_told_as_such(rule: str, usage: Any) -> None:
-    found = said(rule, case(usage, max_requests=100))
+@pytest.mark.parametrize("used", [{"answered": 49}, {"seconds": 59.0}])
+def test_too_few_calls_and_too_short_a_time_are_told_as_such(rule: str, used: Any) -> None:
+    found = said(rule, case(used, max_requests=100))
     assert found.verdict == TOO_LITTLE
     assert "needs 50 calls and" in found.evidence
 
 
 def test_a_pool_without_any_figures_gets_no_advice() -> None:
-    found = judge([{"name": "p"}], {"p": PoolSpec(name="p", adapter="a", size=2)})
+    found = judge([pool("p")], {"p": PoolSpec(name="p", adapter="a", size=2)})
     assert len(found) == len(RULES)
     assert {one.verdict for one in found} <= {TOO_LITTLE, NONE}
 
@@ -103,26 +101,26 @@ def test_a_leak_asks_for_a_limit_of_calls_and_names_the_command() -> None:
     advice = said("leak", case(pool={"growth": GROWTH}, mb=60.0)).advice
     assert advice is not None
     assert advice.sentence == "leaks 3.1 MiB per 1,000 calls in `embed`: max_requests none to 20000"
-    little = {**GROWTH, "mb_per_1000_calls": 0.99}
+    little = replace(GROWTH, mb_per_1000_calls=0.99)
     assert said("leak", case(pool={"growth": little})).verdict == FINE
-    young = {**GROWTH, "samples": 19}
+    young = replace(GROWTH, samples=19)
     assert said("leak", case(pool={"growth": young})).verdict == TOO_LITTLE
-    unknown = {"verdict": "not enough evidence", "calls": 3, "samples": 1}
+    unknown = growth(calls=3, samples=1)
     assert said("leak", case(pool={"growth": unknown})).verdict == TOO_LITTLE
 
 
-def measured(mb: float, error: float) -> dict[str, Any]:
-    return {"command": "embed", "mb_per_1000_calls": mb, "error": error, "verdict": "measured"}
+def measured(mb: float, error: float) -> CommandGrowthStatus:
+    return command_growth("embed", mb, error)
 
 
 def test_growth_within_the_error_of_its_measurement_is_no_leak() -> None:
-    rare = {"command": "rare", "mb_per_1000_calls": None, "error": None, "verdict": "not enough evidence"}
-    tied = {**rare, "verdict": "cannot be told apart"}
-    chance = said("leak", case(pool={"growth": {**GROWTH, "commands": [measured(3.1, 2.0), rare]}}, mb=60.0))
+    rare = command_growth("rare", None, None)
+    tied = replace(rare, verdict="cannot be told apart")
+    chance = said("leak", case(pool={"growth": replace(GROWTH, commands=(measured(3.1, 2.0), rare))}, mb=60.0))
     assert (chance.verdict, chance.advice) == (TOO_LITTLE, None)
     assert "grows 3.1 MiB per 1,000 calls, within the error" in chance.evidence
-    for commands in ([measured(3.1, 1.0), rare], [measured(3.1, 2.0), tied], [rare]):
-        assert said("leak", case(pool={"growth": {**GROWTH, "commands": commands}}, mb=60.0)).advice is not None
+    for commands in ((measured(3.1, 1.0), rare), (measured(3.1, 2.0), tied), (rare,)):
+        assert said("leak", case(pool={"growth": replace(GROWTH, commands=commands)}, mb=60.0)).advice is not None
 
 
 def test_a_leak_that_is_bounded_is_left_alone() -> None:
@@ -132,7 +130,7 @@ def test_a_leak_that_is_bounded_is_left_alone() -> None:
 
 
 def test_a_fast_leak_does_not_make_workers_live_shorter_than_their_start_is_worth() -> None:
-    fast = {**GROWTH, "mb_per_1000_calls": 900.0}
+    fast = replace(GROWTH, mb_per_1000_calls=900.0)
     assert values("leak", case(pool={"growth": fast, "load_seconds": 20.0})) == {"max_requests": 1000}
 
 
@@ -147,8 +145,8 @@ def test_threads_that_compute_in_turns_ask_for_processes() -> None:
 
 
 def test_threads_that_wait_or_run_in_parallel_stay_threads() -> None:
-    def verdict(usage: Any = None, **pool: Any) -> str:
-        return said("gil", case(usage, pool={**GIL, **pool}, profile="thread", threads=4)).verdict
+    def verdict(used: Any = None, **pool: Any) -> str:
+        return said("gil", case(used, pool={**GIL, **pool}, profile="thread", threads=4)).verdict
 
     assert verdict({"cpu_per_call": 0.01}) == FINE
     assert verdict({"cpu_per_call": None}) == TOO_LITTLE
@@ -175,9 +173,9 @@ def test_spawned_workers_that_could_share_their_memory_ask_for_a_template() -> N
     assert (dict(advice.values), advice.cost) == ({"preload": "on"}, "up to -594 MiB")
     assert said("preload", case(mb=29.0)).verdict == FINE
     assert said("preload", case(mb=-1.0)).verdict == TOO_LITTLE
-    assert said("preload", case(pool={"template": {"state": "ready"}})).verdict == FINE
-    assert said("preload", case(pool={"template": {"state": "refused", "reason": "unsafe"}})).verdict == NONE
-    assert said("preload", case(pool={"template": {"state": "refused", "reason": "no_preload"}})).verdict == ADVISED
+    assert said("preload", case(pool={"template": template("ready")})).verdict == FINE
+    assert said("preload", case(pool={"template": template("refused", reason="unsafe")})).verdict == NONE
+    assert said("preload", case(pool={"template": template("refused", reason="no_preload")})).verdict == ADVISED
     assert said("preload", case(profile="thread")).verdict == NONE
 
 
@@ -226,12 +224,11 @@ def test_advice_stays_within_the_range_of_its_field() -> None:
 
 
 def test_workers_of_other_pools_and_pools_without_a_row_do_not_count() -> None:
-    row = {**case(WAITS).pool}
     workers = [
-        {"pool": "p", "state": "ready", "memory_mb": 100.0},
-        {"pool": "q", "state": "ready", "memory_mb": 900.0},
-        {"pool": "p", "state": "starting", "memory_mb": 5.0},
+        worker("p-1", memory_mb=100.0),
+        worker("q-1", memory_mb=900.0),
+        worker("p-2", state="starting", memory_mb=5.0),
     ]
-    found = recommend([row], {"p": PoolSpec(name="p", adapter="a", size=4)}, workers)
+    found = recommend([case(WAITS).pool], {"p": PoolSpec(name="p", adapter="a", size=4)}, workers)
     assert {one.key: one.cost for one in found}["queue:p"] == "+200 MiB"
-    assert recommend([row], {}, workers) == []
+    assert recommend([case(WAITS).pool], {}, workers) == []

@@ -8,10 +8,22 @@ from typing import Any
 
 import pytest
 
+from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.diagnostics.advice import TOO_LITTLE, Capacity
-from snakepit.pools.diagnostics.scaling import CPU, LARGEST, MEASURED, MEMORY, SIZE, Answer, Facts, gather, scale
+from snakepit.pools.diagnostics.scaling import (
+    CPU,
+    LARGEST,
+    MEASURED,
+    MEMORY,
+    SIZE,
+    ScalingEstimate,
+    ScalingFacts,
+    gather,
+    scale,
+)
+from tests.statuses import pool, run_times, status, template, usage, worker
 
-OCR = Facts(
+OCR = ScalingFacts(
     "ocr", size=4, ready=4, answered=6000, served=6000, seconds=600.0, busy=0.5, wait_p95=0.02, run_seconds=0.2,
     runs=6000, cpu_per_call=0.1, cpu_calls=5000, each_mb=200.0, measured=4, cores=4.0, free_mb=8000.0,
 )  # fmt: skip
@@ -27,7 +39,7 @@ def carried(**change: Any) -> tuple[str, float, int]:
     return found.binds, round(found.carries.calls_per_second, 6), found.carries.workers
 
 
-def refused(found: Answer) -> str:
+def refused(found: ScalingEstimate) -> str:
     assert (found.verdict, found.binds, found.carries) == (TOO_LITTLE, "", None)
     return found.sentence
 
@@ -128,31 +140,27 @@ def test_cores_that_are_used_up_make_run_times_longer_and_the_answer_says_so() -
     assert "2.0 of 2 cores compute now" in scale(replace(OCR, cores=2.0, served=12000)).notes[0]
 
 
-def status() -> dict[str, Any]:
-    usage = {
-        "seconds": 600.0, "answered": 1300, "refused": 60, "timed_out": 40, "busy": 0.5, "wait_p95": 0.1,
-        "cpu_per_call": 0.1, "cpu_calls": 900,
-    }  # fmt: skip
-    runs = [{"command": "a", "count": 100, "seconds": 10.0}, {"command": "b", "count": 100, "seconds": 30.0}]
-    row = {
-        "name": "p", "adapter": "a", "profile": "thread", "size": 2, "usage": usage, "run_times": runs,
-        "parallelism": 1.9, "template": {"memory_mb": 80.0},
-    }  # fmt: skip
-    other = {**row, "name": "q", "parallelism": 0.0, "template": {"memory_mb": -1.0}}
-    worker = {"id": "p-1", "pool": "p", "state": "ready", "memory_mb": 100.0, "capacity": 4}
-    return {"pools": [row, other], "workers": [worker, {**worker, "id": "p-2", "state": "starting", "memory_mb": -1.0}]}
+def measured_status() -> BrokerStatus:
+    used = usage(
+        seconds=600.0, answered=1300, refused=60, timed_out=40, busy=0.5, wait_p95=0.1, cpu_per_call=0.1, cpu_calls=900
+    )
+    runs = (run_times("a", 100, 10.0), run_times("b", 100, 30.0))
+    given = {"adapter": "a", "profile": "thread", "size": 2, "usage": used, "run_times": runs}
+    pools = [pool("p", **given, parallelism=1.9, template=template(memory_mb=80.0)), pool("q", **given)]
+    ready = worker("p-1", memory_mb=100.0, capacity=4)
+    return status(pools, [ready, worker("p-2", state="starting")])
 
 
 def test_the_facts_are_those_of_the_status() -> None:
-    found = gather(status(), "p", Capacity(cores=2.0, free_mb=1000.0))
+    found = gather(measured_status(), "p", Capacity(cores=2.0, free_mb=1000.0))
     assert (found.served, found.answered, found.runs, found.run_seconds) == (1200, 1300, 200, 0.2)
     assert (found.ready, found.threads, found.each_mb, found.measured, found.template_mb) == (1, 4, 100.0, 1, 80.0)
     assert (found.factor, found.cores, found.free_mb, found.others) == (1.9, 2.0, 1000.0, pytest.approx(0.2))
-    idle = gather(status(), "q")
+    idle = gather(measured_status(), "q")
     assert (idle.factor, idle.template_mb, idle.each_mb, idle.ready, idle.cores) == (None, None, None, 0, None)
 
 
 def test_the_answer_is_plain_json_also_where_nothing_is_known() -> None:
     assert json.loads(json.dumps(scale(OCR).plain(), allow_nan=False))["carries"]["workers"] == 8
-    nothing = json.loads(json.dumps(scale(Facts("p")).plain(), allow_nan=False))
+    nothing = json.loads(json.dumps(scale(ScalingFacts("p")).plain(), allow_nan=False))
     assert (nothing["verdict"], nothing["binds"], nothing["limits"][0]["calls_per_second"]) == (TOO_LITTLE, None, None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.diagnostics.advice import Capacity
-from snakepit.pools.diagnostics.scaling import CPU, MEMORY, Answer, Limit, gather, scale
+from snakepit.pools.diagnostics.scaling import CPU, MEMORY, ScalingEstimate, ScalingLimit, gather, scale
 from tests.fakes import Cores, play
 from tests.unit.broker.test_runner import Stage, pool
 
@@ -53,14 +53,14 @@ async def rate(stage: Stage, size: int, seconds: float = 20.0) -> float:
 async def grown(stage: Stage, size: int) -> None:
     stage.definitions.change(pool(size=size, **FIELDS))
     await stage.broker.apply()
-    await stage.until(lambda: stage.row()["ready"] == size)
+    await stage.until(lambda: stage.row().ready == size)
 
 
-def foretold(stage: Stage, free_mb: float) -> Answer:
+def foretold(stage: Stage, free_mb: float) -> ScalingEstimate:
     return scale(gather(stage.broker.snapshot("p"), "p", Capacity(cores=float(CORES), free_mb=free_mb)))
 
 
-def told(limit: Limit | None) -> tuple[float, int]:
+def told(limit: ScalingLimit | None) -> tuple[float, int]:
     assert limit
     assert limit.calls_per_second
     assert limit.workers

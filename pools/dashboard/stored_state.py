@@ -1,4 +1,4 @@
-"""What the overview needs from the database: silent nodes, jobs in quarantine, soft lines. Three queries for all."""
+"""Reads what only the database has for the overview, in three queries: silent nodes, quarantined jobs, soft limits."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from datetime import timedelta
 
 from django.db.models import Count, Max
 
-from snakepit.pools.dashboard.alerts import Rows
+from snakepit.pools.dashboard.alerts import StoredState
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, Node, Pool
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUARANTINED
 
-SILENT = 20.0  # seconds without a word; the recorder writes every five
+SILENT = 20.0  # seconds without an update; the recorder writes every five
 
 
-def look() -> Rows:
+def read_stored_state() -> StoredState:
     with db_unit():
         before = utc_now() - timedelta(seconds=SILENT)
         silent = Node.objects.filter(stopped=False, seen_at__lt=before).values_list("name", "seen_at")
         jobs = Job.objects.filter(state=QUARANTINED).aggregate(count=Count("pk"), newest=Max("finished_at"))
-        lines = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
-        return Rows(
+        limits = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
+        return StoredState(
             silent_nodes=tuple((name, seen.timestamp()) for name, seen in silent),
             quarantined=jobs["count"],
             quarantined_since=jobs["newest"].timestamp() if jobs["newest"] else 0.0,
-            soft_lines=dict(lines),
+            soft_limits=dict(limits),
         )
