@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -17,8 +17,13 @@ from snakepit.pools.admin.page import Page, log, order
 from snakepit.pools.models import ApiKey, Pool
 from snakepit.pools.operations import orders
 
+if TYPE_CHECKING:  # Django's class takes no type arguments at run time
+    ApiKeyModelForm = forms.ModelForm[ApiKey]
+else:
+    ApiKeyModelForm = forms.ModelForm
 
-class ApiKeyForm(forms.ModelForm):
+
+class ApiKeyForm(ApiKeyModelForm):
     """Scopes as check boxes, pools as names. Users can grant only scopes whose permissions they have."""
 
     request: HttpRequest

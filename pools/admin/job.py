@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.db.models import Max, Min, QuerySet
@@ -23,7 +23,13 @@ LARGE = ("arguments", "result", "result_raw", "error")
 Work = Callable[[Any, orders.Order], Job]
 
 
-class AttemptInline(admin.TabularInline):
+if TYPE_CHECKING:  # Django's class takes no type arguments at run time
+    JobAttemptInline = admin.TabularInline[JobAttempt, Job]
+else:
+    JobAttemptInline = admin.TabularInline
+
+
+class AttemptInline(JobAttemptInline):
     model = JobAttempt
     fields = readonly_fields = ("number", "outcome", "worker", "node", "claimed_by", "started_at", "finished_at",
                                 "error", "evidence")  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -16,11 +16,17 @@ from snakepit.pools.operations import orders
 from snakepit.pools.web.actor import order_of
 from snakepit.pools.web.transactions import non_atomic
 
+if TYPE_CHECKING:  # Django's classes take no type arguments at run time
+    AnyModelAdmin = admin.ModelAdmin[Any]
+    AnyPaginator = Paginator[Any]
+else:
+    AnyModelAdmin, AnyPaginator = admin.ModelAdmin, Paginator
+
 IN_ADMIN = "ordered in the admin"
 COUNTED = 10_000  # rows; a list ends there
 
 
-class CappedPaginator(Paginator):
+class CappedPaginator(AnyPaginator):
     """Counts at most COUNTED rows, because counting a million takes seconds."""
 
     @cached_property
@@ -29,7 +35,7 @@ class CappedPaginator(Paginator):
         return rows.order_by()[:COUNTED].count()
 
 
-class Page(admin.ModelAdmin):
+class Page(AnyModelAdmin):
     """Staff can view without a grant, as in the dashboard; everything else needs a permission."""
 
     show_full_result_count = False

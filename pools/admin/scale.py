@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -22,7 +23,7 @@ class ScaleForm(forms.Form):
     reason = forms.CharField(label="Reason", max_length=200, required=False, widget=forms.TextInput(attrs={"size": 60}))
 
 
-def scale(page: admin.ModelAdmin, request: HttpRequest, pools: Iterable[Pool]) -> HttpResponse | None:
+def scale(page: admin.ModelAdmin[Any], request: HttpRequest, pools: Iterable[Pool]) -> HttpResponse | None:
     """Confirm, then scale each pool. An error of one pool does not stop the others."""
     rows = list(pools)
     confirmed = request.POST.get("confirmed") == "yes"

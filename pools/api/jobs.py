@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -121,7 +122,7 @@ async def clone(request: HttpRequest, job_id: str) -> HttpResponse:
     return json_response(shown_to(who, await sync_to_async(act)()), status=201)
 
 
-async def _act(request: HttpRequest, job_id: str, action: str, what: Any) -> HttpResponse:
+async def _act(request: HttpRequest, job_id: str, action: str, what: Callable[[Any, Order], Job]) -> HttpResponse:
     who = caller(request)
 
     def act() -> Job:
