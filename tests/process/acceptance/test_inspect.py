@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.cli.inspect import ProjectKnowledge
 from snakepit.pools.cli.main import run
 from snakepit.pools.diagnostics.advice import Enough, Judgement
 from snakepit.pools.diagnostics.recommendations import judge
@@ -63,7 +64,8 @@ def test_the_command_shows_what_it_knows_and_says_what_it_does_not(
         node.client.call("p", "echo", value=1)
         node.until_served("p", 1)
         monkeypatch.setenv("SNAKEPIT_ADDRESS", str(node.runtime / "broker.sock"))
-        monkeypatch.setattr("snakepit.pools.cli.inspect._project", lambda *_: ({}, {}, None, "no project here"))
+        unknown = ProjectKnowledge(missing="no project here")
+        monkeypatch.setattr("snakepit.pools.cli.inspect._project", lambda *_: unknown)
         assert run(["inspect", "--detailed", "--recommendations"]) == 0
         told = capsys.readouterr().out
         assert "p: ready" in told
