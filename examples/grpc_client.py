@@ -38,7 +38,7 @@ class GrpcClient:
     def __init__(self, runtime: Path) -> None:
         self._channel = grpc.insecure_channel(f"unix:{runtime}/broker.sock")
         self._metadata = (("authorization", f"Bearer {(runtime / 'token').read_text()}"),)
-        self._broker = BrokerStub(self._channel)
+        self._broker = BrokerStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     def __enter__(self) -> GrpcClient:
         return self

@@ -203,7 +203,7 @@ class Attempt:
         if deadline is None:
             return self.job.timeout
         # Wall clocks of two hosts are compared once, at the start. From then on the call's own timeout counts.
-        left = deadline.timestamp() - time.time()
+        left: float = deadline.timestamp() - time.time()
         if left <= 0:
             raise DeadlineExceeded("The job's deadline passed before its call started.", outcome=NOT_STARTED)
         return left if self.job.timeout is None else min(left, self.job.timeout)

@@ -23,7 +23,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class MomentField(models.DateTimeField):
+class MomentField(models.DateTimeField):  # type: ignore[type-arg]  # it takes none at run time
     """An instant. Naive input (an admin form under USE_TZ = False) is local time in TIME_ZONE."""
 
     def to_python(self, value: Any) -> Any:
