@@ -1,10 +1,10 @@
-"""`make bench`: this project beside its peers, on the same work, in one run. Machines are noisy: read the ratios.
+"""`make bench`: compares this project with its peers, on the same work, in one run. Read the ratios.
 
-    python -m benchmarks            # all rows; ROWS=name,name some of them: the others keep what they have
-    python -m benchmarks --page     # runs nothing: writes page and picture again
+    python -m benchmarks            # all rows; with ROWS=name,name only those; others keep their results
+    python -m benchmarks --page     # measures nothing; writes page and picture again
 
-Each row is kept in latest.json and on the page docs/explanation/benchmarks.md as soon as it has ended. The exit code
-is 1 if a row failed; a bar that is not met is no failure.
+Each result is saved in latest.json and docs/explanation/benchmarks.md as soon as its row ends. The exit code is 1 if a
+row failed; a missed target is not a failure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.console import Console
 from benchmarks import plot, report, suite
 from benchmarks.latest import Latest
 from benchmarks.peers import ray
-from benchmarks.row import Failed, Outcome, Row, Run, bar
+from benchmarks.row import Failed, Outcome, Row, Run, target
 from benchmarks.rows import calls, cold, flood, idle, scaling, service, starts, threads
 
 MODULES = (calls, flood, starts, threads, idle, service, cold, scaling)
@@ -27,7 +27,7 @@ ROWS = {row.name: row for module in MODULES for row in module.ROWS}
 
 
 def missing(row: Row) -> str:
-    """What this machine lacks for a row; empty where nothing is missing."""
+    """What this machine lacks for a row; empty: nothing."""
     if "ray" in row.needs and not ray.INSTALLED:
         return "Ray is not installed"
     if row in threads.ROWS and not threads.interpreter():
@@ -36,10 +36,10 @@ def missing(row: Row) -> str:
 
 
 def chosen(names: Iterable[str], console: Console) -> list[Row]:
-    """The rows of these names, else all, without those that this machine cannot run."""
+    """The rows with these names, or all rows, without those that this machine cannot run."""
     wanted = [name for name in names if name]
     if unknown := [name for name in wanted if name not in ROWS]:
-        sys.exit(f"no row {unknown[0]!r}; there are: {', '.join(ROWS)}")
+        sys.exit(f"unknown row {unknown[0]!r}; the rows are: {', '.join(ROWS)}")
     rows = []
     for row in [ROWS[name] for name in wanted or ROWS]:
         if lacks := missing(row):
@@ -51,7 +51,7 @@ def chosen(names: Iterable[str], console: Console) -> list[Row]:
 
 def main() -> int:
     if sys.argv[1:] not in ([], ["--page"]):
-        sys.exit(f"{' '.join(sys.argv[1:])}: not known; without arguments all rows run, or those of ROWS=name,name")
+        sys.exit(f"{' '.join(sys.argv[1:])}: unknown argument; to select rows, set ROWS=name,name")
     console = Console(width=None if sys.stdout.isatty() else 150)
     latest = Latest(report.LATEST, ROWS.values())
     failed = 0
@@ -64,14 +64,14 @@ def main() -> int:
         if isinstance(outcome, Failed):
             said = f"FAILED, {outcome.reason}"
         else:
-            said = f"{outcome.ratio:.3g} {bar(outcome.row)} {report.verdict(outcome)}"
+            said = f"{outcome.ratio:.3g} {target(outcome.row)} {report.verdict(outcome)}"
         console.print(f"{outcome.row.name}: {said} ({seconds:.0f} s)", markup=False)
 
     try:
         if sys.argv[1:] != ["--page"]:
             rows = chosen(os.environ.get("ROWS", "").split(","), console)
             suite.run(rows, lambda: Run(time.strftime("%Y-%m-%d"), report.machine(), report.busy()), keep)
-    finally:  # also after Ctrl-C. Not after each row: matplotlib in this process would be a burden to the next one
+    finally:  # also after Ctrl-C. Not after each row, because matplotlib in this process would disturb the next one
         report.write_page(latest)
         plot.draw(latest.outcomes(), report.PICTURE)
     console.print(report.table(latest))

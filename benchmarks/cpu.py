@@ -1,8 +1,8 @@
-"""What one call costs in CPU, in each process: `python -m benchmarks.cpu [MODE ...]`.
+"""CPU of one call in each process: `python -m benchmarks.cpu [MODE ...]`.
 
-Wall time on a busy machine says little; the CPU time that client, broker and workers spent for a call says where to
-look. Modes: `one` (one after the other), `map`, `submit`, `gather` (many in flight), `stream` (chunks of 1 kB); all
-by default. CALLS=n sets how many, WINDOW=n how many are in flight.
+Wall time is unreliable on a busy machine; the CPU time of client, broker and workers shows where to optimize. Modes:
+`one` (sequential), `map`, `submit`, `gather` (many in flight), `stream` (chunks of 1 kB); default: all. CALLS=n sets
+the number of calls, WINDOW=n the number in flight.
 """
 
 from __future__ import annotations

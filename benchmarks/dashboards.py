@@ -1,9 +1,9 @@
-"""What open dashboards cost the web process: CPU over wall time, and the connections that it keeps to the database.
+"""The cost of open dashboards for the web process: CPU over wall time, and open database connections.
 
     snakepit up --demo                                     # in another terminal: prints the login link
     python -m benchmarks.dashboards LOGIN_LINK PID --streams 200 --seconds 30
 
-PID is that of the process that serves the site (uvicorn). Linux: the figures are read from /proc.
+PID is the process id of the web server (uvicorn). Needs Linux, because it reads /proc.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def measure(login: str, pid: int, streams: int, seconds: float) -> dict[st
         (await client.get(login)).raise_for_status()
         url = f"{parts.scheme}://{parts.netloc}/live/stream/?{TOPICS}"
         tasks = [asyncio.create_task(watch(client, url, counted)) for _ in range(streams)]
-        await asyncio.sleep(5)  # all are connected, and have their first snapshot
+        await asyncio.sleep(5)  # all are connected and have received their first snapshot
         counted[:] = [0, 0]
         cpu, wall = cpu_seconds(pid), time.monotonic()
         await asyncio.sleep(seconds)

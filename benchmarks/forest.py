@@ -1,4 +1,4 @@
-"""A model that is worth sharing: a random forest over scikit-learn's digits, fitted when it is loaded."""
+"""A large model to share: a random forest over scikit-learn's digits, fitted at load time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Forest(Adapter):
         digits = load_digits()
         cls.rows = digits.data
         cls.model = RandomForestClassifier(TREES, random_state=0).fit(digits.data, digits.target)
-        cls.model.predict(cls.rows[:1])  # what the first call would import is loaded too
+        cls.model.predict(cls.rows[:1])  # also loads what the first call would import
 
     @command(idempotent=True)
     def classify(self, index: int) -> int:

@@ -1,8 +1,8 @@
-"""A page of jobs among many: does it answer as fast among a hundred thousand as among a hundred?
+"""The time of a page of jobs, with a hundred and with a hundred thousand jobs.
 
     python -m benchmarks.job_list [MANY]
 
-Makes both in a SQLite database in memory, asks for the same pages in turn, and prints the ratios of the medians.
+Creates both in a SQLite database in memory, requests the same pages alternately, and prints the ratios of the medians.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def start() -> Any:
 
 
 def fill(count: int) -> None:
-    """So many jobs, most of them of the last hour, so that each filter finds a full page in both."""
+    """Create jobs, most of them within the last hour, so that each filter finds a full page in both cases."""
     from snakepit.pools.jobs.listing import key_at
     from snakepit.pools.models import Job
 
@@ -74,7 +74,7 @@ def fill(count: int) -> None:
 
 
 def measure(client: Any) -> dict[str, float]:
-    """The median of each page, in milliseconds of CPU, database included; the pages take turns."""
+    """The median of each page in milliseconds of CPU, database included; the pages alternate."""
     found: dict[str, list[float]] = {name: [] for name in PATHS}
     for turn in range(ROUNDS + 1):
         for name, path in PATHS.items():
@@ -82,7 +82,7 @@ def measure(client: Any) -> dict[str, float]:
             answer = client.get(path)
             took = 1000 * (time.process_time() - begun)
             assert answer.status_code == 200, (path, answer.status_code)
-            if turn:  # the first one compiles templates
+            if turn:  # the first turn compiles templates
                 found[name].append(took)
     return {name: statistics.median(times) for name, times in found.items()}
 

@@ -1,9 +1,9 @@
-"""Jobs on SQLite at a steady rate, with broker, Celery, web and readers at the same file: does anything meet a lock?
+"""Jobs on SQLite at a steady rate, with broker, Celery, web and readers on the same file: counts lock errors.
 
     python -m benchmarks.job_rate [RATE [SECONDS]]
 
-Submits over REST to all of `snakepit up`, while the job list and the events are read. Prints what the submissions were
-answered, how many jobs a second ended, how long after the last submission the last one did, and what a job cost in CPU.
+Submits over REST to a complete `snakepit up`, while job list and events are read. Prints the HTTP statuses, the jobs
+per second, the time from the last submission to the last end, and the CPU per job.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ PAGES = ("/api/jobs?limit=50", "/api/events", "/api/pools")
 class JobRate:
     submitted: dict[int, int]  # by HTTP status
     read: dict[int, int]
-    states: dict[str, int]  # of the jobs in the end
+    states: dict[str, int]  # final states of the jobs
     submitted_a_second: float
     ended_a_second: float
     rest: float  # seconds from the last submission to the last end
-    warned: int  # lines of the logs that speak of a lock, or of a database that is away
-    cpu: dict[str, float]  # milliseconds of CPU for each job, by program
+    warned: int  # log lines about locks or an unavailable database
+    cpu: dict[str, float]  # milliseconds of CPU per job, by program
 
     @property
     def fine(self) -> bool:
@@ -65,7 +65,7 @@ def measure(site: stack.Stack, rate: float = RATE, seconds: float = SECONDS) -> 
         client.post(
             "/api/jobs", json={"pool": "work", "command": "echo", "arguments": {"value": ""}}
         ).raise_for_status()
-        await_end(client)  # so that nothing still starts: Celery imports for seconds
+        await_end(client)  # everything has started: Celery's imports take seconds
         reader = threading.Thread(target=look)
         reader.start()
         meter = CpuMeter(site.programs())

@@ -1,7 +1,6 @@
 """The newest outcome of each row, in latest.json: a list of rows, each with the date and the machine of its own run.
 
-A row that failed keeps its name, its reason, and no figures: what it measured earlier says nothing of the code that
-fails now.
+A failed row has its name and reason, but no numbers: earlier measurements are not valid for code that fails now.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from benchmarks.row import Failed, Measured, Outcome, Result, Row, Run
 
 
 class Latest:
-    """Of the rows that there are, in their order. Rows of the file that are no more are left out."""
+    """The results of the existing rows, in their order. Removed rows of the file are dropped."""
 
     def __init__(self, path: Path, rows: Iterable[Row]) -> None:
         self._path = path
@@ -27,7 +26,7 @@ class Latest:
                 self._outcomes[row.name] = from_json(row, facts)
 
     def enter(self, outcome: Outcome) -> None:
-        """Keep it, at once."""
+        """Save an outcome immediately."""
         self._outcomes[outcome.row.name] = outcome
         text = json.dumps([to_json(each) for each in self.outcomes()], indent=2, ensure_ascii=False)
         self._path.write_text(text + "\n")
@@ -36,7 +35,7 @@ class Latest:
         return self._outcomes.get(name)
 
     def outcomes(self) -> list[Outcome]:
-        """Of those rows that have one, in the order of the rows."""
+        """The saved outcomes, in the order of the rows."""
         return [self._outcomes[row.name] for row in self.rows if row.name in self._outcomes]
 
 

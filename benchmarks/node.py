@@ -1,4 +1,4 @@
-"""A broker for the measurements, in a process of its own: `python -m benchmarks.node DIRECTORY POOLS`."""
+"""A broker for the measurements, in a separate process: `python -m benchmarks.node DIRECTORY POOLS`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENDLESS = {"queue_limit": 1_000_000, "queue_timeout": 600.0}
 
 
 class Fixed:
-    """The same pools always. Each is a mapping of PoolSpec's fields, and `path`, the adapter's dotted path."""
+    """A fixed set of pools. Each is a mapping of PoolSpec's fields, plus `path`, the adapter's dotted path."""
 
     def __init__(self, pools: Sequence[Mapping[str, Any]]) -> None:
         self._loaded = Loaded(tuple(self._definition(dict(pool)) for pool in pools))
@@ -56,7 +56,7 @@ class Node:
     broker: int
 
     def wait_until_ready(self, pool: str, workers: int) -> None:
-        """Return when so many workers of the pool are ready. Asked every 10 ms: asking takes CPU from the starts."""
+        """Wait until this number of workers is ready. Polls every 10 ms, because polling takes CPU from the starts."""
         while not (found := self.client.status(pool).pool(pool)) or found.ready < workers:
             time.sleep(0.01)
 
@@ -72,7 +72,7 @@ class Node:
 
 @contextmanager
 def serving(pools: Sequence[Mapping[str, Any]], *, options: Mapping[str, Any] | None = None) -> Iterator[Node]:
-    """A fresh broker with these pools. It listens when this yields; its workers may still be on their way.
+    """A new broker with these pools. It listens when this yields; its workers may still be starting.
 
     `options` are more fields of NodeConfig.
     """

@@ -1,4 +1,4 @@
-"""The picture of the ratios: how many times better or worse than the peer, on a scale of doublings."""
+"""The chart of the ratios: how many times better or worse than the peer, on a logarithmic scale."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ BETTER, WORSE, BAR, INK = "#2f7d5b", "#b3543c", "#3b5b8c", "#777777"
 
 
 def better(result: Result) -> float:
-    """How many times better than the peer ours is; below 1, the peer is the better one."""
+    """How many times better ours is than the peer; below 1, the peer is better."""
     return 1 / result.ratio if result.row.smaller else result.ratio
 
 
 def draw(outcomes: Sequence[Outcome], path: Path) -> None:
-    """An SVG that reads on a light and on a dark page: no background, middle grey for what is written."""
+    """Write an SVG for light and dark pages: no background, medium grey text."""
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "snakepit"  # the same figures give the same file
+    matplotlib.rcParams["svg.hashsalt"] = "snakepit"  # the same numbers give the same file
     from matplotlib import pyplot
     from matplotlib.ticker import FuncFormatter
 

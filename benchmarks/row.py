@@ -1,4 +1,4 @@
-"""A row of the suite: what is measured, beside whom, and the bar that it must meet."""
+"""A row of the suite: a measurement, its peer and its target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """`ours` and `peer` in the row's unit; `cpu` is microseconds of CPU for each call, by process."""
+    """`ours` and `peer` in the row's unit; `cpu` is microseconds of CPU per call, by process."""
 
     ours: float
     peer: float
@@ -18,16 +18,16 @@ class Measured:
 
 
 class Contestants(Protocol):
-    """Each contestant by its name, started when the first row asks for it."""
+    """Contestants by name; each starts when a row first requests it."""
 
     def get(self, name: str) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`target` bounds `ours / peer`: from above where smaller is better, else from below.
+    """`target` is the limit of `ours / peer`: the maximum if smaller is better, otherwise the minimum.
 
-    `needs` names the contestants in the order in which they are started.
+    `needs` names the contestants in their order of start.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """When and where a row was measured, and whether the machine had much else to do as it began."""
+    """Date and machine of a measurement, and whether the machine was busy when it began."""
 
     date: str
     machine: str
@@ -61,7 +61,7 @@ class Result:
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar is met; None where there is none."""
+        """Whether the target is met; None: no target."""
         if self.row.target is None:
             return None
         return self.ratio <= self.row.target if self.row.smaller else self.ratio >= self.row.target
@@ -69,7 +69,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A row that was run and gave no figures. Its bar, where it has one, counts as not met."""
+    """A row that ran and failed. Its target counts as missed."""
 
     row: Row
     reason: str
@@ -79,13 +79,13 @@ class Failed:
 Outcome = Result | Failed
 
 
-def bar(row: Row) -> str:
-    """The row's bar in words; empty where it has none."""
+def target(row: Row) -> str:
+    """The row's target as text; empty: no target."""
     return "" if row.target is None else f"{'≤' if row.smaller else '≥'} {row.target:g}"
 
 
 def figure(value: float) -> str:
-    """Three digits that count, however large the number is.
+    """Format a number with three significant digits; from 100 on, as an integer.
 
     >>> figure(0.0612), figure(3.14159), figure(48123.7)
     ('0.0612', '3.14', '48,124')

@@ -1,4 +1,4 @@
-"""All of a project from one command, `snakepit up`, with the benchmarks' own site."""
+"""A whole project started by `snakepit up`, with the site of the benchmarks."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Stack:
     port: int
     environment: Mapping[str, str]
     pid: int  # of `snakepit up`
-    log: Path  # warnings and worse of all programs
+    log: Path  # warnings and errors of all programs
 
     def programs(self) -> dict[str, list[int]]:
-        """The processes of each program, by its name; the workers are the broker's descendants."""
+        """The processes of each program, by name; workers are descendants of the broker."""
         found: dict[str, list[int]] = {}
         for child in usage.children(self.pid, deep=False):
             words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
@@ -54,7 +54,7 @@ class Stack:
 
 @contextmanager
 def running() -> Iterator[Stack]:
-    """A stack whose pool answered over HTTP."""
+    """A stack whose pool has responded over HTTP."""
     with tempfile.TemporaryDirectory(prefix="snakepit-bench-") as home, socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 0))

@@ -1,9 +1,9 @@
-"""What it takes to have N workers with a scikit-learn model ready: time, and memory that is really used.
+"""Time and memory until N workers with a scikit-learn model are ready.
 
     python -m benchmarks.starts 1 10 100
 
-Both ways in one run: forked from a template, and spawned plainly. Memory is the PSS of all workers and the template,
-after each worker has answered a call.
+Measures both ways in one run: forked from a template, and spawned. Memory is the PSS of all workers and the template,
+after each worker has run a call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PATIENT = {"startup_timeout": 3600.0, "queue_timeout": 3600.0, "queue_limit": 10
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """`seconds` from the moment that the broker listens, having just seen the pool, until its last worker is ready."""
+    """`seconds` from the start of listening, with the pool just loaded, until the last worker is ready."""
 
     workers: int
     seconds: float
@@ -32,7 +32,7 @@ class Starts:
 
 
 def starts(workers: int, *, forked: bool, threads: int = 0, path: str = "benchmarks.forest.Forest") -> Starts:
-    """Start a broker with one pool of so many workers, and measure it. With `threads`, of the thread profile."""
+    """Start a broker with one pool of `workers` workers, and measure it. `threads` selects the thread profile."""
     pool = {"name": "forest", "path": path, "size": workers, "preload": "auto" if forked else "off", **PATIENT}
     if threads:
         pool |= {"profile": "thread", "threads": threads}
@@ -41,12 +41,12 @@ def starts(workers: int, *, forked: bool, threads: int = 0, path: str = "benchma
         node.wait_until_ready("forest", workers)
         seconds = time.perf_counter() - began
         warm(node.client, workers * max(1, threads) * 4)
-        # The broker's children: its workers, the template, and the keeper, which is a few MiB in both.
+        # The broker's children: workers, template, and the reaper, which has a few MiB in both cases.
         return Starts(workers, seconds, pss_mb(children(node.broker)))
 
 
 def storm(workers: int, *, forked: bool) -> float:
-    """Seconds from the moment that all workers of a pool are killed until as many new ones are ready."""
+    """Seconds from the kill of all workers of a pool until the same number of new ones is ready."""
     path = "benchmarks.forest.Forest"
     pool = {"name": "forest", "path": path, "size": workers, "preload": "auto" if forked else "off", **PATIENT}
     with serving([pool]) as node:
@@ -64,7 +64,7 @@ def storm(workers: int, *, forked: bool) -> float:
 
 
 def warm(client: Client, calls: int) -> None:
-    """Have every worker answer, some more than once."""
+    """Make every worker run at least one call."""
     with ThreadPoolExecutor(8) as threads:
         for done in [threads.submit(client.call, "forest", "classify", {"index": 1}) for _ in range(calls)]:
             done.result()

@@ -1,4 +1,4 @@
-"""How long calls take, and how many go through in a second. Machines are noisy: contestants take turns, in rounds."""
+"""Measure latency and throughput. Contestants alternate in rounds, because machines are noisy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Run = Callable[[int], object]
 
 
 def medians(ours: Call, peer: Call, count: int) -> tuple[float, float]:
-    """The medians of calls made one after the other, in microseconds.
+    """The median latencies of sequential calls, in microseconds.
 
-    In alternating rounds: what else the machine does, a contestant's own start above all, then meets both alike.
+    Rounds alternate, so that other load, such as a contestant's start, affects both equally.
     """
     times: tuple[list[float], list[float]] = ([], [])
     for call in (ours, peer):
@@ -32,7 +32,7 @@ def medians(ours: Call, peer: Call, count: int) -> tuple[float, float]:
 
 
 def rates(ours: Run, peer: Run, ours_count: int, peer_count: int, rounds: int = 3) -> tuple[float, float]:
-    """Calls a second of both, the median of alternating rounds. The counts differ where one is many times slower."""
+    """Calls per second of both: the median of alternating rounds. A much slower contestant makes fewer calls."""
     found: tuple[list[float], list[float]] = ([], [])
     contestants = ((ours, ours_count), (peer, peer_count))
     for run, count in contestants:

@@ -1,4 +1,4 @@
-"""What processes use: CPU seconds and memory, read from /proc. Zero where there is no /proc."""
+"""CPU seconds and memory of processes, from /proc; zero without /proc."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, its ended children not counted.
+    """User and system time of a process, without its ended children.
 
     `stat` counts in ticks of 10 ms: measure long enough.
     """
@@ -22,7 +22,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def children(pid: int, *, deep: bool = True) -> list[int]:
-    """The descendants of a process, or its children alone."""
+    """The descendants of a process, or only its children."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -35,7 +35,7 @@ def children(pid: int, *, deep: bool = True) -> list[int]:
 
 
 def pss_mb(pids: Iterable[int]) -> float:
-    """Proportional set size in MiB: a page of n processes counts 1/n in each, so the sum is what is really used."""
+    """Proportional set size in MiB: a page shared by n processes counts 1/n in each, so the sum is the real usage."""
     total = 0
     for pid in pids:
         try:
@@ -57,5 +57,5 @@ class CpuMeter:
         return {name: sum(map(cpu_seconds, pids)) for name, pids in self._processes.items()}
 
     def per_call(self, calls: int) -> dict[str, float]:
-        """Microseconds of CPU for each call, by process name."""
+        """Microseconds of CPU per call, by process name."""
         return {name: (now - self._began[name]) / calls * 1e6 for name, now in self._now().items()}

@@ -1,4 +1,4 @@
-"""The work that is measured, the same for everybody."""
+"""The work to measure, the same for all contestants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def echo(value: str) -> str:
 
 
 def burn(seconds: float) -> float:
-    """Use the CPU for so long. CPU time of this thread, so that a crowded machine does not make the work lighter."""
+    """Use the CPU for `seconds` of this thread's CPU time, so that a busy machine does not reduce the work."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
@@ -43,12 +43,12 @@ class Work(Adapter):
 
     @command(idempotent=True)
     def spin(self, rounds: int) -> int:
-        """A fixed amount of pure Python, with nothing shared between threads."""
+        """A fixed amount of pure Python that shares no data between threads."""
         return spin(rounds)
 
     @command(idempotent=True)
     def rest(self, seconds: float) -> float:
-        """Wait, as for a disk or another service."""
+        """Sleep, like a call that waits for I/O."""
         time.sleep(seconds)
         return seconds
 

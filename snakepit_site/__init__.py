@@ -1,1 +1,1 @@
-"""The site of the demo and of the container image. Import it as `snakepit.site`."""
+"""The Django project of the demo and of the container image. Import it as `snakepit.site`."""

@@ -1,4 +1,4 @@
-"""The ASGI entry: Django behind the API's body limit."""
+"""The ASGI entry point: Django behind the API's body limit."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit.site.settings")
 django_application = get_asgi_application()
 
-from snakepit.pools.api.limits import BodyLimit  # noqa: E402 - it needs the apps, which the line above loads
+from snakepit.pools.api.limits import BodyLimit  # noqa: E402 - needs the apps, which the line above loads
 
-# WhiteNoise hands files over as plain iterators. Each is small and read at once, and there is nothing to do about it.
+# WhiteNoise returns synchronous iterators. The files are small, so Django may read each at once.
 warnings.filterwarnings("ignore", "StreamingHttpResponse must consume synchronous iterators")
 
 application = BodyLimit(django_application, "/api/")

@@ -1,8 +1,8 @@
 """The Celery app and its static beat schedule.
 
-SNAKEPIT_CELERY_URL  any transport, such as filesystem:// (then the messages lie in the state directory)
+SNAKEPIT_CELERY_URL  any transport, such as filesystem:// (messages are in the state directory)
 SNAKEPIT_REDIS_URL   redis://host/0, rediss://... or redis+socket:///path
-                     [that of a running `snakepit up`, else redis://localhost:6379/0]
+                     [the one of a running `snakepit up`, otherwise redis://localhost:6379/0]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit.site.settings")
 
 
 def transport_options(url: str) -> dict[str, Any]:
-    """The options of the URL's own transport: other transports fail on Redis's."""
+    """The options of the URL's transport. Options of Redis make other transports fail."""
     scheme = url.partition(":")[0]
     if scheme in ("redis", "rediss", "redis+socket", "sentinel"):
         return {
@@ -29,7 +29,7 @@ def transport_options(url: str) -> dict[str, Any]:
             "visibility_timeout": 3600,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
-            # Without these a half-open connection leaves a worker that is alive and consumes nothing.
+            # Without these, a Celery worker with a half-open connection stays alive but reads no messages.
             "socket_timeout": 30,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
@@ -42,13 +42,13 @@ def transport_options(url: str) -> dict[str, Any]:
         folders = {"data_folder_in": "messages", "data_folder_out": "messages", "control_folder": "control"}
         paths = {option: STATE_DIR / "celery" / name for option, name in folders.items()}
         for path in paths.values():
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)  # the transport does not make them
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)  # the transport does not create them
         return {"polling_interval": 0.1, **{option: str(path) for option, path in paths.items()}}
     return {}
 
 
 def chosen_by_up() -> str:
-    """The transport of the `snakepit up` that runs in this state directory: a shell beside it has to find it too."""
+    """The transport of the `snakepit up` in this state directory, for shells beside it."""
     from snakepit.site.settings import STATE_DIR
 
     try:
@@ -58,7 +58,7 @@ def chosen_by_up() -> str:
 
 
 def tick(task: str, interval: float) -> dict[str, Any]:
-    """An entry of the schedule. A tick that waited for a worker is worth nothing: the next one is already there."""
+    """An entry of the beat schedule. A tick expires when the next one is due."""
     return {"task": task, "schedule": BeatSchedule(interval), "options": {"expires": interval}}
 
 
@@ -72,9 +72,9 @@ def configuration() -> dict[str, Any]:
         "broker_url": url,
         "broker_transport_options": transport_options(url),
         "broker_connection_retry_on_startup": True,
-        # For ever. Celery's own limit of 100 attempts would end every worker in an outage of fifty minutes.
+        # No limit. Celery's default of 100 attempts would end every Celery worker after an outage of fifty minutes.
         "broker_connection_max_retries": None,
-        # JSON alone: a message that could be a pickle would be code.
+        # Only JSON: unpickling a message can run arbitrary code.
         "accept_content": ["json"],
         "result_accept_content": ["json"],
         "task_serializer": "json",
@@ -85,8 +85,8 @@ def configuration() -> dict[str, Any]:
         "task_track_started": False,
         "worker_prefetch_multiplier": 1,
         "worker_soft_shutdown_timeout": 30,
-        # Threads cannot be cancelled: Celery would try, and log a traceback for each. A message that comes again while
-        # its job still runs finds nothing to do.
+        # Threads cannot be cancelled: Celery would try, and log a traceback for each. A message that is delivered
+        # again while its job runs finds nothing to do.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,
         "timezone": "UTC",

@@ -1,15 +1,15 @@
-"""The site's settings: environment in, Django settings out. The app itself reads no environment variable.
+"""The site's Django settings, from environment variables. The app `snakepit.pools` reads no environment variable.
 
-SNAKEPIT_DEBUG          1: debug pages; 0: production, which needs a secret key; not set: neither
-SNAKEPIT_SECRET_KEY     required with SNAKEPIT_DEBUG=0; otherwise one is made and kept in the state directory
+SNAKEPIT_DEBUG          1: debug pages; 0: production, needs a secret key; not set: no debug pages, generated key
+SNAKEPIT_SECRET_KEY     required with SNAKEPIT_DEBUG=0; otherwise generated and stored in the state directory
 SNAKEPIT_ALLOWED_HOSTS  comma-separated [localhost]
-SNAKEPIT_CSRF_ORIGINS   comma-separated origins with scheme, behind a proxy that ends TLS
-SNAKEPIT_STATE_DIR      SQLite file, secret key, static files [.snakepit in the clone; installed: where it runs]
+SNAKEPIT_CSRF_ORIGINS   comma-separated origins with scheme, for a proxy that terminates TLS
+SNAKEPIT_STATE_DIR      SQLite file, secret key, static files [.snakepit in the clone; installed: current directory]
 SNAKEPIT_DATABASE_URL   sqlite:////path or postgres://user:password@host:port/name [SQLite in the state directory]
-SNAKEPIT_RUNTIME_DIR    sockets and token of the broker
+SNAKEPIT_RUNTIME_DIR    directory of the broker's sockets and token
 SNAKEPIT_NODE_NAME      name of this node
-SNAKEPIT_DEMO           1: the three demo pools [1 beside a running `snakepit up --demo`, else 0]
-SNAKEPIT_DEMO_TOKEN     the secret of the one-click login of the demo
+SNAKEPIT_DEMO           1: the three demo pools [1 beside a running `snakepit up --demo`, otherwise 0]
+SNAKEPIT_DEMO_TOKEN     secret of the demo's one-click login
 SNAKEPIT_REDIS_URL, SNAKEPIT_CELERY_URL  see snakepit.site.celery
 """
 
@@ -26,7 +26,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# Installed, BASE_DIR is site-packages: a database does not belong there, and an upgrade might take it away.
+# When installed, BASE_DIR is site-packages: an upgrade could delete a database there.
 _home = BASE_DIR if (BASE_DIR / "manage.py").exists() else Path.cwd()
 STATE_DIR = Path(os.environ.get("SNAKEPIT_STATE_DIR") or _home / ".snakepit").absolute()
 
@@ -34,7 +34,7 @@ STATE_DIR = Path(os.environ.get("SNAKEPIT_STATE_DIR") or _home / ".snakepit").ab
 def _flag(name: str) -> bool:
     value = os.environ.get(name, "").lower()
     if value not in ("", "0", "1", "false", "true", "no", "yes", "off", "on"):
-        raise ImproperlyConfigured(f"{name} is {value!r}; say 1 or 0")
+        raise ImproperlyConfigured(f"{name} is {value!r}; set it to 1 or 0")
     return value in ("1", "true", "yes", "on")
 
 
@@ -50,7 +50,7 @@ def _secret_key() -> str:
         raise ImproperlyConfigured("SNAKEPIT_DEBUG=0 (production) needs SNAKEPIT_SECRET_KEY")
     kept = STATE_DIR / "secret_key"
     if not kept.exists():
-        # Written aside and linked into place: of processes that start together all read the same, whole key.
+        # Written to a draft and linked, so that processes that start together read the same, complete key.
         draft = STATE_DIR / f"secret_key.{os.getpid()}"
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(secrets.token_urlsafe(50))
@@ -71,20 +71,20 @@ def _database(url: str) -> dict[str, Any]:
             "HOST": unquote(parts.hostname or ""),
             "PORT": str(parts.port or ""),
             "OPTIONS": dict(parse_qsl(parts.query)),  # ?host=/directory for a Unix socket
-            # Under ASGI each request has a thread of its own: a connection that outlived its request would leak.
+            # Under ASGI each request has its own thread: a connection that outlives its request would leak.
             "CONN_MAX_AGE": 0,
             "CONN_HEALTH_CHECKS": True,
         }
     if parts.scheme != "sqlite":
         raise ImproperlyConfigured("SNAKEPIT_DATABASE_URL must begin with sqlite:///, postgres:// or postgresql://")
-    # As elsewhere: three slashes begin a relative path, four an absolute one.
+    # As usual in database URLs: three slashes begin a relative path, four an absolute one.
     path = BASE_DIR / unquote(parts.path[1:]) if parts.path.strip("/") else STATE_DIR / "db.sqlite3"
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": str(path),
-        # For tests: a file, because threads must share it; of this process, because two runs must not.
+        # For tests: a file, because threads share it, with the pid in its name, because two test runs must not.
         "TEST": {"NAME": str(path.with_name(f"test-{os.getpid()}-{path.name}"))},
-        # Writers queue for the lock when they begin; with the default, DEFERRED, they fail when they write.
+        # Writers wait for the lock when they begin; with the default DEFERRED, they fail when they write.
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
@@ -106,7 +106,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
-    "ninja",  # serves the files of the API page; without it the page would load them from elsewhere
+    "ninja",  # serves the files of the API page, which otherwise come from another host
     "snakepit.pools",
 ]
 # The extra `serve` installs it. Without it snakepit.site.urls serves the static files, which is slower.
@@ -151,7 +151,7 @@ USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = STATE_DIR / "static"
 STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # WhiteNoise warns where it is missing
-# WhiteNoise finds the files in the apps themselves, so that a checkout needs no `collectstatic`.
+# WhiteNoise serves the files from the apps, so that a checkout needs no `collectstatic`.
 WHITENOISE_USE_FINDERS = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -165,10 +165,10 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
-        # Refusals are answers, not errors of the site: only what has a traceback is worth a line.
+        # 4xx responses are no errors of the site: log only records with a traceback.
         "django.request": {"filters": ["bugs"]},
         **{name: {"level": "WARNING"} for name in ("asyncio", "hpack", "h2")},
-        # Three lines for every tick of the clock would bury all others; what a job does is in its row.
+        # Celery logs three lines per tick, which would hide all others; a job's row has its own history.
         **({} if LOG_LEVEL == "DEBUG" else {name: {"level": "WARNING"} for name in TICKING}),
     },
 }
@@ -178,7 +178,7 @@ SNAKEPIT: dict[str, Any] = {
     "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),
     "WORKER_PATH": [str(_home)],
 }
-# A shell beside `snakepit up --demo` has to know the same pools as its broker.
+# A shell beside `snakepit up --demo` needs the same pools as its broker.
 if _flag("SNAKEPIT_DEMO") if "SNAKEPIT_DEMO" in os.environ else (STATE_DIR / "demo").exists():
     SNAKEPIT["ADAPTERS"] = {
         "digits": "snakepit.examples.digits.Digits",

@@ -1,4 +1,4 @@
-"""The dashboard, api/ and admin/; and the icon where browsers ask for it by themselves, as on the admin's pages."""
+"""The URLs: the dashboard, api/, admin/, and the icon for pages without a link to it, such as the admin's."""
 
 from __future__ import annotations
 

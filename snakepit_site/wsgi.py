@@ -1,4 +1,4 @@
-"""The WSGI entry. Everything works under it; streams then hold a thread each."""
+"""The WSGI entry point. Everything works under WSGI, but each stream occupies a thread."""
 
 from __future__ import annotations
 

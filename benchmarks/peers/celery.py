@@ -36,7 +36,7 @@ def echo(value: str) -> str:
 
 @cache
 def server() -> str:
-    """The URL of one server for the life of this process: Celery's client keeps the first one that it had.
+    """The URL of one server for the lifetime of this process: Celery's client keeps its first one.
 
     It is the server that `snakepit up` would choose.
     """
@@ -56,7 +56,7 @@ def server() -> str:
 
 @contextmanager
 def running(workers: int) -> Iterator[Celery]:
-    """An app whose workers answer."""
+    """An app whose workers are running."""
     url = server()
     options = ("worker", "-c", str(workers), "-l", "ERROR")
     with _quiet([sys.executable, "-m", "celery", "-A", "benchmarks.peers.celery", *options], url) as celery:
@@ -76,7 +76,7 @@ def _quiet(command: Sequence[str], url: str = "") -> subprocess.Popen[bytes]:
 
 @contextmanager
 def apart(workers: int) -> Iterator[None]:
-    """The same in a process of its own, whose server and start nobody had before."""
+    """The same in a separate process, with a new server and a cold start."""
     command = [sys.executable, "-m", "benchmarks.peers.celery", str(workers)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin

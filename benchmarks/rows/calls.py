@@ -1,4 +1,4 @@
-"""Calls made one after the other: what a call costs beside the work in it."""
+"""Sequential calls: the overhead of a call."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ Peer = Callable[[Contestants], Callable[[], object]]
 def _beside(
     count: int, command: str, arguments: dict[str, Any], peer: Peer, awake: float | None = None
 ) -> Callable[[Contestants], Measured]:
-    def measure(stage: Contestants) -> Measured:
-        ours = stage.get("ours")
-        other = peer(stage)
+    def measure(contestants: Contestants) -> Measured:
+        ours = contestants.get("ours")
+        other = peer(contestants)
         client = connect(ours.client.target.path, awake=awake)
         meter = ours.meter("work", os.getpid())
         medians_of = medians(lambda: client.call("work", command, arguments), other, count)
         cpu = meter.per_call(count)
-        del cpu["client"]  # it made the peer's calls as well
+        del cpu["client"]  # it made the peer's calls too
         return Measured(*medians_of, cpu=cpu)
 
     return measure
 
 
 def _executor(function: Callable[..., object], argument: object) -> Peer:
-    def peer(stage: Contestants) -> Callable[[], object]:
-        executor = stage.get("executor")
+    def peer(contestants: Contestants) -> Callable[[], object]:
+        executor = contestants.get("executor")
         return lambda: executor.submit(function, argument).result()
 
     return peer
 
 
-def _pool(stage: Contestants) -> Callable[[], object]:
-    pool = stage.get("pool")
+def _pool(contestants: Contestants) -> Callable[[], object]:
+    pool = contestants.get("pool")
     return lambda: pool.apply(echo, (SMALL,))
 
 
-def _celery(stage: Contestants) -> Callable[[], object]:
-    stage.get("celery")
+def _celery(contestants: Contestants) -> Callable[[], object]:
+    contestants.get("celery")
     from benchmarks.peers.celery import echo as task
 
     return lambda: task.delay(SMALL).get(timeout=60)
 
 
-def _dirty(stage: Contestants) -> Callable[[], object]:
-    dirty = stage.get("dirty")
+def _dirty(contestants: Contestants) -> Callable[[], object]:
+    dirty = contestants.get("dirty")
     return lambda: dirty.echo(SMALL)
 
 
-def _ray(stage: Contestants) -> Callable[[], object]:
-    actors = stage.get("ray")
+def _ray(contestants: Contestants) -> Callable[[], object]:
+    actors = contestants.get("ray")
     return lambda: actors.echo(SMALL)
 
 
-def _stream(stage: Contestants) -> Measured:
-    ours, dirty = stage.get("ours"), stage.get("dirty")
+def _stream(contestants: Contestants) -> Measured:
+    ours, dirty = contestants.get("ours"), contestants.get("dirty")
 
     def read(count: int) -> None:
         for _ in ours.client.stream("work", "chunks", count=count):
@@ -74,8 +74,8 @@ def _stream(stage: Contestants) -> Measured:
     return Measured(*rates(read, read_peer, 10_000, 2_000))
 
 
-def _stream_bar(stage: Contestants) -> Measured:
-    ours = stage.get("ours")
+def _stream_target(contestants: Contestants) -> Measured:
+    ours = contestants.get("ours")
 
     def read(count: int) -> None:
         for _ in ours.client.stream("work", "chunks", count=count):
@@ -142,9 +142,9 @@ ROWS = (
     Row(
         "stream",
         "chunks of 1 kB of one stream, 10,000 of them",
-        "the bar",
+        "the target",
         "chunks/s",
-        _stream_bar,
+        _stream_target,
         ("ours",),
         target=1,
         smaller=False,

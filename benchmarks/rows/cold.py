@@ -1,4 +1,4 @@
-"""Cold costs: what a start takes, from nothing."""
+"""Cold starts."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ROUNDS = 5
 
 
 def _turns(ours: Call, peer: Call, rounds: int = ROUNDS) -> tuple[float, float]:
-    """The medians of both in seconds, in alternating rounds."""
+    """The medians of both, in seconds, from alternating rounds."""
     found = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
     return statistics.median(one for one, _ in found), statistics.median(other for _, other in found)
 
 
 def _replace(node: Node) -> None:
-    """Kill the only worker and wait for an answer of the next one."""
+    """Kill the only worker and wait for a result of the next one."""
     os.kill(node.workers("work")[0], signal.SIGKILL)
     node.client.call("work", "echo", value="")
 
@@ -38,14 +38,14 @@ def _spawned() -> None:
         executor.submit(echo, "").result()
 
 
-def _worker(stage: Contestants) -> Measured:
+def _worker(contestants: Contestants) -> Measured:
     pool = {"name": "work", "path": "benchmarks.work.Work", "size": 1, "death_budget": 1000, "queue_timeout": 60.0}
     with serving([pool]) as node:
         node.wait_until_ready("work", 1)
         return Measured(*_turns(lambda: _replace(node), _spawned))
 
 
-def _up(stage: Contestants) -> Measured:
+def _up(contestants: Contestants) -> Measured:
     def ours() -> None:
         with ExitStack() as opened:
             opened.enter_context(stack.running())
@@ -64,7 +64,7 @@ def _up(stage: Contestants) -> Measured:
             opened.close()
 
 
-def _status(stage: Contestants) -> Measured:
+def _status(contestants: Contestants) -> Measured:
     with stack.running() as site:
 
         def ours() -> None:
@@ -79,9 +79,15 @@ def _status(stage: Contestants) -> Measured:
 
 
 ROWS = (
-    Row("cold-worker", "a killed worker's successor answers", "ProcessPoolExecutor, spawn, first answer", "s", _worker),
     Row(
-        "cold-up", "`snakepit up`, all of it, to its first answer", "celery worker and Valkey to first answer", "s", _up
+        "cold-worker",
+        "first result after a worker's kill",
+        "ProcessPoolExecutor, spawn, first result",
+        "s",
+        _worker,
+    ),
+    Row(
+        "cold-up", "`snakepit up`, complete, to its first result", "celery worker and Valkey to first result", "s", _up
     ),
     Row("cold-status", "`snakepit status`", "`manage.py version`", "s", _status),
 )

@@ -1,4 +1,4 @@
-"""Many calls in flight: how many go through in a second, and what each costs in every process."""
+"""Many calls in flight: throughput, and CPU per call in each process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ COUNT = 20_000
 
 
 def _beside(peer: Callable[[Contestants], Run], peer_count: int) -> Callable[[Contestants], Measured]:
-    def measure(stage: Contestants) -> Measured:
-        ours = stage.get("ours")
+    def measure(contestants: Contestants) -> Measured:
+        ours = contestants.get("ours")
 
         def run(count: int) -> None:
             for _ in ours.client.map("work", "echo", ({"value": SMALL} for _ in range(count)), window=IN_FLIGHT):
                 pass
 
-        found = rates(run, peer(stage), COUNT, peer_count)
+        found = rates(run, peer(contestants), COUNT, peer_count)
         meter = ours.meter("work", os.getpid())
         run(COUNT)
         return Measured(*found, cpu=meter.per_call(COUNT))
@@ -29,8 +29,8 @@ def _beside(peer: Callable[[Contestants], Run], peer_count: int) -> Callable[[Co
     return measure
 
 
-def _executor(stage: Contestants) -> Run:
-    executor = stage.get("executor")
+def _executor(contestants: Contestants) -> Run:
+    executor = contestants.get("executor")
 
     def run(count: int) -> None:
         for future in [executor.submit(echo, SMALL) for _ in range(count)]:
@@ -39,8 +39,8 @@ def _executor(stage: Contestants) -> Run:
     return run
 
 
-def _pool(stage: Contestants) -> Run:
-    pool = stage.get("pool")
+def _pool(contestants: Contestants) -> Run:
+    pool = contestants.get("pool")
 
     def run(count: int) -> None:
         for result in [pool.apply_async(echo, (SMALL,)) for _ in range(count)]:
@@ -49,8 +49,8 @@ def _pool(stage: Contestants) -> Run:
     return run
 
 
-def _celery(stage: Contestants) -> Run:
-    stage.get("celery")
+def _celery(contestants: Contestants) -> Run:
+    contestants.get("celery")
     from benchmarks.peers.celery import echo as task
 
     def run(count: int) -> None:
@@ -60,13 +60,13 @@ def _celery(stage: Contestants) -> Run:
     return run
 
 
-def _dirty(stage: Contestants) -> Run:
-    run: Run = stage.get("dirty").many
+def _dirty(contestants: Contestants) -> Run:
+    run: Run = contestants.get("dirty").many
     return run
 
 
-def _ray(stage: Contestants) -> Run:
-    run: Run = stage.get("ray").many
+def _ray(contestants: Contestants) -> Run:
+    run: Run = contestants.get("ray").many
     return run
 
 

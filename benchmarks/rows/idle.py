@@ -1,4 +1,4 @@
-"""What the broker costs when nothing happens, and what it keeps of what has happened."""
+"""Idle CPU of the broker, and its memory growth over many calls."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ WATCHED = 60.0  # four sweeps
 CALLS = 1_000_000
 
 
-def _idle(stage: Contestants) -> Measured:
-    """CPU of the broker beside 200 workers that have nothing to do, in % of one core."""
+def _idle(contestants: Contestants) -> Measured:
+    """CPU of the broker with 200 idle workers, in % of one core."""
     pool = {
         "name": "work",
         "path": "benchmarks.work.Work",
@@ -24,7 +24,7 @@ def _idle(stage: Contestants) -> Measured:
     }
     with serving([pool]) as node:
         node.wait_until_ready("work", WORKERS)
-        # What the starts left behind is not idleness, and their first reading is part of it.
+        # The effects of the starts, including their first memory readings, must not count as idle CPU.
         while any(worker.memory_mb <= 0 for worker in node.client.status("work").workers):
             threading.Event().wait(1.0)
         threading.Event().wait(5.0)
@@ -34,7 +34,7 @@ def _idle(stage: Contestants) -> Measured:
     return Measured(used, 2.0, note="the peer's column is the bar")
 
 
-def _growth(stage: Contestants) -> Measured:
+def _growth(contestants: Contestants) -> Measured:
     """PSS of the broker over a million finished calls, after a warm-up of a tenth of them."""
     with serving([{"name": "work", "path": "benchmarks.work.Work", "size": 2, **ENDLESS}]) as node:
         node.wait_until_ready("work", 2)
@@ -47,10 +47,10 @@ def _growth(stage: Contestants) -> Measured:
         before = pss_mb([node.broker])
         run(CALLS)
         after = pss_mb([node.broker])
-    return Measured(after - before, 1.0, note=f"from {before:.1f} to {after:.1f} MiB; the bar is 1 MiB")
+    return Measured(after - before, 1.0, note=f"from {before:.1f} to {after:.1f} MiB; the target is 1 MiB")
 
 
 ROWS = (
-    Row("idle-200", "broker beside 200 idle workers", "the bar", "% of a core", _idle, (), target=1),
-    Row("growth", "memory of the broker over 1,000,000 calls", "the bar", "MiB", _growth, (), target=1),
+    Row("idle-200", "broker with 200 idle workers", "the target", "% of a core", _idle, (), target=1),
+    Row("growth", "memory of the broker over 1,000,000 calls", "the target", "MiB", _growth, (), target=1),
 )

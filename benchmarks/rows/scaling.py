@@ -1,4 +1,4 @@
-"""What `snakepit scaling` foretells beside what the pool then does, in one run with real processes."""
+"""The forecast of `snakepit scaling`, compared with the measured throughput of real processes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from benchmarks.timing import seconds
 from snakepit.pools.diagnostics.advice import Enough
 from snakepit.pools.diagnostics.scaling import gather, scale
 
-REST = 0.05  # seconds of a call, in which it waits as for a disk or another service
-MEASURED, GROWN = 2, 8  # workers of the pool that is measured, and of the one that is foretold
-CALLS, EACH = 200, 100  # that are measured, and of each worker in the pool that is driven
-ENOUGH = Enough(calls=100, seconds=2.0)  # not the minute that an operator's figures need: nothing else runs here
+REST = 0.05  # seconds that a call waits, as for I/O
+MEASURED, GROWN = 2, 8  # workers of the measured pool, and of the forecast
+CALLS, EACH = 200, 100  # measured calls, and calls per worker of the larger pool
+ENOUGH = Enough(calls=100, seconds=2.0)  # shorter than in production, because nothing else runs here
 
 
 def flood(node: Node, pool: str, count: int, window: int) -> None:
@@ -22,7 +22,7 @@ def flood(node: Node, pool: str, count: int, window: int) -> None:
 
 
 def foretold(node: Node) -> float:
-    """Calls a second of GROWN workers, from those that MEASURED workers were seen to do."""
+    """Forecast of calls per second of GROWN workers, from the measurement of MEASURED workers."""
     flood(node, "measured", CALLS, MEASURED)
     facts = gather(node.client.status(), "measured")
     size = scale(replace(facts, size=GROWN), ENOUGH).limits[0]
@@ -30,7 +30,7 @@ def foretold(node: Node) -> float:
     return size.calls_per_second
 
 
-def _scaling(stage: Contestants) -> Measured:
+def _scaling(contestants: Contestants) -> Measured:
     pools = [{"name": "measured", "size": MEASURED}, {"name": "grown", "size": GROWN}]
     with serving([{**one, "path": "benchmarks.work.Work", **ENDLESS} for one in pools]) as node:
         node.wait_until_ready("measured", MEASURED)
@@ -39,14 +39,14 @@ def _scaling(stage: Contestants) -> Measured:
         peer = foretold(node)
         count = EACH * GROWN
         ours = count / seconds(lambda: flood(node, "grown", count, 4 * GROWN))
-    return Measured(ours, peer, note=f"measured with {MEASURED} workers, foretold for {GROWN}")
+    return Measured(ours, peer, note=f"measured with {MEASURED} workers, forecast for {GROWN}")
 
 
 ROWS = (
     Row(
         "scaling",
         f"calls of {REST * 1000:g} ms that wait, {GROWN} workers",
-        "the rate that `snakepit scaling` foretold",
+        "the forecast of `snakepit scaling`",
         "calls/s",
         _scaling,
         (),

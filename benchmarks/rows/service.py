@@ -1,4 +1,4 @@
-"""Over HTTP: calls and jobs, as programs make them, against all of `snakepit up`."""
+"""Calls and jobs over HTTP, against a complete `snakepit up`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLIENTS = 8
 
 
 class Poster:
-    """Posts from eight threads, each with one connection that stays open."""
+    """Posts from eight threads, each with one persistent connection."""
 
     def __init__(self, port: int, path: str, key: str = "") -> None:
         self._port, self._path = port, path
@@ -48,17 +48,17 @@ class Poster:
             connection.close()
 
 
-def _rest(stage: Contestants) -> Measured:
-    """The peer is a view that echoes by itself: the rest is what authentication, checks and the call cost."""
+def _rest(contestants: Contestants) -> Measured:
+    """The peer is a view that echoes by itself; the difference is the cost of authentication, checks and the call."""
     with stack.running() as site:
         ours = Poster(site.port, "/api/pools/work/commands/echo", site.key()).many({"value": SMALL})
         bare = Poster(site.port, "/bare/").many({"value": SMALL})
         return Measured(*rates(ours, bare, 1600, 1600))
 
 
-def _jobs(stage: Contestants) -> Measured:
-    """From the first submission to the last end, both: ours over REST, in a database, with leases and a history."""
-    stage.get("celery")
+def _jobs(contestants: Contestants) -> Measured:
+    """From the first submission to the last end. Ours uses REST, a database, leases and history."""
+    contestants.get("celery")
     from benchmarks.peers.celery import echo as task
 
     def peer(count: int) -> None:

@@ -1,4 +1,4 @@
-"""N warm workers with a scikit-learn model: forked from a template, spawned plainly, and as threads."""
+"""N warm workers with a scikit-learn model: forked from a template, spawned, and as threads."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from benchmarks.starts import Starts, starts, storm
 NUMBERS = (1, 10, 100)
 ROUNDS = 3
 THREADS = 10  # slots of a worker of the thread profile
-BAR = 5.0  # seconds for the largest number
-KILLED = 10  # workers of a pool, all at once
+TARGET = 5.0  # seconds for the largest number
+KILLED = 10  # workers of a pool, killed at the same time
 
 
 @cache
 def measured(number: int, way: str) -> Starts:
-    """Time and memory of the same start: of the median of three, or of one where it takes minutes.
+    """Time and memory of a start: the median of three, or one run if it takes minutes.
 
-    The first start on a virtual machine that has rested waits for its host to give it memory again.
+    The first start on an idle virtual machine waits until the host returns memory to it.
     """
     if way == "threads":
         return starts(number // THREADS, forked=False, threads=THREADS)
@@ -29,17 +29,17 @@ def measured(number: int, way: str) -> Starts:
 
 
 def _beside(number: int, ours: str, peer: str, figure: str) -> Callable[[Contestants], Measured]:
-    def measure(stage: Contestants) -> Measured:
+    def measure(contestants: Contestants) -> Measured:
         return Measured(getattr(measured(number, ours), figure), getattr(measured(number, peer), figure))
 
     return measure
 
 
-def _absolute(stage: Contestants) -> Measured:
-    return Measured(measured(NUMBERS[-1], "forked").seconds, BAR, note="the peer's column is the bar")
+def _absolute(contestants: Contestants) -> Measured:
+    return Measured(measured(NUMBERS[-1], "forked").seconds, TARGET, note="the peer's column is the bar")
 
 
-def _storm(stage: Contestants) -> Measured:
+def _storm(contestants: Contestants) -> Measured:
     return Measured(storm(KILLED, forked=True), storm(KILLED, forked=False))
 
 
@@ -57,9 +57,9 @@ def _rows(number: int) -> tuple[Row, Row]:
 
 ROWS = (
     *(row for number in NUMBERS for row in _rows(number)),
-    Row("start-100-seconds", "100 workers with a model, forked from a template", "the bar", "s to ready", _absolute,
+    Row("start-100-seconds", "100 workers with a model, forked from a template", "the target", "s to ready", _absolute,
         target=1),
-    Row("storm", f"{KILLED} workers with a model, all killed: forked again", "spawned plainly", "s to ready",
+    Row("storm", f"{KILLED} workers with a model, all killed: forked again", "spawned", "s to ready",
         _storm, target=0.1),
     Row("memory-100-threads", f"100 slots as 10 workers of {THREADS} threads", "100 spawned workers", "MiB PSS",
         _beside(100, "threads", "spawned", "memory_mb")),

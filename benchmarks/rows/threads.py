@@ -1,4 +1,4 @@
-"""Threads of one worker on an interpreter without a GIL: calls at once beside the same calls one after the other."""
+"""Threads of one worker without a GIL: concurrent calls, compared with the same calls in sequence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROUNDS = 5
 
 @cache
 def interpreter() -> str:
-    """A free-threaded interpreter with the worker's requirements: that of the tests, or one of this machine's."""
+    """A free-threaded interpreter with the worker's requirements: the one of the tests, or one of this machine."""
     places = InterpreterKeys(venvs=(str(ROOT / ".venv-313t"),), worker_path=(str(ROOT),))
     return Interpreters(places).choose(AUTO, "thread").path
 
@@ -35,7 +35,7 @@ def in_turn(node: Node, pool: str) -> list[Any]:
 
 
 def share(node: Node, pool: str) -> tuple[float, float]:
-    """Seconds of CALLS CPU-bound calls, at once and one after the other: medians of alternating rounds."""
+    """Seconds of CALLS CPU-bound calls, concurrent and in sequence: medians of alternating rounds."""
 
     at_once(node, pool)
     taken = [(seconds(partial(at_once, node, pool)), seconds(partial(in_turn, node, pool))) for _ in range(ROUNDS)]
@@ -43,7 +43,7 @@ def share(node: Node, pool: str) -> tuple[float, float]:
 
 
 def cost(node: Node, pool: str) -> float:
-    """CPU of a call among others, beside that of a call alone: what the threads cost each other."""
+    """CPU of a call among others, relative to a single call: the contention between threads."""
     (worker,) = node.workers(pool)
     used = [cpu_seconds(worker)]
     for run in (at_once, in_turn):
@@ -57,7 +57,7 @@ def pool(name: str, python: str) -> dict[str, Any]:
     return {**fields, "python": python, **ENDLESS}
 
 
-def _threads(stage: Contestants) -> Measured:
+def _threads(contestants: Contestants) -> Measured:
     with serving([pool("free", interpreter()), pool("gil", "")]) as node:
         node.wait_until_ready("free", 1)
         node.wait_until_ready("gil", 1)
@@ -66,8 +66,8 @@ def _threads(stage: Contestants) -> Measured:
         cpu = cost(node, "free")
         says = [node.client.status(name).pools[0].parallel for name in ("free", "gil")]
     note = (
-        f"the pool says: {says[0]}; a call at once takes {cpu:.2f} x the CPU of one alone; "
-        f"with a GIL the ratio is {gil_ours / gil_peer:.2f}, and the pool says: {says[1]}"
+        f"status of the pool: {says[0]}; a concurrent call takes {cpu:.2f} x the CPU of a single one; "
+        f"with a GIL the ratio is {gil_ours / gil_peer:.2f}, and the status is: {says[1]}"
     )
     return Measured(ours, peer, note=note)
 
@@ -75,8 +75,8 @@ def _threads(stage: Contestants) -> Measured:
 ROWS = (
     Row(
         "threads",
-        "4 CPU-bound calls at once in one worker, no GIL",
-        "one after the other",
+        "4 concurrent CPU-bound calls in one worker, no GIL",
+        "in sequence",
         "s",
         _threads,
         (),

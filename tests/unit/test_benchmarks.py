@@ -67,11 +67,11 @@ def test_a_peer_of_zero_is_a_row_that_failed(path):
 def test_a_row_that_does_not_end_is_ended(path):
     told = run([row("one", endless), row("two")], path, limit=0.1)
     assert [name for name, _ in told] == ["one", "two"]
-    assert json.loads(path.read_text())[0]["failed"] == "it had not ended after 0.1 s"
+    assert json.loads(path.read_text())[0]["failed"] == "no result after 0.1 s"
 
 
 def test_a_contestant_that_does_not_start_fails_its_rows_alone(path, monkeypatch):
-    monkeypatch.setattr(suite.Stage, "get", broken)
+    monkeypatch.setattr(suite.RunningContestants, "get", broken)
     run([row("one", needs=("ours",)), row("two")], path)
     one, two = json.loads(path.read_text())
     assert "failed" in one
@@ -137,7 +137,7 @@ def test_the_exit_code_says_whether_a_row_failed(path, tmp_path, monkeypatch, ca
     assert command.main() == 0
     monkeypatch.setenv("ROWS", "worse")
     monkeypatch.setattr(command.sys, "argv", ["benchmarks"])
-    with pytest.raises(SystemExit, match="no row 'worse'; there are: good, bad"):
+    with pytest.raises(SystemExit, match="unknown row 'worse'; the rows are: good, bad"):
         command.main()
     monkeypatch.setattr(command.sys, "argv", ["benchmarks", "--help"])
     with pytest.raises(SystemExit, match="--help: not known; without arguments all rows run"):

@@ -1,6 +1,6 @@
-"""Who is on the stage: each contestant is started when a row first needs it, and leaves after the last such row.
+"""Contestants: each starts when a row first needs it, and stops after the last row that does.
 
-An idle contestant is not quite idle (Ray's and Celery's heartbeats), so nobody stays longer than needed.
+Even idle contestants use CPU (heartbeats of Ray and Celery), so none runs longer than needed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STARTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
-class Stage:
+class RunningContestants:
     def __init__(self) -> None:
         self._on: dict[str, tuple[AbstractContextManager[Any], Any]] = {}
 
@@ -43,15 +43,15 @@ class Stage:
         return self._on[name][1]
 
     def keep(self, names: Iterable[str]) -> None:
-        """Those named may stay; the others leave."""
+        """Stop all contestants except the named ones."""
         for name in self._on.keys() - set(names):
             context, _ = self._on.pop(name)
             try:
                 context.__exit__(None, None, None)
-            except Exception:  # it was measured already; what comes next is no concern of it
+            except Exception:  # its measurement is complete, so the error must not affect the next rows
                 traceback.print_exc()
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> RunningContestants:
         return self
 
     def __exit__(self, *_: object) -> None:
