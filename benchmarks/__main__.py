@@ -62,10 +62,10 @@ def main() -> int:
         latest.enter(outcome)
         report.write_page(latest)
         if isinstance(outcome, Failed):
-            said = f"FAILED, {outcome.reason}"
+            text = f"FAILED, {outcome.reason}"
         else:
-            said = f"{outcome.ratio:.3g} {target(outcome.row)} {report.verdict(outcome)}"
-        console.print(f"{outcome.row.name}: {said} ({seconds:.0f} s)", markup=False)
+            text = f"{outcome.ratio:.3g} {target(outcome.row)} {report.verdict(outcome)}"
+        console.print(f"{outcome.row.name}: {text} ({seconds:.0f} s)", markup=False)
 
     try:
         if sys.argv[1:] != ["--page"]:

@@ -114,28 +114,29 @@ class Measured:
 
 def measure(case: Case, seconds: float) -> tuple[Measured, Measured]:
     """(recycled, not recycled), in alternating turns."""
-    own, alone = Measured(), Measured()
+    own, plain = Measured(), Measured()
     turns = max(1, round(seconds / TURN))
     for _ in range(turns):
-        alone.turn({}, "", case.plain, case.arguments, seconds / turns)
+        plain.turn({}, "", case.plain, case.arguments, seconds / turns)
         own.turn(case.policy, case.reason, case.command, case.arguments, seconds / turns)
-    return own, alone
+    return own, plain
 
 
 def main() -> int:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     table = Table(title=f"{SIZE} workers, {RATE} calls a second, {seconds:g} s each")
-    for heading in ("replaced by", "failed", "missing ms", "most", "replaced", "p99 ms", "left alone", "ratio", "why"):
+    headings = "recycled by, failed, missing ms, most workers, replaced, p99 ms, p99 ms plain, ratio, problems"
+    for heading in headings.split(", "):
         table.add_column(heading)
     good = True
     for case in CASES:
-        own, alone = measure(case, seconds)
-        ratio = p99(own.taken) / p99(alone.taken)
+        own, plain = measure(case, seconds)
+        ratio = p99(own.taken) / p99(plain.taken)
         good = good and bool(own.gone) and not own.failed and own.missing <= MISSING and own.most <= SIZE + SURGE
         good = good and ratio <= SLOWER
         table.add_row(
             case.name, str(own.failed), f"{own.missing * 1000:.0f}", str(own.most), str(len(own.gone)),
-            f"{p99(own.taken):.1f}", f"{p99(alone.taken):.1f}", f"{ratio:.2f}",
+            f"{p99(own.taken):.1f}", f"{p99(plain.taken):.1f}", f"{ratio:.2f}",
             own.gone[-1]["message"] if own.gone else "",
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 160).print(table)

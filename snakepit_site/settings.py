@@ -165,7 +165,7 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
-        # 4xx responses are no errors of the site: log only records with a traceback.
+        # 4xx responses are not errors of the site: log only records with a traceback.
         "django.request": {"filters": ["bugs"]},
         **{name: {"level": "WARNING"} for name in ("asyncio", "hpack", "h2")},
         # Celery logs three lines per tick, which would hide all others; a job's row has its own history.

@@ -43,7 +43,7 @@ class Work(DirtyApp):
 
 
 def web(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """The web side that a gunicorn must have; nobody asks it."""
+    """The web application that gunicorn requires; it gets no requests."""
     start_response("204 No Content", [])
     return []
 

@@ -36,7 +36,7 @@ class Actors:
 
 @contextmanager
 def running(workers: int) -> Iterator[Actors]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would tell its makers about this run
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no telemetry
     import ray
 
     ray.init(

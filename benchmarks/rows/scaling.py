@@ -21,7 +21,7 @@ def flood(node: Node, pool: str, count: int, window: int) -> None:
         pass
 
 
-def foretold(node: Node) -> float:
+def forecast(node: Node) -> float:
     """Forecast of calls per second of GROWN workers, from the measurement of MEASURED workers."""
     flood(node, "measured", CALLS, MEASURED)
     facts = gather(node.client.status(), "measured")
@@ -36,7 +36,7 @@ def _scaling(contestants: Contestants) -> Measured:
         node.wait_until_ready("measured", MEASURED)
         node.wait_until_ready("grown", GROWN)
         flood(node, "grown", GROWN, GROWN)  # the first call of each
-        peer = foretold(node)
+        peer = forecast(node)
         count = EACH * GROWN
         ours = count / seconds(lambda: flood(node, "grown", count, 4 * GROWN))
     return Measured(ours, peer, note=f"measured with {MEASURED} workers, forecast for {GROWN}")

@@ -41,9 +41,9 @@ class Poster:
             for _ in range(count):
                 connection.request("POST", self._path, content, self._headers)
                 answer = connection.getresponse()
-                told = answer.read()
+                body = answer.read()
                 if answer.status >= 300:
-                    raise RuntimeError(f"{self._path} answered {answer.status}: {told[:300]!r}")
+                    raise RuntimeError(f"{self._path} answered {answer.status}: {body[:300]!r}")
         finally:
             connection.close()
 

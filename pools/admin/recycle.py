@@ -50,8 +50,8 @@ def _plan(row: Any, pool: str, worker: str) -> dict[str, Any]:
         plan = shared.client().plan(pool, worker)
     except BrokerError as error:
         return {"row": row, "error": error.message}
-    chosen = [one for one in plan.workers if worker in ("", one.id)]
-    leaving = [one for one in chosen if one.in_turn]
+    selected = [one for one in plan.workers if worker in ("", one.id)]
+    leaving = [one for one in selected if one.in_turn]
     busy = sum(one.load > 0 for one in leaving)
-    starting = sum(one.state == "starting" for one in chosen)
+    starting = sum(one.state == "starting" for one in selected)
     return {"row": row, "workers": len(leaving), "busy": busy, "starting": starting, "at_once": plan.at_once}

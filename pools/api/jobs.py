@@ -42,15 +42,15 @@ BODY = {"requestBody": {"content": {"application/json": {"schema": JobIn.model_j
 )
 async def submit(request: HttpRequest) -> HttpResponse:
     """Store a job. 201: created. 200: a job with this idempotency key (or header Idempotency-Key) exists already."""
-    who = caller(request)
+    requester = caller(request)
     wanted = _read(request)
-    who.allow("submit_job", wanted.pool)
+    requester.allow("submit_job", wanted.pool)
     given = wanted.model_dump(exclude={"pool", "command", "arguments"}, exclude_none=True)
     key = request.headers.get("Idempotency-Key") or wanted.idempotency_key
-    given |= {"idempotency_key": key, "owner": who.owner}
+    given |= {"idempotency_key": key, "owner": requester.owner}
 
     job = await sync_to_async(lambda: durable.submit(wanted.pool, wanted.command, wanted.arguments, **given))()
-    response = json_response(shown_to(who, job), status=200 if job.existed else 201)
+    response = json_response(shown_to(requester, job), status=200 if job.existed else 201)
     response["Location"] = f"{request.path}/{job.pk}"
     return response
 
@@ -58,15 +58,15 @@ async def submit(request: HttpRequest) -> HttpResponse:
 @router.get("/jobs", response={200: JobPage, REFUSED: Failure}, operation_id="list_jobs", summary="List")
 async def list_jobs(request: HttpRequest, filters: Query[JobFilter]) -> HttpResponse:
     """The jobs that the caller may see, newest first."""
-    who = caller(request)
-    found, after = await sync_to_async(lambda: _page(_filtered(who, filters), filters))()
+    requester = caller(request)
+    found, after = await sync_to_async(lambda: _page(_filtered(requester, filters), filters))()
     return json_response({"jobs": [out(job, brief=True) for job in found], "next": after})
 
 
 @router.get("/jobs/{job_id}", response={200: JobOut, REFUSED: Failure}, operation_id="get_job", summary="One job")
 async def get_job(request: HttpRequest, job_id: str) -> HttpResponse:
-    who = caller(request)
-    return json_response(shown_to(who, await sync_to_async(lambda: _find(who, job_id))()))
+    requester = caller(request)
+    return json_response(shown_to(requester, await sync_to_async(lambda: _find(requester, job_id))()))
 
 
 @router.get(
@@ -81,9 +81,9 @@ async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
 
     To resume a stream, send the header `Last-Event-ID` (browsers do): it continues after that event.
     """
-    who = caller(request)
-    job = await sync_to_async(lambda: _find(who, job_id))()
-    _check_payload(who, job)
+    requester = caller(request)
+    job = await sync_to_async(lambda: _find(requester, job_id))()
+    _check_payload(requester, job)
     last = request.headers.get("Last-Event-ID", "0")
     if not (last.isascii() and last.isdecimal() and len(last) < 10):
         raise BadRequest("Last-Event-ID: must be the unchanged id of the last event")
@@ -111,66 +111,66 @@ async def retry(request: HttpRequest, job_id: str) -> HttpResponse:
 )
 async def clone(request: HttpRequest, job_id: str) -> HttpResponse:
     """Submit a new job of the caller with the same command, arguments and options."""
-    who = caller(request)
+    requester = caller(request)
 
     def act() -> Job:
-        job = _find(who, job_id)
-        who.allow("clone_job", job.pool)
-        _check_payload(who, job)  # the caller owns the clone, which would reveal the payload
-        return durable.clone(job.pk, who.owner)
+        job = _find(requester, job_id)
+        requester.allow("clone_job", job.pool)
+        _check_payload(requester, job)  # the caller owns the clone, which would reveal the payload
+        return durable.clone(job.pk, requester.owner)
 
-    return json_response(shown_to(who, await sync_to_async(act)()), status=201)
+    return json_response(shown_to(requester, await sync_to_async(act)()), status=201)
 
 
 async def _act(request: HttpRequest, job_id: str, action: str, what: Callable[[Any, Order], Job]) -> HttpResponse:
-    who = caller(request)
+    requester = caller(request)
 
     def act() -> Job:
-        job = _find(who, job_id)
-        order = Order(who.actor, "", who.owner, "rest", who.address)
-        if not (job.owner == who.owner and "run_command" in who.permissions):
+        job = _find(requester, job_id)
+        order = Order(requester.actor, "", requester.owner, "rest", requester.address)
+        if not (job.owner == requester.owner and "run_command" in requester.permissions):
             try:
-                who.allow(action)
+                requester.allow(action)
             except PermissionDenied as error:
                 orders.refused(order, action, error, job.pool, str(job.pk))
                 raise
         return what(job.pk, order)
 
-    return json_response(shown_to(who, await sync_to_async(act)()))
+    return json_response(shown_to(requester, await sync_to_async(act)()))
 
 
-def _check_payload(who: Caller, job: Job) -> None:
-    if not who.sees_payload(job.owner):
-        who.check("view_payload")
+def _check_payload(requester: Caller, job: Job) -> None:
+    if not requester.sees_payload(job.owner):
+        requester.check("view_payload")
 
 
-def _find(who: Caller, job_id: str) -> Job:
+def _find(requester: Caller, job_id: str) -> Job:
     try:
         job = Job.objects.filter(pk=uuid.UUID(job_id)).first()
     except ValueError:
         job = None
-    if job is None or not who.may_use(job.pool) or not _may_see(who, job):
+    if job is None or not requester.may_use(job.pool) or not _may_see(requester, job):
         raise Http404(f"No job is named {job_id[:50]!r}.")
     return job
 
 
-def _may_see(who: Caller, job: Job) -> bool:
+def _may_see(requester: Caller, job: Job) -> bool:
     return (
-        "view_job" in who.permissions
-        or "manage_job" in who.permissions
-        or ("run_command" in who.permissions and job.owner == who.owner)
+        "view_job" in requester.permissions
+        or "manage_job" in requester.permissions
+        or ("run_command" in requester.permissions and job.owner == requester.owner)
     )
 
 
-def _filtered(who: Caller, filters: JobFilter) -> QuerySet[Job]:
+def _filtered(requester: Caller, filters: JobFilter) -> QuerySet[Job]:
     rows: QuerySet[Job] = Job.objects.all()
-    if not {"view_job", "manage_job"} & who.permissions:
-        who.check("run_command")
-        rows = rows.filter(owner=who.owner)
+    if not {"view_job", "manage_job"} & requester.permissions:
+        requester.check("run_command")
+        rows = rows.filter(owner=requester.owner)
     if filters.pool:
-        who.check_pool(filters.pool)
-    if not filters.pool and who.pools is not None:
-        rows = rows.filter(pool__in=who.pools)
+        requester.check_pool(filters.pool)
+    if not filters.pool and requester.pools is not None:
+        rows = rows.filter(pool__in=requester.pools)
     return JobQuery(**filters.model_dump(exclude={"limit", "cursor"})).rows(rows)
 
 
@@ -191,10 +191,10 @@ def _read(request: HttpRequest) -> JobIn:
         raise BadRequest(message, details={"fields": fields}) from None
 
 
-def shown_to(who: Caller, job: Job) -> dict[str, Any]:
+def shown_to(requester: Caller, job: Job) -> dict[str, Any]:
     """A job for this caller: arguments and result are null if the caller may not see them."""
     shown = out(job)
-    if not who.sees_payload(job.owner):
+    if not requester.sees_payload(job.owner):
         shown |= dict.fromkeys(PAYLOAD) | {"payload_hidden": True}
     return shown
 

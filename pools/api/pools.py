@@ -22,9 +22,9 @@ REFUSED = frozenset({400, 401, 403, 404, 503})
 @router.get("/pools", response={200: PoolList, REFUSED: Failure}, operation_id="list_pools", summary="List pools")
 async def list_pools(request: HttpRequest) -> HttpResponse:
     """Every pool that the caller may use, with its definition and its live state."""
-    who = caller(request)
-    who.check("view_pool")
-    rows = await sync_to_async(lambda: [pool for pool in Pool.objects.all() if who.may_use(pool.name)])()
+    requester = caller(request)
+    requester.check("view_pool")
+    rows = await sync_to_async(lambda: [pool for pool in Pool.objects.all() if requester.may_use(pool.name)])()
     live, trouble = await _live()
     pools = [_joined(pool, live.get(pool.name)) for pool in rows]
     return json_response(PoolList(pools=pools, broker=trouble or "reachable").model_dump(mode="json"))

@@ -86,7 +86,7 @@ class ConnectionAge:
         self._since = time.monotonic()
 
     def seconds(self) -> float | None:
-        """The age; None: this process is no Celery worker."""
+        """The age; None: this process is not a Celery worker."""
         return None if self._since is None else time.monotonic() - self._since
 
 

@@ -140,7 +140,7 @@ def test_the_exit_code_says_whether_a_row_failed(path, tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit, match="unknown row 'worse'; the rows are: good, bad"):
         command.main()
     monkeypatch.setattr(command.sys, "argv", ["benchmarks", "--help"])
-    with pytest.raises(SystemExit, match="--help: not known; without arguments all rows run"):
+    with pytest.raises(SystemExit, match="--help: unknown argument; to select rows"):
         command.main()
 
 

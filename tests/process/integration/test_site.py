@@ -224,4 +224,4 @@ def test_a_shell_beside_the_demo_knows_its_pools_unless_it_says_otherwise(tmp_pa
 
 
 def test_a_flag_that_is_neither_is_refused(tmp_path: Path) -> None:
-    assert "SNAKEPIT_DEBUG is 'maybe'; say 1 or 0" in settings_with(tmp_path, SNAKEPIT_DEBUG="maybe").stderr
+    assert "SNAKEPIT_DEBUG is 'maybe'; set it to 1 or 0" in settings_with(tmp_path, SNAKEPIT_DEBUG="maybe").stderr
