@@ -27,7 +27,7 @@ def test_a_tick_is_due_after_its_interval_and_when_the_last_one_lies_in_the_futu
 
 def test_time_goes_on_by_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     before = EVERY.now()
-    monkeypatch.setattr(beat_schedule, "datetime", None)  # whatever the wall clock says now
+    monkeypatch.setattr(beat_schedule, "datetime", None)  # the current wall clock must not matter
     monkeypatch.setattr(beat_schedule, "time", SimpleNamespace(monotonic=lambda: beat_schedule._began_at + 60.0))
     assert beat_schedule._began + timedelta(seconds=60) == EVERY.now()
     assert before.tzinfo is UTC
@@ -46,7 +46,7 @@ def test_every_tick_of_the_site_has_it() -> None:
 
 
 class Times:
-    """The clocks of one process: a second is a second on both, until somebody sets the wall clock."""
+    """The clocks of one process: both advance equally until the wall clock is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wall = datetime.now(UTC)

@@ -49,7 +49,7 @@ def run(rows, path, where=TODAY, limit=60.0):
     return told
 
 
-def test_a_row_that_fails_is_told_with_its_reason_and_loses_no_other(path):
+def test_a_failed_row_is_reported_with_its_reason_and_affects_no_other(path):
     rows = [row("one", target=1), row("two", broken, target=1), row("three")]
     told = run(rows, path)
     assert told == [("one", ["one"]), ("two", ["one", "two"]), ("three", ["one", "two", "three"])]
@@ -64,7 +64,7 @@ def test_a_peer_of_zero_is_a_row_that_failed(path):
     assert json.loads(path.read_text())[0]["failed"].startswith("ZeroDivisionError")
 
 
-def test_a_row_that_does_not_end_is_ended(path):
+def test_a_row_that_hangs_is_stopped(path):
     told = run([row("one", endless), row("two")], path, limit=0.1)
     assert [name for name, _ in told] == ["one", "two"]
     assert json.loads(path.read_text())[0]["failed"] == "no result after 0.1 s"
@@ -121,7 +121,7 @@ def test_the_page_marks_rows_that_failed_and_rows_that_were_not_run(path):
     assert "- `one`: a note" in page
 
 
-def test_the_exit_code_says_whether_a_row_failed(path, tmp_path, monkeypatch, capsys):
+def test_the_exit_code_is_1_if_a_row_failed(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "LATEST", path)
     monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
     monkeypatch.setattr(command.plot, "draw", lambda outcomes, path: None)
@@ -144,6 +144,6 @@ def test_the_exit_code_says_whether_a_row_failed(path, tmp_path, monkeypatch, ca
         command.main()
 
 
-def test_the_page_in_the_documents_says_what_the_newest_runs_said():
+def test_the_page_in_the_documentation_is_fresh():
     latest = Latest(report.LATEST, command.ROWS.values())
     assert report.PAGE.read_text() == report.page(latest), "stale: run `python -m benchmarks --page`"

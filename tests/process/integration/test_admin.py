@@ -207,7 +207,7 @@ def test_an_adapter_outside_the_registry_cannot_be_chosen(admin_client: Client) 
     assert not Pool.objects.exists()
 
 
-def test_a_pool_of_the_settings_says_why_it_cannot_be_changed(admin_client: Client, rows: dict[str, Any]) -> None:
+def test_a_pool_of_the_settings_shows_why_it_is_read_only(admin_client: Client, rows: dict[str, Any]) -> None:
     Pool.objects.update(source="settings")
     pool = rows["pool"]
     page = admin_client.get(url("pool", "change", pool.pk))
@@ -239,7 +239,7 @@ def test_recycle_goes_through_the_client_and_is_logged(
     assert entries[0].get_change_message().endswith("Reason: release 42")
 
 
-def test_a_broker_that_is_away_is_said_and_not_logged(
+def test_an_unreachable_broker_is_reported_and_not_logged_in_the_history(
     admin_client: Client, rows: dict[str, Any], broker: FakeClient
 ) -> None:
     broker.error = unreachable()
@@ -310,7 +310,7 @@ def test_a_wrong_key_is_refused(admin_client: Client, rows: dict[str, Any], more
     assert ApiKey.objects.count() == 1
 
 
-def test_nobody_gives_a_scope_that_they_lack(client: Client, staff: Any) -> None:
+def test_a_user_cannot_grant_a_scope_without_its_permissions(client: Client, staff: Any) -> None:
     grant(staff, "add_apikey", "view_apikey", "view_pool", "view_worker", "view_event", "view_node")
     client.force_login(staff)
     assert "you do not have its permissions" in client.post(url("apikey", "add"), key_form()).content.decode()
@@ -318,7 +318,7 @@ def test_nobody_gives_a_scope_that_they_lack(client: Client, staff: Any) -> None
     assert ApiKey.objects.get().owner == staff
 
 
-def test_nobody_touches_the_key_of_another(client: Client, staff: Any, rows: dict[str, Any]) -> None:
+def test_a_user_cannot_change_the_key_of_another_user(client: Client, staff: Any, rows: dict[str, Any]) -> None:
     grant(staff, "change_apikey", "delete_apikey", "view_apikey", "run_command")
     client.force_login(staff)
     key = rows["apikey"]

@@ -131,7 +131,7 @@ def test_status_is_the_brokers_own(get: Any, broker: FakeClient) -> None:
         (b'{"worker": "digits-1", "reason": "it leaks"}', ("digits", "digits-1", "user-or-key", "it leaks")),
     ],
 )
-def test_recycle_orders_it_with_who_and_why(
+def test_recycle_has_actor_and_reason(
     client: Client, broker: FakeClient, make_key: Callable[..., str], body: bytes, order: tuple[str, ...]
 ) -> None:
     headers = {"Authorization": make_key("operate")}
@@ -155,7 +155,7 @@ def test_live_answers_without_a_key_and_without_a_broker(client: Client, broker:
     assert client.get("/api/live").status_code == 200
 
 
-def test_ready_means_that_every_enabled_pool_has_a_ready_worker(client: Client, broker: FakeClient) -> None:
+def test_ready_needs_a_ready_worker_in_every_enabled_pool(client: Client, broker: FakeClient) -> None:
     Pool.objects.create(name="digits", adapter="digits", size=1)
     Pool.objects.create(name="primes", adapter="primes", size=1, enabled=False)
     assert client.get("/api/ready").json() == {"ready": True, "problems": []}
@@ -165,13 +165,13 @@ def test_ready_means_that_every_enabled_pool_has_a_ready_worker(client: Client, 
     assert response.json() == {"ready": False, "problems": ["the pool primes has no ready worker"]}
 
 
-def test_ready_says_that_the_broker_is_away(client: Client, broker: FakeClient) -> None:
+def test_ready_reports_an_unreachable_broker(client: Client, broker: FakeClient) -> None:
     broker.error = unreachable()
     response = client.get("/api/ready")
     assert (response.status_code, response.json()["problems"]) == (503, ["the broker does not respond"])
 
 
-def test_ready_says_that_the_database_is_away(
+def test_ready_reports_an_unavailable_database(
     client: Client, broker: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away() -> None:
@@ -242,5 +242,5 @@ def test_the_description_names_every_route_once(client: Client) -> None:
     assert set(description["components"]["securitySchemes"]) == {"KeyAuth", "BrowserAuth"}
 
 
-def test_the_root_says_where_to_look(client: Client) -> None:
+def test_the_root_links_to_the_documentation(client: Client) -> None:
     assert client.get("/api/").json()["docs"] == "/api/docs"

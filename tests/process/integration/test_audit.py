@@ -43,7 +43,7 @@ def test_a_change_of_a_row_is_kept_with_what_was_before(pool: Pool, broker: Fake
     assert (row.surface, row.address, row.outcome, row.data) == ("dashboard", "10.0.0.7", "done", {"size": [2, 4]})
 
 
-def test_a_change_that_waits_for_its_broker_says_so(pool: Pool, broker: FakeClient) -> None:
+def test_a_change_without_a_broker_reports_that_it_is_not_in_force(pool: Pool, broker: FakeClient) -> None:
     broker.error = unreachable()
     orders.pause(broker, "digits", ADA)
     assert only().outcome == "done"
@@ -129,7 +129,7 @@ def test_the_shell_names_its_user(pool: Pool, broker: FakeClient, monkeypatch: p
     assert all(row.actor.startswith("shell user ") for row in rows)
 
 
-def test_the_audit_is_listed_by_rest_for_those_who_may_look(
+def test_rest_lists_the_audit_for_the_scope_view(
     pool: Pool, client: Client, broker: FakeClient, make_key: Callable[..., str]
 ) -> None:
     orders.scale(broker, "digits", 4, ADA)
@@ -194,7 +194,7 @@ def test_an_order_on_the_dashboard_without_the_permission_is_kept_too(
     assert "snakepit_pools.operate_pool" in Audit.objects.filter(action="scale").get().message
 
 
-def test_a_refusal_is_told_though_the_audit_cannot_be_read(
+def test_a_refusal_is_returned_if_the_audit_cannot_be_read(
     pool: Pool, client: Client, broker: FakeClient, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip

@@ -61,7 +61,7 @@ def test_bytes_travel_both_ways(post: Any, broker: FakeClient) -> None:
     assert response.json()["result"] == {"nested": [{"$bytes": "UE5H"}]}
 
 
-def test_a_result_of_bytes_comes_raw_to_those_who_ask(post: Any, broker: FakeClient) -> None:
+def test_a_result_of_bytes_is_raw_on_request(post: Any, broker: FakeClient) -> None:
     broker.answers["echo"] = b"\x00\xffraw"
     url = "/api/pools/digits/commands/echo"
     response = post({}, url, Accept="application/octet-stream")
@@ -156,14 +156,14 @@ def test_unknown_pools_and_commands_are_not_found(post: Any) -> None:
     assert refused(post({}, "/api/pools/digits/commands/other"))[:2] == (404, "command_unknown")
 
 
-def test_a_full_queue_says_when_to_come_back(post: Any, broker: FakeClient) -> None:
+def test_a_full_queue_responds_with_retry_after(post: Any, broker: FakeClient) -> None:
     broker.error = errors.QueueFull("3 of 3 places are taken", retry_after=0.4)
     response = post({})
     assert refused(response)[:2] == (429, "queue_full")
     assert response["Retry-After"] == "1"
 
 
-def test_a_broker_that_is_away_is_said_as_such(post: Any, broker: FakeClient) -> None:
+def test_an_unreachable_broker_has_its_own_error(post: Any, broker: FakeClient) -> None:
     broker.error = unreachable()
     assert refused(post({})) == (503, "broker_unreachable", "not_started")
 

@@ -85,7 +85,7 @@ def test_a_task_that_ends_after_the_loss_does_not_end_the_worker(lost: Lost, cap
     assert "message transport: AttributeError" in caplog.text
 
 
-def test_an_error_that_tells_of_a_loss_reaches_celery() -> None:
+def test_a_connection_error_reaches_celery() -> None:
     consumer = consumer_of("redis://nowhere")
     telling = consumer.connection_errors[0]
 

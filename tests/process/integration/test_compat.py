@@ -74,7 +74,7 @@ def test_a_race_that_workers_saw_makes_a_pool_unsafe(
 
 
 @pytest.mark.django_db
-def test_strangers_are_refused_by_name(broker: FakeClient) -> None:
+def test_an_unknown_pool_or_interpreter_is_refused_by_name(broker: FakeClient) -> None:
     with pytest.raises(PoolUnknown, match="nope"):
         ask.of_pool("nope", broker.status)
     with pytest.raises(BadRequest, match="not a key of SNAKEPIT"):
@@ -82,7 +82,7 @@ def test_strangers_are_refused_by_name(broker: FakeClient) -> None:
 
 
 @pytest.mark.usefixtures("pool")
-def test_the_api_reports_a_pool_to_those_who_may_see_it(client: Client, broker: FakeClient, make_key: Any) -> None:
+def test_the_api_reports_a_pool_for_the_scope_view(client: Client, broker: FakeClient, make_key: Any) -> None:
     def get(key: str, query: str = "pool=digits") -> Any:
         return client.get(f"/api/diagnostics/compat?{query}", headers={"Authorization": key})
 

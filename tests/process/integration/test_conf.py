@@ -74,7 +74,7 @@ def test_settings_that_are_no_dict_are_refused() -> None:
         conf.current()
 
 
-def test_all_problems_come_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     with override_settings(SNAKEPIT={"MAX_BODY": 1, "MAX_DEPTH": 0}), pytest.raises(ImproperlyConfigured) as caught:
         conf.current()
     assert len(str(caught.value).splitlines()) == 2

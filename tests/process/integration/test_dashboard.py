@@ -32,7 +32,7 @@ PAGES = [
 
 @pytest.fixture(autouse=True)
 def fresh_hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """Each test begins with a hub that knows nothing."""
+    """Each test begins with an empty hub."""
     hub = Hub()
     for module in ("page", "stream", "series"):
         monkeypatch.setattr(f"snakepit.pools.dashboard.{module}.hub", hub)
@@ -144,13 +144,13 @@ def test_an_unknown_region_and_too_many_are_refused(viewer: Client, broker: Fake
 
 
 @pytest.mark.django_db
-def test_a_server_that_cannot_stream_says_so(viewer: Client, broker: FakeClient) -> None:
+def test_a_server_that_cannot_stream_responds_with_an_error(viewer: Client, broker: FakeClient) -> None:
     answer = viewer.get("/live/stream/?topic=pools")  # the test client is a WSGI server
     assert answer.status_code == 501
 
 
 @pytest.mark.django_db
-def test_a_page_says_that_the_broker_is_away(viewer: Client, broker: FakeClient) -> None:
+def test_a_page_shows_that_the_broker_is_unreachable(viewer: Client, broker: FakeClient) -> None:
     broker.error = unreachable()
     for url in PAGES:
         page = viewer.get(url)
@@ -161,7 +161,7 @@ def test_a_page_says_that_the_broker_is_away(viewer: Client, broker: FakeClient)
 
 
 @pytest.mark.django_db
-def test_what_was_known_stays_and_is_called_old(
+def test_old_data_stays_on_the_page_and_is_marked_as_old(
     viewer: Client, broker: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("snakepit.pools.dashboard.hub.FRESH", 0.0)
@@ -174,7 +174,7 @@ def test_what_was_known_stays_and_is_called_old(
 
 
 @pytest.mark.django_db
-def test_many_pages_at_once_ask_the_broker_once(viewer: Client, broker: FakeClient) -> None:
+def test_concurrent_pages_cause_one_request_to_the_broker(viewer: Client, broker: FakeClient) -> None:
     asked: list[str] = []
     status = broker.status
     broker.status = lambda pool="": (asked.append(pool), status(pool))[1]  # type: ignore[method-assign]
@@ -246,7 +246,7 @@ def test_the_charts_get_columns_of_one_length(viewer: Client, broker: FakeClient
 
 
 @pytest.mark.django_db
-def test_a_pool_or_worker_that_nobody_knows_is_not_found(viewer: Client, broker: FakeClient) -> None:
+def test_an_unknown_pool_or_worker_is_not_found(viewer: Client, broker: FakeClient) -> None:
     for url, words in (("/pools/nothing/", "No pool is named nothing."), ("/workers/nothing-1/", "nothing-1 is known")):
         answer = viewer.get(url)
         assert answer.status_code == 404
@@ -263,7 +263,7 @@ def test_a_pools_page_shows_its_workers_commands_and_forecast(viewer: Client, br
 
 
 @pytest.mark.django_db
-def test_a_definition_says_where_each_value_comes_from(viewer: Client, broker: FakeClient, settings: Any) -> None:
+def test_a_definition_shows_the_source_of_each_value(viewer: Client, broker: FakeClient, settings: Any) -> None:
     settings.SNAKEPIT = {**settings.SNAKEPIT, "POOLS": {"digits": {"adapter": "digits", "size": 2, "ttl": 60.0}}}
     row = Pool.objects.create(name="digits", adapter="digits", size=5, ttl=60.0, queue_limit=7, source="settings")
     origins = {one["name"]: (one["origin"], one["note"]) for one in definition(row)}
@@ -414,7 +414,7 @@ def test_a_page_of_an_operator_offers_the_orders(operator: Client, broker: FakeC
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("url", ORDERS)
-def test_an_order_says_what_it_will_do_and_needs_a_token(url: str, operator: Client, broker: FakeClient) -> None:
+def test_an_order_shows_its_effects_and_needs_a_csrf_token(url: str, operator: Client, broker: FakeClient) -> None:
     strict = Client(enforce_csrf_checks=True)
     strict.cookies = operator.cookies
     page = strict.get(url)
@@ -425,7 +425,7 @@ def test_an_order_says_what_it_will_do_and_needs_a_token(url: str, operator: Cli
 
 
 @pytest.mark.django_db
-def test_orders_go_through_with_who_and_why(operator: Client, broker: FakeClient) -> None:
+def test_orders_reach_the_broker_with_actor_and_reason(operator: Client, broker: FakeClient) -> None:
     Pool.objects.create(name="digits", adapter="digits", size=2)
     for url in ORDERS:
         answer = operator.post(url, {"reason": "because", "size": "4"}, follow=True)
@@ -442,7 +442,7 @@ def test_orders_go_through_with_who_and_why(operator: Client, broker: FakeClient
 
 
 @pytest.mark.django_db
-def test_an_order_that_is_refused_says_why(operator: Client, broker: FakeClient) -> None:
+def test_a_refused_order_shows_its_reason(operator: Client, broker: FakeClient) -> None:
     Pool.objects.create(name="digits", adapter="digits", size=2)
     answer = operator.post("/pools/digits/scale/", {"size": "0"})
     assert answer.status_code == 422

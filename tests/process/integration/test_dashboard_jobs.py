@@ -30,7 +30,7 @@ ERROR = {"code": "adapter_error", "message": "KeyError: <x>", "outcome": "failed
 
 @pytest.fixture(autouse=True)
 def ready(monkeypatch: pytest.MonkeyPatch, broker: FakeClient) -> None:
-    """A hub that knows nothing yet, messages that go nowhere, and a pool."""
+    """An empty hub, messages that are dropped, and a pool."""
     monkeypatch.setattr("snakepit.pools.dashboard.page.hub", Hub())
     monkeypatch.setattr(messages, "send", lambda *_: True)
     Pool.objects.create(name="digits", adapter="digits", size=2)
@@ -163,7 +163,7 @@ def test_a_job_shows_its_life_its_payload_and_its_error(grace: Client) -> None:
     assert "data-poll" in text(grace, f"/jobs/{jobs.submit('digits', 'classify').pk}/?part=now")
 
 
-def test_the_payload_of_others_is_not_shown_to_who_only_looks(lena: Client) -> None:
+def test_the_payload_of_other_users_is_hidden_from_viewers(lena: Client) -> None:
     job = succeed(jobs.submit("digits", "classify", {"secret": "apple"}, owner="bob"), {"plum": "result"})
     page = text(lena, f"/jobs/{job.pk}/")
     assert "apple" not in page
@@ -218,7 +218,7 @@ def test_the_owner_of_a_job_may_cancel_it_with_the_right_to_run(django_user_mode
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_a_job_says_is_streamed_and_goes_on_where_it_broke(grace: Client) -> None:
+def test_the_output_of_a_job_is_streamed_and_resumes_after_a_break(grace: Client) -> None:
     job = succeed(jobs.submit("digits", "classify"))
     answer = grace.get(f"/jobs/{job.pk}/events/", headers={"Last-Event-ID": "1"})
     said = b"".join(answer.streaming_content).decode()  # type: ignore[arg-type]
@@ -226,7 +226,7 @@ def test_what_a_job_says_is_streamed_and_goes_on_where_it_broke(grace: Client) -
     assert '"state":"succeeded"' in said
 
 
-def test_the_life_of_a_job_is_told_in_timeline() -> None:
+def test_the_timeline_of_a_job_has_a_bar_for_each_phase() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     job = Job(state="running", created_at=at, queued_at=at, attempts=2)
     tries = [
@@ -274,7 +274,7 @@ def test_the_playground_has_a_field_for_every_argument(grace: Client, broker: Fa
     assert '<textarea id="field-more"' in page
 
 
-def test_the_playground_runs_a_command_and_streams_what_it_says(grace: Client, broker: FakeClient) -> None:
+def test_the_playground_runs_a_command_and_streams_its_output(grace: Client, broker: FakeClient) -> None:
     said = b"".join(send(grace, "run", timeout=2).streaming_content).decode()
     assert [line[7:] for line in said.splitlines() if line.startswith("event: ")] == [
         "progress", "log", "chunk", "chunk", "result",
@@ -305,7 +305,7 @@ def test_the_playground_submits_a_job_in_the_users_name(grace: Client) -> None:
     assert send(grace, "submit", pool="nothing").json()["error"]["code"] == "pool_unknown"
 
 
-def test_the_playground_says_that_the_broker_is_away(grace: Client, broker: FakeClient) -> None:
+def test_the_playground_shows_that_the_broker_is_unreachable(grace: Client, broker: FakeClient) -> None:
     broker.error = unreachable()
     assert "No broker answers" in text(grace, "/playground/")
 

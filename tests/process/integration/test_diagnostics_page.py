@@ -50,7 +50,7 @@ def test_findings_are_shown_the_worst_first(django_user_model: Any) -> None:
     assert Client().get("/diagnostics/report/").status_code == 403
 
 
-def test_advice_is_for_all_and_its_button_for_those_who_configure(django_user_model: Any) -> None:
+def test_recommendations_are_visible_to_all_and_applied_with_the_scope_configure(django_user_model: Any) -> None:
     client = signed_in(django_user_model)
     page = client.get("/diagnostics/report/").content.decode()
     assert 'data-recommendation="leak:digits"' in page
@@ -59,7 +59,7 @@ def test_advice_is_for_all_and_its_button_for_those_who_configure(django_user_mo
     assert client.post("/diagnostics/apply/leak:digits/").status_code == 403
 
 
-def test_advice_is_applied_after_its_consequences_were_shown(django_user_model: Any, broker: FakeClient) -> None:
+def test_a_recommendation_is_applied_after_a_preview(django_user_model: Any, broker: FakeClient) -> None:
     client = signed_in(django_user_model, "change_pool")
     assert "data-apply" in client.get("/diagnostics/report/").content.decode()
     page = client.get("/diagnostics/apply/leak:digits/").content.decode()

@@ -158,7 +158,7 @@ def test_a_move_is_made_if_the_table_has_it_and_by_no_other_way(old: str, new: s
 
 
 @pytest.mark.parametrize(("old", "new"), list(itertools.product(STATES, STATES)))
-def test_the_database_itself_refuses_what_the_table_does_not_have(old: str, new: str) -> None:
+def test_the_database_rejects_illegal_state_transitions(old: str, new: str) -> None:
     job = bring(old)
     changes = {"state": new, **columns(new, job)} if old != new else {"priority": 5}
     if (old, new) == ("queued", "running"):
@@ -179,7 +179,7 @@ def test_the_database_counts_the_attempts_with_us(state: str, attempts: int) -> 
         Job.objects.filter(pk=job.pk).update(attempts=attempts)
 
 
-def test_the_database_keeps_what_a_job_ended_with() -> None:
+def test_the_database_rejects_changes_to_the_end_of_a_job() -> None:
     job = bring("succeeded")
     for change in ({"result": 2}, {"result": None}, {"result_raw": b"x"}, {"finished_at": Now()}):
         with pytest.raises(IntegrityError, match="of an ended job must not change"), transaction.atomic():
@@ -187,7 +187,7 @@ def test_the_database_keeps_what_a_job_ended_with() -> None:
     assert Job.objects.filter(pk=job.pk).update(expires_at=Now(), tags=",kept,") == 1
 
 
-def test_the_database_adds_what_a_job_says_for_its_newest_attempt_alone_while_that_runs() -> None:
+def test_the_database_accepts_output_only_from_the_newest_running_attempt() -> None:
     job = bring("running")
     say(job, attempt=1)
     with pytest.raises(IntegrityError, match="only the newest, running attempt"), transaction.atomic():
@@ -395,7 +395,7 @@ def test_of_many_claims_one_wins() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_ticks_at_once_send_a_job_once(wire: Wire) -> None:
+def test_two_concurrent_ticks_send_a_job_once(wire: Wire) -> None:
     job = submitted()
     wire.sent.clear()
     Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(hours=1))
@@ -407,7 +407,7 @@ def test_two_ticks_at_once_send_a_job_once(wire: Wire) -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_a_job_ends_with_its_result_and_keeps_what_it_said() -> None:
+def test_a_job_ends_with_its_result_and_its_output() -> None:
     script = [Progress(0.5, "half"), Log("a line"), Chunk({"n": 1}), Chunk(b"\0\1"), answer({"n": float("nan")})]
     client = ScriptedClient(script)
     job = run(submitted(priority=5, timeout=3.0), client)
@@ -434,7 +434,7 @@ def test_bytes_go_in_and_come_out_as_they_are() -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_what_a_job_says_is_bounded_and_the_cut_is_marked(settings: Any) -> None:
+def test_output_beyond_the_limits_is_truncated_with_a_mark(settings: Any) -> None:
     settings.SNAKEPIT = {**settings.SNAKEPIT, "JOBS_ENTRIES": 5}
     job = run(submitted(), ScriptedClient([*(Chunk(n) for n in range(100)), answer(1)]))
     assert [entry.kind for entry in job.entries.order_by("seq")] == ["chunk"] * 4 + ["truncated"]
@@ -443,7 +443,7 @@ def test_what_a_job_says_is_bounded_and_the_cut_is_marked(settings: Any) -> None
 
 
 @pytest.mark.usefixtures("fast")
-def test_a_command_that_raises_fails_its_job_at_once() -> None:
+def test_a_command_that_raises_fails_its_job_immediately() -> None:
     job = run(submitted(), ScriptedClient([AdapterError("KeyError: 'x'", details={"type": "KeyError"})]))
     assert (job.state, job.attempts) == ("failed", 1)
     assert job.error == {
@@ -540,7 +540,7 @@ def cancels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("fast")
-def test_a_celery_worker_that_stops_gives_the_job_back(monkeypatch: pytest.MonkeyPatch, wire: Wire) -> None:
+def test_a_celery_worker_that_stops_requeues_its_job(monkeypatch: pytest.MonkeyPatch, wire: Wire) -> None:
     stopping = attempt.Stopping()
     monkeypatch.setattr(attempt, "stopping", stopping)
     stopping.begin(0.0)
@@ -611,7 +611,7 @@ def test_a_process_that_begins_after_the_clock_went_forward_ends_no_lease_of_the
     assert leases.renew(held)
 
 
-def test_leases_are_mistrusted_for_one_lease_after_a_jump_and_not_for_a_drift() -> None:
+def test_leases_are_unreliable_for_one_lease_after_a_jump_but_not_after_a_drift() -> None:
     clock_jumps = reconciler.ClockJumps()
     told = [
         (0.0, 100.0), (19.0, 119.0), (20.0, 121.0), (40.0, 141.0),
@@ -647,7 +647,7 @@ def test_what_was_sent_before_the_clock_went_back_is_sent_again(wire: Wire) -> N
     assert reconciler.reconcile()["sent"] == 1
     assert reconciler.reconcile()["sent"] == 0
     later = submitted(run_after=timezone.now() + timedelta(hours=1))
-    assert leases.claim(later.pk, "test", "") is None  # the caller's own moment is what the clock says
+    assert leases.claim(later.pk, "test", "") is None  # the caller's `run_after` is not changed
 
 
 def test_a_job_whose_attempts_vanish_is_lost_in_the_end() -> None:
@@ -724,7 +724,7 @@ def test_ended_jobs_are_pruned_when_their_time_is_over() -> None:
 # People.
 
 
-def test_a_waiting_job_is_cancelled_at_once_and_stays_so(wire: Wire) -> None:
+def test_a_queued_job_is_cancelled_immediately_and_stays_cancelled(wire: Wire) -> None:
     job = jobs.cancel(submitted().pk)
     assert job.state == "cancelled"
     assert leases.claim(job.pk, "test", "") is None

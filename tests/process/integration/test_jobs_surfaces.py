@@ -159,7 +159,7 @@ def test_scopes_and_pools_of_a_key_hold_for_jobs(client: Client, make_key: Calla
     assert client.get("/api/jobs").status_code == 401
 
 
-def test_the_payload_of_others_is_hidden_from_those_who_only_look(client: Client, make_key: Callable[..., str]) -> None:
+def test_the_payload_of_other_users_is_hidden_without_permission(client: Client, make_key: Callable[..., str]) -> None:
     foreign = finish(jobs.submit("digits", "classify", {"secret": 1}, owner="bob"))
     views, manages = make_key("view", "run"), make_key("view", "jobs")
     seen = get(client, f"/{foreign.pk}", views).json()
@@ -199,7 +199,7 @@ def test_the_stream_of_a_job_goes_on_where_it_broke(client: Client, make_key: Ca
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_stream_outlives_a_database_that_is_away(
+def test_a_stream_survives_an_unavailable_database(
     client: Client, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = finish(jobs.submit("digits", "classify", owner="ada"))
@@ -230,7 +230,7 @@ def borrowed(work: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_stream_tells_of_what_comes_after_it_began(amake_key: Any, async_client: AsyncClient) -> None:
+async def test_a_stream_includes_entries_added_after_its_start(amake_key: Any, async_client: AsyncClient) -> None:
     key = await amake_key()
     job = await borrowed(functools.partial(jobs.submit, owner="ada"))("digits", "classify")
     response = await async_client.get(f"/api/jobs/{job.pk}/events", headers={"Authorization": key})
@@ -299,7 +299,7 @@ def test_a_job_that_failed_is_exit_code_one(shell: Any) -> None:
         (("cancel", "01a1fc74-719c-711a-a1ad-ada04c90a194"), 1, "No job"),
     ],
 )
-def test_a_wrong_line_says_what_is_wrong(shell: Any, words: tuple[str, ...], code: int, said: str) -> None:
+def test_a_wrong_command_line_reports_the_error(shell: Any, words: tuple[str, ...], code: int, said: str) -> None:
     found, _, err = shell(*words)
     assert found == code
     assert said in err

@@ -43,7 +43,7 @@ def rest(client: Client, make_key: Callable[..., str]) -> Callable[..., Any]:
 # REST
 
 
-def test_rest_drains_a_node_says_what_it_holds_and_resumes_it(rest: Any, broker: FakeClient) -> None:
+def test_rest_drains_a_node_shows_its_calls_and_resumes_it(rest: Any, broker: FakeClient) -> None:
     before = rest("node-1/drain", "view").json()
     held = [{"pool": "digits", "running": 1, "waiting": 3, "longest": 59.8}]
     assert before == {
@@ -111,7 +111,7 @@ def test_the_admin_asks_before_a_drain_with_what_the_node_holds(
     ]  # fmt: skip
 
 
-def test_the_admin_says_why_a_node_cannot_be_drained(admin_client: Client, node: Node, broker: FakeClient) -> None:
+def test_the_admin_shows_why_a_node_cannot_be_drained(admin_client: Client, node: Node, broker: FakeClient) -> None:
     other = Node.objects.create(name="node-2", seen_at="2026-01-01T00:00Z")
     assert "order it on node-2" in act(admin_client, "drain", other)
     assert "order it on node-2" in act(admin_client, "drain", other, confirmed="yes")
@@ -121,7 +121,7 @@ def test_the_admin_says_why_a_node_cannot_be_drained(admin_client: Client, node:
     assert broker.orders == []
 
 
-def test_staff_who_only_look_drain_nothing_in_the_admin(
+def test_staff_without_permission_cannot_drain_in_the_admin(
     client: Client, node: Node, broker: FakeClient, django_user_model: Any
 ) -> None:
     client.force_login(django_user_model.objects.create_user("grace", is_staff=True))
@@ -142,7 +142,7 @@ def operator(client: Client, django_user_model: Any, monkeypatch: pytest.MonkeyP
     return client
 
 
-def test_the_dashboard_says_what_a_drain_finishes_and_every_page_that_it_is_on(
+def test_the_dashboard_previews_a_drain_and_shows_it_on_every_page(
     operator: Client, broker: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker.pools.append(replace(POOL, name="idle", waiting=0))
@@ -169,7 +169,7 @@ def test_the_dashboard_says_what_a_drain_finishes_and_every_page_that_it_is_on(
     assert broker.orders == [("node-1", "drain", "user olga", "a new disk"), ("node-1", "resume", "user olga", "")]
 
 
-def test_a_drain_that_is_refused_says_why_on_the_page_that_asked(operator: Client, broker: FakeClient) -> None:
+def test_a_refused_drain_shows_its_reason_on_the_confirmation_page(operator: Client, broker: FakeClient) -> None:
     page = operator.post("/nodes/node-2/drain/", {"reason": "the wrong one"})
     assert page.status_code == 404
     assert "order it on node-2" in page.content.decode()
@@ -222,7 +222,7 @@ def test_the_shell_waits_until_the_node_is_empty(
     assert Audit.objects.get().target == "node-1"
 
 
-def test_the_shell_gives_up_after_its_time_and_says_what_is_left(shell: FakeClient, capsys: Captured) -> None:
+def test_the_shell_stops_after_its_timeout_and_reports_the_remaining_calls(shell: FakeClient, capsys: Captured) -> None:
     assert run(["drain", "--node", "--timeout", "0"]) == 1
     assert "node-1: after 0 s 1 calls run and 3 wait; it takes no new ones" in capsys.readouterr().err
     assert run(["resume", "--node"]) == 0

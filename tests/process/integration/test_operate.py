@@ -53,7 +53,7 @@ def of_settings(db: None, settings: Any) -> Callable[..., None]:
 # The rows
 
 
-def test_a_change_is_written_told_to_the_broker_and_kept_with_its_user(
+def test_a_change_is_saved_with_its_user_and_applied_by_the_broker(
     pool: Pool, broker: FakeClient, django_user_model: Any
 ) -> None:
     ada = django_user_model.objects.create_user("ada")
@@ -64,7 +64,7 @@ def test_a_change_is_written_told_to_the_broker_and_kept_with_its_user(
     assert broker.orders == [("digits", "scale 2 to 4", "user ada", "more load")]
 
 
-def test_what_is_so_already_is_no_change_and_told_all_the_same(pool: Pool, broker: FakeClient) -> None:
+def test_an_order_without_a_change_is_applied_all_the_same(pool: Pool, broker: FakeClient) -> None:
     assert orders.resume(broker, "digits", ADA).changed is False
     pool.refresh_from_db()
     assert pool.revision == 1
@@ -90,7 +90,7 @@ def test_a_size_that_the_spec_refuses_is_refused_by_name(pool: Pool, broker: Fak
     assert broker.orders == []
 
 
-def test_a_pool_that_is_not_enabled_says_so(pool: Pool, broker: FakeClient) -> None:
+def test_an_order_for_a_disabled_pool_notes_that_it_is_disabled(pool: Pool, broker: FakeClient) -> None:
     Pool.objects.update(enabled=False)
     done = orders.scale(broker, "digits", 3, ADA)
     assert (done.in_force, done.note) == (
@@ -111,7 +111,7 @@ def test_the_size_of_the_settings_holds_again_when_a_broker_starts(
     assert orders.scale(broker, "digits", 2, ADA).note == ""
 
 
-def test_a_process_whose_settings_do_not_know_the_pool_says_so_in_general(
+def test_a_process_with_other_settings_gives_a_general_note(
     of_settings: Callable[..., None], broker: FakeClient, settings: Any
 ) -> None:
     of_settings()
@@ -154,7 +154,7 @@ def post(client: Client, broker: FakeClient, make_key: Callable[..., str]) -> Ca
     return ask
 
 
-def test_rest_scales_pauses_and_resumes_with_who_and_why(pool: Pool, post: Any, broker: FakeClient) -> None:
+def test_rest_scales_pauses_and_resumes_with_actor_and_reason(pool: Pool, post: Any, broker: FakeClient) -> None:
     answer = post("scale", {"size": 4, "reason": "more load"})
     assert answer.status_code == 200
     assert answer.json() == {
@@ -202,14 +202,14 @@ def test_orders_need_the_scope_operate_and_a_pool(post: Any, broker: FakeClient,
     assert broker.orders == []
 
 
-def test_a_broker_that_is_away_is_said_by_rest(pool: Pool, post: Any, broker: FakeClient) -> None:
+def test_rest_reports_an_unreachable_broker(pool: Pool, post: Any, broker: FakeClient) -> None:
     broker.error = unreachable()
     answer = post("pause")
     assert (answer.status_code, answer.json()["in_force"]) == (200, False)
     assert "No broker answers" in answer.json()["note"]
 
 
-def test_the_plan_is_for_those_who_may_look(client: Client, broker: FakeClient, make_key: Any) -> None:
+def test_the_plan_needs_the_scope_view(client: Client, broker: FakeClient, make_key: Any) -> None:
     plan = client.get("/api/pools/digits/plan", headers={"Authorization": make_key("view")})
     assert plan.json() == as_json(broker.plan("digits"))
     one = client.get("/api/pools/digits/plan?worker=digits-2", headers={"Authorization": make_key("view")})
@@ -245,7 +245,9 @@ def test_the_admin_pauses_and_resumes_and_logs_it(
     assert texts == ["Paused.", "Resumed."]
 
 
-def test_the_admin_says_that_the_row_waits_for_a_broker(admin_client: Client, pool: Pool, broker: FakeClient) -> None:
+def test_the_admin_reports_that_a_change_is_not_in_force_without_a_broker(
+    admin_client: Client, pool: Pool, broker: FakeClient
+) -> None:
     broker.error = unreachable()
     assert "not in force yet: No broker answers" in act(admin_client, "pool", "pause", pool)
     assert Pool.objects.get().paused
@@ -319,7 +321,7 @@ def test_the_shell_scales_pauses_and_resumes(pool: Pool, shell: FakeClient, caps
     assert shell.orders[0] == ("digits", "scale 2 to 3", "shell user ada", "more load")
 
 
-def test_without_a_broker_the_shell_changes_the_row_and_says_so(
+def test_without_a_broker_the_shell_changes_the_row_and_reports_it(
     pool: Pool, shell: FakeClient, capsys: Captured
 ) -> None:
     shell.error = unreachable()
@@ -348,7 +350,7 @@ def test_the_shell_recycles_pools_and_workers(shell: FakeClient, capsys: Capture
     assert "2 workers are to be replaced" in capsys.readouterr().out
     assert run(["recycle", "digits", "--worker", "digits-1"]) == 0
     assert run(["recycle", "digits-1"]) == 0
-    assert run(["drain", "digits-ab12-7", "--json"]) == 0  # it lives no more: the broker says so
+    assert run(["drain", "digits-ab12-7", "--json"]) == 0  # the broker reports that the worker is gone
     assert [order[:2] for order in shell.orders] == [
         ("digits", ""), ("digits", "digits-1"), ("digits", "digits-1"), ("digits", "digits-ab12-7"),
     ]  # fmt: skip
@@ -372,7 +374,7 @@ def test_the_preview_of_the_shell_orders_nothing(shell: FakeClient, capsys: Capt
     assert shell.orders == []
 
 
-def test_drain_waits_until_the_pool_is_empty_and_tells_how_far_it_is(
+def test_drain_waits_until_the_pool_is_empty_and_reports_progress(
     pool: Pool, shell: FakeClient, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = [3, 3, 2, 1, 0]
@@ -411,7 +413,7 @@ def dump(client: Client, worker: str, key: str, body: bytes = b"") -> Any:
     return client.post(f"/api/workers/{worker}/dump", body, content_type="application/json", headers=headers)
 
 
-def test_a_dump_is_ordered_with_who_and_why(client: Client, broker: FakeClient, make_key: Any) -> None:
+def test_a_dump_has_actor_and_reason(client: Client, broker: FakeClient, make_key: Any) -> None:
     response = dump(client, "digits-1", make_key("operate"), b'{"reason": "it hangs"}')
     assert response.status_code == 200
     assert response.json()["threads"][0]["frames"] == [{"file": "digits.py", "line": 12, "function": "classify"}]
@@ -420,7 +422,7 @@ def test_a_dump_is_ordered_with_who_and_why(client: Client, broker: FakeClient, 
     assert actor.startswith("key ")
 
 
-def test_a_kill_is_ordered_with_who_and_why(client: Client, broker: FakeClient, make_key: Any) -> None:
+def test_a_kill_has_actor_and_reason(client: Client, broker: FakeClient, make_key: Any) -> None:
     key = make_key("operate")
     for worker, authorization, status in (
         ("digits-9", key, 404), ("digits-1", make_key("view"), 403), ("digits-1", key, 200),
@@ -439,7 +441,7 @@ def test_the_shell_kills_a_worker(shell: FakeClient, capsys: Captured) -> None:
     assert shell.orders == [("digits-1", "kill", "shell user ada", "stuck")]
 
 
-def test_a_dump_of_a_stranger_or_without_the_right_is_refused(
+def test_a_dump_of_an_unknown_worker_or_without_permission_is_refused(
     client: Client, broker: FakeClient, make_key: Any
 ) -> None:
     assert dump(client, "digits-9", make_key("operate")).status_code == 404
@@ -449,7 +451,7 @@ def test_a_dump_of_a_stranger_or_without_the_right_is_refused(
 
 
 @pytest.mark.usefixtures("pool")
-def test_the_shell_shows_stacks_and_keeps_who_asked(
+def test_the_shell_shows_stacks_and_records_the_actor(
     shell: FakeClient, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dump_command, "connect", lambda address: shell)

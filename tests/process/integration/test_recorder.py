@@ -34,7 +34,7 @@ def worker(ident: str, **more: Any) -> WorkerStatus:
 
 
 def wait_until(true: Any, seconds: float = 60.0) -> None:
-    """Another thread writes the rows and tells nobody: look again until they are there."""
+    """Poll until the rows exist: another thread writes them without a notification."""
     deadline = time.monotonic() + seconds
     look = threading.Event()
     while not true():

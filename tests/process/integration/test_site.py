@@ -217,11 +217,11 @@ def test_an_installed_site_keeps_its_state_where_it_runs_and_not_among_the_packa
     assert done.stdout.split() == [str(settings_file), str(here / ".snakepit")], done.stderr
 
 
-def test_a_shell_beside_the_demo_knows_its_pools_unless_it_says_otherwise(tmp_path: Path) -> None:
+def test_a_shell_beside_the_demo_has_its_pools_unless_the_environment_disables_them(tmp_path: Path) -> None:
     (tmp_path / "demo").touch()
     assert "digits" in json.loads(settings_with(tmp_path, "settings.SNAKEPIT").stdout)["POOLS"]
     assert "POOLS" not in json.loads(settings_with(tmp_path, "settings.SNAKEPIT", SNAKEPIT_DEMO="0").stdout)
 
 
-def test_a_flag_that_is_neither_is_refused(tmp_path: Path) -> None:
+def test_a_flag_must_be_1_or_0(tmp_path: Path) -> None:
     assert "SNAKEPIT_DEBUG is 'maybe'; set it to 1 or 0" in settings_with(tmp_path, SNAKEPIT_DEBUG="maybe").stderr

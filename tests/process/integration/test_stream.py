@@ -84,7 +84,7 @@ async def test_all_streams_share_one_question_to_the_broker(
     hub.close()
 
 
-async def test_a_broker_that_goes_away_is_told_and_so_is_its_return(hub: Hub, broker: FakeClient) -> None:
+async def test_a_broker_that_disappears_and_returns_is_shown(hub: Hub, broker: FakeClient) -> None:
     async with aclosing(frames(Reader(("banner",), (), RIGHTS))) as content:
         await until(content, "beat")
         broker.error = unreachable()

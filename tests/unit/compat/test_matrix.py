@@ -29,7 +29,7 @@ def test_the_table_has_what_teams_use_and_every_row_is_valid() -> None:
     }  # fmt: skip
 
 
-def test_every_claim_about_threads_says_more_than_a_word() -> None:
+def test_every_claim_about_threads_has_advice() -> None:
     for one in libraries().values():
         assert one.threads == "unknown" or one.advice, one.name
         assert (one.threads, one.source) != ("safe", "https://py-free-threading.github.io/tracking/"), one.name
@@ -39,7 +39,7 @@ def test_every_claim_about_threads_says_more_than_a_word() -> None:
         assert one.checked is None or one.checked <= date.today()
 
 
-def test_what_a_django_or_ml_team_asks_first_was_checked_and_is_told() -> None:
+def test_the_common_libraries_of_django_and_ml_teams_are_checked() -> None:
     known = libraries()
     asked = (
         "numpy scipy torch tensorflow polars xgboost transformers requests httpx pandas matplotlib sqlite3 django "
@@ -50,7 +50,7 @@ def test_what_a_django_or_ml_team_asks_first_was_checked_and_is_told() -> None:
         assert (known[name].threads != "unknown", known[name].checked is not None) == (True, True), name
 
 
-def test_a_row_that_nobody_read_again_says_so() -> None:
+def test_an_unchecked_row_is_marked() -> None:
     assert replace(GOOD, checked=None).checked is None
     unread = [one.name for one in libraries().values() if one.checked is None]
     assert unread
@@ -99,7 +99,7 @@ def test_in_threads_the_table_decides() -> None:
     assert assess(Package("rapidfuzz", "3.14"), THREADS).status == "unknown"
 
 
-def test_a_version_before_the_first_that_threads_may_use_is_unsafe() -> None:
+def test_a_version_before_the_first_thread_safe_one_is_unsafe() -> None:
     verdict = assess(Package("xgboost", "1.3.3"), THREADS)
     assert (verdict.status, verdict.reasons) == (
         "unsafe",
@@ -108,7 +108,7 @@ def test_a_version_before_the_first_that_threads_may_use_is_unsafe() -> None:
     assert assess(Package("xgboost", "1.4.0"), THREADS).status == "conditional"
 
 
-def test_what_a_package_says_of_itself_counts_where_the_table_knows_nothing() -> None:
+def test_package_metadata_counts_for_libraries_without_a_row() -> None:
     assert assess(Package("own", "1", support="3 - Stable"), THREADS).status == "safe"
     assert assess(Package("own", "1", support="1 - Unstable"), THREADS).status == "unknown"
     assert assess(Package("matplotlib", "3.9", support="3 - Stable"), THREADS).status == "unsafe"
@@ -136,7 +136,7 @@ def test_each_free_threaded_abi_is_judged_by_its_own_wheels() -> None:
     assert assess(Package("uvloop", "0.23.0"), FREE).reasons == ()
 
 
-def test_what_workers_saw_is_worth_more_than_any_table() -> None:
+def test_observations_of_workers_outweigh_the_table() -> None:
     seen = replace(FREE, culprits=("shapely.lib", "own_ext"))
     verdict = assess(Package("shapely", "2.1.0", support="3 - Stable"), seen)
     assert (verdict.status, verdict.reasons) == ("unsafe", ("it enabled the GIL in workers (shapely.lib)",))
@@ -167,7 +167,7 @@ def test_an_answer_of_an_interpreter_becomes_packages_and_sqlite3() -> None:
     assert found == [Package("X", "1", "", ("a-b-c",), True, ("x",)), Package("sqlite3", "3.14.0")]
 
 
-def test_a_library_that_the_table_lacks_is_told_from_one_that_promises_nothing() -> None:
+def test_a_missing_library_differs_from_an_undocumented_one() -> None:
     assert assess(Package("nobody-knows"), THREADS).reasons == ("not in the table: thread safety unknown",)
     assert assess(Package("rapidfuzz"), THREADS).reasons == ("its documentation does not mention threads",)
 

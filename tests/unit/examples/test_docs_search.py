@@ -23,7 +23,7 @@ def test_the_documentation_of_python_is_there(docs: DocsSearch) -> None:
     assert len(docs.passages) > 150
 
 
-def test_a_hit_says_where_it_is(docs: DocsSearch) -> None:
+def test_a_hit_has_its_position(docs: DocsSearch) -> None:
     hits = list(docs.search(Follower(), "priority queue"))
     heapq = next(hit for hit in hits if hit.get("module") == "heapq")
     assert heapq["score"] >= 2

@@ -51,7 +51,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("code", "outcome", "idempotent", "expected"), TABLE)
-def test_a_bad_end_leads_where_the_table_says(
+def test_a_failure_leads_to_the_expected_state(
     code: str, outcome: str, idempotent: bool, expected: tuple[str, ...]
 ) -> None:
     failure = AttemptFailure(code, outcome, idempotent)
@@ -63,14 +63,14 @@ def test_a_bad_end_leads_where_the_table_says(
 
 @pytest.mark.parametrize("code", sorted(ERRORS))
 @pytest.mark.parametrize("outcome", ["not_started", "failed", "unknown"])
-def test_no_error_is_tried_again_without_end(code: str, outcome: str) -> None:
+def test_no_error_is_repeated_without_limit(code: str, outcome: str) -> None:
     transition = next_transition(
         AttemptFailure(code, outcome, True), RetryState(retry="always", failures=2, max_attempts=3)
     )
     assert transition.state in TERMINAL or (outcome == "not_started" and not transition.counts)
 
 
-def test_the_second_death_is_quarantine_and_one_that_never_began_is_no_death() -> None:
+def test_the_second_worker_death_quarantines_but_not_one_before_the_start() -> None:
     assert (
         next_transition(AttemptFailure("worker_lost", "unknown"), RetryState(deaths=1, max_attempts=9)).state
         == "quarantined"
