@@ -21,7 +21,7 @@ SUMMED = ("ok", "failed", "refused", "died")
 AVERAGED = ("ready", "busy", "starting", "draining", "slots", "taken", "memory_mb")
 LARGEST = ("waiting", "oldest_wait")
 HISTOGRAMS = ("recycled", "ran", "queued")
-BY_MINUTE = 6 * 3600  # seconds: charts up to this span are made of minutes
+BY_MINUTE = 6 * 3600  # seconds: charts up to this span use minutes
 
 
 def roll_up(now: datetime) -> int:
@@ -70,7 +70,7 @@ def columns(pool: str, span: int, now: datetime) -> dict[str, list[float | None]
 
 
 def _point(at: float, step: int, parts: list[PoolPeriod]) -> dict[str, float | None]:
-    """Combine rows of several pools at one time: sum counts and workers, take the longest wait."""
+    """Merge rows of several pools at one time: counts and workers add up; of waits, the longest counts."""
     ran, queued = (merged({int(key): count for key, count in getattr(row, name).items()} for row in parts)
                    for name in ("ran", "queued"))  # fmt: skip
     return {

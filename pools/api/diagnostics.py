@@ -1,4 +1,4 @@
-"""The doctor's checklist for the dashboard and for monitors. It takes seconds, so it is kept for some."""
+"""The doctor's checklist for monitoring, compatibility, advice and scaling."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REFUSED = frozenset({401, 403, 503})
 
 @router.get("/diagnostics", response={200: ReportOut, REFUSED: Failure}, operation_id="diagnostics", summary="Doctor")
 async def diagnostics(request: HttpRequest) -> HttpResponse:
-    """What is wrong around the pools, with evidence and fix; `at` says when it was looked at. Starts nothing."""
+    """Findings with evidence and fix; `at` is the time of the report, which is kept for ten seconds. Starts nothing."""
     who = caller(request)
     who.check("view_pool")
     who.check("view_node")
@@ -56,7 +56,7 @@ async def diagnostics(request: HttpRequest) -> HttpResponse:
     summary="Libraries of a pool",
 )
 async def compat(request: HttpRequest, pool: str = functions.Query(max_length=48)) -> HttpResponse:
-    """Which libraries in a pool's interpreter are safe for its profile: table, metadata, and what workers saw."""
+    """Which libraries of a pool's interpreter are safe for its profile: by table, metadata, and what workers saw."""
     who = caller(request)
     who.check("view_pool", pool)
     who.check("view_worker", pool)
@@ -65,7 +65,7 @@ async def compat(request: HttpRequest, pool: str = functions.Query(max_length=48
 
 
 def _compat(pool: str) -> Report:
-    """In a thread that no request owns: Django would leave its connection open there."""
+    """Close the connection: this thread belongs to no request, so Django would leave it open."""
     try:
         return of_pool(pool, shared.client().status)
     finally:
@@ -76,10 +76,10 @@ def _compat(pool: str) -> Report:
     "/diagnostics/recommendations",
     response={200: RecommendationsOut, REFUSED | {400, 404}: Failure},
     operation_id="recommendations",
-    summary="What the numbers advise",
+    summary="Advice",
 )
 async def recommendations(request: HttpRequest, pool: str = functions.Query("", max_length=48)) -> HttpResponse:
-    """What each rule says of each pool now, from the last ten minutes; what is advised has its exact change."""
+    """The judgement of each rule on each pool, from the last ten minutes; advice has its exact change."""
     who = caller(request)
     who.check("view_pool", pool)
     who.check("view_worker", pool)
@@ -104,10 +104,10 @@ def _recommendations(pool: str) -> dict[str, Any]:
     "/diagnostics/scaling",
     response={200: ScalingOut, REFUSED | {400, 404}: Failure},
     operation_id="scaling",
-    summary="What the machine can carry",
+    summary="Scaling estimate",
 )
 async def scaling(request: HttpRequest, pool: str = functions.Query(max_length=48)) -> HttpResponse:
-    """How many calls a second, with how many workers, the broker's machine can carry for a pool; what binds first."""
+    """The calls a second and workers that the broker's machine can carry for a pool, and the limit that binds first."""
     who = caller(request)
     who.check("view_pool", pool)
     who.check("view_worker", pool)

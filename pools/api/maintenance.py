@@ -26,10 +26,10 @@ REFUSED = frozenset({400, 401, 403, 404, 503})
     "/nodes/{node}/drain",
     response={200: DrainStatusOut, REFUSED: Failure},
     operation_id="drain_status",
-    summary="What a drain of the node would finish, or how far it is",
+    summary="Preview or progress of a drain",
 )
 async def read_drain_status(request: HttpRequest, node: str) -> HttpResponse:
-    """Calls that run and wait, pool by pool. Does nothing. Not for keys that may see some pools only."""
+    """Running and waiting calls by pool. Changes nothing. Not for keys that may see some pools only."""
     who = caller(request)
     who.check("view_node")
     _all_pools(who)
@@ -40,7 +40,7 @@ async def read_drain_status(request: HttpRequest, node: str) -> HttpResponse:
 
 @order_route(router, "/nodes/{node}/drain", "drain_node", "Take no new calls on a node", ReasonIn, DrainStatusOut)
 async def drain(request: HttpRequest, node: str) -> HttpResponse:
-    """What runs and waits is finished, workers stay warm; until a resume, or until the broker is started again."""
+    """Running and waiting calls finish and workers stay warm, until a resume or a restart of the broker."""
     return await _order(request, "drain", node, node_drain.drain)
 
 

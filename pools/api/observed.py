@@ -1,4 +1,4 @@
-"""What was seen: workers, events and nodes from rows, and the broker's snapshot as it is now."""
+"""Observed state: workers, events and nodes from rows, and the status of the broker now."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REFUSED = frozenset({400, 401, 403, 404, 503})
 
 @router.get("/workers", response={200: WorkerPage, REFUSED: Failure}, operation_id="list_workers", summary="Workers")
 async def list_workers(request: HttpRequest, filters: Query[WorkerFilter]) -> HttpResponse:
-    """Newest first, those that are gone included; `state` and `pool` narrow it."""
+    """Newest first, with ended workers; `state` and `pool` filter."""
     who = caller(request)
     who.check("view_worker", filters.pool)
     if filters.state and filters.state not in WORKER_STATES:
@@ -72,7 +72,7 @@ async def get_worker(request: HttpRequest, worker: str) -> HttpResponse:
 
 @router.get("/events", response={200: EventPage, REFUSED: Failure}, operation_id="list_events", summary="Events")
 async def list_events(request: HttpRequest, filters: Query[EventFilter]) -> HttpResponse:
-    """What brokers decided and saw, newest first, with the reasons and numbers."""
+    """Events of the brokers, newest first, with reasons and numbers."""
     who = caller(request)
     who.check("view_event", filters.pool)
     rows = _of_pools(Event.objects.all(), who, filters.pool)
@@ -85,7 +85,7 @@ async def list_events(request: HttpRequest, filters: Query[EventFilter]) -> Http
 
 @router.get("/audit", response={200: AuditPage, REFUSED: Failure}, operation_id="list_audit", summary="Audit")
 async def list_audit(request: HttpRequest, filters: Query[AuditFilter]) -> HttpResponse:
-    """Who ordered what, when, from where and why, and what became of it; newest first."""
+    """Who ordered what, when, from where and why, and the outcome; newest first."""
     who = caller(request)
     who.check("view_audit", filters.pool)
     rows = _of_pools(Audit.objects.all(), who, filters.pool)
@@ -104,7 +104,7 @@ async def list_nodes(request: HttpRequest) -> HttpResponse:
 
 @router.get("/status", response={200: dict[str, Any], REFUSED: Failure}, operation_id="status", summary="Status now")
 async def status(request: HttpRequest) -> HttpResponse:
-    """The broker's own snapshot: node, pools and workers, at this moment."""
+    """The status of the broker now: node, pools and workers."""
     who = caller(request)
     who.check("view_pool")
     now = await shared.client().astatus()
@@ -121,7 +121,7 @@ async def status(request: HttpRequest) -> HttpResponse:
     summary="Metrics",
 )
 async def metrics(request: HttpRequest) -> HttpResponse:
-    """The broker's numbers in the Prometheus text format. Not for keys that may see some pools only."""
+    """The broker's metrics in the Prometheus text format. Not for keys that may see some pools only."""
     who = caller(request)
     who.check("view_pool")
     who.check("view_worker")
@@ -137,7 +137,7 @@ def _of_pools(rows: QuerySet[Any], who: Caller, pool: str) -> QuerySet[Any]:
 
 
 def _clean(name: str, value: str) -> str:
-    """SQLite takes a NUL in a condition and finds nothing; PostgreSQL ends the query with an error."""
+    """Refuse a NUL: SQLite finds nothing for it, PostgreSQL raises an error."""
     if "\0" in value:
         raise BadRequest(f"{name}: holds the character NUL")
     return value

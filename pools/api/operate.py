@@ -1,4 +1,4 @@
-"""What operators order: recycle with its preview, scale, pause, resume, stacks. Who and why goes with each order."""
+"""Orders of operators: recycle with its preview, scale, pause, resume, kill, stacks; each with actor and reason."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def order_route(
     router: Router, path: str, name: str, summary: str, takes: type[Schema], gives: type[Schema], *,
     refused: frozenset[int] = REFUSED, **more: Any,
 ) -> Callable[[View], View]:  # fmt: skip
-    """A route that carries out an operator's order. Its body is read by hand, so the schema is told here."""
+    """A route for an operator's order. Its body is read by hand, so its schema is declared here."""
     body = {"requestBody": {"content": {"application/json": {"schema": takes.model_json_schema()}}}}
     answers = {200: gives, refused: Failure}
     return router.post(path, response=answers, operation_id=name, summary=summary, openapi_extra=body, **more)
@@ -61,10 +61,10 @@ async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
     "/pools/{pool}/plan",
     response={200: PlanOut, REFUSED: Failure},
     operation_id="plan",
-    summary="What a recycle would do",
+    summary="Preview of a recycle",
 )
 async def plan(request: HttpRequest, pool: str, worker: str = functions.Query("", max_length=100)) -> HttpResponse:
-    """Which workers a recycle ordered now would replace, in which order, and what age and count will. Does nothing."""
+    """The workers that a recycle would replace, in order, and those that age and count will. Changes nothing."""
     who = caller(request)
     who.check("view_pool", pool)
     who.check("view_worker", pool)
@@ -112,7 +112,7 @@ async def kill(request: HttpRequest, worker: str) -> HttpResponse:
     router, "/workers/{worker}/dump", "dump", "Where a worker's threads are", ReasonIn, DumpOut, tags=["observed"]
 )
 async def dump(request: HttpRequest, worker: str) -> HttpResponse:
-    """The Python stacks of all threads of a live worker, also while C code in it holds the GIL. Told as an event."""
+    """The Python stacks of all threads of a live worker, also while C code holds the GIL. Recorded as an event."""
     pool, order = await _order_for_worker(request, "dump", worker)
     found = await sync_to_async(orders.dump)(shared.client(), pool, worker, order)
     return json_response(DumpOut(**as_json(found)).model_dump(mode="json"))
@@ -129,12 +129,12 @@ async def dump(request: HttpRequest, worker: str) -> HttpResponse:
     tags=["diagnostics"],
 )
 async def apply_recommendation(request: HttpRequest, advice: str) -> HttpResponse:
-    """Judged once more: 409 `not_advised` if it does not hold now; `managed_by_settings` has the line to write."""
+    """Checked again: 409 `not_advised` if it no longer holds; `managed_by_settings` has the line to write."""
     return await _change(applying.apply, advice, await _order_for(request, "apply", advice.partition(":")[2]))
 
 
 async def permitted(request: HttpRequest, action: str, pool: str, target: str = "") -> Caller:
-    """The caller, if he may order this. Raises PermissionDenied, and the audit has it then."""
+    """The caller, if the caller may order this. Raises PermissionDenied, and records it in the audit."""
     who = caller(request)
     try:
         who.allow(action, pool)
@@ -145,13 +145,13 @@ async def permitted(request: HttpRequest, action: str, pool: str, target: str = 
 
 
 async def _order_for(request: HttpRequest, action: str, pool: str) -> Order:
-    """An order that is nothing but its reason."""
+    """An order whose body has only a reason."""
     who = await permitted(request, action, pool)
     return order_from(who, read(request, ReasonIn).reason)
 
 
 async def _order_for_worker(request: HttpRequest, action: str, worker: str) -> tuple[str, Order]:
-    """The same for a worker, with the pool that it lives in. Who may not order it of any pool learns of no worker."""
+    """The same for a worker, with its pool. A caller without the right for any pool cannot probe for workers."""
     who = await permitted(request, action, "", worker)
     reason = read(request, ReasonIn).reason
     found = (await shared.client().astatus()).worker(worker)
@@ -166,13 +166,13 @@ def order_from(who: Caller, reason: str) -> Order:
 
 
 async def _change(change: Callable[..., Change], *given: Any) -> HttpResponse:
-    """In a thread: the row first, then the broker."""
+    """Change the row, then the broker, in a thread."""
     done = await sync_to_async(change)(shared.client(), *given)
     return json_response(ChangeOut.from_orm(done).model_dump(mode="json"))
 
 
 def read(request: HttpRequest, body: type[Body]) -> Body:
-    """By hand and not as ninja's parameter: the body keeps the same limits as a call's."""
+    """Read the body by hand, not as a ninja parameter, so that it has the limits of a call's body."""
     try:
         return body.model_validate(read_object(request))
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The shapes of answers, for the OpenAPI page and for checking what goes out."""
+"""The schemas of responses and bodies, for the OpenAPI page and for validation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import StrictInt
 class FailureBody(Schema):
     code: str = Field(description="One of the closed list, such as queue_full.")
     message: str
-    outcome: str = Field(description="not_started, failed or unknown: what became of the work.")
+    outcome: str = Field(description="not_started, failed or unknown: the outcome of the work.")
     details: dict[str, Any]
 
 
@@ -21,7 +21,7 @@ class Failure(Schema):
 
 
 def answers(*media: str) -> dict[str, Any]:
-    """What the OpenAPI page says of answers that are no JSON: a body of each of these media types."""
+    """OpenAPI entry of responses that are not JSON: a body of each of these media types."""
     return {"responses": {200: {"description": "OK", "content": {kind: {} for kind in media}}}}
 
 
@@ -38,7 +38,7 @@ class CallAnswer(Schema):
 
 
 class PoolOut(Schema):
-    """A pool as it is wanted (its row) and as it is (`live`, from the broker; null while no broker answers)."""
+    """The definition of a pool (its row) and its status (`live`, from the broker; null if no broker answers)."""
 
     name: str
     adapter: str
@@ -55,7 +55,7 @@ class PoolOut(Schema):
 
 class PoolList(Schema):
     pools: list[PoolOut]
-    broker: str = Field(description="reachable, or why not")
+    broker: str = Field(description="reachable, or the reason why not")
 
 
 class CommandOut(Schema):
@@ -77,7 +77,7 @@ class CommandList(Schema):
 class _Paged(Schema):
     pool: str = ""
     limit: int | None = Field(default=None, description="Rows on the page; at most SNAKEPIT['PAGE_LIMIT'].")
-    cursor: str | None = Field(default=None, description="`next` of the page before.")
+    cursor: str | None = Field(default=None, description="`next` of the previous page.")
 
 
 class WorkerFilter(_Paged):
@@ -115,7 +115,7 @@ class WorkerOut(Schema):
 
 class WorkerPage(Schema):
     workers: list[WorkerOut]
-    next: str | None = Field(description="Pass it as `cursor` for the next page; null: this is the last.")
+    next: str | None = Field(description="Pass it as `cursor` for the next page; null: this is the last page.")
 
 
 class EventOut(Schema):
@@ -133,7 +133,7 @@ class EventOut(Schema):
 
 class EventPage(Schema):
     events: list[EventOut]
-    next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last.")
+    next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last page.")
 
 
 class AuditFilter(_Paged):
@@ -160,7 +160,7 @@ class AuditOut(Schema):
 
 class AuditPage(Schema):
     audit: list[AuditOut]
-    next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last.")
+    next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last page.")
 
 
 class NodeOut(Schema):
@@ -182,7 +182,7 @@ class NodeList(Schema):
 
 
 class RecycleIn(Schema):
-    """`worker` empty: every worker of the pool, one after another, each replaced before it leaves."""
+    """`worker` empty: all workers of the pool, one after another, each replaced before it leaves."""
 
     model_config = {"extra": "forbid"}
 
@@ -197,7 +197,7 @@ class RecycleOut(Schema):
 class ScaleIn(Schema):
     model_config = {"extra": "forbid"}
 
-    size: StrictInt = Field(description="Workers that the pool is to have.")
+    size: StrictInt = Field(description="New number of workers.")
     reason: str = Field(default="", max_length=200)
 
 
@@ -208,40 +208,40 @@ class ReasonIn(Schema):
 
 
 class ChangeOut(Schema):
-    """What became of a pool's row."""
+    """The changed row of a pool."""
 
     pool: str
     size: int
     paused: bool
-    changed: bool = Field(description="false: it was so before.")
-    in_force: bool = Field(description="false: no broker took it over yet; it will when it reads the row.")
+    changed: bool = Field(description="false: the row had this value before.")
+    in_force: bool = Field(description="false: no broker has applied it yet; a broker does when it reads the row.")
     note: str
 
 
 class PlannedWorkerOut(Schema):
     id: str
     state: str
-    reason: str = Field(description="Why it leaves, or will at the next sweep; empty: nothing is against it.")
+    reason: str = Field(description="Why it leaves, or will leave at the next sweep; empty: nothing scheduled.")
     detail: str
     age: float = Field(description="Seconds since it was ready.")
     served: int
     load: int
     seconds_until_ttl: float | None = Field(description="null: no limit, or not ready yet.")
     seconds_until_successor: float | None = Field(
-        description="Until its successor starts, so that it is ready when this worker is due; null: no such time."
+        description="Until its successor starts, so that it is ready when this worker is due; null: no limit."
     )
     calls_until_max: int | None = Field(description="null: no limit, or not ready yet.")
-    in_turn: int = Field(description="1 leaves first, if the recycle was ordered now; 0: it has no turn.")
+    in_turn: int = Field(description="1 leaves first if the recycle is ordered now; 0: it stays.")
     fate: str = Field(description="What the order would do to it.")
 
 
 class PlanOut(Schema):
     pool: str
     workers: list[PlannedWorkerOut]
-    at_once: int = Field(description="How many are replaced together.")
+    at_once: int = Field(description="Workers that are replaced together.")
     max_surge: int
     max_unavailable: int
-    load_seconds: float = Field(description="What a start is expected to take, learned; 0: not known yet.")
+    load_seconds: float = Field(description="Expected time of a start; 0: not known yet.")
 
 
 class FrameOut(Schema):
@@ -251,7 +251,7 @@ class FrameOut(Schema):
 
 
 class ThreadOut(Schema):
-    thread: int = Field(description="The kernel's number; the main thread has its process's.")
+    thread: int = Field(description="The kernel's thread id; the main thread has the process id.")
     name: str
     state: str = Field(description="The kernel's letter: R runs, S sleeps, D waits for a device.")
     cpu_seconds: float
@@ -260,7 +260,7 @@ class ThreadOut(Schema):
 
 
 class KillOut(Schema):
-    """A worker whose process is ended."""
+    """A worker whose process was killed."""
 
     worker: str
     pool: str
@@ -270,20 +270,20 @@ class PoolDrainStatusOut(Schema):
     pool: str
     running: int
     waiting: int
-    longest: float = Field(description="Seconds that a running call may take at most.")
+    longest: float = Field(description="Seconds that a running call may still take.")
 
 
 class DrainStatusOut(Schema):
-    """What a node holds, and whether it takes more."""
+    """Whether a node takes calls, and what it still holds."""
 
     node: str
     draining: bool
-    since: float = Field(description="Since when an operator drains it, seconds since the epoch; 0: nobody does.")
+    since: float = Field(description="When an operator drained it, seconds since the epoch; 0: no operator did.")
     actor: str
     reason: str
     running: int
     waiting: int
-    empty: bool = Field(description="Nothing runs and nothing waits.")
+    empty: bool = Field(description="No call runs and none waits.")
     pools: list[PoolDrainStatusOut]
 
 
@@ -302,13 +302,13 @@ class FindingOut(Schema):
     check: str
     status: str = Field(description="ok, warning, problem or skipped.")
     evidence: str
-    fix: str = Field(description="Empty: nothing is to be done.")
-    pool: str = Field(description="Empty: it is not about one pool.")
+    fix: str = Field(description="Empty: nothing to do.")
+    pool: str = Field(description="Empty: not about a single pool.")
 
 
 class ReportOut(Schema):
     at: float = Field(description="Seconds since the epoch; a report is kept for ten seconds.")
-    seconds: float = Field(description="That it took.")
+    seconds: float = Field(description="Duration of the examination.")
     healthy: bool = Field(description="No finding is a problem.")
     counts: dict[str, int]
     findings: list[FindingOut]
@@ -321,15 +321,15 @@ class FieldChangeOut(Schema):
 
 
 class RecommendationOut(Schema):
-    id: str = Field(description="The rule and the pool; names the same advice again, as long as it holds.")
+    id: str = Field(description="The rule and the pool; the same advice keeps its id while it holds.")
     rule: str
     pool: str
     title: str
-    evidence: str = Field(description="The numbers that it rests on.")
+    evidence: str = Field(description="The numbers behind it.")
     changes: list[FieldChangeOut]
     cost: str = Field(description="Such as +420 MiB; empty: none, or not known.")
     sentence: str
-    settings_line: str = Field(description="For a pool of the settings, what to write there. Empty: it can be applied.")
+    settings_line: str = Field(description="For a pool of the settings, the line to write. Empty: it can be applied.")
 
 
 class JudgementOut(Schema):
@@ -341,12 +341,12 @@ class JudgementOut(Schema):
 
 class RecommendationsOut(Schema):
     recommendations: list[RecommendationOut]
-    judgements: list[JudgementOut] = Field(description="Every rule's word on every pool, the silent ones included.")
+    judgements: list[JudgementOut] = Field(description="The judgement of every rule on every pool.")
 
 
 class LimitOut(Schema):
     resource: str = Field(description="size (the present one), CPU, memory, or largest size.")
-    evidence: str = Field(description="What it was measured on, or what evidence lacks.")
+    evidence: str = Field(description="What it was measured on, or what is missing.")
     calls_per_second: float | None = Field(description="Null: not enough evidence.")
     workers: int | None
 
@@ -356,7 +356,7 @@ class ScalingOut(Schema):
     verdict: str = Field(description="measured, or not enough evidence.")
     sentence: str
     binds: str | None = Field(description="The resource that binds first; null: not enough evidence.")
-    carries: LimitOut | None = Field(description="What the machine can carry, and the resource that ends it.")
+    carries: LimitOut | None = Field(description="What the machine can carry, and the limiting resource.")
     limits: list[LimitOut]
     lacks: list[str]
     notes: list[str]
@@ -372,12 +372,12 @@ class LibraryOut(Schema):
     gil: str
     free_threading: str
     since: str
-    abis: list[str] = Field(description="Free-threaded ABIs with wheels; empty where nothing tells them apart.")
+    abis: list[str] = Field(description="Free-threaded ABIs with wheels; empty if all are alike.")
     wheels: str = Field(description="free_threading, since and abis in a few words.")
     advice: str
-    source: str = Field(description="The page about threads, or the one to look at first.")
-    wheels_source: str = Field(description="The page about wheels; empty where it is the tracker.")
-    checked: str = Field(description="The day on which the source was read; empty where it was not.")
+    source: str = Field(description="The page about threads.")
+    wheels_source: str = Field(description="The page about wheels; empty if it is the tracker.")
+    checked: str = Field(description="The day on which the source was read; empty if it was not.")
 
 
 class CompatOut(Schema):
@@ -387,9 +387,9 @@ class CompatOut(Schema):
     free_threaded: bool
     unsafe: bool
     verdicts: list[LibraryOut]
-    left_out: int = Field(description="Packages of Python alone that the table does not have.")
-    note: str = Field(description="What could not be looked at.")
-    races: list[str] = Field(description="State that two threads were seen to write without a lock (thread_checks).")
+    left_out: int = Field(description="Pure Python packages that the table does not have.")
+    note: str = Field(description="What could not be read.")
+    races: list[str] = Field(description="State that two threads wrote without a lock (thread_checks).")
 
 
 class Ready(Schema):

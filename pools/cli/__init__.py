@@ -1,1 +1,1 @@
-"""The command line: `snakepit ...`, and `manage.py snakepit ...`, which hands its arguments to the same `run`."""
+"""The command line: `snakepit ...`, and `manage.py snakepit ...`, which passes its arguments to the same `run`."""

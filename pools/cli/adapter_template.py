@@ -1,4 +1,4 @@
-"""`snakepit new-adapter`: write an adapter that works, for someone to change."""
+"""`snakepit new-adapter`: writes a working adapter to start from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from snakepit.pools.cli.output import UsageError, errors_told
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
-TAKEN = {"Adapter", "Context", "Iterator", "None", "True", "False"}  # what the template imports, and no class names
+TAKEN = {"Adapter", "Context", "Iterator", "None", "True", "False"}  # names that the template imports
 
 TEMPLATE = '''\
 """The adapter `{name}`: what it does, in a sentence."""
@@ -27,7 +27,7 @@ from snakepit.workers import Adapter, Context, command
 class {cls}(Adapter):
     """Keyword arguments of __init__ come from the pool's `args`."""
 
-    # The thread profile refuses an adapter that does not say so. Say it when each command uses only its arguments,
+    # The thread profile requires this. Set it if each command uses only its arguments,
     # read-only state, self.local (one for each thread), or state it changes under self.lock.
     thread_safe = False
 
@@ -83,7 +83,7 @@ def new_adapter(
     ],
     path: Annotated[Path, typer.Option(help="Directory, or file, to write to.")] = Path(),
 ) -> None:
-    """Write a commented adapter that works, and print the settings that make a pool of it."""
+    """Write a working adapter with comments, and print the settings of a pool for it."""
     with errors_told():
         target = write(name, path)
     typer.echo(f"Wrote {target}\n")
@@ -91,7 +91,7 @@ def new_adapter(
 
 
 def write(name: str, path: Path) -> Path:
-    """The new file. A bad name, or a file that is there already, is refused."""
+    """Write the new file. Raises UsageError for a bad name or an existing file."""
     if not NAME.fullmatch(name) or keyword.iskeyword(name):
         raise UsageError(f"name: {name!r} cannot name an adapter: a-z, 0-9 and _, a letter first, no word of Python's")
     target = path if path.suffix == ".py" else path / f"{name}.py"
@@ -102,7 +102,7 @@ def write(name: str, path: Path) -> Path:
         with target.open("x") as file:
             file.write(TEMPLATE.format(name=name, cls=class_name(name)))
     except FileExistsError:
-        raise UsageError(f"path: {target} is there already; it is not overwritten") from None
+        raise UsageError(f"path: {target} exists already and is not overwritten") from None
     except OSError as error:
         raise UsageError(f"path: {target} cannot be written: {error.strerror}") from error
     return target

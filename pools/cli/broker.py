@@ -19,9 +19,9 @@ def register(app: typer.Typer) -> None:
 def broker(
     name: Annotated[str, typer.Option(help='Name of this node [SNAKEPIT["NODE_NAME"], else the host\'s name].')] = "",
 ) -> None:
-    """Run the broker of this node: it starts the pools' workers and gives them calls.
+    """Run the broker of this node, which starts the pools' workers and dispatches calls to them.
 
-    On SIGTERM or Ctrl-C running calls finish, then the workers end; a second signal ends them immediately.
+    SIGTERM or Ctrl-C lets running calls finish and then ends the workers; a second signal kills them immediately.
     """
     inherited.restore()
     with errors_told():

@@ -1,4 +1,4 @@
-"""`snakepit call`: run one command of a pool and print what it says."""
+"""`snakepit call`: run one command of a pool and print its result, progress and log."""
 
 from __future__ import annotations
 
@@ -29,24 +29,26 @@ def call(
     command: Command,
     arguments: Arguments = "{}",
     *,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds until the answer must be there.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds until the result must have arrived.")] = None,
     priority: Priority = 0,
-    stream: Annotated[bool, typer.Option("--stream", help="Print each chunk as it comes, one a line.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print each chunk when it arrives, one for each line.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run one command of a pool and print its result.
 
-    Progress and log lines go to standard error. A command that streams is collected unless --stream is given.
+    Progress and log lines go to standard error. The chunks of a stream are collected, unless --stream is given.
     """
     with errors_told(as_json):
         values = read_arguments(arguments)
         options = Options(timeout, priority, WINDOW if stream else 0)
         message = encode(pool, command, values, {}, options)
         client = connect(find_address())
-        with Stream(client.target, message, only_chunks=False) as events, _told_on_stderr() as tell:
+        with Stream(client.target, message, only_chunks=False) as events, _progress_on_stderr() as show:
             for event in events:
                 if isinstance(event, Progress | Log):
-                    tell(event)
+                    show(event)
                 elif isinstance(event, Chunk):
                     _print(event.value, as_json, line=True)
                 elif not stream or (event.value is not None and not events.chunks):
@@ -54,7 +56,7 @@ def call(
 
 
 def read_arguments(text: str) -> dict[str, Any]:
-    """The JSON object that the command line means.
+    """The JSON object of an argument: inline, from a file, or from standard input.
 
     >>> read_arguments('{"below": 100}')
     {'below': 100}
@@ -84,7 +86,7 @@ def _print(value: Any, as_json: bool, *, line: bool) -> None:
 
 
 @contextlib.contextmanager
-def _told_on_stderr() -> Iterator[Any]:
+def _progress_on_stderr() -> Iterator[Any]:
     """Progress as a bar on a terminal, as lines otherwise. The bar comes with the first progress, not before."""
     if not sys.stderr.isatty():
         yield lambda event: typer.echo(_line(event), err=True)
@@ -95,7 +97,7 @@ def _told_on_stderr() -> Iterator[Any]:
     with Bar(console=Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR"))), transient=True) as bar:
         task = None
 
-        def tell(event: Progress | Log) -> None:
+        def show(event: Progress | Log) -> None:
             nonlocal task
             if isinstance(event, Log):
                 bar.console.print(event.message, markup=False, highlight=False)
@@ -104,7 +106,7 @@ def _told_on_stderr() -> Iterator[Any]:
                 task = bar.add_task("", total=1.0)
             bar.update(task, completed=event.fraction, description=event.message.replace("[", r"\["))
 
-        yield tell
+        yield show
 
 
 def _line(event: Progress | Log) -> str:

@@ -1,4 +1,4 @@
-"""`snakepit compat`: which installed libraries bear threads and a missing GIL, and what to do about the others."""
+"""`snakepit compat`: which installed libraries support threads and free-threaded Python, and advice for the others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def compat(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Report which libraries are safe for a pool's profile and interpreter. Exit code 1 when one is unsafe."""
+    """Report which libraries are safe for a pool's profile and interpreter. Exits with 1 if one is unsafe."""
     with errors_told(as_json):
         found = _report(pool, requirements, python)
     if as_json:
@@ -71,7 +71,7 @@ def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
         return ask.of_python(python or "")
     try:
         return ask.of_pool(pool, connect(find_address()).status)
-    except PoolUnknown as error:  # not by its own exit code, which says that something is unsafe
+    except PoolUnknown as error:  # a usage error, because exit code 1 means that a library is unsafe
         raise UsageError(error.message) from error
 
 
@@ -88,7 +88,7 @@ def _show(found: Report) -> None:
     for race in found.races:
         console.print(f"unsafe: two threads wrote `{race}` without a lock", style="bold red", markup=False)
     table = new_table("library", "version", "here", "in threads", "GIL", "free-threaded", "why")
-    table.columns[-2].max_width, table.columns[-2].no_wrap = 21, False  # the room is for why
+    table.columns[-2].max_width, table.columns[-2].no_wrap = 21, False  # the width is for the reasons
     table.columns[-1].ratio = 1
     for one in found.verdicts:
         why = "; ".join((*one.reasons, *((one.advice,) if one.advice else ())))

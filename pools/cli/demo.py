@@ -1,4 +1,4 @@
-"""What `snakepit up --demo` adds: a user, a key, a login link, and lines to copy."""
+"""What `snakepit up --demo` adds: a user, a key, a login link, and commands to copy."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ POOL, COMMAND, ARGUMENTS = "primes", "count", {"below": 100000}
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The secrets of one run; the next one makes new ones."""
+    """The secrets of one run; each run makes new ones."""
 
     key: str
     login_token: str
 
 
 def prepare() -> Demo:
-    """Make the superuser, who has no password, and a fresh key; the key of the run before ends."""
+    """Create the superuser, without a password, and a new key; the key of the last run is deleted."""
     from django.contrib.auth import get_user_model
     from django.db import transaction
 
@@ -43,7 +43,7 @@ def prepare() -> Demo:
 
 
 def lines(demo: Demo, root: str, address: str) -> list[str]:
-    """What to try next; each line works as it is copied. `root` is empty without a web server."""
+    """Commands to try next; each works as copied. `root` is empty without a web server."""
     body = json.dumps(ARGUMENTS)
     arguments = ", ".join(f"{name}={value!r}" for name, value in ARGUMENTS.items())
     found = []
@@ -61,13 +61,12 @@ def lines(demo: Demo, root: str, address: str) -> list[str]:
 
 
 def cli(address: str) -> str:
-    """The command line as another terminal has to say it: with the address, where this one was told a directory."""
-    told = "SNAKEPIT_RUNTIME_DIR" in os.environ
-    return f"SNAKEPIT_ADDRESS={address} {program()}" if told else program()
+    """The command for another terminal: with the address, if this one has its own runtime directory."""
+    return f"SNAKEPIT_ADDRESS={address} {program()}" if "SNAKEPIT_RUNTIME_DIR" in os.environ else program()
 
 
 def program() -> str:
-    """How this program was called, so that the next command finds it."""
+    """The command that started this program, for the next command line."""
     called = Path(sys.argv[0])
     if called.name == "manage.py":
         return f"{python()} manage.py snakepit"

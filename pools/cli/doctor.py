@@ -1,4 +1,4 @@
-"""`snakepit doctor`: a checklist of everything around the pools, with the evidence and the fix of each."""
+"""`snakepit doctor`: checks everything around the pools; each finding has its evidence and a fix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Look at everything around the pools; start and change nothing. Exit code 1 when something is wrong."""
+    """Check everything around the pools; starts and changes nothing. Exits with 1 if there is a problem."""
     with errors_told(as_json):
         start_django()
         from snakepit.pools.diagnostics.doctor import examine
@@ -39,7 +39,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def plain(report: DoctorReport) -> dict[str, Any]:
-    """The report as the REST API has it too."""
+    """The report in the shape of the REST API."""
     from dataclasses import asdict
 
     return {**asdict(report), "healthy": report.healthy, "counts": report.counts}
@@ -48,8 +48,8 @@ def plain(report: DoctorReport) -> dict[str, Any]:
 def lines(report: DoctorReport) -> list[str]:
     shown = [text for finding in report.findings for text in _finding(finding)]
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items() if count)
-    verdict = colour("Nothing is wrong.", BOLD) if report.healthy else colour("Something is wrong.", BOLD)
-    return [*shown, "", f"{verdict} {counts}; looked for {report.seconds:.1f} s, started and changed nothing."]
+    verdict = colour("No problems.", BOLD) if report.healthy else colour("Problems found.", BOLD)
+    return [*shown, "", f"{verdict} {counts}; took {report.seconds:.1f} s, started and changed nothing."]
 
 
 def _finding(finding: Finding) -> list[str]:

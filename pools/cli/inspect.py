@@ -156,20 +156,20 @@ def _pool(pool: InspectedPool) -> Iterator[tuple[str, str]]:
     yield "capacity", f"{has.ready} of {has.size} workers ready, {has.free} of {has.slots} slots free"
     yield "interpreter", has.interpreter or "the broker's own"
     window = f"in {said_span(use.seconds)}" if use.seconds else "no look yet"
-    rate = said(use.calls_per_second, "{:.3g} calls/s")
-    yield "use", f"{said(use.busy, '{:.0%}')} busy, {rate}, {use.answered} answers {window}"
-    yield "CPU", f"{said(use.cpu_per_call, '{:.4g} s')} a call, of {use.cpu_calls} calls between samples"
+    rate = or_unknown(use.calls_per_second, "{:.3g} calls/s")
+    yield "use", f"{or_unknown(use.busy, '{:.0%}')} busy, {rate}, {use.answered} answers {window}"
+    yield "CPU", f"{or_unknown(use.cpu_per_call, '{:.4g} s')} a call, of {use.cpu_calls} calls between samples"
     yield "queue", f"{queue.waiting} of {queue.limit} wait, the oldest for {queue.oldest_wait:.2f} s"
-    yield "waits", f"p50 {said(queue.wait_p50, '{:.3g} s')}, p95 {said(queue.wait_p95, '{:.3g} s')}"
+    yield "waits", f"p50 {or_unknown(queue.wait_p50, '{:.3g} s')}, p95 {or_unknown(queue.wait_p95, '{:.3g} s')}"
     yield (
         "turned away",
         f"refused {queue.refused}, timed out {queue.timed_out}, overran {queue.overran}, lost {queue.lost}",
     )
     growth = memory.growth
-    grows = said(growth.mb_per_1000_calls, "{:.1f} MiB per 1,000 calls")
+    grows = or_unknown(growth.mb_per_1000_calls, "{:.1f} MiB per 1,000 calls")
     mostly = f", mostly `{growth.mostly}`" if growth.mostly else ""
-    yield "memory", f"{said(memory.mb, '{:.0f} MiB')}{_spread(memory)}, grows {grows}{mostly}"
-    yield "load time", said(pool.load_seconds, "{:.2f} s")
+    yield "memory", f"{or_unknown(memory.mb, '{:.0f} MiB')}{_spread(memory)}, grows {grows}{mostly}"
+    yield "load time", or_unknown(pool.load_seconds, "{:.2f} s")
     if has.profile == "thread":
         yield "parallelism", pool.parallelism.sentence or NOT_KNOWN
     template = pool.template
@@ -184,7 +184,7 @@ def _total(pools: Sequence[InspectedPool]) -> str:
     workers = f"{sum(one.ready for one in has)} of {sum(one.size for one in has)} workers ready"
     slots = f"{sum(one.free for one in has)} of {sum(one.slots for one in has)} slots free"
     memory = sum(one.memory.mb or 0.0 for one in pools) or None
-    return f"{workers}, {slots}, {said(memory, '{:.0f} MiB')}"
+    return f"{workers}, {slots}, {or_unknown(memory, '{:.0f} MiB')}"
 
 
 def _spread(memory: InspectedMemory) -> str:
@@ -200,26 +200,29 @@ def _past(past: History) -> str:
 
 
 def _command(one: InspectedCommand) -> str:
-    recent = f"recently {said(one.recent, '{:.4g} s')}, on average {said(one.mean, '{:.4g} s')}"
+    recent = f"recently {or_unknown(one.recent, '{:.4g} s')}, on average {or_unknown(one.mean, '{:.4g} s')}"
     p95 = f"below {one.p95_below:g} s" if one.p95_below else "above 10 s"
     return f"{one.command}: {one.count} runs, {recent}, p95 {p95}"
 
 
 def _worker(one: InspectedWorker) -> Iterator[str]:
     yield f"  {one.id}: {one.state}" + (f", {one.reason}" if one.reason else "")
-    loaded = said(one.load_seconds, "{} s")
+    loaded = or_unknown(one.load_seconds, "{} s")
     yield f"    load {one.load}/{one.capacity}, {one.served} served, loaded in {loaded}"
-    hour, calls = said(one.mb_per_hour, "{:+.1f} MiB"), said(one.mb_per_1000_calls, "{:+.1f} MiB")
-    yield f"    memory {said(one.memory_mb, '{:.0f} MiB')}; by the hour {hour}, by 1,000 calls {calls}"
+    hour, calls = or_unknown(one.mb_per_hour, "{:+.1f} MiB"), or_unknown(one.mb_per_1000_calls, "{:+.1f} MiB")
+    yield f"    memory {or_unknown(one.memory_mb, '{:.0f} MiB')}; by the hour {hour}, by 1,000 calls {calls}"
     limit = "no limit" if one.memory_limit_mb is None else f"limit {one.memory_limit_mb:g} MiB"
     yield f"    {limit}" + (f", reached in {one.seconds_to_limit:,.0f} s" if one.seconds_to_limit else "")
-    until, left = said(one.seconds_until_ttl, "{:.0f} s", "no limit"), said(one.calls_until_max, "{}", "no limit")
+    until, left = (
+        or_unknown(one.seconds_until_ttl, "{:.0f} s", "no limit"),
+        or_unknown(one.calls_until_max, "{}", "no limit"),
+    )
     yield f"    age: {until}; calls: {left}; if it is recycled now: {one.forecast or NOT_KNOWN}"
 
 
-def said(value: Any, form: str = "{}", nothing: str = NOT_KNOWN) -> str:
+def or_unknown(value: Any, form: str = "{}", nothing: str = NOT_KNOWN) -> str:
     """
-    >>> said(0.5, "{:.0%}"), said(None), said(0)
+    >>> or_unknown(0.5, "{:.0%}"), or_unknown(None), or_unknown(0)
     ('50%', 'not known', '0')
     """
     return nothing if value is None else form.format(value)

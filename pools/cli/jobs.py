@@ -17,10 +17,10 @@ from snakepit.pools.cli.project import start_django
 from snakepit.pools.cli.status import NARROW, new_table
 
 if TYPE_CHECKING:
-    from snakepit.pools.models import Job
+    from snakepit.pools.models import Job, JobEntry
     from snakepit.pools.operations.orders import Order
 
-POLL = 0.25  # seconds between two looks at a job that is waited for
+POLL = 0.25  # seconds between two reads of a job
 STYLES = {"succeeded": "green", "running": "cyan", "failed": "bold red", "lost": "bold red", "quarantined": "bold red"}
 BRIEF = ("pool", "command", "state", "attempts", "priority", "progress", "error", "created_at", "finished_at")
 
@@ -37,15 +37,15 @@ def submit(
     command: Command,
     arguments: Arguments = "{}",
     *,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end and print its result.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it ends and print its result.")] = False,
     priority: Priority = 0,
     run_after: Annotated[str, typer.Option(help="Not before this time, such as 2026-01-31T12:00:00Z.")] = "",
-    key: Annotated[str, typer.Option(help="Idempotency key: the second time it names the first job.")] = "",
-    tag: Annotated[list[str] | None, typer.Option(help="May be given more than once.")] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds of one attempt.")] = None,
+    key: Annotated[str, typer.Option(help="Idempotency key: a second submit with it returns the first job.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="Tag of the job; may be repeated.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds for one attempt.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Store a job, which runs even if everything is killed meanwhile, and print its id."""
+    """Store a job and print its id. It runs even if all processes are killed in between."""
     with errors_told(as_json):
         values = read_arguments(arguments)
         start_django()
@@ -87,10 +87,10 @@ def jobs(
 def job(
     job_id: JobId,
     *,
-    follow: Annotated[bool, typer.Option("--follow", help="Print what it says until it ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Print its events until it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a job; with --follow, what it says and its result. Exit code 1 when it ended without success."""
+    """Show a job; with --follow, its events and its result. Exits with 1 if it ended without success."""
     with errors_told(as_json):
         row = _find(job_id)
         if follow:
@@ -106,7 +106,7 @@ def job(
 
 
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
-    """End a job: at once if it waits, within two seconds if it runs."""
+    """Cancel a job: immediately if it waits, within two seconds if it runs."""
     with errors_told(as_json):
         row = _find(job_id)
         from snakepit.pools.operations.orders import cancel_job
@@ -177,11 +177,11 @@ def _moment(text: str) -> Any:
     return found
 
 
-def _follow(row: Job, show: Callable[[Iterator[Any]], None]) -> Job:
-    """Hand on what a job says until it has ended; returns it as it is then."""
+def _follow(row: Job, show: Callable[[Iterator[JobEntry]], None]) -> Job:
+    """Show the events of a job until it ends; returns the ended job."""
     from snakepit.pools.models import Job, JobEntry
 
-    def said() -> Iterator[Any]:
+    def entries() -> Iterator[JobEntry]:
         last = 0
         while True:
             now = Job.objects.only("state").get(pk=row.pk)
@@ -192,12 +192,12 @@ def _follow(row: Job, show: Callable[[Iterator[Any]], None]) -> Job:
                 return
             time.sleep(POLL)
 
-    show(said())
+    show(entries())
     return Job.objects.get(pk=row.pk)
 
 
-def _lines(said: Iterator[Any]) -> None:
-    for entry in said:
+def _lines(entries: Iterator[JobEntry]) -> None:
+    for entry in entries:
         if entry.kind == "chunk":
             typer.echo(json_line(entry.data))
             sys.stdout.flush()
@@ -205,10 +205,10 @@ def _lines(said: Iterator[Any]) -> None:
             typer.echo(_text(entry), err=True)
 
 
-def _bar(said: Iterator[Any]) -> None:
-    """Progress as a bar on a terminal; elsewhere nobody watches, and only the result is printed."""
+def _bar(entries: Iterator[JobEntry]) -> None:
+    """Show progress as a bar on a terminal; elsewhere print only the result."""
     if not sys.stderr.isatty():
-        for _ in said:
+        for _ in entries:
             pass
         return
     from rich.console import Console
@@ -217,21 +217,23 @@ def _bar(said: Iterator[Any]) -> None:
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("waiting", total=1.0)
-        for entry in said:
+        for entry in entries:
+            data: dict[str, Any] = entry.data or {}
             if entry.kind == "progress":
-                bar.update(task, completed=entry.data["fraction"], description=escape(entry.data["message"]))
+                bar.update(task, completed=data["fraction"], description=escape(data["message"]))
             elif entry.kind == "log":
-                bar.console.print(entry.data["message"], markup=False, highlight=False)
+                bar.console.print(data["message"], markup=False, highlight=False)
 
 
-def _text(entry: Any) -> str:
+def _text(entry: JobEntry) -> str:
+    data: dict[str, Any] = entry.data or {}
     if entry.kind == "progress":
-        return f"{entry.data['fraction']:4.0%} {entry.data['message']}".rstrip()
-    return entry.data["message"] if entry.kind == "log" else "(what follows was not kept)"
+        return f"{data['fraction']:4.0%} {data['message']}".rstrip()
+    return str(data["message"]) if entry.kind == "log" else "(later events were not kept)"
 
 
 def _end(row: Job, as_json: bool) -> None:
-    """Print the result; an end without success becomes the error that it is."""
+    """Print the result; raise the error of a job that ended without success."""
     if as_json:
         typer.echo(json_line({**brief(row), "result": row.value}))
         if row.state != "succeeded":

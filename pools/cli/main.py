@@ -1,4 +1,4 @@
-"""The entry point: the commands, and what their ends mean to a shell.
+"""The entry point: the commands and their exit codes.
 
 Exit codes: 0 fine, 1 a problem was found, 2 the command line is wrong, 3 no broker answers.
 """
@@ -56,7 +56,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Pools of warm Python workers for Django."""

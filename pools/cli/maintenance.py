@@ -1,4 +1,4 @@
-"""`snakepit drain --node` and `resume --node`: a whole node out of service, and back."""
+"""`snakepit drain --node` and `resume --node`: maintenance of a whole node."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import connect
 from snakepit.pools.client.drain_status import drain_status
 
-POLL = 0.25  # seconds between two looks at a node that drains
+POLL = 0.25  # seconds between two statuses of a draining node
 
 
 def preview_drain(*, as_json: bool) -> None:
-    """What the node holds now; orders nothing."""
+    """Show the calls of the node; change nothing."""
     now = drain_status(connect(find_address()).status())
     if as_json:
         typer.echo(json_line(now))
@@ -28,7 +28,7 @@ def preview_drain(*, as_json: bool) -> None:
 
 
 def drain_node(actor: str, reason: str, timeout: float, *, as_json: bool) -> None:
-    """Order it and wait until nothing runs or waits on the node."""
+    """Order the drain and wait until no call runs or waits on the node."""
     now = _order("drain", actor, reason)
     now = _wait(now.node, timeout)
     if as_json:
@@ -50,7 +50,7 @@ def _order(action: str, actor: str, reason: str) -> DrainStatus:
     client = connect(find_address())
     try:
         start_django()
-    except UsageError:  # a broker's socket alone, without its project: then its event is the only record
+    except UsageError:  # without a project the broker's event is the only record
         (client.drain if action == "drain" else client.resume)(actor=actor, reason=reason)
         return drain_status(client.status())
     from snakepit.pools.operations import node_drain
@@ -62,14 +62,14 @@ def _order(action: str, actor: str, reason: str) -> DrainStatus:
 
 
 def _wait(node: str, timeout: float) -> DrainStatus:
-    """Until nothing runs or waits, or the time is over. Progress goes to standard error."""
-    client, end, told = connect(find_address()), time.monotonic() + timeout, ""
+    """Wait until no call runs or waits, or until the timeout. Progress goes to standard error."""
+    client, end, shown = connect(find_address()), time.monotonic() + timeout, ""
     while True:
         now = drain_status(client.status())
         left = end - time.monotonic()
         if now.empty or left <= 0:
             return now
-        if (text := f"{node}: {now.running} running, {now.waiting} waiting") != told:
+        if (text := f"{node}: {now.running} running, {now.waiting} waiting") != shown:
             typer.echo(text, err=True)
-            told = text
+            shown = text
         time.sleep(min(POLL, left))

@@ -1,4 +1,4 @@
-"""`snakepit recycle`, `scale`, `pause`, `resume`, `drain` and `kill`: what operators order from a shell."""
+"""`snakepit recycle`, `scale`, `pause`, `resume`, `drain` and `kill`: orders of operators from a shell."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 WORKER_ID = re.compile(r"(?P<pool>[a-z][a-z0-9_-]*)-[0-9a-f]{4}-[0-9]+")
 MAX_REASON = 200  # characters
-POLL = 0.25  # seconds between two looks at a pool that drains
+POLL = 0.25  # seconds between two statuses of a draining pool
 
-Node = Annotated[bool, typer.Option("--node", help="The whole node, instead of a pool.")]
+Node = Annotated[bool, typer.Option("--node", help="The whole node instead of a pool.")]
 Target = Annotated[str, typer.Argument(metavar="POOL|WORKER", help="Name of a pool, or id of a worker.")]
 
 
@@ -44,11 +44,11 @@ def recycle(
     worker: Annotated[str, typer.Option(metavar="ID", help="Only this worker of the pool.")] = "",
     reason: Reason = "",
     preview: Annotated[
-        bool, typer.Option("--preview", help="Say what would be replaced and when; do nothing.")
+        bool, typer.Option("--preview", help="Show what would be replaced and when; change nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replace the workers of a pool, or one worker: the successor is ready first, calls are finished."""
+    """Replace the workers of a pool, or one worker: the successor is ready first, running calls finish."""
     with errors_told(as_json):
         check_reason(reason)
         client = connect(find_address())
@@ -61,18 +61,18 @@ def recycle(
 
 def scale(
     pool: Pool,
-    size: Annotated[int, typer.Argument(metavar="SIZE", help="Workers that the pool is to have.")],
+    size: Annotated[int, typer.Argument(metavar="SIZE", help="New number of workers.")],
     *,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """Change the number of a pool's workers. A pool of the settings has its old size again when the broker restarts."""
+    """Change the number of a pool's workers. A pool of the settings gets its old size back when the broker restarts."""
     with errors_told(as_json):
         _tell(_change("scale", pool, reason, size), as_json)
 
 
 def pause(pool: Pool, *, reason: Reason = "", as_json: AsJson = False) -> None:
-    """Refuse new calls. What runs and waits is finished, and the workers stay warm."""
+    """Refuse new calls. Running and waiting calls finish, and the workers stay warm."""
     with errors_told(as_json):
         _tell(_change("pause", pool, reason), as_json)
 
@@ -100,21 +100,21 @@ def drain(
     ] = "",
     *,
     node: Node = False,
-    preview: Annotated[bool, typer.Option("--preview", help="Say what the node holds; do nothing.")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Show the calls of the node; change nothing.")] = False,
     reason: Reason = "",
-    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to become empty.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait until it is empty.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """A pool: pause it and wait until nothing runs or waits. A worker: replace it, its successor first.
+    """A pool: pause it and wait until no call runs or waits. A worker: replace it, its successor first.
 
-    With --node: take no new calls on the whole node, and wait until it is empty. Exit code 1 when that is not so in
-    time; what was drained takes no calls until `snakepit resume`, a node also until its broker is started again.
+    With --node: take no new calls on the whole node, and wait until it is empty. Exits with 1 if it is not empty before
+    --timeout. It takes calls again after `snakepit resume`; a node also when its broker restarts.
     """
     with errors_told(as_json):
         check_reason(reason)
         _one_of(target, node, "POOL or WORKER")
         if preview and not node:
-            raise UsageError("--preview: goes with --node; of a pool or a worker say recycle --preview")
+            raise UsageError("--preview: only with --node; for a pool or a worker use recycle --preview")
         if preview:
             maintenance.preview_drain(as_json=as_json)
             return
@@ -128,7 +128,7 @@ def drain(
             return
         change = _change("pause", pool, reason)
         if not change.in_force:
-            raise Problem(f"{pool} is paused in its row, but not at the broker. {change.note}")
+            raise Problem(f"{pool} is paused in its row, but not in the broker. {change.note}")
         running, waiting = _wait(client, pool, timeout)
         empty = running + waiting == 0
         if as_json:
@@ -146,14 +146,14 @@ def kill(
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """End the process of a worker now. Its calls fail, or run again where they may; a new worker takes its place."""
+    """End the process of a worker now. Its calls fail, or run again if idempotent; a new worker takes its place."""
     with errors_told(as_json):
         check_reason(reason)
         client = connect(find_address())
         pool = _aim(client, worker, "")[0]
         try:
             start_django()
-        except UsageError:  # as with a recycle: the broker's event is the only record
+        except UsageError:  # without a project the broker's event is the only record
             client.kill(worker, actor=name_actor(), reason=reason)
         else:
             from snakepit.pools.operations import orders
@@ -164,7 +164,7 @@ def kill(
 
 def _one_of(target: str, node: bool, what: str) -> None:
     if bool(target) == node:
-        raise UsageError(f"say {what}, or --node" if not target else f"{target}: not together with --node")
+        raise UsageError(f"give {what}, or --node" if not target else f"{target}: not together with --node")
 
 
 def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:
@@ -174,7 +174,7 @@ def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:
         return target, worker
     owner = pool_of(found, target)
     if not owner:
-        return target, worker  # the broker says that there is no such pool
+        return target, worker  # the broker answers that there is no such pool
     if worker not in ("", target):
         raise UsageError(f"--worker {worker} is not {target}: name the pool, or one worker")
     return owner, target
@@ -200,7 +200,7 @@ def _recycle(client: Client, pool: str, worker: str, reason: str, as_json: bool)
 def _order_recycle(client: Client, pool: str, worker: str, reason: str) -> int:
     try:
         start_django()
-    except UsageError:  # a broker's socket alone, without its project: then its event is the only record
+    except UsageError:  # without a project the broker's event is the only record
         return client.recycle(pool, worker=worker, actor=name_actor(), reason=reason)
     from snakepit.pools.operations import orders
 
@@ -229,8 +229,8 @@ def _database() -> Iterator[None]:
 
 
 def _wait(client: Client, pool: str, timeout: float) -> tuple[int, int]:
-    """Until nothing runs or waits, or the time is over; returns what is left. Progress goes to standard error."""
-    end, told = time.monotonic() + timeout, ""
+    """Wait until no call runs or waits, or until the timeout; returns both counts. Progress goes to standard error."""
+    end, shown = time.monotonic() + timeout, ""
     while True:
         found = client.status(pool)
         running = sum(worker.load for worker in found.workers)
@@ -238,9 +238,9 @@ def _wait(client: Client, pool: str, timeout: float) -> tuple[int, int]:
         left = end - time.monotonic()
         if running + waiting == 0 or left <= 0:
             return running, waiting
-        if (text := f"{pool}: {running} running, {waiting} waiting") != told:
+        if (text := f"{pool}: {running} running, {waiting} waiting") != shown:
             typer.echo(text, err=True)
-            told = text
+            shown = text
         time.sleep(min(POLL, left))
 
 

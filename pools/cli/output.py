@@ -1,4 +1,4 @@
-"""How results and errors are printed, and the exit code that an error becomes."""
+"""Prints results and errors, and maps errors to exit codes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ RED, YELLOW, GREEN, BOLD, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b
 
 
 class Problem(Exception):
-    """Something outside of any call is not as it must be; the message says what to do."""
+    """A problem outside of any call; the message has what to do."""
 
 
 class UsageError(BadRequest):
-    """The command line cannot be read."""
+    """The command line is wrong."""
 
 
 def json_line(value: Any) -> str:
@@ -39,7 +39,7 @@ def _plain(value: Any) -> Any:
 
 
 def print_value(value: Any, *, line: bool = False) -> None:
-    """A result for people: text as it is, bytes to a pipe as they are, all else as JSON."""
+    """Print a result: text and bytes unchanged, everything else as JSON."""
     if isinstance(value, bytes):
         if sys.stdout.isatty():
             typer.echo(f"{len(value)} bytes; send them to a file, or use --json")
@@ -54,7 +54,7 @@ def print_value(value: Any, *, line: bool = False) -> None:
 
 
 def colour(text: str, code: str, *, stream: Any = None) -> str:
-    """Coloured where someone looks: not in a pipe, and not where NO_COLOR is set."""
+    """Coloured on a terminal: not in a pipe, and not if NO_COLOR is set."""
     target = stream or sys.stdout
     return f"{code}{text}{PLAIN}" if target.isatty() and not os.environ.get("NO_COLOR") else text
 
@@ -76,7 +76,7 @@ def errors_told(as_json: bool = False) -> Iterator[None]:
 
 
 def shape(error: BrokerError) -> dict[str, Any]:
-    """An error as the REST API says it."""
+    """An error in the shape of the REST API."""
     return {"code": error.code, "message": error.message, "outcome": error.outcome, "details": error.details}
 
 

@@ -16,15 +16,14 @@ NAMED = re.compile(r"""["']DJANGO_SETTINGS_MODULE["']\s*,\s*["']([\w.]+)["']""")
 
 
 def choose_settings(directory: Path | None = None) -> str:
-    """Name the settings module in the environment: as it is there, else as ./manage.py says, else our own site's."""
+    """Set DJANGO_SETTINGS_MODULE: the present value, else that of ./manage.py, else the bundled site."""
     here = directory or Path.cwd()
     try:
         found = NAMED.search((here / "manage.py").read_text())
     except OSError:
         found = None
     if found and str(here) not in sys.path:
-        # A console script does not have the working directory on its path, and a settings module that the environment
-        # names lies there as well.
+        # A console script does not have the working directory on its path, where the settings module is.
         sys.path.insert(0, str(here))
     name = os.environ.get("DJANGO_SETTINGS_MODULE") or (found[1] if found else DEFAULT_SETTINGS)
     os.environ["DJANGO_SETTINGS_MODULE"] = name

@@ -1,4 +1,4 @@
-"""`snakepit pythons`: the interpreters of this machine that a pool may name, and which profile each is good for."""
+"""`snakepit pythons`: the interpreters of this machine for a pool's `python`, with the profile that suits each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def pythons(as_json: AsJson = False) -> None:
-    """List the interpreters that a pool's `python` may name, and whether they can run workers."""
+    """List the interpreters for a pool's `python`, and whether they can run workers."""
     with errors_told(as_json):
         found = _find()
     if as_json:
@@ -64,7 +64,7 @@ def _show(found: list[dict[str, Any]]) -> None:
         table.add_row(Text(one["key"] or one["name"]), name, gil, one["profile"], works, where)
     for column in table.columns[:-1]:
         column.min_width = len(str(column.header))
-    table.columns[-1].no_wrap, table.columns[-1].overflow = False, "fold"  # a path is copied: never cut
+    table.columns[-1].no_wrap, table.columns[-1].overflow = False, "fold"  # never cut a path, because users copy it
     console = Console(
         width=None if sys.stdout.isatty() else WIDE, no_color=bool(os.environ.get("NO_COLOR")), highlight=False
     )

@@ -1,4 +1,4 @@
-"""`snakepit scaling`: what this machine can carry for a pool's definition, from what was measured."""
+"""`snakepit scaling`: estimates what this machine can carry for a pool, from measurements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def scaling(pool: Pool, as_json: AsJson = False) -> None:
-    """Say what this machine can carry for a pool (workers, threads, calls/s), and what binds first."""
+    """Estimate what this machine can carry for a pool (workers, threads, calls/s), and which limit binds first."""
     with errors_told(as_json):
         found = _estimate(pool)
     typer.echo(json_line(found.plain()) if as_json else "\n".join(lines(found)))

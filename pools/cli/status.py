@@ -1,4 +1,4 @@
-"""`snakepit status`: what the broker, its pools and its workers are doing, and why."""
+"""`snakepit status`: the state of the broker, its pools and workers, with reasons."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def status(
     pool: Annotated[str, typer.Option(help="Only this pool.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show the broker, its pools and their workers. Exit code 1 when a pool has failed or a problem is reported."""
+    """Show the broker, its pools and their workers. Exits with 1 if a pool has failed or a problem is reported."""
     with errors_told(as_json):
         found = connect(find_address()).status(pool)
     if as_json:
@@ -74,13 +74,13 @@ def _show(found: BrokerStatus) -> None:
 def drain_line(node: NodeStatus) -> str:
     """Why the node takes no new calls."""
     if not node.drain_since:
-        return "the broker stops, and takes no new calls"
+        return "the broker is stopping and takes no new calls"
     who, why = node.drain_actor or "an operator", node.drain_reason or "no reason given"
-    return f"by {who}, no new calls are taken: {why}"
+    return f"by {who}, no new calls are accepted: {why}"
 
 
 def _template(template: TemplateStatus) -> str:
-    """One line, where there is a template; where there should be one and is none, a warning says so."""
+    """One line for a ready template; a warning covers the case without one."""
     if template.state != "ready":
         return ""
     size = f"{megabytes(template.memory_mb)}, " if template.memory_mb >= 0 else ""
@@ -138,7 +138,7 @@ def _workers(workers: Sequence[WorkerStatus]) -> Table:
 
 
 def megabytes(memory: float | None) -> str:
-    """`-` where it was not measured.
+    """`-` if it is not measured.
 
     >>> megabytes(18.2), megabytes(-1.0), megabytes(None)
     ('18 MiB', '-', '-')

@@ -1,12 +1,11 @@
-"""Child processes of one foreground command: started together, watched, stopped in order, none left behind.
+"""Runs the child processes of one foreground command: starts, watches and stops them in order, and leaves none behind.
 
     children ──output──▶ a reader thread each ──▶ stdout, with a coloured name before each line
     children ──exit────▶ a waiter thread each ──┐
     signals, readiness ─────────────────────────┴─▶ events ──▶ main thread: `Supervisor.next`
 
-Each child has its own process group, so that Ctrl-C in the terminal reaches only us and the order of stopping is
-ours, and hangs on a lifeline: the kernel kills it when we die. That looks at the thread which started it, so `start`
-is for the main thread.
+Each child has its own process group, so Ctrl-C reaches only the supervisor, which stops the children in its order. The
+kernel kills a child when the thread that started it ends (PDEATHSIG), so only the main thread may call `start`.
 """
 
 from __future__ import annotations
@@ -35,18 +34,18 @@ NAME_WIDTH = 7
 LINES_KEPT = 20
 LONGEST_LINE = 4000  # characters; the rest of a line is dropped
 STOP_WITHIN = 5.0  # seconds for all children together
-ONE_STOP = 0.5  # seconds in which further signals mean the same stop
-AFTER_KILL = 2.0  # seconds until the kernel has removed what was killed
+ONE_STOP = 0.5  # seconds in which further signals belong to the same stop
+AFTER_KILL = 2.0  # seconds for the kernel to remove killed processes
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a child runs, and how it is asked to leave."""
+    """What a child runs, and how it is stopped."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    patience: float = 2.0  # seconds between the polite signal and the urgent one
+    patience: float = 2.0  # seconds between SIGTERM and the urgent signal
     urgent: signal.Signals = signal.SIGTERM
 
 
@@ -79,8 +78,8 @@ class Child:
             return False
         return True
 
-    def epitaph(self) -> str:
-        """Why it ended, and its last words."""
+    def exit_report(self) -> str:
+        """Why it ended, and its last lines."""
         code = self.process.returncode
         how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
         last = "".join(f"\n  {line}" for line in self.lines)
@@ -88,10 +87,10 @@ class Child:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """Something the main thread has to know: a child ended, a signal came, or what `post` was given."""
+class SupervisorEvent:
+    """An event for the main thread: a child ended, a signal came, or `post` was called."""
 
-    kind: str  # "exit", "stop", or the poster's own word
+    kind: str  # "exit", "stop", or the kind that `post` was given
     child: Child | None = None
     value: Any = None
 
@@ -104,7 +103,9 @@ class Supervisor:
         self.hurried = False  # a second Ctrl-C came
         self._output = output or sys.stdout
         self._environment = dict(os.environ if environment is None else environment)
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()  # its `put` may be called in a signal handler
+        self._events: queue.SimpleQueue[SupervisorEvent] = (
+            queue.SimpleQueue()
+        )  # its `put` may be called in a signal handler
         self._lock = threading.Lock()
 
     def __enter__(self) -> Supervisor:
@@ -135,24 +136,24 @@ class Supervisor:
         threading.Thread(target=self._wait, args=(child,), name=f"{program.name} exit", daemon=True).start()
         return child
 
-    def say(self, text: str) -> None:
-        """Print lines of our own, not mixed with a child's."""
+    def write(self, text: str) -> None:
+        """Print lines of the supervisor, not mixed with those of a child."""
         with self._lock:
             self._output.write(text + "\n")
             self._output.flush()
 
     def post(self, kind: str, value: Any = None) -> None:
         """Wake the main thread."""
-        self._events.put(Event(kind, value=value))
+        self._events.put(SupervisorEvent(kind, value=value))
 
-    def next(self, timeout: float | None = None) -> Event | None:
-        """Wait for what happens next; None when nothing did in time."""
+    def next(self, timeout: float | None = None) -> SupervisorEvent | None:
+        """Wait for the next event; None after `timeout`."""
         with contextlib.suppress(queue.Empty):
             return self._events.get(timeout=timeout)
         return None
 
     def stop(self, within: float = STOP_WITHIN) -> None:
-        """End all children, the youngest first: ask, ask urgently, and at the end of the time kill."""
+        """Stop all children, the youngest first: SIGTERM, then the urgent signal, then SIGKILL."""
         deadline = time.monotonic() + within
         order = self.children[::-1]
         for child in order:
@@ -160,7 +161,7 @@ class Supervisor:
         for child in order:
             while child.alive and not self.hurried and time.monotonic() < deadline:
                 child.wait(0.05)
-            child.kill_group()  # the whole group: also what a child has left behind
+            child.kill_group()  # the whole group, with processes that the child left behind
         for child in order:
             child.wait(AFTER_KILL)
             if child.reader is not None:
@@ -181,7 +182,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """While this is open, SIGINT and SIGTERM are events, and SIGHUP without nohup; a second one kills at once."""
+        """Turn SIGINT, SIGTERM and, without nohup, SIGHUP into events; a second one kills immediately."""
 
         first = 0.0
 
@@ -190,7 +191,7 @@ class Supervisor:
             first = first or time.monotonic()
             # One stop often comes twice: `timeout`, make and init systems signal the process, and then its group.
             self.hurried = self.hurried or time.monotonic() - first > ONE_STOP
-            self._events.put(Event("stop", value=signal.Signals(number).name))
+            self._events.put(SupervisorEvent("stop", value=signal.Signals(number).name))
 
         watched = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not inherited.survive:
@@ -207,17 +208,17 @@ class Supervisor:
         for line in child.process.stdout:
             text = line.rstrip("\n")[:LONGEST_LINE]
             child.lines.append(text)
-            self.say(f"{child.prefix} {text}")
+            self.write(f"{child.prefix} {text}")
 
     def _wait(self, child: Child) -> None:
         child.process.wait()
         if child.reader is not None:
-            child.reader.join(0.5)  # its last lines come first; a grandchild may hold the pipe open
-        self._events.put(Event("exit", child))
+            child.reader.join(0.5)  # so that its last lines come first; a grandchild may hold the pipe open
+        self._events.put(SupervisorEvent("exit", child))
 
 
 def _python_path() -> str:
-    """Our own packages for the children, wherever they are started, and what was there before."""
+    """PYTHONPATH for the children: this package, then the present value."""
     ours = str(Path(snakepit.__file__).parents[1])
     return os.pathsep.join(dict.fromkeys([ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
 
@@ -226,7 +227,7 @@ Check = Callable[[], bool]
 
 
 def wait_for(check: Check, timeout: float, given_up: threading.Event) -> bool:
-    """Ask again and again, in a thread that is not the main one, until `check` says yes."""
+    """Poll `check` until it is true; not for the main thread."""
     deadline = time.monotonic() + timeout
     while not given_up.is_set() and time.monotonic() < deadline:
         if check():

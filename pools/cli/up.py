@@ -1,6 +1,6 @@
-"""`snakepit up`: everything that a Django project with Snakepit needs, as one foreground process tree.
+"""`snakepit up`: runs everything that a Django project with Snakepit needs, as one foreground process tree.
 
-choose ─▶ claim ─▶ messages ─▶ migrate ─▶ broker ─▶ celery ─▶ web ─▶ ready: say where
+choose ─▶ claim ─▶ messages ─▶ migrate ─▶ broker ─▶ celery ─▶ web ─▶ ready: print URLs
                                                                 └─▶ a signal, or a child that died: stop all
 """
 
@@ -31,7 +31,7 @@ from snakepit.pools.cli.supervisor import Program, Supervisor, wait_for
 from snakepit.pools.client import connect
 from snakepit.workers.process import inherited
 
-READY_WITHIN = 60.0  # seconds until it is said what is still missing
+READY_WITHIN = 60.0  # seconds until a message names what is still missing
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -42,14 +42,14 @@ def register(app: typer.Typer) -> None:
 
 def up(
     *,
-    demo: Annotated[bool, typer.Option("--demo", help="With three example pools, a user and an API key.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Add three example pools, a user and an API key.")] = False,
     host: Annotated[str, typer.Option(help="Address that the web server listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Port of the web server.")] = 8000,
-    web: Annotated[bool, typer.Option("--web/--no-web", help="The web server.")] = True,
-    celery: Annotated[bool, typer.Option("--celery/--no-celery", help="Celery's worker and beat.")] = True,
+    web: Annotated[bool, typer.Option("--web/--no-web", help="Run the web server.")] = True,
+    celery: Annotated[bool, typer.Option("--celery/--no-celery", help="Run Celery's worker and beat.")] = True,
     log_level: Annotated[str, typer.Option(help=f"One of {', '.join(LEVELS)}.")] = "info",
 ) -> None:
-    """Run broker, Celery worker with beat, and web server in the foreground; Ctrl-C ends all of it.
+    """Run broker, Celery worker with beat, and web server in the foreground; Ctrl-C stops all of them.
 
     Celery's messages go through SNAKEPIT_REDIS_URL, else a valkey-server or redis-server on PATH, else the bundled
     Valkey, else files. The database is migrated first.
@@ -60,7 +60,7 @@ def up(
     if demo:
         os.environ["SNAKEPIT_DEMO"] = "1"
     else:
-        os.environ.setdefault("SNAKEPIT_DEMO", "0")  # whatever a demo that was killed has left in the state directory
+        os.environ.setdefault("SNAKEPIT_DEMO", "0")  # a killed demo may have left its mark in the state directory
     os.environ["SNAKEPIT_LOG_LEVEL"] = log_level.lower()
     with errors_told():
         start_django()
@@ -91,16 +91,16 @@ class Up:
         with claim(self.runtime, self.state):
             self._check_free()
             environment = {**os.environ, **self.transport.environment}
-            # For shells beside this one, whose `snakepit submit` has to send its messages the same way.
+            # For `snakepit submit` in other shells, which must use the same message transport.
             chosen = self.state / "celery-url"
             if self.transport.environment:
                 chosen.write_text(self.transport.url)
-            # The same of `snakepit doctor` and others, which read the settings: whether the demo's pools are in them.
+            # For `snakepit doctor` and others: whether the settings contain the demo's pools.
             shown = self.state / "demo"
             if self.demo:
                 shown.touch()
             family = Supervisor(environment=environment)
-            with family.signals(), family:  # in this order: a signal that comes while it stops is still ours
+            with family.signals(), family:  # in this order, so that signals during the stop are handled
                 try:
                     return self._run(family)
                 finally:
@@ -123,14 +123,16 @@ class Up:
             module = f"{self.site}.{name}"
             if needed and (not self.site or importlib.util.find_spec(module) is None):
                 switch = "--no-celery" if name == "celery" else "--no-web"
-                raise Problem(f"There is no module {module}; add one as Django's and Celery's guides say, or {switch}")
+                raise Problem(
+                    f"There is no module {module}; add one as Django's and Celery's guides describe, or {switch}"
+                )
         if self.web and not installed("uvicorn"):
             raise Problem(f"The web server uvicorn is not installed; {install('serve')}, or use --no-web")
         if self.demo and not (installed("sklearn") and installed("numpy")):
             raise Problem(f"The demo's pool needs scikit-learn and NumPy, which are not installed; {install('demo')}")
 
     def _check_free(self) -> None:
-        """Whatever would fail later, with a log full of other lines, fails here."""
+        """Check early what would otherwise fail later, in the middle of other log lines."""
         if transports.listens(Path(self.address)):
             raise Problem(f"A broker already runs in {self.runtime}; stop it first, or {elsewhere()}")
         if not self.web:
@@ -147,13 +149,13 @@ class Up:
                 ) from error
 
     def _run(self, family: Supervisor) -> int:
-        family.say(f"messages: {self.transport.title}")
+        family.write(f"messages: {self.transport.title}")
         if self.transport.warning:
-            family.say(colour(f"warning: {self.transport.warning}", YELLOW))
+            family.write(colour(f"warning: {self.transport.warning}", YELLOW))
         try:
             self._start(family)
         except transports.NotStarted as error:
-            family.say(colour(f"error: {error}", RED))
+            family.write(colour(f"error: {error}", RED))
             return 1
         given_up = threading.Event()
         threading.Thread(target=self._await_ready, args=(family, given_up), name="readiness", daemon=True).start()
@@ -169,14 +171,14 @@ class Up:
             (self.state / "valkey").mkdir(mode=0o700, parents=True, exist_ok=True)
             server = family.start(Program("valkey", transport.command, patience=0.5))
             if not transports.wait_until_ready(transport.socket, lambda: server.alive):
-                raise transports.NotStarted(server.epitaph() if not server.alive else "valkey does not answer")
+                raise transports.NotStarted(server.exit_report() if not server.alive else "valkey does not answer")
         self._migrate(family)
         self.secrets = demo_parts.prepare() if self.demo else None
         for program in self.programs():
             family.start(program)
 
     def programs(self) -> Iterator[Program]:
-        """In the order of starting; they are stopped the other way round."""
+        """The programs in the order of their start; they stop in reverse order."""
         python = [sys.executable, "-m"]
         yield Program("broker", [*python, "snakepit.pools.cli", "broker"], patience=1.5)
         if self.celery:
@@ -184,7 +186,7 @@ class Up:
             level = ["--loglevel", self.log_level]
             worker = ["worker", "--pool", "threads", "--concurrency", "4", "-n", f"snakepit-{self.port}@%h", *level]
             yield Program("celery", [*celery, *worker], patience=1.0, urgent=signal.SIGQUIT)
-            # Not `worker -B`: that forks beat off, and after a SIGKILL of the worker it would tick on for ever.
+            # Not `worker -B`: it forks beat, which would go on after a SIGKILL of the worker.
             schedule = ["beat", "--pidfile=", "-s", str(self.state / "beat-schedule"), *level]
             yield Program("beat", [*celery, *schedule], patience=0.5)
         if self.web:
@@ -198,12 +200,12 @@ class Up:
         from django.core.management import call_command
         from django.db import connections
 
-        family.say("database: migrating")
+        family.write("database: migrating")
         call_command("migrate", interactive=False, verbosity=0)
-        connections.close_all()  # this process only watches from here on
+        connections.close_all()  # from here on this process only supervises
 
     def _await_ready(self, family: Supervisor, given_up: threading.Event) -> None:
-        """Runs in a thread: the main one has to be there for signals and deaths."""
+        """Wait until all is ready. Runs in a thread, because the main thread handles signals and exits."""
         gates = {"the broker's first worker": self._worker_is_ready}
         if self.web:
             gates["the web server"] = self._web_is_ready
@@ -211,7 +213,7 @@ class Up:
             while not wait_for(check, READY_WITHIN, given_up):
                 if given_up.is_set():
                     return
-                family.say(colour(f"still waiting for {what}; see the lines above", YELLOW))
+                family.write(colour(f"still waiting for {what}; see the lines above", YELLOW))
         family.post("ready")
 
     def _worker_is_ready(self) -> bool:
@@ -219,7 +221,7 @@ class Up:
             status = connect(self.address, connect_timeout=0.05).status()
         except BrokerError:
             return False
-        # A project without pools is as ready as it gets.
+        # A project without pools is ready without workers.
         return not status.pools or any(worker.state == "ready" for worker in status.workers)
 
     def _web_is_ready(self) -> bool:
@@ -238,16 +240,16 @@ class Up:
             if event is None:
                 continue
             if event.kind == "ready":
-                family.say(self.welcome())
+                family.write(self.welcome())
             elif event.kind == "stop":
-                family.say(colour(f"{event.value}: stopping (again to kill)", BOLD))
+                family.write(colour(f"{event.value}: stopping (again to kill)", BOLD))
                 return 0
             elif event.kind == "exit" and event.child is not None:
-                family.say(colour(f"error: {event.child.epitaph()}\nstopping the others", RED))
+                family.write(colour(f"error: {event.child.exit_report()}\nstopping the others", RED))
                 return 1
 
     def welcome(self) -> str:
-        """What a person needs next."""
+        """The URLs and commands to try next."""
         rows = [("messages", self.transport.title)]
         if self.web:
             rows += [("home", f"{self.root}/"), ("API docs", f"{self.root}/api/docs"), ("admin", f"{self.root}/admin/")]
@@ -281,7 +283,7 @@ def install(extra: str) -> str:
 
 
 def elsewhere(*others: str) -> str:
-    """The way to another directory. A host project's settings need not read the environment; our own site's do."""
+    """How to choose another directory: by the environment for the bundled site, else in the settings."""
     names = ", ".join(("SNAKEPIT['RUNTIME_DIR']", *others))
     variables = ", ".join(("SNAKEPIT_RUNTIME_DIR", *(f"SNAKEPIT_{name}" for name in others)))
     return f"set {names} in the settings ({variables} in the environment, where the site is Snakepit's own)"
@@ -289,7 +291,7 @@ def elsewhere(*others: str) -> str:
 
 @contextlib.contextmanager
 def claim(*directories: Path) -> Iterator[None]:
-    """Keep other `up`s out of these directories for as long as this one runs, however it ends."""
+    """Lock these directories against another `up` for the life of this process, however it ends."""
     with contextlib.ExitStack() as held:
         for directory in dict.fromkeys(directories):
             try:

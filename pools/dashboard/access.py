@@ -22,7 +22,7 @@ Rights = frozenset[str]
 
 
 def rights_of(user: Any) -> Rights:
-    """Empty for whoever may not see the dashboard at all. Asks the database, for all permissions at once."""
+    """The rights of a user; empty without `view`. One query reads all permissions."""
     granted = permissions.of(user)
     held = frozenset(right for right, name in PERMISSIONS.items() if name.partition(".")[2] in granted)
     return held if VIEW in held else frozenset()

@@ -1,4 +1,4 @@
-"""The audit: who ordered what, when, from where and why, and what became of it."""
+"""The audit: who ordered what, when, from where and why, and the outcome."""
 
 from __future__ import annotations
 

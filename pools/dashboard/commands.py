@@ -1,6 +1,6 @@
-"""What a pool's commands cost: run times from the broker's buckets, joined with the memory that each leaves behind.
+"""The cost of a pool's commands: run times from the broker's buckets, with the memory growth of each command.
 
-The buckets are a factor of ten wide, so a percentile is told as what it is at most.
+The buckets are a factor of ten wide, so a percentile is given as an upper bound.
 
 >>> at_most([0, 0, 90, 10, 0, 0, 0], 0.5), at_most([0, 0, 90, 10, 0, 0, 0], 0.95)
 (0.01, 0.1)

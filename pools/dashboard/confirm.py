@@ -1,4 +1,4 @@
-"""The page before an order: what will happen, why, and the way back. And who gives the order, for the audit."""
+"""The confirmation page of an order: its consequences, a field for the reason, and a way back."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from snakepit.pools.web.errors import seen_from_outside
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """`says` are sentences about what will happen; `back` is where both answers lead that change nothing."""
+    """`consequences` are sentences about what will happen; `back` is the page to return to."""
 
     title: str
-    says: Sequence[str]
+    consequences: Sequence[str]
     button: str
     back: str
     danger: bool = False
-    plan: RecyclePlan | None = None  # the workers that will be replaced, as the broker plans it
-    size: int | None = None  # asked for as well, if given
-    trouble: str = ""  # why it could not be done, the last time it was asked
+    plan: RecyclePlan | None = None  # the workers that the broker would replace
+    size: int | None = None  # a field for it is shown, if given
+    trouble: str = ""  # why the last try failed
 
 
-Action = Callable[[Order], str | HttpResponse]  # returns what is told then, or where to go instead
+Action = Callable[[Order], str | HttpResponse]  # returns a message, or a response to send instead
 
 
 def ask(
     request: HttpRequest, visit: Visit, question: Confirmation, action: Action, snippets: Sequence[dict[str, str]] = ()
 ) -> HttpResponse:
-    """GET: the page that asks. POST to the same URL is the answer and may bring a `reason`: the deed, then back.
+    """GET shows the page; POST to the same URL, with an optional `reason`, runs the action and goes back.
 
-    What the broker refuses is told on the same page, with the reason still there.
+    If the broker refuses, the same page shows why and keeps the reason.
     """
     status = 200
     if request.method == "POST":

@@ -1,4 +1,4 @@
-"""One click into the demo, for whoever has the token that `snakepit up --demo` printed."""
+"""Log in to the demo with the token that `snakepit up --demo` prints."""
 
 from __future__ import annotations
 

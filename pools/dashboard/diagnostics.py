@@ -1,4 +1,4 @@
-"""The doctor's checklist, and what the numbers advise, each with a button that changes the pool's definition."""
+"""The doctor's checklist and the advice; each piece of advice has a button that changes the pool's definition."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WORST_FIRST = (FindingStatus.PROBLEM, FindingStatus.WARNING, FindingStatus.SKIPP
 
 @page("diagnostics")
 def diagnostics(request: HttpRequest, visit: Visit) -> HttpResponse:
-    """The frame at once; the report, which takes seconds, in the part that its script fetches."""
+    """The page without the report, which takes seconds: its script fetches that part."""
     url = api_url(request, "diagnostics")
     snippets = [*([line("curl", curl(url))] if url else []), line("shell", "snakepit doctor")]
     return show(request, visit, "snakepit/diagnostics.html", {"snippets": snippets})
@@ -39,7 +39,7 @@ def diagnostics(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 @require_GET
 async def report(request: HttpRequest) -> HttpResponse:
-    """The checklist, and the advice. The doctor looks for seconds: not on the thread that all pages share."""
+    """The checklist and the advice. The doctor takes seconds, so it does not run on the thread that all pages share."""
     if not await sync_to_async(_may_look)(request):
         return HttpResponse("Sign in again.", status=403, content_type="text/plain")
     found = await sync_to_async(latest, thread_sensitive=False)(shared.client().status, conf.broker_address())
@@ -71,7 +71,7 @@ def _of(findings: tuple[Finding, ...], status: FindingStatus) -> list[Finding]:
 
 
 def advice(visit: Visit) -> list[Advice]:
-    """What the pools' numbers advise now."""
+    """The present advice."""
     return [one.advice for one in judged(visit) if one.advice]
 
 
@@ -82,28 +82,30 @@ def judged(visit: Visit) -> list[Judgement]:
 
 @page("diagnostics", right="configure")
 def apply(request: HttpRequest, visit: Visit, key: str) -> HttpResponse:
-    """Show what following the advice would do; then do it, if the advice still stands."""
+    """Show what applying the advice would do; then apply it, if it is still advised."""
     back = reverse("snakepit:diagnostics")
     one = next((found for found in advice(visit) if found.key == key), None)
     if one is None:
-        messages.warning(request, "This is not advised any more: the numbers have changed.")
+        messages.warning(request, "This is no longer advised: the numbers have changed.")
         return redirect(back)
     if settings_line(one):
         messages.warning(request, f"The settings define {one.pool}. Write there: {settings_line(one)}")
         return redirect(back)
 
-    def deed(order: Order) -> str:
+    def action(order: Order) -> str:
         done = follow(shared.client(), key, order)
         return f"{one.pool} is changed{', in force' if done.in_force else ''}. {done.note}".strip()
 
-    return ask(request, visit, Confirmation(f"{one.title}?", _consequences(one, visit), "Change the pool", back), deed)
+    return ask(
+        request, visit, Confirmation(f"{one.title}?", _consequences(one, visit), "Change the pool", back), action
+    )
 
 
 def _consequences(one: Advice, visit: Visit) -> tuple[str, ...]:
     rollout = _preview(one, visit)
     changes = "; ".join(f"{change.field}: {change.before} becomes {change.after}" for change in rollout.changes)
     time = "" if rollout.seconds is None else f"It takes about {max(1, round(rollout.seconds))} s."
-    cost = f"Its price: {one.cost}." if one.cost else ""
+    cost = f"Cost: {one.cost}." if one.cost else ""
     return tuple(text for text in (one.evidence, f"{changes}.", rollout.summary, time, cost) if text)
 
 

@@ -1,4 +1,4 @@
-"""What the brokers decided and saw. The newest come live from the broker, older ones by key from the database."""
+"""Events of the brokers. The newest come live from the broker, older ones from the database, paged by key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A form from the JSON Schema of a command's arguments. What has no field of its own is typed as JSON.
+"""A form from the JSON Schema of a command's arguments. Values without a field of their own are typed as JSON.
 
 >>> schema = {"properties": {"text": {"type": "string"}, "n": {"type": "integer", "minimum": 1}}, "required": ["n"]}
 >>> [(field.name, field.kind, field.about, field.attributes) for field in fields(schema)]
@@ -18,7 +18,7 @@ LIMITS = {"minimum": "min", "maximum": "max", "minLength": "minlength", "maxLeng
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """`kind` is number, text, choice or json; `value` is what it begins with, as the text of its element."""
+    """`kind` is number, text, choice or json; `value` is the initial text of its element."""
 
     name: str
     kind: str
@@ -30,7 +30,7 @@ class Field:
 
 
 def fields(schema: dict[str, Any], given: dict[str, Any] | None = None) -> list[Field]:
-    """The required ones first, each group in the order of the signature. `given` are arguments to begin with."""
+    """Required fields first, each group in the order of the signature. `given` are initial arguments."""
     properties: dict[str, Any] = schema.get("properties", {})
     required = set(schema.get("required", ()))
     values = given or {}
@@ -79,7 +79,7 @@ def _text(value: Any, kind: str) -> str:
 
 
 def _resolved(schema: Any, root: dict[str, Any]) -> dict[str, Any]:
-    """The schema behind a reference into `$defs`; one step is enough, for what is nested is typed as JSON."""
+    """The schema behind a reference into `$defs`. One step is enough, because nested values are typed as JSON."""
     if not isinstance(schema, dict):
         return {}
     name = str(schema.get("$ref", "")).removeprefix("#/$defs/")

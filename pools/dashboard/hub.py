@@ -1,10 +1,10 @@
-"""One hub a web process: it asks the broker, once for all open pages, and tells every stream when there is news.
+"""One hub for each web process: it polls the broker once for all open pages and wakes their streams.
 
-    stream ─┐                      ┌─ 0.5 s while somebody watches ─▶ broker.astatus()
+    stream ─┐                      ┌─ 0.5 s while a page is open   ─▶ broker.astatus()
     stream ─┼─ watch(): a version ─┤
-    stream ─┘                      └─ stops 30 s after the last one left
+    stream ─┘                      └─ stops 30 s after the last page closed
 
-A page that is loaded without streams (WSGI, scripts) asks through `fresh()`, at most once a second for all of them.
+A page without streams (WSGI, scripts) asks through `fresh()`, which polls at most once a second for all pages.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from snakepit.pools.dashboard.stored_state import read_stored_state
 from snakepit.pools.web.errors import seen_from_outside
 
 TICK = 0.5  # seconds: at most two updates a second
-SLOW = 20.0  # seconds that a reader may leave a frame untaken
-PATIENCE = 5.0  # seconds for an answer of the broker
-LINGER = 30.0  # seconds that the hub goes on without a watcher: people reload, and the chart shall have no hole
-ROWS_EVERY = 10.0  # seconds between two looks at the database
-FRESH = 1.0  # seconds for which an answer is good enough for a page
+SLOW = 20.0  # seconds that a reader may take for a frame
+PATIENCE = 5.0  # seconds that the broker may take for an answer
+LINGER = 30.0  # seconds that the hub goes on without a page, so that a reload leaves no gap in the charts
+ROWS_EVERY = 10.0  # seconds between two reads of the database
+FRESH = 1.0  # seconds for which a status is fresh enough for a page
 
 logger = logging.getLogger("snakepit.dashboard")
 
 
 class Hub:
-    """The board, and the task that keeps it up to date on the event loop of the streams."""
+    """The state, and the task that updates it on the event loop of the streams."""
 
     def __init__(self) -> None:
         self.store = StateStore()
@@ -54,7 +54,7 @@ class Hub:
     # For pages, on any thread.
 
     def fresh(self) -> DashboardState:
-        """The newest state; asks the broker if they are older than a second."""
+        """The newest state; asks the broker if it is older than a second."""
         with self._asking:
             if time.monotonic() - self._asked < FRESH:
                 return self.store.state
@@ -65,17 +65,17 @@ class Hub:
             except BrokerError as error:
                 return self.store.miss(seen_from_outside(error).message, time.time())
             finally:
-                # Also after a failure: a broker that hangs must hold up one page, not each in turn.
+                # Also after a failure: a broker that hangs must delay one page, not every page in turn.
                 self._asked = time.monotonic()
 
     def forget(self) -> None:
-        """Somebody has just changed something: the next page asks, however young the state are."""
+        """Make the next page ask the broker, because an order has just changed something."""
         self._asked = float("-inf")
 
     # For streams, on their loop.
 
     async def watch(self) -> AsyncGenerator[DashboardState, None]:
-        """The state now and after each tick, until the process ends: always the newest, never a queue."""
+        """Yield the state now and after each tick until the process ends; only the newest state, never a queue."""
         self._watchers += 1
         self._run()
         try:
@@ -84,7 +84,7 @@ class Hub:
                 await self._news.wait()
             while not self.closing:
                 yield self.store.state
-                if not self.closing:  # it may have been rung while the reader was sending: no bell comes after that
+                if not self.closing:  # `close` may have run while the reader was sending; no wake-up follows
                     await self._news.wait()
         finally:
             self._watchers -= 1
@@ -92,7 +92,7 @@ class Hub:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Around the sending of a frame: a reader that does not take it for SLOW seconds is dropped."""
+        """Guard the sending of a frame: a reader that takes longer than SLOW seconds is dropped."""
         task = asyncio.current_task()
         if task is None:
             yield
@@ -104,14 +104,14 @@ class Hub:
             self._sending.pop(task, None)
 
     def close(self) -> None:
-        """End every stream at once. Safe from a signal handler through `call_soon_threadsafe`."""
+        """End all streams. Call it from a signal handler through `call_soon_threadsafe`."""
         self.closing = True
         self._ring()
         if self._task is not None:
             self._task.cancel()
 
     def _run(self) -> None:
-        """Keep one task alive on the running loop; tests and `runserver` come with a new loop now and then."""
+        """Keep one task alive on the running loop; tests and `runserver` sometimes use a new loop."""
         loop = asyncio.get_running_loop()
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._news = asyncio.Event()
@@ -138,15 +138,15 @@ class Hub:
         except BrokerError as error:
             self.store.miss(seen_from_outside(error).message, time.time())
         except Exception:
-            # A bug in here must not end the stream of every page; its log says what it was.
+            # A bug here must not end the stream of every page; the log has its traceback.
             logger.exception("the dashboard cannot read the broker's status")
-            self.store.miss("The web server cannot read the broker's status; its log says why.", time.time())
+            self.store.miss("The web server cannot read the broker's status; see its log.", time.time())
 
     def _due(self) -> bool:
         return time.monotonic() - self._looked >= ROWS_EVERY
 
     def _look(self) -> None:
-        """Read what only the database knows, when it is time. Without the database the dashboard goes on."""
+        """Read what only the database has, when it is due. The dashboard works on without a database."""
         if not self._due():
             return
         self._looked = time.monotonic()
@@ -161,9 +161,9 @@ class Hub:
                 task.cancel()
 
     def _ring(self) -> None:
-        """Wake all watchers: they hold the old event, and wait for the new one next."""
+        """Wake all watchers. They wait on the old event, and on the new one next."""
         news, self._news = self._news, asyncio.Event()
-        with suppress(RuntimeError):  # the loop of an earlier hub task is closed: nobody waits there
+        with suppress(RuntimeError):  # the loop of an earlier task is closed and has no watchers
             news.set()
 
 

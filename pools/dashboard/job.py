@@ -1,4 +1,4 @@
-"""One job: its life as stretches of time, what it says, what it was given and gave back; cancel, retry, clone."""
+"""One job: its timeline, events, arguments and result; cancel, retry, clone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RELATED = 6
 
 @page("jobs")
 def job(request: HttpRequest, visit: Visit, ident: uuid.UUID) -> HttpResponse:
-    """The page; for its script the part that changes while the job lives."""
+    """The page, or for its script only the part that changes while the job lives."""
     row = _find(ident)
     alone = request.GET.get("part") == "now"
     may = _may(request, visit.rights, row)
@@ -61,7 +61,7 @@ def _find(ident: uuid.UUID | str) -> Job:
 
 
 def _may(request: HttpRequest, rights: Rights, row: Job) -> dict[str, bool]:
-    """What this user may do to this job: to one's own with `run`, to those of others with `jobs`."""
+    """What this user may do to this job: `run` allows it for own jobs, `jobs` for all."""
     mine = row.owner == request.user.get_username() and "run" in rights
     manages, sees = mine or "jobs" in rights, mine or "payload" in rights
     return {
@@ -90,7 +90,7 @@ QUESTIONS = {
 
 @page("jobs")
 def act(request: HttpRequest, visit: Visit, ident: str, action: str) -> HttpResponse:
-    """Ask, then do it. Whoever may not is refused before anything is shown."""
+    """Confirm, then act. A user without the right is refused before the page shows anything."""
     row = _find(ident)
     may = _may(request, visit.rights, row)
     if not (may["clone"] if action == "clone" else may["manage"]):
@@ -99,10 +99,10 @@ def act(request: HttpRequest, visit: Visit, ident: str, action: str) -> HttpResp
     title, button, danger = QUESTIONS[action]
     back = reverse("snakepit:job", args=[row.pk])
 
-    def deed(order: Order) -> HttpResponse:
+    def carry_out(order: Order) -> HttpResponse:
         return redirect("snakepit:job", _do(request, row, action, order).pk)
 
-    return ask(request, visit, Confirmation(title, _consequences(row, action), button, back, danger), deed)
+    return ask(request, visit, Confirmation(title, _consequences(row, action), button, back, danger), carry_out)
 
 
 def _do(request: HttpRequest, row: Job, action: str, order: Order) -> Job:
@@ -117,11 +117,11 @@ def _consequences(row: Job, action: str) -> tuple[str, ...]:
     what = f"{row.pool}.{row.command}, {row.state}, submitted {row.created_at:%Y-%m-%d %H:%M:%S} UTC."
     if action == "cancel":
         then = {
-            "queued": "It waits: it ends at once, and nothing of it has run.",
+            "queued": "It waits: it ends immediately, and nothing of it has run.",
             "running": "It runs: the command is asked to stop, and its worker is replaced if it does not stop in time.",
-        }.get(row.state, "It has ended already: nothing will happen.")
+        }.get(row.state, "It has ended already, so nothing changes.")
     elif action == "retry":
-        then = "The same job is queued again with a new budget of attempts. What it said before is deleted."
+        then = "The same job is queued again with a new budget of attempts. Its earlier events are deleted."
     else:
         then = "A new job with the same command and arguments is queued in your name; this one stays as it is."
     return what, then
@@ -129,17 +129,17 @@ def _consequences(row: Job, action: str) -> tuple[str, ...]:
 
 @require_GET
 async def events(request: HttpRequest, ident: uuid.UUID) -> HttpResponseBase:
-    """What the job says, from the beginning or behind Last-Event-ID, as server-sent events."""
+    """The events of the job as server-sent events, from the start or after Last-Event-ID."""
     row = await sync_to_async(_readable)(request, ident)
     if row is None:
-        return HttpResponse("This is not for you.", status=403, content_type="text/plain")
+        return HttpResponse("You may not read this job.", status=403, content_type="text/plain")
     last = request.headers.get("Last-Event-ID", "0")
     number = int(last) if last.isascii() and last.isdecimal() and len(last) < 10 else 0
     return stream(request, row.pk, number, lambda found: out(found, brief=True))
 
 
 def _readable(request: HttpRequest, ident: uuid.UUID) -> Job | None:
-    with db_unit():  # the stream lasts for as long as the job: it keeps no connection
+    with db_unit():  # the stream lasts as long as the job, so it must not keep a database connection
         rights = rights_of(request.user)
         row = _find(ident) if rights else None
         return row if row is not None and _may(request, rights, row)["see"] else None
@@ -148,7 +148,7 @@ def _readable(request: HttpRequest, ident: uuid.UUID) -> Job | None:
 @page("jobs")
 @require_GET
 def payload(request: HttpRequest, visit: Visit, ident: str, which: str) -> HttpResponse:
-    """Arguments or result as a file: as large as it is, and never shown by the browser itself."""
+    """Arguments or result as a download of any size; the browser never displays it."""
     row = _find(ident)
     if not _may(request, visit.rights, row)["see"]:
         return forbid(request, visit, "payload")

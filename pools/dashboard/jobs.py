@@ -1,4 +1,4 @@
-"""The list of jobs: by state, pool, command, tag and age; paged by key, with counts that say where they end."""
+"""The list of jobs: filtered by state, pool, command, tag and age; paged by key; counts are capped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FILTERS = ("state", "pool", "command", "owner", "tag", "span")
 
 @page("jobs")
 def jobs(request: HttpRequest, visit: Visit) -> HttpResponse:
-    """The whole page; for its script, which asks again every few seconds, the table alone."""
+    """The whole page, or the table alone for its script, which asks every few seconds."""
     given = {name: request.GET.get(name, "").strip() for name in FILTERS}
     alone = request.GET.get("part") == "table"
     context: dict[str, Any] = {"given": given, "spans": SPANS, "cursor": request.GET.get("cursor", "")}
@@ -71,7 +71,7 @@ def _since(span: str) -> Any:
 
 
 def described(job: Job) -> dict[str, Any]:
-    """A job as a line shows it; times in seconds."""
+    """A job as a row of the list; times in seconds."""
     now = utc_now()
     begun = job.started_at if job.state != "queued" else None
     waited = ((begun or job.finished_at or now) - job.queued_at).total_seconds()

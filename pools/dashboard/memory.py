@@ -1,4 +1,4 @@
-"""The memory of each worker over the last minutes, for a sparkline. How fast it grows is what the broker says.
+"""The memory of each worker over the last minutes, for a sparkline. The broker reports its growth.
 
 >>> memory = MemoryHistory()
 >>> for moment in range(3):
@@ -17,7 +17,7 @@ EVERY = 5.0  # seconds between two samples
 
 
 class MemoryHistory:
-    """Samples of each worker; the broker measures at each sweep, so most samples repeat the one before."""
+    """Samples of each worker. The broker measures at each sweep, so most samples repeat the one before."""
 
     def __init__(self) -> None:
         self._samples: dict[str, deque[tuple[float, float]]] = {}

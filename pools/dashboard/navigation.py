@@ -1,4 +1,4 @@
-"""The pages that the navigation lists, and the keys that open them: `g` and then the letter."""
+"""The pages in the navigation, and the keys that open them: `g`, then the letter."""
 
 from __future__ import annotations
 

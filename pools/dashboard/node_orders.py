@@ -1,4 +1,4 @@
-"""A whole node out of service, and back: what a drain would finish, the order, and its end."""
+"""Drain a node for maintenance, and resume it: preview, order, and end."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ from snakepit.pools.operations.orders import Order
 
 @page("nodes", right="operate")
 def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
-    says = [
+    consequences = [
         f"Every pool of {name} refuses new calls from now on; its jobs wait.",
         *_held(visit.state()),
-        "Its workers stay warm. It serves again when somebody resumes it, or when its broker is started again.",
+        "Its workers stay warm. It takes calls again when an operator resumes it, or when its broker restarts.",
     ]
     lines = [*rest(request, "POST", f"nodes/{name}/drain", {}), shell("snakepit drain --node")]
 
-    def deed(order: Order) -> str:
+    def action(order: Order) -> str:
         now = node_drain.drain(shared.client(), name, order)
         return f"{name} takes no new calls. " + (_left(now) if not now.empty else "It is empty.")
 
     return ask(
-        request, visit, Confirmation(f"Drain node {name}?", says, "Drain", reverse("snakepit:nodes")), deed, lines
+        request,
+        visit,
+        Confirmation(f"Drain node {name}?", consequences, "Drain", reverse("snakepit:nodes")),
+        action,
+        lines,
     )
 
 
@@ -38,13 +42,17 @@ def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
 def resume(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     lines = [*rest(request, "POST", f"nodes/{name}/resume", {}), shell("snakepit resume --node")]
 
-    def deed(order: Order) -> str:
+    def action(order: Order) -> str:
         node_drain.resume(shared.client(), name, order)
         return f"{name} takes calls."
 
-    says = [f"The pools of {name} take calls again; those that are paused stay so."]
+    consequences = [f"The pools of {name} take calls again; those that are paused stay so."]
     return ask(
-        request, visit, Confirmation(f"Resume node {name}?", says, "Resume", reverse("snakepit:nodes")), deed, lines
+        request,
+        visit,
+        Confirmation(f"Resume node {name}?", consequences, "Resume", reverse("snakepit:nodes")),
+        action,
+        lines,
     )
 
 
@@ -54,7 +62,7 @@ def _held(state: DashboardState) -> list[str]:
         return ["Running and waiting calls will finish."]
     now = drain_status(state.status)
     if now.empty:
-        return ["Nothing runs and nothing waits: it is empty at once."]
+        return ["No call runs or waits: it is empty immediately."]
     return [_left(now), *(_line(pool) for pool in now.pools if pool.running or pool.waiting)]
 
 

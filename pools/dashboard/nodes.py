@@ -1,4 +1,4 @@
-"""The hosts with a broker: this web server's own as it says itself, all of them as they last wrote."""
+"""The nodes: the one beside this web server from its broker, all nodes from their last row."""
 
 from __future__ import annotations
 

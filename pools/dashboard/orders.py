@@ -1,6 +1,6 @@
-"""What operators order: a page that says what will happen, then a POST that does it, with who and why.
+"""Orders of operators: a page that shows the consequences, then a POST that carries the order out.
 
-Every order goes through `operations.orders`, as from the shell and the REST API: an audit row, and an event.
+Every order goes through `operations.orders`, as from the shell and the REST API: it leaves an audit row and an event.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ OPERATE = "operate"
 def _changed(change: Callable[..., Change], words: str, *given: Any) -> Action:
     """An order that changes the pool's row."""
 
-    def deed(order: Order) -> str:
+    def action(order: Order) -> str:
         return f"{words} {change(shared.client(), *given, order).note}".strip()
 
-    return deed
+    return action
 
 
 def _of_pool(name: str) -> str:
@@ -42,19 +42,19 @@ def _of_pool(name: str) -> str:
 
 @page("pools", right=OPERATE)
 def pause(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
-    says = [f"{name} refuses new calls from now on.", _held(visit.state(), name), "Its workers stay warm."]
+    consequences = [f"{name} refuses new calls from now on.", _held(visit.state(), name), "Its workers stay warm."]
     lines = [*rest(request, "POST", f"pools/{name}/pause", {}), shell("snakepit pause", name)]
-    deed = _changed(orders.pause, f"{name} is paused.", name)
-    return ask(request, visit, Confirmation(f"Pause {name}?", says, "Pause", _of_pool(name)), deed, lines)
+    action = _changed(orders.pause, f"{name} is paused.", name)
+    return ask(request, visit, Confirmation(f"Pause {name}?", consequences, "Pause", _of_pool(name)), action, lines)
 
 
 @page("pools", right=OPERATE)
 def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
-    end = "When nothing runs and nothing waits, its page says drained. It stays paused until somebody resumes it."
-    says = [f"{name} refuses new calls from now on.", _held(visit.state(), name), end]
-    deed = _changed(orders.pause, f"{name} drains: it takes nothing new.", name)
-    asked = Confirmation(f"Drain {name}?", says, "Drain", _of_pool(name))
-    return ask(request, visit, asked, deed, [shell("snakepit drain", name)])
+    end = "When nothing runs and nothing waits, its page says drained. It stays paused until an operator resumes it."
+    consequences = [f"{name} refuses new calls from now on.", _held(visit.state(), name), end]
+    action = _changed(orders.pause, f"{name} drains: it takes no new calls.", name)
+    asked = Confirmation(f"Drain {name}?", consequences, "Drain", _of_pool(name))
+    return ask(request, visit, asked, action, [shell("snakepit drain", name)])
 
 
 @page("pools", right=OPERATE)
@@ -69,31 +69,31 @@ def scale(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     row = Pool.objects.filter(name=name).first()
     now = row.size if row else 0
     text = request.POST.get("size") or request.GET.get("size") or str(now)
-    size = int(text) if text.isdecimal() and len(text) < 6 else 0  # 0 is refused with the range
-    says = [
-        f"{name} is to have {now} worker{'' if now == 1 else 's'} now.",
-        "Raised: the new ones start at once. Lowered: the surplus finishes its calls and leaves.",
+    size = int(text) if text.isdecimal() and len(text) < 6 else 0  # 0 is refused, with the valid range
+    consequences = [
+        f"{name} has {now} worker{'' if now == 1 else 's'} in its definition now.",
+        "More: new workers start immediately. Fewer: the surplus workers finish their calls and leave.",
         *_memory(visit.state(), name),
     ]
     lines = [*rest(request, "POST", f"pools/{name}/scale", {"size": size}), shell("snakepit scale", name, size)]
-    asked = Confirmation(f"Scale {name}?", says, "Scale", _of_pool(name), size=size)
-    deed = _changed(orders.scale, f"{name} is to have {size} worker{'' if size == 1 else 's'}.", name, size)
-    return ask(request, visit, asked, deed, lines)
+    asked = Confirmation(f"Scale {name}?", consequences, "Scale", _of_pool(name), size=size)
+    action = _changed(orders.scale, f"{name} is to have {size} worker{'' if size == 1 else 's'}.", name, size)
+    return ask(request, visit, asked, action, lines)
 
 
 @page("pools", right=OPERATE)
 def recycle(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
-    says = ["Each worker is replaced by a successor that is ready first, and finishes the calls that it holds."]
+    consequences = ["Each worker is replaced: its successor is ready first, and it finishes the calls that it holds."]
     lines = [*rest(request, "POST", f"pools/{name}/recycle", {}), shell("snakepit recycle", name)]
-    asked = Confirmation(f"Recycle {name}?", says, "Recycle", _of_pool(name), plan=_plan(name))
+    asked = Confirmation(f"Recycle {name}?", consequences, "Recycle", _of_pool(name), plan=_plan(name))
     return ask(request, visit, asked, _recycled(name, ""), lines)
 
 
 @page("workers", right=OPERATE)
 def recycle_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     pool, back = _pool_of(visit.state(), ident), reverse("snakepit:worker", args=[ident])
-    says = ["A successor starts first; then this worker takes nothing new, finishes what it holds, and leaves."]
-    asked = Confirmation(f"Recycle {ident}?", says, "Recycle", back, plan=_plan(pool, ident))
+    consequences = ["A successor starts first. Then this worker takes no new calls, finishes its calls, and leaves."]
+    asked = Confirmation(f"Recycle {ident}?", consequences, "Recycle", back, plan=_plan(pool, ident))
     return ask(request, visit, asked, _recycled(pool, ident), [shell("snakepit recycle", ident)])
 
 
@@ -102,23 +102,23 @@ def kill_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     worker = visit.state().worker(ident)
     held = len(worker.calls) if worker else 0
     calls = f"{held} running call{'' if held == 1 else 's'}"
-    says = [
-        "Its process is ended now, without being asked; a new worker takes its place.",
+    consequences = [
+        "Its process is killed now; a new worker takes its place.",
         f"{calls} will fail, or run again where the command is idempotent." if held else "It runs nothing now.",
     ]
     pool, back = _pool_of(visit.state(), ident), reverse("snakepit:worker", args=[ident])
     lines = [*rest(request, "POST", f"workers/{ident}/kill", {}), shell("snakepit kill", ident)]
 
-    def deed(order: Order) -> str:
+    def action(order: Order) -> str:
         orders.kill(shared.client(), pool, ident, order)
         return f"{ident} is killed."
 
-    return ask(request, visit, Confirmation(f"Kill {ident}?", says, "Kill", back, danger=True), deed, lines)
+    return ask(request, visit, Confirmation(f"Kill {ident}?", consequences, "Kill", back, danger=True), action, lines)
 
 
 @page("workers", right=OPERATE)
 def stacks(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
-    """Where a worker's threads are. GET says what it does; POST does it, because it is told as an order."""
+    """The stacks of a worker's threads. GET explains it; POST does it, because it is recorded as an order."""
     context: dict[str, Any] = {"ident": ident, "snippets": [shell("snakepit dump", ident)]}
     if request.method == "POST":
         pool, order = _pool_of(visit.state(), ident), order_of(request, "", "dashboard")
@@ -130,15 +130,15 @@ def stacks(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
 
 
 def _recycled(pool: str, worker: str) -> Action:
-    def deed(order: Order) -> str:
+    def action(order: Order) -> str:
         planned = orders.recycle(shared.client(), pool, worker, order)
         return f"{planned} worker{'' if planned == 1 else 's'} will be replaced."
 
-    return deed
+    return action
 
 
 def _plan(pool: str, worker: str = "") -> RecyclePlan | None:
-    """What the broker says that it would do; None where it cannot be asked, which the order itself will then tell."""
+    """The broker's plan; None if the broker cannot be asked. The order then shows the reason."""
     try:
         return shared.client().plan(pool, worker)
     except BrokerError:

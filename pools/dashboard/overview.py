@@ -1,4 +1,4 @@
-"""The first page: what needs somebody, how much is going on, and every pool in a line."""
+"""The first page: alerts, totals, and one row for each pool."""
 
 from __future__ import annotations
 

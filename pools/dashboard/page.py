@@ -1,9 +1,9 @@
-"""How every page of the dashboard is made: who may see it, its headers, and what its frame needs.
+"""What every page of the dashboard shares: the permission check, the headers, and the frame.
 
     @page("pools")
     def pools(request, visit): return show(request, visit, "snakepit/pools.html", {...})
 
-The headers are set here and not by a middleware, so that the host project's own pages keep theirs.
+The headers are set here, not by a middleware, so that the pages of the host project keep their own.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from snakepit.pools.operations import orders
 from snakepit.pools.permissions import NEEDS
 from snakepit.pools.web.actor import order_of
 
-LOOKING = frozenset({VIEW, "payload"})  # who has no more than these is refused every POST, whatever its view does
-# What the audit calls an order, where the name of its URL does not say it: `pool-scale` does.
+LOOKING = frozenset({VIEW, "payload"})  # a user with no other right is refused every POST
+# The action in the audit, for URLs whose name does not contain it (`pool-scale` does).
 ORDERS = {"apply": "apply", "worker-stacks": "dump", "playground-run": "call", "playground-submit": "submit_job"}
 THEMES = ("auto", "light", "dark")
 Rest = ParamSpec("Rest")
@@ -39,7 +39,7 @@ Rest = ParamSpec("Rest")
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request of somebody who may look."""
+    """One request of a user who may view the dashboard."""
 
     section: str
     rights: Rights
@@ -49,11 +49,11 @@ class Visit:
         return right in self.rights
 
     def state(self) -> DashboardState:
-        """What the broker says now, at most a second old; asks no broker twice when many pages load at once."""
+        """The state, at most a second old; many pages that load together ask the broker once."""
         return hub.fresh()
 
     def look_again(self) -> None:
-        """After an order: the next page shows what became of it."""
+        """Make the next page ask the broker, so that it shows the result of an order."""
         hub.forget()
 
 
@@ -62,14 +62,14 @@ View = Callable[Concatenate[HttpRequest, Visit, Rest], HttpResponse]
 
 @region("banner", "snakepit/_banner.html")
 def banner(state: DashboardState, _: str) -> Context:
-    """At the top of every page: that the broker is away, and since when."""
+    """At the top of every page: the broker does not answer, and since when."""
     return {}
 
 
 def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[..., HttpResponse]]:
-    """A view of the dashboard. Nobody: to the login. Without the right: 403, with the right's name.
+    """A view of the dashboard. Anonymous users go to the login; without the right the answer is 403 with its name.
 
-    What is not there is said in the frame: an event or the audit may name a pool that is gone.
+    A missing object is a page in the frame, because an event or the audit may link to a pool that is gone.
     """
 
     def decorate(view: View[Rest]) -> Callable[..., HttpResponse]:
@@ -105,11 +105,11 @@ def forbid(request: HttpRequest, visit: Visit, right: str) -> HttpResponse:
 
 
 def _note(request: HttpRequest, right: str, of: Mapping[str, Any]) -> None:
-    """An order that was refused is in the audit, as one over REST would be."""
+    """Record a refused order in the audit, as for REST."""
     url = (request.resolver_match and request.resolver_match.url_name) or ""
     noun, _, verb = url.partition("-")
     action = ORDERS.get(url) or (f"{of['action']}_job" if url == "job-act" else verb)
-    if action not in NEEDS:  # a page that takes no orders
+    if action not in NEEDS:  # the page takes no orders
         return
     lacking = PERMISSIONS["operate" if right == VIEW else right]
     error = PermissionDenied(f"user {request.user.get_username()} lacks the permission {lacking}")
@@ -136,7 +136,7 @@ def show(
 
 
 def harden(response: HttpResponse, nonce: str) -> HttpResponse:
-    """Nothing may run or be loaded that this project did not send, whatever a worker puts into its output."""
+    """Forbid scripts and styles that this project did not send: the output of a worker may contain some."""
     from_here = f"'self' 'nonce-{nonce}'"
     response.headers["Content-Security-Policy"] = (
         f"default-src 'none'; script-src {from_here}; style-src {from_here}; img-src 'self'; font-src 'self'; "
@@ -149,7 +149,7 @@ def harden(response: HttpResponse, nonce: str) -> HttpResponse:
 
 
 def _elsewhere() -> list[dict[str, str]]:
-    """The API's page and the admin, where the host project has them."""
+    """Links to the API page and the admin, where the host project has them."""
     found = []
     for title, name in (("API", "snakepit-api:openapi-view"), ("Admin", "admin:index")):
         try:

@@ -1,7 +1,7 @@
-"""What the command palette (Ctrl-K) finds: pages, pools, workers, what can be ordered of them, and jobs by their id.
+"""What the command palette (Ctrl-K) finds: pages, pools, workers, their orders, and jobs by id.
 
-opened ─▶ everything that the broker knows, once; the script looks through it while somebody types
-?job=  ─▶ jobs whose id begins or ends so, as lists and logs show it
+opened ─▶ everything that the broker reports, once; the script filters it while the user types
+?job=  ─▶ jobs whose id begins or ends with this text
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Job
 
 JOBS = 6  # found by an id
-RECENT = 5000  # jobs among which the end of an id is looked for: it has no index
+RECENT = 5000  # newest jobs that are searched by the end of an id, which has no index
 SHORTEST = 4  # characters of an id
 ORDERS = ("recycle", "scale", "drain", "pause")
 
@@ -28,7 +28,7 @@ PaletteEntry = dict[str, str]
 
 @page("palette")
 def palette(request: HttpRequest, visit: Visit) -> HttpResponse:
-    """`?job=`: jobs by a part of their id; without it everything else."""
+    """`?job=`: jobs by a part of their id; without it, everything else."""
     if (part := request.GET.get("job")) is not None:
         return JsonResponse({"entries": list(_jobs(part))})
     return JsonResponse({"entries": [*_pages(visit), *_of_state(visit.state(), visit)]})
@@ -57,7 +57,7 @@ def _of_state(state: DashboardState, visit: Visit) -> Iterator[PaletteEntry]:
 
 
 def _jobs(part: str) -> Iterator[PaletteEntry]:
-    """By the whole id or its beginning, which the key's index finds; by its end among the newest."""
+    """Jobs by the start of an id, through its index; else by its end, among the newest jobs."""
     digits = re.sub(r"[^0-9a-f]", "", part.lower())
     if len(digits) < SHORTEST or len(digits) > 32 or not re.fullmatch(r"[0-9a-fA-F-]+", part):
         return
@@ -67,8 +67,8 @@ def _jobs(part: str) -> Iterator[PaletteEntry]:
         recent = Job.objects.order_by("-pk").values_list("pk", flat=True)[:RECENT]
         found = [one for one in recent if one.hex.endswith(digits)][:JOBS]
     for job in Job.objects.filter(pk__in=found).order_by("-pk").only("pk", "pool", "command", "state"):
-        told = f"{job.pool}.{job.command}, {job.state}"
-        yield {**_entry(str(job.pk), "job", reverse("snakepit:job", args=[job.pk])), "note": told}
+        note = f"{job.pool}.{job.command}, {job.state}"
+        yield {**_entry(str(job.pk), "job", reverse("snakepit:job", args=[job.pk])), "note": note}
 
 
 def _entry(title: str, kind: str, url: str) -> PaletteEntry:

@@ -1,4 +1,4 @@
-"""The playground: a form from the command's schema, run at once with its stream and timings, or as a job."""
+"""The playground: a form from the command's schema; runs a call with its stream and timings, or submits a job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from snakepit.pools.web.errors import error_response, seen_from_outside
 
 @page("playground", right="run")
 def playground(request: HttpRequest, visit: Visit) -> HttpResponse:
-    """`?pool=&command=` chooses; `?job=` begins with what a job was given."""
+    """`?pool=&command=` chooses a command; `?job=` copies the arguments of a job."""
     twin = _twin(request, visit)
     names = list(Pool.objects.filter(enabled=True).values_list("name", flat=True))
     chosen = twin.pool if twin else request.GET.get("pool", "")
@@ -57,7 +57,7 @@ def _twin(request: HttpRequest, visit: Visit) -> Job | None:
 
 @require_POST
 async def run(request: HttpRequest) -> HttpResponseBase:
-    """One call as server-sent events; closing the connection cancels it. Refusals in the API's shape."""
+    """One call as server-sent events; closing the connection cancels it. Errors have the shape of the API."""
     try:
         await sync_to_async(_check)(request)
         asked = _read(request)
@@ -74,7 +74,7 @@ async def run(request: HttpRequest) -> HttpResponseBase:
 
 @require_POST
 def submit(request: HttpRequest) -> HttpResponse:
-    """The same as a durable job, in the user's name; answers with the page of the job."""
+    """Submit a durable job in the user's name; returns the URL of its page."""
     try:
         _check(request)
         asked = _read(request)

@@ -1,4 +1,4 @@
-"""A point of a chart: how a pool stood at one moment, and what it did in the seconds before."""
+"""A point of a chart: the state of a pool at one moment, and its rates in the seconds before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from snakepit.pools.broker.stats.histogram import Sparse, quantile, since
 from snakepit.pools.broker.status import PoolHistograms, PoolStatus
 
-SPAN = 5.0  # seconds over which a rate is measured: shorter, and a slow pool's rate would jump between 0 and 2
+SPAN = 5.0  # seconds over which a rate is measured; with fewer, a slow pool's rate would jump between 0 and 2
 SPARK = 120  # points of a sparkline
 RING = 600  # points: five minutes at two a second
 COLUMNS = (
@@ -80,12 +80,12 @@ class PoolSeries:
 
 
 def row(point: Point) -> list[float | None]:
-    """As the charts take it, in the order of COLUMNS."""
+    """A point in the order of COLUMNS, for the charts."""
     return [getattr(point, name) for name in COLUMNS]
 
 
 def summed(pools: Sequence[Sequence[Point]]) -> dict[str, list[float | None]]:
-    """Columns of all pools together. They have their points at the same moments; a wait is the longest of them."""
+    """Columns of all pools together. Their points have the same times; of waits, the longest counts."""
     moments: dict[float, dict[str, float | None]] = {}
     for points in pools:
         for point in points:
@@ -98,14 +98,14 @@ def summed(pools: Sequence[Sequence[Point]]) -> dict[str, list[float | None]]:
 
 
 def together(name: str, one: float | None, other: float | None) -> float | None:
-    """One figure of two pools; None is a figure that a pool does not have."""
+    """One figure of two pools; None: a pool does not have it."""
     if one is None or other is None:
         return other if one is None else one
     return max(one, other) if name in LARGEST else round(one + other, 3)
 
 
 def _rate(count: float, span: float) -> float:
-    """A second; never below zero, whatever a counter did."""
+    """Per second; never below zero, because a counter may restart."""
     return round(max(0.0, count) / span, 3) if span > 0 else 0.0
 
 

@@ -1,4 +1,4 @@
-"""One pool: how it stands, its workers as tiles, its commands, its lifecycle, and where each value of it comes from."""
+"""One pool: its state, workers as tiles, commands, lifecycle, and the origin of each value of its definition."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from snakepit.pools.web.errors import seen_from_outside
 
 EVENTS = 15
 RACES = 10  # pieces of state whose stacks are shown
-GONE = 6  # workers that just ended and are still shown as tiles
-GONE_FOR = 120.0  # seconds for which they are
+GONE = 6  # workers that ended recently and are still shown as tiles
+GONE_FOR = 120.0  # seconds for which they are shown
 ENDS = ("worker.died", "worker.killed", "worker.recycled")
 
 
@@ -56,7 +56,7 @@ def pool(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
 
 
 def _races(name: str) -> list[dict[str, Any]]:
-    """The newest race of each piece of state, with both stacks: those are in the database alone."""
+    """The newest race of each piece of state, with both stacks, which only the database has."""
     found: dict[str, dict[str, Any]] = {}
     for event in Event.objects.filter(pool=name, kind=Kind.THREAD_RACE).order_by("-pk")[: 5 * RACES]:
         data = event.data
@@ -67,7 +67,7 @@ def _races(name: str) -> list[dict[str, Any]]:
 
 
 def _asked(request: HttpRequest, name: str) -> Context:
-    """What the broker is asked for this page alone. A pool that is not running has neither."""
+    """Commands and plan, which only this page asks for. A pool that is not running has neither."""
     try:
         broker = shared.client()
         return {"commands": [_command(request, name, one) for one in broker.commands(name)], "plan": broker.plan(name)}
@@ -138,7 +138,7 @@ def _just_ended(state: DashboardState, name: str) -> list[RecordedEvent]:
 
 
 def definition(row: Pool) -> list[dict[str, Any]]:
-    """Every value in force and where it comes from: the settings, the row, or the default."""
+    """Every value in force and its origin: the settings, the row, or the default."""
     given = _given(row)
     rows = []
     for name, spec_field in FIELDS.items():
@@ -149,7 +149,7 @@ def definition(row: Pool) -> list[dict[str, Any]]:
         if name in given:
             origin = "settings"
             if given[name] != value:
-                origin, note = "row", f"the settings say {given[name]}"
+                origin, note = "row", f"the settings have {given[name]}"
         elif value == default:
             origin = "default"
         unit = spec_field.metadata.get("unit", "")
@@ -161,7 +161,7 @@ def definition(row: Pool) -> list[dict[str, Any]]:
 
 
 def _given(row: Pool) -> dict[str, Any]:
-    """What the settings say of this pool, the fields that they leave out not included."""
+    """The fields that the settings set for this pool."""
     if row.source != Pool.Source.SETTINGS:
         return {}
     try:

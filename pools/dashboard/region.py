@@ -1,9 +1,9 @@
 """Live regions: the parts of pages that are rendered again when the state change.
 
-A region is a function from state to a template and its context, under a name. A page shows it with
+A region is a function from the state to the context of a template, under a name. A page shows it with
 `{% live "pool" name %}`, which writes `<div data-live="pool:NAME">`; the stream sends its HTML when that has changed.
-The topic is the name, and after a colon the argument. A region asks neither database nor broker: it is rendered twice
-a second for everybody who watches, once for all with the same rights.
+The topic is the name, and after a colon the argument. A region asks neither database nor broker, because it is
+rendered twice a second, once for all viewers with the same rights.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class UnknownRegion(ValueError):
 
 
 def region(name: str, template: str) -> Callable[[Region], Region]:
-    """Register a region. Its function gets the state and the topic's argument ("" without one)."""
+    """Register a region. Its function receives the state and the argument of the topic ("" without one)."""
 
     def register(function: Region) -> Region:
         _regions[name] = (template, function)
@@ -41,14 +41,14 @@ def topic(name: str, argument: str = "") -> str:
 
 
 def render(of: str, state: DashboardState, rights: Rights) -> str:
-    """The HTML of a topic. Before the broker has ever answered every region says so, in its own place."""
+    """The HTML of a topic. Until the broker has answered once, every region shows that it has not."""
     name, _, argument = of.partition(":")
     if name not in _regions:
         raise UnknownRegion(f"no region is named {name!r}")
     template, function = _regions[name]
     if not state.known and name != "banner":
         return render_to_string("snakepit/_unknown.html", {"state": state})
-    # Stripped: an element without content is hidden, one with a line break is a gap.
+    # Stripped, because CSS hides an empty element, but not one with a line break.
     return render_to_string(template, {"state": state, "rights": rights, **function(state, argument)}).strip()
 
 
@@ -57,7 +57,7 @@ def is_known(of: str) -> bool:
 
 
 class RenderCache:
-    """The HTML of the newest state, made once for all who watch the same topic with the same rights."""
+    """Renders each topic of the newest state once for all viewers with the same rights."""
 
     def __init__(self) -> None:
         self._facts: DashboardState | None = None

@@ -1,4 +1,4 @@
-"""The figures of the charts as JSON: columns of equal length, and the marks on the time axis."""
+"""The data of the charts as JSON: columns of equal length, and marks on the time axis."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def series(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 
 def live_columns(state: DashboardState, pool: str) -> dict[str, list[float | None]]:
-    """The last minutes as the hub remembers them."""
+    """The last minutes, from the memory of the hub."""
     names = [pool] if pool else [one.name for one in state.pools]
     return summed([hub.store.points(name) for name in names])
 
 
 def with_past(found: dict[str, list[float | None]], pool: str) -> dict[str, list[float | None]]:
-    """The minutes of the database before the first point: nobody may have watched five minutes ago."""
+    """Add the minutes of the database before the first point, because the hub only collects while pages are open."""
     past = history.columns(pool, LIVE, utc_now())
     begin = next((at for at in found["at"] if at is not None), float("inf"))
     kept = [index for index, at in enumerate(past.get("at", ())) if at is not None and at + MINUTE < begin]
@@ -66,7 +66,7 @@ def with_past(found: dict[str, list[float | None]], pool: str) -> dict[str, list
 
 
 def _level_lines(name: str, past: dict[str, list[float | None]], kept: list[int]) -> Iterator[float | None]:
-    """A minute is a level line with nothing behind it: a slope to the next point would show what nobody measured."""
+    """Draw a minute as a level line with a gap after it: a slope to the next point would show values never measured."""
     for index in kept:
         value, at = past[name][index] if name in past else None, past["at"][index] or 0.0
         yield from (at, at + MINUTE - 2, at + MINUTE - 1) if name == "at" else (value, value, None)
@@ -78,7 +78,7 @@ def live_marks(state: DashboardState, pool: str) -> list[dict[str, Any]]:
 
 
 def old_marks(pool: str, begin: datetime) -> list[dict[str, Any]]:
-    """From the database, the newest ones: a chart of a week has no room for more."""
+    """The newest marks from the database; a chart of a week has no room for more."""
     rows = Event.objects.filter(kind__in=MARKS, at__gte=begin)
     found = (rows.filter(pool=pool) if pool else rows).order_by("-pk").values("kind", "at", "worker", "pool", "reason")
     return [

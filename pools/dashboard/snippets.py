@@ -1,4 +1,4 @@
-"""Lines to copy: the same as curl, in a shell, or in Python. Shown only where the API is part of the project."""
+"""Snippets to copy: an operation as curl or as a shell command. curl is shown only where the project has the API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY = '-H "Authorization: Bearer $SNAKEPIT_KEY"'
 
 
 def api_url(request: HttpRequest, name: str, *args: Any) -> str:
-    """The whole URL of an operation of the API, "" where the project does not have it."""
+    """The URL of an operation of the API; "" where the project does not have the API."""
     try:
         return request.build_absolute_uri(reverse(f"snakepit-api:{name}", args=args))
     except NoReverseMatch:

@@ -1,11 +1,11 @@
-"""The live stream: server-sent events with the regions that changed, and the same as JSON for who must poll.
+"""The live stream: server-sent events with the regions that changed; the same as JSON for pages that must poll.
 
     event: region  {"topic", "html"}       the new content of every element with that data-live
-    event: beat    {"at", "state", ...}    each tick that brought nothing else: how old the numbers are
+    event: beat    {"at", "state", ...}    each tick without changes: how old the numbers are
     event: points  {pool: [[...], ...]}    new points of the charts
 
-The id of an event is the moment up to which its reader has points; a browser that comes back sends the last one, and
-gets the points that it missed. Regions need no replay: the newest one holds everything.
+The id of an event is the time up to which its reader has points. A browser that reconnects sends the last id and
+receives the points that it missed. Regions need no replay, because the newest one is complete.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.jobs.leases import db_unit
 
 TOPICS = 20  # regions a page
-BEAT = 2.0  # seconds: the longest silence
-LIFE = 600.0  # seconds of one stream: the browser comes back at once, and its rights are read again
+BEAT = 2.0  # seconds between two events at most
+LIFE = 600.0  # seconds of one stream; the browser then reconnects, and its rights are read again
 ALL = "*"  # the points of every pool
 
 _rendered = RenderCache()
 
 
 class Refused(Exception):
-    """The stream is not given; the status says why."""
+    """The stream is refused, with this HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -51,16 +51,16 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Reader:
-    """One open page: what it shows, and what it has got already."""
+    """One open page: what it shows, and what it has received."""
 
     topics: tuple[str, ...]
-    pools: tuple[str, ...]  # whose points it wants
+    pools: tuple[str, ...]  # pools whose points it wants
     rights: Rights
-    since: float = 0.0  # it has the points up to here
+    since: float = 0.0  # it has the points up to this time
     sent: dict[str, str] = field(default_factory=dict)
 
     def news(self, state: DashboardState) -> list[tuple[str, Any]]:
-        """What changed for it since the last time."""
+        """The events that it has not received yet."""
         found: list[tuple[str, Any]] = []
         for topic in self.topics:
             html = _rendered.of(topic, state, self.rights)
@@ -79,7 +79,7 @@ class Reader:
 
 
 def beat(state: DashboardState) -> dict[str, Any]:
-    """How old the numbers are. The browser's clock may be wrong: it counts from the server's."""
+    """How old the numbers are; with the server's time, because the browser's clock may be wrong."""
     freshness = "stale" if state.trouble else "live"
     return {"at": state.seen_at, "now": round(time.time(), 3), "state": freshness, "since": state.trouble_since}
 
@@ -96,7 +96,7 @@ async def stream(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     close_at_exit()
     response = StreamingHttpResponse(frames(reader), content_type="text/event-stream; charset=utf-8")
     response["Cache-Control"] = "no-cache"
-    response["X-Accel-Buffering"] = "no"  # or nginx keeps the events back
+    response["X-Accel-Buffering"] = "no"  # otherwise nginx buffers the events
     return response
 
 
@@ -114,17 +114,17 @@ def fragments(request: HttpRequest) -> HttpResponse:
 
 
 async def frames(reader: Reader) -> AsyncGenerator[str, None]:
-    """Everything at once, then what changes. A frame is made when the one before was taken: no queue grows."""
+    """All regions first, then changes. The next frame is made after the last was sent, so no queue grows."""
     yield "retry: 2000\n\n"
-    begun = told = time.monotonic()
+    begun = sent = time.monotonic()
     freshness = ""
     async with aclosing(hub.watch()) as watch:
         async for state in watch:
             events = reader.news(state)
             now, before, freshness = time.monotonic(), freshness, events[-1][1]["state"]
-            if len(events) == 1 and freshness == before and now - told < BEAT:
+            if len(events) == 1 and freshness == before and now - sent < BEAT:
                 continue
-            told = now
+            sent = now
             text = "".join(f"event: {kind}\ndata: {_json(data)}\n\n" for kind, data in events)
             with hub.sending():
                 yield f"id: {reader.since:.3f}\n{text}"
@@ -133,9 +133,9 @@ async def frames(reader: Reader) -> AsyncGenerator[str, None]:
 
 
 def close_at_exit() -> None:
-    """End the streams when the server is told to stop: it waits for open answers before it tells the application.
+    """End the streams when the server stops: it waits for open responses before it shuts the application down.
 
-    The server's own handler is called as before. Servers that handle signals elsewhere keep their own time limit.
+    The server's own signal handler still runs. Servers without one keep their own time limit.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -147,7 +147,7 @@ def close_at_exit() -> None:
 
 
 class _Closing:
-    """A signal handler that closes the hub and then does what the one before it did."""
+    """A signal handler that closes the hub and then calls the previous handler."""
 
     def __init__(self, before: Callable[[int, FrameType | None], Any], loop: asyncio.AbstractEventLoop) -> None:
         self._before = before
@@ -164,7 +164,7 @@ def _json(data: Any) -> str:
 
 
 def _reader(request: HttpRequest) -> Reader:
-    """Who reads what. Raises Refused; leaves no database connection behind, for the stream may last for hours."""
+    """The reader of a request. Raises Refused. Closes its database connection, because a stream may last for hours."""
     with db_unit():
         rights = rights_of(request.user)
     if not rights:
@@ -179,7 +179,7 @@ def _reader(request: HttpRequest) -> Reader:
 
 
 def _moment(text: str) -> float:
-    """The id of the last event that a browser has; anything else means that it has none."""
+    """The time in the id of the browser's last event; 0: it has none."""
     try:
         moment = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The life of a job as stretches on one time axis: waiting, attempt, waiting, attempt, end. Pure arithmetic."""
+"""The timeline of a job: waits and attempts as bars on one time axis. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from snakepit.pools.models import Job, JobAttempt
 from snakepit.pools.models.moments import utc_now
 
-LEAST = 0.6  # percent: a bar that lasts no time is still seen
+LEAST = 0.6  # percent, so that a bar without duration is visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class TimelineBar:
     seconds: float
     left: float
     width: float
-    open: bool  # it goes on
+    open: bool  # it has not ended
     detail: str = ""
     worker: str = ""
     node: str = ""
@@ -31,7 +31,7 @@ class TimelineBar:
 
 
 def timeline(job: Job, tries: Sequence[JobAttempt], now: datetime | None = None) -> list[TimelineBar]:
-    """What happened from the submission to the end, or until now, in order. `tries` by their number."""
+    """The bars from the submission to the end, or until now, in order. `tries` by their number."""
     now = now or utc_now()
     end = job.finished_at or now
     first = min([job.created_at, *(one.started_at for one in tries)])

@@ -1,4 +1,4 @@
-"""One worker: what it does now, its memory, its last lines, its life so far, and how it ended."""
+"""One worker: its present calls, memory, output, events, and how it ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
         "ident": ident,
         "pool": pool,
         "row": row,
-        "life": [] if state.events_of(worker=ident) else life,  # the timeline has them, live
+        "life": [] if state.events_of(worker=ident) else life,  # the live events have them
         "end": next((event for event in life if event.kind in ENDED), None),
         "limits": Pool.objects.filter(name=pool)
         .values("memory_soft_mb", "memory_hard_mb", "ttl", "max_requests")

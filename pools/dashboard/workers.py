@@ -1,4 +1,4 @@
-"""The workers of this node, page by page, and those that are gone."""
+"""The workers of this node in pages, and workers that are gone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATES = ("starting", "ready", "busy", "draining", "stopping")
 
 @page("workers")
 def workers(request: HttpRequest, visit: Visit) -> HttpResponse:
-    """`?pool=&state=&q=&page=`; `state=gone` lists what the database remembers."""
+    """`?pool=&state=&q=&page=`; `state=gone` lists the rows of ended workers."""
     chosen = {name: request.GET.get(name, "")[:100] for name in ("pool", "state", "q")}
     context: Context = {
         "chosen": chosen,

@@ -1,4 +1,4 @@
-"""What a rule is given, and what it answers with."""
+"""The input of a rule (Case) and its result (Judgement with Advice)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Enough:
 
     calls: int = 50
     seconds: float = 60.0
-    idle_seconds: float = 300.0  # for having fewer workers: a lull is no reason
+    idle_seconds: float = 300.0  # for fewer workers: a short lull is no reason
 
 
 ENOUGH = Enough()
@@ -49,7 +49,7 @@ NOT_KNOWN = Capacity()
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """`values` are to be set, `before` is what they are now; `key` names the same advice again, while it stands."""
+    """`values` are to be set, `before` are the present ones; the same advice has the same `key`."""
 
     key: str
     pool: str
@@ -85,7 +85,7 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One rule's word on one pool."""
+    """The result of one rule for one pool."""
 
     rule: str
     pool: str
@@ -104,7 +104,7 @@ class Case:
     machine: Capacity = NOT_KNOWN
     enough: Enough = ENOUGH
 
-    # Answers
+    # Judgements
 
     def fine(self, rule: str, evidence: str) -> Judgement:
         return Judgement(rule, self.spec.name, FINE, evidence)
@@ -116,7 +116,7 @@ class Case:
         return Judgement(rule, self.spec.name, TOO_LITTLE, what)
 
     def advise(self, rule: str, title: str, evidence: str, values: Mapping[str, Any], cost: str = "") -> Judgement:
-        """The values, kept within the ranges of their fields; where that leaves nothing to change, it is fine."""
+        """Advise these values, within the ranges of their fields; fine, if that changes nothing."""
         bounded = {name: _bounded(name, value) for name, value in values.items()}
         before = {name: _plain(getattr(self.spec, name)) for name in bounded}
         if bounded == before:
@@ -188,7 +188,7 @@ class Case:
 
 
 def rounded_down(value: float) -> int:
-    """To one digit and zeros: advice that looks exact would be believed to be.
+    """Round down to one digit and zeros, because advice is not more exact than that.
 
     >>> rounded_down(5019.6), rounded_down(0.3)
     (5000, 1)

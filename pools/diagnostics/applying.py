@@ -1,4 +1,4 @@
-"""Advice on the pools of this project, from the broker's status and the rows; and the order to follow it.
+"""Advice for the pools of this project, from the broker's status and the rows; and the order that applies it.
 
 status ─┐
 rows   ─┼─▶ judgements ─▶ apply(key): judged once more ─▶ operations.change_pool ─▶ row, audit, broker
@@ -28,7 +28,7 @@ class Asks(Applies, Protocol):
 
 
 def definitions() -> dict[str, PoolSpec]:
-    """The enabled pools' rows. One that is not valid has no advice: the doctor says what is wrong with it."""
+    """The enabled pools' rows. An invalid one gets no advice; the doctor reports it."""
     found = {}
     for row in Pool.objects.filter(enabled=True):
         try:
@@ -39,7 +39,7 @@ def definitions() -> dict[str, PoolSpec]:
 
 
 def judgements(status: BrokerStatus, enough: Enough = ENOUGH) -> list[Judgement]:
-    """Every rule's word on every pool of a status."""
+    """The judgement of every rule on every pool of a status."""
     machine = room_here(conf.broker_address(), status.node.pid)
     return judge(status.pools, definitions(), status.workers, machine, enough)
 
@@ -53,7 +53,7 @@ def settings_line(advice: Advice) -> str:
 
 
 def apply(broker: Asks, key: str, order: Order, enough: Enough = ENOUGH) -> Change:
-    """Follow the advice of this key, if it still holds. Raises NotAdvised, ManagedBySettings, DefinitionInvalid."""
+    """Apply the advice with this key, if it still holds. Raises NotAdvised, ManagedBySettings, DefinitionInvalid."""
     pool = key.partition(":")[2]
     found = (one.advice for one in judgements(broker.status(), enough) if one.advice and one.advice.key == key)
     advice = next(found, None)

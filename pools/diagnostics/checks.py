@@ -1,4 +1,4 @@
-"""The doctor's checks of the site and its services: each is a function from the facts to findings, and no more."""
+"""The doctor's checks of the site and its services: each is a pure function from facts to findings."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Check = Callable[[SystemFacts], Iterator[Finding]]
 
 SHORT_KEY = 50  # characters of a secret key; Django's own check asks for as many
 LITTLE_VARIETY = 5  # different characters
-KEY_WARNING = 14.0  # days before an API key ends
+KEY_WARNING = 14.0  # days before an API key expires
 MISSED_SWEEPS = 3
 DRIFT = (1.0, 10.0)  # seconds between two clocks: a warning, a problem
 SHORT_TIMEOUT = 5.0  # seconds that a SQLite writer waits for the lock
 CONNECTIONS_USED = 0.8  # share of PostgreSQL's connections
 FRESH = 10.0  # seconds in which a living broker is seen
-SILENT = 60.0  # seconds after which a broker that did not say goodbye is missed
+SILENT = 60.0  # seconds after which a broker without a clean shutdown counts as lost
 OVERDUE = 60.0  # seconds that a job may be due and unclaimed
 
 
@@ -48,13 +48,13 @@ def settings(facts: SystemFacts) -> Iterator[Finding]:
 
 
 def production(facts: SystemFacts) -> Iterator[Finding]:
-    """DEBUG, SECRET_KEY and ALLOWED_HOSTS are fit for strangers."""
+    """DEBUG, SECRET_KEY and ALLOWED_HOSTS are fit for production."""
     known = facts.settings
     if known.debug:
         yield warning(
             "production",
-            "DEBUG is on: error pages show settings and code to whoever reaches this site",
-            "Where others reach it: DEBUG = False (SNAKEPIT_DEBUG=0 with this project's own site).",
+            "DEBUG is on: error pages show settings and code to every visitor",
+            "In production: DEBUG = False (SNAKEPIT_DEBUG=0 with this project's own site).",
         )
         return
     weak = known.secret_key_length < SHORT_KEY or known.secret_key_variety < LITTLE_VARIETY
@@ -66,15 +66,15 @@ def production(facts: SystemFacts) -> Iterator[Finding]:
             'Make one: python -c "import secrets; print(secrets.token_urlsafe(50))"',
         )
     if not known.allowed_hosts:
-        yield problem("production", "ALLOWED_HOSTS is empty: every request is refused", "Name the site's hosts.")
+        yield problem("production", "ALLOWED_HOSTS is empty: every request is refused", "List the site's hosts.")
     elif "*" in known.allowed_hosts:
-        yield warning("production", "ALLOWED_HOSTS is *: any Host header is believed", "Name the site's hosts.")
+        yield warning("production", "ALLOWED_HOSTS is *: any Host header is accepted", "List the site's hosts.")
     elif not weak and not known.secret_key_insecure:
         yield ok("production", f"DEBUG is off, hosts are {', '.join(known.allowed_hosts)}")
 
 
 def broker(facts: SystemFacts) -> Iterator[Finding]:
-    """The broker answers, is of our release, and has nothing to complain of."""
+    """The broker answers, runs this release, and reports no problem."""
     known = facts.broker
     if isinstance(known, Unknown):
         yield problem("broker", known.reason, "Start it: snakepit broker (or: python manage.py snakepit broker).")
@@ -86,12 +86,12 @@ def broker(facts: SystemFacts) -> Iterator[Finding]:
         by, why = node.drain_actor or "an operator", node.drain_reason or "no reason given"
         yield warning("broker", f"it is drained by {by} ({why}) and takes no calls", "snakepit resume --node")
     elif node.draining:
-        yield warning("broker", "it is shutting down and takes no calls", "Wait for its end, then start it again.")
+        yield warning("broker", "it is shutting down and takes no calls", "Wait until it stops, then start it again.")
     if node.version not in ("", facts.settings.release):
         yield warning(
             "broker",
             f"it runs release {node.version}, and {facts.settings.release} is installed",
-            "Restart the broker: workers of the old release go on until then.",
+            "Restart the broker: until then, workers of the old release keep running.",
         )
     if node.loop_lag > 0.25:
         yield warning(
@@ -104,7 +104,7 @@ def broker(facts: SystemFacts) -> Iterator[Finding]:
 
 
 def duplicates(facts: SystemFacts) -> Iterator[Finding]:
-    """No other broker writes under this node's name."""
+    """No second broker uses this node's name."""
     if isinstance(facts.broker, Unknown) or isinstance(facts.database, Unknown):
         yield skipped("duplicate brokers", "needs the broker and the database")
         return
@@ -123,16 +123,16 @@ def duplicates(facts: SystemFacts) -> Iterator[Finding]:
         if not row.stopped and row.silent > SILENT:
             yield warning(
                 "duplicate brokers",
-                f"the broker of {row.name} fell silent {row.silent:.0f} s ago and did not say goodbye",
+                f"the broker of {row.name} stopped reporting {row.silent:.0f} s ago without a clean shutdown",
                 "Start it again, or delete its row in the admin if the node is gone for good.",
             )
-    yield ok("duplicate brokers", f"{node.name} is written by one broker")
+    yield ok("duplicate brokers", f"one broker uses the name {node.name}")
 
 
 def beat(facts: SystemFacts) -> Iterator[Finding]:
     """Celery beat sends the sweeps that judge age, memory and health."""
     if isinstance(facts.broker, Unknown):
-        yield skipped("beat", "the broker hears the sweeps, and it does not answer")
+        yield skipped("beat", "the broker does not answer, so its sweeps are not known")
         return
     node = facts.broker.node
     interval = facts.settings.sweep_interval
@@ -148,7 +148,7 @@ def beat(facts: SystemFacts) -> Iterator[Finding]:
 
 
 def transport(facts: SystemFacts) -> Iterator[Finding]:
-    """Celery's messages have a way, and what lies there is kept."""
+    """The message transport of Celery answers and keeps its messages."""
     known = facts.transport
     if isinstance(known, Unknown):
         yield skipped("message transport", known.reason)
@@ -169,21 +169,21 @@ def transport(facts: SystemFacts) -> Iterator[Finding]:
     if known.evicts:
         yield warning(
             "message transport",
-            f"{known.url} throws keys away when its memory is full (maxmemory-policy {known.evicts})",
+            f"{known.url} evicts keys when its memory is full (maxmemory-policy {known.evicts})",
             "Set maxmemory-policy noeviction in its configuration.",
         )
     if known.persistent is False:
         yield warning(
             "message transport",
-            f"{known.url} keeps nothing over a restart; jobs are sent again from their rows, some seconds late",
-            "Switch appendonly on.",
+            f"{known.url} loses its data at a restart; jobs are sent again from their rows, some seconds late",
+            "Turn appendonly on.",
         )
     if known.scheme != "filesystem" and not known.evicts:
         yield ok("message transport", f"{known.url} answers")
 
 
 def consumers(facts: SystemFacts) -> Iterator[Finding]:
-    """For each pool some Celery worker reads the queue of its jobs."""
+    """A Celery worker reads the job queue of each pool."""
     known = facts.transport
     if isinstance(known, Unknown) or known.error:
         yield skipped("consumers", "the message transport does not answer")
@@ -194,7 +194,7 @@ def consumers(facts: SystemFacts) -> Iterator[Finding]:
     if not known.workers:
         yield problem(
             "consumers",
-            "no Celery worker answers a ping: jobs wait, and no tick of beat is run",
+            "no Celery worker answers a ping: jobs wait, and beat's tasks do not run",
             "Start one: celery -A snakepit.site worker --pool threads (your project's app).",
         )
         return
@@ -214,7 +214,7 @@ def consumers(facts: SystemFacts) -> Iterator[Finding]:
 
 
 def overdue(facts: SystemFacts) -> Iterator[Finding]:
-    """No job waits that should have begun."""
+    """No job is overdue."""
     known = facts.database
     if isinstance(known, Unknown):
         yield skipped("jobs", known.reason)
@@ -222,14 +222,14 @@ def overdue(facts: SystemFacts) -> Iterator[Finding]:
         yield warning(
             "jobs",
             f"{known.jobs_overdue} jobs are due and unclaimed, the oldest for {known.jobs_oldest:.0f} s",
-            "See `consumers`; otherwise more Celery threads, or more workers in the pool, are wanted.",
+            "See `consumers`; otherwise add Celery threads, or workers to the pool.",
         )
     else:
         yield ok("jobs", "none is overdue")
 
 
 def database(facts: SystemFacts) -> Iterator[Finding]:
-    """The database answers, and in a mode that several writers bear."""
+    """The database answers, and allows several writers."""
     known = facts.database
     if isinstance(known, Unknown):
         yield problem("database", known.reason, "Start it, or correct DATABASES (SNAKEPIT_DATABASE_URL).")
@@ -242,7 +242,7 @@ def database(facts: SystemFacts) -> Iterator[Finding]:
             yield warning(
                 "database",
                 f"SQLite with journal {known.journal}, {'immediate' if known.immediate else 'deferred'} transactions, "
-                f"timeout {known.timeout:g} s: web, broker and Celery would meet `database is locked`",
+                f"timeout {known.timeout:g} s: web, broker and Celery would get `database is locked`",
                 'OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": '
                 '"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}',
             )
@@ -250,8 +250,8 @@ def database(facts: SystemFacts) -> Iterator[Finding]:
         fine = False
         yield warning(
             "database",
-            f"{known.connections} of {known.most_connections} connections are taken",
-            "Raise max_connections, or put a pooler in front of it.",
+            f"{known.connections} of {known.most_connections} connections are used",
+            "Raise max_connections, or use a connection pooler.",
         )
     if fine:
         more = f", {known.connections} of {known.most_connections} connections" if known.most_connections else ""
@@ -259,7 +259,7 @@ def database(facts: SystemFacts) -> Iterator[Finding]:
 
 
 def migrations(facts: SystemFacts) -> Iterator[Finding]:
-    """Tables are as the code expects them."""
+    """All migrations are applied."""
     known = facts.database
     if isinstance(known, Unknown):
         yield skipped("migrations", known.reason)
@@ -270,12 +270,12 @@ def migrations(facts: SystemFacts) -> Iterator[Finding]:
 
 
 def clocks(facts: SystemFacts) -> Iterator[Finding]:
-    """Machine, database and message transport agree about the time: leases and expiry depend on it."""
+    """The clocks of machine, database and message transport agree: leases and expiry depend on it."""
     for name, known in (("database", facts.database), ("message transport", facts.transport)):
         if isinstance(known, Unknown):
             yield skipped("clock", f"{name}: {known.reason}")
         elif known.drift is None:
-            yield skipped("clock", f"{name}: it has no clock of its own, or did not tell it")
+            yield skipped("clock", f"{name}: it has no clock of its own, or does not report it")
         elif abs(known.drift) < DRIFT[0]:
             yield ok("clock", f"{name}: {abs(known.drift) * 1000:.0f} ms from this machine's")
         else:
@@ -285,7 +285,7 @@ def clocks(facts: SystemFacts) -> Iterator[Finding]:
 
 
 def api_keys(facts: SystemFacts) -> Iterator[Finding]:
-    """No API key ends soon without anybody's notice."""
+    """No API key expires soon."""
     known = facts.database
     if isinstance(known, Unknown):
         yield skipped("API keys", known.reason)
@@ -293,7 +293,9 @@ def api_keys(facts: SystemFacts) -> Iterator[Finding]:
     soon = [key for key in known.keys if key.days_left is not None and key.days_left < KEY_WARNING]
     for key in soon:
         yield warning(
-            "API keys", f"{key.name} ends in {key.days_left:.1f} days", "Make a new one in the admin, then revoke it."
+            "API keys",
+            f"{key.name} expires in {key.days_left:.1f} days",
+            "Create a new key, then revoke this one.",
         )
     if not soon:
-        yield ok("API keys", f"{len(known.keys)} are valid, none ends within {KEY_WARNING:.0f} days")
+        yield ok("API keys", f"{len(known.keys)} are valid, none expires within {KEY_WARNING:.0f} days")

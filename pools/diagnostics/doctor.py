@@ -1,4 +1,4 @@
-"""Gathers the facts, several at a time, and has them judged.
+"""Gathers the facts in parallel and runs the checks on them.
 
 settings, runtime directory, machine ─┐
 database, message transport ──────────┼─▶ SystemFacts ─▶ CHECKS ─▶ DoctorReport
@@ -28,11 +28,11 @@ from snakepit.pools.diagnostics.local_checks import CHECKS
 from snakepit.pools.jobs.messages import queue_of
 
 Known = TypeVar("Known")
-WEB_PORT = 8000  # of `snakepit up`, unless PORT says otherwise
+WEB_PORT = 8000  # of `snakepit up`, without PORT
 
 
 def examine(status: Callable[[], BrokerStatus], address: str) -> DoctorReport:
-    """The whole checklist. `status` asks the broker for its snapshot and may raise a BrokerError."""
+    """The whole checklist. `status` asks the broker and may raise a BrokerError."""
     at, began = time.time(), time.monotonic()
     known = gather(status, address)
     return report_of(at, time.monotonic() - began, (finding for check in CHECKS for finding in check(known)))
@@ -62,7 +62,7 @@ def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:
 
 
 def _nothing_but(problems: tuple[str, ...], address: str) -> SystemFacts:
-    """All else is asked with the help of the settings, and those are wrong."""
+    """Facts when the settings are wrong: everything else needs them."""
     unknown = Unknown("the settings are wrong")
     return SystemFacts(
         settings=_settings(problems, 0.0), runtime=unknown, machine=unknown, broker=unknown, address=address,
@@ -71,11 +71,11 @@ def _nothing_but(problems: tuple[str, ...], address: str) -> SystemFacts:
 
 
 def _guarded(question: Callable[[], Known | Unknown]) -> Known | Unknown:
-    """One part that cannot be looked at must not take the others with it."""
+    """Ask for one part of the facts; an error makes this part Unknown and no other."""
     try:
         return question()
     except Exception as error:
-        return Unknown(f"could not be looked at: {type(error).__name__}: {error}")
+        return Unknown(f"could not be read: {type(error).__name__}: {error}")
 
 
 def _broker(status: Callable[[], BrokerStatus]) -> BrokerStatus | Unknown:
@@ -113,7 +113,7 @@ def _data_directories() -> list[Path]:
 def _pools(
     threads: ThreadPoolExecutor, database: facts.DatabaseFacts | Unknown
 ) -> tuple[facts.PoolFacts, ...] | Unknown:
-    """Wanted pools, from their rows, or from the settings where there are none to read."""
+    """The defined pools: from their rows, or from the settings if the database cannot be read."""
     wanted: list[tuple[str, PoolSpec | str]]
     if isinstance(database, Unknown) or database.unapplied:
         wanted = [(spec.name, spec) for spec in conf.pool_specs()] if not conf.find_pool_problems() else []
@@ -138,7 +138,7 @@ def _pools(
 
 
 def _define(spec: PoolSpec, registry: Mapping[str, str], known: Interpreters) -> Definition | str:
-    """With its interpreter chosen as the broker would, or why its definition is refused."""
+    """The definition with its interpreter, chosen as the broker does; or why it is refused."""
     path = registry.get(spec.adapter)
     if path is None:
         return f"adapter: {spec.adapter!r} is no key of SNAKEPIT['ADAPTERS'] on this node"

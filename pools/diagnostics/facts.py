@@ -1,4 +1,4 @@
-"""What the doctor knows when it judges: plain values, gathered beforehand; `Unknown` where nothing was learnt."""
+"""The facts that the doctor's checks judge: plain values, gathered before; `Unknown` for a part that failed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from snakepit.pools.broker.status import BrokerStatus
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A part that could not be looked at, and why."""
+    """A part that could not be read, and why."""
 
     reason: str
 
@@ -22,14 +22,14 @@ class SettingsFacts:
     allowed_hosts: tuple[str, ...]
     secret_key_length: int
     secret_key_variety: int  # different characters in it
-    secret_key_insecure: bool  # Django's own mark of a key that was made for development
+    secret_key_insecure: bool  # Django's prefix of keys for development
     release: str
     sweep_interval: float  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFacts:
-    """A file or directory; `mode` -1: it is not there."""
+    """A file or directory; `mode` -1: it does not exist."""
 
     path: str
     mode: int = -1
@@ -81,7 +81,7 @@ class MachineFacts:
     cgroup_processes: int | None = None
     cgroup_processes_now: int = 0
     cgroup_cores: float | None = None
-    cgroup_throttled: float = 0.0  # share of the periods in which it was held back
+    cgroup_throttled: float = 0.0  # share of the periods in which it was throttled
     orphans: tuple[int, ...] = ()  # workers of brokers that are gone
     port: int = 0
     port_taken: bool = False
@@ -118,13 +118,13 @@ class DatabaseFacts:
     most_connections: int = 0
     nodes: tuple[NodeRowFacts, ...] = ()
     keys: tuple[ApiKeyFacts, ...] = ()
-    jobs_overdue: int = 0  # that should have begun and nobody claimed
+    jobs_overdue: int = 0  # due, but not claimed
     jobs_oldest: float = 0.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransportFacts:
-    """The way of Celery's messages. `workers` maps the name of each that answered to the queues that it reads."""
+    """The message transport of Celery. `workers` maps each Celery worker that answered to its queues."""
 
     url: str  # without its password
     scheme: str
@@ -137,7 +137,7 @@ class TransportFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterpreterFacts:
-    """The interpreter that a pool's workers would have; `error` where none can run them, with what to do."""
+    """The interpreter of a pool's workers; `error` if none can run them, with what to do."""
 
     path: str
     about: str = ""
@@ -146,7 +146,7 @@ class InterpreterFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterFacts:
-    """What came of the import of an adapter in a process of its own."""
+    """The result of importing an adapter in a process of its own."""
 
     path: str
     thread_safe: bool = False
@@ -156,7 +156,7 @@ class AdapterFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolFacts:
-    """A pool as it is wanted."""
+    """A pool as its definition wants it."""
 
     name: str
     profile: str

@@ -1,4 +1,4 @@
-"""One line of the doctor's checklist, and the whole of it."""
+"""The findings of the doctor and its report."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from enum import StrEnum
 
 
 class FindingStatus(StrEnum):
-    """How it stands with one thing that was looked at."""
+    """The result of one check."""
 
     OK = "ok"
-    WARNING = "warning"  # works, and will not for long, or not for all
+    WARNING = "warning"  # works, but not for long, or not for all
     PROBLEM = "problem"  # something does not work
-    SKIPPED = "skipped"  # could not be looked at; the evidence says why
+    SKIPPED = "skipped"  # could not be checked; the evidence has the reason
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`check` names the thing, `evidence` what was seen, `fix` what to do (empty where nothing is to be done)."""
+    """`evidence` is what was found, `fix` what to do; `fix` is empty if nothing is to be done."""
 
     check: str
     status: FindingStatus

@@ -1,4 +1,4 @@
-"""What became of a pool's workers in the last day, from the rows of events; it outlives the broker."""
+"""Recycles, deaths and failed starts of the last day, from event rows, which outlive the broker."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Has a pool's interpreter import the pool's adapter, in a process of its own that is bounded in time.
+"""Imports a pool's adapter with the pool's interpreter, in a process of its own with a time limit.
 
-Never in this process: an adapter's import runs its module, which may do anything. The child has the environment that
-a worker would have, gets no socket, makes no adapter, and writes no byte code.
+Never in this process: the import runs the adapter's module, which may do anything. The child has the environment of
+a worker, but no socket; it creates no adapter object and writes no byte code.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import snakepit
 from snakepit.pools.adapters.processes.launcher import ENVIRONMENT
 from snakepit.pools.diagnostics.facts import AdapterFacts
 
-PATIENCE = 30.0  # seconds for one question: a model library's import takes its time
+PATIENCE = 30.0  # seconds for one answer; importing a model library takes long
 MOST_OUTPUT = 256 * 1024  # bytes that are read of an answer
-# This package alone, from this installation: its neighbours may be compiled for another interpreter.
+# Only this package, from this installation: other packages may be compiled for another interpreter.
 DESCRIBE = """\
 import importlib.util, json, os, sys
 place, path = sys.argv[1:]
@@ -43,7 +43,7 @@ os._exit(0)
 
 
 class NoAnswer(Exception):
-    """The child did not say what it was asked; the message tells why."""
+    """The child gave no answer; the message has the reason."""
 
 
 def adapter(
@@ -83,14 +83,14 @@ def ask(
     except OSError as error:
         raise NoAnswer(f"cannot be run: {error.strerror}") from error
     try:
-        said, _ = child.communicate(timeout=patience)
+        output, _ = child.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
         raise NoAnswer(f"no answer within {patience:g} s") from None
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)  # and whatever an import has started
+            os.killpg(child.pid, signal.SIGKILL)  # and all processes that an import has started
         child.communicate()
-    lines = said[-MOST_OUTPUT:].decode("utf-8", "replace").strip().splitlines()
+    lines = output[-MOST_OUTPUT:].decode("utf-8", "replace").strip().splitlines()
     with contextlib.suppress(ValueError, IndexError):
         return json.loads(lines[-1])
     ended = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"

@@ -1,4 +1,4 @@
-"""The newest report of this process, for pages that ask often: one examination at a time, kept for some seconds."""
+"""Caches the newest report for some seconds, for pages that ask often; one examination runs at a time."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.diagnostics.doctor import examine
 from snakepit.pools.diagnostics.finding import DoctorReport
 
-KEPT = 10.0  # seconds that a report is good for
+KEPT = 10.0  # seconds for which a report is reused
 
 _lock = threading.Lock()
 _kept: tuple[float, str, DoctorReport] | None = None
 
 
 def latest(status: Callable[[], BrokerStatus], address: str) -> DoctorReport:
-    """A report that is at most ten seconds old. Takes seconds where a new one is due: call it in a thread.
+    """A report that is at most ten seconds old. A new one takes seconds: call it in a thread.
 
-    `status` asks the broker at `address` for its snapshot and may raise a BrokerError.
+    `status` asks the broker at `address` and may raise a BrokerError.
     """
     global _kept
-    with _lock:  # whoever comes meanwhile waits for this one instead of asking everybody again
+    with _lock:  # other callers wait for this report instead of making their own
         if _kept is None or _kept[1] != address or time.monotonic() - _kept[0] > KEPT:
             report = examine(status, address)
             _kept = time.monotonic(), address, report
@@ -30,7 +30,7 @@ def latest(status: Callable[[], BrokerStatus], address: str) -> DoctorReport:
 
 
 def forget() -> None:
-    """The next question is answered anew."""
+    """Drop the cached report."""
     global _kept
     with _lock:
         _kept = None

@@ -48,7 +48,7 @@ THROTTLED = 0.1  # share of periods
 
 
 def runtime(facts: SystemFacts) -> Iterator[Finding]:
-    """The broker's directory is its user's alone, and its sockets can be made in it."""
+    """The broker's directory belongs to its user alone, and its sockets fit into it."""
     known = facts.runtime
     if isinstance(known, Unknown):
         yield skipped("runtime directory", known.reason)
@@ -61,7 +61,7 @@ def runtime(facts: SystemFacts) -> Iterator[Finding]:
             'Set SNAKEPIT["RUNTIME_DIR"] to a shorter one.',
         )
     if not place.exists:
-        yield skipped("runtime directory", f"{place.path} is not there yet; the broker makes it")
+        yield skipped("runtime directory", f"{place.path} does not exist yet; the broker creates it")
         return
     wrong = list(_wrong_modes(known))
     for evidence, fix in wrong:
@@ -69,8 +69,8 @@ def runtime(facts: SystemFacts) -> Iterator[Finding]:
     if known.socket.exists and isinstance(facts.broker, Unknown):
         yield warning(
             "runtime directory",
-            f"{known.socket.path} is there, and nobody answers at it",
-            "It is a dead broker's; the next one removes it.",
+            f"{known.socket.path} exists, but no broker answers at it",
+            "A broker that crashed left it; the next one removes it.",
         )
     if not wrong:
         yield ok("runtime directory", f"{place.path}, mode {place.mode:04o}")
@@ -97,9 +97,9 @@ def disk(facts: SystemFacts) -> Iterator[Finding]:
     for room in facts.runtime.rooms:
         evidence = f"{room.path}: {room.free / 2**30:.1f} GiB free of {room.total / 2**30:.1f}"
         if room.free < ROOM[0] or (room.inodes_total and room.inodes_free < INODES):
-            yield problem("disk", f"{evidence}, {room.inodes_free} inodes", "Make room: the database cannot grow.")
+            yield problem("disk", f"{evidence}, {room.inodes_free} inodes", "Free space: the database cannot grow.")
         elif room.free < ROOM[1]:
-            yield warning("disk", evidence, "Make room soon.")
+            yield warning("disk", evidence, "Free space soon.")
         else:
             yield ok("disk", evidence)
 
@@ -117,7 +117,7 @@ def limits(facts: SystemFacts) -> Iterator[Finding]:
     if known.open_files is not None and known.open_files < wanted:
         yield problem(
             "limits",
-            f"{known.of} may open {known.open_files} files; {workers} workers want {wanted}",
+            f"{known.of} may open {known.open_files} files; {workers} workers need {wanted}",
             f"ulimit -n {max(4096, wanted)}, or LimitNOFILE= in the systemd unit.",
         )
     yield from _process_limits(known, threads)
@@ -125,12 +125,12 @@ def limits(facts: SystemFacts) -> Iterator[Finding]:
     if known.cgroup_throttled > THROTTLED:
         yield warning(
             "limits",
-            f"the CPU quota held it back in {known.cgroup_throttled:.0%} of the periods",
+            f"the CPU quota throttled it in {known.cgroup_throttled:.0%} of the periods",
             "Raise cpu.max, or have fewer workers and threads.",
         )
     cores = f"{known.cores} cores" + (f" (quota {known.cgroup_cores:g})" if known.cgroup_cores else "")
     files = "no limit of open files" if known.open_files is None else f"{known.open_files} open files"
-    yield ok("limits", f"{known.of}: {files}, {cores}, {workers} workers wanted")
+    yield ok("limits", f"{known.of}: {files}, {cores}, {workers} workers defined")
 
 
 def _process_limits(known: MachineFacts, threads: int) -> Iterator[Finding]:
@@ -142,7 +142,7 @@ def _process_limits(known: MachineFacts, threads: int) -> Iterator[Finding]:
         if limit is not None and limit - now < threads:
             yield problem(
                 "limits",
-                f"{now} of {limit} processes and threads exist; the pools want up to {threads}",
+                f"{now} of {limit} processes and threads exist; the pools need up to {threads}",
                 f"Raise {where}.",
             )
 
@@ -161,7 +161,7 @@ def _memory(known: MachineFacts) -> Iterator[Finding]:
         free = known.memory_available_mb / known.memory_total_mb if known.memory_total_mb else 1.0
         evidence = f"{known.memory_available_mb:.0f} of {known.memory_total_mb:.0f} MiB are available"
     if free < LITTLE_MEMORY:
-        yield warning("limits", evidence, "Fewer workers, memory limits on the pools, or more memory.")
+        yield warning("limits", evidence, "Reduce the workers, set memory limits on the pools, or add memory.")
 
 
 def orphans(facts: SystemFacts) -> Iterator[Finding]:
@@ -192,7 +192,12 @@ def interpreters(facts: SystemFacts) -> Iterator[Finding]:
 
 def _interpreter(pool: PoolFacts, known: InterpreterFacts) -> Finding:
     if known.error:
-        return problem("interpreter", known.error, "Do so; `snakepit pythons` lists what is found.", pool.name)
+        return problem(
+            "interpreter",
+            known.error,
+            "Correct it; `snakepit pythons` lists the interpreters.",
+            pool.name,
+        )
     return ok("interpreter", known.about, pool.name)
 
 
@@ -206,14 +211,14 @@ def _adapter(pool: PoolFacts, known: AdapterFacts) -> Finding:
         return problem(
             "adapter",
             f"{known.path} cannot be imported: {known.error}",
-            "Mend the import, or install what it needs in the pool's interpreter.",
+            "Fix the import, or install what it needs in the pool's interpreter.",
             pool.name,
         )
     if pool.profile == "thread" and not known.thread_safe:
         return problem(
             "adapter",
-            f"{known.path} does not say `thread_safe = True`, and the pool has the thread profile",
-            'Make it thread-safe and say so, or give the pool profile "process".',
+            f"{known.path} does not set `thread_safe = True`, and the pool has the thread profile",
+            'Make it thread-safe and set thread_safe, or give the pool profile "process".',
             pool.name,
         )
     return ok("adapter", f"{known.path}: {known.commands} commands", pool.name)
@@ -225,7 +230,7 @@ def _of_pools(
     known: Callable[[PoolFacts], Known | Unknown],
     judge: Callable[[PoolFacts, Known], Finding],
 ) -> Iterator[Finding]:
-    """A word on each pool that is to run: the judge's, where what it judges is known."""
+    """One finding for each enabled pool: from the judge, or skipped where its facts are unknown."""
     if isinstance(facts.pools, Unknown):
         yield skipped(check, facts.pools.reason)
         return
@@ -236,12 +241,12 @@ def _of_pools(
 
 
 def pools(facts: SystemFacts) -> Iterator[Finding]:
-    """Each pool is what it is wanted to be."""
+    """Each pool runs as its definition wants."""
     if isinstance(facts.pools, Unknown):
         yield skipped("pool", facts.pools.reason)
         return
     if not facts.pools:
-        yield skipped("pool", "no pool has a row; a broker that starts writes those of the settings")
+        yield skipped("pool", "no pool has a row; the broker writes those of the settings when it starts")
     running = None if isinstance(facts.broker, Unknown) else {one.name: one for one in facts.broker.pools}
     for pool in facts.pools:
         status = (running or {}).get(pool.name)
@@ -276,7 +281,7 @@ def _running(pool: PoolStatus) -> Iterator[Finding]:
             yield warning("pool", text, "snakepit compat lists the library that causes it.", pool.name)
 
 
-# In the order of a reader who looks for the cause: what comes first explains what follows.
+# In the order of causes: an earlier finding may explain a later one.
 CHECKS: tuple[Check, ...] = (
     settings, production, runtime, disk, limits, ports, orphans,
     database, migrations, clocks,

@@ -94,7 +94,7 @@ def machine(broker_pid: int, port: int) -> MachineFacts:
 
 
 def room_here(address: str, pid: int) -> Capacity:
-    """Cores and free memory for a broker on this machine. Of a broker that is reached over TCP nothing is known."""
+    """Cores and free memory for a broker on this machine; unknown for a broker that is reached over TCP."""
     if not pid or not (address.startswith(("/", "unix:")) and psutil.pid_exists(pid)):
         return Capacity()
     group, free = read_limits(pid), float(psutil.virtual_memory().available)
@@ -129,7 +129,7 @@ def _finite(limit: int) -> int | None:
 
 
 def _threads_of(user: int) -> int:
-    """Threads of this user: the kernel's limit of processes counts them."""
+    """Threads of this user, which the kernel's limit counts."""
     count = 0
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

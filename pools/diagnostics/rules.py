@@ -1,4 +1,4 @@
-"""The rules: each takes a pool's facts and says what it advises, that all is fine, or what evidence it lacks."""
+"""The rules. Each judges one pool: advised, fine, not enough evidence, or does not apply."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ BUSY = 0.85  # share of the slot time; above it calls queue up whatever their or
 AIM = 0.7  # share that more workers are to bring it to
 LONGEST_WAIT = 1.0  # seconds of p95, or a fifth of queue_timeout if that is less
 IDLE = 0.3
-SPARE = 1.25  # times the most slots that were taken at once
+SPARE = 1.25  # times the largest number of slots that were taken together
 FEWER = 0.6  # of the present size; for less it is not worth a change
 CORES = 0.9  # share of the cores that one pool may use before workers stop helping
 LEAK = 1.0  # MiB per 1,000 calls; less is noise
 SAMPLES = 20  # pairs of measurements; while a worker warms up it grows without leaking
 SURE = 2.0  # standard deviations that the growth of some command must be above nothing
 ROOM = (64.0, 0.25)  # MiB that a worker may grow, at least, and as a share of its memory
-TURNS = 1.5  # slots that run at once; less means that threads take turns
-COMPUTES = 0.5  # share of a call's time; below it the call waits, and a thread that waits costs nothing
+TURNS = 1.5  # slots that run together; with less, threads take turns
+COMPUTES = 0.5  # share of a call's time; below it the call mostly waits, and a waiting thread costs nothing
 LIFE = 20  # times its load time that a worker should live: five hundredths of it go into loading
 PRELOAD_MB = (30.0, 100.0)  # of a worker, and saved in all, that make a template worth while
 FORKED_MB = 12.0  # what a worker that was forked needs for itself, at least
@@ -38,7 +38,7 @@ def queue(case: Case) -> Judgement:
         return case.too_little("queue", lack)
     busy, wait = usage.busy, usage.wait_p95
     if busy is None or wait is None:
-        return case.too_little("queue", "no call has waited for a slot or got one")
+        return case.too_little("queue", "no call has waited for a slot")
     limit = min(LONGEST_WAIT, spec.queue_timeout / 5)
     evidence = f"queue wait p95 {wait:.2g} s at {busy:.0%} busy"
     if wait < limit or busy < BUSY:
@@ -58,7 +58,7 @@ def queue(case: Case) -> Judgement:
 
 
 def idle(case: Case) -> Judgement:
-    """Workers that nobody needs: fewer."""
+    """Idle workers: fewer workers."""
     spec, usage = case.spec, case.usage
     if spec.size == 1:
         return case.none("idle", "it has one worker")
@@ -67,7 +67,7 @@ def idle(case: Case) -> Judgement:
     busy, peak = usage.busy, usage.peak
     if busy is None:
         return case.too_little("idle", "it had no slot")
-    evidence = f"{busy:.0%} busy, at most {peak} of {spec.size * case.slots} slots at once"
+    evidence = f"{busy:.0%} busy, at most {peak} of {spec.size * case.slots} slots together"
     size = max(1, math.ceil(max(SPARE * peak, busy * spec.size * case.slots / 0.5) / case.slots))
     if busy > IDLE or size > FEWER * spec.size or (usage.wait_p95 or 0.0) > 0.1:
         return case.fine("idle", evidence)
@@ -97,9 +97,9 @@ def leak(case: Case) -> Judgement:
 
 
 def is_chance(growth: GrowthStatus) -> bool:
-    """Commands were measured, and what each of them seems to make is within the error of its measurement.
+    """Whether the measured growth of every command is within its error.
 
-    Commands that cannot be told apart have no error of their own: they may well be the cause together.
+    Commands that cannot be told apart have no error of their own; they may be the cause together.
     """
     measured = [one for one in growth.commands if one.verdict == MEASURED]
     within = all((one.mb_per_1000_calls or 0.0) < SURE * (one.error or 0.0) for one in measured)
@@ -107,7 +107,7 @@ def is_chance(growth: GrowthStatus) -> bool:
 
 
 def gil(case: Case) -> Judgement:
-    """Threads that compute and take turns: processes."""
+    """Threads that compute and take turns because of the GIL: processes."""
     spec, factor = case.spec, case.pool.parallelism
     if spec.profile != Profile.THREAD or spec.threads < 2:
         return case.none("gil", "it has no threads")
@@ -129,7 +129,7 @@ def gil(case: Case) -> Judgement:
 
 
 def threads(case: Case) -> Judgement:
-    """More threads than run at once, and they compute: fewer threads."""
+    """More threads than run together, and they compute: fewer threads."""
     spec, factor = case.spec, case.pool.parallelism
     if spec.profile != Profile.THREAD or case.pool.gil == "on":
         return case.none("threads", "it has no threads that run in parallel")
@@ -216,10 +216,10 @@ def queue_limit(case: Case) -> Judgement:
         title = f"Let more calls wait for {spec.name}"
         return case.advise("queue_limit", title, evidence, {"queue_limit": rounded_up(served)})
     if late >= TURNED_AWAY and spec.queue_limit > 2 * served:
-        evidence = f"{late:.0%} of the calls waited in vain in a queue of up to {spec.queue_limit:,}; {within}"
-        title = f"Refuse at once what {spec.name} cannot serve in time"
+        evidence = f"{late:.0%} of the calls timed out in a queue of up to {spec.queue_limit:,}; {within}"
+        title = f"Refuse immediately what {spec.name} cannot serve in time"
         return case.advise("queue_limit", title, evidence, {"queue_limit": rounded_up(served)})
-    return case.fine("queue_limit", f"{refused:.0%} refused, {late:.0%} waited in vain; {within}")
+    return case.fine("queue_limit", f"{refused:.0%} refused, {late:.0%} timed out; {within}")
 
 
 def call_timeout(case: Case) -> Judgement:

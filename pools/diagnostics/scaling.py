@@ -1,10 +1,10 @@
-"""What a machine can carry for a pool's definition, from measured load and cost. Pure: facts in, an answer out.
+"""Estimates what a machine can carry for a pool, from measured load and cost. Pure: facts in, an estimate out.
 
     a call's run time ──▶ calls/s of a worker ──┬─▶ the present size ──┐
     its CPU time, cores ────────────────────────┼─▶ CPU ───────────────┼─▶ the lowest binds first
     memory of a worker, free memory ────────────┴─▶ memory ────────────┘
 
-A limit whose evidence lacks has no number, and then nothing is said of what binds first.
+A limit without evidence has no number; the estimate then names no limit that binds first.
 
 >>> one = ScalingFacts("ocr", size=2, ready=2, answered=900, served=900, seconds=600.0, run_seconds=0.2, runs=900,
 ...             cpu_per_call=0.05, cpu_calls=800, each_mb=100.0, measured=2, cores=2.0, free_mb=5000.0)
@@ -52,7 +52,7 @@ class ScalingFacts:
     each_mb: float | None = None  # of a ready worker
     measured: int = 0  # workers that this is the mean of
     template_mb: float | None = None
-    factor: float | None = None  # slots of a worker that compute at once
+    factor: float | None = None  # slots of a worker that compute together
     cores: float | None = None
     others: float = 0.0  # cores that the other pools of this broker use
     free_mb: float | None = None
@@ -64,7 +64,7 @@ class ScalingFacts:
 
 @dataclass(frozen=True, slots=True)
 class ScalingLimit:
-    """What one resource allows. Without numbers, `evidence` says what lacks."""
+    """What one resource allows. Without numbers, `evidence` is what is missing."""
 
     resource: str
     evidence: str
@@ -78,7 +78,7 @@ class ScalingLimit:
 
 @dataclass(frozen=True, slots=True)
 class ScalingEstimate:
-    """`limits` begin with the present size; `binds`, `carries` and `then` are empty where the evidence lacks."""
+    """`limits` begin with the present size; `binds` and `carries` are empty without enough evidence."""
 
     facts: ScalingFacts
     limits: tuple[ScalingLimit, ...]
@@ -155,7 +155,7 @@ def _case(status: BrokerStatus, pool: PoolStatus, machine: Capacity) -> Case:
 
 
 def scale(facts: ScalingFacts, enough: Enough = ENOUGH) -> ScalingEstimate:
-    """What binds first and at how many calls a second; or what evidence lacks to say so."""
+    """The limit that binds first, in calls a second; or the missing evidence."""
     each, lack = _of_a_worker(facts, enough)
     if each is None:
         limits = tuple(ScalingLimit(name, lack) for name in (SIZE, CPU, MEMORY))
@@ -172,7 +172,7 @@ def scale(facts: ScalingFacts, enough: Enough = ENOUGH) -> ScalingEstimate:
 
 
 def _of_a_worker(facts: ScalingFacts, enough: Enough) -> tuple[float | None, str]:
-    """Calls a second that one worker can carry; or None and what lacks."""
+    """Calls a second that one worker can carry; or None and what is missing."""
     if facts.served < enough.calls or facts.seconds < enough.seconds:
         had = f"{facts.served:,} calls in {said_span(facts.seconds)}"
         if facts.served < enough.calls:
@@ -190,7 +190,7 @@ def _of_a_worker(facts: ScalingFacts, enough: Enough) -> tuple[float | None, str
     if by_slots <= (by_factor := facts.factor / facts.cpu_per_call):
         return by_slots, ""
     return by_factor, (
-        f"{facts.threads} threads a worker, of which {facts.factor:.1f} compute at once; "
+        f"{facts.threads} threads a worker, of which {facts.factor:.1f} compute together; "
         f"a call computes for {facts.cpu_per_call:.4g} s"
     )
 
@@ -220,12 +220,12 @@ def _memory(facts: ScalingFacts, each: float) -> ScalingLimit:
 
 
 def _workers(rate: float, each: float) -> int:
-    """Workers that so many calls a second need; a hair of rounding is no worker."""
+    """Workers for this rate; rounded first, so that a rounding error adds no worker."""
     return max(1, math.ceil(round(rate / each, 6)))
 
 
 def _runs(facts: ScalingFacts) -> str:
-    return f"a call runs for {facts.run_seconds:.4g} s, of {facts.runs:,} calls; {facts.threads} at once in a worker"
+    return f"a call runs for {facts.run_seconds:.4g} s, of {facts.runs:,} calls; {facts.threads} together in a worker"
 
 
 def _cpu_lack(facts: ScalingFacts) -> str:

@@ -1,4 +1,4 @@
-"""Asks the database and the message transport, with bounds on time, and writes to neither."""
+"""Reads facts of the database and the message transport, with time limits; writes to neither."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PING = 1.5  # seconds that Celery workers have to answer
 
 
 def database() -> DatabaseFacts | Unknown:
-    """The default database. Raises nothing: one that is away is Unknown."""
+    """The default database; Unknown if it does not answer. Raises nothing."""
     connection: Any = connections[DEFAULT_DB_ALIAS]
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite" and not connection.is_in_memory_db() and not os.path.exists(name):
-        return Unknown(f"{name} is not there yet: python manage.py migrate")  # connecting would make it
+        return Unknown(f"{name} does not exist yet: python manage.py migrate")  # connecting would create it
     try:
         with connection.cursor() as cursor:
             return _database(connection, cursor)
@@ -104,7 +104,7 @@ def transport() -> TransportFacts | Unknown:
         app = messages.celery_app()
         connection = app.connection_for_write()
     except Exception as error:  # a project's own module, and each transport has errors of its own
-        return Unknown(f"the Celery app cannot be had: {_first_line(error)}")
+        return Unknown(f"the Celery app cannot be loaded: {_first_line(error)}")
     if not messages.is_known(app):
         return Unknown(messages.NO_APP)
     url = connection.as_uri()  # hides the password
@@ -124,7 +124,7 @@ def transport() -> TransportFacts | Unknown:
 
 
 def _redis(connection: Any) -> dict[str, Any]:
-    """What a Redis or Valkey says of itself; a managed one may forbid the question."""
+    """Facts of a Redis or Valkey server; a managed one may forbid `INFO`."""
     client = connection.default_channel.client
     began = time.time()
     seconds, micros = client.time()

@@ -1,4 +1,4 @@
-"""The desired state: Pool rows as definitions, each checked again against this process's own settings."""
+"""The desired state: reads Pool rows as definitions and validates each against the settings of this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from snakepit.pools.permissions import LABEL
 class DatabaseDefinitions:
     """The port `Definitions` over the database. `load` blocks: call it in a thread.
 
-    Errors of the database are let through: the broker keeps what it has and tries again.
+    Database errors are raised: the broker keeps its definitions and tries again.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class DatabaseDefinitions:
         self._lock = threading.Lock()
 
     def load(self) -> Loaded:
-        # Around every unit of work: a connection that died while this thread slept is not noticed otherwise.
+        # Around every unit of work, because a connection may have died while this thread slept.
         close_old_connections()
         try:
             with self._lock:
@@ -37,7 +37,7 @@ class DatabaseDefinitions:
                     self._synced = True
             return self._read()
         except (OperationalError, ProgrammingError) as error:
-            # A table or column that is not there: of SQLite an OperationalError, as if the database were away.
+            # SQLite raises OperationalError for a missing table or column, as for a database that is down.
             if isinstance(error, ProgrammingError) or "no such " in str(error):
                 raise type(error)(f"{str(error).partition(chr(10))[0]}; run: manage.py migrate") from error
             raise
@@ -66,7 +66,7 @@ class DatabaseDefinitions:
 
 
 def _require_tables() -> None:
-    """Writing while `migrate` is at work could make it fail: SQLite refuses a transaction that has read at once."""
+    """Raise if migrations are missing: writing while `migrate` runs could make it fail on SQLite."""
     if lacking := schema.unapplied(LABEL):
         first = lacking[0].partition(".")[2]
         raise ProgrammingError(f"migrations not applied: {len(lacking)}, from {first} on")

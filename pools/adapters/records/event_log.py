@@ -1,4 +1,4 @@
-"""The log as one subscriber of the events; passes each on to the next."""
+"""Writes each event to the log and forwards it to the next recorder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger("snakepit.events")
 
 
 class EventLog:
-    """A Recorder that writes a line for people, with the same facts as keys for machines."""
+    """A Recorder that logs a readable line, with the same facts as keys of the record."""
 
     def __init__(self, then: Recorder) -> None:
         self._then = then

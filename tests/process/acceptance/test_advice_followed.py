@@ -151,7 +151,7 @@ def test_workers_that_nobody_needs_are_gone_and_nobody_waits_for_them() -> None:
         followed = pool.until_fine(call)
         size = pool.fields["size"]
         assert size < 5
-        assert "of 5 slots at once" in followed[0].evidence
+        assert "of 5 slots together" in followed[0].evidence
         pool.node.until("worker.recycled", 5 - size, pool="p")
         call()
         after = pool.node.pool("p")

@@ -51,7 +51,7 @@ def test_a_child_that_dies_is_an_event_with_its_last_words(family: Supervisor, o
     event = family.next(PATIENCE)
     assert event is not None
     assert (event.kind, event.child) == ("exit", child)
-    assert child.epitaph() == "bad ended (exit code 7); its last lines:\n  one\n  two"
+    assert child.exit_report() == "bad ended (exit code 7); its last lines:\n  one\n  two"
     assert output.getvalue() == "bad     | one\nbad     | two\n"
 
 
@@ -60,13 +60,13 @@ def test_a_child_that_was_killed_names_the_signal(family: Supervisor) -> None:
     wait_for_line(child)
     child.signal(signal.SIGKILL)
     assert family.next(PATIENCE) is not None
-    assert "killed by SIGKILL" in child.epitaph()
+    assert "killed by SIGKILL" in child.exit_report()
 
 
 def test_a_program_that_is_not_there_is_said(family: Supervisor) -> None:
     child = family.start(Program("none", ["/no/such/program"]))
     assert family.next(PATIENCE) is not None
-    assert "No such file" in child.epitaph()
+    assert "No such file" in child.exit_report()
 
 
 def test_children_are_stopped_the_youngest_first(family: Supervisor) -> None:

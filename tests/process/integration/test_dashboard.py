@@ -268,10 +268,10 @@ def test_a_definition_shows_the_source_of_each_value(viewer: Client, broker: Fak
     row = Pool.objects.create(name="digits", adapter="digits", size=5, ttl=60.0, queue_limit=7, source="settings")
     origins = {one["name"]: (one["origin"], one["note"]) for one in definition(row)}
     assert origins["ttl"] == ("settings", "")
-    assert origins["size"] == ("row", "the settings say 2")
+    assert origins["size"] == ("row", "the settings have 2")
     assert origins["queue_limit"][0] == "row"
     assert origins["call_timeout"][0] == "default"
-    assert "the settings say 2" in viewer.get("/pools/digits/").content.decode()
+    assert "the settings have 2" in viewer.get("/pools/digits/").content.decode()
 
 
 @pytest.mark.django_db

@@ -349,7 +349,7 @@ def test_the_shell_prints_the_list_and_says_by_its_exit_code_that_something_is_w
     out = capsys.readouterr().out
     assert "ok       broker: it answers\n" in out
     assert "problem  adapter of primes: primes cannot be imported\n         fix: mend it\n" in out
-    assert "Something is wrong. 1 ok, 1 problem; looked for 0.2 s, started and changed nothing." in out
+    assert "Problems found. 1 ok, 1 problem; took 0.2 s, started and changed nothing." in out
     assert run(["doctor", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["counts"]["problem"] == 1
 

@@ -78,7 +78,7 @@ def test_a_recommendation_is_applied_after_a_preview(django_user_model: Any, bro
     )
     assert broker.orders[-1][1] == "apply max_requests None to 800"
     again = client.get("/diagnostics/apply/leak:digits/", follow=True).content.decode()
-    assert "This is not advised any more" in again
+    assert "This is no longer advised" in again
     assert "No recommendations." in client.get("/diagnostics/report/").content.decode()
 
 

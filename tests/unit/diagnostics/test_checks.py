@@ -105,7 +105,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "duplicate brokers", "problem", "two brokers call themselves n1"),
     "a silent broker": (
         {"database": replace(DATABASE, nodes=(OWN, replace(OWN, name="n2", silent=500.0)))},
-        "duplicate brokers", "warning", "n2 fell silent 500 s ago"),
+        "duplicate brokers", "warning", "n2 stopped reporting 500 s ago"),
     "no redis": (
         {"transport": replace(TRANSPORT, error="refused")}, "message transport", "problem", "be reached: refused"),
     "files": (
@@ -128,7 +128,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "much drift": ({"transport": replace(TRANSPORT, drift=-60.0)}, "clock", "problem", "60.0 s behind this machine"),
     "a key ends": (
         {"database": replace(DATABASE, keys=(known.ApiKeyFacts(name="robot", days_left=3.0),))},
-        "API keys", "warning", "robot ends in 3.0 days"),
+        "API keys", "warning", "robot expires in 3.0 days"),
     "an open directory": (
         {"runtime": replace(RUNTIME, directory=replace(RUNTIME.directory, mode=0o755))},
         "runtime directory", "problem", "open to others (mode 0755)"),
@@ -160,7 +160,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         {"pools": (replace(POOL, adapter=replace(ADAPTER, error="ImportError: x")),)}, "adapter", "problem", "Import"),
     "an unsafe adapter": (
         {"pools": (replace(POOL, profile="thread", adapter=replace(ADAPTER, thread_safe=False)),)},
-        "adapter", "problem", "does not say"),
+        "adapter", "problem", "does not set"),
     "a refused definition": ({"pools": (replace(POOL, name="x", problem="size"),)}, "pool", "problem", "size"),
     "other settings than the broker's": (
         {"pools": (replace(POOL, problem="adapter"),)}, "pool", "warning", "not those of this process"),

@@ -125,7 +125,7 @@ def test_threads_that_wait_carry_as_many_calls_as_there_are_slots() -> None:
 def test_threads_that_compute_carry_what_the_factor_lets_run_at_once() -> None:
     found = scale(replace(OCR, **THREADS, factor=1.9))  # type: ignore[arg-type]
     assert found.limits[0].calls_per_second == pytest.approx(19.0)  # and not 40
-    assert "of which 1.9 compute at once" in found.limits[0].evidence
+    assert "of which 1.9 compute together" in found.limits[0].evidence
     assert carried(**THREADS, factor=1.9) == (SIZE, 40.0, 3)
     assert carried(**THREADS, factor=4.0) == (CPU, 40.0, 1)
 
