@@ -21,6 +21,7 @@ from snakepit.workers.process.boot import PROTOCOL, Boot
 from snakepit.workers.process.shared_page import SharedPage
 from snakepit.workers.report import BootFailure, Hello, Vitals, clean
 from snakepit.workers.runtime import failure
+from snakepit.workers.runtime.execution import end_fork
 from snakepit.workers.runtime.parallelism import measure
 from snakepit.workers.runtime.races import RaceChecker
 from snakepit.workers.runtime.runtime import Runtime
@@ -42,6 +43,7 @@ class Worker:
         os.set_inheritable(boot.shared_page_fd, False)
         self._boot = boot
         self._watch = watch
+        self._forked = False  # True in a process that setup, a command or teardown forked
         self._gil_told = False  # whether the broker knows that the GIL is on
         box = SharedPage(boot.shared_page_fd)
         stacks.answer_with(box.descriptor)  # before the adapter loads: its import may be what hangs
@@ -55,11 +57,14 @@ class Worker:
     def live(self) -> int:
         """Runs on the main thread; returns the exit code."""
         self._link.start(self._runtime, self._on_lost)
+        os.register_at_fork(after_in_child=self._in_fork)
         began = time.perf_counter()
         try:
             adapter, described = self._load()
+            self._end_fork()
             checker = self._check_threads(adapter)
         except BaseException as error:  # an adapter may raise anything, also SystemExit, while it is imported
+            self._end_fork(error)
             self._link.outbox.put(boot_failure(error))
             sys.stderr.write(failure.traceback_of(error))
             self._link.finish()
@@ -79,6 +84,16 @@ class Worker:
         self._tear_down(adapter)
         self._link.finish()
         return LINK_LOST if self._link.lost else DRAINED
+
+    def _in_fork(self) -> None:
+        """In a process that user code forked. It shares the link with this worker, and must never write to it."""
+        self._forked = True
+        self._link.outbox.close()
+        self._runtime.mark_fork()
+
+    def _end_fork(self, error: BaseException | None = None) -> None:
+        if self._forked:
+            end_fork(error)
 
     def probe(self, nonce: int) -> Vitals:
         runtime = self._runtime
@@ -142,8 +157,10 @@ class Worker:
         """Errors go to stderr: the work is done, and the worker leaves either way."""
         try:
             self._complete(adapter.teardown())
+            self._end_fork()
             self._runtime.loop.close()
-        except BaseException:
+        except BaseException as error:
+            self._end_fork(error)
             traceback.print_exc()
 
     def _on_lost(self) -> None:

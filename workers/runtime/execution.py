@@ -12,11 +12,16 @@ Nothing is ever raised into running user code from outside; a generator is close
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import decimal
 import inspect
 import math
+import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator, Mapping
-from typing import Any
+from contextvars import Context as ContextVariables
+from contextvars import copy_context
+from typing import Any, NoReturn
 
 from snakepit.workers.call import Call
 from snakepit.workers.context import CallCancelled, Context, Reports
@@ -33,15 +38,24 @@ PLAIN = frozenset({str, int, float, bool, type(None), dict, list, tuple, bytes})
 
 
 class Execution:
-    """Runs calls; holds nothing of any of them."""
+    """Runs calls, each in a fresh copy of the context variables that the adapter's setup left. Keeps no call."""
 
     def __init__(self, commands: Mapping[str, Bound], reports: Reports, loop: EventLoop) -> None:
         self._commands = commands
         self._reports = reports
         self._loop = loop
+        self._variables = copy_context()
+        self._decimal = decimal_context(self._variables)
+        self.forked = False  # True in a process that a command forked: see `end_fork`
 
     def perform(self, call: Call) -> Last:
-        """The call's last word. Never raises: whatever the command does, the caller gets an answer."""
+        """Return the call's final report. Never raises: the caller gets an answer, whatever the command does."""
+        return self._variables.copy().run(self._perform, call)
+
+    def _perform(self, call: Call) -> Last:
+        if self._decimal is not None:
+            # The variable holds a mutable object, which a copy of the variables still shares.
+            decimal.setcontext(self._decimal.copy())
         if call.cancelled:
             return failure.stopped(call)
         bound = self._commands.get(call.command)
@@ -61,14 +75,19 @@ class Execution:
         try:
             return self._run(call, bound.method(**arguments))
         except BaseException as error:
+            if self.forked:
+                end_fork(error)
             return ended_by(call, error)
+        finally:
+            if self.forked:
+                end_fork()
 
     def _run(self, call: Call, returned: Any) -> Last:
         if type(returned) in PLAIN:  # the questions below cost more than the answer
             return result(call, returned)
         if isinstance(returned, Generator):
             if inspect.isgenerator(returned):
-                return self._stream(call, returned) if call.streaming else collect(call, returned)
+                return self._stream(call, returned) if call.streaming else self._collect(call, returned)
         elif isinstance(returned, Coroutine):
             return self._loop.run(self._await(call, returned))
         elif isinstance(returned, AsyncGenerator):
@@ -78,6 +97,8 @@ class Execution:
     def _stream(self, call: Call, chunks: Generator[Any, Any, Any]) -> Last:
         try:
             for chunk in chunks:
+                if self.forked:
+                    end_fork()
                 # Encoded before the wait: what the generator gave may be a buffer that it will use again.
                 value = encode(chunk, call.max_result, "chunk")
                 if not call.take_credit(len(value.data)):
@@ -90,13 +111,30 @@ class Execution:
             chunks.close()
         return failure.stopped(call) if call.cancelled else Result(call.sequence, None, call.seconds)
 
+    def _collect(self, call: Call, chunks: Generator[Any, Any, Any]) -> Last:
+        collected = Collected(call.max_result)
+        try:
+            for chunk in chunks:
+                if self.forked:
+                    end_fork()
+                collected.add(chunk)
+                if call.cancelled:
+                    return failure.stopped(call)
+        finally:
+            chunks.close()
+        return Result(call.sequence, collected.value(), call.seconds)
+
     async def _await(self, call: Call, coroutine: Awaitable[Any]) -> Last:
         watch = TaskWatch(call)
         try:
             return result(call, await coroutine)
         except BaseException as error:
+            if self.forked:
+                end_fork(error)
             return ended_by(call, error)
         finally:
+            if self.forked:
+                end_fork()
             watch.close()
 
     async def _await_stream(self, call: Call, chunks: AsyncGenerator[Any, Any]) -> Last:
@@ -104,6 +142,8 @@ class Execution:
         collected = Collected(call.max_result)
         try:
             async for chunk in chunks:
+                if self.forked:
+                    end_fork()
                 if not call.streaming:
                     collected.add(chunk)
                     continue
@@ -114,8 +154,12 @@ class Execution:
                     return failure.stopped(call)
             return Result(call.sequence, None if call.streaming else collected.value(), call.seconds)
         except BaseException as error:
+            if self.forked:
+                end_fork(error)
             return ended_by(call, error)
         finally:
+            if self.forked:
+                end_fork()
             watch.close()
             await close_quietly(chunks)
 
@@ -177,18 +221,6 @@ class Collected:
         return Value(b"[" + b",".join(self._items) + b"]")
 
 
-def collect(call: Call, chunks: Generator[Any, Any, Any]) -> Last:
-    collected = Collected(call.max_result)
-    try:
-        for chunk in chunks:
-            collected.add(chunk)
-            if call.cancelled:
-                return failure.stopped(call)
-    finally:
-        chunks.close()
-    return Result(call.sequence, collected.value(), call.seconds)
-
-
 def result(call: Call, returned: Any) -> Last:
     return Result(call.sequence, encode(returned, call.max_result), call.seconds)
 
@@ -208,3 +240,25 @@ async def close_quietly(chunks: AsyncGenerator[Any, Any]) -> None:
         await chunks.aclose()
     except BaseException as error:
         sys.stderr.write(failure.traceback_of(error))
+
+
+def decimal_context(variables: ContextVariables) -> decimal.Context | None:
+    """The decimal context among these variables, if there is one."""
+    return next((value for value in variables.values() if isinstance(value, decimal.Context)), None)
+
+
+def end_fork(error: BaseException | None = None) -> NoReturn:
+    """End a process that a command forked, as Python would end a program. The call belongs to the worker.
+
+    Without exit handlers and without waiting for threads: both were copied from the worker and are the worker's.
+    """
+    code = 0
+    if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+        code = error.code or 0
+    elif error is not None:
+        code = 1
+        sys.stderr.write(failure.traceback_of(error))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed by the command, or its reader is gone
+            stream.flush()
+    os._exit(code & 0xFF)

@@ -32,8 +32,15 @@ class Outbox:
         self._lines = 0  # log lines that wait
         self._dropped: dict[int, tuple[Log, int]] = {}  # the line that will tell of dropped ones, and how many
         self._awake = False
+        self._closed = False
+
+    def close(self) -> None:
+        """Take no more reports. For a forked process, where a lock may be held by a thread that is not there."""
+        self._closed = True
 
     def put(self, report: Report) -> None:
+        if self._closed:
+            return
         with self._lock:
             if type(report) is Progress:
                 if not self._keep_progress(report):

@@ -86,6 +86,7 @@ class Runtime:
         self._in_batch = 0  # calls that were run since the loop had its last turn
         self._batch_ends = 0.0
         self._draining = False
+        self._execution: Execution | None = None
         self.served = 0
         self.loop: EventLoop = SharedLoop() if slots else OwnLoop()
 
@@ -134,6 +135,11 @@ class Runtime:
             self.cancel(sequence, "cancelled")
         self.drain()
 
+    def mark_fork(self) -> None:
+        """In a process that a command forked: it ends when the command returns, and is never the worker."""
+        if self._execution is not None:
+            self._execution.forked = True
+
     def _hand_over(self, call: Call | None) -> None:
         self._queue.put(call)
         if self._idling:
@@ -142,7 +148,7 @@ class Runtime:
     # Slots.
 
     def run(self, commands: Mapping[str, Bound]) -> None:
-        execution = Execution(commands, self._reports, self.loop)
+        execution = self._execution = Execution(commands, self._reports, self.loop)
         if not self._threads:
             self._serve(execution, commands)
             return

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import ctypes
+import decimal
 import gc
 import os
 import pathlib
@@ -340,3 +342,117 @@ class Spoilt(Shared):
 class Misplaced(Shared):
     def preload(self) -> None:  # no classmethod
         pass
+
+
+TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="unset")
+
+
+class Tenants(Adapter):
+    """Commands that read the caller's context, change it, and do not change it back."""
+
+    thread_safe = True
+
+    def setup(self) -> None:
+        TENANT.set("from setup")
+        decimal.getcontext().prec = 9
+
+    def swap(self, name: str) -> list[Any]:
+        found = [TENANT.get(), decimal.getcontext().prec]
+        TENANT.set(name)
+        decimal.getcontext().prec = 3
+        return found
+
+    @command
+    def plain(self, name: str) -> list[Any]:
+        return self.swap(name)
+
+    @command
+    def stream(self, name: str) -> Iterator[Any]:
+        yield self.swap(name)
+        yield self.swap(name)
+
+    @command
+    async def coroutine(self, name: str) -> list[Any]:
+        await asyncio.sleep(0)
+        return self.swap(name)
+
+    @command
+    async def astream(self, name: str) -> AsyncIterator[Any]:
+        yield self.swap(name)
+        await asyncio.sleep(0)
+        yield self.swap(name)
+
+
+class Forks(Adapter):
+    """Commands that fork the worker. The child of each comes back to the worker's code in its own way."""
+
+    thread_safe = True
+
+    def setup(self) -> None:
+        self.fork()
+
+    def teardown(self) -> None:
+        if not self.fork():
+            print(self.ended())
+
+    def fork(self) -> bool:
+        """Return True in the child. The parent returns after its child has begun and can end."""
+        reader, writer = os.pipe()
+        if child := os.fork():
+            os.close(writer)
+            os.read(reader, 1)
+            os.close(reader)
+            self.child = child
+            return False
+        os.write(writer, b"x")
+        return True
+
+    @command
+    def ended(self) -> list[int]:
+        """Wait for the child; return its pid and its exit code."""
+        _, status = os.waitpid(self.child, 0)
+        return [os.getpid(), os.waitstatus_to_exitcode(status)]
+
+    @command
+    def returns(self, ctx: Context) -> Any:
+        if self.fork():
+            ctx.log("a line of the child")
+            ctx.progress(0.5)
+            return "an answer of the child"
+        return self.ended()
+
+    @command
+    def raises(self) -> Any:
+        if self.fork():
+            raise ValueError("an error of the child")
+        return self.ended()
+
+    @command
+    def leaves(self) -> Any:
+        if self.fork():
+            sys.exit(7)
+        return self.ended()
+
+    @command
+    def streams(self) -> Iterator[Any]:
+        yield "before"
+        if self.fork():
+            yield "a chunk of the child"
+        yield self.ended()
+
+    @command
+    async def awaits(self) -> Any:
+        if self.fork():
+            return "an answer of the child"
+        return self.ended()
+
+    @command
+    async def astreams(self) -> AsyncIterator[Any]:
+        yield "before"
+        if self.fork():
+            yield "a chunk of the child"
+        yield self.ended()
+
+    @command
+    def pid(self) -> int:
+        return os.getpid()
