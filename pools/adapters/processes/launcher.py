@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import count
@@ -141,14 +141,15 @@ class ProcessLauncher:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("workers are started on the broker's main thread only")
         child = subprocess.Popen(
-            [spec.python or sys.executable, "-m", "snakepit.workers", *options],
+            # -P: the working directory must not come before the entries of the path.
+            [spec.python or sys.executable, "-P", "-m", "snakepit.workers", *options],
             stdin=self._devnull,
             stdout=output,
             stderr=output,
             pass_fds=inherited,
             start_new_session=True,
             env=environment,
-            cwd=self._place.path[0] if self._place.path else None,
+            cwd=working_directory(self._place.path),
         )
         child.returncode = 0  # reaped by its ChildProcess; without this the object would warn that nobody waited
         return child.pid
@@ -159,7 +160,7 @@ class ProcessLauncher:
         env = {key: value for key, value in place.environ.items() if any(fnmatchcase(key, name) for name in names)}
         env |= dict.fromkeys(BLAS_VARIABLES, str(blas_threads(spec)))
         env |= {
-            "PYTHONPATH": os.pathsep.join((str(self._shim), *place.path)),
+            "PYTHONPATH": os.pathsep.join((str(self._shim), *map(os.path.abspath, place.path))),
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
             "MALLOC_ARENA_MAX": "2",
@@ -178,6 +179,11 @@ class ProcessLauncher:
         for directory in (self._sockets, self._scratch, self._shim):
             with contextlib.suppress(OSError):
                 directory.rmdir()
+
+
+def working_directory(path: Iterable[str]) -> str | None:
+    """The first entry of the workers' path that is a directory now; None, the broker's own: a zip archive is none."""
+    return next((entry for entry in path if os.path.isdir(entry)), None)
 
 
 def _template_document(order: TemplateOrder) -> bytes:
