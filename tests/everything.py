@@ -268,11 +268,12 @@ class Everything(Adapter):
         return [library["num_threads"] for library in threadpoolctl.threadpool_info()]
 
     @command
-    def begets(self, detached: bool = False) -> int:
-        """Starts a child that would live for ever; returns its pid."""
+    def begets(self, detached: bool = False, nameless: bool = False) -> int:
+        """Start a child that never ends by itself; return its pid. A nameless one has an empty environment."""
         child = subprocess.Popen(
             [sys.executable, "-c", "import signal; signal.pause()"],
             start_new_session=detached,
+            env={} if nameless else None,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -14,7 +14,7 @@ import platform
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,14 +76,14 @@ class Node:
         self.runtime.open()
         become_subreaper()
         reaped = end_predecessors(self.runtime)
-        keeper = ReaperProcess(self.runtime)
+        reaper = ReaperProcess(self.runtime)
         try:
-            await self._serve(keeper, reaped, announce)
+            await self._serve(reaper, reaped, announce)
         finally:
-            keeper.close()
+            reaper.close()
             self.runtime.close()
 
-    async def _serve(self, keeper: ReaperProcess, reaped: int, announce: Callable[[Broker], None]) -> None:
+    async def _serve(self, reaper: ReaperProcess, reaped: int, announce: Callable[[Broker], None]) -> None:
         config, runtime = self.config, self.runtime
         place = Workplace(runtime.path, runtime.instance, config.worker_path, config.worker_env)
         launcher = ProcessLauncher(place)
@@ -107,9 +107,12 @@ class Node:
         if reaped:
             broker.emit(Event(Kind.ORPHANS_REAPED, message=f"{reaped} processes of the broker before were ended"))
         await server.start(sock=listen(str(runtime.socket)))
-        watch = asyncio.get_running_loop().create_task(self._watch(broker, keeper), name="watch processes")
+        orphans = find_orphans(broker, runtime.instance, reaper)
+        watch = asyncio.get_running_loop().create_task(self._watch(broker, orphans, reaper), name="watch processes")
         announce(broker)
-        await self._stopping.wait()
+        with reaping(orphans):
+            await self._stopping.wait()
+        self._check(broker, orphans, reaper)  # what descends from whom is known as long as the workers live
         serving.set(False)  # the server stays: what is running is answered through it, what is new is told why not
         stop = asyncio.ensure_future(broker.stop(config.stop_grace))
         hasty = asyncio.ensure_future(self._hasty.wait())
@@ -119,32 +122,53 @@ class Node:
         await stop
         hasty.cancel()
         watch.cancel()
+        self._check(broker, orphans, reaper)  # no worker is left, so all that outlived theirs end now
         server.close()
         # From Python 3.12 on this waits for every client to hang up, and a client may stay for ever.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(server.wait_closed(), GOODBYE)
 
-    async def _watch(self, broker: Broker, keeper: ReaperProcess) -> None:
-        def own() -> list[int]:
-            workers = (handle.process.pid for handle in broker.handles() if handle.process)
-            return [keeper.pid, *workers, *(template.pid for _, template in broker.templates())]
-
-        def workers() -> list[str]:
-            # A worker that is just being forked still carries its template's id.
-            return [*(handle.id for handle in broker.handles()), *(name for name, _ in broker.templates())]
-
-        strays = Orphans(self.runtime.instance, own, workers)
+    async def _watch(self, broker: Broker, orphans: Orphans, reaper: ReaperProcess) -> None:
         while True:
             await asyncio.sleep(CHECK_EVERY)
-            try:
-                keeper.ensure()
-                killed = strays.end()
-            except OSError as error:  # no memory or no descriptor for a moment: the next look may have them
-                logger.warning("strays were not looked for: %s", error)
-                continue
-            if killed:
-                message = f"{killed} processes that outlived their worker were ended"
-                broker.emit(Event(Kind.ORPHANS_REAPED, reason="stray", message=message, level="warning"))
+            self._check(broker, orphans, reaper)
+
+    def _check(self, broker: Broker, orphans: Orphans, reaper: ReaperProcess) -> None:
+        try:
+            reaper.ensure()
+            killed = orphans.end()
+        except OSError as error:  # no memory or no descriptor at the moment: the next check may succeed
+            logger.warning("orphans were not looked for: %s", error)
+            return
+        if killed:
+            message = f"{killed} processes that outlived their worker were ended"
+            broker.emit(Event(Kind.ORPHANS_REAPED, reason="stray", message=message, level="warning"))
+
+
+@contextlib.contextmanager
+def reaping(orphans: Orphans) -> Iterator[None]:
+    """Reap orphans as they end: on every SIGCHLD, in a turn of the loop of its own.
+
+    With signal.signal(): uvloop's add_signal_handler() refuses this signal, which it does not use here.
+    """
+    loop = asyncio.get_running_loop()
+    before = signal.signal(signal.SIGCHLD, lambda number, frame: loop.call_soon_threadsafe(orphans.reap))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def find_orphans(broker: Broker, instance: str, reaper: ReaperProcess) -> Orphans:
+    """The orphans among the children of this process: all that are neither a worker, a template nor the reaper."""
+
+    def workers() -> dict[str, int]:
+        # A worker that is just being forked still carries its template's id.
+        living = (handle for handle in broker.handles() if handle.exit is None)
+        found = {handle.id: handle.process.pid if handle.process else 0 for handle in living}
+        return found | {name: template.pid for name, template in broker.templates()}
+
+    return Orphans(instance, lambda: [reaper.pid, *workers().values()], workers)
 
 
 def run_node(config: NodeConfig, announce: Callable[[Broker], None] = lambda broker: None) -> None:

@@ -1,4 +1,10 @@
-"""The broker's own directory: whose it is, who may enter, which broker holds it, and the token to get in."""
+"""The broker's own directory: its lock, its socket, its access token, and the identity of the broker that holds it.
+
+lock        held with flock as long as the broker lives
+instance    which broker this is: its instance token, pid, start time, and the boot of the machine
+token       what a client must present
+broker.sock where clients connect; workers' sockets are in w/, clients' reply sockets are l-XXXXXXXX
+"""
 
 from __future__ import annotations
 
@@ -14,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes that fit into sockaddr_un
-LETTERBOX = re.compile("l-[0-9a-f]{8}")  # the name of a client's socket that takes the results of lone calls
-LONGEST_NAME = "broker.sock"  # as long as the sockets of a hundred million workers
+REPLY_SOCKET = re.compile("l-[0-9a-f]{8}")  # the name of a client's reply socket
+INSTANCE_TOKEN = re.compile("[0-9a-f]{32}")
+LONGEST_NAME = "broker.sock"  # as long as the worker sockets of the first hundred million workers
 
 
 class RuntimeDirectoryError(Exception):
@@ -24,15 +31,25 @@ class RuntimeDirectoryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """The broker that held the directory before, as it described itself."""
+    """The broker that wrote the directory's instance file.
+
+    The file may be a copy (a restored backup, a copied volume), so its broker may still run elsewhere. Boot, pid and
+    start time together identify one process, which tells whether it does.
+    """
 
     instance: str
     pid: int
+    started: int
     machine_boot: str
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether this was a broker of this boot of the machine that has ended."""
+        return bool(self.machine_boot) and self.machine_boot == machine_boot() and start_time(self.pid) != self.started
 
 
 class RuntimeDirectory:
-    """Held by one broker at a time, through a lock that the kernel releases however the broker ends."""
+    """A directory that one broker at a time holds, by a lock that the kernel releases however the broker ends."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,7 +60,7 @@ class RuntimeDirectory:
         self._lock = -1
 
     def open(self) -> None:
-        """Create or check the directory and take it. Raises RuntimeDirectoryError with the way out."""
+        """Create or check the directory and lock it. Raises RuntimeDirectoryError, which says what to do."""
         self._check_length()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -54,13 +71,17 @@ class RuntimeDirectory:
         self._take_lock()
         try:
             self.predecessor = self._read_predecessor()
-            self.socket.unlink(missing_ok=True)  # a dead broker's
-            self._clear_reply_sockets()  # of its clients, who have to come back anyway
-            self._write("instance", json.dumps({"instance": self.instance, "pid": os.getpid(), "boot": machine_boot()}))
+            self.socket.unlink(missing_ok=True)  # left by a killed broker
+            self._clear_reply_sockets()  # its clients have to connect again anyway
+            self._write("instance", json.dumps(self._identity()))
             self._write("token", self.token)
         except OSError as error:
             self.close()
             raise self._unusable(error) from error
+
+    def _identity(self) -> dict[str, object]:
+        pid = os.getpid()
+        return {"instance": self.instance, "pid": pid, "started": start_time(pid), "boot": machine_boot()}
 
     def _unusable(self, error: OSError) -> RuntimeDirectoryError:
         return RuntimeDirectoryError(f"{self.path} cannot be used as the runtime directory: {error}")
@@ -83,36 +104,39 @@ class RuntimeDirectory:
         length = len(os.fsencode(self.path / LONGEST_NAME))
         if length > MAX_SOCKET_PATH:
             raise RuntimeDirectoryError(
-                f"the runtime directory's path is too long: sockets in {self.path} would have {length} bytes, "
-                f"{MAX_SOCKET_PATH} are possible; set SNAKEPIT['RUNTIME_DIR'] to a shorter one"
+                f"the runtime directory's path is too long: a socket in {self.path} would have a path of {length} "
+                f"bytes, and {MAX_SOCKET_PATH} is the maximum; set SNAKEPIT['RUNTIME_DIR'] to a shorter path"
             )
 
     def _check_owner(self) -> None:
         found = os.lstat(self.path)
         if not stat.S_ISDIR(found.st_mode):
-            raise RuntimeDirectoryError(f"{self.path} is not a directory (a link is not followed); remove it")
+            raise RuntimeDirectoryError(f"{self.path} is not a directory (links are not followed); remove it")
         if found.st_uid != os.geteuid():
             raise RuntimeDirectoryError(
-                f"{self.path} belongs to user {found.st_uid}, not to {os.geteuid()}; give it away or choose another"
+                f"{self.path} belongs to user {found.st_uid}, not to {os.geteuid()}; "
+                "change its owner, or set SNAKEPIT['RUNTIME_DIR'] to another directory"
             )
         if found.st_mode & 0o077:
             mode = stat.S_IMODE(found.st_mode)
             raise RuntimeDirectoryError(
-                f"{self.path} is open to other users (mode {mode:04o}): they could reach the workers; chmod 700 it"
+                f"{self.path} is open to other users (mode {mode:04o}), who could reach the workers; chmod it to 700"
             )
 
     def _read_predecessor(self) -> Predecessor | None:
+        """None: there was none, or its file is not one that a broker writes. Nothing is ended by such a file."""
         try:
-            told = json.loads((self.path / "instance").read_text())
-            return Predecessor(str(told["instance"]), int(told["pid"]), str(told["boot"]))
+            facts = json.loads((self.path / "instance").read_text())
+            found = Predecessor(facts["instance"], int(facts["pid"]), int(facts["started"]), str(facts["boot"]))
+            return found if INSTANCE_TOKEN.fullmatch(found.instance) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def _write(self, name: str, text: str) -> None:
-        # A new file each time: one that lay here before might be open elsewhere, or be a link.
+        # Always a new file: an existing one might be open in another process, or be a link.
         target = self.path / name
         fresh = self.path / f".{name}.new"
-        fresh.unlink(missing_ok=True)  # of a broker that was killed right here
+        fresh.unlink(missing_ok=True)  # left by a broker that was killed at this point
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w") as file:
             file.write(text)
@@ -120,12 +144,12 @@ class RuntimeDirectory:
 
     def _clear_reply_sockets(self) -> None:
         for found in self.path.iterdir():
-            if LETTERBOX.fullmatch(found.name):
+            if REPLY_SOCKET.fullmatch(found.name):
                 with contextlib.suppress(OSError):
                     found.unlink()
 
     def close(self) -> None:
-        """Leave nothing but an empty directory behind. Safe to call twice."""
+        """Remove the broker's files and release the lock. Safe to call twice."""
         if self._lock < 0:
             return
         with contextlib.suppress(OSError):
@@ -138,8 +162,17 @@ class RuntimeDirectory:
 
 
 def machine_boot() -> str:
-    """Identifies this boot of the machine: process ids of another one mean nothing."""
+    """The id of this boot of the machine, after which process ids start anew; empty where there is no /proc."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 if it does not run. A pid and this identify a process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] == "Z" else int(fields[19])

@@ -16,7 +16,7 @@ from grpclib.exceptions import GRPCError
 
 from snakepit.pools.adapters.grpc.batch import Batch
 from snakepit.pools.adapters.grpc.limits import MAX_FRAME
-from snakepit.pools.adapters.runtime_directory import LETTERBOX
+from snakepit.pools.adapters.runtime_directory import REPLY_SOCKET
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
 from snakepit.pools.broker.handle import CallHandle
@@ -31,7 +31,7 @@ PATIENCE = 4  # times MAX_WAITING: refusals and granted chunks wait too, and a c
 NOTHING: Mapping[str, bytes] = {}
 NO_HANDLE = CallHandle(None, 0)  # of a call that is being submitted
 TAKES, CALLS = "snakepit-takes", "calls"  # initial metadata: what a client may send besides what foreign ones do
-LETTERBOX_NAME = "snakepit-reply_socket"  # initial metadata: a socket beside the broker's that takes Deliveries
+REPLY_SOCKET_NAME = "snakepit-reply_socket"  # initial metadata: a socket beside the broker's that takes Deliveries
 LAST_WORD = 0.25  # seconds that a worker's word about a delivered result may take longer than the client's goodbye
 MAX_DETAILS = 64 * 1024  # characters of an error's details
 
@@ -131,11 +131,11 @@ class Session:
 
     def _find_reply_socket(self) -> str:
         """The path of the client's reply_socket; none where it has none. It says a name: no path comes from outside."""
-        name = str(self._stream.metadata.get(LETTERBOX_NAME, ""))
+        name = str(self._stream.metadata.get(REPLY_SOCKET_NAME, ""))
         if not name:
             return ""
-        if not LETTERBOX.fullmatch(name):
-            message = f"the metadata {LETTERBOX_NAME!r} is {name[:40]!r}, not l- and eight hexadecimal digits"
+        if not REPLY_SOCKET.fullmatch(name):
+            message = f"the metadata {REPLY_SOCKET_NAME!r} is {name[:40]!r}, not l- and eight hexadecimal digits"
             raise GRPCError(Status.INVALID_ARGUMENT, message)
         return os.path.join(os.path.dirname(os.path.abspath(self._broker.facts.address)), name)
 

@@ -1,10 +1,11 @@
-"""The keeper: a small process that ends what a killed broker leaves behind.
+"""The reaper process: it ends what a killed broker leaves behind.
 
-Workers die with their broker by themselves (PDEATHSIG), but what *they* started does not: the kernel clears that
-signal at fork. The keeper waits on a pipe whose other end only the broker has. When the broker ends, however it ends,
-the pipe closes, and every process that carries the broker's instance token in its environment is killed.
+Workers end with their broker by the parent-death signal (PDEATHSIG). The processes that *they* started do not, because
+the kernel clears that signal at fork. The reaper waits on a pipe whose other end only the broker has. When the broker
+ends, however it ends, the pipe closes, and the reaper kills every process whose environment carries the broker's
+instance token.
 
-Runs as a plain script on the standard library alone: `python -I keeper.py FD INSTANCE DIRECTORY`.
+It runs as a script on the standard library alone: `python -I reaper.py FD INSTANCE DIRECTORY`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import signal
 import sys
 import time
 
-ROUNDS = 20  # a process may fork while it is being looked for; every round finds what the one before missed
+ROUNDS = 20  # a process may fork while it is being looked for; the next round finds the new one
 PAUSE = 0.05  # seconds between two rounds
 VARIABLE = b"SNAKEPIT_INSTANCE="
 
 
 def carriers(instance: str) -> list[int]:
-    """The processes of this user whose environment carries the token."""
+    """The processes of this user whose environment carries the token. An empty token has none."""
+    if not instance:
+        return []
     wanted = VARIABLE + instance.encode()
     found = []
     for name in os.listdir("/proc"):
@@ -30,15 +33,15 @@ def carriers(instance: str) -> list[int]:
                     if wanted in environ.read().split(b"\0"):
                         found.append(int(name))
             except OSError:
-                continue  # gone meanwhile, or another user's
+                continue  # it has ended, or belongs to another user
     return found
 
 
 def kill_carriers(instance: str) -> int:
-    """SIGKILL to every carrier, until none is found. Returns how many there were.
+    """Send SIGKILL to every carrier until none is left. Returns how many there were.
 
-    The signal goes through a pidfd, and the environment is read again after it was opened: between the first look
-    and the signal the number may have passed to a stranger.
+    The signal goes through a pidfd, and the environment is read again after the pidfd was opened: in between, the pid
+    may have passed to another process.
     """
     killed: set[int] = set()
     for _ in range(ROUNDS):
@@ -72,10 +75,11 @@ def _kill(pid: int, instance: str) -> bool:
 def main() -> None:
     fd, instance, directory = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the terminal's Ctrl-C is for the broker; its end is our signal
+        # Ctrl-C in a terminal reaches the broker and this process; this one acts when the broker has ended.
+        signal.signal(number, signal.SIG_IGN)
     os.read(fd, 1)
     kill_carriers(instance)
-    if instance in _read(os.path.join(directory, "instance")):  # no successor has taken over yet
+    if instance and instance in _read(os.path.join(directory, "instance")):  # no other broker has taken over yet
         for name in ("broker.sock", "token"):
             try:
                 os.unlink(os.path.join(directory, name))
