@@ -19,7 +19,7 @@ from snakepit.workers.process.boot import Boot, TemplateBoot
 from snakepit.workers.runtime import failure
 
 if TYPE_CHECKING:
-    from snakepit.workers.schema.commands import Preloaded
+    from snakepit.workers.schema.commands import PreloadedAdapter
 
 USAGE, UNLOADABLE, LINK_LOST = 2, 3, 4
 
@@ -65,9 +65,9 @@ def stand(descriptor: int, control: int) -> int:
     """A template; and, in each process that it forks, a worker."""
     document = begin(descriptor, TemplateBoot)
     watch = watch_imports()
-    from snakepit.workers.process.template import Template
+    from snakepit.workers.process.template import TemplateProgram
 
-    template = Template(document, control)
+    template = TemplateProgram(document, control)
     if not template.load():
         leave(UNLOADABLE)
     birth = template.serve()
@@ -94,10 +94,12 @@ def watch_imports() -> vitals.GilWatch:
     return watch
 
 
-def live(document: Boot, watch: vitals.GilWatch, preloaded: Preloaded | None = None) -> int:
-    from snakepit.workers.process.worker import Worker  # loads gRPC and protobuf: after the watch, and not for --help
+def live(document: Boot, watch: vitals.GilWatch, preloaded: PreloadedAdapter | None = None) -> int:
+    from snakepit.workers.process.worker import (
+        WorkerProgram,  # loads gRPC and protobuf: after the watch, and not for --help
+    )
 
-    code = Worker(document, watch, preloaded).live()
+    code = WorkerProgram(document, watch, preloaded).live()
     exit_priority.give_way()
     if code:
         leave(code)

@@ -1,4 +1,4 @@
-"""What a user subclasses: Adapter, and the `command` decorator that opens a method to callers."""
+"""What a user writes: a subclass of Adapter whose methods, marked with `@command`, are the commands of a pool."""
 
 from __future__ import annotations
 
@@ -14,22 +14,36 @@ MARK = "__snakepit_command__"
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-class AdapterError(Exception):
-    """The adapter cannot be used as it is written; the message says what to change."""
+class InvalidAdapter(Exception):
+    """The adapter cannot be used as it is written. The message says what to change."""
 
 
 def locked(method: Method) -> Method:
-    """Run a plain method with `self.lock` held: one thread of the worker at a time.
+    """Run a plain method while it holds `self.lock`, so that one thread of the worker runs it at a time.
 
-    Not for generators and async methods. A generator would keep the lock while its reader is slow; an async method
-    shares its thread with all others, which a thread's lock does not keep apart (asyncio.Lock does).
+    Use it on methods that write to state which the slots of a thread pool share:
+
+    >>> class Counter(Adapter):
+    ...     thread_safe = True
+    ...     def __init__(self) -> None:
+    ...         self.total = 0
+    ...     @command
+    ...     @locked
+    ...     def add(self, amount: int) -> int:
+    ...         self.total += amount
+    ...         return self.total
+    >>> Counter().add(amount=3)
+    3
+
+    Raises InvalidAdapter for generators and async methods. A generator would hold the lock while its caller reads
+    slowly. Async methods share one thread, which a thread's lock does not separate; use asyncio.Lock there.
     """
     inner = getattr(method, "__wrapped__", method)
     for kind, test in (("generator", isgeneratorfunction), ("async method", iscoroutinefunction)):
         if test(inner):
-            raise AdapterError(f"@locked cannot hold the lock through the {kind} {method.__name__!r}: lock inside it")
+            raise InvalidAdapter(f"@locked cannot hold the lock through the {kind} {method.__name__!r}: lock inside it")
     if isasyncgenfunction(inner):
-        raise AdapterError(f"@locked cannot hold the lock through the async generator {method.__name__!r}")
+        raise InvalidAdapter(f"@locked cannot hold the lock through the async generator {method.__name__!r}")
 
     @wraps(method)
     def holding(self: Adapter, *args: Any, **kwargs: Any) -> Any:
@@ -40,49 +54,70 @@ def locked(method: Method) -> Method:
 
 
 class Adapter:
-    """Warm state and the commands on it. One instance lives in each worker.
+    """The base class of your code in a worker: state that stays loaded, and commands that use it.
 
-    `preload` runs before the instance is made, in the template where there is one; `setup` once in each worker;
-    `teardown` when the worker drains. `setup` and `teardown` may be async.
+    Each worker process makes one instance. It lives as long as the worker, so what you load once serves every call.
+
+    >>> class Temperatures(Adapter):
+    ...     def __init__(self, offset: float = 0.0) -> None:
+    ...         self.offset = offset
+    ...     def setup(self) -> None:
+    ...         self.readings = [18.5, 21.0]
+    ...     @command(idempotent=True)
+    ...     def mean(self) -> float:
+    ...         '''The mean of all readings, in degrees Celsius.'''
+    ...         return sum(self.readings) / len(self.readings) + self.offset
+    >>> adapter = Temperatures(offset=0.25)
+    >>> adapter.setup()
+    >>> adapter.mean()
+    20.0
+
+    The order in a worker: `preload` (once, on the class), `__init__`, `setup`, calls, `teardown`. An exception in one
+    of the first three ends the worker; the pool shows it and starts another one after a pause.
     """
 
     thread_safe: ClassVar[bool] = False
-    """Say True when several threads may run commands at once; the thread profile refuses the adapter otherwise."""
+    """Set it to True if several threads may run commands of one instance at once. The thread profile needs it."""
 
     local: threading.local
-    """State of the slot (thread) that runs the command. Async commands share one thread, and so one `local`."""
+    """State of one slot (one thread). Async commands share one thread, and therefore one `local`."""
 
     lock: Any
-    """A reentrant lock for writes to state that slots share: `with self.lock: ...`"""
+    """A reentrant lock for state that the slots of a worker share: `with self.lock: ...`, or `@locked`."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
-        # In __new__, so that a subclass whose __init__ forgets super().__init__() has them all the same.
+        # In __new__, so that a subclass whose __init__ does not call super().__init__() has them too.
         self = super().__new__(cls)
         self.local = threading.local()
         self.lock = threading.RLock()
         return self
 
     def __init__(self) -> None:
-        """Subclasses take the pool's `args` here, as keyword arguments."""
+        """Take the pool's `args`, by name. They are checked against the annotations like a command's arguments."""
 
     @classmethod
     def preload(cls) -> None:
-        """Load what all workers share and nobody writes to: imports, models. May name some of the pool's `args`.
+        """Load what all workers share and only read: imports, models, tables. Store it on the class.
 
-        No threads, no connections, no GPU: with those the workers are spawned one by one. An adapter whose imports
-        are all there is to share says `preload = True` instead.
+        It runs before the instance is made. An adapter that has one gets a template: a process that runs `preload` once
+        and then forks the workers, so that they start in milliseconds and share this memory. It may name some of the
+        pool's `args` as parameters.
+
+        Leave no threads, no open connections and no GPU context behind: they do not survive a fork. If some are found,
+        the workers are spawned instead, and the pool says why. Write `preload = True` if imports are all there is to
+        share.
         """
 
     def setup(self) -> Any:
-        """Make what each worker needs for itself: connections, GPU contexts, random seeds."""
+        """Make what each worker needs for itself: connections, GPU contexts, random generators. May be async."""
 
     def teardown(self) -> Any:
-        """Give back what `setup` took."""
+        """Release what `setup` made. May be async. It runs after the last call, but not if the worker is killed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What the decorator was told about a command."""
+class CommandOptions:
+    """The arguments of the `@command` decorator."""
 
     name: str
     idempotent: bool = False
@@ -96,25 +131,40 @@ def command(
     *, name: str = "", idempotent: bool = False, timeout: float | None = None
 ) -> Callable[[Method], Method]: ...
 def command(method: Any = None, /, *, name: str = "", idempotent: bool = False, timeout: float | None = None) -> Any:
-    """Open a method to callers.
+    """Make a method a command, which callers of the pool may run.
 
-    `idempotent`: running it twice does no harm, so the broker may retry it when a worker dies.
-    `timeout`: seconds that a call of it may take, in place of the pool's.
+    `name`: the command's public name; the method's own by default.
+    `idempotent`: True if running it twice does no harm. The broker may then retry a call whose worker died.
+    `timeout`: the longest time of one call in seconds, instead of the pool's.
+
+    The annotations decide what callers may send: arguments are checked and converted before the method runs, and a call
+    that does not fit fails with `bad_arguments`. The docstring's first line is the command's summary. A plain method,
+    an async one, a generator and an async generator are all possible; a generator's items are streamed as chunks.
+
+    >>> class Texts(Adapter):
+    ...     @command(name="words", idempotent=True, timeout=5)
+    ...     def count_words(self, text: str) -> int:
+    ...         '''Count the words of a text.'''
+    ...         return len(text.split())
+    >>> Texts().count_words(text="one call at a time")
+    5
+
+    Raises InvalidAdapter if the name is not an identifier, begins with an underscore, or the timeout is not above 0.
     """
     if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < float("inf")):
-        raise AdapterError(f"@command(timeout={timeout!r}): give seconds above 0, or leave it out for the pool's")
+        raise InvalidAdapter(f"@command(timeout={timeout!r}): give seconds above 0, or leave it out for the pool's")
 
     def mark(method: Any) -> Any:
         inner = getattr(method, "__func__", method)  # of a staticmethod or classmethod
         if not callable(inner):
-            raise AdapterError(f"@command stands before a method, not before {type(method).__name__}")
+            raise InvalidAdapter(f"@command stands before a method, not before {type(method).__name__}")
         public = name or inner.__name__
         if not public.isidentifier() or public.startswith("_"):
-            raise AdapterError(
+            raise InvalidAdapter(
                 f"command {public!r}: a command's name is an identifier without a leading underscore; "
                 "rename the method or give @command(name=...)"
             )
-        setattr(inner, MARK, Options(public, idempotent, float(timeout or 0.0)))
+        setattr(inner, MARK, CommandOptions(public, idempotent, float(timeout or 0.0)))
         return method
 
     return mark if method is None else mark(method)

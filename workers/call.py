@@ -1,4 +1,4 @@
-"""One call inside the worker: what it is to do, and the two things that change while it runs, cancel and credit.
+"""One call inside the worker: what to run, and the two things that change while it runs, its cancellation and credit.
 
 I/O thread                          slot
 cancel(reason) ──▶  reason  ──▶  cancelled, wait()
@@ -17,21 +17,20 @@ CANCELLED = "cancelled"
 DEADLINE_EXCEEDED = "deadline_exceeded"
 
 
-class Call:
-    """A call from its arrival to its last word.
+class AssignedCall:
+    """A call from its assignment to its final report.
 
-    One lock guards the changing part; the condition that waits on it is made only by those who wait, since most
-    calls never do.
+    One lock guards what changes. The condition on it is made by the first wait, since most calls never wait.
     """
 
     __slots__ = (
-        "_ahead",
-        "_ahead_bytes",
         "_condition",
         "_credit",
         "_credit_bytes",
         "_lock",
         "_reason",
+        "_unacknowledged",
+        "_unacknowledged_bytes",
         "_watcher",
         "arguments",
         "attachments",
@@ -72,16 +71,16 @@ class Call:
         # A budget of 0 is an unset field: no deadline.
         self.deadline = time.monotonic() + budget if budget > 0 else math.inf
         self.max_result = max_result
-        self.reply_socket = reply_socket  # the path of its caller's own socket, where its result may go
-        self.ref = ref  # what the caller calls it
-        self.queued = queued  # seconds that it waited before it came here
+        self.reply_socket = reply_socket  # path of the caller's own socket, where the result may go
+        self.ref = ref  # the caller's number for this call
+        self.queued = queued  # seconds in the queues before it came here
         self.streaming = credit > 0  # otherwise the caller wants one result
         self.began = 0.0
         self.ended = False
         self._credit = credit
-        self._credit_bytes = credit_bytes  # of chunks on their way, from which the next one waits; 0: no bound
-        self._ahead: deque[int] | None = deque() if credit_bytes else None  # the sizes of chunks on their way
-        self._ahead_bytes = 0
+        self._credit_bytes = credit_bytes  # maximum of unacknowledged chunk bytes; 0: unlimited
+        self._unacknowledged: deque[int] | None = deque() if credit_bytes else None  # sizes of chunks
+        self._unacknowledged_bytes = 0
         self._reason = ""
         self._lock = threading.Lock()
         self._condition: threading.Condition | None = None
@@ -89,12 +88,12 @@ class Call:
 
     @property
     def remaining(self) -> float:
-        """Seconds until the deadline; 0 when it has passed, infinite when there is none."""
+        """Seconds until the deadline: 0 when it has passed, infinite if there is none."""
         return max(0.0, self.deadline - time.monotonic())
 
     @property
     def reason(self) -> str:
-        """Why the call is to end; empty while it is not."""
+        """Why the call should stop; empty while it should not."""
         if self._reason:
             return self._reason
         return DEADLINE_EXCEEDED if time.monotonic() >= self.deadline else ""
@@ -108,40 +107,40 @@ class Call:
 
     @property
     def seconds(self) -> float:
-        """How long the command has run; 0 if it never began."""
+        """How long the command has run; 0 if it has not begun."""
         return time.perf_counter() - self.began if self.began else 0.0
 
     def cancel(self, reason: str) -> None:
         with self._lock:
             self._reason = self._reason or reason or CANCELLED
-            self._tell()
+            self._notify()
 
     def add_credit(self, chunks: int) -> None:
         with self._lock:
             self._credit += chunks
-            if self._ahead:
-                for _ in range(min(chunks, len(self._ahead))):
-                    self._ahead_bytes -= self._ahead.popleft()
-            self._tell()
+            if self._unacknowledged:
+                for _ in range(min(chunks, len(self._unacknowledged))):
+                    self._unacknowledged_bytes -= self._unacknowledged.popleft()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self._condition is not None:
             self._condition.notify_all()
         if self._watcher is not None:
             self._watcher()
 
     def watch(self, watcher: Callable[[], None] | None) -> None:
-        """Call `watcher` at every cancel and credit, on the thread that brings it, until `watch(None)`."""
+        """Call `watcher` at every cancel and credit, on the I/O thread, until `watch(None)`."""
         with self._lock:
             self._watcher = watcher
 
     def try_take_credit(self, size: int) -> bool:
-        """Whether there is room for one more chunk, of so many bytes; it counts as sent then."""
+        """Take credit for one more chunk of `size` bytes. False: there is none at the moment."""
         with self._lock:
             return self._take_credit(size)
 
     def take_credit(self, size: int) -> bool:
-        """Wait for room for one more chunk. False: the call was cancelled or its deadline passed meanwhile."""
+        """Wait for credit for one more chunk. False: the call was cancelled or its deadline passed meanwhile."""
         with self._lock:
             while not self.cancelled:
                 if self._take_credit(size):
@@ -152,17 +151,17 @@ class Call:
     def _take_credit(self, size: int) -> bool:
         if self._credit == 0:
             return False
-        if self._ahead is not None:
-            # By what is on its way already, not with this one: a chunk larger than the bound would never leave.
-            if self._ahead_bytes >= self._credit_bytes:
+        if self._unacknowledged is not None:
+            # Without the new chunk: one that is larger than the maximum could never be sent.
+            if self._unacknowledged_bytes >= self._credit_bytes:
                 return False
-            self._ahead.append(size)
-            self._ahead_bytes += size
+            self._unacknowledged.append(size)
+            self._unacknowledged_bytes += size
         self._credit -= 1
         return True
 
     def wait(self, seconds: float) -> bool:
-        """Sleep that a cancel or the deadline cuts short. True: the call is to end."""
+        """Sleep until then, a cancel or the deadline. True: the call should stop."""
         until = time.monotonic() + seconds
         with self._lock:
             while not self.cancelled:
@@ -175,5 +174,5 @@ class Call:
     def _pause(self, seconds: float) -> None:
         if self._condition is None:
             self._condition = threading.Condition(self._lock)
-        # Condition.wait refuses times beyond TIMEOUT_MAX, infinity among them.
+        # Condition.wait refuses times above TIMEOUT_MAX, and infinity.
         self._condition.wait(min(seconds, self.remaining, threading.TIMEOUT_MAX))

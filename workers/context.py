@@ -1,81 +1,97 @@
-"""What a running command knows of its call: id, deadline, whether to stop; and how it tells of its progress."""
+"""What a running command can ask about its call (id, deadline, cancellation), and how it reports its progress."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from snakepit.workers.call import Call
-from snakepit.workers.report import Log, Progress, Report, clean
+from snakepit.workers.call import AssignedCall
+from snakepit.workers.report import LogReport, ProgressReport, Report, clean
 
 
 class CallCancelled(Exception):
     """The call was cancelled, or its deadline has passed.
 
-    An Exception and not a BaseException: it is raised only where the command itself asks (`raise_if_cancelled`), and
-    there every `except Exception: rollback; raise` between that line and the worker is meant to see it. Code that
-    swallows it gains nothing: after the pool's `cancel_grace` the process is ended.
+    Raised only where the command asks, in `Context.raise_if_cancelled`. It is an Exception and not a BaseException, so
+    that every `except Exception: rollback; raise` on its way handles it. A command that swallows it runs on, until the
+    broker ends the process after the pool's `cancel_grace`.
     """
 
 
-class Reports(Protocol):
+class ReportSink(Protocol):
     """Where reports go; the worker's Outbox."""
 
     def put(self, report: Report) -> None: ...
 
 
 class Context:
-    """Handed to a command that has a parameter annotated `Context`, or one named `ctx`."""
+    """The call that a command serves. A command gets it in a parameter annotated `Context`, or one named `ctx`.
+
+    Callers do not pass it, and it is not part of the command's schema.
+
+        @command
+        def train(self, epochs: int, ctx: Context) -> float:
+            for epoch in range(epochs):
+                ctx.raise_if_cancelled()
+                ctx.progress(epoch / epochs, f"epoch {epoch + 1} of {epochs}")
+                self.model.step()
+            return self.model.loss
+    """
 
     __slots__ = ("_call", "_reports")
 
-    def __init__(self, call: Call, reports: Reports) -> None:
+    def __init__(self, call: AssignedCall, reports: ReportSink) -> None:
         self._call = call
         self._reports = reports
 
     @property
     def call_id(self) -> str:
-        """The call's public id, as the broker and the logs name it."""
+        """The call's public id, as in events and logs."""
         return self._call.call_id
 
     @property
     def deadline(self) -> float:
-        """When the call must have ended, on the clock of `time.monotonic()`; infinite if there is no deadline."""
+        """When the call must have ended: seconds on the clock of `time.monotonic()`; infinite without a deadline."""
         return self._call.deadline
 
     @property
     def remaining(self) -> float:
-        """Seconds until the deadline, never below 0."""
+        """Seconds until the deadline, never below 0; infinite without a deadline."""
         return self._call.remaining
 
     @property
     def cancelled(self) -> bool:
-        """Whether the call is to end: cancelled by its caller, or past its deadline."""
+        """Whether the command should stop: its caller cancelled the call, or the deadline has passed."""
         return self._call.cancelled
 
     def raise_if_cancelled(self) -> None:
-        """Leave the command here if the call is to end."""
+        """Raise CallCancelled if the command should stop."""
         if self._call.cancelled:
             raise CallCancelled(self._call.reason)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep up to `seconds`. True: the call is to end, stop now. For plain methods; async ones are cancelled."""
+        """Sleep for up to `seconds`. Returns True, early, if the command should stop.
+
+        For plain methods. In an async command use `asyncio.sleep`: its task is cancelled instead.
+        """
         return self._call.wait(seconds)
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Tell how far the work is, 0 to 1. Only the newest is kept for a slow reader.
+        """Report how much of the work is done, from 0 to 1, to the reader of the call's events.
 
-        A fraction beyond its range is clamped: a miscount in a courtesy must not end hours of work.
+        A slow reader gets the newest report only. A fraction outside the range is set to its nearest end and NaN to 0:
+        a wrong count must not fail hours of work.
         """
         fraction = float(fraction)
         if not fraction >= 0.0:  # also catches NaN
             fraction = 0.0
-        self._put(Progress(self._call.sequence, min(fraction, 1.0), clean(str(message))))
+        self._put(ProgressReport(self._call.sequence, min(fraction, 1.0), clean(str(message))))
 
     def log(self, message: str) -> None:
-        """Send one line to whoever follows the call. Lines beyond what a slow reader takes are counted and dropped."""
-        self._put(Log(self._call.sequence, clean(str(message))))
+        """Send one line to the reader of the call's events. If they come faster than they are read, some are dropped
+        and their number is reported."""
+        self._put(LogReport(self._call.sequence, clean(str(message))))
 
     def _put(self, report: Report) -> None:
-        # A thread that the command left behind may still hold the context: a Result must stay the last word.
+        # A thread that the command left behind may still use the context: the final report must stay the last one.
         if not self._call.ended:
             self._reports.put(report)

@@ -1,21 +1,28 @@
-"""What a worker tells its broker, as plain values; `server` turns them into protobuf.
+"""What a worker reports to its broker, as plain values, and the queue of reports that wait to be sent.
 
-A Result, a Delivered or a Failure is the last word about its sequence.
+     slots ── put() ──▶ [reports] ── take() ──▶ the link, which turns them into protobuf
+                   └─ wake(final): once per flush, however many reports come; final: the report ends its call
+
+The queue cannot grow without bound when the broker reads slowly: a call has one final report, chunks are bounded by
+credit, only the newest progress of a call waits, and log lines have a limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-OVERHEAD = 64  # what a report weighs on the wire beside its payload, about
-
-MAX_TEXT = 8 * 1024  # one log line or progress message
+OVERHEAD = 64  # bytes, about: what a report needs on the wire beside its payload
+MAX_TEXT = 8 * 1024  # characters of one log line or progress message
+BATCH_BYTES = 1 << 20
+LOG_LINES = 1000
 
 
 def clean(text: str, limit: int = MAX_TEXT) -> str:
-    """Text that protobuf accepts: lone surrogates replaced (it refuses them), length bounded.
+    """Make text fit for protobuf: replace lone surrogates, which it refuses, and bound the length.
 
     >>> clean("a\\ud800b"), clean("abcdef", 4)
     ('a?b', 'abc…')
@@ -26,17 +33,19 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """A result or chunk on its way out: UTF-8 JSON, or bytes as they are."""
+class EncodedValue:
+    """A result or chunk as it is sent: JSON in UTF-8, or the bytes that the command returned (`raw`)."""
 
     data: bytes
     raw: bool = False
 
 
 @dataclass(slots=True)
-class Result:
+class ResultReport:
+    """The call has succeeded."""
+
     sequence: int
-    value: Value | None  # None at the end of a stream
+    value: EncodedValue | None  # None at the end of a stream
     seconds: float = 0.0
 
     @property
@@ -45,8 +54,8 @@ class Result:
 
 
 @dataclass(slots=True)
-class Delivered:
-    """The call ended well, and its caller has the result already."""
+class DeliveredReport:
+    """The call has succeeded, and its caller has received the result directly."""
 
     sequence: int
     seconds: float = 0.0
@@ -54,7 +63,9 @@ class Delivered:
 
 
 @dataclass(slots=True)
-class Failure:
+class FailureReport:
+    """The call has failed."""
+
     sequence: int
     code: str
     message: str
@@ -69,17 +80,17 @@ class Failure:
 
 
 @dataclass(slots=True)
-class Revoked:
-    """The broker revoked this call before it began."""
+class RevokedReport:
+    """The broker revoked this call before it began, and the worker did not run it."""
 
     sequence: int
     size: int = OVERHEAD
 
 
 @dataclass(slots=True)
-class Chunk:
+class ChunkReport:
     sequence: int
-    value: Value
+    value: EncodedValue
 
     @property
     def size(self) -> int:
@@ -87,7 +98,7 @@ class Chunk:
 
 
 @dataclass(slots=True)
-class Progress:
+class ProgressReport:
     sequence: int
     fraction: float
     message: str
@@ -98,7 +109,7 @@ class Progress:
 
 
 @dataclass(slots=True)
-class Log:
+class LogReport:
     sequence: int
     message: str
 
@@ -108,7 +119,9 @@ class Log:
 
 
 @dataclass(slots=True)
-class Vitals:
+class VitalsReport:
+    """The answer to a probe, or news about the GIL: calls served and running, and whether the GIL is on."""
+
     nonce: int
     served: int
     load: int
@@ -118,8 +131,8 @@ class Vitals:
 
 
 @dataclass(slots=True)
-class Race:
-    """Two threads wrote to the same state, with no lock in common; see `Race` in worker.proto."""
+class RaceReport:
+    """Two threads wrote to the same state without a common lock; see `Race` in worker.proto."""
 
     attribute: str
     first_thread: str
@@ -130,7 +143,7 @@ class Race:
 
 
 @dataclass(slots=True)
-class Hello:
+class HelloReport:
     """What the worker is; see `Hello` in worker.proto."""
 
     facts: Mapping[str, Any]
@@ -139,11 +152,104 @@ class Hello:
 
 
 @dataclass(slots=True)
-class BootFailure:
+class BootFailureReport:
+    """The adapter could not be loaded. The worker ends."""
+
     type: str
     message: str
     traceback: str
     size: int = OVERHEAD
 
 
-Report = Result | Delivered | Failure | Revoked | Chunk | Progress | Log | Vitals | Race | Hello | BootFailure
+AnswerReport = ResultReport | FailureReport
+FinalReport = AnswerReport | DeliveredReport
+Report = (
+    FinalReport
+    | RevokedReport
+    | ChunkReport
+    | ProgressReport
+    | LogReport
+    | VitalsReport
+    | RaceReport
+    | HelloReport
+    | BootFailureReport
+)
+
+
+class Outbox:
+    """Reports that wait to be sent, from any thread."""
+
+    def __init__(
+        self, wake: Callable[[bool], None], *, batch_bytes: int = BATCH_BYTES, log_lines: int = LOG_LINES
+    ) -> None:
+        self._wake = wake
+        self._batch_bytes = batch_bytes
+        self._log_lines = log_lines
+        self._lock = threading.Lock()
+        self._reports: deque[Report] = deque()
+        self._progress: dict[int, ProgressReport] = {}  # the waiting one of each call
+        self._lines = 0  # log lines that wait
+        self._dropped: dict[int, tuple[LogReport, int]] = {}  # by call: the line that says so, and how many
+        self._awake = False
+        self._closed = False
+
+    def close(self) -> None:
+        """Drop all reports from now on. For a forked process; there, a thread that does not exist may hold the lock."""
+        self._closed = True
+
+    def put(self, report: Report) -> None:
+        if self._closed:
+            return
+        with self._lock:
+            if type(report) is ProgressReport:
+                if not self._keep_progress(report):
+                    return
+            elif type(report) is LogReport:
+                if not self._keep_line(report):
+                    return
+            else:
+                self._reports.append(report)
+            if self._awake:
+                return
+            self._awake = True
+        self._wake(isinstance(report, FinalReport))
+
+    def take(self) -> list[Report]:
+        """Return the next batch, about 1 MiB at most. If it is empty, the next `put` calls `wake` again."""
+        with self._lock:
+            batch: list[Report] = []
+            room = self._batch_bytes
+            while self._reports and (not batch or self._reports[0].size <= room):
+                report = self._reports.popleft()
+                room -= report.size
+                batch.append(report)
+                if type(report) is ProgressReport:
+                    self._progress.pop(report.sequence, None)
+                elif type(report) is LogReport:
+                    self._lines -= 1
+                    if report is self._dropped.get(report.sequence, (None, 0))[0]:
+                        del self._dropped[report.sequence]
+            self._awake = bool(batch)
+            return batch
+
+    def _keep_progress(self, report: ProgressReport) -> bool:
+        waiting = self._progress.get(report.sequence)
+        if waiting is not None:
+            waiting.fraction, waiting.message = report.fraction, report.message
+            return False
+        self._progress[report.sequence] = report
+        self._reports.append(report)
+        return True
+
+    def _keep_line(self, report: LogReport) -> bool:
+        if self._lines < self._log_lines:
+            self._lines += 1
+            self._reports.append(report)
+            return True
+        telling, count = self._dropped.get(report.sequence) or (LogReport(report.sequence, ""), 0)
+        if not count:
+            self._lines += 1
+            self._reports.append(telling)
+        telling.message = f"({count + 1} log lines were dropped: they came faster than they were read)"
+        self._dropped[report.sequence] = (telling, count + 1)
+        return not count

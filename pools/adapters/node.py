@@ -20,7 +20,7 @@ from pathlib import Path
 
 from snakepit.pools.adapters.grpc.link import GrpcLinker
 from snakepit.pools.adapters.grpc.service import make_server
-from snakepit.pools.adapters.processes.launcher import ProcessLauncher, Workplace
+from snakepit.pools.adapters.processes.launcher import LaunchSettings, ProcessLauncher
 from snakepit.pools.adapters.processes.orphans import Orphans, ReaperProcess, become_subreaper, end_predecessors
 from snakepit.pools.adapters.processes.worker_resources import listen
 from snakepit.pools.adapters.records.event_log import EventLog
@@ -59,7 +59,7 @@ class NodeConfig:
     stop_grace: float = 30.0  # seconds that calls get to finish after SIGTERM
 
 
-class Node:
+class BrokerProcess:
     """A broker in this process. `stop` may be called from a signal handler, twice for haste."""
 
     def __init__(self, config: NodeConfig) -> None:
@@ -85,7 +85,7 @@ class Node:
 
     async def _serve(self, reaper: ReaperProcess, reaped: int, announce: Callable[[Broker], None]) -> None:
         config, runtime = self.config, self.runtime
-        place = Workplace(runtime.path, runtime.instance, config.worker_path, config.worker_env)
+        place = LaunchSettings(runtime.path, runtime.instance, config.worker_path, config.worker_env)
         launcher = ProcessLauncher(place)
         clock = SystemClock()
         metrics = Metrics(config.recorder)
@@ -175,7 +175,7 @@ def run_node(config: NodeConfig, announce: Callable[[Broker], None] = lambda bro
     """Run a broker in the foreground until SIGTERM or SIGINT; a second one ends it at once."""
 
     async def main() -> None:
-        node = Node(config)
+        node = BrokerProcess(config)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, node.stop)

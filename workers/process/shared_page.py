@@ -49,10 +49,10 @@ def make() -> int:
     return descriptor
 
 
-class Record(NamedTuple):
+class BegunRecord(NamedTuple):
     """The box's numbers at a moment.
 
-    >>> record = Record(begun=9, first=5, last=8, skipped=7)
+    >>> record = BegunRecord(begun=9, first=5, last=8, skipped=7)
     >>> [sequence for sequence in range(4, 11) if record.has_begun(sequence)]
     [4, 5, 6, 9]
     """
@@ -100,9 +100,9 @@ class SharedPage:
             numbers[SKIPPED] = sequence  # the first of this range; those behind it are skipped as well
         return True
 
-    def record(self) -> Record:
+    def record(self) -> BegunRecord:
         """What is to be known of the calls when the worker is gone."""
-        return Record(*self._numbers[:4])
+        return BegunRecord(*self._numbers[:4])
 
     @property
     def descriptor(self) -> int:

@@ -31,7 +31,7 @@ from snakepit.workers.process import after_fork, boot, parent_death, process_tit
 from snakepit.workers.process.boot import Boot, TemplateBoot
 from snakepit.workers.runtime import failure
 from snakepit.workers.schema import commands
-from snakepit.workers.schema.commands import Preloaded
+from snakepit.workers.schema.commands import PreloadedAdapter
 
 MESSAGE = 4096  # bytes: an order is an id and a path
 BELONGINGS = 4  # descriptors that come with an order: listener, black box, output, cord
@@ -39,8 +39,8 @@ TURN = 0.0005  # seconds between two looks at who the parent is
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
-    """What a new worker was given; it is the only thing that `Template.serve` lets out of a template alive."""
+class ForkOrder:
+    """What a new worker was given; it is the only thing that `TemplateProgram.serve` lets out of a template alive."""
 
     worker: str
     scratch: str
@@ -55,11 +55,11 @@ class Birth:
             os.close(descriptor)
 
 
-class Template:
+class TemplateProgram:
     def __init__(self, boot: TemplateBoot, control: int) -> None:
         self._boot = boot
         self._control = socket.socket(fileno=control)
-        self._preloaded: Preloaded | None = None
+        self._preloaded: PreloadedAdapter | None = None
 
     # Loading
 
@@ -91,7 +91,7 @@ class Template:
         if found := template_safety.obstacles(own=[self._control.fileno()]):
             return "unsafe", "; ".join(found)
         gc.freeze()  # a collection in a worker would write into every object's head, and so copy what is shared
-        self._preloaded = Preloaded(kind, described)
+        self._preloaded = PreloadedAdapter(kind, described)
         return None
 
     def _tell(self, **facts: Any) -> None:
@@ -99,7 +99,7 @@ class Template:
 
     # Forking
 
-    def serve(self) -> Birth | None:
+    def serve(self) -> ForkOrder | None:
         """Fork until the broker closes the control socket: None. In a new worker: what it was born with."""
         while birth := self._receive():
             flush()
@@ -115,7 +115,7 @@ class Template:
             os.waitpid(middle, 0)
         return None
 
-    def _receive(self, flags: int = 0) -> Birth | None:
+    def _receive(self, flags: int = 0) -> ForkOrder | None:
         """The next order; None: there is none, or the broker has hung up."""
         descriptors = array("i")
         room = socket.CMSG_LEN(BELONGINGS * descriptors.itemsize)
@@ -128,9 +128,9 @@ class Template:
         for _, _, content in ancillary:
             descriptors.frombytes(content)
         order = json.loads(message)
-        return Birth(order["worker"], order["scratch"], *descriptors)
+        return ForkOrder(order["worker"], order["scratch"], *descriptors)
 
-    def _multiply(self, birth: Birth | None) -> Birth:
+    def _multiply(self, birth: ForkOrder | None) -> ForkOrder:
         """The one in the middle: a worker for each order that waits, then its end. Returns in the workers alone.
 
         A fork costs milliseconds for each hundred megabytes, so many workers have one middle.
@@ -151,7 +151,7 @@ class Template:
 
     # In the worker
 
-    def settle(self, birth: Birth) -> tuple[Boot, Preloaded]:
+    def settle(self, birth: ForkOrder) -> tuple[Boot, PreloadedAdapter]:
         """Become a worker of its own: raises Orphaned or BootInvalid if the broker has gone meanwhile."""
         self._control.close()
         parent_death.arm(self._boot.parent)

@@ -47,15 +47,15 @@ def blas_threads() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Interpreter:
+class InterpreterFacts:
     python: str
     implementation: str
     executable: str
     free_threaded: bool
 
 
-def interpreter() -> Interpreter:
-    return Interpreter(
+def interpreter() -> InterpreterFacts:
+    return InterpreterFacts(
         python=platform.python_version(),
         implementation=platform.python_implementation(),
         executable=sys.executable or "",

@@ -1,7 +1,7 @@
 """A worker's life, from its boot document to its exit code.
 
-link up ▶ adapter loaded ▶ Hello ▶ calls ▶ drained ▶ teardown ▶ exit 0
-               └─ fails: BootFailure ▶ exit 3      link lost ▶ teardown ▶ exit 4
+link up ▶ adapter loaded ▶ HelloReport ▶ calls ▶ drained ▶ teardown ▶ exit 0
+               └─ fails: BootFailureReport ▶ exit 3      link lost ▶ teardown ▶ exit 4
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from snakepit.workers.adapter import Adapter
 from snakepit.workers.process import stacks, vitals
 from snakepit.workers.process.boot import PROTOCOL, Boot
 from snakepit.workers.process.shared_page import SharedPage
-from snakepit.workers.report import BootFailure, Hello, Vitals, clean
+from snakepit.workers.report import BootFailureReport, HelloReport, VitalsReport, clean
 from snakepit.workers.runtime import failure
 from snakepit.workers.runtime.execution import end_fork
 from snakepit.workers.runtime.parallelism import measure
 from snakepit.workers.runtime.races import RaceChecker
-from snakepit.workers.runtime.runtime import Runtime
+from snakepit.workers.runtime.runtime import CallRuntime
 from snakepit.workers.schema import commands
-from snakepit.workers.schema.commands import Command, Preloaded
+from snakepit.workers.schema.commands import CommandSpec, PreloadedAdapter
 from snakepit.workers.schema.value import type_name
 from snakepit.workers.transport.direct_reply import DirectReplySender
 from snakepit.workers.transport.server import Link
@@ -37,8 +37,8 @@ UNASKED = 0  # the nonce of vitals that no probe asked for
 LOST_SECONDS = 1.0  # for calls to end and the adapter to be torn down when the broker is gone
 
 
-class Worker:
-    def __init__(self, boot: Boot, watch: vitals.GilWatch, preloaded: Preloaded | None = None) -> None:
+class WorkerProgram:
+    def __init__(self, boot: Boot, watch: vitals.GilWatch, preloaded: PreloadedAdapter | None = None) -> None:
         os.set_inheritable(boot.listen_fd, False)  # children that commands start are not to hold the socket
         os.set_inheritable(boot.shared_page_fd, False)
         self._boot = boot
@@ -50,7 +50,7 @@ class Worker:
         self._preloaded = preloaded  # by the template that this worker was forked from
         self._link = Link(boot.listen_fd, boot.max_payload, self.probe)
         self._direct_reply = DirectReplySender(boot.worker)
-        self._runtime = Runtime(
+        self._runtime = CallRuntime(
             self._link.outbox, box, slots=boot.slots, idling=self._link.loop_owner, direct_reply=self._direct_reply
         )
 
@@ -95,9 +95,9 @@ class Worker:
         if self._forked:
             end_fork(error)
 
-    def probe(self, nonce: int) -> Vitals:
+    def probe(self, nonce: int) -> VitalsReport:
         runtime = self._runtime
-        return Vitals(nonce, runtime.served, runtime.load, self._watch.is_gil_enabled(), self._watch.culprit)
+        return VitalsReport(nonce, runtime.served, runtime.load, self._watch.is_gil_enabled(), self._watch.culprit)
 
     def _look_at_gil(self) -> None:
         """On any thread, after an import that switched the GIL on and after each command's first call: tell news."""
@@ -105,20 +105,20 @@ class Worker:
             self._gil_told = True
             self._link.outbox.put(self.probe(UNASKED))
 
-    def _load(self) -> tuple[Adapter, Mapping[str, Command]]:
+    def _load(self) -> tuple[Adapter, Mapping[str, CommandSpec]]:
         boot = self._boot
         loaded = self._preloaded or self._preload()
         adapter = commands.make(loaded.kind, boot.args)
         self._complete(adapter.setup())
         return adapter, loaded.commands
 
-    def _preload(self) -> Preloaded:
+    def _preload(self) -> PreloadedAdapter:
         kind = commands.load_class(self._boot.adapter)
         if self._boot.profile == "thread":
             commands.require_thread_safe(kind)
         described = commands.find_commands(kind)
         commands.preload(kind, self._boot.args)
-        return Preloaded(kind, described)
+        return PreloadedAdapter(kind, described)
 
     def _check_threads(self, adapter: Adapter) -> RaceChecker | None:
         if not self._boot.thread_checks:
@@ -131,7 +131,7 @@ class Worker:
         if inspect.iscoroutine(returned):
             self._runtime.loop.run(returned)
 
-    def _hello(self, described: Mapping[str, Command], seconds: float) -> Hello:
+    def _hello(self, described: Mapping[str, CommandSpec], seconds: float) -> HelloReport:
         slots = self._runtime.slots
         cores = vitals.cores()
         self._gil_told = gil = self._watch.is_gil_enabled()
@@ -151,7 +151,7 @@ class Worker:
             "parallelism": measure(slots, cores=cores, gil_enabled=gil) if self._boot.profile == "thread" else 0.0,
             "cores": cores,
         }
-        return Hello(facts, tuple(command.facts() for command in described.values()))
+        return HelloReport(facts, tuple(command.facts() for command in described.values()))
 
     def _tear_down(self, adapter: Adapter) -> None:
         """Errors go to stderr: the work is done, and the worker leaves either way."""
@@ -170,6 +170,6 @@ class Worker:
             self._link.loop.call_later(LOST_SECONDS, os._exit, LINK_LOST)
 
 
-def boot_failure(error: BaseException) -> BootFailure:
+def boot_failure(error: BaseException) -> BootFailureReport:
     kind = clean(type_name(type(error)), 256)
-    return BootFailure(kind, failure.message_of(error), failure.traceback_of(error))
+    return BootFailureReport(kind, failure.message_of(error), failure.traceback_of(error))

@@ -1,12 +1,16 @@
-"""One call on one slot, from its arguments to its last word.
+"""One call on one slot, from its arguments to its final report.
 
-     decode ▶ check ▶ method(**arguments) ─┬─ plain value ──────▶ Result
-                                           ├─ generator ────────▶ Chunk, Chunk, ... Result
-                                           ├─ coroutine ────────▶ Result
-                                           └─ async generator ──▶ Chunk, Chunk, ... Result
+     decode ▶ check ▶ method(**arguments) ─┬─ plain value ──────▶ ResultReport
+                                           ├─ generator ────────▶ ChunkReport, ChunkReport, ... ResultReport
+                                           ├─ coroutine ────────▶ ResultReport
+                                           └─ async generator ──▶ ChunkReport, ChunkReport, ... ResultReport
 
-What the method returned decides, not how it was defined: a decorated or delegating method works like a direct one.
-Nothing is ever raised into running user code from outside; a generator is closed between chunks, a task cancelled.
+The type of the returned object decides, not how the method was defined: a decorated or delegating method works like a
+direct one. Nothing is raised into running user code from outside: a generator is closed between chunks, a task is
+cancelled.
+
+Each call runs in a copy of the context variables that `setup` left. A process that a command forks ends where it
+returns to this module: the call belongs to the worker, and only the worker may report on it.
 """
 
 from __future__ import annotations
@@ -15,7 +19,6 @@ import asyncio
 import contextlib
 import decimal
 import inspect
-import math
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator, Mapping
@@ -23,39 +26,35 @@ from contextvars import Context as ContextVariables
 from contextvars import copy_context
 from typing import Any, NoReturn
 
-from snakepit.workers.call import Call
-from snakepit.workers.context import CallCancelled, Context, Reports
-from snakepit.workers.report import Chunk, Failure, Result, Value
+from snakepit.workers.call import AssignedCall
+from snakepit.workers.context import CallCancelled, Context, ReportSink
+from snakepit.workers.report import AnswerReport, ChunkReport, EncodedValue, FailureReport, ResultReport
 from snakepit.workers.runtime import failure
-from snakepit.workers.runtime.event_loop import EventLoop
+from snakepit.workers.runtime.async_commands import CommandLoop, TaskWatch, close_generator
 from snakepit.workers.schema.annotation import nearest
-from snakepit.workers.schema.commands import Bound
-from snakepit.workers.schema.signature import BadArguments, decode
-from snakepit.workers.schema.value import ResultTooLarge, encode, encode_json
+from snakepit.workers.schema.commands import BoundCommand
+from snakepit.workers.schema.signature import InvalidArguments, decode
+from snakepit.workers.schema.value import ValueTooLarge, encode, encode_json
 
-Last = Result | Failure
 PLAIN = frozenset({str, int, float, bool, type(None), dict, list, tuple, bytes})
 
 
 class Execution:
-    """Runs calls, each in a fresh copy of the context variables that the adapter's setup left. Keeps no call."""
+    """Runs calls; keeps nothing of them."""
 
-    def __init__(self, commands: Mapping[str, Bound], reports: Reports, loop: EventLoop) -> None:
+    def __init__(self, commands: Mapping[str, BoundCommand], reports: ReportSink, loop: CommandLoop) -> None:
         self._commands = commands
         self._reports = reports
         self._loop = loop
         self._variables = copy_context()
         self._decimal = decimal_context(self._variables)
-        self.forked = False  # True in a process that a command forked: see `end_fork`
+        self.forked = False  # True in a process that a command forked
 
-    def perform(self, call: Call) -> Last:
-        """Return the call's final report. Never raises: the caller gets an answer, whatever the command does."""
+    def perform(self, call: AssignedCall) -> AnswerReport:
+        """Run the command and return the call's final report. Never raises, whatever the command does."""
         return self._variables.copy().run(self._perform, call)
 
-    def _perform(self, call: Call) -> Last:
-        if self._decimal is not None:
-            # The variable holds a mutable object, which a copy of the variables still shares.
-            decimal.setcontext(self._decimal.copy())
+    def _perform(self, call: AssignedCall) -> AnswerReport:
         if call.cancelled:
             return failure.stopped(call)
         bound = self._commands.get(call.command)
@@ -63,11 +62,14 @@ class Execution:
             hint = nearest(call.command, self._commands)
             details = {"commands": sorted(self._commands)}
             return failure.failure(call, "command_unknown", f"no command {call.command[:80]!r}{hint}", details)
+        if self._decimal is not None:
+            # A copy of the variables shares this mutable object.
+            decimal.setcontext(self._decimal.copy())
         try:
             arguments = bound.signature.check(decode(call.arguments, call.attachments))
-        except BadArguments as why:
-            return failure.failure(call, "bad_arguments", str(why), {"arguments": why.problems})
-        except BaseException as error:  # a type of the user's own (Enum, dataclass) failed in a way of its own
+        except InvalidArguments as error:
+            return failure.failure(call, "bad_arguments", str(error), {"arguments": error.problems})
+        except BaseException as error:  # code of the user's own type (an Enum, a dataclass) failed in an unusual way
             return failure.raised(call, error, "bad_arguments")
         if bound.signature.context:
             arguments[bound.signature.context] = Context(call, self._reports)
@@ -82,49 +84,42 @@ class Execution:
             if self.forked:
                 end_fork()
 
-    def _run(self, call: Call, returned: Any) -> Last:
-        if type(returned) in PLAIN:  # the questions below cost more than the answer
+    def _run(self, call: AssignedCall, returned: Any) -> AnswerReport:
+        if type(returned) in PLAIN:  # the checks below take longer than most answers
             return result(call, returned)
         if isinstance(returned, Generator):
             if inspect.isgenerator(returned):
-                return self._stream(call, returned) if call.streaming else self._collect(call, returned)
+                return self._stream(call, returned)
         elif isinstance(returned, Coroutine):
             return self._loop.run(self._await(call, returned))
         elif isinstance(returned, AsyncGenerator):
             return self._loop.run(self._await_stream(call, returned))
         return result(call, returned)
 
-    def _stream(self, call: Call, chunks: Generator[Any, Any, Any]) -> Last:
-        try:
-            for chunk in chunks:
-                if self.forked:
-                    end_fork()
-                # Encoded before the wait: what the generator gave may be a buffer that it will use again.
-                value = encode(chunk, call.max_result, "chunk")
-                if not call.take_credit(len(value.data)):
-                    return failure.stopped(call)
-                self._reports.put(Chunk(call.sequence, value))
-                if call.cancelled:
-                    return failure.stopped(call)
-        finally:
-            # Here and not when it is collected: its `finally` is to run on this thread, before the call ends.
-            chunks.close()
-        return failure.stopped(call) if call.cancelled else Result(call.sequence, None, call.seconds)
-
-    def _collect(self, call: Call, chunks: Generator[Any, Any, Any]) -> Last:
+    def _stream(self, call: AssignedCall, chunks: Generator[Any, Any, Any]) -> AnswerReport:
         collected = Collected(call.max_result)
         try:
             for chunk in chunks:
                 if self.forked:
                     end_fork()
-                collected.add(chunk)
+                if call.streaming:
+                    # Encoded before the wait: the chunk may be a buffer that the generator uses again.
+                    value = encode(chunk, call.max_result, "chunk")
+                    if not call.take_credit(len(value.data)):
+                        return failure.stopped(call)
+                    self._reports.put(ChunkReport(call.sequence, value))
+                else:
+                    collected.add(chunk)
                 if call.cancelled:
                     return failure.stopped(call)
         finally:
+            # Explicitly: the generator's `finally` must run on this thread, before the call ends.
             chunks.close()
-        return Result(call.sequence, collected.value(), call.seconds)
+        if not call.streaming:
+            return ResultReport(call.sequence, collected.value(), call.seconds)
+        return failure.stopped(call) if call.cancelled else ResultReport(call.sequence, None, call.seconds)
 
-    async def _await(self, call: Call, coroutine: Awaitable[Any]) -> Last:
+    async def _await(self, call: AssignedCall, coroutine: Awaitable[Any]) -> AnswerReport:
         watch = TaskWatch(call)
         try:
             return result(call, await coroutine)
@@ -137,7 +132,7 @@ class Execution:
                 end_fork()
             watch.close()
 
-    async def _await_stream(self, call: Call, chunks: AsyncGenerator[Any, Any]) -> Last:
+    async def _await_stream(self, call: AssignedCall, chunks: AsyncGenerator[Any, Any]) -> AnswerReport:
         watch = TaskWatch(call)
         collected = Collected(call.max_result)
         try:
@@ -149,10 +144,10 @@ class Execution:
                     continue
                 value = encode(chunk, call.max_result, "chunk")
                 await watch.take_credit(len(value.data))
-                self._reports.put(Chunk(call.sequence, value))
-                if call.cancelled:  # seen here too: a generator that never waits never lets its cancellation in
+                self._reports.put(ChunkReport(call.sequence, value))
+                if call.cancelled:  # a generator that never waits gives its task no chance to be cancelled
                     return failure.stopped(call)
-            return Result(call.sequence, None if call.streaming else collected.value(), call.seconds)
+            return ResultReport(call.sequence, None if call.streaming else collected.value(), call.seconds)
         except BaseException as error:
             if self.forked:
                 end_fork(error)
@@ -161,49 +156,11 @@ class Execution:
             if self.forked:
                 end_fork()
             watch.close()
-            await close_quietly(chunks)
-
-
-class TaskWatch:
-    """Carries a call's cancel and credit, which come on the I/O thread, to the asyncio task that runs it."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._task = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
-        self._asked = False
-        left = call.remaining
-        # A loop may fire a timer a clock tick early, when the deadline has not passed yet.
-        self._timer = self._loop.call_later(left + 0.001, self._look) if left != math.inf else None
-        call.watch(self._on_news)
-        self._look()  # what came before the watch
-
-    def _on_news(self) -> None:
-        self._loop.call_soon_threadsafe(self._look)
-
-    def _look(self) -> None:
-        self._news.set()
-        if self._call.cancelled and not self._asked and self._task is not None:
-            self._asked = True  # once: code that handles its cancellation is not to be hit again while it does
-            self._task.cancel()
-
-    async def take_credit(self, size: int) -> None:
-        while True:
-            self._news.clear()
-            if self._call.try_take_credit(size):
-                return
-            await self._news.wait()
-
-    def close(self) -> None:
-        self._asked = True  # a look that is on its way must not hit the generator's clean-up
-        self._call.watch(None)
-        if self._timer is not None:
-            self._timer.cancel()
+            await close_generator(chunks)
 
 
 class Collected:
-    """The chunks of a stream whose caller wants one result: a JSON array, bounded while it grows."""
+    """The chunks of a stream whose caller wants one result: a JSON array whose size is checked as it grows."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -213,33 +170,25 @@ class Collected:
     def add(self, chunk: Any) -> None:
         item = encode_json(chunk, self._limit)
         self._size += len(item) + 1
-        if self._size > self._limit + 1:  # no comma after the last
-            raise ResultTooLarge(self._size, self._limit)
+        if self._size > self._limit + 1:  # there is no comma after the last item
+            raise ValueTooLarge(self._size, self._limit)
         self._items.append(item)
 
-    def value(self) -> Value:
-        return Value(b"[" + b",".join(self._items) + b"]")
+    def value(self) -> EncodedValue:
+        return EncodedValue(b"[" + b",".join(self._items) + b"]")
 
 
-def result(call: Call, returned: Any) -> Last:
-    return Result(call.sequence, encode(returned, call.max_result), call.seconds)
+def result(call: AssignedCall, returned: Any) -> ResultReport:
+    return ResultReport(call.sequence, encode(returned, call.max_result), call.seconds)
 
 
-def ended_by(call: Call, error: BaseException) -> Failure:
-    """What an exception that left the command means."""
-    if isinstance(error, ResultTooLarge):
+def ended_by(call: AssignedCall, error: BaseException) -> FailureReport:
+    """Return the report for an exception that left the command."""
+    if isinstance(error, ValueTooLarge):
         return failure.failure(call, "result_too_large", str(error), {"size": error.size, "limit": error.limit})
     if isinstance(error, CallCancelled | asyncio.CancelledError) and call.cancelled:
         return failure.stopped(call, error)
     return failure.raised(call, error)
-
-
-async def close_quietly(chunks: AsyncGenerator[Any, Any]) -> None:
-    """Run the generator's own `finally`. The call has its answer by now, so an error there goes to stderr."""
-    try:
-        await chunks.aclose()
-    except BaseException as error:
-        sys.stderr.write(failure.traceback_of(error))
 
 
 def decimal_context(variables: ContextVariables) -> decimal.Context | None:
@@ -248,9 +197,9 @@ def decimal_context(variables: ContextVariables) -> decimal.Context | None:
 
 
 def end_fork(error: BaseException | None = None) -> NoReturn:
-    """End a process that a command forked, as Python would end a program. The call belongs to the worker.
+    """End a forked process with the exit code that Python would give it.
 
-    Without exit handlers and without waiting for threads: both were copied from the worker and are the worker's.
+    Exit handlers do not run and threads are not waited for: they are copies, and belong to the worker.
     """
     code = 0
     if isinstance(error, SystemExit) and isinstance(error.code, int | None):
@@ -259,6 +208,6 @@ def end_fork(error: BaseException | None = None) -> NoReturn:
         code = 1
         sys.stderr.write(failure.traceback_of(error))
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # closed by the command, or its reader is gone
+        with contextlib.suppress(OSError, ValueError):  # closed by the command, or the reader of the pipe is gone
             stream.flush()
     os._exit(code & 0xFF)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from snakepit.workers.call import Call
-from snakepit.workers.report import Failure, clean
+from snakepit.workers.call import AssignedCall
+from snakepit.workers.report import FailureReport, clean
 from snakepit.workers.schema.value import type_name
 
 MAX_MESSAGE = 2 * 1024
@@ -22,11 +22,11 @@ MAX_FRAMES = 60
 _HERE = str(pathlib.Path(__file__).parent)
 
 
-def failure(call: Call, code: str, message: str, details: Mapping[str, Any] | None = None) -> Failure:
-    return Failure(call.sequence, code, clean(message, MAX_MESSAGE), seconds=call.seconds, details=details or {})
+def failure(call: AssignedCall, code: str, message: str, details: Mapping[str, Any] | None = None) -> FailureReport:
+    return FailureReport(call.sequence, code, clean(message, MAX_MESSAGE), seconds=call.seconds, details=details or {})
 
 
-def raised(call: Call, error: BaseException, code: str = "adapter_error") -> Failure:
+def raised(call: AssignedCall, error: BaseException, code: str = "adapter_error") -> FailureReport:
     """The command raised."""
     told = failure(call, code, message_of(error))
     told.type = clean(type_name(type(error)), 256)
@@ -34,7 +34,7 @@ def raised(call: Call, error: BaseException, code: str = "adapter_error") -> Fai
     return told
 
 
-def stopped(call: Call, error: BaseException | None = None) -> Failure:
+def stopped(call: AssignedCall, error: BaseException | None = None) -> FailureReport:
     """The call ended because it was asked to, or because its deadline passed."""
     code = call.reason or "cancelled"
     began = "" if call.began else " before it began"

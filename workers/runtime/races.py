@@ -21,7 +21,7 @@ from types import CodeType
 from typing import Any
 
 from snakepit.workers.adapter import Adapter
-from snakepit.workers.report import Race, clean
+from snakepit.workers.report import RaceReport, clean
 from snakepit.workers.runtime.tracked_containers import SHADOWS, shadow_of
 
 MAX_STATE = 1000  # pieces of state that are watched
@@ -38,7 +38,7 @@ Stack = tuple[tuple[CodeType, int], ...]
 class WatchedLock:
     """A lock that knows which threads hold it; all else is the lock's own affair."""
 
-    def __init__(self, lock: Any, held: Held) -> None:
+    def __init__(self, lock: Any, held: HeldLocks) -> None:
         self._lock = lock
         self._held = held
         # A Condition is entered through its lock: both are one.
@@ -65,7 +65,7 @@ class WatchedLock:
         return getattr(self._lock, name)
 
 
-class Held(threading.local):
+class HeldLocks(threading.local):
     """The locks that this thread holds, one entry for each time that it took one."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Write:
     locked: bool
 
 
-class State:
+class SharedState:
     """One piece of shared state, and the locks that were held at all writes to it."""
 
     __slots__ = ("_checker", "_common", "_last", "_name", "_reported")
@@ -112,12 +112,12 @@ class State:
 class RaceChecker:
     """Watches one adapter from the end of its setup to the start of its teardown."""
 
-    def __init__(self, report: Callable[[Race], None]) -> None:
+    def __init__(self, report: Callable[[RaceReport], None]) -> None:
         self.on = True
-        self.held = Held()
+        self.held = HeldLocks()
         self.books = threading.RLock()  # a finalizer may write in the midst of it
         self._report = report
-        self._states: dict[str, State] = {}
+        self._states: dict[str, SharedState] = {}
         self._fresh: set[str] = set()  # attributes that were given a container since the last look
         self._sole = 0  # what getrefcount says of a container that only its adapter holds
         self._races = 0
@@ -154,7 +154,7 @@ class RaceChecker:
             self._races += 1
             if self._races > MAX_RACES:
                 return
-        self._report(Race(clean(name, 200), first.name, text_of(first), second.name, text_of(second)))
+        self._report(RaceReport(clean(name, 200), first.name, text_of(first), second.name, text_of(second)))
 
     def _watched(self, kind: type[Adapter]) -> type[Adapter]:
         checker = self
@@ -177,13 +177,13 @@ class RaceChecker:
         watched: type[Adapter] = metaclass(kind.__name__, (kind,), body)
         return watched
 
-    def _state(self, name: str) -> State:
+    def _state(self, name: str) -> SharedState:
         state = self._states.get(name)
         if state is None:
             if len(self._states) >= MAX_STATE:
                 name = "(others)"  # an adapter that makes up names; their writes are not told apart, nor reported
                 return self._states.setdefault(name, Unwatched(name, self))
-            state = self._states.setdefault(name, State(name, self))
+            state = self._states.setdefault(name, SharedState(name, self))
         return state
 
     def _shadow(self, holder: dict[str, Any], name: str) -> None:
@@ -199,7 +199,7 @@ def references(holder: Mapping[str, Any], name: str) -> int:
     return sys.getrefcount(holder[name])
 
 
-class Unwatched(State):
+class Unwatched(SharedState):
     __slots__ = ()
 
     def wrote(self) -> None: ...

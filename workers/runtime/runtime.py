@@ -1,12 +1,12 @@
-"""Runs calls on slots. Knows neither the wire nor how the worker was started.
+"""Runs calls on slots. It imports neither the transport nor the process.
 
-     I/O thread                     slots (main thread, or N threads)
-     assign ──▶ [queue] ──dequeue lock──▶ black box ▶ Execution ▶ outbox
-     cancel, credit ──▶ Call
-     drain ──▶ STOP behind what is held
+     I/O thread                     slots (the main thread, or N threads)
+     assign ──▶ [queue] ──dequeue lock──▶ shared page ▶ Execution ▶ outbox
+     cancel, credit ──▶ AssignedCall
+     drain ──▶ None behind the calls that wait
 
-The dequeue lock makes the order of beginnings the order of sequences, so that one number in the black box says which
-calls were begun. It is not needed for one slot, but one road for both profiles is worth its 50 ns.
+The dequeue lock makes calls begin in the order of their sequences, so that one number in the shared page says which
+calls have begun. One slot would not need it, but one code path for both profiles is worth its 50 ns.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from snakepit.workers.call import Call
-from snakepit.workers.context import Reports
-from snakepit.workers.report import Delivered, Revoked
+from snakepit.workers.call import AssignedCall
+from snakepit.workers.context import ReportSink
+from snakepit.workers.report import AnswerReport, FinalReport, RevokedReport
 from snakepit.workers.runtime import failure
-from snakepit.workers.runtime.event_loop import EventLoop, OwnLoop, SharedLoop
-from snakepit.workers.runtime.execution import Execution, Last
-from snakepit.workers.schema.commands import Bound
+from snakepit.workers.runtime.async_commands import CommandLoop, OwnLoop, SharedLoop
+from snakepit.workers.runtime.execution import Execution
+from snakepit.workers.schema.commands import BoundCommand
 
 
-class Begun(Protocol):
+class BegunCalls(Protocol):
     """Where the sequences of begun calls are written; the worker's SharedPage."""
 
     def begin(self, sequence: int) -> None: ...
 
     def is_revoked(self, sequence: int) -> bool:
-        """Whether the broker took the call back; asked after `begin`."""
+        """Whether the broker revoked the call; asked after `begin`."""
         ...
 
 
@@ -46,49 +46,50 @@ class Idling(Protocol):
     def turn(self) -> None: ...
 
 
-class Delivering(Protocol):
-    """Brings results to callers; the worker's DirectReplySender."""
+class DirectReply(Protocol):
+    """Sends results directly to callers; the worker's DirectReplySender."""
 
-    def deliver(self, call: Call, last: Last) -> Last | Delivered: ...
-
-
-BATCH_CALLS = 32  # that were run without a look at the loop, at most
-BATCH_SECONDS = 0.001  # for which answers may wait while other calls that are there already run; only idempotent ones
+    def deliver(self, call: AssignedCall, last: AnswerReport) -> FinalReport: ...
 
 
-class Runtime:
+BATCH_CALLS = 32  # calls at most that run before the loop gets a turn
+BATCH_SECONDS = 0.001  # how long a report may wait while further calls run; for idempotent commands only
+
+
+class CallRuntime:
     """The calls of one worker.
 
     `slots` 0 is the process profile: one slot, on the thread that calls `run`. Otherwise `run` starts that many
-    threads and returns when they have ended.
+    threads, and returns when they have ended.
     """
 
     def __init__(
         self,
-        reports: Reports,
-        begun: Begun,
+        reports: ReportSink,
+        begun: BegunCalls,
         *,
         slots: int = 0,
         idling: Idling | None = None,
-        direct_reply: Delivering | None = None,
+        direct_reply: DirectReply | None = None,
     ) -> None:
         self._reports = reports
         self._direct_reply = direct_reply
         self._begun = begun
         self._threads = slots
         self._idling = None if slots else idling  # how the one slot waits for calls; None: on the queue
-        self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()  # None: no more calls come
+        self._queue: queue.SimpleQueue[AssignedCall | None] = queue.SimpleQueue()  # None: no more calls come
         self._dequeue = threading.Lock()
-        # The two tables need no lock: who pops an entry owns it, and dict.pop is atomic, with and without a GIL.
-        self._held: dict[int, Call] = {}  # from assign to the last word
-        self._waiting: dict[int, Call] = {}  # from assign to begin
+        # The two tables need no lock: the thread that pops an entry owns it, and dict.pop is atomic, with and without
+        # a GIL.
+        self._held: dict[int, AssignedCall] = {}  # from assign to the final report
+        self._waiting: dict[int, AssignedCall] = {}  # from assign to begin
         self._counting = threading.Lock()
-        self._in_batch = 0  # calls that were run since the loop had its last turn
+        self._in_batch = 0  # calls that have run since the loop had its last turn
         self._batch_ends = 0.0
         self._draining = False
         self._execution: Execution | None = None
         self.served = 0
-        self.loop: EventLoop = SharedLoop() if slots else OwnLoop()
+        self.loop: CommandLoop = SharedLoop() if slots else OwnLoop()
 
     @property
     def slots(self) -> int:
@@ -101,22 +102,22 @@ class Runtime:
 
     # Orders, on the I/O thread.
 
-    def assign(self, call: Call) -> None:
+    def assign(self, call: AssignedCall) -> None:
         if self._draining:
-            refused = failure.failure(call, "shutting_down", "the worker is draining and takes no calls")
+            refused = failure.failure(call, "shutting_down", "the worker is draining and accepts no calls")
             self._reports.put(refused)
             return
         self._held[call.sequence] = self._waiting[call.sequence] = call
-        self._hand_over(call)
+        self._enqueue(call)
 
     def cancel(self, sequence: int, reason: str) -> None:
-        """Ask a call to end; one that has not begun ends at once. An unknown sequence has ended already."""
+        """Ask a running call to stop, or end one that waits. An unknown sequence has ended already."""
         call = self._held.get(sequence)
         if call is None:
             return
         call.cancel(reason)
         if self._waiting.pop(sequence, None) is not None:
-            self._answer(call, failure.stopped(call))
+            self._finish(call, failure.stopped(call))
 
     def credit(self, sequence: int, chunks: int) -> None:
         call = self._held.get(sequence)
@@ -124,30 +125,30 @@ class Runtime:
             call.add_credit(chunks)
 
     def drain(self) -> None:
-        """Finish what is held, then let `run` return."""
+        """Accept no more calls, and let `run` return after those that are here."""
         if not self._draining:
             self._draining = True
-            self._hand_over(None)
+            self._enqueue(None)
 
     def abandon(self) -> None:
-        """Nobody is there to take answers: ask every call to end, then drain."""
+        """Cancel every call and drain: the broker is gone, and with it the readers of all reports."""
         for sequence in list(self._held):
             self.cancel(sequence, "cancelled")
         self.drain()
 
     def mark_fork(self) -> None:
-        """In a process that a command forked: it ends when the command returns, and is never the worker."""
+        """In a process that a command forked: end it where it returns from the command."""
         if self._execution is not None:
             self._execution.forked = True
 
-    def _hand_over(self, call: Call | None) -> None:
+    def _enqueue(self, call: AssignedCall | None) -> None:
         self._queue.put(call)
         if self._idling:
-            self._idling.leave()  # whoever runs the loop looks for what to do next
+            self._idling.leave()  # the slot may run the loop at the moment; it looks for its next call now
 
     # Slots.
 
-    def run(self, commands: Mapping[str, Bound]) -> None:
+    def run(self, commands: Mapping[str, BoundCommand]) -> None:
         execution = self._execution = Execution(commands, self._reports, self.loop)
         if not self._threads:
             self._serve(execution, commands)
@@ -161,20 +162,20 @@ class Runtime:
         for thread in threads:
             thread.join()
 
-    def _serve(self, execution: Execution, commands: Mapping[str, Bound]) -> None:
+    def _serve(self, execution: Execution, commands: Mapping[str, BoundCommand]) -> None:
         while True:
             call = self._next()
             if call is None:
                 return
-            self._answer(call, execution.perform(call))
+            self._finish(call, execution.perform(call))
             bound = commands.get(call.command)
             if bound is None or not bound.idempotent:
-                self._batch_ends = 0.0  # whoever kills the process next must not take this answer with it
+                self._batch_ends = 0.0  # the next command might kill the process, and this report with it: send it
             with self._counting:
                 self.served += 1
-            del call  # a waiting slot must not keep the last call's arguments alive
+            del call  # a waiting slot must not keep the arguments of its last call alive
 
-    def _next(self) -> Call | None:
+    def _next(self) -> AssignedCall | None:
         while True:
             with self._dequeue:
                 if self._idling:
@@ -184,18 +185,18 @@ class Runtime:
                     self._queue.put(None)  # for the other slots
                     return None
                 if self._waiting.pop(call.sequence, None) is None:
-                    continue  # cancelled while it waited, and answered
+                    continue  # cancelled while it waited, and reported
                 self._begun.begin(call.sequence)
                 if self._begun.is_revoked(call.sequence):
                     self._held.pop(call.sequence, None)
-                    self._reports.put(Revoked(call.sequence))
+                    self._reports.put(RevokedReport(call.sequence))
                     continue
             return call
 
     def _idle(self, idling: Idling) -> None:
-        """Let the loop send answers and wait for calls; but while calls are there, only now and then."""
+        """Let the loop send reports and wait for calls. While calls wait, it gets a turn only now and then."""
         if self._queue.empty():
-            idling.hold(self._has_news)
+            idling.hold(self._has_calls)
         elif self._in_batch < BATCH_CALLS and time.monotonic() < self._batch_ends:
             self._in_batch += 1
             return
@@ -204,11 +205,13 @@ class Runtime:
         self._in_batch = 1
         self._batch_ends = time.monotonic() + BATCH_SECONDS
 
-    def _has_news(self) -> bool:
+    def _has_calls(self) -> bool:
         return not self._queue.empty()
 
-    def _answer(self, call: Call, last: Last) -> None:
+    def _finish(self, call: AssignedCall, answer: AnswerReport) -> None:
         call.ended = True
-        told = self._direct_reply.deliver(call, last) if call.reply_socket and self._direct_reply else last
+        final: FinalReport = answer
+        if call.reply_socket and self._direct_reply:
+            final = self._direct_reply.deliver(call, answer)
         self._held.pop(call.sequence, None)
-        self._reports.put(told)
+        self._reports.put(final)

@@ -8,33 +8,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snakepit.workers.adapter import MARK, Adapter, AdapterError, Options
+from snakepit.workers.adapter import MARK, Adapter, CommandOptions, InvalidAdapter
 from snakepit.workers.schema.annotation import nearest
-from snakepit.workers.schema.signature import BadArguments, Signature, signature_of
+from snakepit.workers.schema.signature import InvalidArguments, Signature, signature_of
 
 
-class ModuleMissing(AdapterError):
+class ModuleMissing(InvalidAdapter):
     """No module of this name can be imported."""
 
 
-class ClassMissing(AdapterError):
+class ClassMissing(InvalidAdapter):
     """The module has no such class."""
 
 
-class NotAnAdapter(AdapterError):
+class NotAnAdapter(InvalidAdapter):
     """The name is not a subclass of workers.Adapter."""
 
 
-class NotThreadSafe(AdapterError):
+class NotThreadSafe(InvalidAdapter):
     """The thread profile takes only adapters that say they are thread-safe."""
 
 
-class ArgumentsRefused(AdapterError):
+class ArgumentsRefused(InvalidAdapter):
     """The pool's args do not fit the adapter's __init__."""
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class CommandSpec:
     """A method that callers may run."""
 
     name: str
@@ -60,7 +60,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BoundCommand:
     """A command on the adapter's instance, ready to be called."""
 
     method: Callable[..., Any]
@@ -69,11 +69,11 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class Preloaded:
+class PreloadedAdapter:
     """An adapter's class after its `preload`, and what it offers."""
 
     kind: type[Adapter]
-    commands: Mapping[str, Command]
+    commands: Mapping[str, CommandSpec]
 
 
 def load_class(path: str) -> type[Adapter]:
@@ -107,18 +107,18 @@ def require_thread_safe(kind: type[Adapter]) -> None:
         )
 
 
-def find_commands(kind: type[Adapter]) -> dict[str, Command]:
+def find_commands(kind: type[Adapter]) -> dict[str, CommandSpec]:
     """Every decorated method, by its public name."""
-    found: dict[str, Command] = {}
+    found: dict[str, CommandSpec] = {}
     for attribute in dir(kind):
         options = getattr(_inner(inspect.getattr_static(kind, attribute)), MARK, None)
-        if not isinstance(options, Options):
+        if not isinstance(options, CommandOptions):
             continue
         if options.name in found:
-            raise AdapterError(f"{kind.__name__} has two commands named {options.name!r}: rename one")
+            raise InvalidAdapter(f"{kind.__name__} has two commands named {options.name!r}: rename one")
         found[options.name] = _describe(kind, attribute, options)
     if not found:
-        raise AdapterError(f"{kind.__name__} has no commands: put @command before the methods that callers may run")
+        raise InvalidAdapter(f"{kind.__name__} has no commands: put @command before the methods that callers may run")
     return found
 
 
@@ -126,16 +126,16 @@ def _inner(attribute: Any) -> Any:
     return attribute.__func__ if isinstance(attribute, staticmethod | classmethod) else attribute
 
 
-def _describe(kind: type[Adapter], attribute: str, options: Options) -> Command:
+def _describe(kind: type[Adapter], attribute: str, options: CommandOptions) -> CommandSpec:
     method = getattr(kind, attribute)
     is_plain = inspect.isfunction(method) and not isinstance(inspect.getattr_static(kind, attribute), staticmethod)
     try:
         signature = signature_of(method, skip=1 if is_plain else 0)
-    except AdapterError as why:
-        raise AdapterError(f"command {options.name!r} of {kind.__name__}: {why}") from None
+    except InvalidAdapter as why:
+        raise InvalidAdapter(f"command {options.name!r} of {kind.__name__}: {why}") from None
     text = inspect.cleandoc(method.__doc__) if method.__doc__ else ""
     inner = inspect.unwrap(method)
-    return Command(
+    return CommandSpec(
         name=options.name,
         attribute=attribute,
         summary=text.partition("\n")[0].strip(),
@@ -153,7 +153,7 @@ def has_preload(kind: type[Adapter]) -> bool:
     if isinstance(found, bool):
         return found
     if not isinstance(found, classmethod | staticmethod):
-        raise AdapterError(
+        raise InvalidAdapter(
             f"preload of {kind.__name__} is a {type(found).__name__}: write it as a classmethod, since it runs "
             "before there is an instance, or say `preload = True`"
         )
@@ -174,24 +174,24 @@ def make(kind: type[Adapter], args: Mapping[str, Any]) -> Adapter:
     """The instance, with the pool's args checked against its __init__."""
     try:
         checked = signature_of(kind.__init__, skip=1, lenient=True).check(args)
-    except BadArguments as why:
+    except InvalidArguments as why:
         raise ArgumentsRefused(f"the pool's args do not fit {kind.__name__}: {why}") from None
-    except AdapterError as why:
-        raise AdapterError(f"__init__ of {kind.__name__}: {why}") from None
+    except InvalidAdapter as why:
+        raise InvalidAdapter(f"__init__ of {kind.__name__}: {why}") from None
     return kind(**checked)
 
 
-def bind(adapter: Adapter, commands: Mapping[str, Command]) -> dict[str, Bound]:
+def bind(adapter: Adapter, commands: Mapping[str, CommandSpec]) -> dict[str, BoundCommand]:
     return {
-        name: Bound(getattr(adapter, item.attribute), item.signature, item.idempotent)
+        name: BoundCommand(getattr(adapter, item.attribute), item.signature, item.idempotent)
         for name, item in commands.items()
     }
 
 
-def look_after_first_calls(bound: dict[str, Bound], look: Callable[[], None]) -> None:
+def look_after_first_calls(bound: dict[str, BoundCommand], look: Callable[[], None]) -> None:
     """Have `look` run after the first call of each command; later calls cost nothing."""
 
-    def watched(name: str, plain: Bound) -> Bound:
+    def watched(name: str, plain: BoundCommand) -> BoundCommand:
         def first(**arguments: Any) -> Any:
             try:
                 return plain.method(**arguments)
@@ -199,23 +199,23 @@ def look_after_first_calls(bound: dict[str, Bound], look: Callable[[], None]) ->
                 bound[name] = plain
                 look()
 
-        return Bound(first, plain.signature, plain.idempotent)
+        return BoundCommand(first, plain.signature, plain.idempotent)
 
     for name, plain in list(bound.items()):
         bound[name] = watched(name, plain)
 
 
-def look_after_calls(bound: dict[str, Bound], look: Callable[[], None]) -> None:
+def look_after_calls(bound: dict[str, BoundCommand], look: Callable[[], None]) -> None:
     """Have `look` run after every call, on its thread."""
 
-    def watched(plain: Bound) -> Bound:
+    def watched(plain: BoundCommand) -> BoundCommand:
         def run(**arguments: Any) -> Any:
             try:
                 return plain.method(**arguments)
             finally:
                 look()
 
-        return Bound(run, plain.signature)
+        return BoundCommand(run, plain.signature)
 
     for name, plain in list(bound.items()):
         bound[name] = watched(plain)

@@ -1,6 +1,6 @@
 """A command's signature: its JSON Schema, and the check of one call's arguments against it.
 
-bytes ──decode──▶ dict ──Signature.check──▶ keyword arguments, or BadArguments with every problem named
+bytes ──decode──▶ dict ──Signature.check──▶ keyword arguments, or InvalidArguments with every problem named
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from snakepit.workers.adapter import AdapterError
+from snakepit.workers.adapter import InvalidAdapter
 from snakepit.workers.context import Context
 from snakepit.workers.schema.annotation import Compiler, nearest
 from snakepit.workers.schema.checker import ANYTHING, Checker, Mismatch, Unsupported
@@ -25,7 +25,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 WHOLE = "$"  # stands for the arguments as a whole among the problems
 
 
-class BadArguments(Exception):
+class InvalidArguments(Exception):
     """The arguments do not fit; `problems` maps each argument to what is wrong with it."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
@@ -51,7 +51,7 @@ class Signature:
         >>> signature_of(classify).check({"pixels": [1], "tpo": 3})
         Traceback (most recent call last):
             ...
-        snakepit.workers.schema.signature.BadArguments: tpo is unknown (did you mean 'top'?)
+        snakepit.workers.schema.signature.InvalidArguments: tpo is unknown (did you mean 'top'?)
         """
         taken: dict[str, Any] = {}
         problems: dict[str, str] = {}
@@ -69,7 +69,7 @@ class Signature:
         if not self.required <= given.keys():
             problems.update({name: f"{name} is missing" for name in sorted(self.required - given.keys())})
         if problems:
-            raise BadArguments(problems)
+            raise InvalidArguments(problems)
         return taken
 
     def _extra_check(self, name: str, problems: dict[str, str]) -> Callable[[Any], Any] | None:
@@ -80,7 +80,7 @@ class Signature:
 
 
 def signature_of(function: Callable[..., Any], *, skip: int = 0, lenient: bool = False) -> Signature:
-    """Compile a signature; raises AdapterError naming the parameter that cannot be served.
+    """Compile a signature; raises InvalidAdapter naming the parameter that cannot be served.
 
     `skip` leading parameters (self) are left out; `lenient` lets *args be, which never get anything.
     """
@@ -99,7 +99,7 @@ def signature_of(function: Callable[..., Any], *, skip: int = 0, lenient: bool =
         elif parameter.kind is parameter.VAR_POSITIONAL and lenient:
             continue
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
-            raise AdapterError(f"{name}: arguments come by name; a command takes no *args or positional-only ones")
+            raise InvalidAdapter(f"{name}: arguments come by name; a command takes no *args or positional-only ones")
         else:
             checkers[name] = compiled(compiler, name, hint)
             properties[name] = property_schema(checkers[name], parameter.default)
@@ -149,14 +149,14 @@ def compiled(compiler: Compiler, name: str, hint: Any) -> Checker:
     if hint is inspect.Parameter.empty:
         return ANYTHING
     if isinstance(hint, str | typing.ForwardRef):
-        raise AdapterError(
+        raise InvalidAdapter(
             f"{name}: the annotation {hint!r} cannot be resolved where the command is defined; "
             "import its names at run time, not under TYPE_CHECKING"
         )
     try:
         return compiler.compile(hint)
     except Unsupported as why:
-        raise AdapterError(f"{name}: {why}") from None
+        raise InvalidAdapter(f"{name}: {why}") from None
 
 
 def is_context(name: str, hint: Any) -> bool:
@@ -233,18 +233,18 @@ def _parse(text: str) -> Any:
 def decode(text: bytes, attachments: Mapping[str, bytes] | None = None) -> dict[str, Any]:
     """The arguments of a call: one JSON object, and the bytes that travel beside it."""
     if too_deep(text):
-        raise BadArguments({WHOLE: f"the arguments nest deeper than {MAX_DEPTH} levels"})
+        raise InvalidArguments({WHOLE: f"the arguments nest deeper than {MAX_DEPTH} levels"})
     try:
         given = _parse(text.decode("utf-8"))
     except NotFinite as why:
-        raise BadArguments({WHOLE: f"the arguments are not JSON: {why}"}) from None
+        raise InvalidArguments({WHOLE: f"the arguments are not JSON: {why}"}) from None
     except ValueError as why:
-        raise BadArguments({WHOLE: f"the arguments are not JSON in UTF-8: {why}"}) from None
+        raise InvalidArguments({WHOLE: f"the arguments are not JSON in UTF-8: {why}"}) from None
     if type(given) is not dict:
-        raise BadArguments({WHOLE: "the arguments must be one JSON object, keyed by argument name"})
+        raise InvalidArguments({WHOLE: "the arguments must be one JSON object, keyed by argument name"})
     if attachments:
         twice = sorted(given.keys() & attachments.keys())
         if twice:
-            raise BadArguments({name: f"{name} is given twice: in the JSON and as an attachment" for name in twice})
+            raise InvalidArguments({name: f"{name} is given twice: in the JSON and as an attachment" for name in twice})
         given.update(attachments)
     return given

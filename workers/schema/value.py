@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from snakepit.workers.report import Value
+from snakepit.workers.report import EncodedValue
 from snakepit.workers.schema import json_encode
 from snakepit.workers.schema.signature import MAX_DEPTH, too_deep
 
@@ -28,7 +28,7 @@ MAX_ELEMENTS = 1_000_000  # of an array-like that is spelled out as a list
 MAX_BITS = 14_283  # of an integer: Python turns no more than 4,300 digits into text
 
 
-class ResultTooLarge(Exception):
+class ValueTooLarge(Exception):
     """The result is larger than the call lets through."""
 
     def __init__(self, size: int, limit: int, what: str = "result") -> None:
@@ -54,15 +54,15 @@ def marker(value: object, reason: str = "") -> dict[str, str]:
     return {**named, "reason": reason} if reason else named
 
 
-def encode(value: Any, limit: int, what: str = "result") -> Value:
-    """A result or chunk as it goes over the wire; raises ResultTooLarge."""
+def encode(value: Any, limit: int, what: str = "result") -> EncodedValue:
+    """A result or chunk as it goes over the wire; raises ValueTooLarge."""
     if isinstance(value, bytes | bytearray | memoryview):
         size = value.nbytes if isinstance(value, memoryview) else len(value)
         if size > limit:
-            raise ResultTooLarge(size, limit, what)
-        return Value(bytes(value), raw=True)
+            raise ValueTooLarge(size, limit, what)
+        return EncodedValue(bytes(value), raw=True)
     data = encode_json(value, limit, what)
-    return Value(data)
+    return EncodedValue(data)
 
 
 def encode_json(value: Any, limit: int, what: str = "result") -> bytes:
@@ -75,7 +75,7 @@ def encode_json(value: Any, limit: int, what: str = "result") -> bytes:
         # Rare: NaN, a cycle, keys that are no strings, too deep. Walk it piece by piece.
         data = _to_bytes(_ENCODER.encode(Plainer(limit, what).plain(value)))
     if len(data) > limit:
-        raise ResultTooLarge(len(data), limit, what)
+        raise ValueTooLarge(len(data), limit, what)
     return data
 
 
@@ -166,7 +166,7 @@ class Plainer:
     def plain(self, value: Any, depth: int = 0) -> Any:
         self._nodes += 1
         if self._nodes > self._limit:  # each node is a byte at least
-            raise ResultTooLarge(self._nodes, self._limit, self._what)
+            raise ValueTooLarge(self._nodes, self._limit, self._what)
         if value is None or isinstance(value, bool | str):
             return value
         if isinstance(value, int):

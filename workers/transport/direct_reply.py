@@ -1,7 +1,7 @@
 """Carries the result of a lone call straight to who waits for it.
 
     broker ── Assign(reply_socket) ──▶ worker ── Delivery ──▶ the caller's own socket
-       ▲─────────── Delivered ────────┘
+       ▲─────────── DeliveredReport ────────┘
 
 A caller with one call in flight waits for every hop of it. The way back through the broker is a wake-up, two passes
 through HTTP/2 and the broker's own books, none of which the caller needs to wait for. One datagram is: it is written or
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import socket
 
-from snakepit.workers.call import Call
-from snakepit.workers.report import Delivered, Failure, Result
+from snakepit.workers.call import AssignedCall
+from snakepit.workers.report import DeliveredReport, FailureReport, ResultReport
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 LARGEST = 128 * 1024  # bytes of a result; a socket's own room for a datagram is some 200 KB by default
@@ -29,9 +29,11 @@ class DirectReplySender:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
-    def deliver(self, call: Call, last: Result | Failure) -> Result | Delivered | Failure:
+    def deliver(
+        self, call: AssignedCall, last: ResultReport | FailureReport
+    ) -> ResultReport | DeliveredReport | FailureReport:
         """What is left to be told to the broker: that the result was delivered, or the last word itself."""
-        if type(last) is not Result or (value := last.value) is None or value.raw or len(value.data) > LARGEST:
+        if type(last) is not ResultReport or (value := last.value) is None or value.raw or len(value.data) > LARGEST:
             return last
         letter = Delivery(
             ref=call.ref,
@@ -45,7 +47,7 @@ class DirectReplySender:
             self._socket.sendto(letter.SerializeToString(), call.reply_socket)
         except OSError:  # nobody is there, or it is full
             return last
-        return Delivered(last.sequence, last.seconds)
+        return DeliveredReport(last.sequence, last.seconds)
 
     def close(self) -> None:
         self._socket.close()

@@ -22,23 +22,23 @@ import grpclib
 from grpclib.const import Status
 from grpclib.server import Server, Stream
 
-from snakepit.workers.call import Call
+from snakepit.workers.call import AssignedCall
 from snakepit.workers.report import (
-    BootFailure,
-    Chunk,
-    Delivered,
-    Failure,
-    Hello,
-    Log,
-    Progress,
-    Race,
+    BootFailureReport,
+    ChunkReport,
+    DeliveredReport,
+    EncodedValue,
+    FailureReport,
+    HelloReport,
+    LogReport,
+    Outbox,
+    ProgressReport,
+    RaceReport,
     Report,
-    Result,
-    Revoked,
-    Value,
-    Vitals,
+    ResultReport,
+    RevokedReport,
+    VitalsReport,
 )
-from snakepit.workers.runtime.outbox import Outbox
 from snakepit.workers.transport.loop_owner import LoopOwner
 from snakepit.workers.transport.message_stream import MessageStream
 from snakepit.workers.wire import worker_pb2 as pb
@@ -53,7 +53,7 @@ GOODBYE_SECONDS = 1.0  # for the broker to close its end, after it was told that
 class Orders(Protocol):
     """What the broker can order; the worker's Runtime."""
 
-    def assign(self, call: Call) -> None: ...
+    def assign(self, call: AssignedCall) -> None: ...
 
     def cancel(self, sequence: int, reason: str) -> None: ...
 
@@ -65,7 +65,7 @@ class Orders(Protocol):
 class Link(WorkerBase):
     """Serves the one Work stream of this worker."""
 
-    def __init__(self, listen_fd: int, max_payload: int, probe: Callable[[int], Vitals]) -> None:
+    def __init__(self, listen_fd: int, max_payload: int, probe: Callable[[int], VitalsReport]) -> None:
         self._listen_fd = listen_fd
         self._max_payload = max_payload
         self._probe = probe
@@ -222,8 +222,8 @@ async def _close(server: Server) -> None:
         await asyncio.wait(left, timeout=GOODBYE_SECONDS)
 
 
-def call_of(assign: pb.Assign, max_payload: int) -> Call:
-    return Call(
+def call_of(assign: pb.Assign, max_payload: int) -> AssignedCall:
+    return AssignedCall(
         assign.sequence,
         assign.command,
         assign.arguments,
@@ -239,11 +239,11 @@ def call_of(assign: pb.Assign, max_payload: int) -> Call:
     )
 
 
-def calls_of(assigns: pb.Assigns, max_payload: int) -> Iterator[Call]:
+def calls_of(assigns: pb.Assigns, max_payload: int) -> Iterator[AssignedCall]:
     command, max_result = assigns.command, assigns.max_result or max_payload
     told = zip(assigns.calls, assigns.arguments, assigns.budgets, strict=True)
     for sequence, (call_id, arguments, budget) in enumerate(told, assigns.first):
-        yield Call(sequence, command, arguments, call_id=call_id, budget=budget, max_result=max_result)
+        yield AssignedCall(sequence, command, arguments, call_id=call_id, budget=budget, max_result=max_result)
 
 
 def to_wire(batch: list[Report]) -> bytes:
@@ -252,7 +252,7 @@ def to_wire(batch: list[Report]) -> bytes:
     reports = message.reports
     results: pb.Results | None = None
     for report in batch:
-        if type(report) is Result and (value := report.value) is not None and not value.raw:
+        if type(report) is ResultReport and (value := report.value) is not None and not value.raw:
             if results is None:
                 results = reports.add().results
             results.sequences.append(report.sequence)
@@ -260,7 +260,7 @@ def to_wire(batch: list[Report]) -> bytes:
             results.seconds.append(report.seconds)
             continue
         results = None
-        if type(report) is Chunk:
+        if type(report) is ChunkReport:
             chunk = reports.add().chunk
             chunk.sequence = report.sequence
             fill(chunk.value, report.value)
@@ -269,25 +269,25 @@ def to_wire(batch: list[Report]) -> bytes:
     return message.SerializeToString()
 
 
-def fill(wire: pb.Value, value: Value) -> None:
+def fill(wire: pb.Value, value: EncodedValue) -> None:
     if value.raw:
         wire.raw = value.data
     else:
         wire.json = value.data
 
 
-def _result(report: Result) -> pb.Report:
+def _result(report: ResultReport) -> pb.Report:
     told = pb.Report(result=pb.Result(sequence=report.sequence, seconds=report.seconds))
     if report.value is not None:
         fill(told.result.value, report.value)
     return told
 
 
-def _delivered(report: Delivered) -> pb.Report:
+def _delivered(report: DeliveredReport) -> pb.Report:
     return pb.Report(delivered=pb.Delivered(sequence=report.sequence, seconds=report.seconds))
 
 
-def _failure(report: Failure) -> pb.Report:
+def _failure(report: FailureReport) -> pb.Report:
     return pb.Report(
         failure=pb.Failure(
             sequence=report.sequence,
@@ -301,20 +301,20 @@ def _failure(report: Failure) -> pb.Report:
     )
 
 
-def _revoked(report: Revoked) -> pb.Report:
+def _revoked(report: RevokedReport) -> pb.Report:
     return pb.Report(revoked=pb.Revoked(sequence=report.sequence))
 
 
-def _progress(report: Progress) -> pb.Report:
+def _progress(report: ProgressReport) -> pb.Report:
     progress = pb.Progress(sequence=report.sequence, fraction=report.fraction, message=report.message)
     return pb.Report(progress=progress)
 
 
-def _log(report: Log) -> pb.Report:
+def _log(report: LogReport) -> pb.Report:
     return pb.Report(log=pb.Log(sequence=report.sequence, message=report.message))
 
 
-def _vitals(report: Vitals) -> pb.Report:
+def _vitals(report: VitalsReport) -> pb.Report:
     return pb.Report(
         vitals=pb.Vitals(
             nonce=report.nonce,
@@ -326,7 +326,7 @@ def _vitals(report: Vitals) -> pb.Report:
     )
 
 
-def _race(report: Race) -> pb.Report:
+def _race(report: RaceReport) -> pb.Report:
     return pb.Report(
         race=pb.Race(
             attribute=report.attribute,
@@ -338,25 +338,25 @@ def _race(report: Race) -> pb.Report:
     )
 
 
-def _hello(report: Hello) -> pb.Report:
+def _hello(report: HelloReport) -> pb.Report:
     commands = [pb.Command(**{**facts, "schema": json.dumps(facts["schema"])}) for facts in report.commands]
     return pb.Report(hello=pb.Hello(**report.facts, commands=commands))
 
 
-def _boot_failure(report: BootFailure) -> pb.Report:
+def _boot_failure(report: BootFailureReport) -> pb.Report:
     told = pb.BootFailure(type=report.type, message=report.message, traceback=report.traceback)
     return pb.Report(boot_failure=told)
 
 
 TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
-    Result: _result,
-    Delivered: _delivered,
-    Failure: _failure,
-    Revoked: _revoked,
-    Progress: _progress,
-    Log: _log,
-    Vitals: _vitals,
-    Race: _race,
-    Hello: _hello,
-    BootFailure: _boot_failure,
+    ResultReport: _result,
+    DeliveredReport: _delivered,
+    FailureReport: _failure,
+    RevokedReport: _revoked,
+    ProgressReport: _progress,
+    LogReport: _log,
+    VitalsReport: _vitals,
+    RaceReport: _race,
+    HelloReport: _hello,
+    BootFailureReport: _boot_failure,
 }

@@ -55,7 +55,7 @@ print(json.dumps(facts))
 
 
 @dataclass(frozen=True, slots=True)
-class Interpreter:
+class HostInterpreter:
     """`problem`: why it cannot be used at all. `lacks`: what of the worker's requirements is missing, and how."""
 
     path: str
@@ -100,9 +100,9 @@ class Interpreter:
 
     def matches(self, wanted: str) -> bool:
         """
-        >>> Interpreter("/p", "PATH", version="3.13.5", free_threaded=True).matches("3.13t")
+        >>> HostInterpreter("/p", "PATH", version="3.13.5", free_threaded=True).matches("3.13t")
         True
-        >>> Interpreter("/p", "PATH", version="3.13.5", free_threaded=True).matches("3.13")
+        >>> HostInterpreter("/p", "PATH", version="3.13.5", free_threaded=True).matches("3.13")
         False
         """
         number = wanted.removesuffix("t")
@@ -114,7 +114,7 @@ class Interpreter:
         build = f"{'free-threaded, ' if self.free_threaded else ''}{gil}"
         return f"{self.implementation} {self.version} ({build}) at {self.path}"
 
-    def called(self, key: str) -> Interpreter:
+    def called(self, key: str) -> HostInterpreter:
         return replace(self, key=key) if key else self
 
     def facts(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Interpreter:
         }
 
 
-def ask(path: str, where: str, worker_path: Iterable[str] = ()) -> Interpreter:
+def ask(path: str, where: str, worker_path: Iterable[str] = ()) -> HostInterpreter:
     """Start it once and let it say what it is. Never raises: what goes wrong is its `problem`."""
     modules = json.dumps({name: module for name, (module, _, _) in REQUIREMENTS.items()})
     env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
@@ -150,18 +150,18 @@ def ask(path: str, where: str, worker_path: Iterable[str] = ()) -> Interpreter:
         )  # fmt: skip
         facts = json.loads(done.stdout.rstrip().rpartition("\n")[2])
     except subprocess.TimeoutExpired:
-        return Interpreter(path, where, problem=f"it did not answer within {ASK_SECONDS:g} s")
+        return HostInterpreter(path, where, problem=f"it did not answer within {ASK_SECONDS:g} s")
     except OSError as error:
-        return Interpreter(path, where, problem=f"it cannot be started: {error.strerror}")
+        return HostInterpreter(path, where, problem=f"it cannot be started: {error.strerror}")
     except ValueError:
         words = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        return Interpreter(path, where, problem=f"it is no Python from 3.11 on; it said: {words[:200]}")
+        return HostInterpreter(path, where, problem=f"it is no Python from 3.11 on; it said: {words[:200]}")
     return _read(path, where, facts)
 
 
-def _read(path: str, where: str, facts: dict[str, Any]) -> Interpreter:
+def _read(path: str, where: str, facts: dict[str, Any]) -> HostInterpreter:
     old = numbers(facts["version"])[:2] < OLDEST
-    return Interpreter(
+    return HostInterpreter(
         path=path,
         where=where,
         version=facts["version"],

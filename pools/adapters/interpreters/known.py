@@ -1,6 +1,6 @@
 """The interpreters of this machine: found in known places, trusted, asked what they are, and chosen for pools.
 
-    places ─▶ candidates ─▶ trusted? ─▶ asked in a process of its own ─▶ Interpreter (cached) ─▶ choose("3.13t")
+    places ─▶ candidates ─▶ trusted? ─▶ asked in a process of its own ─▶ HostInterpreter (cached) ─▶ choose("3.13t")
 
 A row never names a program. It names a key of SNAKEPIT["PYTHONS"], `auto`, or a version; the two latter are looked up
 among interpreters that nobody but root and the broker's own user can change.
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from snakepit.pools.adapters.interpreters.interpreter import Interpreter, ask, find_mistrust
+from snakepit.pools.adapters.interpreters.interpreter import HostInterpreter, ask, find_mistrust
 from snakepit.pools.broker.ports import Definition
 from snakepit.pools.broker.spec import AUTO, OWN, PYTHON_VERSION, PoolSpec, Profile
 
@@ -85,10 +85,10 @@ class Interpreters:
 
     def __init__(self, places: InterpreterKeys) -> None:
         self._places = places
-        self._known: dict[str, tuple[float, tuple[object, ...], Interpreter]] = {}
+        self._known: dict[str, tuple[float, tuple[object, ...], HostInterpreter]] = {}
         self._chosen: dict[tuple[str, str], Choice] = {}
 
-    def all(self) -> list[Interpreter]:
+    def all(self) -> list[HostInterpreter]:
         """Those that can be trusted and answer; with them those of the settings that do not, and why."""
         found = self._ask_all(distinct(self._places.candidates()))
         named = {*self._places.registry.values(), self._places.own}
@@ -146,25 +146,25 @@ class Interpreters:
         lacking = f"{free[0].path} has none, but: {free[0].unfit}" if free else "no free-threaded interpreter was found"
         return Choice("", f"auto: {OWN}, with a GIL: {lacking}")
 
-    def _path_of(self, one: Interpreter) -> str:
+    def _path_of(self, one: HostInterpreter) -> str:
         return "" if one.path == self._places.own else one.path
 
-    def _ask_all(self, candidates: Iterable[tuple[str, str]]) -> list[Interpreter]:
+    def _ask_all(self, candidates: Iterable[tuple[str, str]]) -> list[HostInterpreter]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             asked = list(pool.map(lambda candidate: self._ask(candidate[1], candidate[0]), candidates))
         # One environment may be reached by several paths, or a path be a script that starts another interpreter.
-        first: dict[tuple[str, str], Interpreter] = {}
+        first: dict[tuple[str, str], HostInterpreter] = {}
         for one in asked:
             first.setdefault((one.prefix or one.path, one.version), one)
         return list(first.values())
 
-    def _ask(self, path: str, where: str) -> Interpreter:
+    def _ask(self, path: str, where: str) -> HostInterpreter:
         stamp = stamp_of(path)
         at, known_stamp, known = self._known.get(path, (0.0, (), None))
         if known and known_stamp == stamp and (known.fit or time.monotonic() - at < RECHECK):
             return known
         problem = find_mistrust(path)
-        asked = Interpreter(path, where, problem=problem) if problem else ask(path, where, self._places.worker_path)
+        asked = HostInterpreter(path, where, problem=problem) if problem else ask(path, where, self._places.worker_path)
         self._known[path] = time.monotonic(), stamp, asked
         return asked
 
@@ -178,7 +178,7 @@ def define(spec: PoolSpec, adapter_path: str, interpreters: Interpreters) -> Def
     return Definition(replace(spec, python=choice.path), adapter_path, choice.reason)
 
 
-def require_fit(one: Interpreter) -> None:
+def require_fit(one: HostInterpreter) -> None:
     if not one.fit:
         raise InterpreterUnfit(f"python: {one.path} cannot run workers: {one.unfit}")
 

@@ -48,7 +48,7 @@ ENVIRONMENT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class LaunchSettings:
     """Where workers live and what they are given, the same for all pools of a broker."""
 
     runtime: Path  # the broker's own directory, 0700
@@ -59,7 +59,7 @@ class Workplace:
 
 
 class ProcessLauncher:
-    def __init__(self, workplace: Workplace) -> None:
+    def __init__(self, workplace: LaunchSettings) -> None:
         self._place = workplace
         self._sockets = workplace.runtime / "w"
         self._scratch = workplace.runtime / "tmp"

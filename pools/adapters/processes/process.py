@@ -19,7 +19,7 @@ from snakepit.pools.adapters.processes.vitals import vitals_of
 from snakepit.pools.broker.errors import StacksUnavailable
 from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.status import ThreadStack
-from snakepit.workers.process.shared_page import Record, SharedPage
+from snakepit.workers.process.shared_page import BegunRecord, SharedPage
 
 LINE_LIMIT = 16 * 1024  # bytes; what is longer is cut
 LINES_KEPT = 200
@@ -197,7 +197,7 @@ class WorkerProcess(ChildProcess):
         super().__init__(name, pid, pidfd, output, scratch)
         self.socket_path = socket_path
         self._black_box = black_box
-        self._record = Record()  # once the box is closed
+        self._record = BegunRecord()  # once the box is closed
         self._asked = asyncio.Lock()
 
     def _ended(self) -> None:

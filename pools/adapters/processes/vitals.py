@@ -21,7 +21,7 @@ MOVED = 32  # pages, of 4 KiB mostly, that a process may have touched or given b
 LOOKS = 8  # after which memory is read in any case: what is shared weighs more when a sharer has gone
 
 
-class Vitals(Protocol):
+class ProcessVitals(Protocol):
     """Of one process and its descendants. None: the process is gone. Not for two threads at the same time."""
 
     def memory_mb(self) -> float | None:
@@ -31,7 +31,7 @@ class Vitals(Protocol):
         """CPU time, with that of descendants, also of those that were reaped."""
 
 
-def vitals_of(pid: int) -> Vitals:
+def vitals_of(pid: int) -> ProcessVitals:
     return ProcVitals(pid) if os.path.exists("/proc/self/smaps_rollup") else PsutilVitals(pid)
 
 

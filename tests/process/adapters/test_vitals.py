@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from snakepit.pools.adapters.processes import vitals
-from snakepit.pools.adapters.processes.vitals import LOOKS, ProcVitals, PsutilVitals, Vitals, vitals_of
+from snakepit.pools.adapters.processes.vitals import LOOKS, ProcessVitals, ProcVitals, PsutilVitals, vitals_of
 
 CHILD = """
 import os, signal, sys
@@ -41,7 +41,7 @@ for line in sys.stdin:
 class Told:
     """A process that follows orders, and what is read of it."""
 
-    def __init__(self, process: subprocess.Popen[str], vitals: Vitals) -> None:
+    def __init__(self, process: subprocess.Popen[str], vitals: ProcessVitals) -> None:
         self.process = process
         self.vitals = vitals
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.adapters.grpc.link import GrpcLinker
-from snakepit.pools.adapters.processes.launcher import ProcessLauncher, Workplace
+from snakepit.pools.adapters.processes.launcher import LaunchSettings, ProcessLauncher
 from snakepit.pools.broker.ports import Assignment, LaunchOrder
 from snakepit.pools.broker.spec import PoolSpec
 from tests.process.contract.test_ports import Heard
@@ -45,7 +45,7 @@ def bundle(path: Path) -> Path:
 
 async def look(home: Path, *path: Path | str, module: str = "bundled") -> dict[str, Any]:
     """Start a worker with this WORKER_PATH and ask it where it is."""
-    launcher = ProcessLauncher(Workplace(home, "1" * 32, tuple(map(str, path))))
+    launcher = ProcessLauncher(LaunchSettings(home, "1" * 32, tuple(map(str, path))))
     exited, heard = asyncio.Event(), Heard()
     order = LaunchOrder("p-1", f"{module}.Where", PoolSpec(name="p", adapter="where"))
     process = await launcher.launch(order, lambda exit: exited.set())

@@ -23,7 +23,7 @@ import pytest
 from snakepit.pools import conf
 from snakepit.pools.adapters.grpc.link import GrpcLinker
 from snakepit.pools.adapters.processes import orphans
-from snakepit.pools.adapters.processes.launcher import ProcessLauncher, Workplace
+from snakepit.pools.adapters.processes.launcher import LaunchSettings, ProcessLauncher
 from snakepit.pools.adapters.records.event_log import EventLog
 from snakepit.pools.broker.errors import StacksUnavailable
 from snakepit.pools.broker.events import Event, Kind
@@ -184,7 +184,7 @@ def workplace(kind: str) -> Iterator[tuple[Any, Any]]:
             launcher = FakeLauncher()
             yield launcher, FakeLinker(launcher)
         else:
-            yield ProcessLauncher(Workplace(Path(home), "1" * 32, (str(ROOT),))), GrpcLinker()
+            yield ProcessLauncher(LaunchSettings(Path(home), "1" * 32, (str(ROOT),))), GrpcLinker()
         assert not list(Path(home).iterdir()), "the launcher left something behind"
 
 
@@ -674,7 +674,7 @@ def test_a_launcher_clears_what_a_killed_broker_left_and_links_the_present_packa
     (tmp_path / "tmp" / "p-0000-1" / "big").write_text("left")
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "7").touch()
-    launcher = ProcessLauncher(Workplace(tmp_path, "1" * 32))
+    launcher = ProcessLauncher(LaunchSettings(tmp_path, "1" * 32))
     assert (tmp_path / "lib" / "snakepit" / "workers" / "__main__.py").exists()
     assert not list((tmp_path / "tmp").iterdir())
     assert not list((tmp_path / "w").iterdir())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from snakepit.workers.call import Call
-from snakepit.workers.report import Delivered, Failure, Result, Value
+from snakepit.workers.call import AssignedCall
+from snakepit.workers.report import DeliveredReport, EncodedValue, FailureReport, ResultReport
 from snakepit.workers.transport.direct_reply import LARGEST, LETTER, DirectReplySender
 from snakepit.workers.wire.worker_pb2 import Delivery
 
@@ -30,38 +30,38 @@ def reply_socket(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def call(tmp_path: Path) -> Call:
-    return Call(5, "echo", call_id="c-5", reply_socket=str(tmp_path / "box"), ref=7, queued=0.25)
+def call(tmp_path: Path) -> AssignedCall:
+    return AssignedCall(5, "echo", call_id="c-5", reply_socket=str(tmp_path / "box"), ref=7, queued=0.25)
 
 
 def test_a_letter_says_all_that_a_caller_may_ask(
-    direct_reply: DirectReplySender, reply_socket: socket.socket, call: Call
+    direct_reply: DirectReplySender, reply_socket: socket.socket, call: AssignedCall
 ) -> None:
-    assert direct_reply.deliver(call, Result(5, Value(b'"x"'), 0.5)) == Delivered(5, 0.5)
+    assert direct_reply.deliver(call, ResultReport(5, EncodedValue(b'"x"'), 0.5)) == DeliveredReport(5, 0.5)
     expected = Delivery(ref=7, json=b'"x"', call="c-5", worker="p-1", queued_seconds=0.25, run_seconds=0.5)
     assert Delivery.FromString(reply_socket.recv(LETTER)) == expected
 
 
 def test_the_largest_letter_fits_into_one_read(
-    direct_reply: DirectReplySender, reply_socket: socket.socket, call: Call
+    direct_reply: DirectReplySender, reply_socket: socket.socket, call: AssignedCall
 ) -> None:
     call.call_id = "c" * 100
-    assert isinstance(direct_reply.deliver(call, Result(5, Value(b"1" * LARGEST), 0.5)), Delivered)
+    assert isinstance(direct_reply.deliver(call, ResultReport(5, EncodedValue(b"1" * LARGEST), 0.5)), DeliveredReport)
     assert len(reply_socket.recv(2 * LETTER)) <= LETTER
 
 
 @pytest.mark.parametrize(
     "last",
     [
-        Result(5, None),
-        Result(5, Value(b"\x00", raw=True)),
-        Result(5, Value(b"1" * (LARGEST + 1))),
-        Failure(5, "adapter_error", "no"),
+        ResultReport(5, None),
+        ResultReport(5, EncodedValue(b"\x00", raw=True)),
+        ResultReport(5, EncodedValue(b"1" * (LARGEST + 1))),
+        FailureReport(5, "adapter_error", "no"),
     ],
     ids=["the end of a stream", "bytes", "too large", "a failure"],
 )
 def test_everything_else_is_for_the_broker(
-    direct_reply: DirectReplySender, reply_socket: socket.socket, call: Call, last: Result | Failure
+    direct_reply: DirectReplySender, reply_socket: socket.socket, call: AssignedCall, last: ResultReport | FailureReport
 ) -> None:
     assert direct_reply.deliver(call, last) is last
     with pytest.raises(BlockingIOError):
@@ -69,9 +69,9 @@ def test_everything_else_is_for_the_broker(
 
 
 def test_a_reply_socket_that_is_gone_full_or_no_reply_socket_leaves_the_result_to_the_broker(
-    direct_reply: DirectReplySender, reply_socket: socket.socket, call: Call, tmp_path: Path
+    direct_reply: DirectReplySender, reply_socket: socket.socket, call: AssignedCall, tmp_path: Path
 ) -> None:
-    result = Result(5, Value(b"1"))
+    result = ResultReport(5, EncodedValue(b"1"))
     sent = 0
     while direct_reply.deliver(call, result) is not result:
         sent += 1

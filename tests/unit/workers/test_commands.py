@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from snakepit.workers import Adapter, command
-from snakepit.workers.adapter import AdapterError
+from snakepit.workers.adapter import InvalidAdapter
 from snakepit.workers.schema.commands import (
     ArgumentsRefused,
     ClassMissing,
@@ -175,7 +175,7 @@ def test_the_thread_profile_wants_a_declaration():
 
 
 def test_an_adapter_without_commands_is_refused():
-    with pytest.raises(AdapterError, match="has no commands"):
+    with pytest.raises(InvalidAdapter, match="has no commands"):
         find_commands(Adapter)
 
 
@@ -187,7 +187,7 @@ def test_two_commands_of_one_name_are_refused():
         @command(name="run")
         def two(self) -> None: ...
 
-    with pytest.raises(AdapterError, match="two commands named 'run'"):
+    with pytest.raises(InvalidAdapter, match="two commands named 'run'"):
         find_commands(Twice)
 
 
@@ -196,26 +196,26 @@ def test_a_bad_signature_names_its_command():
         @command
         def run(self, *things: int) -> None: ...
 
-    with pytest.raises(AdapterError, match="command 'run' of Bad: things: arguments come by name"):
+    with pytest.raises(InvalidAdapter, match="command 'run' of Bad: things: arguments come by name"):
         find_commands(Bad)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan"), "5"])
 def test_an_impossible_timeout_is_refused(timeout):
-    with pytest.raises(AdapterError, match="seconds above 0"):
+    with pytest.raises(InvalidAdapter, match="seconds above 0"):
         command(timeout=timeout)
 
 
 def test_a_command_has_a_public_name():
-    with pytest.raises(AdapterError, match="without a leading underscore"):
+    with pytest.raises(InvalidAdapter, match="without a leading underscore"):
 
         @command
         def _hidden(self) -> None: ...
 
-    with pytest.raises(AdapterError, match="an identifier"):
+    with pytest.raises(InvalidAdapter, match="an identifier"):
         command(name="two words")(lambda self: None)
 
 
 def test_the_decorator_wants_a_method():
-    with pytest.raises(AdapterError, match="before a method, not before int"):
+    with pytest.raises(InvalidAdapter, match="before a method, not before int"):
         command(3)  # type: ignore[call-overload]

@@ -14,12 +14,12 @@ import warnings
 import pytest
 
 from snakepit.workers import CallCancelled, Context
-from snakepit.workers.call import Call
+from snakepit.workers.call import AssignedCall
 from snakepit.workers.process import boot, parent_death, shared_page, vitals
 from snakepit.workers.process.boot import Boot
-from snakepit.workers.report import Log, Progress, clean
+from snakepit.workers.report import LogReport, ProgressReport, clean
 from snakepit.workers.runtime import failure, parallelism
-from snakepit.workers.runtime.event_loop import OwnLoop, SharedLoop
+from snakepit.workers.runtime.async_commands import OwnLoop, SharedLoop
 
 PATIENCE = 20.0
 
@@ -28,37 +28,37 @@ class Reports(list):
     put = list.append
 
 
-# Call and context.
+# AssignedCall and context.
 
 
 def test_a_call_without_a_budget_has_no_deadline():
-    call = Call(1, "run")
+    call = AssignedCall(1, "run")
     assert call.remaining == float("inf")
     assert not call.cancelled
 
 
 def test_the_first_reason_to_end_stays():
-    call = Call(1, "run", budget=60)
+    call = AssignedCall(1, "run", budget=60)
     call.cancel("deadline_exceeded")
     call.cancel("cancelled")
     assert (call.cancelled, call.reason) == (True, "deadline_exceeded")
 
 
 def test_a_passed_deadline_is_a_reason_to_end():
-    call = Call(1, "run", budget=1e-9)
+    call = AssignedCall(1, "run", budget=1e-9)
     assert (call.cancelled, call.reason, call.remaining) == (True, "deadline_exceeded", 0.0)
     with pytest.raises(CallCancelled, match="deadline_exceeded"):
         Context(call, Reports()).raise_if_cancelled()
 
 
 def test_a_wait_ends_when_its_time_is_over_or_the_deadline_passes():
-    assert Call(1, "run").wait(0.001) is False
-    assert Call(1, "run").wait(-1) is False
-    assert Call(1, "run", budget=0.001).wait(PATIENCE) is True
+    assert AssignedCall(1, "run").wait(0.001) is False
+    assert AssignedCall(1, "run").wait(-1) is False
+    assert AssignedCall(1, "run", budget=0.001).wait(PATIENCE) is True
 
 
 def test_a_cancel_ends_a_wait():
-    call, ended = Call(1, "run"), []
+    call, ended = AssignedCall(1, "run"), []
     waiting = threading.Thread(target=lambda: ended.append(call.wait(PATIENCE)))
     waiting.start()
     call.cancel("cancelled")
@@ -67,7 +67,7 @@ def test_a_cancel_ends_a_wait():
 
 
 def test_credit_ends_a_wait_for_it():
-    call, ended = Call(1, "run", credit=1), []
+    call, ended = AssignedCall(1, "run", credit=1), []
     waiting = threading.Thread(target=lambda: ended.extend([call.take_credit(9), call.take_credit(9)]))
     waiting.start()
     call.add_credit(1)
@@ -79,7 +79,7 @@ def test_credit_ends_a_wait_for_it():
 
 
 def test_chunks_wait_while_as_many_bytes_as_agreed_are_on_their_way():
-    call = Call(1, "run", credit=9, credit_bytes=100)
+    call = AssignedCall(1, "run", credit=9, credit_bytes=100)
     assert [call.try_take_credit(size) for size in (60, 39, 500, 1)] == [True, True, True, False]
     call.add_credit(2)  # for 60 and 39
     assert not call.try_take_credit(1)
@@ -88,31 +88,31 @@ def test_chunks_wait_while_as_many_bytes_as_agreed_are_on_their_way():
 
 
 def test_credit_beyond_what_is_on_its_way_counts_as_room_alone():
-    call = Call(1, "run", credit=1, credit_bytes=10)
+    call = AssignedCall(1, "run", credit=1, credit_bytes=10)
     assert call.try_take_credit(10)
     call.add_credit(3)
     assert [call.try_take_credit(5) for _ in range(3)] == [True, True, False]
 
 
 def test_without_a_bound_on_bytes_credit_alone_counts():
-    call = Call(1, "run", credit=3)
+    call = AssignedCall(1, "run", credit=3)
     assert [call.try_take_credit(2**30) for _ in range(4)] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(("given", "told"), [(0.5, 0.5), (-1, 0.0), (7, 1.0), (float("nan"), 0.0), (True, 1.0)])
 def test_progress_is_kept_within_its_range(given, told):
     reports = Reports()
-    Context(Call(1, "run"), reports).progress(given)
-    assert reports == [Progress(1, told, "")]
+    Context(AssignedCall(1, "run"), reports).progress(given)
+    assert reports == [ProgressReport(1, told, "")]
 
 
 def test_an_ended_call_says_no_more():
-    call, reports = Call(1, "run"), Reports()
+    call, reports = AssignedCall(1, "run"), Reports()
     context = Context(call, reports)
     context.log("a")
     call.ended = True
     context.log("b")
-    assert reports == [Log(1, "a")]
+    assert reports == [LogReport(1, "a")]
 
 
 def test_odd_and_long_text_is_made_fit_for_the_wire():
@@ -183,7 +183,7 @@ def caught(raises) -> failure.Failure:
     try:
         raises()
     except BaseException as error:
-        return failure.raised(Call(1, "run"), error)
+        return failure.raised(AssignedCall(1, "run"), error)
     raise AssertionError("nothing was raised")
 
 
@@ -213,7 +213,7 @@ def test_a_group_of_errors_is_told_whole():
     assert "ValueError: one" in caught(fail).traceback
 
 
-# Vitals.
+# VitalsReport.
 
 
 def test_the_import_that_switches_the_gil_on_is_remembered():

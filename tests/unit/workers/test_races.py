@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from snakepit.workers import Adapter, command, locked
-from snakepit.workers.adapter import AdapterError
+from snakepit.workers.adapter import InvalidAdapter
 from snakepit.workers.runtime.races import MAX_RACES, MAX_STATE, RaceChecker
 from snakepit.workers.runtime.tracked_containers import SHADOWS, shadow_of
 
@@ -331,5 +331,5 @@ def test_locked_refuses_what_it_could_not_keep_apart():
         (gives, "async generator 'gives'"),
         (streams, "generator 's"),
     ):
-        with pytest.raises(AdapterError, match=kind):
+        with pytest.raises(InvalidAdapter, match=kind):
             locked(method)

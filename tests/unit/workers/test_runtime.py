@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from snakepit.workers import Adapter, Context, command
-from snakepit.workers.call import Call
-from snakepit.workers.report import Chunk, Delivered, Failure, Report, Result
-from snakepit.workers.runtime.runtime import Runtime
+from snakepit.workers.call import AssignedCall
+from snakepit.workers.report import ChunkReport, DeliveredReport, FailureReport, Report, ResultReport
+from snakepit.workers.runtime.runtime import CallRuntime
 from snakepit.workers.schema.commands import bind, find_commands
 
 PATIENCE = 20.0
@@ -99,7 +99,7 @@ class Bench:
 
     def __init__(self, slots: int, direct_reply: Any = None) -> None:
         self.reports, self.box, self.adapter = Reports(), Box(), Gate()
-        self.runtime = Runtime(self.reports, self.box, slots=slots, direct_reply=direct_reply)
+        self.runtime = CallRuntime(self.reports, self.box, slots=slots, direct_reply=direct_reply)
         bound = bind(self.adapter, find_commands(Gate))
         self.thread = threading.Thread(target=self.runtime.run, args=(bound,))
         self.thread.start()
@@ -107,7 +107,7 @@ class Bench:
 
     def assign(self, name: str, arguments: bytes = b"{}", **more: Any) -> int:
         self.sequence += 1
-        self.runtime.assign(Call(self.sequence, name, arguments, **more))
+        self.runtime.assign(AssignedCall(self.sequence, name, arguments, **more))
         return self.sequence
 
     def close(self) -> None:
@@ -196,7 +196,7 @@ def test_a_running_command_sees_its_cancel(bench):
 
 def test_chunks_wait_for_credit_and_a_cancel_closes_the_generator(bench):
     sequence = bench.assign("numbers", b'{"count": 10}', credit=1)
-    assert isinstance(bench.reports.next(), Chunk)
+    assert isinstance(bench.reports.next(), ChunkReport)
     bench.runtime.credit(sequence, 1)
     assert bench.reports.next().value.data == b"1"
     assert not bench.adapter.closed.is_set()
@@ -217,7 +217,7 @@ def test_an_async_generator_that_never_waits_can_be_cancelled(bench):
     sequence = bench.assign("greedy", credit=1000)
     bench.reports.next()
     bench.runtime.cancel(sequence, "cancelled")
-    while isinstance(report := bench.reports.next(), Chunk):
+    while isinstance(report := bench.reports.next(), ChunkReport):
         pass
     assert report.code == "cancelled"
 
@@ -244,14 +244,14 @@ def test_a_drained_runtime_finishes_what_it_holds_and_takes_nothing_new(bench):
     report = bench.reports.next()
     assert (report.sequence, report.code) == (refused, "shutting_down")
     bench.adapter.open.set()
-    assert isinstance(bench.reports.next(), Result)
+    assert isinstance(bench.reports.next(), ResultReport)
     bench.thread.join(PATIENCE)
     assert not bench.thread.is_alive()
 
 
 @pytest.mark.parametrize("slots", [0, 2])
 def test_a_drain_that_comes_before_the_commands_ends_the_run_at_once(slots):
-    runtime = Runtime(Reports(), Box(), slots=slots)
+    runtime = CallRuntime(Reports(), Box(), slots=slots)
     runtime.drain()
     thread = threading.Thread(target=runtime.run, args=({},), daemon=True)
     thread.start()
@@ -268,7 +268,7 @@ def test_an_abandoned_runtime_asks_every_call_to_end(double):
     double.adapter.inside.acquire(timeout=PATIENCE)
     double.runtime.abandon()
     codes = [double.reports.next() for _ in range(2)]
-    assert [report.code for report in codes if isinstance(report, Failure)] == ["cancelled", "cancelled"]
+    assert [report.code for report in codes if isinstance(report, FailureReport)] == ["cancelled", "cancelled"]
     double.adapter.open.set()
     assert {double.reports.next().value.data for _ in range(2)} == {b"true"}
 
@@ -279,7 +279,7 @@ def test_finished_calls_are_forgotten(bench):
     bench.runtime.cancel(sequence, "cancelled")
     bench.runtime.credit(sequence, 5)
     bench.assign("value")
-    assert isinstance(bench.reports.next(), Result)
+    assert isinstance(bench.reports.next(), ResultReport)
 
 
 class DirectReplySender:
@@ -290,7 +290,7 @@ class DirectReplySender:
 
     def deliver(self, call, last):
         self.carried.append((call.sequence, type(last)))
-        return Delivered(last.sequence, last.seconds) if call.reply_socket == "open" else last
+        return DeliveredReport(last.sequence, last.seconds) if call.reply_socket == "open" else last
 
 
 @pytest.mark.parametrize("slots", [0, 2])
@@ -301,8 +301,12 @@ def test_only_what_has_a_reply_socket_is_delivered_and_the_broker_hears_of_it_on
             (bench.assign("value", b'{"value": 1}', reply_socket=reply_socket), bench.reports.next())
             for reply_socket in ("open", "shut", "")
         ]
-        assert [(report.sequence, type(report)) for _, report in told] == [(1, Delivered), (2, Result), (3, Result)]
-        assert direct_reply.carried == [(1, Result), (2, Result)]
+        assert [(report.sequence, type(report)) for _, report in told] == [
+            (1, DeliveredReport),
+            (2, ResultReport),
+            (3, ResultReport),
+        ]
+        assert direct_reply.carried == [(1, ResultReport), (2, ResultReport)]
         assert bench.runtime.load == 0
     finally:
         bench.close()

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, NewType, NotRequired, Optional, Type
 import pytest
 
 from snakepit.workers import Context
-from snakepit.workers.adapter import AdapterError
-from snakepit.workers.schema.signature import WHOLE, BadArguments, decode, signature_of, too_deep
+from snakepit.workers.adapter import InvalidAdapter
+from snakepit.workers.schema.signature import WHOLE, InvalidArguments, decode, signature_of, too_deep
 
 
 class Colour(enum.Enum):
@@ -61,7 +61,7 @@ def check(annotation: Any, value: Any) -> Any:
 
 
 def problem(annotation: Any, value: Any) -> str:
-    with pytest.raises(BadArguments) as caught:
+    with pytest.raises(InvalidArguments) as caught:
         check(annotation, value)
     return caught.value.problems["x"]
 
@@ -166,7 +166,7 @@ def test_a_value_that_does_not_fit_is_named_where_it_is(annotation, value, wrong
 def test_every_problem_is_named_at_once():
     def command(pixels: list[float], top: int = 1, *, name: str): ...
 
-    with pytest.raises(BadArguments) as caught:
+    with pytest.raises(InvalidArguments) as caught:
         signature_of(command).check({"pixels": [None], "tpo": 1})
     assert caught.value.problems == {
         "pixels": "pixels[0] must be a number, not null",
@@ -187,7 +187,7 @@ def test_kwargs_take_the_rest_by_their_annotation():
     signature = signature_of(command)
     assert signature.check({"a": 1, "b": 2}) == {"a": 1, "b": 2}
     assert signature.schema["additionalProperties"] == {"type": "integer"}
-    with pytest.raises(BadArguments, match="b must be an integer"):
+    with pytest.raises(InvalidArguments, match="b must be an integer"):
         signature.check({"a": 1, "b": "x"})
 
 
@@ -208,14 +208,14 @@ def test_the_context_is_no_argument_of_the_caller(command):
     signature = signature_of(command)
     assert signature.context in ("context", "ctx")
     assert list(signature.schema["properties"]) == ["a"]
-    with pytest.raises(BadArguments, match="is unknown"):
+    with pytest.raises(InvalidArguments, match="is unknown"):
         signature.check({"a": 1, signature.context: 1})
 
 
 def test_kwargs_do_not_let_a_caller_bring_the_context():
     def command(ctx, **more): ...
 
-    with pytest.raises(BadArguments, match="ctx is unknown"):
+    with pytest.raises(InvalidArguments, match="ctx is unknown"):
         signature_of(command).check({"ctx": 1})
 
 
@@ -249,7 +249,7 @@ def unresolved(a: NoSuchName): ...  # noqa: F821
     ],
 )
 def test_a_signature_that_cannot_be_served_is_refused_with_the_reason(command, why):
-    with pytest.raises(AdapterError) as caught:
+    with pytest.raises(InvalidAdapter) as caught:
         signature_of(command)
     assert why in str(caught.value)
 
@@ -301,13 +301,13 @@ def test_two_types_of_one_name_keep_their_own_definitions():
 
 def test_arguments_and_attachments_become_one():
     assert decode(b'{"a": 1}', {"b": b"\0"}) == {"a": 1, "b": b"\0"}
-    with pytest.raises(BadArguments, match="a is given twice"):
+    with pytest.raises(InvalidArguments, match="a is given twice"):
         decode(b'{"a": 1}', {"a": b"\0"})
 
 
 @pytest.mark.parametrize("text", [b"NaN", b'{"a": -Infinity}', b'{"a": 1e400}', b'{"a": 1' + b"0" * 400 + b".5}"])
 def test_numbers_that_json_does_not_have_are_refused(text):
-    with pytest.raises(BadArguments) as caught:
+    with pytest.raises(InvalidArguments) as caught:
         decode(text)
     assert list(caught.value.problems) == [WHOLE]
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from snakepit.workers.schema.value import ResultTooLarge, encode, encode_json
+from snakepit.workers.schema.value import ValueTooLarge, encode, encode_json
 
 LIMIT = 1 << 20
 ZERO = "00000000-0000-0000-0000-000000000000"
@@ -162,7 +162,7 @@ def test_a_value_that_multiplies_is_too_large():
     for _ in range(60):
         bomb = [bomb, bomb]
     # NaN sends it the careful way; the quick way would fill the memory first.
-    with pytest.raises(ResultTooLarge):
+    with pytest.raises(ValueTooLarge):
         encode_json(Slow(bomb), 10_000)
 
 
@@ -184,7 +184,7 @@ def test_bytes_go_out_raw():
 
 @pytest.mark.parametrize("value", [b"x" * 101, "x" * 99, memoryview(b"x" * 101), [0] * 51])
 def test_a_result_over_the_limit_tells_its_size(value):
-    with pytest.raises(ResultTooLarge, match="and 100 are let through") as caught:
+    with pytest.raises(ValueTooLarge, match="and 100 are let through") as caught:
         encode(value, 100)
     assert caught.value.limit == 100
     assert caught.value.size > 100
