@@ -104,7 +104,7 @@ class PipeRecorder:
 
 def main() -> int:
     parent, runtime, definitions, events, interval = sys.argv[1:6]
-    parent_death.arm(int(parent))  # a run of the tests that is killed leaves no broker behind
+    parent_death.end_with(int(parent))  # a run of the tests that is killed leaves no broker behind
     recorder = PipeRecorder(int(events))
     config = NodeConfig(
         runtime=Path(runtime),

@@ -1,4 +1,4 @@
-"""What runs inside a warm worker process, and what a user writes: an Adapter whose methods are commands.
+"""Everything that runs in a worker process. Users write an Adapter whose methods are commands:
 
 >>> class Greeter(Adapter):
 ...     @command
@@ -8,6 +8,10 @@
 'Hello Ada'
 
 Importing this package loads neither gRPC nor protobuf: adapters import it, also in tests and in the web process.
+
+To read the code, begin with `adapter` and `context` (what users see), then `call` and `report` (what goes in and out).
+`schema` turns a method into a command with checked arguments, `runtime` runs calls, `transport` is the link to the
+broker, and `process` is the life of a worker or template from start to exit code. `__main__` starts them.
 """
 
 from __future__ import annotations

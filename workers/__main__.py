@@ -1,7 +1,8 @@
-"""`python -m snakepit.workers`: a worker, a template of workers, or a description of an adapter.
+"""`python -m snakepit.workers`: a worker, a template of workers, or the description of an adapter.
 
-The order of start matters: first the lifeline, so that nothing that follows can leave an orphan; then the watch for
-imports that switch the GIL on; then the link, so that the broker's probes are answered while the adapter loads.
+The order at start matters. The parent-death signal comes first, so that nothing after it can leave an orphan. The watch
+for imports that switch the GIL on comes before all further imports. The link comes before the adapter, so that the
+broker's probes are answered while the adapter loads.
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from snakepit.workers.process import boot, exit_priority, inherited, parent_death, vitals
+from snakepit.workers.process import boot, inherited, parent_death, vitals
 from snakepit.workers.process.boot import Boot, TemplateBoot
 from snakepit.workers.runtime import failure
 
 if TYPE_CHECKING:
     from snakepit.workers.schema.commands import PreloadedAdapter
 
-USAGE, UNLOADABLE, LINK_LOST = 2, 3, 4
+USAGE, UNLOADABLE, LINK_LOST = 2, 3, 4  # exit codes
 
 
 def parser() -> argparse.ArgumentParser:
-    about = "A warm worker of Snakepit for Django."
+    about = "A worker process of Snakepit for Django."
     parser = argparse.ArgumentParser(prog="python -m snakepit.workers", description=about)
-    parser.add_argument("--describe", metavar="package.module.Class", help="print an adapter's commands and leave")
-    parser.add_argument("--json", action="store_true", help="with --describe: as JSON")
-    group = parser.add_argument_group("started by a broker")
+    parser.add_argument("--describe", metavar="package.module.Class", help="print an adapter's commands and exit")
+    parser.add_argument("--json", action="store_true", help="with --describe: print JSON")
+    group = parser.add_argument_group("used by the broker")
     group.add_argument("--pool", default="", help="name of the pool, for process lists")
     group.add_argument("--worker", default="", help="id of the worker, for process lists")
-    group.add_argument("--boot", type=int, metavar="FD", help="descriptor that the boot document is read from")
-    group.add_argument("--template", type=int, metavar="FD", help="be a template: the socket that orders come by")
+    group.add_argument("--boot", type=int, metavar="FD", help="file descriptor of the boot document")
+    group.add_argument("--template", type=int, metavar="FD", help="run a template; file descriptor of its orders")
     return parser
 
 
@@ -42,46 +43,46 @@ def main(argv: list[str]) -> int:
     if options.describe:
         return describe(options.describe, as_json=options.json)
     if options.boot is None:
-        parser().error("a worker is started by its broker, with --boot; to look at an adapter use --describe")
+        parser().error("the broker starts workers, with --boot; to look at an adapter use --describe")
     try:
         if options.template is None:
-            return work(options.boot)
-        return stand(options.boot, options.template)
-    except boot.BootInvalid as why:
-        sys.stderr.write(f"{why}\n")
+            return run_worker(options.boot)
+        return run_template(options.boot, options.template)
+    except boot.BootInvalid as error:
+        sys.stderr.write(f"{error}\n")
         return USAGE
-    except parent_death.Orphaned as why:
-        sys.stderr.write(f"{why}\n")
+    except parent_death.Orphaned as error:
+        sys.stderr.write(f"{error}\n")
         return parent_death.ORPHANED
 
 
-def work(descriptor: int) -> int:
-    """A worker, from its boot document on."""
-    document = begin(descriptor, Boot)
-    return live(document, watch_imports())
+def run_worker(descriptor: int) -> int:
+    """Run a worker from its boot document to its exit code."""
+    document = start(descriptor, Boot)
+    return serve(document, watch_imports())
 
 
-def stand(descriptor: int, control: int) -> int:
-    """A template; and, in each process that it forks, a worker."""
-    document = begin(descriptor, TemplateBoot)
+def run_template(descriptor: int, control: int) -> int:
+    """Run a template, and in each process that it forks, a worker."""
+    document = start(descriptor, TemplateBoot)
     watch = watch_imports()
     from snakepit.workers.process.template import TemplateProgram
 
     template = TemplateProgram(document, control)
     if not template.load():
-        leave(UNLOADABLE)
-    birth = template.serve()
-    if birth is None:
+        exit_now(UNLOADABLE)
+    order = template.serve()
+    if order is None:
         return 0
-    settled, preloaded = template.settle(birth)
-    return live(settled, watch, preloaded)
+    worker, preloaded = template.become_worker(order)
+    return serve(worker, watch, preloaded)
 
 
-def begin(descriptor: int, kind: type[boot.Document]) -> boot.Document:
-    """Tie this process's life to its broker's, reset its signals, and read the boot document."""
+def start(descriptor: int, kind: type[boot.Document]) -> boot.Document:
+    """Tie this process's life to the broker's, reset its signals, and read the boot document."""
     parent_death.set_death_signal()
     inherited.reset_signals()  # also for what a command starts: an ignored signal passes through exec()
-    faulthandler.enable()  # a segfault in the adapter's C code leaves its Python stack on stderr
+    faulthandler.enable()  # a segfault in the adapter's C code then prints its Python stack on stderr
     document = boot.read(descriptor, kind)
     parent_death.require_parent(document.parent)
     return document
@@ -90,35 +91,33 @@ def begin(descriptor: int, kind: type[boot.Document]) -> boot.Document:
 def watch_imports() -> vitals.GilWatch:
     watch = vitals.GilWatch()
     watch.install()
-    forgive_output()
+    accept_any_output()
     return watch
 
 
-def live(document: Boot, watch: vitals.GilWatch, preloaded: PreloadedAdapter | None = None) -> int:
-    from snakepit.workers.process.worker import (
-        WorkerProgram,  # loads gRPC and protobuf: after the watch, and not for --help
-    )
+def serve(document: Boot, watch: vitals.GilWatch, preloaded: PreloadedAdapter | None = None) -> int:
+    from snakepit.workers.process.worker import WorkerProgram, lower_priority  # loads gRPC: not for --help
 
-    code = WorkerProgram(document, watch, preloaded).live()
-    exit_priority.give_way()
+    code = WorkerProgram(document, watch, preloaded).run()
+    lower_priority()
     if code:
-        leave(code)
+        exit_now(code)
     return code
 
 
-def forgive_output() -> None:
-    """A print of odd text must not fail a command: the stream's encoding is the host's affair."""
+def accept_any_output() -> None:
+    """Escape what the host's encoding cannot print: a print of unusual text must not fail a command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def leave(code: int) -> None:
-    """At once: threads and exit handlers that a broken adapter left behind may wait for ever."""
+def exit_now(code: int) -> None:
+    """Exit without exit handlers: threads and handlers that a broken adapter left behind may never end."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # the broker's end of the pipe is gone
+        except (OSError, ValueError):  # the broker's end of the pipe is closed
             continue
     os._exit(code)
 
@@ -129,7 +128,7 @@ def describe(path: str, *, as_json: bool) -> int:
 
     try:
         described = look(path)
-    except BaseException as error:  # importing an adapter runs its module, which may do anything
+    except BaseException as error:  # importing an adapter runs its module, which may raise anything
         sys.stderr.write(f"{path} does not load: {type(error).__name__}: {failure.message_of(error)}\n")
         return UNLOADABLE
     sys.stdout.write((json.dumps(described, indent=2) if as_json else as_text(described)) + "\n")

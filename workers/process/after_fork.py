@@ -1,9 +1,9 @@
-"""Makes new in a forked worker what it must not share with its siblings.
+"""Resets in a forked worker what it must not share with the other workers of its template.
 
-What the standard library renews by itself after a fork is left to it: the module `random`, the locks of `logging` and
-`threading`, `ssl`, `secrets`. What a spawned worker would have from `preload()` too, such as its working directory or
-signal handlers, is left alone. What only its owner knows (connections, generators of the adapter's own, GPU contexts)
-belongs in `setup()`; docs/howto/preload.md lists all three.
+The standard library resets some things itself after a fork: the module `random`, the locks of `logging` and
+`threading`, `ssl`, `secrets`. What `preload()` would also change in a spawned worker, such as its working directory or
+signal handlers, is kept. What only the adapter can make again (connections, its own random generators, GPU contexts)
+belongs in `setup()`. docs/howto/preload.md lists all three.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 LAST_IDS = ("_last_timestamp", "_last_timestamp_v6", "_last_timestamp_v7", "_last_counter_v7")
 
 
-def renew(output: int, scratch: str) -> None:
-    """`output` becomes stdout and stderr and is closed; `scratch` is the worker's own directory for temporary files."""
+def reset(output: int, scratch: str) -> None:
+    """Make `output` stdout and stderr, and close it. `scratch` is the worker's own directory for temporary files."""
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    _renew_scratch(scratch)
-    _renew_numpy()
-    _renew_uuid()
+    _reset_scratch(scratch)
+    _reset_numpy()
+    _reset_uuid()
 
 
-def _renew_scratch(scratch: str) -> None:
-    """Only if it was the template's own: the pool's environment or the adapter may have chosen another place."""
+def _reset_scratch(scratch: str) -> None:
+    """Only where it was the template's own: the pool's environment or the adapter may have set another directory."""
     before = os.environ.get("TMPDIR", "")
     if os.path.dirname(before) != os.path.dirname(scratch):
         return
@@ -36,15 +36,15 @@ def _renew_scratch(scratch: str) -> None:
         tempfile.tempdir = None
 
 
-def _renew_numpy() -> None:
-    """The one generator behind `numpy.random.rand` and its like; only where the adapter imported it."""
+def _reset_numpy() -> None:
+    """Seed the global generator of `numpy.random`, if the adapter imported it."""
     numpy: Any = sys.modules.get("numpy.random")
     if numpy is not None:
         numpy.seed()
 
 
-def _renew_uuid() -> None:
-    """Time-based ids go on from the last one, which two siblings must not both do."""
+def _reset_uuid() -> None:
+    """Forget the last time-based id: two workers that continue from the same one would make equal ids."""
     uuid = sys.modules.get("uuid")
     for name in LAST_IDS:
         if hasattr(uuid, name):

@@ -1,4 +1,4 @@
-"""The document that tells a worker what to be: one JSON object on an inherited descriptor, read to its end."""
+"""The boot document: one JSON object that configures a worker or template, read from an inherited descriptor."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ PROFILES = ("process", "thread")
 
 
 class BootInvalid(Exception):
-    """The boot document is not one that this worker understands."""
+    """The boot document is not valid for this worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boot:
+    """The configuration of one worker."""
+
     worker: str
     pool: str
     adapter: str  # dotted path of the class
@@ -48,20 +50,20 @@ class Boot:
 
     @property
     def slots(self) -> int:
-        """Threads that run commands; 0: the main thread does."""
+        """Number of threads that run commands; 0: the main thread runs them."""
         return self.threads if self.profile == "thread" else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateBoot:
-    """What a template is to load, for all the workers that it will fork."""
+    """The configuration of a template: what it loads for the workers that it forks."""
 
     template: str
     pool: str
     adapter: str  # dotted path of the class
     parent: int  # pid of the broker
     args: Mapping[str, Any] = field(default_factory=dict)
-    always: bool = False  # fork even if the adapter does not ask for it
+    always: bool = False  # also fork an adapter without preload()
     protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ class TemplateBoot:
 def _check_protocol(protocol: object) -> None:
     if protocol != PROTOCOL:
         raise BootInvalid(
-            f"protocol: the broker speaks {protocol!r} and this worker {PROTOCOL}; "
+            f"protocol: the broker uses version {protocol!r} and this worker {PROTOCOL}; "
             "install the same release of django-snakepit in the pool's interpreter"
         )
 
@@ -89,14 +91,15 @@ def _check_strings(document: object, *names: str) -> None:
 def _check_numbers(document: object, *names: str) -> None:
     for name in names:
         if type(value := getattr(document, name)) is not int or value < 0:
-            raise BootInvalid(f"{name}: {value!r} is not a number from 0")
+            raise BootInvalid(f"{name}: {value!r} is not an integer of at least 0")
 
 
 Document = TypeVar("Document", Boot, TemplateBoot)
 
 
 def parse(text: bytes, kind: type[Document]) -> Document:
-    """
+    """Parse and check a document; raises BootInvalid, which names the field.
+
     >>> parse(b'{"worker": "a-1"}', Boot)
     Traceback (most recent call last):
         ...
@@ -117,7 +120,7 @@ def parse(text: bytes, kind: type[Document]) -> Document:
 
 
 def read(descriptor: int, kind: type[Document]) -> Document:
-    """The document on a descriptor, which is closed."""
+    """Read the document from a descriptor, and close it."""
     try:
         with os.fdopen(descriptor, "rb") as source:
             return parse(source.read(), kind)

@@ -1,9 +1,9 @@
-"""Ties a process's life to its parent's: on Linux the kernel kills it when the parent is gone, GIL held or not.
+"""Ends a process with its parent: on Linux the kernel kills it when the parent has ended, also if the GIL is held.
 
     python -m snakepit.workers.process.parent_death PARENT_PID -- COMMAND...
 
-arms it and becomes COMMAND. The kernel looks at the parent's *thread*: whoever spawns must do so on a thread that lives
-as long as it does, its main thread.
+sets this up and then becomes COMMAND. For the kernel the parent is a *thread*: processes must be spawned on a thread
+that lives as long as its process, the main thread.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ ORPHANED = 5  # exit code
 
 
 class Orphaned(Exception):
-    """The parent is not the expected one: it died before the lifeline was armed."""
+    """The parent is not the expected one: it ended before this process was ready."""
 
 
-def arm(parent: int) -> None:
-    """Die with the parent. Raises Orphaned if the parent has gone already.
+def end_with(parent: int) -> None:
+    """End with the parent. Raises Orphaned if the parent has ended already.
 
-    First armed, then compared: a parent that dies between the two is noticed by one or the other.
+    The signal is set first and the parent compared second, so that an end between the two is noticed.
     """
     set_death_signal()
     require_parent(parent)
 
 
 def set_death_signal() -> None:
-    """On systems without it the loss of the link to the broker ends a worker, a little later."""
+    """Have the kernel kill this process when its parent ends. Elsewhere the lost link ends a worker, a bit later."""
     if not sys.platform.startswith("linux"):
         return
     import ctypes
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         sys.stderr.write("usage: python -m snakepit.workers.process.parent_death PARENT_PID -- COMMAND...\n")
         return 2
     try:
-        arm(int(argv[0]))
+        end_with(int(argv[0]))
         os.execvp(argv[2], argv[2:])
     except Orphaned as why:
         sys.stderr.write(f"{why}\n")

@@ -1,8 +1,8 @@
-"""What `ps` and `/proc` show of a forked process, written anew in place.
+"""The process title: what `ps` and `/proc` show of a forked process, overwritten in place.
 
-A forked worker inherits its template's command line and environment as the kernel shows them. Both lie in the
-process's own memory, so a template is started with its id padded to WIDTH at one place in each, and every worker
-writes its own id over it. Processes are found by these (see the broker's keeper), so they must be true.
+The kernel shows a forked worker with its template's command line and environment. Both are in the process's own
+memory. A template is therefore started with its id padded to WIDTH at one place in each, and every worker writes its
+own id over it. Processes are found by these (see the broker's reaper), so they must be true.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ VARIABLE = "SNAKEPIT_WORKER"
 ARGUMENTS, ENVIRONMENT = slice(45, 47), slice(47, 49)
 
 
-def blank(name: str) -> str:
-    """A name with room for any other.
+def padded(name: str) -> str:
+    """Pad a name so that any other fits over it.
 
-    >>> len(blank("digits-0a1b-t1")), blank("digits-0a1b-t1").strip()
+    >>> len(padded("digits-0a1b-t1")), padded("digits-0a1b-t1").strip()
     (80, 'digits-0a1b-t1')
     """
     return name.ljust(WIDTH)
 
 
-def write(old: str, new: str) -> None:
-    """Replace the blank of `old` by `new`; where the kernel does not say where it lies, nothing happens."""
-    os.environ[VARIABLE] = new  # for what this process starts; the kernel shows the memory below
+def rewrite(old: str, new: str) -> None:
+    """Replace the padded `old` by `new`. Does nothing where the kernel does not give the addresses."""
+    os.environ[VARIABLE] = new  # for processes that this one starts; the kernel shows the memory below
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         for place in (ARGUMENTS, ENVIRONMENT):
             start, end = map(int, fields[place])
-            _overwrite(start, end, blank(old).encode(), new.encode())
+            _overwrite(start, end, padded(old).encode(), new.encode())
     except (OSError, ValueError, TypeError):
         return
 

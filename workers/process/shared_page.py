@@ -1,16 +1,17 @@
-"""What outlives a killed worker: the highest sequence that it began to run, in memory shared with its broker.
+"""64 bytes that a worker shares with its broker, and that outlive a killed worker: the last sequence that it began.
 
-Calls with a higher sequence were handed over but never started; the broker may give them to another worker without
-running anything twice. Behind the number, the worker's threads write their stacks when they are asked to (`stacks.py`).
+Calls with a higher sequence were sent but never began; the broker may send them to another worker, and nothing runs
+twice. Behind the numbers, the worker's threads write their stacks on demand (`stacks.py`).
 
-It may also take unbegun calls back from a worker that is too busy to listen, whose native code holds the GIL for
-instance: it writes which sequences are revoked, and the worker looks there after it wrote what it begins.
+The broker may also revoke calls that have not begun, when the worker is too busy to read its link (its native code
+holds the GIL, for instance). The broker writes which sequences are revoked; the worker reads them after it has written
+which call it begins.
 
-    worker:  begun = 7 ─▶ is 7 revoked? ─▶ run it      broker:  revoke 7 to 9 ─▶ wait ─▶ begun < 7? all mine
-                              └─ yes: note it as skipped, and give it back
+    worker:  begun = 7 ─▶ is 7 revoked? ─▶ run it      broker:  revoke 7 to 9 ─▶ wait ─▶ begun < 7? all revoked
+                              └─ yes: write it as skipped, and report it as revoked
 
-One of the two always sees the other's note: each writes first and reads second, and the broker's wait of milliseconds
-is longer by far than a written value can be hidden from another core. Each number is written in one piece.
+One of the two always sees what the other wrote: each writes first and reads second, and the broker waits milliseconds,
+much longer than a written value can be invisible to another core. Each number is written by one store.
 
 >>> descriptor = make()
 >>> worker, broker = SharedPage(descriptor), SharedPage(descriptor)
@@ -32,11 +33,11 @@ import tempfile
 from typing import NamedTuple
 
 SIZE = 64
-BEGUN, FIRST, LAST, SKIPPED = 0, 1, 2, 3  # which of the box's eight numbers is what
+BEGUN, FIRST, LAST, SKIPPED = 0, 1, 2, 3  # indexes of the page's eight numbers; four are in use
 
 
 def make() -> int:
-    """A descriptor for a new box, not inheritable; the launcher passes it on by name."""
+    """Make a new page; returns its descriptor, which the launcher passes to the worker explicitly."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("snakepit-shared_page", os.MFD_CLOEXEC)
     else:
@@ -45,12 +46,12 @@ def make() -> int:
     os.ftruncate(descriptor, SIZE)
     fcntl.fcntl(
         descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND
-    )  # never over the number
+    )  # never over the numbers
     return descriptor
 
 
 class BegunRecord(NamedTuple):
-    """The box's numbers at a moment.
+    """The page's numbers at one moment.
 
     >>> record = BegunRecord(begun=9, first=5, last=8, skipped=7)
     >>> [sequence for sequence in range(4, 11) if record.has_begun(sequence)]
@@ -63,12 +64,12 @@ class BegunRecord(NamedTuple):
     skipped: int = 0
 
     def has_begun(self, sequence: int) -> bool:
-        """Whether the worker may have run it. Of a revoked range it ran none from the first on that it skipped."""
+        """Whether the worker may have run it. Of a revoked range, it ran none from the first skipped one on."""
         return sequence <= self.begun and not self.first <= self.skipped <= sequence <= self.last
 
 
 class SharedPage:
-    """Either end; it stays when the descriptor that it was made of is closed."""
+    """Either end of the page. It stays valid when the descriptor that it was made from is closed."""
 
     __slots__ = ("_descriptor", "_map", "_numbers")
 
@@ -78,12 +79,12 @@ class SharedPage:
         self._descriptor = os.dup(descriptor)
 
     def begin(self, sequence: int) -> None:
-        """Written before the command runs, so that a kill at any point leaves the truth or errs towards "begun"."""
+        """Write it before the command runs: after a kill, at most a call that did not quite begin counts as begun."""
         self._numbers[BEGUN] = sequence
 
     @property
     def last_begun(self) -> int:
-        """0 if nothing was."""
+        """0 if no call has begun."""
         return self._numbers[BEGUN]
 
     def revoke(self, first: int, last: int) -> None:
@@ -101,16 +102,16 @@ class SharedPage:
         return True
 
     def record(self) -> BegunRecord:
-        """What is to be known of the calls when the worker is gone."""
+        """A copy of the numbers, for when the worker is gone."""
         return BegunRecord(*self._numbers[:4])
 
     @property
     def descriptor(self) -> int:
-        """What is written to it lands behind the number. Not inherited by the programs that this process starts."""
+        """Text written to it goes behind the numbers. Programs that this process starts do not inherit it."""
         return self._descriptor
 
     def read_text(self, start: int, limit: int) -> bytes:
-        """What was written behind the number, from byte `start` of it on."""
+        """Read the text behind the numbers, from its byte `start` on."""
         return os.pread(self._descriptor, limit, SIZE + start)
 
     def forget_text(self) -> None:

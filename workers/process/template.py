@@ -1,17 +1,17 @@
-"""A template's life: load the adapter once, prove that the process may be forked, fork a worker whenever asked to.
+"""A template's program: load the adapter once, check that the process may be forked, fork workers on demand.
 
-    broker ─ control socket ─▶ template ─ fork ─▶ middle ─ forks ─▶ workers
-       ▲                          │ waits ────────▶ ends              │ waits until the broker is its parent,
-       │                                                              ▼ arms its lifeline
-       └──────────────────────── cord: pid, then boot document ───────┘
+    broker ─ control socket ─▶ template ─ fork ─▶ intermediate ─ forks ─▶ workers
+       ▲                          │ waits ─────────▶ exits               │ each waits until the broker is its parent,
+       │                                                                 ▼ then sets its parent-death signal
+       └──────────────── handshake socket: pid, then boot document ──────┘
 
-The one in the middle ends at once, so that its children are handed to the nearest subreaper above, the broker: a forked
-worker is the broker's own child like a spawned one, and the template's death does not touch it. The broker lets
-go of the boot document only when it knows the pid. A worker whose broker does not answer reads the end of the cord
-instead, and leaves.
+The intermediate process exits immediately, so that the kernel hands its children to the nearest subreaper, the broker.
+A forked worker is therefore the broker's own child, like a spawned one, and outlives its template. The broker sends the
+boot document only when it has the worker's pid. If the broker does not answer, the worker reads the end of the
+handshake socket and exits.
 
-The template itself is single-threaded for its whole life and makes no event loop; what it must not share (see
-`safety`) makes it refuse, and its broker spawns workers plainly.
+The template itself has one thread for its whole life and makes no event loop. If it holds something that workers must
+not share (see `template_safety`), it refuses, and the broker spawns the workers instead.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from snakepit.workers.schema import commands
 from snakepit.workers.schema.commands import PreloadedAdapter
 
 MESSAGE = 4096  # bytes: an order is an id and a path
-BELONGINGS = 4  # descriptors that come with an order: listener, black box, output, cord
-TURN = 0.0005  # seconds between two looks at who the parent is
+DESCRIPTORS = 4  # that come with an order: listener, shared page, output, handshake
+PARENT_CHECK = 0.0005  # seconds between two looks at the parent's pid
 
 
 @dataclass(frozen=True, slots=True)
 class ForkOrder:
-    """What a new worker was given; it is the only thing that `TemplateProgram.serve` lets out of a template alive."""
+    """An order to fork one worker, with the descriptors that the worker gets."""
 
     worker: str
     scratch: str
     listener: int
     shared_page: int
     output: int
-    cord: int
+    handshake: int
 
     def close(self) -> None:
-        """They are the worker's, and the worker has them."""
-        for descriptor in (self.listener, self.shared_page, self.output, self.cord):
+        """Close the descriptors in the template: the worker has its own copies."""
+        for descriptor in (self.listener, self.shared_page, self.output, self.handshake):
             os.close(descriptor)
 
 
@@ -64,7 +64,7 @@ class TemplateProgram:
     # Loading
 
     def load(self) -> bool:
-        """Tell the broker how it went. False: nothing can be forked from here."""
+        """Load the adapter and send the broker the outcome. False: this process cannot fork workers."""
         began = time.perf_counter()
         try:
             refusal = self._load()
@@ -73,9 +73,9 @@ class TemplateProgram:
             refusal = "load_failed", f"{type(error).__name__}: {failure.message_of(error)}"
         if refusal:
             reason, why = refusal
-            self._tell(refused=reason, why=why[: MESSAGE // 2])
+            self._send(refused=reason, why=why[: MESSAGE // 2])
             return False
-        self._tell(load_seconds=time.perf_counter() - began)
+        self._send(load_seconds=time.perf_counter() - began)
         return True
 
     def _load(self) -> tuple[str, str] | None:
@@ -84,42 +84,42 @@ class TemplateProgram:
             return "no_preload", f"{kind.__name__} has no preload()"
         described = commands.find_commands(kind)
         commands.preload(kind, self._boot.args)
-        import snakepit.workers.process.worker  # noqa: F401  every worker needs it, and a fork gets it for nothing
+        import snakepit.workers.process.worker  # noqa: F401  every worker needs it, and a fork shares it
 
         close_database_connections()
-        gc.collect()  # what is open only because nobody collected it is no obstacle
+        gc.collect()  # what is open only because it was not collected yet must not count as an obstacle
         if found := template_safety.obstacles(own=[self._control.fileno()]):
             return "unsafe", "; ".join(found)
-        gc.freeze()  # a collection in a worker would write into every object's head, and so copy what is shared
+        gc.freeze()  # a collection in a worker writes into the head of every object, which would copy the shared pages
         self._preloaded = PreloadedAdapter(kind, described)
         return None
 
-    def _tell(self, **facts: Any) -> None:
+    def _send(self, **facts: Any) -> None:
         self._control.send(json.dumps(facts).encode())
 
     # Forking
 
     def serve(self) -> ForkOrder | None:
-        """Fork until the broker closes the control socket: None. In a new worker: what it was born with."""
-        while birth := self._receive():
+        """Fork until the broker closes the control socket, then return None. In a new worker, return its order."""
+        while order := self._receive():
             flush()
             try:
-                middle = os.fork()
-            except OSError as error:  # no memory, no process numbers: the broker hears it by the end of the cord
+                intermediate = os.fork()
+            except OSError as error:  # no memory, or no free pid: the broker reads the end of the handshake socket
                 sys.stderr.write(f"the template could not fork: {error}\n")
-                birth.close()
+                order.close()
                 continue
-            if not middle:
-                return self._multiply(birth)
-            birth.close()
-            os.waitpid(middle, 0)
+            if not intermediate:
+                return self._fork_workers(order)
+            order.close()
+            os.waitpid(intermediate, 0)
         return None
 
     def _receive(self, flags: int = 0) -> ForkOrder | None:
-        """The next order; None: there is none, or the broker has hung up."""
+        """Return the next order; None if there is none, or if the broker has closed the socket."""
         descriptors = array("i")
-        room = socket.CMSG_LEN(BELONGINGS * descriptors.itemsize)
-        try:  # not by recv_fds, which passes no flags on (CPython 3.11)
+        room = socket.CMSG_LEN(DESCRIPTORS * descriptors.itemsize)
+        try:  # not with recv_fds, which ignores flags (CPython 3.11)
             message, ancillary, _, _ = self._control.recvmsg(MESSAGE, room, socket.MSG_CMSG_CLOEXEC | flags)
         except BlockingIOError:
             return None
@@ -127,55 +127,55 @@ class TemplateProgram:
             return None
         for _, _, content in ancillary:
             descriptors.frombytes(content)
-        order = json.loads(message)
-        return ForkOrder(order["worker"], order["scratch"], *descriptors)
+        facts = json.loads(message)
+        return ForkOrder(facts["worker"], facts["scratch"], *descriptors)
 
-    def _multiply(self, birth: ForkOrder | None) -> ForkOrder:
-        """The one in the middle: a worker for each order that waits, then its end. Returns in the workers alone.
+    def _fork_workers(self, order: ForkOrder | None) -> ForkOrder:
+        """In the intermediate process: fork a worker for each waiting order, then exit. Returns in the workers only.
 
-        A fork costs milliseconds for each hundred megabytes, so many workers have one middle.
+        A fork takes milliseconds for each hundred megabytes, so many workers share one intermediate process.
         """
-        middle = os.getpid()
+        intermediate = os.getpid()
         try:
-            while birth:
+            while order:
                 if not os.fork():
-                    # Armed before the middle one has ended, the lifeline would end this process with it.
-                    while os.getppid() == middle:
-                        time.sleep(TURN)
-                    return birth
-                birth.close()
-                birth = self._receive(socket.MSG_DONTWAIT)
+                    # A parent-death signal set before the intermediate process has exited would kill this one.
+                    while os.getppid() == intermediate:
+                        time.sleep(PARENT_CHECK)
+                    return order
+                order.close()
+                order = self._receive(socket.MSG_DONTWAIT)
         except OSError as error:
             sys.stderr.write(f"the template could not fork: {error}\n")
         os._exit(0)
 
     # In the worker
 
-    def settle(self, birth: ForkOrder) -> tuple[Boot, PreloadedAdapter]:
-        """Become a worker of its own: raises Orphaned or BootInvalid if the broker has gone meanwhile."""
+    def become_worker(self, order: ForkOrder) -> tuple[Boot, PreloadedAdapter]:
+        """Turn this process into a worker. Raises Orphaned or BootInvalid if the broker has ended meanwhile."""
         self._control.close()
-        parent_death.arm(self._boot.parent)
+        parent_death.end_with(self._boot.parent)
         os.setsid()
-        process_title.write(self._boot.template, birth.worker)
-        after_fork.renew(birth.output, birth.scratch)
-        os.write(birth.cord, str(os.getpid()).encode())
-        document = boot.read(birth.cord, Boot)
+        process_title.rewrite(self._boot.template, order.worker)
+        after_fork.reset(order.output, order.scratch)
+        os.write(order.handshake, str(os.getpid()).encode())
+        document = boot.read(order.handshake, Boot)
         assert self._preloaded is not None
-        return replace(document, listen_fd=birth.listener, shared_page_fd=birth.shared_page), self._preloaded
+        return replace(document, listen_fd=order.listener, shared_page_fd=order.shared_page), self._preloaded
 
 
 def flush() -> None:
-    """What waits in a buffer would be written by every worker once more."""
+    """Empty all output buffers: every worker would write what they hold once more."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # the broker's end of the pipe is gone, or the adapter closed it
+        except (OSError, ValueError):  # the broker's end of the pipe is closed, or the adapter closed it
             continue
     ctypes.CDLL(None).fflush(None)
 
 
 def close_database_connections() -> None:
-    """Django's own; they are opened again when somebody needs them."""
+    """Close Django's connections; it opens them again when they are needed."""
     database: Any = sys.modules.get("django.db")
     configuration: Any = sys.modules.get("django.conf")
     if database is not None and configuration is not None and configuration.settings.configured:

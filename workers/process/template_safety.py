@@ -1,8 +1,8 @@
-"""Whether this process may be forked: what in it would not survive, with the name of what brought it there.
+"""Checks whether this process may be forked, and names what would not survive a fork.
 
-A fork copies one thread. Locks that other threads held stay locked for ever, a GPU context is dead in the child, and a
-connection would be used by many workers at once. Each is looked for in what the kernel says of this process, so that it
-does not matter which library did it, and how.
+A fork copies one thread. Locks that other threads hold stay locked for ever, a GPU context is unusable in the child,
+and a connection would be used by many workers at once. The checks read what the kernel shows of this process, so they
+do not depend on which library made these things, or how.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
-SETTLE = 1.0  # seconds in which threads that were told to end may still do so: join returns before the kernel's is gone
+SETTLE = 1.0  # seconds for ending threads: join() returns before the kernel has removed the thread
 PAUSE = 0.01
 GPU_DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/render")
-# Native libraries that start threads of their own, by a part of their file's name, and what makes them not do it.
+# Native libraries that start threads of their own: a part of the file's name, and the variable that prevents it.
 THREADED = {
     "openblas": "OpenBLAS (OPENBLAS_NUM_THREADS)",
     "libgomp": "OpenMP (OMP_NUM_THREADS)",
@@ -35,7 +35,7 @@ THREADED = {
 
 
 def obstacles(own: Iterable[int] = ()) -> list[str]:
-    """Why this process must not be forked; empty: it may. `own` are descriptors that belong to the template itself."""
+    """The reasons against a fork; empty if there are none. `own` are the descriptors of the template itself."""
     return [*_gpu(), *_grpc(), *_connections(frozenset(own)), *_threads()]
 
 
@@ -66,7 +66,7 @@ def _connections(own: frozenset[int]) -> Iterator[str]:
 
 
 def _stream(number: int) -> str:
-    """Where a stream socket leads; empty for datagrams, of which each is whole whoever sends it."""
+    """The address of a stream socket; empty for datagrams, which several processes may send."""
     try:
         with socket.socket(fileno=os.dup(number)) as peek:
             if not peek.type & socket.SOCK_STREAM:
@@ -99,7 +99,7 @@ def _threads() -> Iterator[str]:
 
 
 def _origin(frame: FrameType | None) -> str:
-    """The module that the thread runs, as far as it is not the standard library's own machinery of threads."""
+    """The outermost module of a thread's stack, without the standard library's own thread code."""
     place = ""
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
@@ -120,16 +120,16 @@ def _suspects() -> str:
 
 
 def tasks() -> list[int]:
-    """The kernel's threads of this process."""
+    """The ids of this process's threads, from the kernel."""
     return [int(name) for name in os.listdir("/proc/self/task")]
 
 
 def descriptors() -> list[tuple[int, str]]:
-    """The open descriptors of this process and what they are."""
+    """The open descriptors of this process, and what each leads to."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:
             found.append((int(name), os.readlink(f"/proc/self/fd/{name}")))
-        except OSError:  # the one that listed them
+        except OSError:  # the descriptor of listdir itself
             continue
     return found

@@ -1,4 +1,4 @@
-"""What the interpreter is: version, build, whether the GIL is on, and which import switched it on."""
+"""Facts about the interpreter: version, build, whether the GIL is on, and which import switched it on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_gil_enabled() -> bool:
 
 
 def blas_threads() -> int:
-    """Threads of the numeric libraries, as the environment sets them; 0: they decide themselves."""
+    """Threads of the numeric libraries, as the environment sets them; 0: their own default."""
     for name in BLAS_VARIABLES:
         text = os.environ.get(name, "").partition(",")[0].strip()
         if text.isdigit():
@@ -64,30 +64,29 @@ def interpreter() -> InterpreterFacts:
 
 
 def cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class GilWatch:
-    """Remembers which module's import switched the GIL on, and tells whoever asked to be told, at once.
+    """Records which module's import switched the GIL on, and calls `on_found` when that happens.
 
-    Python says it in a RuntimeWarning, with the exact name; it listens in on `warnings.showwarning` and passes every
-    warning on as before. Where warnings are switched off it looks itself, before and after an extension module is
-    loaded.
+    Python names the module in a RuntimeWarning: this wraps `warnings.showwarning` and passes every warning on. Where
+    warnings are switched off, it checks the GIL before and after each extension module is loaded.
     """
 
     def __init__(self) -> None:
         self.culprit = ""
-        self.told: Callable[[], None] | None = None
+        self.on_found: Callable[[], None] | None = None
         self._loading = 0
         self._lock = threading.Lock()
 
     def is_gil_enabled(self) -> bool:
-        """Whether the GIL is on to stay. While any extension module loads, Python holds it for that time alone."""
+        """Whether the GIL is on for good. While an extension module loads, Python switches it on for that time only."""
         return is_gil_enabled() and (bool(self.culprit) or not self._loading)
 
     def install(self) -> None:
-        self._listen()
+        self._wrap_warnings()
         if is_free_threaded():
             self._watch_extensions()
 
@@ -96,7 +95,7 @@ class GilWatch:
 
         def create_module(loader: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
             if self.culprit or (is_gil_enabled() and not self._loading):
-                return create(loader, spec)  # it is on: there is nothing left to find out
+                return create(loader, spec)  # it is on already: there is no culprit to find
             with self._lock:
                 self._loading += 1
             try:
@@ -104,7 +103,7 @@ class GilWatch:
             finally:
                 with self._lock:
                     self._loading -= 1
-                    last = not self._loading  # an inner module's state cannot be told from its outer one's
+                    last = not self._loading  # while an outer module loads, the cause is not known yet
                 if last and is_gil_enabled():
                     self._found(spec.name)
 
@@ -113,13 +112,13 @@ class GilWatch:
     def _found(self, module: str) -> None:
         if not self.culprit:
             self.culprit = module
-            if self.told:
-                self.told()
+            if self.on_found:
+                self.on_found()
 
-    def _listen(self) -> None:
+    def _wrap_warnings(self) -> None:
         shown = warnings.showwarning
 
-        def listen(
+        def show(
             message: Warning | str,
             category: type[Warning],
             filename: str,
@@ -130,7 +129,7 @@ class GilWatch:
             self.notice(str(message))
             return shown(message, category, filename, lineno, file, line)
 
-        warnings.showwarning = listen
+        warnings.showwarning = show
 
     def notice(self, message: str) -> None:
         found = _SWITCHED_ON.match(message)

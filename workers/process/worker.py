@@ -1,11 +1,12 @@
-"""A worker's life, from its boot document to its exit code.
+"""A worker's program, from its boot document to its exit code.
 
-link up ▶ adapter loaded ▶ HelloReport ▶ calls ▶ drained ▶ teardown ▶ exit 0
-               └─ fails: BootFailureReport ▶ exit 3      link lost ▶ teardown ▶ exit 4
+link up ▶ adapter loaded ▶ Hello ▶ calls ▶ drained ▶ teardown ▶ exit 0
+               └─ fails: BootFailure ▶ exit 3      link lost ▶ teardown ▶ exit 4
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import sys
@@ -13,6 +14,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from snakepit.workers.adapter import Adapter
@@ -31,31 +33,32 @@ from snakepit.workers.schema.value import type_name
 from snakepit.workers.transport.direct_reply import DirectReplySender
 from snakepit.workers.transport.server import Link
 
-DRAINED, UNLOADABLE, LINK_LOST = 0, 3, 4
+DRAINED, UNLOADABLE, LINK_LOST = 0, 3, 4  # exit codes
 
 UNASKED = 0  # the nonce of vitals that no probe asked for
-LOST_SECONDS = 1.0  # for calls to end and the adapter to be torn down when the broker is gone
+LOST_SECONDS = 1.0  # for calls to end and for the teardown when the broker is gone
+EXIT_NICE = 10  # gives a tenth of the CPU share of a process at nice 0, where others want the CPU
 
 
 class WorkerProgram:
     def __init__(self, boot: Boot, watch: vitals.GilWatch, preloaded: PreloadedAdapter | None = None) -> None:
-        os.set_inheritable(boot.listen_fd, False)  # children that commands start are not to hold the socket
+        os.set_inheritable(boot.listen_fd, False)  # processes that commands start must not hold the socket
         os.set_inheritable(boot.shared_page_fd, False)
         self._boot = boot
         self._watch = watch
         self._forked = False  # True in a process that setup, a command or teardown forked
-        self._gil_told = False  # whether the broker knows that the GIL is on
-        box = SharedPage(boot.shared_page_fd)
-        stacks.answer_with(box.descriptor)  # before the adapter loads: its import may be what hangs
-        self._preloaded = preloaded  # by the template that this worker was forked from
+        self._gil_reported = False  # whether the broker has been sent that the GIL is on
+        page = SharedPage(boot.shared_page_fd)
+        stacks.answer_with(page.descriptor)  # before the adapter loads: its import may hang
+        self._preloaded = preloaded  # by the template that forked this worker
         self._link = Link(boot.listen_fd, boot.max_payload, self.probe)
         self._direct_reply = DirectReplySender(boot.worker)
         self._runtime = CallRuntime(
-            self._link.outbox, box, slots=boot.slots, idling=self._link.loop_owner, direct_reply=self._direct_reply
+            self._link.outbox, page, slots=boot.slots, idling=self._link.loop_owner, direct_reply=self._direct_reply
         )
 
-    def live(self) -> int:
-        """Runs on the main thread; returns the exit code."""
+    def run(self) -> int:
+        """Run on the main thread until the worker is drained or the link is lost; return the exit code."""
         self._link.start(self._runtime, self._on_lost)
         os.register_at_fork(after_in_child=self._in_fork)
         began = time.perf_counter()
@@ -63,7 +66,7 @@ class WorkerProgram:
             adapter, described = self._load()
             self._end_fork()
             checker = self._check_threads(adapter)
-        except BaseException as error:  # an adapter may raise anything, also SystemExit, while it is imported
+        except BaseException as error:  # an adapter may raise anything while it is imported, also SystemExit
             self._end_fork(error)
             self._link.outbox.put(boot_failure(error))
             sys.stderr.write(failure.traceback_of(error))
@@ -71,16 +74,16 @@ class WorkerProgram:
             return UNLOADABLE
         bound = commands.bind(adapter, described)
         if checker:
-            commands.look_after_calls(bound, partial(checker.settle, adapter))
+            commands.after_each_call(bound, partial(checker.settle, adapter))
         self._link.outbox.put(self._hello(described, time.perf_counter() - began))
         if vitals.is_free_threaded():
-            self._watch.told = self._look_at_gil
-            self._look_at_gil()  # an import of another thread may have come between
-            commands.look_after_first_calls(bound, self._look_at_gil)
+            self._watch.on_found = self._report_gil
+            self._report_gil()  # an import in another thread may have come in between
+            commands.after_first_calls(bound, self._report_gil)
         self._runtime.run(bound)
         self._direct_reply.close()
         if checker:
-            checker.stop()  # the threads have ended; what the teardown writes meets nobody
+            checker.stop()  # the slots have ended, so the teardown's writes race with nothing
         self._tear_down(adapter)
         self._link.finish()
         return LINK_LOST if self._link.lost else DRAINED
@@ -99,10 +102,10 @@ class WorkerProgram:
         runtime = self._runtime
         return VitalsReport(nonce, runtime.served, runtime.load, self._watch.is_gil_enabled(), self._watch.culprit)
 
-    def _look_at_gil(self) -> None:
-        """On any thread, after an import that switched the GIL on and after each command's first call: tell news."""
-        if self._watch.is_gil_enabled() and not self._gil_told:
-            self._gil_told = True
+    def _report_gil(self) -> None:
+        """Report once that the GIL is on. Called on any thread, after imports and after each command's first call."""
+        if self._watch.is_gil_enabled() and not self._gil_reported:
+            self._gil_reported = True
             self._link.outbox.put(self.probe(UNASKED))
 
     def _load(self) -> tuple[Adapter, Mapping[str, CommandSpec]]:
@@ -134,7 +137,7 @@ class WorkerProgram:
     def _hello(self, described: Mapping[str, CommandSpec], seconds: float) -> HelloReport:
         slots = self._runtime.slots
         cores = vitals.cores()
-        self._gil_told = gil = self._watch.is_gil_enabled()
+        self._gil_reported = gil = self._watch.is_gil_enabled()
         interpreter = vitals.interpreter()
         facts = {
             "protocol": PROTOCOL,
@@ -154,7 +157,7 @@ class WorkerProgram:
         return HelloReport(facts, tuple(command.facts() for command in described.values()))
 
     def _tear_down(self, adapter: Adapter) -> None:
-        """Errors go to stderr: the work is done, and the worker leaves either way."""
+        """Write errors to stderr only: the calls are done, and the worker ends either way."""
         try:
             self._complete(adapter.teardown())
             self._end_fork()
@@ -164,7 +167,7 @@ class WorkerProgram:
             traceback.print_exc()
 
     def _on_lost(self) -> None:
-        """On the I/O thread. The main thread may be stuck in a command, so the end is set here."""
+        """On the I/O thread. It sets the end of the process, because the main thread may be stuck in a command."""
         self._runtime.abandon()
         if not self._link.loop.is_closed():
             self._link.loop.call_later(LOST_SECONDS, os._exit, LINK_LOST)
@@ -173,3 +176,23 @@ class WorkerProgram:
 def boot_failure(error: BaseException) -> BootFailureReport:
     kind = clean(type_name(type(error)), 256)
     return BootFailureReport(kind, failure.message_of(error), failure.traceback_of(error))
+
+
+def lower_priority() -> None:
+    """Lower the CPU priority of a process that has only its exit left, for good. Without permission it stays as it is.
+
+    The kernel needs a tenth of a second to free some hundred megabytes, and counts it as the exiting process's time:
+    beside busy workers that made their slowest calls. Only the exit can be lowered, because an unprivileged process
+    cannot raise its priority again. The teardown has run by now, at the worker's own priority.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError):
+        for thread in Path("/proc/self/task").iterdir():  # each thread has its own; the last one frees the memory
+            with contextlib.suppress(ProcessLookupError):
+                number = int(thread.name)
+                os.setpriority(os.PRIO_PROCESS, number, max(EXIT_NICE, os.getpriority(os.PRIO_PROCESS, number)))
+    # Where the kernel groups processes by session, groups share the CPU; a worker has its session to itself.
+    with contextlib.suppress(OSError):
+        if os.getsid(0) == os.getpid():
+            Path("/proc/self/autogroup").write_text(str(EXIT_NICE))

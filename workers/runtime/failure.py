@@ -1,6 +1,6 @@
-"""How a call ended badly, told from the exception: code, type, message, and the user's part of the traceback.
+"""Turns an exception into a failure report: code, type, message, and the user's part of the traceback.
 
-Nothing here may raise: the exception is the user's, and its own methods may fail.
+Nothing here may raise, although the exception's own methods may.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from snakepit.workers.report import FailureReport, clean
 from snakepit.workers.schema.value import type_name
 
 MAX_MESSAGE = 2 * 1024
-MAX_TRACEBACK = 16 * 1024 - 64  # room for the line that says what was cut
+MAX_TRACEBACK = 16 * 1024 - 64  # leaves room for the line that marks the cut
 MAX_FRAMES = 60
 
 _HERE = str(pathlib.Path(__file__).parent)
@@ -27,27 +27,28 @@ def failure(call: AssignedCall, code: str, message: str, details: Mapping[str, A
 
 
 def raised(call: AssignedCall, error: BaseException, code: str = "adapter_error") -> FailureReport:
-    """The command raised."""
-    told = failure(call, code, message_of(error))
-    told.type = clean(type_name(type(error)), 256)
-    told.traceback = traceback_of(error)
-    return told
+    """The report of an exception that the command raised."""
+    report = failure(call, code, message_of(error))
+    report.type = clean(type_name(type(error)), 256)
+    report.traceback = traceback_of(error)
+    return report
 
 
 def stopped(call: AssignedCall, error: BaseException | None = None) -> FailureReport:
-    """The call ended because it was asked to, or because its deadline passed."""
+    """The report of a call that was cancelled, or whose deadline passed."""
     code = call.reason or "cancelled"
     began = "" if call.began else " before it began"
     message = f"the deadline passed{began}" if code == "deadline_exceeded" else f"the call was cancelled{began}"
     details = {} if call.began else {"outcome": "not_started"}
-    told = failure(call, code, message, details)
+    report = failure(call, code, message, details)
     if error is not None:
-        told.traceback = traceback_of(error)
-    return told
+        report.traceback = traceback_of(error)
+    return report
 
 
 def message_of(error: BaseException) -> str:
-    """
+    """The exception's text, or its type if it has none.
+
     >>> message_of(SystemExit(3)), message_of(KeyError("pixels"))
     ('the command called sys.exit(3)', "'pixels'")
     """
@@ -59,20 +60,20 @@ def message_of(error: BaseException) -> str:
 def _safe(show: Any, value: object) -> str:
     try:
         return str(show(value))
-    except BaseException:  # a hostile __str__ may raise anything, SystemExit too
+    except BaseException:  # __str__ may raise anything, also SystemExit
         return f"<{type(value).__name__} that cannot be shown>"
 
 
 def traceback_of(error: BaseException) -> str:
-    """At most 16 KiB; the worker's own frames are left out, they are the same each time."""
+    """The traceback, 16 KiB at most, without the worker's own frames, which are always the same."""
     try:
         lines = list(
             traceback.TracebackException(
                 type(error), error, _user_part(error.__traceback__), limit=-MAX_FRAMES, compact=True
             ).format()
         )
-    except BaseException as why:
-        return f"(the traceback cannot be shown: {type(why).__name__})"
+    except BaseException as reason:
+        return f"(the traceback cannot be shown: {type(reason).__name__})"
     text = "".join(clean(line, MAX_MESSAGE) for line in lines)
     return _middle_cut(text)
 

@@ -1,6 +1,6 @@
-"""How many slots really run at once: the same CPU-bound piece of Python alone, and in all slots together.
+"""Measures how many slots run at once: the same CPU-bound piece of Python alone, and in all slots together.
 
-1.0 says that one thread runs at a time (a GIL); without one it comes near the number of cores.
+1.0 means that one thread runs at a time (a GIL). Without a GIL the factor comes near the number of cores.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 PIECE_SECONDS = 0.010
 ROUNDS = 4
-BUSY = 0.2  # share of a piece: more waiting for cores than that, and the wall clock is of no use
-WITH_GIL = 2  # threads are enough to show a factor of 1; more only take their time
+BUSY = 0.2  # share of a piece: with longer waits for a core, the wall clock says nothing
+WITH_GIL = 2  # threads show a factor of 1; more would only take longer
 
 
 def spin(rounds: int) -> int:
-    """Pure Python, nothing shared: not even the numbers of its own code.
+    """Run pure Python that shares nothing between threads, not even its constants.
 
-    CPython 3.13 without a GIL counts the references to a code object's large integers in one place, and threads that
-    run one loop with such constants take twice the processor time. Made here, they belong to their thread.
+    CPython 3.13 without a GIL counts references to a code object's large integers in one place. Threads that run one
+    loop with such constants need twice the CPU time. Integers made here belong to their thread.
     """
     factor, step, mask = int("1103515245"), int("12345"), int("2147483647")
     x = 1
@@ -35,12 +35,12 @@ class Span:
 
     began: float
     ended: float
-    used: float  # processor time
-    delayed: float  # ready to run, but other processes had the cores
+    used: float  # CPU time
+    delayed: float  # ready to run while other processes had the cores
 
     @property
     def own(self) -> float:
-        """What it would have taken with a core to itself: its work, and its waits for other threads of ours."""
+        """The time it would need with a core to itself: its work, and waits for other threads of this process."""
         return max(self.used, self.ended - self.began - self.delayed)
 
 
@@ -51,7 +51,7 @@ def run_piece(rounds: int) -> Span:
 
 
 def delay() -> float:
-    """Seconds that this thread was ready and had no core, since its start; 0 where the kernel does not say."""
+    """Seconds since its start that this thread was ready without a core; 0 where the kernel does not count them."""
     try:
         with open("/proc/thread-self/schedstat", "rb") as source:
             return int(source.read().split()[1]) / 1e9
@@ -60,7 +60,7 @@ def delay() -> float:
 
 
 def run_together(rounds: int, threads: int) -> list[Span]:
-    """The same piece in each of so many threads, all let go at one moment."""
+    """Run the same piece in each of so many threads, all started at one moment."""
     gate = threading.Barrier(threads)
     spans: list[Span] = []
 
@@ -77,7 +77,7 @@ def run_together(rounds: int, threads: int) -> list[Span]:
 
 
 def calibrate() -> int:
-    """Rounds that take about PIECE_SECONDS of processor time here."""
+    """The number of rounds that takes about PIECE_SECONDS of CPU time on this machine."""
     rounds = 2_000
     while True:
         taken = run_piece(rounds).used
@@ -87,14 +87,14 @@ def calibrate() -> int:
 
 
 def measure(slots: int, *, cores: int, gil_enabled: bool) -> float:
-    """The best of a few rounds; 1.0 for one slot without measuring."""
+    """The best of a few measurements; 1.0 for one slot, without measuring."""
     threads = min(slots, cores * 2)
     if gil_enabled:
         threads = min(threads, WITH_GIL)
     if threads < 2:
         return 1.0
     rounds = calibrate()
-    enough = 0.95 * (1 if gil_enabled else min(threads, cores))  # it cannot get much better: start serving
+    enough = 0.95 * (1 if gil_enabled else min(threads, cores))  # it cannot become much better, and calls wait
     best = 0.0
     for _ in range(ROUNDS):
         alone, spans = run_piece(rounds), run_together(rounds, threads)
@@ -105,11 +105,11 @@ def measure(slots: int, *, cores: int, gil_enabled: bool) -> float:
 
 
 def taking_turns(alone: Span, spans: Sequence[Span], cores: int) -> float:
-    """The same with a GIL, by the wall clock.
+    """The factor with a GIL, by the wall clock.
 
-    Who waits for a GIL wakes up every five milliseconds to ask for it, and on a busy machine that looks like waiting
-    for a core: there the spans give no more than an upper bound, and the GIL itself gives another. On a quiet one, of
-    two views the smaller is near the truth: the piece alone may have been slow by chance.
+    A thread that waits for a GIL wakes every five milliseconds to request it. On a busy machine that looks like waiting
+    for a core: there the spans give an upper bound only, and the GIL itself gives another. On a quiet machine the
+    smaller of two estimates is near the truth: the piece alone may have been slow by chance.
     """
     if sum(span.delayed for span in (alone, *spans)) > BUSY * PIECE_SECONDS:
         return min(1.0, factor(alone.used, spans, cores))
@@ -118,11 +118,11 @@ def taking_turns(alone: Span, spans: Sequence[Span], cores: int) -> float:
 
 
 def factor(alone: float, spans: Sequence[Span], cores: int) -> float:
-    """How many pieces were done in the time of one, from what each thread itself spent.
+    """How many pieces were done in the time of one, from the time that each thread itself spent.
 
-    The wall clock would say how busy the machine is. A thread that waits for another of ours (for a GIL above all) is
-    late by its own `own`, one whose core was given to another process is not. Threads that burn processor time on
-    each other are late by their `used`.
+    The wall clock would measure how busy the machine is. Waiting for another thread of this process (mostly for a GIL)
+    counts, by `own`; waiting for a core that another process has does not. CPU time that threads cost each other
+    counts, by `used`.
 
     >>> free, waits = Span(0, 1, 1, 0), Span(0, 2, 1, 0)
     >>> factor(1, [free, free], cores=2), factor(1, [waits, waits], cores=2)

@@ -1,11 +1,11 @@
-"""Finds unlocked writes to state that an adapter's threads share: by the locks that were held, not by chance.
+"""Finds data races: unlocked writes to state that an adapter's threads share.
 
-Each piece of state (an attribute of the adapter, or a dict, list or set that is one) remembers which locks were held at
-every write since the setup. When two threads have written it and no lock was held at all of these writes, that is a
-race, also if the two never met: nothing kept them apart (the lockset method, Eraser, 1997). Reads are not watched.
+For each piece of state (an attribute of the adapter, or a dict, list or set in one) the checker keeps the set of locks
+that were held at every write since the setup. If two threads have written it and the set is empty, that is a race, also
+if the writes did not overlap in time: nothing prevented it (the lockset method, Eraser, 1997). Reads are not checked.
 
-Seen are locks that are attributes of the adapter (`self.lock` first of all) or globals of its module. Not seen are
-writes inside objects of other kinds, and containers that something else than the adapter holds, too.
+Locks count if they are attributes of the adapter (such as `self.lock`) or globals of its module. Writes inside objects
+of other types are not seen, nor are containers that something else than the adapter also holds.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 
 from snakepit.workers.adapter import Adapter
 from snakepit.workers.report import RaceReport, clean
-from snakepit.workers.runtime.tracked_containers import SHADOWS, shadow_of
+from snakepit.workers.runtime.tracked_containers import TRACKED, tracked
 
-MAX_STATE = 1000  # pieces of state that are watched
-MAX_RACES = 50  # that one worker reports; each piece of state is reported once
+MAX_STATE = 1000  # pieces of state that are checked
+MAX_RACES = 50  # reports of one worker; each piece of state is reported once
 MAX_FRAMES = 16
 MAX_STACK = 4000  # characters
 LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition)
@@ -36,12 +36,12 @@ Stack = tuple[tuple[CodeType, int], ...]
 
 
 class WatchedLock:
-    """A lock that knows which threads hold it; all else is the lock's own affair."""
+    """A lock that records which threads hold it. Everything else is passed on to the real lock."""
 
     def __init__(self, lock: Any, held: HeldLocks) -> None:
         self._lock = lock
         self._held = held
-        # A Condition is entered through its lock: both are one.
+        # Entering a Condition takes its lock, so both have one token.
         self._token = id(getattr(lock, "_lock", lock))
 
     def acquire(self, *args: Any, **kwargs: Any) -> bool:
@@ -51,7 +51,7 @@ class WatchedLock:
         return got
 
     def release(self) -> None:
-        with suppress(ValueError):  # a plain lock may be given back by another thread than the one that took it
+        with suppress(ValueError):  # a plain lock may be released by another thread
             self._held.tokens.remove(self._token)
         self._lock.release()
 
@@ -66,7 +66,7 @@ class WatchedLock:
 
 
 class HeldLocks(threading.local):
-    """The locks that this thread holds, one entry for each time that it took one."""
+    """The locks that this thread holds, with one entry per acquire."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -93,14 +93,14 @@ class SharedState:
         self._reported = False
 
     def wrote(self) -> None:
-        """On the thread that is about to write."""
+        """Record a write, on the thread that is about to make it."""
         checker = self._checker
         if self._reported or not checker.on:
             return
         locks = frozenset(checker.held.tokens) if checker.held.tokens else NO_LOCKS
         me = threading.get_ident()
         now = Write(me, threading.current_thread().name, stack_here(), bool(locks))
-        with checker.books:
+        with checker.guard:
             before, self._last = self._last, now
             self._common = locks if self._common is None else self._common & locks
             if before is None or before.thread == me or self._common or self._reported:
@@ -115,53 +115,53 @@ class RaceChecker:
     def __init__(self, report: Callable[[RaceReport], None]) -> None:
         self.on = True
         self.held = HeldLocks()
-        self.books = threading.RLock()  # a finalizer may write in the midst of it
+        self.guard = threading.RLock()  # reentrant: a finalizer may write while it is held
         self._report = report
         self._states: dict[str, SharedState] = {}
-        self._fresh: set[str] = set()  # attributes that were given a container since the last look
-        self._sole = 0  # what getrefcount says of a container that only its adapter holds
+        self._fresh: set[str] = set()  # attributes that got a container since the last `settle`
+        self._sole = 0  # the reference count of a container that only its adapter holds
         self._races = 0
 
     def watch(self, adapter: Adapter) -> None:
-        """From now on every write counts. The adapter keeps its class's name, module and behaviour."""
+        """Check every write from now on. The adapter keeps its class's name, module and behaviour."""
         kind = type(adapter)
         for holder in (vars(adapter), vars(sys.modules[kind.__module__])):
             for name, value in list(holder.items()):
                 if isinstance(value, LOCKS):
                     holder[name] = WatchedLock(value, self.held)
-                del value  # a reference less: they are counted below
+                del value  # references are counted below
         self._sole = references({"it": []}, "it")
         for name in list(vars(adapter)):
-            self._shadow(vars(adapter), name)
+            self._track(vars(adapter), name)
         for owner in kind.__mro__[: kind.__mro__.index(Adapter)]:
             for name in [name for name in vars(owner) if not name.startswith("__")]:
                 if self._is_its_own(vars(owner), name):
                     state = self._state(f"{owner.__name__}.{name}[...]")
-                    setattr(owner, name, shadow_of(vars(owner)[name], state.wrote))
+                    setattr(owner, name, tracked(vars(owner)[name], state.wrote))
         adapter.__class__ = self._watched(kind)
 
     def stop(self) -> None:
         self.on = False
 
     def settle(self, adapter: Adapter) -> None:
-        """After a call: containers that it gave to the adapter are watched, once nothing else holds them."""
+        """After a call: track the containers that it stored in the adapter, if nothing else holds them."""
         while self._fresh:
-            with suppress(KeyError):  # another thread was first
-                self._shadow(vars(adapter), self._fresh.pop())
+            with suppress(KeyError):  # another thread has taken it
+                self._track(vars(adapter), self._fresh.pop())
 
     def report(self, name: str, first: Write, second: Write) -> None:
-        with self.books:
+        with self.guard:
             self._races += 1
             if self._races > MAX_RACES:
                 return
-        self._report(RaceReport(clean(name, 200), first.name, text_of(first), second.name, text_of(second)))
+        self._report(RaceReport(clean(name, 200), first.name, format_write(first), second.name, format_write(second)))
 
     def _watched(self, kind: type[Adapter]) -> type[Adapter]:
         checker = self
 
         def __setattr__(self: Any, name: str, value: Any) -> None:
             checker._state(name).wrote()
-            if type(value) in SHADOWS:
+            if type(value) in TRACKED:
                 checker._fresh.add(name)
             elif isinstance(value, LOCKS):
                 value = WatchedLock(value, checker.held)
@@ -181,32 +181,32 @@ class RaceChecker:
         state = self._states.get(name)
         if state is None:
             if len(self._states) >= MAX_STATE:
-                name = "(others)"  # an adapter that makes up names; their writes are not told apart, nor reported
-                return self._states.setdefault(name, Unwatched(name, self))
+                name = "(others)"  # an adapter that makes up names: the rest is not reported
+                return self._states.setdefault(name, UncheckedState(name, self))
             state = self._states.setdefault(name, SharedState(name, self))
         return state
 
-    def _shadow(self, holder: dict[str, Any], name: str) -> None:
+    def _track(self, holder: dict[str, Any], name: str) -> None:
         if self._is_its_own(holder, name):
-            holder[name] = shadow_of(holder[name], self._state(f"{name}[...]").wrote)
+            holder[name] = tracked(holder[name], self._state(f"{name}[...]").wrote)
 
     def _is_its_own(self, holder: Mapping[str, Any], name: str) -> bool:
-        """Whoever else held the container would not see what is written to its shadow."""
-        return type(holder[name]) in SHADOWS and references(holder, name) <= self._sole
+        """Another holder of the container would not see what is written to the tracked copy."""
+        return type(holder[name]) in TRACKED and references(holder, name) <= self._sole
 
 
 def references(holder: Mapping[str, Any], name: str) -> int:
     return sys.getrefcount(holder[name])
 
 
-class Unwatched(SharedState):
+class UncheckedState(SharedState):
     __slots__ = ()
 
     def wrote(self) -> None: ...
 
 
 def stack_here() -> Stack:
-    """The caller's frames from inside out, up to the worker's own; kept as they are, for text costs a hundred times."""
+    """The caller's frames, innermost first, up to the worker's own. Formatting them would cost a hundred times more."""
     return tuple(_frames())
 
 
@@ -220,13 +220,13 @@ def _frames() -> Iterator[tuple[CodeType, int]]:
             entered = True
             seen += 1
             yield code, frame.f_lineno
-        elif entered and not code.co_filename.endswith("adapter.py"):  # there is @locked
-            return  # the worker's own frames, that called the command
+        elif entered and not code.co_filename.endswith("adapter.py"):  # for @locked
+            return  # the worker's own frames, which called the command
         frame = frame.f_back  # type: ignore[assignment]
 
 
-def text_of(write: Write) -> str:
-    """As a traceback shows it: the innermost call last."""
+def format_write(write: Write) -> str:
+    """Format a write's stack like a traceback, the innermost call last."""
     lines = [] if not write.locked else ["(with a lock that not all writers hold)"]
     for code, line in reversed(write.stack):
         lines.append(f'File "{code.co_filename}", line {line}, in {code.co_qualname}')

@@ -1,11 +1,11 @@
-"""Dicts, lists and sets that tell of each write before it happens: subclasses of the built-in kinds.
+"""Dicts, lists and sets that call a function before each write: subclasses of the built-in types.
 
->>> told = []
->>> items = shadow_of([1, 2], lambda: told.append("write"))
->>> items.append(3); items, isinstance(items, list), told
+>>> writes = []
+>>> items = tracked([1, 2], lambda: writes.append("write"))
+>>> items.append(3); items, isinstance(items, list), writes
 ([1, 2, 3], True, ['write'])
 
-A copy of one (copy.copy, pickling, `.copy()`) is an ordinary value and tells nothing.
+A copy of one (copy.copy, pickling, `.copy()`) is an ordinary container and calls nothing.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
-Tell = Callable[[], None]
+OnWrite = Callable[[], None]
 
-TELL = "_snakepit_tell"
+ON_WRITE = "_snakepit_on_write"
 MAPPING = ("__setitem__", "__delitem__", "clear", "pop", "popitem", "setdefault", "update", "__ior__")
 SEQUENCE = ("__setitem__", "__delitem__", "__iadd__", "__imul__", "append", "extend", "insert", "pop", "remove",
             "clear", "reverse")  # fmt: skip
@@ -32,56 +32,56 @@ WRITES: dict[type, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def shadow_of(value: Any, tell: Tell) -> Any:
-    """The same content as `value`, which must be exactly one of the kinds in WRITES, as a value that tells."""
+def tracked(value: Any, on_write: OnWrite) -> Any:
+    """Copy `value`, whose type must be exactly one of WRITES, into a container that calls `on_write`."""
     kind = type(value)
-    shadow: Any = SHADOWS[kind]
+    make: Any = TRACKED[kind]
     if kind is defaultdict:
-        made = shadow(value.default_factory, value)
+        made = make(value.default_factory, value)
     elif kind is deque:
-        made = shadow(value, value.maxlen)
+        made = make(value, value.maxlen)
     elif kind is Counter:
-        made = shadow()
-        dict.update(made, value)  # Counter's own update would add to counts, not set them
+        made = make()
+        dict.update(made, value)  # Counter's own update adds to counts instead of setting them
     else:
-        made = shadow(value)
-    setattr(made, TELL, tell)  # last: what filled it was no write
+        made = make(value)
+    setattr(made, ON_WRITE, on_write)  # last: filling it is not a write
     return made
 
 
-def plain_of(shadow: Any) -> Any:
-    kind = type(shadow).__mro__[1]
+def untracked(value: Any) -> Any:
+    kind = type(value).__mro__[1]
     if kind is defaultdict:
-        return defaultdict(shadow.default_factory, shadow)
+        return defaultdict(value.default_factory, value)
     if kind is deque:
-        return deque(shadow, shadow.maxlen)
-    return kind(shadow)
+        return deque(value, value.maxlen)
+    return kind(value)
 
 
-def _telling(original: Any) -> Any:
+def _calling(original: Any) -> Any:
     def write(self: Any, *args: Any, **kwargs: Any) -> Any:
-        tell = getattr(self, TELL, None)  # not set in what the built-in kinds make of it, such as `one | other`
-        if tell is not None:
-            tell()
+        on_write = getattr(self, ON_WRITE, None)  # not set on what operators make, such as `one | other`
+        if on_write is not None:
+            on_write()
         return original(self, *args, **kwargs)
 
     return write
 
 
-def _make_shadow(kind: type) -> type:
-    # The name stays: it is what repr() and error messages show.
-    body: dict[str, Any] = {name: _telling(getattr(kind, name)) for name in WRITES[kind]}
+def _make_tracked(kind: type) -> type:
+    # The type keeps its name, which repr() and error messages show.
+    body: dict[str, Any] = {name: _calling(getattr(kind, name)) for name in WRITES[kind]}
     body |= {
-        "__slots__": (TELL,),
+        "__slots__": (ON_WRITE,),
         "__module__": kind.__module__,
-        "__reduce_ex__": lambda self, protocol: plain_of(self).__reduce_ex__(protocol),
-        "__copy__": plain_of,
-        "copy": plain_of,
-        "__repr__": lambda self: repr(plain_of(self)),
+        "__reduce_ex__": lambda self, protocol: untracked(self).__reduce_ex__(protocol),
+        "__copy__": untracked,
+        "copy": untracked,
+        "__repr__": lambda self: repr(untracked(self)),
     }
     if kind in (list, set, deque):
         body["__hash__"] = None
     return type(kind.__name__, (kind,), body)
 
 
-SHADOWS: dict[type, type] = {kind: _make_shadow(kind) for kind in WRITES}
+TRACKED: dict[type, type] = {kind: _make_tracked(kind) for kind in WRITES}

@@ -1,4 +1,4 @@
-"""From a type annotation to its Checker, with the named types (dataclasses, TypedDicts) gathered under `$defs`."""
+"""Compiles a type annotation to its Checker; named types (dataclasses, TypedDicts) go to the schema's `$defs`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from snakepit.workers.schema.checker import Checker, Mismatch, Schema, Unsupport
 
 
 def nearest(word: str, words: typing.Iterable[str]) -> str:
-    """A suggestion for a mistyped word, ready to append to a message.
+    """Suggest the nearest of some words, as text to append to a message.
 
     >>> nearest("pixls", ["pixels", "size"])
     " (did you mean 'pixels'?)"
@@ -44,7 +44,7 @@ class Compiler:
         return self._plain(annotation)
 
     def _plain(self, annotation: Any) -> Checker:
-        """A type without arguments: a bare collection, a name for another type, a class."""
+        """A type without arguments: a bare collection, an alias of another type, a class."""
         if annotation in checker.COLLECTIONS:
             return checker.COLLECTIONS[annotation](checker.ANYTHING)
         if annotation is tuple:
@@ -66,7 +66,7 @@ class Compiler:
             return checker.enumeration(annotation)
         if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
             return self._structure(annotation, dataclass_parts)
-        raise Unsupported(f"{shown(annotation)} is not a type that JSON can bring; annotate what JSON has, or Any")
+        raise Unsupported(f"{shown(annotation)} cannot be made from JSON; use a type that JSON has, or Any")
 
     def _generic(self, annotation: Any, origin: Any, args: tuple[Any, ...]) -> Checker:
         if origin in checker.UNIONS:
@@ -81,11 +81,11 @@ class Compiler:
             return checker.COLLECTIONS[origin](self.compile(args[0]))
         if origin in checker.MAPPINGS:
             if self.compile(args[0]) is not checker.STRING:
-                raise Unsupported(f"{shown(annotation)}: JSON's keys are strings; annotate dict[str, ...]")
+                raise Unsupported(f"{shown(annotation)}: JSON's keys are strings; use dict[str, ...]")
             return checker.mapping(self.compile(args[1]))
         if isinstance(origin, type) and (dataclasses.is_dataclass(origin) or typing.is_typeddict(origin)):
             return self._plain(origin)
-        raise Unsupported(f"{shown(annotation)} is not a type that JSON can bring; annotate what JSON has, or Any")
+        raise Unsupported(f"{shown(annotation)} cannot be made from JSON; use a type that JSON has, or Any")
 
     def _tuple(self, args: tuple[Any, ...]) -> Checker:
         if len(args) == 2 and args[1] is Ellipsis:
@@ -102,7 +102,7 @@ class Compiler:
         fields: dict[str, Checker] = {}
         hints, required, make = parts(kind)
         check = structure_check(kind.__name__, fields, required, make)
-        # Known before its fields are compiled, so that a type may hold itself.
+        # Registered before its fields are compiled, so that a type may contain itself.
         self._named[kind] = Checker("an object", {"$ref": f"#/$defs/{name}"}, check)
         self.definitions[name] = {}
         fields.update({field: self.compile(hint) for field, hint in hints.items()})
@@ -135,7 +135,8 @@ def structure_check(title: str, fields: Mapping[str, Checker], required: set[str
 
 def typed_dict_parts(kind: Any) -> tuple[dict[str, Any], set[str], Make]:
     hints = typing.get_type_hints(kind, include_extras=True)
-    # __required_keys__ overlooks a NotRequired inside a string: under `from __future__ import annotations`, each one.
+    # __required_keys__ ignores NotRequired in a string, which every annotation is under `from __future__ import
+    # annotations`.
     marks = {name: typing.get_origin(hint) for name, hint in hints.items()}
     required = {name for name in kind.__required_keys__ if marks[name] is not typing.NotRequired}
     required |= {name for name, mark in marks.items() if mark is typing.Required}

@@ -1,9 +1,9 @@
-"""One annotation, compiled once: a check of a JSON value against it, and its JSON Schema.
+"""One annotation, compiled once: the check of a JSON value, and the JSON Schema.
 
      annotation ──compile──▶ Checker(words, schema, check, passes)
 
-A check returns the value that the command gets (a datetime for a string, ...) or raises Mismatch. `passes` holds the
-exact types that need no check, which makes the check of a long list one pass in C.
+A check returns the value that the command gets (a datetime for a string, ...), or raises Mismatch. `passes` holds the
+exact types that need no check, so that a long list is checked by one pass in C.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NOTHING = type(None)
 
 
 class Mismatch(Exception):
-    """A value does not fit; `path` leads to the part that does not."""
+    """A value does not fit its annotation; `path` leads to the part that does not."""
 
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
@@ -41,11 +41,13 @@ class Mismatch(Exception):
 
 
 class Unsupported(Exception):
-    """The annotation names a type that JSON cannot bring."""
+    """The annotation names a type that cannot be made from JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checker:
+    """The compiled annotation. `words` describe what it accepts, for messages."""
+
     words: str  # "a number"
     schema: Schema
     check: Callable[[Any], Any]
@@ -53,7 +55,7 @@ class Checker:
 
 
 def describe(value: object) -> str:
-    """A JSON value's kind, in words.
+    """The type of a JSON value, in words.
 
     >>> describe([]), describe(None), describe(True)
     ('an array', 'null', 'true')
@@ -171,13 +173,13 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def many(item: Checker, make: Callable[[list[Any]], Any] | None) -> Checker:
-    """A JSON array of like items; `make` turns the checked list into what the command asked for."""
+    """A JSON array of items of one type; `make` converts the checked list to the annotated collection."""
     passes, check_item = item.passes, item.check
 
     def check(value: Any) -> Any:
         if type(value) is not list:
             raise refuse("an array", value)
-        # One pass in C for lists whose items are all of the right type already.
+        # One pass in C if all items have the right type already.
         if check_item is not ANYTHING.check and not passes.issuperset(map(type, value)):
             value = _each(check_item, value)
         return value if make is None else make(value)
@@ -193,7 +195,7 @@ def _each(check: Callable[[Any], Any], values: list[Any]) -> list[Any]:
         return [check(value) for value in values]
     except Mismatch:
         pass
-    for index, value in enumerate(values):  # a second pass, only to name the culprit
+    for index, value in enumerate(values):  # a second pass, only to find the index
         try:
             check(value)
         except Mismatch as mismatch:
@@ -212,7 +214,7 @@ def unordered(item: Checker, kind: type) -> Checker:
 
 
 def fixed(items: tuple[Checker, ...]) -> Checker:
-    """A JSON array with one checker for each place."""
+    """A JSON array with one checker for each position."""
     words = f"an array of {len(items)}"
 
     def check(value: Any) -> tuple[Any, ...]:
@@ -228,7 +230,7 @@ def fixed(items: tuple[Checker, ...]) -> Checker:
 
 
 def at(step: str, checker: Checker, value: Any) -> Any:
-    """Check a part, and name it in the mismatch."""
+    """Check a part of a value, and add its place to the mismatch."""
     try:
         return checker.check(value)
     except Mismatch as mismatch:
@@ -250,8 +252,8 @@ def mapping(item: Checker) -> Checker:
 
 
 def literal(values: tuple[Any, ...], convert: Mapping[Any, Any] | None = None) -> Checker:
-    """One of a few JSON values; `convert` gives what the command gets for each."""
-    # Keyed with the type: 1 == True, but they are not the same literal.
+    """One of some JSON values; `convert` maps each to what the command gets."""
+    # The type is part of the key: 1 == True, but they are different literals.
     table = {(type(value), value): convert[value] if convert else value for value in values}
     words = "one of " + ", ".join(map(repr, values))
 
@@ -266,7 +268,7 @@ def literal(values: tuple[Any, ...], convert: Mapping[Any, Any] | None = None) -
 
 
 def enumeration(kind: type[Enum]) -> Checker:
-    """An Enum by its values, where JSON has them; by its names otherwise."""
+    """An Enum, by its values if JSON can hold them all, otherwise by its names."""
     members = list(kind)
     if all(type(member.value) in (str, int, float, bool, NOTHING) for member in members):
         # Not a dict by value: 1 and True would be one key.
@@ -289,7 +291,7 @@ def union(members: tuple[Checker, ...]) -> Checker:
                 return member.check(value)
             except Mismatch as mismatch:
                 nested = nested or (mismatch if mismatch.path else None)
-        # A mismatch deep inside one member says more than "none of these".
+        # A mismatch inside one member is more precise than "none of these".
         raise nested or refuse(words, value)
 
     passes = frozenset().union(*(member.passes for member in members))

@@ -1,4 +1,4 @@
-"""From a dotted path to an adapter's class, and from the class to its commands, with errors that name the fix."""
+"""Loads an adapter's class from its dotted path and finds its commands. Errors say how to fix the adapter."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from snakepit.workers.schema.signature import InvalidArguments, Signature, signa
 
 
 class ModuleMissing(InvalidAdapter):
-    """No module of this name can be imported."""
+    """The adapter's module cannot be found."""
 
 
 class ClassMissing(InvalidAdapter):
-    """The module has no such class."""
+    """The module has no class of this name."""
 
 
 class NotAnAdapter(InvalidAdapter):
-    """The name is not a subclass of workers.Adapter."""
+    """The object is not a subclass of snakepit.Adapter."""
 
 
 class NotThreadSafe(InvalidAdapter):
-    """The thread profile takes only adapters that say they are thread-safe."""
+    """The adapter is not marked thread-safe, which the thread profile requires."""
 
 
 class ArgumentsRefused(InvalidAdapter):
-    """The pool's args do not fit the adapter's __init__."""
+    """The pool's args do not fit the adapter's `__init__`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class CommandSpec:
     signature: Signature
 
     def facts(self) -> dict[str, Any]:
-        """What the world is told of it."""
+        """What the broker, and through it every client, receives about the command."""
         return {
             "name": self.name,
             "summary": self.summary,
@@ -61,7 +61,7 @@ class CommandSpec:
 
 @dataclass(frozen=True, slots=True)
 class BoundCommand:
-    """A command on the adapter's instance, ready to be called."""
+    """A command of the adapter's instance, ready to be called."""
 
     method: Callable[..., Any]
     signature: Signature
@@ -70,14 +70,14 @@ class BoundCommand:
 
 @dataclass(frozen=True, slots=True)
 class PreloadedAdapter:
-    """An adapter's class after its `preload`, and what it offers."""
+    """An adapter's class after its `preload`, and its commands."""
 
     kind: type[Adapter]
     commands: Mapping[str, CommandSpec]
 
 
 def load_class(path: str) -> type[Adapter]:
-    """The adapter's class from "package.module.Class". Errors raised by the module itself are passed on as they are."""
+    """Import the adapter's class from "package.module.Class". Exceptions of the module itself pass unchanged."""
     module_name, _, class_name = path.rpartition(".")
     if not module_name or not class_name.isidentifier():
         raise ModuleMissing(f"{path!r} is not the dotted path of a class; write package.module.Class")
@@ -89,26 +89,26 @@ def load_class(path: str) -> type[Adapter]:
                 f"no module {error.name!r} for the adapter {path!r}: correct SNAKEPIT['ADAPTERS'], "
                 "or install the package in the pool's interpreter"
             ) from None
-        raise  # the adapter's own import of something else
+        raise  # an import inside the adapter's module failed
     found = getattr(module, class_name, None)
     if found is None:
         hint = nearest(class_name, vars(module))
         raise ClassMissing(f"module {module_name!r} has no {class_name!r}{hint}: correct SNAKEPIT['ADAPTERS']")
     if not (isinstance(found, type) and issubclass(found, Adapter)):
-        raise NotAnAdapter(f"{path!r} is not a subclass of workers.Adapter: write `class {class_name}(Adapter)`")
+        raise NotAnAdapter(f"{path!r} is not a subclass of snakepit.Adapter: write `class {class_name}(Adapter)`")
     return found
 
 
 def require_thread_safe(kind: type[Adapter]) -> None:
     if kind.thread_safe is not True:
         raise NotThreadSafe(
-            f"{kind.__name__} does not declare itself thread-safe: set `thread_safe = True` on the class once its "
+            f"{kind.__name__} is not marked thread-safe: set `thread_safe = True` on the class once its "
             "commands may run at the same time, or give the pool the process profile"
         )
 
 
 def find_commands(kind: type[Adapter]) -> dict[str, CommandSpec]:
-    """Every decorated method, by its public name."""
+    """Every method marked with @command, by its public name."""
     found: dict[str, CommandSpec] = {}
     for attribute in dir(kind):
         options = getattr(_inner(inspect.getattr_static(kind, attribute)), MARK, None)
@@ -131,8 +131,8 @@ def _describe(kind: type[Adapter], attribute: str, options: CommandOptions) -> C
     is_plain = inspect.isfunction(method) and not isinstance(inspect.getattr_static(kind, attribute), staticmethod)
     try:
         signature = signature_of(method, skip=1 if is_plain else 0)
-    except InvalidAdapter as why:
-        raise InvalidAdapter(f"command {options.name!r} of {kind.__name__}: {why}") from None
+    except InvalidAdapter as error:
+        raise InvalidAdapter(f"command {options.name!r} of {kind.__name__}: {error}") from None
     text = inspect.cleandoc(method.__doc__) if method.__doc__ else ""
     inner = inspect.unwrap(method)
     return CommandSpec(
@@ -148,20 +148,20 @@ def _describe(kind: type[Adapter], attribute: str, options: CommandOptions) -> C
 
 
 def has_preload(kind: type[Adapter]) -> bool:
-    """Whether the adapter asks for a template: it has a `preload` of its own, or says `preload = True`."""
+    """Whether the adapter wants a template: it has its own `preload`, or sets `preload = True`."""
     found: Any = inspect.getattr_static(kind, "preload")
     if isinstance(found, bool):
         return found
     if not isinstance(found, classmethod | staticmethod):
         raise InvalidAdapter(
             f"preload of {kind.__name__} is a {type(found).__name__}: write it as a classmethod, since it runs "
-            "before there is an instance, or say `preload = True`"
+            "before there is an instance, or set `preload = True`"
         )
     return found is not inspect.getattr_static(Adapter, "preload")
 
 
 def preload(kind: type[Adapter], args: Mapping[str, Any]) -> None:
-    """Run the class's preload, if it has one, with those of the pool's args that it names."""
+    """Run the class's `preload`, if it has one, with the pool's args that it has parameters for."""
     if not has_preload(kind) or isinstance(kind.preload, bool):
         return
     parameters = inspect.signature(kind.preload).parameters.values()
@@ -171,13 +171,13 @@ def preload(kind: type[Adapter], args: Mapping[str, Any]) -> None:
 
 
 def make(kind: type[Adapter], args: Mapping[str, Any]) -> Adapter:
-    """The instance, with the pool's args checked against its __init__."""
+    """Make the instance, after checking the pool's args against its `__init__`."""
     try:
         checked = signature_of(kind.__init__, skip=1, lenient=True).check(args)
-    except InvalidArguments as why:
-        raise ArgumentsRefused(f"the pool's args do not fit {kind.__name__}: {why}") from None
-    except InvalidAdapter as why:
-        raise InvalidAdapter(f"__init__ of {kind.__name__}: {why}") from None
+    except InvalidArguments as error:
+        raise ArgumentsRefused(f"the pool's args do not fit {kind.__name__}: {error}") from None
+    except InvalidAdapter as error:
+        raise InvalidAdapter(f"__init__ of {kind.__name__}: {error}") from None
     return kind(**checked)
 
 
@@ -188,8 +188,8 @@ def bind(adapter: Adapter, commands: Mapping[str, CommandSpec]) -> dict[str, Bou
     }
 
 
-def look_after_first_calls(bound: dict[str, BoundCommand], look: Callable[[], None]) -> None:
-    """Have `look` run after the first call of each command; later calls cost nothing."""
+def after_first_calls(bound: dict[str, BoundCommand], look: Callable[[], None]) -> None:
+    """Run `look` after the first call of each command. Later calls have no overhead."""
 
     def watched(name: str, plain: BoundCommand) -> BoundCommand:
         def first(**arguments: Any) -> Any:
@@ -205,8 +205,8 @@ def look_after_first_calls(bound: dict[str, BoundCommand], look: Callable[[], No
         bound[name] = watched(name, plain)
 
 
-def look_after_calls(bound: dict[str, BoundCommand], look: Callable[[], None]) -> None:
-    """Have `look` run after every call, on its thread."""
+def after_each_call(bound: dict[str, BoundCommand], look: Callable[[], None]) -> None:
+    """Run `look` after every call, on the call's thread."""
 
     def watched(plain: BoundCommand) -> BoundCommand:
         def run(**arguments: Any) -> Any:
@@ -215,7 +215,7 @@ def look_after_calls(bound: dict[str, BoundCommand], look: Callable[[], None]) -
             finally:
                 look()
 
-        return BoundCommand(run, plain.signature)
+        return BoundCommand(run, plain.signature, plain.idempotent)
 
     for name, plain in list(bound.items()):
         bound[name] = watched(plain)

@@ -1,4 +1,4 @@
-"""What an adapter offers, without making one: for `python -m snakepit.workers --describe package.module.Class`."""
+"""Describes an adapter's class without making an instance: `python -m snakepit.workers --describe PATH`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from snakepit.workers.schema.commands import find_commands, has_preload, load_cl
 
 
 def describe(path: str) -> dict[str, Any]:
-    """The adapter's class and its commands, with the schema of each; raises what loading it raises."""
+    """The adapter's class and its commands with their schemas. Raises what loading the class raises."""
     kind = load_class(path)
     return {
         "adapter": path,
@@ -21,8 +21,8 @@ def describe(path: str) -> dict[str, Any]:
 
 def as_text(described: dict[str, Any]) -> str:
     safe = "thread-safe" if described["thread_safe"] else "not thread-safe: process profile only"
-    born = "forked from a template" if described["preload"] else "spawned: it has no preload()"
-    lines = [f"{described['adapter']} ({safe}; workers are {born})"]
+    start = "forked from a template" if described["preload"] else "spawned: it has no preload()"
+    lines = [f"{described['adapter']} ({safe}; workers are {start})"]
     for command in described["commands"]:
         marks = [word for word in ("streams", "idempotent") if command[word]]
         if command["timeout"]:

@@ -1,7 +1,7 @@
-"""Long texts as JSON. The C encoder of `json` looks at one character after the other, a search for one goes by words.
+"""Encodes long texts as JSON in a fifth of the time of `json`.
 
-A document or an image in base64, as an argument or a result, is encoded in a fifth of the time so; 100 kB cost 0.2 ms
-otherwise, more than their way through a socket.
+The C encoder of `json` reads one character after the other; a search for the characters to escape reads whole words.
+It matters for documents, or images in base64: 100 kB take the C encoder 0.2 ms, longer than their way through a socket.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-LONG = 8192  # characters from which this is the shorter way
+LONG = 8192  # characters from which this is faster
 ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
 RARE = tuple(chr(code) for code in range(32) if chr(code) not in "\n\r\t")
 
 
-def encode(value: Any, slowly: Callable[[Any], str]) -> str:
-    """JSON of a value: of long ASCII texts here, of all else by `slowly`, whose spelling it is.
+def encode(value: Any, encoder: Callable[[Any], str]) -> str:
+    """Encode a value: long ASCII texts here, everything else with `encoder`, whose format this keeps.
 
-    Looked at are the value itself and the values of an object, not what lies deeper.
+    Only the value itself and the values of an object are examined, not what is deeper inside.
     """
     kind = type(value)
     if kind is str:
-        return (quote(value) if len(value) >= LONG else "") or slowly(value)
+        return (encode_text(value) if len(value) >= LONG else "") or encoder(value)
     if kind is dict:
         for part in value.values():
             if type(part) is str and len(part) >= LONG:
-                return _encode_object(value, slowly)
-    return slowly(value)
+                return _encode_object(value, encoder)
+    return encoder(value)
 
 
-def quote(text: str) -> str:
-    r"""The text as JSON; empty if it has characters that this knows nothing of.
+def encode_text(text: str) -> str:
+    r"""The text as JSON; empty if it has characters that this function does not escape.
 
-    >>> quote('a "b"\n\\'), quote("é"), quote("\0")
+    >>> encode_text('a "b"\n\\'), encode_text("é"), encode_text("\0")
     ('"a \\"b\\"\\n\\\\"', '', '')
     """
     if not text.isascii() or any(character in text for character in RARE):
@@ -43,11 +43,11 @@ def quote(text: str) -> str:
     return f'"{text}"'
 
 
-def _encode_object(value: dict[Any, Any], slowly: Callable[[Any], str]) -> str:
+def _encode_object(value: dict[Any, Any], encoder: Callable[[Any], str]) -> str:
     parts = []
     for name, part in value.items():
         if type(name) is not str:
-            return slowly(value)
-        text = quote(part) if type(part) is str and len(part) >= LONG else ""
-        parts.append(f"{slowly(name)}:{text or slowly(part)}")
+            return encoder(value)
+        text = encode_text(part) if type(part) is str and len(part) >= LONG else ""
+        parts.append(f"{encoder(name)}:{text or encoder(part)}")
     return "{" + ",".join(parts) + "}"

@@ -22,11 +22,11 @@ from snakepit.workers.schema.checker import ANYTHING, Checker, Mismatch, Unsuppo
 
 MAX_DEPTH = 64
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-WHOLE = "$"  # stands for the arguments as a whole among the problems
+WHOLE = "$"  # the key of problems with the arguments as a whole
 
 
 class InvalidArguments(Exception):
-    """The arguments do not fit; `problems` maps each argument to what is wrong with it."""
+    """A call's arguments do not fit the command; `problems` maps each argument to what is wrong with it."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         self.problems = dict(problems)
@@ -35,6 +35,8 @@ class InvalidArguments(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
+    """A command's parameters, compiled."""
+
     checkers: Mapping[str, Checker]
     required: frozenset[str]
     schema: Mapping[str, Any]
@@ -43,7 +45,7 @@ class Signature:
     checks: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The keyword arguments for the command.
+        """Check and convert the arguments of one call; raises InvalidArguments.
 
         >>> def classify(pixels: list[float], top: int = 1): ...
         >>> signature_of(classify).check({"pixels": [1, 2.5]})
@@ -80,9 +82,9 @@ class Signature:
 
 
 def signature_of(function: Callable[..., Any], *, skip: int = 0, lenient: bool = False) -> Signature:
-    """Compile a signature; raises InvalidAdapter naming the parameter that cannot be served.
+    """Compile a signature. Raises InvalidAdapter, which names the parameter that is not possible.
 
-    `skip` leading parameters (self) are left out; `lenient` lets *args be, which never get anything.
+    `skip` leading parameters (self) are ignored. `lenient` allows *args, which then get no value.
     """
     parameters = list(parameters_of(function).values())[skip:]
     hints = hints_of(function)
@@ -99,7 +101,7 @@ def signature_of(function: Callable[..., Any], *, skip: int = 0, lenient: bool =
         elif parameter.kind is parameter.VAR_POSITIONAL and lenient:
             continue
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
-            raise InvalidAdapter(f"{name}: arguments come by name; a command takes no *args or positional-only ones")
+            raise InvalidAdapter(f"{name}: arguments come by name; remove *args and positional-only parameters")
         else:
             checkers[name] = compiled(compiler, name, hint)
             properties[name] = property_schema(checkers[name], parameter.default)
@@ -119,7 +121,7 @@ def signature_of(function: Callable[..., Any], *, skip: int = 0, lenient: bool =
 
 def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     if sys.version_info >= (3, 14):
-        # Annotations are evaluated on demand there; a name known only to the type checker must not fail the signature.
+        # Annotations are evaluated on demand there. A name that only the type checker can resolve must not raise.
         import annotationlib
 
         return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF).parameters
@@ -127,11 +129,11 @@ def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Paramete
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The resolved annotations; those that cannot be resolved are left out and stay as they were written."""
+    """The resolved annotations. One that cannot be resolved stays a string."""
     function = inspect.unwrap(function)
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # one unknown name fails all of them; try each by itself
+    except Exception:  # one unknown name fails all of them: resolve one by one
         names = getattr(function, "__globals__", {})
         hints = ((name, parameter.annotation) for name, parameter in parameters_of(function).items())
         return {name: resolved(hint, names) for name, hint in hints}
@@ -155,12 +157,12 @@ def compiled(compiler: Compiler, name: str, hint: Any) -> Checker:
         )
     try:
         return compiler.compile(hint)
-    except Unsupported as why:
-        raise InvalidAdapter(f"{name}: {why}") from None
+    except Unsupported as error:
+        raise InvalidAdapter(f"{name}: {error}") from None
 
 
 def is_context(name: str, hint: Any) -> bool:
-    """A parameter annotated Context (or Context | None), or one named ctx that says nothing else."""
+    """Whether it is the Context: annotated Context (or Context | None), or named ctx without another annotation."""
     if hint is Context or (name == "ctx" and (hint is inspect.Parameter.empty or hint is Any)):
         return True
     if isinstance(hint, str | typing.ForwardRef):  # unresolved
@@ -180,7 +182,7 @@ def property_schema(checker: Checker, default: Any) -> dict[str, Any]:
 
 
 class NotFinite(ValueError):
-    """JSON has no NaN and no infinity, whatever Python's parser lets through."""
+    """The number is NaN or infinite, which JSON has not, although Python's parser accepts it."""
 
 
 def _refuse_constant(name: str) -> Any:
@@ -201,19 +203,19 @@ _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 
 
 def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
-    """Whether JSON text nests deeper than `limit`, found without recursion: a parser would overflow its stack first.
+    """Whether JSON text nests deeper than `limit`. Without recursion, which would overflow the stack first.
 
     >>> too_deep(b"[[1], {}]", 2), too_deep(b"[[[1]]]", 2), too_deep(b'["[[[[["]', 2)
     (False, True, False)
     """
-    # Most texts are flat. A search for one bracket stops, or goes by words; a count looks at each character.
+    # Most texts are flat. A search for a bracket reads words and stops early; a count reads every character.
     if limit and text.find(b"{", 1) < 0 and text.find(b"[", 1) < 0:
         return False
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
     brackets = _STRINGS.sub(b"", text).translate(_AS_SQUARE, _NOT_BRACKETS)
     for _ in range(limit):
-        # Each pass takes away the innermost pairs, in C.
+        # Each pass removes the innermost pairs, in C.
         shorter = brackets.replace(b"[]", b"")
         if len(shorter) == len(brackets):
             return bool(brackets) and brackets.count(b"[") > limit
@@ -222,7 +224,7 @@ def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
 
 
 def _parse(text: str) -> Any:
-    """As JSONDecoder.decode, whose two looks for white space cost more than a short text itself."""
+    """Parse like JSONDecoder.decode, without its two searches for white space, which take longer than a short text."""
     if text[:1] == "{":
         given, end = _DECODER.raw_decode(text)
         if end == len(text):
@@ -231,15 +233,15 @@ def _parse(text: str) -> Any:
 
 
 def decode(text: bytes, attachments: Mapping[str, bytes] | None = None) -> dict[str, Any]:
-    """The arguments of a call: one JSON object, and the bytes that travel beside it."""
+    """Decode the arguments of a call: one JSON object, and the bytes that were sent beside it."""
     if too_deep(text):
         raise InvalidArguments({WHOLE: f"the arguments nest deeper than {MAX_DEPTH} levels"})
     try:
         given = _parse(text.decode("utf-8"))
-    except NotFinite as why:
-        raise InvalidArguments({WHOLE: f"the arguments are not JSON: {why}"}) from None
-    except ValueError as why:
-        raise InvalidArguments({WHOLE: f"the arguments are not JSON in UTF-8: {why}"}) from None
+    except NotFinite as error:
+        raise InvalidArguments({WHOLE: f"the arguments are not JSON: {error}"}) from None
+    except ValueError as error:
+        raise InvalidArguments({WHOLE: f"the arguments are not JSON in UTF-8: {error}"}) from None
     if type(given) is not dict:
         raise InvalidArguments({WHOLE: "the arguments must be one JSON object, keyed by argument name"})
     if attachments:

@@ -1,7 +1,7 @@
-"""What a command returned, on its way out: bytes as they are, everything else as JSON.
+"""Encodes what a command returned: bytes as they are, everything else as JSON.
 
-JSON's own types go straight through its C encoder. What it refuses is converted as far as is honest; the rest becomes
-a marker that names it, so that a caller sees what was there instead of a guess:
+JSON's own types go through its C encoder. Other objects are converted where that loses nothing that matters. The rest
+becomes a marker that names the type, so that the caller sees what was there instead of a guess:
 
     {"$bytes": base64}   {"$float": "nan" | "inf" | "-inf"}   {"$unserializable": "module.Type", "reason": ...}
 """
@@ -24,24 +24,25 @@ from snakepit.workers.report import EncodedValue
 from snakepit.workers.schema import json_encode
 from snakepit.workers.schema.signature import MAX_DEPTH, too_deep
 
-MAX_ELEMENTS = 1_000_000  # of an array-like that is spelled out as a list
-MAX_BITS = 14_283  # of an integer: Python turns no more than 4,300 digits into text
+MAX_ELEMENTS = 1_000_000  # of an array-like object that is written as a list
+MAX_BITS = 14_283  # of an integer: Python converts at most 4,300 digits to text
 
 
 class ValueTooLarge(Exception):
-    """The result is larger than the call lets through."""
+    """The result or chunk is larger than the call's limit."""
 
     def __init__(self, size: int, limit: int, what: str = "result") -> None:
         self.size = size
         self.limit = limit
         super().__init__(
-            f"the {what} has {size:,} bytes and {limit:,} are let through; "
+            f"the {what} has {size:,} bytes and the limit is {limit:,}; "
             "return less, stream it in chunks, or raise the pool's max_payload"
         )
 
 
 def type_name(kind: type) -> str:
-    """
+    """The name of a type, with its module unless it is built in.
+
     >>> type_name(int), type_name(Decimal)
     ('int', 'decimal.Decimal')
     """
@@ -55,7 +56,7 @@ def marker(value: object, reason: str = "") -> dict[str, str]:
 
 
 def encode(value: Any, limit: int, what: str = "result") -> EncodedValue:
-    """A result or chunk as it goes over the wire; raises ValueTooLarge."""
+    """Encode a result or chunk for the link. Raises ValueTooLarge."""
     if isinstance(value, bytes | bytearray | memoryview):
         size = value.nbytes if isinstance(value, memoryview) else len(value)
         if size > limit:
@@ -66,14 +67,15 @@ def encode(value: Any, limit: int, what: str = "result") -> EncodedValue:
 
 
 def encode_json(value: Any, limit: int, what: str = "result") -> bytes:
-    """
+    """Encode any value as JSON. Raises ValueTooLarge.
+
     >>> encode_json({"when": date(2026, 1, 2), "odd": [float("nan"), object()]}, 1000)
     b'{"when":"2026-01-02","odd":[{"$float":"nan"},{"$unserializable":"builtins.object"}]}'
     """
     data = _encode_fast(value)
     if data is None or too_deep(data):
-        # Rare: NaN, a cycle, keys that are no strings, too deep. Walk it piece by piece.
-        data = _to_bytes(_ENCODER.encode(Plainer(limit, what).plain(value)))
+        # Rare: NaN, a cycle, keys that are not strings, too deep. Convert it piece by piece.
+        data = _to_bytes(_ENCODER.encode(PlainConverter(limit, what).plain(value)))
     if len(data) > limit:
         raise ValueTooLarge(len(data), limit, what)
     return data
@@ -89,12 +91,12 @@ def _encode_fast(value: Any) -> bytes | None:
 def _to_bytes(text: str) -> bytes:
     try:
         return text.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate: JSON can carry it as an escape, UTF-8 cannot
+    except UnicodeEncodeError:  # a lone surrogate: JSON can escape it, UTF-8 has no code for it
         return json.dumps(json.loads(text), separators=(",", ":")).encode("ascii")
 
 
 def convert(value: Any) -> Any:
-    """One step from an object that JSON does not know towards one that it does; the marker if there is no such step."""
+    """Convert an object one step towards types that JSON has; the marker if there is no such step."""
     try:
         for kinds, step in STEPS:
             if isinstance(value, kinds):
@@ -103,13 +105,13 @@ def convert(value: Any) -> Any:
             return {field.name: getattr(value, field.name) for field in fields(value)}
         if not isinstance(value, type):
             return _by_method(value)
-    except Exception as error:  # the object's own code failed: say so in its place, the rest of the result is sound
+    except Exception as error:  # the object's own code failed: the marker says so, the rest of the result is kept
         return marker(value, f"{type(error).__name__} while it was converted")
     return marker(value)
 
 
 def _by_method(value: Any) -> Any:
-    """By what the object offers itself: pydantic, NumPy, pandas, torch, attrs-like classes."""
+    """Convert by a method of the object: pydantic, NumPy, pandas, torch, attrs-like classes."""
     for name in ("model_dump", "tolist", "isoformat", "_asdict", "to_dict"):
         method = getattr(value, name, None)
         if not callable(method):
@@ -117,13 +119,13 @@ def _by_method(value: Any) -> Any:
         if name in ("tolist", "to_dict"):
             elements = count_elements(value)
             if elements > MAX_ELEMENTS:
-                return marker(value, f"{elements:,} elements; at most {MAX_ELEMENTS:,} are spelled out, return bytes")
+                return marker(value, f"{elements:,} elements; a list may have {MAX_ELEMENTS:,}, so return bytes")
         return method()
     return marker(value)
 
 
 def count_elements(value: Any) -> int:
-    """Of an array-like: NumPy and pandas have `size`, torch `numel()`, the rest a length."""
+    """The size of an array-like object: NumPy and pandas have `size`, torch `numel()`, the rest a length."""
     for name in ("size", "numel"):
         size = getattr(value, name, None)
         if callable(size) and name == "numel":
@@ -135,7 +137,7 @@ def count_elements(value: Any) -> int:
 
 def _listed(value: set[Any] | frozenset[Any]) -> list[Any]:
     try:
-        return sorted(value)  # a set has no order; give the same answer each time where that is possible
+        return sorted(value)  # a set has no order: give the same answer each time, if its items can be sorted
     except TypeError:
         return list(value)
 
@@ -154,18 +156,18 @@ STEPS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=convert)
 
 
-class Plainer:
-    """Turns a result into one that the encoder takes, whatever is in it: bounded in depth and in size."""
+class PlainConverter:
+    """Converts any result into one that the encoder accepts, within limits of depth and size."""
 
     def __init__(self, limit: int, what: str) -> None:
         self._limit = limit
         self._what = what
         self._nodes = 0
-        self._above: set[int] = set()  # ids of the containers that we are inside of
+        self._above: set[int] = set()  # ids of the containers around the current value
 
     def plain(self, value: Any, depth: int = 0) -> Any:
         self._nodes += 1
-        if self._nodes > self._limit:  # each node is a byte at least
+        if self._nodes > self._limit:  # each node takes at least one byte
             raise ValueTooLarge(self._nodes, self._limit, self._what)
         if value is None or isinstance(value, bool | str):
             return value
@@ -174,7 +176,7 @@ class Plainer:
         if isinstance(value, float):
             return value if value - value == 0.0 else {"$float": float.__repr__(value)}
         if id(value) in self._above:
-            return marker(value, "it holds itself")
+            return marker(value, "it contains itself")
         if depth > MAX_DEPTH - 2:  # a marker is one level more
             return marker(value, f"nested deeper than {MAX_DEPTH} levels")
         self._above.add(id(value))
@@ -188,7 +190,7 @@ class Plainer:
             return self._object(value, depth)
         if isinstance(value, list | tuple):
             return [self.plain(item, depth) for item in value]
-        # Depth counts the step too: an object whose conversion gives an object of its kind must end.
+        # A conversion counts as depth too: it may return an object of the same type, without end.
         return self.plain(convert(value), depth)
 
     def _object(self, value: dict[Any, Any], depth: int) -> Any:
@@ -202,7 +204,7 @@ class Plainer:
 
 
 def key_text(key: Any) -> str | None:
-    """A dict's key as JSON's: the same as the C encoder gives, and what has one obvious text besides."""
+    """A dict's key as text: like the C encoder, and for types with one obvious text."""
     if isinstance(key, Enum) and not isinstance(key, str | int | float):
         key = key.value
     if isinstance(key, str):

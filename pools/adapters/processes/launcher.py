@@ -105,8 +105,8 @@ class ProcessLauncher:
         try:
             # The id comes last, padded, so that a forked worker can write its own over it.
             options = ["--pool", order.spec.name, "--boot", str(boot_fd), "--template", str(theirs.fileno())]
-            options += ["--worker", process_title.blank(order.template)]
-            environment = self._environment(order.spec, process_title.blank(order.template), scratch)
+            options += ["--worker", process_title.padded(order.template)]
+            environment = self._environment(order.spec, process_title.padded(order.template), scratch)
             child = self._spawn(order.spec, options, environment, (theirs.fileno(), boot_fd), writing)
         except BaseException:
             control.close()

@@ -488,7 +488,7 @@ def boot_failure_of(adapter: str, **fields: object) -> tuple[pb.BootFailure, int
     [
         ("no_such_module.Adapter", {}, "snakepit.workers.schema.commands.ModuleMissing", "no module 'no_such_module'"),
         ("adapters.Echoo", {}, "snakepit.workers.schema.commands.ClassMissing", "did you mean 'Echo'?"),
-        ("pathlib.Path", {}, "snakepit.workers.schema.commands.NotAnAdapter", "not a subclass of workers.Adapter"),
+        ("pathlib.Path", {}, "snakepit.workers.schema.commands.NotAnAdapter", "not a subclass of snakepit.Adapter"),
         (
             "process_only",
             {"profile": "thread"},
@@ -640,9 +640,9 @@ def test_a_worker_of_another_parent_leaves_at_once():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"protocol": 9}, b"protocol: the broker speaks 9"),
+        ({"protocol": 9}, b"protocol: the broker uses version 9"),
         ({"profile": "fibre"}, b"profile: 'fibre' is not one of process, thread"),
-        ({"threads": "4"}, b"threads: '4' is not a number from 0"),
+        ({"threads": "4"}, b"threads: '4' is not an integer of at least 0"),
         ({"colour": "red"}, b"unknown fields: colour"),
     ],
 )

@@ -100,7 +100,7 @@ def standing(adapter="adapters.Shared", **fields):
         stack.callback(control.close)
         reader, writer = os.pipe()
         document = {"template": "t-1", "pool": "test", "adapter": adapter, "parent": os.getpid(), **fields}
-        name = process_title.blank("t-1")
+        name = process_title.padded("t-1")
         options = ["--boot", str(reader), "--template", str(theirs.fileno()), "--worker", name]
         popen = subprocess.Popen(
             [sys.executable, "-m", "snakepit.workers", *options],

@@ -160,7 +160,7 @@ def test_a_boot_document_has_defaults():
         (json.dumps({**DOCUMENT, "args": []}).encode(), "args: must be an object"),
         (json.dumps({**DOCUMENT, "profile": "thread", "threads": 0}).encode(), "needs at least 1"),
         (json.dumps({**DOCUMENT, "pool": 3}).encode(), "pool: 3 is not a string"),
-        (json.dumps({**DOCUMENT, "parent": True}).encode(), "parent: True is not a number"),
+        (json.dumps({**DOCUMENT, "parent": True}).encode(), "parent: True is not an integer"),
     ],
 )
 def test_a_bad_boot_document_is_refused_by_field(text, why):

@@ -16,7 +16,7 @@ import pytest
 from snakepit.workers import Adapter, command, locked
 from snakepit.workers.adapter import InvalidAdapter
 from snakepit.workers.runtime.races import MAX_RACES, MAX_STATE, RaceChecker
-from snakepit.workers.runtime.tracked_containers import SHADOWS, shadow_of
+from snakepit.workers.runtime.tracked_containers import TRACKED, tracked
 
 MODULE_LOCK = threading.Lock()
 
@@ -264,18 +264,18 @@ def test_a_watched_adapter_is_what_it_was(slots):
      collections.Counter("aab"), collections.deque([1, 2], 5)],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
-def test_a_copy_of_a_shadow_is_an_ordinary_value(value):
-    told = []
-    shadow = shadow_of(value, lambda: told.append(1))
-    assert shadow == value
-    for made in (copy.copy(shadow), copy.deepcopy(shadow), shadow.copy()):
+def test_a_copy_of_a_tracked_container_is_an_ordinary_one(value):
+    writes = []
+    container = tracked(value, lambda: writes.append(1))
+    assert container == value
+    for made in (copy.copy(container), copy.deepcopy(container), container.copy()):
         assert type(made) is type(value)
         assert made == value
-    assert type(shadow) is not type(value)
-    assert repr(shadow) == repr(value)
-    shadow.clear()
-    assert told == [1]
-    assert type(value) in SHADOWS
+    assert type(container) is not type(value)
+    assert repr(container) == repr(value)
+    container.clear()
+    assert writes == [1]
+    assert type(value) in TRACKED
 
 
 # @locked

@@ -243,7 +243,7 @@ def unresolved(a: NoSuchName): ...  # noqa: F821
     [
         (positional_only, "a: arguments come by name"),
         (starred, "args: arguments come by name"),
-        (of_a_class, "PosixPath is not a type that JSON can bring"),
+        (of_a_class, "PosixPath cannot be made from JSON"),
         (keyed_by_number, "JSON's keys are strings"),
         (unresolved, "a: the annotation 'NoSuchName' cannot be resolved"),
     ],

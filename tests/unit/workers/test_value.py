@@ -130,7 +130,7 @@ def test_what_cannot_be_carried_is_named(value, kind):
 def test_a_value_that_holds_itself_is_named_where_it_does():
     loop: dict[str, Any] = {"a": 1}
     loop["self"] = [loop]
-    reason = {"$unserializable": "builtins.dict", "reason": "it holds itself"}
+    reason = {"$unserializable": "builtins.dict", "reason": "it contains itself"}
     assert carried(loop) == {"a": 1, "self": [reason]}
 
 
@@ -184,7 +184,7 @@ def test_bytes_go_out_raw():
 
 @pytest.mark.parametrize("value", [b"x" * 101, "x" * 99, memoryview(b"x" * 101), [0] * 51])
 def test_a_result_over_the_limit_tells_its_size(value):
-    with pytest.raises(ValueTooLarge, match="and 100 are let through") as caught:
+    with pytest.raises(ValueTooLarge, match="and the limit is 100") as caught:
         encode(value, 100)
     assert caught.value.limit == 100
     assert caught.value.size > 100
