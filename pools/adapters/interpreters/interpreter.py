@@ -1,4 +1,4 @@
-"""One interpreter: whether it can be trusted, what it says of itself, and whether it can run workers."""
+"""One interpreter: whether it is safe to run, its facts, and whether it can run workers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ REQUIREMENTS = {
     "h2": ("h2.connection", "4.3", "5"),
     "protobuf": ("google.protobuf.message", "6.31.1", "8"),
 }
-# What passes to an interpreter that is only asked.
+# The variables that an interpreter inherits while its facts are read.
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 
-# Runs in any Python 3; prints one JSON object as its last line. It imports what a worker would: a broken installation
-# shows only then, and so does a library that switches the GIL on.
+# Runs in any Python 3 and prints one JSON object as its last line. It imports what a worker imports: only that shows a
+# broken installation, or a library that switches the GIL on.
 QUESTION = """\
 import json, os, platform, sys, sysconfig
 facts = {
@@ -56,7 +56,7 @@ print(json.dumps(facts))
 
 @dataclass(frozen=True, slots=True)
 class HostInterpreter:
-    """`problem`: why it cannot be used at all. `lacks`: what of the worker's requirements is missing, and how."""
+    """An interpreter of this host. `problem`: why it cannot be used at all. `lacks`: requirements that are not met."""
 
     path: str
     where: str
@@ -66,13 +66,13 @@ class HostInterpreter:
     prefix: str = ""
     free_threaded: bool = False
     gil_enabled: bool = True
-    managed: bool = False  # by the system, whose pip refuses
+    managed: bool = False  # by the operating system, whose pip refuses to install
     lacks: tuple[str, ...] = ()
     problem: str = ""
 
     @property
     def name(self) -> str:
-        """Its version as a pool may name it: 3.13t."""
+        """Its version in the form that pools use, such as 3.13t."""
         return ".".join(self.version.split(".")[:2]) + ("t" if self.free_threaded else "")
 
     @property
@@ -85,7 +85,7 @@ class HostInterpreter:
 
     @property
     def unfit(self) -> str:
-        """Why it cannot run workers, with what to do; empty: it can."""
+        """Why it cannot run workers, and what to do; empty if it can."""
         if self.problem:
             return self.problem
         return f"{'; '.join(self.lacks)}. Install: {self.install_command}" if self.lacks else ""
@@ -94,7 +94,7 @@ class HostInterpreter:
     def install_command(self) -> str:
         wanted = " ".join(shlex.quote(f"{name}>={low},<{below}") for name, (_, low, below) in REQUIREMENTS.items())
         program = shlex.quote(self.path)
-        if self.managed:  # its own pip would refuse: the system's packages are the system's
+        if self.managed:  # its pip refuses to change packages of the system
             return f"{program} -m venv .venv-{self.name} && .venv-{self.name}/bin/python -m pip install {wanted}"
         return f"{program} -m pip install {wanted}"
 
@@ -118,7 +118,7 @@ class HostInterpreter:
         return replace(self, key=key) if key else self
 
     def facts(self) -> dict[str, Any]:
-        """For `snakepit pythons --json`."""
+        """The facts for `snakepit pythons --json`."""
         return {
             "key": self.key,
             "name": self.name if self.version else "",
@@ -137,12 +137,12 @@ class HostInterpreter:
 
 
 def ask(path: str, where: str, worker_path: Iterable[str] = ()) -> HostInterpreter:
-    """Start it once and let it say what it is. Never raises: what goes wrong is its `problem`."""
+    """Run it once to read its facts. Never raises: an error becomes its `problem`."""
     modules = json.dumps({name: module for name, (module, _, _) in REQUIREMENTS.items()})
     env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     env["PYTHONPATH"] = os.pathsep.join(worker_path)
     try:
-        # From the root: a module beside the broker must not be taken for one of the interpreter's own.
+        # In the root directory: a module beside the broker must not shadow one of the interpreter's own.
         done = subprocess.run(
             [path, "-c", QUESTION, modules],
             cwd="/", env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
@@ -155,7 +155,7 @@ def ask(path: str, where: str, worker_path: Iterable[str] = ()) -> HostInterpret
         return HostInterpreter(path, where, problem=f"it cannot be started: {error.strerror}")
     except ValueError:
         words = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        return HostInterpreter(path, where, problem=f"it is no Python from 3.11 on; it said: {words[:200]}")
+        return HostInterpreter(path, where, problem=f"it is not Python 3.11 or newer; its output: {words[:200]}")
     return _read(path, where, facts)
 
 
@@ -176,24 +176,26 @@ def _read(path: str, where: str, facts: dict[str, Any]) -> HostInterpreter:
 
 
 def find_lacks(installed: dict[str, str], broken: dict[str, str]) -> Iterable[str]:
-    """
+    """The requirements that are not met.
+
     >>> list(find_lacks({"h2": "4.2.0", "protobuf": "6.33"}, {}))
-    ['grpclib is not installed', 'h2 is 4.2.0, wanted is >=4.3,<5']
+    ['grpclib is not installed', 'h2 is 4.2.0, required is >=4.3,<5']
     >>> list(find_lacks({"grpclib": "0.4.9", "h2": "4.3.0", "protobuf": "5.29"}, {}))
-    ['protobuf is 5.29, wanted is >=6.31.1,<8']
+    ['protobuf is 5.29, required is >=6.31.1,<8']
     """
     for name, (_, low, below) in REQUIREMENTS.items():
         version = installed.get(name)
         if version is None:
             yield f"{name} is not installed"
         elif not numbers(low) <= numbers(version) < numbers(below):
-            yield f"{name} is {version}, wanted is >={low},<{below}"
+            yield f"{name} is {version}, required is >={low},<{below}"
         elif name in broken:
             yield f"{name} {version} does not load: {broken[name][:200]}"
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """
+    """The numbers of a version, for comparison.
+
     >>> numbers("3.13.0rc1") < numbers("3.13.1")
     True
     """
@@ -201,7 +203,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def find_mistrust(path: str) -> str:
-    """Why a program must not be run: somebody else could have changed it. Empty: nobody can but root and this user."""
+    """Why a program is not safe to run: another user than root and this one could change it. Empty if it is safe."""
     if not os.path.isabs(path):
         return "its path is not absolute"
     real = os.path.realpath(path)
@@ -214,7 +216,7 @@ def find_mistrust(path: str) -> str:
             return f"{place}: {error.strerror}"
         if status.st_uid not in (0, os.getuid()):
             return f"{place} belongs to another user than root and the broker's"
-        # In a sticky directory (/tmp) others may add, but not replace what is there.
+        # In a sticky directory (/tmp) other users may add files, but not replace them.
         if status.st_mode & stat.S_IWOTH and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
-            return f"{place} can be changed by everybody"
+            return f"{place} can be changed by every user"
     return ""

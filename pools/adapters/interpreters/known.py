@@ -1,9 +1,9 @@
-"""The interpreters of this machine: found in known places, trusted, asked what they are, and chosen for pools.
+"""The interpreters of this machine: found in known places, checked, and chosen for pools.
 
-    places ─▶ candidates ─▶ trusted? ─▶ asked in a process of its own ─▶ HostInterpreter (cached) ─▶ choose("3.13t")
+    places ─▶ candidates ─▶ safe? ─▶ facts, read in a process ─▶ HostInterpreter (cached) ─▶ choose("3.13t")
 
-A row never names a program. It names a key of SNAKEPIT["PYTHONS"], `auto`, or a version; the two latter are looked up
-among interpreters that nobody but root and the broker's own user can change.
+A row in the database never names a program. It names a key of SNAKEPIT["PYTHONS"], `auto`, or a version. The latter two
+are looked up among interpreters that only root and the broker's user can change.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from snakepit.pools.broker.ports import Definition
 from snakepit.pools.broker.spec import AUTO, OWN, PYTHON_VERSION, PoolSpec, Profile
 
 PROGRAM = re.compile(r"python(3(\.\d+)?t?)?")
-RECHECK = 10.0  # seconds after which an interpreter that was not fit is asked again: somebody may have installed
-AT_ONCE = 4  # interpreters that are asked at the same time
+RECHECK = 10.0  # seconds after which an unfit interpreter is checked again: packages may have been installed
+MAX_PARALLEL = 4  # interpreters that are started at the same time
 FREE_THREADED = "SNAKEPIT_FREE_THREADED_PYTHON"
 
 
@@ -33,7 +33,7 @@ class InterpreterUnfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An interpreter for a pool. `path` is empty for the broker's own."""
+    """The interpreter chosen for a pool, and why. `path` is empty for the broker's own."""
 
     path: str
     reason: str
@@ -41,7 +41,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class InterpreterKeys:
-    """Where interpreters are looked for. `worker_path` is what the workers will have on their sys.path."""
+    """Where interpreters are looked for. `worker_path` is the workers' sys.path."""
 
     registry: Mapping[str, str] = field(default_factory=dict)
     venvs: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class InterpreterKeys:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def candidates(self) -> Iterator[tuple[str, str]]:
-        """(where it was found, path), the most particular place first."""
+        """Pairs of where it was found and its path, the most specific place first."""
         yield "own", self.own
         yield from (("settings", path) for path in self.registry.values())
         for venv in self.venvs:
@@ -65,14 +65,14 @@ class InterpreterKeys:
                 yield from ((where, path) for path in programs(directory))
         on_path = [one for one in self.environ.get("PATH", "").split(os.pathsep) if os.path.isabs(one)]
         for directory in map(Path, on_path):
-            if directory.name != "shims":  # pyenv's: scripts that look for an interpreter themselves
+            if directory.name != "shims":  # pyenv's scripts, which choose an interpreter themselves
                 yield from (("PATH", path) for path in programs(directory))
         for directory in (Path("/usr/local/bin"), Path("/usr/bin")):
             yield from (("system", path) for path in programs(directory))
 
 
 def programs(directory: Path) -> list[str]:
-    """Python programs of a directory, the most particular name first: python3.13t before python3."""
+    """Python programs of a directory, the most specific name first: python3.13t before python3."""
     try:
         names = [name for name in os.listdir(directory) if PROGRAM.fullmatch(name)]
     except OSError:
@@ -81,7 +81,7 @@ def programs(directory: Path) -> list[str]:
 
 
 class Interpreters:
-    """What is known of this machine's interpreters. Asking blocks (a process each); answers are kept."""
+    """The interpreters of this machine. Reading the facts of one starts a process and blocks; facts are cached."""
 
     def __init__(self, places: InterpreterKeys) -> None:
         self._places = places
@@ -89,7 +89,7 @@ class Interpreters:
         self._chosen: dict[tuple[str, str], Choice] = {}
 
     def all(self) -> list[HostInterpreter]:
-        """Those that can be trusted and answer; with them those of the settings that do not, and why."""
+        """All that work, and those of the settings that do not, with the reason."""
         found = self._ask_all(distinct(self._places.candidates()))
         named = {*self._places.registry.values(), self._places.own}
         keys = {path: key for key, path in self._places.registry.items()}
@@ -98,9 +98,9 @@ class Interpreters:
         ]
 
     def choose(self, wanted: str, profile: str) -> Choice:
-        """The interpreter for a pool that says `wanted`: a key, `auto`, a version, or nothing (the broker's own).
+        """Choose the interpreter for a pool: `wanted` is a key, `auto`, a version, or empty (the broker's own).
 
-        A choice that was made is kept while it is fit: what is installed later must not roll a pool over by surprise.
+        A choice is kept while it is fit: a later installation must not replace the workers of a pool unexpectedly.
         """
         if not wanted:
             return Choice("", OWN)
@@ -114,7 +114,7 @@ class Interpreters:
         elif PYTHON_VERSION.fullmatch(wanted):
             choice = self._versioned(wanted)
         else:
-            raise InterpreterUnfit(f"python: {wanted!r} is no key of SNAKEPIT['PYTHONS'] on this node, nor a version")
+            raise InterpreterUnfit(f"python: {wanted!r} is not a key of SNAKEPIT['PYTHONS'] here, nor a version")
         self._chosen[wanted, profile] = choice
         return choice
 
@@ -129,8 +129,8 @@ class Interpreters:
         if not matching:
             there = ", ".join(sorted({one.name for one in everyone if one.works})) or "none"
             raise InterpreterUnfit(
-                f"python: no Python {wanted} is on this node (there are: {there}); install it, or name the directory "
-                "of its environment in SNAKEPIT['VENVS']; `snakepit pythons` lists what is found"
+                f"python: no Python {wanted} is on this node (found: {there}); install it, or add the directory "
+                "of its environment to SNAKEPIT['VENVS']; `snakepit pythons` lists what is found"
             )
         one = next((one for one in matching if one.fit), matching[0])
         require_fit(one)
@@ -150,9 +150,9 @@ class Interpreters:
         return "" if one.path == self._places.own else one.path
 
     def _ask_all(self, candidates: Iterable[tuple[str, str]]) -> list[HostInterpreter]:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(MAX_PARALLEL) as pool:
             asked = list(pool.map(lambda candidate: self._ask(candidate[1], candidate[0]), candidates))
-        # One environment may be reached by several paths, or a path be a script that starts another interpreter.
+        # Several paths may lead to one environment, and a path may be a script that starts another interpreter.
         first: dict[tuple[str, str], HostInterpreter] = {}
         for one in asked:
             first.setdefault((one.prefix or one.path, one.version), one)
@@ -170,11 +170,11 @@ class Interpreters:
 
 
 def define(spec: PoolSpec, adapter_path: str, interpreters: Interpreters) -> Definition:
-    """A pool's definition with its interpreter chosen, or with the reason why none can run its workers."""
+    """A pool's definition with its interpreter, or with the reason why none can run its workers."""
     try:
         choice = interpreters.choose(spec.python, spec.profile)
-    except InterpreterUnfit as why:
-        return Definition(spec, adapter_path, unfit=str(why))
+    except InterpreterUnfit as error:
+        return Definition(spec, adapter_path, unfit=str(error))
     return Definition(replace(spec, python=choice.path), adapter_path, choice.reason)
 
 
@@ -192,7 +192,7 @@ def stamp_of(path: str) -> tuple[object, ...]:
 
 
 def distinct(candidates: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Each environment once: by its real program, but a virtual environment by its own directory."""
+    """Each environment once, identified by its real program; a virtual environment by its directory."""
     seen: set[str] = set()
     kept = []
     for where, path in candidates:
@@ -206,7 +206,7 @@ def distinct(candidates: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def interpreters_of_settings() -> Interpreters:
-    """The interpreters as this project's settings name and allow them."""
+    """The interpreters according to this project's settings."""
     from snakepit.pools import conf
 
     settings = conf.current()

@@ -1,8 +1,8 @@
-"""Brings workers to life, as children of the broker in sessions of their own: spawned, or forked from a template.
+"""Starts workers, as children of the broker in sessions of their own: spawned, or forked by a template.
 
-A spawned worker is a new interpreter. What it inherits is listed here and in `resources` and nowhere else: a listening
-socket, a black box, its boot document, a pipe for its output, and an environment from an allow-list. A forked worker
-gets the same, and its template's environment, which is made by the same rule.
+A spawned worker is a new interpreter. Everything that it inherits is listed here and in `worker_resources`: a listening
+socket, a shared page, its boot document, a pipe for its output, and an environment from an allow-list. A forked worker
+gets the same, with the environment of its template, which follows the same rule.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from snakepit.workers.process import process_title
 from snakepit.workers.process.boot import PROTOCOL
 from snakepit.workers.process.vitals import BLAS_VARIABLES
 
-# What workers may see of the broker's environment. Everything else, secrets above all, stays here.
+# The variables that workers inherit from the broker. All others, secrets above all, are not passed on.
 ENVIRONMENT = (
     "PATH",
     "HOME",
@@ -49,27 +49,29 @@ ENVIRONMENT = (
 
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
-    """Where workers live and what they are given, the same for all pools of a broker."""
+    """What all workers of a broker have in common."""
 
     runtime: Path  # the broker's own directory, 0700
-    instance: str  # marks every process of this broker's life, in its environment
-    path: tuple[str, ...] = ()  # for the workers' sys.path
-    env_names: tuple[str, ...] = ()  # more names that may pass
+    instance: str  # the token in the environment of every process of this broker
+    path: tuple[str, ...] = ()  # entries of the workers' sys.path
+    env_names: tuple[str, ...] = ()  # more variables that workers inherit
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
 class ProcessLauncher:
-    def __init__(self, workplace: LaunchSettings) -> None:
-        self._place = workplace
-        self._sockets = workplace.runtime / "w"
-        self._scratch = workplace.runtime / "tmp"
-        self._shim = workplace.runtime / "lib"
-        for directory in (self._sockets, self._scratch, self._shim):
-            # A killed broker leaves sockets, scratch files, and a link that an upgrade may have made point nowhere.
+    """The broker's Launcher port, with real processes."""
+
+    def __init__(self, settings: LaunchSettings) -> None:
+        self._settings = settings
+        self._sockets = settings.runtime / "w"
+        self._scratch = settings.runtime / "tmp"
+        self._package_link = settings.runtime / "lib"
+        for directory in (self._sockets, self._scratch, self._package_link):
+            # A killed broker leaves sockets, scratch files, and a link whose target an upgrade may have removed.
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(mode=0o700, exist_ok=True)
-        # This package alone, not the site-packages around it: another interpreter must not find our compiled packages.
-        (self._shim / "snakepit").symlink_to(Path(snakepit.__file__).parent, target_is_directory=True)
+        # A link to this package alone: another interpreter must not find the compiled packages of our site-packages.
+        (self._package_link / "snakepit").symlink_to(Path(snakepit.__file__).parent, target_is_directory=True)
         self._numbers = count(1)
         self._devnull = os.open(os.devnull, os.O_RDONLY)
 
@@ -77,53 +79,53 @@ class ProcessLauncher:
         loop = asyncio.get_running_loop()
         resources = self._resources(order.worker)
         try:
-            listener, box_fd = resources.listener.fileno(), resources.box_fd
-            boot_fd = document(boot_document(order, self._place.instance, listener, box_fd))
+            listener, page_fd = resources.listener.fileno(), resources.page_fd
+            boot_fd = document(boot_document(order, self._settings.instance, listener, page_fd))
             options = ["--pool", order.spec.name, "--worker", order.worker, "--boot", str(boot_fd)]
             environment = self._environment(order.spec, order.worker, resources.scratch)
             try:
-                child = self._spawn(order.spec, options, environment, (listener, box_fd, boot_fd), resources.output)
+                child = self._spawn(order.spec, options, environment, (listener, page_fd, boot_fd), resources.output)
             finally:
                 os.close(boot_fd)
         except BaseException:
             resources.discard()
             raise
-        resources.given()
-        process = resources.hand_over(child, open_pidfd(child), loop)
+        resources.close_given()
+        process = resources.make_process(child, open_pidfd(child), loop)
         process.watch(loop, on_exit)
         return process
 
     async def prepare(self, order: TemplateOrder, reports: TemplateReports) -> TemplateProcess:
-        if sys.platform != "linux":  # no subreaper, no /proc: neither adoption nor the proof of safety would work
+        if sys.platform != "linux":  # there is no subreaper and no /proc, which adoption and the safety checks need
             raise OSError(f"templates need Linux; this is {sys.platform}")
         loop = asyncio.get_running_loop()
         scratch = self._scratch / order.template
         scratch.mkdir(mode=0o700, exist_ok=True)
-        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        reading, writing = os.pipe()
+        control, template_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        read_end, write_end = os.pipe()
         boot_fd = document(_template_document(order))
         try:
-            # The id comes last, padded, so that a forked worker can write its own over it.
-            options = ["--pool", order.spec.name, "--boot", str(boot_fd), "--template", str(theirs.fileno())]
+            # The id is the last argument and padded, so that a forked worker can write its own over it.
+            options = ["--pool", order.spec.name, "--boot", str(boot_fd), "--template", str(template_end.fileno())]
             options += ["--worker", process_title.padded(order.template)]
             environment = self._environment(order.spec, process_title.padded(order.template), scratch)
-            child = self._spawn(order.spec, options, environment, (theirs.fileno(), boot_fd), writing)
+            child = self._spawn(order.spec, options, environment, (template_end.fileno(), boot_fd), write_end)
         except BaseException:
             control.close()
-            os.close(reading)
+            os.close(read_end)
             scratch.rmdir()
             raise
         finally:
-            theirs.close()
-            os.close(writing)
+            template_end.close()
+            os.close(write_end)
             os.close(boot_fd)
         control.setblocking(False)
-        output = Output(order.template, reading, loop)
-        instance = self._place.instance
+        output = Output(order.template, read_end, loop)
+        instance = self._settings.instance
         template = TemplateProcess(
             order.template, child, open_pidfd(child), output, scratch, control=control, instance=instance
         )
-        template.attend(reports)
+        template.report_to(reports)
         return template
 
     async def fork(self, template: Template, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> WorkerProcess:
@@ -131,13 +133,13 @@ class ProcessLauncher:
         return await template.fork(self._resources(order.worker), order, on_exit)
 
     def _resources(self, worker: str) -> WorkerResources:
-        # Short: a socket's path has some hundred bytes.
+        # A short path: a socket's may have about a hundred bytes.
         return WorkerResources(worker, str(self._sockets / str(next(self._numbers))), self._scratch / worker)
 
     def _spawn(
         self, spec: PoolSpec, options: list[str], environment: dict[str, str], inherited: tuple[int, ...], output: int
     ) -> int:
-        # PDEATHSIG fires when the *thread* that forked ends, so processes are born on the main thread only.
+        # The parent-death signal is sent when the *thread* that forked ends, so only the main thread starts processes.
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("workers are started on the broker's main thread only")
         child = subprocess.Popen(
@@ -149,40 +151,40 @@ class ProcessLauncher:
             pass_fds=inherited,
             start_new_session=True,
             env=environment,
-            cwd=working_directory(self._place.path),
+            cwd=working_directory(self._settings.path),
         )
-        child.returncode = 0  # reaped by its ChildProcess; without this the object would warn that nobody waited
+        child.returncode = 0  # ChildProcess reaps it; without this, Popen warns that the child was not waited for
         return child.pid
 
     def _environment(self, spec: PoolSpec, name: str, scratch: Path) -> dict[str, str]:
-        place = self._place
-        names = (*ENVIRONMENT, *place.env_names)
-        env = {key: value for key, value in place.environ.items() if any(fnmatchcase(key, name) for name in names)}
+        settings = self._settings
+        names = (*ENVIRONMENT, *settings.env_names)
+        env = {key: value for key, value in settings.environ.items() if any(fnmatchcase(key, name) for name in names)}
         env |= dict.fromkeys(BLAS_VARIABLES, str(blas_threads(spec)))
         env |= {
-            "PYTHONPATH": os.pathsep.join((str(self._shim), *map(os.path.abspath, place.path))),
+            "PYTHONPATH": os.pathsep.join((str(self._package_link), *map(os.path.abspath, settings.path))),
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
             "MALLOC_ARENA_MAX": "2",
             "TMPDIR": str(scratch),
-            "SNAKEPIT_INSTANCE": place.instance,
+            "SNAKEPIT_INSTANCE": settings.instance,
             "SNAKEPIT_POOL": spec.name,
             process_title.VARIABLE: name,
         }
-        return env | dict(spec.env)  # the user's own word is the last
+        return env | dict(spec.env)  # the pool's own variables override all others
 
     async def close(self) -> None:
         if self._devnull >= 0:
             os.close(self._devnull)
             self._devnull = -1
-        (self._shim / "snakepit").unlink(missing_ok=True)
-        for directory in (self._sockets, self._scratch, self._shim):
+        (self._package_link / "snakepit").unlink(missing_ok=True)
+        for directory in (self._sockets, self._scratch, self._package_link):
             with contextlib.suppress(OSError):
                 directory.rmdir()
 
 
 def working_directory(path: Iterable[str]) -> str | None:
-    """The first entry of the workers' path that is a directory now; None, the broker's own: a zip archive is none."""
+    """The first entry of the workers' path that is a directory; None if there is none: the broker's own."""
     return next((entry for entry in path if os.path.isdir(entry)), None)
 
 

@@ -1,4 +1,4 @@
-"""A process of this broker, a worker's or a template's: its identity, its output, its memory, its end."""
+"""A child process of the broker, a worker or a template: identity, output, memory, exit."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.status import ThreadStack
 from snakepit.workers.process.shared_page import BegunRecord, SharedPage
 
-LINE_LIMIT = 16 * 1024  # bytes; what is longer is cut
+LINE_LIMIT = 16 * 1024  # bytes; longer lines are cut
 LINES_KEPT = 200
-LINES_A_SECOND = 100  # that go to the log; a flood is counted instead
+LINES_A_SECOND = 100  # that are logged; further ones are counted
 
 logger = logging.getLogger("snakepit.worker")
 
 
 class Output:
-    """A worker's printed lines. The pipe is always drained: a full one would block the worker in `write`."""
+    """The lines that a process prints. The pipe is always read: if it were full, the process would block in `write`."""
 
     def __init__(self, worker: str, fd: int, loop: asyncio.AbstractEventLoop) -> None:
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
@@ -54,7 +54,7 @@ class Output:
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            if self._skipping:  # the end of a line whose head was kept
+            if self._skipping:  # the rest of a line whose beginning was kept
                 self._skipping = False
             else:
                 self._keep(line)
@@ -64,7 +64,7 @@ class Output:
             self._skipping, self._rest = True, b""
 
     def _keep(self, raw: bytes) -> None:
-        # Control characters could templates log lines or drive an operator's terminal.
+        # Control characters could forge log lines or control an operator's terminal.
         text = raw[:LINE_LIMIT].decode("utf-8", "backslashreplace")
         text = "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text)
         self.lines.append(text)
@@ -80,7 +80,7 @@ class Output:
             self._unlogged += 1
 
     def drain(self) -> None:
-        """Read what a dead worker left in the pipe, at most the pipe's own size."""
+        """Read what an ended process left in the pipe, at most the pipe's size."""
         for _ in range(4):
             if self._fd >= 0:
                 self._read()
@@ -95,9 +95,9 @@ class Output:
 
 
 class ChildProcess:
-    """A child of this broker, the leader of its own process group.
+    """A child of the broker, and the leader of its own process group.
 
-    Signals go through a pidfd, which cannot hit a stranger that got the number later.
+    Signals go through a pidfd, which never refers to another process that gets the pid later.
     """
 
     def __init__(self, name: str, pid: int, pidfd: int, output: Output, scratch: Path) -> None:
@@ -126,7 +126,7 @@ class ChildProcess:
     def _reap(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             done = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:  # somebody else reaped it; its end is certain, its status is not known
+        except ChildProcessError:  # reaped elsewhere: it has ended, with an unknown status
             done = None
             exit = Exit()
         else:
@@ -142,21 +142,21 @@ class ChildProcess:
         self._kill_group()  # its children must not outlive it
         self._output.drain()
         self._output.close()
-        self._sweep_scratch(loop)
+        self._remove_scratch(loop)
         self._ended()
         self._on_exit(exit)
 
-    def _sweep_scratch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Remove what it kept in its temporary directory. Many files take a while, and calls must not wait for it."""
+    def _remove_scratch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Remove its temporary directory. Many files take a while, and calls must not wait for that."""
         try:
-            os.rmdir(self._scratch)  # most leave nothing behind
+            os.rmdir(self._scratch)  # mostly it is empty
         except FileNotFoundError:
             return
         except OSError:
             loop.run_in_executor(None, partial(shutil.rmtree, self._scratch, ignore_errors=True))
 
     def _ended(self) -> None:
-        """Its process is reaped; `on_exit` is told next."""
+        """Called when the process is reaped, before `on_exit`."""
 
     def kill(self) -> None:
         if self.exited:
@@ -169,8 +169,8 @@ class ChildProcess:
                 os.kill(self.pid, signal.SIGKILL)
 
     def _kill_group(self) -> None:
-        # The group's number stays taken while any member lives, so it cannot be a stranger's as long as one does;
-        # once all are gone the kernel answers ESRCH.
+        # The group's id stays in use while any member lives, so it cannot refer to another group. When all members
+        # are gone, the kernel answers ESRCH.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -189,38 +189,46 @@ class ChildProcess:
 
 
 class WorkerProcess(ChildProcess):
-    """A worker's: with the socket that it listens on, and the black box that it leaves behind."""
+    """A worker's process, with the socket that it listens on and its shared page."""
 
     def __init__(
-        self, name: str, pid: int, pidfd: int, output: Output, scratch: Path, *, socket_path: str, black_box: SharedPage
+        self,
+        name: str,
+        pid: int,
+        pidfd: int,
+        output: Output,
+        scratch: Path,
+        *,
+        socket_path: str,
+        page: SharedPage,
     ) -> None:
         super().__init__(name, pid, pidfd, output, scratch)
         self.socket_path = socket_path
-        self._black_box = black_box
-        self._record = BegunRecord()  # once the box is closed
-        self._asked = asyncio.Lock()
+        self._page = page
+        self._record = BegunRecord()  # the page's numbers after the exit, when the page is closed
+        self._reading_stacks = asyncio.Lock()
 
     def _ended(self) -> None:
         with contextlib.suppress(OSError):
             os.unlink(self.socket_path)
-        self._record = self._black_box.record()
-        self._black_box.close()
+        self._record = self._page.record()
+        self._page.close()
 
     def last_begun(self) -> int:
-        return self._record.begun if self.exited else self._black_box.last_begun
+        return self._record.begun if self.exited else self._page.last_begun
 
     def has_begun(self, sequence: int) -> bool:
-        return (self._record if self.exited else self._black_box.record()).has_begun(sequence)
+        return (self._record if self.exited else self._page.record()).has_begun(sequence)
 
     def revoke(self, first: int, last: int) -> None:
         if not self.exited:
-            self._black_box.revoke(first, last)
+            self._page.revoke(first, last)
 
     async def stacks(self) -> tuple[ThreadStack, ...]:
-        async with self._asked:  # the answers share one file
+        async with self._reading_stacks:  # all answers go to one file
             if self.exited:
                 raise StacksUnavailable("The worker has just ended.")
-            return await stacks.read(self.pid, self._black_box, lambda: not self.exited)
+            return await stacks.read(self.pid, self._page, lambda: not self.exited)
 
 
 def open_pidfd(pid: int) -> int:

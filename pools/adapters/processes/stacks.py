@@ -1,9 +1,10 @@
-"""Reads the Python stacks of a live child: one signal to each of its threads, whose answer comes through the black box.
+"""Reads the Python stacks of a child: one signal to each of its threads, which answer through the shared page.
 
     /proc/PID/task ─▶ for each thread: tgkill ─▶ wait until it neither waits for nor handles the signal ─▶ read
 
-No privileges are needed and nothing is stopped. The kernel says in each thread's status whether the signal is still
-pending or being handled, so the end of an answer is known, and no worker can be hit that would die of the signal.
+No privileges are needed and no thread is stopped. Each thread's status in /proc shows whether the signal is pending or
+being handled, which tells when an answer is complete. It also shows whether the process handles the signal at all: one
+that does not would be killed by it.
 """
 
 from __future__ import annotations
@@ -21,47 +22,47 @@ from snakepit.pools.broker.status import StackFrame, ThreadStack
 from snakepit.workers.process import stacks
 from snakepit.workers.process.shared_page import SharedPage
 
-PATIENCE = 3.0  # seconds for all threads together
-THREAD_PATIENCE = 0.5  # and for one
-MOST_THREADS = 200
-MOST_BYTES = 64 * 1024  # of one thread's answer
+TIMEOUT = 3.0  # seconds for all threads together
+THREAD_TIMEOUT = 0.5  # seconds for one thread
+MAX_THREADS = 200
+MAX_BYTES = 64 * 1024  # of one thread's answer
 LINE = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)')
 BIT = 1 << (stacks.number() - 1)
 
 
-class _Gone(Exception):
+class _Ended(Exception):
     """The thread, or the process, has ended."""
 
 
-async def read(pid: int, box: SharedPage, alive: Callable[[], bool]) -> tuple[ThreadStack, ...]:
+async def read(pid: int, page: SharedPage, alive: Callable[[], bool]) -> tuple[ThreadStack, ...]:
     """The stacks of all threads, the main thread first. Raises StacksUnavailable.
 
-    `alive` says whether the child is not reaped yet: until then its number cannot be another process's.
+    `alive` returns whether the child is not reaped yet; until then its pid cannot be another process's.
     """
     send = _sender()
     tasks = Path(f"/proc/{pid}/task")
     try:
         if not _masks(tasks / str(pid))["SigCgt"] & BIT:
-            raise StacksUnavailable("The worker has only just been started, or its code gave the signal away.")
-        threads = sorted(int(name) for name in os.listdir(tasks))[:MOST_THREADS]
-    except (_Gone, OSError) as error:
+            raise StacksUnavailable("The worker has just started, or its code handles the signal itself.")
+        threads = sorted(int(name) for name in os.listdir(tasks))[:MAX_THREADS]
+    except (_Ended, OSError) as error:
         raise StacksUnavailable("The worker has just ended.") from error
-    box.forget_text()
-    found, written, end = [], 0, time.monotonic() + PATIENCE
+    page.forget_text()
+    found, written, end = [], 0, time.monotonic() + TIMEOUT
     for thread in threads:
         try:
             found.append(_facts(tasks / str(thread)))
-            note = await _ask(lambda: alive() and send(pid, thread), tasks / str(thread), end)  # noqa: B023
-        except _Gone:
+            note = await _request(lambda: alive() and send(pid, thread), tasks / str(thread), end)  # noqa: B023
+        except _Ended:
             found = [one for one in found if one.thread != thread]
             continue
-        text = box.read_text(written, MOST_BYTES)
+        text = page.read_text(written, MAX_BYTES)
         written += len(text)
         frames = parse(text.decode("utf-8", "replace"))
         found[-1] = _answered(found[-1], frames, note)
     if not any(one.frames for one in found):
         raise StacksUnavailable(
-            f"No thread answered signal {stacks.number()}: the adapter's code has taken it, or blocks it everywhere."
+            f"No thread answered signal {stacks.number()}: the adapter's code handles or blocks it."
         )
     return tuple(found)
 
@@ -81,17 +82,17 @@ def parse(text: str) -> tuple[StackFrame, ...]:
 
 def _answered(facts: ThreadStack, frames: tuple[StackFrame, ...], note: str) -> ThreadStack:
     if not frames and not note:
-        note = "a thread of a C library: no Python runs in it"
+        note = "a thread of a C library; it runs no Python"
     return ThreadStack(facts.thread, facts.name, facts.state, facts.cpu_seconds, frames, note)
 
 
-async def _ask(send: Callable[[], bool], task: Path, end: float) -> str:
-    """Have one thread write its stack, and wait until it has. Returns why it did not, or an empty string."""
+async def _request(send: Callable[[], bool], task: Path, end: float) -> str:
+    """Have one thread write its stack, and wait until it has. Returns the reason if it does not."""
     if _masks(task)["SigBlk"] & BIT:
         return "it blocks the signal"
     if not send():
-        raise _Gone
-    end = min(end, time.monotonic() + THREAD_PATIENCE)
+        raise _Ended
+    end = min(end, time.monotonic() + THREAD_TIMEOUT)
     pause = 0.0
     while True:
         await asyncio.sleep(pause)
@@ -99,16 +100,16 @@ async def _ask(send: Callable[[], bool], task: Path, end: float) -> str:
         if not (masks["SigPnd"] | masks["SigBlk"]) & BIT:
             return ""
         if time.monotonic() > end:
-            return "it did not answer: the kernel does not let it run, or the machine is overloaded"
+            return "it did not answer: the kernel does not schedule it, or the machine is overloaded"
         pause = min(0.01, pause + 0.0005)
 
 
 def _masks(task: Path) -> dict[str, int]:
-    """A thread's pending, blocked and caught signals, as sets of bits."""
+    """A thread's pending, blocked and caught signals, as bit masks."""
     try:
         status = (task / "status").read_text()
     except OSError as error:
-        raise _Gone from error
+        raise _Ended from error
     return {name: int(re.findall(rf"^{name}:\t(\w+)", status, re.MULTILINE)[0], 16) for name in MASKS}
 
 
@@ -119,14 +120,14 @@ def _facts(task: Path) -> ThreadStack:
     try:
         head, _, rest = (task / "stat").read_text().rpartition(")")
     except OSError as error:
-        raise _Gone from error
+        raise _Ended from error
     fields = rest.split()
     ticks = int(fields[11]) + int(fields[12])  # utime and stime
     return ThreadStack(int(task.name), head.partition("(")[2], fields[0], ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def _sender() -> Callable[[int, int], bool]:
-    """Python cannot signal one thread of another process; the C library can."""
+    """The C library's tgkill(): Python itself cannot send a signal to one thread of another process."""
     if not os.path.isdir("/proc/self/task"):
         raise StacksUnavailable("Stacks are read through Linux's /proc, and this system has none.")
     try:

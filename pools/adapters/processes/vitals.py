@@ -1,11 +1,11 @@
-"""Measures the memory and the CPU time of a process and its descendants.
+"""Memory and CPU time of a process and its descendants.
 
     vitals_of(pid) ─▶ ProcVitals     Linux: the kernel's files, the fast path for sweeps
-                   └▶ PsutilVitals   elsewhere, macOS among them
+                   └▶ PsutilVitals   other systems, such as macOS
 
-Proportional memory is expensive: the kernel walks all page tables for it, a millisecond for a worker with NumPy.
-The fault counters show for a tenth of that whether a worker's pages have moved since the last reading. With memory read
-at each sweep, 200 idle workers cost a broker 2 % of a core, most of it in the kernel.
+Proportional memory (PSS) is expensive: the kernel walks all page tables, which takes a millisecond for a worker with
+NumPy. Whether a worker's pages have changed since is visible in its fault counters, for a tenth of that. Two hundred
+idle workers that are read at each sweep cost the broker 2 % of a core, most of it in the kernel.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Protocol
 import psutil
 
 TICKS = os.sysconf("SC_CLK_TCK")  # of the kernel's clock in a second
-MOVED = 32  # pages, of 4 KiB mostly, that a process may have touched or given back and still count as it was
-LOOKS = 8  # after which memory is read in any case: what is shared weighs more when a sharer has gone
+UNCHANGED_PAGES = 32  # pages (mostly of 4 KiB) by which a process may change and still count as unchanged
+MAX_SKIPPED = 8  # readings after which memory is read in any case: when a sharer ends, the others' share grows
 
 
 class ProcessVitals(Protocol):
-    """Of one process and its descendants. None: the process is gone. Not for two threads at the same time."""
+    """What one process and its descendants use. Not for use by two threads at the same time."""
 
     def memory_mb(self) -> float | None:
-        """Its own memory and its share of shared memory, in MiB."""
+        """Its own memory plus its share of shared memory, in MiB; None when it has ended."""
 
     def cpu_seconds(self) -> float | None:
-        """CPU time, with that of descendants, also of those that were reaped."""
+        """CPU seconds of it, of its descendants, and of those already reaped; None when it has ended."""
 
 
 def vitals_of(pid: int) -> ProcessVitals:
@@ -36,28 +36,30 @@ def vitals_of(pid: int) -> ProcessVitals:
 
 
 class ProcVitals:
-    """Reads `/proc`, and memory only where pages have moved."""
+    """Reads `/proc`, and memory only where pages have changed."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._memory_mb: float | None = None
-        self._marks: dict[int, tuple[int, int]] = {}  # when the memory was read
-        self._looks = pid % LOOKS  # since it was read: not all are due in the same sweep
+        self._marks: dict[int, tuple[int, int]] = {}  # each process's counters when the memory was read
+        self._skipped = pid % MAX_SKIPPED  # readings since then, from different starts: not all are due in one sweep
 
     def memory_mb(self) -> float | None:
         marks = {pid: _pages(fields) for pid in descendants(self._pid) if (fields := _stat(pid))}
-        self._looks += 1
-        if self._memory_mb is None or self._looks >= LOOKS or self._have_moved(marks):
+        self._skipped += 1
+        if self._memory_mb is None or self._skipped >= MAX_SKIPPED or self._have_changed(marks):
             sizes = [size for pid in marks if (size := proportional_kb(pid)) is not None]
             self._memory_mb = round(sum(sizes) / 1024, 1) if sizes else None
-            self._looks = 0 if self._marks else self._looks  # the first reading of all may be in one sweep
+            self._skipped = 0 if self._marks else self._skipped  # the first reading may be in one sweep for all
             self._marks = marks
         return self._memory_mb
 
-    def _have_moved(self, marks: dict[int, tuple[int, int]]) -> bool:
+    def _have_changed(self, marks: dict[int, tuple[int, int]]) -> bool:
         then = self._marks
         return marks.keys() != then.keys() or any(
-            abs(now - before) > MOVED for pid in marks for now, before in zip(marks[pid], then[pid], strict=True)
+            abs(now - before) > UNCHANGED_PAGES
+            for pid in marks
+            for now, before in zip(marks[pid], then[pid], strict=True)
         )
 
     def cpu_seconds(self) -> float | None:
@@ -104,7 +106,7 @@ def _memory_bytes(process: psutil.Process) -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    """The process and all that descend from it, from the kernel's own lists of children."""
+    """The process and all its descendants, from the kernel's lists of children."""
     found, queue = [], [pid]
     while queue:
         parent = queue.pop()
@@ -116,7 +118,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def proportional_kb(pid: int) -> int | None:
-    """PSS: memory of its own, plus its share of what it shares. RSS counts shared pages once for each sharer."""
+    """PSS in KiB: its own memory plus its share of shared memory. RSS would count shared pages once per sharer."""
     for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
         if line.startswith(b"Pss:"):
             return int(line.split()[1])
@@ -124,26 +126,26 @@ def proportional_kb(pid: int) -> int | None:
 
 
 def _stat(pid: int) -> list[int]:
-    """The numbers of its `stat` from the field 4 on, at index 1; none once it is gone."""
-    # The name in parentheses may hold spaces and parentheses itself. Fields 14 to 17 are four kinds of ticks.
+    """The numbers of its `stat` from field 4 on, at index 1; empty when it has ended."""
+    # The name in parentheses may itself contain spaces and parentheses. Fields 14 to 17 are four kinds of ticks.
     _, closed, fields = _read(f"/proc/{pid}/stat").rpartition(b")")
     return [0, *map(int, fields.split()[1:])] if closed else []
 
 
 def _pages(fields: list[int]) -> tuple[int, int]:
-    """Faults that brought pages in, ever, and pages that are there now."""
+    """Page faults so far, and pages that are resident now."""
     return fields[7] + fields[9], fields[21]
 
 
 def _read(path: str) -> bytes:
-    """A file of the kernel's; empty if its process is gone."""
+    """A file in /proc; empty if its process has ended."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
     try:
         parts = []
-        while part := os.read(descriptor, 65_536):  # a page at a time, of a long one
+        while part := os.read(descriptor, 65_536):  # the kernel returns a page at a time
             parts.append(part)
         return b"".join(parts)
     except OSError:

@@ -1,4 +1,4 @@
-"""What every worker is given, however it is born: a socket to listen on, a black box, a pipe for output, scratch."""
+"""What every worker gets, spawned or forked: a listening socket, a shared page, an output pipe, a scratch directory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from snakepit.workers.process.boot import PROTOCOL
 
 
 class WorkerResources:
-    """One worker's. The broker gives its ends away, and keeps what a WorkerProcess needs.
+    """The resources of one worker: descriptors that the worker gets, and those that the broker keeps.
 
-    `hand_over` makes the process; without it `discard` takes everything back.
+    `make_process` turns the kept ones into a WorkerProcess. If the start fails, `discard` releases all.
     """
 
     def __init__(self, worker: str, path: str, scratch: Path) -> None:
@@ -34,10 +34,10 @@ class WorkerResources:
             self._kept.callback(shutil.rmtree, scratch, ignore_errors=True)
             self.listener = self._given.enter_context(listen(path))
             self._kept.callback(Path(path).unlink, missing_ok=True)
-            self.box_fd = shared_page.make()
-            self._given.callback(os.close, self.box_fd)
-            self._box = shared_page.SharedPage(self.box_fd)
-            self._kept.callback(self._box.close)
+            self.page_fd = shared_page.make()
+            self._given.callback(os.close, self.page_fd)
+            self._page = shared_page.SharedPage(self.page_fd)
+            self._kept.callback(self._page.close)
             self._output, self.output = os.pipe()
             self._given.callback(os.close, self.output)
             self._kept.callback(os.close, self._output)
@@ -45,15 +45,15 @@ class WorkerResources:
             self.discard()
             raise
 
-    def given(self) -> None:
-        """The worker, or whoever brings it to life, has its own copies by now."""
+    def close_given(self) -> None:
+        """Close the worker's descriptors: the worker, or its template, has its own copies now."""
         self._given.close()
 
-    def hand_over(self, pid: int, pidfd: int, loop: asyncio.AbstractEventLoop) -> WorkerProcess:
-        """The process, which has all that is kept from here on."""
+    def make_process(self, pid: int, pidfd: int, loop: asyncio.AbstractEventLoop) -> WorkerProcess:
+        """Make the process, which owns the kept resources from now on."""
         self._kept.pop_all()
         output = Output(self.worker, self._output, loop)
-        return WorkerProcess(self.worker, pid, pidfd, output, self.scratch, socket_path=self.path, black_box=self._box)
+        return WorkerProcess(self.worker, pid, pidfd, output, self.scratch, socket_path=self.path, page=self._page)
 
     def discard(self) -> None:
         self._given.close()
@@ -61,7 +61,7 @@ class WorkerResources:
 
 
 def listen(path: str) -> socket.socket:
-    """A listening Unix socket that only this user can reach."""
+    """Open a listening Unix socket that only this user can connect to."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -78,7 +78,7 @@ def listen(path: str) -> socket.socket:
 
 
 def document(content: bytes) -> int:
-    """A descriptor from which a process reads its boot document: not argv, not the environment, not a disk."""
+    """A descriptor with this content: for boot documents, which must not be in argv, the environment or on a disk."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("snakepit boot document", os.MFD_CLOEXEC)
     else:
@@ -90,8 +90,8 @@ def document(content: bytes) -> int:
     return fd
 
 
-def boot_document(order: LaunchOrder, instance: str, listen_fd: int = 0, box_fd: int = 0) -> bytes:
-    """What the worker is to be. A forked one knows its descriptors from elsewhere, and its document says 0."""
+def boot_document(order: LaunchOrder, instance: str, listen_fd: int = 0, page_fd: int = 0) -> bytes:
+    """The worker's configuration. A forked worker gets its descriptors with the fork order: 0 here."""
     spec = order.spec
     return json.dumps(
         {
@@ -105,7 +105,7 @@ def boot_document(order: LaunchOrder, instance: str, listen_fd: int = 0, box_fd:
             "profile": str(spec.profile),
             "threads": spec.slots,
             "listen_fd": listen_fd,
-            "shared_page_fd": box_fd,
+            "shared_page_fd": page_fd,
             "blas_threads": blas_threads(spec),
             "max_payload": spec.max_payload,
             "thread_checks": spec.thread_checks,
@@ -114,7 +114,7 @@ def boot_document(order: LaunchOrder, instance: str, listen_fd: int = 0, box_fd:
 
 
 def blas_threads(spec: PoolSpec) -> int:
-    """Threads for each call's BLAS, so that slots x threads fit the cores; affinity and cgroup limits count."""
+    """Threads of the numeric libraries (BLAS) in a call, so that slots x threads fit the cores that may be used."""
     if spec.profile == Profile.PROCESS:
         return 1
     return max(1, usable_cores() // spec.threads)

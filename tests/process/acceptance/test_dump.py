@@ -109,7 +109,7 @@ def test_strangers_and_workers_that_gave_the_signal_away_are_refused() -> None:
         with pytest.raises(errors.WorkerUnknown, match="No worker 'p-0000-9' lives on node test"):
             node.client.dump("p-0000-9")
         node.client.call("p", "deafens")
-        with pytest.raises(errors.StacksUnavailable, match="gave the signal away"):
+        with pytest.raises(errors.StacksUnavailable, match="handles the signal itself"):
             node.client.dump(only_worker(node))
         assert node.client.call("p", "echo", value=1) == 1
 

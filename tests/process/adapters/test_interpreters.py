@@ -70,7 +70,7 @@ def test_the_requirements_are_those_of_the_worker_extra() -> None:
     ("facts", "why"),
     [
         ({"installed": {}}, "grpclib is not installed; h2 is not installed; protobuf is not installed"),
-        ({"installed": {**COMPLETE, "protobuf": "5.29.1"}}, "protobuf is 5.29.1, wanted is >=6.31.1,<8"),
+        ({"installed": {**COMPLETE, "protobuf": "5.29.1"}}, "protobuf is 5.29.1, required is >=6.31.1,<8"),
         ({"broken": {"h2": "ImportError: no"}}, "h2 4.3.0 does not load: ImportError: no"),
         ({"version": "3.10.2"}, "it is Python 3.10.2; workers need 3.11 or newer"),
     ],
@@ -91,7 +91,7 @@ def test_the_install_command_is_the_one_to_type_also_where_pip_would_refuse(tmp_
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("#!/bin/sh\necho no such version >&2; exit 127\n", "it said: no such version"), ("", "it cannot be started")],
+    [("#!/bin/sh\necho no such version >&2; exit 127\n", "its output: no such version"), ("", "it cannot be started")],
 )
 def test_a_program_that_is_no_python_is_told_from_one(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "python"
@@ -104,10 +104,10 @@ def test_nobody_else_may_be_able_to_change_an_interpreter(tmp_path: Path) -> Non
     path = program(tmp_path / "bin")
     assert find_mistrust(path) == ""
     (tmp_path / "bin").chmod(0o777)
-    assert find_mistrust(path) == f"{tmp_path}/bin can be changed by everybody"
+    assert find_mistrust(path) == f"{tmp_path}/bin can be changed by every user"
     (tmp_path / "bin").chmod(0o755)
     os.chmod(path, 0o757)
-    assert find_mistrust(path) == f"{path} can be changed by everybody"
+    assert find_mistrust(path) == f"{path} can be changed by every user"
     assert find_mistrust("bin/python") == "its path is not absolute"
     assert find_mistrust(str(tmp_path / "none")) == "there is no such file"
 

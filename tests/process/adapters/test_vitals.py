@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from snakepit.pools.adapters.processes import vitals
-from snakepit.pools.adapters.processes.vitals import LOOKS, ProcessVitals, ProcVitals, PsutilVitals, vitals_of
+from snakepit.pools.adapters.processes.vitals import MAX_SKIPPED, ProcessVitals, ProcVitals, PsutilVitals, vitals_of
 
 CHILD = """
 import os, signal, sys
@@ -157,7 +157,7 @@ def test_memory_of_a_process_that_does_nothing_is_read_at_every_eighth_look(
 ) -> None:
     read = [read_from_proc.memory()]
     assert readings.count == 1
-    read += [read_from_proc.memory() for _ in range(LOOKS - 1)]
+    read += [read_from_proc.memory() for _ in range(MAX_SKIPPED - 1)]
     assert readings.count == 1
     read.append(read_from_proc.memory())
     assert readings.count == 2
