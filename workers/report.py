@@ -246,10 +246,10 @@ class Outbox:
             self._lines += 1
             self._reports.append(report)
             return True
-        telling, count = self._dropped.get(report.sequence) or (LogReport(report.sequence, ""), 0)
+        line, count = self._dropped.get(report.sequence) or (LogReport(report.sequence, ""), 0)
         if not count:
             self._lines += 1
-            self._reports.append(telling)
-        telling.message = f"({count + 1} log lines were dropped: they came faster than they were read)"
-        self._dropped[report.sequence] = (telling, count + 1)
+            self._reports.append(line)
+        line.message = f"({count + 1} log lines were dropped: they came faster than they were read)"
+        self._dropped[report.sequence] = (line, count + 1)
         return not count

@@ -1,4 +1,4 @@
-"""The composition root: joins the broker to its ports, runs it, and takes it down in order.
+"""The composition root: joins the broker to its ports, runs it, and stops everything in order.
 
 run_broker() ─▶ RuntimeDirectory ─▶ ReaperProcess, orphans ─▶ Broker(ports) ─▶ gRPC server ─▶ signals ─▶ stop
 """
@@ -32,21 +32,21 @@ from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.node import NodeFacts
 from snakepit.pools.broker.ports import Definitions, Ports, Recorder
 
-GOODBYE = 0.5  # seconds that clients get to notice that the broker has gone
-CHECK_EVERY = 1.0  # seconds between two looks at strays, keeper and socket
-COLLECT_AFTER = 50_000  # objects, more than thousands of calls in flight are made of
+CLOSE_SECONDS = 0.5  # for clients to close their connections when the broker stops
+CHECK_EVERY = 1.0  # seconds between two looks for orphans and at the reaper process
+COLLECT_AFTER = 50_000  # objects; thousands of calls in flight have fewer
 
 logger = logging.getLogger("snakepit.broker")
 
 
 class SystemClock:
-    monotonic = staticmethod(time.monotonic)  # as it is: it is asked several times a call
+    monotonic = staticmethod(time.monotonic)  # without a wrapper: it is called several times per call
     wall = staticmethod(time.time)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """All that a broker process must know; made from the settings, or by a test."""
+    """The configuration of a broker process, made from the settings or by a test."""
 
     runtime: Path
     definitions: Definitions
@@ -60,30 +60,30 @@ class NodeConfig:
 
 
 class BrokerProcess:
-    """A broker in this process. `stop` may be called from a signal handler, twice for haste."""
+    """A broker in this process. A first `stop` lets calls finish, a second one ends them immediately."""
 
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.runtime = RuntimeDirectory(config.runtime)
         self._stopping = asyncio.Event()
-        self._hasty = asyncio.Event()
+        self._urgent = asyncio.Event()
 
     def stop(self) -> None:
-        (self._hasty if self._stopping.is_set() else self._stopping).set()
+        (self._urgent if self._stopping.is_set() else self._stopping).set()
 
     async def run(self, announce: Callable[[Broker], None] = lambda broker: None) -> None:
-        """Serve until stopped. Raises RuntimeDirectoryError when the directory cannot be had."""
+        """Serve until stopped. Raises RuntimeDirectoryError if the directory cannot be used."""
         self.runtime.open()
         become_subreaper()
-        reaped = end_predecessors(self.runtime)
+        ended = end_predecessors(self.runtime)
         reaper = ReaperProcess(self.runtime)
         try:
-            await self._serve(reaper, reaped, announce)
+            await self._serve(reaper, ended, announce)
         finally:
             reaper.close()
             self.runtime.close()
 
-    async def _serve(self, reaper: ReaperProcess, reaped: int, announce: Callable[[Broker], None]) -> None:
+    async def _serve(self, reaper: ReaperProcess, ended: int, announce: Callable[[Broker], None]) -> None:
         config, runtime = self.config, self.runtime
         place = LaunchSettings(runtime.path, runtime.instance, config.worker_path, config.worker_env)
         launcher = ProcessLauncher(place)
@@ -104,29 +104,30 @@ class BrokerProcess:
         metrics.expose(broker.snapshot)
         server, serving = make_server(broker, runtime.token, recent, metrics.text)
         await broker.start()
-        if reaped:
-            broker.emit(Event(Kind.ORPHANS_REAPED, message=f"{reaped} processes of the broker before were ended"))
+        if ended:
+            message = f"{ended} processes of the previous broker were ended"
+            broker.emit(Event(Kind.ORPHANS_REAPED, message=message))
         await server.start(sock=listen(str(runtime.socket)))
         orphans = find_orphans(broker, runtime.instance, reaper)
         watch = asyncio.get_running_loop().create_task(self._watch(broker, orphans, reaper), name="watch processes")
         announce(broker)
         with reaping(orphans):
             await self._stopping.wait()
-        self._check(broker, orphans, reaper)  # what descends from whom is known as long as the workers live
-        serving.set(False)  # the server stays: what is running is answered through it, what is new is told why not
+        self._check(broker, orphans, reaper)  # the descent of processes is visible only while the workers live
+        serving.set(False)  # the server stays open: it answers running calls, and refuses new ones with the reason
         stop = asyncio.ensure_future(broker.stop(config.stop_grace))
-        hasty = asyncio.ensure_future(self._hasty.wait())
-        await asyncio.wait({stop, hasty}, return_when=asyncio.FIRST_COMPLETED)
+        urgent = asyncio.ensure_future(self._urgent.wait())
+        await asyncio.wait({stop, urgent}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
             broker.kill_all()
         await stop
-        hasty.cancel()
+        urgent.cancel()
         watch.cancel()
-        self._check(broker, orphans, reaper)  # no worker is left, so all that outlived theirs end now
+        self._check(broker, orphans, reaper)  # no worker is left, so all orphans end now
         server.close()
-        # From Python 3.12 on this waits for every client to hang up, and a client may stay for ever.
+        # From Python 3.12 on this waits until every client has disconnected, which may be never.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), GOODBYE)
+            await asyncio.wait_for(server.wait_closed(), CLOSE_SECONDS)
 
     async def _watch(self, broker: Broker, orphans: Orphans, reaper: ReaperProcess) -> None:
         while True:
@@ -142,7 +143,7 @@ class BrokerProcess:
             return
         if killed:
             message = f"{killed} processes that outlived their worker were ended"
-            broker.emit(Event(Kind.ORPHANS_REAPED, reason="stray", message=message, level="warning"))
+            broker.emit(Event(Kind.ORPHANS_REAPED, reason="orphan", message=message, level="warning"))
 
 
 @contextlib.contextmanager
@@ -172,7 +173,7 @@ def find_orphans(broker: Broker, instance: str, reaper: ReaperProcess) -> Orphan
 
 
 def run_node(config: NodeConfig, announce: Callable[[Broker], None] = lambda broker: None) -> None:
-    """Run a broker in the foreground until SIGTERM or SIGINT; a second one ends it at once."""
+    """Run a broker in the foreground until SIGTERM or SIGINT; a second one ends its calls immediately."""
 
     async def main() -> None:
         node = BrokerProcess(config)
@@ -181,8 +182,8 @@ def run_node(config: NodeConfig, announce: Callable[[Broker], None] = lambda bro
             loop.add_signal_handler(number, node.stop)
         await node.run(announce)
 
-    # What is loaded by now stays: it need not be looked through again and again. What a call makes is let go of without
-    # the collector; where many calls are in flight, its usual 700 objects are made of thirty of them.
+    # What is loaded now stays for good, so the collector need not scan it. The objects of a call are freed without the
+    # collector; its usual threshold of 700 objects is reached by thirty calls in flight.
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -190,7 +191,7 @@ def run_node(config: NodeConfig, announce: Callable[[Broker], None] = lambda bro
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed: a call costs the broker a quarter less. SNAKEPIT_EVENT_LOOP=asyncio says no."""
+    """uvloop if installed: a call costs the broker a quarter less CPU. SNAKEPIT_EVENT_LOOP=asyncio disables it."""
     if os.environ.get("SNAKEPIT_EVENT_LOOP") == "asyncio":
         return None
     try:
@@ -202,7 +203,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def run_broker(name: str = "") -> int:
-    """The broker of a Django project, from its settings. Call it after `django.setup()`. Returns an exit code."""
+    """Run the broker of a Django project. Call it after `django.setup()`. Returns an exit code."""
     from snakepit.pools import conf
     from snakepit.pools.adapters.records.definitions import DatabaseDefinitions
     from snakepit.pools.adapters.records.recorder import DatabaseRecorder

@@ -34,7 +34,7 @@ class Predecessor:
     """The broker that wrote the directory's instance file.
 
     The file may be a copy (a restored backup, a copied volume), so its broker may still run elsewhere. Boot, pid and
-    start time together identify one process, which tells whether it does.
+    start time together identify one process, so whether it still runs can be checked.
     """
 
     instance: str

@@ -3,7 +3,7 @@
     /proc/PID/task ─▶ for each thread: tgkill ─▶ wait until it neither waits for nor handles the signal ─▶ read
 
 No privileges are needed and no thread is stopped. Each thread's status in /proc shows whether the signal is pending or
-being handled, which tells when an answer is complete. It also shows whether the process handles the signal at all: one
+being handled, so the end of an answer is known. It also shows whether the process handles the signal at all: one
 that does not would be killed by it.
 """
 

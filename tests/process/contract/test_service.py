@@ -360,7 +360,7 @@ async def _send_raw(stub: Any, authorization: str, data: bytes) -> None:
 
 
 def test_removing_a_pool_lets_its_running_calls_finish(tmp_path: Path) -> None:
-    """Longer than the look at strays, which are the processes that nobody watches."""
+    """Longer than the pause between two looks for orphans."""
     with broker({"p": {"size": 1}}) as running:
         running.ready("p")
         (pid,) = running.pids("p")
@@ -372,7 +372,7 @@ def test_removing_a_pool_lets_its_running_calls_finish(tmp_path: Path) -> None:
                 break
         running.define({})
         running.until("pool.removed")
-        assert not wait_gone(pid, 2.2), "it was taken for a stray"
+        assert not wait_gone(pid, 2.2), "it was taken for an orphan"
         with open(pipe, "wb"):
             pass
         assert held.result(timeout=30) == 1

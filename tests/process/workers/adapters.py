@@ -23,7 +23,7 @@ from snakepit.workers import Adapter, CallCancelled, Context, command
 
 
 class Echo(Adapter):
-    """Answers with what it got."""
+    """Returns its arguments."""
 
     thread_safe = True
 
@@ -110,7 +110,7 @@ class Busy(Adapter):
 
     @command
     def insist(self, ctx: Context) -> str:
-        """Sees the cancel and gives a result all the same."""
+        """Returns a result although it was cancelled."""
         ctx.log("holding")
         ctx.wait(20)
         return "finished"
@@ -162,7 +162,7 @@ class Busy(Adapter):
 
     @command
     def spin(self, ctx: Context) -> None:
-        """Deaf to everything but a kill."""
+        """Runs until the process is killed."""
         ctx.log("spinning")
         while True:
             time.sleep(0.01)
@@ -264,7 +264,7 @@ class ExitingSetup(Adapter):
 
 
 class Configured(Adapter):
-    """Takes the pool's args, some of them in preload."""
+    """Has parameters for the pool's args, some of them in preload."""
 
     seen: str = ""
 
@@ -281,7 +281,7 @@ class Configured(Adapter):
 
 
 class Shared(Adapter):
-    """Loads something in `preload`, and tells who loaded it."""
+    """Loads something in `preload`, and returns the pid that loaded it."""
 
     loaded_by = 0
 
@@ -324,7 +324,7 @@ class Ticking(Shared):
 
 
 class Native(Shared):
-    """Its preload leaves a thread behind that Python does not know."""
+    """Its preload leaves a native thread behind."""
 
     @classmethod
     def preload(cls) -> None:

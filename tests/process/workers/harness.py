@@ -1,6 +1,6 @@
-"""Starts a real `python -m snakepit.workers` as a broker does, and speaks to it over its Work stream.
+"""Starts a real `python -m snakepit.workers` as a broker does, and uses its Work stream.
 
-with started(boot) as process:                 the process, its socket and its black box
+with started(boot) as process:                 the process, its socket and its shared page
     async with linked(process) as link:        the stream: hello, assign, next report
 """
 
@@ -32,10 +32,10 @@ PATIENCE = 30.0  # a bound for a machine under load, never a wait
 class Process:
     """A worker process from outside."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], path: str, box: shared_page.SharedPage, output: Any) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], path: str, page: shared_page.SharedPage, output: Any) -> None:
         self.popen = popen
         self.path = path
-        self.box = box
+        self.page = page
         self._output = output
 
     @property
@@ -64,10 +64,10 @@ def started(adapter: str = "echo", *, command: list[str] | None = None, **fields
         listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         listener.bind(path)
         listener.listen(16)
-        box_fd = shared_page.make()
-        stack.callback(os.close, box_fd)
-        box = shared_page.SharedPage(box_fd)
-        stack.callback(box.close)
+        page_fd = shared_page.make()
+        stack.callback(os.close, page_fd)
+        page = shared_page.SharedPage(page_fd)
+        stack.callback(page.close)
         output = stack.enter_context(tempfile.TemporaryFile())
         reader, writer = os.pipe()
         document = {
@@ -81,7 +81,7 @@ def started(adapter: str = "echo", *, command: list[str] | None = None, **fields
             "profile": "process",
             "threads": 1,
             "listen_fd": listener.fileno(),
-            "shared_page_fd": box_fd,
+            "shared_page_fd": page_fd,
             "blas_threads": 1,
             "max_payload": 1 << 20,
             **fields,
@@ -90,7 +90,7 @@ def started(adapter: str = "echo", *, command: list[str] | None = None, **fields
             [*(command or [sys.executable, "-m", "snakepit.workers"]), "--worker", "test-1", "--boot", str(reader)],
             cwd=ROOT,
             env=environment(),
-            pass_fds=(reader, listener.fileno(), box_fd),
+            pass_fds=(reader, listener.fileno(), page_fd),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -100,7 +100,7 @@ def started(adapter: str = "echo", *, command: list[str] | None = None, **fields
         os.close(reader)
         with os.fdopen(writer, "wb") as boot:
             boot.write(json.dumps(document).encode())
-        yield Process(popen, path, box, output)
+        yield Process(popen, path, page, output)
 
 
 def environment() -> dict[str, str]:
@@ -166,7 +166,7 @@ class Link:
         return report.vitals
 
     async def report(self) -> pb.Report | None:
-        """The next report, whatever it is; None when the worker has said all."""
+        """The next report, whatever it is; None at the end of the stream."""
         if not self._waiting:
             message = await asyncio.wait_for(self.stream.recv_message(), PATIENCE)
             if message is None:
@@ -192,8 +192,8 @@ class Link:
         return (await self.next("failure")).failure
 
     async def goodbye(self, process: Process) -> int:
-        """The worker says that there is nothing more; hang up, and give its exit code."""
-        assert await self.report() is None, "the worker had more to say"
+        """Expect the end of the stream, disconnect, and return the exit code."""
+        assert await self.report() is None, "the worker sent another report"
         self.channel.close()
         # On a thread: the channel closes only while the loop runs.
         return await asyncio.to_thread(process.exit_code)

@@ -21,7 +21,7 @@ from tests.process.workers.harness import linked, started, value_of, worker
 # What a worker is.
 
 
-def test_the_hello_tells_what_the_worker_is(echo, profile):
+def test_the_hello_describes_the_worker(echo, profile):
     async def look(link):
         return link.hello, link.process.pid
 
@@ -72,7 +72,7 @@ def test_the_hello_describes_the_commands_with_their_schemas(echo):
     assert json.loads(commands["add"].schema)["required"] == ["a"]
 
 
-def test_the_hello_says_which_commands_stream(busy):
+def test_the_hello_marks_the_commands_that_stream(busy):
     async def look(link):
         return {command.name for command in link.hello.commands if command.streams}
 
@@ -117,7 +117,7 @@ def test_bytes_may_come_as_base64(echo):
     assert echo(lambda link: link.result("weigh", {"data": "AAEC"})) == 3
 
 
-def test_a_result_tells_how_long_the_command_ran(echo):
+def test_a_result_has_the_run_time_of_its_command(echo):
     async def call(link):
         await link.assign("echo", {"value": 1})
         return (await link.next("result")).result
@@ -233,7 +233,7 @@ def test_a_stream_ends_without_credit_to_spare(busy, command):
 
 
 @pytest.mark.parametrize("command", ["stream", "astream"])
-def test_a_caller_who_wants_one_result_gets_the_chunks_as_a_list(busy, command):
+def test_a_call_without_a_stream_gets_the_chunks_as_a_list(busy, command):
     assert busy(lambda link: link.result(command, {"count": 4})) == [0, 1, 2, 3]
 
 
@@ -297,7 +297,7 @@ def test_progress_and_log_lines_arrive_before_the_result(busy):
     assert value_of(reports[-1].result.value) == "abc"
 
 
-def test_the_context_knows_the_time_that_is_left(busy):
+def test_the_context_has_the_remaining_time(busy):
     assert 0 < busy(lambda link: link.result("left", budget=25.0)) <= 25.0
 
 
@@ -314,7 +314,7 @@ def test_a_cancelled_command_ends_with_the_reason(busy, command, reason):
 
 
 @pytest.mark.parametrize("command", ["hold", "ahold"])
-def test_a_command_sees_its_deadline_without_being_told(busy, command):
+def test_a_command_sees_its_deadline_without_a_cancel(busy, command):
     async def wait(link):
         await link.assign(command, budget=0.05)
         await link.next("log")
@@ -333,7 +333,7 @@ def test_a_command_that_finishes_after_its_cancel_gives_its_result(busy):
     assert busy(cancel) == "finished"
 
 
-def test_a_waiting_call_is_cancelled_at_once_and_never_runs():
+def test_a_waiting_call_that_is_cancelled_never_runs():
     async def cancel():
         async with worker("busy") as link:
             running = await link.assign("hold")
@@ -343,7 +343,7 @@ def test_a_waiting_call_is_cancelled_at_once_and_never_runs():
             failure = (await link.next("failure")).failure
             await link.cancel(running)
             ended = (await link.next("failure")).failure.sequence
-            return failure, waiting, running, ended, link.process.box.last_begun
+            return failure, waiting, running, ended, link.process.page.last_begun
 
     failure, waiting, running, ended, begun = asyncio.run(cancel())
     assert (failure.sequence, failure.code) == (waiting, "cancelled")
@@ -424,7 +424,7 @@ def test_only_commands_can_be_called(echo, command):
         ("hostile", "adapters.Broken.hostile.<locals>.Hostile", "<Hostile that cannot be shown>"),
     ],
 )
-def test_what_a_command_raises_is_told_and_the_worker_lives(broken, command, kind, message):
+def test_what_a_command_raises_is_reported_and_the_worker_lives(broken, command, kind, message):
     failure = broken(lambda link: link.failure(command))
     assert (failure.code, failure.type, failure.message) == ("adapter_error", kind, message)
     assert broken(lambda link: link.result("large", {"size": 1})) == "x"
@@ -506,7 +506,7 @@ def boot_failure_of(adapter: str, **fields: object) -> tuple[pb.BootFailure, int
         ("failing_import.Late", {}, "ModuleNotFoundError", "No module named 'no_such_dependency'"),
     ],
 )
-def test_an_adapter_that_does_not_load_is_told_before_the_worker_leaves(adapter, fields, kind, message):
+def test_an_adapter_that_does_not_load_is_reported_before_the_worker_exits(adapter, fields, kind, message):
     told, code = boot_failure_of(adapter, **fields)
     assert told.type == kind
     assert message in told.message
@@ -542,7 +542,7 @@ def test_a_drained_worker_finishes_what_it_holds_and_tears_down(tmp_path, profil
 
 
 @pytest.mark.parametrize("command", [None, "hold", "spin"])
-def test_a_worker_whose_broker_hangs_up_leaves(tmp_path, command):
+def test_a_worker_whose_broker_disconnects_exits(tmp_path, command):
     async def leave():
         with started("busy", args={"folder": str(tmp_path)}) as process:
             async with linked(process) as link:
@@ -582,7 +582,7 @@ def test_a_message_beyond_all_bounds_ends_the_link_before_it_is_gathered():
     assert b"MessageTooLarge" in output
 
 
-def test_the_black_box_knows_the_last_begun_call_after_a_kill():
+def test_the_shared_page_has_the_last_begun_call_after_a_kill():
     async def kill():
         async with worker("busy") as link:
             sequences = [await link.assign(command) for command in ("left", "hold", "left", "left")]
@@ -590,7 +590,7 @@ def test_the_black_box_knows_the_last_begun_call_after_a_kill():
             await link.next("log")
             os.kill(link.process.pid, signal.SIGKILL)
             code = await asyncio.to_thread(link.process.exit_code)
-            return sequences, code, link.process.box.last_begun
+            return sequences, code, link.process.page.last_begun
 
     sequences, code, begun = asyncio.run(kill())
     assert code == -signal.SIGKILL
@@ -610,11 +610,11 @@ def test_a_worker_that_segfaults_leaves_its_python_stack():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's parent-death signal is Linux's")
 def test_a_worker_dies_with_its_parent(tmp_path):
-    # Here the parent is a small process between us and the worker: the lifeline names it, and we kill it.
-    middle = pathlib.Path(__file__).with_name("middle.py")
+    # Here the parent is a small process between us and the worker: the boot document names it, and the test kills it.
+    intermediate = pathlib.Path(__file__).with_name("intermediate.py")
 
     async def orphan():
-        with started("busy", command=[sys.executable, str(middle)], parent=-1) as process:
+        with started("busy", command=[sys.executable, str(intermediate)], parent=-1) as process:
             async with linked(process) as link:
                 await link.assign("spin")
                 await link.next("log")
@@ -631,7 +631,7 @@ def test_a_worker_dies_with_its_parent(tmp_path):
     assert asyncio.run(orphan())
 
 
-def test_a_worker_of_another_parent_leaves_at_once():
+def test_a_worker_of_another_parent_exits_immediately():
     with started(parent=1) as process:
         assert process.exit_code() == 5
         assert b"the parent is process" in process.output()
@@ -676,7 +676,7 @@ def test_describe_prints_the_commands_and_their_schemas():
     assert "Give the value back." in run("snakepit.workers", "--describe", "adapters.Echo").stdout
 
 
-def test_describe_of_what_does_not_load_says_why():
+def test_describe_of_what_does_not_load_prints_the_reason():
     done = run("snakepit.workers", "--describe", "failing_import.Late")
     assert (done.returncode, done.stdout) == (3, "")
     assert "No module named 'no_such_dependency'" in done.stderr
@@ -699,13 +699,13 @@ def test_a_worker_is_not_started_by_hand():
     assert "--describe" in done.stderr
 
 
-def test_the_lifeline_becomes_its_command():
+def test_parent_death_becomes_its_command():
     program = (sys.executable, "-c", "import os; print(os.getppid())")
     done = run("snakepit.workers.process.parent_death", str(os.getpid()), "--", *program)
     assert done.stdout.strip() == str(os.getpid())
 
 
-def test_the_lifeline_refuses_another_parent():
+def test_parent_death_refuses_another_parent():
     assert run("snakepit.workers.process.parent_death", "1", "--", "true").returncode == 5
     assert run("snakepit.workers.process.parent_death", "true").returncode == 2
 

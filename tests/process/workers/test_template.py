@@ -29,54 +29,54 @@ SUBREAPER = 36
 class Forked:
     """A worker that a template forked; what `linked` needs of a process."""
 
-    def __init__(self, pid, path, box, cord):
-        self.pid, self.path, self.box, self.cord = pid, path, box, cord
+    def __init__(self, pid, path, page, handshake):
+        self.pid, self.path, self.page, self.handshake = pid, path, page, handshake
 
     def exit_code(self):
         _, status = os.waitpid(self.pid, 0)
         return os.waitstatus_to_exitcode(status)
 
 
-class DrainStatus:
-    """A template as its broker holds it."""
+class RunningTemplate:
+    """A template from the broker's side."""
 
     def __init__(self, popen, control, folder, stack):
         self.popen, self.control, self.folder, self._stack = popen, control, folder, stack
         control.settimeout(PATIENCE)
 
-    def said(self):
+    def report(self):
         return json.loads(self.control.recv(4096))
 
     def order(self, name):
-        """Ask for a worker; returns the cord, the path of its socket and its black box."""
+        """Order a worker; returns the handshake socket, the path of its socket and its shared page."""
         path = os.path.join(self.folder, name)
-        ours, cord = socket.socketpair()
+        ours, handshake = socket.socketpair()
         self._stack.callback(ours.close)
         ours.settimeout(PATIENCE)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, cord, open(os.devnull, "w") as output:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, handshake, open(os.devnull, "w") as output:
             listener.bind(path)
             listener.listen(1)
-            box_fd = shared_page.make()
-            box = shared_page.SharedPage(box_fd)
-            self._stack.callback(box.close)
+            page_fd = shared_page.make()
+            page = shared_page.SharedPage(page_fd)
+            self._stack.callback(page.close)
             message = json.dumps({"worker": name, "scratch": os.path.join(self.folder, "scratch-" + name)}).encode()
-            socket.send_fds(self.control, [message], [listener.fileno(), box_fd, output.fileno(), cord.fileno()])
-            os.close(box_fd)
-        return ours, path, box
+            socket.send_fds(self.control, [message], [listener.fileno(), page_fd, output.fileno(), handshake.fileno()])
+            os.close(page_fd)
+        return ours, path, page
 
     def fork(self, name="w-1"):
-        cord, path, box = self.order(name)
-        pid = int(cord.recv(32))
+        handshake, path, page = self.order(name)
+        pid = int(handshake.recv(32))
         self._stack.callback(reap, pid)
-        return Forked(pid, path, box, cord)
+        return Forked(pid, path, page, handshake)
 
     def boot(self, worker, **fields):
         document = {
             "worker": "w-1", "pool": "test", "instance": "0" * 32, "parent": os.getpid(), "adapter": "adapters.Shared",
             "listen_fd": 0, "shared_page_fd": 0, **fields,
         }  # fmt: skip
-        worker.cord.sendall(json.dumps(document).encode())
-        worker.cord.close()
+        worker.handshake.sendall(json.dumps(document).encode())
+        worker.handshake.close()
         return worker
 
     def exit_code(self):
@@ -90,7 +90,7 @@ def reap(pid):
 
 
 @contextlib.contextmanager
-def standing(adapter="adapters.Shared", **fields):
+def running(adapter="adapters.Shared", **fields):
     libc = ctypes.CDLL(None)
     with contextlib.ExitStack() as stack:
         assert libc.prctl(SUBREAPER, 1, 0, 0, 0) == 0
@@ -115,7 +115,7 @@ def standing(adapter="adapters.Shared", **fields):
         os.close(reader)
         with os.fdopen(writer, "wb") as boot:
             boot.write(json.dumps(document).encode())
-        yield DrainStatus(popen, control, folder, stack)
+        yield RunningTemplate(popen, control, folder, stack)
 
 
 def opened(pid):
@@ -137,8 +137,8 @@ def ask(worker, command="look"):
 
 
 def test_a_forked_worker_serves_as_a_child_of_the_broker_with_what_the_template_loaded():
-    with standing(args={"tree": "oak"}) as template:
-        assert template.said()["load_seconds"] > 0
+    with running(args={"tree": "oak"}) as template:
+        assert template.report()["load_seconds"] > 0
         worker = template.fork()
         os.mkdir(os.path.join(template.folder, "scratch-w-1"))
         answer, hello = ask(template.boot(worker))
@@ -154,8 +154,8 @@ def test_a_forked_worker_serves_as_a_child_of_the_broker_with_what_the_template_
 
 
 def test_a_worker_carries_its_own_name_in_what_the_kernel_shows():
-    with standing() as template:
-        template.said()
+    with running() as template:
+        template.report()
         worker = template.fork("w-17")
         with open(f"/proc/{worker.pid}/cmdline", "rb") as line:
             assert line.read().rstrip(b"\0").split(b"\0")[-1] == b"w-17"
@@ -165,22 +165,22 @@ def test_a_worker_carries_its_own_name_in_what_the_kernel_shows():
             assert b"SNAKEPIT_WORKER=t-1" in [line.strip() for line in environ.read().split(b"\0")]
 
 
-def test_many_orders_at_once_make_many_workers_each_with_its_own_session():
-    with standing() as template:
-        template.said()
-        cords = [template.order(f"w-{number}")[0] for number in range(20)]
-        pids = [int(cord.recv(32)) for cord in cords]
+def test_many_orders_make_many_workers_each_in_its_own_session():
+    with running() as template:
+        template.report()
+        handshakes = [template.order(f"w-{number}")[0] for number in range(20)]
+        pids = [int(handshake.recv(32)) for handshake in handshakes]
         assert len(set(pids)) == 20
         assert [os.getsid(pid) for pid in pids] == pids
-        for cord in cords:
-            cord.close()
-        # Nobody let them live: each leaves by itself, without a boot document.
+        for handshake in handshakes:
+            handshake.close()
+        # None gets a boot document, so each exits by itself.
         assert {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids} == {2}
 
 
 def test_a_worker_does_not_hold_what_belongs_to_its_template_and_siblings():
-    with standing() as template:
-        template.said()
+    with running() as template:
+        template.report()
         first, second = template.fork("w-1"), template.fork("w-2")
         mine, *theirs = [opened(process.pid) for process in (template.popen, first, second)]
         assert not mine & (theirs[0] | theirs[1])
@@ -188,9 +188,9 @@ def test_a_worker_does_not_hold_what_belongs_to_its_template_and_siblings():
         assert len(os.listdir(f"/proc/{template.popen.pid}/fd")) == 4, "stdin, output, errors and the control socket"
 
 
-def test_the_death_of_the_template_leaves_its_workers_and_that_of_the_parent_would_not():
-    with standing() as template:
-        template.said()
+def test_workers_outlive_their_template():
+    with running() as template:
+        template.report()
         worker = template.fork()
         template.popen.kill()
         template.exit_code()
@@ -198,15 +198,15 @@ def test_the_death_of_the_template_leaves_its_workers_and_that_of_the_parent_wou
         assert answer["parent"] == os.getpid()
 
 
-def test_a_template_leaves_when_its_broker_hangs_up():
-    with standing() as template:
-        template.said()
+def test_a_template_exits_when_its_broker_closes_the_socket():
+    with running() as template:
+        template.report()
         template.control.close()
         assert template.exit_code() == 0
 
 
-def test_a_template_of_another_parent_does_not_begin():
-    with standing(parent=1) as template:
+def test_a_template_of_another_parent_exits():
+    with running(parent=1) as template:
         assert template.exit_code() == parent_death.ORPHANED
 
 
@@ -225,18 +225,18 @@ def test_a_template_of_another_parent_does_not_begin():
         ("adapters.Missing", "load_failed", "has no 'Missing'"),
     ],
 )
-def test_a_template_that_cannot_be_forked_says_why_and_leaves(adapter, reason, words):
-    with standing(adapter) as template:
-        said = template.said()
+def test_a_template_that_cannot_be_forked_reports_the_reason_and_exits(adapter, reason, words):
+    with running(adapter) as template:
+        said = template.report()
         assert said["refused"] == reason
         assert words in said["why"]
         assert template.exit_code() == 3
 
 
 @pytest.mark.parametrize(("adapter", "always"), [("adapters.Imports", False), ("adapters.Echo", True)])
-def test_imports_alone_are_shared_where_somebody_wants_it(adapter, always):
-    with standing(adapter, always=always) as template:
-        assert "load_seconds" in template.said()
+def test_imports_alone_are_shared_if_the_adapter_or_the_pool_asks_for_it(adapter, always):
+    with running(adapter, always=always) as template:
+        assert "load_seconds" in template.report()
 
 
 # Obstacles

@@ -74,7 +74,7 @@ def test_only_decorated_methods_are_commands():
     assert sorted(find_commands(Shop)) == ["browse", "name", "order", "rules", "sell"]
 
 
-def test_a_command_tells_what_its_decorator_and_docstring_say():
+def test_a_commands_facts_come_from_its_decorator_and_docstring():
     commands = find_commands(Shop)
     assert (commands["sell"].summary, commands["sell"].description) == ("Sell one.", "Sell one.\n\nMore about it.")
     browse = commands["browse"]

@@ -1,4 +1,4 @@
-"""The small parts: call and context, black box, boot document, failures, vitals, parallelism, event loops."""
+"""The small parts: call and context, shared page, boot document, failures, vitals, parallelism, event loops."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_progress_is_kept_within_its_range(given, told):
     assert reports == [ProgressReport(1, told, "")]
 
 
-def test_an_ended_call_says_no_more():
+def test_an_ended_call_reports_nothing_more():
     call, reports = AssignedCall(1, "run"), Reports()
     context = Context(call, reports)
     context.log("a")
@@ -123,7 +123,7 @@ def test_odd_and_long_text_is_made_fit_for_the_wire():
 # Black box.
 
 
-def test_both_ends_of_a_black_box_see_one_number():
+def test_both_ends_of_a_shared_page_see_one_number():
     descriptor = shared_page.make()
     writer, reader = shared_page.SharedPage(descriptor), shared_page.SharedPage(descriptor)
     os.close(descriptor)  # the map stays
@@ -134,7 +134,7 @@ def test_both_ends_of_a_black_box_see_one_number():
     reader.close()
 
 
-def test_a_black_box_is_not_inherited_by_accident():
+def test_a_shared_page_is_not_inherited_by_accident():
     descriptor = shared_page.make()
     assert not os.get_inheritable(descriptor)
     os.close(descriptor)
@@ -206,7 +206,7 @@ def test_an_error_without_a_message_is_named():
     assert caught(lambda: (_ for _ in ()).throw(StopAsyncIteration)).message == "StopAsyncIteration"
 
 
-def test_a_group_of_errors_is_told_whole():
+def test_a_group_of_errors_is_reported_whole():
     def fail() -> None:
         raise ExceptionGroup("several", [ValueError("one"), TypeError("two")])
 
@@ -268,7 +268,7 @@ def test_a_gil_runs_one_thread_at_a_time():
 # Lifeline.
 
 
-def test_the_lifeline_knows_a_strange_parent():
+def test_another_parent_than_the_expected_one_is_refused():
     parent_death.require_parent(os.getppid())
     with pytest.raises(parent_death.Orphaned, match="not 0: it died"):
         parent_death.require_parent(0)

@@ -29,7 +29,7 @@ class Reports:
         return self._queue.get(timeout=PATIENCE)
 
 
-class Box:
+class Page:
     def __init__(self) -> None:
         self.begun: list[int] = []
         self.revoked: set[int] = set()
@@ -98,8 +98,8 @@ class Bench:
     """A runtime that runs on a thread of its own."""
 
     def __init__(self, slots: int, direct_reply: Any = None) -> None:
-        self.reports, self.box, self.adapter = Reports(), Box(), Gate()
-        self.runtime = CallRuntime(self.reports, self.box, slots=slots, direct_reply=direct_reply)
+        self.reports, self.page, self.adapter = Reports(), Page(), Gate()
+        self.runtime = CallRuntime(self.reports, self.page, slots=slots, direct_reply=direct_reply)
         bound = bind(self.adapter, find_commands(Gate))
         self.thread = threading.Thread(target=self.runtime.run, args=(bound,))
         self.thread.start()
@@ -144,7 +144,7 @@ def test_calls_begin_in_the_order_of_their_sequences(bench):
         bench.assign("value", b'{"value": %d}' % number)
     answers = [bench.reports.next() for _ in range(50)]
     assert sorted(answer.sequence for answer in answers) == list(range(1, 51))
-    assert bench.box.begun == list(range(1, 51))
+    assert bench.page.begun == list(range(1, 51))
 
 
 def test_load_counts_what_runs_and_served_what_ran(double):
@@ -172,7 +172,7 @@ def test_a_waiting_call_is_cancelled_without_beginning(single):
     assert failure.details == {"outcome": "not_started"}
     single.adapter.open.set()
     assert single.reports.next().sequence == 1
-    assert single.box.begun == [1]
+    assert single.page.begun == [1]
 
 
 def test_a_call_whose_deadline_passed_while_it_waited_does_not_run(single):
@@ -235,7 +235,7 @@ def test_a_cancellation_of_the_commands_own_is_an_error(bench):
     assert (failure.code, failure.type) == ("adapter_error", "asyncio.exceptions.CancelledError")
 
 
-def test_a_drained_runtime_finishes_what_it_holds_and_takes_nothing_new(bench):
+def test_a_drained_runtime_finishes_its_calls_and_refuses_new_ones(bench):
     bench.assign("wait")
     bench.adapter.inside.acquire(timeout=PATIENCE)
     bench.runtime.drain()
@@ -250,8 +250,8 @@ def test_a_drained_runtime_finishes_what_it_holds_and_takes_nothing_new(bench):
 
 
 @pytest.mark.parametrize("slots", [0, 2])
-def test_a_drain_that_comes_before_the_commands_ends_the_run_at_once(slots):
-    runtime = CallRuntime(Reports(), Box(), slots=slots)
+def test_a_drain_before_the_commands_ends_the_run(slots):
+    runtime = CallRuntime(Reports(), Page(), slots=slots)
     runtime.drain()
     thread = threading.Thread(target=runtime.run, args=({},), daemon=True)
     thread.start()
@@ -283,30 +283,30 @@ def test_finished_calls_are_forgotten(bench):
 
 
 class DirectReplySender:
-    """Delivers to the reply_socket `open` alone."""
+    """Delivers to the reply socket `open` only."""
 
     def __init__(self):
-        self.carried = []
+        self.sent = []
 
     def deliver(self, call, last):
-        self.carried.append((call.sequence, type(last)))
+        self.sent.append((call.sequence, type(last)))
         return DeliveredReport(last.sequence, last.seconds) if call.reply_socket == "open" else last
 
 
 @pytest.mark.parametrize("slots", [0, 2])
-def test_only_what_has_a_reply_socket_is_delivered_and_the_broker_hears_of_it_once(slots):
+def test_only_a_call_with_a_reply_socket_is_delivered_and_the_broker_gets_one_report(slots):
     bench = Bench(slots, direct_reply := DirectReplySender())
     try:
-        told = [
+        reports = [
             (bench.assign("value", b'{"value": 1}', reply_socket=reply_socket), bench.reports.next())
             for reply_socket in ("open", "shut", "")
         ]
-        assert [(report.sequence, type(report)) for _, report in told] == [
+        assert [(report.sequence, type(report)) for _, report in reports] == [
             (1, DeliveredReport),
             (2, ResultReport),
             (3, ResultReport),
         ]
-        assert direct_reply.carried == [(1, ResultReport), (2, ResultReport)]
+        assert direct_reply.sent == [(1, ResultReport), (2, ResultReport)]
         assert bench.runtime.load == 0
     finally:
         bench.close()

@@ -1,4 +1,4 @@
-"""Signatures: which arguments are accepted, how they arrive, and what the schema says."""
+"""Signatures: which arguments are accepted, how they arrive, and what the schema contains."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_value_that_does_not_fit_is_named_where_it_is(annotation, value, wrong
     assert problem(annotation, value) == wrong
 
 
-def test_every_problem_is_named_at_once():
+def test_every_problem_is_named():
     def command(pixels: list[float], top: int = 1, *, name: str): ...
 
     with pytest.raises(InvalidArguments) as caught:
@@ -219,7 +219,7 @@ def test_kwargs_do_not_let_a_caller_bring_the_context():
         signature_of(command).check({"ctx": 1})
 
 
-def test_a_context_that_only_the_type_checker_knows_is_found_by_name():
+def test_a_context_imported_for_the_type_checker_only_is_found_by_name():
     assert signature_of(by_name_only_for_the_type_checker, lenient=True).context == "ctx"
 
 
@@ -254,7 +254,7 @@ def test_a_signature_that_cannot_be_served_is_refused_with_the_reason(command, w
     assert why in str(caught.value)
 
 
-def test_the_schema_says_what_the_check_does():
+def test_the_schema_agrees_with_the_check():
     def command(a: int, b: list[float], c: Colour = Colour.RED, d: str | None = None, e: Point | None = None): ...
 
     schema = signature_of(command).schema

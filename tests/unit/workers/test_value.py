@@ -183,7 +183,7 @@ def test_bytes_go_out_raw():
 
 
 @pytest.mark.parametrize("value", [b"x" * 101, "x" * 99, memoryview(b"x" * 101), [0] * 51])
-def test_a_result_over_the_limit_tells_its_size(value):
+def test_a_result_over_the_limit_has_its_size_in_the_error(value):
     with pytest.raises(ValueTooLarge, match="and the limit is 100") as caught:
         encode(value, 100)
     assert caught.value.limit == 100

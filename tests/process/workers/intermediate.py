@@ -1,4 +1,4 @@
-"""Stands between a test and a worker, as its parent: passes everything on, with itself named in the boot document."""
+"""An intermediate process: it starts a worker for a test, with itself as the parent in the boot document."""
 
 import json
 import os
