@@ -1,4 +1,4 @@
-"""Adapters that do, on purpose, all that an adapter can do to its pool."""
+"""Adapters that do everything, also everything wrong, that an adapter can do to its pool."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from snakepit.workers.process import stacks
 
 
 class Opaque:
-    """What JSON cannot carry."""
+    """An object that JSON cannot hold."""
 
 
 class Everything(Adapter):
-    """Every behaviour that the acceptance tests need, as commands; safe in both profiles."""
+    """The behaviour that the acceptance tests need, as commands, for both profiles."""
 
     thread_safe = True
 
@@ -45,7 +45,7 @@ class Everything(Adapter):
         self.barrier = threading.Barrier(2, timeout=20)
 
     def note(self, text: str) -> None:
-        """One line in the recent, written so that it survives whatever comes next."""
+        """Append a line to the file `recent`, in one write that survives a kill right after it."""
         if self.recent:
             fd = os.open(self.recent, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             os.write(fd, f"{text}\n".encode())
@@ -70,13 +70,13 @@ class Everything(Adapter):
 
     @command
     def once(self, mark: str) -> int:
-        """Not idempotent: every run leaves a line."""
+        """Not idempotent: every run appends a line."""
         self.note(f"once {mark} {os.getpid()}")
         return os.getpid()
 
     @command
     def meet(self) -> int:
-        """Returns when two calls are inside at the same time."""
+        """Return when two calls are inside at the same time."""
         self.enter()
         try:
             self.barrier.wait()
@@ -86,7 +86,7 @@ class Everything(Adapter):
 
     @command
     def hold(self, path: str) -> int:
-        """Blocks until somebody writes to a named pipe. Returns the most calls that were inside at once."""
+        """Block until a named pipe is opened for writing. Return the highest number of concurrent calls."""
         self.enter()
         try:
             self.note(f"holding {path} {os.getpid()}")
@@ -98,7 +98,7 @@ class Everything(Adapter):
 
     @command
     def visit(self, mark: str, path: str = "", deaf: bool = False) -> int:
-        """Short, and leaves a line; with a path it lasts until somebody writes to that pipe, `deaf` with the GIL."""
+        """Append a line. With a path, wait for that pipe to be opened for writing; `deaf` holds the GIL meanwhile."""
         self.note(f"visit {mark} {os.getpid()}")
         if path:
             with open(path, "rb") as pipe:
@@ -110,7 +110,7 @@ class Everything(Adapter):
 
     @command(idempotent=True)
     def hold_again(self, path: str) -> int:
-        """The same, and may be run twice."""
+        """Like `hold`, but idempotent."""
         self.note(f"holding {path} {os.getpid()}")
         with open(path, "rb") as pipe:
             pipe.read()
@@ -118,7 +118,7 @@ class Everything(Adapter):
 
     @command
     def says_around(self, path: str) -> Iterator[str]:
-        """The same with a chunk before and one after."""
+        """Like `hold`, with one chunk before and one after."""
         yield "before"
         self.note(f"holding {path} {os.getpid()}")
         with open(path, "rb") as pipe:
@@ -127,7 +127,7 @@ class Everything(Adapter):
 
     @command
     def notes_its_end(self) -> int:
-        """Returns its priority, and leaves a line with the one at its end."""
+        """Return the process's priority. The priority at exit is appended as a line."""
         atexit.register(lambda: self.note(f"nice {os.getpriority(os.PRIO_PROCESS, 0)}"))
         return os.getpriority(os.PRIO_PROCESS, 0)
 
@@ -138,7 +138,7 @@ class Everything(Adapter):
 
     @command
     def burn(self, seconds: float) -> int:
-        """CPU-bound, deaf to every request to stop."""
+        """CPU-bound; it does not check for cancellation."""
         self.note(f"burning {os.getpid()}")
         end, turns = time.monotonic() + seconds, 0
         while time.monotonic() < end:
@@ -147,18 +147,18 @@ class Everything(Adapter):
 
     @command
     def entangle(self) -> bool:
-        """C code that holds the GIL for ages: a regular expression that tries every way to fail."""
+        """C code that holds the GIL for a long time: a regular expression with exponential backtracking."""
         self.note(f"entangling {os.getpid()}")
         return re.fullmatch(r"(a+)+b", "a" * 60) is not None
 
     @command
     def deafens(self) -> None:
-        """Takes the signal that asks for stacks away."""
+        """Handle the signal for stacks itself, so that they cannot be read."""
         signal.signal(stacks.number(), signal.SIG_IGN)
 
     @command
     def obedient(self, ctx: Context) -> str:
-        """Runs until it is asked to stop."""
+        """Run until it is cancelled."""
         self.note(f"obedient {os.getpid()}")
         while not ctx.wait(5.0):
             pass
@@ -232,7 +232,7 @@ class Everything(Adapter):
 
     @command
     def imports(self, name: str, path: str = "") -> bool:
-        """Imports a module, from a directory of its own where one is named. Whether the GIL is on afterwards."""
+        """Import a module, from a directory if one is given. Return whether the GIL is on afterwards."""
         sys.path[:0] = [path] if path else []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as many libraries do
@@ -241,11 +241,10 @@ class Everything(Adapter):
 
     @command
     def exchange(self, mine: int, times: int, seconds: float, interval: float) -> int:
-        """Two calls hand a token to and fro without ever letting go of the interpreter. How often it came here.
+        """Two calls pass a token to each other without releasing the interpreter. Return how often it came here.
 
-        It ends after so many times, or so many seconds.
-
-        A GIL changes hands once in `interval` seconds, so the count is what only threads that run at once can reach.
+        It ends after `times` passes, or after `seconds`. A GIL switches threads once in `interval` seconds, so only
+        threads that run in parallel reach a high count.
         """
         if mine == 0:
             sys.setswitchinterval(interval)
@@ -260,7 +259,7 @@ class Everything(Adapter):
 
     @command
     def blas(self) -> list[int]:
-        """How many threads each numeric library really uses for one product."""
+        """Return how many threads each numeric library uses for one product."""
         import numpy
         import threadpoolctl
 
@@ -283,7 +282,7 @@ class Everything(Adapter):
 
     @command
     def allocates(self, megabytes: int) -> int:
-        """The work of `leaks` without the leak: the kernel gives the same pages, and takes them back."""
+        """The same work as `leaks`, without the leak: the pages go back to the kernel."""
         _touched(megabytes).close()
         return megabytes
 
@@ -294,7 +293,7 @@ class Everything(Adapter):
 
 
 def _touched(megabytes: int) -> mmap.mmap:
-    """Memory straight from the kernel: what the C library was given back once costs far less the second time."""
+    """Memory from the kernel directly: memory that the C library has freed before is much cheaper to get again."""
     taken = mmap.mmap(-1, megabytes * 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for page in range(0, len(taken), mmap.PAGESIZE):
         taken[page] = 1
@@ -302,13 +301,13 @@ def _touched(megabytes: int) -> mmap.mmap:
 
 
 class Unsafe(Everything):
-    """Not for the thread profile."""
+    """Not marked thread-safe."""
 
     thread_safe = False
 
 
 class Preloading(Everything):
-    """Loads once, in the template, which leaves a line in the recent."""
+    """Loads once, in the template, which appends a line to the file `recent`."""
 
     loaded_by: int = 0
 
@@ -317,7 +316,7 @@ class Preloading(Everything):
         cls.loaded_by = os.getpid()
         random.seed(1)
         logging.basicConfig(level=logging.INFO, format="logged by %(message)s", force=True)
-        ctypes.CDLL(None).puts(b"native code says hello")  # and leaves it in its buffer
+        ctypes.CDLL(None).puts(b"native code says hello")  # which stays in the C library's buffer
         os.umask(0o077)
         if recent:
             with open(recent, "a") as lines:
@@ -325,7 +324,7 @@ class Preloading(Everything):
 
     @command(idempotent=True)
     def origin(self) -> dict[str, Any]:
-        """Who loaded what this worker has, and what it has of its own."""
+        """Return which process loaded what this worker shares, and what it has of its own."""
         return {
             "pid": os.getpid(),
             "parent": os.getppid(),
@@ -347,7 +346,7 @@ class Preloading(Everything):
 
     @command
     def announce(self) -> None:
-        """Prints and logs who it is."""
+        """Print and log the worker's id."""
         print(f"printed by {os.environ['SNAKEPIT_WORKER']}")
         logging.getLogger("announce").info(os.environ["SNAKEPIT_WORKER"])
 
@@ -359,7 +358,7 @@ def _mask() -> int:
 
 
 def _descriptors() -> list[str]:
-    """What this process has open, by kind."""
+    """The open descriptors of this process, by kind."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -368,7 +367,7 @@ def _descriptors() -> list[str]:
 
 
 class ThreadInPreload(Everything):
-    """What must not be forked."""
+    """Its preload leaves a thread behind, which must not be forked."""
 
     @classmethod
     def preload(cls) -> None:
@@ -459,7 +458,7 @@ class FailsOnce(Adapter):
 
 
 class SlowToLoad(Adapter):
-    """Loads when somebody writes to a named pipe, or never."""
+    """Loads when a named pipe is opened for writing, or never."""
 
     thread_safe = True
 
@@ -473,7 +472,7 @@ class SlowToLoad(Adapter):
 
 
 class Loads(Everything):
-    """Takes its time to load, as a model does."""
+    """Loads slowly, like a model."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()

@@ -13,11 +13,11 @@ from snakepit.workers import Adapter, command
 class Rivers(Adapter):
     @classmethod
     def preload(cls) -> None:
-        """Once, in the template: what all workers read and nobody writes."""
+        """Runs once, in the template. Load what all workers share and only read."""
         cls.lengths = MappingProxyType({"Danube": 2850, "Rhine": 1233, "Oder": 866})
 
     def setup(self) -> None:
-        """Once in each worker, after the fork: what each must have for itself."""
+        """Runs once in each worker, after the fork. Make what each worker needs for itself."""
         self.random = random.Random()
         self.cache = sqlite3.connect(":memory:")
 
@@ -30,5 +30,5 @@ class Rivers(Adapter):
 
     @command
     def draw(self) -> dict[str, Any]:
-        """A number from a generator of its own, and whether its connection answers."""
+        """A number from the worker's own generator, and whether its connection works."""
         return {"number": self.random.random(), "answer": self.cache.execute("SELECT 1").fetchone()[0]}
