@@ -24,7 +24,7 @@ import pytest
 
 from tests.brokers import ROOT
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 LINES = """
 INSTALLED_APPS += ["ninja", "snakepit.pools"]
