@@ -1,13 +1,13 @@
-"""The closed list of errors that a caller can meet, each with its HTTP and gRPC status.
+"""All errors that a caller can get, each with its HTTP and gRPC status.
 
-An exception's docstring is its default message. `outcome` says what became of the work: `not_started` (safe to send
-again), `failed` (it ran and ended badly) or `unknown` (it may have run).
+An exception's docstring is its default message. `outcome` is the state of the work: `not_started` (safe to send again),
+`failed` (it ran and failed) or `unknown` (it may have run).
 
 >>> error = QueueFull("3 of 3 places are taken", retry_after=0.5)
 >>> error.code, error.http_status, error.outcome, error.retry_after
 ('queue_full', 429, 'not_started', 0.5)
 >>> str(PoolPaused())
-'The pool is paused by its operator: it takes no calls.'
+'The pool is paused by its operator and takes no calls.'
 >>> type(from_code("worker_lost", "gone", outcome="unknown")).__name__
 'WorkerLost'
 """
@@ -49,7 +49,7 @@ class BrokerError(Exception):
         return str(self.args[0])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions with keyword-only arguments do not survive a pickle by themselves (concurrent.futures, Celery).
+        # Exceptions with keyword-only arguments cannot be unpickled without this (concurrent.futures, Celery).
         return (from_code, (self.code, self.message, self.outcome, self.details, self.retry_after))
 
 
@@ -81,7 +81,7 @@ class PermissionDenied(BrokerError):
 
 
 class PoolUnknown(BrokerError):
-    """No pool of this name is known here."""
+    """This node has no pool of this name."""
 
     code = "pool_unknown"
     http_status = 404
@@ -99,7 +99,7 @@ class CommandUnknown(BrokerError):
 
 
 class WorkerUnknown(BrokerError):
-    """No worker of this id lives here."""
+    """This node has no worker with this id."""
 
     code = "worker_unknown"
     http_status = 404
@@ -108,7 +108,7 @@ class WorkerUnknown(BrokerError):
 
 
 class NodeUnknown(BrokerError):
-    """No broker of this node answers here."""
+    """No broker of this node answers."""
 
     code = "node_unknown"
     http_status = 404
@@ -117,7 +117,7 @@ class NodeUnknown(BrokerError):
 
 
 class PayloadTooLarge(BrokerError):
-    """The arguments are larger than the pool takes."""
+    """The arguments are larger than the pool allows."""
 
     code = "payload_too_large"
     http_status = 413
@@ -144,7 +144,7 @@ class DefinitionInvalid(BrokerError):
 
 
 class NotAdvised(BrokerError):
-    """The recommendation does not hold any more, or there never was one of this id."""
+    """There is no recommendation with this id, or it is outdated."""
 
     code = "not_advised"
     http_status = 409
@@ -153,7 +153,7 @@ class NotAdvised(BrokerError):
 
 
 class ManagedBySettings(BrokerError):
-    """The settings define this pool: change them, the details have the line."""
+    """The settings define this pool: change the line that the details have."""
 
     code = "managed_by_settings"
     http_status = 409
@@ -189,7 +189,7 @@ class AdapterError(BrokerError):
 
 
 class ResultTooLarge(BrokerError):
-    """The command's result is larger than the pool lets through."""
+    """The command's result is larger than the pool allows."""
 
     code = "result_too_large"
     http_status = 500
@@ -216,7 +216,7 @@ class QueueTimeout(BrokerError):
 
 
 class PoolPaused(BrokerError):
-    """The pool is paused by its operator: it takes no calls."""
+    """The pool is paused by its operator and takes no calls."""
 
     code = "pool_paused"
     http_status = 503
@@ -234,7 +234,7 @@ class PoolFailed(BrokerError):
 
 
 class NodeDraining(BrokerError):
-    """The node is drained by its operator: it takes no calls."""
+    """The node is drained by its operator and takes no calls."""
 
     code = "node_draining"
     http_status = 503
@@ -300,12 +300,12 @@ def from_code(
     details: Mapping[str, Any] | None = None,
     retry_after: float = 0.0,
 ) -> BrokerError:
-    """The exception for a code that came over a wire; an unknown code becomes a plain BrokerError."""
+    """Return the exception for a code that came over the wire; an unknown code becomes a plain BrokerError."""
     return ERRORS.get(code, BrokerError)(message, outcome=outcome, details=details, retry_after=retry_after)
 
 
 def no_command(pool: str, name: str, known: Iterable[str]) -> CommandUnknown:
-    """For a command that a pool does not have, with the one that was meant or all that there are."""
+    """Return the error of an unknown command, with the nearest name or all names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]}?" if near else f" It has: {', '.join(names) or 'none'}."

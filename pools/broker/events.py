@@ -1,6 +1,6 @@
-"""Facts for the outside world: what the broker decided or saw, with its reason and numbers.
+"""Events: what the broker decided or observed, with its reason and numbers.
 
-Logs, rows, metrics and Django signals all subscribe to this one stream; nobody else is told anything.
+Logs, rows and metrics all read this one stream.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ class Kind(StrEnum):
     NODE_STOPPING = "node.stopping"
     POOL_APPLIED = "pool.applied"  # a definition came into force
     POOL_REMOVED = "pool.removed"
-    POOL_INVALID = "pool.invalid"  # a definition was refused; the one before stays in force
+    POOL_INVALID = "pool.invalid"  # a definition was refused; the previous one stays in force
     POOL_FAILED = "pool.failed"
     POOL_RECOVERED = "pool.recovered"
     POOL_SATURATED = "pool.saturated"  # the queue is full; calls are refused
-    TEMPLATE_STARTED = "template.started"  # loaded, and proven safe to fork
-    TEMPLATE_REFUSED = "template.refused"  # workers are spawned plainly instead
-    TEMPLATE_DIED = "template.died"  # its workers live on
+    TEMPLATE_STARTED = "template.started"  # it is loaded, and safe to fork
+    TEMPLATE_REFUSED = "template.refused"  # workers are spawned instead
+    TEMPLATE_DIED = "template.died"  # its workers go on
     TEMPLATE_ENDED = "template.ended"  # it is outdated or not needed any more
     WORKER_STARTING = "worker.starting"
     WORKER_STARTED = "worker.started"
     WORKER_DRAINING = "worker.draining"
-    WORKER_RECYCLED = "worker.recycled"  # left on purpose, after its successor was ready
+    WORKER_RECYCLED = "worker.recycled"  # it exited on purpose; its successor is ready
     WORKER_DIED = "worker.died"
     WORKER_KILLED = "worker.killed"
     WORKER_UNHEALTHY = "worker.health_check_failed"
@@ -38,7 +38,7 @@ class Kind(StrEnum):
     CLOCK_MISSING = "clock.missing"
     CLOCK_FOUND = "clock.found"
     ORPHANS_REAPED = "orphans.reaped"
-    OPERATOR_ACTED = "operator.acted"  # a person changed or ordered something; data has who, what and why
+    OPERATOR_ACTED = "operator.acted"  # a person changed or ordered something; data has actor, action and reason
 
 
 @dataclass(frozen=True, slots=True)

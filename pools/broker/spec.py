@@ -1,8 +1,8 @@
 # ruff: noqa: RUF009  (`setting` makes a dataclass field; it is not a default value)
-"""What a pool is to be: one frozen value that validates itself.
+"""The definition of a pool: one frozen value that validates itself.
 
-The fields, their defaults, ranges, units and help live here once; the Django model, the settings, the admin and the
-documentation read them from here.
+Fields, defaults, ranges, units and help texts are defined here alone. The Django model, the settings, the admin and the
+documentation read them.
 
 >>> PoolSpec(name="digits", adapter="digits", size=2).slots
 1
@@ -25,12 +25,12 @@ from enum import StrEnum
 from typing import Any
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
-AUTO = "auto"  # as a pool's `python`: the best for its profile
+AUTO = "auto"  # a value of a pool's `python`: the best interpreter for its profile
 OWN = "the broker's own interpreter"
 PYTHON_VERSION = re.compile(r"3\.\d{1,2}(\.\d{1,2})?t?")  # 3.12, 3.13.5, 3.14t
 
 
-# A row must not decide which code is run: these variables name programs, libraries and modules.
+# A row must not decide which code runs: these variables name programs, libraries and modules.
 DECIDING = ("LD_", "DYLD_", "PYTHON", "SNAKEPIT_", "PATH", "GCONV_PATH", "BASH_ENV")
 HARMLESS = frozenset({"PYTHONHASHSEED", "PYTHON_GIL", "PYTHONMALLOC", "PYTHONTRACEMALLOC", "PYTHONUTF8"})
 
@@ -43,13 +43,13 @@ class Profile(StrEnum):
 class Preload(StrEnum):
     """Whether workers are forked from a template."""
 
-    AUTO = "auto"  # if the adapter asks for it with preload()
+    AUTO = "auto"  # if the adapter has a preload()
     ON = "on"  # also without one: the imports alone are shared
     OFF = "off"
 
 
 class InvalidSpec(ValueError):
-    """A pool definition is not valid: `problems` maps each field to what is wrong with it."""
+    """A pool definition is not valid. `problems` maps each wrong field to the reason."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         self.problems = dict(problems)
@@ -57,7 +57,7 @@ class InvalidSpec(ValueError):
 
 
 def setting(default: Any, low: float | None = None, high: float | None = None, *, unit: str = "", help: str) -> Any:
-    """A field with its range and its help; None as default means "off"."""
+    """A field with its range and its help; the default None means "off"."""
     return field(default=default, metadata={"low": low, "high": high, "unit": unit, "help": help})
 
 
@@ -69,44 +69,73 @@ class PoolSpec:
     adapter: str = setting("", help="Key of the adapter in SNAKEPIT['ADAPTERS'].")
     args: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "The adapter's keyword arguments."})
     env: Mapping[str, str] = field(default_factory=dict, metadata={"help": "Environment variables for the workers."})
-    profile: Profile = setting(Profile.PROCESS, help="process: one call a worker; thread: `threads` calls a worker.")
-    size: int = setting(2, 1, 1000, help="Workers. Raise it when calls wait while cores are idle.")
-    threads: int = setting(10, 1, 256, help="Slots of a thread-profile worker.")
+    profile: Profile = setting(
+        Profile.PROCESS, help="process: one call at a time in a worker; thread: `threads` calls at a time."
+    )
+    size: int = setting(2, 1, 1000, help="Number of workers. Raise it when calls wait while cores are idle.")
+    threads: int = setting(10, 1, 256, help="Slots of a worker with the thread profile.")
     python: str = setting(
-        "", help="Key in SNAKEPIT['PYTHONS'], a version (3.12, 3.14t), or auto; empty: the broker's own interpreter."
+        "",
+        help="Interpreter: a key of SNAKEPIT['PYTHONS'], a version (3.12, 3.14t) or auto; empty: that of the broker.",
     )
     preload: Preload = setting(
-        Preload.AUTO, help="Fork workers from a template: auto (if the adapter preloads), on, off."
+        Preload.AUTO, help="Fork workers from a template: auto (if the adapter has a preload()), on, off."
     )
-    queue_limit: int = setting(1000, 0, 1_000_000, unit="calls", help="Calls that may wait; more are refused.")
-    queue_bytes: int = setting(64 * 2**20, 0, 2**40, unit="bytes", help="Arguments that may wait, in bytes.")
-    queue_timeout: float = setting(5.0, 0.001, 86_400, unit="s", help="How long a call waits for a slot.")
-    call_timeout: float = setting(60.0, 0.001, 86_400, unit="s", help="Deadline of a call that names none.")
-    stream_timeout: float = setting(300.0, 0.001, 86_400, unit="s", help="The same for a streaming command.")
-    cancel_grace: float = setting(2.0, 0.0, 3600, unit="s", help="From asking a call to end to ending its process.")
-    startup_timeout: float = setting(60.0, 0.1, 86_400, unit="s", help="Raise it for models that load for minutes.")
+    queue_limit: int = setting(1000, 0, 1_000_000, unit="calls", help="Maximum of waiting calls; more are refused.")
+    queue_bytes: int = setting(
+        64 * 2**20, 0, 2**40, unit="bytes", help="Maximum size of the arguments of waiting calls."
+    )
+    queue_timeout: float = setting(5.0, 0.001, 86_400, unit="s", help="Maximum wait for a slot.")
+    call_timeout: float = setting(60.0, 0.001, 86_400, unit="s", help="Timeout of a call that has none of its own.")
+    stream_timeout: float = setting(
+        300.0, 0.001, 86_400, unit="s", help="Timeout of a streaming call that has none of its own."
+    )
+    cancel_grace: float = setting(
+        2.0, 0.0, 3600, unit="s", help="Time from the request to stop a call until its process is killed."
+    )
+    startup_timeout: float = setting(
+        60.0, 0.1, 86_400, unit="s", help="Time to load the adapter. Raise it for models that take minutes."
+    )
     startup_batch: int = setting(8, 1, 1000, help="Workers that start at the same time.")
-    startup_delay: float = setting(0.75, 0.0, 3600, unit="s", help="Pause between two batches.")
+    startup_delay: float = setting(0.75, 0.0, 3600, unit="s", help="Pause between two batches of starts.")
     ttl: float | None = setting(None, 1, 10 * 365 * 86_400, unit="s", help="Age at which a worker is replaced.")
-    max_requests: int | None = setting(None, 1, 10**12, help="Calls after which a worker is replaced.")
-    jitter: float = setting(0.1, 0.0, 1.0, help="Random share added to ttl and max_requests, against herds.")
-    min_lifetime: float = setting(10.0, 0.0, 86_400, unit="s", help="No worker is recycled younger than this.")
-    memory_soft_mb: float | None = setting(None, 1, 2**30, unit="MiB", help="Replace after its calls above this.")
-    memory_hard_mb: float | None = setting(None, 1, 2**30, unit="MiB", help="Kill at once above this.")
-    memory_samples: int = setting(2, 1, 1000, help="Samples in a row above the soft line before it counts.")
-    max_surge: int = setting(1, 0, 1000, help="Workers above `size` during a replacement.")
+    max_requests: int | None = setting(None, 1, 10**12, help="Number of calls after which a worker is replaced.")
+    jitter: float = setting(
+        0.1, 0.0, 1.0, help="Random share added to ttl and max_requests, so that workers are not replaced together."
+    )
+    min_lifetime: float = setting(
+        10.0,
+        0.0,
+        86_400,
+        unit="s",
+        help="Age before which no worker is replaced for its age, calls or soft memory limit.",
+    )
+    memory_soft_mb: float | None = setting(
+        None, 1, 2**30, unit="MiB", help="Soft memory limit: a worker above it finishes its calls and is replaced."
+    )
+    memory_hard_mb: float | None = setting(
+        None, 1, 2**30, unit="MiB", help="Hard memory limit: a worker above it is killed."
+    )
+    memory_samples: int = setting(2, 1, 1000, help="Samples in a row above the soft limit before a worker is replaced.")
+    max_surge: int = setting(1, 0, 1000, help="Extra workers above `size` during a replacement.")
     max_unavailable: int = setting(0, 0, 1000, help="Workers that may be missing during a replacement.")
-    drain_timeout: float = setting(30.0, 0.0, 86_400, unit="s", help="What a draining worker gets to finish.")
-    max_payload: int = setting(2**20, 1024, 2**28, unit="bytes", help="Limit of one call's arguments and result.")
-    boot_budget: int = setting(5, 1, 1000, help="Failed starts in 60 s before the pool is failed.")
-    death_budget: int | None = setting(None, 1, 100_000, help="Deaths in 60 s before it is failed; 10 x size.")
-    retry_budget: float = setting(0.1, 0.0, 1.0, help="Share of calls that may be retried after a worker's death.")
+    drain_timeout: float = setting(
+        30.0, 0.0, 86_400, unit="s", help="Time that a draining worker has to finish its calls."
+    )
+    max_payload: int = setting(
+        2**20, 1024, 2**28, unit="bytes", help="Maximum size of one call's arguments, and of its result."
+    )
+    boot_budget: int = setting(5, 1, 1000, help="Failed starts within 60 s before the pool is marked failed.")
+    death_budget: int | None = setting(
+        None, 1, 100_000, help="Worker crashes within 60 s before the pool is marked failed (default: 10 x size)."
+    )
+    retry_budget: float = setting(0.1, 0.0, 1.0, help="Maximum share of calls that are retried after a worker's death.")
     thread_checks: bool = setting(
         False,
-        help="On: report unlocked writes to shared state from two threads. For staging; see docs/howto/threads.md.",
+        help="On: report writes to shared state by two threads without a lock. For staging (docs/howto/threads.md).",
     )
-    enabled: bool = setting(True, help="Off: no workers, calls are refused as unknown.")
-    paused: bool = setting(False, help="On: workers stay warm, calls are refused.")
+    enabled: bool = setting(True, help="Off: no workers; calls fail with pool_unknown.")
+    paused: bool = setting(False, help="On: calls are refused; workers stay warm.")
 
     def __post_init__(self) -> None:
         problems = dict(find_problems(self))
@@ -127,35 +156,40 @@ class PoolSpec:
         return any(getattr(self, name) != getattr(other, name) for name in WORKER_FIELDS)
 
 
-# What is fixed at a worker's birth; a change of any of these is rolled out by replacing workers.
+# What is fixed when a worker starts: a change of any of these replaces the workers.
 WORKER_FIELDS = ("adapter", "args", "env", "profile", "threads", "python", "preload", "thread_checks")
 FIELDS = {f.name: f for f in fields(PoolSpec)}
 
 
 def find_problems(spec: PoolSpec) -> list[tuple[str, str]]:
-    """Every field that is wrong, with the value and the range that would be right."""
+    """Return every wrong field, with its value and the allowed range."""
     problems = [(name, why) for name in FIELDS if (why := _wrong(name, getattr(spec, name)))]
     if problems:
         return problems
     if spec.max_surge == 0 and spec.max_unavailable == 0:
-        problems.append(("max_surge", "0 with max_unavailable 0 leaves no way to replace a worker; make one of them 1"))
+        problems.append(
+            ("max_surge", "0 with max_unavailable 0 leaves no way to replace a worker; set one of them to 1")
+        )
     if spec.max_unavailable > spec.size:
         problems.append(("max_unavailable", f"{spec.max_unavailable} is more than size {spec.size}"))
     if spec.memory_soft_mb and spec.memory_hard_mb and spec.memory_soft_mb >= spec.memory_hard_mb:
         problems.append(("memory_soft_mb", f"{spec.memory_soft_mb} is not below memory_hard_mb {spec.memory_hard_mb}"))
     if spec.preload == Preload.ON and spec.profile == Profile.THREAD:
-        problems.append(("preload", "'on' is for the process profile: a worker of threads shares its memory anyway"))
+        problems.append(("preload", "'on' is for the process profile: the threads of a worker share its memory anyway"))
     if spec.thread_checks and spec.profile != Profile.THREAD:
-        problems.append(("thread_checks", "one thread has nothing to check; set profile to thread, or leave this off"))
+        problems.append(("thread_checks", "one thread has nothing to check; set profile to thread, or turn this off"))
     return problems
 
 
 def _wrong(name: str, value: Any) -> str | None:
     if name == "name":
         fits = isinstance(value, str) and bool(NAME.fullmatch(value))
-        return None if fits else f"{value!r} is not a pool name: a-z, 0-9, - and _, a letter first, at most 48"
+        rule = "use a-z, 0-9, - and _, a letter first, at most 48 characters"
+        return None if fits else f"{value!r} is not a pool name: {rule}"
     if name == "adapter":
-        return None if isinstance(value, str) and value else "a pool needs the key of an adapter"
+        return (
+            None if isinstance(value, str) and value else "a pool needs the key of an adapter in SNAKEPIT['ADAPTERS']"
+        )
     if name == "profile":
         return None if value in tuple(Profile) else f"{value!r} is not one of {', '.join(Profile)}"
     if name == "preload":
@@ -177,7 +211,7 @@ def _wrong_env(value: Any) -> str | None:
         if not isinstance(key, str) or not key or "=" in key or "\0" in key:
             return f"{key!r} is not the name of an environment variable"
         if key.upper().startswith(DECIDING) and key not in HARMLESS:
-            return f"{key} decides which code is run; set it for the broker and name it in SNAKEPIT['WORKER_ENV']"
+            return f"{key} decides which code runs; set it for the broker and list it in SNAKEPIT['WORKER_ENV']"
         if not isinstance(text, str) or "\0" in text:
             return f"the value of {key} must be a string"
     return None
@@ -190,7 +224,7 @@ def _wrong_number(name: str, value: Any) -> str | None:
         return None if "None" in kind else "must have a value"
     if kind == "bool":
         return None if isinstance(value, bool) else f"{value!r} is not true or false"
-    # A whole number may be too large for a float, which isfinite would make of it.
+    # isfinite converts to float, and a whole number may be too large for that.
     if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
         return f"{value!r} is not a number"
     if kind.startswith("int") and not isinstance(value, int):
@@ -200,7 +234,7 @@ def _wrong_number(name: str, value: Any) -> str | None:
 
 
 def spec_from(values: Mapping[str, Any]) -> PoolSpec:
-    """A spec from untrusted keys and values (settings, a row, a request); an unknown key is refused."""
+    """Make a spec from untrusted keys and values (settings, a row, a request); an unknown key is refused."""
     unknown = {}
     for key in values:
         if key not in FIELDS:
@@ -212,5 +246,5 @@ def spec_from(values: Mapping[str, Any]) -> PoolSpec:
 
 
 def spec_values(spec: PoolSpec) -> dict[str, Any]:
-    """The spec as plain values, fit for JSON."""
+    """Return the spec as plain values for JSON."""
     return {**asdict(spec), "profile": str(spec.profile), "preload": str(spec.preload)}

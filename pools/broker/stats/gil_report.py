@@ -1,4 +1,4 @@
-"""What the threads of a worker come to: one sentence with its numbers and its reason.
+"""How many threads of a worker run at once: one sentence with numbers and reason.
 
 >>> describe(8, 3.7, cores=4, free_threaded=True, gil_enabled=False)
 '8 slots, 3.7 x on 4 cores'
@@ -29,7 +29,7 @@ def describe(
 
 
 def why_on(*, free_threaded: bool, culprit: str, python: str) -> str:
-    """Why the GIL is on."""
+    """Return why the GIL is on."""
     if culprit:
         return f"GIL on because of `{culprit}`"
     if free_threaded:

@@ -1,4 +1,4 @@
-"""Counts of durations in buckets that grow by a fifth: percentiles within a tenth, in a few hundred bytes, that add up.
+"""Durations in buckets that grow by a fifth: percentiles within a tenth, in a few hundred bytes, that can be added.
 
 >>> two = Histogram()
 >>> for seconds in (0.001, 0.002, 0.002, 4.0):
@@ -24,7 +24,7 @@ Key = TypeVar("Key", int, str)
 
 
 class Histogram:
-    """Counts since the broker began; never reset, so that any two looks at it can be subtracted."""
+    """Counts since the broker started; never reset, so that two readings can be subtracted."""
 
     __slots__ = ("counts",)
 
@@ -44,7 +44,7 @@ class Histogram:
 
 
 def since(now: Mapping[Key, int], then: Mapping[Key, int]) -> dict[Key, int]:
-    """What came between two looks. A count that went down is another broker's: all of it is new."""
+    """Return the difference of two readings. A count that went down is from another broker: all of it is new."""
     if any(then.get(index, 0) > now.get(index, 0) for index in then):
         return dict(now)
     return {index: more for index, count in now.items() if (more := count - then.get(index, 0))}
@@ -59,7 +59,7 @@ def merged(parts: Iterable[Mapping[Key, int]]) -> dict[Key, int]:
 
 
 def quantile(counts: Sparse, share: float) -> float | None:
-    """Seconds below which this share of the durations lies: the middle of its bucket. None of none."""
+    """Return the seconds below which this share of the durations lies (middle of a bucket); None if there are none."""
     left = share * sum(counts.values())
     for index in sorted(counts):
         left -= counts[index]

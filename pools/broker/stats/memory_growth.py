@@ -5,8 +5,8 @@ the growth of a call of each command follows by least squares. Nothing is kept f
 only their sums: COLUMNS squared numbers for a pool, however long it lives. Old pairs fade, so that a leak that was
 mended, or began, shows.
 
-What is not known is said, not guessed: fewer than MIN_CALLS calls or MIN_SAMPLES pairs are "not enough evidence", and
-commands that only ever run together "cannot be told apart".
+There are no guesses: fewer than MIN_CALLS calls or MIN_SAMPLES pairs are "not enough evidence", and commands that only
+ever run together "cannot be told apart".
 
 >>> growth = MemoryGrowth()
 >>> memory, worker = 50.0, WorkerGrowth()

@@ -1,4 +1,4 @@
-"""How long a worker of the present generation takes from its start until it is ready, learned from the last starts.
+"""How long a worker of the current generation takes from its start until it is ready, from the last starts.
 
 >>> learned = StartupTimes()
 >>> learned.expected
@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from collections import deque
 
-# The worst of a few, not a mean: a successor that is ready too early costs a moment of memory, one that is ready too
-# late costs the promise. A start beside seven others is slow and is forgotten after so many better ones.
+# The worst of a few, not a mean: a successor that is ready too early costs memory for a moment, one that is ready too
+# late makes a worker overstay. A start beside seven others is slow; it is forgotten after so many better ones.
 KEPT = 5
 
 
@@ -27,12 +27,12 @@ class StartupTimes:
 
     @property
     def expected(self) -> float:
-        """Seconds that the next start will take; 0: none of this generation has ended well yet."""
+        """Seconds that the next start will take; 0: no start of this generation has succeeded yet."""
         return max(self._last, default=0.0)
 
     def record(self, seconds: float) -> None:
         self._last.append(seconds)
 
     def forget(self) -> None:
-        """A new definition or new code loads something else."""
+        """Forget all: a new definition or new code takes another time."""
         self._last.clear()

@@ -1,10 +1,10 @@
-"""How a pool was used in the last ten minutes: busy share, waits, refusals, CPU time of a call, memory by the hour.
+"""Utilization of a pool in the last ten minutes: busy share, waits, refusals, CPU time of a call, memory by the hour.
 
     answers ──▶ counts that only rise ──┐
-    looks, one a second ──▶ slot time ──┼──▶ a mark every 15 s ──▶ the newest less the oldest in the window
+    one reading a second ──▶ slot time ─┼──▶ a mark every 15 s ──▶ the newest minus the oldest in the window
     samples of the sweeps ──▶ CPU time ─┘
 
-Nothing is kept of a call but its counts, so a long history costs as much as a short one.
+Only counts are kept of a call, so a long history costs as much as a short one.
 
 >>> usage = Usage(now=0.0)
 >>> for second in range(1, 61):
@@ -43,7 +43,7 @@ REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What the rising counts stood at, at a moment; `peak` is of the stretch that ended there."""
+    """The counts at one moment; `peak` is that of the interval that ended there."""
 
     at: float
     answered: int = 0
@@ -119,7 +119,7 @@ class Usage:
         self._waits.extend(queued)
 
     def look(self, now: float, slots: int, busy: int) -> None:
-        """How many slots there are and are taken at this moment; both are taken to have been so since the last look."""
+        """Record the slots and the busy slots of this moment; they count for the time since the last reading."""
         passed, self._looked_at = now - self._looked_at, now
         busy = min(busy, slots)
         self._slot_seconds += passed * slots
@@ -135,7 +135,7 @@ class Usage:
     def sampled(self, worker: str, now: float, memory_mb: float, cpu_seconds: float | None, served: int) -> None:
         """A worker's memory and CPU time so far, and the calls that it has ended."""
         one = self.workers.setdefault(worker, WorkerUsage())
-        if served:  # what loading and the first call take is no slope
+        if served:  # memory of loading and of the first call is no slope
             one.sampled(now, memory_mb)
         if cpu_seconds is None:
             return
@@ -146,7 +146,7 @@ class Usage:
             one.cpu, one.served = cpu_seconds, served
 
     def renew(self, now: float) -> None:
-        """Another definition: what was measured under the one before says nothing about it."""
+        """Start a new window: figures of the previous definition do not apply to the new one."""
         self._peak, self._looked_at = 0, now
         self._now = self._mark(now)
         self._marks = deque([self._now])
@@ -163,7 +163,7 @@ class Usage:
         )  # fmt: skip
 
     def status(self) -> UsageStatus:
-        """The figures of the window, up to the last look."""
+        """Return the window's figures up to the last reading; None where there is no evidence."""
         now, then = self._now, self._marks[0]
         seconds, waits = now.at - then.at, since(now.waits, then.waits)
         slot_seconds, cpu_calls = now.slot_seconds - then.slot_seconds, now.cpu_calls - then.cpu_calls
@@ -184,7 +184,7 @@ class Usage:
 
 
 class Usages:
-    """The usage of every pool: a Meter that passes on what it counts."""
+    """The usage of every pool: a Meter that counts and passes on."""
 
     def __init__(self, then: Meter) -> None:
         self._then = then
@@ -207,7 +207,7 @@ class Usages:
         self._then.full(pool, times)
 
     def of(self, pool: str, now: float) -> Usage:
-        """A pool's; begun if there is none yet."""
+        """Return the usage of a pool; a new one if there is none yet."""
         usage = self._pools.get(pool)
         if usage is None:
             usage = self._pools[pool] = Usage(now)

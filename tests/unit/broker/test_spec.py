@@ -80,9 +80,9 @@ def test_nothing_is_a_value_only_where_it_means_off(name: str) -> None:
         ("args", {1: 1}, "argument names"),
         ("env", "A=B", "an object of strings"),
         ("env", {"A": 1}, "the value of A must be a string"),
-        ("env", {"PYTHONPATH": "/tmp"}, "decides which code is run"),
-        ("env", {"LD_PRELOAD": "x.so"}, "decides which code is run"),
-        ("env", {"Path": "/tmp"}, "decides which code is run"),
+        ("env", {"PYTHONPATH": "/tmp"}, "decides which code runs"),
+        ("env", {"LD_PRELOAD": "x.so"}, "decides which code runs"),
+        ("env", {"Path": "/tmp"}, "decides which code runs"),
         ("env", {"A": "\0"}, "the value of A"),
         ("env", {"": "x"}, "'' is not the name"),
         ("env", {"A=B": "x"}, "'A=B' is not the name"),
@@ -104,7 +104,7 @@ def test_all_problems_are_told_at_once_in_one_sentence() -> None:
 
 
 def test_fields_that_contradict_each_other_are_refused() -> None:
-    assert "make one of them 1" in problems_of(max_surge=0)["max_surge"]
+    assert "set one of them to 1" in problems_of(max_surge=0)["max_surge"]
     assert problems_of(size=2, max_unavailable=3) == {"max_unavailable": "3 is more than size 2"}
     assert "200.0 is not below memory_hard_mb 100.0" in problems_of(memory_soft_mb=200.0, memory_hard_mb=100.0).get(
         "memory_soft_mb", ""
