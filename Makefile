@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint quick proto matrix docs screenshots bench trace chaos fmt clean
+.PHONY: help up test lint quick proto matrix docs screenshots bench trace mutation chaos fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -47,6 +47,10 @@ bench: $(VENV)/.bench ## compare with other libraries in one run (ROWS=name,name
 trace: $(VENV)/.test ## print which files of the project a call, a sweep and a job pass, in each process
 	$(BIN)/python -m benchmarks.trace
 
+mutation: $(VENV)/.mutation ## mutate the broker core and list the mutants that the unit tests miss
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+
 chaos: $(VENV)/.test ## run the fault test of jobs ten times: 300 jobs while each process is killed in turn
 	@for round in 1 2 3 4 5 6 7 8 9 10; do \
 	  $(BIN)/python -m pytest -q -rP $(PYTEST) tests/process/acceptance/test_jobs_chaos.py || exit 1; done
@@ -56,7 +60,7 @@ fmt: $(VENV)/.test ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove the environments, the caches and the demo's state
-	rm -rf $(VENV) .venv-* .snakepit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .venv-* .snakepit .mypy_cache .ruff_cache mutants .pytest_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: pip runs only when pyproject.toml is newer than the last installation.
@@ -71,6 +75,10 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
 $(VENV)/.bench: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.mutation: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mutmut>=3.8'
+	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'

@@ -150,22 +150,20 @@ class WorkerSet:
 
     # Which workers are due
 
-    def mark_if_due(self, worker: Worker, now: float) -> bool:
-        """Mark a ready worker that is due, or will be within the time that a start takes. True: it is marked now."""
+    def mark_if_due(self, worker: Worker, now: float) -> None:
+        """Mark a ready worker that is due, or will be within the time that a start takes."""
         if worker.state is not State.READY or worker.reason:
-            return False
+            return
         if why := recycle_reason(worker, self.spec, now, self.startup_times.expected):
             worker.reason, worker.detail = why
-            return True
-        if worker.ttl is None or worker.expires_soon:
-            return False
+            return
+        if worker.expires_soon:
+            return
         starts = successor_at(worker, self.spec, self.startup_times.expected)
-        if starts is None or now < starts:
-            return False
-        # For good: a shorter start that is learned meanwhile must not make its successor one too many.
-        worker.expires_soon = True
-        self._set_age_timer(now)
-        return True
+        if starts is not None and now >= starts:
+            # For good: a shorter start that is learned meanwhile must not make its successor one too many.
+            worker.expires_soon = True
+            self._set_age_timer(now)
 
     def mark_due(self, now: float, horizon: float | None = None) -> None:
         """Mark every worker that is due. A sweep also looks ahead: ages that end before its `horizon` get a timer."""

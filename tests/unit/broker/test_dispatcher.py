@@ -228,6 +228,72 @@ def test_a_draining_worker_finishes_what_it_holds_and_gets_nothing_ahead(table: 
     assert t.stopped() == [1]
 
 
+# What is kept of prefetched calls
+
+
+def test_the_prefetched_calls_of_several_workers_are_counted_together(table: Any) -> None:
+    t = table(size=2).ready(1, 2).knows()
+    t.submit_together(8)
+    assert (t.worker(1).prefetched, t.worker(2).prefetched, t.pool.dispatcher.prefetched) == (3, 3, 6)
+    t.finish_together(1, *list(t.worker(1).held)[:1])
+    assert t.pool.dispatcher.prefetched == 5
+    t.pass_time(STALL_SECONDS)
+    (one, _), _ = t.revoked()
+    t.confirm_revoked(one, *[call.id for call in t.worker(one).waiting()][:1])
+    assert t.pool.dispatcher.prefetched == sum(t.worker(number).prefetched for number in (1, 2))
+
+
+def test_the_expected_work_of_a_worker_shrinks_with_each_call_that_ends(table: Any) -> None:
+    t = table().ready(1).knows(seconds=0.0006)
+    t.submit_together(9)
+    held = len(t.worker(1).held)
+    assert t.worker(1).backlog == pytest.approx(0.0006 * held)
+    t.finish_together(1, 1, 2)
+    assert t.worker(1).backlog == pytest.approx(0.0006 * len(t.worker(1).held))
+    t.finish_together(1, *t.worker(1).held)
+    t.finish_together(1, *t.worker(1).held)
+    assert t.worker(1).backlog == 0.0
+
+
+def test_a_revoke_comes_when_the_first_prefetched_call_has_waited_long_enough(table: Any) -> None:
+    t = table().ready(1).knows()
+    t.submit()
+    t.submit()
+    t.pass_time(STALL_SECONDS * 0.9)
+    t.finish(1, 1)
+    t.submit()
+    t.pass_time(STALL_SECONDS * 0.2)
+    assert t.revoked() == [], "the call that waits now was prefetched a moment ago"
+    t.pass_time(STALL_SECONDS * 0.9)
+    assert t.revoked() == [(1, [3])]
+
+
+def test_a_worker_that_stops_is_not_revoked_and_leaves_no_timer(table: Any) -> None:
+    t = table().ready(1).knows()
+    t.submit()
+    t.submit()
+    t.do(t.pool.kill(t.worker(1), "asked", t.now))
+    t.pass_time(STALL_SECONDS)
+    assert t.revoked() == []
+    t.ready(2)
+    t.submit()
+    t.submit()
+    t.die(1)
+    t.die(2, begun={3})
+    assert not any(key[0] == "stall" for key in set(t.pool.timers.keys()) if isinstance(key, tuple))
+
+
+def test_a_worker_whose_process_has_ended_gets_no_more_calls(table: Any) -> None:
+    t = table().ready(1)
+    t.pool.process_ended("p-0-1")
+    t.pool.process_ended("p-0-9")
+    t.submit()
+    assert t.assigned() == []
+    t.pool.worker_set.mark_if_due(t.worker(1), t.now)
+    t.do(t.pool.sampled("p-0-1", 50.0, t.now))
+    assert t.assigned() == [], "also after a sample, which places it anew"
+
+
 batches = st.lists(
     st.tuples(st.integers(1, 12), st.sampled_from(["run", "run", "long"]), st.integers(-1, 1), st.integers(0, 3000)),
     min_size=1,
@@ -300,3 +366,45 @@ def test_calls_that_came_together_and_wait_fall_due_together(table: Any) -> None
     t.submit_together(4)
     t.pass_time(5.0)
     assert t.failed() == dict.fromkeys((2, 3, 4), "queue_timeout")
+
+
+# Calls that wait again
+
+
+def test_a_revoked_call_waits_for_at_most_its_queue_timeout_again(table: Any) -> None:
+    t = table(queue_timeout=5.0).ready(1).knows()
+    t.submit()
+    t.submit()
+    t.pass_time(3.0)
+    t.confirm_revoked(1, 2)
+    t.pass_time(4.9)
+    assert t.failed() == {}
+    t.pass_time(0.2)
+    assert t.failed() == {2: "queue_timeout"}
+    assert not t.worker(1).waiting()
+
+
+def test_a_call_that_one_of_its_workers_had_begun_may_have_run(table: Any) -> None:
+    t = table(size=2, retry_budget=1.0, queue_timeout=1.0).ready(1, 2)
+    t.submit(idempotent=True)
+    t.die(1, begun={1})
+    t.die(2, begun=set())
+    t.pass_time(1.1)
+    assert t.error(1).outcome == "unknown"
+
+
+def test_every_call_that_its_worker_took_with_it_is_counted_as_failed(table: Any) -> None:
+    t = table(size=2, retry_budget=0.0).ready(1, 2)
+    t.submit()
+    t.submit()
+    t.die(1)
+    t.die(2)
+    assert (t.pool.failed_count, t.pool.finished_count) == (2, 0)
+    assert not any(isinstance(key, int) for key in set(t.pool.timers.keys())), "no call has a timer any more"
+
+
+def test_every_call_that_ended_badly_is_counted_as_failed(table: Any) -> None:
+    t = table(size=1).ready(1)
+    for _ in range(3):
+        t.finish(1, t.submit(), ok=False)
+    assert (t.pool.failed_count, t.pool.finished_count) == (3, 0)
