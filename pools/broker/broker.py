@@ -87,20 +87,20 @@ class Broker:
     # Operators and clocks
 
     def recycle(self, pool: str, worker: str, actor: str, reason: str) -> int:
-        """Replace a pool's workers, or one, successor first. Returns how many are to leave."""
+        """Replace a pool's workers, or one, successor first. Returns how many will leave."""
         runner = self._runner(pool)
         runner.require_worker(worker)
         self.acted(pool, "recycle", actor, reason, worker)  # before its consequences
-        return runner.recycle(worker, f"asked for by {actor or 'an operator'}: {reason or 'no reason given'}")
+        return runner.recycle(worker, f"ordered by {actor or 'an operator'}: {reason or 'no reason given'}")
 
     def kill(self, worker: str, actor: str, reason: str) -> None:
         """Kill a worker's process; its calls fail, or run again where that is allowed. Raises WorkerUnknown."""
         for runner in self.runners.values():
             if worker in runner.workers:
                 self.acted(runner.name, "kill", actor, reason, worker)  # before its consequences
-                runner.kill(worker, f"asked for by {actor or 'an operator'}: {reason or 'no reason given'}")
+                runner.kill(worker, f"ordered by {actor or 'an operator'}: {reason or 'no reason given'}")
                 return
-        raise errors.WorkerUnknown(f"No worker {worker!r} lives on node {self.facts.name}.", details={"worker": worker})
+        raise errors.WorkerUnknown(f"Node {self.facts.name} has no worker {worker!r}.", details={"worker": worker})
 
     def drain(self, actor: str, reason: str) -> None:
         """Refuse new calls to every pool until `resume`. Accepted calls are finished, workers stay warm."""
@@ -139,7 +139,7 @@ class Broker:
                 threads = await process.stacks()
                 running = handle.running(self.ports.clock.monotonic(), slots)
                 return WorkerDump(worker, pool, process.pid, self.ports.clock.wall(), threads, running)
-        raise errors.WorkerUnknown(f"No worker {worker!r} lives on node {self.facts.name}.", details={"worker": worker})
+        raise errors.WorkerUnknown(f"Node {self.facts.name} has no worker {worker!r}.", details={"worker": worker})
 
     def sweep(self, source: str, interval: float) -> SweepResult:
         """Judge the age, memory and health of every worker now."""
@@ -248,7 +248,7 @@ class Broker:
                 await self._refresh()
                 self._look()
             except Exception as error:  # one failure must not end the task: nothing would be applied any more
-                loop.call_exception_handler({"message": "housekeeping failed; it goes on", "exception": error})
+                loop.call_exception_handler({"message": "housekeeping failed; it continues", "exception": error})
 
     def _look(self) -> None:
         self._watch_clock()

@@ -1,17 +1,16 @@
-"""64 bytes that a worker shares with its broker, and that outlive a killed worker: the last sequence that it began.
+"""64 bytes shared by a worker and its broker: the highest sequence that the worker began, and the revoked sequences.
 
-Calls with a higher sequence were sent but never began; the broker may send them to another worker, and nothing runs
-twice. Behind the numbers, the worker's threads write their stacks on demand (`stacks.py`).
+They outlive a killed worker. Calls with a higher sequence were prefetched and never began: the broker may give them to
+another worker, and nothing runs twice. Behind these bytes the worker's threads write their stacks (`stacks.py`).
 
-The broker may also revoke calls that have not begun, when the worker is too busy to read its link (its native code
-holds the GIL, for instance). The broker writes which sequences are revoked; the worker reads them after it has written
-which call it begins.
+The broker may also revoke prefetched calls of a worker that reads no messages, for instance because native code holds
+the GIL. The broker writes which sequences are revoked; the worker reads that after it has written what it begins.
 
-    worker:  begun = 7 ─▶ is 7 revoked? ─▶ run it      broker:  revoke 7 to 9 ─▶ wait ─▶ begun < 7? all revoked
+    worker:  begun = 7 ─▶ is 7 revoked? ─▶ run it      broker:  revoke 7 to 9 ─▶ wait ─▶ begun < 7? all mine
                               └─ yes: write it as skipped, and report it as revoked
 
-One of the two always sees what the other wrote: each writes first and reads second, and the broker waits milliseconds,
-much longer than a written value can be invisible to another core. Each number is written by one store.
+One of the two always reads what the other wrote: each writes first and reads second. The broker waits for milliseconds
+in between, far longer than a written value can stay invisible to another core. Each number is written in one piece.
 
 >>> descriptor = make()
 >>> worker, broker = SharedPage(descriptor), SharedPage(descriptor)
@@ -88,12 +87,12 @@ class SharedPage:
         return self._numbers[BEGUN]
 
     def revoke(self, first: int, last: int) -> None:
-        """The broker's: these sequences are not to be begun. Those revoked before must all be behind the worker."""
-        self._numbers[FIRST] = first  # first: with the old end, which is lower, the range is empty meanwhile
+        """Forbid these sequences (broker). The worker must have passed all that were revoked before."""
+        self._numbers[FIRST] = first  # this one first: with the old end, which is lower, the range is empty meanwhile
         self._numbers[LAST] = last
 
     def is_revoked(self, sequence: int) -> bool:
-        """The worker's, after `begin`: if so, it must not run the call."""
+        """Whether a sequence is revoked (worker, after `begin`): then it must not run the call."""
         numbers = self._numbers
         if not numbers[FIRST] <= sequence <= numbers[LAST]:
             return False

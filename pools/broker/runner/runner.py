@@ -150,7 +150,7 @@ class Runner:
     def require_worker(self, worker: str) -> None:
         """Raise WorkerUnknown if this pool has no such worker; an empty id means all of them."""
         if worker and worker not in self.workers:
-            raise errors.WorkerUnknown(f"No worker {worker} lives in pool {self.name}.")
+            raise errors.WorkerUnknown(f"Pool {self.name} has no worker {worker}.")
 
     def recycle(self, worker: str, detail: str) -> int:
         self._do(self.pool.recycle(worker, detail, self._now()))

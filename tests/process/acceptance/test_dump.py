@@ -106,7 +106,7 @@ def test_a_worker_that_still_loads_can_be_asked(tmp_path: Path) -> None:
 def test_strangers_and_workers_that_gave_the_signal_away_are_refused() -> None:
     with broker({"p": {"size": 1}}) as node:
         node.ready("p")
-        with pytest.raises(errors.WorkerUnknown, match="No worker 'p-0000-9' lives on node test"):
+        with pytest.raises(errors.WorkerUnknown, match="Node test has no worker 'p-0000-9'"):
             node.client.dump("p-0000-9")
         node.client.call("p", "deafens")
         with pytest.raises(errors.StacksUnavailable, match="handles the signal itself"):

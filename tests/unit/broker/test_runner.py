@@ -747,17 +747,17 @@ async def test_a_sweep_measures_memory_and_counts_who_is_to_leave(stage: Stage) 
     assert "150 MiB" in stage.told("worker.killed")[0].message
     assert next(worker.memory_mb for worker in stage.workers()) == 50.0
     assert stage.broker.recycle("p", "", "ada", "new model") == 2
-    assert any("asked for by ada: new model" in worker.reason for worker in stage.workers())
+    assert any("ordered by ada: new model" in worker.reason for worker in stage.workers())
 
 
 @scene(pool())
 async def test_one_worker_is_recycled_by_name_and_a_stranger_is_unknown(stage: Stage) -> None:
     await stage.ready()
-    with pytest.raises(errors.WorkerUnknown, match="No worker p-9 lives in pool p"):
+    with pytest.raises(errors.WorkerUnknown, match="Pool p has no worker p-9"):
         stage.broker.recycle("p", "p-9", "", "")
     assert stage.broker.recycle("p", "p-ab12-1", "", "") == 1
     await stage.until(lambda: stage.told("worker.recycled"))
-    assert "asked for by an operator: no reason given" in stage.told("worker.recycled")[0].message
+    assert "ordered by an operator: no reason given" in stage.told("worker.recycled")[0].message
 
 
 @scene(pool(ttl=100.0, jitter=0.0), interval=10.0)
