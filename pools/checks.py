@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from importlib.machinery import PathFinder
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning, register
@@ -57,10 +57,9 @@ def _adapters() -> Iterator[CheckMessage]:
 
 def _findable(package: str) -> bool:
     """Search without importing, because `manage.py check` must not run user code."""
-    for directory in conf.worker_path():
-        if (Path(directory) / package).is_dir() or (Path(directory) / f"{package}.py").is_file():
-            return True
     try:
+        if PathFinder.find_spec(package, conf.worker_path()) is not None:  # directories and zip archives
+            return True
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
         return False

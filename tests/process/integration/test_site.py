@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,14 @@ def test_a_check_imports_no_users_code(settings: Any, tmp_path: Path) -> None:
     settings.SNAKEPIT = {"ADAPTERS": {"x": "users_code.Adapter"}, "WORKER_PATH": [tmp_path]}
     assert ids() == []
     assert "users_code" not in sys.modules
+
+
+def test_an_adapter_in_a_zip_archive_of_the_worker_path_is_found(settings: Any, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bundle.zip", "w") as archive:
+        archive.writestr("users_zipped_code.py", "raise SystemExit('imported')")
+    settings.SNAKEPIT = {"ADAPTERS": {"x": "users_zipped_code.Adapter"}, "WORKER_PATH": [tmp_path / "bundle.zip"]}
+    assert ids() == []
+    assert "users_zipped_code" not in sys.modules
 
 
 def test_sqlite_without_wal_is_found(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
