@@ -64,9 +64,9 @@ class FileDefinitions:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._defaults = json.loads(os.environ.get("TEST_POOL", "{}"))  # of every pool that does not say otherwise
+        self._defaults = json.loads(os.environ.get("TEST_POOL", "{}"))  # defaults of every pool
         venvs = tuple(filter(None, os.environ.get("TEST_VENVS", "").split(os.pathsep)))
-        # Only what a test names: this machine's other interpreters must not change what it sees.
+        # Only what a test names: other interpreters of this machine must not change its result.
         environ = {"HOME": "/nonexistent", "PATH": ""}
         self._interpreters = Interpreters(InterpreterKeys(venvs=venvs, environ=environ, worker_path=(str(ROOT),)))
 
@@ -85,7 +85,7 @@ class FileDefinitions:
 
 
 class PipeRecorder:
-    """The port Recorder over a pipe: one JSON line an event."""
+    """The port Recorder over a pipe: one JSON line for each event."""
 
     def __init__(self, fd: int) -> None:
         self._pipe = os.fdopen(fd, "w", buffering=1)
@@ -104,7 +104,7 @@ class PipeRecorder:
 
 def main() -> int:
     parent, runtime, definitions, events, interval = sys.argv[1:6]
-    parent_death.end_with(int(parent))  # a run of the tests that is killed leaves no broker behind
+    parent_death.end_with(int(parent))  # the broker ends with the test, also where no guardian runs
     recorder = PipeRecorder(int(events))
     config = NodeConfig(
         runtime=Path(runtime),
@@ -169,7 +169,7 @@ class RunningBroker:
         return self._client
 
     def until(self, kind: str, count: int = 1, patience: float = PATIENCE, **fields: Any) -> dict[str, Any]:
-        """Wait for the `count`-th event of a kind, with these fields, since the broker's start."""
+        """Wait for the `count`-th event of a kind with these fields since the broker's start."""
         return self.wait(lambda: self._find(kind, count, fields), f"{count} {kind} {fields}", patience)
 
     def _find(self, kind: str, count: int, fields: dict[str, Any]) -> dict[str, Any] | None:
@@ -184,16 +184,16 @@ class RunningBroker:
         ]
 
     def wait(self, question: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-        """Wait until an event makes the question true."""
+        """Wait until an event makes `question` true."""
         with self._changed:
             answer = self._changed.wait_for(lambda: question() or (self._ended and "ended"), patience)
             if not answer or answer == "ended":
                 told = "\n".join(f"{e['kind']} {e['worker']} {e['reason']} {e['message']}" for e in self.events)
-                raise AssertionError(f"waited in vain for {what}; told were:\n{told}\n{self.errors.read_text()}")
+                raise AssertionError(f"{what} did not come; the events were:\n{told}\n{self.errors.read_text()}")
             return answer
 
     def ready(self, pool: str, workers: int = 1) -> None:
-        """Wait until so many workers of a pool have ever become ready."""
+        """Wait until this many workers of a pool have started since the broker's start."""
         self.until("worker.started", workers, pool=pool)
 
     def status(self, pool: str = "") -> BrokerStatus:
@@ -203,7 +203,7 @@ class RunningBroker:
         return self.status(name).pools[0]
 
     def until_served(self, pool: str, calls: int) -> None:
-        """Wait until the broker knows that so many calls have ended; who made a lone one knows that before."""
+        """Wait until the broker has counted this many calls. A caller has its result before that."""
         while sum(worker.served for worker in self.status(pool).workers) < calls:
             pass  # each look is a round trip
 
@@ -223,7 +223,7 @@ class RunningBroker:
 
 @contextmanager
 def broker(pools: dict[str, Any], interval: float = 3600.0) -> Iterator[RunningBroker]:
-    """A broker for the time of a test. Afterwards nothing of it may be left: no process, no socket."""
+    """A broker during a test. Afterwards no process and no socket of it may be left."""
     with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as home:  # a short path, for the sockets
         node = RunningBroker(pools, Path(home), interval)
         try:
@@ -237,7 +237,7 @@ def broker(pools: dict[str, Any], interval: float = 3600.0) -> Iterator[RunningB
 
 
 def assert_nothing_left(instance: str, patience: float = PATIENCE) -> None:
-    """No process of a broker lives. Each that still does is waited for through a pidfd."""
+    """Fail if a process of a broker stays alive. Waits for each through a pidfd."""
     import select
 
     from snakepit.pools.adapters.processes.reaper import carriers
@@ -255,7 +255,7 @@ def assert_nothing_left(instance: str, patience: float = PATIENCE) -> None:
 
 
 def wait_gone(pid: int, patience: float) -> bool:
-    """Whether a process ended within `patience` seconds; it need not be a child of ours."""
+    """Whether a process ends within `patience` seconds. It need not be a child of this process."""
     import select
 
     try:

@@ -1,7 +1,7 @@
-"""The other interpreters that tests run on: found on this machine, each with an environment in the repository.
+"""Other interpreters of this machine that tests run on, each with an environment in the repository.
 
-`.venv-313` and `.venv-313t` are made once, and made again when what they need changes. No Django, no pytest plugins:
-what a worker host has, and pytest.
+`.venv-313` and `.venv-313t` are made once, and again when their requirements change. They have what a worker needs, and
+pytest without plugins; they have no Django.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def environment_for(python: str, name: str) -> Path:
-    """The interpreter of a ready environment; pip runs only when the requirements or the interpreter changed."""
+    """The interpreter of a ready environment. pip runs only after the requirements or the interpreter changed."""
     needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     wanted = [*needs["worker"], *(line for line in needs["test"] if line.startswith("pytest>="))]
     home = ROOT / name
@@ -34,11 +34,11 @@ def environment_for(python: str, name: str) -> Path:
 
 
 def run(command: list[str], **environment: str) -> str:
-    # PYTHONPATH and the GIL switch of this run must not reach the other interpreter.
+    # PYTHONPATH and the GIL switch of this run are not for the other interpreter.
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(
         command, cwd=ROOT, env=inherited | environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=400, check=False,
+        timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -46,7 +46,7 @@ def run(command: list[str], **environment: str) -> str:
 
 def find_cpython_313() -> str:
     places = [os.environ.get("SNAKEPIT_PYTHON313", ""), *map(str, Path.home().glob(".pyenv/versions/3.13*/bin/python"))]
-    # Last, because a shim of that name may be there without an interpreter behind it.
+    # Last, because a shim of that name may exist without an interpreter.
     places.append(shutil.which("python3.13") or "")
     for place in filter(None, places):
         asked = [place, "-c", "import sys; print(sys.version_info[:2], getattr(sys, '_is_gil_enabled', lambda: 1)())"]
@@ -70,5 +70,5 @@ def find_free_threaded() -> str:
 
 
 def free_threaded() -> str:
-    """The program of an environment without a GIL that can run workers."""
+    """The interpreter of an environment without a GIL that can run workers."""
     return str(environment_for(find_free_threaded(), ".venv-313t"))

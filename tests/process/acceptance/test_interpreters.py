@@ -31,7 +31,7 @@ def worker_tests_on(python: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1000)
 def test_the_worker_passes_its_tests_on_cpython_313() -> None:
     printed = worker_tests_on(environment_for(find_cpython_313(), ".venv-313"))
     assert " passed" in printed, printed
@@ -39,7 +39,7 @@ def test_the_worker_passes_its_tests_on_cpython_313() -> None:
 
 @pytest.mark.slow
 @pytest.mark.freethreaded
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1000)
 def test_the_worker_passes_its_tests_without_a_gil_and_keeps_it_off() -> None:
     printed = worker_tests_on(environment_for(find_free_threaded(), ".venv-313t"))
     assert " passed" in printed, printed
@@ -73,7 +73,7 @@ def test_a_running_pool_keeps_its_workers_when_its_new_interpreter_cannot_be_had
 
 @pytest.mark.slow
 @pytest.mark.freethreaded
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1000)
 def test_auto_gives_the_thread_profile_an_interpreter_without_a_gil(monkeypatch: pytest.MonkeyPatch) -> None:
     python = environment_for(find_free_threaded(), ".venv-313t")
     monkeypatch.setenv("TEST_VENVS", str(python.parent.parent))
