@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes that fit into sockaddr_un
-LETTERBOX = re.compile("l-[0-9a-f]{8}")  # the name of a client's socket that takes the results of lone calls
+REPLY_SOCKET = re.compile("r-[0-9a-f]{8}")  # the name of a client's socket that takes the results of lone calls
 LONGEST_NAME = "broker.sock"  # as long as the sockets of a hundred million workers
 
 
@@ -120,7 +120,7 @@ class RuntimeDirectory:
 
     def _clear_reply_sockets(self) -> None:
         for found in self.path.iterdir():
-            if LETTERBOX.fullmatch(found.name):
+            if REPLY_SOCKET.fullmatch(found.name):
                 with contextlib.suppress(OSError):
                     found.unlink()
 

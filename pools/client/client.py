@@ -22,7 +22,7 @@ from snakepit.pools.client import snapshot
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
 from snakepit.pools.client.arguments import Call, Options, encode
-from snakepit.pools.client.pending import CallFuture, LoopPending, ThreadPending, Ticket
+from snakepit.pools.client.pending import CallFuture, LoopPending, SentCall, ThreadPending
 from snakepit.pools.client.pool import PoolClient
 from snakepit.pools.client.session import end_session, session_for
 from snakepit.pools.client.streams import WINDOW, WINDOW_BYTES, AsyncStream, Stream
@@ -51,20 +51,17 @@ def connect(
     *,
     tls: ssl.SSLContext | None = None,
     connect_timeout: float = 1.0,
-    awake: float | None = None,
 ) -> Client:
     """The process's client for a broker.
 
     `address`: the path of the broker's socket, or `host:port`, which needs `tls` (TLS 1.2 or later with ALPN `h2`, set
     here). Default: SNAKEPIT_ADDRESS, else the socket in the Django project's runtime directory. `token`: default
     SNAKEPIT_TOKEN, else the file `token` beside the socket, read at each connect. `connect_timeout`: how long a call
-    tries to reach a broker that is away before it raises `BrokerUnreachable`. `awake`: for how many seconds at most a
-    thread with the only call in flight waits for its answer without sleeping, 0 to 0.01; default SNAKEPIT_AWAKE, else
-    0.0005. Calls made one right after the other take up to a quarter less time so, for CPU time that is idle.
+    tries to reach a broker that is away before it raises `BrokerUnreachable`.
 
     Nothing is connected before the first call, and all clients of one address share one connection.
     """
-    target = Target.parse(address or default_address(), token or "", tls, connect_timeout, awake)
+    target = Target.parse(address or default_address(), token or "", tls, connect_timeout)
     with _lock:
         return _clients.setdefault(target, Client(target))
 
@@ -163,7 +160,7 @@ class Client:
         """Start a call and return its Future; `cancel()` cancels the call, also while it runs."""
         message = encode(pool, command, arguments, more, Options(timeout, priority))
         future = CallFuture()
-        future.carried_by(Ticket(self.target, message, future))
+        future.sent_as(SentCall(self.target, message, future))
         return future
 
     def map(
@@ -183,17 +180,17 @@ class Client:
         )
 
     def _map(self, messages: Iterator[Call], window: int, return_errors: bool) -> Iterator[Any]:
-        flying: deque[tuple[Ticket, ThreadPending]] = deque()
+        flying: deque[tuple[SentCall, ThreadPending]] = deque()
         try:
             while True:
                 while len(flying) < window and (message := next(messages, None)) is not None:
                     pending = ThreadPending()
-                    flying.append((Ticket(self.target, message, pending), pending))
+                    flying.append((SentCall(self.target, message, pending), pending))
                 if not flying:
                     return
-                ticket, pending = flying.popleft()
+                sent, pending = flying.popleft()
                 try:
-                    value = value_of(_finish(ticket, pending))
+                    value = value_of(_finish(sent, pending))
                 except BrokerError as error:
                     if not return_errors:
                         raise
@@ -201,8 +198,8 @@ class Client:
                 else:
                     yield value
         finally:
-            for ticket, _ in flying:
-                ticket.cancel()
+            for sent, _ in flying:
+                sent.cancel()
 
     def pool(self, name: str) -> PoolClient:
         """The same for one pool, and a `concurrent.futures.Executor`."""
@@ -210,13 +207,13 @@ class Client:
 
     def _run(self, message: Call) -> Result | Packed | Delivered:
         pending = ThreadPending()
-        return _finish(Ticket(self.target, message, pending), pending)
+        return _finish(SentCall(self.target, message, pending), pending)
 
     async def _arun(self, message: Call) -> Result | Packed | Delivered:
         pending = LoopPending()
-        ticket = Ticket(self.target, message, pending)
+        sent = SentCall(self.target, message, pending)
         while True:
-            kind, reply = await pending.take(ticket)
+            kind, reply = await pending.take(sent)
             if kind == "packed":
                 return cast(Packed | Delivered, reply)
             if kind == "result":
@@ -362,9 +359,9 @@ class Client:
         self.close()
 
 
-def _finish(ticket: Ticket, pending: ThreadPending) -> Result | Packed | Delivered:
+def _finish(sent: SentCall, pending: ThreadPending) -> Result | Packed | Delivered:
     while True:
-        kind, reply = pending.take(ticket)
+        kind, reply = pending.take(sent)
         if kind == "packed":
             return cast(Packed | Delivered, reply)
         if kind == "result":

@@ -13,7 +13,7 @@ from typing import Any, Self
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Answer, Chunk, Log, Progress, event
 from snakepit.pools.client.arguments import Call
-from snakepit.pools.client.pending import LoopPending, ThreadPending, Ticket
+from snakepit.pools.client.pending import LoopPending, SentCall, ThreadPending
 
 # Large enough that worker, broker and reader work at the same time, each on its part of it: with 32 they took turns.
 WINDOW = 128  # chunks that may be ahead of the reader
@@ -25,11 +25,11 @@ Event = Chunk | Progress | Log | Answer
 class Window:
     """Counts what the reader took, and makes room in steps of half a window."""
 
-    __slots__ = ("_bytes", "_hurry", "_taken", "_ticket")
+    __slots__ = ("_bytes", "_sent", "_taken", "_urgent")
 
-    def __init__(self, ticket: Ticket, *, hurry: bool) -> None:
-        self._ticket = ticket
-        self._hurry = hurry  # the reader does not come to the loop itself
+    def __init__(self, sent: SentCall, *, urgent: bool) -> None:
+        self._sent = sent
+        self._urgent = urgent  # the reader does not run the loop next
         self._taken = self._bytes = 0
 
     def take(self, size: int) -> None:
@@ -37,14 +37,14 @@ class Window:
         self._taken += 1
         self._bytes += size
         if self._taken >= WINDOW // 2 or self._bytes >= WINDOW_BYTES // 2:
-            self._ticket.session.grant(self._ticket.ref, self._taken, hurry=self._hurry)
+            self._sent.session.grant(self._sent.ref, self._taken, urgent=self._urgent)
             self._taken = self._bytes = 0
 
 
 class _Base:
     """What both kinds of stream have in common: they send the call, and cancel it when they are left early."""
 
-    _ticket: Ticket | None = None
+    _sent: SentCall | None = None
     _ended = False
 
     def __init__(self, target: Target, message: Call, pending: Any, only_chunks: bool) -> None:
@@ -53,14 +53,14 @@ class _Base:
         self.chunks = 0
         self.answer: Answer | None = None  # the last word, once the stream has ended
         message.result_only = False
-        self._ticket = Ticket(target, message, pending)
-        self._window = Window(self._ticket, hurry=not pending.comes_to_loop)
+        self._sent = SentCall(target, message, pending)
+        self._window = Window(self._sent, urgent=not pending.runs_loop)
 
     def _leave(self) -> None:
         if not self._ended:
             self._ended = True
-            if self._ticket is not None:
-                self._ticket.cancel()
+            if self._sent is not None:
+                self._sent.cancel()
 
     def __del__(self) -> None:
         self._leave()
@@ -93,9 +93,9 @@ class Stream(_Base):
 
     def __next__(self) -> Any:
         while not self._ended:
-            assert self._ticket is not None
+            assert self._sent is not None
             try:
-                wanted, found = self._read(self._pending.take(self._ticket))
+                wanted, found = self._read(self._pending.take(self._sent))
             except BaseException:
                 self._leave()
                 raise
@@ -128,13 +128,13 @@ class AsyncStream(_Base):
         return self
 
     async def __anext__(self) -> Any:
-        if self._ticket is None and not self._ended:
+        if self._sent is None and not self._ended:
             target, message, only_chunks = self._call
             super().__init__(target, message, LoopPending(), only_chunks)
         while not self._ended:
-            assert self._ticket is not None
+            assert self._sent is not None
             try:
-                wanted, found = self._read(await self._pending.take(self._ticket))
+                wanted, found = self._read(await self._pending.take(self._sent))
             except BaseException:
                 self._leave()
                 raise

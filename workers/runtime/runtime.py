@@ -39,11 +39,11 @@ class Begun(Protocol):
 class Idling(Protocol):
     """How a slot waits for its next call; the worker's LoopOwner."""
 
-    def leave(self) -> None: ...
+    def recheck(self) -> None: ...
 
-    def hold(self, until: Callable[[], bool]) -> None: ...
+    def run_until(self, is_done: Callable[[], bool]) -> None: ...
 
-    def turn(self) -> None: ...
+    def run_once(self) -> None: ...
 
 
 class Delivering(Protocol):
@@ -137,7 +137,7 @@ class Runtime:
     def _hand_over(self, call: Call | None) -> None:
         self._queue.put(call)
         if self._idling:
-            self._idling.leave()  # whoever runs the loop looks for what to do next
+            self._idling.recheck()  # whoever runs the loop looks for what to do next
 
     # Slots.
 
@@ -189,12 +189,12 @@ class Runtime:
     def _idle(self, idling: Idling) -> None:
         """Let the loop send answers and wait for calls; but while calls are there, only now and then."""
         if self._queue.empty():
-            idling.hold(self._has_news)
+            idling.run_until(self._has_news)
         elif self._in_batch < BATCH_CALLS and time.monotonic() < self._batch_ends:
             self._in_batch += 1
             return
         elif self._in_batch:
-            idling.turn()
+            idling.run_once()
         self._in_batch = 1
         self._batch_ends = time.monotonic() + BATCH_SECONDS
 

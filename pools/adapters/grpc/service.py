@@ -19,7 +19,7 @@ from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
-from snakepit.pools.adapters.grpc.limits import bound_messages
+from snakepit.pools.adapters.grpc.batch import MAX_MESSAGE
 from snakepit.pools.adapters.grpc.session import Session, request_of, timing_of
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.broker import errors
@@ -29,6 +29,7 @@ from snakepit.pools.broker.ports import Payload
 from snakepit.pools.broker.runner.worker_handle import Request, Timing
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerBase
+from snakepit.workers.transport.grpclib_internals import limit_messages
 from snakepit.workers.wire import worker_pb2
 
 STREAM_CREDIT = 16  # chunks on the way to a unary stream's reader
@@ -52,7 +53,7 @@ class BrokerService(BrokerBase):
             try:
                 payload, timing = await reply.answer
             finally:
-                handle.cancel()  # of a call that is answered: nothing
+                handle.cancel()  # does nothing when the call has its answer
             await stream.send_message(_reply(payload, timing))
 
     async def ExecuteStream(self, stream: Any) -> None:
@@ -184,7 +185,7 @@ class _Answering:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        bound_messages(stream)
+        limit_messages(stream, MAX_MESSAGE)
 
     async def __aenter__(self) -> None: ...
 
@@ -218,7 +219,7 @@ class _Collected:
     def failed(self, error: errors.BrokerError, timing: Timing) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
-            self.answer.exception()  # the handler may be gone: nobody is to be warned of an answer nobody wants
+            self.answer.exception()  # if the handler is gone, asyncio must not warn that the error was never retrieved
 
     def chunk(self, payload: Payload) -> None: ...
 
@@ -256,8 +257,8 @@ def _reply(payload: Payload | None, timing: Timing | None) -> pb.ExecuteReply:
 
 async def _receive(stream: Any) -> Any:
     request = await stream.recv_message()
-    if request is None:  # the client ended its side without having said anything
-        raise errors.BadRequest("No request came.")
+    if request is None:  # the client ended its side without a request
+        raise errors.BadRequest("The request is missing.")
     return request
 
 

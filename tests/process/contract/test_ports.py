@@ -38,6 +38,7 @@ from snakepit.pools.broker.ports import (
     WorkerFailure,
 )
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
+from snakepit.workers.transport.message_stream import PUBLIC_TURNS
 from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.brokers import ADAPTERS, ROOT, FileDefinitions
 from tests.fakes import FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
@@ -295,10 +296,10 @@ async def test_a_result_goes_into_the_reply_socket_that_its_assignment_names(han
         first = hand.assign_to_reply_socket(str(tmp_path / "l"), "é")
         second = hand.assign("echo", value="usual")
         assert await hand.heard.until("delivered") == (first, hand.heard.of("delivered")[0][1])
-        letter = Delivery.FromString(reply_socket.recv(65_536))
-    assert (letter.ref, json.loads(letter.json), letter.call, letter.worker) == (71, "é", "c-1", "p-1")
-    assert letter.queued_seconds == 0.25
-    assert letter.run_seconds == hand.heard.of("delivered")[0][1]
+        delivery = Delivery.FromString(reply_socket.recv(65_536))
+    assert (delivery.ref, json.loads(delivery.json), delivery.call, delivery.worker) == (71, "é", "c-1", "p-1")
+    assert delivery.queued_seconds == 0.25
+    assert delivery.run_seconds == hand.heard.of("delivered")[0][1]
     assert (await hand.heard.until("result"))[0] == second
 
 
@@ -434,7 +435,8 @@ async def test_the_answers_of_a_killed_worker_are_heard_also_when_an_order_is_wr
         for _ in range(20):
             hand.assign("sleep", seconds=0)  # not idempotent: its answer is sent before the next call begins
         last = hand.assign("count", credit=1, to=9)  # stays, for want of credit
-        await asyncio.sleep(0)  # the orders are sent; from here on the loop stands still
+        for _ in range(PUBLIC_TURNS + 1):
+            await asyncio.sleep(0)  # the orders are sent; from here on the loop stands still
         end = time.monotonic() + PATIENCE
         while hand.process.last_begun() < last:
             assert time.monotonic() < end, "the worker does not come to its last call"

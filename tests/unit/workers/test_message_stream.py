@@ -1,4 +1,4 @@
-"""The short way through a stream, against a stand-in for the inside of a grpclib stream."""
+"""Message streams and the fast path, against a stand-in for the inside of a grpclib stream and on real connections."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import asyncio
 import contextlib
 import random
 import socket
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from grpclib.client import Channel
-from grpclib.protocol import Buffer
+from grpclib.protocol import Buffer, Stream
 from grpclib.server import Server
 from h2.windows import WindowManager
 
-from snakepit.workers.transport.http2_fast_path import plain_header
-from snakepit.workers.transport.message_stream import Arrivals, MessageStream, MessageTooLarge
+from snakepit.workers.transport import FAST_PATH
+from snakepit.workers.transport.grpclib_internals import MessageBuffer, MessageTooLarge, framed, plain_header
+from snakepit.workers.transport.message_stream import MessageStream
 from snakepit.workers.wire import worker_pb2 as pb
 from snakepit.workers.wire.worker_grpc import WorkerBase, WorkerStub
 
-PING = (8).to_bytes(3, "big") + b"\x06" + bytes(5) + b"opaque.."  # a frame that is h2's
+PING = (8).to_bytes(3, "big") + b"\x06" + bytes(5) + b"opaque.."  # a frame for h2
 LOOPS = [asyncio.new_event_loop]
 with contextlib.suppress(ImportError):  # the broker's, where it is installed
     import uvloop
@@ -28,8 +30,16 @@ with contextlib.suppress(ImportError):  # the broker's, where it is installed
     LOOPS.append(uvloop.new_event_loop)
 
 
-def framed(message: bytes) -> bytes:
-    return b"\0" + len(message).to_bytes(4, "big") + message
+@pytest.fixture(autouse=True)
+def fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FAST_PATH, raising=False)
+
+
+class Raw(Stream):
+    """A grpclib stream with the attributes that a test gives it."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
 
 
 class Peer:
@@ -54,7 +64,7 @@ class Peer:
         )
         connection = SimpleNamespace(write_ready=asyncio.Event(), ack=self._ack)
         connection.write_ready.set()
-        raw = SimpleNamespace(
+        raw = Raw(
             connection=connection,
             _h2_connection=h2,
             _transport=SimpleNamespace(
@@ -68,6 +78,9 @@ class Peer:
             send_data=self._send_slowly,
         )
         self.stream: Any = SimpleNamespace(_stream=raw)
+
+    def messages(self, on_message: Callable[[bytes], None], limit: int = 100) -> MessageStream:
+        return MessageStream(self.stream, pb.Reports, on_message, limit)
 
     @property
     def sent(self) -> list[bytes]:
@@ -89,21 +102,20 @@ def test_an_answer_to_a_message_that_came_before_the_handler_is_sent() -> None:
         peer = Peer()
         early = framed(b"question")
         peer.stream._stream.buffer.add(early, len(early))
-        frames = MessageStream(peer.stream, lambda message: frames.put(message + b" answered"), limit=100)
+        frames = peer.messages(lambda message: frames.send(message + b" answered"))
         frames.open()
-        frames.flush()
         return peer.sent
 
     assert asyncio.run(main()) == [framed(b"question answered")]
 
 
 @pytest.mark.parametrize("step", [1, 7, 4096, 20_000, 1 << 20])
-def test_frames_are_taken_however_their_bytes_arrive_and_h2_sees_the_others(step: int) -> None:
+def test_frames_are_taken_however_their_bytes_arrive_and_h2_reads_the_others(step: int) -> None:
     """Whole, in pieces, and with the header cut in two; frames of h2 between them, in order."""
 
     async def main() -> None:
         peer, heard, passed = Peer(), list[bytes](), list[bytes]()
-        frames = MessageStream(peer.stream, lambda message: heard.append(message), limit=1 << 20)
+        frames = peer.messages(heard.append, 1 << 20)
         peer.protocol = SimpleNamespace(data_received=passed.append)
         frames.open()
         messages = [b"a" * size for size in (0, 1, 5_000, 16_379, 40_000)]
@@ -117,16 +129,16 @@ def test_frames_are_taken_however_their_bytes_arrive_and_h2_sees_the_others(step
         assert heard == messages
         assert all(type(message) is bytes for message in heard)
         assert passed == [PING] * len(messages)
-        # All of it is entered into h2's books before h2 sees the next frame: it counts what the peer may still send.
+        # h2's windows are updated before h2 reads the next frame: they say what the peer may still send.
         assert peer.acknowledged == sum(map(len, map(framed, messages)))
 
     asyncio.run(main())
 
 
-def test_a_header_that_comes_in_two_goes_whole_to_whom_it_belongs() -> None:
+def test_a_header_that_arrives_in_two_parts_reaches_its_stream_whole() -> None:
     async def main() -> tuple[bytes, list[bytes]]:
         peer, heard, passed = Peer(), list[bytes](), bytearray()
-        frames = MessageStream(peer.stream, heard.append, limit=100)
+        frames = peer.messages(heard.append)
         peer.protocol = SimpleNamespace(data_received=passed.extend)
         frames.open()
         ours = (8).to_bytes(3, "big") + plain_header(1) + framed(b"one")
@@ -140,7 +152,7 @@ def test_a_header_that_comes_in_two_goes_whole_to_whom_it_belongs() -> None:
 def test_a_message_larger_than_a_frame_is_sent_in_several_at_once() -> None:
     async def main() -> tuple[list[bytes], list[bytes], int]:
         peer = Peer()
-        frames = MessageStream(peer.stream, lambda message: None, limit=100)
+        frames = peer.messages(lambda message: None)
         frames.open()
         frames.send(b"x" * 40_000)
         left = peer.state.outbound_flow_control_window
@@ -161,42 +173,39 @@ def test_a_message_larger_than_a_frame_is_sent_in_several_at_once() -> None:
     assert left == (1 << 20) - 40_005
 
 
-def test_what_is_put_in_one_turn_travels_as_one_message() -> None:
-    async def main() -> list[bytes]:
-        peer = Peer()
-        frames = MessageStream(peer.stream, lambda message: None, limit=100)
-        frames.open()
-        for part in (b"a", b"b", b"c"):
-            frames.put(part)
-        await asyncio.sleep(0)
-        assert frames.waiting == 0
-        return peer.sent
-
-    assert asyncio.run(main()) == [framed(b"abc")]
-
-
-def test_without_room_the_rest_follows_in_order() -> None:
+def test_without_room_messages_wait_in_order_and_travel_as_one() -> None:
     async def main() -> tuple[list[bytes], int]:
         peer = Peer(window=0)
-        frames = MessageStream(peer.stream, lambda message: None, limit=100)
+        frames = peer.messages(lambda message: None)
         frames.open()
-        frames.put(b"first")
-        frames.flush()
-        frames.put(b"second")
+        for message in (b"first", b"second", b"third"):
+            frames.send(message)
+        assert frames.waiting == 16
         await frames.drained()
         return peer.slow, frames.waiting
 
-    assert asyncio.run(main()) == ([framed(b"first"), framed(b"second")], 0)
+    assert asyncio.run(main()) == ([framed(b"firstsecondthird")], 0)
+
+
+def test_a_message_for_a_connection_that_closes_is_dropped() -> None:
+    async def main() -> tuple[list[bytes], int]:
+        peer = Peer()
+        peer.stream._stream._transport.is_closing = lambda: True
+        frames = peer.messages(lambda message: None)
+        frames.send(b"late")
+        return peer.written, frames.waiting
+
+    assert asyncio.run(main()) == ([], 0)
 
 
 @pytest.mark.parametrize("step", [1, 3, 1000])
 def test_messages_are_handed_over_however_their_bytes_arrive(step: int) -> None:
     async def main() -> list[bytes]:
         heard: list[bytes] = []
-        arrivals = Arrivals(lambda size: None, heard.append, limit=100)
+        buffer = MessageBuffer(lambda size: None, heard.append, limit=100)
         data = framed(b"one") + framed(b"") + framed(b"three")
         for start in range(0, len(data), step):
-            arrivals.add(data[start : start + step], step)
+            buffer.add(data[start : start + step], step)
         return heard
 
     assert asyncio.run(main()) == [b"one", b"", b"three"]
@@ -205,18 +214,18 @@ def test_messages_are_handed_over_however_their_bytes_arrive(step: int) -> None:
 def test_a_message_over_the_limit_is_refused_by_its_length() -> None:
     async def main() -> None:
         heard: list[bytes] = []
-        arrivals = Arrivals(lambda size: None, heard.append, limit=10)
-        arrivals.add(framed(b"x" * 11)[:5], 5)
-        arrivals.add(framed(b"fine"), 9)
+        buffer = MessageBuffer(lambda size: None, heard.append, limit=10)
+        buffer.add(framed(b"x" * 11)[:5], 5)
+        buffer.add(framed(b"fine"), 9)
         assert not heard
         with pytest.raises(MessageTooLarge, match="11 bytes"):
-            await arrivals.read(0)
+            await buffer.read(0)
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)
-def test_what_a_dead_peer_said_is_heard_though_a_write_to_it_fails_first(new_loop: Any) -> None:
+def test_what_a_dead_peer_sent_is_read_though_a_write_to_it_fails_first(new_loop: Any) -> None:
     async def main() -> list[bytes]:
         near, far = socket.socketpair()
         lost = asyncio.get_running_loop().create_future()
@@ -229,7 +238,7 @@ def test_what_a_dead_peer_said_is_heard_though_a_write_to_it_fails_first(new_loo
         peer = Peer()
         peer.stream._stream._transport = transport
         heard: list[bytes] = []
-        MessageStream(peer.stream, heard.append, limit=100).open()
+        peer.messages(heard.append).open()
         transport.write(b"unread")
         answer = framed(b"an answer")
         far.send(len(answer).to_bytes(3, "big") + plain_header(1) + answer)
@@ -248,7 +257,7 @@ class Mirror(WorkerBase):
 
     async def Work(self, stream: Any) -> None:
         await stream.send_initial_metadata()
-        self.frames = MessageStream(stream, self.receive, limit=1 << 24)
+        self.frames = MessageStream(stream, pb.Reports, self.receive, limit=1 << 24)
         self.frames.open()
         await self.frames.ended()
         await self.frames.drained()
@@ -256,11 +265,15 @@ class Mirror(WorkerBase):
     def receive(self, message: bytes) -> None:
         for order in pb.Orders.FromString(message).orders:
             report = pb.Report(log=pb.Log(sequence=order.assign.sequence, message=order.assign.command))
-            self.frames.put(pb.Reports(reports=[report]).SerializeToString())
+            self.frames.send(pb.Reports(reports=[report]).SerializeToString())
 
 
-def test_messages_of_any_size_pass_in_order_over_a_real_connection(tmp_path: Any) -> None:
+@pytest.mark.parametrize("switch", ["1", "0"])
+def test_messages_of_any_size_pass_in_order_over_a_real_connection(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, switch: str
+) -> None:
     """More than both flow control windows together, in frames that fit and frames that do not."""
+    monkeypatch.setenv(FAST_PATH, switch)
     rng = random.Random(7)
     sizes = [rng.choice((0, 1, 100, 5000, 16_380, 16_384, 40_000, 200_000)) for _ in range(400)]
 
@@ -280,15 +293,17 @@ def test_messages_of_any_size_pass_in_order_over_a_real_connection(tmp_path: Any
 
         async with WorkerStub(channel).Work.open() as stream:
             await stream.send_request()
-            frames = MessageStream(stream, receive, limit=1 << 24)
+            frames = MessageStream(stream, pb.Orders, receive, limit=1 << 24)
             frames.open()
+            reading = asyncio.ensure_future(frames.ended())
             for number, size in enumerate(sizes):
                 order = pb.Order(assign=pb.Assign(sequence=number, command="x" * size))
-                frames.put(pb.Orders(orders=[order]).SerializeToString())
+                frames.send(pb.Orders(orders=[order]).SerializeToString())
                 if number % 7 == 0:
                     await asyncio.sleep(0)
             async with asyncio.timeout(60):
                 await complete.wait()
+            reading.cancel()
             await stream.cancel()
         channel.close()
         server.close()
