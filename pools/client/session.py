@@ -16,11 +16,9 @@ import asyncio
 import atexit
 import contextlib
 import itertools
-import selectors
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from traceback import walk_tb
 from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError, Message
@@ -33,12 +31,10 @@ from snakepit.pools.client.arguments import Call, message_of
 from snakepit.pools.client.connection import Connection, connect, typed
 from snakepit.pools.wire.broker_pb2 import Replies, Request, Requests
 from snakepit.workers.transport import LOOP_OWNER, is_on
-from snakepit.workers.transport.loop_owner import LoopOwner
+from snakepit.workers.transport.loop_owner import LoopOwner, cut_a_callback
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
-# Where a signal handler may raise in the loop without harm: while it waits.
-RUNNING, WAITING = asyncio.BaseEventLoop.run_forever.__code__, selectors.DefaultSelector.select.__code__
 LAST_REPLIES = frozenset({"result", "error"})
 CLOSED = "The connection to the broker was closed by this process."
 GOODBYE = 0.25  # seconds for the broker to end the session after our end of it
@@ -139,10 +135,7 @@ class Session:
         try:
             self.loop_owner.try_run_until(is_done, timeout, alone=len(self._pending) <= 1)
         except BaseException as error:
-            # A signal handler raised. If it interrupted a callback, perhaps in the middle of a frame, the state of the
-            # connection is unknown.
-            code = {frame.f_code for frame, _ in walk_tb(error.__traceback__)}
-            if RUNNING in code and WAITING not in code:
+            if cut_a_callback(error):  # the state of the connection is unknown
                 interrupted = f"The connection was interrupted by {type(error).__name__}."
                 self.loop_owner.call_soon(self._lose, BrokerUnreachable(interrupted, outcome=UNKNOWN))
                 self.loop_owner.ensure_running()

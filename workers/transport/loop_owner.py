@@ -11,13 +11,26 @@ takes over when no thread waits for long: cancels, probes and the chunks of a st
 from __future__ import annotations
 
 import asyncio
+import selectors
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 BACKUP_DELAY = 0.005  # seconds that the loop may stand still
 IDLE_CHECKS = 40  # in a row in which the backup thread is not needed, after which it sleeps until a waiter leaves
+
+
+# A signal handler that raises while the loop waits harms nothing; in a callback it may leave half a frame behind.
+RUNNING, WAITING = asyncio.BaseEventLoop.run_forever.__code__, selectors.DefaultSelector.select.__code__
+
+
+def cut_a_callback(error: BaseException) -> bool:
+    """Whether the exception of a signal handler has ended a callback of the loop half-way."""
+    code = {frame.f_code for frame, _ in walk_tb(error.__traceback__)}
+    return LoopOwner._run_callbacks.__code__ in code or (RUNNING in code and WAITING not in code)
 
 
 class LoopOwner:
@@ -27,6 +40,7 @@ class LoopOwner:
         self.loop = loop
         self._turns = turns
         self._running = threading.Lock()  # held by the thread that runs the loop
+        self._callbacks: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()  # for the next one to run it
         self._state = threading.Lock()  # guards the four below: a waiter and the backup thread write them
         self._no_waiter = True
         self._departures = 0  # of waiters
@@ -60,6 +74,7 @@ class LoopOwner:
                 self.loop.call_soon_threadsafe(self.loop.stop)
                 self._running.acquire()
             running = True
+            self._run_callbacks()
             yield
         finally:
             self._leave()  # before the release: the next waiter's arrival must not be undone by this departure
@@ -76,7 +91,12 @@ class LoopOwner:
         try:
             with self._state:
                 self._no_waiter = self._urgent = False
-            self._run_with_timeout(is_done, timeout)
+            self._run_callbacks()
+            if timeout is None:
+                while not is_done():
+                    self.loop.run_forever()
+            else:
+                self._run_with_timeout(is_done, timeout)
         finally:
             self._leave()
             self._running.release()
@@ -95,15 +115,14 @@ class LoopOwner:
                 self._leave()
         return taken
 
-    def _run_with_timeout(self, is_done: Callable[[], bool], timeout: float | None) -> None:
+    def _run_with_timeout(self, is_done: Callable[[], bool], timeout: float) -> None:
         expired = threading.Event()  # not a look at the clock: a timer of asyncio may come a little early
-        timer = None if timeout is None else self.loop.call_later(timeout, self._expire, expired)
+        timer = self.loop.call_later(timeout, self._expire, expired)
         try:
             while not is_done() and not expired.is_set():
                 self.loop.run_forever()
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
 
     def _expire(self, expired: threading.Event) -> None:
         expired.set()
@@ -127,14 +146,28 @@ class LoopOwner:
     # Any thread.
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Schedule a callback. If no thread runs the loop, none is woken: the next one to run it calls it first."""
+        """Schedule a callback. If no thread runs the loop, none is woken: the next one to run it calls it first.
+
+        The callback may then run while the loop does not, so it must not ask for the running loop. A turn of the loop
+        for it would cost more than a short callback itself.
+        """
+        if self.loop.is_closed():
+            raise RuntimeError("the event loop is closed: no thread runs it any more")
         if self._running.acquire(blocking=False):
             try:
-                self.loop.call_soon(callback, *args)
+                self._callbacks.append((callback, args))
             finally:
                 self._running.release()
         else:
             self.loop.call_soon_threadsafe(callback, *args)
+
+    def _run_callbacks(self) -> None:
+        while self._callbacks:
+            callback, args = self._callbacks.popleft()
+            try:
+                callback(*args)
+            except Exception as error:  # as the loop does: one that fails does not stop the others
+                self.loop.call_exception_handler({"message": f"{callback!r} failed", "exception": error})
 
     def ensure_running(self) -> None:
         """Have the backup thread run the loop now unless a waiter does: the caller will not come to it soon."""
@@ -176,6 +209,7 @@ class LoopOwner:
         with self._running:
             self._backup_runs = True
             try:
+                self._run_callbacks()
                 while self._no_waiter and not is_over():
                     self.loop.run_forever()
             finally:

@@ -103,6 +103,7 @@ class MessageStream:
     def __init__(self, stream: Any, sends: type[Message], on_message: Callable[[bytes], None], limit: int) -> None:
         self._stream = stream
         self._raw = raw_stream(stream, sends, on_message, limit)
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[bytes] = deque()
         self._writer: asyncio.Task[None] | None = None
         self.waiting = 0  # bytes that are not written yet
@@ -127,7 +128,7 @@ class MessageStream:
         self._queue.append(message)
         self.waiting += len(message)
         if self._writer is None:
-            self._writer = asyncio.get_running_loop().create_task(self._write_queue())
+            self._writer = self._loop.create_task(self._write_queue())
 
     async def drained(self) -> None:
         """Wait until the transport has every message."""

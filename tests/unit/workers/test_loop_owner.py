@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from snakepit.workers.transport.loop_owner import LoopOwner
+from snakepit.workers.transport.loop_owner import LoopOwner, cut_a_callback
 
 PATIENCE = 20.0
 
@@ -104,7 +104,7 @@ def test_a_sleeping_backup_thread_wakes_when_the_waiter_leaves(owned: Owned) -> 
     assert owned.runner() is owned.thread
 
 
-class Interrupt(Exception):
+class Interrupt(BaseException):
     """A signal handler raises it."""
 
 
@@ -146,3 +146,33 @@ def test_one_turn_of_the_loop_runs_what_waits_and_does_not_wait_for_more(owned: 
     owned.loop_owner.call_soon(ran.append, 1)
     owned.loop_owner.run_once()
     assert ran == [1]
+
+
+def test_a_callback_that_fails_does_not_stop_the_others(owned: Owned) -> None:
+    failed: list[object] = []
+    ran: list[int] = []
+    owned.loop_owner.run_until(lambda: True)
+    owned.loop.set_exception_handler(lambda loop, context: failed.append(context["exception"]))
+    error = ValueError("no")
+
+    def fail() -> None:
+        raise error
+
+    owned.loop_owner.call_soon(fail)
+    owned.loop_owner.call_soon(ran.append, 1)
+    owned.loop_owner.run_once()
+    assert (failed, ran) == ([error], [1])
+
+
+def test_an_exception_in_a_callback_is_told_from_one_while_the_loop_waits(owned: Owned) -> None:
+    def interrupt() -> None:
+        raise Interrupt
+
+    owned.loop_owner.run_until(lambda: True)
+    owned.loop_owner.call_soon(interrupt)
+    with pytest.raises(Interrupt) as caught:  # before the loop runs
+        owned.loop_owner.run_once()
+    assert cut_a_callback(caught.value)
+    with pytest.raises(Interrupt) as caught:  # outside of the loop
+        interrupt()
+    assert not cut_a_callback(caught.value)
