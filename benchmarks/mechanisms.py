@@ -134,9 +134,7 @@ class Child:
 
 
 def table(rounds: Mapping[str, list[Round]], peer: list[float]) -> Table:
-    found = Table(
-        title=f"Echo of 100 bytes, {ROUNDS} rounds of {CALLS} calls; medians, at rest unless it says in flight"
-    )
+    found = Table(title=f"Echo of 100 bytes, one after the other or in flight; {ROUNDS} rounds of {CALLS} calls")
     headings = ("", "µs", "to all on", "to ProcessPoolExecutor", "in flight, to all on", "client", "broker", "workers")
     for heading in headings:
         found.add_column(heading, justify="right" if heading else "left")

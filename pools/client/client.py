@@ -83,11 +83,11 @@ class Client:
     ) -> Any:  # fmt: skip
         """Run a command and return its result.
 
-        `arguments` and `more` are its keyword arguments together; a command whose parameter is called `timeout` or
-        `priority` gets it through `arguments`. Arguments of type bytes travel as they are. `timeout` is the time
-        until the answer must be there, waiting included (default: the command's or the pool's); the call then ends
-        with DeadlineExceeded, at the latest one second later even if the broker is silent. `priority` is -100 to 100,
-        higher first.
+        `arguments` and `more` together are its keyword arguments; pass a parameter called `timeout` or `priority` in
+        `arguments`. Arguments of type bytes are sent unchanged. `timeout` is the time for the answer to arrive,
+        including the wait in the queue (default: the command's or the pool's). Then the call ends with
+        DeadlineExceeded, at most one second later even if the broker is silent. `priority` is from -100 to 100; higher
+        goes first.
         """
         return value_of(self._run(encode(pool, command, arguments, more, Options(timeout, priority))))
 
@@ -120,9 +120,8 @@ class Client:
     ) -> Stream:  # fmt: skip
         """Iterate over the chunks that a streaming command yields.
 
-        The command is at most 128 chunks ahead of the reader, fewer if they have 1 MiB; then it waits. Leaving the
-        loop early, `close()`, or dropping the iterator cancels the call. A command that does not stream is a stream
-        of one.
+        The command waits while it is 128 chunks or 1 MiB ahead of the reader. Leaving the loop early, `close()`, or
+        dropping the iterator cancels the call. A command that does not stream is a stream of one chunk.
         """
         message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
         return Stream(self.target, message, only_chunks=True)
@@ -131,7 +130,7 @@ class Client:
         self, pool: str, command: str, arguments: Arguments = None, /, *,
         timeout: float | None = None, priority: int = 0, **more: Any,
     ) -> Stream:  # fmt: skip
-        """Iterate over all that happens in a call: Chunk, Progress and Log, and at the end the Answer."""
+        """Iterate over the events of a call: Chunk, Progress and Log, and at the end the Answer."""
         message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
         return Stream(self.target, message, only_chunks=False)
 
@@ -169,9 +168,9 @@ class Client:
     ) -> Iterator[Any]:  # fmt: skip
         """Call a command once for each item (its arguments) and yield the results in the items' order.
 
-        `window` calls are in flight, so an endless iterable is fine. `timeout` is for each call. An error is raised
-        when its turn comes, and the calls behind it are cancelled; with `return_errors` it is yielded instead.
-        Nothing is sent before the first result is asked for.
+        `window` calls are in flight, so the iterable may be endless. `timeout` is for each call. An error is raised in
+        its turn, and the calls behind it are cancelled; with `return_errors` it is yielded instead. The first `next`
+        sends the first calls.
         """
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window: {window!r} is not a number of calls, 1 or more")
@@ -202,7 +201,7 @@ class Client:
                 sent.cancel()
 
     def pool(self, name: str) -> PoolClient:
-        """The same for one pool, and a `concurrent.futures.Executor`."""
+        """Return a client for one pool, which is also a `concurrent.futures.Executor`."""
         return PoolClient(self, name)
 
     def _run(self, message: Call) -> Result | Packed | Delivered:
@@ -224,7 +223,7 @@ class Client:
     # The broker itself.
 
     def status(self, pool: str = "") -> dict[str, Any]:
-        """What the broker is, its pools and their workers: `{"node": {...}, "pools": [...], "workers": [...]}`."""
+        """Return the broker, its pools and their workers: `{"node": {...}, "pools": [...], "workers": [...]}`."""
         return snapshot.status(self._ask("Status", StatusRequest(pool=pool), QUESTION_TIMEOUT))
 
     async def astatus(self, pool: str = "") -> dict[str, Any]:
@@ -232,7 +231,7 @@ class Client:
         return snapshot.status(await self._aask("Status", StatusRequest(pool=pool), QUESTION_TIMEOUT))
 
     def watch(self, after: int = 0) -> dict[str, Any]:
-        """As `status`, with `events` behind the number `after`, and `figures`: how long calls ran and waited."""
+        """As `status`, with the `events` after number `after`, and `figures`: histograms of run and wait times."""
         request = StatusRequest(watch=True, events_after=after)
         return snapshot.watch(self._ask("Status", request, QUESTION_TIMEOUT))
 
@@ -242,7 +241,7 @@ class Client:
         return snapshot.watch(await self._aask("Status", request, QUESTION_TIMEOUT))
 
     def commands(self, pool: str) -> list[dict[str, Any]]:
-        """A pool's commands: name, summary, description, streams, idempotent, timeout, schema (JSON Schema)."""
+        """Return a pool's commands: name, summary, description, streams, idempotent, timeout, schema (JSON Schema)."""
         return snapshot.commands(self._ask("Commands", CommandsRequest(pool=pool), QUESTION_TIMEOUT))
 
     async def acommands(self, pool: str) -> list[dict[str, Any]]:
@@ -250,7 +249,7 @@ class Client:
         return snapshot.commands(await self._aask("Commands", CommandsRequest(pool=pool), QUESTION_TIMEOUT))
 
     def sweep(self, source: str, interval: float) -> dict[str, Any]:
-        """Have every worker's age, memory and health judged now; the next sweep is due in `interval` seconds."""
+        """Check every worker's age, memory and health now; the next sweep is due in `interval` seconds."""
         request = SweepRequest(source=source, interval=interval)
         return snapshot.plain(self._ask("Sweep", request, QUESTION_TIMEOUT))
 
@@ -260,7 +259,7 @@ class Client:
         return snapshot.plain(await self._aask("Sweep", request, QUESTION_TIMEOUT))
 
     def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
-        """Have the pools' definitions read again now. With an `action`, who did what to a row, and why, is an event."""
+        """Read the pools' definitions now. An `action` on a row becomes an event, with actor and reason."""
         request = ApplyRequest(pool=pool, action=action, actor=actor, reason=reason)
         return snapshot.plain(self._ask("Apply", request, ORDER_TIMEOUT))
 
@@ -270,7 +269,7 @@ class Client:
         return snapshot.plain(await self._aask("Apply", request, ORDER_TIMEOUT))
 
     def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> dict[str, Any]:
-        """Replace a pool's workers, or one of them, successor first; `{"planned": N}`. Who and why is kept."""
+        """Replace a pool's workers, or one of them, successor first; `{"planned": N}`. An event has the actor."""
         request = RecycleRequest(pool=pool, worker=worker, actor=actor, reason=reason)
         return snapshot.plain(self._ask("Recycle", request, ORDER_TIMEOUT))
 
@@ -280,7 +279,7 @@ class Client:
         return snapshot.plain(await self._aask("Recycle", request, ORDER_TIMEOUT))
 
     def plan(self, pool: str, worker: str = "") -> dict[str, Any]:
-        """What `recycle` would replace, in which order, and what age and count will; replaces nothing."""
+        """Preview `recycle`: what it would replace, in which order, and what age and count will replace."""
         return snapshot.plan(pool, self._ask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
 
     async def aplan(self, pool: str, worker: str = "") -> dict[str, Any]:
@@ -288,11 +287,11 @@ class Client:
         return snapshot.plan(pool, await self._aask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
 
     def drain(self, actor: str = "", reason: str = "") -> dict[str, Any]:
-        """Have the broker's node take no new calls; what it holds is finished, until `resume`. Who and why is kept."""
+        """Take no new calls on the broker's node until `resume`; finish those that it has. An event has the actor."""
         return snapshot.plain(self._ask("Drain", DrainRequest(actor=actor, reason=reason), ORDER_TIMEOUT))
 
     def resume(self, actor: str = "", reason: str = "") -> dict[str, Any]:
-        """Have the broker's node take calls again, after `drain`."""
+        """Take calls on the broker's node again, after `drain`."""
         return snapshot.plain(self._ask("Drain", DrainRequest(resume=True, actor=actor, reason=reason), ORDER_TIMEOUT))
 
     async def adrain(self, actor: str = "", reason: str = "") -> dict[str, Any]:
@@ -305,7 +304,7 @@ class Client:
         return snapshot.plain(await self._aask("Drain", request, ORDER_TIMEOUT))
 
     def kill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
-        """End the process of a worker now; its calls fail, or run again where that is allowed. Who and why is kept."""
+        """End the process of a worker now; its calls fail, or run again if they may. An event has actor and reason."""
         return snapshot.plain(self._ask("Kill", KillRequest(worker=worker, actor=actor, reason=reason), ORDER_TIMEOUT))
 
     async def akill(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
@@ -314,7 +313,7 @@ class Client:
         return snapshot.plain(await self._aask("Kill", request, ORDER_TIMEOUT))
 
     def dump(self, worker: str, actor: str = "", reason: str = "") -> dict[str, Any]:
-        """The Python stacks of all threads of a live worker, with the calls that it holds. Who and why is kept."""
+        """Return the Python stacks of a live worker's threads, and its calls. An event has actor and reason."""
         request = DumpRequest(worker=worker, actor=actor, reason=reason)
         return snapshot.plain(self._ask("Dump", request, QUESTION_TIMEOUT))
 
@@ -324,7 +323,7 @@ class Client:
         return snapshot.plain(await self._aask("Dump", request, QUESTION_TIMEOUT))
 
     def metrics(self) -> str:
-        """The broker's metrics in the Prometheus text format."""
+        """Return the broker's metrics in the Prometheus text format."""
         return str(self._ask("Metrics", MetricsRequest(), QUESTION_TIMEOUT).text)
 
     async def ametrics(self) -> str:

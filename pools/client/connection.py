@@ -28,7 +28,7 @@ from snakepit.workers.transport.grpclib_internals import configuration, received
 from snakepit.workers.transport.message_stream import raw_stream
 
 LARGEST_FRAME = MAX_MESSAGE + 2**20  # bytes: the largest message, and room for what is around it
-WINDOW = 2**26  # bytes that the broker may send before we acknowledge; replies are taken at once anyway
+WINDOW = 2**26  # bytes that the broker may send before the client acknowledges them
 HANGUP = select.POLLHUP | getattr(select, "POLLRDHUP", 0)
 BACKOFF = (0.02, 0.05, 0.1, 0.2)  # seconds between the attempts to connect; the last one repeats
 CONFIGURATION = configuration(WINDOW, keepalive=True)
@@ -67,7 +67,7 @@ class Connection:
 
     @property
     def takes_calls(self) -> bool:
-        """Whether the broker takes Calls; False before it has said so."""
+        """Whether the broker takes Calls; False until its initial metadata has arrived."""
         if not self._takes_calls:
             initial = self._stream.initial_metadata
             self._takes_calls = initial is not None and initial.get("snakepit-takes") == "calls"

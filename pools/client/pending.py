@@ -39,7 +39,7 @@ class SentCall:
             self.ref = self.session.send(call, pending)
             if self.ref:
                 return
-        raise BrokerUnreachable(f"The broker at {target} ends each session at once.", outcome=NOT_STARTED)
+        raise BrokerUnreachable(f"The broker at {target} ends each session immediately.", outcome=NOT_STARTED)
 
     def cancel(self) -> bool:
         return self.session.cancel(self.ref)
@@ -51,7 +51,7 @@ class SentCall:
         """Cancel the call, and return the error of a broker that is silent beyond the deadline."""
         self.cancel()
         return DeadlineExceeded(
-            f"The broker at {self.session.target} said nothing until {GRACE:g} s after the call's deadline.",
+            f"The broker at {self.session.target} did not answer until {GRACE:g} s after the call's deadline.",
             outcome=UNKNOWN,
         )
 

@@ -240,7 +240,7 @@ class Session:
                 outbox.popleft()
                 calls.append((ref, call))
                 room -= len(call.arguments)
-        return message_of(calls, deliver=first.result_only and len(self._pending) <= 1)
+        return message_of(calls, direct_reply=first.result_only and len(self._pending) <= 1)
 
     async def _write(self, connection: Connection, rest: bytes) -> None:
         """Send as the broker makes room; what comes meanwhile waits in the outbox."""

@@ -1,8 +1,8 @@
 """Database connections of a Celery worker, kept from job to job.
 
-To make a connection costs more CPU than the writes of a short job, on SQLite too. Celery closes those of a thread
-before and after each task; for jobs it is Django's own rule instead: one that broke, or is older than a minute, is
-closed. It is checked before each unit of work, whatever CONN_HEALTH_CHECKS says. Other tasks are left to Celery.
+A connection costs more CPU than the writes of a short job, on SQLite too. Celery closes those of a thread before and
+after each task. Jobs follow Django's rule instead: a connection that broke, or is older than a minute, is closed. It is
+checked before each unit of work, also without CONN_HEALTH_CHECKS. Celery's rule stays for other tasks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from celery import signals
 from django.db import close_old_connections
 from django.db.backends.signals import connection_created
 
-KEPT = 60.0  # seconds that a connection is used at most
+KEPT = 60.0  # longest use of a connection, in seconds
 GREENLETS = ("gevent", "eventlet")
 
 

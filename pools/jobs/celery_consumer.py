@@ -1,12 +1,12 @@
-"""Celery's consumer, which outlives a message transport that dies under it.
+"""A Celery consumer that survives the loss of its message transport.
 
-Celery 5.7 drops a lost connection with whatever runs: its tasks go on. Two things are asked of it afterwards. It is
-closed once more, and where the first time gave up half-way, a channel wants to give its messages back through it. And a
-task that ends acknowledges its message on it. Both times kombu answers `AttributeError: 'NoneType' object has no
-attribute 'hostname'`, which Celery takes for an error that cannot be mended: the worker ends with code 1. Nothing is
-left to be saved on such a connection; a message that stays unacknowledged comes again and finds its job done.
+When Celery 5.7 loses a connection, its tasks go on, and it uses the connection twice more. Celery closes it again: if
+the first close failed half-way, a channel gives its messages back through it. And a task that ends acknowledges its
+message on it. Both times kombu raises `AttributeError: 'NoneType' object has no attribute 'hostname'`. Celery does not
+recover from that error, and the worker ends with code 1. Such a connection has nothing left to save: an unacknowledged
+message comes again and finds its job done.
 
-And each loss is noted: a transport that died may have come back empty.
+The consumer also notes each loss: a transport that died may have come back empty.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from snakepit.pools.jobs import messages
 
 logger = logging.getLogger("snakepit.jobs")
-DEFAULT = "celery.worker.consumer:Consumer"  # what Celery takes where no `worker_consumer` is set
+DEFAULT = "celery.worker.consumer:Consumer"  # of Celery, where no `worker_consumer` is set
 
 
 class Consumer(CeleryConsumer):
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         messages.unbroken.begin()
         if connection := self.connection:
-            # Of this connection alone, which nobody uses any more. An error here would hide `exc`, after which Celery
+            # Only of this connection, which is not used any more. An error here would hide `exc`, after which Celery
             # connects again.
             connection.close = functools.partial(_quietly, connection.close, ())
         super().on_connection_error_after_connected(exc)
 
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        # A connection error goes through: it is how Celery learns that it has to connect again.
+        # A connection error goes through: it makes Celery connect again.
         return super().call_soon_ack(functools.partial(_quietly, p, self.connection_errors), *args, **kwargs)
 
 
@@ -44,10 +44,10 @@ def _quietly(work: Callable[..., Any], telling: tuple[type[Exception], ...], *ar
     except telling:
         raise
     except Exception as error:
-        logger.warning("a lost connection to the message transport was left as it is: %r", error)
+        logger.warning("ignored an error of a lost connection to the message transport: %r", error)
 
 
 def install(worker: Any) -> None:
-    """Have a Celery worker that starts use it. A consumer class that the project has chosen itself stays."""
+    """Have a Celery worker that starts use this consumer, unless the project has chosen a class of its own."""
     if worker.consumer_cls == DEFAULT:
         worker.consumer_cls = f"{__name__}:{Consumer.__name__}"

@@ -221,7 +221,7 @@ class FrameReader(asyncio.Protocol):
     def _read_rest(self) -> None:
         """Read what the peer sent before it died.
 
-        When a write fails, the transport ends at once and leaves unread bytes in its socket, which is still open here.
+        When a write fails, the transport closes and leaves unread bytes in its socket, which is still open here.
         """
         socket = self._raw._transport.get_extra_info("socket")
         if socket is None or self._raw._transport.get_extra_info("sslcontext") is not None:
@@ -349,7 +349,7 @@ def limit_messages(stream: Any, limit: int) -> None:
 def received_metadata(stream: Any) -> Mapping[str, Any]:
     """Return the metadata of a client's stream that ended with an error.
 
-    When a reset follows the trailers at once, grpclib raises the error without them. They are in the HTTP/2 stream.
+    When a reset directly follows the trailers, grpclib raises the error without them. They are in the HTTP/2 stream.
     """
     if stream.trailing_metadata is not None:
         known: Mapping[str, Any] = stream.trailing_metadata

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from snakepit.workers.transport.fast_path_check import has_fast_path
-from snakepit.workers.transport.grpclib_internals import FastStream, MessageTooLarge
+from snakepit.workers.transport.grpclib_internals import FastStream, MessageTooLarge, limit_messages
 
 BATCH_BYTES = 1 << 20  # of joined messages, beyond the first
 SETTLE_TURNS = 3  # of the loop, in which asyncio reads what has arrived, and the end of a connection, and reports it
@@ -50,15 +50,13 @@ class PublicStream:
         self._on_message = on_message
         self._limit = limit
         self._over = False
+        limit_messages(stream, limit)  # where that is possible; else the limit holds once a message is buffered
 
     def open(self) -> None:
         """Messages are handed over while `ended` waits."""
 
     async def ended(self) -> None:
-        """Hand over messages until the peer ends the stream; raises what was wrong with them.
-
-        The limit holds here only after grpclib has buffered the message.
-        """
+        """Hand over messages until the peer ends the stream; raises what was wrong with them."""
         try:
             while (message := await self._stream.recv_message()) is not None:
                 if (size := message.ByteSize()) > self._limit:
@@ -109,7 +107,7 @@ class MessageStream:
         self.waiting = 0  # bytes that are not written yet
 
     def open(self) -> None:
-        """Hand over messages from now on, and at once those that arrived before.
+        """Hand over messages from now on, beginning with those that arrived before.
 
         Not part of the constructor: a message that is answered immediately needs the finished object.
         """

@@ -94,7 +94,7 @@ class GrpcLink:
         batch.added(size, urgent=bool(assignment.reply_socket))
 
     def cancel(self, sequence: int, reason: str) -> None:
-        self._assigns = None  # the order of orders is kept
+        self._assigns = None  # later calls must not be sent before this
         cancel = self._batch.message.orders.add().cancel
         cancel.sequence, cancel.reason = sequence, reason
         self._batch.added(0)

@@ -162,7 +162,7 @@ class Session:
         except errors.BadRequest as wrong:
             self._refuse(call.ref, wrong)
             return
-        if self._reply_socket and call.deliver:
+        if self._reply_socket and call.direct_reply:
             request.reply_socket, request.ref = self._reply_socket, call.ref
         self._submit((call.ref,), (request,), together=False)
 

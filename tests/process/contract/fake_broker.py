@@ -41,7 +41,7 @@ class Run:
     def result(self, value: Any) -> None:
         content = {"raw": value} if isinstance(value, bytes) else {"json": json.dumps(value).encode()}
         timing = pb.Timing(call=f"c{self.call.ref}", worker="echo-1", queued_seconds=0.25, run_seconds=0.5)
-        if self.session.reply_socket and self.call.deliver and "json" in content and len(content["json"]) < 32_768:
+        if self.session.reply_socket and self.call.direct_reply and "json" in content and len(content["json"]) < 32_768:
             self.session.deliver(self.call.ref, content["json"], timing)
             return
         self.reply(result=pb.Result(value=content, timing=timing))

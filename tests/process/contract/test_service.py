@@ -621,7 +621,7 @@ async def test_a_call_whose_result_is_to_be_delivered_is_answered_in_the_reply_s
 
     def call(ref: int, command: str, deliver: bool = True, **arguments: int) -> pb.Request:
         given = json.dumps(arguments).encode()
-        return pb.Request(call=pb.Call(ref=ref, pool="p", command=command, arguments=given, deliver=deliver))
+        return pb.Request(call=pb.Call(ref=ref, pool="p", command=command, arguments=given, direct_reply=deliver))
 
     metadata = {**served.metadata, "snakepit-reply-socket": "r-0123abcd"}
     async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
@@ -654,7 +654,7 @@ async def test_a_client_that_leaves_with_its_result_in_hand_has_not_cancelled_th
 ) -> None:
     """The worker's word about it may come later than the client's goodbye; but it is not waited for long."""
     monkeypatch.setattr(session, "REPORT_GRACE", PATIENCE if delivered else 0.0)
-    call = pb.Call(ref=1, pool="p", command="obedient", deliver=True)
+    call = pb.Call(ref=1, pool="p", command="obedient", direct_reply=True)
     metadata = {**served.metadata, "snakepit-reply-socket": "r-0123abcd"}
     async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
         await stream.send_message(pb.Requests(requests=[pb.Request(call=call)]))
