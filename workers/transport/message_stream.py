@@ -11,15 +11,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
 from snakepit.workers.transport.fast_path_check import has_fast_path
 from snakepit.workers.transport.grpclib_internals import FastStream, MessageTooLarge, limit_messages
 
+M = TypeVar("M", bound=Message)
+
 BATCH_BYTES = 1 << 20  # of joined messages, beyond the first
 SETTLE_TURNS = 3  # of the loop, in which asyncio reads what has arrived, and the end of a connection, and reports it
+OVERHEAD = 64  # bytes that a part of a batch has besides its payload, about
 PUBLIC_TURNS = SETTLE_TURNS + 2  # of the loop until PublicStream has written a message
 
 
@@ -164,3 +167,47 @@ class MessageStream:
             size += len(queue[0])
             chosen.append(queue.popleft())
         return b"".join(chosen) if len(chosen) > 1 else chosen[0]
+
+
+class Batch(Generic[M]):
+    """The parts of one turn of the loop as one message, built in place and serialised once.
+
+        batch.message.orders.add() ... ─ added(size) ─▶ end of the turn ─▶ MessageStream
+
+    `message` collects the parts; call `added` after each, on the loop's thread.
+    """
+
+    __slots__ = ("_loop", "_make", "_scheduled", "_size", "_stream", "message")
+
+    def __init__(self, make: Callable[[], M]) -> None:
+        self._make = make
+        self.message = make()
+        self._size = 0
+        self._stream: MessageStream | None = None
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not written yet."""
+        return self._size + (self._stream.waiting if self._stream else 0)
+
+    def open(self, stream: MessageStream) -> None:
+        """Send from now on, beginning with what was added before."""
+        self._stream = stream
+        self._flush()
+
+    def added(self, size: int, *, urgent: bool = False) -> None:
+        """Note a part with a payload of `size` bytes. `urgent`: a caller waits for it alone, so send it now."""
+        self._size += size + OVERHEAD
+        if urgent or self._size > BATCH_BYTES:
+            self._flush()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._stream is not None and self._size:
+            message, self.message, self._size = self.message, self._make(), 0
+            self._stream.send(message.SerializeToString())

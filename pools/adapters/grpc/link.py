@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from snakepit.pools.adapters.grpc.batch import MAX_MESSAGE, OVERHEAD, Batch
+from snakepit.pools.adapters.grpc import MAX_MESSAGE
 from snakepit.pools.broker.ports import Assignment, CommandInfo, Greeting, Payload, Race, Reports, WorkerFailure
 from snakepit.workers.transport.grpclib_internals import MessageTooLarge, configuration
-from snakepit.workers.transport.message_stream import MessageStream
+from snakepit.workers.transport.message_stream import OVERHEAD, Batch, MessageStream
 from snakepit.workers.wire import worker_pb2 as pb
 from snakepit.workers.wire.worker_grpc import WorkerStub
 

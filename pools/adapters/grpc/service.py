@@ -19,7 +19,7 @@ from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
-from snakepit.pools.adapters.grpc.batch import MAX_MESSAGE
+from snakepit.pools.adapters.grpc import MAX_MESSAGE
 from snakepit.pools.adapters.grpc.session import Session, request_of, timing_of
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.broker import errors

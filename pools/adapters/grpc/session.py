@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from snakepit.pools.adapters.grpc.batch import MAX_MESSAGE, Batch
+from snakepit.pools.adapters.grpc import MAX_MESSAGE
 from snakepit.pools.adapters.runtime_directory import REPLY_SOCKET
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
@@ -24,7 +24,7 @@ from snakepit.pools.broker.runner.worker_handle import DELIVERED, Request, Timin
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.workers.transport import DIRECT_REPLY, is_on
 from snakepit.workers.transport.grpclib_internals import MessageTooLarge
-from snakepit.workers.transport.message_stream import MessageStream
+from snakepit.workers.transport.message_stream import Batch, MessageStream
 from snakepit.workers.wire import worker_pb2
 
 MAX_WAITING = 64 * 2**20  # bytes of replies that wait for a slow client; beyond it its calls are refused

@@ -23,8 +23,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.health.v1 import health_pb2
 from grpclib.reflection.v1 import reflection_pb2
 
-from snakepit.pools.adapters.grpc import session
-from snakepit.pools.adapters.grpc.batch import MAX_MESSAGE
+from snakepit.pools.adapters.grpc import MAX_MESSAGE, session
 from snakepit.pools.adapters.grpc.service import STREAM_CREDIT, make_server
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.broker.broker import Broker, Ports
