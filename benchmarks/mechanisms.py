@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -164,8 +165,7 @@ def main() -> None:
         pool = stack.enter_context(executor(WORKERS))
         children = {name: stack.enter_context(Child(variant)) for name, variant in VARIANTS.items()}
         for turn in range(ROUNDS):
-            names = list(children)
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:  # no variant always comes first
+            for name in random.Random(turn).sample(list(children), len(children)):  # none always follows another one
                 rounds[name].append(children[name].round())
             peer.append(at_rest(lambda: pool.submit(echo, SMALL).result()))
     console = Console(width=None if sys.stdout.isatty() else 140)
