@@ -35,14 +35,20 @@ from snakepit.pools.client.pending import ThreadPending
 from snakepit.pools.client.session import session_for
 from snakepit.pools.client.streams import WINDOW
 from snakepit.pools.wire.broker_pb2 import Reply
+from snakepit.workers.transport import DIRECT_REPLY, FAST_PATH, LOOP_OWNER
 from tests.process.contract.fake_broker import POOL, FakeBroker
 
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(params=["takes calls together", "takes calls one by one", "has results delivered"])
-def broker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FakeBroker]:
+@pytest.fixture(
+    params=["takes calls together", "takes calls one by one", "has results delivered", "has grpclib's public API"]
+)
+def broker(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBroker]:
+    """The last one means the client, which must not need the fast path."""
     takes_calls, delivers = request.param != "takes calls one by one", request.param == "has results delivered"
+    if request.param == "has grpclib's public API":
+        monkeypatch.setenv(FAST_PATH, "0")
     broker = FakeBroker(tmp_path, takes_calls=takes_calls, delivers=delivers).start()
     yield broker
     broker.stop()
@@ -112,6 +118,22 @@ def test_a_large_argument_and_result_pass(client: Client) -> None:
 
 def test_progress_and_log_lines_do_not_disturb_a_call(client: Client) -> None:
     assert client.call(POOL, "noisy") == "done"
+
+
+@pytest.mark.parametrize("switch", [FAST_PATH, DIRECT_REPLY, LOOP_OWNER])
+def test_calls_are_answered_without_each_mechanism(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str
+) -> None:
+    monkeypatch.setenv(switch, "0")
+    broker = FakeBroker(tmp_path, delivers=True).start()
+    try:
+        with connect(broker.address) as client:
+            assert [client.call(POOL, "echo", {"at": at}) for at in range(50)] == [{"at": at} for at in range(50)]
+            assert client.submit(POOL, "echo", {"at": 1}).result(20) == {"at": 1}
+            assert list(client.stream(POOL, "count", {"to": 50})) == list(range(50))
+    finally:
+        broker.stop()
+    assert (broker.delivered == 0) == (switch == DIRECT_REPLY)
 
 
 # Errors.

@@ -38,6 +38,7 @@ from snakepit.pools.broker.ports import (
     WorkerFailure,
 )
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
+from snakepit.workers.transport import FAST_PATH
 from snakepit.workers.transport.message_stream import PUBLIC_TURNS
 from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.brokers import ADAPTERS, ROOT, FileDefinitions
@@ -188,10 +189,15 @@ def workplace(kind: str) -> Iterator[tuple[Any, Any]]:
         assert not list(Path(home).iterdir()), "the launcher left something behind"
 
 
-@pytest.fixture(params=["fake", "real", "fake-forked", "real-forked"])
-async def hands(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
-    """start(adapter, **spec) brings a worker to life and links it; all are gone afterwards."""
+@pytest.fixture(params=["fake", "real", "fake-forked", "real-forked", "public"])
+async def hands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
+    """start(adapter, **spec) brings a worker to life and links it; all are gone afterwards.
+
+    `public`: a real one, with grpclib's public API on both sides of the link.
+    """
     kind, _, forked = request.param.partition("-")
+    if kind == "public":
+        monkeypatch.setenv(FAST_PATH, "0")
     with workplace(kind) as (launcher, linker):
         moulds: dict[str, Mould] = {}
         started: list[Hand] = []

@@ -32,6 +32,7 @@ from snakepit.pools.broker.ports import Definition, NoMeter
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerStub
+from snakepit.workers.transport import FAST_PATH
 from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.brokers import PATIENCE, ROOT, RunningBroker, broker, wait_gone
 from tests.fakes import FakeClock, FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
@@ -403,8 +404,9 @@ def home() -> Iterator[Path]:
         yield Path(directory)
 
 
-@pytest.fixture
-async def served(home: Path) -> AsyncIterator[Served]:
+@pytest.fixture(params=["1", "0"], ids=["fast path", "public API"])
+async def served(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    monkeypatch.setenv(FAST_PATH, request.param)
     launcher, recorder = FakeLauncher(), ListRecorder()
     spec = PoolSpec(name="p", adapter="everything", size=2)
     definitions = FixedDefinitions(Definition(spec, "tests.everything.Everything"))
