@@ -38,7 +38,7 @@ from snakepit.pools.broker.ports import (
     WorkerFailure,
 )
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
-from snakepit.workers.transport import FAST_PATH
+from snakepit.workers.transport import FAST_PATH, SWITCHES
 from snakepit.workers.transport.message_stream import PUBLIC_TURNS
 from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.brokers import ADAPTERS, ROOT, FileDefinitions
@@ -581,6 +581,22 @@ async def test_stacks_are_read_while_the_worker_lives_and_refused_afterwards(han
 async def test_a_launch_that_is_not_possible_raises_and_leaves_nothing(hands: Any) -> None:
     with pytest.raises(OSError, match="/no/such/python"):
         await hands(python="/no/such/python")
+
+
+async def test_a_worker_gets_the_switches_of_the_transport_from_its_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    for switch in SWITCHES:
+        monkeypatch.setenv(switch, "0")
+    monkeypatch.setenv("SNAKEPIT_SECRET", "stays here")
+    with workplace("real") as (launcher, linker):
+        hand = await Hand(launcher, linker).start("everything", {})
+        await hand.heard.until("hello")
+        environment = Path(f"/proc/{hand.process.pid}/environ").read_bytes().split(b"\0")
+        assert {f"{switch}=0".encode() for switch in SWITCHES} <= set(environment)
+        assert b"SNAKEPIT_SECRET=stays here" not in environment
+        hand.process.kill()
+        await hand.exit()
+        hand.link.close()
+        await launcher.close()
 
 
 async def test_two_workers_do_not_hear_each_other(hands: Any) -> None:

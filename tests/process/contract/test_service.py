@@ -32,7 +32,7 @@ from snakepit.pools.broker.ports import Definition, NoMeter
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerStub
-from snakepit.workers.transport import FAST_PATH
+from snakepit.workers.transport import DIRECT_REPLY, FAST_PATH
 from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.brokers import PATIENCE, ROOT, RunningBroker, broker, wait_gone
 from tests.fakes import FakeClock, FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
@@ -647,6 +647,22 @@ async def test_a_call_whose_result_is_to_be_delivered_is_answered_in_the_reply_s
     assert by_box == {f"{home}/r-0123abcd"}
     assert {order.command for order in assigned if order.reply_socket} == {"echo", "hold"}
     assert served.broker.runners["p"].pool.finished_count == 3
+
+
+async def test_a_broker_without_direct_reply_answers_through_the_session(
+    served: Served, reply_socket: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DIRECT_REPLY, "0")
+    call = pb.Call(ref=1, pool="p", command="echo", arguments=b'{"value": 1}', direct_reply=True)
+    metadata = {**served.metadata, "snakepit-reply-socket": "r-0123abcd"}
+    async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
+        await stream.send_message(pb.Requests(requests=[pb.Request(call=call)]))
+        replies = await asyncio.wait_for(stream.recv_message(), PATIENCE)
+        assert replies is not None
+        assert [reply.result.value.json for reply in replies.replies] == [b"1"]
+        await stream.cancel()
+    with pytest.raises(BlockingIOError):
+        reply_socket.recv(65_536)
 
 
 @pytest.mark.parametrize("delivered", [True, False])

@@ -14,6 +14,7 @@ import sys
 import pytest
 
 from snakepit.workers.process import vitals
+from snakepit.workers.transport import SWITCHES
 from snakepit.workers.wire import worker_pb2 as pb
 from tests.unit.workers import harness
 from tests.unit.workers.harness import linked, started, value_of, worker
@@ -554,6 +555,17 @@ def test_a_worker_whose_broker_hangs_up_leaves(tmp_path, command):
     assert asyncio.run(leave()) == 4
     assert (tmp_path / "teardown").exists() == (command != "spin")
     assert (tmp_path / "let go").exists() == (command == "hold")
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_worker_answers_without_each_mechanism_of_the_transport(monkeypatch, switch):
+    monkeypatch.setenv(switch, "0")
+
+    async def several():
+        async with worker() as link:
+            return [await link.result("echo", {"value": number}) for number in range(20)]
+
+    assert asyncio.run(several()) == list(range(20))
 
 
 def test_a_second_stream_is_refused():
