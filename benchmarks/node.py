@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -71,16 +72,23 @@ class Node:
 
 
 @contextmanager
-def serving(pools: Sequence[Mapping[str, Any]], *, options: Mapping[str, Any] | None = None) -> Iterator[Node]:
+def serving(
+    pools: Sequence[Mapping[str, Any]],
+    *,
+    options: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Node]:
     """A new broker with these pools. It listens when this yields; its workers may still be starting.
 
-    `options` are more fields of NodeConfig.
+    `options` are more fields of NodeConfig, `environment` more variables of the broker's.
     """
     with tempfile.TemporaryDirectory(prefix="snakepit-bench-") as home:
         directory = Path(home) / "run"
         arguments = json.dumps({"pools": list(pools), "options": dict(options or {})})
         command = [sys.executable, "-m", "benchmarks.node", str(directory), arguments]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as broker:
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, **(environment or {})}
+        ) as broker:
             try:
                 assert broker.stdout
                 broker.stdout.readline()
@@ -91,9 +99,10 @@ def serving(pools: Sequence[Mapping[str, Any]], *, options: Mapping[str, Any] | 
 
 
 @contextmanager
-def running(workers: int) -> Iterator[Node]:
+def running(workers: int, environment: Mapping[str, str] | None = None) -> Iterator[Node]:
     """A broker with a pool `work` whose workers are all ready."""
-    with serving([{"name": "work", "path": "benchmarks.work.Work", "size": workers, **ENDLESS}]) as node:
+    pools = [{"name": "work", "path": "benchmarks.work.Work", "size": workers, **ENDLESS}]
+    with serving(pools, environment=environment) as node:
         node.wait_until_ready("work", workers)
         yield node
 

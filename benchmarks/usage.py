@@ -51,6 +51,10 @@ class CpuMeter:
 
     def __init__(self, processes: Mapping[str, Iterable[int]]) -> None:
         self._processes = {name: list(pids) for name, pids in processes.items()}
+        self.start()
+
+    def start(self) -> None:
+        """Count from now on."""
         self._began = self._now()
 
     def _now(self) -> dict[str, float]:

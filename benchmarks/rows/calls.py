@@ -14,13 +14,11 @@ from snakepit.pools.client import connect
 Peer = Callable[[Contestants], Callable[[], object]]
 
 
-def _beside(
-    count: int, command: str, arguments: dict[str, Any], peer: Peer, awake: float | None = None
-) -> Callable[[Contestants], Measured]:
+def _beside(count: int, command: str, arguments: dict[str, Any], peer: Peer) -> Callable[[Contestants], Measured]:
     def measure(contestants: Contestants) -> Measured:
         ours = contestants.get("ours")
         other = peer(contestants)
-        client = connect(ours.client.target.path, awake=awake)
+        client = connect(ours.client.target.path)
         meter = ours.meter("work", os.getpid())
         medians_of = medians(lambda: client.call("work", command, arguments), other, count)
         cpu = meter.per_call(count)
@@ -120,14 +118,6 @@ ROWS = (
         ("executor", "ours"),
     ),
     _echo("overhead-celery", "Celery + Valkey", 2000, "celery", _celery, 0.125),
-    Row(
-        "overhead-asleep",
-        "the same with a client that always sleeps while it waits (awake=0)",
-        "Celery + Valkey",
-        "µs p50",
-        _beside(2000, "echo", ECHO, _celery, awake=0),
-        ("celery", "ours"),
-    ),
     _echo("overhead-dirty", "gunicorn dirty arbiters", 2000, "dirty", _dirty, 1),
     _echo("overhead-ray", "Ray actor", 800, "ray", _ray),
     Row(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes that fit into sockaddr_un
-REPLY_SOCKET = re.compile("l-[0-9a-f]{8}")  # the name of a client's reply socket
+REPLY_SOCKET = re.compile("r-[0-9a-f]{8}")  # the name of a client's reply socket
 INSTANCE_TOKEN = re.compile("[0-9a-f]{32}")
 LONGEST_NAME = "broker.sock"  # as long as the worker sockets of the first hundred million workers
 

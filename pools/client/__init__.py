@@ -1,4 +1,4 @@
-"""The only door to a broker: call warm workers from any thread, any event loop, any process of a machine.
+"""The client of a broker: call warm workers from any thread, any event loop and any process of a machine.
 
     caller threads ──┐                              ┌─ Call, Cancel, Credit ─▶
     event loops ─────┼─▶ Session (one background ───┤  one gRPC stream         broker

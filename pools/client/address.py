@@ -1,4 +1,4 @@
-"""Where a broker is, and the token that it asks for.
+"""The address of a broker, and the token that it requires.
 
 >>> Target.parse("/run/snakepit/broker.sock").path
 '/run/snakepit/broker.sock'
@@ -10,7 +10,6 @@ snakepit.pools.broker.errors.BadRequest: address: node-2:7443 is a TCP address a
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import ssl
@@ -22,9 +21,6 @@ from snakepit.pools.broker.errors import BadRequest, BrokerUnreachable, Unauthen
 SOCKET = "broker.sock"
 TOKEN = "token"
 LONGEST_PATH = 107  # bytes in sockaddr_un.sun_path, without its closing NUL
-AWAKE = 0.0005  # seconds that the answer of a lone call is waited for without sleeping
-LONGEST_AWAKE = 0.01
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:\s]+):(?P<port>\d{1,5})")
 
 
@@ -38,19 +34,13 @@ class Target:
     token: str = ""  # empty: the file beside the socket, read at each connect
     tls: ssl.SSLContext | None = None
     connect_timeout: float = 1.0  # seconds
-    awake: float = 0.0  # seconds that a thread waits without sleeping for the answer of a lone call
 
     @classmethod
     def parse(
-        cls,
-        address: str,
-        token: str = "",
-        tls: ssl.SSLContext | None = None,
-        connect_timeout: float = 1.0,
-        awake: float | None = None,
+        cls, address: str, token: str = "", tls: ssl.SSLContext | None = None, connect_timeout: float = 1.0
     ) -> Target:
-        """Read an address; one that cannot work is refused here, with the fix, and not at the first call."""
-        known = cls(token=token, tls=tls, connect_timeout=connect_timeout, awake=_checked_awake(awake))
+        """Read an address; refuses one that cannot work here, with the fix, and not at the first call."""
+        known = cls(token=token, tls=tls, connect_timeout=connect_timeout)
         address = address.removeprefix("unix://").removeprefix("unix:")
         if match := TCP.fullmatch(address):
             if tls is None:
@@ -73,7 +63,7 @@ class Target:
         return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
 
     def read_token(self) -> str:
-        """The token now. A broker writes a new one at each start, so it is never remembered between connections."""
+        """Return the token. A broker writes a new one at each start, so no connection reuses the last one's."""
         given = self.token or os.environ.get("SNAKEPIT_TOKEN", "")
         if given:
             return _checked(given.strip(), "SNAKEPIT_TOKEN" if not self.token else "token")
@@ -90,20 +80,6 @@ class Target:
             ) from error
 
 
-def _checked_awake(given: float | None) -> float:
-    """Seconds; where a process has one core, the default is 0: whoever is to answer needs it."""
-    source, told = ("awake", given) if given is not None else ("SNAKEPIT_AWAKE", os.environ.get("SNAKEPIT_AWAKE"))
-    if not told and told != 0:
-        return AWAKE if CORES > 1 else 0.0
-    try:
-        seconds = float(told)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0 <= seconds <= LONGEST_AWAKE:
-        raise BadRequest(f"{source}: {told!r} is not a number of seconds from 0 (always sleep) to {LONGEST_AWAKE:g}")
-    return seconds
-
-
 def _checked(token: str, source: str) -> str:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise Unauthenticated(f"{source} does not hold a token")
@@ -111,9 +87,9 @@ def _checked(token: str, source: str) -> str:
 
 
 def default_address() -> str:
-    """SNAKEPIT_ADDRESS, else the socket in the runtime directory of the Django project.
+    """Return SNAKEPIT_ADDRESS, else the socket in the runtime directory of the Django project.
 
-    Only the settings module is read, django.setup() is not needed.
+    This reads only the settings module; django.setup() is not needed.
     """
     if address := os.environ.get("SNAKEPIT_ADDRESS"):
         return address

@@ -1,4 +1,4 @@
-"""What comes back from a call: results, chunks, progress and log lines, and the errors of the closed list.
+"""Replies to a call as Python values: results, chunks, progress, log lines, and the errors of the closed list.
 
 >>> decode(Value(json=b'{"label": 7, "image": {"$bytes": "iVBO"}}'))
 {'label': 7, 'image': b'\\x89PN'}
@@ -20,7 +20,7 @@ from snakepit.workers.wire.worker_pb2 import Delivery, Value
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A call's result and where its time went."""
+    """A call's result with its timing."""
 
     value: Any
     call: str  # the call's id, as logs and the worker's Context name it
@@ -30,7 +30,7 @@ class Answer:
 
 
 class Packed(NamedTuple):
-    """One of many results that came together."""
+    """One of several results that came together."""
 
     results: Results
     at: int
@@ -41,12 +41,12 @@ class Packed(NamedTuple):
         return _parse(self.json)
 
     def answer(self) -> Answer:
-        told, at = self.results, self.at
-        return Answer(self.value(), told.calls[at], told.worker, told.queued_seconds[at], told.run_seconds[at])
+        wire, at = self.results, self.at
+        return Answer(self.value(), wire.calls[at], wire.worker, wire.queued_seconds[at], wire.run_seconds[at])
 
 
 class Delivered(NamedTuple):
-    """A result that its worker brought itself."""
+    """A result that came to the reply socket."""
 
     delivery: Delivery
 
@@ -54,12 +54,12 @@ class Delivered(NamedTuple):
         return _parse(self.delivery.json)
 
     def answer(self) -> Answer:
-        told = self.delivery
-        return Answer(self.value(), told.call, told.worker, told.queued_seconds, told.run_seconds)
+        wire = self.delivery
+        return Answer(self.value(), wire.call, wire.worker, wire.queued_seconds, wire.run_seconds)
 
 
 def unpack(results: Results) -> list[Packed]:
-    """Raises ValueError where the lists do not fit each other."""
+    """Split results that came together; raises ValueError if their lists differ in length."""
     count = len(results.refs)
     if not count == len(results.json) == len(results.calls) == len(results.queued_seconds) == len(results.run_seconds):
         raise ValueError("the broker sent results whose lists differ in length")
@@ -77,7 +77,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a command says it is: `fraction` from 0 to 1."""
+    """The progress that a command reports: `fraction` from 0 to 1."""
 
     fraction: float
     message: str
@@ -91,7 +91,7 @@ class Log:
 
 
 def decode(value: Value) -> Any:
-    """The Python value that a worker sent; an unset one is None."""
+    """Return the Python value that a worker sent; an unset one is None."""
     kind = value.WhichOneof("value")
     if kind == "raw":
         return value.raw
@@ -101,7 +101,7 @@ def decode(value: Value) -> Any:
 
 
 def _parse(data: bytes) -> Any:
-    # The hook makes parsing several times slower; nearly all results do without it.
+    # The hook makes parsing several times slower, and nearly no result needs it.
     return json.loads(data, object_hook=_restore_bytes) if b'"$bytes"' in data else _loads(data)
 
 
@@ -109,7 +109,7 @@ _DECODER = json.JSONDecoder()
 
 
 def _loads(data: bytes) -> Any:
-    """As `json.loads`, whose guess at the encoding and two looks for white space cost more than a short text itself.
+    """As `json.loads`, without its detection of the encoding and white space, which cost more than a short text.
 
     >>> _loads(b'{"a": [1, 2]}'), _loads(b" 2 ")
     ({'a': [1, 2]}, 2)
@@ -117,7 +117,7 @@ def _loads(data: bytes) -> Any:
     try:
         text = data.decode()
         found, end = _DECODER.raw_decode(text)
-    except ValueError:  # white space before it, or no JSON at all
+    except ValueError:  # white space before it, or not JSON
         return json.loads(data)
     return found if end == len(text) else json.loads(data)
 
@@ -132,7 +132,7 @@ def _restore_bytes(found: dict[str, Any]) -> Any:
 
 
 def value_of(result: Result | Packed | Delivered) -> Any:
-    """What the command returned."""
+    """Return what the command returned."""
     return decode(result.value) if isinstance(result, Result) else result.value()
 
 
@@ -144,7 +144,7 @@ def answer(result: Result | Packed | Delivered) -> Answer:
 
 
 def exception(error: Error) -> BrokerError:
-    """The typed exception for an Error message."""
+    """Return the typed exception for an Error message."""
     try:
         details = json.loads(error.details) if error.details else {}
     except ValueError:
@@ -155,7 +155,7 @@ def exception(error: Error) -> BrokerError:
 
 
 def event(kind: str, reply: Reply) -> Chunk | Progress | Log | Answer:
-    """A reply as the value that a caller of `events` sees; an Error is raised."""
+    """Return a reply as the value that a caller of `events` gets; raises an Error."""
     if kind == "chunk":
         return Chunk(decode(reply.chunk))
     if kind == "result":

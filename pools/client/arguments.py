@@ -1,4 +1,4 @@
-"""A call's arguments on their way out: checked, then a Call that a session only has to number.
+"""Checks a call's arguments and options and makes them a Call, which a session only has to number.
 
 >>> call = encode("digits", "classify", {"pixels": [0, 1]}, {}, Options(timeout=2))
 >>> call.command, call.arguments, call.timeout
@@ -25,22 +25,22 @@ MAX_MESSAGE = 256 * 2**20  # bytes: no call is larger, whatever its pool allows
 LONGEST_TIMEOUT = 31 * 86_400.0  # seconds; more is the same as no timeout
 BYTES = (bytes, bytearray, memoryview)
 
-# Compact, and NaN is refused here: it is not JSON, and the worker would refuse it a hop later without naming the cause.
+# Compact. NaN is refused here: it is not JSON, and the worker would refuse it later without naming the argument.
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Options(NamedTuple):
-    """What a caller may say about a call besides its arguments."""
+    """What a caller may set for a call besides its arguments."""
 
     timeout: float | None = None  # seconds; None: the command's or the pool's default
     priority: int = 0  # -100 to 100, higher first
-    credit: int = 0  # chunks that there is room for; 0: one result is wanted
-    credit_bytes: int = 0  # of chunks on their way, from which the command waits; 0: no bound
+    credit: int = 0  # chunks that there is room for; 0: the caller wants one result
+    credit_bytes: int = 0  # maximum unacknowledged chunk bytes; 0: unlimited
 
 
 @dataclass(slots=True)  # not frozen, which would double its price
 class Call:
-    """A call that is ready to be sent; its fields are those of the wire's."""
+    """A call that is ready to be sent; it has the fields of the protobuf message."""
 
     pool: str
     command: str
@@ -50,7 +50,7 @@ class Call:
     priority: int = 0
     credit: int = 0
     credit_bytes: int = 0
-    result_only: bool = True  # its chunks, progress and log lines are of no interest
+    result_only: bool = True  # the caller does not read chunks, progress and log lines
 
     @property
     def is_plain(self) -> bool:
@@ -67,33 +67,33 @@ class Call:
         )
 
 
-def message_of(calls: Sequence[tuple[int, Call]], *, deliver: bool = False) -> bytes:
-    """One call, or plain calls that are like each other, with their numbers, as a serialised Requests message.
+def message_of(calls: Sequence[tuple[int, Call]], *, direct_reply: bool = False) -> bytes:
+    """Serialise one call, or plain calls that are alike, with their numbers, as a Requests message.
 
-    `deliver`: the result of the one call may come into the reply_socket.
+    `direct_reply`: the result of the one call may come to the reply socket.
     """
     message = pb.Requests()
     request = message.requests.add()
     ref, first = calls[0]
-    told: pb.Call | pb.Calls
+    wire: pb.Call | pb.Calls
     if len(calls) == 1:
-        told = request.call
-        told.ref, told.arguments = ref, first.arguments
-        told.credit, told.credit_bytes, told.deliver = first.credit, first.credit_bytes, deliver
+        wire = request.call
+        wire.ref, wire.arguments = ref, first.arguments
+        wire.credit, wire.credit_bytes, wire.direct_reply = first.credit, first.credit_bytes, direct_reply
         for name, value in (first.attachments or {}).items():
-            told.attachments[name] = value
+            wire.attachments[name] = value
     else:
-        told = request.calls
-        told.refs.extend([ref for ref, _ in calls])
-        told.arguments.extend([call.arguments for _, call in calls])
-    told.pool, told.command, told.timeout, told.priority = first.pool, first.command, first.timeout, first.priority
+        wire = request.calls
+        wire.refs.extend([ref for ref, _ in calls])
+        wire.arguments.extend([call.arguments for _, call in calls])
+    wire.pool, wire.command, wire.timeout, wire.priority = first.pool, first.command, first.timeout, first.priority
     return message.SerializeToString()
 
 
 def encode(
     pool: str, command: str, arguments: Mapping[str, Any] | None, more: Mapping[str, Any], options: Options
 ) -> Call:
-    """One call, checked."""
+    """Check a call and return it."""
     if not isinstance(pool, str) or not isinstance(command, str) or not pool or not command:
         raise BadRequest(f"pool and command must be names, not {pool!r} and {command!r}")
     _check_text(pool, command)
@@ -141,14 +141,14 @@ def _json(values: Mapping[str, Any]) -> bytes:
 
 
 def _explained(values: Mapping[str, Any], error: Exception) -> BadArguments:
-    """The same failure with the argument's name; looked for only now, so that good calls do not pay for it."""
+    """Return the same failure with the argument's name; the search costs only calls that fail."""
     for name, value in values.items():
         try:
             _encode({name: value}).encode()
         except RecursionError:
             return BadArguments(f"{name}: is nested too deeply", details={"argument": name})
         except UnicodeEncodeError:
-            return BadArguments(f"{name}: holds text that is not Unicode", details={"argument": name})
+            return BadArguments(f"{name}: has text that is not Unicode", details={"argument": name})
         except (TypeError, ValueError) as reason:
             return BadArguments(f"{name}: {reason}; {_fix(str(reason))}", details={"argument": name})
     return BadArguments(f"arguments: {error}")
@@ -165,13 +165,13 @@ def _fix(reason: str) -> str:
 
 
 def _check_text(*names: str) -> None:
-    """Here and not where the message is made: that is too late to tell the caller."""
+    """Check names here: where the message is made, the caller cannot get the error any more."""
     for name in names:
         if not name.isascii():
             try:
                 name.encode()
             except UnicodeEncodeError:
-                raise BadRequest(f"{name!r} is no name: it holds text that is not Unicode") from None
+                raise BadRequest(f"{name!r} is not a name: it has text that is not Unicode") from None
 
 
 def _check_size(size: int) -> None:
@@ -186,7 +186,7 @@ def _checked_timeout(timeout: float) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not math.isfinite(timeout):
         raise BadRequest(f"timeout: {timeout!r} is not a number of seconds")
     if timeout <= 0:
-        raise DeadlineExceeded("The call's time was over before it was sent.", outcome="not_started")
+        raise DeadlineExceeded("The call's timeout ended before it was sent.", outcome="not_started")
     return min(float(timeout), LONGEST_TIMEOUT)
 
 

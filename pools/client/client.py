@@ -22,7 +22,7 @@ from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
 from snakepit.pools.client.arguments import Call, Options, encode
-from snakepit.pools.client.pending import CallFuture, LoopPending, ThreadPending, Ticket
+from snakepit.pools.client.pending import CallFuture, LoopPending, SentCall, ThreadPending
 from snakepit.pools.client.pool import PoolClient
 from snakepit.pools.client.session import end_session, session_for
 from snakepit.pools.client.streams import WINDOW, WINDOW_BYTES, AsyncStream, Stream
@@ -52,20 +52,17 @@ def connect(
     *,
     tls: ssl.SSLContext | None = None,
     connect_timeout: float = 1.0,
-    awake: float | None = None,
 ) -> Client:
     """The process's client for a broker.
 
     `address`: the path of the broker's socket, or `host:port`, which needs `tls` (TLS 1.2 or later with ALPN `h2`, set
     here). Default: SNAKEPIT_ADDRESS, else the socket in the Django project's runtime directory. `token`: default
     SNAKEPIT_TOKEN, else the file `token` beside the socket, read at each connect. `connect_timeout`: how long a call
-    tries to reach a broker that is away before it raises `BrokerUnreachable`. `awake`: for how many seconds at most a
-    thread with the only call in flight waits for its answer without sleeping, 0 to 0.01; default SNAKEPIT_AWAKE, else
-    0.0005. Calls made one right after the other take up to a quarter less time so, for CPU time that is idle.
+    tries to reach a broker that is away before it raises `BrokerUnreachable`.
 
     Nothing is connected before the first call, and all clients of one address share one connection.
     """
-    target = Target.parse(address or default_address(), token or "", tls, connect_timeout, awake)
+    target = Target.parse(address or default_address(), token or "", tls, connect_timeout)
     with _lock:
         return _clients.setdefault(target, Client(target))
 
@@ -87,11 +84,11 @@ class Client:
     ) -> Any:  # fmt: skip
         """Run a command and return its result.
 
-        `arguments` and `more` are its keyword arguments together; a command whose parameter is called `timeout` or
-        `priority` gets it through `arguments`. Arguments of type bytes travel as they are. `timeout` is the time
-        until the answer must be there, waiting included (default: the command's or the pool's); the call then ends
-        with DeadlineExceeded, at the latest one second later even if the broker is silent. `priority` is -100 to 100,
-        higher first.
+        `arguments` and `more` together are its keyword arguments; pass a parameter called `timeout` or `priority` in
+        `arguments`. Arguments of type bytes are sent unchanged. `timeout` is the time for the answer to arrive,
+        including the wait in the queue (default: the command's or the pool's). Then the call ends with
+        DeadlineExceeded, at most one second later even if the broker is silent. `priority` is from -100 to 100; higher
+        goes first.
         """
         return value_of(self._run(encode(pool, command, arguments, more, Options(timeout, priority))))
 
@@ -124,9 +121,8 @@ class Client:
     ) -> Stream:  # fmt: skip
         """Iterate over the chunks that a streaming command yields.
 
-        The command is at most 128 chunks ahead of the reader, fewer if they have 1 MiB; then it waits. Leaving the
-        loop early, `close()`, or dropping the iterator cancels the call. A command that does not stream is a stream
-        of one.
+        The command waits while it is 128 chunks or 1 MiB ahead of the reader. Leaving the loop early, `close()`, or
+        dropping the iterator cancels the call. A command that does not stream is a stream of one chunk.
         """
         message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
         return Stream(self.target, message, only_chunks=True)
@@ -135,7 +131,7 @@ class Client:
         self, pool: str, command: str, arguments: Arguments = None, /, *,
         timeout: float | None = None, priority: int = 0, **more: Any,
     ) -> Stream:  # fmt: skip
-        """Iterate over all that happens in a call: Chunk, Progress and Log, and at the end the Answer."""
+        """Iterate over the events of a call: Chunk, Progress and Log, and at the end the Answer."""
         message = encode(pool, command, arguments, more, Options(timeout, priority, WINDOW, WINDOW_BYTES))
         return Stream(self.target, message, only_chunks=False)
 
@@ -164,7 +160,7 @@ class Client:
         """Start a call and return its Future; `cancel()` cancels the call, also while it runs."""
         message = encode(pool, command, arguments, more, Options(timeout, priority))
         future = CallFuture()
-        future.carried_by(Ticket(self.target, message, future))
+        future.sent_as(SentCall(self.target, message, future))
         return future
 
     def map(
@@ -173,9 +169,9 @@ class Client:
     ) -> Iterator[Any]:  # fmt: skip
         """Call a command once for each item (its arguments) and yield the results in the items' order.
 
-        `window` calls are in flight, so an endless iterable is fine. `timeout` is for each call. An error is raised
-        when its turn comes, and the calls behind it are cancelled; with `return_errors` it is yielded instead.
-        Nothing is sent before the first result is asked for.
+        `window` calls are in flight, so the iterable may be endless. `timeout` is for each call. An error is raised in
+        its turn, and the calls behind it are cancelled; with `return_errors` it is yielded instead. The first `next`
+        sends the first calls.
         """
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window: {window!r} is not a number of calls, 1 or more")
@@ -184,17 +180,17 @@ class Client:
         )
 
     def _map(self, messages: Iterator[Call], window: int, return_errors: bool) -> Iterator[Any]:
-        flying: deque[tuple[Ticket, ThreadPending]] = deque()
+        flying: deque[tuple[SentCall, ThreadPending]] = deque()
         try:
             while True:
                 while len(flying) < window and (message := next(messages, None)) is not None:
                     pending = ThreadPending()
-                    flying.append((Ticket(self.target, message, pending), pending))
+                    flying.append((SentCall(self.target, message, pending), pending))
                 if not flying:
                     return
-                ticket, pending = flying.popleft()
+                sent, pending = flying.popleft()
                 try:
-                    value = value_of(_finish(ticket, pending))
+                    value = value_of(_finish(sent, pending))
                 except BrokerError as error:
                     if not return_errors:
                         raise
@@ -202,22 +198,22 @@ class Client:
                 else:
                     yield value
         finally:
-            for ticket, _ in flying:
-                ticket.cancel()
+            for sent, _ in flying:
+                sent.cancel()
 
     def pool(self, name: str) -> PoolClient:
-        """The same for one pool, and a `concurrent.futures.Executor`."""
+        """Return a client for one pool, which is also a `concurrent.futures.Executor`."""
         return PoolClient(self, name)
 
     def _run(self, message: Call) -> Result | Packed | Delivered:
         pending = ThreadPending()
-        return _finish(Ticket(self.target, message, pending), pending)
+        return _finish(SentCall(self.target, message, pending), pending)
 
     async def _arun(self, message: Call) -> Result | Packed | Delivered:
         pending = LoopPending()
-        ticket = Ticket(self.target, message, pending)
+        sent = SentCall(self.target, message, pending)
         while True:
-            kind, reply = await pending.take(ticket)
+            kind, reply = await pending.take(sent)
             if kind == "packed":
                 return cast(Packed | Delivered, reply)
             if kind == "result":
@@ -329,7 +325,7 @@ class Client:
         return decode_dump(await self._aask("Dump", request, QUESTION_TIMEOUT))
 
     def metrics(self) -> str:
-        """The broker's metrics in the Prometheus text format."""
+        """Return the broker's metrics in the Prometheus text format."""
         return str(self._ask("Metrics", MetricsRequest(), QUESTION_TIMEOUT).text)
 
     async def ametrics(self) -> str:
@@ -364,9 +360,9 @@ class Client:
         self.close()
 
 
-def _finish(ticket: Ticket, pending: ThreadPending) -> Result | Packed | Delivered:
+def _finish(sent: SentCall, pending: ThreadPending) -> Result | Packed | Delivered:
     while True:
-        kind, reply = pending.take(ticket)
+        kind, reply = pending.take(sent)
         if kind == "packed":
             return cast(Packed | Delivered, reply)
         if kind == "result":

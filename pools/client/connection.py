@@ -1,27 +1,21 @@
-"""One connection to a broker: the only file of the client that knows grpclib from the inside.
+"""One connection to a broker, with its Session stream: connecting, messages, and the errors of gRPC as ours.
 
-grpclib's own way costs a task switch and a dozen coroutine steps for each message, and drops replies that have
-arrived but were not read when the connection ends. A session has one stream and many calls, so here a frame is
-parsed the moment that its last byte arrives, and is written at once where the transport has room:
-
-    data_received ─▶ Http2FastPath ─▶ Arrivals.take ─▶ on_frame        Connection.write ─▶ write_plain ─▶ transport
+Connection.write_now ─▶ FastStream or PublicStream ─▶ transport ─▶ broker
+Session._dispatch ◀── FastStream or PublicStream ◀── transport ◀── broker
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import select
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from google.protobuf.message import Message
 from grpclib.client import Channel, ServiceMethod, Stream
-from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.metadata import decode_metadata
 from h2.exceptions import H2Error
 
 from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable, DeadlineExceeded, Unauthenticated, from_code
@@ -30,25 +24,14 @@ from snakepit.pools.client.arguments import MAX_MESSAGE
 from snakepit.pools.client.direct_reply import DirectReplySocket
 from snakepit.pools.wire.broker_grpc import BrokerStub
 from snakepit.pools.wire.broker_pb2 import Replies, Requests
-from snakepit.workers.transport.direct_read import DirectRead
-from snakepit.workers.transport.http2_fast_path import Http2FastPath, write_plain
-from snakepit.workers.transport.message_stream import Arrivals, framed
+from snakepit.workers.transport.grpclib_internals import configuration, received_metadata
+from snakepit.workers.transport.message_stream import raw_stream
 
 LARGEST_FRAME = MAX_MESSAGE + 2**20  # bytes: the largest message, and room for what is around it
-WINDOW = 2**26  # bytes that the broker may send before we acknowledge; replies are taken at once anyway
+WINDOW = 2**26  # bytes that the broker may send before the client acknowledges them
 HANGUP = select.POLLHUP | getattr(select, "POLLRDHUP", 0)
 BACKOFF = (0.02, 0.05, 0.1, 0.2)  # seconds between the attempts to connect; the last one repeats
-
-# A broker that is stopped (SIGSTOP, a host that went away) does not close its connections: only silence tells.
-KEEPALIVE = {
-    "_keepalive_time": 10.0,
-    "_keepalive_timeout": 20.0,
-    "_http2_max_pings_without_data": 0,
-    "_http2_min_sent_ping_interval_without_data": 5.0,
-}
-CONFIGURATION = Configuration(
-    http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW, **cast(dict[str, Any], KEEPALIVE)
-)
+CONFIGURATION = configuration(WINDOW, keepalive=True)
 ENDED = (OSError, EOFError, GRPCError, StreamTerminatedError, H2Error, AssertionError, KeyError, ValueError)
 
 
@@ -62,6 +45,7 @@ class Connection:
         stream: Stream[Requests, Replies],
         token: str,
         reply_socket: DirectReplySocket,
+        on_message: Callable[[bytes], None],
     ) -> None:
         self.target = target
         self.reply_socket = reply_socket
@@ -71,46 +55,51 @@ class Connection:
         self._takes_calls = False
         self._metadata = _credentials(token)
         self._stub = BrokerStub(channel)
-        self._raw = stream._stream
-        self._connection = self._raw.connection
-        self._id = cast(int, self._raw.id)
-        self._hangup = select.poll()
-        self._hangup.register(self._raw._transport.get_extra_info("socket").fileno(), HANGUP)
+        self._raw = raw_stream(stream, Requests, on_message, LARGEST_FRAME)
+        self._hangup: select.poll | None = None
+        if (descriptor := self._raw.descriptor()) >= 0:
+            self._hangup = select.poll()
+            self._hangup.register(descriptor, HANGUP)
 
     def hung_up(self) -> bool:
-        """Whether the broker has closed the connection, though the event loop may not have come to see it yet."""
-        return bool(self._hangup.poll(0))
-
-    def write(self, payload: bytes) -> bytes:
-        """Send one message now; what the transport has no room for is returned, for `write_rest`."""
-        frame = framed(payload)
-        return b"" if write_plain(self._raw, frame) else frame
+        """Whether the broker has closed the connection, though the event loop may not have read that yet."""
+        return self._hangup is not None and bool(self._hangup.poll(0))
 
     @property
     def takes_calls(self) -> bool:
-        """Whether the broker takes Calls; False before it has said so."""
+        """Whether the broker takes Calls; False until its initial metadata has arrived."""
         if not self._takes_calls:
-            told = self._stream.initial_metadata
-            self._takes_calls = told is not None and told.get("snakepit-takes") == "calls"
+            initial = self._stream.initial_metadata
+            self._takes_calls = initial is not None and initial.get("snakepit-takes") == "calls"
         return self._takes_calls
 
-    async def write_rest(self, frame: bytes) -> None:
-        """Send a frame piece by piece, as fast as the broker takes it."""
-        await self._raw.send_data(frame)
+    @property
+    def writes_now(self) -> bool:
+        """Whether `write_now` can succeed; if not, only `write` sends."""
+        return self._hangup is not None
 
-    async def listen(self, on_frame: Callable[[bytes], None], ears: DirectRead) -> None:
-        """Hand over messages until the broker ends the session; how it ended is raised."""
-        connection, number = self._connection, self._id
-        arrivals = Arrivals(lambda size: connection.ack(number, size), on_frame, LARGEST_FRAME)
-        self._raw.buffer = arrivals  # type: ignore[assignment]
-        Http2FastPath(self._raw, arrivals.take, ears)
-        await self._stream.recv_message()
+    def write_now(self, message: bytes) -> bool:
+        """Send one message, if the transport has room for it."""
+        return self._raw.write_now(message)
+
+    async def write(self, message: bytes) -> None:
+        """Send one message as fast as the broker takes it."""
+        await self._raw.write(message)
+
+    async def settle(self) -> None:
+        """Wait until the loop has read the end of the connection, if `hung_up` cannot show it."""
+        await self._raw.settle()
+
+    async def listen(self) -> None:
+        """Hand over messages until the broker ends the session; raises how it ended."""
+        self._raw.open()
+        await self._raw.ended()
         if not self._ending:
             await self._stream.end()
         await self._stream.recv_trailing_metadata()
 
     async def goodbye(self) -> None:
-        """Say that no more calls come; the broker then ends the session, and `listen` with it."""
+        """End the client's side of the session; the broker then ends its own, and `listen` returns."""
         self._ending = True
         await self._stream.end()
 
@@ -127,25 +116,27 @@ class Connection:
         except TimeoutError as error:
             raise DeadlineExceeded(f"{method} was not answered within {timeout:g} s.") from error
         except ENDED as error:
-            raise typed(error, self.target, _trailers(stream)) from error
+            raise typed(error, self.target, received_metadata(stream)) from error
 
     def close(self) -> None:
         self._channel.close()
 
 
-async def connect(target: Target, use: Callable[[Connection], Any]) -> None:
-    """Connect within the target's time, open the session, and run `use(wire)` for as long as it lasts."""
+async def connect(
+    target: Target, on_message: Callable[[bytes], None], use: Callable[[Connection], Awaitable[None]]
+) -> None:
+    """Connect within the target's time, open the session, and run `use(connection)` for as long as it lasts."""
     channel = await _connected(target)
     reply_socket = DirectReplySocket(target.path)
     try:
-        # Read after the connection stands: a broker writes its token before it listens.
+        # Read once connected: a broker writes its token before it listens.
         token = target.read_token()
         metadata = _credentials(token)
         if reply_socket.name:
-            metadata["snakepit-reply_socket"] = reply_socket.name
+            metadata["snakepit-reply-socket"] = reply_socket.name
         async with BrokerStub(channel).Session.open(metadata=metadata) as stream:
             await stream.send_request()
-            await use(Connection(target, channel, stream, token, reply_socket))
+            await use(Connection(target, channel, stream, token, reply_socket, on_message))
     finally:
         reply_socket.close()
         channel.close()
@@ -187,16 +178,6 @@ def _unreachable(target: Target, error: BaseException) -> BrokerUnreachable:
     reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
     fix = "run as the broker's user" if isinstance(error, PermissionError) else "start it with: snakepit broker"
     return BrokerUnreachable(f"No broker answers at {target} ({reason}); {fix}", outcome="not_started")
-
-
-def _trailers(stream: Stream[Any, Any]) -> Mapping[str, Any]:
-    """The metadata of an error. A reset that follows it at once makes grpclib forget it, though it has arrived."""
-    if stream.trailing_metadata is not None:
-        return stream.trailing_metadata
-    with contextlib.suppress(AttributeError):  # the stream was never opened
-        headers = stream._stream.trailers or stream._stream.headers
-        return decode_metadata(headers) if headers else {}
-    return {}
 
 
 def typed(error: BaseException, target: Target, trailers: Mapping[str, Any] | None = None) -> BrokerError:

@@ -1,17 +1,16 @@
-"""The event loop that all sessions of a process share, who runs it, and what a fork does to it.
+"""The event loop that all sessions of a process share, its background thread, and what a fork does to them.
 
-A thread that waits for its answer runs the loop itself (see `workers/transport/loop_owner.py`): handing each call to a
-background thread and back costs two wake-ups. The background thread keeps the loop while no thread waits, or when
-several do.
+A thread that waits for its answer runs the loop itself (workers/transport/loop_owner.py): passing each call to a
+background thread and back costs two wake-ups. The background thread runs the loop while no thread waits, or several do.
 
-A forked child has the parent's memory but not its threads: the loop object is there, nobody runs it, and its
-sockets are still the parent's connections. The child must neither use nor close them:
+A forked child has the parent's memory but not its threads: no thread runs the loop, and the loop's sockets are still
+the parent's connections. The child must neither use nor close them:
 
-- `loop.close()` would take the sockets out of the epoll set, which parent and child share: the parent goes deaf.
-- Closing a connection politely would send a goodbye on the parent's connection.
-- Closing the bare descriptors would let their numbers be used again, while old objects still mean to close them.
+- `loop.close()` would remove the sockets from the epoll set that parent and child share: the parent reads nothing more.
+- Closing a connection in order would end the parent's session.
+- Closing the bare descriptors would let their numbers be used again, while old objects will still close them.
 
-So each descriptor of the loop is pointed at /dev/null in the child, and the old objects are kept for ever.
+So the child points each descriptor of the loop at /dev/null and keeps the old objects for ever.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from snakepit.workers.transport.loop_owner import LoopOwner
 
 T = TypeVar("T")
 
-STOP_TIMEOUT = 2.0  # seconds that the end of the process waits for the loop to say goodbye
+STOP_TIMEOUT = 2.0  # seconds that the end of the process waits for the sessions to end in order
 
 
 class LoopThread:
-    """One event loop, and the daemon thread that keeps it until the process ends."""
+    """One event loop, and the daemon thread that is its backup until the process ends."""
 
     def __init__(self) -> None:
         # Our own selector, because the child of a fork has to know which descriptors the loop has.
@@ -48,7 +47,7 @@ class LoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop_owner.keep(lambda: self._over)
+            self.loop_owner.run_backup(lambda: self._over)
         finally:
             tasks = asyncio.all_tasks(self.loop)
             for task in tasks:
@@ -57,15 +56,15 @@ class LoopThread:
             self.loop.close()
 
     def stop(self) -> None:
-        """End the loop; its tasks are cancelled and say goodbye to their brokers."""
+        """End the loop; its tasks are cancelled and end their sessions."""
         self._over = True
         with contextlib.suppress(RuntimeError):  # the loop is closed already
             self.loop.call_soon_threadsafe(self.loop.stop)
-        self.loop_owner.leave_for_good()
+        self.loop_owner.leave_to_backup()
         self.thread.join(STOP_TIMEOUT)
 
     def abandon(self) -> None:
-        """In the child of a fork: let go of the parent's descriptors without a word to anyone."""
+        """In the child of a fork: let go of the parent's descriptors without a message to any broker."""
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         own = [self.selector.fileno()] if hasattr(self.selector, "fileno") else []
         for descriptor in [*own, *(key.fd for key in self.selector.get_map().values())]:
@@ -83,12 +82,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
     """Run a coroutine on the process's loop, soon."""
     loop_owner = event_loop()
     running = asyncio.run_coroutine_threadsafe(coroutine, loop_owner.loop)
-    loop_owner.hurry()
+    loop_owner.ensure_running()
     return running
 
 
 def event_loop() -> LoopOwner:
-    """The process's loop, and who runs it; started on first use."""
+    """Return the process's loop and its owner; started on first use."""
     global _current
     current = _current
     if current is None:
@@ -100,7 +99,7 @@ def event_loop() -> LoopOwner:
 
 
 def after_fork(forget: Callable[[], None]) -> None:
-    """Have a function called in the child of each fork, after the loop was let go."""
+    """Have a function called in the child of each fork, after `abandon`."""
     _after_fork.append(forget)
 
 

@@ -1,4 +1,4 @@
-"""Calls that wait for their replies: in a thread, in an event loop, or behind a Future."""
+"""Calls that wait for their replies: in a thread, in an event loop, or as a Future."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from snakepit.pools.client.arguments import Call
 from snakepit.pools.client.session import Pending, Session, session_for
 from snakepit.workers.transport.loop_owner import LoopOwner
 
-GRACE = 1.0  # seconds after the deadline in which the broker's own word about it may come
-ATTEMPTS = 5  # sessions that may be lost, one after the other, before a call that never left is given up
+GRACE = 1.0  # seconds after the deadline for the broker's own DeadlineExceeded to arrive
+ATTEMPTS = 5  # sessions that may be lost, one after the other, before a call that was never sent fails
 
 Item = tuple[str, Any] | BrokerError  # a Reply, or Packed, with its kind
 
 
-class Ticket:
-    """The sender's side of a call: the session that carries it, its number there, and its deadline."""
+class SentCall:
+    """A call that was sent: its session, its number there, and its deadline."""
 
     __slots__ = ("deadline", "ref", "session")
 
@@ -39,7 +39,7 @@ class Ticket:
             self.ref = self.session.send(call, pending)
             if self.ref:
                 return
-        raise BrokerUnreachable(f"The broker at {target} ends each session at once.", outcome=NOT_STARTED)
+        raise BrokerUnreachable(f"The broker at {target} ends each session immediately.", outcome=NOT_STARTED)
 
     def cancel(self) -> bool:
         return self.session.cancel(self.ref)
@@ -48,20 +48,20 @@ class Ticket:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def overdue(self) -> DeadlineExceeded:
-        """The broker is silent beyond the deadline: let go of the call and say so."""
+        """Cancel the call, and return the error of a broker that is silent beyond the deadline."""
         self.cancel()
         return DeadlineExceeded(
-            f"The broker at {self.session.target} said nothing until {GRACE:g} s after the call's deadline.",
+            f"The broker at {self.session.target} did not answer until {GRACE:g} s after the call's deadline.",
             outcome=UNKNOWN,
         )
 
 
 class ThreadPending:
-    """Replies for a thread that waits; `take` is the only thing that blocks."""
+    """Replies for a thread that waits; only `take` blocks."""
 
     __slots__ = ("_items", "_loop_owner")
 
-    comes_to_loop = True
+    runs_loop = True
 
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
@@ -76,9 +76,9 @@ class ThreadPending:
     def _put(self, item: Item) -> None:
         self._items.put(item)
         if self._loop_owner is not None:
-            self._loop_owner.leave()  # whoever runs the loop asks whether this was what it waits for
+            self._loop_owner.recheck()
 
-    def _has_news(self) -> bool:
+    def _has_item(self) -> bool:
         return not self._items.empty()
 
     def forked(self, error: BrokerError) -> None:
@@ -86,89 +86,89 @@ class ThreadPending:
         self._items = queue.SimpleQueue()
         self._items.put(error)
 
-    def take(self, ticket: Ticket) -> tuple[str, Any]:
-        """The next reply; an error that was not sent by the broker is raised."""
+    def take(self, sent: SentCall) -> tuple[str, Any]:
+        """Return the next reply; raises an error that the broker did not send."""
         try:
             if self._items.empty():
-                self._loop_owner = ticket.session.loop_owner
-                ticket.session.wait(self._has_news, ticket.remaining())
+                self._loop_owner = sent.session.loop_owner
+                sent.session.wait(self._has_item, sent.remaining())
                 self._loop_owner = None
-            item = self._items.get(timeout=ticket.remaining())
+            item = self._items.get(timeout=sent.remaining())
         except queue.Empty:
-            raise ticket.overdue() from None
-        except BaseException:  # KeyboardInterrupt, or whatever a signal handler raises
-            ticket.cancel()
+            raise sent.overdue() from None
+        except BaseException:  # KeyboardInterrupt, or another exception of a signal handler
+            sent.cancel()
             raise
         if isinstance(item, BrokerError):
             raise item
         return item
 
 
-class Mailbox:
-    """Carries replies to one event loop: one wake-up for all that came since the last one."""
+class LoopInbox:
+    """Passes replies to one event loop of the caller: one wake-up for all that arrived since the last one."""
 
     __slots__ = ("_items", "_loop", "_woken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)  # the mailbox is kept under its loop; it must not keep the loop alive
+        self._loop = weakref.ref(loop)  # the inbox is kept under its loop; it must not keep the loop alive
         self._items: deque[tuple[LoopPending, Item]] = deque()
         self._woken = False
 
-    def post(self, pending: LoopPending, item: Item) -> None:
+    def put(self, pending: LoopPending, item: Item) -> None:
         self._items.append((pending, item))
         if not self._woken:
             self._woken = True
             loop = self._loop()
             if loop is not None:
-                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                    loop.call_soon_threadsafe(self._open)
+                with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits any more
+                    loop.call_soon_threadsafe(self._pass_on)
 
-    def _open(self) -> None:
+    def _pass_on(self) -> None:
         self._woken = False
         while self._items:
             pending, item = self._items.popleft()
             pending.arrive(item)
 
 
-_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = weakref.WeakKeyDictionary()
-_mailboxes_lock = threading.Lock()
+_inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopInbox] = weakref.WeakKeyDictionary()
+_inboxes_lock = threading.Lock()
 
 
 def _forget() -> None:
-    global _mailboxes_lock
-    _mailboxes_lock = threading.Lock()  # another thread may have held it when the process forked
+    global _inboxes_lock
+    _inboxes_lock = threading.Lock()  # another thread may have held it when the process forked
 
 
 background.after_fork(_forget)
 
 
-def mailbox() -> Mailbox:
-    """The running event loop's mailbox."""
+def inbox() -> LoopInbox:
+    """Return the running event loop's inbox."""
     loop = asyncio.get_running_loop()
-    box = _mailboxes.get(loop)
-    if box is None:
-        with _mailboxes_lock:
-            box = _mailboxes.setdefault(loop, Mailbox(loop))
-    return box
+    found = _inboxes.get(loop)
+    if found is None:
+        with _inboxes_lock:
+            found = _inboxes.setdefault(loop, LoopInbox(loop))
+    return found
 
 
 class LoopPending:
     """Replies for a task of the caller's own event loop."""
 
-    __slots__ = ("_box", "_items", "_waiter")
+    __slots__ = ("_inbox", "_items", "_waiter")
 
-    comes_to_loop = False
+    runs_loop = False
 
     def __init__(self) -> None:
-        self._box = mailbox()
+        self._inbox = inbox()
         self._items: deque[Item] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
     def deliver(self, kind: str, reply: Any) -> None:
-        self._box.post(self, (kind, reply))
+        self._inbox.put(self, (kind, reply))
 
     def fail(self, error: BrokerError) -> None:
-        self._box.post(self, error)
+        self._inbox.put(self, error)
 
     def forked(self, error: BrokerError) -> None:
         """Nothing to do: no event loop of the parent runs in the child."""
@@ -181,24 +181,24 @@ class LoopPending:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def take(self, ticket: Ticket) -> tuple[str, Any]:
-        """The next reply; cancelling the task that waits here cancels the call."""
+    async def take(self, sent: SentCall) -> tuple[str, Any]:
+        """Return the next reply; cancelling the task that waits here cancels the call."""
         if not self._items:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
-            remaining = ticket.remaining()
+            remaining = sent.remaining()
             timer = None if remaining is None else loop.call_later(remaining, self._wake)
             try:
                 await self._waiter
             except asyncio.CancelledError:
-                ticket.cancel()
+                sent.cancel()
                 raise
             finally:
                 self._waiter = None
                 if timer is not None:
                     timer.cancel()
         if not self._items:
-            raise ticket.overdue()
+            raise sent.overdue()
         item = self._items.popleft()
         if isinstance(item, BrokerError):
             raise item
@@ -208,28 +208,28 @@ class LoopPending:
 class CallFuture(Future[Any]):
     """The result of a call that was submitted; `cancel()` cancels the call, also while it runs."""
 
-    comes_to_loop = False
+    runs_loop = False
 
     def __init__(self) -> None:
         super().__init__()
-        self._ticket: Ticket | None = None
+        self._sent: SentCall | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def cancel(self) -> bool:
         if self.cancelled():
             return True
-        # Whoever takes the call out of the session's register has the last word: this, or the reply.
-        if self._ticket is None or not self._ticket.cancel():
+        # Either this cancel or the reply takes the call out of the session's register, and that one counts.
+        if self._sent is None or not self._sent.cancel():
             return False
         super().cancel()
         self.set_running_or_notify_cancel()
         return True
 
-    def carried_by(self, ticket: Ticket) -> None:
-        self._ticket = ticket
-        if ticket.deadline is not None:
+    def sent_as(self, sent: SentCall) -> None:
+        self._sent = sent
+        if sent.deadline is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: `fail` has been called
-                ticket.session.loop.call_soon_threadsafe(self._watch)
+                sent.session.loop.call_soon_threadsafe(self._watch)
 
     def deliver(self, kind: str, reply: Any) -> None:
         if kind in ("packed", "result"):
@@ -253,15 +253,15 @@ class CallFuture(Future[Any]):
         """Nothing to do: a Future belongs to the process that made it."""
 
     def _watch(self) -> None:
-        assert self._ticket is not None
-        remaining = self._ticket.remaining()
+        assert self._sent is not None
+        remaining = self._sent.remaining()
         if remaining is not None and not self.done():
-            self._timer = self._ticket.session.loop.call_later(remaining, self._expire)
+            self._timer = self._sent.session.loop.call_later(remaining, self._expire)
 
     def _expire(self) -> None:
-        assert self._ticket is not None
-        if self._ticket.cancel():
-            self.fail(self._ticket.overdue())
+        assert self._sent is not None
+        if self._sent.cancel():
+            self.fail(self._sent.overdue())
 
     def _end_watch(self) -> None:
         if self._timer is not None:

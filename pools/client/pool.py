@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 
 class PoolClient(Executor):
-    """A Client that always means the same pool. As an Executor it takes a command's name where others take a function,
-    so that `loop.run_in_executor(client.pool("digits"), "classify", {...})` works."""
+    """A Client for one pool. As an Executor it takes a command's name instead of a function.
+
+    `loop.run_in_executor(client.pool("digits"), "classify", {...})` works too.
+    """
 
     def __init__(self, client: Client, name: str) -> None:
         self.client = client
@@ -84,7 +86,7 @@ class PoolClient(Executor):
         return self.client.map(self.name, command, items, **options)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls through this object; the connection and the pool stay as they are."""
+        """Refuse further calls through this object; the connection and the pool do not change."""
         self._down = True
         futures = list(self._futures)
         if cancel_futures:

@@ -3,8 +3,8 @@
     any thread: send, cancel, grant ─▶ outbox ──(one wake-up)─▶ loop thread: flush ─▶ Connection
     any thread: Pending.deliver ◀── dispatch by ref ◀────────── loop thread ◀── Connection
 
-A session lives once: it connects, serves, and is lost; the next call makes another one. Nothing here takes a lock
-on the way of a call. Two orders make that safe, and both must stay:
+"Loop thread" means the thread that runs the loop at the moment (loop_owner.py). A session connects once, serves, and is
+lost; the next call makes another one. A call takes no lock here. Two orders make that safe, and both must stay:
 
 - `wake` appends first and looks at `_woken` second; `flush` clears it first and takes from the outbox second.
 - `send` registers first and looks at `lost` second; `_lose` sets it first and empties the register second.
@@ -19,7 +19,6 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from traceback import walk_tb
 from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError, Message
@@ -31,23 +30,21 @@ from snakepit.pools.client.answers import Delivered, unpack
 from snakepit.pools.client.arguments import Call, message_of
 from snakepit.pools.client.connection import Connection, connect, typed
 from snakepit.pools.wire.broker_pb2 import Replies, Request, Requests
-from snakepit.workers.transport.direct_read import Ear
-from snakepit.workers.transport.loop_owner import LoopOwner
+from snakepit.workers.transport import LOOP_OWNER, is_on
+from snakepit.workers.transport.loop_owner import LoopOwner, cut_a_callback
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
-# What must not be cut in two by a signal: the loop's callbacks, and what is done in their place.
-CALLBACKS = frozenset({asyncio.Handle._run.__code__, LoopOwner._run_errands.__code__, Ear.read.__code__})
-LAST_WORDS = frozenset({"result", "error"})
+LAST_REPLIES = frozenset({"result", "error"})
 CLOSED = "The connection to the broker was closed by this process."
-GOODBYE = 0.25  # seconds that the broker gets to answer a goodbye
+GOODBYE = 0.25  # seconds for the broker to end the session after our end of it
 END_GRACE = 1.0  # seconds that `end` waits for the connection to be closed
 
 
 class Pending(Protocol):
-    """A call that waits for its replies. The methods are called on the loop's thread (or in the child of a fork)."""
+    """A call that waits for its replies. The methods are called on the loop thread (or in the child of a fork)."""
 
-    comes_to_loop: bool  # its sender runs the loop itself, next
+    runs_loop: bool  # the thread that sends it then waits for the answer, and runs the loop meanwhile
 
     def deliver(self, kind: str, reply: Any) -> None:
         """`kind` is that of the Reply, or "packed", a result that came with others or from its worker."""
@@ -65,14 +62,15 @@ class Session:
         self.target = target
         self.loop_owner = loop_owner
         self.loop = loop_owner.loop
+        self._waiters_run_loop = is_on(LOOP_OWNER)
         self.lost: BrokerError | None = None
         self._pending: dict[int, Pending] = {}
         self._outbox: deque[tuple[int, Call | Request]] = deque()  # a call with its number; anything else with 0
         self._successor: Session | None = None
-        self._proven = False  # a reply came: this is a broker that serves
+        self._proven = False  # a reply came: this broker serves
         self._woken = False
-        self._pump: asyncio.Task[None] | None = None
-        self._wire: Connection | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
         self._opened = asyncio.Event()
         self._closed = threading.Event()
         self._task: asyncio.Task[None] | None = None
@@ -88,27 +86,27 @@ class Session:
         self._outbox.append((ref, call))
         if self.lost is not None and self._pending.pop(ref, None) is not None:
             return 0
-        self._wake(hurry=not pending.comes_to_loop)
+        self._wake(urgent=not pending.runs_loop)
         return ref
 
     def cancel(self, ref: int) -> bool:
-        """Tell the broker that nobody waits for a call any more; False when its last word is here already."""
+        """Cancel a call at the broker; False when its last reply has arrived already."""
         if self._pending.pop(ref, None) is None:
             return self._successor is not None and self._successor.cancel(ref)
         request = Request()
         request.cancel.ref = ref
-        self._post(request, hurry=True)
+        self._send_request(request, urgent=True)
         return True
 
-    def grant(self, ref: int, chunks: int, *, hurry: bool) -> None:
-        """Make room for more chunks of a stream."""
+    def grant(self, ref: int, chunks: int, *, urgent: bool) -> None:
+        """Make room for more chunks of a stream. `urgent`: the caller does not run the loop next."""
         if self._successor is not None:
-            self._successor.grant(ref, chunks, hurry=hurry)
+            self._successor.grant(ref, chunks, urgent=urgent)
             return
         request = Request()
         request.credit.ref = ref
         request.credit.chunks = chunks
-        self._post(request, hurry=hurry)
+        self._send_request(request, urgent=urgent)
 
     def unary(self, method: str, request: Message, timeout: float) -> Coroutine[Any, Any, Any]:
         """A coroutine, to be run on this session's loop, that calls a method other than Session."""
@@ -118,46 +116,45 @@ class Session:
         """Close the connection; calls in flight end with `broker_unreachable`."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: so is the connection
             self.loop.call_soon_threadsafe(self._end)
-            self.loop_owner.hurry()
-            if asyncio._get_running_loop() is not self.loop:
+            self.loop_owner.ensure_running()
+            if _running_loop() is not self.loop:
                 self._closed.wait(END_GRACE)
 
     def forget(self) -> None:
-        """In the child of a fork: this is the parent's session; whoever waits on a copy of it here is told."""
+        """In the child of a fork: end the copies of the parent's calls, which wait on the parent's session."""
         self.lost = BrokerUnreachable("The call belongs to the process that forked this one.", outcome=UNKNOWN)
         self._outbox.clear()
         waiting, self._pending = self._pending, {}
         for pending in waiting.values():
             pending.forked(self.lost)
 
-    def wait(self, until: Callable[[], bool], patience: float | None) -> None:
-        """Run the loop on this thread until the question is true, if nobody else needs it; may return early."""
+    def wait(self, is_done: Callable[[], bool], timeout: float | None) -> None:
+        """Run the loop on this thread until `is_done`, unless another thread needs it; may return early."""
+        if not self._waiters_run_loop:
+            return
         try:
-            alone = len(self._pending) <= 1
-            self.loop_owner.borrow(until, patience, alone, self.target.awake if alone else 0.0)
+            self.loop_owner.try_run_until(is_done, timeout, alone=len(self._pending) <= 1)
         except BaseException as error:
-            # A signal handler raised. Mostly while the loop waited, which harms nothing; but if it cut a callback in
-            # two, perhaps in the middle of a frame, nobody knows what the connection holds.
-            if any(frame.f_code in CALLBACKS for frame, _ in walk_tb(error.__traceback__)):
+            if cut_a_callback(error):  # the state of the connection is unknown
                 interrupted = f"The connection was interrupted by {type(error).__name__}."
-                self.loop_owner.call(self._lose, BrokerUnreachable(interrupted, outcome=UNKNOWN))
-                self.loop_owner.hurry()
+                self.loop_owner.call_soon(self._lose, BrokerUnreachable(interrupted, outcome=UNKNOWN))
+                self.loop_owner.ensure_running()
             raise
         if self._pending or any(session._pending for session in tuple(_sessions.values())):
-            self.loop_owner.hurry()
+            self.loop_owner.ensure_running()
 
-    def _post(self, request: Request, *, hurry: bool) -> None:
+    def _send_request(self, request: Request, *, urgent: bool) -> None:
         if self.lost is None:
             self._outbox.append((0, request))
-            self._wake(hurry=hurry)
+            self._wake(urgent=urgent)
 
-    def _wake(self, *, hurry: bool) -> None:
+    def _wake(self, *, urgent: bool) -> None:
         if not self._woken:
             self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: `_lose` has told or will tell
-                self.loop_owner.call(self._flush)
-        if hurry:
-            self.loop_owner.hurry()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: `_lose` reports it
+                self.loop_owner.call_soon(self._flush)
+        if urgent:
+            self.loop_owner.ensure_running()
 
     # Called on the loop thread.
 
@@ -169,55 +166,57 @@ class Session:
             self._leaving = self.loop.create_task(self._leave())
 
     async def _leave(self) -> None:
-        """Say goodbye, so that the broker does not take it for an accident, but do not wait long for an answer."""
+        """End the session in order, so that the broker does not take it for a crash; bounded in time."""
         assert self._task is not None
-        if self._wire is not None and self.lost is None:
-            with contextlib.suppress(Exception):  # the connection broke at this very moment
-                await self._wire.goodbye()
+        if self._connection is not None and self.lost is None:
+            with contextlib.suppress(Exception):  # the connection broke at this moment
+                await self._connection.goodbye()
                 await asyncio.wait({self._task}, timeout=GOODBYE)
         self._task.cancel()
 
     async def _run(self) -> None:
         try:
-            await connect(self.target, self._serve)
+            await connect(self.target, self._dispatch, self._serve)
             self._lose(
                 BrokerUnreachable(CLOSED if self._leaving else f"The broker at {self.target} ended the session.")
             )
         except asyncio.CancelledError:
             self._lose(BrokerUnreachable(CLOSED), hand_over=False)
             raise
-        except Exception as error:  # whatever ends the session, its calls must be told
+        except Exception as error:  # whatever ends the session ends its calls
             self._lose(typed(error, self.target))
         finally:
-            if self._pump is not None:
-                self._pump.cancel()
+            if self._writer is not None:
+                self._writer.cancel()
             self._closed.set()
 
-    async def _serve(self, wire: Connection) -> None:
-        self._wire = wire
+    async def _serve(self, connection: Connection) -> None:
+        self._connection = connection
         self._opened.set()
         self._flush()
-        wire.reply_socket.open(self.loop, self.loop_owner.ears, self._delivered)
-        await wire.listen(self._dispatch, self.loop_owner.ears)
+        connection.reply_socket.open(self.loop, self._deliver)
+        await connection.listen()
 
     def _flush(self) -> None:
         self._woken = False
-        wire = self._wire
-        if wire is None or self._pump is not None or self.lost is not None:
-            return  # sent once the session is open, by the pump, or never
+        connection = self._connection
+        if connection is None or self._writer is not None or self.lost is not None:
+            return  # sent once the session is open, by the writer, or never
         try:
-            if self._proven and wire.hung_up():
+            if self._proven and connection.hung_up():
                 self._lose(BrokerUnreachable(f"The broker at {self.target} closed the connection."))
                 return
-            while self._outbox:
-                if rest := wire.write(self._batch()):
-                    self._pump = self.loop.create_task(self._drain(wire, rest))
-                    return
+            rest = b""
+            while self._outbox and connection.writes_now and not rest:
+                batch = self._batch()
+                rest = b"" if connection.write_now(batch) else batch
+            if rest or self._outbox:
+                self._writer = self.loop.create_task(self._write(connection, rest))
         except Exception as error:
             self._lose(typed(error, self.target))
 
     def _batch(self) -> bytes:
-        """What waits, as one message: serialised messages put one after the other are their sum in protobuf."""
+        """Return what waits as one message: serialised protobuf messages put one after the other are their sum."""
         parts, size = [], 0
         while self._outbox and size < BATCH_BYTES:
             part = self._part(BATCH_BYTES - size)
@@ -226,13 +225,13 @@ class Session:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _part(self, room: int) -> bytes:
-        """What waits longest; where it is a call, and the broker takes them so, with the calls like it behind it."""
+        """Return what waits longest: a plain call with the calls like it behind it, if the broker takes Calls."""
         outbox = self._outbox
         ref, first = outbox.popleft()
         if isinstance(first, Request):
             return Requests(requests=[first]).SerializeToString()
         calls = [(ref, first)]
-        if self._wire is not None and self._wire.takes_calls and first.is_plain:
+        if self._connection is not None and self._connection.takes_calls and first.is_plain:
             room -= len(first.arguments)
             while outbox and room > 0:
                 ref, call = outbox[0]
@@ -241,27 +240,32 @@ class Session:
                 outbox.popleft()
                 calls.append((ref, call))
                 room -= len(call.arguments)
-        return message_of(calls, deliver=first.result_only and len(self._pending) <= 1)
+        return message_of(calls, direct_reply=first.result_only and len(self._pending) <= 1)
 
-    async def _drain(self, wire: Connection, rest: bytes) -> None:
-        """Send when the transport is full or the message large; all else queues up behind it."""
+    async def _write(self, connection: Connection, rest: bytes) -> None:
+        """Send as the broker makes room; what comes meanwhile waits in the outbox."""
         try:
-            await wire.write_rest(rest)
+            if rest:
+                await connection.write(rest)
             while self._outbox:
-                if rest := wire.write(self._batch()):
-                    await wire.write_rest(rest)
+                await connection.settle()
+                if self.lost is not None:
+                    return
+                batch = self._batch()
+                if not connection.write_now(batch):
+                    await connection.write(batch)
         except Exception as error:
             self._lose(typed(error, self.target))
         finally:
-            self._pump = None
+            self._writer = None
 
-    def _dispatch(self, frame: bytes) -> None:
+    def _dispatch(self, message: bytes) -> None:
         pending = self._pending
         self._proven = True
         try:
-            replies = Replies.FromString(frame).replies
+            replies = Replies.FromString(message).replies
         except DecodeError as error:
-            raise ValueError("the broker sent something that is not a reply") from error
+            raise ValueError("the broker sent a message that is not a reply") from error
         for reply in replies:
             kind = reply.WhichOneof("reply")
             if kind == "results":  # nearly all of them
@@ -270,11 +274,11 @@ class Session:
                     if call is not None:
                         call.deliver("packed", packed)
                 continue
-            call = pending.pop(reply.ref, None) if kind in LAST_WORDS else pending.get(reply.ref)
+            call = pending.pop(reply.ref, None) if kind in LAST_REPLIES else pending.get(reply.ref)
             if call is not None and kind is not None:
                 call.deliver(kind, reply)
 
-    def _delivered(self, delivery: Delivery) -> None:
+    def _deliver(self, delivery: Delivery) -> None:
         self._proven = True
         call = self._pending.pop(delivery.ref, None)
         if call is not None:
@@ -297,9 +301,9 @@ class Session:
             self._task.cancel()
 
     def _hand_over(self) -> None:
-        """Let a new session send what this one did not: a broker that was restarted is no reason to fail a call.
+        """Let a new session send what this one did not: a call need not fail because the broker was restarted.
 
-        Only a session that has served does so, or a broker that ends each session at once would be asked for ever.
+        Only a session that has served does so: a broker that ends each session immediately would be asked for ever.
         """
         calls = [
             (ref, call, self._pending.pop(ref))
@@ -316,24 +320,24 @@ class Session:
     def adopt(self, ref: int, call: Call, pending: Pending) -> None:
         self._pending[ref] = pending
         self._outbox.append((ref, call))
-        self._wake(hurry=False)
+        self._wake(urgent=False)
 
     async def _unary(self, method: str, request: Message, timeout: float) -> Any:
         await self._opened.wait()
-        if self.lost is not None or self._wire is None:
+        if self.lost is not None or self._connection is None:
             reason = self.lost or BrokerUnreachable(outcome=NOT_STARTED)
             raise _copy(reason, NOT_STARTED)
         try:
-            return await self._wire.unary(method, request, timeout)
+            return await self._connection.unary(method, request, timeout)
         except BrokerUnreachable:
             if self.lost is None:
                 raise
-            # The session's end says more than that the connection was closed: a wrong token, for one.
+            # The session's end has the better reason, such as a wrong token.
             raise _copy(self.lost, self.lost.outcome) from None
 
 
 def _copy(error: BrokerError, outcome: str) -> BrokerError:
-    """An instance for each caller: an exception that is raised in two threads mixes up their tracebacks."""
+    """Return an instance for each caller: an exception that is raised in two threads mixes up their tracebacks."""
     return from_code(error.code, error.message, outcome, error.details, error.retry_after)
 
 
@@ -363,6 +367,13 @@ def _drop(session: Session) -> None:
     # Without the lock on purpose: this runs on the loop thread. A new session that slips in is not removed.
     if _sessions.get(session.target) is session:
         _sessions.pop(session.target, None)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _forget() -> None:

@@ -1,4 +1,4 @@
-"""The one place where the web side gets its client; tests put a fake here."""
+"""The client that the web processes share; tests replace it with a fake."""
 
 from __future__ import annotations
 

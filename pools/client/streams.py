@@ -1,8 +1,8 @@
-"""What a streaming command yields, as it comes, with the reader setting the pace.
+"""Iterators over the chunks of a streaming command; the reader sets the pace.
 
-The command may be `WINDOW` chunks ahead of the reader, and sends none while `WINDOW_BYTES` of them are on their way;
-each half window that was taken, of either kind, makes room for as many more. A reader that stops, stops the generator
-in its worker; a reader that leaves (`break`, `close`, garbage collection) cancels the call.
+The command may be `WINDOW` chunks ahead of the reader, and sends none while `WINDOW_BYTES` are unacknowledged. When the
+reader has read half a window, of either kind, it acknowledges it. A reader that stops reading stops the generator in
+the worker; a reader that leaves (`break`, `close`, garbage collection) cancels the call.
 """
 
 from __future__ import annotations
@@ -13,60 +13,60 @@ from typing import Any, Self
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Answer, Chunk, Log, Progress, event
 from snakepit.pools.client.arguments import Call
-from snakepit.pools.client.pending import LoopPending, ThreadPending, Ticket
+from snakepit.pools.client.pending import LoopPending, SentCall, ThreadPending
 
-# Large enough that worker, broker and reader work at the same time, each on its part of it: with 32 they took turns.
+# Large enough for worker, broker and reader to work at the same time: with 32 they took turns.
 WINDOW = 128  # chunks that may be ahead of the reader
-WINDOW_BYTES = 2**20  # of chunks ahead of the reader, from which no other one is sent
+WINDOW_BYTES = 2**20  # maximum unacknowledged chunk bytes
 
 Event = Chunk | Progress | Log | Answer
 
 
 class Window:
-    """Counts what the reader took, and makes room in steps of half a window."""
+    """Counts what was read, and acknowledges it in steps of half a window."""
 
-    __slots__ = ("_bytes", "_hurry", "_taken", "_ticket")
+    __slots__ = ("_bytes", "_sent", "_taken", "_urgent")
 
-    def __init__(self, ticket: Ticket, *, hurry: bool) -> None:
-        self._ticket = ticket
-        self._hurry = hurry  # the reader does not come to the loop itself
+    def __init__(self, sent: SentCall, *, urgent: bool) -> None:
+        self._sent = sent
+        self._urgent = urgent  # the reader does not run the loop next
         self._taken = self._bytes = 0
 
     def take(self, size: int) -> None:
-        """A chunk of so many bytes was read."""
+        """Note that a chunk of `size` bytes was read."""
         self._taken += 1
         self._bytes += size
         if self._taken >= WINDOW // 2 or self._bytes >= WINDOW_BYTES // 2:
-            self._ticket.session.grant(self._ticket.ref, self._taken, hurry=self._hurry)
+            self._sent.session.grant(self._sent.ref, self._taken, urgent=self._urgent)
             self._taken = self._bytes = 0
 
 
 class _Base:
-    """What both kinds of stream have in common: they send the call, and cancel it when they are left early."""
+    """The common part of both kinds of stream: send the call, and cancel it when the reader leaves early."""
 
-    _ticket: Ticket | None = None
+    _sent: SentCall | None = None
     _ended = False
 
     def __init__(self, target: Target, message: Call, pending: Any, only_chunks: bool) -> None:
         self._only_chunks = only_chunks
         self._pending = pending
         self.chunks = 0
-        self.answer: Answer | None = None  # the last word, once the stream has ended
+        self.answer: Answer | None = None  # set once the stream has ended
         message.result_only = False
-        self._ticket = Ticket(target, message, pending)
-        self._window = Window(self._ticket, hurry=not pending.comes_to_loop)
+        self._sent = SentCall(target, message, pending)
+        self._window = Window(self._sent, urgent=not pending.runs_loop)
 
     def _leave(self) -> None:
         if not self._ended:
             self._ended = True
-            if self._ticket is not None:
-                self._ticket.cancel()
+            if self._sent is not None:
+                self._sent.cancel()
 
     def __del__(self) -> None:
         self._leave()
 
     def _read(self, item: tuple[str, Any]) -> tuple[bool, Any]:
-        """(whether the caller wants to see it, the value)."""
+        """Return whether the caller gets it, and the value."""
         kind, reply = item
         found = event(kind, reply)
         if isinstance(found, Chunk):
@@ -93,9 +93,9 @@ class Stream(_Base):
 
     def __next__(self) -> Any:
         while not self._ended:
-            assert self._ticket is not None
+            assert self._sent is not None
             try:
-                wanted, found = self._read(self._pending.take(self._ticket))
+                wanted, found = self._read(self._pending.take(self._sent))
             except BaseException:
                 self._leave()
                 raise
@@ -104,7 +104,7 @@ class Stream(_Base):
         raise StopIteration
 
     def close(self) -> None:
-        """Cancel the call unless it has ended. Further reading ends at once."""
+        """Cancel the call unless it has ended. Further reading ends immediately."""
         self._leave()
 
     def __enter__(self) -> Self:
@@ -120,7 +120,7 @@ class AsyncStream(_Base):
     """The chunks or events of one call, for an event loop. Sent when first read; also a context manager."""
 
     def __init__(self, target: Target, message: Call, *, only_chunks: bool) -> None:
-        # Nothing is sent yet: `client.astream(...)` may be called where no event loop runs.
+        # The first read sends the call: `client.astream(...)` may be called without a running event loop.
         self._call = (target, message, only_chunks)
         self.answer = None
 
@@ -128,13 +128,13 @@ class AsyncStream(_Base):
         return self
 
     async def __anext__(self) -> Any:
-        if self._ticket is None and not self._ended:
+        if self._sent is None and not self._ended:
             target, message, only_chunks = self._call
             super().__init__(target, message, LoopPending(), only_chunks)
         while not self._ended:
-            assert self._ticket is not None
+            assert self._sent is not None
             try:
-                wanted, found = self._read(await self._pending.take(self._ticket))
+                wanted, found = self._read(await self._pending.take(self._sent))
             except BaseException:
                 self._leave()
                 raise
@@ -143,7 +143,7 @@ class AsyncStream(_Base):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Cancel the call unless it has ended. Further reading ends at once."""
+        """Cancel the call unless it has ended. Further reading ends immediately."""
         self._leave()
 
     async def __aenter__(self) -> Self:

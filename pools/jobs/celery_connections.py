@@ -23,8 +23,9 @@ def install(worker: Any, task: str) -> None:
     pool = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__
     if any(one in pool for one in GREENLETS):  # each task would leave an open connection behind
         return
-    for fixup in worker.app._fixups:
-        # There is no public way: Celery's only setting counts the tasks of all threads together.
+    # Celery has no public way: its only setting for it counts the tasks of all threads together. Without these names
+    # Celery's own rule stays, which is correct and costs more.
+    for fixup in getattr(worker.app, "_fixups", ()):
         theirs = getattr(fixup, "worker_fixup", None)
         if theirs is not None:
             _replace(signals.task_prerun, theirs.on_task_prerun, task)

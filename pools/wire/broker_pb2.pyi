@@ -26,7 +26,7 @@ class Request(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., calls: _Optional[_Union[Calls, _Mapping]] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit", "credit_bytes", "deliver")
+    __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit", "credit_bytes", "direct_reply")
     class AttachmentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -43,7 +43,7 @@ class Call(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
-    DELIVER_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_REPLY_FIELD_NUMBER: _ClassVar[int]
     ref: int
     pool: str
     command: str
@@ -53,8 +53,8 @@ class Call(_message.Message):
     priority: int
     credit: int
     credit_bytes: int
-    deliver: bool
-    def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., deliver: bool = ...) -> None: ...
+    direct_reply: bool
+    def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., direct_reply: bool = ...) -> None: ...
 
 class Calls(_message.Message):
     __slots__ = ("refs", "pool", "command", "arguments", "timeout", "priority")

@@ -105,7 +105,7 @@ class BrokerServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Session(self, request_iterator, context):
-        """Many calls on one stream: the Python client's way in.
+        """Many calls on one stream. The Python client uses it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,7 +119,7 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExecuteStream(self, request, context):
-        """One call, its chunks as they come.
+        """One call, with its chunks as they arrive.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,14 +138,14 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Sweep(self, request, context):
-        """The clock of the lifecycle: judge age, memory and health of every worker now.
+        """The clock of the lifecycle: check age, memory and health of every worker now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Apply(self, request, context):
-        """Read the pool definitions again now, instead of within two seconds.
+        """Read the pool definitions now, instead of within two seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,21 +159,21 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Plan(self, request, context):
-        """What a Recycle ordered now would replace, in which order, and what age and count will replace without it.
+        """Preview a Recycle: what it would replace, in which order, and what age and count will replace without it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """Take no new calls on this node, or take them again; what it holds is finished either way.
+        """Take no new calls on this node, or take them again. Calls that the node has are finished either way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Kill(self, request, context):
-        """End the process of one worker now; a new one takes its place.
+        """End the process of one worker now; a new one replaces it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,7 +18,7 @@ LONGEST_MODULE = 400
 LONGEST_FUNCTION = 45
 MOST_PARAMETERS = 6
 FOR_GRPCIO = {"pools/wire/broker_pb2_grpc.py", "examples/grpc_client.py"}
-WORKER_LIBRARIES = {"grpclib", "google"}
+WORKER_LIBRARIES = {"grpclib", "h2", "google"}
 NEWER_STANDARD_LIBRARY = {"annotationlib"}  # of 3.14; the interpreter that runs the tests may be older
 
 
@@ -112,15 +112,15 @@ def test_every_module_has_a_place_in_a_layer(container: str) -> None:
     assert missing == set(), f"place them in the contract {contract['name']!r} of pyproject.toml"
 
 
-def test_only_the_server_of_a_worker_imports_grpc_and_protobuf() -> None:
+def test_only_the_transport_of_a_worker_imports_grpc_and_protobuf() -> None:
     # Of an external package, import-linter can forbid only the whole; this one asks for the importing modules.
-    speakers = {
-        path.stem
+    importers = {
+        path.parent.name
         for path in sources("workers")
         for _, name in imports(path)
         if name.partition(".")[0] in WORKER_LIBRARIES
     }
-    assert speakers == {"server"}
+    assert importers == {"transport"}
 
 
 def test_workers_use_the_standard_library_protobuf_and_grpclib_only() -> None:
@@ -165,3 +165,109 @@ def test_no_dependency_is_installed_for_nothing() -> None:
     for line in project["dependencies"]:
         name = re.split(r"[\[><=; ]", line)[0].lower()
         assert re.search(rf"\b{re.escape(module_of.get(name, name))}\b", written), f"nothing uses {name}"
+
+
+# Documented names that begin with an underscore: safe to use everywhere.
+DOCUMENTED_NAMES = {
+    "_exit": "os",
+    "_meta": "a Django model",
+    "_state": "a Django model's instance",
+    "_current_frames": "sys",
+    "_getframe": "sys",
+    "_is_gil_enabled": "sys, from Python 3.13 on",
+}
+# Private names of third parties: all of a module, or those listed, with the reason. Each has a fall-back and a test.
+PRIVATE_NAMES: dict[str, set[str] | None] = {
+    "workers/transport/grpclib_internals.py": None,  # the fast path; fast_path_check.py tries it at the first use
+    "workers/transport/fast_path_check.py": {"_stream"},  # a stream without it takes grpclib's public API
+    "pools/jobs/celery_connections.py": {"_fixups"},  # without it Celery's own rule stays
+    "pools/jobs/messages.py": {"_consume_from"},  # without it a worker reads its pools' queues beside those of -Q
+    "workers/runtime/races.py": {"_lock"},  # of threading.Condition; without it the condition counts as its own lock
+}
+BY_NAME = {"getattr", "setattr", "hasattr", "delattr"}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def defined_names(tree: ast.Module) -> set[str]:
+    """The private names that a module defines: attributes of self, functions, classes, variables and slots."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_self(node.value):
+            found.add(node.attr)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+            found.update(str(one.value) for one in ast.walk(node.value) if isinstance(one, ast.Constant))
+    return {name for name in found if is_private(name)}
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    """Each part of the names that a statement imports from other packages."""
+    if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("snakepit"):
+        return [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+    if isinstance(node, ast.Import):
+        return [part for alias in node.names for part in alias.name.split(".")]
+    return []
+
+
+def foreign_names(tree: ast.Module, ours: set[str]) -> Iterator[tuple[int, str]]:
+    """Line and name of each private name of a third party.
+
+    A name on `self` is ours if any module of ours defines it; on another object only if this module does.
+    """
+    here = defined_names(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            if node.attr not in DOCUMENTED_NAMES and node.attr not in (ours if is_self(node.value) else here):
+                yield from ((node.lineno, name) for name in (node.attr,) if is_private(name))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in BY_NAME:
+            match node.args:
+                case [owner, ast.Constant(value=str(name)), *_] if is_private(name) and not is_self(owner):
+                    if name not in DOCUMENTED_NAMES:
+                        yield node.lineno, name
+        else:
+            yield from ((getattr(node, "lineno", 0), name) for name in imported_names(node) if is_private(name))
+
+
+def test_private_names_of_third_parties_stand_in_the_listed_files_alone() -> None:
+    trees = {name_of(path): tree_of(path) for path in sources(*PACKAGES)}
+    ours = set().union(*map(defined_names, trees.values()))
+    found = {(module, line, name) for module, tree in trees.items() for line, name in foreign_names(tree, ours)}
+    allowed = {
+        (module, line, name)
+        for module, line, name in found
+        if module in PRIVATE_NAMES and ((names := PRIVATE_NAMES[module]) is None or name in names)
+    }
+    assert found - allowed == set()
+    gone = {(module, name) for module, names in PRIVATE_NAMES.items() for name in names or ()}
+    gone -= {(module, name) for module, _, name in allowed}
+    assert gone == set(), "they are not used any more: take them out of PRIVATE_NAMES"
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("stream._wrapper", ["_wrapper"]),
+        ("asyncio._get_running_loop()", ["_get_running_loop"]),
+        ("from celery._state import current_app", ["_state"]),
+        ("import a._b", ["_b"]),
+        ("getattr(stream, '_stream', None)", ["_stream"]),
+        ("self._attribute_of_a_foreign_parent", ["_attribute_of_a_foreign_parent"]),
+        ("os._exit(1)", []),
+        ("class A:\n    def __init__(self): self._a = 1\ndef f(a): return a._a", []),
+        ("class A:\n    __slots__ = ('_a',)\ndef f(a): return a._a", []),
+        ("from snakepit.workers import _ours", []),
+    ],
+)
+def test_the_search_for_private_names_finds_them(source: str, names: list[str]) -> None:
+    tree = ast.parse(source)
+    assert [name for _, name in foreign_names(tree, defined_names(tree))] == names

@@ -30,6 +30,7 @@ from snakepit.workers.runtime.runtime import CallRuntime
 from snakepit.workers.schema import commands
 from snakepit.workers.schema.commands import CommandSpec, PreloadedAdapter
 from snakepit.workers.schema.value import type_name
+from snakepit.workers.transport import LOOP_OWNER, is_on
 from snakepit.workers.transport.direct_reply import DirectReplySender
 from snakepit.workers.transport.server import Link
 
@@ -53,8 +54,9 @@ class WorkerProgram:
         self._preloaded = preloaded  # by the template that forked this worker
         self._link = Link(boot.listen_fd, boot.max_payload, self.probe)
         self._direct_reply = DirectReplySender(boot.worker)
+        idling = self._link.loop_owner if is_on(LOOP_OWNER) else None
         self._runtime = CallRuntime(
-            self._link.outbox, page, slots=boot.slots, idling=self._link.loop_owner, direct_reply=self._direct_reply
+            self._link.outbox, page, slots=boot.slots, idling=idling, direct_reply=self._direct_reply
         )
 
     def run(self) -> int:

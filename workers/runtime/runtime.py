@@ -39,11 +39,11 @@ class BegunCalls(Protocol):
 class Idling(Protocol):
     """How a slot waits for its next call; the worker's LoopOwner."""
 
-    def leave(self) -> None: ...
+    def recheck(self) -> None: ...
 
-    def hold(self, until: Callable[[], bool]) -> None: ...
+    def run_until(self, is_done: Callable[[], bool]) -> None: ...
 
-    def turn(self) -> None: ...
+    def run_once(self) -> None: ...
 
 
 class DirectReply(Protocol):
@@ -144,7 +144,7 @@ class CallRuntime:
     def _enqueue(self, call: AssignedCall | None) -> None:
         self._queue.put(call)
         if self._idling:
-            self._idling.leave()  # the slot may run the loop at the moment; it looks for its next call now
+            self._idling.recheck()  # the slot may run the loop at the moment; it looks for its next call now
 
     # Slots.
 
@@ -196,12 +196,12 @@ class CallRuntime:
     def _idle(self, idling: Idling) -> None:
         """Let the loop send reports and wait for calls. While calls wait, it gets a turn only now and then."""
         if self._queue.empty():
-            idling.hold(self._has_calls)
+            idling.run_until(self._has_calls)
         elif self._in_batch < BATCH_CALLS and time.monotonic() < self._batch_ends:
             self._in_batch += 1
             return
         elif self._in_batch:
-            idling.turn()
+            idling.run_once()
         self._in_batch = 1
         self._batch_ends = time.monotonic() + BATCH_SECONDS
 

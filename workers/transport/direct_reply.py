@@ -1,12 +1,12 @@
-"""Carries the result of a lone call straight to who waits for it.
+"""Sends the result of a lone call straight to the client that waits for it.
 
-    broker ── Assign(reply_socket) ──▶ worker ── Delivery ──▶ the caller's own socket
+    broker ── Assign(reply_socket) ──▶ worker ── Delivery ──▶ the client's reply socket
        ▲─────────── DeliveredReport ────────┘
 
-A caller with one call in flight waits for every hop of it. The way back through the broker is a wake-up, two passes
-through HTTP/2 and the broker's own books, none of which the caller needs to wait for. One datagram is: it is written or
-it is not, there is nothing to connect and nothing that could be half there. What the socket does not take, because
-its owner is gone or does not read, goes the usual way.
+A client with one call in flight waits for every hop of it. The way back through the broker is one more wake-up, two
+passes through HTTP/2, and the broker's statistics, which the client need not wait for. A datagram is written whole or
+not at all, and needs no connection. A result that the reply socket does not take goes through the broker: its owner is
+gone, or has not read for long.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from snakepit.workers.call import AssignedCall
 from snakepit.workers.report import DeliveredReport, FailureReport, ResultReport
 from snakepit.workers.wire.worker_pb2 import Delivery
 
-LARGEST = 128 * 1024  # bytes of a result; a socket's own room for a datagram is some 200 KB by default
-LETTER = LARGEST + 4096  # bytes of a Delivery at most: what reads a reply_socket must have room for all of it
+LARGEST_RESULT = 128 * 1024  # bytes; by default a socket has room for datagrams of some 200 KB
+LARGEST_DELIVERY = LARGEST_RESULT + 4096  # bytes: a reader of a reply socket needs room for all of it
 
 
 class DirectReplySender:
-    """Any thread may send: a datagram leaves whole."""
+    """Sends from any thread: a datagram leaves whole."""
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
@@ -32,10 +32,11 @@ class DirectReplySender:
     def deliver(
         self, call: AssignedCall, last: ResultReport | FailureReport
     ) -> ResultReport | DeliveredReport | FailureReport:
-        """What is left to be told to the broker: that the result was delivered, or the last word itself."""
-        if type(last) is not ResultReport or (value := last.value) is None or value.raw or len(value.data) > LARGEST:
+        """Send a call's last report to its client; return the report that the broker gets."""
+        value = last.value if type(last) is ResultReport else None
+        if value is None or value.raw or len(value.data) > LARGEST_RESULT:
             return last
-        letter = Delivery(
+        delivery = Delivery(
             ref=call.ref,
             json=value.data,
             call=call.call_id,
@@ -44,8 +45,8 @@ class DirectReplySender:
             run_seconds=last.seconds,
         )
         try:
-            self._socket.sendto(letter.SerializeToString(), call.reply_socket)
-        except OSError:  # nobody is there, or it is full
+            self._socket.sendto(delivery.SerializeToString(), call.reply_socket)
+        except OSError:  # no process has the socket, or it is full
             return last
         return DeliveredReport(last.sequence, last.seconds)
 

@@ -1,207 +1,216 @@
-"""One event loop, run by whoever would otherwise wait for it.
+"""One event loop that several threads can run, one at a time: the leader/followers pattern.
 
-    main thread:  hold ─ runs the loop ─▶ work came ─▶ leaves ─ runs a command ─▶ hold ...
-    keeper:       dozes ────────────────▶ still away after PATIENCE? runs the loop until main comes back
+    waiter:         run_until ─ runs the loop ─▶ its work arrived ─▶ returns ─ runs a command ─▶ run_until ...
+    backup thread:  sleeps ───────────────────▶ no waiter for BACKUP_DELAY? runs the loop until one comes back
 
-Handing every call from an I/O thread to another one and back costs two wake-ups, which is more than a short call
-itself. So the thread that runs commands reads its own orders. Only when a command takes long does the keeper take the
-loop over, so that cancels, probes and the chunks of a stream move while it runs.
+Passing each call from an I/O thread to another thread and back costs two wake-ups, more than a short call itself. So
+the thread that waits for a call, or for its answer, runs the loop meanwhile and reads its own socket. The backup thread
+takes over when no thread waits for long: cancels, probes and the chunks of a stream then move while a command runs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import selectors
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
-from snakepit.workers.transport.direct_read import DirectRead
+BACKUP_DELAY = 0.005  # seconds that the loop may stand still
+IDLE_CHECKS = 40  # in a row in which the backup thread is not needed, after which it sleeps until a waiter leaves
 
-PATIENCE = 0.005  # seconds that nobody may run the loop
-LOOKS = 40  # without anything to do, after which the keeper stops looking and waits to be woken
+
+# A signal handler that raises while the loop waits harms nothing; in a callback it may leave half a frame behind.
+RUNNING, WAITING = asyncio.BaseEventLoop.run_forever.__code__, selectors.DefaultSelector.select.__code__
+
+
+def cut_a_callback(error: BaseException) -> bool:
+    """Whether the exception of a signal handler has ended a callback of the loop half-way."""
+    code = {frame.f_code for frame, _ in walk_tb(error.__traceback__)}
+    return LoopOwner._run_callbacks.__code__ in code or (RUNNING in code and WAITING not in code)
 
 
 class LoopOwner:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    """`turns`: of the loop that `run_once` takes, so that what was queued is written."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, turns: int = 1) -> None:
         self.loop = loop
-        self.ears = DirectRead(loop)
+        self._turns = turns
         self._running = threading.Lock()  # held by the thread that runs the loop
-        self._errands: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()  # for whoever runs it next
-        self._guard = threading.Lock()  # of the four below: each is read by one thread and written by the other
-        self._away = True  # the main thread is not there to run the loop
-        self._departures = 0
-        self._asleep = False  # the keeper waits to be woken
+        self._callbacks: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()  # for the next one to run it
+        self._state = threading.Lock()  # guards the four below: a waiter and the backup thread write them
+        self._no_waiter = True
+        self._departures = 0  # of waiters
+        self._backup_sleeps = False
         self._urgent = False
-        self._news = threading.Event()
-        self._kept = False  # the keeper runs the loop
+        self._wakeup = threading.Event()  # of the backup thread
+        self._backup_runs = False
 
-    # A thread that waits for something that comes through the loop.
+    # Waiters.
 
-    def hold(self, until: Callable[[], bool]) -> None:
-        """Run the loop on this thread until the question is true; somebody calls `leave` to have it asked."""
+    def run_until(self, is_done: Callable[[], bool]) -> None:
+        """Run the loop on this thread until `is_done`; takes it from the backup thread. See `recheck`."""
+        with self._as_waiter():
+            while not is_done():
+                self.loop.run_forever()
+
+    def run_once(self) -> None:
+        """Let the loop write and read what there is, without waiting for more."""
+        with self._as_waiter():
+            for _ in range(self._turns):
+                self.loop.stop()  # before it runs: it then takes one turn
+                self.loop.run_forever()
+
+    @contextmanager
+    def _as_waiter(self) -> Iterator[None]:
         running = False
         try:
-            self._arrive()
+            with self._state:
+                self._no_waiter = self._urgent = False
+            if not self._running.acquire(blocking=False):
+                self.loop.call_soon_threadsafe(self.loop.stop)
+                self._running.acquire()
             running = True
-            self._run_errands()
-            while not until():
-                self._wait(None)
+            self._run_callbacks()
+            yield
         finally:
-            self._leave()
+            self._leave()  # before the release: the next waiter's arrival must not be undone by this departure
             if running:
                 self._running.release()
 
-    def turn(self) -> None:
-        """Let the loop send and read what there is, without waiting for more."""
-        running = False
-        try:
-            self._arrive()
-            running = True
-            self._run_errands()
-            if self.ears:
-                self.ears.wait(0.0)
-            else:
-                self.ears.turn()
-        finally:
-            self._leave()
-            if running:
-                self._running.release()
+    def try_run_until(self, is_done: Callable[[], bool], timeout: float | None, *, alone: bool) -> None:
+        """As `run_until`, for a thread that can also wait without the loop; `is_done` may be false afterwards.
 
-    def _arrive(self) -> None:
-        with self._guard:
-            self._away = self._urgent = False
-        if not self._running.acquire(blocking=False):
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._running.acquire()
-
-    def borrow(self, until: Callable[[], bool], patience: float | None, alone: bool, awake: float = 0.0) -> None:
-        """As `hold`, for a thread that may as well wait without the loop; `until` may be false afterwards.
-
-        Returns at once if another thread waits on the loop, or if the keeper runs it for others (not `alone`). For
-        `awake` seconds it may be waited without sleeping.
+        Returns immediately if another waiter has the loop, or if the backup thread runs it for others (not `alone`).
         """
-        if not self._running.acquire(blocking=False) and not (alone and self._take_from_keeper()):
+        if not self._running.acquire(blocking=False) and not (alone and self._take_from_backup()):
             return
         try:
-            with self._guard:
-                self._away = self._urgent = False
-            self._run_errands()
-            ends = None if patience is None else self.loop.time() + patience
-            while not until():
-                left = None if ends is None else ends - self.loop.time()
-                if left is not None and left <= 0:
-                    return
-                self._wait(left, awake)
+            with self._state:
+                self._no_waiter = self._urgent = False
+            self._run_callbacks()
+            if timeout is None:
+                while not is_done():
+                    self.loop.run_forever()
+            else:
+                self._run_with_timeout(is_done, timeout)
         finally:
-            self._leave()  # before the release: the next thread's arrival must not be undone by this departure
+            self._leave()
             self._running.release()
 
-    def _take_from_keeper(self) -> bool:
-        if not self._kept:
+    def _take_from_backup(self) -> bool:
+        if not self._backup_runs:
             return False
         taken = False
-        with self._guard:
-            self._away = False
+        with self._state:
+            self._no_waiter = False
         try:
             self.loop.call_soon_threadsafe(self.loop.stop)
-            taken = self._running.acquire(timeout=PATIENCE)
-        finally:  # also when a signal handler raises in the acquire: the keeper must not wait for ever
+            taken = self._running.acquire(timeout=BACKUP_DELAY)
+        finally:  # also when a signal handler raises in the acquire: the backup thread must not sleep for ever
             if not taken:
                 self._leave()
         return taken
 
-    def _wait(self, patience: float | None, awake: float = 0.0) -> None:
-        if self.ears:
-            self.ears.wait(patience, awake)
-            return
-        alarm = None if patience is None else self.loop.call_later(patience, self.loop.stop)
+    def _run_with_timeout(self, is_done: Callable[[], bool], timeout: float) -> None:
+        expired = threading.Event()  # not a look at the clock: a timer of asyncio may come a little early
+        timer = self.loop.call_later(timeout, self._expire, expired)
         try:
-            self.loop.run_forever()
+            while not is_done() and not expired.is_set():
+                self.loop.run_forever()
         finally:
-            if alarm is not None:
-                alarm.cancel()
+            timer.cancel()
 
-    def _run_errands(self) -> None:
-        while self._errands:
-            errand, args = self._errands.popleft()
-            try:
-                errand(*args)
-            except Exception as error:  # as the loop does: one that fails stops nobody else
-                self.loop.call_exception_handler({"message": f"{errand!r} failed", "exception": error})
+    def _expire(self, expired: threading.Event) -> None:
+        expired.set()
+        self.loop.stop()
 
-    def leave(self) -> None:
-        """On the thread that runs the loop: it is to ask its question now."""
+    def _leave(self) -> None:
+        with self._state:
+            self._no_waiter = True
+            self._departures += 1
+            wake, self._backup_sleeps = self._backup_sleeps, False
+        if wake:
+            self._wakeup.set()
+
+    # The thread that runs the loop.
+
+    def recheck(self) -> None:
+        """Have the waiter evaluate `is_done` again after this turn of the loop."""
         if self.loop.is_running():
             self.loop.stop()
 
-    def leave_for_good(self) -> None:
-        """From now on the keeper runs the loop."""
-        with self._guard:
-            self._away = True
-        self.hurry()
-
-    def _leave(self) -> None:
-        with self._guard:
-            self._away = True
-            self._departures += 1
-            wake, self._asleep = self._asleep, False
-        if wake:
-            self._news.set()
-
     # Any thread.
 
-    def call(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Have whoever runs the loop call something, at once or as soon as there is somebody; nobody is woken for it.
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Schedule a callback. If no thread runs the loop, none is woken: the next one to run it calls it first.
 
-        It may be called while the loop itself does not run, so it must not ask for the running loop.
+        The callback may then run while the loop does not, so it must not ask for the running loop. A turn of the loop
+        for it would cost more than a short callback itself.
         """
         if self.loop.is_closed():
-            raise RuntimeError("the loop is closed: nobody runs it any more")
+            raise RuntimeError("the event loop is closed: no thread runs it any more")
         if self._running.acquire(blocking=False):
             try:
-                self._errands.append((callback, args))
+                self._callbacks.append((callback, args))
             finally:
                 self._running.release()
         else:
             self.loop.call_soon_threadsafe(callback, *args)
 
-    def hurry(self) -> None:
-        """There is something to send or to hear, and this thread does not come back soon."""
-        with self._guard:
-            if not self._away or self._kept:
+    def _run_callbacks(self) -> None:
+        while self._callbacks:
+            callback, args = self._callbacks.popleft()
+            try:
+                callback(*args)
+            except Exception as error:  # as the loop does: one that fails does not stop the others
+                self.loop.call_exception_handler({"message": f"{callback!r} failed", "exception": error})
+
+    def ensure_running(self) -> None:
+        """Have the backup thread run the loop now unless a waiter does: the caller will not come to it soon."""
+        with self._state:
+            if not self._no_waiter or self._backup_runs:
                 return
-            self._urgent, self._asleep = True, False
-        self._news.set()
+            self._urgent, self._backup_sleeps = True, False
+        self._wakeup.set()
 
-    # The keeper's thread.
+    def leave_to_backup(self) -> None:
+        """No waiter comes any more: the backup thread runs the loop from now on."""
+        with self._state:
+            self._no_waiter = True
+        self.ensure_running()
 
-    def keep(self, over: Callable[[], bool]) -> None:
-        """Run the loop whenever nobody else does for long; returns once `over` is true."""
-        seen, looks = -1, 0
-        while not over():
-            with self._guard:
-                take = self._away and (self._urgent or self._departures == seen)
-                seen = self._departures if self._away else -1
-                looks = 0 if self._away else looks + 1
-                self._asleep = not take and looks > LOOKS
+    # The backup thread.
+
+    def run_backup(self, is_over: Callable[[], bool]) -> None:
+        """Run the loop whenever no waiter does for long; returns once `is_over`."""
+        seen, checks = -1, 0
+        while not is_over():
+            with self._state:
+                take = self._no_waiter and (self._urgent or self._departures == seen)
+                seen = self._departures if self._no_waiter else -1
+                checks = 0 if self._no_waiter else checks + 1
+                self._backup_sleeps = not take and checks > IDLE_CHECKS
             if take:
-                self._run(over)
+                self._run_as_backup(is_over)
                 seen = -1
                 continue
-            if looks > LOOKS:
-                self._news.wait()
-                looks = 0  # there is traffic again: being woken by each call would cost what this saves
+            if checks > IDLE_CHECKS:
+                self._wakeup.wait()
+                checks = 0  # there is traffic again: a wake-up for each call would cost what this saves
             else:
-                self._news.wait(PATIENCE)
-            self._news.clear()
+                self._wakeup.wait(BACKUP_DELAY)
+            self._wakeup.clear()
 
-    def _run(self, over: Callable[[], bool]) -> None:
+    def _run_as_backup(self, is_over: Callable[[], bool]) -> None:
         with self._running:
-            self._kept = True
+            self._backup_runs = True
             try:
-                self._run_errands()
-                while self._away and not over():
+                self._run_callbacks()
+                while self._no_waiter and not is_over():
                     self.loop.run_forever()
             finally:
-                self._kept = False
+                self._backup_runs = False

@@ -1,13 +1,9 @@
-"""Messages on one gRPC stream, without a task switch for each.
+"""Serialised protobuf messages, both ways, on one long-lived stream of grpclib, of a client or of a server.
 
-    data_received ─▶ h2 ─▶ Arrivals.add ─▶ on_message        put ─▶ [parts] ─▶ one write a turn of the loop ─▶ h2
+    send ─ room? ─▶ FastStream or PublicStream ─▶ transport           peer ─▶ FastStream or PublicStream ─▶ on_message
+             └ none ─▶ [messages] ─ one task, as the peer makes room ─▶
 
-grpclib hands each message through several coroutines, which costs more than the message itself. A stream that lives
-as long as its connection and carries thousands of messages a second is worth a shorter way: what arrives is parsed
-the moment its last byte is there, and what is sent goes out at once where the transport has room. Serialised protobuf
-messages put one after the other are their sum, so everything that waits travels as one.
-
-This works on the inside of a grpclib stream, client's or server's, and imports nothing of it.
+Serialised protobuf messages put one after the other are their sum, so everything that waits travels as one message.
 """
 
 from __future__ import annotations
@@ -15,204 +11,203 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from snakepit.workers.transport.direct_read import DirectRead
-from snakepit.workers.transport.http2_fast_path import Http2FastPath, write_plain
+from google.protobuf.message import Message
 
-PREFIX = 5  # bytes before each message: a flag and the length
-BATCH_BYTES = 1 << 20  # beyond its first part
+from snakepit.workers.transport.fast_path_check import has_fast_path
+from snakepit.workers.transport.grpclib_internals import FastStream, MessageTooLarge, limit_messages
 
+M = TypeVar("M", bound=Message)
 
-def framed(message: bytes) -> bytes:
-    """A message as gRPC sends it: not compressed, its length, itself.
-
-    >>> framed(b"abc").hex(" ")
-    '00 00 00 00 03 61 62 63'
-    """
-    return b"\0" + len(message).to_bytes(4, "big") + message
+BATCH_BYTES = 1 << 20  # of joined messages, beyond the first
+SETTLE_TURNS = 3  # of the loop, in which asyncio reads what has arrived, and the end of a connection, and reports it
+OVERHEAD = 64  # bytes that a part of a batch has besides its payload, about
+PUBLIC_TURNS = SETTLE_TURNS + 2  # of the loop until PublicStream has written a message
 
 
-class MessageTooLarge(ValueError):
-    """The peer announced a message that is larger than any it may send."""
+class RawStream(Protocol):
+    """What FastStream and PublicStream have in common."""
+
+    def open(self) -> None: ...
+
+    async def ended(self) -> None: ...
+
+    def is_closing(self) -> bool: ...
+
+    def write_now(self, message: bytes) -> bool: ...
+
+    async def write(self, message: bytes) -> None: ...
+
+    async def settle(self) -> None: ...
+
+    def descriptor(self) -> int: ...
 
 
-class Arrivals:
-    """Stands in for grpclib's receive buffer: hands over each message as soon as it is whole."""
+class PublicStream:
+    """A stream through grpclib's public API: slower, since grpclib parses each message too, and builds it again."""
 
-    def __init__(self, acknowledge: Callable[[int], None], on_message: Callable[[bytes], None], limit: int) -> None:
-        self._acknowledge = acknowledge
+    def __init__(self, stream: Any, sends: type[Message], on_message: Callable[[bytes], None], limit: int) -> None:
+        self._stream = stream
+        self._sends = sends
         self._on_message = on_message
         self._limit = limit
-        self._data = bytearray()
-        self._ended = asyncio.Event()
-        self._error: Exception | None = None
+        self._over = False
+        limit_messages(stream, limit)  # where that is possible; else the limit holds once a message is buffered
 
-    def add(self, data: bytes, ack_size: int) -> None:
-        """What came through grpclib."""
-        self._acknowledge(ack_size)
-        self.take(data)
+    def open(self) -> None:
+        """Messages are handed over while `ended` waits."""
 
-    def take(self, data: bytes | memoryview) -> None:
-        if self._error is not None:
-            return
+    async def ended(self) -> None:
+        """Hand over messages until the peer ends the stream; raises what was wrong with them."""
         try:
-            if not self._data:  # nearly always: whole messages, which need no buffer
-                end = self._parse(data)
-                if end < len(data):
-                    self._data += data[end:]
-                return
-            self._data += data
-            with memoryview(self._data) as view:  # one copy of a message, where the slice of a bytearray makes two
-                end = self._parse(view)
-            del self._data[:end]
-        except Exception as error:  # raised from here, it would end as a log line of the event loop
-            self._error = error
-            self._data = bytearray()
-            self._ended.set()
+            while (message := await self._stream.recv_message()) is not None:
+                if (size := message.ByteSize()) > self._limit:
+                    raise MessageTooLarge(f"a message of {size:,} bytes arrived; the limit is {self._limit:,}")
+                self._on_message(message.SerializeToString())
+        finally:
+            self._over = True
 
-    def _parse(self, buffer: bytes | memoryview) -> int:
-        """Hand over the whole messages at the beginning; where they end."""
-        start, size = 0, len(buffer)
-        while size - start >= PREFIX:
-            length = int.from_bytes(buffer[start + 1 : start + PREFIX], "big")
-            if length > self._limit:
-                raise MessageTooLarge(f"a message of {length:,} bytes; {self._limit:,} are let through")
-            if buffer[start]:
-                raise ValueError("a compressed message; none was agreed upon")
-            end = start + PREFIX + length
-            if end > size:
-                break
-            self._on_message(bytes(buffer[start + PREFIX : end]))
-            start = end
-        return start
+    def is_closing(self) -> bool:
+        return self._over
 
-    def eof(self) -> None:
-        self._ended.set()
+    def write_now(self, message: bytes) -> bool:
+        """Return False: only a coroutine can write here."""
+        return False
 
-    async def read(self, size: int) -> bytes:
-        """What grpclib's `recv_message` waits on: nothing ever comes this way but the end."""
-        await self._ended.wait()
-        if self._error is not None:
-            raise self._error
-        return b""
+    async def write(self, message: bytes) -> None:
+        await self._stream.send_message(self._sends.FromString(message))
 
-    def unacked_size(self) -> int:
-        return 0
+    async def settle(self) -> None:
+        """Let the loop read what a peer sent that has closed the connection; nothing else can show that here."""
+        for _ in range(SETTLE_TURNS):
+            await asyncio.sleep(0)
+
+    def descriptor(self) -> int:
+        """Return -1: grpclib shows no socket."""
+        return -1
+
+
+def raw_stream(stream: Any, sends: type[Message], on_message: Callable[[bytes], None], limit: int) -> RawStream:
+    """Wrap a grpclib stream: the fast path where it works, else the public API.
+
+    `sends`: the type of the messages that are written. `limit` bounds one incoming message, in bytes.
+    """
+    if has_fast_path(stream):
+        return FastStream(stream, on_message, limit)
+    return PublicStream(stream, sends, on_message, limit)
 
 
 class MessageStream:
-    """Both directions of a stream. `limit` bounds one incoming message, in bytes.
+    """Both directions of a stream, with a queue for what the peer has no room for. Used on the loop's thread."""
 
-    With `ears` messages may be handed over while the loop does not run: `on_message` must not ask for it.
-    """
-
-    def __init__(
-        self, stream: Any, on_message: Callable[[bytes], None], limit: int, ears: DirectRead | None = None
-    ) -> None:
-        raw = stream._stream
+    def __init__(self, stream: Any, sends: type[Message], on_message: Callable[[bytes], None], limit: int) -> None:
         self._stream = stream
-        self._raw = raw
-        self._transport = raw._transport
-        self._ears = ears
+        self._raw = raw_stream(stream, sends, on_message, limit)
         self._loop = asyncio.get_running_loop()
-        self._parts: deque[bytes] = deque()
-        self._scheduled = False
-        self._pump: asyncio.Task[None] | None = None
+        self._queue: deque[bytes] = deque()
+        self._writer: asyncio.Task[None] | None = None
         self.waiting = 0  # bytes that are not written yet
-        connection, number = raw.connection, raw.id
-        self._arrivals = Arrivals(lambda size: connection.ack(number, size), on_message, limit)
 
     def open(self) -> None:
-        """From now on messages are handed over; those that came before, at once.
+        """Hand over messages from now on, beginning with those that arrived before.
 
-        Not part of the constructor: a message that is answered at once needs the finished object to answer with.
+        Not part of the constructor: a message that is answered immediately needs the finished object.
         """
-        early, self._raw.buffer = self._raw.buffer, self._arrivals
-        # A server's handler starts a turn later than its stream: the first messages may be in the buffer already.
-        while not early._unacked.empty():
-            data, _, ack_size = early._unacked.get_nowait()
-            if ack_size:
-                self._arrivals.add(data, ack_size)
-        if early._eof:
-            self._arrivals.eof()
-        else:
-            Http2FastPath(self._raw, self._arrivals.take, self._ears)
+        self._raw.open()
 
     async def ended(self) -> None:
-        """Wait for the peer's end of the stream. Raises what was wrong with its messages."""
-        await self._arrivals.read(0)
-
-    def put(self, message: bytes) -> None:
-        """Send a serialised message, with all others of this turn of the loop. On the loop's thread."""
-        self._parts.append(message)
-        self.waiting += len(message)
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self.flush)
+        """Wait for the peer's end of the stream; raises what was wrong with its messages."""
+        await self._raw.ended()
 
     def send(self, message: bytes) -> None:
-        """Send a serialised message now. On the loop's thread."""
-        free = not self._parts and self._pump is None and not self._transport.is_closing()
-        if free and write_plain(self._raw, framed(message)):  # nearly always
+        """Send a serialised message now, or queue it as long as the peer has no room."""
+        if self._raw.is_closing():
+            return  # the stream's end reports it
+        if not self._queue and self._writer is None and self._raw.write_now(message):  # nearly always
             return
-        self._parts.append(message)
+        self._queue.append(message)
         self.waiting += len(message)
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what waits now, as far as there is room; the rest follows as the peer takes it."""
-        self._scheduled = False
-        if self._pump is not None or self._transport.is_closing():
-            return
-        while self._parts:
-            frame = self._next_frame()
-            if not self._write(frame):
-                self._pump = self._loop.create_task(self._drain(frame))
-                return
+        if self._writer is None:
+            self._writer = self._loop.create_task(self._write_queue())
 
     async def drained(self) -> None:
-        """Wait until everything that was put is with the transport."""
-        self.flush()
-        if self._pump is not None:
-            await asyncio.wait({self._pump})
+        """Wait until the transport has every message."""
+        if self._writer is not None:
+            await asyncio.wait({self._writer})
 
     async def end(self) -> None:
-        """Say that nothing more comes, as a server: the trailers of a call that went well."""
+        """End the stream as a server: the trailers of a call that succeeded."""
         await self._stream.send_trailing_metadata()
 
     def close(self) -> None:
-        """Forget what was not sent."""
-        if self._pump is not None:
-            self._pump.cancel()
-        self._parts.clear()
+        """Drop what was not written."""
+        if self._writer is not None:
+            self._writer.cancel()
+        self._queue.clear()
 
-    def _next_frame(self) -> bytes:
-        parts = self._parts
-        batch = parts.popleft()
-        if parts:
-            chosen, size = [batch], len(batch)
-            while parts and size + len(parts[0]) <= BATCH_BYTES:
-                size += len(parts[0])
-                chosen.append(parts.popleft())
-            batch = b"".join(chosen)
-        return framed(batch)
-
-    def _write(self, frame: bytes) -> bool:
-        if not write_plain(self._raw, frame):
-            return False
-        self.waiting -= len(frame) - PREFIX
-        return True
-
-    async def _drain(self, frame: bytes) -> None:
+    async def _write_queue(self) -> None:
         try:
-            while True:
-                await self._raw.send_data(frame)
-                self.waiting -= len(frame) - PREFIX
-                if not self._parts:
-                    return
-                frame = self._next_frame()
+            await self._raw.settle()  # a write to a dead peer would drop what it sent before
+            while self._queue:
+                message = self._joined()
+                if not self._raw.write_now(message):
+                    await self._raw.write(message)
+                self.waiting -= len(message)
         except Exception:
-            self._parts.clear()  # the stream has ended; whoever waits on it is told by its own end
+            self._queue.clear()  # the stream has ended; its end reports the reason
         finally:
-            self._pump = None
+            self._writer = None
+
+    def _joined(self) -> bytes:
+        queue = self._queue
+        chosen = [queue.popleft()]
+        size = len(chosen[0])
+        while queue and size + len(queue[0]) <= BATCH_BYTES:
+            size += len(queue[0])
+            chosen.append(queue.popleft())
+        return b"".join(chosen) if len(chosen) > 1 else chosen[0]
+
+
+class Batch(Generic[M]):
+    """The parts of one turn of the loop as one message, built in place and serialised once.
+
+        batch.message.orders.add() ... ─ added(size) ─▶ end of the turn ─▶ MessageStream
+
+    `message` collects the parts; call `added` after each, on the loop's thread.
+    """
+
+    __slots__ = ("_loop", "_make", "_scheduled", "_size", "_stream", "message")
+
+    def __init__(self, make: Callable[[], M]) -> None:
+        self._make = make
+        self.message = make()
+        self._size = 0
+        self._stream: MessageStream | None = None
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not written yet."""
+        return self._size + (self._stream.waiting if self._stream else 0)
+
+    def open(self, stream: MessageStream) -> None:
+        """Send from now on, beginning with what was added before."""
+        self._stream = stream
+        self._flush()
+
+    def added(self, size: int, *, urgent: bool = False) -> None:
+        """Note a part with a payload of `size` bytes. `urgent`: a caller waits for it alone, so send it now."""
+        self._size += size + OVERHEAD
+        if urgent or self._size > BATCH_BYTES:
+            self._flush()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._stream is not None and self._size:
+            message, self.message, self._size = self.message, self._make(), 0
+            self._stream.send(message.SerializeToString())

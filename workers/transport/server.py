@@ -1,11 +1,10 @@
-"""The worker's end of the link to its broker; the only file here that knows gRPC.
+"""The worker's end of the link to its broker.
 
      broker ══ Work stream ══▶ MessageStream ──▶ Runtime.assign, cancel, credit, drain
             ◀══════════════════ MessageStream ◀── Outbox.take
 
-Its asyncio loop is run by the main thread while that waits for calls, and by the keeper's thread while a command runs
-for long (see loop_owner.py): probes and cancels are always read. Losing the stream ends the worker: nobody is there to
-take its answers.
+The main thread runs the event loop while it waits for calls. The backup thread runs it while a command takes long
+(loop_owner.py), so probes and cancels are always read. A worker that loses the stream ends: its broker is gone.
 """
 
 from __future__ import annotations
@@ -39,15 +38,16 @@ from snakepit.workers.report import (
     RevokedReport,
     VitalsReport,
 )
+from snakepit.workers.transport.fast_path_check import has_fast_path
 from snakepit.workers.transport.loop_owner import LoopOwner
-from snakepit.workers.transport.message_stream import MessageStream
+from snakepit.workers.transport.message_stream import PUBLIC_TURNS, MessageStream
 from snakepit.workers.wire import worker_pb2 as pb
 from snakepit.workers.wire.worker_grpc import WorkerBase
 
-ENVELOPE = 16 << 20  # beyond max_payload: several orders travel in one message
+MESSAGE_ROOM = 16 << 20  # bytes beyond max_payload: several orders travel in one message
 START_SECONDS = 30.0
-FLUSH_SECONDS = 10.0  # for the broker to take the last reports
-GOODBYE_SECONDS = 1.0  # for the broker to close its end, after it was told that there is nothing more
+FLUSH_SECONDS = 10.0  # for the broker to read the last reports
+CLOSE_SECONDS = 1.0  # for the broker to close its end after the last report
 
 
 class Orders(Protocol):
@@ -71,8 +71,8 @@ class Link(WorkerBase):
         self._probe = probe
         self._orders: Orders | None = None
         self._on_lost: Callable[[], None] | None = None
-        self._frames: MessageStream | None = None
-        self._taken = False
+        self._stream: MessageStream | None = None
+        self._has_broker = False
         self._finishing = False
         self._ended = False
         self._farewell: asyncio.Task[None] | None = None
@@ -82,7 +82,7 @@ class Link(WorkerBase):
         self._broken: BaseException | None = None
         self.lost = False
         self.loop = asyncio.new_event_loop()
-        self.loop_owner = LoopOwner(self.loop)
+        self.loop_owner = LoopOwner(self.loop, turns=1 if has_fast_path() else PUBLIC_TURNS)
         self.outbox = Outbox(self._wake)
 
     # From other threads.
@@ -96,23 +96,23 @@ class Link(WorkerBase):
             raise RuntimeError(f"the worker's link could not be opened: {self._broken}")
 
     def finish(self) -> None:
-        """Send what waits, say goodbye, and stop; bounded in time."""
+        """Send what waits, end the stream, and stop; bounded in time."""
         self._finishing = True
-        self.loop_owner.leave_for_good()
+        self.loop_owner.leave_to_backup()
         if self.lost:
             return
         self._wake(last=False)
         self._flushed.wait(FLUSH_SECONDS)
-        self._thread.join(GOODBYE_SECONDS + 0.5)
+        self._thread.join(CLOSE_SECONDS + 0.5)
 
     def _wake(self, last: bool = False) -> None:
-        """Something waits in the outbox. After a last word its thread comes to the loop itself."""
+        """Have the outbox sent. After a call's last report its thread comes to the loop itself."""
         try:
-            self.loop_owner.call(self._send_waiting)
+            self.loop_owner.call_soon(self._send_waiting)
         except RuntimeError:
-            self._flushed.set()  # the loop has ended: nobody is there to read
+            self._flushed.set()  # the loop has ended: nothing can be sent
         if not last:
-            self.loop_owner.hurry()
+            self.loop_owner.ensure_running()
 
     # On the thread that runs the loop.
 
@@ -121,7 +121,7 @@ class Link(WorkerBase):
         try:
             server = self.loop.run_until_complete(self._serve())
             self._started.set()
-            self.loop_owner.keep(lambda: self._ended)
+            self.loop_owner.run_backup(lambda: self._ended)
             self.loop.run_until_complete(_close(server))
         except BaseException as error:
             self._broken = error
@@ -136,17 +136,17 @@ class Link(WorkerBase):
         return server
 
     async def Work(self, stream: Stream[pb.Orders, pb.Reports]) -> None:
-        if self._taken:
-            raise grpclib.GRPCError(Status.FAILED_PRECONDITION, "this worker has its broker already")
-        self._taken = True
+        if self._has_broker:
+            raise grpclib.GRPCError(Status.FAILED_PRECONDITION, "this worker has a broker already")
+        self._has_broker = True
         await stream.send_initial_metadata()
         try:
-            self._frames = MessageStream(stream, self._receive, ENVELOPE + self._max_payload, self.loop_owner.ears)
-            self._frames.open()
+            self._stream = MessageStream(stream, pb.Reports, self._receive, MESSAGE_ROOM + self._max_payload)
+            self._stream.open()
             self._send_waiting()
-            await self._frames.ended()
+            await self._stream.ended()
         except Exception as error:
-            complain(f"the link is given up: {type(error).__name__}: {error}")
+            complain(f"the link is closed: {type(error).__name__}: {error}")
         finally:
             self._lose()
             if not self.lost:  # the loop is still needed to end a worker whose main thread is stuck
@@ -157,24 +157,24 @@ class Link(WorkerBase):
             self._obey(order)
 
     def _send_waiting(self) -> None:
-        frames = self._frames
-        if frames is None:
-            return  # the broker has not come yet; its stream starts with this
+        stream = self._stream
+        if stream is None:
+            return  # the broker has not come yet; its stream begins with this
         while batch := self.outbox.take():
-            frames.send(to_wire(batch))
+            stream.send(to_wire(batch))
         if self._finishing and not self._farewell:
-            self._farewell = self.loop.create_task(self._say_goodbye(frames))
+            self._farewell = self.loop.create_task(self._finish_stream(stream))
 
-    async def _say_goodbye(self, frames: MessageStream) -> None:
-        """Tell the broker that this is all, and wait for it to hang up.
+    async def _finish_stream(self, stream: MessageStream) -> None:
+        """End the stream, and wait for the broker to close the connection.
 
-        Closing first while it still writes (a window update is enough) would break its end of the socket with the
-        last reports unread in it.
+        A worker that closes first, while the broker still writes (a window update is enough), breaks the broker's end
+        of the socket with the last reports unread in it.
         """
-        await frames.drained()
-        await frames.end()
+        await stream.drained()
+        await stream.end()
         self._flushed.set()
-        self.loop.call_later(GOODBYE_SECONDS, self._end)
+        self.loop.call_later(CLOSE_SECONDS, self._end)
 
     def _end(self) -> None:
         self._ended = True
@@ -210,7 +210,7 @@ def complain(sentence: str) -> None:
     try:
         sys.stderr.write(sentence + "\n")
     except (OSError, ValueError):
-        return  # the broker held the other end of stderr, too
+        return  # the broker held the other end of stderr too
 
 
 async def _close(server: Server) -> None:
@@ -219,7 +219,7 @@ async def _close(server: Server) -> None:
     for task in left:
         task.cancel()
     if left:
-        await asyncio.wait(left, timeout=GOODBYE_SECONDS)
+        await asyncio.wait(left, timeout=CLOSE_SECONDS)
 
 
 def call_of(assign: pb.Assign, max_payload: int) -> AssignedCall:
@@ -241,13 +241,13 @@ def call_of(assign: pb.Assign, max_payload: int) -> AssignedCall:
 
 def calls_of(assigns: pb.Assigns, max_payload: int) -> Iterator[AssignedCall]:
     command, max_result = assigns.command, assigns.max_result or max_payload
-    told = zip(assigns.calls, assigns.arguments, assigns.budgets, strict=True)
-    for sequence, (call_id, arguments, budget) in enumerate(told, assigns.first):
+    calls = zip(assigns.calls, assigns.arguments, assigns.budgets, strict=True)
+    for sequence, (call_id, arguments, budget) in enumerate(calls, assigns.first):
         yield AssignedCall(sequence, command, arguments, call_id=call_id, budget=budget, max_result=max_result)
 
 
 def to_wire(batch: list[Report]) -> bytes:
-    """One message, built in place. Results with a JSON value, which nearly all are, share one report."""
+    """Serialise reports as one message. Results with a JSON value, which nearly all are, share one report."""
     message = pb.Reports()
     reports = message.reports
     results: pb.Results | None = None
@@ -277,10 +277,10 @@ def fill(wire: pb.Value, value: EncodedValue) -> None:
 
 
 def _result(report: ResultReport) -> pb.Report:
-    told = pb.Report(result=pb.Result(sequence=report.sequence, seconds=report.seconds))
+    wire = pb.Report(result=pb.Result(sequence=report.sequence, seconds=report.seconds))
     if report.value is not None:
-        fill(told.result.value, report.value)
-    return told
+        fill(wire.result.value, report.value)
+    return wire
 
 
 def _delivered(report: DeliveredReport) -> pb.Report:
@@ -344,8 +344,8 @@ def _hello(report: HelloReport) -> pb.Report:
 
 
 def _boot_failure(report: BootFailureReport) -> pb.Report:
-    told = pb.BootFailure(type=report.type, message=report.message, traceback=report.traceback)
-    return pb.Report(boot_failure=told)
+    failure = pb.BootFailure(type=report.type, message=report.message, traceback=report.traceback)
+    return pb.Report(boot_failure=failure)
 
 
 TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {

@@ -1,4 +1,4 @@
-"""The broker's end of the stream to one worker: orders out, reports in, both coalesced."""
+"""The broker's end of the stream to one worker: orders out and reports in, many in one message."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 
 from google.protobuf.message import DecodeError
 from grpclib.client import Channel
-from grpclib.config import Configuration
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from snakepit.pools.adapters.grpc.batch import AROUND, Batch
-from snakepit.pools.adapters.grpc.limits import MAX_FRAME
+from snakepit.pools.adapters.grpc import MAX_MESSAGE
 from snakepit.pools.broker.ports import Assignment, Greeting, Payload, Race, WorkerFailure, WorkerReports
 from snakepit.pools.broker.status import CommandInfo
-from snakepit.workers.transport.message_stream import MessageStream, MessageTooLarge
+from snakepit.workers.transport.grpclib_internals import MessageTooLarge, configuration
+from snakepit.workers.transport.message_stream import OVERHEAD, Batch, MessageStream
 from snakepit.workers.wire import worker_pb2 as pb
 from snakepit.workers.wire.worker_grpc import WorkerStub
 
@@ -36,12 +35,12 @@ class GrpcLink:
     def __init__(self, socket_path: str, reports: WorkerReports) -> None:
         self._path = socket_path
         self._reports = reports
-        self._frames: MessageStream | None = None
+        self._stream: MessageStream | None = None
         self._batch = Batch(pb.Orders)
         self._assigns: pb.Assigns | None = None  # where calls like the last one may be added
         self._assigns_of: pb.Orders | None = None
         self._next = 0  # the sequence that would fit there
-        self._heard = False
+        self._connected = False
         self._closed = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {socket_path}")
 
@@ -72,7 +71,7 @@ class GrpcLink:
         assigns.arguments.extend(arguments)
         assigns.budgets.extend(budgets)
         self._next = sequence + len(calls)
-        batch.posted(sum(map(len, arguments)) + (len(calls) - 1) * AROUND)
+        batch.added(sum(map(len, arguments)) + (len(calls) - 1) * OVERHEAD)
 
     def _assign_alone(self, assignment: Assignment) -> None:
         self._assigns = None
@@ -93,30 +92,27 @@ class GrpcLink:
         for name, value in assignment.attachments.items():
             order.attachments[name] = value
             size += len(value)
-        if assignment.reply_socket:
-            batch.sent(size)
-        else:
-            batch.posted(size)
+        batch.added(size, urgent=bool(assignment.reply_socket))
 
     def cancel(self, sequence: int, reason: str) -> None:
-        self._assigns = None  # the order of orders is kept
+        self._assigns = None  # later calls must not be sent before this
         cancel = self._batch.message.orders.add().cancel
         cancel.sequence, cancel.reason = sequence, reason
-        self._batch.posted(0)
+        self._batch.added(0)
 
     def credit(self, sequence: int, chunks: int) -> None:
         credit = self._batch.message.orders.add().credit
         credit.sequence, credit.chunks = sequence, chunks
-        self._batch.posted(0)
+        self._batch.added(0)
 
     def drain(self) -> None:
         self._assigns = None
         self._batch.message.orders.add().drain.SetInParent()
-        self._batch.posted(0)
+        self._batch.added(0)
 
     def probe(self) -> None:
         self._batch.message.orders.add().probe.nonce = 1
-        self._batch.posted(0)
+        self._batch.added(0)
 
     def close(self) -> None:
         if not self._closed:
@@ -126,30 +122,28 @@ class GrpcLink:
     # The stream
 
     async def _run(self) -> None:
-        config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
-        channel = Channel(path=self._path, config=config)
+        channel = Channel(path=self._path, config=configuration(WINDOW))
         try:
             async with WorkerStub(channel).Work.open() as stream:
                 await stream.send_request()
-                self._frames = MessageStream(stream, self._receive, MAX_FRAME)
-                self._frames.open()
-                self._batch.open(self._frames)
-                with stream._wrapper:  # what grpclib itself waits in: only this is told that the connection is lost
-                    await self._frames.ended()
+                self._stream = MessageStream(stream, pb.Orders, self._receive, MAX_MESSAGE)
+                self._stream.open()
+                self._batch.open(self._stream)
+                await self._stream.ended()
                 await stream.cancel()
         except (OSError, GRPCError, StreamTerminatedError, MessageTooLarge, DecodeError, _ProtocolError) as error:
             logger.debug("link %s ended: %s", self._path, error)
         finally:
-            if self._frames:
-                self._frames.close()
+            if self._stream:
+                self._stream.close()
             channel.close()
             if not self._closed:
                 self._closed = True
                 self._reports.lost()
 
     def _receive(self, message: bytes) -> None:
-        if not self._heard:  # connected: the path has done its work, and a removed socket cannot go stale
-            self._heard = True
+        if not self._connected:  # the path is not needed any more, and a removed socket cannot go stale
+            self._connected = True
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
         for report in pb.Reports.FromString(message).reports:
@@ -177,7 +171,7 @@ class GrpcLink:
 
 
 class _ProtocolError(Exception):
-    """A worker said what this protocol does not know."""
+    """A worker sent what this protocol does not have."""
 
 
 def _payload(value: pb.Value) -> Payload:

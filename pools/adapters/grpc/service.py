@@ -17,7 +17,7 @@ from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
-from snakepit.pools.adapters.grpc.limits import bound_messages
+from snakepit.pools.adapters.grpc import MAX_MESSAGE
 from snakepit.pools.adapters.grpc.session import Session, request_of, timing_of
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.broker import errors
@@ -28,6 +28,7 @@ from snakepit.pools.broker.ports import Payload
 from snakepit.pools.status_codec import encode_commands, encode_dump, encode_plan, encode_status, encode_sweep
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerBase
+from snakepit.workers.transport.grpclib_internals import limit_messages
 
 STREAM_CREDIT = 16  # chunks on the way to a unary stream's reader
 MAX_STATUS_MESSAGE = 1000  # characters; error details beyond some 16 KB destroy the error itself
@@ -50,7 +51,7 @@ class BrokerService(BrokerBase):
             try:
                 payload, timing = await reply.answer
             finally:
-                handle.cancel()  # of a call that is answered: nothing
+                handle.cancel()  # does nothing when the call has its answer
             await stream.send_message(_reply(payload, timing))
 
     async def ExecuteStream(self, stream: Any) -> None:
@@ -146,7 +147,7 @@ class _Answering:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        bound_messages(stream)
+        limit_messages(stream, MAX_MESSAGE)
 
     async def __aenter__(self) -> None: ...
 
@@ -180,7 +181,7 @@ class _Collected:
     def failed(self, error: errors.BrokerError, timing: Timing) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
-            self.answer.exception()  # the handler may be gone: nobody is to be warned of an answer nobody wants
+            self.answer.exception()  # if the handler is gone, asyncio must not warn that the error was never retrieved
 
     def chunk(self, payload: Payload) -> None: ...
 
@@ -218,8 +219,8 @@ def _reply(payload: Payload | None, timing: Timing | None) -> pb.ExecuteReply:
 
 async def _receive(stream: Any) -> Any:
     request = await stream.recv_message()
-    if request is None:  # the client ended its side without having said anything
-        raise errors.BadRequest("No request came.")
+    if request is None:  # the client ended its side without a request
+        raise errors.BadRequest("The request is missing.")
     return request
 
 

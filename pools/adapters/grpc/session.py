@@ -1,4 +1,4 @@
-"""One client's stream: many calls in, many answers out, whatever waits in one message."""
+"""One client's stream: many calls in, many replies out; all that waits travels in one message."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from google.protobuf.message import DecodeError
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from snakepit.pools.adapters.grpc.batch import Batch
-from snakepit.pools.adapters.grpc.limits import MAX_FRAME
+from snakepit.pools.adapters.grpc import MAX_MESSAGE
 from snakepit.pools.adapters.runtime_directory import REPLY_SOCKET
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
@@ -23,16 +22,18 @@ from snakepit.pools.broker.handle import CallHandle
 from snakepit.pools.broker.messages import DELIVERED, Request, Timing
 from snakepit.pools.broker.ports import Payload
 from snakepit.pools.wire import broker_pb2 as pb
-from snakepit.workers.transport.message_stream import MessageStream, MessageTooLarge
+from snakepit.workers.transport import DIRECT_REPLY, is_on
+from snakepit.workers.transport.grpclib_internals import MessageTooLarge
+from snakepit.workers.transport.message_stream import Batch, MessageStream
 from snakepit.workers.wire import worker_pb2
 
-MAX_WAITING = 64 * 2**20  # bytes of answers that wait for a slow reader; beyond it its calls are refused
-PATIENCE = 4  # times MAX_WAITING: refusals and granted chunks wait too, and a client that reads none has to go
+MAX_WAITING = 64 * 2**20  # bytes of replies that wait for a slow client; beyond it its calls are refused
+OVERRUN = 4  # times MAX_WAITING: refusals and granted chunks wait too; beyond it the session of the client ends
 NOTHING: Mapping[str, bytes] = {}
 NO_HANDLE = CallHandle(None, 0)  # of a call that is being submitted
-TAKES, CALLS = "snakepit-takes", "calls"  # initial metadata: what a client may send besides what foreign ones do
-REPLY_SOCKET_NAME = "snakepit-reply_socket"  # initial metadata: a socket beside the broker's that takes Deliveries
-LAST_WORD = 0.25  # seconds that a worker's word about a delivered result may take longer than the client's goodbye
+TAKES, CALLS = "snakepit-takes", "calls"  # initial metadata: a client may send Calls
+REPLY_SOCKET_NAME = "snakepit-reply-socket"  # initial metadata: a socket beside the broker's that takes Deliveries
+REPORT_GRACE = 0.25  # seconds for the worker's report of a delivered result after the client disconnects
 MAX_DETAILS = 64 * 1024  # characters of an error's details
 
 
@@ -89,53 +90,53 @@ class Session:
         self._broker = broker
         self._stream = stream
         self._handles: dict[int, CallHandle] = {}
-        self._frames: MessageStream | None = None
+        self._messages: MessageStream | None = None
         self.batch = Batch(pb.Replies)
         self._results: pb.Results | None = None  # where results of the same worker may be added
         self._results_of: pb.Replies | None = None
         self._task: asyncio.Task[Any] | None = None
         self._overrun = False
         self._reply_socket = ""
-        self._lone: set[int] = set()  # calls whose results the client may have before we know
+        self._direct: set[int] = set()  # calls whose results may reach the client before the worker's report
 
     async def run(self) -> None:
-        """Serve until the client ends the stream; what it still waits for then is cancelled."""
+        """Serve until the client ends the stream; then cancel the calls that it still waits for."""
         self._reply_socket = self._find_reply_socket()
         await self._stream.send_initial_metadata(metadata={TAKES: CALLS})
         self._broker.sessions += 1
         self._task = asyncio.current_task()
         try:
-            self._frames = MessageStream(self._stream, self._receive, MAX_FRAME)
-            self.batch.open(self._frames)
-            self._frames.open()
-            await self._frames.ended()
+            self._messages = MessageStream(self._stream, pb.Replies, self._receive, MAX_MESSAGE)
+            self.batch.open(self._messages)
+            self._messages.open()
+            await self._messages.ended()
         except (MessageTooLarge, DecodeError) as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
         except asyncio.CancelledError:
             if not self._overrun:
                 raise
-            message = f"more than {PATIENCE * MAX_WAITING} bytes of answers waited to be read by this client"
+            message = f"more than {OVERRUN * MAX_WAITING} bytes of answers waited to be read by this client"
             raise GRPCError(Status.RESOURCE_EXHAUSTED, message) from None
         finally:
             self._broker.sessions -= 1
             for ref, handle in tuple(self._handles.items()):
-                if ref in self._lone:  # a client that leaves with its result in hand has not cancelled the call
-                    asyncio.get_running_loop().call_later(LAST_WORD, handle.cancel)
+                if ref in self._direct:  # a client that disconnects after it read its result has not cancelled the call
+                    asyncio.get_running_loop().call_later(REPORT_GRACE, handle.cancel)
                 else:
                     handle.cancel()
-            if self._frames:
-                self._frames.close()
-            if self._reply_socket:  # of a client that could not do it itself
+            if self._messages:
+                self._messages.close()
+            if self._reply_socket:  # a client that was killed has not removed it
                 with contextlib.suppress(OSError):
                     os.unlink(self._reply_socket)
 
     def _find_reply_socket(self) -> str:
-        """The path of the client's reply_socket; none where it has none. It says a name: no path comes from outside."""
+        """Return the path of the client's reply socket, empty if it has none. It sends a name and never a path."""
         name = str(self._stream.metadata.get(REPLY_SOCKET_NAME, ""))
-        if not name:
+        if not name or not is_on(DIRECT_REPLY):
             return ""
         if not REPLY_SOCKET.fullmatch(name):
-            message = f"the metadata {REPLY_SOCKET_NAME!r} is {name[:40]!r}, not l- and eight hexadecimal digits"
+            message = f"the metadata {REPLY_SOCKET_NAME!r} is {name[:40]!r}, not r- and eight hexadecimal digits"
             raise GRPCError(Status.INVALID_ARGUMENT, message)
         return os.path.join(os.path.dirname(os.path.abspath(self._broker.facts.address)), name)
 
@@ -161,7 +162,7 @@ class Session:
         except errors.BadRequest as wrong:
             self._refuse(call.ref, wrong)
             return
-        if self._reply_socket and call.deliver:
+        if self._reply_socket and call.direct_reply:
             request.reply_socket, request.ref = self._reply_socket, call.ref
         self._submit((call.ref,), (request,), together=False)
 
@@ -175,11 +176,11 @@ class Session:
         self._submit(calls.refs, requests, together=True)
 
     def _submit(self, refs: Iterable[int], requests: Iterable[Request], *, together: bool) -> None:
-        """`together`: the client reads Results."""
+        """Pass calls to the broker. `together`: the client reads Results."""
         handles, asked = self._handles, []
         crowded = self.batch.waiting > MAX_WAITING
         for ref, request in zip(refs, requests, strict=True):
-            if ref in handles:  # its answers go on: this one is refused past its `_Reply`
+            if ref in handles:  # the open call goes on; this one is refused without a `_Reply`
                 self._refuse(ref, errors.BadRequest(f"ref: {ref} names another open call of this session"))
             elif crowded:
                 busy = f"{self.batch.waiting} bytes of answers wait to be read by this client; read them first"
@@ -187,7 +188,7 @@ class Session:
             else:
                 handles[ref] = NO_HANDLE
                 if request.reply_socket:
-                    self._lone.add(ref)
+                    self._direct.add(ref)
                 asked.append((request, _Reply(self, ref, together)))
         if asked:
             for (_, reply), handle in zip(asked, self._broker.submit_alike(asked), strict=True):
@@ -199,20 +200,20 @@ class Session:
 
     def over(self, ref: int) -> None:
         self._handles.pop(ref, None)
-        self._lone.discard(ref)
+        self._direct.discard(ref)
 
     def takes(self) -> bool:
-        """Whether answers may still be sent; a client that reads none has to go."""
+        """Whether replies may still be sent; ends the session of a client that reads none."""
         if self._overrun:
             return False
-        if self.batch.waiting > PATIENCE * MAX_WAITING and self._task:
+        if self.batch.waiting > OVERRUN * MAX_WAITING and self._task:
             self._overrun = True
             self._task.cancel()
             return False
         return True
 
     def add_result(self, ref: int, data: bytes, timing: Timing) -> None:
-        """Beside others, for a client that reads them so."""
+        """Add a result to those of the same worker, for a client that reads Results."""
         message, results = self.batch.message, self._results
         if results is None or message is not self._results_of or results.worker != timing.worker:
             results = self._results = message.replies.add().results
@@ -223,13 +224,13 @@ class Session:
         results.calls.append(timing.call)
         results.queued_seconds.append(timing.queued)
         results.run_seconds.append(timing.ran)
-        self.batch.posted(len(data))
+        self.batch.added(len(data))
 
     def send(self, reply: pb.Reply, size: int = 0) -> None:
-        self._results = None  # what a call says comes before its result
+        self._results = None  # later results must not join those before this reply
         if self.takes():
             self.batch.message.replies.append(reply)
-            self.batch.posted(size)
+            self.batch.added(size)
 
 
 def _fill(value: worker_pb2.Value, payload: Payload) -> None:
@@ -240,7 +241,7 @@ def _fill(value: worker_pb2.Value, payload: Payload) -> None:
 
 
 class _Reply:
-    """Where one call's answers go."""
+    """Sends the replies of one call."""
 
     __slots__ = ("_session", "_together", "over", "ref")
 
@@ -262,18 +263,18 @@ class _Reply:
         reply = session.batch.message.replies.add()
         reply.ref = self.ref
         result = reply.result
-        told = result.timing
-        told.call, told.worker = timing.call, timing.worker
-        told.queued_seconds, told.run_seconds = timing.queued, timing.ran
+        wire = result.timing
+        wire.call, wire.worker = timing.call, timing.worker
+        wire.queued_seconds, wire.run_seconds = timing.queued, timing.ran
         if payload is not None:
             _fill(result.value, payload)
-        session.batch.posted(len(payload.data) if payload else 0)
+        session.batch.added(len(payload.data) if payload else 0)
 
     def failed(self, error: errors.BrokerError, timing: Timing) -> None:
         self.over = True
         self._session.over(self.ref)
-        told = error_message(error, timing)
-        self._session.send(pb.Reply(ref=self.ref, error=told), told.ByteSize())
+        message = error_message(error, timing)
+        self._session.send(pb.Reply(ref=self.ref, error=message), message.ByteSize())
 
     def chunk(self, payload: Payload) -> None:
         session = self._session
@@ -281,7 +282,7 @@ class _Reply:
             reply = session.batch.message.replies.add()
             reply.ref = self.ref
             _fill(reply.chunk, payload)
-            session.batch.posted(len(payload.data))
+            session.batch.added(len(payload.data))
 
     def progress(self, fraction: float, message: str) -> None:
         self._session.send(pb.Reply(ref=self.ref, progress=pb.Progress(fraction=fraction, message=message)))

@@ -31,6 +31,7 @@ from snakepit.pools.broker.spec import PoolSpec, Preload
 from snakepit.workers.process import process_title
 from snakepit.workers.process.boot import PROTOCOL
 from snakepit.workers.process.vitals import BLAS_VARIABLES
+from snakepit.workers.transport import SWITCHES
 
 # The variables that workers inherit from the broker. All others, secrets above all, are not passed on.
 ENVIRONMENT = (
@@ -44,6 +45,7 @@ ENVIRONMENT = (
     "TMPDIR",
     "LD_LIBRARY_PATH",
     "SSL_CERT_FILE",
+    *SWITCHES,  # of the transport's mechanisms
 )
 
 

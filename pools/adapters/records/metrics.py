@@ -35,25 +35,30 @@ class Metrics:
         self._full = self._counter("pool_capacity_reached", "How often the last free slot was taken.", "pool")
         self._started = self._histogram("worker_start_seconds", "From a worker's start until it is ready.", "pool")
         by_reason = ("pool", "reason")
+        counter = self._event_counter
         self._events = {
-            Kind.WORKER_STARTED: self._counter("worker_starts", "Workers that became ready.", "pool"),
-            Kind.WORKER_RECYCLED: self._counter("recycles", "Workers that were replaced on purpose.", *by_reason),
-            Kind.WORKER_DIED: self._counter("worker_deaths", "Workers whose process ended unexpectedly.", *by_reason),
-            Kind.WORKER_KILLED: self._counter("worker_kills", "Workers that the broker ended.", *by_reason),
-            Kind.WORKER_UNHEALTHY: self._counter("health_check_failures", "Workers that failed the check.", *by_reason),
-            Kind.POOL_SATURATED: self._counter("pool_saturated", "How often a queue was full.", "pool"),
-            Kind.POOL_FAILED: self._counter("pool_failures", "How often a pool was marked failed.", *by_reason),
-            Kind.THREAD_RACE: self._counter("thread_races", "State that two threads wrote without a lock.", "pool"),
-            Kind.GIL_ENABLED: self._counter("gil_enabled", "Workers whose GIL was switched on.", *by_reason),
-            Kind.TEMPLATE_STARTED: self._counter("template_starts", "Templates that were ready.", "pool"),
-            Kind.TEMPLATE_DIED: self._counter("template_deaths", "Templates that died.", "pool"),
-            Kind.TEMPLATE_REFUSED: self._counter("template_refusals", "Templates that were given up.", *by_reason),
-            Kind.SLOT_LOST: self._counter("slots_lost", "Calls in threads that did not stop.", "pool"),
-            Kind.CALL_RETRIED: self._counter("calls_retried", "Calls that ran again after a worker's death.", "pool"),
+            Kind.WORKER_STARTED: counter("worker_starts", "Workers that became ready.", "pool"),
+            Kind.WORKER_RECYCLED: counter("recycles", "Workers that were replaced on purpose.", *by_reason),
+            Kind.WORKER_DIED: counter("worker_deaths", "Workers whose process ended unexpectedly.", *by_reason),
+            Kind.WORKER_KILLED: counter("worker_kills", "Workers that the broker ended.", *by_reason),
+            Kind.WORKER_UNHEALTHY: counter("health_check_failures", "Workers that failed the check.", *by_reason),
+            Kind.POOL_SATURATED: counter("pool_saturated", "How often a queue was full.", "pool"),
+            Kind.POOL_FAILED: counter("pool_failures", "How often a pool was marked failed.", *by_reason),
+            Kind.THREAD_RACE: counter("thread_races", "State that two threads wrote without a lock.", "pool"),
+            Kind.GIL_ENABLED: counter("gil_enabled", "Workers whose GIL was switched on.", *by_reason),
+            Kind.TEMPLATE_STARTED: counter("template_starts", "Templates that were ready.", "pool"),
+            Kind.TEMPLATE_DIED: counter("template_deaths", "Templates that died.", "pool"),
+            Kind.TEMPLATE_REFUSED: counter("template_refusals", "Templates that were given up.", *by_reason),
+            Kind.SLOT_LOST: counter("slots_lost", "Calls in threads that did not stop.", "pool"),
+            Kind.CALL_RETRIED: counter("calls_retried", "Calls that ran again after a worker's death.", "pool"),
         }
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
         return Counter(f"snakepit_{name}", help, labels, registry=self.registry)
+
+    def _event_counter(self, name: str, help: str, *labels: str) -> tuple[Counter, tuple[str, ...]]:
+        """Return a counter, and the fields of an event that label it."""
+        return self._counter(name, help, *labels), labels
 
     def _histogram(self, name: str, help: str, *labels: str) -> Histogram:
         return Histogram(f"snakepit_{name}", help, labels, registry=self.registry, buckets=BUCKETS)
@@ -78,10 +83,9 @@ class Metrics:
         self._then.start()
 
     def record(self, at: float, event: Event) -> None:
-        counter = self._events.get(event.kind)
-        if counter is not None:
-            labels = (event.pool, event.reason) if "reason" in counter._labelnames else (event.pool,)
-            counter.labels(*labels).inc()
+        if event.kind in self._events:
+            counter, fields = self._events[event.kind]
+            counter.labels(*(getattr(event, field) for field in fields)).inc()
         if event.kind is Kind.WORKER_STARTED and "seconds" in event.data:
             self._started.labels(event.pool).observe(event.data["seconds"])
         self._then.record(at, event)

@@ -24,7 +24,6 @@ from snakepit.pools.wire.broker_grpc import BrokerBase
 from snakepit.workers.wire.worker_pb2 import Command, Delivery
 
 POOL = "echo"
-LAST_WORDS = ("result", "error")
 
 
 class Run:
@@ -42,7 +41,7 @@ class Run:
     def result(self, value: Any) -> None:
         content = {"raw": value} if isinstance(value, bytes) else {"json": json.dumps(value).encode()}
         timing = pb.Timing(call=f"c{self.call.ref}", worker="echo-1", queued_seconds=0.25, run_seconds=0.5)
-        if self.session.reply_socket and self.call.deliver and "json" in content and len(content["json"]) < 32_768:
+        if self.session.reply_socket and self.call.direct_reply and "json" in content and len(content["json"]) < 32_768:
             self.session.deliver(self.call.ref, content["json"], timing)
             return
         self.reply(result=pb.Result(value=content, timing=timing))
@@ -62,16 +61,16 @@ class Session:
 
     @property
     def reply_socket(self) -> str:
-        name = self.stream.metadata.get("snakepit-reply_socket", "") if self.broker.delivers else ""
+        name = self.stream.metadata.get("snakepit-reply-socket", "") if self.broker.delivers else ""
         return str(self.broker.path.with_name(name)) if name else ""
 
     def deliver(self, ref: int, data: bytes, timing: pb.Timing) -> None:
-        letter = Delivery(ref=ref, json=data, call=timing.call, worker=timing.worker)
-        letter.queued_seconds, letter.run_seconds = timing.queued_seconds, timing.run_seconds
+        delivery = Delivery(ref=ref, json=data, call=timing.call, worker=timing.worker)
+        delivery.queued_seconds, delivery.run_seconds = timing.queued_seconds, timing.run_seconds
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.connect(self.reply_socket)
-            self.broker.delivered += 1  # first: the client's thread may look as soon as it has the letter
-            sender.send(letter.SerializeToString())
+            self.broker.delivered += 1  # first: the client's thread may look as soon as it has the delivery
+            sender.send(delivery.SerializeToString())
 
     async def serve(self) -> None:
         writer = asyncio.create_task(self._write())

@@ -1,4 +1,4 @@
-"""Results that workers bring themselves: the client's side, on real sockets."""
+"""Direct replies on real sockets: the client's side."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def client(broker: FakeBroker) -> Iterator[Client]:
         yield client
 
 
-def boxes(directory: Path) -> list[Path]:
-    return sorted(directory.glob("l-*"))
+def reply_sockets(directory: Path) -> list[Path]:
+    return sorted(directory.glob("r-*"))
 
 
-def put(box: Path, *letters: bytes) -> None:
+def put(path: Path, *deliveries: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        for letter in letters:
-            sender.sendto(letter, str(box))
+        for delivery in deliveries:
+            sender.sendto(delivery, str(path))
 
 
-def test_a_lone_call_is_answered_in_the_reply_socket_and_tells_where_its_time_went(
+def test_the_result_of_a_lone_call_arrives_in_the_reply_socket_with_its_timing(
     client: Client, broker: FakeBroker
 ) -> None:
     answer = client.execute(POOL, "echo", a=1)
@@ -55,7 +55,7 @@ def test_a_lone_call_is_answered_in_the_reply_socket_and_tells_where_its_time_we
     assert broker.delivered == 2
 
 
-def test_an_event_loop_has_its_lone_call_answered_there_too(client: Client, broker: FakeBroker) -> None:
+def test_a_lone_call_of_an_event_loop_is_answered_in_the_reply_socket(client: Client, broker: FakeBroker) -> None:
     assert asyncio.run(client.acall(POOL, "echo", a=1)) == {"a": 1}
     assert broker.delivered == 1
 
@@ -69,7 +69,7 @@ def test_a_call_beside_another_one_and_bytes_come_through_the_broker(client: Cli
     assert broker.delivered == 0
 
 
-def test_who_wants_the_log_lines_of_a_call_has_them_before_its_result(client: Client, broker: FakeBroker) -> None:
+def test_log_lines_arrive_before_the_result_of_a_call_that_wants_them(client: Client, broker: FakeBroker) -> None:
     """Also where no chunks are wanted, as `snakepit call` does it, and among calls that could travel together."""
     with nothing_sent():
         streams = [
@@ -83,12 +83,10 @@ def test_who_wants_the_log_lines_of_a_call_has_them_before_its_result(client: Cl
     assert broker.delivered == 0
 
 
-def test_a_reply_socket_survives_what_it_does_not_understand_and_what_nobody_waits_for(
-    client: Client, broker: FakeBroker
-) -> None:
+def test_a_reply_socket_ignores_nonsense_and_results_that_no_call_waits_for(client: Client, broker: FakeBroker) -> None:
     client.call(POOL, "echo")
-    (box,) = boxes(broker.path.parent)
-    put(box, b"\xff\xff\xff", b"", Delivery(ref=10**9, json=b"1").SerializeToString())
+    (path,) = reply_sockets(broker.path.parent)
+    put(path, b"\xff\xff\xff", b"", Delivery(ref=10**9, json=b"1").SerializeToString())
     assert client.call(POOL, "echo", a=1) == {"a": 1}
     assert broker.delivered == 2
 
@@ -97,30 +95,30 @@ def test_a_result_that_is_delivered_twice_answers_once(client: Client, broker: F
     running = client.submit(POOL, "slow", value="real")
     assert broker.running.wait(10)
     (ref,) = session_for(client.target)._pending
-    (box,) = boxes(broker.path.parent)
-    letter = Delivery(ref=ref, json=b'"first"').SerializeToString()
-    put(box, letter, letter)
+    (path,) = reply_sockets(broker.path.parent)
+    delivery = Delivery(ref=ref, json=b'"first"').SerializeToString()
+    put(path, delivery, delivery)
     assert running.result(10) == "first"
     broker.release()  # and the broker's own answer comes too late
     assert client.call(POOL, "echo", a=1) == {"a": 1}
 
 
-def test_a_delivery_after_the_deadline_is_nobodys(client: Client, broker: FakeBroker) -> None:
+def test_a_delivery_after_the_deadline_is_ignored(client: Client, broker: FakeBroker) -> None:
     client.call(POOL, "echo")
     with pytest.raises(DeadlineExceeded):
         client.call(POOL, "mute", timeout=0.01)
-    (box,) = boxes(broker.path.parent)
-    put(box, *(Delivery(ref=call.ref, json=b"1").SerializeToString() for call in broker.calls))
+    (path,) = reply_sockets(broker.path.parent)
+    put(path, *(Delivery(ref=call.ref, json=b"1").SerializeToString() for call in broker.calls))
     assert client.call(POOL, "echo", a=1) == {"a": 1}
 
 
-def test_a_session_has_one_reply_socket_and_takes_it_with_it(client: Client, broker: FakeBroker) -> None:
+def test_a_session_has_one_reply_socket_and_removes_it_at_its_end(client: Client, broker: FakeBroker) -> None:
     client.call(POOL, "echo")
-    assert len(boxes(broker.path.parent)) == 1
+    assert len(reply_sockets(broker.path.parent)) == 1
     client.close()
-    assert boxes(broker.path.parent) == []
+    assert reply_sockets(broker.path.parent) == []
     client.call(POOL, "echo")
-    assert len(boxes(broker.path.parent)) == 1
+    assert len(reply_sockets(broker.path.parent)) == 1
 
 
 FORKED = """
@@ -129,16 +127,16 @@ from pathlib import Path
 from snakepit.pools.client import connect
 client = connect(sys.argv[1])
 client.call("echo", "echo", a=1)
-boxes = lambda: len(list(Path(sys.argv[1]).parent.glob("l-*")))
+reply_sockets = lambda: len(list(Path(sys.argv[1]).parent.glob("r-*")))
 child = os.fork()
 if not child:
     assert client.call("echo", "echo", a=2) == {"a": 2}
-    assert boxes() == 2
+    assert reply_sockets() == 2
     client.close()
-    sys.exit(0 if boxes() == 1 else 1)
+    sys.exit(0 if reply_sockets() == 1 else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert client.call("echo", "echo", a=3) == {"a": 3}
-assert boxes() == 1
+assert reply_sockets() == 1
 """
 
 
@@ -148,7 +146,7 @@ def test_a_forked_child_has_a_reply_socket_of_its_own_and_leaves_the_parents(bro
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert broker.delivered == 3
-    assert boxes(broker.path.parent) == []
+    assert reply_sockets(broker.path.parent) == []
 
 
 def test_where_no_reply_socket_can_be_all_answers_come_through_the_broker(
@@ -158,10 +156,10 @@ def test_where_no_reply_socket_can_be_all_answers_come_through_the_broker(
     with connect(broker.address, broker.token) as client:
         assert client.call(POOL, "echo", a=1) == {"a": 1}
     assert broker.delivered == 0
-    assert not boxes(broker.path.parent)
+    assert not reply_sockets(broker.path.parent)
 
 
-def test_a_directory_that_lets_nobody_write_gives_no_reply_socket(tmp_path: Path) -> None:
+def test_a_directory_without_the_right_to_write_gives_no_reply_socket(tmp_path: Path) -> None:
     gone = tmp_path / "gone" / "broker.sock"
     for broker in (str(gone), ""):
         reply_socket = DirectReplySocket(broker)
@@ -190,7 +188,7 @@ def test_a_signal_handler_that_raises_while_a_delivery_is_awaited_leaves_a_clien
     assert client.call(POOL, "echo", a=1) == {"a": 1}
 
 
-def test_a_client_that_is_killed_leaves_its_reply_socket_to_the_broker(broker: FakeBroker) -> None:
+def test_a_killed_client_leaves_its_reply_socket_for_the_broker_to_remove(broker: FakeBroker) -> None:
     """The fake broker does not remove it; the real one does, see tests/process/contract/test_service.py."""
     told = 'client.call("echo", "echo"); print("up", flush=True); sys.stdin.read()'
     command = [
@@ -201,9 +199,9 @@ def test_a_client_that_is_killed_leaves_its_reply_socket_to_the_broker(broker: F
     with subprocess.Popen([*command, broker.address], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout
         assert child.stdout.readline() == b"up\n"
-        (box,) = boxes(broker.path.parent)
+        (path,) = reply_sockets(broker.path.parent)
         child.kill()
-    assert box.exists()
+    assert path.exists()
     with connect(broker.address) as client:  # and the next one has another name
         assert client.call(POOL, "echo", a=1) == {"a": 1}
-        assert len(boxes(broker.path.parent)) == 2
+        assert len(reply_sockets(broker.path.parent)) == 2

@@ -38,6 +38,8 @@ from snakepit.pools.broker.ports import (
     WorkerFailure,
 )
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec
+from snakepit.workers.transport import FAST_PATH, SWITCHES
+from snakepit.workers.transport.message_stream import PUBLIC_TURNS
 from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.brokers import ADAPTERS, ROOT, FileDefinitions
 from tests.fakes import FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
@@ -188,10 +190,15 @@ def workplace(kind: str) -> Iterator[tuple[Any, Any]]:
         assert not list(Path(home).iterdir()), "the launcher left something behind"
 
 
-@pytest.fixture(params=["fake", "real", "fake-forked", "real-forked"])
-async def hands(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
-    """start(adapter, **spec) brings a worker to life and links it; all are gone afterwards."""
+@pytest.fixture(params=["fake", "real", "fake-forked", "real-forked", "public"])
+async def hands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
+    """start(adapter, **spec) brings a worker to life and links it; all are gone afterwards.
+
+    `public`: a real one, with grpclib's public API on both sides of the link.
+    """
     kind, _, forked = request.param.partition("-")
+    if kind == "public":
+        monkeypatch.setenv(FAST_PATH, "0")
     with workplace(kind) as (launcher, linker):
         moulds: dict[str, Mould] = {}
         started: list[Hand] = []
@@ -296,10 +303,10 @@ async def test_a_result_goes_into_the_reply_socket_that_its_assignment_names(han
         first = hand.assign_to_reply_socket(str(tmp_path / "l"), "é")
         second = hand.assign("echo", value="usual")
         assert await hand.heard.until("delivered") == (first, hand.heard.of("delivered")[0][1])
-        letter = Delivery.FromString(reply_socket.recv(65_536))
-    assert (letter.ref, json.loads(letter.json), letter.call, letter.worker) == (71, "é", "c-1", "p-1")
-    assert letter.queued_seconds == 0.25
-    assert letter.run_seconds == hand.heard.of("delivered")[0][1]
+        delivery = Delivery.FromString(reply_socket.recv(65_536))
+    assert (delivery.ref, json.loads(delivery.json), delivery.call, delivery.worker) == (71, "é", "c-1", "p-1")
+    assert delivery.queued_seconds == 0.25
+    assert delivery.run_seconds == hand.heard.of("delivered")[0][1]
     assert (await hand.heard.until("result"))[0] == second
 
 
@@ -435,7 +442,8 @@ async def test_the_answers_of_a_killed_worker_are_heard_also_when_an_order_is_wr
         for _ in range(20):
             hand.assign("sleep", seconds=0)  # not idempotent: its answer is sent before the next call begins
         last = hand.assign("count", credit=1, to=9)  # stays, for want of credit
-        await asyncio.sleep(0)  # the orders are sent; from here on the loop stands still
+        for _ in range(PUBLIC_TURNS + 1):
+            await asyncio.sleep(0)  # the orders are sent; from here on the loop stands still
         end = time.monotonic() + PATIENCE
         while hand.process.last_begun() < last:
             assert time.monotonic() < end, "the worker does not come to its last call"
@@ -574,6 +582,22 @@ async def test_stacks_are_read_while_the_worker_lives_and_refused_afterwards(han
 async def test_a_launch_that_is_not_possible_raises_and_leaves_nothing(hands: Any) -> None:
     with pytest.raises(OSError, match="/no/such/python"):
         await hands(python="/no/such/python")
+
+
+async def test_a_worker_gets_the_switches_of_the_transport_from_its_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    for switch in SWITCHES:
+        monkeypatch.setenv(switch, "0")
+    monkeypatch.setenv("SNAKEPIT_SECRET", "stays here")
+    with workplace("real") as (launcher, linker):
+        hand = await Hand(launcher, linker).start("everything", {})
+        await hand.heard.until("hello")
+        environment = Path(f"/proc/{hand.process.pid}/environ").read_bytes().split(b"\0")
+        assert {f"{switch}=0".encode() for switch in SWITCHES} <= set(environment)
+        assert b"SNAKEPIT_SECRET=stays here" not in environment
+        hand.process.kill()
+        await hand.exit()
+        hand.link.close()
+        await launcher.close()
 
 
 async def test_two_workers_do_not_hear_each_other(hands: Any) -> None:

@@ -23,8 +23,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.health.v1 import health_pb2
 from grpclib.reflection.v1 import reflection_pb2
 
-from snakepit.pools.adapters.grpc import session
-from snakepit.pools.adapters.grpc.limits import MAX_FRAME
+from snakepit.pools.adapters.grpc import MAX_MESSAGE, session
 from snakepit.pools.adapters.grpc.service import STREAM_CREDIT, make_server
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.broker.broker import Broker
@@ -33,6 +32,7 @@ from snakepit.pools.broker.ports import Definition, NoMeter, Ports
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerStub
+from snakepit.workers.transport import DIRECT_REPLY, FAST_PATH
 from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.brokers import PATIENCE, ROOT, RunningBroker, broker, wait_gone
 from tests.fakes import FakeClock, FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
@@ -116,7 +116,7 @@ def test_a_call_that_ends_without_a_request_is_told_so(stranger: Stranger, metho
     with pytest.raises(grpc.RpcError) as caught:
         call(iter(()), metadata=stranger.metadata, timeout=PATIENCE)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == "No request came."
+    assert caught.value.details() == "The request is missing."
 
 
 def test_bytes_travel_raw_both_ways(stranger: Stranger) -> None:
@@ -342,7 +342,7 @@ async def test_a_message_of_impossible_size_is_refused_before_its_bytes_come(nod
     stub = getattr(BrokerStub(channel), method)
     try:
         with pytest.raises((GRPCError, StreamTerminatedError)):
-            await _send_raw(stub, f"Bearer {token}", b"\0" + (MAX_FRAME + 1).to_bytes(4, "big"))
+            await _send_raw(stub, f"Bearer {token}", b"\0" + (MAX_MESSAGE + 1).to_bytes(4, "big"))
     finally:
         channel.close()
     assert await node.client.acall("one", "echo", value="still here") == "still here"
@@ -404,8 +404,9 @@ def home() -> Iterator[Path]:
         yield Path(directory)
 
 
-@pytest.fixture
-async def served(home: Path) -> AsyncIterator[Served]:
+@pytest.fixture(params=["1", "0"], ids=["fast path", "public API"])
+async def served(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    monkeypatch.setenv(FAST_PATH, request.param)
     launcher, recorder = FakeLauncher(), ListRecorder()
     spec = PoolSpec(name="p", adapter="everything", size=2)
     definitions = FixedDefinitions(Definition(spec, "tests.everything.Everything"))
@@ -434,13 +435,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Limits of kilobytes, and the largest number of bytes that ever waited in a session."""
     monkeypatch.setattr(session, "MAX_WAITING", 100_000)
     waiting: list[int] = [0]
-    posted = session.Batch.posted
+    added = session.Batch.added
 
-    def measured(self: Any, size: int) -> None:
-        posted(self, size)
+    def measured(self: Any, size: int, *, urgent: bool = False) -> None:
+        added(self, size, urgent=urgent)
         waiting[0] = max(waiting[0], self.waiting)
 
-    monkeypatch.setattr(session.Batch, "posted", measured)
+    monkeypatch.setattr(session.Batch, "added", measured)
     return waiting
 
 
@@ -610,7 +611,7 @@ async def test_the_queue_limit_counts_calls_that_come_together_one_by_one(served
 def reply_socket(home: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
         made.setblocking(False)
-        made.bind(str(home / "l-0123abcd"))
+        made.bind(str(home / "r-0123abcd"))
         yield made
 
 
@@ -621,9 +622,9 @@ async def test_a_call_whose_result_is_to_be_delivered_is_answered_in_the_reply_s
 
     def call(ref: int, command: str, deliver: bool = True, **arguments: int) -> pb.Request:
         given = json.dumps(arguments).encode()
-        return pb.Request(call=pb.Call(ref=ref, pool="p", command=command, arguments=given, deliver=deliver))
+        return pb.Request(call=pb.Call(ref=ref, pool="p", command=command, arguments=given, direct_reply=deliver))
 
-    metadata = {**served.metadata, "snakepit-reply_socket": "l-0123abcd"}
+    metadata = {**served.metadata, "snakepit-reply-socket": "r-0123abcd"}
     async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
 
         async def said(*requests: pb.Request) -> list[tuple[int, bytes, str]]:
@@ -633,19 +634,35 @@ async def test_a_call_whose_result_is_to_be_delivered_is_answered_in_the_reply_s
             return [(reply.ref, reply.result.value.json, reply.error.code) for reply in replies.replies]
 
         await stream.send_message(pb.Requests(requests=[call(7, "echo", value=1)]))
-        letter = Delivery.FromString(await asyncio.get_running_loop().sock_recv(reply_socket, 65_536))
-        assert (letter.ref, letter.json, letter.worker[:2]) == (7, b"1", "p-")
+        delivery = Delivery.FromString(await asyncio.get_running_loop().sock_recv(reply_socket, 65_536))
+        assert (delivery.ref, delivery.json, delivery.worker[:2]) == (7, b"1", "p-")
         await served.until(lambda: not served.broker.runners["p"].pool.calls)
         assert await said(call(8, "echo", deliver=False, value=3)) == [(8, b"3", "")]
         assert await said(call(9, "hold"), call(10, "echo", deliver=False, value=2)) == [(10, b"2", "")]
         assert await said(pb.Request(cancel=pb.Cancel(ref=9))) == [(9, b"", "cancelled")]
         await stream.cancel()
-    await served.until(lambda: not (home / "l-0123abcd").exists())
+    await served.until(lambda: not (home / "r-0123abcd").exists())
     assigned = [order for process in served.launcher.processes for order in process.assigned]
     by_box = {order.reply_socket for order in assigned if order.ref == 7}
-    assert by_box == {f"{home}/l-0123abcd"}
+    assert by_box == {f"{home}/r-0123abcd"}
     assert {order.command for order in assigned if order.reply_socket} == {"echo", "hold"}
     assert served.broker.runners["p"].pool.finished_count == 3
+
+
+async def test_a_broker_without_direct_reply_answers_through_the_session(
+    served: Served, reply_socket: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DIRECT_REPLY, "0")
+    call = pb.Call(ref=1, pool="p", command="echo", arguments=b'{"value": 1}', direct_reply=True)
+    metadata = {**served.metadata, "snakepit-reply-socket": "r-0123abcd"}
+    async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
+        await stream.send_message(pb.Requests(requests=[pb.Request(call=call)]))
+        replies = await asyncio.wait_for(stream.recv_message(), PATIENCE)
+        assert replies is not None
+        assert [reply.result.value.json for reply in replies.replies] == [b"1"]
+        await stream.cancel()
+    with pytest.raises(BlockingIOError):
+        reply_socket.recv(65_536)
 
 
 @pytest.mark.parametrize("delivered", [True, False])
@@ -653,9 +670,9 @@ async def test_a_client_that_leaves_with_its_result_in_hand_has_not_cancelled_th
     served: Served, reply_socket: socket.socket, monkeypatch: pytest.MonkeyPatch, delivered: bool
 ) -> None:
     """The worker's word about it may come later than the client's goodbye; but it is not waited for long."""
-    monkeypatch.setattr(session, "LAST_WORD", PATIENCE if delivered else 0.0)
-    call = pb.Call(ref=1, pool="p", command="obedient", deliver=True)
-    metadata = {**served.metadata, "snakepit-reply_socket": "l-0123abcd"}
+    monkeypatch.setattr(session, "REPORT_GRACE", PATIENCE if delivered else 0.0)
+    call = pb.Call(ref=1, pool="p", command="obedient", direct_reply=True)
+    metadata = {**served.metadata, "snakepit-reply-socket": "r-0123abcd"}
     async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
         await stream.send_message(pb.Requests(requests=[pb.Request(call=call)]))
         await served.until(lambda: any(process.assigned for process in served.launcher.processes))
@@ -671,15 +688,15 @@ async def test_a_client_that_leaves_with_its_result_in_hand_has_not_cancelled_th
     assert bool(worker.cancelled) is not delivered
 
 
-@pytest.mark.parametrize("name", ["../../etc/x", "l-0123abcde", "L-0123abcd", "broker.sock", "l-0123abcg"])
+@pytest.mark.parametrize("name", ["../../etc/x", "r-0123abcde", "R-0123abcd", "broker.sock", "r-0123abcg"])
 async def test_a_reply_socket_with_another_name_is_refused(served: Served, name: str) -> None:
     async def begin() -> None:
-        metadata = {**served.metadata, "snakepit-reply_socket": name}
+        metadata = {**served.metadata, "snakepit-reply-socket": name}
         async with BrokerStub(served.channel).Session.open(metadata=metadata) as stream:
             await stream.send_request()
             await stream.recv_message()
 
-    with pytest.raises(GRPCError, match="snakepit-reply_socket") as caught:
+    with pytest.raises(GRPCError, match="snakepit-reply-socket") as caught:
         await begin()
     assert caught.value.status is Status.INVALID_ARGUMENT
     assert await served.echo(1) == 1
@@ -783,7 +800,7 @@ def test_what_a_killed_broker_left_is_taken_over(home: Path) -> None:
     (run / "instance").write_text("{half")
     (run / "token").symlink_to(home / "elsewhere")
     (run / ".token.new").write_text("killed while writing")
-    for name in ("l-89abcdef", "l-01234567"):  # reply_sockets of clients that were killed
+    for name in ("r-89abcdef", "r-01234567"):  # reply_sockets of clients that were killed
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as box:
             box.bind(str(run / name))
     running = RunningBroker({"p": {"size": 1}}, home, 3600.0)
@@ -792,7 +809,7 @@ def test_what_a_killed_broker_left_is_taken_over(home: Path) -> None:
         running.ready("p")
         assert running.client.call("p", "echo", value=1) == 1
         assert not (run / "token").is_symlink()
-        assert not (run / "l-89abcdef").exists()
+        assert not (run / "r-89abcdef").exists()
         assert (run / "token").stat().st_mode & 0o777 == 0o600
         assert (run / "broker.sock").stat().st_mode & 0o777 == 0o600
     finally:

@@ -1,4 +1,4 @@
-"""Results that a worker brings to their callers itself, on real sockets."""
+"""Direct replies on real sockets: the worker's side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.report import DeliveredReport, EncodedValue, FailureReport, ResultReport
-from snakepit.workers.transport.direct_reply import LARGEST, LETTER, DirectReplySender
+from snakepit.workers.transport.direct_reply import LARGEST_DELIVERY, LARGEST_RESULT, DirectReplySender
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 
@@ -24,30 +24,32 @@ def direct_reply() -> Iterator[DirectReplySender]:
 @pytest.fixture
 def reply_socket(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
-        made.bind(str(tmp_path / "box"))
+        made.bind(str(tmp_path / "reply"))
         made.setblocking(False)
         yield made
 
 
 @pytest.fixture
 def call(tmp_path: Path) -> AssignedCall:
-    return AssignedCall(5, "echo", call_id="c-5", reply_socket=str(tmp_path / "box"), ref=7, queued=0.25)
+    return AssignedCall(5, "echo", call_id="c-5", reply_socket=str(tmp_path / "reply"), ref=7, queued=0.25)
 
 
-def test_a_letter_says_all_that_a_caller_may_ask(
+def test_a_delivery_has_the_result_and_its_timing(
     direct_reply: DirectReplySender, reply_socket: socket.socket, call: AssignedCall
 ) -> None:
     assert direct_reply.deliver(call, ResultReport(5, EncodedValue(b'"x"'), 0.5)) == DeliveredReport(5, 0.5)
     expected = Delivery(ref=7, json=b'"x"', call="c-5", worker="p-1", queued_seconds=0.25, run_seconds=0.5)
-    assert Delivery.FromString(reply_socket.recv(LETTER)) == expected
+    assert Delivery.FromString(reply_socket.recv(LARGEST_DELIVERY)) == expected
 
 
-def test_the_largest_letter_fits_into_one_read(
+def test_the_largest_delivery_fits_into_one_read(
     direct_reply: DirectReplySender, reply_socket: socket.socket, call: AssignedCall
 ) -> None:
     call.call_id = "c" * 100
-    assert isinstance(direct_reply.deliver(call, ResultReport(5, EncodedValue(b"1" * LARGEST), 0.5)), DeliveredReport)
-    assert len(reply_socket.recv(2 * LETTER)) <= LETTER
+    assert isinstance(
+        direct_reply.deliver(call, ResultReport(5, EncodedValue(b"1" * LARGEST_RESULT), 0.5)), DeliveredReport
+    )
+    assert len(reply_socket.recv(2 * LARGEST_DELIVERY)) <= LARGEST_DELIVERY
 
 
 @pytest.mark.parametrize(
@@ -55,20 +57,20 @@ def test_the_largest_letter_fits_into_one_read(
     [
         ResultReport(5, None),
         ResultReport(5, EncodedValue(b"\x00", raw=True)),
-        ResultReport(5, EncodedValue(b"1" * (LARGEST + 1))),
+        ResultReport(5, EncodedValue(b"1" * (LARGEST_RESULT + 1))),
         FailureReport(5, "adapter_error", "no"),
     ],
     ids=["the end of a stream", "bytes", "too large", "a failure"],
 )
-def test_everything_else_is_for_the_broker(
+def test_every_other_report_goes_to_the_broker(
     direct_reply: DirectReplySender, reply_socket: socket.socket, call: AssignedCall, last: ResultReport | FailureReport
 ) -> None:
     assert direct_reply.deliver(call, last) is last
     with pytest.raises(BlockingIOError):
-        reply_socket.recv(LETTER)
+        reply_socket.recv(LARGEST_DELIVERY)
 
 
-def test_a_reply_socket_that_is_gone_full_or_no_reply_socket_leaves_the_result_to_the_broker(
+def test_without_a_reply_socket_that_takes_it_the_result_goes_to_the_broker(
     direct_reply: DirectReplySender, reply_socket: socket.socket, call: AssignedCall, tmp_path: Path
 ) -> None:
     result = ResultReport(5, EncodedValue(b"1"))
@@ -77,7 +79,7 @@ def test_a_reply_socket_that_is_gone_full_or_no_reply_socket_leaves_the_result_t
         sent += 1
         assert sent < 10_000
     for _ in range(sent):  # what was accepted is all there
-        assert reply_socket.recv(LETTER)
+        assert reply_socket.recv(LARGEST_DELIVERY)
     (tmp_path / "file").touch()
     for path in (tmp_path / "nothing", tmp_path / "file", tmp_path / ("n" * 200)):
         call.reply_socket = str(path)

@@ -14,6 +14,7 @@ import sys
 import pytest
 
 from snakepit.workers.process import vitals
+from snakepit.workers.transport import SWITCHES
 from snakepit.workers.wire import worker_pb2 as pb
 from tests.process.workers import harness
 from tests.process.workers.harness import linked, started, value_of, worker
@@ -169,7 +170,7 @@ def test_an_order_whose_lists_do_not_fit_ends_the_link():
                 assert await asyncio.to_thread(process.exit_code) != 0
             return process.output()
 
-    assert b"the link is given up" in asyncio.run(order())
+    assert b"the link is closed" in asyncio.run(order())
 
 
 def test_the_process_profile_runs_commands_on_the_main_thread(echo, profile):
@@ -556,6 +557,17 @@ def test_a_worker_whose_broker_disconnects_exits(tmp_path, command):
     assert (tmp_path / "let go").exists() == (command == "hold")
 
 
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_worker_answers_without_each_mechanism_of_the_transport(monkeypatch, switch):
+    monkeypatch.setenv(switch, "0")
+
+    async def several():
+        async with worker() as link:
+            return [await link.result("echo", {"value": number}) for number in range(20)]
+
+    assert asyncio.run(several()) == list(range(20))
+
+
 def test_a_second_stream_is_refused():
     async def twice():
         async with worker() as link:
@@ -564,7 +576,7 @@ def test_a_second_stream_is_refused():
                 await second.stream.recv_trailing_metadata()
             return await link.result("echo", {"value": 1})
 
-    with pytest.raises(Exception, match="has its broker already"):
+    with pytest.raises(Exception, match="has a broker already"):
         asyncio.run(twice())
 
 

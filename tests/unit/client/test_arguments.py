@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerUnreachable, PayloadTooLarge, Unauthenticated
-from snakepit.pools.client import address, arguments
+from snakepit.pools.client import arguments
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.arguments import Options, encode
 
@@ -114,29 +114,6 @@ def test_the_environment_names_address_and_token(monkeypatch: pytest.MonkeyPatch
     assert default_address() == "/run/y.sock"
     assert Target.parse("/run/y.sock").read_token() == "from-env"
     assert Target.parse("/run/y.sock", token="given").read_token() == "given"
-
-
-def test_how_long_a_lone_call_is_waited_for_awake_is_given_by_the_caller_or_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("SNAKEPIT_AWAKE", raising=False)
-    monkeypatch.setattr(address, "CORES", 2)
-    assert Target.parse("/run/x.sock").awake == 0.0005
-    monkeypatch.setattr(address, "CORES", 1)  # who is to answer needs the only one
-    assert Target.parse("/run/x.sock").awake == 0.0
-    monkeypatch.setenv("SNAKEPIT_AWAKE", "0.001")
-    assert Target.parse("/run/x.sock").awake == 0.001
-    assert Target.parse("/run/x.sock", awake=0).awake == 0.0
-    assert Target.parse("/run/x.sock", awake=0.01).awake == 0.01
-
-
-@pytest.mark.parametrize("told", ["yes", "-1", "nan", "0.02", "inf"])
-def test_a_time_awake_that_cannot_be_is_refused_with_its_name(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SNAKEPIT_AWAKE", told)
-    with pytest.raises(BadRequest, match=rf"^SNAKEPIT_AWAKE: '{told}' is not a number of seconds from 0"):
-        Target.parse("/run/x.sock")
-    with pytest.raises(BadRequest, match=r"^awake: 3 is not"):
-        Target.parse("/run/x.sock", awake=3)
 
 
 def test_the_token_is_read_from_the_file_beside_the_socket(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who runs the loop: the thread that waits, or the keeper when that is away for long."""
+"""Which thread runs the loop: the waiter, or the backup thread while no waiter does."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from snakepit.workers.transport.loop_owner import LoopOwner
+from snakepit.workers.transport.loop_owner import LoopOwner, cut_a_callback
 
 PATIENCE = 20.0
 
 
-class Kept:
-    """A loop_owner with its keeper running."""
+class Owned:
+    """A loop with its backup thread running."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.loop_owner = LoopOwner(self.loop)
         self.over = False
-        self.thread = threading.Thread(target=self.loop_owner.keep, args=(lambda: self.over,), daemon=True)
+        self.thread = threading.Thread(target=self.loop_owner.run_backup, args=(lambda: self.over,), daemon=True)
         self.thread.start()
 
-    def who(self) -> threading.Thread:
+    def runner(self) -> threading.Thread:
         """The thread on which the loop runs something now."""
         seen: list[threading.Thread] = []
         done = threading.Event()
@@ -33,12 +33,12 @@ class Kept:
             done.set()
 
         self.loop.call_soon_threadsafe(look)
-        assert done.wait(PATIENCE), "nobody runs the loop"
+        assert done.wait(PATIENCE), "no thread runs the loop"
         return seen[0]
 
     def close(self) -> None:
         self.over = True
-        self.loop_owner.leave_for_good()
+        self.loop_owner.leave_to_backup()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
@@ -46,69 +46,69 @@ class Kept:
 
 
 @pytest.fixture
-def kept() -> Iterator[Kept]:
-    made = Kept()
+def owned() -> Iterator[Owned]:
+    made = Owned()
     yield made
     made.close()
 
 
-def test_the_keeper_runs_the_loop_while_the_other_thread_is_away(kept: Kept) -> None:
-    assert kept.who() is kept.thread
+def test_the_backup_thread_runs_the_loop_while_there_is_no_waiter(owned: Owned) -> None:
+    assert owned.runner() is owned.thread
 
 
-def test_the_thread_that_waits_runs_the_loop_itself(kept: Kept) -> None:
+def test_the_thread_that_waits_runs_the_loop_itself(owned: Owned) -> None:
     ran_on: list[threading.Thread] = []
 
     def work() -> None:
         ran_on.append(threading.current_thread())
-        kept.loop.stop()
+        owned.loop.stop()
 
-    kept.loop_owner.call(work)
-    kept.loop_owner.hold(lambda: bool(ran_on))
-    kept.loop_owner.call(work)  # nobody runs it now: it waits until somebody does
-    kept.loop_owner.hold(lambda: len(ran_on) == 2)
+    owned.loop_owner.call_soon(work)
+    owned.loop_owner.run_until(lambda: bool(ran_on))
+    owned.loop_owner.call_soon(work)  # no thread runs the loop now: it waits for the next one
+    owned.loop_owner.run_until(lambda: len(ran_on) == 2)
     assert ran_on[1] is threading.current_thread()
 
 
-def test_a_thread_that_comes_back_takes_the_loop_from_the_keeper(kept: Kept) -> None:
+def test_a_waiter_takes_the_loop_from_the_backup_thread(owned: Owned) -> None:
     for turn in range(50):
-        assert kept.who() is kept.thread  # away for longer than the keeper's patience
+        assert owned.runner() is owned.thread  # no waiter for longer than BACKUP_DELAY
         seen: list[threading.Thread] = []
-        kept.loop_owner.call(lambda seen=seen: (seen.append(threading.current_thread()), kept.loop.stop()))
-        kept.loop_owner.hold(lambda seen=seen: bool(seen))
+        owned.loop_owner.call_soon(lambda seen=seen: (seen.append(threading.current_thread()), owned.loop.stop()))
+        owned.loop_owner.run_until(lambda seen=seen: bool(seen))
         assert seen, turn
 
 
-def test_the_keeper_comes_at_once_when_there_is_something_urgent(kept: Kept) -> None:
+def test_the_backup_thread_runs_the_loop_immediately_when_it_is_urgent(owned: Owned) -> None:
     first: list[int] = []
-    kept.loop_owner.call(lambda: (first.append(1), kept.loop.stop()))
-    kept.loop_owner.hold(lambda: bool(first))
+    owned.loop_owner.call_soon(lambda: (first.append(1), owned.loop.stop()))
+    owned.loop_owner.run_until(lambda: bool(first))
     done = threading.Event()
-    kept.loop_owner.call(done.set)
-    kept.loop_owner.hurry()
+    owned.loop_owner.call_soon(done.set)
+    owned.loop_owner.ensure_running()
     assert done.wait(PATIENCE)
 
 
-def test_a_sleeping_keeper_is_woken_by_the_next_absence(kept: Kept) -> None:
-    def held_until(event: threading.Event) -> None:
-        kept.loop_owner.hold(event.is_set)
+def test_a_sleeping_backup_thread_wakes_when_the_waiter_leaves(owned: Owned) -> None:
+    def wait_until(event: threading.Event) -> None:
+        owned.loop_owner.run_until(event.is_set)
 
     release = threading.Event()
-    main = threading.Thread(target=held_until, args=(release,))
+    main = threading.Thread(target=wait_until, args=(release,))
     main.start()
-    while not kept.loop_owner._asleep:  # after some looks at nothing
-        kept.who()
+    while not owned.loop_owner._backup_sleeps:  # after some checks
+        owned.runner()
     release.set()
-    kept.loop.call_soon_threadsafe(kept.loop.stop)
+    owned.loop.call_soon_threadsafe(owned.loop.stop)
     main.join(PATIENCE)
-    assert kept.who() is kept.thread
+    assert owned.runner() is owned.thread
 
 
-class Interrupt(Exception):
-    """What a signal handler raises."""
+class Interrupt(BaseException):
+    """A signal handler raises it."""
 
 
-def test_an_interrupt_while_the_loop_is_taken_leaves_it_to_the_keeper(kept: Kept) -> None:
+def test_an_interrupt_while_a_waiter_takes_the_loop_leaves_it_to_the_backup_thread(owned: Owned) -> None:
     class Interrupted:
         """A lock in whose acquire a signal arrives."""
 
@@ -123,12 +123,56 @@ def test_an_interrupt_while_the_loop_is_taken_leaves_it_to_the_keeper(kept: Kept
         def release(self) -> None:
             self.lock.release()
 
-    assert kept.who() is kept.thread
-    real = kept.loop_owner._running
-    kept.loop_owner._running = Interrupted(real)  # type: ignore[assignment]
+    assert owned.runner() is owned.thread
+    real = owned.loop_owner._running
+    owned.loop_owner._running = Interrupted(real)  # type: ignore[assignment]
     with pytest.raises(Interrupt):
-        kept.loop_owner.borrow(lambda: False, 1.0, alone=True)
+        owned.loop_owner.try_run_until(lambda: False, 1.0, alone=True)
     with pytest.raises(Interrupt):
-        kept.loop_owner.hold(lambda: False)
-    kept.loop_owner._running = real
-    assert kept.who() is kept.thread
+        owned.loop_owner.run_until(lambda: False)
+    owned.loop_owner._running = real
+    assert owned.runner() is owned.thread
+
+
+def test_a_waiter_with_a_timeout_comes_back_without_its_answer(owned: Owned) -> None:
+    assert owned.runner() is owned.thread
+    owned.loop_owner.try_run_until(lambda: False, 0.01, alone=True)
+    assert owned.runner() is owned.thread
+
+
+def test_one_turn_of_the_loop_runs_what_waits_and_does_not_wait_for_more(owned: Owned) -> None:
+    ran: list[int] = []
+    owned.loop_owner.run_until(lambda: True)
+    owned.loop_owner.call_soon(ran.append, 1)
+    owned.loop_owner.run_once()
+    assert ran == [1]
+
+
+def test_a_callback_that_fails_does_not_stop_the_others(owned: Owned) -> None:
+    failed: list[object] = []
+    ran: list[int] = []
+    owned.loop_owner.run_until(lambda: True)
+    owned.loop.set_exception_handler(lambda loop, context: failed.append(context["exception"]))
+    error = ValueError("no")
+
+    def fail() -> None:
+        raise error
+
+    owned.loop_owner.call_soon(fail)
+    owned.loop_owner.call_soon(ran.append, 1)
+    owned.loop_owner.run_once()
+    assert (failed, ran) == ([error], [1])
+
+
+def test_an_exception_in_a_callback_is_told_from_one_while_the_loop_waits(owned: Owned) -> None:
+    def interrupt() -> None:
+        raise Interrupt
+
+    owned.loop_owner.run_until(lambda: True)
+    owned.loop_owner.call_soon(interrupt)
+    with pytest.raises(Interrupt) as caught:  # before the loop runs
+        owned.loop_owner.run_once()
+    assert cut_a_callback(caught.value)
+    with pytest.raises(Interrupt) as caught:  # outside of the loop
+        interrupt()
+    assert not cut_a_callback(caught.value)

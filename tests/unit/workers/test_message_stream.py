@@ -1,21 +1,24 @@
-"""The short way through a stream, against a stand-in for the inside of a grpclib stream."""
+"""Message streams and the fast path, against a stand-in for the inside of a grpclib stream and on real connections."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from grpclib.protocol import Buffer
+from grpclib.protocol import Buffer, Stream
 from h2.windows import WindowManager
 
-from snakepit.workers.transport.http2_fast_path import plain_header
-from snakepit.workers.transport.message_stream import Arrivals, MessageStream, MessageTooLarge
+from snakepit.workers.transport import FAST_PATH
+from snakepit.workers.transport.grpclib_internals import MessageBuffer, MessageTooLarge, framed, plain_header
+from snakepit.workers.transport.message_stream import MessageStream
+from snakepit.workers.wire import worker_pb2 as pb
 
-PING = (8).to_bytes(3, "big") + b"\x06" + bytes(5) + b"opaque.."  # a frame that is h2's
+PING = (8).to_bytes(3, "big") + b"\x06" + bytes(5) + b"opaque.."  # a frame for h2
 LOOPS = [asyncio.new_event_loop]
 with contextlib.suppress(ImportError):  # the broker's, where it is installed
     import uvloop
@@ -23,8 +26,16 @@ with contextlib.suppress(ImportError):  # the broker's, where it is installed
     LOOPS.append(uvloop.new_event_loop)
 
 
-def framed(message: bytes) -> bytes:
-    return b"\0" + len(message).to_bytes(4, "big") + message
+@pytest.fixture(autouse=True)
+def fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FAST_PATH, raising=False)
+
+
+class Raw(Stream):
+    """A grpclib stream with the attributes that a test gives it."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
 
 
 class Peer:
@@ -49,7 +60,7 @@ class Peer:
         )
         connection = SimpleNamespace(write_ready=asyncio.Event(), ack=self._ack)
         connection.write_ready.set()
-        raw = SimpleNamespace(
+        raw = Raw(
             connection=connection,
             _h2_connection=h2,
             _transport=SimpleNamespace(
@@ -63,6 +74,9 @@ class Peer:
             send_data=self._send_slowly,
         )
         self.stream: Any = SimpleNamespace(_stream=raw)
+
+    def messages(self, on_message: Callable[[bytes], None], limit: int = 100) -> MessageStream:
+        return MessageStream(self.stream, pb.Reports, on_message, limit)
 
     @property
     def sent(self) -> list[bytes]:
@@ -84,21 +98,20 @@ def test_an_answer_to_a_message_that_came_before_the_handler_is_sent() -> None:
         peer = Peer()
         early = framed(b"question")
         peer.stream._stream.buffer.add(early, len(early))
-        frames = MessageStream(peer.stream, lambda message: frames.put(message + b" answered"), limit=100)
+        frames = peer.messages(lambda message: frames.send(message + b" answered"))
         frames.open()
-        frames.flush()
         return peer.sent
 
     assert asyncio.run(main()) == [framed(b"question answered")]
 
 
 @pytest.mark.parametrize("step", [1, 7, 4096, 20_000, 1 << 20])
-def test_frames_are_taken_however_their_bytes_arrive_and_h2_sees_the_others(step: int) -> None:
+def test_frames_are_taken_however_their_bytes_arrive_and_h2_reads_the_others(step: int) -> None:
     """Whole, in pieces, and with the header cut in two; frames of h2 between them, in order."""
 
     async def main() -> None:
         peer, heard, passed = Peer(), list[bytes](), list[bytes]()
-        frames = MessageStream(peer.stream, lambda message: heard.append(message), limit=1 << 20)
+        frames = peer.messages(heard.append, 1 << 20)
         peer.protocol = SimpleNamespace(data_received=passed.append)
         frames.open()
         messages = [b"a" * size for size in (0, 1, 5_000, 16_379, 40_000)]
@@ -112,16 +125,16 @@ def test_frames_are_taken_however_their_bytes_arrive_and_h2_sees_the_others(step
         assert heard == messages
         assert all(type(message) is bytes for message in heard)
         assert passed == [PING] * len(messages)
-        # All of it is entered into h2's books before h2 sees the next frame: it counts what the peer may still send.
+        # h2's windows are updated before h2 reads the next frame: they say what the peer may still send.
         assert peer.acknowledged == sum(map(len, map(framed, messages)))
 
     asyncio.run(main())
 
 
-def test_a_header_that_comes_in_two_goes_whole_to_whom_it_belongs() -> None:
+def test_a_header_that_arrives_in_two_parts_reaches_its_stream_whole() -> None:
     async def main() -> tuple[bytes, list[bytes]]:
         peer, heard, passed = Peer(), list[bytes](), bytearray()
-        frames = MessageStream(peer.stream, heard.append, limit=100)
+        frames = peer.messages(heard.append)
         peer.protocol = SimpleNamespace(data_received=passed.extend)
         frames.open()
         ours = (8).to_bytes(3, "big") + plain_header(1) + framed(b"one")
@@ -135,7 +148,7 @@ def test_a_header_that_comes_in_two_goes_whole_to_whom_it_belongs() -> None:
 def test_a_message_larger_than_a_frame_is_sent_in_several_at_once() -> None:
     async def main() -> tuple[list[bytes], list[bytes], int]:
         peer = Peer()
-        frames = MessageStream(peer.stream, lambda message: None, limit=100)
+        frames = peer.messages(lambda message: None)
         frames.open()
         frames.send(b"x" * 40_000)
         left = peer.state.outbound_flow_control_window
@@ -156,42 +169,39 @@ def test_a_message_larger_than_a_frame_is_sent_in_several_at_once() -> None:
     assert left == (1 << 20) - 40_005
 
 
-def test_what_is_put_in_one_turn_travels_as_one_message() -> None:
-    async def main() -> list[bytes]:
-        peer = Peer()
-        frames = MessageStream(peer.stream, lambda message: None, limit=100)
-        frames.open()
-        for part in (b"a", b"b", b"c"):
-            frames.put(part)
-        await asyncio.sleep(0)
-        assert frames.waiting == 0
-        return peer.sent
-
-    assert asyncio.run(main()) == [framed(b"abc")]
-
-
-def test_without_room_the_rest_follows_in_order() -> None:
+def test_without_room_messages_wait_in_order_and_travel_as_one() -> None:
     async def main() -> tuple[list[bytes], int]:
         peer = Peer(window=0)
-        frames = MessageStream(peer.stream, lambda message: None, limit=100)
+        frames = peer.messages(lambda message: None)
         frames.open()
-        frames.put(b"first")
-        frames.flush()
-        frames.put(b"second")
+        for message in (b"first", b"second", b"third"):
+            frames.send(message)
+        assert frames.waiting == 16
         await frames.drained()
         return peer.slow, frames.waiting
 
-    assert asyncio.run(main()) == ([framed(b"first"), framed(b"second")], 0)
+    assert asyncio.run(main()) == ([framed(b"firstsecondthird")], 0)
+
+
+def test_a_message_for_a_connection_that_closes_is_dropped() -> None:
+    async def main() -> tuple[list[bytes], int]:
+        peer = Peer()
+        peer.stream._stream._transport.is_closing = lambda: True
+        frames = peer.messages(lambda message: None)
+        frames.send(b"late")
+        return peer.written, frames.waiting
+
+    assert asyncio.run(main()) == ([], 0)
 
 
 @pytest.mark.parametrize("step", [1, 3, 1000])
 def test_messages_are_handed_over_however_their_bytes_arrive(step: int) -> None:
     async def main() -> list[bytes]:
         heard: list[bytes] = []
-        arrivals = Arrivals(lambda size: None, heard.append, limit=100)
+        buffer = MessageBuffer(lambda size: None, heard.append, limit=100)
         data = framed(b"one") + framed(b"") + framed(b"three")
         for start in range(0, len(data), step):
-            arrivals.add(data[start : start + step], step)
+            buffer.add(data[start : start + step], step)
         return heard
 
     assert asyncio.run(main()) == [b"one", b"", b"three"]
@@ -200,18 +210,18 @@ def test_messages_are_handed_over_however_their_bytes_arrive(step: int) -> None:
 def test_a_message_over_the_limit_is_refused_by_its_length() -> None:
     async def main() -> None:
         heard: list[bytes] = []
-        arrivals = Arrivals(lambda size: None, heard.append, limit=10)
-        arrivals.add(framed(b"x" * 11)[:5], 5)
-        arrivals.add(framed(b"fine"), 9)
+        buffer = MessageBuffer(lambda size: None, heard.append, limit=10)
+        buffer.add(framed(b"x" * 11)[:5], 5)
+        buffer.add(framed(b"fine"), 9)
         assert not heard
         with pytest.raises(MessageTooLarge, match="11 bytes"):
-            await arrivals.read(0)
+            await buffer.read(0)
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)
-def test_what_a_dead_peer_said_is_heard_though_a_write_to_it_fails_first(new_loop: Any) -> None:
+def test_what_a_dead_peer_sent_is_read_though_a_write_to_it_fails_first(new_loop: Any) -> None:
     async def main() -> list[bytes]:
         near, far = socket.socketpair()
         lost = asyncio.get_running_loop().create_future()
@@ -224,7 +234,7 @@ def test_what_a_dead_peer_said_is_heard_though_a_write_to_it_fails_first(new_loo
         peer = Peer()
         peer.stream._stream._transport = transport
         heard: list[bytes] = []
-        MessageStream(peer.stream, heard.append, limit=100).open()
+        peer.messages(heard.append).open()
         transport.write(b"unread")
         answer = framed(b"an answer")
         far.send(len(answer).to_bytes(3, "big") + plain_header(1) + answer)

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.unit.workers import harness
-from tests.unit.workers.harness import value_of
+from tests.process.workers import harness
+from tests.process.workers.harness import value_of
 
 
 @pytest.fixture
