@@ -101,7 +101,7 @@ def test_every_operation_and_page_says_that_the_database_is_away_and_works_when_
         for page in ("/", "/pools/", "/admin/", "/admin/snakepit_pools/job/"):
             reply = client.get(page, headers={"Cookie": "sessionid=0123456789abcdefghijklmnopqrstuv"})
             assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5"), page
-            assert "The database does not answer" in reply.text
+            assert "The database is unavailable" in reply.text
         database.start()
         assert client.get("/api/jobs", headers=headers).status_code == 200
         assert client.get("/admin/login/").status_code == 200
