@@ -4,8 +4,9 @@
                  ◀── its figures ──
 
 Each variant switches mechanisms off by the environment (docs/explanation/transport.md). The variants and
-ProcessPoolExecutor take turns in rounds, so that what else the machine does meets all of them. A figure is the median over the rounds of its
-ratio to "all on" in the same round. ROUNDS=n sets how many rounds, CALLS=n how many calls a round.
+ProcessPoolExecutor take turns in rounds, so that what else the machine does meets all of them. A figure is the median
+over the rounds of its ratio to "all on" in the same round. ROUNDS=n sets how many rounds, CALLS=n how many calls a
+round.
 """
 
 from __future__ import annotations

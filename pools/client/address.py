@@ -82,7 +82,7 @@ class Target:
 
 def _checked(token: str, source: str) -> str:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise Unauthenticated(f"{source} does not hold a token")
+        raise Unauthenticated(f"{source} does not contain a token")
     return token
 
 

@@ -1,6 +1,6 @@
 """The public face: `connect()` and what a Client can do.
 
-Every call may raise an error of `snakepit.pools.broker.errors`; its `outcome` says whether the work was
+Every call may raise an error of `snakepit.pools.broker.errors`; its `outcome` shows whether the work was
 `not_started`, `failed` or is `unknown`. Times are in seconds.
 """
 

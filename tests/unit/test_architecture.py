@@ -212,7 +212,9 @@ def defined_names(tree: ast.Module) -> set[str]:
 
 def imported_names(node: ast.AST) -> list[str]:
     """Each part of the names that a statement imports from other packages."""
-    if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("snakepit"):
+    if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith(
+        ("snakepit", "_typeshed")
+    ):  # types alone
         return [*(node.module or "").split("."), *(alias.name for alias in node.names)]
     if isinstance(node, ast.Import):
         return [part for alias in node.names for part in alias.name.split(".")]

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -300,8 +301,16 @@ class FakeBroker:
     """Start and stop it from a test; what it saw is in its attributes."""
 
     def __init__(
-        self, directory: Path, token: str = "secret", *, takes_calls: bool = True, delivers: bool = False
+        self,
+        directory: Path,
+        token: str = "secret",
+        *,
+        takes_calls: bool = True,
+        delivers: bool = False,
+        tls: ssl.SSLContext | None = None,  # it then listens on a TCP port
     ) -> None:
+        self.tls = tls
+        self.port = 0
         self.takes_calls = takes_calls
         self.delivers = delivers  # results go into the client's reply_socket where they may
         self.delivered = 0
@@ -317,7 +326,7 @@ class FakeBroker:
 
     @property
     def address(self) -> str:
-        return str(self.path)
+        return f"localhost:{self.port}" if self.tls else str(self.path)
 
     def start(self) -> FakeBroker:
         self.path.with_name("token").write_text(self.token + "\n")
@@ -337,7 +346,12 @@ class FakeBroker:
         self.ending, self.released = asyncio.Event(), asyncio.Event()
         self.path.unlink(missing_ok=True)
         server = TrackingServer([Service(self)])
-        await server.start(path=self.address)
+        if self.tls is None:
+            await server.start(path=self.address)
+        else:
+            listener = socket.create_server(("127.0.0.1", 0))
+            self.port = listener.getsockname()[1]
+            await server.start(sock=listener, ssl=self.tls)
         self.up.set()
         await self.ending.wait()
         # A connection is made in several turns of the loop; one that is half made when the server closes leaks.

@@ -8,6 +8,7 @@ import json
 import os
 import selectors
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -40,6 +41,7 @@ from snakepit.workers.transport import DIRECT_REPLY, FAST_PATH, LOOP_OWNER
 from tests.process.contract.fake_broker import POOL, FakeBroker
 
 ROOT = Path(__file__).parents[3]
+CERTIFICATE = Path(__file__).with_name("localhost.pem")  # for localhost, signed by itself, valid until 2126; tests only
 
 
 @pytest.fixture(
@@ -135,6 +137,25 @@ def test_calls_are_answered_without_each_mechanism(
     finally:
         broker.stop()
     assert (broker.delivered == 0) == (switch == DIRECT_REPLY)
+
+
+@pytest.mark.parametrize("fast_path", ["1", "0"])
+def test_calls_travel_through_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast_path: str) -> None:
+    monkeypatch.setenv(FAST_PATH, fast_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+    context.set_alpn_protocols(["h2"])
+    broker = FakeBroker(tmp_path, delivers=True, tls=context).start()
+    try:
+        trusted = ssl.create_default_context(cafile=str(CERTIFICATE))
+        with connect(broker.address, broker.token, tls=trusted) as client:
+            assert [client.call(POOL, "echo", n=n) for n in range(20)] == [{"n": n} for n in range(20)]
+            assert list(client.map(POOL, "echo", ({"n": n} for n in range(500))))[-1] == {"n": 499}
+            assert list(client.stream(POOL, "count", {"to": 300})) == list(range(300))
+            assert client.call(POOL, "raw", data=b"y" * 2_000_000) == b"y" * 2_000_000
+    finally:
+        broker.stop()
+    assert broker.delivered == 0
 
 
 # Errors.

@@ -190,11 +190,11 @@ def test_a_signal_handler_that_raises_while_a_delivery_is_awaited_leaves_a_clien
 
 def test_a_killed_client_leaves_its_reply_socket_for_the_broker_to_remove(broker: FakeBroker) -> None:
     """The fake broker does not remove it; the real one does, see tests/process/contract/test_service.py."""
-    told = 'client.call("echo", "echo"); print("up", flush=True); sys.stdin.read()'
+    program = 'client.call("echo", "echo"); print("up", flush=True); sys.stdin.read()'
     command = [
         sys.executable,
         "-c",
-        f"import sys; from snakepit.pools.client import connect; client = connect(sys.argv[1]); {told}",
+        f"import sys; from snakepit.pools.client import connect; client = connect(sys.argv[1]); {program}",
     ]
     with subprocess.Popen([*command, broker.address], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout

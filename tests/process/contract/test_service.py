@@ -759,7 +759,7 @@ def test_a_second_broker_on_a_directory_is_refused_and_the_first_is_unharmed(nod
 def test_a_directory_that_is_open_to_others_is_refused(home: Path) -> None:
     (home / "run").mkdir(mode=0o755)
     (home / "run").chmod(0o755)
-    assert_refused(run_on(home / "run", home), "open to other users", "0755", "chmod 700")
+    assert_refused(run_on(home / "run", home), "open to other users", "0755", "chmod it to 700")
     assert not list((home / "run").iterdir())
 
 

@@ -45,14 +45,14 @@ def test_messages_of_any_size_pass_in_order_over_a_real_connection(
         server = Server([Mirror()])
         await server.start(path=str(tmp_path / "s"))
         channel = Channel(path=str(tmp_path / "s"))
-        heard: list[int] = []
+        received: list[int] = []
         complete = asyncio.Event()
 
         def receive(message: bytes) -> None:
             for report in pb.Reports.FromString(message).reports:
-                assert report.log.sequence == len(heard)
-                heard.append(len(report.log.message))
-                if len(heard) == len(sizes):
+                assert report.log.sequence == len(received)
+                received.append(len(report.log.message))
+                if len(received) == len(sizes):
                     complete.set()
 
         async with WorkerStub(channel).Work.open() as stream:
@@ -72,6 +72,6 @@ def test_messages_of_any_size_pass_in_order_over_a_real_connection(
         channel.close()
         server.close()
         await server.wait_closed()
-        return heard
+        return received
 
     assert asyncio.run(main()) == sizes

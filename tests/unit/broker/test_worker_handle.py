@@ -12,6 +12,7 @@ from snakepit.pools.broker.messages import Request, Timing
 from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.ports import Assignment, Greeting, Payload, WorkerFailure
 from snakepit.pools.broker.runner.worker_handle import MAX_LOG, InFlightCall, WorkerHandle
+from snakepit.pools.broker.status import RunningCall
 from snakepit.workers.process.shared_page import SharedPage, make
 
 
@@ -230,8 +231,7 @@ def test_the_times_of_a_call_are_its_wait_and_its_run(stage: Stage) -> None:
 
 def test_the_calls_in_the_slots_are_listed_with_their_times(stage: Stage) -> None:
     stage.send(Request("p", "run"), Request("p", "run"))
-    row = {"id": "c-0", "command": "run", "seconds": 1.25, "remaining": 6.75}
-    assert stage.handle.running(2.2504, 1) == [row | {"seconds": 1.25, "remaining": 6.75}]
+    assert stage.handle.running(2.2504, 1) == (RunningCall("c-0", "run", 1.25, 6.75),)
     assert len(stage.handle.running(2.25, 2)) == 2
 
 

@@ -123,7 +123,7 @@ def test_the_token_is_read_from_the_file_beside_the_socket(tmp_path: Path) -> No
     (tmp_path / "token").write_text("second\n")
     assert target.read_token() == "second"
     (tmp_path / "token").write_text("two words\n")
-    with pytest.raises(Unauthenticated, match="does not hold a token"):
+    with pytest.raises(Unauthenticated, match="does not contain a token"):
         target.read_token()
 
 

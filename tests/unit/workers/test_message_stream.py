@@ -110,8 +110,8 @@ def test_frames_are_taken_however_their_bytes_arrive_and_h2_reads_the_others(ste
     """Whole, in pieces, and with the header cut in two; frames of h2 between them, in order."""
 
     async def main() -> None:
-        peer, heard, passed = Peer(), list[bytes](), list[bytes]()
-        frames = peer.messages(heard.append, 1 << 20)
+        peer, received, passed = Peer(), list[bytes](), list[bytes]()
+        frames = peer.messages(received.append, 1 << 20)
         peer.protocol = SimpleNamespace(data_received=passed.append)
         frames.open()
         messages = [b"a" * size for size in (0, 1, 5_000, 16_379, 40_000)]
@@ -122,10 +122,10 @@ def test_frames_are_taken_however_their_bytes_arrive_and_h2_reads_the_others(ste
             for at in range(0, len(data), step):
                 peer.protocol.data_received(data[at : at + step])
             peer.protocol.data_received(PING)
-        assert heard == messages
-        assert all(type(message) is bytes for message in heard)
+        assert received == messages
+        assert all(type(message) is bytes for message in received)
         assert passed == [PING] * len(messages)
-        # h2's windows are updated before h2 reads the next frame: they say what the peer may still send.
+        # h2's windows are updated before h2 reads the next frame: they limit what the peer may still send.
         assert peer.acknowledged == sum(map(len, map(framed, messages)))
 
     asyncio.run(main())
@@ -133,14 +133,14 @@ def test_frames_are_taken_however_their_bytes_arrive_and_h2_reads_the_others(ste
 
 def test_a_header_that_arrives_in_two_parts_reaches_its_stream_whole() -> None:
     async def main() -> tuple[bytes, list[bytes]]:
-        peer, heard, passed = Peer(), list[bytes](), bytearray()
-        frames = peer.messages(heard.append)
+        peer, received, passed = Peer(), list[bytes](), bytearray()
+        frames = peer.messages(received.append)
         peer.protocol = SimpleNamespace(data_received=passed.extend)
         frames.open()
         ours = (8).to_bytes(3, "big") + plain_header(1) + framed(b"one")
         for data in (PING[:4], PING[4:], ours[:3], ours[3:12], ours[12:]):
             peer.protocol.data_received(data)
-        return bytes(passed), heard
+        return bytes(passed), received
 
     assert asyncio.run(main()) == (PING, [b"one"])
 
@@ -197,23 +197,23 @@ def test_a_message_for_a_connection_that_closes_is_dropped() -> None:
 @pytest.mark.parametrize("step", [1, 3, 1000])
 def test_messages_are_handed_over_however_their_bytes_arrive(step: int) -> None:
     async def main() -> list[bytes]:
-        heard: list[bytes] = []
-        buffer = MessageBuffer(lambda size: None, heard.append, limit=100)
+        received: list[bytes] = []
+        buffer = MessageBuffer(lambda size: None, received.append, limit=100)
         data = framed(b"one") + framed(b"") + framed(b"three")
         for start in range(0, len(data), step):
             buffer.add(data[start : start + step], step)
-        return heard
+        return received
 
     assert asyncio.run(main()) == [b"one", b"", b"three"]
 
 
 def test_a_message_over_the_limit_is_refused_by_its_length() -> None:
     async def main() -> None:
-        heard: list[bytes] = []
-        buffer = MessageBuffer(lambda size: None, heard.append, limit=10)
+        received: list[bytes] = []
+        buffer = MessageBuffer(lambda size: None, received.append, limit=10)
         buffer.add(framed(b"x" * 11)[:5], 5)
         buffer.add(framed(b"fine"), 9)
-        assert not heard
+        assert not received
         with pytest.raises(MessageTooLarge, match="11 bytes"):
             await buffer.read(0)
 
@@ -233,15 +233,15 @@ def test_what_a_dead_peer_sent_is_read_though_a_write_to_it_fails_first(new_loop
         transport, _ = await asyncio.get_running_loop().create_connection(Inner, sock=near)
         peer = Peer()
         peer.stream._stream._transport = transport
-        heard: list[bytes] = []
-        peer.messages(heard.append).open()
+        received: list[bytes] = []
+        peer.messages(received.append).open()
         transport.write(b"unread")
         answer = framed(b"an answer")
         far.send(len(answer).to_bytes(3, "big") + plain_header(1) + answer)
         far.close()
-        transport.write(b"for nobody")
+        transport.write(b"too late")
         assert isinstance(await lost, OSError)
-        return heard
+        return received
 
     loop = new_loop()
     assert loop.run_until_complete(main()) == [b"an answer"]
