@@ -13,7 +13,7 @@ from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.handle import CallHandle
 from snakepit.pools.broker.messages import Reply, Request, Timing
-from snakepit.pools.broker.node import Node, NodeFacts
+from snakepit.pools.broker.node import NodeFacts, NodeState
 from snakepit.pools.broker.pool.preview import forecast
 from snakepit.pools.broker.ports import Definition, Loaded, Ports, Process, Template
 from snakepit.pools.broker.runner.deps import RunnerDeps
@@ -45,7 +45,7 @@ class Broker:
         self.ports = ports
         self.runners: dict[str, Runner] = {}
         self.sessions = 0
-        self.node = Node(facts, ports.clock.wall())
+        self.node = NodeState(facts, ports.clock.wall())
         self._usages = Usages(ports.meter)
         self._deps = RunnerDeps(
             ports.launcher, ports.linker, ports.clock, self.emit, self._usages, facts.boot, rng or Random()

@@ -33,7 +33,7 @@ class Drain:
     reason: str
 
 
-class Node:
+class NodeState:
     """Whether calls are accepted. Accepted calls are finished either way."""
 
     def __init__(self, facts: NodeFacts, started_at: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snakepit.pools.broker.node import Node
+from snakepit.pools.broker.node import NodeState
 from snakepit.pools.broker.pool.recycle_policy import due_at
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.runner.runner import Runner
@@ -28,7 +28,7 @@ RACES_NAMED = 5  # in the sentence of a warning
 
 
 def node_status(
-    node: Node, *, uptime: float, clock: str, loop_lag: float, sessions: int, problems: tuple[str, ...]
+    node: NodeState, *, uptime: float, clock: str, loop_lag: float, sessions: int, problems: tuple[str, ...]
 ) -> NodeStatus:
     order = None if node.stopping else node.drained
     return NodeStatus(

@@ -259,12 +259,12 @@ def test_a_revoke_comes_when_the_first_prefetched_call_has_waited_long_enough(ta
     t = table().ready(1).knows()
     t.submit()
     t.submit()
-    t.pass_time(STALL_SECONDS * 0.9)
-    t.finish(1, 1)
+    t.pass_time(STALL_SECONDS * 0.5)
     t.submit()
-    t.pass_time(STALL_SECONDS * 0.2)
-    assert t.revoked() == [], "the call that waits now was prefetched a moment ago"
-    t.pass_time(STALL_SECONDS * 0.9)
+    t.finish(1, 1)
+    t.pass_time(STALL_SECONDS * 0.6)
+    assert t.revoked() == [], "the call that waits now was prefetched half of the time ago"
+    t.pass_time(STALL_SECONDS * 0.5)
     assert t.revoked() == [(1, [3])]
 
 
@@ -408,3 +408,38 @@ def test_every_call_that_ended_badly_is_counted_as_failed(table: Any) -> None:
     for _ in range(3):
         t.finish(1, t.submit(), ok=False)
     assert (t.pool.failed_count, t.pool.finished_count) == (3, 0)
+
+
+def test_a_drained_worker_whose_last_call_is_revoked_is_stopped(table: Any) -> None:
+    t = table().ready(1).knows()
+    t.submit()
+    t.submit()
+    t.recycle(1)
+    t.ready(2)
+    t.pass_time(STALL_SECONDS)
+    t.finish(1, 1)
+    assert t.stopped() == []
+    t.confirm_revoked(1, 2)
+    assert (t.stopped(), t.assigned()[-1]) == ([1], (2, 2))
+
+
+def test_all_calls_revoked_in_a_closing_pool_are_answered_and_forgotten(table: Any) -> None:
+    t = table().ready(1).knows()
+    for _ in range(4):
+        t.submit()
+    t.cancel(2)
+    t.do(t.pool.close(t.now))
+    t.pass_time(STALL_SECONDS)
+    t.confirm_revoked(1, 2, 3, 4)
+    assert t.failed() == {2: "cancelled", 3: "shutting_down", 4: "shutting_down"}
+    assert {key for key in set(t.pool.timers.keys()) if isinstance(key, int)} == {1}
+
+
+def test_what_is_due_together_is_done_together(table: Any) -> None:
+    t = table(size=2, startup_timeout=1.0, startup_delay=0.0).ready(1).knows()
+    t.pass_time(0.99)
+    t.submit()
+    t.submit()
+    t.now += 0.2
+    t.do(t.pool.tick(t.now))  # the start of worker 2 is late, and a prefetched call has waited too long
+    assert (t.killed(), t.revoked(), t.started()) == ([2], [(1, [2])], [1, 2, 3])

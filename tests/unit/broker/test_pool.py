@@ -136,7 +136,39 @@ def test_retry_after_is_the_work_that_waits_divided_by_the_slots(
 def test_retry_after_counts_streams_too(table: Any) -> None:
     t = table(queue_limit=20, queue_timeout=1000.0).ready(1)
     t.finish_together(1, t.submit(streams=True), seconds=0.5)
-    assert refused_after(t) == 10.0
+    t.finish_together(1, t.submit(streams=True), seconds=1.5)
+    assert refused_after(t) == 20.0
+
+
+def test_a_call_that_waited_too_long_is_told_when_to_try_again(table: Any) -> None:
+    t = table(queue_timeout=2.0).ready(1)
+    t.finish_together(1, t.submit(), seconds=0.5)
+    t.submit()
+    waiting = t.submit()
+    t.pass_time(2.0)
+    assert (t.failed(), t.error(waiting).retry_after) == ({waiting: "queue_timeout"}, 0.5)
+
+
+def test_every_cancelled_call_is_counted_as_failed(table: Any) -> None:
+    t = table().ready(1)
+    for call in (t.submit(), t.submit(), t.submit()):
+        t.cancel(call)
+    assert t.pool.failed_count == 3
+
+
+def test_a_new_retry_budget_is_in_force_at_once(table: Any) -> None:
+    t = table(size=2).ready(1, 2)
+    t.apply(retry_budget=0.0)
+    t.submit(idempotent=True)
+    t.die(1, begun={1})
+    assert t.failed() == {1: "worker_lost"}
+
+
+def test_a_call_that_had_a_slot_and_not_begun_is_retried_with_that_reason(table: Any) -> None:
+    t = table(size=2).ready(1, 2)
+    t.submit()
+    t.die(1, begun=set())
+    assert [event.message for event in t.told("call.retried")] == ["call 1 runs again: it had not begun"]
 
 
 def test_retry_after_without_a_ready_worker_adds_the_time_of_a_start(table: Any) -> None:
