@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -153,9 +154,26 @@ class Valkey:
             self._server.kill()
             self._server.wait(PATIENCE)
 
+    def freeze(self) -> None:
+        """Stop it without closing its connections."""
+        assert self._server
+        self._server.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._server:
+            self._server.send_signal(signal.SIGCONT)
+
+    def configure(self, option: str, value: str | int) -> None:
+        """CONFIG SET, in the running server."""
+        import redis
+
+        with redis.Redis(unix_socket_path=str(self._socket)) as client:
+            client.config_set(option, value)
+
     def remove(self) -> None:
         try:
             if self._server:
+                self.thaw()
                 self._server.terminate()
                 self._server.wait(PATIENCE)
         finally:

@@ -7,6 +7,7 @@ sent again through the common queue. With -Q, a Celery worker reads only the giv
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import threading
@@ -17,6 +18,7 @@ from django.db import Error
 
 from snakepit.pools import conf
 from snakepit.pools.jobs import leases
+from snakepit.pools.jobs.sender import sender
 from snakepit.pools.models import Pool
 
 logger = logging.getLogger("snakepit.jobs")
@@ -55,16 +57,17 @@ def is_known(app: Any) -> bool:
 
 
 def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
-    """Send a job's id; False if the message transport is unavailable. Then `reconcile` sends it later."""
+    """Send a job's id; False if the message transport is unavailable or hangs. Then `reconcile` sends it later."""
     if delay > LONGEST_COUNTDOWN:
         return False
     try:
-        # No retries: the caller is a web request, or a Celery thread that another job needs.
         app = celery_app()
         if not is_known(app):
             logger.warning("job %s is stored, but its message was not sent: %s", job_id, NO_APP)
             return False
-        app.send_task(TASK, args=[str(job_id)], queue=queue, countdown=delay or None, retry=False)
+        # No retries: the caller is a web request, or a Celery thread that another job needs.
+        options = {"queue": queue, "countdown": delay or None, "retry": False}
+        sender.run(functools.partial(app.send_task, TASK, args=[str(job_id)], **options))
     except Exception as error:  # each transport has errors of its own
         logger.warning("job %s is stored, but its message was not sent: %s", job_id, error)
         return False

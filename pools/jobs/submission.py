@@ -93,9 +93,12 @@ def enqueue(wanted: Mapping[str, Any]) -> Job:
 
 
 def _announce(job: Job) -> None:
-    if job.run_after is None or job.run_after <= utc_now():
-        messages.send(job.pk, messages.queue_of(job.pool))
     emit(job_submitted, job)
+    if job.run_after is not None and job.run_after > utc_now():
+        return
+    if not messages.send(job.pk, messages.queue_of(job.pool)):
+        # The next reconcile sends it, instead of the first one after JOBS_RESEND.
+        Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts, sends=job.sends).update(sent_at=None)
 
 
 def _same(wanted: Mapping[str, Any]) -> Job | None:

@@ -1,0 +1,103 @@
+"""Messages of jobs when the message transport hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from snakepit.pools import jobs
+from snakepit.pools.jobs import messages, reconciler, sender
+from snakepit.pools.models import Pool
+from tests import services
+
+WITHIN = 20.0  # a bound, never a wait
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def pool(db: None) -> Pool:
+    return Pool.objects.create(name="digits", adapter="digits", size=1)
+
+
+@pytest.fixture
+def own_sender(monkeypatch: pytest.MonkeyPatch) -> sender.Sender:
+    """A sender whose thread may hang, as it is thrown away with the test."""
+    made = sender.Sender()
+    monkeypatch.setattr(messages, "sender", made)
+    return made
+
+
+@pytest.fixture
+def frozen(valkey_url: str) -> Iterator[services.Valkey]:
+    # `valkey_url` decides about skipping; the server that is frozen here is this test's own.
+    with services.restartable_valkey() as server:
+        yield server
+
+
+def within(work: Callable[[], Any]) -> Any:
+    """The result of `work` in a thread; fails if it has none in time."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
+    thread.start()
+    thread.join(WITHIN)
+    assert found, "it hangs"
+    return found[0]
+
+
+@pytest.mark.usefixtures("own_sender")
+def test_a_message_to_a_frozen_transport_does_not_block_its_sender(
+    frozen: services.Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Celery("test", broker=frozen.url)
+    monkeypatch.setattr(messages, "celery_app", lambda: app)
+    assert within(lambda: messages.send("first", "queue")) is True
+    frozen.freeze()
+    assert within(lambda: messages.send("second", "queue")) is False
+    frozen.thaw()
+    # The second message arrives now, late. A third one, which finds the sender busy with it, is refused until then.
+    assert any(within(lambda: messages.send("third", "queue")) or time.sleep(0.05) for _ in range(400))
+
+
+def test_while_one_send_hangs_the_others_do_not_wait(
+    own_sender: sender.Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "PATIENCE", 0.05)
+    release, done, ran = threading.Event(), threading.Event(), []
+    with pytest.raises(sender.TransportHangs):
+        own_sender.run(lambda: release.wait(WITHIN))
+    monkeypatch.setattr(sender, "PATIENCE", 0.01)
+    for _ in range(3):
+        with pytest.raises(sender.TransportHangs):
+            own_sender.run(lambda: ran.append("refused"))
+    release.set()
+    monkeypatch.setattr(sender, "PATIENCE", WITHIN)
+    own_sender.run(done.set)
+    assert done.is_set()
+    assert ran == []
+
+
+def test_the_error_of_a_send_is_raised_in_its_caller(own_sender: sender.Sender) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    for error in (OSError("refused"), TimeoutError("slow")):
+        with pytest.raises(type(error), match=str(error)):
+            own_sender.run(lambda error=error: fail(error))  # type: ignore[misc]
+
+
+def test_a_job_whose_message_was_not_sent_is_sent_by_the_next_reconcile(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(messages, "send", lambda *_: False)
+    with django_capture_on_commit_callbacks(execute=True):
+        job = jobs.submit(pool.name, "classify", {"pixels": [1]})
+    monkeypatch.setattr(messages, "send", lambda *_: True)
+    assert reconciler.reconcile()["sent"] == 1
+    assert reconciler.reconcile()["sent"] == 0
+    job.refresh_from_db()
+    assert job.state == "queued"
