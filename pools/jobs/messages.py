@@ -17,7 +17,7 @@ from typing import Any
 from django.db import Error
 
 from snakepit.pools import conf
-from snakepit.pools.jobs import leases
+from snakepit.pools.jobs import eager, leases
 from snakepit.pools.jobs.sender import sender
 from snakepit.pools.models import Pool
 
@@ -56,12 +56,21 @@ def is_known(app: Any) -> bool:
     return bool(app.conf.broker_write_url)
 
 
+def is_eager() -> bool:
+    """Whether the project's Celery app runs tasks in the process that sends them."""
+    return bool(celery_app().conf.task_always_eager)
+
+
 def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
     """Send a job's id; False if the message transport is unavailable or hangs. Then `reconcile` sends it later."""
     if delay > LONGEST_COUNTDOWN:
         return False
     try:
         app = celery_app()
+        if app.conf.task_always_eager:
+            if TASK not in app.tasks:
+                app.loader.import_default_modules()  # autodiscovery, which only a Celery worker runs by itself
+            return eager.run(app.tasks[TASK], str(job_id))
         if not is_known(app):
             logger.warning("job %s is stored, but its message was not sent: %s", job_id, NO_APP)
             return False

@@ -99,6 +99,8 @@ def _announce(job: Job) -> None:
     if not messages.send(job.pk, messages.queue_of(job.pool)):
         # The next reconcile sends it, instead of the first one after JOBS_RESEND.
         Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts, sends=job.sends).update(sent_at=None)
+    elif messages.is_eager():
+        job.refresh_from_db()
 
 
 def _same(wanted: Mapping[str, Any]) -> Job | None:

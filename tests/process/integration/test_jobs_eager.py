@@ -1,0 +1,91 @@
+"""Jobs of a project whose Celery app runs tasks eagerly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import Celery
+from django.db import connection
+
+from snakepit.pools import jobs, tasks
+from snakepit.pools.broker.errors import AdapterError, BrokerUnreachable
+from snakepit.pools.jobs import attempt, messages
+from snakepit.pools.jobs.signals import job_finished
+from snakepit.pools.models import Job, Pool
+from tests.process.integration.test_jobs import ScriptedClient, answer
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def pool(db: None) -> Pool:
+    return Pool.objects.create(name="digits", adapter="digits", size=1)
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedClient]:
+    """Celery runs tasks eagerly; the function sets the broker's answers."""
+    app = Celery("test")
+    app.conf.task_always_eager = True
+    assert tasks.run_job.name == messages.TASK
+    monkeypatch.setattr(messages, "celery_app", lambda: app)
+    monkeypatch.setattr(attempt, "PATIENCE", 0.05)
+
+    def play(*scripts: list[Any]) -> ScriptedClient:
+        client = ScriptedClient(*scripts)
+        monkeypatch.setattr(attempt, "connect", lambda: client)
+        return client
+
+    return play
+
+
+def submit_eagerly(pool: Pool, capture: Callable[..., Any], **options: Any) -> Job:
+    assert connection.in_atomic_block
+    with capture(execute=True):
+        return jobs.submit(pool.name, "classify", {"pixels": [1]}, **options)
+
+
+def test_an_eager_job_has_ended_when_its_submission_is_committed(
+    pool: Pool, eager: Callable[..., ScriptedClient], django_capture_on_commit_callbacks: Callable[..., Any]
+) -> None:
+    client = eager([answer(5)])
+    job = submit_eagerly(pool, django_capture_on_commit_callbacks)
+    assert (job.state, job.value, job.attempts) == ("succeeded", 5, 1)
+    assert client.calls[0][:2] == ("digits", "classify")
+
+
+def test_an_eager_job_makes_its_further_attempts_in_the_same_process(
+    pool: Pool, eager: Callable[..., ScriptedClient], django_capture_on_commit_callbacks: Callable[..., Any]
+) -> None:
+    eager([AdapterError("no")], [AdapterError("no")], [answer(5)])
+    job = submit_eagerly(pool, django_capture_on_commit_callbacks, retry="always", backoff=0.05)
+    assert (job.state, job.attempts, job.failures) == ("succeeded", 3, 2)
+
+
+def test_an_eager_job_without_a_broker_stays_queued_and_the_log_says_why(
+    pool: Pool, eager: Callable[..., ScriptedClient], django_capture_on_commit_callbacks: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    eager(*([BrokerUnreachable("No broker answers at here", outcome="not_started")] for _ in range(50)))
+    job = submit_eagerly(pool, django_capture_on_commit_callbacks)
+    job.refresh_from_db()
+    assert (job.state, job.failures) == ("queued", 0)
+    assert "No broker answers at here" in caplog.text
+
+
+def test_a_job_that_a_receiver_of_an_eager_job_submits_runs_too(
+    pool: Pool, eager: Callable[..., ScriptedClient], django_capture_on_commit_callbacks: Callable[..., Any]
+) -> None:
+    def follow_up(job: Job, **_: Any) -> None:
+        if job.tags == "":
+            jobs.submit(pool.name, "classify", {"pixels": [2]}, tags=["second"])
+
+    eager([answer(1)], [answer(2)])
+    job_finished.connect(follow_up)
+    try:
+        submit_eagerly(pool, django_capture_on_commit_callbacks)
+    finally:
+        job_finished.disconnect(follow_up)
+    assert [job.state for job in Job.objects.all()] == ["succeeded"] * 2
