@@ -12,11 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 from celery import Celery
 from kombu.asynchronous import Hub
 
 from snakepit.pools.jobs import messages
-from snakepit.pools.jobs.celery_consumer import Consumer, install
+from snakepit.pools.jobs.celery_consumer import Consumer, Refused, install
 from tests import services
 
 
@@ -85,22 +86,66 @@ def test_a_task_that_ends_after_the_loss_does_not_end_the_worker(lost: Lost, cap
     assert "message transport: AttributeError" in caplog.text
 
 
-def test_a_connection_error_reaches_celery() -> None:
+class Message:
+    """A message whose acknowledgement fails, as kombu has it."""
+
+    def __init__(self, channel: object, error: Exception) -> None:
+        self.channel, self._error = channel, error
+
+    def ack_log_error(self, log: logging.Logger, errors: tuple[type[Exception], ...]) -> None:
+        try:
+            raise self._error
+        except errors:
+            log.critical("ignored")
+
+
+ERRORS = [
+    redis.exceptions.OutOfMemoryError("used memory > 'maxmemory'"),
+    redis.exceptions.ReadOnlyError("a read only replica"),
+    redis.exceptions.ResponseError("MISCONF no space left"),
+    redis.exceptions.TimeoutError("a connection error, which Celery ignores here"),
+]
+
+
+def acknowledge(consumer: Consumer, channel: object, error: Exception) -> None:
+    consumer.connection = object()
+    consumer.task_consumer = SimpleNamespace(channel=channel)
+    message = Message("its channel", error)
+    consumer.call_soon_ack(message.ack_log_error, logging.getLogger("test"), consumer.connection_errors)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_a_refused_acknowledgement_makes_celery_reconnect(error: Exception) -> None:
     consumer = consumer_of("redis://nowhere")
-    telling = consumer.connection_errors[0]
-
-    def refuse() -> None:
-        raise telling("gone")
-
-    consumer.call_soon_ack(refuse)
-    with closing(consumer.hub) as hub, pytest.raises(telling):
+    acknowledge(consumer, "its channel", error)
+    with closing(consumer.hub) as hub, pytest.raises(consumer.connection_errors, match="not acknowledged"):
         hub.run_once()
 
 
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_a_refused_acknowledgement_on_an_old_channel_is_ignored(error: Exception) -> None:
+    consumer = consumer_of("redis://nowhere")
+    acknowledge(consumer, "a newer channel", error)
+    with closing(consumer.hub) as hub:
+        hub.run_once()
+
+
+def test_a_refused_acknowledgement_reaches_a_worker_without_an_event_loop() -> None:
+    consumer = consumer_of("redis://nowhere")
+    with closing(consumer.hub):
+        consumer.hub = None
+        acknowledge(consumer, "its channel", ERRORS[0])
+        with pytest.raises(Refused):
+            consumer.perform_pending_operations()
+        consumer.perform_pending_operations()
+
+
 def test_a_worker_that_starts_takes_our_consumer_unless_it_was_given_one() -> None:
-    worker = SimpleNamespace(consumer_cls="celery.worker.consumer:Consumer")
+    worker = SimpleNamespace(consumer_cls="celery.worker.consumer:Consumer", app=Celery("test"))
     install(worker)
     assert worker.consumer_cls == "snakepit.pools.jobs.celery_consumer:Consumer"
-    worker.consumer_cls = "mine:Consumer"
+    assert worker.app.conf.broker_channel_error_retry
+    worker = SimpleNamespace(consumer_cls="mine:Consumer", app=Celery("test"))
     install(worker)
     assert worker.consumer_cls == "mine:Consumer"
+    assert not worker.app.conf.broker_channel_error_retry
