@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+from grpclib.config import Configuration
+
+from snakepit.pools.client import connection
 from snakepit.site.settings import *  # noqa: F403
 from snakepit.site.settings import BASE_DIR
 
@@ -21,3 +24,10 @@ SNAKEPIT = {
     "JOBS_RESEND": 3.0,
     "JOBS_BACKOFF": 0.2,
 }
+
+# A broker that is frozen is given up after two seconds instead of thirty.
+connection.CONFIGURATION = Configuration(
+    http2_connection_window_size=connection.WINDOW,
+    http2_stream_window_size=connection.WINDOW,
+    **{**connection.KEEPALIVE, "_keepalive_time": 1.0, "_keepalive_timeout": 1.0},
+)

@@ -22,14 +22,21 @@ from typing import Any
 from django.db import Error
 
 from snakepit.pools import conf
-from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, DeadlineExceeded
+from snakepit.pools.broker.errors import (
+    NOT_STARTED,
+    UNKNOWN,
+    BrokerError,
+    BrokerUnreachable,
+    DeadlineExceeded,
+    ShuttingDown,
+)
 from snakepit.pools.client import Answer, Client, Log, Progress, connect
-from snakepit.pools.jobs import leases, messages
+from snakepit.pools.jobs import commands, leases, messages
 from snakepit.pools.jobs.arguments import restore, storable
-from snakepit.pools.jobs.policy import PERMANENT, AttemptFailure, RetryState, Transition, next_transition
+from snakepit.pools.jobs.policy import PERMANENT, AttemptFailure, RetryState, Transition, may_repeat, next_transition
 from snakepit.pools.jobs.signals import emit, emit_finished, job_finished, job_progressed, job_started
 from snakepit.pools.models import Job
-from snakepit.pools.models.states import CANCELLED, QUEUED
+from snakepit.pools.models.states import CANCELLED, FAILED, LOST, QUEUED
 from snakepit.pools.models.strict_json import scrub, scrub_text
 
 logger = logging.getLogger("snakepit.jobs")
@@ -145,6 +152,9 @@ class Attempt:
         self.client = client
         self.entries: list[tuple[str, Any]] = []
         self.progress: tuple[float, str] | None = None
+        self.calling = False  # a call is sent, and its outcome is not known
+        self.began = False  # the command has reported something
+        self.idempotent = False
         now = time.monotonic()
         self._looked = self._renewed = self._flushed = now
 
@@ -158,7 +168,7 @@ class Attempt:
         except _Cancelled:
             return self._fail(Transition(CANCELLED, counts=False), {"outcome": "cancelled"}, None)
         except _ShuttingDown:
-            return self._fail(Transition(QUEUED, counts=False), {"outcome": "given_back"}, None)
+            return self._give_back()
         except BrokerError as error:
             return self._handle_failure(error)
         facts = {"worker": answer.worker, "call": answer.call}
@@ -182,11 +192,18 @@ class Attempt:
         raise AssertionError("unreachable")
 
     def _listen(self) -> Answer:
+        # Before the call: a broker that is lost later cannot be asked any more.
+        if not self._look_up() and self.job.retry == "safe":
+            raise BrokerUnreachable("The broker did not answer which commands are idempotent.", outcome=NOT_STARTED)
+        if stopping.over or (stopping.since and not self._may_repeat()):
+            raise _ShuttingDown
         reader = _CallReader(self.client, self.job, self._timeout())
+        self.calling = True
         try:
             while True:
                 event = reader.take(FLUSH)
                 if isinstance(event, BrokerError):
+                    self.calling = False
                     raise event
                 if isinstance(event, Answer):
                     self._flush()
@@ -208,7 +225,18 @@ class Attempt:
             raise DeadlineExceeded("The job's deadline passed before its call started.", outcome=NOT_STARTED)
         return left if self.job.timeout is None else min(left, self.job.timeout)
 
+    def _look_up(self) -> bool:
+        """Read whether the command is idempotent; False if the broker does not answer."""
+        known = commands.cache.find(self.client, self.job.pool)
+        if known:
+            self.idempotent = bool(known.get(self.job.command, {}).get("idempotent"))
+        return known is not None
+
+    def _may_repeat(self) -> bool:
+        return may_repeat(self.job.retry, self.idempotent)
+
     def _note(self, event: Any) -> None:
+        self.began = True
         if isinstance(event, Progress):
             fraction = min(1.0, max(0.0, event.fraction))
             self.progress = (fraction, scrub_text(event.message, 500))
@@ -257,27 +285,32 @@ class Attempt:
     def _write(self, work: Any) -> Any:
         return leases.patiently(work, DB_PATIENCE)
 
+    def _give_back(self) -> str:
+        """End the attempt of a Celery worker that stops. A job that perhaps began and may not run twice is lost."""
+        if not self.calling or self._may_repeat():
+            return self._fail(Transition(QUEUED, counts=False), {"outcome": "given_back"}, None)
+        error = ShuttingDown(
+            f"The Celery worker stopped while the job ran, and retry={self.job.retry} allows no second run.",
+            outcome=UNKNOWN,
+        )
+        return self._fail(Transition(LOST), {"outcome": error.code}, shape(error))
+
     def _handle_failure(self, error: BrokerError) -> str:
         job = self.job
-        idempotent = error.outcome != NOT_STARTED and self._idempotent()
-        failure = AttemptFailure(error.code, error.outcome, idempotent)
+        if error.outcome != NOT_STARTED and not self.idempotent:
+            self._look_up()  # the pool's first worker may have reported its commands during the call
+        failure = AttemptFailure(error.code, error.outcome, self.idempotent, self.began)
         state = RetryState(
             job.retry, job.attempts, job.failures, job.deaths, job.max_attempts, job.backoff,
             conf.current().jobs_quarantine_after,
         )  # fmt: skip
         transition = next_transition(failure, state)
+        if isinstance(error, DeadlineExceeded) and job.deadline and job.deadline.timestamp() <= time.time():
+            transition = Transition(FAILED)
         facts: dict[str, Any] = {"outcome": error.code, "worker": str(error.details.get("worker", ""))[:100]}
         if transition.death:
             facts["evidence"] = {"message": scrub_text(error.message, 2000), **scrub(error.details)}
         return self._fail(transition, facts, shape(error))
-
-    def _idempotent(self) -> bool:
-        """Whether the command is idempotent; False if no broker can be reached."""
-        try:
-            commands = self.client.commands(self.job.pool)
-        except BrokerError:
-            return False
-        return any(one.name == self.job.command and one.idempotent for one in commands)
 
     def _fail(self, transition: Transition, facts: dict[str, Any], error: dict[str, Any] | None) -> str:
         if self.entries:

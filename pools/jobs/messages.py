@@ -18,7 +18,7 @@ from django.db import Error
 
 from snakepit.pools import conf
 from snakepit.pools.jobs import eager, leases
-from snakepit.pools.jobs.sender import sender
+from snakepit.pools.jobs.bounded_thread import BoundedThread
 from snakepit.pools.models import Pool
 
 logger = logging.getLogger("snakepit.jobs")
@@ -27,7 +27,11 @@ TASK = "snakepit.run_job"
 COMMON = "snakepit.jobs"
 NO_APP = 'no Celery app found. Jobs need one, calls do not: set SNAKEPIT["CELERY_APP"] to its module'
 POLL = 2.0  # seconds between two searches for new pools: the longest wait of a new pool's first job
+PATIENCE = 1.0  # seconds that the sender of a message, such as a web request, waits for the transport
 LONGEST_COUNTDOWN = 30.0  # seconds that a Celery worker may hold a message; `reconcile` handles longer pauses
+
+
+sender = BoundedThread("snakepit-send", "message transport", PATIENCE)
 
 
 def queue_of(pool: str) -> str:

@@ -1,6 +1,7 @@
 """Decide a job's next state after a failed attempt. Pure: no I/O.
 
     not_started              queued again, and costs no attempt
+    the broker was lost      the same, if the job may be repeated and nothing shows that its command began
     a permanent error        failed
     a process died           queued again, except with retry=never, or retry=safe and a command that is not idempotent
     the command raised       queued again only with retry=always
@@ -17,7 +18,7 @@ import random
 from dataclasses import dataclass
 
 from snakepit.pools.broker.errors import FAILED as WORK_FAILED
-from snakepit.pools.broker.errors import NOT_STARTED
+from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN
 from snakepit.pools.models.states import FAILED, LOST, QUARANTINED, QUEUED
 
 # Errors that a repetition cannot fix.
@@ -39,6 +40,7 @@ class AttemptFailure:
     code: str
     outcome: str
     idempotent: bool = False
+    began: bool = True  # False: the command reported nothing, and perhaps never started
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ def next_transition(failure: AttemptFailure, state: RetryState) -> Transition:
     """The job's next state after this failure."""
     if failure.code in PERMANENT:
         return Transition(FAILED)
-    if failure.outcome == NOT_STARTED and failure.code != "deadline_exceeded":
+    unanswered = failure.code == "broker_unreachable" and not failure.began and wants_retry(failure, state.retry)
+    if failure.outcome == NOT_STARTED or unanswered:
         pause = min(LONGEST_WAIT, max(1.0, state.backoff) * 2.0 ** min(state.attempts - 1, 10))
         return Transition(QUEUED, counts=False, pause=jittered(pause))
     death = failure.code == "worker_lost"
@@ -77,6 +80,11 @@ def next_transition(failure: AttemptFailure, state: RetryState) -> Transition:
         return Transition(given_up, death=death)
     pause = min(LONGEST_PAUSE, state.backoff * 2.0 ** min(state.failures, 20))
     return Transition(QUEUED, death=death, pause=jittered(pause))
+
+
+def may_repeat(retry: str, idempotent: bool) -> bool:
+    """Whether a call that perhaps began, and whose process is gone, may be made again."""
+    return wants_retry(AttemptFailure("broker_unreachable", UNKNOWN, idempotent), retry)
 
 
 def wants_retry(failure: AttemptFailure, retry: str) -> bool:

@@ -357,3 +357,44 @@ def test_a_celery_worker_recovers_from_a_transport_that_refused_commands(
         assert len(here.lines("once")) == 20
         assert len(here.lines("holding")) == 2
         assert worker.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_job_that_may_not_be_repeated_is_lost_when_its_celery_worker_is_told_to_stop(
+    valkey_url: str, tmp_path: Path, pipe: Path
+) -> None:
+    with stand(tmp_path, valkey_url) as here:
+        first = here.worker()
+        ids = here.submit("hold", {"path": str(pipe)}, retry="never")
+        here.holding()
+        first.terminate()
+        first.wait(PATIENCE)
+        here.worker("w2")
+        here.beat()
+        well = here.ended(here.submit("echo", {"value": 1}))
+        (row,) = here.ended(ids)
+        assert (row["state"], row["attempts"], row["outcomes"]) == ("lost", 1, ["shutting_down"])
+        assert row["error"]["code"] == "shutting_down"
+        assert len(here.lines("holding")) == 1
+        assert well[0]["state"] == "succeeded"
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_frozen_broker_costs_no_attempt(valkey_url: str, tmp_path: Path) -> None:
+    with stand(tmp_path, valkey_url) as here:
+        here.worker()
+        here.beat()
+        here.ended(here.submit("echo", {"value": 1}))  # the Celery worker is connected
+        here.node.process.send_signal(signal.SIGSTOP)
+        try:
+            ids = here.submit("once", {"mark": "x"}, 3, max_attempts=1, retry="lost")
+
+            def given_up() -> bool:
+                return all(one["outcomes"].count("broker_unreachable") >= 2 for one in here.ask("jobs", ids=ids))
+
+            here.until(given_up, "two attempts that the broker did not answer")
+        finally:
+            here.node.process.send_signal(signal.SIGCONT)
+        assert {row["state"] for row in here.ended(ids)} == {"succeeded"}

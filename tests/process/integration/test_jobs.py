@@ -24,6 +24,7 @@ from snakepit.pools.broker.errors import (
     BadRequest,
     BrokerError,
     BrokerUnreachable,
+    DeadlineExceeded,
     PayloadTooLarge,
     PoolUnknown,
     QueueFull,
@@ -547,6 +548,82 @@ def test_a_celery_worker_that_stops_requeues_its_job(monkeypatch: pytest.MonkeyP
     job = run(submitted(), ScriptedClient(["hang"]))
     assert (job.state, job.attempts, job.failures) == ("queued", 1, 0)
     assert job.tries.get().outcome == "given_back"
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize(
+    ("retry", "idempotent", "state"),
+    [("never", True, "lost"), ("safe", False, "lost"), ("safe", True, "queued"), ("always", False, "queued")],
+)
+def test_a_celery_worker_that_stops_gives_back_only_what_may_run_again(
+    monkeypatch: pytest.MonkeyPatch, retry: str, idempotent: bool, state: str
+) -> None:
+    stopping = attempt.Stopping()
+    monkeypatch.setattr(attempt, "stopping", stopping)
+    begun = [lambda: (stopping.begin(0.0), Progress(0.1, ""))[1], "hang"]
+    job = run(submitted(retry=retry), ScriptedClient(begun, idempotent=idempotent))
+    assert job.state == state
+    assert job.tries.get().outcome == ("shutting_down" if state == "lost" else "given_back")
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("retry", ["never", "lost"])
+def test_a_celery_worker_that_stops_gives_back_a_job_whose_call_was_not_made(
+    monkeypatch: pytest.MonkeyPatch, retry: str
+) -> None:
+    stopping = attempt.Stopping()
+    monkeypatch.setattr(attempt, "stopping", stopping)
+    stopping.begin(0.0)
+    client = ScriptedClient(["hang"])
+    assert run(submitted(retry=retry), client).state == "queued"
+    assert client.calls == []
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_broker_that_is_lost_before_the_command_reports_costs_no_attempt() -> None:
+    job = submitted(max_attempts=1)
+    for number in (1, 2, 3):
+        job = run(job, ScriptedClient([BrokerUnreachable("silent", outcome="unknown")]))
+        assert (job.state, job.attempts, job.failures) == ("queued", number, 0)
+    job = run(job, ScriptedClient([Progress(0.1, ""), BrokerUnreachable("silent", outcome="unknown")]))
+    assert (job.state, job.failures) == ("lost", 1)
+
+
+class SilentClient(ScriptedClient):
+    """The broker is lost during the call, and answers nothing afterwards, or nothing at all."""
+
+    answering = 1
+
+    def commands(self, pool: str) -> list[dict[str, Any]]:
+        self.answering -= 1
+        if self.answering < 0:
+            raise BrokerUnreachable("silent")
+        return super().commands(pool)
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_safe_job_is_repeated_although_the_lost_broker_cannot_be_asked() -> None:
+    client = SilentClient([BrokerUnreachable("silent", outcome="unknown")], idempotent=True)
+    job = run(submitted(retry="safe", max_attempts=1), client)
+    assert (job.state, job.failures) == ("queued", 0)
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_safe_job_is_not_called_on_a_broker_that_does_not_answer() -> None:
+    client = SilentClient()
+    client.answering = 0
+    job = run(submitted(retry="safe", max_attempts=1), client)
+    assert (job.state, job.failures) == ("queued", 0)
+    assert client.calls == []
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_call_whose_time_ends_in_the_queue_costs_no_attempt_until_the_deadline() -> None:
+    waited = DeadlineExceeded("no worker was free", outcome="not_started")
+    job = run(submitted(timeout=5, max_attempts=1), ScriptedClient([waited]))
+    assert (job.state, job.failures) == ("queued", 0)
+    job = run(submitted(deadline=timezone.now() - timedelta(seconds=1)), ScriptedClient())
+    assert (job.state, job.error["code"]) == ("failed", "deadline_exceeded")
 
 
 # The fence, and reconcile.

@@ -11,7 +11,8 @@ import pytest
 from celery import Celery
 
 from snakepit.pools import jobs
-from snakepit.pools.jobs import messages, reconciler, sender
+from snakepit.pools.jobs import messages, reconciler
+from snakepit.pools.jobs.bounded_thread import BoundedThread, Hangs
 from snakepit.pools.models import Pool
 from tests import services
 
@@ -25,9 +26,9 @@ def pool(db: None) -> Pool:
 
 
 @pytest.fixture
-def own_sender(monkeypatch: pytest.MonkeyPatch) -> sender.Sender:
+def own_sender(monkeypatch: pytest.MonkeyPatch) -> BoundedThread:
     """A sender whose thread may hang, as it is thrown away with the test."""
-    made = sender.Sender()
+    made = BoundedThread("test-send", "message transport", messages.PATIENCE)
     monkeypatch.setattr(messages, "sender", made)
     return made
 
@@ -63,25 +64,23 @@ def test_a_message_to_a_frozen_transport_does_not_block_its_sender(
     assert any(within(lambda: messages.send("third", "queue")) or time.sleep(0.05) for _ in range(400))
 
 
-def test_while_one_send_hangs_the_others_do_not_wait(
-    own_sender: sender.Sender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sender, "PATIENCE", 0.05)
+def test_while_one_send_hangs_the_others_do_not_wait(own_sender: BoundedThread) -> None:
+    own_sender.patience = 0.05
     release, done, ran = threading.Event(), threading.Event(), []
-    with pytest.raises(sender.TransportHangs):
+    with pytest.raises(Hangs):
         own_sender.run(lambda: release.wait(WITHIN))
-    monkeypatch.setattr(sender, "PATIENCE", 0.01)
+    own_sender.patience = 0.01
     for _ in range(3):
-        with pytest.raises(sender.TransportHangs):
+        with pytest.raises(Hangs):
             own_sender.run(lambda: ran.append("refused"))
     release.set()
-    monkeypatch.setattr(sender, "PATIENCE", WITHIN)
+    own_sender.patience = WITHIN
     own_sender.run(done.set)
     assert done.is_set()
     assert ran == []
 
 
-def test_the_error_of_a_send_is_raised_in_its_caller(own_sender: sender.Sender) -> None:
+def test_the_error_of_a_send_is_raised_in_its_caller(own_sender: BoundedThread) -> None:
     def fail(error: Exception) -> None:
         raise error
 

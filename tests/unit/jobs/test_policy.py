@@ -45,6 +45,7 @@ TABLE = [
     ("worker_lost", "unknown", False, ("lost", "lost", "queued", "queued")),
     ("worker_lost", "unknown", True, ("lost", "queued", "queued", "queued")),
     ("lease_expired", "unknown", False, ("lost", "lost", "queued", "queued")),
+    ("deadline_exceeded", "not_started", False, ("queued",) * 4),
     ("deadline_exceeded", "unknown", False, ("failed", "failed", "failed", "queued")),
     ("deadline_exceeded", "unknown", True, ("failed", "queued", "queued", "queued")),
 ]
@@ -68,6 +69,17 @@ def test_no_error_is_repeated_without_limit(code: str, outcome: str) -> None:
         AttemptFailure(code, outcome, True), RetryState(retry="always", failures=2, max_attempts=3)
     )
     assert transition.state in TERMINAL or (outcome == "not_started" and not transition.counts)
+
+
+@pytest.mark.parametrize(("began", "counts"), [(False, False), (True, True)])
+def test_a_lost_broker_costs_an_attempt_only_if_the_command_began(began: bool, counts: bool) -> None:
+    failure = AttemptFailure("broker_unreachable", "unknown", began=began)
+    transition = next_transition(failure, RetryState(retry="lost", max_attempts=9))
+    assert (transition.state, transition.counts) == ("queued", counts)
+    assert next_transition(failure, RetryState(retry="never")).state == "lost"
+    assert next_transition(failure, RetryState(retry="safe")).state == "lost"
+    again = AttemptFailure("broker_unreachable", "unknown", idempotent=True, began=began)
+    assert next_transition(again, RetryState(retry="safe", max_attempts=9)).counts is counts
 
 
 def test_the_second_worker_death_quarantines_but_not_one_before_the_start() -> None:
