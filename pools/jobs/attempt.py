@@ -229,7 +229,8 @@ class Attempt:
         """Read whether the command is idempotent; False if the broker does not answer."""
         known = commands.cache.find(self.client, self.job.pool)
         if known:
-            self.idempotent = bool(known.get(self.job.command, {}).get("idempotent"))
+            command = known.get(self.job.command)
+            self.idempotent = command is not None and command.idempotent
         return known is not None
 
     def _may_repeat(self) -> bool:

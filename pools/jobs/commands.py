@@ -9,9 +9,10 @@ import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable, DeadlineExceeded
+from snakepit.pools.broker.status import CommandInfo
 from snakepit.pools.jobs.bounded_thread import BoundedThread, Hangs
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ PATIENCE = 0.5  # seconds that a caller waits for the broker
 KEPT = 10.0  # seconds that an answer is used
 SILENCE = 5.0  # seconds without questions to a broker that did not answer
 
-Commands = Mapping[str, Mapping[str, Any]]
+Commands = Mapping[str, CommandInfo]
 
 
 @dataclass(slots=True)
@@ -33,9 +34,9 @@ class _Answers:
 
 
 class CommandCache:
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
         self._answers: weakref.WeakKeyDictionary[Client, _Answers] = weakref.WeakKeyDictionary()
-        self._thread = BoundedThread("snakepit-commands", "broker", PATIENCE)
+        self._thread = BoundedThread("snakepit-commands", "broker", patience)
 
     def find(self, client: Client, pool: str, *, fresh: bool = False) -> Commands | None:
         """The commands by name; empty if the broker reports none yet, None if it does not answer."""
@@ -47,7 +48,7 @@ class CommandCache:
         if now < answers.silent_until:
             return None if fresh else known or None
         try:
-            found = {one["name"]: one for one in self._thread.run(lambda: client.commands(pool))}
+            found = {one.name: one for one in self._thread.run(lambda: client.commands(pool))}
         except (BrokerUnreachable, DeadlineExceeded, Hangs):
             answers.silent_until = time.monotonic() + SILENCE
             return None if fresh else known or None

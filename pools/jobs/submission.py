@@ -14,9 +14,11 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from snakepit.pools import conf
-from snakepit.pools.broker.errors import BadRequest, PoolUnknown, QueueFull
-from snakepit.pools.jobs import messages
+from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, PoolUnknown, QueueFull, no_command
+from snakepit.pools.client import shared
+from snakepit.pools.jobs import commands, messages
 from snakepit.pools.jobs.arguments import check_size, store
+from snakepit.pools.jobs.schema_check import problems
 from snakepit.pools.jobs.signals import emit, job_submitted
 from snakepit.pools.models import Job, Pool
 from snakepit.pools.models.job import RETRIES, join_tags
@@ -70,6 +72,7 @@ def submit(
         "retention": _whole("retention", settings.jobs_retention if retention is None else retention, 0, 10**9),
     }
     _check_target(pool, command, wanted["arguments"])
+    _check_command(pool, command, wanted["arguments"])
     return enqueue(wanted)
 
 
@@ -135,6 +138,27 @@ def _check_target(pool: str, command: str, arguments: Mapping[str, Any]) -> None
     if spec is None or not spec.enabled:
         raise PoolUnknown(f"No pool is named {pool!r}." if spec is None else f"The pool {pool!r} is disabled.")
     check_size(arguments, spec.max_payload)
+
+
+def _check_command(pool: str, command: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse what the pool's workers would refuse. Without an answer of the broker, the first attempt finds the error.
+
+    A rollout may have changed the commands since they were read. Therefore a refusal needs a fresh answer.
+    """
+    client = shared.client()
+    known = commands.cache.find(client, pool)
+    if known and _refusal(known, pool, command, arguments):
+        known = commands.cache.find(client, pool, fresh=True)
+        if known and (refusal := _refusal(known, pool, command, arguments)):
+            raise refusal
+
+
+def _refusal(known: commands.Commands, pool: str, command: str, arguments: Mapping[str, Any]) -> BrokerError | None:
+    if command not in known:
+        return no_command(pool, command, known)
+    if found := problems(known[command].arguments, arguments):
+        return BadArguments("; ".join(found.values()), details={"arguments": found})
+    return None
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:

@@ -78,7 +78,8 @@ def text(client: Client, url: str, status: int = 200) -> str:
 # The list.
 
 
-def test_jobs_are_listed_filtered_and_counted(lena: Client) -> None:
+def test_jobs_are_listed_filtered_and_counted(lena: Client, broker: FakeClient) -> None:
+    broker.known.append({**broker.known[0], "name": "sample"})
     first = succeed(jobs.submit("digits", "classify", tags=["night"], owner="bob"))
     second = fail(jobs.submit("digits", "sample"))
     page = text(lena, "/jobs/")
@@ -253,6 +254,7 @@ def send(client: Client, url: str, **body: Any) -> Any:
 
 
 def test_the_playground_has_a_field_for_every_argument(grace: Client, broker: FakeClient) -> None:
+    job = jobs.submit("digits", "classify", {"pixels": [1, 2], "name": "it's"}, owner="bob")
     schema = {
         "properties": {
             "pixels": {"type": "array", "items": {"type": "number"}}, "label": {"enum": ["a", "b"]},
@@ -262,7 +264,6 @@ def test_the_playground_has_a_field_for_every_argument(grace: Client, broker: Fa
         "required": ["pixels", "size"], "$defs": {"More": {"type": "object"}},
     }  # fmt: skip
     broker.known[0] = replace(broker.known[0], schema=json.dumps(schema))
-    job = jobs.submit("digits", "classify", {"pixels": [1, 2], "name": "it's"}, owner="bob")
     page = text(grace, f"/playground/?job={job.pk}")
     assert page.index('name="pixels"') < page.index('name="size"') < page.index('name="label"')
     assert '<textarea id="field-pixels" name="pixels" data-kind="json"' in page

@@ -31,8 +31,8 @@ from snakepit.pools.broker.errors import (
     WorkerLost,
 )
 from snakepit.pools.broker.status import CommandInfo
-from snakepit.pools.client import Answer, Chunk, Log, Progress
-from snakepit.pools.jobs import attempt, leases, messages, reconciler, signals
+from snakepit.pools.client import Answer, Chunk, Log, Progress, shared
+from snakepit.pools.jobs import attempt, commands, leases, messages, reconciler, signals
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Job, JobAttempt, JobEntry, Pool, job_guard
 from snakepit.pools.models.states import STATES, TRANSITIONS, IllegalMove
@@ -104,6 +104,14 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     fake = Wire()
     monkeypatch.setattr(messages, "send", fake.send)
     return fake
+
+
+@pytest.fixture(autouse=True)
+def broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that answers submissions, and as slowly as a busy machine."""
+    client = ScriptedClient()
+    monkeypatch.setattr(shared, "client", lambda: client)
+    monkeypatch.setattr(commands, "cache", commands.CommandCache(patience=60.0))
 
 
 @pytest.fixture(autouse=True)
@@ -594,7 +602,7 @@ class SilentClient(ScriptedClient):
 
     answering = 1
 
-    def commands(self, pool: str) -> list[dict[str, Any]]:
+    def commands(self, pool: str) -> tuple[CommandInfo, ...]:
         self.answering -= 1
         if self.answering < 0:
             raise BrokerUnreachable("silent")

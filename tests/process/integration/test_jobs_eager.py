@@ -11,6 +11,7 @@ from django.db import connection
 
 from snakepit.pools import jobs, tasks
 from snakepit.pools.broker.errors import AdapterError, BrokerUnreachable
+from snakepit.pools.client import shared
 from snakepit.pools.jobs import attempt, messages
 from snakepit.pools.jobs.signals import job_finished
 from snakepit.pools.models import Job, Pool
@@ -20,7 +21,9 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def pool(db: None) -> Pool:
+def pool(db: None, monkeypatch: pytest.MonkeyPatch) -> Pool:
+    submitting = ScriptedClient()
+    monkeypatch.setattr(shared, "client", lambda: submitting)
     return Pool.objects.create(name="digits", adapter="digits", size=1)
 
 

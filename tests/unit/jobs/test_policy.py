@@ -7,13 +7,13 @@ import doctest
 import pytest
 
 from snakepit.pools.broker.errors import ERRORS
-from snakepit.pools.jobs import arguments, policy
+from snakepit.pools.jobs import arguments, policy, schema_check
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, next_transition
 from snakepit.pools.models import states
 from snakepit.pools.models.states import STATES, TERMINAL, TRANSITIONS, UNSUCCESSFUL, IllegalMove, may_move, sources
 
 
-@pytest.mark.parametrize("module", [states, policy, arguments], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [states, policy, arguments, schema_check], ids=lambda module: module.__name__)
 def test_the_examples_in_the_docstrings_are_true(module: object) -> None:
     found = doctest.testmod(module)  # type: ignore[arg-type]
     assert found.attempted
