@@ -47,6 +47,9 @@ def answer(what: str, facts: dict[str, Any]) -> Any:
     if what == "submit":
         made = range(facts["count"])
         return [str(jobs.submit("pool", facts["command"], facts["arguments"], **facts["options"]).pk) for _ in made]
+    if what == "eager":
+        messages.celery_app().conf.task_always_eager = True
+        return True
     if what == "send":
         return [messages.send(one, messages.queue_of("pool")) for one in facts["ids"]]
     if what == "cancel":

@@ -398,3 +398,34 @@ def test_a_frozen_broker_costs_no_attempt(valkey_url: str, tmp_path: Path) -> No
         finally:
             here.node.process.send_signal(signal.SIGCONT)
         assert {row["state"] for row in here.ended(ids)} == {"succeeded"}
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.usefixtures("valkey_url")  # skips where there is none
+def test_jobs_that_were_submitted_while_the_transport_was_frozen_run_once_afterwards(tmp_path: Path) -> None:
+    with ExitStack() as held:
+        server = held.enter_context(services.restartable_valkey())
+        here = held.enter_context(stand(tmp_path, server.url))
+        worker = here.worker()
+        here.beat()
+        ids = here.submit("once", {"mark": "before"}, 5)
+        here.ended(ids)
+        server.freeze()
+        ids += here.submit("once", {"mark": "meanwhile"}, 5)  # returns, although nothing is sent
+        server.thaw()
+        ids += here.submit("once", {"mark": "after"}, 5)
+        rows = here.ended(ids)
+        assert {(row["state"], row["attempts"]) for row in rows} == {("succeeded", 1)}
+        assert len(here.lines("once")) == 15
+        assert worker.poll() is None
+
+
+@pytest.mark.slow
+def test_an_eager_job_needs_a_broker_and_neither_celery_nor_a_transport(tmp_path: Path) -> None:
+    with stand(tmp_path, "redis+socket:///nowhere") as here:
+        here.ask("eager")
+        ids = here.submit("once", {"mark": "x"}, 3)
+        rows = here.ask("jobs", ids=ids)
+        assert {(row["state"], row["attempts"]) for row in rows} == {("succeeded", 1)}
+        assert len(here.lines("once")) == 3
