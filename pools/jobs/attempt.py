@@ -229,8 +229,7 @@ class Attempt:
         """Read whether the command is idempotent; False if the broker does not answer."""
         known = commands.cache.find(self.client, self.job.pool)
         if known:
-            command = known.get(self.job.command)
-            self.idempotent = command is not None and command.idempotent
+            self.idempotent = commands.is_idempotent(known, self.job.command)
         return known is not None
 
     def _may_repeat(self) -> bool:
@@ -300,7 +299,9 @@ class Attempt:
         job = self.job
         if error.outcome != NOT_STARTED and not self.idempotent:
             self._look_up()  # the pool's first worker may have reported its commands during the call
-        failure = AttemptFailure(error.code, error.outcome, self.idempotent, self.began)
+        # The client gives up a call on a frozen broker at the timeout of the call. The command did not overrun then.
+        code = BrokerUnreachable.code if self._is_silent(error) else error.code
+        failure = AttemptFailure(code, error.outcome, self.idempotent, self.began)
         state = RetryState(
             job.retry, job.attempts, job.failures, job.deaths, job.max_attempts, job.backoff,
             conf.current().jobs_quarantine_after,
@@ -308,10 +309,16 @@ class Attempt:
         transition = next_transition(failure, state)
         if isinstance(error, DeadlineExceeded) and job.deadline and job.deadline.timestamp() <= time.time():
             transition = Transition(FAILED)
-        facts: dict[str, Any] = {"outcome": error.code, "worker": str(error.details.get("worker", ""))[:100]}
+        facts: dict[str, Any] = {"outcome": code, "worker": str(error.details.get("worker", ""))[:100]}
         if transition.death:
             facts["evidence"] = {"message": scrub_text(error.message, 2000), **scrub(error.details)}
         return self._fail(transition, facts, shape(error))
+
+    def _is_silent(self, error: BrokerError) -> bool:
+        """Whether a call ended without a word of the broker, which does not answer now either."""
+        if not isinstance(error, DeadlineExceeded) or error.outcome == NOT_STARTED or self.began:
+            return False
+        return commands.cache.find(self.client, self.job.pool, fresh=True) is None
 
     def _fail(self, transition: Transition, facts: dict[str, Any], error: dict[str, Any] | None) -> str:
         if self.entries:

@@ -25,6 +25,12 @@ SILENCE = 5.0  # seconds without questions to a broker that did not answer
 Commands = Mapping[str, CommandInfo]
 
 
+def is_idempotent(known: Commands, command: str) -> bool:
+    """Whether a command may run twice; False if the pool does not have it."""
+    found = known.get(command)
+    return found is not None and found.idempotent
+
+
 @dataclass(slots=True)
 class _Answers:
     """The answers of one broker."""

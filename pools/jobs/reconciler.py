@@ -13,7 +13,8 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from snakepit.pools import conf
-from snakepit.pools.jobs import leases, messages
+from snakepit.pools.client import shared
+from snakepit.pools.jobs import commands, leases, messages
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
 from snakepit.pools.jobs.signals import emit_finished
 from snakepit.pools.models import Job
@@ -88,7 +89,10 @@ def _free_leases() -> int:
     """Free jobs whose lease has expired: their Celery worker was killed, or hangs."""
     freed = 0
     for job in Job.objects.filter(state=RUNNING, lease_until__lt=Now()).order_by("lease_until")[:BATCH]:
-        transition, error = _transition(job)
+        known = commands.cache.find(shared.client(), job.pool) if job.retry == "safe" else {}
+        if known is None:
+            continue  # the broker does not answer whether the command is idempotent: the next tick asks again
+        transition, error = _transition(job, commands.is_idempotent(known, job.command))
         facts = {"outcome": "lease_expired", "error": error}
         if not leases.free(job, transition, error, facts):
             continue  # the attempt renewed its lease meanwhile, or another tick was faster
@@ -101,12 +105,13 @@ def _free_leases() -> int:
     return freed
 
 
-def _transition(job: Job) -> tuple[Transition, dict[str, Any]]:
+def _transition(job: Job, idempotent: bool) -> tuple[Transition, dict[str, Any]]:
     if job.cancel_requested:
         return Transition(CANCELLED, counts=False), _error("cancelled", "The job was cancelled; its lease expired.")
     rules = RetryState(job.retry, job.attempts, job.failures, job.deaths, job.max_attempts, job.backoff)
     message = f"The lease of attempt {job.attempts} ({job.claimed_by}) expired: its Celery worker died or hangs."
-    return next_transition(AttemptFailure("lease_expired", "unknown"), rules), _error("worker_lost", message)
+    failure = AttemptFailure("lease_expired", "unknown", idempotent)
+    return next_transition(failure, rules), _error("worker_lost", message)
 
 
 def _error(code: str, message: str, outcome: str = "unknown") -> dict[str, Any]:

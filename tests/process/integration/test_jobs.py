@@ -626,6 +626,15 @@ def test_a_safe_job_is_not_called_on_a_broker_that_does_not_answer() -> None:
 
 
 @pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize(("answering", "state"), [(1, "queued"), (9, "failed")])
+def test_a_call_whose_timeout_ends_on_a_silent_broker_costs_no_attempt(answering: int, state: str) -> None:
+    client = SilentClient([DeadlineExceeded("silent", outcome="unknown")])
+    client.answering = answering
+    job = run(submitted(timeout=5, max_attempts=1), client)
+    assert (job.state, job.failures) == (state, int(state == "failed"))
+
+
+@pytest.mark.usefixtures("fast")
 def test_a_call_whose_time_ends_in_the_queue_costs_no_attempt_until_the_deadline() -> None:
     waited = DeadlineExceeded("no worker was free", outcome="not_started")
     job = run(submitted(timeout=5, max_attempts=1), ScriptedClient([waited]))
@@ -744,6 +753,35 @@ def test_a_job_whose_attempts_vanish_is_lost_in_the_end() -> None:
         reconciler.reconcile()
     job.refresh_from_db()
     assert (job.state, job.attempts) == ("lost", 2)
+
+
+@pytest.mark.parametrize(("idempotent", "state"), [(True, "queued"), (False, "lost")])
+def test_a_safe_job_whose_attempt_vanished_is_repeated_if_its_command_is_idempotent(
+    monkeypatch: pytest.MonkeyPatch, idempotent: bool, state: str
+) -> None:
+    client = ScriptedClient(idempotent=idempotent)
+    monkeypatch.setattr(shared, "client", lambda: client)
+    job = submitted(retry="safe")
+    assert leases.claim(job.pk, "test", "")
+    expire(job)
+    assert reconciler.reconcile()["freed"] == 1
+    job.refresh_from_db()
+    assert job.state == state
+
+
+def test_a_safe_job_whose_attempt_vanished_waits_for_a_broker_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = SilentClient(idempotent=True)
+    client.answering = 0
+    monkeypatch.setattr(shared, "client", lambda: client)
+    job = submitted(retry="safe")
+    assert leases.claim(job.pk, "test", "")
+    expire(job)
+    assert reconciler.reconcile()["freed"] == 0
+    client.answering = 1
+    monkeypatch.setattr(commands, "cache", commands.CommandCache())
+    assert reconciler.reconcile()["freed"] == 1
+    job.refresh_from_db()
+    assert job.state == "queued"
 
 
 def test_a_cancelled_job_whose_attempt_vanished_is_cancelled() -> None:
