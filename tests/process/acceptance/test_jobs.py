@@ -382,7 +382,8 @@ def test_a_job_that_may_not_be_repeated_is_lost_when_its_celery_worker_is_told_t
 
 @pytest.mark.slow
 @pytest.mark.chaos
-def test_a_frozen_broker_costs_no_attempt(valkey_url: str, tmp_path: Path) -> None:
+def test_a_frozen_broker_costs_no_attempt(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNAKEPIT_TEST_KEEPALIVE", "1")
     with stand(tmp_path, valkey_url) as here:
         here.worker()
         here.beat()
