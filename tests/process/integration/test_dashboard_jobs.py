@@ -79,7 +79,7 @@ def text(client: Client, url: str, status: int = 200) -> str:
 
 
 def test_jobs_are_listed_filtered_and_counted(lena: Client, broker: FakeClient) -> None:
-    broker.known.append({**broker.known[0], "name": "sample"})
+    broker.known.append(replace(broker.known[0], name="sample"))
     first = succeed(jobs.submit("digits", "classify", tags=["night"], owner="bob"))
     second = fail(jobs.submit("digits", "sample"))
     page = text(lena, "/jobs/")

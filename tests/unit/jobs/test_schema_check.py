@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 
 from snakepit.pools.jobs.schema_check import problems
-from snakepit.workers.schema.signature import BadArguments, signature_of
+from snakepit.workers.schema.signature import InvalidArguments, signature_of
 
 
 class Colour(enum.Enum):
@@ -91,7 +91,7 @@ def test_what_a_worker_refuses_is_refused_for_the_same_arguments(
     command: Callable[..., None], arguments: dict[str, Any]
 ) -> None:
     signature = signature_of(command)
-    with pytest.raises(BadArguments) as refusal:
+    with pytest.raises(InvalidArguments) as refusal:
         signature.check(arguments)
     assert problems(signature.schema, arguments).keys() == refusal.value.problems.keys()
 
