@@ -1,16 +1,20 @@
 """Encodes what a command returned: bytes as they are, everything else as JSON.
 
-JSON's own types go through its C encoder. Other objects are converted where that loses nothing that matters. The rest
-becomes a marker that names the type, so that the caller sees what was there instead of a guess:
+JSON's own types go through its C encoder. Other objects have one documented form for each type (docs/reference/api.md).
+An object without a form becomes a marker that names the type: the caller sees what was there instead of a guess:
 
     {"$bytes": base64}   {"$float": "nan" | "inf" | "-inf"}   {"$unserializable": "module.Type", "reason": ...}
+
+A value whose form would lose a part raises LossyResult: two keys with the same text, a `timedelta64` of months.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 import pathlib
+import re
 from collections import abc, deque
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -21,11 +25,15 @@ from typing import Any
 from uuid import UUID
 
 from snakepit.workers.report import EncodedValue
-from snakepit.workers.schema import json_encode
+from snakepit.workers.schema import arrays, json_encode
+from snakepit.workers.schema.arrays import LossyResult
 from snakepit.workers.schema.signature import MAX_DEPTH, too_deep
 
 MAX_ELEMENTS = 1_000_000  # of an array-like object that is written as a list
 MAX_BITS = 14_283  # of an integer: Python converts at most 4,300 digits to text
+# A key that may have been a number, True, False or None, which the C encoder writes as text. It matches some other
+# keys too, because one set of characters is searched faster than alternatives.
+_ODD_KEY = re.compile(rb'"[-0-9tfn][-0-9.e+rulas]*":')
 
 
 class ValueTooLarge(Exception):
@@ -35,8 +43,8 @@ class ValueTooLarge(Exception):
         self.size = size
         self.limit = limit
         super().__init__(
-            f"the {what} has {size:,} bytes and the limit is {limit:,}; "
-            "return less, stream it in chunks, or raise the pool's max_payload"
+            f"the {what} has {size:,} bytes and the pool's max_payload is {limit:,}; "
+            "return less, stream it in chunks, or raise max_payload"
         )
 
 
@@ -56,7 +64,7 @@ def marker(value: object, reason: str = "") -> dict[str, str]:
 
 
 def encode(value: Any, limit: int, what: str = "result") -> EncodedValue:
-    """Encode a result or chunk for the link. Raises ValueTooLarge."""
+    """Encode a result or chunk for the link. Raises ValueTooLarge and LossyResult."""
     if isinstance(value, bytes | bytearray | memoryview):
         size = value.nbytes if isinstance(value, memoryview) else len(value)
         if size > limit:
@@ -67,14 +75,14 @@ def encode(value: Any, limit: int, what: str = "result") -> EncodedValue:
 
 
 def encode_json(value: Any, limit: int, what: str = "result") -> bytes:
-    """Encode any value as JSON. Raises ValueTooLarge.
+    """Encode any value as JSON. Raises ValueTooLarge and LossyResult.
 
     >>> encode_json({"when": date(2026, 1, 2), "odd": [float("nan"), object()]}, 1000)
     b'{"when":"2026-01-02","odd":[{"$float":"nan"},{"$unserializable":"builtins.object"}]}'
     """
     data = _encode_fast(value)
-    if data is None or too_deep(data):
-        # Rare: NaN, a cycle, keys that are not strings, too deep. Convert it piece by piece.
+    if data is None or too_deep(data) or (_ODD_KEY.search(data) and _repeats_key(data)):
+        # Rare: NaN, a cycle, keys that are not strings or have the same text, too deep. Convert it piece by piece.
         data = _to_bytes(_ENCODER.encode(PlainConverter(limit, what).plain(value)))
     if len(data) > limit:
         raise ValueTooLarge(len(data), limit, what)
@@ -88,6 +96,18 @@ def _encode_fast(value: Any) -> bytes | None:
         return None
 
 
+def _repeats_key(data: bytes) -> bool:
+    """Whether an object of the text has a key twice: the C encoder writes 1 and "1" as the same key."""
+    repeats = False
+
+    def count(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal repeats
+        repeats = repeats or len({name for name, _ in pairs}) < len(pairs)
+
+    json.loads(data, object_pairs_hook=count)
+    return repeats
+
+
 def _to_bytes(text: str) -> bytes:
     try:
         return text.encode("utf-8")
@@ -98,6 +118,9 @@ def _to_bytes(text: str) -> bytes:
 def convert(value: Any) -> Any:
     """Convert an object one step towards types that JSON has; the marker if there is no such step."""
     try:
+        if arrays.has_form(value):
+            elements = count_elements(value)
+            return _too_many(value, elements) if elements > MAX_ELEMENTS else arrays.plain(value)
         for kinds, step in STEPS:
             if isinstance(value, kinds):
                 return step(value)
@@ -105,13 +128,15 @@ def convert(value: Any) -> Any:
             return {field.name: getattr(value, field.name) for field in fields(value)}
         if not isinstance(value, type):
             return _by_method(value)
+    except LossyResult:
+        raise
     except Exception as error:  # the object's own code failed: the marker says so, the rest of the result is kept
         return marker(value, f"{type(error).__name__} while it was converted")
     return marker(value)
 
 
 def _by_method(value: Any) -> Any:
-    """Convert by a method of the object: pydantic, NumPy, pandas, torch, attrs-like classes."""
+    """Convert by a method of the object: pydantic, torch, attrs-like classes."""
     for name in ("model_dump", "tolist", "isoformat", "_asdict", "to_dict"):
         method = getattr(value, name, None)
         if not callable(method):
@@ -119,9 +144,13 @@ def _by_method(value: Any) -> Any:
         if name in ("tolist", "to_dict"):
             elements = count_elements(value)
             if elements > MAX_ELEMENTS:
-                return marker(value, f"{elements:,} elements; a list may have {MAX_ELEMENTS:,}, so return bytes")
+                return _too_many(value, elements)
         return method()
     return marker(value)
+
+
+def _too_many(value: Any, elements: int) -> dict[str, str]:
+    return marker(value, f"{elements:,} elements; a list may have {MAX_ELEMENTS:,}, so return bytes")
 
 
 def count_elements(value: Any) -> int:
@@ -145,7 +174,7 @@ def _listed(value: set[Any] | frozenset[Any]) -> list[Any]:
 STEPS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     ((bytes, bytearray, memoryview), lambda value: {"$bytes": base64.b64encode(value).decode("ascii")}),
     (Enum, lambda value: value.value),
-    ((datetime, date, time), lambda value: value.isoformat()),
+    ((datetime, date, time), arrays.moment),
     (timedelta, lambda value: value.total_seconds()),
     ((Decimal, UUID, pathlib.PurePath), str),
     ((set, frozenset), _listed),
@@ -174,7 +203,7 @@ class PlainConverter:
         if isinstance(value, int):
             return value if value.bit_length() <= MAX_BITS else marker(value, "too many digits")
         if isinstance(value, float):
-            return value if value - value == 0.0 else {"$float": float.__repr__(value)}
+            return value if math.isfinite(value) else {"$float": float.__repr__(value)}
         if id(value) in self._above:
             return marker(value, "it contains itself")
         if depth > MAX_DEPTH - 2:  # a marker is one level more
@@ -195,10 +224,17 @@ class PlainConverter:
 
     def _object(self, value: dict[Any, Any], depth: int) -> Any:
         plain: dict[str, Any] = {}
+        keys: dict[str, Any] = {}
         for key, item in value.items():
             name = key_text(key)
             if name is None:
                 return marker(value, f"a key of type {type_name(type(key))}")
+            if name in plain:
+                raise LossyResult(
+                    f"the keys {keys[name]!r} and {key!r} of one dict are both {json.dumps(name)} in JSON, "
+                    "so that one of their values would be lost; return a list of pairs"
+                )
+            keys[name] = key
             plain[name] = self.plain(item, depth)
         return plain
 
@@ -216,9 +252,10 @@ def key_text(key: Any) -> str | None:
     if isinstance(key, float):
         return float.__repr__(key)
     if isinstance(key, datetime | date | time):
-        return key.isoformat()
+        return arrays.moment(key) or "null"
     if isinstance(key, UUID | Decimal | pathlib.PurePath):
         return str(key)
-    if type(key).__module__.partition(".")[0] == "numpy" and hasattr(key, "item"):
-        return key_text(key.item())
+    if arrays.has_form(key):
+        plain = arrays.plain(key)
+        return key_text(plain) if plain is None or isinstance(plain, str | int | float) else None
     return None

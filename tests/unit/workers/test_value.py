@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import array
+import base64
 import collections
 import dataclasses
 import enum
 import json
+import math
 import pathlib
+import sys
+import types
 import uuid
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from snakepit.workers.schema.arrays import LossyResult
 from snakepit.workers.schema.value import ValueTooLarge, encode, encode_json
 
 LIMIT = 1 << 20
@@ -182,9 +189,129 @@ def test_bytes_go_out_raw():
         assert encode(value, LIMIT).data == b"\0\1"
 
 
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    left: int
+    right: Any
+
+
+class Grade(enum.IntEnum):
+    GOOD = 1
+
+
+class Words(str): ...
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Slotted(1, (2,)), {"left": 1, "right": [2]}),
+        ([Grade.GOOD, Words("x")], [1, "x"]),
+        ({Grade.GOOD: 1, Words("x"): 2}, {"1": 1, "x": 2}),
+        (collections.Counter("aab"), {"a": 2, "b": 1}),
+        (
+            [Decimal("NaN"), Decimal("sNaN12"), Decimal("-Infinity"), Decimal("1E+2")],
+            ["NaN", "sNaN12", "-Infinity", "1E+2"],
+        ),
+        (datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=-5))), "2026-01-02T00:00:00-05:00"),
+        ({"0": "a", "1": "b", "true": "c"}, {"0": "a", "1": "b", "true": "c"}),
+        ([{1: "a"}, {"1": "b"}], [{"1": "a"}, {"1": "b"}]),
+        ({'"1":': 1, 1: 2}, {'"1":': 1, "1": 2}),
+    ],
+)
+def test_each_type_has_one_form(value, expected):
+    assert carried(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ({1: "a", "1": "b"}, "1 and '1'"),
+        ({"true": "a", True: "b"}, "'true' and True"),
+        ({None: "a", "null": "b"}, "None and 'null'"),
+        ({0.5: "a", "0.5": "b"}, "0.5 and '0.5'"),
+        ({float("nan"): "a", "nan": "b"}, "nan and 'nan'"),
+        ({date(2026, 1, 2): "a", "2026-01-02": "b"}, "datetime.date(2026, 1, 2) and '2026-01-02'"),
+        ({Decimal("1.0"): "a", "1.0": "b"}, "Decimal('1.0') and '1.0'"),
+        ({Colour.RED: "a", "red": "b"}, "<Colour.RED: 'red'> and 'red'"),
+    ],
+)
+def test_two_keys_with_one_text_are_an_error_with_both(value, names):
+    for nested in (value, [{"inside": value}], Pair(1, value)):
+        with pytest.raises(LossyResult) as caught:
+            encode_json(nested, LIMIT)
+        assert names in str(caught.value)
+        assert "list of pairs" in str(caught.value)
+
+
+KEYS = st.one_of(
+    st.text("01.-etrufalsn", max_size=5), st.integers(-2, 20), st.booleans(), st.none(), st.sampled_from([0.5, -1e20])
+)
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.decimals(),
+    st.datetimes(),
+    st.uuids(),
+)
+NESTED = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(st.lists(inner), st.tuples(inner, inner), st.dictionaries(KEYS, inner)),
+    max_leaves=20,
+)
+
+
+def text_of(key: Any) -> str:
+    return key if isinstance(key, str) else json.dumps(key)
+
+
+def has_repeated_key(value: Any) -> bool:
+    if isinstance(value, dict):
+        return len({text_of(key) for key in value}) < len(value) or any(map(has_repeated_key, value.values()))
+    return isinstance(value, list | tuple) and any(map(has_repeated_key, value))
+
+
+def assert_all_arrived(value: Any, arrived: Any) -> None:
+    if isinstance(value, dict):
+        assert set(arrived) == {text_of(key) for key in value}
+        for key, item in value.items():
+            assert_all_arrived(item, arrived[text_of(key)])
+    elif isinstance(value, list | tuple):
+        assert len(arrived) == len(value)
+        for item, arrived_item in zip(value, arrived, strict=True):
+            assert_all_arrived(item, arrived_item)
+    elif isinstance(value, bytes):
+        assert base64.b64decode(arrived["$bytes"]) == value
+    elif isinstance(value, float) and not math.isfinite(value):
+        assert repr(float(arrived["$float"])) == repr(value)
+    elif isinstance(value, Decimal):
+        assert repr(Decimal(arrived)) == repr(value)
+    elif isinstance(value, datetime):
+        assert datetime.fromisoformat(arrived) == value
+    elif isinstance(value, uuid.UUID):
+        assert uuid.UUID(arrived) == value
+    else:
+        assert (type(arrived), arrived) == (type(value), value)
+
+
+@given(NESTED)
+def test_a_nested_value_arrives_whole_or_is_an_error(value):
+    try:
+        arrived = carried(value)
+    except LossyResult:
+        assert has_repeated_key(value)
+    else:
+        assert not has_repeated_key(value)
+        assert_all_arrived(value, arrived)
+
+
 @pytest.mark.parametrize("value", [b"x" * 101, "x" * 99, memoryview(b"x" * 101), [0] * 51])
 def test_a_result_over_the_limit_has_its_size_in_the_error(value):
-    with pytest.raises(ValueTooLarge, match="and the limit is 100") as caught:
+    with pytest.raises(ValueTooLarge, match="max_payload is 100;") as caught:
         encode(value, 100)
     assert caught.value.limit == 100
     assert caught.value.size > 100
@@ -200,3 +327,131 @@ def test_numpy_arrays_become_lists():
     assert carried(numpy.array([1.0, float("nan")])) == [1.0, {"$float": "nan"}]
     assert carried({numpy.int64(3): 1}) == {"3": 1}
     assert "1,000,001 elements" in carried(numpy.zeros(1_000_001))["reason"]
+
+
+UNITS = ("W", "D", "h", "m", "s", "ms", "us", "ns")
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_numpy_times_mean_the_same_in_each_unit(unit):
+    numpy = pytest.importorskip("numpy")
+    moment = numpy.datetime64("2026-01-01", "D").astype(f"datetime64[{unit}]")
+    arrived = carried({"one": moment, "many": numpy.array([moment, "NaT"], dtype=moment.dtype), moment: 1})
+    assert numpy.datetime64(arrived["one"]) == moment
+    assert arrived["many"] == [arrived["one"], None]
+    assert arrived[arrived["one"]] == 1
+    week = numpy.timedelta64(1, "W").astype(f"timedelta64[{unit}]")
+    assert carried([week, numpy.array([week, "NaT"], dtype=week.dtype)]) == [604800.0, [604800.0, None]]
+
+
+def test_numpy_times_keep_nanoseconds_and_multiples():
+    numpy = pytest.importorskip("numpy")
+    assert carried(numpy.datetime64("2026-01-02T03:04:05.123456789")) == "2026-01-02T03:04:05.123456789"
+    assert carried(numpy.array([3], dtype="m8[10ns]")) == [3e-8]
+    assert carried([numpy.datetime64("2026", "Y"), numpy.datetime64("NaT")]) == ["2026-01-01", None]
+
+
+def test_a_numpy_value_without_a_whole_form_is_an_error():
+    numpy = pytest.importorskip("numpy")
+    for value in (
+        numpy.timedelta64(1, "M"),
+        numpy.timedelta64(1, "Y"),
+        numpy.timedelta64(1),
+        numpy.datetime64(2**62, "Y"),
+    ):
+        with pytest.raises(LossyResult, match="return integers"):
+            encode_json([value], LIMIT)
+    third = numpy.longdouble(1) / 3
+    if third != float(third):  # some platforms have no longer float
+        with pytest.raises(LossyResult, match="more digits"):
+            encode_json(third, LIMIT)
+
+
+def test_numpy_records_and_masks_keep_names_and_gaps():
+    numpy = pytest.importorskip("numpy")
+    records = numpy.array([(1, "2026-01-02")], dtype=[("a", "i4"), ("b", "M8[D]")])
+    assert carried(records) == [{"a": 1, "b": "2026-01-02"}]
+    assert carried(records[0]) == {"a": 1, "b": "2026-01-02"}
+    assert carried(numpy.ma.array([1, 2], mask=[0, 1])) == [1, None]
+    assert carried(numpy.ma.array(records["b"], mask=[1])) == [None]
+    assert carried(numpy.ma.array(records, mask=[(0, 1)])) == [{"a": 1, "b": None}]
+
+
+@pytest.mark.parametrize("kind", ["bool_", "int8", "uint64", "float16", "float32", "float64", "longdouble", "str_"])
+def test_numpy_scalars_become_python_values(kind):
+    numpy = pytest.importorskip("numpy")
+    value = getattr(numpy, kind)(1)
+    assert carried([value, numpy.array([value])]) == [value, [value]]
+
+
+def test_infinity_passes_where_numpy_raises_for_it():
+    numpy = pytest.importorskip("numpy")
+    with numpy.errstate(all="raise"):
+        assert carried([numpy.float64("inf"), numpy.array([-numpy.inf])]) == [{"$float": "inf"}, [{"$float": "-inf"}]]
+
+
+class Index:
+    def __init__(self, labels: list[Any]) -> None:
+        self.labels = labels
+        self.names = [None]
+
+    def tolist(self) -> list[Any]:
+        return self.labels
+
+
+class DataFrame:
+    """Stands in for pandas' class where pandas is not installed: as dicts, equal labels overwrite each other."""
+
+    def __init__(self, rows: list[list[Any]], index: list[Any], columns: list[Any]) -> None:
+        self.rows, self.index, self.columns = rows, Index(index), Index(columns)
+        self.size = len(index) * len(columns)
+
+    def to_dict(self, orient: str = "dict") -> dict[Any, Any]:
+        labels, names = self.index.tolist(), self.columns.tolist()
+        if orient == "tight":
+            return {"index": labels, "columns": names, "data": self.rows, "index_names": [None], "column_names": [None]}
+        columns = zip(names, zip(*self.rows, strict=True), strict=True)
+        return {name: dict(zip(labels, values, strict=True)) for name, values in columns}
+
+
+class Series:
+    def __init__(self, values: list[Any], index: list[Any]) -> None:
+        self.values, self.index, self.name, self.size = values, Index(index), "n", len(values)
+
+    def tolist(self) -> list[Any]:
+        return self.values
+
+    def to_dict(self) -> dict[Any, Any]:
+        return dict(zip(self.index.tolist(), self.values, strict=True))
+
+
+LABELS = st.lists(st.one_of(st.sampled_from(["x", "y", 1, "1", None]), st.tuples(st.text(), st.integers())), max_size=4)
+
+
+@given(LABELS, LABELS)
+def test_a_frame_arrives_whole_whatever_its_labels(index, columns):
+    rows = [[row * 10 + column for column in range(len(columns))] for row in range(len(index))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=DataFrame, Series=Series))
+        arrived = carried({"frame": DataFrame(rows, index, columns), "series": Series(index, index)})
+    labels = json.loads(json.dumps(index))
+    assert (arrived["frame"]["index"], arrived["frame"]["data"]) == (labels, rows)
+    assert arrived["frame"]["columns"] == json.loads(json.dumps(columns))
+    assert arrived["series"] == {"index": labels, "index_names": [None], "data": labels, "name": "n"}
+
+
+def test_a_frame_of_pandas_itself_arrives_whole():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1, 2, 3, 4], "b": list("wxyz")}, index=["p", "p", "q", "q"])
+    assert pandas.DataFrame.from_dict(carried(frame), orient="tight").equals(frame)
+    doubled = frame[["a", "a"]]
+    assert pandas.DataFrame.from_dict(carried(doubled), orient="tight").equals(doubled)
+    tree = frame.set_index(["a", "b"], append=True)
+    assert pandas.DataFrame.from_dict(carried(tree), orient="tight").equals(tree)
+    assert carried(frame["a"]) == {
+        "index": ["p", "p", "q", "q"],
+        "index_names": [None],
+        "data": [1, 2, 3, 4],
+        "name": "a",
+    }
+    assert carried([pandas.NaT, pandas.NA, pandas.Timedelta(1, "ns")]) == [None, None, 1e-9]
