@@ -304,6 +304,15 @@ def from_code(
     return ERRORS.get(code, BrokerError)(message, outcome=outcome, details=details, retry_after=retry_after)
 
 
+def arguments_too_large(pool: str, size: int, limit: int) -> PayloadTooLarge:
+    """Return the error of arguments that are larger than the pool's max_payload."""
+    message = (
+        f"The arguments have {size:,} bytes; the max_payload of pool {pool} is {limit:,}. "
+        "Raise max_payload, send the data in parts, or pass the name of a file."
+    )
+    return PayloadTooLarge(message, details={"bytes": size, "limit": limit})
+
+
 def no_command(pool: str, name: str, known: Iterable[str]) -> CommandUnknown:
     """Return the error of an unknown command, with the nearest name or all names."""
     names = sorted(known)

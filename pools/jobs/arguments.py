@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from snakepit.pools import conf
-from snakepit.pools.broker.errors import BadArguments, PayloadTooLarge
+from snakepit.pools.broker.errors import BadArguments, arguments_too_large
 from snakepit.pools.models.strict_json import find_problem, scrub
 
 
@@ -36,11 +36,10 @@ def store(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
     return stored
 
 
-def check_size(arguments: Mapping[str, Any], limit: int) -> None:
+def check_size(pool: str, arguments: Mapping[str, Any], limit: int) -> None:
     size = len(json.dumps(arguments, ensure_ascii=False, separators=(",", ":")).encode())
     if size > limit:
-        message = f"The arguments have {size} bytes; the pool's max_payload is {limit}."
-        raise PayloadTooLarge(message, details={"limit": limit})
+        raise arguments_too_large(pool, size, limit)
 
 
 def restore(arguments: Mapping[str, Any]) -> dict[str, Any]:

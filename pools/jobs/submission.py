@@ -137,7 +137,7 @@ def _check_target(pool: str, command: str, arguments: Mapping[str, Any]) -> None
     spec = next((one for one in conf.pool_specs() if one.name == pool), None) if row is None else row
     if spec is None or not spec.enabled:
         raise PoolUnknown(f"No pool is named {pool!r}." if spec is None else f"The pool {pool!r} is disabled.")
-    check_size(arguments, spec.max_payload)
+    check_size(pool, arguments, spec.max_payload)
 
 
 def _check_command(pool: str, command: str, arguments: Mapping[str, Any]) -> None:

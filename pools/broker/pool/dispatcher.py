@@ -324,8 +324,7 @@ class Admission:
         if worker_set.gate.failed and worker_set.is_hopeless():
             return errors.PoolFailed(f"The pool's workers cannot start: {worker_set.gate.failed}", retry_after=5.0)
         if call.size > spec.max_payload:
-            message = f"The arguments have {call.size:,} bytes; pool {spec.name} takes {spec.max_payload:,}."
-            return errors.PayloadTooLarge(message, details={"bytes": call.size, "limit": spec.max_payload})
+            return errors.arguments_too_large(spec.name, call.size, spec.max_payload)
         if self._dispatcher.load_index.with_free_slot:
             return None  # it will not wait
         if self.waiting >= spec.queue_limit:

@@ -228,7 +228,10 @@ def test_a_payload_above_the_limit_is_refused_also_where_a_slot_is_free(table: A
     t.submit(size=2048)
     error = t.error(1)
     assert (error.code, error.details) == ("payload_too_large", {"bytes": 2049, "limit": 2048})
-    assert "2,049" in error.message
+    assert error.message == (
+        f"The arguments have 2,049 bytes; the max_payload of pool {t.pool.spec.name} is 2,048. "
+        "Raise max_payload, send the data in parts, or pass the name of a file."
+    )
     assert t.assigned() == [(2, 1)]
 
 
