@@ -312,7 +312,8 @@ class FakeProcess:
             self._result(assignment, value)
 
     def _run_raises(self, assignment: Assignment, text: str = "as asked") -> None:
-        failure = WorkerFailure("adapter_error", text, "builtins.LookupError", "Traceback ... in raises")
+        message = f"LookupError: {text}"
+        failure = WorkerFailure("adapter_error", message, "builtins.LookupError", "Traceback ... in raises")
         self.report("failure", assignment.sequence, failure, 0.001)
 
     def _run_says(self, assignment: Assignment, text: str) -> None:

@@ -144,14 +144,17 @@ def answer(result: Result | Packed | Delivered) -> Answer:
 
 
 def exception(error: Error) -> BrokerError:
-    """Return the typed exception for an Error message."""
+    """Return the typed exception for an Error message, with the worker's traceback as a note, which Python prints."""
     try:
         details = json.loads(error.details) if error.details else {}
     except ValueError:
         details = {"text": error.details}
     if not isinstance(details, dict):
         details = {"value": details}
-    return from_code(error.code, error.message, error.outcome, details, error.retry_after)
+    found = from_code(error.code, error.message, error.outcome, details, error.retry_after)
+    if traceback := details.get("traceback"):
+        found.add_note(f"In the worker:\n{str(traceback).rstrip()}")
+    return found
 
 
 def event(kind: str, reply: Reply) -> Chunk | Progress | Log | Answer:

@@ -28,7 +28,7 @@ def failure(call: AssignedCall, code: str, message: str, details: Mapping[str, A
 
 def raised(call: AssignedCall, error: BaseException, code: str = "adapter_error") -> FailureReport:
     """The report of an exception that the command raised."""
-    report = failure(call, code, message_of(error))
+    report = failure(call, code, named_message_of(error))
     report.type = clean(type_name(type(error)), 256)
     report.traceback = traceback_of(error)
     return report
@@ -55,6 +55,16 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return clean(f"the command called sys.exit({_safe(repr, error.code)})", MAX_MESSAGE)
     return clean(_safe(str, error) or type(error).__name__, MAX_MESSAGE)
+
+
+def named_message_of(error: BaseException) -> str:
+    """The exception's type and text, as in the last line of a traceback: the text of a KeyError is only the key.
+
+    >>> named_message_of(KeyError("region")), named_message_of(KeyboardInterrupt())
+    ("KeyError: 'region'", 'KeyboardInterrupt')
+    """
+    name, message = type(error).__name__, message_of(error)
+    return message if message == name or isinstance(error, SystemExit) else f"{name}: {message}"
 
 
 def _safe(show: Any, value: object) -> str:

@@ -84,7 +84,9 @@ def test_an_exception_arrives_with_its_type_and_remote_traceback(node: RunningBr
     with pytest.raises(errors.AdapterError) as caught:
         node.client.call("one", "raises", text="gone fishing")
     assert caught.value.outcome == "failed"
+    assert str(caught.value) == "LookupError: gone fishing"
     assert caught.value.details["type"].endswith("LookupError")
+    assert caught.value.__notes__ == [f"In the worker:\n{caught.value.details['traceback'].rstrip()}"]
     assert "in raises" in caught.value.details["traceback"]
 
 

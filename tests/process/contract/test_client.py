@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -166,6 +167,9 @@ def test_the_adapters_exception_comes_with_its_traceback(client: Client) -> None
         client.call(POOL, "fail")
     assert caught.value.outcome == "failed"
     assert caught.value.details == {"type": "ValueError", "traceback": "Traceback ..."}
+    assert "".join(traceback.format_exception_only(caught.value)).endswith(
+        "AdapterError: ValueError: no\nIn the worker:\nTraceback ...\n"
+    )
     assert caught.value.retry_after == 1.5
 
 

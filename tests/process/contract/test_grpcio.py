@@ -189,7 +189,7 @@ def test_health_and_reflection_answer_stock_grpcio(stock: Stock) -> None:
     ("command", "arguments", "code", "output", "errors"),
     [
         ("echo", '{"value": 3}', 0, "3\n", ""),
-        ("raises", '{"text": "broken"}', 1, "", "adapter_error (failed): broken\n"),
+        ("raises", '{"text": "broken"}', 1, "", "adapter_error (failed): LookupError: broken\n"),
     ],
 )
 def test_the_example_runs_as_a_program(

@@ -336,7 +336,7 @@ async def test_an_unknown_command_and_a_raising_one_are_failures_with_their_code
     failures = {number: failure for number, failure, _ in hand.heard.of("failure")}
     assert failures[unknown].code == "command_unknown"
     assert "no_such_command" in failures[unknown].message
-    assert (failures[raising].code, failures[raising].message) == ("adapter_error", "gone fishing")
+    assert (failures[raising].code, failures[raising].message) == ("adapter_error", "LookupError: gone fishing")
     assert failures[raising].type.endswith("LookupError")
     assert "in raises" in failures[raising].traceback
 

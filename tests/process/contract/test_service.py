@@ -188,7 +188,7 @@ def test_an_error_is_a_status_with_code_and_outcome_as_trailing_metadata(
     if code == "queue_full":
         assert float(metadata["snakepit-retry-after"]) > 0
     if code == "adapter_error":
-        assert message == "zoë\nline"
+        assert message == "LookupError: zoë\nline"
 
 
 def test_the_details_of_an_error_travel_where_they_fit(stranger: Stranger) -> None:

@@ -277,7 +277,11 @@ def test_a_stream_that_raises_fails_after_its_chunks(broken):
         return (await link.next("failure")).failure
 
     failure = broken(stream)
-    assert (failure.code, failure.type, failure.message) == ("adapter_error", "RuntimeError", "in the middle")
+    assert (failure.code, failure.type, failure.message) == (
+        "adapter_error",
+        "RuntimeError",
+        "RuntimeError: in the middle",
+    )
 
 
 # Context.
@@ -416,13 +420,13 @@ def test_only_commands_can_be_called(echo, command):
 @pytest.mark.parametrize(
     ("command", "kind", "message"),
     [
-        ("fail", "ValueError", "out of paper"),
+        ("fail", "ValueError", "ValueError: out of paper"),
         ("leave", "SystemExit", "the command called sys.exit(3)"),
         ("aleave", "SystemExit", "the command called sys.exit(4)"),
         ("aleave_in_task", "SystemExit", "the command called sys.exit(5)"),
         ("interrupt", "KeyboardInterrupt", "KeyboardInterrupt"),
-        ("give_up", "snakepit.workers.context.CallCancelled", "of its own accord"),
-        ("hostile", "adapters.Broken.hostile.<locals>.Hostile", "<Hostile that cannot be shown>"),
+        ("give_up", "snakepit.workers.context.CallCancelled", "CallCancelled: of its own accord"),
+        ("hostile", "adapters.Broken.hostile.<locals>.Hostile", "Hostile: <Hostile that cannot be shown>"),
     ],
 )
 def test_what_a_command_raises_is_reported_and_the_worker_lives(broken, command, kind, message):

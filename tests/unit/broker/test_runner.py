@@ -251,7 +251,7 @@ async def test_a_command_that_raises_is_answered_with_its_type_and_traceback(sta
     await stage.ready()
     answer = await stage.call("raises", {"text": "gone"})
     assert answer.error is not None
-    assert (answer.code, answer.error.outcome, answer.error.message) == ("adapter_error", "failed", "gone")
+    assert (answer.code, answer.error.outcome, answer.error.message) == ("adapter_error", "failed", "LookupError: gone")
     assert answer.error.details["type"] == "builtins.LookupError"
     assert (stage.row().failed, stage.row().finished) == (1.0, 0.0)
 

@@ -202,6 +202,11 @@ def test_a_huge_traceback_keeps_its_ends():
     assert told.traceback.rstrip().endswith(", 40)")
 
 
+def test_the_message_of_an_exception_has_its_type():
+    assert caught(lambda: {}["region"]).message == "KeyError: 'region'"
+    assert len(caught(lambda: int("x" * 5000)).message) <= failure.MAX_MESSAGE
+
+
 def test_an_error_without_a_message_is_named():
     assert caught(lambda: (_ for _ in ()).throw(StopAsyncIteration)).message == "StopAsyncIteration"
 

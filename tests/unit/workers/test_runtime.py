@@ -210,7 +210,7 @@ def test_a_generator_that_refuses_to_close_is_reported(bench):
     bench.reports.next()
     bench.runtime.cancel(sequence, "cancelled")
     failure = bench.reports.next()
-    assert (failure.code, failure.message) == ("adapter_error", "generator ignored GeneratorExit")
+    assert (failure.code, failure.message) == ("adapter_error", "RuntimeError: generator ignored GeneratorExit")
 
 
 def test_an_async_generator_that_never_waits_can_be_cancelled(bench):
