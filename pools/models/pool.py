@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import models
+from django.db import models, router, transaction
 from django.db.models import F, Q
 from django.db.models.base import ModelBase
 
 from snakepit.pools import conf
 from snakepit.pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Preload, Profile, spec_from
-from snakepit.pools.models.moments import MomentField
+from snakepit.pools.models.moments import MomentField, utc_now
+from snakepit.pools.models.observed import Node
 from snakepit.pools.models.strict_json import find_problem
 
 PROFILES = [(one.value, one.value) for one in Profile]
 PRELOADS = [(one.value, one.value) for one in Preload]
+OWNER_AWAY = timedelta(days=1)  # after which a node that wrote nothing owns no pool
 
 
 def adapter_choices() -> list[tuple[str, str]]:
@@ -100,6 +103,7 @@ class Pool(models.Model):
     paused = models.BooleanField(**_of_spec("paused"))
 
     source = models.CharField(max_length=16, choices=Source.choices, default=Source.ADMIN, editable=False)
+    owners = models.JSONField(default=list, editable=False, help_text="Nodes whose settings name this pool.")
     revision = models.PositiveIntegerField(default=0, editable=False, help_text="Counts the saves of this row.")
     created_at = MomentField(auto_now_add=True)
     updated_at = MomentField(auto_now=True)
@@ -178,35 +182,45 @@ class Pool(models.Model):
             raise ValidationError(found)
 
 
-def sync_pools() -> list[str]:
-    """Write the pools of the settings into rows; returns the names that changed. A starting broker calls this.
+def sync_pools(node: str = "") -> list[str]:
+    """Write the pools of this node's settings into rows; returns the names that changed. A starting broker calls this.
 
-    A pool that is no longer in the settings is disabled, not deleted: its history and its name remain. A paused pool
-    stays paused, because a pause must survive a crash of the broker.
+    A pool belongs to the nodes whose settings name it. When the last of them drops it, it is disabled, not deleted: its
+    history and its name remain. A paused pool stays paused, because a pause must survive a crash of the broker.
     """
-    changed = []
-    specs = conf.pool_specs()
-    for spec in specs:
-        if _sync(spec):
-            changed.append(spec.name)
-    vanished = Pool.objects.filter(source=Pool.Source.SETTINGS, enabled=True)
-    for pool in vanished.exclude(name__in=[spec.name for spec in specs]):
-        pool.enabled = False
-        pool.save(update_fields=["enabled"])
-        changed.append(pool.name)
+    node = node or conf.node_name()
+    specs = {spec.name: spec for spec in conf.pool_specs()}
+    using = router.db_for_write(Pool)
+    with transaction.atomic(using):  # brokers that start together must not overwrite each other's `owners`
+        rows = {row.name: row for row in Pool.objects.using(using).select_for_update()}
+        changed = [name for name, spec in specs.items() if _sync(rows.get(name) or Pool(name=name), spec, using)]
+        Node.objects.filter(name=node).update(seen_at=utc_now())  # a node that returns owns its pools again
+        left = _nodes_left()
+        for row in Pool.objects.using(using).filter(source=Pool.Source.SETTINGS):
+            owners = sorted({*row.owners, node} - left if row.name in specs else {*row.owners} - {node} - left)
+            if owners != row.owners:
+                Pool.objects.using(using).filter(pk=row.pk).update(owners=owners)  # not a revision of the definition
+            if not owners and row.enabled:
+                row.enabled = False
+                row.save(using=using, update_fields=["enabled"])
+                changed.append(row.name)
     return changed
 
 
-def _sync(spec: PoolSpec) -> bool:
+def _nodes_left() -> set[str]:
+    """Nodes that have been away for OWNER_AWAY. Hosts of containers get a new name at each deployment."""
+    return set(Node.objects.filter(seen_at__lt=utc_now() - OWNER_AWAY).values_list("name", flat=True))
+
+
+def _sync(pool: Pool, spec: PoolSpec, using: str) -> bool:
     wanted: dict[str, Any] = {name: getattr(spec, name) for name in FIELDS}
     wanted |= {"profile": str(spec.profile), "preload": str(spec.preload), "source": "settings"}
     wanted |= {"args": dict(spec.args), "env": dict(spec.env)}
-    pool = Pool.objects.filter(name=spec.name).first() or Pool(name=spec.name)
     wanted["paused"] = spec.paused or (pool.paused and pool.source == Pool.Source.SETTINGS)
     if not pool._state.adding and all(getattr(pool, name) == value for name, value in wanted.items()):
         return False
     for name, value in wanted.items():
         setattr(pool, name, value)
     pool.updated_by = None
-    pool.save()
+    pool.save(using=using)
     return True

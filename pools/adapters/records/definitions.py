@@ -21,7 +21,8 @@ class DatabaseDefinitions:
     Database errors are raised: the broker keeps its definitions and tries again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, node: str = "") -> None:
+        self._node = node  # empty: the name that the settings give
         self._synced = False
         self._interpreters = interpreters_of_settings()
         self._lock = threading.Lock()
@@ -33,7 +34,7 @@ class DatabaseDefinitions:
             with self._lock:
                 if not self._synced:
                     _require_tables()
-                    sync_pools()
+                    sync_pools(self._node)
                     self._synced = True
             return self._read()
         except (OperationalError, ProgrammingError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from django.db import DatabaseError, connection, transaction
 
 from snakepit.pools.broker.spec import FIELDS, PoolSpec
 from snakepit.pools.models import ApiKey, Event, Node, Pool, Worker
+from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.pool import sync_pools
 from snakepit.pools.models.strict_json import find_problem, scrub
 
@@ -178,6 +180,36 @@ def test_a_pool_that_left_the_settings_is_disabled_and_comes_back(settings: Any)
     pools(settings, digits={"adapter": "digits", "size": 3}, primes={"adapter": "primes", "size": 1})
     assert sync_pools() == ["digits"]
     assert Pool.objects.get(name="digits").enabled
+
+
+def test_a_broker_leaves_the_pools_of_another_nodes_settings_alone(settings: Any) -> None:
+    both = {"digits": {"adapter": "digits", "size": 3}, "primes": {"adapter": "primes", "size": 1}}
+    pools(settings, **both)
+    sync_pools("first")
+    pools(settings, primes=both["primes"])
+    assert sync_pools("second") == []
+    assert dict(Pool.objects.values_list("name", "enabled")) == {"digits": True, "primes": True}
+    assert dict(Pool.objects.values_list("name", "owners")) == {"digits": ["first"], "primes": ["first", "second"]}
+    assert sync_pools("first") == ["digits"], "its last owner dropped it"
+    pools(settings)
+    assert sync_pools("first") == []
+    assert sync_pools("second") == ["primes"]
+    assert not Pool.objects.filter(enabled=True).exists()
+
+
+def test_a_node_that_is_gone_for_a_day_owns_no_pool(settings: Any) -> None:
+    pools(settings, digits={"adapter": "digits", "size": 3})
+    sync_pools("first")
+    node = Node.objects.create(name="first", seen_at=utc_now() - timedelta(hours=2))
+    pools(settings)
+    assert sync_pools("second") == []
+    Node.objects.filter(pk=node.pk).update(seen_at=utc_now() - timedelta(days=2))
+    assert sync_pools("second") == ["digits"]
+    pools(settings, digits={"adapter": "digits", "size": 3})
+    assert sync_pools("first") == ["digits"], "it has returned, and has not reported yet"
+    pools(settings)
+    assert sync_pools("second") == [], "it writes its row within seconds"
+    assert Pool.objects.get().owners == ["first"]
 
 
 def test_the_settings_take_over_a_pool_of_the_admin(settings: Any) -> None:
