@@ -3,7 +3,8 @@
 E001 invalid setting         W001 package of an adapter not found
 E002 invalid pool            W002 SQLite not configured for several writers
 E003 socket path too long    W003 API page loads scripts from another host
-                             W004 setting without effect in this profile
+E004 users in another        W004 setting without effect in this profile
+     database than pools
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def check_snakepit(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
     problems = [Error(problem, id="snakepit.E001") for problem in conf.find_problems()]
     if problems:
         return [*problems]
-    return [*_pools(), *_adapters(), *_socket(), *_database(), *_docs()]
+    return [*_pools(), *_adapters(), *_socket(), *_database(), *_routers(), *_docs()]
 
 
 def _pools() -> Iterator[CheckMessage]:
@@ -93,6 +94,13 @@ def _database() -> Iterator[CheckMessage]:
                 '"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}.',
                 id="snakepit.W002",
             )
+
+
+def _routers() -> Iterator[CheckMessage]:
+    from snakepit.pools.models import schema
+
+    if why := schema.find_split():
+        yield Error(why, hint=schema.SPLIT_HINT, id="snakepit.E004")
 
 
 def _docs() -> Iterator[CheckMessage]:

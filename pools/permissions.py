@@ -103,7 +103,10 @@ def make_groups(using: str = "default", **_: Any) -> None:
     """Create the missing groups of ROLES after a migration. Existing groups stay unchanged."""
     from django.contrib.auth.management import create_permissions
     from django.contrib.auth.models import Group, Permission
+    from django.db import router
 
+    if not all(router.allow_migrate_model(using, model) for model in (Group, Permission)):
+        return  # the project's routers keep users in another database
     missing = set(ROLES) - set(Group.objects.using(using).filter(name__in=ROLES).values_list("name", flat=True))
     if not missing:
         return

@@ -16,7 +16,7 @@ from snakepit.pools.admin.recycle import recycle
 from snakepit.pools.admin.scale import scale
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
-from snakepit.pools.models import Pool
+from snakepit.pools.models import Pool, schema
 from snakepit.pools.operations import orders
 from snakepit.pools.operations.change_preview import ChangePreview, preview_change
 
@@ -113,13 +113,13 @@ class PoolAdmin(Page):
                 record.message = preview.summary
         # Applied immediately, instead of at the broker's next poll, and with actor and reason for its event.
         action = f"change {', '.join(record.data)}" if change else "add"
-        transaction.on_commit(lambda: self._apply(request, obj, action, given))
+        transaction.on_commit(lambda: self._apply(request, obj, action, given), using=schema.alias())
 
     def delete_model(self, request: HttpRequest, obj: Pool) -> None:
         given = order(request)
         with orders.recorded(given, "delete_pool", obj.name):
             super().delete_model(request, obj)
-        transaction.on_commit(lambda: self._apply(request, obj, "delete", given))
+        transaction.on_commit(lambda: self._apply(request, obj, "delete", given), using=schema.alias())
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Pool]) -> None:
         for pool in queryset:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import connection
+from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 from ninja.params import functions
@@ -69,7 +69,7 @@ def _compat(pool: str) -> Report:
     try:
         return of_pool(pool, shared.client().status)
     finally:
-        connection.close()
+        connections.close_all()
 
 
 @router.get(

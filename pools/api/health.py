@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asgiref.sync import sync_to_async
-from django.db import Error, connection
+from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
@@ -11,7 +11,7 @@ from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.schemas import Ready
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
-from snakepit.pools.models import Pool
+from snakepit.pools.models import Pool, schema
 
 router = Router(tags=["health"], auth=None)
 
@@ -44,5 +44,5 @@ async def ready(request: HttpRequest) -> HttpResponse:
 
 
 def _wanted() -> list[str]:
-    connection.ensure_connection()
+    connections[schema.alias()].ensure_connection()
     return list(Pool.objects.filter(enabled=True).values_list("name", flat=True))

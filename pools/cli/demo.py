@@ -27,10 +27,10 @@ def prepare() -> Demo:
     from django.contrib.auth import get_user_model
     from django.db import transaction
 
-    from snakepit.pools.models import ApiKey
+    from snakepit.pools.models import ApiKey, schema
     from snakepit.pools.permissions import SCOPES
 
-    with transaction.atomic():
+    with transaction.atomic(using=schema.alias()):
         user, fresh = get_user_model().objects.get_or_create(
             username=USER, defaults={"is_staff": True, "is_superuser": True}
         )

@@ -198,10 +198,13 @@ class Up:
 
     def _migrate(self, family: Supervisor) -> None:
         from django.core.management import call_command
-        from django.db import connections
+        from django.db import DEFAULT_DB_ALIAS, connections
+
+        from snakepit.pools.models import schema
 
         family.write("database: migrating")
-        call_command("migrate", interactive=False, verbosity=0)
+        for alias in {DEFAULT_DB_ALIAS, schema.alias()}:
+            call_command("migrate", database=alias, interactive=False, verbosity=0)
         connections.close_all()  # from here on this process only supervises
 
     def _await_ready(self, family: Supervisor, given_up: threading.Event) -> None:

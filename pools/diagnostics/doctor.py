@@ -183,7 +183,7 @@ def _refused(name: str, why: str) -> facts.PoolFacts:
 
 
 def _rows() -> list[tuple[str, PoolSpec | str]]:
-    from django.db import connection
+    from django.db import connections
 
     from snakepit.pools.models import Pool
 
@@ -195,5 +195,5 @@ def _rows() -> list[tuple[str, PoolSpec | str]]:
             except InvalidSpec as error:
                 found.append((row.name, str(error)))
     finally:
-        connection.close()
+        connections.close_all()
     return found

@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, Error, connections
+from django.db import Error, connections
 from django.db.models import Q
 
 from snakepit.pools.diagnostics.facts import ApiKeyFacts, DatabaseFacts, NodeRowFacts, TransportFacts, Unknown
@@ -22,11 +22,12 @@ PING = 1.5  # seconds that Celery workers have to answer
 
 
 def database() -> DatabaseFacts | Unknown:
-    """The default database; Unknown if it does not answer. Raises nothing."""
-    connection: Any = connections[DEFAULT_DB_ALIAS]
+    """The database of this app; Unknown if it does not answer. Raises nothing."""
+    connection: Any = connections[schema.alias()]
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite" and not connection.is_in_memory_db() and not os.path.exists(name):
-        return Unknown(f"{name} does not exist yet: python manage.py migrate")  # connecting would create it
+        # Not opened, because that would create it.
+        return Unknown(f"{name} does not exist yet: python manage.py migrate{schema.option()}")
     try:
         with connection.cursor() as cursor:
             return _database(connection, cursor)

@@ -10,7 +10,7 @@ from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.jobs import leases, messages
 from snakepit.pools.jobs.signals import emit_finished
 from snakepit.pools.jobs.submission import enqueue
-from snakepit.pools.models import Job, JobEntry
+from snakepit.pools.models import Job, JobEntry, schema
 from snakepit.pools.models.states import CANCELLED, QUEUED, RUNNING, UNSUCCESSFUL
 
 COPIED = (
@@ -33,7 +33,7 @@ def cancel(job_id: Any) -> Job:
     # The second update catches a job that is claimed between the two, the next round one that is requeued.
     for _ in range(2):
         if Job.objects.filter(pk=job_id, state=QUEUED).move(CANCELLED, **leases.ended(job.retention)):
-            transaction.on_commit(lambda: emit_finished(job_id), robust=True)
+            transaction.on_commit(lambda: emit_finished(job_id), using=schema.alias(), robust=True)
             break
         if Job.objects.filter(pk=job_id, state=RUNNING).update(cancel_requested=True):
             break
@@ -42,7 +42,7 @@ def cancel(job_id: Any) -> Job:
 
 def retry(job_id: Any) -> Job:
     """Queue a job again after it ended without success: the same row, with a new budget of attempts."""
-    with transaction.atomic():
+    with transaction.atomic(using=schema.alias()):
         again = Job.objects.filter(pk=job_id, state__in=UNSUCCESSFUL).move(
             QUEUED,
             **leases.waiting(0.0),
@@ -64,7 +64,7 @@ def retry(job_id: Any) -> Job:
                 details={"state": job.state},
             )
         JobEntry.objects.filter(job_id=job_id).delete()
-        transaction.on_commit(lambda: _send(job), robust=True)
+        transaction.on_commit(lambda: _send(job), using=schema.alias(), robust=True)
     return job
 
 

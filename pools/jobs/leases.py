@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
+from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from snakepit.pools import conf
 from snakepit.pools.jobs.arguments import storable
 from snakepit.pools.jobs.policy import Transition
-from snakepit.pools.models import Job, JobAttempt, JobEntry
+from snakepit.pools.models import Job, JobAttempt, JobEntry, schema
 from snakepit.pools.models.states import QUEUED, RUNNING, SUCCEEDED
 
 logger = logging.getLogger("snakepit.jobs")
@@ -38,7 +38,7 @@ def moment(seconds: float) -> Any:
 @contextmanager
 def db_unit() -> Iterator[None]:
     """One unit of database work in a long-lived process: broken connections are closed before and after it."""
-    if connection.in_atomic_block:  # the caller's transaction needs its connection
+    if connections[schema.alias()].in_atomic_block:  # the caller's transaction needs its connection
         yield
         return
     close_old_connections()
@@ -66,7 +66,7 @@ def patiently(work: Callable[[], Any], patience: float, stop: threading.Event | 
 def claim(job_id: Any, claimant: str, node: str) -> Job | None:
     """Claim a queued job that is due. Of concurrent claims exactly one succeeds."""
     waiting = Job.objects.filter(DUE, pk=job_id, state=QUEUED, cancel_requested=False)
-    with transaction.atomic():
+    with transaction.atomic(using=schema.alias()):
         taken = waiting.move(
             RUNNING,
             attempts=F("attempts") + 1,
@@ -101,7 +101,7 @@ def check(job: Job) -> tuple[bool, bool]:
 def append_entries(job: Job, entries: list[tuple[str, Any]], progress: tuple[float, str] | None = None) -> bool:
     """Append output of the job, up to its limits; False if a newer attempt has the job."""
     settings = conf.current()
-    with transaction.atomic():
+    with transaction.atomic(using=schema.alias()):
         held = Job.objects.held_by(job.pk, job.attempts)
         # The write comes first, because it locks the row: no other attempt can append or claim until the commit.
         changed = {"progress": progress[0], "progress_message": progress[1]} if progress else {}
@@ -148,7 +148,7 @@ def free(job: Job, transition: Transition, error: dict[str, Any], facts: dict[st
 def _end(
     job: Job, transition: Transition, error: Any, facts: dict[str, Any], *, silent: Q = ALWAYS, **fields: Any
 ) -> bool:
-    with transaction.atomic():
+    with transaction.atomic(using=schema.alias()):
         moved = Job.objects.filter(silent, pk=job.pk, attempts=job.attempts, state=RUNNING).move(
             transition.state,
             lease_until=None,

@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from django.db import connection
+from django.db import connections
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
@@ -17,7 +17,7 @@ from snakepit.pools.client import shared
 from snakepit.pools.jobs import commands, leases, messages
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
 from snakepit.pools.jobs.signals import emit_finished
-from snakepit.pools.models import Job
+from snakepit.pools.models import Job, schema
 from snakepit.pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING, TERMINAL
 
 logger = logging.getLogger("snakepit.jobs")
@@ -68,6 +68,7 @@ clock_jumps = ClockJumps()
 
 def _database_clock() -> float:
     """The database's wall clock, which decides about leases, in seconds."""
+    connection = connections[schema.alias()]
     if connection.vendor != "postgresql":  # SQLite's clock is this host's
         return time.time()
     with connection.cursor() as cursor:

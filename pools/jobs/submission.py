@@ -20,7 +20,7 @@ from snakepit.pools.jobs import commands, messages
 from snakepit.pools.jobs.arguments import check_size, store
 from snakepit.pools.jobs.schema_check import problems
 from snakepit.pools.jobs.signals import emit, job_submitted
-from snakepit.pools.models import Job, Pool
+from snakepit.pools.models import Job, Pool, schema
 from snakepit.pools.models.job import RETRIES, join_tags
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
@@ -83,14 +83,15 @@ def enqueue(wanted: Mapping[str, Any]) -> Job:
             return found
         _check_room(wanted["pool"])
         try:
-            with transaction.atomic():  # a savepoint: on PostgreSQL a conflict would abort the caller's transaction
+            # A savepoint: on PostgreSQL a conflict would abort the caller's transaction.
+            with transaction.atomic(using=schema.alias()):
                 job = Job.objects.create(**wanted, sent_at=Now())
         except IntegrityError:
             if not wanted["idempotency_key"]:
                 raise
             continue
         job.refresh_from_db(fields=["sent_at"])
-        transaction.on_commit(functools.partial(_announce, job), robust=True)
+        transaction.on_commit(functools.partial(_announce, job), using=schema.alias(), robust=True)
         return job
     raise BadRequest("idempotency_key: jobs with this key are being added and deleted concurrently; try again")
 

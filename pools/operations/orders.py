@@ -24,7 +24,7 @@ from snakepit.pools import conf, jobs
 from snakepit.pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown
 from snakepit.pools.broker.spec import FIELDS, InvalidSpec
 from snakepit.pools.broker.status import WorkerDump
-from snakepit.pools.models import Audit, Job, Pool
+from snakepit.pools.models import Audit, Job, Pool, schema
 from snakepit.pools.models.audit import DONE
 from snakepit.pools.models.moments import utc_now
 
@@ -127,7 +127,7 @@ def _write(order: Order, action: str, on: tuple[str, str], outcome: str, record:
         message=_clean(record.message, 2000), data=record.data,
     )  # fmt: skip
     try:
-        with transaction.atomic():  # a savepoint: a failure here must not end the caller's transaction
+        with transaction.atomic(using=schema.alias()):  # a savepoint: a failure must not end the caller's transaction
             row.save()
     except DatabaseError as error:
         # An urgent order must not fail because of the audit; the broker's event has actor and reason too.
@@ -226,7 +226,7 @@ def _described(action: str, before: dict[str, Any], values: dict[str, Any]) -> s
 
 def _save(name: str, values: dict[str, Any], order: Order) -> tuple[Pool, dict[str, Any]]:
     """Write fields of a pool's row; returns the row and the previous values."""
-    with transaction.atomic():
+    with transaction.atomic(using=schema.alias()):
         row = Pool.objects.select_for_update().filter(name=name).first() if "\0" not in name else None
         if row is None:
             raise PoolUnknown(f"No pool is named {name!r}.", details={"pool": name})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, ProgrammingError, close_old_connections
 
 from snakepit.pools import conf
@@ -40,7 +41,9 @@ class DatabaseDefinitions:
         except (OperationalError, ProgrammingError) as error:
             # SQLite raises OperationalError for a missing table or column, as for a database that is down.
             if isinstance(error, ProgrammingError) or "no such " in str(error):
-                raise type(error)(f"{str(error).partition(chr(10))[0]}; run: manage.py migrate") from error
+                raise type(error)(
+                    f"{str(error).partition(chr(10))[0]}; run: manage.py migrate{schema.option()}"
+                ) from error
             raise
         finally:
             close_old_connections()
@@ -68,6 +71,8 @@ class DatabaseDefinitions:
 
 def _require_tables() -> None:
     """Raise if migrations are missing: writing while `migrate` runs could make it fail on SQLite."""
+    if why := schema.find_split():
+        raise ImproperlyConfigured(f"{why} {schema.SPLIT_HINT}")
     if lacking := schema.unapplied(LABEL):
         first = lacking[0].partition(".")[2]
         raise ProgrammingError(f"migrations not applied: {len(lacking)}, from {first} on")

@@ -25,7 +25,7 @@ from django.db import (
     IntegrityError,
     InterfaceError,
     close_old_connections,
-    connection,
+    connections,
     transaction,
 )
 
@@ -33,7 +33,7 @@ from snakepit.pools import conf
 from snakepit.pools.adapters.records.minute_aggregator import MinuteAggregator, MinuteTotals
 from snakepit.pools.broker.events import Event as BrokerEvent
 from snakepit.pools.broker.status import BrokerStatus, NodeStatus, WorkerStatus
-from snakepit.pools.models import PoolPeriod
+from snakepit.pools.models import PoolPeriod, schema
 from snakepit.pools.models.observed import LEVELS, WORKER_STATES, Event, Node, Worker
 from snakepit.pools.models.strict_json import scrub, scrub_text
 
@@ -104,7 +104,7 @@ class DatabaseRecorder:
             if self._flush():
                 self._unit(self._rows.close)
         finally:
-            connection.close()
+            connections.close_all()
 
     def _next_pause(self) -> float:
         if not self._failures:
@@ -141,7 +141,7 @@ class DatabaseRecorder:
         try:
             # Close connections that died since the last unit; otherwise a restart of PostgreSQL is never noticed.
             close_old_connections()
-            with transaction.atomic():
+            with transaction.atomic(using=schema.alias()):
                 work()
         except (DataError, IntegrityError):
             # The rows are wrong, not the database: the same batch would always fail.
@@ -181,7 +181,7 @@ class DatabaseRecorder:
         rows = [PoolPeriod(node=self.node, **{**asdict(one), "at": _moment(one.at)}) for one in self._due]
         PoolPeriod.objects.bulk_create(rows, ignore_conflicts=True)
         # What the database did not take is written with the next minute.
-        transaction.on_commit(self._due.clear)
+        transaction.on_commit(self._due.clear, using=schema.alias())
 
 
 class _Rows:
