@@ -15,7 +15,7 @@ from snakepit.pools.broker.handle import CallHandle
 from snakepit.pools.broker.messages import Reply, Request, Timing
 from snakepit.pools.broker.node import NodeFacts, NodeState
 from snakepit.pools.broker.pool.preview import forecast
-from snakepit.pools.broker.ports import Definition, Loaded, Ports, Process, Template
+from snakepit.pools.broker.ports import Definition, Loaded, Ports, Template
 from snakepit.pools.broker.runner.deps import RunnerDeps
 from snakepit.pools.broker.runner.runner import Runner
 from snakepit.pools.broker.runner.worker_handle import WorkerHandle
@@ -32,10 +32,10 @@ from snakepit.pools.broker.status import (
     SweepResult,
     WorkerDump,
 )
+from snakepit.pools.broker.watch import WorkerWatch
 
 APPLY_EVERY = 1.0  # seconds; a changed row is in force within two
 MISSED_SWEEPS = 3  # intervals without a sweep after which the broker sweeps by itself
-PATIENCE = (1.0, 10.0)  # seconds that a worker has to answer a probe, at least and at most
 LAG_KEPT = 0.7  # share of the old figure that stays in the event loop's smoothed lag
 
 
@@ -47,6 +47,7 @@ class Broker:
         self.sessions = 0
         self.node = NodeState(facts, ports.clock.wall())
         self._usages = Usages(ports.meter)
+        self._watch = WorkerWatch(self.runners, self._usages, ports.clock)
         self._deps = RunnerDeps(
             ports.launcher, ports.linker, ports.clock, self.emit, self._usages, facts.boot, rng or Random()
         )
@@ -142,36 +143,18 @@ class Broker:
         raise errors.WorkerUnknown(f"Node {self.facts.name} has no worker {worker!r}.", details={"worker": worker})
 
     def sweep(self, source: str, interval: float) -> SweepResult:
-        """Judge the age, memory and health of every worker now."""
+        """Check the age, count and memory of every worker now. Health does not wait for a sweep (`watch`)."""
         now = self.ports.clock.monotonic()
         if source != "own":
             if self._clock_missing:
                 self.emit(Event(Kind.CLOCK_FOUND, reason=source, message=f"sweeps come from {source} again"))
             self._last_sweep, self._clock_missing = now, False
         for runner in self.runners.values():
-            runner.sweep(patience=max(PATIENCE[0], min(interval, PATIENCE[1])), interval=interval)
-        task = asyncio.get_running_loop().create_task(self._sample(), name="sample memory")
+            runner.sweep(interval)
+        task = asyncio.get_running_loop().create_task(self._watch.sample(), name="sample memory")
         self._tasks = [kept for kept in self._tasks if not kept.done()] + [task]
         workers = sum(len(runner.handles) for runner in self.runners.values())
         return SweepResult(len(self.runners), workers, sum(runner.leaving_count() for runner in self.runners.values()))
-
-    async def _sample(self) -> None:
-        """Read memory and CPU time of every worker, in a thread: the kernel walks page tables for it."""
-        measured = [
-            (runner, handle.id, handle.process)
-            for runner in self.runners.values()
-            for handle in runner.handles.values()
-            if handle.process
-        ]
-        for runner, worker, process in measured:
-            memory, cpu = await asyncio.to_thread(_vitals, process)
-            if memory is not None and (known := runner.workers.get(worker)):
-                self._usage(runner).sampled(worker, self.ports.clock.monotonic(), memory, cpu, known.served)
-                runner.sampled(worker, memory)
-        for runner in tuple(self.runners.values()):
-            for name, template in runner.templates.living():
-                if (memory := await asyncio.to_thread(template.memory_mb)) is not None:
-                    runner.pool.template.sampled(name, memory)
 
     async def apply(self) -> int:
         """Read the definitions and apply them. Returns how many pools are defined."""
@@ -235,7 +218,9 @@ class Broker:
         self.ports.recorder.start()
         self.emit(Event(Kind.NODE_STARTED, message=f"broker {self.facts.name} started, pid {self.facts.pid}"))
         await self._refresh()
-        self._tasks.append(asyncio.get_running_loop().create_task(self._housekeeping(), name="housekeeping"))
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._housekeeping(), name="housekeeping"))
+        self._tasks.append(loop.create_task(self._watch.run(), name="watch workers"))
 
     async def _housekeeping(self) -> None:
         """Every second: apply definitions, record a snapshot, and check the lifecycle's clock."""
@@ -356,10 +341,6 @@ class Broker:
         near = difflib.get_close_matches(name, self.runners, n=1)
         hint = f" Did you mean {near[0]}?" if near else f" Known are: {', '.join(sorted(self.runners)) or 'none'}."
         return errors.PoolUnknown(f"No pool {name!r} on node {self.facts.name}.{hint}", details={"pool": name})
-
-
-def _vitals(process: Process) -> tuple[float | None, float | None]:
-    return process.memory_mb(), process.cpu_seconds()
 
 
 def _applied(definition: Definition, generation: int) -> Event:

@@ -259,7 +259,7 @@ def worker_status(runner: Runner, worker: Worker, now: float, usage: Usage) -> W
         due_in=None if due is None else round(max(0.0, due - now), 3),
         expected=worker.expires_soon,
         growth=worker_growth(worker.growth, runner.pool.worker_set.growth),
-        silent_for=round(now - handle.probed_at, 3) if handle and handle.probed_at is not None else 0.0,
+        silent_for=handle.silent_for(now) if handle else 0.0,
         held=worker.prefetched,
         mb_per_hour=None if seen is None or (slope := seen.mb_per_hour) is None else round(slope, 3),
         template=worker.template,

@@ -151,6 +151,10 @@ class PoolSpec:
     def deaths_allowed(self) -> int:
         return self.death_budget if self.death_budget is not None else 10 * self.size
 
+    @property
+    def has_memory_limit(self) -> bool:
+        return self.memory_soft_mb is not None or self.memory_hard_mb is not None
+
     def needs_new_workers(self, other: PoolSpec) -> bool:
         """Whether workers made by `other` cannot serve this definition."""
         return any(getattr(self, name) != getattr(other, name) for name in WORKER_FIELDS)

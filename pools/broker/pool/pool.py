@@ -174,11 +174,11 @@ class Pool:
             return []
         return self._settle(list(self.worker_set.fork_failed(worker, why, now)), now, workers_changed=True)
 
-    def sampled(self, worker_id: str, memory_mb: float, now: float) -> list[Action]:
+    def sampled(self, worker_id: str, memory_mb: float, now: float, *, trend: bool = True) -> list[Action]:
         worker = self.worker_set.workers.get(worker_id)
         if worker is None:
             return []
-        actions = list(self.worker_set.sampled(worker, memory_mb))
+        actions = list(self.worker_set.sampled(worker, memory_mb, trend=trend))
         self.worker_set.mark_if_due(worker, now)
         self.dispatcher.load_index.update(worker)
         return self._settle(actions, now, workers_changed=bool(actions or worker.reason))

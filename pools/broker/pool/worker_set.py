@@ -201,11 +201,12 @@ class WorkerSet:
         elif worker.state is State.READY and not worker.reason:
             worker.reason, worker.detail = reason, detail
 
-    def sampled(self, worker: Worker, memory_mb: float) -> Iterator[Action]:
+    def sampled(self, worker: Worker, memory_mb: float, *, trend: bool = True) -> Iterator[Action]:
+        """Compare a worker's memory with the limits. `trend`: it also counts as a sample of its growth."""
         worker.memory_mb = memory_mb
         soft, hard = self.spec.memory_soft_mb, self.spec.memory_hard_mb
         worker.above_soft = worker.above_soft + 1 if soft is not None and memory_mb > soft else 0
-        if worker.generation == self.generation and worker.state in (State.READY, State.DRAINING):
+        if trend and worker.generation == self.generation and worker.state in (State.READY, State.DRAINING):
             self.growth.sampled(worker.growth, memory_mb, idle=not worker.held)
         too_much = hard is not None and memory_mb > hard
         if too_much or worker.above_soft:

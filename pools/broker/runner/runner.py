@@ -162,19 +162,19 @@ class Runner:
     def leaving_count(self) -> int:
         return sum(bool(worker.reason) for worker in self.workers.values())
 
-    def sweep(self, patience: float, interval: float) -> None:
-        """Check every worker, and probe every link. A probe without an answer for `patience` seconds is reported."""
-        now = self._now()
-        for handle in tuple(self.handles.values()):
-            if handle.probed_at is not None and now - handle.probed_at >= patience:
-                detail = f"its event loop did not answer for {now - handle.probed_at:.1f} s"
-                known, handle.silence_reported = handle.silence_reported, True
-                self._do(self.pool.unresponsive(handle.id, detail, now, "event_loop", known=known))
-            handle.probe()
-        self._do(self.pool.sweep(now, interval))
+    def sweep(self, interval: float) -> None:
+        """Check the age, count and memory of every worker; the next sweep follows `interval` seconds later."""
+        self._do(self.pool.sweep(self._now(), interval))
 
-    def sampled(self, worker: str, memory_mb: float) -> None:
-        self._do(self.pool.sampled(worker, memory_mb, self._now()))
+    def look(self) -> None:
+        """Probe every worker, once a second. One that has not answered for SILENT_LOOKS is reported to the pool."""
+        for handle in tuple(self.handles.values()):
+            if silence := handle.look():
+                known, handle.silence_reported = handle.silence_reported, True
+                self._do(self.pool.unresponsive(handle.id, silence, self._now(), "event_loop", known=known))
+
+    def sampled(self, worker: str, memory_mb: float, *, trend: bool = True) -> None:
+        self._do(self.pool.sampled(worker, memory_mb, self._now(), trend=trend))
 
     async def close(self) -> None:
         self._do(self.pool.close(self._now()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -398,6 +399,21 @@ def test_a_frozen_idle_worker_is_replaced_and_a_frozen_busy_one_ended_at_its_dea
         row = node.pool("p")
         assert (row.ready, row.free, row.failed) == (2, 2, 1)
         assert len(recent.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("limit", ["memory_hard_mb", "memory_soft_mb"])
+def test_a_leak_is_stopped_near_its_limit_without_beat(limit: str) -> None:
+    """The overshoot is what the worker allocates in some seconds, here 100 MB each, however rare the sweeps are."""
+    with broker({"p": {"size": 1, "min_lifetime": 0.0, limit: 200}}, interval=3600.0) as node:
+        node.ready("p")
+        end = time.monotonic() + PATIENCE
+        while not (told := node.told("worker.recycled")):
+            assert time.monotonic() < end, "no worker was replaced"
+            with contextlib.suppress(errors.WorkerLost):
+                node.client.call("p", "leaks", megabytes=5)
+                node.client.call("p", "sleep", seconds=0.05)  # the rate of the leak
+        assert told[0]["reason"] == limit.removesuffix("_mb")
+        assert 200 < told[0]["data"]["memory_mb"] < 900
 
 
 def test_a_frozen_busy_worker_that_wakes_up_in_time_gives_its_answer_and_stays(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from snakepit.pools.broker.broker import Broker
 from snakepit.pools.broker.messages import Request, Timing
 from snakepit.pools.broker.node import NodeFacts
 from snakepit.pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Ports, Race, WorkerFailure
+from snakepit.pools.broker.runner.worker_handle import SILENT_LOOKS
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.status import (
     CommandGrowthStatus,
@@ -36,6 +37,7 @@ from snakepit.pools.broker.status import (
     WorkerStatus,
     as_json,
 )
+from snakepit.pools.broker.watch import LOOK_EVERY
 from snakepit.pools.status_codec import decode_status, encode_status
 from snakepit.pools.wire import broker_pb2 as pb
 from tests.fakes import (
@@ -678,42 +680,46 @@ def test_an_older_reading_of_the_definitions_never_undoes_a_newer_one() -> None:
 
 
 @scene(pool())
-async def test_an_idle_worker_that_does_not_answer_within_the_patience_is_replaced(stage: Stage) -> None:
+async def test_an_idle_worker_that_does_not_answer_is_replaced_without_a_sweep(stage: Stage) -> None:
     await stage.ready()
-    stage.processes[0].frozen = True
-    stage.broker.sweep("beat", 5.0)
-    await stage.pass_time(4.9)
-    stage.broker.sweep("beat", 5.0)
+    await stage.pass_time(60.0)
     assert stage.processes[0].kills == 0
-    await stage.pass_time(0.2)
-    stage.broker.sweep("beat", 5.0)
+    stage.processes[0].frozen = True
+    await stage.pass_time(LOOK_EVERY * SILENT_LOOKS - 0.5)
+    assert stage.processes[0].kills == 0
+    await stage.pass_time(2 * LOOK_EVERY)
     assert stage.processes[0].kills == 1
-    assert "did not answer for 5.1 s" in stage.told("worker.health_check_failed")[0].message
+    assert "did not answer for 6.0 s" in stage.told("worker.health_check_failed")[0].message
     await stage.ready(2)
 
 
 @scene(pool())
-async def test_patience_with_a_silent_worker_ends_after_ten_seconds_however_rare_the_sweeps(stage: Stage) -> None:
+async def test_a_worker_is_not_replaced_because_the_broker_was_stopped(stage: Stage) -> None:
     await stage.ready()
     stage.processes[0].frozen = True
-    stage.broker.sweep("beat", 600.0)
-    await stage.pass_time(10.1)
-    stage.broker.sweep("beat", 600.0)
-    assert stage.processes[0].kills == 1
+    await stage.pass_time(LOOK_EVERY + 0.1)  # it has a probe without an answer
+    stage.clock.advance(100.0)
+    await stage.turn()
+    stage.processes[0].thaw()
+    await stage.pass_time(60.0)
+    assert stage.processes[0].kills == 0
 
 
-@pytest.mark.parametrize("interval", [0.0, -1.0, 0.001])
-def test_two_sweeps_at_once_end_nobody_who_had_no_time_to_answer(interval: float) -> None:
-    @scene(pool())
-    async def scenario(stage: Stage) -> None:
-        await stage.ready()
-        stage.broker.sweep("script", interval)
-        stage.broker.sweep("script", interval)
-        await stage.turn()
-        stage.broker.sweep("script", interval)
-        assert stage.processes[0].kills == 0
+@scene(pool())
+async def test_a_look_that_fails_does_not_end_the_watch(stage: Stage) -> None:
+    await stage.ready()
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["message"]))
+    look = stage.broker.runners["p"].look
 
-    scenario()
+    def fails() -> None:
+        stage.broker.runners["p"].look = look  # type: ignore[method-assign]
+        raise ValueError("once")
+
+    stage.broker.runners["p"].look = fails  # type: ignore[method-assign]
+    stage.processes[0].frozen = True
+    await stage.until(lambda: stage.processes[0].kills)
+    assert reported == ["a look at workers failed"]
 
 
 @scene(pool(cancel_grace=100.0))
@@ -722,19 +728,51 @@ async def test_a_silent_worker_that_is_busy_is_left_alone(stage: Stage) -> None:
     answer = stage.submit("hold")
     await stage.turn()
     stage.processes[0].frozen = True
-    for _ in range(4):
-        stage.broker.sweep("beat", 5.0)
-        await stage.pass_time(10.0)
+    await stage.pass_time(40.0)
     assert stage.processes[0].kills == 0
     (told,) = stage.told("worker.health_check_failed")
-    assert (told.reason, stage.workers()[0].silent_for) == ("busy", 40.0)
+    assert told.reason == "busy"
+    assert stage.workers()[0].silent_for > 35.0
     stage.processes[0].thaw()
     stage.processes[0].finish(1)
     await stage.turn()
     assert stage.workers()[0].silent_for == 0.0
-    stage.broker.sweep("beat", 5.0)
+    await stage.pass_time(20.0)
     assert stage.processes[0].kills == 0
     assert answer.over
+
+
+@scene(pool(size=2, memory_hard_mb=100.0))
+async def test_a_busy_worker_above_its_hard_memory_limit_is_killed_without_a_sweep(stage: Stage) -> None:
+    await stage.ready(2)
+    answer = stage.submit("hold")
+    await stage.turn()
+    (busy,) = [process for process in stage.processes if process.assigned]
+    await stage.pass_time(2 * LOOK_EVERY)  # each one's first reading
+    for process in stage.processes:
+        process.memory = 150.0
+    await stage.pass_time(2 * LOOK_EVERY)
+    assert "150 MiB, limit 100 MiB" in stage.told("worker.killed")[0].message
+    assert [process.kills for process in stage.processes[:2]] == [process is busy for process in stage.processes[:2]]
+    assert answer.over
+
+
+@scene(pool(size=1, memory_soft_mb=100.0, min_lifetime=0.0))
+async def test_a_busy_worker_above_its_soft_memory_limit_is_replaced_without_a_sweep(stage: Stage) -> None:
+    await stage.ready()
+    stage.processes[0].memory = 150.0
+    for _ in range(4):
+        await stage.call("echo", {"value": 1})
+        await stage.pass_time(LOOK_EVERY)
+    await stage.until(lambda: stage.told("worker.recycled", reason="memory_soft"))
+
+
+@scene(pool(size=1))
+async def test_memory_without_a_limit_is_left_to_the_sweeps(stage: Stage) -> None:
+    await stage.ready()
+    await stage.call("echo", {"value": 1})
+    await stage.pass_time(5.0)
+    assert stage.workers()[0].measured_mb is None
 
 
 @scene(pool(size=2, memory_hard_mb=100.0))
