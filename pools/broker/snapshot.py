@@ -203,13 +203,16 @@ def pool_state(runner: Runner) -> tuple[str, str]:
         return "failed", worker_set.gate.failed
     if spec.paused:
         return "paused", "paused by its operator"
-    trouble = worker_set.gate.failed or (
-        f"the last start failed: {worker_set.gate.last_failure}" if worker_set.gate.last_failure else ""
-    )
+    trouble = worker_set.gate.stuck
     if ready == 0:
         return "starting", trouble or ("its template loads" if worker_set.template.is_loading else "")
     if ready < spec.size - spec.max_unavailable:
         return "degraded", f"{ready} of {spec.size} workers are ready" + (f"; {trouble}" if trouble else "")
+    if trouble:  # all slots serve, but no worker can be replaced
+        old = sum(worker.generation != worker_set.generation for worker in worker_set.among(State.READY))
+        workers = "1 worker of an older definition serves" if old == 1 else f"{old} workers of older definitions serve"
+        serving = f"; {workers}" if old else ""
+        return "degraded", f"workers cannot be replaced: {trouble}{serving}"
     return "ready", ""
 
 

@@ -101,7 +101,8 @@ def _of_pool(pool: PoolStatus, objective: float) -> Iterator[Alert]:
     if pool.state == "failed":
         yield Alert(f"failed:{name}", ERROR, f"{name} has failed: calls are refused", pool.reason, "pool", name)
     elif pool.state == "degraded":
-        title = f"{name} has {pool.ready} of {pool.size} workers"
+        full = pool.ready >= pool.size
+        title = f"{name} cannot replace its workers" if full else f"{name} has {pool.ready} of {pool.size} workers"
         yield Alert(f"degraded:{name}", WARNING, title, pool.reason, "pool", name)
     elif pool.state == "starting" and pool.reason:
         yield Alert(f"starting:{name}", ERROR, f"{name} has no ready worker yet", pool.reason, "pool", name)

@@ -273,6 +273,9 @@ def _running(pool: PoolStatus) -> Iterator[Finding]:
     if pool.state == "failed":
         fix = "Fix the cause: `snakepit status` has the worker's last lines. The broker starts workers again by itself."
         yield problem("pool", f"failed: {pool.reason}", fix, pool.name)
+    elif pool.state == "degraded" and pool.ready >= pool.size:
+        fix = "Fix the cause: `snakepit status` has the reason. The broker starts workers again by itself."
+        yield warning("pool", f"degraded: {pool.reason}", fix, pool.name)
     elif pool.state not in ("ready", "paused"):
         yield warning("pool", f"{pool.state}: {pool.reason or 'workers start'}", "Wait, then look again.", pool.name)
     else:

@@ -46,6 +46,7 @@ def test_a_healthy_pool_has_no_alert() -> None:
         ),
         ({"pool": {"state": "failed", "reason": "ImportError"}}, "failed:p", "error"),
         ({"pool": {"state": "degraded", "reason": "1 of 2", "ready": 1}}, "degraded:p", "warning"),
+        ({"pool": {"state": "degraded", "reason": "3 failed starts", "ready": 2, "size": 2}}, "degraded:p", "warning"),
         ({"pool": {"state": "starting", "reason": "the last start failed"}}, "starting:p", "error"),
         ({"pool": {"state": "paused", "reason": "x"}}, "paused:p", "warning"),
         ({"pool": {"waiting": 10}}, "full:p", "error"),

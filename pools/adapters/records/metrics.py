@@ -289,6 +289,7 @@ POOL_GAUGES: tuple[tuple[str, str, PoolGauge], ...] = (
     ("waiting", "Calls that wait.", lambda pool: pool.waiting),
     ("held", "Of those, calls that were sent to a busy worker ahead of time.", lambda pool: pool.held),
     ("oldest_wait_seconds", "Wait of the oldest waiting call.", lambda pool: pool.oldest_wait),
+    ("degraded", "1: workers are missing, or cannot be replaced.", lambda pool: float(pool.state == "degraded")),
     ("load_seconds", "Expected time of a start.", lambda pool: pool.load_seconds),
 )
 

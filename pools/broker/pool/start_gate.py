@@ -32,6 +32,14 @@ class StartGate:
         self.failed = ""  # why the pool is failed; empty: it is not
         self.blocked = ""  # why no start makes sense: there is no interpreter for the workers
 
+    @property
+    def stuck(self) -> str:
+        """Why the newest starts fail, with their number; empty: the last start succeeded, or none has ended."""
+        if not self._failures or not self.last_failure:
+            return self.failed
+        starts = "start" if self._failures == 1 else "starts"
+        return self.failed or f"{self._failures} failed {starts} in a row; the last one: {self.last_failure}"
+
     def block(self, why: str) -> None:
         """Allow no start until this is called again with an empty `why`."""
         self.blocked = self.failed = why
@@ -75,6 +83,7 @@ class StartGate:
         """
         recovered, self.failed = self.failed, ""
         self._failures = 0
+        self.last_failure = ""
         self._not_before = float("-inf")
         self._boots.clear()
         return recovered
@@ -107,6 +116,7 @@ class StartGate:
     def reset(self) -> None:
         """A new definition, or an operator, gives the pool another chance."""
         self._failures = self._crashes = 0
+        self.last_failure = ""
         self._not_before = float("-inf")
         self._boots.clear()
         self._deaths.clear()

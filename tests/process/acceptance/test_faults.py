@@ -249,6 +249,22 @@ def test_a_failed_pool_recovers_when_its_adapter_loads_again(tmp_path: Path) -> 
         assert node.client.call("p", "ping") == "pong"
 
 
+def test_a_stuck_rollout_is_degraded_with_its_reason_until_a_worker_starts(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with broker({"p": {"size": 1}}) as node:
+        node.ready("p")
+        node.define({"p": {"adapter": "fails_once", "size": 1, "args": {"path": str(path)}}})
+        node.until("worker.died", 2, reason="boot_failure")
+        row = node.pool("p")
+        assert (row.state, row.ready) == ("degraded", 1)
+        assert "RuntimeError" in row.reason
+        assert "model is not there yet" in row.reason
+        assert "1 worker of an older definition serves" in row.reason
+        path.touch()
+        node.until("worker.recycled", reason="definition")
+        assert (node.pool("p").state, node.pool("p").reason) == ("ready", "")
+
+
 def test_an_adapter_that_takes_for_ever_to_load_is_ended(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -989,7 +989,7 @@ async def test_a_pool_says_where_it_is_and_why(stage: Stage) -> None:
     stage.processes[1].report("boot_failed", WorkerFailure("internal", "no model"))
     stage.processes[1].die(Exit(code=3))
     await stage.turn()
-    assert stage.row().reason == "1 of 3 workers are ready; the last start failed: no model"
+    assert stage.row().reason == "1 of 3 workers are ready; 1 failed start in a row; the last one: no model"
     stage.processes[2].report("hello", stage.launcher.greeting)
     await stage.until(lambda: len(stage.processes) == 4)
     stage.processes[3].report("hello", stage.launcher.greeting)

@@ -166,6 +166,9 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         {"pools": (replace(POOL, problem="adapter"),)}, "pool", "warning", "not those of this process"),
     "a pool that the broker lacks": ({"pools": (replace(POOL, name="new"),)}, "pool", "problem", "does not run it"),
     "a failed pool": ({"broker": broker({"state": "failed", "reason": "no model"})}, "pool", "problem", "no model"),
+    "a stuck rollout": (
+        {"broker": broker({"state": "degraded", "ready": 2, "size": 2, "reason": "9 failed starts in a row"})},
+        "pool", "warning", "9 failed starts"),
     "a degraded pool": ({"broker": broker({"state": "degraded"})}, "pool", "warning", "degraded"),
     "a gil that is on": ({"broker": broker({"warnings": ("the GIL is on",)})}, "pool", "warning", "the GIL is on"),
 }  # fmt: skip
