@@ -12,7 +12,7 @@ from ninja import Query, Router
 
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.calls import json_response
-from snakepit.pools.api.pages import page
+from snakepit.pools.api.pages import page, shown
 from snakepit.pools.api.schemas import (
     AuditFilter,
     AuditOut,
@@ -49,8 +49,8 @@ async def list_workers(request: HttpRequest, filters: Query[WorkerFilter]) -> Ht
     if filters.state:
         rows = rows.filter(state=filters.state)
     found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
-    workers = [WorkerOut.from_orm(row).model_dump(mode="json") for row in found]
-    return json_response({"workers": workers, "next": after})
+    workers, bad = shown(found, WorkerOut.from_orm)
+    return json_response({"workers": workers, "bad": bad, "next": after})
 
 
 @router.get(
@@ -79,8 +79,8 @@ async def list_events(request: HttpRequest, filters: Query[EventFilter]) -> Http
     given = {"worker": filters.worker, "kind": filters.kind}
     rows = rows.filter(**{name: _clean(name, value) for name, value in given.items() if value})
     found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
-    events = [EventOut.from_orm(row).model_dump(mode="json") for row in found]
-    return json_response({"events": events, "next": after})
+    events, bad = shown(found, EventOut.from_orm)
+    return json_response({"events": events, "bad": bad, "next": after})
 
 
 @router.get("/audit", response={200: AuditPage, REFUSED: Failure}, operation_id="list_audit", summary="Audit")
@@ -92,14 +92,16 @@ async def list_audit(request: HttpRequest, filters: Query[AuditFilter]) -> HttpR
     given = {name: getattr(filters, name) for name in ("actor", "action", "target", "outcome")}
     rows = rows.filter(**{name: _clean(name, value) for name, value in given.items() if value})
     found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
-    return json_response({"audit": [AuditOut.from_orm(row).model_dump(mode="json") for row in found], "next": after})
+    rows_shown, bad = shown(found, AuditOut.from_orm)
+    return json_response({"audit": rows_shown, "bad": bad, "next": after})
 
 
 @router.get("/nodes", response={200: NodeList, REFUSED: Failure}, operation_id="list_nodes", summary="Nodes")
 async def list_nodes(request: HttpRequest) -> HttpResponse:
     caller(request).check("view_node")
     rows = await sync_to_async(lambda: list(Node.objects.all()))()
-    return json_response({"nodes": [NodeOut.from_orm(row).model_dump(mode="json") for row in rows]})
+    nodes, bad = shown(rows, NodeOut.from_orm)
+    return json_response({"nodes": nodes, "bad": bad})
 
 
 @router.get("/status", response={200: dict[str, Any], REFUSED: Failure}, operation_id="status", summary="Status now")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
+from pydantic import ValidationError
 
 from snakepit.pools.api.auth import caller
 from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.pages import problem_of, shown
 from snakepit.pools.api.schemas import CommandList, Failure, PoolList, PoolOut
-from snakepit.pools.broker.errors import BrokerError, PoolUnknown
+from snakepit.pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown
 from snakepit.pools.broker.status import PoolStatus, as_json
 from snakepit.pools.client import shared
 from snakepit.pools.models import Pool
@@ -26,18 +28,23 @@ async def list_pools(request: HttpRequest) -> HttpResponse:
     requester.check("view_pool")
     rows = await sync_to_async(lambda: [pool for pool in Pool.objects.all() if requester.may_use(pool.name)])()
     live, trouble = await _live()
-    pools = [_joined(pool, live.get(pool.name)) for pool in rows]
-    return json_response(PoolList(pools=pools, broker=trouble or "reachable").model_dump(mode="json"))
+    pools, bad = shown(rows, lambda pool: _joined(pool, live.get(pool.name)))
+    return json_response({"pools": pools, "bad": bad, "broker": trouble or "reachable"})
 
 
-@router.get("/pools/{pool}", response={200: PoolOut, REFUSED: Failure}, operation_id="get_pool", summary="One pool")
+@router.get(
+    "/pools/{pool}", response={200: PoolOut, REFUSED | {422}: Failure}, operation_id="get_pool", summary="One pool"
+)
 async def get_pool(request: HttpRequest, pool: str) -> HttpResponse:
     caller(request).check("view_pool", pool)
     row = await Pool.objects.filter(name=pool).afirst() if "\0" not in pool else None
     if row is None:
         raise PoolUnknown(f"No pool is named {pool!r}.", details={"pool": pool})
     live, _ = await _live(pool)
-    return json_response(_joined(row, live.get(pool)).model_dump(mode="json"))
+    try:
+        return json_response(_joined(row, live.get(pool)).model_dump(mode="json"))
+    except ValidationError as error:
+        raise DefinitionInvalid(f"The row of pool {pool!r} cannot be shown: {problem_of(error)}") from None
 
 
 @router.get(

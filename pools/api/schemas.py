@@ -53,8 +53,16 @@ class PoolOut(Schema):
     live: dict[str, Any] | None = None
 
 
+class BadRow(Schema):
+    """A row that cannot be shown. It does not take the rest of its list away."""
+
+    row: str = Field(description="The row's name, or its number in the database.")
+    problem: str = Field(description="The fields that are wrong, and how.")
+
+
 class PoolList(Schema):
     pools: list[PoolOut]
+    bad: list[BadRow] = Field(default_factory=list, description="Rows that cannot be shown.")
     broker: str = Field(description="reachable, or the reason why not")
 
 
@@ -115,6 +123,7 @@ class WorkerOut(Schema):
 
 class WorkerPage(Schema):
     workers: list[WorkerOut]
+    bad: list[BadRow] = Field(default_factory=list, description="Rows that cannot be shown.")
     next: str | None = Field(description="Pass it as `cursor` for the next page; null: this is the last page.")
 
 
@@ -133,6 +142,7 @@ class EventOut(Schema):
 
 class EventPage(Schema):
     events: list[EventOut]
+    bad: list[BadRow] = Field(default_factory=list, description="Rows that cannot be shown.")
     next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last page.")
 
 
@@ -160,6 +170,7 @@ class AuditOut(Schema):
 
 class AuditPage(Schema):
     audit: list[AuditOut]
+    bad: list[BadRow] = Field(default_factory=list, description="Rows that cannot be shown.")
     next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last page.")
 
 
@@ -179,6 +190,7 @@ class NodeOut(Schema):
 
 class NodeList(Schema):
     nodes: list[NodeOut]
+    bad: list[BadRow] = Field(default_factory=list, description="Rows that cannot be shown.")
 
 
 class RecycleIn(Schema):
@@ -186,7 +198,7 @@ class RecycleIn(Schema):
 
     model_config = {"extra": "forbid"}
 
-    worker: str = Field(default="", max_length=100)
+    worker: str = Field(default="", max_length=100, pattern=r"^[A-Za-z0-9_-]*$")
     reason: str = Field(default="", max_length=200)
 
 

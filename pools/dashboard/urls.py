@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.urls import path, re_path
+from django.urls import path, re_path, register_converter
 
 from snakepit.pools.dashboard import (
     audit,
@@ -24,10 +24,12 @@ from snakepit.pools.dashboard import (
     worker,
     workers,
 )
+from snakepit.pools.dashboard.name_in_url import NameConverter
 from snakepit.pools.web.transactions import non_atomic_patterns
 
 UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
+register_converter(NameConverter, "snakepit_name")
 app_name = "snakepit"
 urlpatterns = [
     path("", overview.overview, name="overview"),
@@ -43,21 +45,21 @@ urlpatterns = [
     path("audit/", audit.audit, name="audit"),
     path("diagnostics/", diagnostics.diagnostics, name="diagnostics"),
     path("diagnostics/report/", diagnostics.report, name="report"),
-    path("diagnostics/apply/<str:key>/", diagnostics.apply, name="apply"),
-    path("pools/<str:name>/", pool.pool, name="pool"),
-    path("pools/<str:name>/recycle/", orders.recycle, name="pool-recycle"),
-    path("pools/<str:name>/scale/", orders.scale, name="pool-scale"),
-    path("pools/<str:name>/pause/", orders.pause, name="pool-pause"),
-    path("pools/<str:name>/drain/", orders.drain, name="pool-drain"),
-    path("pools/<str:name>/resume/", orders.resume, name="pool-resume"),
+    path("diagnostics/apply/<snakepit_name:key>/", diagnostics.apply, name="apply"),
+    path("pools/<snakepit_name:name>/", pool.pool, name="pool"),
+    path("pools/<snakepit_name:name>/recycle/", orders.recycle, name="pool-recycle"),
+    path("pools/<snakepit_name:name>/scale/", orders.scale, name="pool-scale"),
+    path("pools/<snakepit_name:name>/pause/", orders.pause, name="pool-pause"),
+    path("pools/<snakepit_name:name>/drain/", orders.drain, name="pool-drain"),
+    path("pools/<snakepit_name:name>/resume/", orders.resume, name="pool-resume"),
     path("workers/", workers.workers, name="workers"),
-    path("workers/<str:ident>/", worker.worker, name="worker"),
-    path("workers/<str:ident>/recycle/", orders.recycle_worker, name="worker-recycle"),
-    path("workers/<str:ident>/stacks/", orders.stacks, name="worker-stacks"),
-    path("workers/<str:ident>/kill/", orders.kill_worker, name="worker-kill"),
+    path("workers/<snakepit_name:ident>/", worker.worker, name="worker"),
+    path("workers/<snakepit_name:ident>/recycle/", orders.recycle_worker, name="worker-recycle"),
+    path("workers/<snakepit_name:ident>/stacks/", orders.stacks, name="worker-stacks"),
+    path("workers/<snakepit_name:ident>/kill/", orders.kill_worker, name="worker-kill"),
     path("nodes/", nodes.nodes, name="nodes"),
-    path("nodes/<str:name>/drain/", node_orders.drain, name="node-drain"),
-    path("nodes/<str:name>/resume/", node_orders.resume, name="node-resume"),
+    path("nodes/<snakepit_name:name>/drain/", node_orders.drain, name="node-drain"),
+    path("nodes/<snakepit_name:name>/resume/", node_orders.resume, name="node-resume"),
     path("events/", events.events, name="events"),
     path("live/stream/", stream.stream, name="stream"),
     path("live/fragments/", stream.fragments, name="fragments"),
