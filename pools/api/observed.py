@@ -11,8 +11,9 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
 from snakepit.pools.api.auth import Caller, caller
+from snakepit.pools.api.bad_rows import shown
 from snakepit.pools.api.calls import json_response
-from snakepit.pools.api.pages import page, shown
+from snakepit.pools.api.pages import page
 from snakepit.pools.api.schemas import (
     AuditFilter,
     AuditOut,

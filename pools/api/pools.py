@@ -8,8 +8,8 @@ from ninja import Router
 from pydantic import ValidationError
 
 from snakepit.pools.api.auth import caller
+from snakepit.pools.api.bad_rows import problem_of, shown
 from snakepit.pools.api.calls import json_response
-from snakepit.pools.api.pages import problem_of, shown
 from snakepit.pools.api.schemas import CommandList, Failure, PoolList, PoolOut
 from snakepit.pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown
 from snakepit.pools.broker.status import PoolStatus, as_json

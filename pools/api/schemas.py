@@ -8,6 +8,8 @@ from typing import Any
 from ninja import Field, Schema
 from pydantic import StrictInt
 
+from snakepit.pools.api.bad_rows import Listed
+
 
 class FailureBody(Schema):
     code: str = Field(description="One of the closed list, such as queue_full.")
@@ -53,16 +55,8 @@ class PoolOut(Schema):
     live: dict[str, Any] | None = None
 
 
-class BadRow(Schema):
-    """A row that cannot be shown. It does not take the rest of its list away."""
-
-    row: str = Field(description="The row's name, or its number in the database.")
-    problem: str = Field(description="The fields that are wrong, and how.")
-
-
-class PoolList(Schema):
+class PoolList(Listed):
     pools: list[PoolOut]
-    bad: list[BadRow] = Field(default_factory=list, description="Rows that cannot be shown.")
     broker: str = Field(description="reachable, or the reason why not")
 
 
@@ -121,9 +115,8 @@ class WorkerOut(Schema):
     gone_at: datetime | None
 
 
-class WorkerPage(Schema):
+class WorkerPage(Listed):
     workers: list[WorkerOut]
-    bad: list[BadRow] = Field(default_factory=list, description="Rows that cannot be shown.")
     next: str | None = Field(description="Pass it as `cursor` for the next page; null: this is the last page.")
 
 
@@ -140,9 +133,8 @@ class EventOut(Schema):
     data: dict[str, Any]
 
 
-class EventPage(Schema):
+class EventPage(Listed):
     events: list[EventOut]
-    bad: list[BadRow] = Field(default_factory=list, description="Rows that cannot be shown.")
     next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last page.")
 
 
@@ -168,9 +160,8 @@ class AuditOut(Schema):
     data: dict[str, Any]
 
 
-class AuditPage(Schema):
+class AuditPage(Listed):
     audit: list[AuditOut]
-    bad: list[BadRow] = Field(default_factory=list, description="Rows that cannot be shown.")
     next: str | None = Field(description="Pass it as `cursor` for the next, older page; null: this is the last page.")
 
 
@@ -188,9 +179,8 @@ class NodeOut(Schema):
     seen_at: datetime
 
 
-class NodeList(Schema):
+class NodeList(Listed):
     nodes: list[NodeOut]
-    bad: list[BadRow] = Field(default_factory=list, description="Rows that cannot be shown.")
 
 
 class RecycleIn(Schema):

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from snakepit.pools.cli.output import UsageError, errors_told, json_line, print_value
+from snakepit.pools.cli.output import UsageError, errors_told, json_line, print_value, terminal
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import Answer, Chunk, Log, Progress, Stream, connect
@@ -91,10 +91,9 @@ def _progress_on_stderr() -> Iterator[Any]:
     if not sys.stderr.isatty():
         yield lambda event: typer.echo(_line(event), err=True)
         return
-    from rich.console import Console
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR"))), transient=True) as bar:
+    with Bar(console=terminal(stderr=True, no_color=bool(os.environ.get("NO_COLOR"))), transient=True) as bar:
         task = None
 
         def show(event: Progress | Log) -> None:

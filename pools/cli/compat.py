@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snakepit.pools.broker.errors import PoolUnknown
-from snakepit.pools.cli.output import PROBLEM, UsageError, errors_told, json_line
+from snakepit.pools.cli.output import PROBLEM, UsageError, errors_told, json_line, terminal
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.cli.status import new_table
@@ -76,10 +76,9 @@ def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
 
 
 def _show(found: Report) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else NARROW, highlight=False)
+    console = terminal(width=None if sys.stdout.isatty() else NARROW, highlight=False)
     build = " (free-threaded)" if found.free_threaded else ""
     title = f"{found.title}, {found.profile} profile" + (f", {found.python}{build}" if found.python else "")
     console.print(title, markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from snakepit.pools.broker.text import one_line
 from snakepit.pools.cli.output import BOLD, DIM, GREEN, PROBLEM, RED, YELLOW, colour, errors_told, json_line
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import find_address, start_django
@@ -57,8 +58,8 @@ def _finding(finding: Finding) -> list[str]:
     name = f"{finding.check} of {finding.pool}" if finding.pool else finding.check
     width = os.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     indent = " " * 9
-    head, *more = textwrap.wrap(f"{name}: {finding.evidence}", max(40, width - 9)) or [name]
+    head, *more = map(one_line, textwrap.wrap(f"{name}: {finding.evidence}", max(40, width - 9)) or [name])
     shown = [f"{colour(f'{word:<8}', code)} {head}", *(indent + text for text in more)]
     if finding.fix:
-        shown += [indent + text for text in textwrap.wrap(f"fix: {finding.fix}", max(40, width - 9))]
+        shown += [indent + one_line(text) for text in textwrap.wrap(f"fix: {finding.fix}", max(40, width - 9))]
     return shown

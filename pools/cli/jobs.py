@@ -11,7 +11,7 @@ import typer
 
 from snakepit.pools.broker.errors import from_code
 from snakepit.pools.cli.call import read_arguments
-from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line, print_value
+from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line, print_value, terminal
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
 from snakepit.pools.cli.project import start_django
 from snakepit.pools.cli.status import NARROW, new_table
@@ -211,11 +211,10 @@ def _bar(entries: Iterator[JobEntry]) -> None:
         for _ in entries:
             pass
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=terminal(stderr=True), transient=True) as bar:
         task = bar.add_task("waiting", total=1.0)
         for entry in entries:
             data: dict[str, Any] = entry.data or {}
@@ -248,7 +247,6 @@ def _end(row: Job, as_json: bool) -> None:
 
 
 def _list(found: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     rows = new_table("id", "pool", "command", "state", "attempts", "progress", "created")
@@ -257,4 +255,4 @@ def _list(found: list[dict[str, Any]]) -> None:
         state = Text(one["state"], STYLES.get(one["state"], ""))
         created = one["created_at"][:19].replace("T", " ")
         rows.add_row(one["id"], one["pool"], one["command"], state, str(one["attempts"]), done, created)
-    Console(width=None if sys.stdout.isatty() else NARROW + 40, highlight=False).print(rows)
+    terminal(width=None if sys.stdout.isatty() else NARROW + 40, highlight=False).print(rows)

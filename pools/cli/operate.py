@@ -16,7 +16,7 @@ import typer
 
 from snakepit.pools.broker.status import BrokerStatus, RecyclePlan
 from snakepit.pools.cli import maintenance
-from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line
+from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line, terminal
 from snakepit.pools.cli.parameters import AsJson, Pool, Reason, Worker
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.cli.status import NARROW, new_table
@@ -272,7 +272,6 @@ def _show_plan(plan: RecyclePlan, chosen: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json_line(plan))
         return
-    from rich.console import Console
     from rich.text import Text
 
     table = new_table("turn", "worker", "state", "load", "served", "age", "ttl in", "starts in", "calls left", "why")
@@ -283,7 +282,7 @@ def _show_plan(plan: RecyclePlan, chosen: str, as_json: bool) -> None:
             f"{one.age:.0f} s", _limit(one.seconds_until_ttl, " s"), _limit(one.seconds_until_successor, " s"),
             _limit(one.calls_until_max, ""), Text(why),
         )  # fmt: skip
-    console = Console(width=None if sys.stdout.isatty() else NARROW + 40, highlight=False)
+    console = terminal(width=None if sys.stdout.isatty() else NARROW + 40, highlight=False)
     console.print(table)
     leaving = sum(one.in_turn > 0 for one in plan.workers)
     busy = sum(one.in_turn > 0 and one.load > 0 for one in plan.workers)

@@ -8,12 +8,16 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from snakepit.pools.broker.errors import BadRequest, BrokerError, BrokerUnreachable
 from snakepit.pools.broker.status import as_json
+from snakepit.pools.broker.text import many_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PROBLEM, USAGE, UNREACHABLE = 1, 2, 3
 RED, YELLOW, GREEN, BOLD, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
@@ -25,6 +29,19 @@ class Problem(Exception):
 
 class UsageError(BadRequest):
     """The command line is wrong."""
+
+
+def terminal(**options: Any) -> Console:
+    """A console of rich that shows control characters in text from outside as escape sequences."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Terminal(Console):
+        def render(self, *args: Any, **more: Any) -> Iterator[Segment]:  # also for the cells of a table
+            for text, style, control in super().render(*args, **more):
+                yield Segment(text if control else many_lines(text), style, control)
+
+    return Terminal(**options)
 
 
 def json_line(value: Any) -> str:
@@ -65,7 +82,7 @@ def errors_told(as_json: bool = False) -> Iterator[None]:
     try:
         yield
     except Problem as error:
-        typer.echo(f"{colour('error', RED, stream=sys.stderr)}: {error}", err=True)
+        typer.echo(f"{colour('error', RED, stream=sys.stderr)}: {many_lines(error)}", err=True)
         raise typer.Exit(PROBLEM) from error
     except BrokerError as error:
         if as_json:
@@ -88,12 +105,12 @@ def exit_code(error: BrokerError) -> int:
 
 def _explain(error: BrokerError) -> None:
     head = colour("error", RED, stream=sys.stderr)
-    typer.echo(f"{head}: {error.code}: {error.message}", err=True)
+    typer.echo(f"{head}: {error.code}: {many_lines(error.message)}", err=True)
     details = dict(error.details)
     traceback = details.pop("traceback", "")
     for name, value in details.items():
-        typer.echo(f"  {name}: {value if isinstance(value, str) else json_line(value)}", err=True)
+        typer.echo(f"  {name}: {many_lines(value) if isinstance(value, str) else json_line(value)}", err=True)
     if error.retry_after:
         typer.echo(f"  retry after: {error.retry_after:g} s", err=True)
     if traceback:
-        typer.echo(f"\nIn the worker:\n{str(traceback).rstrip()}", err=True)
+        typer.echo(f"\nIn the worker:\n{many_lines(traceback).rstrip()}", err=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from snakepit.pools.cli.output import errors_told, json_line
+from snakepit.pools.cli.output import errors_told, json_line, terminal
 from snakepit.pools.cli.parameters import AsJson
 
 WIDE = 160  # columns for a pipe, where the terminal's width is not known
@@ -50,7 +50,6 @@ def _row(one: Any) -> dict[str, Any]:
 
 
 def _show(found: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from snakepit.pools.cli.status import new_table
@@ -65,7 +64,7 @@ def _show(found: list[dict[str, Any]]) -> None:
     for column in table.columns[:-1]:
         column.min_width = len(str(column.header))
     table.columns[-1].no_wrap, table.columns[-1].overflow = False, "fold"  # never cut a path, because users copy it
-    console = Console(
+    console = terminal(
         width=None if sys.stdout.isatty() else WIDE, no_color=bool(os.environ.get("NO_COLOR")), highlight=False
     )
     console.print(table)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snakepit.pools.broker.status import BrokerStatus, NodeStatus, PoolStatus, TemplateStatus, WorkerStatus
-from snakepit.pools.cli.output import PROBLEM, errors_told, json_line
+from snakepit.pools.cli.output import PROBLEM, errors_told, json_line, terminal
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import connect
@@ -42,10 +42,8 @@ def status(
 
 
 def _show(found: BrokerStatus) -> None:
-    from rich.console import Console
-
     width = None if sys.stdout.isatty() else NARROW
-    console = Console(width=width, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
+    console = terminal(width=width, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
     node = found.node
     clock = "" if node.clock == "beat" else f", clock: {node.clock}"
     console.print(

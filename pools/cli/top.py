@@ -20,7 +20,7 @@ import typer
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import BrokerStatus, PoolStatus, WorkerStatus
-from snakepit.pools.cli.output import UNREACHABLE, errors_told
+from snakepit.pools.cli.output import UNREACHABLE, errors_told, terminal
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.cli.status import STYLES, drain_line, megabytes, new_table
 from snakepit.pools.client import connect
@@ -47,12 +47,11 @@ def top(
     interval: Annotated[float, typer.Option(min=0.1, max=60.0, help="Seconds between two updates.")] = 1.0,
 ) -> None:
     """Watch pools, workers and queues live, the busiest first; press q to quit. Exits with 3 if no broker answers."""
-    from rich.console import Console
 
     with errors_told():
         client = connect(find_address())
     on_terminal = sys.stdout.isatty() and sys.stdin.isatty()
-    console = Console(width=None if sys.stdout.isatty() else NARROW, no_color=bool(os.environ.get("NO_COLOR")))
+    console = terminal(width=None if sys.stdout.isatty() else NARROW, no_color=bool(os.environ.get("NO_COLOR")))
     screen = Screen(str(client.target))
     if once or not on_terminal:
         screen.ask(client)

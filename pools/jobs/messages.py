@@ -17,6 +17,7 @@ from typing import Any
 from django.db import Error
 
 from snakepit.pools import conf
+from snakepit.pools.broker.text import one_line
 from snakepit.pools.jobs import eager, leases
 from snakepit.pools.jobs.bounded_thread import BoundedThread
 from snakepit.pools.models import Pool
@@ -157,6 +158,6 @@ class QueueSubscriber:
                     # Sent to the worker's own mailbox, because only its main thread may use its connection.
                     app.control.add_consumer(name, destination=[hostname])
                 except Exception as error:  # the transport is away or has no control: the common queue remains
-                    logger.warning("cannot read the queue %s yet: %s", name, error)
+                    logger.warning("cannot read the queue %s yet: %s", one_line(name), one_line(error))
                     break
                 self._joined.add(name)

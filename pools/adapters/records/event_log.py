@@ -7,6 +7,7 @@ import logging
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.ports import Recorder
 from snakepit.pools.broker.status import BrokerStatus
+from snakepit.pools.broker.text import one_line
 
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -27,8 +28,8 @@ class EventLog:
         logger.log(
             LEVELS.get(event.level, logging.INFO),
             "%s: %s",
-            who,
-            event.message or event.kind,
+            one_line(who),
+            one_line(event.message or event.kind),
             extra={"action": str(event.kind), "pool": event.pool, "worker": event.worker, "reason": event.reason},
         )
         self._then.record(at, event)

@@ -804,6 +804,14 @@ def test_the_event_log_writes_a_line_with_its_keys(caplog: pytest.LogCaptureFixt
     assert started.getMessage() == "node: node.started"
 
 
+def test_a_reason_cannot_forge_a_line_of_the_event_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="snakepit.events")
+    message = "ada: pause: lunch\r\n2026-01-01 ERROR forged\x1b[2J"
+    EventLog(ListRecorder()).record(1.0, Event(Kind.OPERATOR_ACTED, "p\n", "", "pause", message))
+    (record,) = caplog.records
+    assert record.getMessage() == r"p\n: ada: pause: lunch\r\n2026-01-01 ERROR forged\x1b[2J"
+
+
 # Definitions
 
 
