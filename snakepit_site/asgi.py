@@ -1,4 +1,4 @@
-"""The ASGI entry point: Django behind the API's body limit."""
+"""The ASGI entry point: Django behind the body limit."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ from snakepit.pools.api.limits import BodyLimit  # noqa: E402 - needs the apps, 
 # WhiteNoise returns synchronous iterators. The files are small, so Django may read each at once.
 warnings.filterwarnings("ignore", "StreamingHttpResponse must consume synchronous iterators")
 
-application = BodyLimit(django_application, "/api/")
+application = BodyLimit(django_application)

@@ -7,4 +7,8 @@ import os
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit.site.settings")
-application = get_wsgi_application()
+django_application = get_wsgi_application()
+
+from snakepit.pools.api.limits import WsgiBodyLimit  # noqa: E402 - needs the apps, which the line above loads
+
+application = WsgiBodyLimit(django_application)

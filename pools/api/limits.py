@@ -1,65 +1,149 @@
-"""The body limit under ASGI, where Django stores the whole body before a view can check it.
+"""The body limit of a site, on every path, before Django stores the body and before authentication.
 
-Wrap the project's ASGI application: `application = BodyLimit(get_asgi_application(), "/api/")`. Without this wrapper
-the limit applies only after the whole body has been received.
+Wrap the project's applications: `application = BodyLimit(get_asgi_application())`, and
+`application = WsgiBodyLimit(get_wsgi_application())`. Without a wrapper, Django's ASGI handler stores the whole body
+before a view can check it.
+
+    declared size ─▶ too large: 413, nothing is read
+    counted size  ─▶ too large: 413 at the limit
+    time          ─▶ the body takes longer than BODY_SECONDS: 408
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
 from typing import Any
+
+from django.conf import settings
 
 from snakepit.pools import conf
 from snakepit.pools.api.body import too_large
-from snakepit.pools.web.errors import body_of
+from snakepit.pools.broker.errors import NOT_STARTED
+from snakepit.pools.web.errors import body_of, error_body
+
+BODY_SECONDS = 30.0  # from a request's headers to the end of its body
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class _TooLarge(Exception):
-    """The received part of the body exceeds the limit."""
+class _Refusal:
+    """The body is too large or too slow: a status and a JSON body."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        self.status = status
+        self.content = json.dumps(body).encode()
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        # The rest of the body stays unread, so the connection cannot be reused.
+        length = str(len(self.content))
+        return [("content-type", "application/json"), ("content-length", length), ("connection", "close")]
+
+
+def _too_large(path: str, prefix: str) -> _Refusal:
+    error = too_large(limit_of(path, prefix))
+    return _Refusal(error.http_status, body_of(error))
+
+
+def _too_slow() -> _Refusal:
+    message = f"The body did not arrive within {BODY_SECONDS:g} seconds."
+    return _Refusal(408, error_body("request_timeout", message, NOT_STARTED, {"limit": BODY_SECONDS}))
+
+
+def _without_length() -> _Refusal:
+    message = "This server needs the header Content-Length: it cannot read a chunked body."
+    return _Refusal(411, error_body("bad_request", message, NOT_STARTED, {}))
+
+
+def limit_of(path: str, prefix: str) -> int:
+    """The limit of a path in bytes. A form of the admin may be as large as Django allows."""
+    limit = conf.current().max_body
+    return limit if path.startswith(prefix) else max(limit, settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0)
 
 
 class BodyLimit:
-    """Rejects a body larger than SNAKEPIT["MAX_BODY"] for every path that begins with `prefix`."""
+    """The limit under ASGI. `prefix`: the root of the API, where SNAKEPIT["MAX_BODY"] alone decides."""
 
-    def __init__(self, application: Any, prefix: str = "/") -> None:
+    def __init__(self, application: Any, prefix: str = "/api/") -> None:
         self.application = application
         self.prefix = prefix
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(self.prefix):
+        if scope["type"] != "http":
             await self.application(scope, receive, send)
             return
-        limit = conf.current().max_body
         announced = dict(scope["headers"]).get(b"content-length", b"")
-        if announced.isdigit() and int(announced[:20]) > limit:
-            await _reject(send, limit)
+        if announced.isdigit() and int(announced[:20]) > limit_of(scope["path"], self.prefix):
+            await _answer(send, _too_large(scope["path"], self.prefix))
             return
-        received = 0
+        body, began = _Body(receive, scope["path"], self.prefix), False
 
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                raise _TooLarge
-            return message
+        async def sent(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
 
+        await self.application(scope, body.receive, sent)
+        if body.refusal and not began:
+            await _answer(send, body.refusal)
+
+
+class _Body:
+    """Counts a body and its time. To the application, a refused body looks like a client that has disconnected."""
+
+    def __init__(self, receive: Receive, path: str, prefix: str) -> None:
+        self.refusal: _Refusal | None = None
+        self._receive = receive
+        self._path, self._prefix = path, prefix
+        self._left = limit_of(path, prefix)
+        self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+        self._ended = False
+
+    async def receive(self) -> Message:
+        if self._ended:  # Django waits here for a disconnect, as long as the response takes
+            return await self._receive()
         try:
-            await self.application(scope, counted, send)
-        except _TooLarge:
-            await _reject(send, limit)
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            self.refusal = _too_slow()
+        else:
+            self._left -= len(message.get("body", b""))
+            self._ended = not message.get("more_body", False)
+            if self._left >= 0:
+                return message
+            self.refusal = _too_large(self._path, self._prefix)
+        self._ended = True
+        return {"type": "http.disconnect"}
 
 
-async def _reject(send: Send, limit: int) -> None:
-    error = too_large(limit)
-    content = json.dumps(body_of(error)).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    # The rest of the body stays unread, so the connection cannot be reused.
-    headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+async def _answer(send: Send, refusal: _Refusal) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in refusal.headers]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": refusal.content})
+
+
+class WsgiBodyLimit:
+    """The limit under WSGI, by the declared size. Django reads no more than that; the server bounds the time."""
+
+    def __init__(self, application: Any, prefix: str = "/api/") -> None:
+        self.application = application
+        self.prefix = prefix
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path, announced = environ.get("PATH_INFO", ""), environ.get("CONTENT_LENGTH") or ""
+        refused = None
+        if announced.isdecimal() and int(announced[:20]) > limit_of(path, self.prefix):
+            refused = _too_large(path, self.prefix)
+        elif "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
+            refused = _without_length()  # Django would read an empty body, and call the command without arguments
+        if refused is None:
+            answer: Iterable[bytes] = self.application(environ, start_response)
+            return answer
+        start_response(f"{refused.status} {HTTPStatus(refused.status).phrase}", refused.headers)
+        return [refused.content]

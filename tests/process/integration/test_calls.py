@@ -306,7 +306,7 @@ async def test_under_asgi_a_large_body_is_refused_before_it_is_stored(announced:
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         nonlocal read
-        while read < 4 * MiB and (message := await receive())["more_body"]:
+        while read < 4 * MiB and (message := await receive()).get("more_body"):
             read += len(message["body"])
 
     async def receive() -> dict[str, Any]:
