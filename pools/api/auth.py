@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
 from django.http import HttpRequest
 from ninja.security import HttpBearer, SessionAuth
 from ninja.utils import check_csrf
@@ -28,6 +29,7 @@ class Caller:
     pools: frozenset[str] | None = None
     owner: str = ""  # the user name; jobs of this owner are the caller's own
     address: str = ""  # where the request came from
+    key: int = 0  # of the row of an API key; 0: a session
 
     def check(self, permission: str, pool: str = "") -> None:
         """Raise PermissionDenied if this caller lacks the permission, or may not use the pool."""
@@ -52,6 +54,17 @@ class Caller:
 
     def may_use(self, pool: str) -> bool:
         return self.pools is None or pool in self.pools
+
+    def still_allowed(self) -> bool:
+        """Whether the key or user of this caller still has these rights; for responses that stay open."""
+        if self.key:
+            key = ApiKey.objects.select_related("owner").filter(pk=self.key).first()
+            if key is None or not key.usable or (frozenset(key.pools) or None) != self.pools:
+                return False
+            return self.permissions <= permissions.of_scopes(key.scopes)
+        model = get_user_model()
+        user = model.objects.filter(**{model.USERNAME_FIELD: self.owner}).first()
+        return user is not None and self.permissions <= permissions.of(user)
 
     def sees_payload(self, owner: str) -> bool:
         """Whether this caller may see arguments, result and output of a job of this owner."""
@@ -81,6 +94,7 @@ class KeyAuth(HttpBearer):
             frozenset(key.pools) or None,
             key.owner.get_username(),
             address_of(request),
+            key.pk,
         )
 
 

@@ -134,10 +134,11 @@ def _converting(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _convert(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    response.setdefault("Cache-Control", "no-store")  # results and state, of one caller
     if response.status_code != 405:
         return response
     allowed = ", ".join(sorted(part.strip() for part in response["Allow"].split(",")))
     message = f"{request.path} does not support {request.method}; use {allowed}."
     error = _error_response(405, "method_not_allowed", message)
-    error["Allow"] = allowed
+    error["Allow"], error["Cache-Control"] = allowed, "no-store"
     return error

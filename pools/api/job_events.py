@@ -18,7 +18,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 
 from snakepit.pools import conf
 from snakepit.pools.api.body import dumps
-from snakepit.pools.api.streams import HEARTBEAT, synchronous
+from snakepit.pools.api.streams import HEARTBEAT, guarded, synchronous
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, JobEntry
 
@@ -29,11 +29,11 @@ Show = Callable[[Job], dict[str, Any]]
 
 
 def stream(request: HttpRequest, job_id: uuid.UUID, last: int, show: Show) -> StreamingHttpResponse:
-    produced = frames(job_id, last, show)
+    produced = guarded(frames(job_id, last, show), request)
     # Under WSGI, Django would collect an asynchronous stream completely before it sends the first byte.
     content = produced if isinstance(request, ASGIRequest) else synchronous(produced)
     response = StreamingHttpResponse(content, content_type="text/event-stream; charset=utf-8")
-    response["Cache-Control"] = "no-cache"
+    response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"  # otherwise nginx buffers the events
     return response
 

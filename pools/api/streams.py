@@ -11,25 +11,30 @@ import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, StreamingHttpResponse
 
 from snakepit.pools import conf
+from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.body import dumps
 from snakepit.pools.api.errors import logger
-from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.errors import BrokerError, Unauthenticated
 from snakepit.pools.client import Answer, Chunk, Log, Progress
+from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.web.errors import body_of, seen_from_outside
 
 HEARTBEAT = ": alive\n\n"
+RIGHTS_SECONDS = 3.0  # between two checks of the rights of an open stream's caller
 
 
 def stream_response(request: HttpRequest, events: AsyncIterator[Any]) -> StreamingHttpResponse:
-    produced = frames(events, conf.current().stream_heartbeat)
+    produced = guarded(frames(events, conf.current().stream_heartbeat), request)
     # Under WSGI, Django would collect an asynchronous stream completely before it sends the first byte.
     content = produced if isinstance(request, ASGIRequest) else synchronous(produced)
     response = StreamingHttpResponse(content, content_type="text/event-stream; charset=utf-8")
-    response["Cache-Control"] = "no-cache"
+    response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"  # otherwise nginx buffers the events
     return response
 
@@ -60,6 +65,41 @@ async def frames(events: AsyncIterator[Any], heartbeat: float) -> AsyncGenerator
             waiting.cancel()
             await asyncio.wait({waiting})
         await events.aclose()  # type: ignore[attr-defined]
+
+
+async def guarded(produced: AsyncGenerator[str, None], request: HttpRequest) -> AsyncGenerator[str, None]:
+    """The same frames, until the caller's key is revoked or loses a right: then an error ends the stream."""
+    requester, waiting = caller(request), None
+    loop = asyncio.get_running_loop()
+    checked = loop.time()
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(_next(produced))
+            await asyncio.wait({waiting}, timeout=max(0.0, checked + RIGHTS_SECONDS - loop.time()))
+            if loop.time() - checked >= RIGHTS_SECONDS:
+                if not await sync_to_async(_still_allowed)(requester):
+                    error = Unauthenticated("The rights of the API key or user ended while this stream was open.")
+                    yield f"event: error\ndata: {dumps(body_of(error))}\n\n"
+                    return
+                checked = loop.time()
+            if waiting.done():
+                frame, waiting = waiting.result(), None
+                if frame is None:
+                    return
+                yield frame
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.wait({waiting})
+        await produced.aclose()
+
+
+def _still_allowed(requester: Caller) -> bool:
+    try:
+        with db_unit():
+            return requester.still_allowed()
+    except (OperationalError, InterfaceError):
+        return True  # calls go on while the database is away
 
 
 def synchronous(produced: AsyncGenerator[str, None]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db.models import QuerySet
 
@@ -19,6 +19,7 @@ from snakepit.pools.models.states import STATES
 SCANNED = 20_000  # jobs that a tag filter covers
 COUNTED = 1000  # jobs; above it a count shows as "1,000+"
 LARGE = ("arguments", "result", "result_raw")
+EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)  # 48 bits of an id hold them
 SLACK = timedelta(minutes=1)  # maximum difference between an id's time and `created_at`, which decides
 
 
@@ -43,6 +44,8 @@ class JobQuery:
             at = getattr(self, name)
             if at is not None and at.tzinfo is None:
                 raise BadRequest(f"{name}: has no time zone; write it as 2026-01-31T12:00:00Z")
+            if at is not None and not EARLIEST <= at <= LATEST:
+                raise BadRequest(f"{name}: is outside {EARLIEST:%Y} to {LATEST:%Y}")
 
     def rows(self, among: QuerySet[Job] | None = None) -> QuerySet[Job]:
         rows = Job.objects.all() if among is None else among
@@ -79,7 +82,6 @@ def capped_count(rows: QuerySet[Job], most: int = COUNTED) -> tuple[int, bool]:
 def key_at(moment: datetime) -> uuid.UUID:
     """The smallest possible id of a job created at this time.
 
-    >>> from datetime import UTC
     >>> key_at(datetime(2026, 1, 1, tzinfo=UTC))
     UUID('019b76da-a800-0000-0000-000000000000')
     """

@@ -1,4 +1,4 @@
-"""JSON that every database and worker accepts: no NaN, no NUL, no lone surrogate, bounded depth.
+"""JSON that every database and worker accepts: no NaN, no NUL, no lone surrogate, no key twice, bounded depth.
 
 SQLite stores values that PostgreSQL rejects, and Python's parser accepts NaN. Both errors would surface too late.
 
@@ -25,7 +25,9 @@ class NotStrict(ValueError):
 def loads(text: bytes, *, max_depth: int) -> Any:
     """Parse UTF-8 JSON. The message of NotStrict is a predicate: "contains ...", to follow a name."""
     try:
-        value = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(
+            text.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_object
+        )
     except UnicodeDecodeError:
         raise NotStrict("is not UTF-8") from None
     except RecursionError:
@@ -103,6 +105,15 @@ def _wrong_text(text: str) -> str | None:
 
 def _refuse_constant(word: str) -> NoReturn:
     raise NotStrict(f"contains {word}, which JSON cannot represent")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise NotStrict(f"contains the key {twice[:100]!r} twice in one object")
+    return value
 
 
 def _finite(text: str) -> float:

@@ -79,6 +79,8 @@ def test_a_result_of_bytes_is_raw_on_request(post: Any, broker: FakeClient) -> N
         (b"[1, 2]", "must be a JSON object of arguments, not an array"),
         (b"null", "not null"),
         (b'{"x": NaN}', "contains NaN"),
+        (b'{"x": 1, "x": 2}', "contains the key 'x' twice"),
+        (b'{"x": [{"y": 1, "z": 0, "y": 1}]}', "contains the key 'y' twice"),
         (b'{"x": -Infinity}', "contains -Infinity"),
         (b'{"x": 1e999}', "outside the range of a float"),
         (b'{"x": "a\\u0000b"}', "contains the character NUL"),
