@@ -13,6 +13,8 @@ from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
 from snakepit.pools.models import Pool, schema
 
+PATIENCE = 1.0  # seconds that the broker may take: a probe has a bound of its own, often one or two seconds
+
 router = Router(tags=["health"], auth=None)
 
 
@@ -32,7 +34,7 @@ async def ready(request: HttpRequest) -> HttpResponse:
         problems.append("the database does not respond")
         wanted = []
     try:
-        status = await shared.client().astatus()
+        status = await shared.client().astatus(timeout=PATIENCE)
     except BrokerError:
         problems.append("the broker does not respond")
     else:

@@ -223,31 +223,31 @@ class Client:
 
     # The broker itself.
 
-    def status(self, pool: str = "") -> BrokerStatus:
+    def status(self, pool: str = "", timeout: float = QUESTION_TIMEOUT) -> BrokerStatus:
         """The broker, its pools and their workers; of one pool where `pool` is given."""
-        return decode_status(self._ask("Status", StatusRequest(pool=pool), QUESTION_TIMEOUT))
+        return decode_status(self._ask("Status", StatusRequest(pool=pool), timeout))
 
-    async def astatus(self, pool: str = "") -> BrokerStatus:
+    async def astatus(self, pool: str = "", timeout: float = QUESTION_TIMEOUT) -> BrokerStatus:
         """As `status`, for an event loop."""
-        return decode_status(await self._aask("Status", StatusRequest(pool=pool), QUESTION_TIMEOUT))
+        return decode_status(await self._aask("Status", StatusRequest(pool=pool), timeout))
 
-    def watch(self, after: int = 0) -> BrokerStatus:
+    def watch(self, after: int = 0, timeout: float = QUESTION_TIMEOUT) -> BrokerStatus:
         """As `status`, with the `events` after this number, and `histograms` of how long calls ran and waited."""
         request = StatusRequest(watch=True, events_after=after)
-        return decode_status(self._ask("Status", request, QUESTION_TIMEOUT))
+        return decode_status(self._ask("Status", request, timeout))
 
-    async def awatch(self, after: int = 0) -> BrokerStatus:
+    async def awatch(self, after: int = 0, timeout: float = QUESTION_TIMEOUT) -> BrokerStatus:
         """As `watch`, for an event loop."""
         request = StatusRequest(watch=True, events_after=after)
-        return decode_status(await self._aask("Status", request, QUESTION_TIMEOUT))
+        return decode_status(await self._aask("Status", request, timeout))
 
-    def commands(self, pool: str) -> tuple[CommandInfo, ...]:
+    def commands(self, pool: str, timeout: float = QUESTION_TIMEOUT) -> tuple[CommandInfo, ...]:
         """A pool's commands; `arguments` of each is the JSON Schema of its arguments."""
-        return decode_commands(self._ask("Commands", CommandsRequest(pool=pool), QUESTION_TIMEOUT))
+        return decode_commands(self._ask("Commands", CommandsRequest(pool=pool), timeout))
 
-    async def acommands(self, pool: str) -> tuple[CommandInfo, ...]:
+    async def acommands(self, pool: str, timeout: float = QUESTION_TIMEOUT) -> tuple[CommandInfo, ...]:
         """As `commands`, for an event loop."""
-        return decode_commands(await self._aask("Commands", CommandsRequest(pool=pool), QUESTION_TIMEOUT))
+        return decode_commands(await self._aask("Commands", CommandsRequest(pool=pool), timeout))
 
     def sweep(self, source: str, interval: float) -> SweepResult:
         """Have every worker's age, memory and health judged now; the next sweep is due in `interval` seconds."""
@@ -282,13 +282,13 @@ class Client:
         request = RecycleRequest(pool=pool, worker=worker, actor=actor, reason=reason)
         return int((await self._aask("Recycle", request, ORDER_TIMEOUT)).planned)
 
-    def plan(self, pool: str, worker: str = "") -> RecyclePlan:
+    def plan(self, pool: str, worker: str = "", timeout: float = QUESTION_TIMEOUT) -> RecyclePlan:
         """What `recycle` would replace, in which order, and what age and count will; replaces nothing."""
-        return decode_plan(pool, self._ask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
+        return decode_plan(pool, self._ask("Plan", PlanRequest(pool=pool, worker=worker), timeout))
 
-    async def aplan(self, pool: str, worker: str = "") -> RecyclePlan:
+    async def aplan(self, pool: str, worker: str = "", timeout: float = QUESTION_TIMEOUT) -> RecyclePlan:
         """As `plan`, for an event loop."""
-        return decode_plan(pool, await self._aask("Plan", PlanRequest(pool=pool, worker=worker), QUESTION_TIMEOUT))
+        return decode_plan(pool, await self._aask("Plan", PlanRequest(pool=pool, worker=worker), timeout))
 
     def drain(self, actor: str = "", reason: str = "") -> None:
         """Take no new calls on the broker's node until `resume`; accepted calls finish. The event has who and why."""

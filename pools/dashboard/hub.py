@@ -21,15 +21,16 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError
 
 from snakepit.pools import conf
-from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, BrokerUnreachable, DeadlineExceeded
 from snakepit.pools.client import shared
-from snakepit.pools.dashboard.state import DashboardState, StateStore
+from snakepit.pools.dashboard.state import ABSENT, OTHER, SILENT, DashboardState, StateStore
 from snakepit.pools.dashboard.stored_state import read_stored_state
 from snakepit.pools.web.errors import seen_from_outside
 
 TICK = 0.5  # seconds: at most two updates a second
 SLOW = 20.0  # seconds that a reader may take for a frame
-PATIENCE = 5.0  # seconds that the broker may take for an answer
+PATIENCE = 5.0  # seconds that the broker may take for an answer to the streams' poll
+PAGE_PATIENCE = 0.8  # seconds that it may take for a page; then the page shows the last state
 LINGER = 30.0  # seconds that the hub goes on without a page, so that a reload leaves no gap in the charts
 ROWS_EVERY = 10.0  # seconds between two reads of the database
 FRESH = 1.0  # seconds for which a status is fresh enough for a page
@@ -61,9 +62,9 @@ class Hub:
             self._look()
             try:
                 self.store.objective = conf.current().queue_objective
-                return self.store.fold(shared.client().watch(self.store.last_event()), time.time())
+                return self.store.fold(shared.client().watch(self.store.last_event(), PAGE_PATIENCE), time.time())
             except BrokerError as error:
-                return self.store.miss(seen_from_outside(error).message, time.time())
+                return self._miss(error, PAGE_PATIENCE)
             finally:
                 # Also after a failure: a broker that hangs must delay one page, not every page in turn.
                 self._asked = time.monotonic()
@@ -131,16 +132,22 @@ class Hub:
     async def _ask(self) -> None:
         try:
             self.store.objective = conf.current().queue_objective
-            status = await asyncio.wait_for(shared.client().awatch(self.store.last_event()), PATIENCE)
+            status = await asyncio.wait_for(shared.client().awatch(self.store.last_event(), PATIENCE), PATIENCE + 1)
             self.store.fold(status, time.time())
         except TimeoutError:
-            self.store.miss(f"The broker did not answer within {PATIENCE:g} s.", time.time())
+            self._miss(DeadlineExceeded(), PATIENCE)
         except BrokerError as error:
-            self.store.miss(seen_from_outside(error).message, time.time())
+            self._miss(error, PATIENCE)
         except Exception:
             # A bug here must not end the stream of every page; the log has its traceback.
             logger.exception("the dashboard cannot read the broker's status")
             self.store.miss("The web server cannot read the broker's status; see its log.", time.time())
+
+    def _miss(self, error: BrokerError, patience: float) -> DashboardState:
+        if isinstance(error, DeadlineExceeded):  # its socket is open, so starting another broker would not help
+            return self.store.miss(f"The broker did not answer within {patience:g} s.", time.time(), SILENT)
+        absent = isinstance(error, BrokerUnreachable) and error.outcome == NOT_STARTED
+        return self.store.miss(seen_from_outside(error).message, time.time(), ABSENT if absent else OTHER)
 
     def _due(self) -> bool:
         return time.monotonic() - self._looked >= ROWS_EVERY

@@ -15,6 +15,7 @@ from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import RecyclePlan
 from snakepit.pools.client import shared
 from snakepit.pools.dashboard.confirm import Action, Confirmation, ask
+from snakepit.pools.dashboard.hub import PAGE_PATIENCE
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.snippets import rest, shell
 from snakepit.pools.dashboard.state import DashboardState
@@ -85,7 +86,7 @@ def scale(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
 def recycle(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     consequences = ["Each worker is replaced: its successor is ready first, and it finishes the calls that it holds."]
     lines = [*rest(request, "POST", f"pools/{name}/recycle", {}), shell("snakepit recycle", name)]
-    asked = Confirmation(f"Recycle {name}?", consequences, "Recycle", _of_pool(name), plan=_plan(name))
+    asked = Confirmation(f"Recycle {name}?", consequences, "Recycle", _of_pool(name), plan=_plan(visit, name))
     return ask(request, visit, asked, _recycled(name, ""), lines)
 
 
@@ -93,7 +94,7 @@ def recycle(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
 def recycle_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     pool, back = _pool_of(visit.state(), ident), reverse("snakepit:worker", args=[ident])
     consequences = ["A successor starts first. Then this worker takes no new calls, finishes its calls, and leaves."]
-    asked = Confirmation(f"Recycle {ident}?", consequences, "Recycle", back, plan=_plan(pool, ident))
+    asked = Confirmation(f"Recycle {ident}?", consequences, "Recycle", back, plan=_plan(visit, pool, ident))
     return ask(request, visit, asked, _recycled(pool, ident), [shell("snakepit recycle", ident)])
 
 
@@ -137,10 +138,12 @@ def _recycled(pool: str, worker: str) -> Action:
     return action
 
 
-def _plan(pool: str, worker: str = "") -> RecyclePlan | None:
+def _plan(visit: Visit, pool: str, worker: str = "") -> RecyclePlan | None:
     """The broker's plan; None if the broker cannot be asked. The order then shows the reason."""
+    if visit.state().trouble:
+        return None
     try:
-        return shared.client().plan(pool, worker)
+        return shared.client().plan(pool, worker, PAGE_PATIENCE)
     except BrokerError:
         return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
@@ -44,13 +44,16 @@ class Visit:
     section: str
     rights: Rights
     nonce: str
+    _states: list[DashboardState] = field(default_factory=list)
 
     def may(self, right: str) -> bool:
         return right in self.rights
 
     def state(self) -> DashboardState:
-        """The state, at most a second old; many pages that load together ask the broker once."""
-        return hub.fresh()
+        """The state, at most a second old, and the same for the whole page; many pages ask the broker once."""
+        if not self._states:
+            self._states.append(hub.fresh())
+        return self._states[0]
 
     def look_again(self) -> None:
         """Make the next page ask the broker, so that it shows the result of an order."""

@@ -18,6 +18,7 @@ from snakepit.pools.broker.errors import BadRequest, BrokerError, PermissionDeni
 from snakepit.pools.client import shared
 from snakepit.pools.dashboard.access import rights_of
 from snakepit.pools.dashboard.form import fields
+from snakepit.pools.dashboard.hub import PAGE_PATIENCE
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.snippets import api_url
 from snakepit.pools.jobs.leases import db_unit
@@ -33,8 +34,10 @@ def playground(request: HttpRequest, visit: Visit) -> HttpResponse:
     chosen = twin.pool if twin else request.GET.get("pool", "")
     pool = chosen if chosen in names else (names[0] if names else "")
     context: dict[str, Any] = {"pools": names, "pool": pool, "longest": conf.current().max_timeout}
+    if trouble := visit.state().trouble:
+        context["trouble"] = trouble
     try:
-        commands = shared.client().commands(pool) if pool else ()
+        commands = shared.client().commands(pool, PAGE_PATIENCE) if pool and not trouble else ()
     except BrokerError as error:
         commands, context["trouble"] = (), seen_from_outside(error).message
     wanted = twin.command if twin else request.GET.get("command", "")

@@ -16,6 +16,7 @@ from snakepit.pools.broker.spec import FIELDS
 from snakepit.pools.broker.status import CommandInfo, RecordedEvent, WorkerStatus
 from snakepit.pools.client import shared
 from snakepit.pools.dashboard.commands import costs
+from snakepit.pools.dashboard.hub import PAGE_PATIENCE
 from snakepit.pools.dashboard.leaks import leak_of
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.pools import PoolRow
@@ -50,7 +51,7 @@ def pool(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
         "defaults": [one for one in values if one["origin"] == "default"],
         "snippets": [*rest(request, "GET", f"pools/{name}"), shell("snakepit status"), shell("snakepit recycle", name)],
         "races": _races(name),
-        **_asked(request, name),
+        **_asked(request, name, state),
     }
     return show(request, visit, "snakepit/pool.html", context)
 
@@ -66,11 +67,14 @@ def _races(name: str) -> list[dict[str, Any]]:
     return list(found.values())[:RACES]
 
 
-def _asked(request: HttpRequest, name: str) -> Context:
+def _asked(request: HttpRequest, name: str, state: DashboardState) -> Context:
     """Commands and plan, which only this page asks for. A pool that is not running has neither."""
+    if state.trouble:  # another question would only make the page wait longer
+        return {"commands": [], "plan": None, "silence": state.trouble}
     try:
         broker = shared.client()
-        return {"commands": [_command(request, name, one) for one in broker.commands(name)], "plan": broker.plan(name)}
+        commands, plan = broker.commands(name, PAGE_PATIENCE), broker.plan(name, timeout=PAGE_PATIENCE)
+        return {"commands": [_command(request, name, one) for one in commands], "plan": plan}
     except BrokerError as error:
         return {"commands": [], "plan": None, "silence": seen_from_outside(error).message}
 

@@ -27,6 +27,9 @@ from snakepit.pools.dashboard.points import Point, PoolSeries
 
 EVENTS = 200
 NO_HISTOGRAMS = PoolHistograms()
+SILENT = "silent"  # a broker runs here, but it does not answer in time
+ABSENT = "absent"  # no broker listens
+OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class DashboardState:
     events: tuple[RecordedEvent, ...] = ()  # the newest first
     trouble: str = ""  # why the broker does not answer
     trouble_since: float = 0.0
+    trouble_kind: str = ""  # SILENT, ABSENT, or OTHER such as a wrong token
     rates: Mapping[str, Point] = field(default_factory=dict)  # the newest point of each pool
     sparks: Mapping[str, list[float]] = field(default_factory=dict)  # calls a second in the last minute, by pool
     alerts: tuple[Alert, ...] = ()
@@ -118,11 +122,13 @@ class StateStore:
         """Keep what the database holds; it is shown with the next status."""
         self._stored = stored
 
-    def miss(self, trouble: str, at: float) -> DashboardState:
+    def miss(self, trouble: str, at: float, kind: str = OTHER) -> DashboardState:
         """The broker did not answer: the last state stays, marked as stale."""
         with self._lock:
             since = self.state.trouble_since or at
-            self.state = replace(self.state, version=self.state.version + 1, trouble=trouble, trouble_since=since)
+            self.state = replace(
+                self.state, version=self.state.version + 1, trouble=trouble, trouble_since=since, trouble_kind=kind
+            )
             return self.state
 
     def points(self, pool: str, after: float = 0.0) -> list[Point]:

@@ -81,7 +81,10 @@ class Reader:
 def beat(state: DashboardState) -> dict[str, Any]:
     """How old the numbers are; with the server's time, because the browser's clock may be wrong."""
     freshness = "stale" if state.trouble else "live"
-    return {"at": state.seen_at, "now": round(time.time(), 3), "state": freshness, "since": state.trouble_since}
+    return {
+        "at": state.seen_at, "now": round(time.time(), 3), "state": freshness, "since": state.trouble_since,
+        "trouble": state.trouble_kind,
+    }  # fmt: skip
 
 
 @require_GET

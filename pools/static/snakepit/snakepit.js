@@ -7,7 +7,7 @@
   const remember = (name, value) => { document.cookie = `snakepit_${name}=${value}; path=/; max-age=31536000; samesite=lax`; };
 
   // Ages. The browser's clock may be wrong: ages are computed from the server's clock.
-  let skew = 0, seenAt = 0, paused = false, trouble = "";
+  let skew = 0, seenAt = 0, paused = false, trouble = "", silent = false;
   const now = () => Date.now() / 1000 + skew;
   function span(seconds) {
     if (seconds < 1.5) return "now";
@@ -28,7 +28,7 @@
     if (seenAt && age > 8 && body.dataset.state === "live") body.dataset.state = "lost";
     const state = body.dataset.state;
     if (state === "live") pulse.textContent = "live";
-    else if (state === "stale") pulse.textContent = "broker unreachable" + (seenAt ? ", last seen " + span(age) + " ago" : "");
+    else if (state === "stale") pulse.textContent = (silent ? "broker does not respond" : "broker unreachable") + (seenAt ? ", last seen " + span(age) + " ago" : "");
     else if (state === "lost") pulse.textContent = (trouble || "disconnected") + (seenAt ? ", last seen " + span(age) + " ago" : "");
     else pulse.textContent = "connecting";
   }
@@ -59,9 +59,10 @@
   function beat(data) {
     skew = data.now - Date.now() / 1000;
     seenAt = data.at;
+    silent = data.trouble === "silent";
     failures = 0;
     if (body.dataset.state !== data.state && body.dataset.state !== "loading")
-      announce(data.state === "live" ? "Live updates resumed." : "Broker unreachable: the data is old.");
+      announce(data.state === "live" ? "Live updates resumed." : "The broker does not answer: the data is old.");
     body.dataset.state = data.state;
     updatePulse();
   }

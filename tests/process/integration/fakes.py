@@ -90,6 +90,7 @@ class FakeClient:
         self.pools: list[PoolStatus] = [POOL]
         self.workers: list[WorkerStatus] = [WORKER]
         self.drained: tuple[str, str] | None = None
+        self.patience: list[float] = []  # seconds that each question may take
         self.known: list[CommandInfo] = [COMMAND]
 
     def change_pool(self, **changes: Any) -> None:
@@ -127,7 +128,8 @@ class FakeClient:
         self.streams.append(stream)
         return stream
 
-    def status(self, pool: str = "") -> BrokerStatus:
+    def status(self, pool: str = "", timeout: float = 10.0) -> BrokerStatus:
+        self.patience.append(timeout)
         self._raise()
         actor, reason = self.drained or ("", "")
         drained = bool(self.drained)
@@ -136,20 +138,21 @@ class FakeClient:
             drain_since=1e9 if drained else 0.0, drain_actor=actor, drain_reason=reason,
         )  # fmt: skip
 
-    async def astatus(self, pool: str = "") -> BrokerStatus:
-        return self.status(pool)
+    async def astatus(self, pool: str = "", timeout: float = 10.0) -> BrokerStatus:
+        return self.status(pool, timeout)
 
-    def watch(self, after: int = 0) -> BrokerStatus:
+    def watch(self, after: int = 0, timeout: float = 10.0) -> BrokerStatus:
         events = tuple(event for event in self.events if event.seq > after)
-        return replace(self.status(), events=events, histograms=self.histograms)
+        return replace(self.status(timeout=timeout), events=events, histograms=self.histograms)
 
-    async def awatch(self, after: int = 0) -> BrokerStatus:
-        return self.watch(after)
+    async def awatch(self, after: int = 0, timeout: float = 10.0) -> BrokerStatus:
+        return self.watch(after, timeout)
 
-    async def acommands(self, pool: str) -> tuple[CommandInfo, ...]:
-        return self.commands(pool)
+    async def acommands(self, pool: str, timeout: float = 10.0) -> tuple[CommandInfo, ...]:
+        return self.commands(pool, timeout)
 
-    def commands(self, pool: str) -> tuple[CommandInfo, ...]:
+    def commands(self, pool: str, timeout: float = 10.0) -> tuple[CommandInfo, ...]:
+        self.patience.append(timeout)
         self._raise()
         return tuple(self.known)
 
@@ -180,14 +183,15 @@ class FakeClient:
         self.orders.append(("node-1", "resume", actor, reason))
         self.drained = None
 
-    def plan(self, pool: str, worker: str = "") -> RecyclePlan:
+    def plan(self, pool: str, worker: str = "", timeout: float = 10.0) -> RecyclePlan:
+        self.patience.append(timeout)
         self._raise()
         workers = (PLANNED, replace(PLANNED, id="digits-2", load=0, in_turn=2))
         chosen = tuple(one for one in workers if worker in ("", one.id))
         return RecyclePlan(pool, chosen, at_once=1, max_surge=1, max_unavailable=0, load_seconds=2.0)
 
-    async def aplan(self, pool: str, worker: str = "") -> RecyclePlan:
-        return self.plan(pool, worker)
+    async def aplan(self, pool: str, worker: str = "", timeout: float = 10.0) -> RecyclePlan:
+        return self.plan(pool, worker, timeout)
 
     def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> int:
         self._raise()
