@@ -61,12 +61,32 @@ def combine(parts: Iterable[PoolPeriod]) -> dict[str, Any]:
 def columns(pool: str, span: int, now: datetime) -> dict[str, list[float | None]]:
     """The last `span` seconds of a pool, or of all (""), on all nodes. Gaps in time become gaps in the lines."""
     step = MINUTE if span <= BY_MINUTE else QUARTER
-    rows = PoolPeriod.objects.filter(seconds=step, at__gte=now - timedelta(seconds=span)).order_by("at")
+    begin = now - timedelta(seconds=span)
+    rows = _rows(pool, step, begin)
+    if step == QUARTER:
+        # Minutes that beat has not rolled up yet are shown too, also where beat does not run at all.
+        rows += _quarters(_rows(pool, MINUTE, rows[-1].at + timedelta(seconds=QUARTER) if rows else begin))
     moments: dict[float, list[PoolPeriod]] = {}
-    for row in rows.filter(pool=pool) if pool else rows:
+    for row in rows:
         moments.setdefault(_floor(row.at, step).timestamp(), []).append(row)
-    points = [_point(at, step, parts) for at, parts in moments.items()]
+    points = [_point(at, max(row.seconds for row in parts), parts) for at, parts in moments.items()]
     return _with_gaps(points, step)
+
+
+def _rows(pool: str, seconds: int, begin: datetime) -> list[PoolPeriod]:
+    rows = PoolPeriod.objects.filter(seconds=seconds, at__gte=begin).order_by("at")
+    return list(rows.filter(pool=pool) if pool else rows)
+
+
+def _quarters(minutes: Iterable[PoolPeriod]) -> list[PoolPeriod]:
+    """Combine minutes by the quarter; `seconds` of each is the time that its minutes cover."""
+    groups: dict[tuple[datetime, str, str], list[PoolPeriod]] = {}
+    for row in minutes:
+        groups.setdefault((_floor(row.at, QUARTER), row.node, row.pool), []).append(row)
+    return [
+        PoolPeriod(node=node, pool=pool, at=at, seconds=MINUTE * len(parts), **combine(parts))
+        for (at, node, pool), parts in groups.items()
+    ]
 
 
 def _point(at: float, step: int, parts: list[PoolPeriod]) -> dict[str, float | None]:
@@ -92,7 +112,7 @@ def _with_gaps(points: list[dict[str, float | None]], step: int) -> dict[str, li
     rows: list[dict[str, float | None]] = []
     for point in points:
         before = rows[-1]["at"] if rows else None
-        if before is not None and (point["at"] or 0) - before > 2 * step:
+        if before is not None and (point["at"] or 0) - before > step:
             rows.append({**dict.fromkeys(point), "at": before + step})
         rows.append(point)
     return {name: [row[name] for row in rows] for name in points[0]}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 
@@ -57,15 +55,11 @@ def _look(alert: Alert) -> str:
 @region("totals", "snakepit/_totals.html")
 def totals(state: DashboardState, _: str) -> Context:
     sums: dict[str, int] = {name: sum(getattr(pool, name) for pool in state.pools) for name in SUMMED}
-    points = state.rates.values()
     return {
         **sums,
         "taken": sums["slots"] - sums["free"],
         "oldest_wait": max((pool.oldest_wait for pool in state.pools), default=0.0),
-        "ok_rate": sum(point.ok_rate for point in points),
-        "failed_rate": sum(point.failed_rate for point in points),
-        "p50": worst(point.p50 for point in points),
-        "p95": worst(point.p95 for point in points),
+        "rate": state.total,
         "memory_mb": sum(pool.memory_mb for pool in state.pools),
     }
 
@@ -73,7 +67,3 @@ def totals(state: DashboardState, _: str) -> Context:
 @region("feed", "snakepit/_feed.html")
 def feed(state: DashboardState, _: str) -> Context:
     return {"events": state.events[:SHOWN]}
-
-
-def worst(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)

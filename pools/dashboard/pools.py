@@ -35,7 +35,7 @@ class PoolRow:
     pool: PoolStatus
     kind: str  # "warn" where nearly all slots are in use
     rate: Point | None
-    spark: list[float]
+    spark: list[float | None]
 
     @classmethod
     def of(cls, state: DashboardState, pool: PoolStatus) -> PoolRow:

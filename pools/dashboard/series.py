@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from snakepit.pools import history
 from snakepit.pools.dashboard.hub import hub
 from snakepit.pools.dashboard.page import Visit, page
-from snakepit.pools.dashboard.points import COLUMNS, summed
+from snakepit.pools.dashboard.points import COLUMNS, GAP, as_columns
 from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Event
 from snakepit.pools.models.moments import utc_now
@@ -44,32 +44,36 @@ def series(request: HttpRequest, visit: Visit) -> HttpResponse:
         return HttpResponse(f"span: {text!r} is none of {choice}", status=400, content_type="text/plain")
     state, span = visit.state(), int(text)
     if span == LIVE:
-        found, marks = with_past(live_columns(state, pool), pool), live_marks(state, pool)
+        found, marks = with_past(as_columns(hub.store.points(pool)), pool), live_marks(state, pool)
     else:
         now = utc_now()
         found, marks = history.columns(pool, span, now), old_marks(pool, now - timedelta(seconds=span))
     return JsonResponse({"live": COLUMNS, "columns": found, "marks": marks})
 
 
-def live_columns(state: DashboardState, pool: str) -> dict[str, list[float | None]]:
-    """The last minutes, from the memory of the hub."""
-    names = [pool] if pool else [one.name for one in state.pools]
-    return summed([hub.store.points(name) for name in names])
-
-
 def with_past(found: dict[str, list[float | None]], pool: str) -> dict[str, list[float | None]]:
-    """Add the minutes of the database before the first point, because the hub only collects while pages are open."""
-    past = history.columns(pool, LIVE, utc_now())
-    begin = next((at for at in found["at"] if at is not None), float("inf"))
-    kept = [index for index, at in enumerate(past.get("at", ())) if at is not None and at + MINUTE < begin]
-    return {name: [*_level_lines(name, past, kept), *found[name]] for name in found}
+    """Add the minutes of the database wherever no page was open, because the hub only collects while one is.
+
+    A minute is a level line with a gap after it: a slope to the next point would show values never measured.
+    """
+    now = utc_now().timestamp()
+    past = history.columns(pool, LIVE + MINUTE, datetime.fromtimestamp(now, UTC))
+    rows = [list(values) for values in zip(*(found[name] for name in COLUMNS), strict=True)]
+    unseen = _unseen([values[0] or 0.0 for values in rows], now)
+    for index, at in enumerate(past.get("at", ())):
+        values = [past[name][index] if name in past else None for name in COLUMNS[1:]]
+        for begin, end in unseen:
+            first, last = max(at or 0.0, begin), min((at or 0.0) + MINUTE - 1, end)
+            if last - first >= 2:
+                rows += [[first, *values], [last - 1, *values], [last, *[None] * len(values)]]
+    rows.sort(key=lambda values: values[0] or 0.0)
+    return {name: [values[index] for values in rows] for index, name in enumerate(COLUMNS)}
 
 
-def _level_lines(name: str, past: dict[str, list[float | None]], kept: list[int]) -> Iterator[float | None]:
-    """Draw a minute as a level line with a gap after it: a slope to the next point would show values never measured."""
-    for index in kept:
-        value, at = past[name][index] if name in past else None, past["at"][index] or 0.0
-        yield from (at, at + MINUTE - 2, at + MINUTE - 1) if name == "at" else (value, value, None)
+def _unseen(moments: list[float], now: float) -> list[tuple[float, float]]:
+    """The spans of the chart in which nothing was measured."""
+    edges = [now - LIVE, *moments, now]
+    return [(begin + 1, end) for begin, end in pairwise(edges) if end - begin > GAP]
 
 
 def live_marks(state: DashboardState, pool: str) -> list[dict[str, Any]]:

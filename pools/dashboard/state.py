@@ -10,6 +10,7 @@ which the broker has not answered.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +24,7 @@ from snakepit.pools.broker.status import (
 )
 from snakepit.pools.dashboard.alerts import Alert, StoredState, find_alerts
 from snakepit.pools.dashboard.memory import MemoryHistory
-from snakepit.pools.dashboard.points import Point, PoolSeries
+from snakepit.pools.dashboard.points import RING, Point, PoolSeries, combined
 
 EVENTS = 200
 NO_HISTOGRAMS = PoolHistograms()
@@ -44,7 +45,8 @@ class DashboardState:
     trouble_since: float = 0.0
     trouble_kind: str = ""  # SILENT, ABSENT, or OTHER such as a wrong token
     rates: Mapping[str, Point] = field(default_factory=dict)  # the newest point of each pool
-    sparks: Mapping[str, list[float]] = field(default_factory=dict)  # calls a second in the last minute, by pool
+    total: Point | None = None  # the newest point of all pools together
+    sparks: Mapping[str, list[float | None]] = field(default_factory=dict)  # calls a second in the last minute, by pool
     alerts: tuple[Alert, ...] = ()
     memory: Mapping[str, list[float]] = field(default_factory=dict)  # MiB in the last minutes, by worker
     stored: StoredState = field(default_factory=StoredState)
@@ -89,6 +91,7 @@ class StateStore:
         self.objective = objective  # seconds that a call may wait
         self.state = DashboardState()
         self._series: dict[str, PoolSeries] = {}
+        self._total: deque[Point] = deque(maxlen=RING)  # of all pools together
         self._lock = threading.Lock()
         self._broker = ("", 0, 0.0)  # another pid or start means other counters and other numbers of events
         self._settled = False  # the same broker has answered twice
@@ -102,6 +105,7 @@ class StateStore:
             self._settled = broker == self._broker
             if not self._settled:
                 self._series.clear()
+                self._total.clear()
                 self._memory.clear()
                 self._broker = broker
             self._add_points(status, at)
@@ -111,6 +115,7 @@ class StateStore:
                 status=status,
                 events=_newest(self.state.events if self._settled else (), status.events),
                 rates={name: series.points[-1] for name, series in self._series.items()},
+                total=self._total[-1] if self._total else None,
                 sparks={name: series.spark() for name, series in self._series.items()},
                 memory={worker.id: self._memory.values(worker.id) for worker in status.workers},
                 stored=self._stored,
@@ -132,6 +137,7 @@ class StateStore:
             return self.state
 
     def points(self, pool: str, after: float = 0.0) -> list[Point]:
+        """The points of a pool, or of all pools together (""), after a time."""
         with self._lock:
             return [point for point in self._points(pool) if point.at > after]
 
@@ -145,6 +151,8 @@ class StateStore:
         return tuple(replace(alert, since=self._since[alert.key]) for alert in found)
 
     def _points(self, pool: str) -> Iterable[Point]:
+        if not pool:
+            return self._total
         return self._series[pool].points if pool in self._series else ()
 
     def _add_points(self, status: BrokerStatus, at: float) -> None:
@@ -159,6 +167,8 @@ class StateStore:
         self._memory.keep([worker.id for worker in status.workers])
         for gone in self._series.keys() - {pool.name for pool in status.pools}:
             del self._series[gone]
+        if total := combined(list(self._series.values())):
+            self._total.append(total)
 
 
 def _newest(known: tuple[RecordedEvent, ...], fresh: Iterable[RecordedEvent]) -> tuple[RecordedEvent, ...]:

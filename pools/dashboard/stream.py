@@ -36,7 +36,7 @@ from snakepit.pools.jobs.leases import db_unit
 TOPICS = 20  # regions a page
 BEAT = 2.0  # seconds between two events at most
 LIFE = 600.0  # seconds of one stream; the browser then reconnects, and its rights are read again
-ALL = "*"  # the points of every pool
+ALL = "*"  # the points of all pools together
 
 _rendered = RenderCache()
 
@@ -72,9 +72,10 @@ class Reader:
         return [*found, ("beat", beat(state))]
 
     def _points(self, state: DashboardState) -> dict[str, list[list[float | None]]]:
-        wanted = [pool.name for pool in state.pools] if ALL in self.pools else self.pools
         after, self.since = self.since, state.seen_at
-        found = {name: [row(point) for point in hub.store.points(name, after)] for name in wanted}
+        found = {
+            name: [row(point) for point in hub.store.points("" if name == ALL else name, after)] for name in self.pools
+        }
         return {name: points for name, points in found.items() if points}
 
 

@@ -192,18 +192,23 @@ def bar(value: Any, most: Any, label: str = "", kind: str = "") -> SafeString:
 
 @register.simple_tag
 def spark(values: Iterable[Any], label: str = "") -> SafeString:
-    """A sparkline of the values, scaled from zero to the largest."""
-    numbers = [_number(value) or 0.0 for value in values]
-    if len(numbers) < 2:
+    """A sparkline of the values, scaled from zero to the largest. None is a gap in the line."""
+    numbers = [_number(value) for value in values]
+    known = [number for number in numbers if number is not None]
+    if len(known) < 2:
         return SafeString(NONE)
-    top = max(numbers) or 1.0
-    step = 100 / (len(numbers) - 1)
-    points = [f"{index * step:.1f},{22 - 20 * value / top:.1f}" for index, value in enumerate(numbers)]
-    line = " ".join(points)
+    top, step = max(known) or 1.0, 100 / (len(numbers) - 1)
+    lines = []
+    for is_known, run in itertools.groupby(enumerate(numbers), lambda one: one[1] is not None):
+        if not is_known:
+            continue
+        points = [(index * step, 22 - 20 * (value or 0.0) / top) for index, value in run]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        area = f"{points[0][0]:.1f},24 {line} {points[-1][0]:.1f},24"
+        lines.append(format_html('<polygon points="{}"/><polyline points="{}"/>', area, line))
     return format_html(
-        '<svg class="spark" viewBox="0 0 100 24" preserveAspectRatio="none" role="img" aria-label="{}">'
-        '<polygon points="0,24 {} 100,24"/><polyline points="{}"/></svg>',
-        label, line, line,
+        '<svg class="spark" viewBox="0 0 100 24" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
+        label, mark_safe("".join(lines)),
     )  # fmt: skip
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from snakepit.pools.broker.stats.histogram import Histogram, quantile
 from snakepit.pools.broker.status import BrokerStatus, PoolHistograms, PoolStatus, RecordedEvent
-from snakepit.pools.dashboard.points import COLUMNS, RING, SPAN, summed
+from snakepit.pools.dashboard.points import RING, SPAN, SPARK_SLOTS, as_columns
 from snakepit.pools.dashboard.state import StateStore
 from tests import statuses
 from tests.statuses import event
@@ -31,7 +34,7 @@ def test_a_first_look_and_a_counter_that_fell_are_no_rate() -> None:
     store = StateStore()
     store.fold(status(pool(finished=500)), 1.0)
     store.fold(status(pool(finished=3)), 2.0)
-    assert [point.ok_rate for point in store.points("p")] == [0.0, 0.0]
+    assert [point.ok_rate for point in store.points("p")] == [None, 0.0]
 
 
 def test_percentiles_are_of_the_calls_of_the_last_seconds() -> None:
@@ -109,8 +112,45 @@ def test_all_pools_together_add_up_and_the_worst_wait_counts() -> None:
         calls = int(second) * 10
         one, other = pool(finished=calls, oldest_wait=1.0), pool("q", finished=calls, oldest_wait=3.0)
         store.fold(status(one, other), second)
-    columns = summed([store.points("p"), store.points("q")])
-    assert set(columns) == set(COLUMNS)
-    assert columns["ok_rate"] == [0.0, 20.0]
-    assert columns["oldest_wait"] == [3.0, 3.0]
-    assert columns["p95"] == [None, None]
+    points = store.points("")
+    assert [point.ok_rate for point in points] == [None, 20.0]
+    assert [point.oldest_wait for point in points] == [3.0, 3.0]
+    assert [point.p95 for point in points] == [None, None]
+    assert store.state.total == points[-1]
+
+
+def test_percentiles_of_all_pools_are_of_all_their_calls() -> None:
+    quick, slow = Histogram(), Histogram()
+    quick.extend([0.001] * 990)
+    slow.extend([2.4] * 10)
+    store = StateStore()
+    store.fold(status(pool(), pool("q")), 1.0)
+    found = {"p": PoolHistograms(quick.sparse()), "q": PoolHistograms(slow.sparse())}
+    total = store.fold(status(pool(), pool("q"), histograms=found), 2.0).total
+    assert total is not None
+    assert total.p50 == total.p95 == pytest.approx(quantile(quick.sparse(), 0.5), rel=0.01)
+    assert store.state.rates["q"].p50 == pytest.approx(quantile(slow.sparse(), 0.5), rel=0.01)
+
+
+def test_a_sparkline_is_of_the_last_minute_and_has_gaps() -> None:
+    store = StateStore()
+    for second in range(60):
+        store.fold(status(pool(finished=10 * second)), float(second))
+    assert [value for value in store.state.sparks["p"] if value is not None][-1] == 10.0
+    later = 1800.0
+    for second in range(10):
+        store.fold(status(pool(finished=600)), later + second)
+    spark = store.state.sparks["p"]
+    assert len(spark) == SPARK_SLOTS
+    assert spark.count(None) > SPARK_SLOTS / 2, "nothing was measured in most of the last minute"
+    assert {value for value in spark if value is not None} == {0.0}
+
+
+def test_a_line_breaks_where_nobody_looked() -> None:
+    store = StateStore()
+    for second in (1, 2, 3, 60, 61, 62):
+        store.fold(status(pool(finished=10 * second)), float(second))
+    columns = as_columns(store.points(""))
+    assert columns["at"] == [1, 2, 3, 4, 60, 61, 62]
+    assert columns["ready"] == [1, 1, 1, None, 1, 1, 1]
+    assert columns["ok_rate"] == [None, 10.0, 10.0, None, None, 10.0, 10.0], "a first look is no rate"

@@ -127,7 +127,7 @@
     workers: {lines: [["ready", "ready", 1], ["busy", "busy", 3], ["starting", "starting", 4], ["draining", "draining", 5]], show: value => value == null ? "–" : String(Math.round(value)), step: true, whole: true},
     memory: {lines: [["memory_mb", "memory", 5]], show: value => value == null ? "–" : value === 0 ? "0" : number(value) + " MiB", fill: true},
   };
-  const charts = [];
+  const charts = [], GAP = 8;    // seconds without a point after which a line breaks
 
   class Chart {
     constructor(figure) {
@@ -150,7 +150,10 @@
       const columns = this.data;
       if (!columns.at) columns.at = [];
       for (const row of rows) {
-        if (columns.at.length && row.at <= columns.at[columns.at.length - 1]) continue;
+        const before = columns.at.length ? columns.at[columns.at.length - 1] : null;
+        if (before !== null && row.at <= before) continue;
+        if (before !== null && row.at - before > GAP)   // a line across it would be invented
+          for (const name of Object.keys(columns)) columns[name].push(name === "at" ? before + 1 : null);
         for (const name of new Set([...Object.keys(columns), ...Object.keys(row)])) {
           columns[name] = columns[name] || new Array(columns.at.length).fill(null);
           if (name !== "at") columns[name].push(row[name] ?? null);
@@ -225,30 +228,16 @@
   }
 
   const LIVE_SPAN = 300;         // charts of this span grow with the stream; longer ones are reloaded
-  const SUMMED = ["ok_rate", "failed_rate", "waiting", "ready", "busy", "starting", "draining", "slots", "taken", "memory_mb"];
   let columns = [];
 
   function addPoints(found) {
-    const pools = Object.keys(found);
     for (const chart of charts) {
       if (chart.span !== LIVE_SPAN || !columns.length) continue;
-      if (chart.pool) { if (found[chart.pool]) chart.add(found[chart.pool].map(named)); }
-      else if (pools.length) chart.add(total(pools.map(pool => found[pool].map(named))));
+      const rows = found[chart.pool || "*"];
+      if (rows) chart.add(rows.map(named));
     }
   }
   const named = row => Object.fromEntries(columns.map((name, index) => [name, row[index]]));
-  function total(lists) {        // all pools have their points at the same times
-    const moments = new Map();
-    for (const list of lists) for (const row of list) {
-      const sum = moments.get(row.at) || {at: row.at};
-      for (const [name, value] of Object.entries(row)) {
-        if (name === "at" || value == null) continue;
-        sum[name] = SUMMED.includes(name) ? (sum[name] || 0) + value : Math.max(sum[name] || 0, value);
-      }
-      moments.set(row.at, sum);
-    }
-    return [...moments.values()].sort((one, other) => one.at - other.at);
-  }
   async function load() {
     const wanted = new Map();
     for (const chart of charts) {

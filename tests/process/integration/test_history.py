@@ -13,6 +13,8 @@ from snakepit.pools import history, tasks
 from snakepit.pools.adapters.records.recorder import DatabaseRecorder
 from snakepit.pools.broker.stats.histogram import Histogram
 from snakepit.pools.broker.status import PoolHistograms
+from snakepit.pools.dashboard.points import COLUMNS
+from snakepit.pools.dashboard.series import with_past
 from snakepit.pools.models import Event, PoolPeriod
 from snakepit.pools.models.period import MINUTE, QUARTER
 from tests.process.integration.fakes import POOL, WORKER, FakeClient
@@ -58,7 +60,7 @@ def test_what_no_chart_shows_is_pruned() -> None:
 def test_columns_add_pools_up_and_percentiles_are_of_all_calls() -> None:
     minute(0, ran=buckets(*[0.001] * 99), ok=99)
     minute(0, pool="q", ran=buckets(1.0), ok=21, oldest_wait=3.0)
-    minute(5)
+    minute(2)
     columns = history.columns("", 3600, NOON + timedelta(minutes=6))
     assert columns["ok_rate"] == [2.0, None, 1.0]  # a hole in the time is a hole in the line
     assert columns["oldest_wait"][0] == 3.0
@@ -114,3 +116,40 @@ def test_a_chart_of_an_hour_comes_from_the_database(admin_client: Client, broker
     assert found["columns"]["ok_rate"] == [2.0]
     assert [(mark["kind"], mark["text"]) for mark in found["marks"]] == [("recycle", "digits-1 recycled (ttl)")]
     assert admin_client.get("/live/series/?pool=nothing&span=3600").json()["columns"] == {}
+
+
+@pytest.mark.django_db
+def test_a_long_span_ends_with_the_minutes_that_no_quarter_has_yet() -> None:
+    minute(0, seconds=QUARTER, ok=450)
+    for number in (15, 16, 17):
+        minute(number, ok=120)
+    columns = history.columns("p", 86_400, NOON + timedelta(minutes=18))
+    assert columns["ok_rate"] == [0.5, 2.0]
+    PoolPeriod.objects.filter(seconds=QUARTER).delete()
+    assert history.columns("p", 86_400, NOON + timedelta(minutes=18))["ok_rate"] == [2.0]
+
+
+def live(*moments: float) -> dict[str, list[float | None]]:
+    columns: dict[str, list[float | None]] = {name: [1.0] * len(moments) for name in COLUMNS}
+    return {**columns, "at": list(moments)}
+
+
+@pytest.mark.django_db
+def test_a_short_chart_fills_what_nobody_watched_from_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = NOON + timedelta(minutes=6)
+    monkeypatch.setattr("snakepit.pools.dashboard.series.utc_now", lambda: now)
+    begin = NOON.timestamp()
+    for number in (2, 3, 4, 5):
+        minute(number, ok=60 * number)
+    seen = [begin + 90 + second for second in range(0, 61, 2)]  # from 1:30 to 2:30, and nothing after
+    columns = with_past(live(*seen), "p")
+    found = list(zip(columns["at"], columns["ok_rate"], strict=True))
+    at = [moment for moment, _ in found if moment is not None]
+    assert at == sorted(at)
+    after = [(moment - begin, rate) for moment, rate in found if moment is not None and moment > seen[-1]]
+    rates = [rate for _, rate in after if rate is not None]
+    assert rates[:2] == [2.0, 2.0], "the rest of a minute that was half watched"
+    assert set(rates) == {2.0, 3.0, 4.0, 5.0}
+    assert after[-1][0] > 355, "until now"
+    between = dict(found)
+    assert between[max(moment for moment in at if moment < begin + 180)] is None  # no slope between two minutes
