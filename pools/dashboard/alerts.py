@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from snakepit.pools.broker.status import (
     CLOCK_MISSING,
@@ -26,6 +26,20 @@ GROWTH = 60.0  # MiB an hour: a worker that grows faster raises an alert, also i
 WARM = 240.0  # ... once it has been ready for so many seconds: before, it only warms up
 SOON = 3600.0  # seconds: a soft limit that is reached later is no alert yet
 
+# The events, or event/reason, that begin a trouble, and those that end it.
+ORIGINS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "clock": (("clock.missing",), ("clock.found",)),
+    "draining": (("node.stopping",), ()),
+    "failed": (("pool.failed",), ("pool.recovered", "pool.applied")),
+    "paused": (("operator.acted/pause",), ("operator.acted/resume",)),
+    "starting": (("worker.died", "worker.killed"), ("worker.started",)),
+    "degraded": (("worker.died", "worker.killed"), ("worker.started",)),
+    "lost": (("slot.lost",), ()),
+    "template": (("template.refused",), ("template.started",)),
+    "race": (("thread.race",), ("pool.applied",)),
+    "gil": (("gil.enabled",), ()),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Alert:
@@ -40,7 +54,8 @@ class Alert:
     action: str = "View"
     right: str = "view"
     part: str = ""  # of that page
-    since: float = 0.0  # seconds since the epoch; 0: since it was first seen
+    since: float = 0.0  # seconds since the epoch, when it happened; 0: not known
+    first_seen: bool = False  # `since` is only when this web process first saw it
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +76,30 @@ def find_alerts(
     failed = {pool.name for pool in status.pools if pool.state == "failed"}
     for pool in status.pools:
         workers = status.workers_of(pool.name)
-        found += _of_pool(pool, objective)
+        found += _of_pool(pool, objective, now)
         if pool.name not in failed:  # the reason of a failed pool is the same
             found += _of_start(pool)
         found += _of_memory(pool, workers, stored.soft_limits.get(pool.name), now)
         found += _of_threads(pool, workers)
     found += [alert for alert in _crash_loops(events, now) if alert.key.partition(":")[2] not in failed]
-    return sorted(found, key=lambda alert: alert.level != ERROR)
+    dated = [alert if alert.since else replace(alert, since=_began(alert.key, events)) for alert in found]
+    return sorted(dated, key=lambda alert: alert.level != ERROR)
+
+
+def _began(key: str, events: Sequence[RecordedEvent]) -> float:
+    """When the trouble began, by the events (the newest first); 0 if they do not go back so far."""
+    trouble, _, subject = key.partition(":")
+    begins, ends = ORIGINS.get(trouble, ((), ()))
+    found = 0.0
+    for one in events:
+        if subject and subject not in (one.pool, one.worker):
+            continue
+        names = {one.kind, f"{one.kind}/{one.reason}"}
+        if names.intersection(ends):
+            break
+        if names.intersection(begins):
+            found = one.at
+    return found
 
 
 def _of_node(node: NodeStatus) -> Iterator[Alert]:
@@ -96,7 +128,7 @@ def _of_stored(stored: StoredState) -> Iterator[Alert]:
         yield Alert("quarantined", WARNING, f"{jobs} quarantined", cause, "jobs", "state=quarantined", since=since)
 
 
-def _of_pool(pool: PoolStatus, objective: float) -> Iterator[Alert]:
+def _of_pool(pool: PoolStatus, objective: float, now: float) -> Iterator[Alert]:
     name = pool.name
     if pool.state == "failed":
         yield Alert(f"failed:{name}", ERROR, f"{name} has failed: calls are refused", pool.reason, "pool", name)
@@ -117,7 +149,8 @@ def _of_pool(pool: PoolStatus, objective: float) -> Iterator[Alert]:
         used = f"{pool.taken} of {pool.slots} slots are in use"
         cause = f"The oldest of {pool.waiting} calls has waited longer than {objective:g} s; {used}."
         title = f"Calls wait too long for {name}"
-        yield Alert(f"wait:{name}", WARNING, title, cause, "pool-scale", name, "Scale", "operate")
+        since = now - pool.oldest_wait
+        yield Alert(f"wait:{name}", WARNING, title, cause, "pool-scale", name, "Scale", "operate", since=since)
     if pool.lost:
         cause = "Calls in threads did not stop when asked. With too many of them, the process is replaced."
         yield Alert(f"lost:{name}", WARNING, f"{name} has {pool.lost} lost slots", cause, "pool", name)

@@ -97,7 +97,7 @@ class StateStore:
         self._settled = False  # the same broker has answered twice
         self._memory = MemoryHistory()
         self._stored = StoredState()
-        self._since: dict[str, float] = {}  # when each alert was first seen
+        self._since: dict[str, float] = {}  # when this process first saw each alert
 
     def fold(self, status: BrokerStatus, at: float) -> DashboardState:
         with self._lock:
@@ -147,8 +147,10 @@ class StateStore:
 
     def _alerts(self, status: BrokerStatus, at: float) -> tuple[Alert, ...]:
         found = find_alerts(status, self.state.events, self._stored, self.objective, at)
-        self._since = {alert.key: alert.since or self._since.get(alert.key, at) for alert in found}
-        return tuple(replace(alert, since=self._since[alert.key]) for alert in found)
+        self._since = {alert.key: self._since.get(alert.key, at) for alert in found}
+        return tuple(
+            alert if alert.since else replace(alert, since=self._since[alert.key], first_seen=True) for alert in found
+        )
 
     def _points(self, pool: str) -> Iterable[Point]:
         if not pool:

@@ -127,6 +127,47 @@ def test_an_alert_keeps_the_moment_at_which_it_was_first_seen() -> None:
     store.fold(status([POOL]), 30.0)
     store.fold(status([paused]), 40.0)
     assert [alert.since for alert in store.state.alerts] == [40.0]
+    assert [alert.first_seen for alert in store.state.alerts] == [True]
+    failed = status([replace(POOL, state="failed")], events=[event(5, "pool.failed")])
+    assert [(alert.since, alert.first_seen) for alert in store.fold(failed, 50.0).alerts] == [(5.0, False)]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "events", "since"),
+    [
+        ({"pool": {"state": "failed"}}, [(700, "pool.failed", "")], 700.0),
+        ({"pool": {"state": "failed"}}, [(800, "pool.failed", ""), (700, "pool.failed", "")], 700.0),
+        (
+            {"pool": {"state": "failed"}},
+            [(800, "pool.failed", ""), (700, "pool.recovered", ""), (600, "pool.failed", "")],
+            800.0,
+        ),
+        ({"pool": {"state": "paused"}}, [(700, "operator.acted", "pause"), (600, "operator.acted", "scale")], 700.0),
+        (
+            {"pool": {"state": "paused"}},
+            [(700, "operator.acted", "pause"), (600, "operator.acted", "resume"), (500, "operator.acted", "pause")],
+            700.0,
+        ),
+        (
+            {"pool": {"state": "starting", "reason": "x"}},
+            [(700, "worker.died", ""), (650, "worker.died", ""), (600, "worker.started", "")],
+            650.0,
+        ),
+        ({"node": {"clock": "lifecycle clock missing"}}, [(700, "clock.missing", "")], 700.0),
+        ({"pool": {"races": ("index",)}}, [(800, "thread.race", ""), (700, "thread.race", "")], 700.0),
+        ({"worker": {"gil_culprit": "orjson"}}, [(700, "gil.enabled", "")], 700.0),
+        ({"pool": {"waiting": 2, "oldest_wait": 90.0}}, [], 910.0),
+        ({"pool": {"state": "failed"}}, [(700, "worker.died", "")], 0.0),
+    ],
+)
+def test_since_is_when_it_happened(trouble: dict[str, Any], events: list[Any], since: float) -> None:
+    (alert,) = alerts(**trouble, events=[event(at, kind, reason=reason) for at, kind, reason in events])
+    assert alert.since == since
+
+
+def test_another_pool_has_its_own_since() -> None:
+    (alert,) = alerts(pool={"state": "failed"}, events=[event(700, "pool.failed", pool="q")])
+    assert alert.since == 0.0
 
 
 def test_a_leak_says_where_and_when_its_soft_limit_is_reached() -> None:
