@@ -99,7 +99,8 @@ def overview(state: DashboardState, name: str) -> Context:
     if found is None:
         return {"pool": None, "name": name}
     workers, limit = state.workers_of(name), state.stored.soft_limits.get(name)
-    row = PoolRow.of(state, found)
+    row, used = PoolRow.of(state, found), found.usage
+    served = max(0, used.answered - used.refused - used.timed_out)  # `answered` includes calls that got no slot
     return {
         "pool": found,
         "kind": row.kind,
@@ -109,6 +110,8 @@ def overview(state: DashboardState, name: str) -> Context:
         "gone": _just_ended(state, name),
         "recycled": sorted(state.recycled(name).items()),
         "costs": costs(found),
+        "served": served,
+        "served_rate": served / used.seconds if used.seconds else None,
         "pythons": sorted({f"{worker.python}, GIL {worker.gil}" for worker in workers if worker.python}),
         "next": min((one for one in workers if one.due_in is not None), key=_due_in, default=None),
         "leak": leak_of(found, workers, limit),

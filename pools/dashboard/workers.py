@@ -52,10 +52,7 @@ def table(state: DashboardState, query: str) -> Context:
 
 def _fits(worker: WorkerStatus, chosen: dict[str, str]) -> bool:
     state = chosen.get("state", "")
-    if state == "busy":
-        if not worker.load:
-            return False
-    elif state and worker.state != state:
+    if state and worker.activity != state:
         return False
     if chosen.get("pool") and worker.pool != chosen["pool"]:
         return False

@@ -39,6 +39,8 @@ REFUSALS = {
     "deadline_exceeded": "overran",
     "worker_lost": "lost",
 }
+# Refused before the queue, whatever its length: they say nothing about the pool's use.
+NOT_ADMITTED = frozenset({"pool_failed", "pool_paused", "node_draining", "shutting_down", "payload_too_large"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class Usage:
 
     def answered(self, code: str, queued: float, ran: float) -> None:
         """A call was answered, with a result or an error."""
+        if code in NOT_ADMITTED:
+            return
         self._answered += 1
         if ran or code in ("ok", "queue_timeout"):
             self._waits.add(queued)

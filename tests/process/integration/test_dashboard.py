@@ -22,6 +22,7 @@ from snakepit.pools.dashboard.navigation import ENTRIES
 from snakepit.pools.dashboard.pool import definition
 from snakepit.pools.models import Audit, Event, Job, Node, Pool, Worker
 from tests.process.integration.fakes import FakeClient, unreachable
+from tests.statuses import usage
 
 VENDOR = Path(__file__).resolve().parents[3] / "pools/static/snakepit/vendor"
 PAGES = [
@@ -311,6 +312,27 @@ def test_lists_are_paged(viewer: Client, broker: FakeClient) -> None:
     older = re.search(r'href="\?before=(\d+)">Older', first)
     assert older is not None
     assert viewer.get(f"/events/?before={older[1]}").content.decode().count("<li class") == 50
+
+
+@pytest.mark.django_db
+def test_a_filter_by_state_shows_rows_of_this_state(viewer: Client, broker: FakeClient) -> None:
+    idle = replace(broker.workers[0], id="digits-2", load=0)
+    broker.workers = [broker.workers[0], idle]
+    for state, ident, other in (("busy", "digits-1", "digits-2"), ("ready", "digits-2", "digits-1")):
+        page = viewer.get(f"/workers/?state={state}").content.decode()
+        row = page.partition(f'<tr data-worker="{ident}"')[2].partition("</tr>")[0]
+        assert f'<span class="state {state}">{state}</span>' in row
+        assert f'<tr data-worker="{other}"' not in page
+
+
+@pytest.mark.django_db
+def test_a_pool_that_refuses_every_call_shows_one_number_of_them(viewer: Client, broker: FakeClient) -> None:
+    broker.change_pool(state="failed", finished=0, refused=362, usage=usage(seconds=60.0, answered=0))
+    page = viewer.get("/pools/digits/").content.decode()
+    part = page.partition('data-part="usage"')[2].partition("</section>")[0]
+    assert "0 failed, 362 refused" in page
+    assert "0 calls" in part
+    assert "every call is refused" in part
 
 
 # The command palette.

@@ -122,3 +122,15 @@ def test_who_is_gone_from_the_snapshot_is_forgotten() -> None:
     usages.look(3.0, [pool("a")], [])
     assert usages.of("a", 3.0).status().answered == 1
     assert usages.of("b", 3.0).status().answered == 0
+
+
+@pytest.mark.parametrize("code", ["pool_failed", "pool_paused", "node_draining", "shutting_down", "payload_too_large"])
+def test_calls_that_were_refused_at_the_door_are_not_answered(code: str) -> None:
+    usage = Usage(0.0)
+    for _ in range(362):
+        usage.answered(code, queued=0.0, ran=0.0)
+    usage.answered("ok", queued=0.0, ran=1.0)
+    usage.answered("queue_full", queued=0.0, ran=0.0)
+    usage.answered("queue_timeout", queued=5.0, ran=0.0)
+    found = watched(20, usage=usage).status()
+    assert (found.answered, found.refused, found.timed_out) == (3, 1, 1)
