@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snakepit.pools.broker.status import BrokerStatus, NodeStatus, PoolStatus, TemplateStatus, WorkerStatus
+from snakepit.pools.broker.status import (
+    BrokerStatus,
+    NodeStatus,
+    PoolStatus,
+    RecordedEvent,
+    TemplateStatus,
+    WorkerStatus,
+)
 from snakepit.pools.cli.output import PROBLEM, errors_told, json_line, terminal
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import find_address
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STYLES = {"ready": "green", "starting": "cyan", "degraded": "yellow", "paused": "yellow", "failed": "bold red"}
+SHORT = ("failed", "starting", "degraded")
 NARROW = 100  # columns for a pipe, where the terminal's width is not known
 
 
@@ -32,16 +40,18 @@ def status(
 ) -> None:
     """Show the broker, its pools and their workers. Exits with 1 if a pool has failed or a problem is reported."""
     with errors_told(as_json):
-        found = connect(find_address()).status(pool)
+        client = connect(find_address())
+        found = client.status(pool)
+        events = () if as_json else client.watch().events
     if as_json:
         typer.echo(json_line(found))
     else:
-        _show(found)
+        _show(found, last_deaths(found, events))
     if found.node.problems or any(pool.state == "failed" for pool in found.pools):
         raise typer.Exit(PROBLEM)
 
 
-def _show(found: BrokerStatus) -> None:
+def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
     width = None if sys.stdout.isatty() else NARROW
     console = terminal(width=width, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
     node = found.node
@@ -65,8 +75,16 @@ def _show(found: BrokerStatus) -> None:
             if text:
                 style = STYLES.get(pool.state, "")
                 console.print(f"{pool.name}: {text}", style=style, markup=False, soft_wrap=True)
+        if death := deaths.get(pool.name):
+            console.print(f"{pool.name}: {death.worker} {death.message}", style="red", markup=False, soft_wrap=True)
     if found.workers:
         console.print(_workers(found.workers))
+
+
+def last_deaths(found: BrokerStatus, events: Iterable[RecordedEvent]) -> dict[str, RecordedEvent]:
+    """How the newest worker died, for each pool that is short of workers. `events` with the oldest first."""
+    short = {pool.name for pool in found.pools if pool.state in SHORT}
+    return {one.pool: one for one in events if one.kind == "worker.died" and one.pool in short}
 
 
 def drain_line(node: NodeStatus) -> str:

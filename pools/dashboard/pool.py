@@ -31,6 +31,7 @@ EVENTS = 15
 RACES = 10  # pieces of state whose stacks are shown
 GONE = 6  # workers that ended recently and are still shown as tiles
 GONE_FOR = 120.0  # seconds for which they are shown
+SHORT = ("failed", "starting", "degraded")
 ENDS = ("worker.died", "worker.killed", "worker.recycled")
 
 
@@ -51,6 +52,7 @@ def pool(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
         "defaults": [one for one in values if one["origin"] == "default"],
         "snippets": [*rest(request, "GET", f"pools/{name}"), shell("snakepit status"), shell("snakepit recycle", name)],
         "races": _races(name),
+        "death": _last_death(name, state),
         **_asked(request, name, state),
     }
     return show(request, visit, "snakepit/pool.html", context)
@@ -65,6 +67,14 @@ def _races(name: str) -> list[dict[str, Any]]:
         name = data.get("attribute", "")
         found.setdefault(name, {"attribute": name, "at": event.at, "worker": event.worker, "sides": sides})
     return list(found.values())[:RACES]
+
+
+def _last_death(name: str, state: DashboardState) -> Event | None:
+    """How the newest worker died, with its last lines, while the pool is short of workers."""
+    found = state.pool(name)
+    if found is None or found.state not in SHORT:
+        return None
+    return Event.objects.filter(pool=name, kind=Kind.WORKER_DIED).order_by("-pk").first()
 
 
 def _asked(request: HttpRequest, name: str, state: DashboardState) -> Context:

@@ -11,9 +11,10 @@ from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.snippets import rest, shell
 from snakepit.pools.dashboard.state import DashboardState
-from snakepit.pools.models import Worker
+from snakepit.pools.models import Event, Worker
 
 PAGE = 50
+ENDED = ("worker.died", "worker.killed", "worker.recycled")
 STATES = ("starting", "ready", "busy", "draining", "stopping")
 
 
@@ -69,4 +70,10 @@ def _gone(chosen: dict[str, str], before: str) -> Context:
     if before.isdecimal() and len(before) < 19:
         rows = rows.filter(pk__lt=int(before))
     found = list(rows[: PAGE + 1])
-    return {"gone": found[:PAGE], "older": found[PAGE - 1].pk if len(found) > PAGE else None}
+    # The row of a worker that died has no reason: nothing had decided that it should end.
+    ends = Event.objects.filter(worker__in=[row.worker_id for row in found], kind__in=ENDED).order_by("pk")
+    why = dict(ends.values_list("worker", "message"))
+    return {
+        "gone": [(row, why.get(row.worker_id) or row.reason) for row in found[:PAGE]],
+        "older": found[PAGE - 1].pk if len(found) > PAGE else None,
+    }

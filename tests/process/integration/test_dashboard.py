@@ -279,7 +279,7 @@ def test_a_definition_shows_the_source_of_each_value(viewer: Client, broker: Fak
 def test_a_worker_that_is_gone_shows_how_it_ended(viewer: Client, broker: FakeClient) -> None:
     node, now = Node.objects.create(name="n", seen_at=timezone.now()), timezone.now()
     Worker.objects.create(node=node, worker_id="digits-7", pool="digits", state="gone", seen_at=now, gone_at=now)
-    data = {"evidence": "Fatal Python error"}
+    data = {"output": "Fatal Python error"}  # as the broker records it
     Event.objects.create(
         at=now, kind="worker.died", pool="digits", worker="digits-7", message="signal SIGSEGV", level="error", data=data
     )
@@ -333,6 +333,25 @@ def test_a_pool_that_refuses_every_call_shows_one_number_of_them(viewer: Client,
     assert "0 failed, 362 refused" in page
     assert "0 calls" in part
     assert "every call is refused" in part
+
+
+@pytest.mark.django_db
+def test_a_crash_loop_shows_reason_and_last_lines(viewer: Client, broker: FakeClient) -> None:
+    broker.change_pool(state="starting", reason="2 starts failed")
+    node, now = Node.objects.create(name="n", seen_at=timezone.now()), timezone.now()
+    for number in (7, 8):
+        ident = f"digits-{number}"
+        Worker.objects.create(node=node, worker_id=ident, pool="digits", state="gone", seen_at=now, gone_at=now)
+        Event.objects.create(
+            at=now, kind="worker.died", pool="digits", worker=ident, reason="boot_failure", level="error",
+            message=f"died before it was ready, ImportError {number}", data={"output": f"Traceback of {number}"},
+        )  # fmt: skip
+    gone = viewer.get("/workers/?state=gone").content.decode()
+    assert "ImportError 7" in gone
+    assert "ImportError 8" in gone
+    page = viewer.get("/pools/digits/").content.decode()
+    assert "Traceback of 8" in page
+    assert "Traceback of 7" not in page
 
 
 # The command palette.
