@@ -36,7 +36,7 @@ VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 SUITE = ("tests/unit", "snakepit", "tests/process/contract", "tests/process/integration")
 LONG = "tests/process/integration/test_postgresql.py"  # runs its folder a second time, on PostgreSQL
 # They judge the source, the same on every leg; and the generator of stubs would hold protobuf below 7.
-LEFT_OUT = {"check-jsonschema", "django-stubs", "grpcio-tools", "import-linter", "mypy", "ruff", "playwright"}
+LEFT_OUT = {"check-jsonschema", "django-stubs", "grpcio-tools", "import-linter", "mypy", "pandas", "playwright", "ruff"}
 PROBE = """\
 import json, sys, sysconfig
 import ensurepip, sqlite3, ssl, venv
