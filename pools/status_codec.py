@@ -34,6 +34,7 @@ from snakepit.pools.broker.status import (
     as_json,
 )
 from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.workers.report import utf8
 from snakepit.workers.wire import worker_pb2
 
 if TYPE_CHECKING:
@@ -54,24 +55,45 @@ __all__ = ["RunningCall", "decode", "decode_commands", "decode_dump", "decode_pl
 
 
 def encode_status(status: BrokerStatus) -> pb.StatusReply:
+    try:
+        return _encode_status(status, as_json)
+    except UnicodeEncodeError:  # a path of a locale that is not UTF-8; looking at each text every time would cost more
+        return _encode_status(status, _encodable)
+
+
+def _encode_status(status: BrokerStatus, plain: Callable[[Any], Any]) -> pb.StatusReply:
     reply = pb.StatusReply(
-        node=pb.Node(**as_json(status.node)),
-        pools=[pb.Pool(**as_json(pool)) for pool in status.pools],
-        workers=[pb.Worker(**as_json(worker)) for worker in status.workers],
+        node=pb.Node(**plain(status.node)),
+        pools=[pb.Pool(**plain(pool)) for pool in status.pools],
+        workers=[pb.Worker(**plain(worker)) for worker in status.workers],
     )
     for event in status.events:
-        reply.events.add(**{**as_json(event), "message": event.message[:MAX_MESSAGE]})
+        values = plain(event)
+        reply.events.add(**{**values, "message": values["message"][:MAX_MESSAGE]})
     for pool, histograms in status.histograms.items():
-        reply.figures.add(pool=pool, **as_json(histograms))
+        reply.figures.add(pool=pool, **plain(histograms))
     return reply
 
 
+def _encodable(value: Any) -> Any:
+    """As `as_json`, with text that protobuf accepts."""
+    return _each_text(as_json(value))
+
+
+def _each_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return utf8(value)
+    if isinstance(value, dict):
+        return {key: _each_text(one) for key, one in value.items()}
+    return [_each_text(one) for one in value] if isinstance(value, list) else value
+
+
 def encode_plan(plan: RecyclePlan) -> pb.PlanReply:
-    return pb.PlanReply(**{name: value for name, value in as_json(plan).items() if name != "pool"})
+    return pb.PlanReply(**{name: value for name, value in _encodable(plan).items() if name != "pool"})
 
 
 def encode_dump(dump: WorkerDump) -> pb.DumpReply:
-    return pb.DumpReply(**as_json(dump))
+    return pb.DumpReply(**_encodable(dump))
 
 
 def encode_sweep(result: SweepResult) -> pb.SweepReply:

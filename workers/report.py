@@ -21,6 +21,20 @@ BATCH_BYTES = 1 << 20
 LOG_LINES = 1000
 
 
+def utf8(text: str) -> str:
+    """Make text fit for UTF-8. A path that Python could not decode by the locale gets its own characters back.
+
+    >>> utf8("/tmp/st\\udcc3\\udca4te"), utf8("a\\ud800b")
+    ('/tmp/stäte', 'a?b')
+    """
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def clean(text: str, limit: int = MAX_TEXT) -> str:
     """Make text fit for protobuf: replace lone surrogates, which it refuses, and bound the length.
 
@@ -29,7 +43,7 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
     """
     if len(text) > limit:
         text = text[: limit - 1] + "…"
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+    return utf8(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from snakepit.pools.diagnostics.finding import FindingStatus
 from snakepit.pools.diagnostics.latest import latest
 from snakepit.pools.diagnostics.machine import room_here
 from snakepit.pools.diagnostics.scaling import ScalingEstimate, gather, scale
+from snakepit.pools.models.strict_json import scrub
 
 router = Router(tags=["diagnostics"])
 REFUSED = frozenset({401, 403, 503})
@@ -46,7 +47,7 @@ async def diagnostics(request: HttpRequest) -> HttpResponse:
         "counts": counts,
         "findings": [asdict(one) for one in findings],
     }
-    return json_response(ReportOut(**shown).model_dump(mode="json"))
+    return json_response(ReportOut(**scrub(shown)).model_dump(mode="json"))
 
 
 @router.get(

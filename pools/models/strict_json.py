@@ -17,6 +17,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from snakepit.workers.report import utf8
+
 
 class NotStrict(ValueError):
     """The text is not JSON, or not accepted by every database."""
@@ -87,7 +89,7 @@ def scrub(value: Any) -> Any:
 
 
 def scrub_text(text: str, limit: int | None = None) -> str:
-    clean = text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    clean = utf8(text.replace("\0", "\ufffd"))
     return clean if limit is None or len(clean) <= limit else clean[: limit - 1] + "…"
 
 

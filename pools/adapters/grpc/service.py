@@ -28,6 +28,7 @@ from snakepit.pools.broker.ports import Payload
 from snakepit.pools.status_codec import encode_commands, encode_dump, encode_plan, encode_status, encode_sweep
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerBase
+from snakepit.workers.report import utf8
 from snakepit.workers.transport.grpclib_internals import limit_messages
 
 STREAM_CREDIT = 16  # chunks on the way to a unary stream's reader
@@ -162,7 +163,7 @@ class _Answering:
             metadata["snakepit-details"] = details
         await self._stream.send_trailing_metadata(
             status=Status[error.grpc_status],
-            status_message=error.message[:MAX_STATUS_MESSAGE],
+            status_message=utf8(error.message)[:MAX_STATUS_MESSAGE],
             metadata=metadata,
         )
         return True

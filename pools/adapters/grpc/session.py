@@ -22,6 +22,7 @@ from snakepit.pools.broker.handle import CallHandle
 from snakepit.pools.broker.messages import DELIVERED, Request, Timing
 from snakepit.pools.broker.ports import Payload
 from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.workers.report import utf8
 from snakepit.workers.transport import DIRECT_REPLY, is_on
 from snakepit.workers.transport.grpclib_internals import MessageTooLarge
 from snakepit.workers.transport.message_stream import Batch, MessageStream
@@ -67,7 +68,7 @@ def error_message(error: errors.BrokerError, timing: Timing) -> pb.Error:
     details = json.dumps(error.details, default=str) if error.details else ""
     return pb.Error(
         code=error.code,
-        message=error.message,
+        message=utf8(error.message),
         outcome=error.outcome,
         details=details if len(details) <= MAX_DETAILS else "",
         retry_after=error.retry_after,
@@ -138,7 +139,8 @@ class Session:
         if not REPLY_SOCKET.fullmatch(name):
             message = f"the metadata {REPLY_SOCKET_NAME!r} is {name[:40]!r}, not r- and eight hexadecimal digits"
             raise GRPCError(Status.INVALID_ARGUMENT, message)
-        return os.path.join(os.path.dirname(os.path.abspath(self._broker.facts.address)), name)
+        path = os.path.join(os.path.dirname(os.path.abspath(self._broker.facts.address)), name)
+        return path if utf8(path) == path else ""  # no worker could receive a path that is not UTF-8
 
     def _receive(self, message: bytes) -> None:
         for request in pb.Requests.FromString(message).requests:

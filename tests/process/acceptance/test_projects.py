@@ -23,7 +23,7 @@ BASE = """
 from snakepit.site.settings import *
 SNAKEPIT = {
     "NODE_NAME": "node-1",
-    "RUNTIME_DIR": RUNTIME,
+    "RUNTIME_DIR": os.environ["TMPDIR"] + "/run",
     "ADAPTERS": {"primes": "snakepit.examples.primes.Primes"},
     "POOLS": {"primes": {"adapter": "primes", "profile": "thread", "size": 1}},
 }
@@ -110,8 +110,7 @@ class Project:
     environment: dict[str, str]
 
     def write(self, lines: str, apps: tuple[str, ...] = TOGETHER) -> None:
-        runtime = self.environment["TMPDIR"] + "/run"
-        (self.directory / "variant.py").write_text(BASE.replace("RUNTIME,", f"{runtime!r},") + lines)
+        (self.directory / "variant.py").write_text(BASE + lines)
         (self.directory / "router.py").write_text(ROUTER.format(apps=apps))
         (self.directory / "bare_urls.py").write_text(BARE_URLS)
         (self.directory / "people").mkdir()
@@ -139,6 +138,17 @@ def test_a_project_works_on_every_page_and_route(project: Project, lines: str) -
     done = project.run("-m", "tests.process.acceptance.project_driver")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [], done.stderr[-3000:]
+
+
+def test_paths_that_the_locale_cannot_decode_are_shown(project: Project) -> None:
+    project.write("")
+    place = Path(project.environment["TMPDIR"]) / "zustände"
+    place.mkdir()
+    posix = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    project.environment |= posix | {"TMPDIR": str(place), "SNAKEPIT_STATE_DIR": str(place / "state")}
+    done = project.run("-m", "tests.process.acceptance.project_driver")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
 def names(database: Path, kind: str) -> set[str]:
