@@ -72,7 +72,10 @@ def _keep_connections(sender: Any = None, instance: Any = None, **_: Any) -> Non
 
 @signals.celeryd_after_setup.connect(dispatch_uid="snakepit.queues", weak=False)
 def _join_queues(sender: Any = None, instance: Any = None, **_: Any) -> None:
-    subscriber.at_start(instance)
+    if celery_connections.has_greenlets(instance):
+        subscriber.refuse(instance)
+    else:
+        subscriber.at_start(instance)
 
 
 @signals.worker_ready.connect(dispatch_uid="snakepit.follow", weak=False)

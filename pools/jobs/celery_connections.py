@@ -18,10 +18,15 @@ KEPT = 60.0  # seconds: maximum age of a connection
 GREENLETS = ("gevent", "eventlet")
 
 
+def has_greenlets(worker: Any) -> bool:
+    """Whether the pool of this Celery worker is gevent or eventlet, where the client cannot run."""
+    pool = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__
+    return any(one in pool for one in GREENLETS)
+
+
 def install(worker: Any, task: str) -> None:
     """Make this Celery worker's threads keep their connections between runs of one task."""
-    pool = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__
-    if any(one in pool for one in GREENLETS):  # each task would leave an open connection behind
+    if has_greenlets(worker):  # each task would leave an open connection behind
         return
     # Celery has no public way: its only setting for it counts the tasks of all threads together. Without these names
     # Celery's own rule stays, which is correct and costs more.

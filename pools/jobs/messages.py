@@ -18,6 +18,7 @@ from django.db import Error
 
 from snakepit.pools import conf
 from snakepit.pools.broker.text import one_line
+from snakepit.pools.client.loop_thread import PATCHED
 from snakepit.pools.jobs import eager, leases
 from snakepit.pools.jobs.bounded_thread import BoundedThread
 from snakepit.pools.models import Pool
@@ -139,6 +140,15 @@ class QueueSubscriber:
         for name in sorted(self._joined):
             queues.add(name)
         queues.select([*queues.consume_from, *sorted(self._joined)])
+
+    def refuse(self, instance: Any) -> None:
+        """Read no pool's queue: the client cannot run in this worker, and its jobs would never end."""
+        self._stop.set()
+        why = f"this Celery worker cannot run jobs: {PATCHED}"
+        asked = [name for name in instance.app.amqp.queues.consume_from if name.startswith(queue_of(""))]
+        if asked:  # by -Q
+            raise SystemExit(f"{', '.join(asked)}: {why}")
+        logger.error("%s", why)
 
     def follow(self, consumer: Any) -> None:
         """Start the thread that looks for new pools until the worker shuts down."""
