@@ -82,6 +82,11 @@ class Broker:
                 reply.failed(self.node.refusal() or self._no_pool(pool), Timing())
         return handles
 
+    @property
+    def largest_payload(self) -> int:
+        """The largest `max_payload` of the pools, in bytes."""
+        return max((runner.pool.spec.max_payload for runner in self.runners.values()), default=0)
+
     def commands(self, pool: str) -> list[CommandInfo]:
         return list(self._runner(pool).commands.values())
 

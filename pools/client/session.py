@@ -237,6 +237,8 @@ class Session:
                 ref, call = outbox[0]
                 if not isinstance(call, Call) or not call.is_plain or not call.is_like(first):
                     break
+                if len(call.arguments) > room:  # alone, so that the broker can refuse it alone
+                    break
                 outbox.popleft()
                 calls.append((ref, call))
                 room -= len(call.arguments)

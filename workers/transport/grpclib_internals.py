@@ -31,6 +31,8 @@ from typing import Any
 from grpclib.config import Configuration
 from grpclib.metadata import decode_metadata
 
+from snakepit.workers.transport.oversize import Oversize
+
 HEADER = 9  # bytes: length (3), type (1), flags (1), stream (4); RFC 9113, section 4.1
 PREFIX = 5  # bytes before each gRPC message: a flag and the length
 READ_BYTES = 1 << 16
@@ -79,7 +81,11 @@ def data_frames(stream: int, data: bytes, largest: int) -> Iterator[bytes | memo
 class MessageBuffer:
     """Replaces grpclib's receive buffer of one stream: hands over each message when its last byte arrives."""
 
-    def __init__(self, acknowledge: Callable[[int], None], on_message: Callable[[bytes], None], limit: int) -> None:
+    def __init__(
+        self, acknowledge: Callable[[int], None], on_message: Callable[[bytes], None], limit: int,
+        oversize: Oversize | None = None,
+    ) -> None:  # fmt: skip
+        self._oversize, self._skip = oversize, 0  # bytes of a refused message that are still to come
         self._acknowledge = acknowledge
         self._on_message = on_message
         self._limit = limit
@@ -90,6 +96,9 @@ class MessageBuffer:
     def feed(self, data: bytes | memoryview) -> None:
         if self._error is not None:
             return
+        if self._skip:
+            passed = min(self._skip, len(data))
+            self._skip, data = self._skip - passed, data[passed:]
         try:
             if not self._data:  # nearly always: whole messages, which need no buffer
                 end = self._parse(data)
@@ -116,6 +125,8 @@ class MessageBuffer:
                 raise ValueError("a compressed message arrived; compression was not negotiated")
             end = start + PREFIX + length
             if end > size:
+                if self._oversize and self._oversize.takes_over(buffer[start + PREFIX :], length):
+                    self._skip, start = end - size, size
                 break
             self._on_message(bytes(buffer[start + PREFIX : end]))
             start = end
@@ -256,13 +267,15 @@ class BufferedFrameReader(FrameReader, asyncio.BufferedProtocol):
 class FastStream:
     """A long-lived grpclib stream, of a client or a server, whose DATA frames bypass grpclib and h2."""
 
-    def __init__(self, stream: Any, on_message: Callable[[bytes], None], limit: int) -> None:
+    def __init__(
+        self, stream: Any, on_message: Callable[[bytes], None], limit: int, oversize: Oversize | None = None
+    ) -> None:
         raw = stream._stream
         self._stream = stream
         self._raw = raw
         self._transport = raw._transport
         connection, number = raw.connection, raw.id
-        self._messages = MessageBuffer(lambda size: connection.ack(number, size), on_message, limit)
+        self._messages = MessageBuffer(lambda size: connection.ack(number, size), on_message, limit, oversize)
 
     def open(self, reader: type[FrameReader] | None = None) -> None:
         """Hand over messages from now on, and those that arrived before.

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from snakepit.workers.transport.fast_path_check import has_fast_path
 from snakepit.workers.transport.grpclib_internals import FastStream, MessageTooLarge, limit_messages
+from snakepit.workers.transport.oversize import Oversize
 
 M = TypeVar("M", bound=Message)
 
@@ -88,22 +89,27 @@ class PublicStream:
         return -1
 
 
-def raw_stream(stream: Any, sends: type[Message], on_message: Callable[[bytes], None], limit: int) -> RawStream:
+def raw_stream(
+    stream: Any, sends: type[Message], on_message: Callable[[bytes], None], limit: int, oversize: Oversize | None = None
+) -> RawStream:
     """Wrap a grpclib stream: the fast path where it works, else the public API.
 
     `sends`: the type of the messages that are written. `limit` bounds one incoming message, in bytes.
     """
     if has_fast_path(stream):
-        return FastStream(stream, on_message, limit)
+        return FastStream(stream, on_message, limit, oversize)
     return PublicStream(stream, sends, on_message, limit)
 
 
 class MessageStream:
     """Both directions of a stream, with a queue for what the peer has no room for. Used on the loop's thread."""
 
-    def __init__(self, stream: Any, sends: type[Message], on_message: Callable[[bytes], None], limit: int) -> None:
+    def __init__(
+        self, stream: Any, sends: type[Message], on_message: Callable[[bytes], None], limit: int,
+        oversize: Oversize | None = None,
+    ) -> None:  # fmt: skip
         self._stream = stream
-        self._raw = raw_stream(stream, sends, on_message, limit)
+        self._raw = raw_stream(stream, sends, on_message, limit, oversize)
         self._loop = asyncio.get_running_loop()
         self._queue: deque[bytes] = deque()
         self._writer: asyncio.Task[None] | None = None

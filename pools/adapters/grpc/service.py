@@ -17,7 +17,7 @@ from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
-from snakepit.pools.adapters.grpc import MAX_MESSAGE
+from snakepit.pools.adapters.grpc.large_call import largest_message
 from snakepit.pools.adapters.grpc.session import Session, request_of, timing_of
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.broker import errors
@@ -29,9 +29,10 @@ from snakepit.pools.status_codec import encode_commands, encode_dump, encode_pla
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerBase
 from snakepit.workers.report import utf8
-from snakepit.workers.transport.grpclib_internals import limit_messages
+from snakepit.workers.transport.grpclib_internals import MessageTooLarge, limit_messages
 
 STREAM_CREDIT = 16  # chunks on the way to a unary stream's reader
+MAX_REQUEST = 2**20  # bytes of a request that is no call
 MAX_STATUS_MESSAGE = 1000  # characters; error details beyond some 16 KB destroy the error itself
 OPEN_TO_ALL = ("/grpc.health.", "/grpc.reflection.")
 
@@ -46,7 +47,7 @@ class BrokerService(BrokerBase):
         await Session(self._broker, stream).run()
 
     async def Execute(self, stream: Any) -> None:
-        async with _Answering(stream):
+        async with _Answering(stream, self._broker):
             reply = _Collected()
             handle = self._broker.submit(await _called(stream, credit=0), reply)
             try:
@@ -56,7 +57,7 @@ class BrokerService(BrokerBase):
             await stream.send_message(_reply(payload, timing))
 
     async def ExecuteStream(self, stream: Any) -> None:
-        async with _Answering(stream):
+        async with _Answering(stream, self._broker):
             reply = _Streamed()
             handle = self._broker.submit(await _called(stream, credit=STREAM_CREDIT), reply)
             try:
@@ -146,13 +147,18 @@ class BrokerService(BrokerBase):
 class _Answering:
     """Turns a broker's error into the status of a unary call."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, broker: Broker | None = None) -> None:
+        """`broker`: the request is a call, which may have as many bytes as the largest pool allows."""
         self._stream = stream
-        limit_messages(stream, MAX_MESSAGE)
+        self._broker = broker
+        limit_messages(stream, largest_message(broker) if broker else MAX_REQUEST)
 
     async def __aenter__(self) -> None: ...
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, MessageTooLarge):
+            limit = self._broker.largest_payload if self._broker else MAX_REQUEST
+            error = errors.PayloadTooLarge(str(error), details={"limit": limit})
         if not isinstance(error, errors.BrokerError):
             return False
         metadata = {"snakepit-code": error.code, "snakepit-outcome": error.outcome}

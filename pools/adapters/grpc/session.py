@@ -15,6 +15,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from snakepit.pools.adapters.grpc import MAX_MESSAGE
+from snakepit.pools.adapters.grpc.large_call import LargeCalls
 from snakepit.pools.adapters.runtime_directory import REPLY_SOCKET
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
@@ -107,7 +108,9 @@ class Session:
         self._broker.sessions += 1
         self._task = asyncio.current_task()
         try:
-            self._messages = MessageStream(self._stream, pb.Replies, self._receive, MAX_MESSAGE)
+            self._messages = MessageStream(
+                self._stream, pb.Replies, self._receive, MAX_MESSAGE, LargeCalls(self._broker, self._take, self._refuse)
+            )
             self.batch.open(self._messages)
             self._messages.open()
             await self._messages.ended()

@@ -26,6 +26,7 @@ from grpclib.reflection.v1 import reflection_pb2
 from snakepit.pools.adapters.grpc import MAX_MESSAGE, session
 from snakepit.pools.adapters.grpc.service import STREAM_CREDIT, make_server
 from snakepit.pools.adapters.records.recent_events import RecentEvents
+from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
 from snakepit.pools.broker.node import NodeFacts
 from snakepit.pools.broker.ports import Definition, NoMeter, Ports
@@ -346,6 +347,37 @@ async def test_a_message_of_impossible_size_is_refused_before_its_bytes_come(nod
     finally:
         channel.close()
     assert await node.client.acall("one", "echo", value="still here") == "still here"
+
+
+@pytest.mark.parametrize("way", ["call", "attachment", "among others"])
+def test_a_call_larger_than_every_pool_allows_is_refused_before_it_is_buffered(way: str) -> None:
+    """Of 64 MiB, where the largest limit is 1 MiB. The other calls of the session go on."""
+    with broker({"one": {"size": 1}}) as node:
+        node.ready("one")
+        node.client.call("one", "echo", value="x" * 2**19)
+        before = _peak_of(node)
+        large: Any = b"x" * 2**26 if way == "attachment" else "x" * 2**26
+        calls = [node.client.submit("one", "echo", value=one) for one in range(50)] if way == "among others" else []
+        refused = node.client.submit("one", "echo", value=large)
+        calls += [node.client.submit("one", "echo", value=one) for one in range(50, 100)]
+        with pytest.raises(errors.PayloadTooLarge) as caught:
+            refused.result(PATIENCE)
+        assert caught.value.details["limit"] == 2**20
+        assert caught.value.details["bytes"] >= 2**26
+        assert [call.result(PATIENCE) for call in calls][-1] == 99
+        assert _peak_of(node) - before < 16 * 2**20
+
+
+def test_a_unary_call_larger_than_every_pool_allows_is_refused(stranger: Stranger) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stranger.execute("one", "echo", value="x" * 2**26)
+    assert dict(caught.value.trailing_metadata())["snakepit-code"] == "payload_too_large"  # type: ignore[attr-defined]
+
+
+def _peak_of(node: RunningBroker) -> int:
+    """The highest resident memory of the broker so far, in bytes."""
+    status = Path(f"/proc/{node.client.status().node.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 async def _send_raw(stub: Any, authorization: str, data: bytes) -> None:
