@@ -1,6 +1,6 @@
 """Events: what the broker decided or observed, with its reason and numbers.
 
-Logs, rows and metrics all read this one stream.
+Logs, rows, metrics and the signal `pools.signals.event` all read this one stream.
 """
 
 from __future__ import annotations

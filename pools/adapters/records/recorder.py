@@ -29,7 +29,7 @@ from django.db import (
     transaction,
 )
 
-from snakepit.pools import conf
+from snakepit.pools import conf, signals
 from snakepit.pools.adapters.records.minute_aggregator import MinuteAggregator, MinuteTotals
 from snakepit.pools.broker.events import Event as BrokerEvent
 from snakepit.pools.broker.status import BrokerStatus, NodeStatus, WorkerStatus
@@ -56,6 +56,7 @@ class DatabaseRecorder:
         self.dropped = 0
         self._pause = pause
         self._pending: deque[Pending] = deque()
+        self._unsent: deque[Pending] = deque(maxlen=BUFFER)  # for receivers of the signal
         self._status: BrokerStatus | None = None
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -76,6 +77,7 @@ class DatabaseRecorder:
     def record(self, at: float, event: BrokerEvent) -> None:
         with self._lock:
             self._pending.append((at, event))
+            self._unsent.append((at, event))
             self._trim()
         self._wake.set()
 
@@ -113,7 +115,8 @@ class DatabaseRecorder:
         return RETRY[min(self._failures, len(RETRY)) - 1]
 
     def _flush(self) -> bool:
-        """Write all pending events; returns False if the database failed."""
+        """Send the signals, and write all pending events; returns False if the database failed."""
+        self._send_signals()
         while True:
             with self._lock:
                 batch = [self._pending.popleft() for _ in range(min(BATCH, len(self._pending)))]
@@ -124,6 +127,14 @@ class DatabaseRecorder:
                 return False
             if not more:
                 return True
+
+    def _send_signals(self) -> None:
+        """Send each event once, also while the database is down. A receiver's error must not harm the broker."""
+        while self._unsent:
+            at, event = self._unsent.popleft()
+            for receiver, answer in signals.event.send_robust(type(self), at=at, node=self.node, event=event):
+                if isinstance(answer, Exception):
+                    logger.error("%s raised on the event %s", receiver, event.kind, exc_info=answer)
 
     def _give_back(self, batch: Iterable[Pending], status: BrokerStatus | None) -> None:
         with self._lock:

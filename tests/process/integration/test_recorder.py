@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import OperationalError, ProgrammingError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
+from snakepit.pools import signals
 from snakepit.pools.adapters.records import recorder as module
 from snakepit.pools.adapters.records.definitions import DatabaseDefinitions
 from snakepit.pools.adapters.records.recorder import DatabaseRecorder
@@ -274,3 +275,24 @@ def test_a_row_names_its_interpreter_by_key_and_never_by_path(settings: Any) -> 
     assert why.startswith("python: '/bin/sh' is not a key of SNAKEPIT['PYTHONS'] (keys: gone, own)")
     with pytest.raises(ValidationError, match="PYTHONS"):
         Pool(name="worse", adapter="digits", size=1, python="/bin/sh").full_clean()
+
+
+def test_each_event_is_a_signal_and_a_receivers_error_harms_nothing(running: DatabaseRecorder) -> None:
+    received: list[tuple[float, str, Kind]] = []
+
+    def bad(**_: Any) -> None:
+        raise RuntimeError("a bug of the project")
+
+    def good(at: float, node: str, event: BrokerEvent, **_: Any) -> None:
+        received.append((at, node, event.kind))
+
+    signals.event.connect(bad)
+    signals.event.connect(good)
+    try:
+        running.record(1e9, BrokerEvent(Kind.POOL_FAILED, "digits"))
+        running.record(1e9 + 1, BrokerEvent(Kind.POOL_RECOVERED, "digits"))
+        wait_until(lambda: Event.objects.count() == 2)
+    finally:
+        signals.event.disconnect(bad)
+        signals.event.disconnect(good)
+    assert received == [(1e9, "node-1", Kind.POOL_FAILED), (1e9 + 1, "node-1", Kind.POOL_RECOVERED)]
