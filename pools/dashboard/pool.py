@@ -22,7 +22,7 @@ from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.pools import PoolRow
 from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.series import chosen_span, span_choice
-from snakepit.pools.dashboard.snippets import rest, shell
+from snakepit.pools.dashboard.snippets import order, rest, shell
 from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Event, Pool
 from snakepit.pools.web.errors import seen_from_outside
@@ -50,7 +50,7 @@ def pool(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
         "spans": span_choice(span),
         "definition": [one for one in values if one["origin"] != "default"],
         "defaults": [one for one in values if one["origin"] == "default"],
-        "snippets": [*rest(request, "GET", f"pools/{name}"), shell("snakepit status"), shell("snakepit recycle", name)],
+        "snippets": [*rest(request, "GET", f"pools/{name}"), shell("snakepit status"), order("snakepit recycle", name)],
         "races": _races(name),
         "death": _last_death(name, state),
         **_asked(request, name, state),

@@ -48,5 +48,14 @@ def shell(command: str, *arguments: Any) -> dict[str, str]:
     return line("shell", " ".join([command, *(shlex.quote(str(argument)) for argument in arguments)]))
 
 
+def order(command: str, *arguments: Any) -> dict[str, str]:
+    """As `shell`, for a command that changes something: pages show it apart.
+
+    >>> order("snakepit recycle", "digits")["changes"]
+    'yes'
+    """
+    return {**shell(command, *arguments), "changes": "yes"}
+
+
 def line(label: str, text: str) -> dict[str, str]:
     return {"label": label, "text": text}

@@ -7,7 +7,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from snakepit.pools.dashboard.leaks import seconds_to
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
-from snakepit.pools.dashboard.snippets import rest, shell
+from snakepit.pools.dashboard.snippets import order, rest, shell
 from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Event, Pool, Worker
 
@@ -36,8 +36,8 @@ def worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
         .first(),
         "snippets": [
             *rest(request, "GET", f"workers/{ident}"),
-            shell("snakepit recycle", ident),
             shell("snakepit dump", ident),
+            order("snakepit recycle", ident),
         ],
     }
     return show(request, visit, "snakepit/worker.html", context)

@@ -304,15 +304,27 @@
   });
 
   // Keys.
-  let before = "";
+  let before = "", chosen = "";  // the URL of the chosen row: its place changes with updates
+  function choose(focus) {
+    const rows = all("main tbody tr").filter(row => row.querySelector("a"));
+    for (const row of rows) row.toggleAttribute("data-chosen", row.querySelector("a").href === chosen);
+    const row = rows.find(one => one.hasAttribute("data-chosen"));
+    if (row && focus) row.querySelector("a").focus({preventScroll: true});
+    return row;
+  }
+  // An update may move the row, or replace it: the same row stays chosen, and keeps the focus.
+  new MutationObserver(() => {
+    if (chosen) choose(document.activeElement === document.body);
+  }).observe(document.getElementById("main"), {childList: true, subtree: true});
+  addEventListener("pointerdown", () => { chosen = ""; choose(false); });
   function move(step) {
     const rows = all("main tbody tr").filter(row => row.querySelector("a"));
     if (!rows.length) return;
-    const at = rows.findIndex(row => row.hasAttribute("data-chosen"));
+    const at = rows.findIndex(row => row.querySelector("a").href === chosen);
     const next = rows[Math.min(rows.length - 1, Math.max(0, at + step))];
-    rows.forEach(row => row.toggleAttribute("data-chosen", row === next));
+    chosen = next.querySelector("a").href;
+    choose(true);
     next.scrollIntoView({block: "nearest"});
-    next.querySelector("a").focus({preventScroll: true});
   }
   document.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, [contenteditable], dialog")) return;

@@ -181,6 +181,19 @@ def test_the_palette_goes_anywhere_with_the_keyboard_alone(page: Page, demo: Dem
     expect(page.locator("#palette")).to_be_hidden()
 
 
+def test_the_row_that_j_chose_stays_chosen_when_the_table_updates(page: Page, demo: Demo, job: str) -> None:
+    page.goto("/jobs/")
+    rows = page.locator("tr[data-job]")
+    expect(rows.first).to_be_visible()
+    page.keyboard.press("j")
+    chosen = page.locator("tr[data-chosen]").get_attribute("data-job")
+    new = demo.run("submit", "primes", "primes", '{"limit": 40}').stdout.strip()
+    expect(page.locator(f'tr[data-job="{new}"]')).to_be_visible()
+    expect(page.locator("tr[data-chosen]")).to_have_attribute("data-job", chosen or "")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(f"/jobs/{chosen}/"))
+
+
 def test_the_pages_say_what_they_know_without_javascript(
     demo: Demo, browser: Browser, signed_in: Any, job: str
 ) -> None:

@@ -354,6 +354,22 @@ def test_a_crash_loop_shows_reason_and_last_lines(viewer: Client, broker: FakeCl
     assert "Traceback of 7" not in page
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", ["/pools/digits/", "/workers/digits-1/"])
+def test_a_command_that_changes_something_says_so(url: str, viewer: Client, broker: FakeClient) -> None:
+    page = viewer.get(url).content.decode()
+    looks, warned, changes = page.rpartition("This command changes something:")
+    assert warned
+    assert "<pre>snakepit recycle" in changes
+    assert "<pre>snakepit recycle" not in looks
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("url", "row"), [("/pools/", "row-digits"), ("/workers/", "row-digits-1")])
+def test_a_row_keeps_its_identity_between_updates(url: str, row: str, viewer: Client, broker: FakeClient) -> None:
+    assert f'<tr id="{row}"' in viewer.get(url).content.decode()
+
+
 # The command palette.
 
 
