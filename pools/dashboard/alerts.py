@@ -65,6 +65,7 @@ class StoredState:
     silent_nodes: tuple[tuple[str, float], ...] = ()  # name, last seen
     quarantined: int = 0
     quarantined_since: float = 0.0
+    ended_jobs: tuple[tuple[str, str, int, float], ...] = ()  # lately: failed or lost, error's code, count, first
     soft_limits: Mapping[str, float] = field(default_factory=dict)  # memory_soft_mb, of each pool that has one
 
 
@@ -72,7 +73,7 @@ def find_alerts(
     status: BrokerStatus, events: Sequence[RecordedEvent], stored: StoredState, objective: float, now: float
 ) -> list[Alert]:
     """`events` with the newest first. `objective`: seconds that a call may wait."""
-    found: list[Alert] = [*_of_node(status.node), *_of_stored(stored)]
+    found: list[Alert] = [*_of_node(status.node), *_of_stored(stored), *_of_jobs(stored)]
     failed = {pool.name for pool in status.pools if pool.state == "failed"}
     for pool in status.pools:
         workers = status.workers_of(pool.name)
@@ -126,6 +127,15 @@ def _of_stored(stored: StoredState) -> Iterator[Alert]:
         cause = "Their attempts killed workers several times. Read their arguments before you retry one."
         since = stored.quarantined_since
         yield Alert("quarantined", WARNING, f"{jobs} quarantined", cause, "jobs", "state=quarantined", since=since)
+
+
+def _of_jobs(stored: StoredState) -> Iterator[Alert]:
+    for state, code, count, since in stored.ended_jobs:
+        title = f"{count} job{'' if count == 1 else 's'} {state} in the last hour: {code}"
+        cause = "Read the error of one before you retry them."
+        if state == "lost":
+            cause = "Their last attempt ended without an answer, so they may have run. Check before you retry them."
+        yield Alert(f"jobs:{state}:{code}", WARNING, title, cause, "jobs", f"state={state}", since=since)
 
 
 def _of_pool(pool: PoolStatus, objective: float, now: float) -> Iterator[Alert]:

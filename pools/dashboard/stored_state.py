@@ -1,17 +1,20 @@
-"""Reads what only the database has for the overview, in three queries: silent nodes, quarantined jobs, soft limits."""
+"""Reads what only the database has for the overview, in four queries: silent nodes, quarantined and ended
+jobs, soft limits."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db.models import Count, Max
+from django.db.models import Count, Max, Min
 
 from snakepit.pools.dashboard.alerts import StoredState
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, Node, Pool
 from snakepit.pools.models.moments import utc_now
-from snakepit.pools.models.states import QUARANTINED
+from snakepit.pools.models.states import FAILED, LOST, QUARANTINED
 
+LATELY = 3600.0  # seconds for which jobs that failed or were lost need attention
+GROUPS = 5  # causes that are shown
 SILENT = 20.0  # seconds without an update; the recorder writes every five
 
 
@@ -20,10 +23,16 @@ def read_stored_state() -> StoredState:
         before = utc_now() - timedelta(seconds=SILENT)
         silent = Node.objects.filter(stopped=False, seen_at__lt=before).values_list("name", "seen_at")
         jobs = Job.objects.filter(state=QUARANTINED).aggregate(count=Count("pk"), newest=Max("finished_at"))
+        lately = Job.objects.filter(state__in=(FAILED, LOST), finished_at__gte=utc_now() - timedelta(seconds=LATELY))
+        groups = lately.values_list("state", "error__code").annotate(count=Count("pk"), first=Min("finished_at"))
         limits = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
         return StoredState(
             silent_nodes=tuple((name, seen.timestamp()) for name, seen in silent),
             quarantined=jobs["count"],
             quarantined_since=jobs["newest"].timestamp() if jobs["newest"] else 0.0,
+            ended_jobs=tuple(
+                (state, str(code or "unknown"), count, first.timestamp())
+                for state, code, count, first in groups.order_by("-count")[:GROUPS]
+            ),
             soft_limits=dict(limits),
         )

@@ -65,6 +65,7 @@ def test_a_healthy_pool_has_no_alert() -> None:
         ({"pool": {"template": FELL_BACK, "warnings": WARNED}}, "template:p", "warning"),
         ({"stored": StoredState(silent_nodes=(("m", 5.0),))}, "silent:m", "error"),
         ({"stored": StoredState(quarantined=2, quarantined_since=7.0)}, "quarantined", "warning"),
+        ({"stored": StoredState(ended_jobs=(("lost", "worker_lost", 3, 7.0),))}, "jobs:lost:worker_lost", "warning"),
     ],
 )
 def test_each_trouble_is_one_alert(trouble: dict[str, Any], key: str, level: str) -> None:

@@ -17,6 +17,7 @@ from snakepit.pools import jobs
 from snakepit.pools.broker.errors import BadRequest, QueueFull
 from snakepit.pools.dashboard import urls
 from snakepit.pools.dashboard.hub import Hub
+from snakepit.pools.dashboard.stored_state import read_stored_state
 from snakepit.pools.dashboard.timeline import timeline
 from snakepit.pools.jobs import leases, listing, messages
 from snakepit.pools.jobs.listing import JobQuery
@@ -359,3 +360,14 @@ def test_who_only_looks_sees_no_button_that_changes_something(lena: Client) -> N
         assert "data-act" not in page.replace("data-action", ""), url
         assert "Playground" not in page
     assert lena.get("/playground/").status_code == 403
+
+
+@pytest.mark.django_db
+def test_failed_and_lost_jobs_need_attention_in_groups_by_cause() -> None:
+    for _ in range(2):
+        fail(jobs.submit("digits", "classify"))
+    held = leases.claim(jobs.submit("digits", "classify").pk, "test", "node-1")
+    assert held is not None
+    assert leases.fail(held, Transition("lost"), {**ERROR, "code": "worker_lost"}, {})
+    found = {(state, code): count for state, code, count, _ in read_stored_state().ended_jobs}
+    assert found == {("failed", "adapter_error"): 2, ("lost", "worker_lost"): 1}
