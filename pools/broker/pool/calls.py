@@ -42,6 +42,7 @@ class Call:
     streams: bool = False  # the caller wants chunks as they come
     worker: str = ""  # the worker it is assigned to; empty while it waits in the queue
     assigned: float = 0.0
+    checked: bool = False  # it had its slot long enough to have begun, and was asked for
     prefetched: bool = False  # it was sent to its worker before a slot was free
     expected: float = 0.0  # seconds that it is expected to run, counted from its assignment
     begun: bool = False  # by a worker that died since

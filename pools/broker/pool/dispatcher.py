@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Kind
@@ -29,6 +30,8 @@ PREFETCH_CALLS = 64  # calls that a worker may have prefetched
 PREFETCH_BYTES = 64 * 1024  # arguments of a prefetched call
 # A prefetched call may wait this long for its turn; on a crowded machine half of it is normal.
 STALL_SECONDS = 0.05
+# A call with a slot begins at once, unless its worker is frozen or native code holds the GIL.
+BEGIN_SECONDS = 0.25
 
 UNKNOWN_SECONDS = (
     3600.0  # of a command that is not known yet; a number and no infinity, since it is added and taken off
@@ -167,7 +170,8 @@ class LoadIndex:
 
 def has_room(worker: Worker) -> bool:
     """Whether a slot of the worker is free."""
-    return worker.state is State.READY and len(worker.held) < worker.slots and not worker.process_ended
+    free = worker.state is State.READY and len(worker.held) < worker.slots
+    return free and not worker.silent and not worker.process_ended
 
 
 def may_prefetch(worker: Worker) -> bool:
@@ -178,6 +182,7 @@ def may_prefetch(worker: Worker) -> bool:
         and len(worker.held) < worker.slots + PREFETCH_CALLS
         and not worker.reason
         and not worker.stalled
+        and not worker.silent
         and not worker.process_ended
         and not worker.lost
         and (worker.max_served is None or worker.served + len(worker.held) < worker.max_served)
@@ -234,6 +239,9 @@ class Dispatcher:
                 self.prefetched += 1
                 if len(held) == slots + 1:
                     self._timers.set(("stall", name), now + STALL_SECONDS)
+        if not worker.watched:
+            worker.watched = True
+            self._timers.set(("begin", name), now + BEGIN_SECONDS)
         worker.backlog += expected * len(calls)
         self.load_index.update(worker)
         return Assign(calls, worker.id)
@@ -253,16 +261,20 @@ class Dispatcher:
                     self.run_times.record_stream(seconds)
                 else:
                     self.run_times.record(call.command, seconds)
-        worker.stalled = False
+        worker.stalled = worker.silent = False
         return calls
 
     def revoked(self, worker: Worker, numbers: Iterable[int], now: float) -> list[Call]:
         """Release calls that the worker did not begin and never will; return them, newest first."""
         wanted = set(numbers)
         self.prefetched -= worker.prefetched
+        # It read nothing for a while: it gets no calls until it reports something.
+        worker.silent |= any(number in wanted for number in islice(worker.held, worker.slots))
         released = [_release(worker, number) for number in tuple(reversed(worker.held)) if number in wanted]
         self.prefetched += worker.prefetched
         worker.revoking = False
+        if worker.held and not worker.watched:
+            self._watch(worker, now + BEGIN_SECONDS)
         if worker.prefetched:  # what was not released may have begun; if it has not, it is revoked again
             self._timers.set(("stall", worker.id), now + STALL_SECONDS)
         self.load_index.update(worker)
@@ -274,6 +286,7 @@ class Dispatcher:
         held = sorted(worker.held.values(), key=lambda call: -call.id)
         self.prefetched -= worker.prefetched
         self._timers.clear(("stall", worker.id))
+        self._timers.clear(("begin", worker.id))
         self.load_index.remove(worker)
         return held, prefetched
 
@@ -289,6 +302,25 @@ class Dispatcher:
         worker.revoking = worker.stalled = True
         self.load_index.update(worker)
         return [Revoke(worker.id, waiting)]
+
+    def revoke_unbegun(self, worker: Worker, now: float) -> list[Action]:
+        """Revoke all calls that have not begun, if one had its slot for BEGIN_SECONDS. Asked once for each call."""
+        worker.watched = False
+        unchecked = [call for call in islice(worker.held.values(), worker.slots) if not call.checked]
+        if not unchecked or worker.revoking or worker.state is State.STOPPING:
+            return []  # the end of a Revoke under way asks again
+        due = unchecked[0].assigned + BEGIN_SECONDS
+        if now < due:
+            self._watch(worker, due)
+            return []
+        for call in unchecked:
+            call.checked = call.assigned + BEGIN_SECONDS <= now
+        worker.revoking = True
+        return [Revoke(worker.id, tuple(worker.held.values()))]
+
+    def _watch(self, worker: Worker, at: float) -> None:
+        worker.watched = True
+        self._timers.set(("begin", worker.id), at)
 
 
 def _release(worker: Worker, number: int) -> Call:

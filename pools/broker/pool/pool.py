@@ -16,7 +16,7 @@ from typing import cast
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Kind
-from snakepit.pools.broker.pool.actions import Action, Cancel, Fail, Stop
+from snakepit.pools.broker.pool.actions import Action, Cancel, Fail
 from snakepit.pools.broker.pool.calls import Call, CallQueue
 from snakepit.pools.broker.pool.dispatcher import STALL_SECONDS, Admission, Dispatcher, Ended
 from snakepit.pools.broker.pool.rates import RetryBudget
@@ -38,10 +38,8 @@ class Pool:
         self.timers = Timers()
         self.worker_set = WorkerSet(spec, boot, self.timers, rng or Random())
         self.template = self.worker_set.template
-        self.accepted_count = 0
-        self.finished_count = 0
-        self.failed_count = 0
-        self.retried_count = 0
+        self.accepted_count = self.finished_count = 0
+        self.failed_count = self.retried_count = 0
         self.dispatcher = Dispatcher(self.timers)
         self.admission = Admission(self.worker_set, self.queue, self.dispatcher)
         self._retries = RetryBudget(spec.retry_budget)
@@ -94,8 +92,7 @@ class Pool:
         worker = self.worker_set.workers.get(worker_id)
         if worker is None or not (calls := self.dispatcher.finish(worker, ended)):
             return []
-        answered = 0
-        counts = worker.growth.counts
+        answered, counts = 0, worker.growth.counts
         for call in calls:
             answered += not call.answered
             call.answered = True
@@ -183,6 +180,15 @@ class Pool:
         self.dispatcher.load_index.update(worker)
         return self._settle(actions, now, workers_changed=bool(actions or worker.reason))
 
+    def responsive(self, worker_id: str, now: float) -> list[Action]:
+        """It answered a probe: one that was silent gets calls again."""
+        worker = self.worker_set.workers.get(worker_id)
+        if worker is None or not worker.silent:
+            return []
+        worker.silent = False
+        self.dispatcher.load_index.update(worker)
+        return self._settle([], now)
+
     def unresponsive(
         self, worker_id: str, detail: str, now: float, signal: str, *, known: bool = False
     ) -> list[Action]:
@@ -249,7 +255,7 @@ class Pool:
                 continue
             kind, name = cast("tuple[str, str]", key)
             worker = self.worker_set.workers.get(name)
-            self._workers_changed |= kind != "stall"
+            self._workers_changed |= kind not in ("stall", "begin")
             if kind == "age":
                 self.worker_set.mark_due(now)
             elif worker:
@@ -323,7 +329,7 @@ class Pool:
 
     def _wait_again(self, call: Call, now: float) -> list[Action]:
         """Undo a prefetch: the call never began."""
-        call.worker, call.prefetched = "", False
+        call.worker, call.prefetched, call.checked = "", False, False
         call.attempts -= 1
         if call.answered:
             self.timers.clear(call.id)
@@ -338,8 +344,9 @@ class Pool:
     # Workers
 
     def _overdue(self, kind: str, worker: Worker, now: float) -> list[Action]:
-        if kind == "stall":
-            return self.dispatcher.revoke_stalled(worker, now)
+        if kind in ("stall", "begin"):
+            revoke = self.dispatcher.revoke_stalled if kind == "stall" else self.dispatcher.revoke_unbegun
+            return revoke(worker, now)
         if kind == "boot":
             return self._kill(worker, "startup_timeout", f"not ready within {self.spec.startup_timeout:g} s")
         if kind == "drain":
@@ -372,13 +379,7 @@ class Pool:
         for worker in worker_set.next_to_drain():
             actions += worker_set.drain(worker, now)
             self.dispatcher.load_index.update(worker)
-        for worker in worker_set.among(State.DRAINING):
-            if worker.is_idle():
-                if worker.lost:
-                    actions += self._kill(worker, worker.reason, worker.detail)
-                else:
-                    worker_set.stopping(worker, now)
-                    actions.append(Stop(worker.id))
+        actions += worker_set.stop_idle(now)
         actions += worker_set.start_missing(now)
         if worker_set.is_hopeless():
             for call in self.queue:

@@ -61,6 +61,8 @@ class Worker:
     backlog: float = 0.0  # seconds that all calls it holds are expected to take, one after the other
     revoking: bool = False  # a Revoke is under way
     stalled: bool = False  # calls were revoked, and it has ended none since: it gets no prefetched calls
+    watched: bool = False  # a timer is set that finds a call with a slot that does not begin
+    silent: bool = False  # such a call was revoked, and it has reported nothing since: it gets no calls
     lost: int = 0  # slots
     served: int = 0
     memory_mb: float = -1.0

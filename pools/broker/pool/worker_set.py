@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from snakepit.pools.broker.events import Event, Kind
-from snakepit.pools.broker.pool.actions import Action, Emit, Kill, Start
+from snakepit.pools.broker.pool.actions import Action, Emit, Kill, Start, Stop
 from snakepit.pools.broker.pool.recycle_policy import above_limit, describe_exit, due_at, recycle_reason, successor_at
 from snakepit.pools.broker.pool.start_gate import StartGate
 from snakepit.pools.broker.pool.template_state import PoolTemplate
@@ -295,11 +295,16 @@ class WorkerSet:
         self._timers.set(("drain", worker.id), now + self.spec.drain_timeout)
         yield self.emit(Kind.WORKER_DRAINING, worker, message=f"drains, {worker.reason}: {worker.detail}")
 
-    def stopping(self, worker: Worker, now: float) -> None:
-        """An idle draining worker is asked to exit (the pool sends the Stop)."""
-        worker.move(State.STOPPING)
-        self._timers.clear(("drain", worker.id))
-        self._timers.set(("stop", worker.id), now + STOP_GRACE)
+    def stop_idle(self, now: float) -> Iterator[Action]:
+        """Ask idle draining workers to exit; one with lost slots cannot, and is killed."""
+        for worker in self.among(State.DRAINING):
+            if worker.is_idle() and worker.lost:
+                yield from self.kill(worker, worker.reason, worker.detail)
+            elif worker.is_idle():
+                worker.move(State.STOPPING)
+                self._timers.clear(("drain", worker.id))
+                self._timers.set(("stop", worker.id), now + STOP_GRACE)
+                yield Stop(worker.id)
 
     def describe_load(self) -> str:
         """Say why a call waits: "2 of 2 slots busy, 1 starting"."""

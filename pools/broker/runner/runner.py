@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
@@ -101,13 +100,12 @@ class Runner:
 
         The integer is the call's number in this broker's life.
         """
-        now, alike, spec, boot = self._now(), asked[0][1], self.pool.spec, self._deps.boot
+        now, alike, spec, boot, calls = self._now(), asked[0][1], self.pool.spec, self._deps.boot, list[Call]()
         command = self.commands.get(alike.command)
         streams = command.streams if command else alike.credit > 0
         timeout = alike.timeout or (command.timeout if command else 0.0)
         timeout = min(timeout or (spec.stream_timeout if streams else spec.call_timeout), MAX_TIMEOUT)
         idempotent = command.idempotent if command else False
-        calls = []
         for number, request, reply in asked:
             size = len(request.arguments) + sum(map(len, request.attachments.values()))
             call = Call(number, request.command, now, now + timeout, size, request.priority, idempotent)
@@ -170,8 +168,7 @@ class Runner:
         """Probe every worker, once a second. One that has not answered for SILENT_LOOKS is reported to the pool."""
         for handle in tuple(self.handles.values()):
             if silence := handle.look():
-                known, handle.silence_reported = handle.silence_reported, True
-                self._do(self.pool.unresponsive(handle.id, silence, self._now(), "event_loop", known=known))
+                self._do(self.pool.unresponsive(handle.id, silence, self._now(), "event_loop", known=handle.reported))
 
     def sampled(self, worker: str, memory_mb: float, *, trend: bool = True) -> None:
         self._do(self.pool.sampled(worker, memory_mb, self._now(), trend=trend))
@@ -213,6 +210,9 @@ class Runner:
     def gil_switched_on(self, handle: WorkerHandle) -> None:
         if greeting := handle.greeting:
             self._deps.emit(gil_event(self.pool.spec, handle.id, greeting, handle.gil_culprit, handle.parallelism))
+
+    def probe_answered(self, handle: WorkerHandle) -> None:
+        self._do(self.pool.responsive(handle.id, self._now()))
 
     def boot_failed(self, handle: WorkerHandle, failure: WorkerFailure) -> None:
         self.pool.boot_failed(handle.id, f"{failure.type}: {failure.message}" if failure.type else failure.message)
@@ -326,9 +326,9 @@ class Runner:
         self._deps.meter.executed(self.name, command, error.code, timing.queued, timing.ran)
 
     def _revoke(self, handle: WorkerHandle, calls: tuple[Call, ...]) -> None:
-        asked = calls if handle.revoke(calls) else ()
-        confirm = partial(handle.confirm_revoked, asked)
-        asyncio.get_running_loop().call_later(REVOKE_SETTLES, lambda: self.calls_revoked(handle, confirm()))
+        asked, loop = calls if handle.revoke(calls) else (), asyncio.get_running_loop()
+        handle.probe()  # its answer shows that it reads again
+        loop.call_later(REVOKE_SETTLES, lambda: self.calls_revoked(handle, handle.confirm_revoked(asked)))
 
     def _start(self, worker: str, template: str) -> None:
         self.handles[worker] = handle = WorkerHandle(worker, self, self._now, started_wall=self._deps.clock.wall())

@@ -71,6 +71,8 @@ class WorkerObserver(Protocol):
 
     def gil_switched_on(self, handle: WorkerHandle) -> None: ...
 
+    def probe_answered(self, handle: WorkerHandle) -> None: ...
+
     def race_found(self, handle: WorkerHandle, race: Race) -> None: ...
 
     def call_failed(self, handle: WorkerHandle, one: InFlightCall, failure: WorkerFailure, seconds: float) -> None: ...
@@ -100,12 +102,12 @@ class WorkerHandle:
     kill_requested: bool = False  # perhaps before its process existed
     started_wall: float = 0.0
     probed_at: float | None = None  # of a probe without an answer yet
-    silence_reported: bool = False
     silent_looks: int = 0  # in a row, at which the last probe had no answer
     gil_enabled: bool = True
     gil_culprit: str = ""
     _sequence: int = 0
-    _revoked: int = 0  # the last sequence that was ever revoked
+    _revoked_from: int = 0  # the range in the shared page
+    _revoked: int = 0  # its end: the last sequence that was ever revoked
     _in_flight: dict[int, InFlightCall] = field(default_factory=dict)
 
     def assign(self, calls: Sequence[InFlightCall], max_result: int) -> None:
@@ -139,13 +141,22 @@ class WorkerHandle:
 
     def revoke(self, calls: Collection[Call]) -> bool:
         """Keep the worker from beginning these calls; `confirm_revoked` then says which. False: not possible now."""
-        wanted = {call.id for call in calls}
-        sequences = [sequence for sequence, one in self._in_flight.items() if one.call.id in wanted]
-        # The shared page has room for one range. It may be overwritten only when the worker has passed the last one.
-        if self.process is None or not sequences or self.process.last_begun() < self._revoked:
+        process, wanted = self.process, {call.id for call in calls}
+        if process is None:
             return False
-        self._revoked = self._sequence
-        self.process.revoke(sequences[0], self._sequence)
+        unbegun = [(sequence, one) for sequence, one in self._in_flight.items() if not process.has_begun(sequence)]
+        sequences = [sequence for sequence, one in unbegun if one.call.id in wanted]
+        if not sequences:
+            return False
+        first = sequences[0]
+        # The shared page has room for one range. Until the worker has passed it, it may grow but not move; it may grow
+        # only over calls that are all revoked now.
+        if process.last_begun() < self._revoked:
+            if len(sequences) < len(unbegun):
+                return False
+            first = min(first, self._revoked_from)
+        self._revoked_from, self._revoked = first, self._sequence
+        process.revoke(first, self._sequence)
         return True
 
     def confirm_revoked(self, calls: Collection[Call]) -> list[int]:
@@ -192,6 +203,10 @@ class WorkerHandle:
         if at is None or self.silent_looks < SILENT_LOOKS:
             return ""
         return f"its event loop did not answer for {self.clock() - at:.1f} s"
+
+    @property
+    def reported(self) -> bool:
+        return self.silent_looks > SILENT_LOOKS
 
     def silent_for(self, now: float) -> float:
         """Seconds since the probe that has no answer yet; 0 if the answer is not late."""
@@ -253,7 +268,8 @@ class WorkerHandle:
             one.reply.log(message[:MAX_LOG])
 
     def vitals(self, gil_enabled: bool, gil_culprit: str) -> None:
-        self.probed_at, self.silence_reported, self.silent_looks = None, False, 0
+        self.probed_at, self.silent_looks = None, 0
+        self.observer.probe_answered(self)
         switched_on = gil_enabled and not self.gil_enabled
         self.gil_enabled, self.gil_culprit = gil_enabled, gil_culprit
         if switched_on and self.greeting:

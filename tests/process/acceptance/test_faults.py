@@ -417,6 +417,35 @@ def test_a_frozen_idle_worker_is_replaced_and_a_frozen_busy_one_ended_at_its_dea
         assert len(recent.read_text().splitlines()) == 1
 
 
+def test_calls_to_a_frozen_idle_worker_run_elsewhere_and_it_is_replaced_without_beat() -> None:
+    with broker({"p": {"size": 2, "call_timeout": 50.0}}, interval=3600.0) as node:
+        node.ready("p", 2)
+        frozen, other = node.pids("p")
+        os.kill(frozen, signal.SIGSTOP)
+        calls = [node.client.submit("p", "pid") for _ in range(4)]
+        assert {call.result(timeout=PATIENCE) for call in calls} == {other}
+        assert node.until("worker.killed", patience=PATIENCE)["reason"] == "health"
+        assert wait_gone(frozen, 10)
+        node.ready("p", 3)
+        row = node.pool("p")
+        assert (row.ready, row.free, row.finished, row.failed, row.retried) == (2, 2, 4, 0, 0)
+
+
+def test_a_frozen_worker_that_wakes_up_gets_calls_again() -> None:
+    with broker({"p": {"size": 1, "call_timeout": 50.0}}, interval=3600.0) as node:
+        node.ready("p")
+        (pid,) = node.pids("p")
+        os.kill(pid, signal.SIGSTOP)
+        call = node.client.submit("p", "pid")
+        end = time.monotonic() + PATIENCE
+        while not (row := node.pool("p")).waiting:
+            assert time.monotonic() < end, "the call that has not begun was not revoked"
+        assert row.free == 0
+        os.kill(pid, signal.SIGCONT)
+        assert call.result(timeout=PATIENCE) in node.pids("p")
+        assert node.pool("p").free == 1
+
+
 @pytest.mark.parametrize("limit", ["memory_hard_mb", "memory_soft_mb"])
 def test_a_leak_is_stopped_near_its_limit_without_beat(limit: str) -> None:
     """The overshoot is what the worker allocates in some seconds, here 100 MB each, however rare the sweeps are."""

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snakepit.pools.broker.pool.dispatcher import PREFETCH_CALLS, PREFETCH_SECONDS, STALL_SECONDS
+from snakepit.pools.broker.pool.actions import Revoke
+from snakepit.pools.broker.pool.dispatcher import BEGIN_SECONDS, PREFETCH_CALLS, PREFETCH_SECONDS, STALL_SECONDS
 from tests.unit.broker.conftest import Table
 
 
@@ -443,3 +444,32 @@ def test_what_is_due_together_is_done_together(table: Any) -> None:
     t.now += 0.2
     t.do(t.pool.tick(t.now))  # the start of worker 2 is late, and a prefetched call has waited too long
     assert (t.killed(), t.revoked(), t.started()) == ([2], [(1, [2])], [1, 2, 3])
+
+
+def test_calls_that_a_worker_does_not_begin_go_to_another_one(table: Any) -> None:
+    t = table(size=2).ready(1, 2)
+    first, second = t.submit(), t.submit()
+    t.pass_time(BEGIN_SECONDS)
+    assert [(action.worker, [call.id for call in action.calls]) for action in t._of(Revoke)] == [
+        ("p-0-1", [first]),
+        ("p-0-2", [second]),
+    ]
+    t.confirm_revoked(2)  # the second one runs
+    t.confirm_revoked(1, first)
+    assert first in t.pool.queue, "the silent worker gets no calls, and the other one is busy"
+    t.finish(2, second)
+    assert t.pool.calls[first].worker == "p-0-2"
+    assert t.pool.calls[first].attempts == 1
+    third = t.submit()
+    assert third in t.pool.queue
+    t.do(t.pool.responsive("p-0-1", t.now))
+    assert t.pool.calls[third].worker == "p-0-1"
+
+
+def test_a_long_call_is_asked_for_once(table: Any) -> None:
+    t = table(size=1).ready(1)
+    t.submit(patience=1000)
+    t.pass_time(BEGIN_SECONDS)
+    t.confirm_revoked(1)
+    t.pass_time(100.0)
+    assert len(t._of(Revoke)) == 1

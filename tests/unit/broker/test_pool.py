@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker import errors
+from snakepit.pools.broker.pool.dispatcher import BEGIN_SECONDS
 from snakepit.pools.broker.pool.worker import IllegalTransition, State
 from snakepit.pools.broker.ports import Exit
 
@@ -249,6 +250,7 @@ def test_a_cancelled_call_in_the_line_leaves_no_trace(table: Any) -> None:
     assert t.asked_to_stop() == []
     t.finish(1, 1)
     assert t.assigned() == [(1, 1)]
+    t.pass_time(BEGIN_SECONDS)
     assert (t.pool.calls, len(t.pool.timers)) == ({}, 0)
 
 
