@@ -265,3 +265,13 @@ def test_an_answered_call_passes_nothing_on_and_an_open_one_within_bounds(stage:
     stage.handle.progress(1, 0.5, "")
     stage.handle.log(1, "")
     assert len(stage.reply.calls) == 3
+
+
+def test_a_range_that_the_worker_has_not_passed_grows_over_calls_that_are_all_revoked(stage: Stage) -> None:
+    first, second = stage.assign(101, 102)
+    assert stage.handle.revoke([second])
+    assert stage.handle.confirm_revoked([second]) == [102]
+    assert stage.handle.revoke([first])
+    assert stage.handle.confirm_revoked([first]) == [101]
+    stage.worker.come_to(1, 2)
+    assert stage.worker.ran == []
