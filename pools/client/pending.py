@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-import threading
 import time
 import weakref
 from collections import deque
@@ -17,7 +16,9 @@ from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import exception, value_of
 from snakepit.pools.client.arguments import Call
-from snakepit.pools.client.session import Pending, Session, session_for
+from snakepit.pools.client.protocol import Pending
+from snakepit.pools.client.session import Session, session_for
+from snakepit.pools.client.steps import run_short_step, run_step
 from snakepit.workers.transport.loop_owner import LoopOwner
 
 GRACE = 1.0  # seconds after the deadline for the broker's own DeadlineExceeded to arrive
@@ -34,15 +35,16 @@ class SentCall:
     def __init__(self, target: Target, call: Call, pending: Pending) -> None:
         timeout = call.timeout
         self.deadline = time.monotonic() + timeout + GRACE if timeout else None
+        background.check_shutdown()
         for _ in range(ATTEMPTS):
-            self.session: Session = session_for(target)
-            self.ref = self.session.send(call, pending)
+            self.session: Session
+            self.session, self.ref = run_step(_send, target, call, pending)
             if self.ref:
                 return
         raise BrokerUnreachable(f"The broker at {target} ends each session immediately.", outcome=NOT_STARTED)
 
     def cancel(self) -> bool:
-        return self.session.cancel(self.ref)
+        return run_short_step(self.session.cancel, self.ref)
 
     def remaining(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
@@ -54,6 +56,11 @@ class SentCall:
             f"The broker at {self.session.target} did not answer until {GRACE:g} s after the call's deadline.",
             outcome=UNKNOWN,
         )
+
+
+def _send(target: Target, call: Call, pending: Pending) -> tuple[Session, int]:
+    session = session_for(target)
+    return session, session.send(call, pending)
 
 
 class ThreadPending:
@@ -90,8 +97,9 @@ class ThreadPending:
         """Return the next reply; raises an error that the broker did not send."""
         try:
             if self._items.empty():
+                background.check_shutdown()
                 self._loop_owner = sent.session.loop_owner
-                sent.session.wait(self._has_item, sent.remaining())
+                run_step(sent.session.wait, self._has_item, sent.remaining())
                 self._loop_owner = None
             item = self._items.get(timeout=sent.remaining())
         except queue.Empty:
@@ -131,15 +139,6 @@ class LoopInbox:
 
 
 _inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopInbox] = weakref.WeakKeyDictionary()
-_inboxes_lock = threading.Lock()
-
-
-def _forget() -> None:
-    global _inboxes_lock
-    _inboxes_lock = threading.Lock()  # another thread may have held it when the process forked
-
-
-background.after_fork(_forget)
 
 
 def inbox() -> LoopInbox:
@@ -147,8 +146,7 @@ def inbox() -> LoopInbox:
     loop = asyncio.get_running_loop()
     found = _inboxes.get(loop)
     if found is None:
-        with _inboxes_lock:
-            found = _inboxes.setdefault(loop, LoopInbox(loop))
+        found = _inboxes.setdefault(loop, LoopInbox(loop))  # no lock: only one thread runs this loop
     return found
 
 
@@ -245,6 +243,8 @@ class CallFuture(Future[Any]):
             self.fail(exception(reply.error))
 
     def fail(self, error: BrokerError) -> None:
+        if self.done():  # an interrupted connection ends also what it may have delivered
+            return
         self._end_watch()
         self.set_running_or_notify_cancel()
         self.set_exception(error)

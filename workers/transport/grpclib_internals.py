@@ -132,6 +132,10 @@ class MessageBuffer:
             start = end
         return start
 
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
+
     # What grpclib calls.
 
     def add(self, data: bytes, ack_size: int) -> None:
@@ -302,6 +306,9 @@ class FastStream:
     def is_closing(self) -> bool:
         closing: bool = self._transport.is_closing()
         return closing
+
+    def has_failed(self) -> bool:
+        return self._messages.failed
 
     def write_now(self, message: bytes) -> bool:
         """Write a message, if both windows and the transport have room for all of it. False: nothing was written."""
