@@ -52,11 +52,19 @@ class ClientLoop(asyncio.SelectorEventLoop):
         """On the interrupted thread: undo what `run_forever` sets and has not reset."""
         if self._thread_id == threading.get_ident():
             self._thread_id = None
-        if asyncio._get_running_loop() is self:
+        if runs_here(self):
             asyncio._set_running_loop(None)
         hooks = sys.get_asyncgen_hooks()
         if getattr(hooks.firstiter, "__self__", None) is self:
             sys.set_asyncgen_hooks(None, None)
+
+
+def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this thread runs the loop now."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 class LoopThread:

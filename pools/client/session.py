@@ -105,7 +105,7 @@ class Session:
 
     def end(self) -> None:
         """Close the connection; calls in flight end with `broker_unreachable`."""
-        if run_step(self._begin_end) and asyncio._get_running_loop() is not self.loop:
+        if run_step(self._begin_end) and not background.runs_here(self.loop):
             self._closed.wait(END_GRACE)
 
     def _begin_end(self) -> bool:
