@@ -57,7 +57,7 @@ def measure(site: stack.Stack, rate: float = RATE, seconds: float = SECONDS) -> 
             body = {"pool": "work", "command": "echo", "arguments": {"value": str(number)}}
             submitted[client.post("/api/jobs", json=body).status_code] += 1
 
-        def look() -> None:
+        def sample() -> None:
             while not over.wait(0.2):
                 for page in PAGES:
                     read[client.get(page).status_code] += 1
@@ -66,7 +66,7 @@ def measure(site: stack.Stack, rate: float = RATE, seconds: float = SECONDS) -> 
             "/api/jobs", json={"pool": "work", "command": "echo", "arguments": {"value": ""}}
         ).raise_for_status()
         await_end(client)  # everything has started: Celery's imports take seconds
-        reader = threading.Thread(target=look)
+        reader = threading.Thread(target=sample)
         reader.start()
         meter = CpuMeter(site.programs())
         began = time.monotonic()

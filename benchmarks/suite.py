@@ -26,7 +26,7 @@ def by_peer(rows: Sequence[Row]) -> list[Row]:
 
 
 def run(
-    rows: Sequence[Row], where: Callable[[], Run], tell: Callable[[Outcome, float], None], limit: float = LIMIT
+    rows: Sequence[Row], where: Callable[[], Run], report: Callable[[Outcome, float], None], limit: float = LIMIT
 ) -> None:
     """Run the rows. `tell` gets the outcome and duration of each row as soon as it ends."""
     ordered = by_peer(rows)
@@ -37,7 +37,7 @@ def run(
             outcome = attempt(row, contestants, where(), limit)
             if isinstance(outcome, Failed):
                 contestants.keep(())  # their state is unknown after a failure
-            tell(outcome, time.monotonic() - began)
+            report(outcome, time.monotonic() - began)
 
 
 def attempt(row: Row, contestants: Contestants, where: Run, limit: float = LIMIT) -> Outcome:

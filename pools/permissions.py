@@ -95,8 +95,8 @@ def scope_of(permission: str) -> str:
 
 def actions(granted: Iterable[str]) -> frozenset[str]:
     """The actions that these permissions allow."""
-    held = frozenset(granted)
-    return frozenset(action for action, permission in NEEDS.items() if permission in held)
+    names = frozenset(granted)
+    return frozenset(action for action, permission in NEEDS.items() if permission in names)
 
 
 def make_groups(using: str = "default", **_: Any) -> None:
@@ -119,6 +119,6 @@ def make_groups(using: str = "default", **_: Any) -> None:
         group, fresh = Group.objects.using(using).get_or_create(name=name)
         if fresh:
             # Not `set()`, which reads first: SQLite refuses a write after a read if another transaction wrote between.
-            held = known.filter(codename__in=of_scopes(ROLES[name]))
-            links = [Group.permissions.through(group=group, permission=one) for one in held]
+            allowed = known.filter(codename__in=of_scopes(ROLES[name]))
+            links = [Group.permissions.through(group=group, permission=one) for one in allowed]
             Group.permissions.through.objects.using(using).bulk_create(links)

@@ -71,7 +71,7 @@ def _encode_status(status: BrokerStatus, plain: Callable[[Any], Any]) -> pb.Stat
         values = plain(event)
         reply.events.add(**{**values, "message": values["message"][:MAX_MESSAGE]})
     for pool, histograms in status.histograms.items():
-        reply.figures.add(pool=pool, **plain(histograms))
+        reply.histograms.add(pool=pool, **plain(histograms))
     return reply
 
 
@@ -127,7 +127,7 @@ def decode_status(reply: pb.StatusReply) -> BrokerStatus:
         workers=tuple(decode(WorkerStatus, worker) for worker in reply.workers),
         events=tuple(decode(RecordedEvent, event) for event in reply.events),
         histograms={
-            one.pool: PoolHistograms(dict(one.ran), dict(one.queued), dict(one.recycled)) for one in reply.figures
+            one.pool: PoolHistograms(dict(one.ran), dict(one.queued), dict(one.recycled)) for one in reply.histograms
         },
     )
 

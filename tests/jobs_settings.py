@@ -11,13 +11,13 @@ from snakepit.site.settings import *  # noqa: F403
 from snakepit.site.settings import BASE_DIR
 
 # For brokers that take their pools from the database.
-LEDGER = {"recent": path} if (path := os.environ.get("SNAKEPIT_TEST_LEDGER")) else {}
+RECENT = {"recent": path} if (path := os.environ.get("SNAKEPIT_TEST_RECENT")) else {}
 
 SNAKEPIT = {
     "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),
     "WORKER_PATH": [str(BASE_DIR)],
     "ADAPTERS": {"everything": "tests.everything.Everything"},
-    "POOLS": {"pool": {"adapter": "everything", "size": 2, "args": LEDGER}},
+    "POOLS": {"pool": {"adapter": "everything", "size": 2, "args": RECENT}},
     "CELERY_APP": "snakepit.site.celery",
     "RECONCILE_INTERVAL": 1.0,
     "JOBS_LEASE": 3.0,

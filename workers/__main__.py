@@ -124,10 +124,10 @@ def exit_now(code: int) -> None:
 
 def describe(path: str, *, as_json: bool) -> int:
     from snakepit.workers.schema.describe import as_text
-    from snakepit.workers.schema.describe import describe as look
+    from snakepit.workers.schema.describe import describe as describe_adapter
 
     try:
-        described = look(path)
+        described = describe_adapter(path)
     except BaseException as error:  # importing an adapter runs its module, which may raise anything
         sys.stderr.write(f"{path} does not load: {type(error).__name__}: {failure.message_of(error)}\n")
         return UNLOADABLE

@@ -46,11 +46,11 @@ def locked(method: Method) -> Method:
         raise InvalidAdapter(f"@locked cannot hold the lock through the async generator {method.__name__!r}")
 
     @wraps(method)
-    def holding(self: Adapter, *args: Any, **kwargs: Any) -> Any:
+    def with_lock(self: Adapter, *args: Any, **kwargs: Any) -> Any:
         with self.lock:
             return method(self, *args, **kwargs)
 
-    return cast("Method", holding)
+    return cast("Method", with_lock)
 
 
 class Adapter:

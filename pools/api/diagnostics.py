@@ -34,11 +34,11 @@ REFUSED = frozenset({401, 403, 503})
 @router.get("/diagnostics", response={200: ReportOut, REFUSED: Failure}, operation_id="diagnostics", summary="Doctor")
 async def diagnostics(request: HttpRequest) -> HttpResponse:
     """Findings with evidence and fix; `at` is the time of the report, which is kept for ten seconds. Starts nothing."""
-    who = caller(request)
-    who.check("view_pool")
-    who.check("view_node")
+    identity = caller(request)
+    identity.check("view_pool")
+    identity.check("view_node")
     report = await sync_to_async(latest, thread_sensitive=False)(shared.client().status, conf.broker_address())
-    findings = [one for one in report.findings if not one.pool or who.may_use(one.pool)]
+    findings = [one for one in report.findings if not one.pool or identity.may_use(one.pool)]
     counts = {str(status): sum(one.status == status for one in findings) for status in FindingStatus}
     shown: dict[str, Any] = {
         "at": report.at,
@@ -58,9 +58,9 @@ async def diagnostics(request: HttpRequest) -> HttpResponse:
 )
 async def compat(request: HttpRequest, pool: str = functions.Query(max_length=48)) -> HttpResponse:
     """Which libraries of a pool's interpreter are safe for its profile: by table, metadata, and what workers saw."""
-    who = caller(request)
-    who.check("view_pool", pool)
-    who.check("view_worker", pool)
+    identity = caller(request)
+    identity.check("view_pool", pool)
+    identity.check("view_worker", pool)
     found = await sync_to_async(_compat, thread_sensitive=False)(pool)
     return json_response(CompatOut(**found.plain()).model_dump(mode="json"))
 
@@ -81,12 +81,12 @@ def _compat(pool: str) -> Report:
 )
 async def recommendations(request: HttpRequest, pool: str = functions.Query("", max_length=48)) -> HttpResponse:
     """The judgement of each rule on each pool, from the last ten minutes; advice has its exact change."""
-    who = caller(request)
-    who.check("view_pool", pool)
-    who.check("view_worker", pool)
+    identity = caller(request)
+    identity.check("view_pool", pool)
+    identity.check("view_worker", pool)
     found = await sync_to_async(_recommendations)(pool)
-    kept = [one for one in found["judgements"] if who.may_use(one["pool"])]
-    advised = [one for one in found["recommendations"] if who.may_use(one["pool"])]
+    kept = [one for one in found["judgements"] if identity.may_use(one["pool"])]
+    advised = [one for one in found["recommendations"] if identity.may_use(one["pool"])]
     shown = RecommendationsOut(recommendations=advised, judgements=kept)
     return json_response(shown.model_dump(mode="json", by_alias=True))
 
@@ -109,10 +109,10 @@ def _recommendations(pool: str) -> dict[str, Any]:
 )
 async def scaling(request: HttpRequest, pool: str = functions.Query(max_length=48)) -> HttpResponse:
     """The calls a second and workers that the broker's machine can carry for a pool, and the limit that binds first."""
-    who = caller(request)
-    who.check("view_pool", pool)
-    who.check("view_worker", pool)
-    who.check("view_node")
+    identity = caller(request)
+    identity.check("view_pool", pool)
+    identity.check("view_worker", pool)
+    identity.check("view_node")
     found = await sync_to_async(_scaling, thread_sensitive=False)(pool)
     return json_response(ScalingOut(**found.plain()).model_dump(mode="json"))
 

@@ -30,9 +30,9 @@ REFUSED = frozenset({400, 401, 403, 404, 503})
 )
 async def read_drain_status(request: HttpRequest, node: str) -> HttpResponse:
     """Running and waiting calls by pool. Changes nothing. Not for keys that may see some pools only."""
-    who = caller(request)
-    who.check("view_node")
-    _all_pools(who)
+    identity = caller(request)
+    identity.check("view_node")
+    _all_pools(identity)
     now = drain_status(await shared.client().astatus())
     check_node(now.node, node)
     return _answer(now)
@@ -50,19 +50,19 @@ async def resume(request: HttpRequest, node: str) -> HttpResponse:
 
 
 async def _order(request: HttpRequest, action: str, node: str, order: Callable[..., DrainStatus]) -> HttpResponse:
-    who = await permitted(request, action, "", node)
+    identity = await permitted(request, action, "", node)
     try:
-        _all_pools(who)
+        _all_pools(identity)
     except PermissionDenied as error:
-        await sync_to_async(orders.refused)(order_from(who, ""), action, error, target=node)
+        await sync_to_async(orders.refused)(order_from(identity, ""), action, error, target=node)
         raise
-    given = order_from(who, read(request, ReasonIn).reason)
+    given = order_from(identity, read(request, ReasonIn).reason)
     return _answer(await sync_to_async(order)(shared.client(), node, given))
 
 
-def _all_pools(who: Caller) -> None:
-    if who.pools is not None:
-        raise PermissionDenied(f"{who.actor} may use some pools only; a node has all of them")
+def _all_pools(identity: Caller) -> None:
+    if identity.pools is not None:
+        raise PermissionDenied(f"{identity.actor} may use some pools only; a node has all of them")
 
 
 def _answer(now: DrainStatus) -> HttpResponse:

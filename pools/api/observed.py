@@ -42,11 +42,11 @@ REFUSED = frozenset({400, 401, 403, 404, 503})
 @router.get("/workers", response={200: WorkerPage, REFUSED: Failure}, operation_id="list_workers", summary="Workers")
 async def list_workers(request: HttpRequest, filters: Query[WorkerFilter]) -> HttpResponse:
     """Newest first, with ended workers; `state` and `pool` filter."""
-    who = caller(request)
-    who.check("view_worker", filters.pool)
+    identity = caller(request)
+    identity.check("view_worker", filters.pool)
     if filters.state and filters.state not in WORKER_STATES:
         raise BadRequest(f"state: {filters.state!r} is not one of {', '.join(WORKER_STATES)}")
-    rows = _of_pools(Worker.objects.select_related("node"), who, filters.pool)
+    rows = _of_pools(Worker.objects.select_related("node"), identity, filters.pool)
     if filters.state:
         rows = rows.filter(state=filters.state)
     found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
@@ -61,22 +61,22 @@ async def list_workers(request: HttpRequest, filters: Query[WorkerFilter]) -> Ht
     summary="One worker",
 )
 async def get_worker(request: HttpRequest, worker: str) -> HttpResponse:
-    who = caller(request)
-    who.check("view_worker")
+    identity = caller(request)
+    identity.check("view_worker")
     rows = Worker.objects.select_related("node").filter(worker_id=worker).order_by("-pk")
     row = await rows.afirst() if "\0" not in worker else None
     if row is None:
         raise WorkerUnknown(f"No worker has the id {worker!r}.", details={"worker": worker})
-    who.check("view_worker", row.pool)
+    identity.check("view_worker", row.pool)
     return json_response(WorkerOut.from_orm(row).model_dump(mode="json"))
 
 
 @router.get("/events", response={200: EventPage, REFUSED: Failure}, operation_id="list_events", summary="Events")
 async def list_events(request: HttpRequest, filters: Query[EventFilter]) -> HttpResponse:
     """Events of the brokers, newest first, with reasons and numbers."""
-    who = caller(request)
-    who.check("view_event", filters.pool)
-    rows = _of_pools(Event.objects.all(), who, filters.pool)
+    identity = caller(request)
+    identity.check("view_event", filters.pool)
+    rows = _of_pools(Event.objects.all(), identity, filters.pool)
     given = {"worker": filters.worker, "kind": filters.kind}
     rows = rows.filter(**{name: _clean(name, value) for name, value in given.items() if value})
     found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
@@ -87,9 +87,9 @@ async def list_events(request: HttpRequest, filters: Query[EventFilter]) -> Http
 @router.get("/audit", response={200: AuditPage, REFUSED: Failure}, operation_id="list_audit", summary="Audit")
 async def list_audit(request: HttpRequest, filters: Query[AuditFilter]) -> HttpResponse:
     """Who ordered what, when, from where and why, and the outcome; newest first."""
-    who = caller(request)
-    who.check("view_audit", filters.pool)
-    rows = _of_pools(Audit.objects.all(), who, filters.pool)
+    identity = caller(request)
+    identity.check("view_audit", filters.pool)
+    rows = _of_pools(Audit.objects.all(), identity, filters.pool)
     given = {name: getattr(filters, name) for name in ("actor", "action", "target", "outcome")}
     rows = rows.filter(**{name: _clean(name, value) for name, value in given.items() if value})
     found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
@@ -108,11 +108,11 @@ async def list_nodes(request: HttpRequest) -> HttpResponse:
 @router.get("/status", response={200: dict[str, Any], REFUSED: Failure}, operation_id="status", summary="Status now")
 async def status(request: HttpRequest) -> HttpResponse:
     """The status of the broker now: node, pools and workers."""
-    who = caller(request)
-    who.check("view_pool")
+    identity = caller(request)
+    identity.check("view_pool")
     now = await shared.client().astatus()
-    pools = tuple(pool for pool in now.pools if who.may_use(pool.name))
-    workers = tuple(worker for worker in now.workers if who.may_use(worker.pool))
+    pools = tuple(pool for pool in now.pools if identity.may_use(pool.name))
+    workers = tuple(worker for worker in now.workers if identity.may_use(worker.pool))
     return json_response(as_json(replace(now, pools=pools, workers=workers)))
 
 
@@ -125,18 +125,18 @@ async def status(request: HttpRequest) -> HttpResponse:
 )
 async def metrics(request: HttpRequest) -> HttpResponse:
     """The broker's metrics in the Prometheus text format. Not for keys that may see some pools only."""
-    who = caller(request)
-    who.check("view_pool")
-    who.check("view_worker")
-    if who.pools is not None:
-        raise PermissionDenied(f"{who.actor} may see some pools only; metrics are of all")
+    identity = caller(request)
+    identity.check("view_pool")
+    identity.check("view_worker")
+    if identity.pools is not None:
+        raise PermissionDenied(f"{identity.actor} may see some pools only; metrics are of all")
     return HttpResponse(await shared.client().ametrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _of_pools(rows: QuerySet[Any], who: Caller, pool: str) -> QuerySet[Any]:
+def _of_pools(rows: QuerySet[Any], identity: Caller, pool: str) -> QuerySet[Any]:
     if pool:
         return rows.filter(pool=_clean("pool", pool))
-    return rows if who.pools is None else rows.filter(pool__in=who.pools)
+    return rows if identity.pools is None else rows.filter(pool__in=identity.pools)
 
 
 def _clean(name: str, value: str) -> str:

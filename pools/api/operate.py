@@ -51,9 +51,9 @@ def order_route(
 
 @order_route(router, "/pools/{pool}/recycle", "recycle", "Replace workers, successor first", RecycleIn, RecycleOut)
 async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
-    who = await permitted(request, "recycle", pool)
+    identity = await permitted(request, "recycle", pool)
     wanted = read(request, RecycleIn)
-    given = shared.client(), pool, wanted.worker, order_from(who, wanted.reason)
+    given = shared.client(), pool, wanted.worker, order_from(identity, wanted.reason)
     return json_response({"planned": await sync_to_async(orders.recycle)(*given)})
 
 
@@ -65,9 +65,9 @@ async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
 )
 async def plan(request: HttpRequest, pool: str, worker: str = functions.Query("", max_length=100)) -> HttpResponse:
     """The workers that a recycle would replace, in order, and those that age and count will. Changes nothing."""
-    who = caller(request)
-    who.check("view_pool", pool)
-    who.check("view_worker", pool)
+    identity = caller(request)
+    identity.check("view_pool", pool)
+    identity.check("view_worker", pool)
     return json_response(PlanOut(**as_json(await shared.client().aplan(pool, worker=worker))).model_dump(mode="json"))
 
 
@@ -75,9 +75,9 @@ async def plan(request: HttpRequest, pool: str, worker: str = functions.Query(""
     router, "/pools/{pool}/scale", "scale", "Change the number of workers", ScaleIn, ChangeOut, refused=ROW_REFUSED
 )
 async def scale(request: HttpRequest, pool: str) -> HttpResponse:
-    who = await permitted(request, "scale", pool)
+    identity = await permitted(request, "scale", pool)
     wanted = read(request, ScaleIn)
-    return await _change(orders.scale, pool, wanted.size, order_from(who, wanted.reason))
+    return await _change(orders.scale, pool, wanted.size, order_from(identity, wanted.reason))
 
 
 @order_route(
@@ -135,34 +135,34 @@ async def apply_recommendation(request: HttpRequest, advice: str) -> HttpRespons
 
 async def permitted(request: HttpRequest, action: str, pool: str, target: str = "") -> Caller:
     """The caller, if the caller may order this. Raises PermissionDenied, and records it in the audit."""
-    who = caller(request)
+    identity = caller(request)
     try:
-        who.allow(action, pool)
+        identity.allow(action, pool)
     except PermissionDenied as error:
-        await sync_to_async(orders.refused)(order_from(who, ""), action, error, pool, target)
+        await sync_to_async(orders.refused)(order_from(identity, ""), action, error, pool, target)
         raise
-    return who
+    return identity
 
 
 async def _order_for(request: HttpRequest, action: str, pool: str) -> Order:
     """An order whose body has only a reason."""
-    who = await permitted(request, action, pool)
-    return order_from(who, read(request, ReasonIn).reason)
+    identity = await permitted(request, action, pool)
+    return order_from(identity, read(request, ReasonIn).reason)
 
 
 async def _order_for_worker(request: HttpRequest, action: str, worker: str) -> tuple[str, Order]:
     """The same for a worker, with its pool. A caller without the right for any pool cannot probe for workers."""
-    who = await permitted(request, action, "", worker)
+    identity = await permitted(request, action, "", worker)
     reason = read(request, ReasonIn).reason
     found = (await shared.client().astatus()).worker(worker)
     if found is None:
         raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
     await permitted(request, action, found.pool, worker)
-    return found.pool, order_from(who, reason)
+    return found.pool, order_from(identity, reason)
 
 
-def order_from(who: Caller, reason: str) -> Order:
-    return Order(who.actor, reason, who.owner, "rest", who.address)
+def order_from(identity: Caller, reason: str) -> Order:
+    return Order(identity.actor, reason, identity.owner, "rest", identity.address)
 
 
 async def _change(change: Callable[..., Change], *given: Any) -> HttpResponse:

@@ -234,7 +234,7 @@ class PlannedWorkerOut(Schema):
     )
     calls_until_max: int | None = Field(description="null: no limit, or not ready yet.")
     in_turn: int = Field(description="1 leaves first if the recycle is ordered now; 0: it stays.")
-    fate: str = Field(description="What the order would do to it.")
+    effect: str = Field(description="What the order would do to it.")
 
 
 class PlanOut(Schema):

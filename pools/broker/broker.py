@@ -236,14 +236,14 @@ class Broker:
             self._lag = LAG_KEPT * self._lag + (1 - LAG_KEPT) * max(0.0, loop.time() - expected)
             try:
                 await self._refresh()
-                self._look()
+                self._observe_usage()
             except Exception as error:  # one failure must not end the task: nothing would be applied any more
                 loop.call_exception_handler({"message": "housekeeping failed; it continues", "exception": error})
 
-    def _look(self) -> None:
+    def _observe_usage(self) -> None:
         self._watch_clock()
         status = self.snapshot()
-        self._usages.look(self.ports.clock.monotonic(), status.pools, status.workers)
+        self._usages.observe(self.ports.clock.monotonic(), status.pools, status.workers)
         self.ports.recorder.observe(status)
 
     def _watch_clock(self) -> None:

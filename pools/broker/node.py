@@ -62,6 +62,6 @@ class NodeState:
             return errors.ShuttingDown()
         if self.drained is None:
             return None
-        who, why = self.drained.actor or "an operator", self.drained.reason or "no reason given"
-        message = f"Node {self.facts.name} is drained by {who}: {why}. It takes no calls."
+        actor, why = self.drained.actor or "an operator", self.drained.reason or "no reason given"
+        message = f"Node {self.facts.name} is drained by {actor}: {why}. It takes no calls."
         return errors.NodeDraining(message, details={"node": self.facts.name})

@@ -89,7 +89,7 @@ def pool_status(runner: Runner, now: float, usage: Usage, *, removed: bool = Fal
         parallelism=parallelism.factor,
         parallel=parallelism.sentence,
         races=tuple(runner.races),
-        held=pool.dispatcher.prefetched,
+        prefetched=pool.dispatcher.prefetched,
         run_times=pool.dispatcher.run_times.status(),
         usage=usage.status(),
         template=template_status(runner),
@@ -263,7 +263,7 @@ def worker_status(runner: Runner, worker: Worker, now: float, usage: Usage) -> W
         expected=worker.expires_soon,
         growth=worker_growth(worker.growth, runner.pool.worker_set.growth),
         silent_for=handle.silent_for(now) if handle else 0.0,
-        held=worker.prefetched,
+        prefetched=worker.prefetched,
         mb_per_hour=None if seen is None or (slope := seen.mb_per_hour) is None else round(slope, 3),
         template=worker.template,
     )

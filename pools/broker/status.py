@@ -147,7 +147,7 @@ class PoolStatus:
     parallelism: float  # slots of a worker that run together, of the ready worker with the fewest; 0: not measured
     parallel: str  # the same as a sentence, with the reason
     races: tuple[str, ...]  # with thread_checks: state that two threads wrote without a common lock
-    held: int  # of `waiting`: calls that were sent to a busy worker ahead of time
+    prefetched: int  # of `waiting`: calls that were sent to a busy worker before a slot was free
     run_times: tuple[CommandRunTimes, ...]
     usage: UsageStatus
     template: TemplateStatus
@@ -195,7 +195,7 @@ class WorkerStatus:
     expected: bool  # it is due so soon that its successor starts already; it serves until then
     growth: GrowthStatus  # without commands
     silent_for: float  # seconds that its event loop has not answered a probe; 0: it answered
-    held: int  # calls that were sent ahead of time and have not begun
+    prefetched: int  # calls that were sent before a slot was free and have not begun
     mb_per_hour: float | None  # slope of its memory since its first call; None: under 4 samples or one minute
     template: str  # id of the template that it was forked from; empty: it was started as a new process
 
@@ -272,7 +272,7 @@ class PlannedWorker:
     seconds_until_ttl: float | None  # None: no limit, or not ready yet
     calls_until_max: int | None  # None: no limit, or not ready yet
     in_turn: int  # 1 leaves first if the recycle is ordered now; 0: it stays
-    fate: str  # what the order would do to it, as a clause
+    effect: str  # what the order would do to it, as a clause
     seconds_until_successor: float | None  # its age limit less the time of a start; 0: it starts now, or has started
 
 

@@ -60,7 +60,7 @@ class WorkerWatch:
                 if (worker := runner.workers.get(name)) is None:
                     continue
                 served[name] = worker.served
-                if not worker.held and worker.served == self._served.get(name):
+                if not worker.assigned and worker.served == self._served.get(name):
                     continue
                 if (memory := await asyncio.to_thread(process.memory_mb)) is not None:
                     runner.sampled(name, memory, trend=False)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from snakepit.pools.cli.output import UsageError, errors_told
+from snakepit.pools.cli.output import UsageError, report_errors
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 TAKEN = {"Adapter", "Context", "Iterator", "None", "True", "False"}  # names that the template imports
@@ -84,7 +84,7 @@ def new_adapter(
     path: Annotated[Path, typer.Option(help="Directory, or file, to write to.")] = Path(),
 ) -> None:
     """Write a working adapter with comments, and print the settings of a pool for it."""
-    with errors_told():
+    with report_errors():
         target = write(name, path)
     typer.echo(f"Wrote {target}\n")
     typer.echo(SETTINGS.format(name=name, dotted=dotted_path(name, target)), nl=False)

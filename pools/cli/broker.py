@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from snakepit.pools.cli.output import errors_told
+from snakepit.pools.cli.output import report_errors
 from snakepit.pools.cli.project import start_django
 from snakepit.workers.process import inherited
 
@@ -24,7 +24,7 @@ def broker(
     SIGTERM or Ctrl-C lets running calls finish and then ends the workers; a second signal kills them immediately.
     """
     inherited.restore()
-    with errors_told():
+    with report_errors():
         start_django()
     _log_to_stderr()
     from snakepit.pools.adapters.node import run_broker

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from snakepit.pools.cli.output import UsageError, errors_told, json_line, print_value, terminal
+from snakepit.pools.cli.output import UsageError, json_line, print_value, report_errors, terminal
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import Answer, Chunk, Log, Progress, Stream, connect
@@ -40,7 +40,7 @@ def call(
 
     Progress and log lines go to standard error. The chunks of a stream are collected, unless --stream is given.
     """
-    with errors_told(as_json):
+    with report_errors(as_json):
         values = read_arguments(arguments)
         options = Options(timeout, priority, WINDOW if stream else 0)
         message = encode(pool, command, values, {}, options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snakepit.pools.broker.errors import PoolUnknown
-from snakepit.pools.cli.output import PROBLEM, UsageError, errors_told, json_line, terminal
+from snakepit.pools.cli.output import PROBLEM, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.cli.status import new_table
@@ -38,7 +38,7 @@ def compat(
     as_json: AsJson = False,
 ) -> None:
     """Report which libraries are safe for a pool's profile and interpreter. Exits with 1 if one is unsafe."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         found = _report(pool, requirements, python)
     if as_json:
         typer.echo(json_line(found.plain()))
@@ -52,7 +52,7 @@ def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
     if (bool(pool), requirements is not None, python is not None).count(True) != 1:
         raise UsageError("name a pool, or -r FILE, or --python KEY: one of the three")
     if requirements is not None:
-        from snakepit.pools.compat.assessment import Target
+        from snakepit.pools.compat.assessment import AssessmentTarget
         from snakepit.pools.compat.report import report
         from snakepit.pools.compat.report import requirements as read
 
@@ -60,7 +60,7 @@ def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
             packages = read(requirements)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"-r {requirements}: {error}") from error
-        return report(Target(str(requirements)), "", packages)
+        return report(AssessmentTarget(str(requirements)), "", packages)
     start_django()
     from snakepit.pools import conf
     from snakepit.pools.compat import ask

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from snakepit.pools.broker.text import one_line
-from snakepit.pools.cli.output import BOLD, DIM, GREEN, PROBLEM, RED, YELLOW, colour, errors_told, json_line
+from snakepit.pools.cli.output import BOLD, DIM, GREEN, PROBLEM, RED, YELLOW, colour, json_line, report_errors
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import connect
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(as_json: AsJson = False) -> None:
     """Check everything around the pools; starts and changes nothing. Exits with 1 if there is a problem."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         start_django()
         from snakepit.pools.diagnostics.doctor import examine
 

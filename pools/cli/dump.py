@@ -9,7 +9,7 @@ import typer
 
 from snakepit.pools.broker.status import ThreadStack, WorkerDump
 from snakepit.pools.cli.operate import check_reason, name_actor, pool_of
-from snakepit.pools.cli.output import UsageError, errors_told, json_line
+from snakepit.pools.cli.output import UsageError, json_line, report_errors
 from snakepit.pools.cli.parameters import AsJson, Reason, Worker
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import Client, connect
@@ -28,7 +28,7 @@ def dump(
     as_json: AsJson = False,
 ) -> None:
     """Show the Python stacks of all threads of a live worker, also while C code holds the GIL. Linux."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         check_reason(reason)
         found = _order(connect(find_address()), worker, reason)
     typer.echo(json_line(found) if as_json else "\n".join(lines(found)))

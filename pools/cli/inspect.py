@@ -11,7 +11,7 @@ import typer
 from snakepit.pools.broker.errors import PoolUnknown
 from snakepit.pools.broker.status import BrokerStatus, as_json
 from snakepit.pools.cli.operate import pool_of
-from snakepit.pools.cli.output import BOLD, UsageError, colour, errors_told, json_line
+from snakepit.pools.cli.output import BOLD, UsageError, colour, json_line, report_errors
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import Client, connect
@@ -44,7 +44,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show capacity, utilization, waits, memory, history and forecast of pools, and the advice."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         found = _inspect(connect(find_address()), target)
     if not recommendations:
         found = replace(found, judgements=tuple(one for one in found.judgements or () if one.advice))

@@ -11,7 +11,7 @@ import typer
 
 from snakepit.pools.broker.errors import from_code
 from snakepit.pools.cli.call import read_arguments
-from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line, print_value, terminal
+from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, print_value, report_errors, terminal
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
 from snakepit.pools.cli.project import start_django
 from snakepit.pools.cli.status import NARROW, new_table
@@ -46,7 +46,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Store a job and print its id. It runs even if all processes are killed in between."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         values = read_arguments(arguments)
         start_django()
         from snakepit.pools.jobs import submit as store
@@ -68,7 +68,7 @@ def jobs(
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         start_django()
         from snakepit.pools.models import Job
         from snakepit.pools.models.states import STATES
@@ -91,7 +91,7 @@ def job(
     as_json: AsJson = False,
 ) -> None:
     """Show a job; with --follow, its events and its result. Exits with 1 if it ended without success."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         row = _find(job_id)
         if follow:
             _end(_follow(row, _lines), as_json)
@@ -107,7 +107,7 @@ def job(
 
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """Cancel a job: immediately if it waits, within two seconds if it runs."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         row = _find(job_id)
         from snakepit.pools.operations.orders import cancel_job
 
@@ -118,7 +118,7 @@ def cancel(job_id: JobId, as_json: AsJson = False) -> None:
 
 def retry(job_id: JobId, as_json: AsJson = False) -> None:
     """Queue a job again that ended without success."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         row = _find(job_id)
         from snakepit.pools.operations.orders import retry_job
 

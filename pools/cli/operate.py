@@ -16,7 +16,7 @@ import typer
 
 from snakepit.pools.broker.status import BrokerStatus, RecyclePlan
 from snakepit.pools.cli import maintenance
-from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, errors_told, json_line, terminal
+from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import AsJson, Pool, Reason, Worker
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.cli.status import NARROW, new_table
@@ -49,7 +49,7 @@ def recycle(
     as_json: AsJson = False,
 ) -> None:
     """Replace the workers of a pool, or one worker: the successor is ready first, running calls finish."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         check_reason(reason)
         client = connect(find_address())
         pool, one = _aim(client, target, worker)
@@ -67,14 +67,14 @@ def scale(
     as_json: AsJson = False,
 ) -> None:
     """Change the number of a pool's workers. A pool of the settings gets its old size back when the broker restarts."""
-    with errors_told(as_json):
-        _tell(_change("scale", pool, reason, size), as_json)
+    with report_errors(as_json):
+        _print_change(_change("scale", pool, reason, size), as_json)
 
 
 def pause(pool: Pool, *, reason: Reason = "", as_json: AsJson = False) -> None:
     """Refuse new calls. Running and waiting calls finish, and the workers stay warm."""
-    with errors_told(as_json):
-        _tell(_change("pause", pool, reason), as_json)
+    with report_errors(as_json):
+        _print_change(_change("pause", pool, reason), as_json)
 
 
 def resume(
@@ -85,13 +85,13 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Take calls again: a pool that was paused, or with --node the node that was drained."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         check_reason(reason)
         _one_of(pool, node, "POOL")
         if node:
             maintenance.resume_node(name_actor(), reason, as_json=as_json)
             return
-        _tell(_change("resume", pool, reason), as_json)
+        _print_change(_change("resume", pool, reason), as_json)
 
 
 def drain(
@@ -110,7 +110,7 @@ def drain(
     With --node: take no new calls on the whole node, and wait until it is empty. Exits with 1 if it is not empty before
     --timeout. It takes calls again after `snakepit resume`; a node also when its broker restarts.
     """
-    with errors_told(as_json):
+    with report_errors(as_json):
         check_reason(reason)
         _one_of(target, node, "POOL or WORKER")
         if preview and not node:
@@ -147,7 +147,7 @@ def kill(
     as_json: AsJson = False,
 ) -> None:
     """End the process of a worker now. Its calls fail, or run again if idempotent; a new worker takes its place."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         check_reason(reason)
         client = connect(find_address())
         pool = _aim(client, worker, "")[0]
@@ -256,7 +256,7 @@ def name_actor() -> str:
         return f"shell user {os.getuid()}"
 
 
-def _tell(change: Change, as_json: bool) -> None:
+def _print_change(change: Change, as_json: bool) -> None:
     if as_json:
         typer.echo(json_line(change))
         return
@@ -276,7 +276,7 @@ def _show_plan(plan: RecyclePlan, chosen: str, as_json: bool) -> None:
 
     table = new_table("turn", "worker", "state", "load", "served", "age", "ttl in", "starts in", "calls left", "why")
     for one in plan.workers:
-        why = f"{one.reason}: {one.detail}; {one.fate}" if one.reason else one.fate
+        why = f"{one.reason}: {one.detail}; {one.effect}" if one.reason else one.effect
         table.add_row(
             str(one.in_turn or "-"), Text(one.id), one.state, str(one.load), str(one.served),
             f"{one.age:.0f} s", _limit(one.seconds_until_ttl, " s"), _limit(one.seconds_until_successor, " s"),

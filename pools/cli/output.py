@@ -77,7 +77,7 @@ def colour(text: str, code: str, *, stream: Any = None) -> str:
 
 
 @contextlib.contextmanager
-def errors_told(as_json: bool = False) -> Iterator[None]:
+def report_errors(as_json: bool = False) -> Iterator[None]:
     """Turn an error of the closed list into its message and its exit code."""
     try:
         yield

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from snakepit.pools.cli.output import errors_told, json_line, terminal
+from snakepit.pools.cli.output import json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import AsJson
 
 WIDE = 160  # columns for a pipe, where the terminal's width is not known
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def pythons(as_json: AsJson = False) -> None:
     """List the interpreters for a pool's `python`, and whether they can run workers."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         found = _find()
     if as_json:
         typer.echo(json_line({"pythons": found}))

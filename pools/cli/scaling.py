@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from snakepit.pools.cli.output import BOLD, UsageError, colour, errors_told, json_line
+from snakepit.pools.cli.output import BOLD, UsageError, colour, json_line, report_errors
 from snakepit.pools.cli.parameters import AsJson, Pool
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import connect
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def scaling(pool: Pool, as_json: AsJson = False) -> None:
     """Estimate what this machine can carry for a pool (workers, threads, calls/s), and which limit binds first."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         found = _estimate(pool)
     typer.echo(json_line(found.plain()) if as_json else "\n".join(lines(found)))
 

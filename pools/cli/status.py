@@ -17,7 +17,7 @@ from snakepit.pools.broker.status import (
     TemplateStatus,
     WorkerStatus,
 )
-from snakepit.pools.cli.output import PROBLEM, errors_told, json_line, terminal
+from snakepit.pools.cli.output import PROBLEM, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import connect
@@ -39,7 +39,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the broker, its pools and their workers. Exits with 1 if a pool has failed or a problem is reported."""
-    with errors_told(as_json):
+    with report_errors(as_json):
         client = connect(find_address())
         found = client.status(pool)
         events = () if as_json else client.watch().events
@@ -91,8 +91,8 @@ def drain_line(node: NodeStatus) -> str:
     """Why the node takes no new calls."""
     if not node.drain_since:
         return "the broker is stopping and takes no new calls"
-    who, why = node.drain_actor or "an operator", node.drain_reason or "no reason given"
-    return f"by {who}, no new calls are accepted: {why}"
+    actor, why = node.drain_actor or "an operator", node.drain_reason or "no reason given"
+    return f"by {actor}, no new calls are accepted: {why}"
 
 
 def _template(template: TemplateStatus) -> str:

@@ -116,9 +116,9 @@ class Supervisor:
 
     def start(self, program: Program) -> Child:
         """Start a program; its exit will be an event."""
-        lifeline = [sys.executable, "-m", "snakepit.workers.process.parent_death", str(os.getpid()), "--"]
+        guard = [sys.executable, "-m", "snakepit.workers.process.parent_death", str(os.getpid()), "--"]
         process = subprocess.Popen(
-            [*lifeline, *program.command],
+            [*guard, *program.command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -20,7 +20,7 @@ import typer
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import BrokerStatus, PoolStatus, WorkerStatus
-from snakepit.pools.cli.output import UNREACHABLE, errors_told, terminal
+from snakepit.pools.cli.output import UNREACHABLE, report_errors, terminal
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.cli.status import STYLES, drain_line, megabytes, new_table
 from snakepit.pools.client import connect
@@ -48,7 +48,7 @@ def top(
 ) -> None:
     """Watch pools, workers and queues live, the busiest first; press q to quit. Exits with 3 if no broker answers."""
 
-    with errors_told():
+    with report_errors():
         client = connect(find_address())
     on_terminal = sys.stdout.isatty() and sys.stdin.isatty()
     console = terminal(width=None if sys.stdout.isatty() else NARROW, no_color=bool(os.environ.get("NO_COLOR")))

@@ -25,7 +25,7 @@ import typer
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.cli import demo as demo_parts
 from snakepit.pools.cli import transport as transports
-from snakepit.pools.cli.output import BOLD, GREEN, RED, YELLOW, Problem, colour, errors_told
+from snakepit.pools.cli.output import BOLD, GREEN, RED, YELLOW, Problem, colour, report_errors
 from snakepit.pools.cli.project import start_django
 from snakepit.pools.cli.supervisor import Program, Supervisor, wait_for
 from snakepit.pools.client import connect
@@ -62,7 +62,7 @@ def up(
     else:
         os.environ.setdefault("SNAKEPIT_DEMO", "0")  # a killed demo may have left its mark in the state directory
     os.environ["SNAKEPIT_LOG_LEVEL"] = log_level.lower()
-    with errors_told():
+    with report_errors():
         start_django()
         raise typer.Exit(Up(demo, host, port, web=web, celery=celery, log_level=log_level.lower()).run())
 
@@ -295,11 +295,11 @@ def elsewhere(*others: str) -> str:
 @contextlib.contextmanager
 def claim(*directories: Path) -> Iterator[None]:
     """Lock these directories against another `up` for the life of this process, however it ends."""
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as locks:
         for directory in dict.fromkeys(directories):
             try:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                file = held.enter_context((directory / "up.lock").open("a+"))
+                file = locks.enter_context((directory / "up.lock").open("a+"))
             except OSError as error:
                 raise Problem(f"{directory} cannot be used: {error.strerror}") from error
             try:
@@ -311,7 +311,7 @@ def claim(*directories: Path) -> Iterator[None]:
                 raise Problem(
                     f"snakepit up already runs in {directory} (pid {holder}); stop it first, or {way}"
                 ) from None
-            held.callback((directory / "up.lock").unlink, missing_ok=True)
+            locks.callback((directory / "up.lock").unlink, missing_ok=True)
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

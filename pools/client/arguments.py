@@ -1,4 +1,4 @@
-"""Checks a call's arguments and options and makes them a Call, which a session only has to number.
+"""Checks a call's arguments and options and makes them an EncodedCall, which a session only has to number.
 
 >>> call = encode("digits", "classify", {"pixels": [0, 1]}, {}, Options(timeout=2))
 >>> call.command, call.arguments, call.timeout
@@ -39,7 +39,7 @@ class Options(NamedTuple):
 
 
 @dataclass(slots=True)  # not frozen, which would double its price
-class Call:
+class EncodedCall:
     """A call that is ready to be sent; it has the fields of the protobuf message."""
 
     pool: str
@@ -57,7 +57,7 @@ class Call:
         """Whether it may travel together with calls like it."""
         return self.result_only and not self.attachments
 
-    def is_like(self, other: Call) -> bool:
+    def is_like(self, other: EncodedCall) -> bool:
         """Whether two plain calls differ in nothing but their arguments."""
         return (
             self.command == other.command
@@ -67,7 +67,7 @@ class Call:
         )
 
 
-def message_of(calls: Sequence[tuple[int, Call]], *, direct_reply: bool = False) -> bytes:
+def message_of(calls: Sequence[tuple[int, EncodedCall]], *, direct_reply: bool = False) -> bytes:
     """Serialise one call, or plain calls that are alike, with their numbers, as a Requests message.
 
     `direct_reply`: the result of the one call may come to the reply socket.
@@ -92,13 +92,13 @@ def message_of(calls: Sequence[tuple[int, Call]], *, direct_reply: bool = False)
 
 def encode(
     pool: str, command: str, arguments: Mapping[str, Any] | None, more: Mapping[str, Any], options: Options
-) -> Call:
+) -> EncodedCall:
     """Check a call and return it."""
     if not isinstance(pool, str) or not isinstance(command, str) or not pool or not command:
         raise BadRequest(f"pool and command must be names, not {pool!r} and {command!r}")
     _check_text(pool, command)
     values = _merged(arguments, more)
-    call = Call(pool, command)
+    call = EncodedCall(pool, command)
     if values:
         size = 0
         for name, value in values.items():

@@ -21,7 +21,7 @@ from snakepit.pools.broker.status import BrokerStatus, CommandInfo, RecyclePlan,
 from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
-from snakepit.pools.client.arguments import Call, Options, encode
+from snakepit.pools.client.arguments import EncodedCall, Options, encode
 from snakepit.pools.client.pending import GRACE, CallFuture, LoopPending, SentCall, ThreadPending
 from snakepit.pools.client.pool import PoolClient
 from snakepit.pools.client.session import end_session, session_for
@@ -179,7 +179,7 @@ class Client:
             (encode(pool, command, item, {}, Options(timeout, priority)) for item in items), window, return_errors
         )
 
-    def _map(self, messages: Iterator[Call], window: int, return_errors: bool) -> Iterator[Any]:
+    def _map(self, messages: Iterator[EncodedCall], window: int, return_errors: bool) -> Iterator[Any]:
         flying: deque[tuple[SentCall, ThreadPending]] = deque()
         try:
             while True:
@@ -205,11 +205,11 @@ class Client:
         """Return a client for one pool, which is also a `concurrent.futures.Executor`."""
         return PoolClient(self, name)
 
-    def _run(self, message: Call) -> Result | Packed | Delivered:
+    def _run(self, message: EncodedCall) -> Result | Packed | Delivered:
         pending = ThreadPending()
         return _finish(SentCall(self.target, message, pending), pending)
 
-    async def _arun(self, message: Call) -> Result | Packed | Delivered:
+    async def _arun(self, message: EncodedCall) -> Result | Packed | Delivered:
         pending = LoopPending()
         sent = SentCall(self.target, message, pending)
         while True:

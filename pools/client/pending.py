@@ -15,7 +15,7 @@ from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, Brok
 from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import exception, value_of
-from snakepit.pools.client.arguments import Call
+from snakepit.pools.client.arguments import EncodedCall
 from snakepit.pools.client.protocol import Pending
 from snakepit.pools.client.session import Session, session_for
 from snakepit.pools.client.steps import run_short_step, run_step
@@ -32,7 +32,7 @@ class SentCall:
 
     __slots__ = ("deadline", "ref", "session")
 
-    def __init__(self, target: Target, call: Call, pending: Pending) -> None:
+    def __init__(self, target: Target, call: EncodedCall, pending: Pending) -> None:
         timeout = call.timeout
         self.deadline = time.monotonic() + timeout + GRACE if timeout else None
         background.check_shutdown()
@@ -58,7 +58,7 @@ class SentCall:
         )
 
 
-def _send(target: Target, call: Call, pending: Pending) -> tuple[Session, int]:
+def _send(target: Target, call: EncodedCall, pending: Pending) -> tuple[Session, int]:
     session = session_for(target)
     return session, session.send(call, pending)
 

@@ -28,7 +28,7 @@ from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, Brok
 from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Delivered, unpack
-from snakepit.pools.client.arguments import Call, message_of
+from snakepit.pools.client.arguments import EncodedCall, message_of
 from snakepit.pools.client.connection import Connection, connect, typed
 from snakepit.pools.client.protocol import Pending
 from snakepit.pools.client.steps import run_step
@@ -54,7 +54,7 @@ class Session:
         self._waiters_run_loop = is_on(LOOP_OWNER)
         self.lost: BrokerError | None = None
         self._pending: dict[int, Pending] = {}
-        self._outbox: deque[tuple[int, Call | Request]] = deque()  # a call with its number; anything else with 0
+        self._outbox: deque[tuple[int, EncodedCall | Request]] = deque()  # a call with its number; anything else with 0
         self._delivering: Pending | None = None  # taken out of the register, perhaps without its reply yet
         self._successor: Session | None = None
         self._proven = False  # a reply came: this broker serves
@@ -70,7 +70,7 @@ class Session:
 
     # Called from any thread.
 
-    def send(self, call: Call, pending: Pending) -> int:
+    def send(self, call: EncodedCall, pending: Pending) -> int:
         """Send a call; its number is returned, or 0 when this session was lost before the call left."""
         ref = next(_refs)
         self._pending[ref] = pending
@@ -237,7 +237,7 @@ class Session:
             room -= len(first.arguments)
             while outbox and room > 0:
                 ref, call = outbox[0]
-                if not isinstance(call, Call) or not call.is_plain or not call.is_like(first):
+                if not isinstance(call, EncodedCall) or not call.is_plain or not call.is_like(first):
                     break
                 if len(call.arguments) > room:  # alone, so that the broker can refuse it alone
                     break
@@ -318,7 +318,7 @@ class Session:
         calls = [
             (ref, call, self._pending.pop(ref))
             for ref, call in self._outbox
-            if isinstance(call, Call) and ref in self._pending
+            if isinstance(call, EncodedCall) and ref in self._pending
         ]
         if not calls:
             return
@@ -327,7 +327,7 @@ class Session:
         for ref, call, pending in calls:
             self._successor.adopt(ref, call, pending)
 
-    def adopt(self, ref: int, call: Call, pending: Pending) -> None:
+    def adopt(self, ref: int, call: EncodedCall, pending: Pending) -> None:
         self._pending[ref] = pending
         self._outbox.append((ref, call))
         self._wake(urgent=False)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Answer, Chunk, Log, Progress, event
-from snakepit.pools.client.arguments import Call
+from snakepit.pools.client.arguments import EncodedCall
 from snakepit.pools.client.pending import LoopPending, SentCall, ThreadPending
 from snakepit.pools.client.steps import run_short_step
 
@@ -48,7 +48,7 @@ class _Base:
     _sent: SentCall | None = None
     _ended = False
 
-    def __init__(self, target: Target, message: Call, pending: Any, only_chunks: bool) -> None:
+    def __init__(self, target: Target, message: EncodedCall, pending: Any, only_chunks: bool) -> None:
         self._only_chunks = only_chunks
         self._pending = pending
         self.chunks = 0
@@ -86,7 +86,7 @@ class _Base:
 class Stream(_Base):
     """The chunks or events of one call, for a thread. Also a context manager, which closes it."""
 
-    def __init__(self, target: Target, message: Call, *, only_chunks: bool) -> None:
+    def __init__(self, target: Target, message: EncodedCall, *, only_chunks: bool) -> None:
         super().__init__(target, message, ThreadPending(), only_chunks)
 
     def __iter__(self) -> Self:
@@ -120,7 +120,7 @@ class Stream(_Base):
 class AsyncStream(_Base):
     """The chunks or events of one call, for an event loop. Sent when first read; also a context manager."""
 
-    def __init__(self, target: Target, message: Call, *, only_chunks: bool) -> None:
+    def __init__(self, target: Target, message: EncodedCall, *, only_chunks: bool) -> None:
         # The first read sends the call: `client.astream(...)` may be called without a running event loop.
         self._call = (target, message, only_chunks)
         self.answer = None

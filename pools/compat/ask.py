@@ -13,7 +13,7 @@ from snakepit.pools.adapters.interpreters.known import InterpreterUnfit, interpr
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PoolUnknown
 from snakepit.pools.broker.spec import InvalidSpec, PoolSpec, Profile
 from snakepit.pools.broker.status import BrokerStatus
-from snakepit.pools.compat.assessment import Target
+from snakepit.pools.compat.assessment import AssessmentTarget
 from snakepit.pools.compat.report import PACKAGES, Report, packages_of, report
 from snakepit.pools.diagnostics.interpreters import NoAnswer, ask
 from snakepit.pools.models import Pool
@@ -40,7 +40,7 @@ def _report(title: str, path: str, threads: bool, culprits: tuple[str, ...], not
         raise BadRequest(f"cannot read the installed packages of {path}: {why}") from None
     free = bool(answer["free_threaded"])
     abi = "cp{}{}t".format(*str(answer["version"]).split(".")) if free else ""
-    target = Target(title, threads, free, culprits, abi)
+    target = AssessmentTarget(title, threads, free, culprits, abi)
     return report(target, f"Python {answer['version']} at {path}", packages_of(answer), note)
 
 

@@ -23,7 +23,7 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class AssessmentTarget:
     """The environment to assess libraries for. `culprits`: modules that enabled the GIL in workers."""
 
     title: str
@@ -51,12 +51,12 @@ class Assessment:
     checked: str  # a date; empty: the page was not read
 
 
-def assess(package: Package, target: Target) -> Assessment:
+def assess(package: Package, target: AssessmentTarget) -> Assessment:
     """Assess one library for one target. The worst finding decides.
 
-    >>> assess(Package("matplotlib", "3.10.0"), Target("p")).status
+    >>> assess(Package("matplotlib", "3.10.0"), AssessmentTarget("p")).status
     'unsafe'
-    >>> assess(Package("matplotlib", "3.10.0"), Target("p", threads=False)).status
+    >>> assess(Package("matplotlib", "3.10.0"), AssessmentTarget("p", threads=False)).status
     'safe'
     """
     known = library_of(package.name)
@@ -84,7 +84,7 @@ def assess(package: Package, target: Target) -> Assessment:
 RANK = ("safe", "unknown", "conditional", "unsafe")
 
 
-def _in_threads(package: Package, known: Library | None, target: Target) -> Iterable[tuple[str, str]]:
+def _in_threads(package: Package, known: Library | None, target: AssessmentTarget) -> Iterable[tuple[str, str]]:
     if not target.threads:
         yield "safe", ""  # one call at a time in each process
     elif known and known.minimum and package.version and numbers(package.version) < numbers(known.minimum):
@@ -101,7 +101,7 @@ def _in_threads(package: Package, known: Library | None, target: Target) -> Iter
         )
 
 
-def _without_gil(package: Package, known: Library | None, target: Target) -> Iterable[tuple[str, str]]:
+def _without_gil(package: Package, known: Library | None, target: AssessmentTarget) -> Iterable[tuple[str, str]]:
     """Whether a library enables the GIL of a free-threaded interpreter. Observations outweigh the table."""
     if not target.free_threaded:
         return

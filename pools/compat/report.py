@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from snakepit.pools.compat.assessment import Assessment, Package, Target, assess
+from snakepit.pools.compat.assessment import Assessment, AssessmentTarget, Package, assess
 from snakepit.pools.compat.matrix import canonical, library_of
 
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)\s*(\[[^\]]*\])?\s*(={2,3}\s*(?P<version>[\w.]+))?")
@@ -58,7 +58,7 @@ class Report:
         return {**asdict(self), "unsafe": self.unsafe}
 
 
-def report(target: Target, python: str, packages: Iterable[Package], note: str = "") -> Report:
+def report(target: AssessmentTarget, python: str, packages: Iterable[Package], note: str = "") -> Report:
     """Assess packages that the table lists, that are compiled or unknown. The rest is pure Python."""
     everything = list(packages)
     worth = [one for one in everything if one.compiled or library_of(one.name) or not one.tags]

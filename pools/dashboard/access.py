@@ -24,5 +24,5 @@ Rights = frozenset[str]
 def rights_of(user: Any) -> Rights:
     """The rights of a user; empty without `view`. One query reads all permissions."""
     granted = permissions.of(user)
-    held = frozenset(right for right, name in PERMISSIONS.items() if name.partition(".")[2] in granted)
-    return held if VIEW in held else frozenset()
+    rights = frozenset(right for right, name in PERMISSIONS.items() if name.partition(".")[2] in granted)
+    return rights if VIEW in rights else frozenset()

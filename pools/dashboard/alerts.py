@@ -110,8 +110,8 @@ def _of_node(node: NodeStatus) -> Iterator[Alert]:
     for problem in node.problems:
         yield Alert(f"problem:{problem}", ERROR, "A definition is refused", problem, "nodes")
     if node.drain_since:
-        who, why = node.drain_actor or "An operator", node.drain_reason or "no reason given"
-        cause = f"{who}: {why}. New calls are refused, jobs wait."
+        actor, why = node.drain_actor or "An operator", node.drain_reason or "no reason given"
+        cause = f"{actor}: {why}. New calls are refused, jobs wait."
         title, since = f"Node {node.name} is drained", node.drain_since
         yield Alert("drained", WARNING, title, cause, "node-resume", node.name, "Resume", "operate", since=since)
     elif node.draining:

@@ -45,7 +45,7 @@ def ask(
     if request.method == "POST":
         try:
             done = action(order_of(request, reason(request), "dashboard"))
-            visit.look_again()
+            visit.refresh()
             if isinstance(done, HttpResponse):
                 return done
             messages.success(request, done)

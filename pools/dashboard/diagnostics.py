@@ -40,13 +40,13 @@ def diagnostics(request: HttpRequest, visit: Visit) -> HttpResponse:
 @require_GET
 async def report(request: HttpRequest) -> HttpResponse:
     """The checklist and the advice. The doctor takes seconds, so it does not run on the thread that all pages share."""
-    if not await sync_to_async(_may_look)(request):
+    if not await sync_to_async(_may_view)(request):
         return HttpResponse("Sign in again.", status=403, content_type="text/plain")
     found = await sync_to_async(latest, thread_sensitive=False)(shared.client().status, conf.broker_address())
     return await sync_to_async(_checklist)(request, found)
 
 
-def _may_look(request: HttpRequest) -> bool:
+def _may_view(request: HttpRequest) -> bool:
     return VIEW in rights_of(request.user)
 
 

@@ -59,7 +59,7 @@ class Hub:
         with self._asking:
             if time.monotonic() - self._asked < FRESH:
                 return self.store.state
-            self._look()
+            self._read_rows()
             try:
                 self.store.objective = conf.current().queue_objective
                 return self.store.fold(shared.client().watch(self.store.last_event(), PAGE_PATIENCE), time.time())
@@ -122,7 +122,7 @@ class Hub:
         while self._watchers or time.monotonic() - self._left_at < LINGER:
             began = time.monotonic()
             if self._due():
-                await sync_to_async(self._look, thread_sensitive=False)()
+                await sync_to_async(self._read_rows, thread_sensitive=False)()
             await self._ask()
             self._asked = time.monotonic()
             self._ring()
@@ -152,7 +152,7 @@ class Hub:
     def _due(self) -> bool:
         return time.monotonic() - self._looked >= ROWS_EVERY
 
-    def _look(self) -> None:
+    def _read_rows(self) -> None:
         """Read what only the database has, when it is due. The dashboard works on without a database."""
         if not self._due():
             return

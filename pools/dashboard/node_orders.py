@@ -20,7 +20,7 @@ from snakepit.pools.operations.orders import Order
 def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     consequences = [
         f"Every pool of {name} refuses new calls from now on; its jobs wait.",
-        *_held(visit.state()),
+        *_in_flight(visit.state()),
         "Its workers stay warm. It takes calls again when an operator resumes it, or when its broker restarts.",
     ]
     lines = [*rest(request, "POST", f"nodes/{name}/drain", {}), shell("snakepit drain --node")]
@@ -56,7 +56,7 @@ def resume(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     )
 
 
-def _held(state: DashboardState) -> list[str]:
+def _in_flight(state: DashboardState) -> list[str]:
     """The preview, pool by pool where there is something."""
     if state.status is None:
         return ["Running and waiting calls will finish."]

@@ -43,7 +43,11 @@ def _of_pool(name: str) -> str:
 
 @page("pools", right=OPERATE)
 def pause(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
-    consequences = [f"{name} refuses new calls from now on.", _held(visit.state(), name), "Its workers stay warm."]
+    consequences = [
+        f"{name} refuses new calls from now on.",
+        _in_flight(visit.state(), name),
+        "Its workers stay warm.",
+    ]
     lines = [*rest(request, "POST", f"pools/{name}/pause", {}), shell("snakepit pause", name)]
     action = _changed(orders.pause, f"{name} is paused.", name)
     return ask(request, visit, Confirmation(f"Pause {name}?", consequences, "Pause", _of_pool(name)), action, lines)
@@ -52,7 +56,7 @@ def pause(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
 @page("pools", right=OPERATE)
 def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     end = "When nothing runs and nothing waits, its page says drained. It stays paused until an operator resumes it."
-    consequences = [f"{name} refuses new calls from now on.", _held(visit.state(), name), end]
+    consequences = [f"{name} refuses new calls from now on.", _in_flight(visit.state(), name), end]
     action = _changed(orders.pause, f"{name} drains: it takes no new calls.", name)
     asked = Confirmation(f"Drain {name}?", consequences, "Drain", _of_pool(name))
     return ask(request, visit, asked, action, [shell("snakepit drain", name)])
@@ -101,11 +105,11 @@ def recycle_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpRespon
 @page("workers", right=OPERATE)
 def kill_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     worker = visit.state().worker(ident)
-    held = len(worker.calls) if worker else 0
-    calls = f"{held} running call{'' if held == 1 else 's'}"
+    running = len(worker.calls) if worker else 0
+    calls = f"{running} running call{'' if running == 1 else 's'}"
     consequences = [
         "Its process is killed now; a new worker takes its place.",
-        f"{calls} will fail, or run again where the command is idempotent." if held else "It runs nothing now.",
+        f"{calls} will fail, or run again where the command is idempotent." if running else "It runs nothing now.",
     ]
     pool, back = _pool_of(visit.state(), ident), reverse("snakepit:worker", args=[ident])
     lines = [*rest(request, "POST", f"workers/{ident}/kill", {}), shell("snakepit kill", ident)]
@@ -153,7 +157,7 @@ def _pool_of(state: DashboardState, ident: str) -> str:
     return worker.pool if worker else ident.rsplit("-", 2)[0]
 
 
-def _held(state: DashboardState, name: str) -> str:
+def _in_flight(state: DashboardState, name: str) -> str:
     pool = state.pool(name)
     if pool is None:
         return "Running and waiting calls will finish."

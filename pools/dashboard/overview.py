@@ -29,7 +29,7 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
 def alerts(state: DashboardState, _: str) -> Context:
     return {
         "alerts": [
-            {"alert": alert, "url": _url(alert.view, alert.argument, alert.part), "look": _look(alert)}
+            {"alert": alert, "url": _url(alert.view, alert.argument, alert.part), "look": _view_url(alert)}
             for alert in state.alerts
         ]
     }
@@ -45,7 +45,7 @@ def _url(view: str, argument: str, part: str = "") -> str:
         return ""
 
 
-def _look(alert: Alert) -> str:
+def _view_url(alert: Alert) -> str:
     """For users who may only view: the page of the object that the order is about."""
     if alert.view.startswith("node-"):
         return _url("nodes", "")

@@ -55,7 +55,7 @@ class Visit:
             self._states.append(hub.fresh())
         return self._states[0]
 
-    def look_again(self) -> None:
+    def refresh(self) -> None:
         """Make the next page ask the broker, so that it shows the result of an order."""
         hub.forget()
 
@@ -80,10 +80,10 @@ def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[...
         def guarded(request: HttpRequest, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponse:
             rights = rights_of(request.user)
             visit = Visit(section, rights, secrets.token_urlsafe(18))
-            looks_only = rights <= LOOKING and request.method not in ("GET", "HEAD")
-            if request.method == "POST" and request.user.is_authenticated and (looks_only or right not in rights):
+            view_only = rights <= LOOKING and request.method not in ("GET", "HEAD")
+            if request.method == "POST" and request.user.is_authenticated and (view_only or right not in rights):
                 _note(request, right, kwargs)
-            if right in rights and looks_only:
+            if right in rights and view_only:
                 response = forbid(request, visit, "operate")
             elif right in rights:
                 try:

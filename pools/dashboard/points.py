@@ -46,13 +46,13 @@ class PoolSeries:
     points: deque[Point] = field(default_factory=lambda: deque(maxlen=RING))
     ran: Sparse = field(default_factory=dict)  # the calls of the last seconds, by their run time
     queued: Sparse = field(default_factory=dict)
-    _looks: deque[tuple[float, PoolStatus, PoolHistograms]] = field(default_factory=deque)  # with the time of each
+    _samples: deque[tuple[float, PoolStatus, PoolHistograms]] = field(default_factory=deque)  # with the time of each
 
     def add(self, pool: PoolStatus, states: Sequence[str], histograms: PoolHistograms, at: float) -> None:
-        while self._looks and self._looks[0][0] < at - SPAN:
-            self._looks.popleft()
-        self._looks.append((at, pool, histograms))
-        began, then, before = self._looks[0]
+        while self._samples and self._samples[0][0] < at - SPAN:
+            self._samples.popleft()
+        self._samples.append((at, pool, histograms))
+        began, then, before = self._samples[0]
         span = at - began
         self.ran = ran = since(histograms.ran, before.ran)
         self.queued = queued = since(histograms.queued, before.queued)

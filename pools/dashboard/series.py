@@ -91,5 +91,9 @@ def old_marks(pool: str, begin: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def _mark(kind: str, at: float, who: str, reason: str) -> dict[str, Any]:
-    return {"at": at, "kind": MARKS[kind], "text": f"{who} {kind.partition('.')[2]}{f' ({reason})' if reason else ''}"}
+def _mark(kind: str, at: float, by: str, reason: str) -> dict[str, Any]:
+    return {
+        "at": at,
+        "kind": MARKS[kind],
+        "text": f"{by} {kind.partition('.')[2]}{f' ({reason})' if reason else ''}",
+    }

@@ -260,7 +260,7 @@ def inspect_worker(worker: WorkerStatus, planned: PlannedWorker | None, spec: Po
         python=worker.python or None,
         seconds_until_ttl=planned.seconds_until_ttl if planned else None,
         calls_until_max=planned.calls_until_max if planned else None,
-        forecast=planned.fate if planned else None,
+        forecast=planned.effect if planned else None,
         calls=worker.calls,
         output=worker.output,
     )

@@ -288,7 +288,7 @@ class Attempt:
     def _give_back(self) -> str:
         """End the attempt of a Celery worker that stops. A job that perhaps began and may not run twice is lost."""
         if not self.calling or self._may_repeat():
-            return self._fail(Transition(QUEUED, counts=False), {"outcome": "given_back"}, None)
+            return self._fail(Transition(QUEUED, counts=False), {"outcome": "requeued"}, None)
         error = ShuttingDown(
             f"The Celery worker stopped while the job ran, and retry={self.job.retry} allows no second run.",
             outcome=UNKNOWN,

@@ -88,13 +88,13 @@ def claim(job_id: Any, claimant: str, node: str) -> Job | None:
 
 def renew(job: Job) -> bool:
     """Extend the lease of this attempt; False if a newer attempt has the job."""
-    held = Job.objects.held_by(job.pk, job.attempts)
-    return bool(held.update(lease_until=moment(conf.current().jobs_lease)))
+    claimed = Job.objects.claimed_as(job.pk, job.attempts)
+    return bool(claimed.update(lease_until=moment(conf.current().jobs_lease)))
 
 
 def check(job: Job) -> tuple[bool, bool]:
     """Returns (whether this attempt still has the job, whether its cancellation is requested)."""
-    found = Job.objects.held_by(job.pk, job.attempts).values_list("cancel_requested", flat=True).first()
+    found = Job.objects.claimed_as(job.pk, job.attempts).values_list("cancel_requested", flat=True).first()
     return found is not None, bool(found)
 
 
@@ -102,12 +102,12 @@ def append_entries(job: Job, entries: list[tuple[str, Any]], progress: tuple[flo
     """Append output of the job, up to its limits; False if a newer attempt has the job."""
     settings = conf.current()
     with transaction.atomic(using=schema.alias()):
-        held = Job.objects.held_by(job.pk, job.attempts)
+        claimed = Job.objects.claimed_as(job.pk, job.attempts)
         # The write comes first, because it locks the row: no other attempt can append or claim until the commit.
         changed = {"progress": progress[0], "progress_message": progress[1]} if progress else {}
-        if not held.update(entry_count=F("entry_count"), **changed):
+        if not claimed.update(entry_count=F("entry_count"), **changed):
             return False
-        count, size, full = held.values_list("entry_count", "entry_bytes", "truncated").get()
+        count, size, full = claimed.values_list("entry_count", "entry_bytes", "truncated").get()
         rows: list[JobEntry] = []
         for kind, data in entries:
             if full:
@@ -120,7 +120,7 @@ def append_entries(job: Job, entries: list[tuple[str, Any]], progress: tuple[flo
             rows.append(JobEntry(job_id=job.pk, seq=count, attempt=job.attempts, kind=kind, data=data))
         if rows:
             JobEntry.objects.bulk_create(rows)
-            held.update(entry_count=count, entry_bytes=size, truncated=full)
+            claimed.update(entry_count=count, entry_bytes=size, truncated=full)
     return True
 
 

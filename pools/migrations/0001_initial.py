@@ -426,7 +426,7 @@ class Migration(migrations.Migration):
                 (
                     "outcome",
                     models.CharField(
-                        blank=True, help_text="succeeded, an error's code, lease_expired, given_back.", max_length=32
+                        blank=True, help_text="succeeded, an error's code, lease_expired, requeued.", max_length=32
                     ),
                 ),
                 ("error", models.JSONField(blank=True, null=True)),

@@ -49,7 +49,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             )
         return super().bulk_update(objs, names, batch_size)
 
-    def held_by(self, job: Any, attempt: int) -> Self:
+    def claimed_as(self, job: Any, attempt: int) -> Self:
         """The fence: the job, if `attempt` is its newest and runs. A superseded attempt matches no row."""
         return self.filter(pk=job, attempts=attempt, state=RUNNING)
 
@@ -201,7 +201,7 @@ class JobAttempt(models.Model):
     started_at = MomentField()
     finished_at = MomentField(null=True, blank=True)
     outcome = models.CharField(
-        max_length=32, blank=True, help_text="succeeded, an error's code, lease_expired, given_back."
+        max_length=32, blank=True, help_text="succeeded, an error's code, lease_expired, requeued."
     )
     error = models.JSONField(null=True, blank=True)
     evidence = models.JSONField(null=True, blank=True, help_text="Evidence of the worker's death.")

@@ -214,18 +214,18 @@ class StatusRequest(_message.Message):
     def __init__(self, pool: _Optional[str] = ..., watch: bool = ..., events_after: _Optional[int] = ...) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("node", "pools", "workers", "events", "figures")
+    __slots__ = ("node", "pools", "workers", "events", "histograms")
     NODE_FIELD_NUMBER: _ClassVar[int]
     POOLS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
-    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    HISTOGRAMS_FIELD_NUMBER: _ClassVar[int]
     node: Node
     pools: _containers.RepeatedCompositeFieldContainer[Pool]
     workers: _containers.RepeatedCompositeFieldContainer[Worker]
     events: _containers.RepeatedCompositeFieldContainer[Event]
-    figures: _containers.RepeatedCompositeFieldContainer[Figures]
-    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[Pool, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., figures: _Optional[_Iterable[_Union[Figures, _Mapping]]] = ...) -> None: ...
+    histograms: _containers.RepeatedCompositeFieldContainer[PoolHistograms]
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[Pool, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., histograms: _Optional[_Iterable[_Union[PoolHistograms, _Mapping]]] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("seq", "at", "kind", "pool", "worker", "reason", "message", "level")
@@ -247,7 +247,7 @@ class Event(_message.Message):
     level: str
     def __init__(self, seq: _Optional[int] = ..., at: _Optional[float] = ..., kind: _Optional[str] = ..., pool: _Optional[str] = ..., worker: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., level: _Optional[str] = ...) -> None: ...
 
-class Figures(_message.Message):
+class PoolHistograms(_message.Message):
     __slots__ = ("pool", "ran", "queued", "recycled")
     class RanEntry(_message.Message):
         __slots__ = ("key", "value")
@@ -315,7 +315,7 @@ class Node(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ..., drain_since: _Optional[float] = ..., drain_actor: _Optional[str] = ..., drain_reason: _Optional[str] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "races", "held", "run_times", "usage", "template")
+    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "races", "prefetched", "run_times", "usage", "template")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
@@ -347,7 +347,7 @@ class Pool(_message.Message):
     PARALLELISM_FIELD_NUMBER: _ClassVar[int]
     PARALLEL_FIELD_NUMBER: _ClassVar[int]
     RACES_FIELD_NUMBER: _ClassVar[int]
-    HELD_FIELD_NUMBER: _ClassVar[int]
+    PREFETCHED_FIELD_NUMBER: _ClassVar[int]
     RUN_TIMES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
@@ -382,11 +382,11 @@ class Pool(_message.Message):
     parallelism: float
     parallel: str
     races: _containers.RepeatedScalarFieldContainer[str]
-    held: int
+    prefetched: int
     run_times: _containers.RepeatedCompositeFieldContainer[RunTimes]
     usage: Usage
     template: Template
-    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., parallelism: _Optional[float] = ..., parallel: _Optional[str] = ..., races: _Optional[_Iterable[str]] = ..., held: _Optional[int] = ..., run_times: _Optional[_Iterable[_Union[RunTimes, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., template: _Optional[_Union[Template, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., parallelism: _Optional[float] = ..., parallel: _Optional[str] = ..., races: _Optional[_Iterable[str]] = ..., prefetched: _Optional[int] = ..., run_times: _Optional[_Iterable[_Union[RunTimes, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., template: _Optional[_Union[Template, _Mapping]] = ...) -> None: ...
 
 class RunTimes(_message.Message):
     __slots__ = ("command", "count", "seconds", "smoothed", "buckets")
@@ -491,7 +491,7 @@ class CommandGrowth(_message.Message):
     def __init__(self, command: _Optional[str] = ..., mb_per_1000_calls: _Optional[float] = ..., error: _Optional[float] = ..., calls: _Optional[int] = ..., samples: _Optional[int] = ..., verdict: _Optional[str] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output", "due_in", "expected", "growth", "silent_for", "held", "mb_per_hour", "template")
+    __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output", "due_in", "expected", "growth", "silent_for", "prefetched", "mb_per_hour", "template")
     ID_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -515,7 +515,7 @@ class Worker(_message.Message):
     EXPECTED_FIELD_NUMBER: _ClassVar[int]
     GROWTH_FIELD_NUMBER: _ClassVar[int]
     SILENT_FOR_FIELD_NUMBER: _ClassVar[int]
-    HELD_FIELD_NUMBER: _ClassVar[int]
+    PREFETCHED_FIELD_NUMBER: _ClassVar[int]
     MB_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     id: str
@@ -541,10 +541,10 @@ class Worker(_message.Message):
     expected: bool
     growth: Growth
     silent_for: float
-    held: int
+    prefetched: int
     mb_per_hour: float
     template: str
-    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., load: _Optional[int] = ..., capacity: _Optional[int] = ..., lost: _Optional[int] = ..., served: _Optional[float] = ..., memory_mb: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., generation: _Optional[int] = ..., started_at: _Optional[float] = ..., load_seconds: _Optional[float] = ..., python: _Optional[str] = ..., parallelism: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., output: _Optional[_Iterable[str]] = ..., due_in: _Optional[float] = ..., expected: bool = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., silent_for: _Optional[float] = ..., held: _Optional[int] = ..., mb_per_hour: _Optional[float] = ..., template: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., load: _Optional[int] = ..., capacity: _Optional[int] = ..., lost: _Optional[int] = ..., served: _Optional[float] = ..., memory_mb: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., generation: _Optional[int] = ..., started_at: _Optional[float] = ..., load_seconds: _Optional[float] = ..., python: _Optional[str] = ..., parallelism: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., output: _Optional[_Iterable[str]] = ..., due_in: _Optional[float] = ..., expected: bool = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., silent_for: _Optional[float] = ..., prefetched: _Optional[int] = ..., mb_per_hour: _Optional[float] = ..., template: _Optional[str] = ...) -> None: ...
 
 class RunningCall(_message.Message):
     __slots__ = ("id", "command", "seconds", "remaining")
@@ -647,7 +647,7 @@ class PlanReply(_message.Message):
     def __init__(self, workers: _Optional[_Iterable[_Union[PlannedWorker, _Mapping]]] = ..., at_once: _Optional[int] = ..., max_surge: _Optional[int] = ..., max_unavailable: _Optional[int] = ..., load_seconds: _Optional[float] = ...) -> None: ...
 
 class PlannedWorker(_message.Message):
-    __slots__ = ("id", "state", "reason", "detail", "age", "served", "load", "seconds_until_ttl", "calls_until_max", "in_turn", "fate", "seconds_until_successor")
+    __slots__ = ("id", "state", "reason", "detail", "age", "served", "load", "seconds_until_ttl", "calls_until_max", "in_turn", "effect", "seconds_until_successor")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -658,7 +658,7 @@ class PlannedWorker(_message.Message):
     SECONDS_UNTIL_TTL_FIELD_NUMBER: _ClassVar[int]
     CALLS_UNTIL_MAX_FIELD_NUMBER: _ClassVar[int]
     IN_TURN_FIELD_NUMBER: _ClassVar[int]
-    FATE_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
     SECONDS_UNTIL_SUCCESSOR_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: str
@@ -670,9 +670,9 @@ class PlannedWorker(_message.Message):
     seconds_until_ttl: float
     calls_until_max: int
     in_turn: int
-    fate: str
+    effect: str
     seconds_until_successor: float
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., age: _Optional[float] = ..., served: _Optional[int] = ..., load: _Optional[int] = ..., seconds_until_ttl: _Optional[float] = ..., calls_until_max: _Optional[int] = ..., in_turn: _Optional[int] = ..., fate: _Optional[str] = ..., seconds_until_successor: _Optional[float] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., age: _Optional[float] = ..., served: _Optional[int] = ..., load: _Optional[int] = ..., seconds_until_ttl: _Optional[float] = ..., calls_until_max: _Optional[int] = ..., in_turn: _Optional[int] = ..., effect: _Optional[str] = ..., seconds_until_successor: _Optional[float] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
     __slots__ = ("resume", "actor", "reason")

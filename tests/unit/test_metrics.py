@@ -27,7 +27,7 @@ def snapshot(**changes: Any) -> BrokerStatus:
         slots=2,
         free=1,
         waiting=3,
-        held=1,
+        prefetched=1,
         oldest_wait=1.5,
         load_seconds=2.0,
         memory_mb=110.0,

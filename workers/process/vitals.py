@@ -47,15 +47,15 @@ def blas_threads() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class InterpreterFacts:
+class InterpreterInfo:
     python: str
     implementation: str
     executable: str
     free_threaded: bool
 
 
-def interpreter() -> InterpreterFacts:
-    return InterpreterFacts(
+def interpreter() -> InterpreterInfo:
+    return InterpreterInfo(
         python=platform.python_version(),
         implementation=platform.python_implementation(),
         executable=sys.executable or "",

@@ -32,7 +32,7 @@ from snakepit.workers.schema.commands import CommandSpec, PreloadedAdapter
 from snakepit.workers.schema.value import type_name
 from snakepit.workers.transport import LOOP_OWNER, is_on
 from snakepit.workers.transport.direct_reply import DirectReplySender
-from snakepit.workers.transport.server import Link
+from snakepit.workers.transport.server import WorkerService
 
 DRAINED, UNLOADABLE, LINK_LOST = 0, 3, 4  # exit codes
 
@@ -52,7 +52,7 @@ class WorkerProgram:
         page = SharedPage(boot.shared_page_fd)
         stacks.answer_with(page.descriptor)  # before the adapter loads: its import may hang
         self._preloaded = preloaded  # by the template that forked this worker
-        self._link = Link(boot.listen_fd, boot.max_payload, self.probe)
+        self._link = WorkerService(boot.listen_fd, boot.max_payload, self.probe)
         self._direct_reply = DirectReplySender(boot.worker)
         idling = self._link.loop_owner if is_on(LOOP_OWNER) else None
         self._runtime = CallRuntime(

@@ -127,14 +127,14 @@ class TaskWatch:
         self._asked = False
         left = call.remaining
         # A loop may fire a timer one clock tick early, before the deadline has passed.
-        self._timer = self._loop.call_later(left + 0.001, self._look) if left != math.inf else None
+        self._timer = self._loop.call_later(left + 0.001, self._check) if left != math.inf else None
         call.watch(self._on_change)
-        self._look()  # for changes before `watch`
+        self._check()  # for changes before `watch`
 
     def _on_change(self) -> None:
-        self._loop.call_soon_threadsafe(self._look)
+        self._loop.call_soon_threadsafe(self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._changed.set()
         if self._call.cancelled and not self._asked and self._task is not None:
             self._asked = True  # once: a second cancel would interrupt code that handles the first

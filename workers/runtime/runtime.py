@@ -81,7 +81,7 @@ class CallRuntime:
         self._dequeue = threading.Lock()
         # The two tables need no lock: the thread that pops an entry owns it, and dict.pop is atomic, with and without
         # a GIL.
-        self._held: dict[int, AssignedCall] = {}  # from assign to the final report
+        self._assigned: dict[int, AssignedCall] = {}  # from assign to the final report
         self._waiting: dict[int, AssignedCall] = {}  # from assign to begin
         self._counting = threading.Lock()
         self._in_batch = 0  # calls that have run since the loop had its last turn
@@ -98,7 +98,7 @@ class CallRuntime:
     @property
     def load(self) -> int:
         """Calls that run now."""
-        return max(0, len(self._held) - len(self._waiting))
+        return max(0, len(self._assigned) - len(self._waiting))
 
     # Orders, on the I/O thread.
 
@@ -107,12 +107,12 @@ class CallRuntime:
             refused = failure.failure(call, "shutting_down", "the worker is draining and accepts no calls")
             self._reports.put(refused)
             return
-        self._held[call.sequence] = self._waiting[call.sequence] = call
+        self._assigned[call.sequence] = self._waiting[call.sequence] = call
         self._enqueue(call)
 
     def cancel(self, sequence: int, reason: str) -> None:
         """Ask a running call to stop, or end one that waits. An unknown sequence has ended already."""
-        call = self._held.get(sequence)
+        call = self._assigned.get(sequence)
         if call is None:
             return
         call.cancel(reason)
@@ -120,7 +120,7 @@ class CallRuntime:
             self._finish(call, failure.stopped(call))
 
     def credit(self, sequence: int, chunks: int) -> None:
-        call = self._held.get(sequence)
+        call = self._assigned.get(sequence)
         if call is not None:
             call.add_credit(chunks)
 
@@ -132,7 +132,7 @@ class CallRuntime:
 
     def abandon(self) -> None:
         """Cancel every call and drain: the broker is gone, and with it the readers of all reports."""
-        for sequence in list(self._held):
+        for sequence in list(self._assigned):
             self.cancel(sequence, "cancelled")
         self.drain()
 
@@ -188,7 +188,7 @@ class CallRuntime:
                     continue  # cancelled while it waited, and reported
                 self._begun.begin(call.sequence)
                 if self._begun.is_revoked(call.sequence):
-                    self._held.pop(call.sequence, None)
+                    self._assigned.pop(call.sequence, None)
                     self._reports.put(RevokedReport(call.sequence))
                     continue
             return call
@@ -213,5 +213,5 @@ class CallRuntime:
         final: FinalReport = answer
         if call.reply_socket and self._direct_reply:
             final = self._direct_reply.deliver(call, answer)
-        self._held.pop(call.sequence, None)
+        self._assigned.pop(call.sequence, None)
         self._reports.put(final)

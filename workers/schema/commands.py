@@ -188,7 +188,7 @@ def bind(adapter: Adapter, commands: Mapping[str, CommandSpec]) -> dict[str, Bou
     }
 
 
-def after_first_calls(bound: dict[str, BoundCommand], look: Callable[[], None]) -> None:
+def after_first_calls(bound: dict[str, BoundCommand], check: Callable[[], None]) -> None:
     """Run `look` after the first call of each command. Later calls have no overhead."""
 
     def watched(name: str, plain: BoundCommand) -> BoundCommand:
@@ -197,7 +197,7 @@ def after_first_calls(bound: dict[str, BoundCommand], look: Callable[[], None]) 
                 return plain.method(**arguments)
             finally:
                 bound[name] = plain
-                look()
+                check()
 
         return BoundCommand(first, plain.signature, plain.idempotent)
 
@@ -205,7 +205,7 @@ def after_first_calls(bound: dict[str, BoundCommand], look: Callable[[], None]) 
         bound[name] = watched(name, plain)
 
 
-def after_each_call(bound: dict[str, BoundCommand], look: Callable[[], None]) -> None:
+def after_each_call(bound: dict[str, BoundCommand], check: Callable[[], None]) -> None:
     """Run `look` after every call, on the call's thread."""
 
     def watched(plain: BoundCommand) -> BoundCommand:
@@ -213,7 +213,7 @@ def after_each_call(bound: dict[str, BoundCommand], look: Callable[[], None]) ->
             try:
                 return plain.method(**arguments)
             finally:
-                look()
+                check()
 
         return BoundCommand(run, plain.signature, plain.idempotent)
 

@@ -62,7 +62,7 @@ class Orders(Protocol):
     def drain(self) -> None: ...
 
 
-class Link(WorkerBase):
+class WorkerService(WorkerBase):
     """Serves the one Work stream of this worker."""
 
     def __init__(self, listen_fd: int, max_payload: int, probe: Callable[[int], VitalsReport]) -> None:

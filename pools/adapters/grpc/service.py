@@ -18,7 +18,7 @@ from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
 from snakepit.pools.adapters.grpc.large_call import largest_message
-from snakepit.pools.adapters.grpc.session import Session, request_of, timing_of
+from snakepit.pools.adapters.grpc.session import ClientSession, request_of, timing_of
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
@@ -44,7 +44,7 @@ class BrokerService(BrokerBase):
         self._metrics = metrics
 
     async def Session(self, stream: Any) -> None:
-        await Session(self._broker, stream).run()
+        await ClientSession(self._broker, stream).run()
 
     async def Execute(self, stream: Any) -> None:
         async with _Answering(stream, self._broker):

@@ -87,7 +87,7 @@ def requests_of(calls: pb.Calls) -> list[Request]:
     return [Request(pool, command, given or b"{}", NOTHING, timeout, priority) for given in calls.arguments]
 
 
-class Session:
+class ClientSession:
     def __init__(self, broker: Broker, stream: Any) -> None:
         self._broker = broker
         self._stream = stream
@@ -250,7 +250,7 @@ class _Reply:
 
     __slots__ = ("_session", "_together", "over", "ref")
 
-    def __init__(self, session: Session, ref: int, together: bool) -> None:
+    def __init__(self, session: ClientSession, ref: int, together: bool) -> None:
         self._session = session
         self._together = together
         self.ref = ref

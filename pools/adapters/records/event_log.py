@@ -24,11 +24,11 @@ class EventLog:
         self._then.start()
 
     def record(self, at: float, event: Event) -> None:
-        who = event.worker or event.pool or "node"
+        subject = event.worker or event.pool or "node"
         logger.log(
             LEVELS.get(event.level, logging.INFO),
             "%s: %s",
-            one_line(who),
+            one_line(subject),
             one_line(event.message or event.kind),
             extra={"action": str(event.kind), "pool": event.pool, "worker": event.worker, "reason": event.reason},
         )

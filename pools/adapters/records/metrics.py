@@ -287,7 +287,11 @@ POOL_GAUGES: tuple[tuple[str, str, PoolGauge], ...] = (
     ("slots_free", "Slots that would take a call now.", lambda pool: pool.free),
     ("slots_lost_now", "Slots held by calls that did not stop.", lambda pool: pool.lost),
     ("waiting", "Calls that wait.", lambda pool: pool.waiting),
-    ("held", "Of those, calls that were sent to a busy worker ahead of time.", lambda pool: pool.held),
+    (
+        "prefetched",
+        "Of those, calls that were sent to a busy worker before a slot was free.",
+        lambda pool: pool.prefetched,
+    ),
     ("oldest_wait_seconds", "Wait of the oldest waiting call.", lambda pool: pool.oldest_wait),
     ("degraded", "1: workers are missing, or cannot be replaced.", lambda pool: float(pool.state == "degraded")),
     ("load_seconds", "Expected time of a start.", lambda pool: pool.load_seconds),

@@ -47,24 +47,24 @@ class _Minute:
     began: float
     first: PoolStatus
     histograms: PoolHistograms
-    looks: int = 0
+    samples: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 7)  # in the order of MinuteTotals
     waiting: int = 0
     oldest_wait: float = 0.0
 
-    def look(self, pool: PoolStatus, states: Sequence[str]) -> None:
+    def observe(self, pool: PoolStatus, states: Sequence[str]) -> None:
         leaving = states.count("draining") + states.count("stopping")
         now = (
             pool.ready, pool.busy, states.count("starting"), leaving, pool.slots, pool.taken, pool.memory_mb,
         )  # fmt: skip
-        self.looks += 1
+        self.samples += 1
         self.sums = [total + value for total, value in zip(self.sums, now, strict=True)]
         self.waiting = max(self.waiting, pool.waiting)
         self.oldest_wait = max(self.oldest_wait, pool.oldest_wait)
 
     def totals(self, pool: PoolStatus, histograms: PoolHistograms) -> MinuteTotals:
         ready, busy, starting, draining, slots, taken, memory_mb = (
-            round(total / max(1, self.looks), 2) for total in self.sums
+            round(total / max(1, self.samples), 2) for total in self.sums
         )
         first, begun = self.first, self.histograms
         return MinuteTotals(
@@ -110,7 +110,7 @@ class MinuteAggregator:
             elif at // MINUTE > minute.began // MINUTE:
                 done.append(minute.totals(pool, histograms))
                 minute = self._open[pool.name] = _Minute(at // MINUTE * MINUTE, pool, histograms)
-            minute.look(pool, states.get(pool.name, []))
+            minute.observe(pool, states.get(pool.name, []))
         for gone in self._open.keys() - {pool.name for pool in status.pools}:
             del self._open[gone]
         return done

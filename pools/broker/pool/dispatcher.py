@@ -133,10 +133,10 @@ class LoadIndex:
         self.remove(worker)
         if has_room(worker):
             self.with_free_slot += 1
-            buckets, number, free = self._by_load, len(worker.held), True
+            buckets, number, free = self._by_load, len(worker.assigned), True
         elif may_prefetch(worker):
             self.with_prefetch_room += 1
-            buckets, number, free = self._by_prefetched, len(worker.held) - worker.slots, False
+            buckets, number, free = self._by_prefetched, len(worker.assigned) - worker.slots, False
         else:
             return
         while len(buckets) <= number:
@@ -170,7 +170,7 @@ class LoadIndex:
 
 def has_room(worker: Worker) -> bool:
     """Whether a slot of the worker is free."""
-    free = worker.state is State.READY and len(worker.held) < worker.slots
+    free = worker.state is State.READY and len(worker.assigned) < worker.slots
     return free and not worker.silent and not worker.process_ended
 
 
@@ -179,21 +179,21 @@ def may_prefetch(worker: Worker) -> bool:
     return (
         worker.backlog <= PREFETCH_SECONDS * worker.slots
         and worker.state is State.READY
-        and len(worker.held) < worker.slots + PREFETCH_CALLS
+        and len(worker.assigned) < worker.slots + PREFETCH_CALLS
         and not worker.reason
         and not worker.stalled
         and not worker.silent
         and not worker.process_ended
         and not worker.lost
-        and (worker.max_served is None or worker.served + len(worker.held) < worker.max_served)
+        and (worker.max_served is None or worker.served + len(worker.assigned) < worker.max_served)
     )
 
 
 def prefetch_room(worker: Worker, expected: float) -> int:
     """Return how many calls of this expected time the worker may prefetch at once; at least 1 if it may prefetch."""
-    room = worker.slots + PREFETCH_CALLS - len(worker.held)
+    room = worker.slots + PREFETCH_CALLS - len(worker.assigned)
     if worker.max_served is not None:
-        room = min(room, worker.max_served - worker.served - len(worker.held))
+        room = min(room, worker.max_served - worker.served - len(worker.assigned))
     spare = PREFETCH_SECONDS * worker.slots - worker.backlog
     return max(1, room if expected * room <= spare else min(room, 1 + int(spare / expected)))
 
@@ -226,18 +226,18 @@ class Dispatcher:
     def assign(self, worker: Worker, calls: Sequence[Call], now: float) -> Assign:
         """Assign calls of one command to a worker; from now on only their own deadlines end them."""
         expected = UNKNOWN_SECONDS if calls[0].streams else self.run_times.expected(calls[0].command)
-        name, held, slots = worker.id, worker.held, worker.slots
+        name, assigned, slots = worker.id, worker.assigned, worker.slots
         for call in calls:
             call.worker = name
             call.assigned = now
             call.attempts += 1
             call.expected = expected
-            call.prefetched = len(held) >= slots
-            held[call.id] = call
+            call.prefetched = len(assigned) >= slots
+            assigned[call.id] = call
             self._timers.set(call.id, call.deadline)
             if call.prefetched:
                 self.prefetched += 1
-                if len(held) == slots + 1:
+                if len(assigned) == slots + 1:
                     self._timers.set(("stall", name), now + STALL_SECONDS)
         if not worker.watched:
             worker.watched = True
@@ -248,10 +248,10 @@ class Dispatcher:
 
     def finish(self, worker: Worker, ended: Ended) -> list[Call]:
         """Release calls that the worker has ended; return those that it held."""
-        calls, held = [], worker.held
+        calls, assigned = [], worker.assigned
         for number, seconds in ended:
-            if number in held:
-                if len(held) > worker.slots:
+            if number in assigned:
+                if len(assigned) > worker.slots:
                     self.prefetched -= 1
                 call = _release(worker, number)
                 calls.append(call)
@@ -269,11 +269,11 @@ class Dispatcher:
         wanted = set(numbers)
         self.prefetched -= worker.prefetched
         # It read nothing for a while: it gets no calls until it reports something.
-        worker.silent |= any(number in wanted for number in islice(worker.held, worker.slots))
-        released = [_release(worker, number) for number in tuple(reversed(worker.held)) if number in wanted]
+        worker.silent |= any(number in wanted for number in islice(worker.assigned, worker.slots))
+        released = [_release(worker, number) for number in tuple(reversed(worker.assigned)) if number in wanted]
         self.prefetched += worker.prefetched
         worker.revoking = False
-        if worker.held and not worker.watched:
+        if worker.assigned and not worker.watched:
             self._watch(worker, now + BEGIN_SECONDS)
         if worker.prefetched:  # what was not released may have begun; if it has not, it is revoked again
             self._timers.set(("stall", worker.id), now + STALL_SECONDS)
@@ -283,12 +283,12 @@ class Dispatcher:
     def orphans(self, worker: Worker) -> tuple[list[Call], set[int]]:
         """Return the calls of a worker that has ended, newest first, and the numbers of the prefetched ones."""
         prefetched = {call.id for call in worker.waiting()}
-        held = sorted(worker.held.values(), key=lambda call: -call.id)
+        assigned = sorted(worker.assigned.values(), key=lambda call: -call.id)
         self.prefetched -= worker.prefetched
         self._timers.clear(("stall", worker.id))
         self._timers.clear(("begin", worker.id))
         self.load_index.remove(worker)
-        return held, prefetched
+        return assigned, prefetched
 
     def revoke_stalled(self, worker: Worker, now: float) -> list[Action]:
         """Revoke the prefetched calls of a worker if the first of them has waited for STALL_SECONDS."""
@@ -306,7 +306,7 @@ class Dispatcher:
     def revoke_unbegun(self, worker: Worker, now: float) -> list[Action]:
         """Revoke all calls that have not begun, if one had its slot for BEGIN_SECONDS. Asked once for each call."""
         worker.watched = False
-        unchecked = [call for call in islice(worker.held.values(), worker.slots) if not call.checked]
+        unchecked = [call for call in islice(worker.assigned.values(), worker.slots) if not call.checked]
         if not unchecked or worker.revoking or worker.state is State.STOPPING:
             return []  # the end of a Revoke under way asks again
         due = unchecked[0].assigned + BEGIN_SECONDS
@@ -316,7 +316,7 @@ class Dispatcher:
         for call in unchecked:
             call.checked = call.assigned + BEGIN_SECONDS <= now
         worker.revoking = True
-        return [Revoke(worker.id, tuple(worker.held.values()))]
+        return [Revoke(worker.id, tuple(worker.assigned.values()))]
 
     def _watch(self, worker: Worker, at: float) -> None:
         worker.watched = True
@@ -325,9 +325,9 @@ class Dispatcher:
 
 def _release(worker: Worker, number: int) -> Call:
     """Take a call from a worker; the first prefetched one has its slot now."""
-    call = worker.held.pop(number)
+    call = worker.assigned.pop(number)
     # Sums of small numbers drift: an empty worker starts anew.
-    worker.backlog = worker.backlog - call.expected if worker.held else 0.0
+    worker.backlog = worker.backlog - call.expected if worker.assigned else 0.0
     return call
 
 

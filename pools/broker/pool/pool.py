@@ -155,8 +155,8 @@ class Pool:
             return []
         orphans, prefetched = self.dispatcher.orphans(worker)
         actions = list(self.worker_set.exited(worker, exit, evidence, now))
-        started = set(worker.held) if begun is None else set(begun)
-        worker.held.clear()
+        started = set(worker.assigned) if begun is None else set(begun)
+        worker.assigned.clear()
         for call in orphans:
             if call.id in started or call.id not in prefetched:
                 actions += self._orphaned(call, worker, call.id in started, evidence, now)

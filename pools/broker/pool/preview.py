@@ -48,11 +48,11 @@ def _planned(worker: Worker, spec: PoolSpec, now: float, load: float, turn: int,
         seconds_until_successor=None if starts is None else max(starts - now, 0.0),
         calls_until_max=max(0, (worker.max_served or 0) - worker.served) if served_out else None,
         in_turn=turn,
-        fate=_fate(worker, turn, meant),
+        effect=_effect(worker, turn, meant),
     )
 
 
-def _fate(worker: Worker, turn: int, meant: bool) -> str:
+def _effect(worker: Worker, turn: int, meant: bool) -> str:
     if worker.state is State.DRAINING:
         return "drains: it finishes its calls"
     if worker.state is State.STOPPING:

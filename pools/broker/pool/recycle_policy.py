@@ -131,7 +131,7 @@ def recycle_reason(worker: Worker, spec: PoolSpec, now: float, startup: float = 
 
 def _served_by(worker: Worker, now: float, startup: float) -> float:
     """Return how many calls the worker has ended, holds already, and will get at its usual rate during a start."""
-    count = worker.served + len(worker.held)
+    count = worker.served + len(worker.assigned)
     age = now - worker.ready_at
     return count + worker.served / age * startup if age > 0.0 else count
 

@@ -57,7 +57,7 @@ class Worker:
     reason: str = ""  # why it leaves: one word of the events' reasons
     detail: str = ""  # the same with its numbers, for people
     ready_at: float = 0.0
-    held: dict[int, Call] = field(default_factory=dict)  # as assigned: the first `slots` run, the others are prefetched
+    assigned: dict[int, Call] = field(default_factory=dict)  # in order: the first `slots` run, the rest is prefetched
     backlog: float = 0.0  # seconds that all calls it holds are expected to take, one after the other
     revoking: bool = False  # a Revoke is under way
     stalled: bool = False  # calls were revoked, and it has ended none since: it gets no prefetched calls
@@ -67,7 +67,7 @@ class Worker:
     served: int = 0
     memory_mb: float = -1.0
     above_soft: int = 0  # samples in a row above the soft limit
-    stretch: float = 1.0  # random factor of its age and count: workers that started together do not end together
+    jitter_factor: float = 1.0  # random factor of its age and count: workers that started together do not end together
     ttl: float | None = None  # its own, stretched
     max_served: int | None = None  # its own, stretched
     expires_soon: bool = False  # its age ends within the time that a start takes: its successor starts now
@@ -81,12 +81,12 @@ class Worker:
     @property
     def load(self) -> int:
         """Calls that run."""
-        return min(len(self.held), self.slots)
+        return min(len(self.assigned), self.slots)
 
     @property
     def prefetched(self) -> int:
         """Calls that it holds and that have no slot yet."""
-        return max(0, len(self.held) - self.slots)
+        return max(0, len(self.assigned) - self.slots)
 
     @property
     def stays(self) -> bool:
@@ -95,14 +95,14 @@ class Worker:
 
     def waiting(self) -> tuple[Call, ...]:
         """Return the prefetched calls, the next one first."""
-        return tuple(islice(self.held.values(), self.slots, None))
+        return tuple(islice(self.assigned.values(), self.slots, None))
 
     def runs(self, call: Call) -> bool:
-        return call.id in islice(self.held, self.slots)
+        return call.id in islice(self.assigned, self.slots)
 
     def is_idle(self) -> bool:
         """Whether it holds no call that may still end by itself."""
-        return len(self.held) <= self.lost
+        return len(self.assigned) <= self.lost
 
     def move(self, state: State) -> None:
         self.state = advance(self.state, state)

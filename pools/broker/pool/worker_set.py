@@ -66,7 +66,7 @@ class WorkerSet:
         worker.move(State.READY)
         worker.ready_at = now
         self._timers.clear(("boot", worker.id))
-        worker.stretch = 1.0 + self.spec.jitter * self._rng.random()
+        worker.jitter_factor = 1.0 + self.spec.jitter * self._rng.random()
         self._set_limits(worker)
         took = now - worker.born
         if worker.generation == self.generation:
@@ -90,7 +90,7 @@ class WorkerSet:
             "memory_mb": worker.memory_mb,
             "mb_per_1000_calls": None if worker.growth.mb is None else round(worker.growth.mb, 3),
             "output": evidence,
-            "held": len(worker.held),
+            "assigned": len(worker.assigned),
         }
         if was is State.STOPPING and worker.reason != "startup_timeout":
             self.recycled += worker.reason != "shutdown"
@@ -191,8 +191,8 @@ class WorkerSet:
 
     def _set_limits(self, worker: Worker) -> None:
         spec = self.spec
-        worker.ttl = None if spec.ttl is None else spec.ttl * worker.stretch
-        worker.max_served = None if spec.max_requests is None else round(spec.max_requests * worker.stretch)
+        worker.ttl = None if spec.ttl is None else spec.ttl * worker.jitter_factor
+        worker.max_served = None if spec.max_requests is None else round(spec.max_requests * worker.jitter_factor)
 
     def replace(self, worker: Worker, reason: str, detail: str = "") -> Iterator[Action]:
         """Mark a worker for replacement. One that is still starting has no calls and is killed."""
@@ -207,7 +207,7 @@ class WorkerSet:
         soft, hard = self.spec.memory_soft_mb, self.spec.memory_hard_mb
         worker.above_soft = worker.above_soft + 1 if soft is not None and memory_mb > soft else 0
         if trend and worker.generation == self.generation and worker.state in (State.READY, State.DRAINING):
-            self.growth.sampled(worker.growth, memory_mb, idle=not worker.held)
+            self.growth.sampled(worker.growth, memory_mb, idle=not worker.assigned)
         too_much = hard is not None and memory_mb > hard
         if too_much or worker.above_soft:
             worker.leak = self.growth.describe(worker.growth)

@@ -370,11 +370,11 @@ class Runner:
             handle.link.close()
             handle.link = None
         worker, output = self.workers.get(handle.id), handle.last_output()
-        held = list(worker.held) if worker else []
+        assigned = list(worker.assigned) if worker else []
         if worker and worker.ready_at == 0.0 and not worker.boot_failure:
             worker.boot_failure = describe_exit(exit) + (f"; it printed: {output[-500:]}" if output else "")
         self._do(self.pool.exited(handle.id, exit, self._now(), begun=handle.begun(), evidence=output))
-        self._forget(held)
+        self._forget(assigned)
         self._check_closed()
 
     def _forget(self, numbers: Sequence[int]) -> None:

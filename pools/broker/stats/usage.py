@@ -9,7 +9,7 @@ Only counts are kept of a call, so a long history costs as much as a short one.
 >>> usage = Usage(now=0.0)
 >>> for second in range(1, 61):
 ...     usage.answered("ok", queued=0.5, ran=1.0)
-...     usage.look(float(second), slots=2, busy=1)
+...     usage.observe(float(second), slots=2, busy=1)
 >>> found = usage.status()
 >>> found.seconds, found.answered, found.busy, round(found.wait_p95, 1)
 (60.0, 60, 0.5, 0.5)
@@ -122,7 +122,7 @@ class Usage:
         self._answered += len(queued)
         self._waits.extend(queued)
 
-    def look(self, now: float, slots: int, busy: int) -> None:
+    def observe(self, now: float, slots: int, busy: int) -> None:
         """Record the slots and the busy slots of this moment; they count for the time since the last reading."""
         passed, self._looked_at = now - self._looked_at, now
         busy = min(busy, slots)
@@ -217,14 +217,14 @@ class Usages:
             usage = self._pools[pool] = Usage(now)
         return usage
 
-    def look(self, now: float, pools: Iterable[PoolStatus], workers: Iterable[WorkerStatus]) -> None:
+    def observe(self, now: float, pools: Iterable[PoolStatus], workers: Iterable[WorkerStatus]) -> None:
         """Read the slots of each pool, and forget pools and workers that are gone."""
         living: dict[str, list[str]] = {pool.name: [] for pool in pools}
         for worker in workers:
             living[worker.pool].append(worker.id)
         for pool in pools:
             usage = self.of(pool.name, now)
-            usage.look(now, pool.slots, pool.taken)
+            usage.observe(now, pool.slots, pool.taken)
             usage.keep(living[pool.name])
         for gone in self._pools.keys() - living.keys():
             del self._pools[gone]

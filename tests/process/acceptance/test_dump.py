@@ -46,8 +46,8 @@ def test_c_code_that_holds_the_gil_is_seen() -> None:
         assert functions(main)[-1] == "_run_module_as_main"
         assert [call.command for call in found.calls] == ["entangle"]
         assert found.pool == "p"
-        keeper = next(thread for thread in found.threads if thread.thread != found.pid and thread.frames)
-        assert not keeper.note, "a thread that waits for the GIL answers too"
+        waiting_thread = next(thread for thread in found.threads if thread.thread != found.pid and thread.frames)
+        assert not waiting_thread.note, "a thread that waits for the GIL answers too"
         assert node.client.dump(worker).pid == found.pid, "the worker has survived it"
         future.cancel()
 

@@ -321,13 +321,13 @@ def test_a_celery_worker_that_is_told_to_stop_gives_its_job_back(valkey_url: str
         first.terminate()
         first.wait(PATIENCE)
         (row,) = here.ask("jobs")
-        assert (row["state"], row["outcomes"]) == ("queued", ["given_back"])
+        assert (row["state"], row["outcomes"]) == ("queued", ["requeued"])
         here.worker("w2")
         here.beat()
         here.holding(2)
         letting_go(pipe)
         (row,) = here.ended(ids)
-        assert row["outcomes"] == ["given_back", "succeeded"]
+        assert row["outcomes"] == ["requeued", "succeeded"]
 
 
 @pytest.mark.slow

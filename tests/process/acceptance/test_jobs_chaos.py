@@ -62,8 +62,8 @@ class Service:
         self.ends = 0
         self.codes: list[int] = []
         self.process = self._start()
-        self._keeper = threading.Thread(target=self._keep, name=f"keep-{name}")
-        self._keeper.start()
+        self._restarter = threading.Thread(target=self._keep, name=f"keep-{name}")
+        self._restarter.start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
@@ -87,7 +87,7 @@ class Service:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
-        self._keeper.join(10)
+        self._restarter.join(10)
 
     def tail(self, size: int = 3000) -> str:
         return f"--- {self.name}\n{self._log.read_text()[-size:]}"
@@ -110,7 +110,7 @@ class Site:
             "SNAKEPIT_RUNTIME_DIR": str(home / "run"),
             "SNAKEPIT_CELERY_URL": transport.url,
             "SNAKEPIT_DATABASE_URL": database.url,
-            "SNAKEPIT_TEST_LEDGER": str(self.recent),
+            "SNAKEPIT_TEST_RECENT": str(self.recent),
             "PYTHONPATH": str(ROOT),
         }
         with socket.socket() as probe:

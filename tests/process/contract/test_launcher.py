@@ -17,7 +17,7 @@ from snakepit.pools.adapters.grpc.link import GrpcLinker
 from snakepit.pools.adapters.processes.launcher import LaunchSettings, ProcessLauncher
 from snakepit.pools.broker.ports import Assignment, LaunchOrder
 from snakepit.pools.broker.spec import PoolSpec
-from tests.process.contract.test_ports import Heard
+from tests.process.contract.test_ports import ReportLog
 
 PATIENCE = 30.0  # a bound for a machine under load, never a wait
 ADAPTER = """\
@@ -46,14 +46,14 @@ def bundle(path: Path) -> Path:
 async def look(home: Path, *path: Path | str, module: str = "bundled") -> dict[str, Any]:
     """Start a worker with this WORKER_PATH and ask it where it is."""
     launcher = ProcessLauncher(LaunchSettings(home, "1" * 32, tuple(map(str, path))))
-    exited, heard = asyncio.Event(), Heard()
+    exited, reports = asyncio.Event(), ReportLog()
     order = LaunchOrder("p-1", f"{module}.Where", PoolSpec(name="p", adapter="where"))
     process = await launcher.launch(order, lambda exit: exited.set())
     try:
-        link = GrpcLinker().link(process.socket_path, heard)
-        await heard.until("hello")
+        link = GrpcLinker().link(process.socket_path, reports)
+        await reports.until("hello")
         link.assign(Assignment(1, "c-1", "look", b"{}", {}, PATIENCE, 0, 2**20))
-        _, payload, _ = await heard.until("result")
+        _, payload, _ = await reports.until("result")
         link.close()
         found: dict[str, Any] = json.loads(payload.data)
         return found

@@ -51,7 +51,7 @@ PATIENCE = 30.0  # a bound for a machine under load, never a wait
 # Launcher and Link
 
 
-class Heard:
+class ReportLog:
     """Reports as a list; `until` waits for the next of a kind."""
 
     def __init__(self) -> None:
@@ -59,11 +59,11 @@ class Heard:
         self._news = asyncio.Event()
 
     def __getattr__(self, kind: str) -> Callable[..., None]:
-        def hear(*facts: Any) -> None:
+        def record(*facts: Any) -> None:
             self.said.append((kind, facts))
             self._news.set()
 
-        return hear
+        return record
 
     def results(self, ended: Any) -> None:
         for one in ended:
@@ -80,15 +80,15 @@ class Heard:
         return self.of(kind)[count - 1]
 
 
-class Mould:
-    """A template as a test holds it."""
+class PreparedTemplate:
+    """A template process that a test controls."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
         self.exits: list[Exit] = []
         self._spoke, self._ended = asyncio.Event(), asyncio.Event()
 
-    async def prepare(self, launcher: Any, adapter: str, **spec: Any) -> Mould:
+    async def prepare(self, launcher: Any, adapter: str, **spec: Any) -> PreparedTemplate:
         order = TemplateOrder("p-t1", ADAPTERS[adapter], PoolSpec(name="p", adapter=adapter, **spec))
         self.template = await launcher.prepare(order, self)
         return self
@@ -115,23 +115,23 @@ class Mould:
         return self.exits[0]
 
 
-class Hand:
-    """One worker as a test holds it."""
+class WorkerDriver:
+    """One worker process that a test controls."""
 
-    def __init__(self, launcher: Any, linker: Any, mould: Mould | None = None) -> None:
-        self._launcher, self._linker, self._mould = launcher, linker, mould
-        self.heard = Heard()
+    def __init__(self, launcher: Any, linker: Any, prepared: PreparedTemplate | None = None) -> None:
+        self._launcher, self._linker, self._prepared = launcher, linker, prepared
+        self.reports = ReportLog()
         self.exits: list[Exit] = []
         self._exited = asyncio.Event()
         self._sequence = 0
 
-    async def start(self, adapter: str, spec: dict[str, Any]) -> Hand:
+    async def start(self, adapter: str, spec: dict[str, Any]) -> WorkerDriver:
         order = LaunchOrder("p-1", ADAPTERS[adapter], PoolSpec(name="p", adapter=adapter, **spec))
-        if self._mould:
-            self.process = await self._launcher.fork(self._mould.template, order, self._on_exit)
+        if self._prepared:
+            self.process = await self._launcher.fork(self._prepared.template, order, self._on_exit)
         else:
             self.process = await self._launcher.launch(order, self._on_exit)
-        self.link = self._linker.link(self.process.socket_path, self.heard)
+        self.link = self._linker.link(self.process.socket_path, self.reports)
         return self
 
     def _on_exit(self, exit: Exit) -> None:
@@ -168,7 +168,7 @@ class Hand:
         return number
 
     def chunks(self) -> list[Any]:
-        return [json.loads(payload.data) for _, payload in self.heard.of("chunk")]
+        return [json.loads(payload.data) for _, payload in self.reports.of("chunk")]
 
 
 @contextmanager
@@ -191,8 +191,10 @@ def workplace(kind: str) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.fixture(params=["fake", "real", "fake-forked", "real-forked", "public"])
-async def hands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
-    """start(adapter, **spec) brings a worker to life and links it; all are gone afterwards.
+async def start_worker(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[..., Any]]:
+    """start(adapter, **spec) starts a worker and links it; the fixture ends all of them.
 
     `public`: a real one, with grpclib's public API on both sides of the link.
     """
@@ -200,140 +202,141 @@ async def hands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if kind == "public":
         monkeypatch.setenv(FAST_PATH, "0")
     with workplace(kind) as (launcher, linker):
-        moulds: dict[str, Mould] = {}
-        started: list[Hand] = []
+        templates: dict[str, PreparedTemplate] = {}
+        started: list[WorkerDriver] = []
 
-        async def mould(adapter: str, spec: dict[str, Any]) -> Mould | None:
-            if adapter not in moulds:
-                moulds[adapter] = await Mould().prepare(launcher, adapter, **spec, preload="on")
-            return moulds[adapter] if await moulds[adapter].verdict() == "loaded" else None
+        async def prepared(adapter: str, spec: dict[str, Any]) -> PreparedTemplate | None:
+            if adapter not in templates:
+                templates[adapter] = await PreparedTemplate().prepare(launcher, adapter, **spec, preload="on")
+            return templates[adapter] if await templates[adapter].verdict() == "loaded" else None
 
-        async def start(adapter: str = "everything", **spec: Any) -> Hand:
-            hand = Hand(launcher, linker, await mould(adapter, spec) if forked else None)
-            await hand.start(adapter, spec)
-            started.append(hand)
-            return hand
+        async def start(adapter: str = "everything", **spec: Any) -> WorkerDriver:
+            driver = WorkerDriver(launcher, linker, await prepared(adapter, spec) if forked else None)
+            await driver.start(adapter, spec)
+            started.append(driver)
+            return driver
 
         yield start
-        for hand in started:
-            hand.process.kill()
-            await hand.exit()
-            hand.link.close()
-        for one in moulds.values():
+        for driver in started:
+            driver.process.kill()
+            await driver.exit()
+            driver.link.close()
+        for one in templates.values():
             one.template.dismiss()
             await one.exit()
         await launcher.close()
 
 
-async def test_a_worker_greets_with_its_commands(hands: Any) -> None:
-    hand = await hands()
-    (greeting,) = await hand.heard.until("hello")
+async def test_a_worker_greets_with_its_commands(start_worker: Any) -> None:
+    driver = await start_worker()
+    (greeting,) = await driver.reports.until("hello")
     commands = {command.name: command for command in greeting.commands}
     assert commands["echo"].idempotent
     assert commands["count"].streams
     assert not commands["count"].idempotent
     assert greeting.python
-    assert hand.process.pid > 0
+    assert driver.process.pid > 0
 
 
-async def test_an_assignment_is_answered_with_its_result(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    first, second = hand.assign("echo", value={"a": [1, None, "é"]}), hand.assign("echo", value=2)
-    await hand.heard.until("result", 2)
-    answers = {number: json.loads(payload.data) for number, payload, _ in hand.heard.of("result")}
+async def test_an_assignment_is_answered_with_its_result(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    first, second = driver.assign("echo", value={"a": [1, None, "é"]}), driver.assign("echo", value=2)
+    await driver.reports.until("result", 2)
+    answers = {number: json.loads(payload.data) for number, payload, _ in driver.reports.of("result")}
     assert answers == {first: {"a": [1, None, "é"]}, second: 2}
-    assert all(seconds >= 0 for _, _, seconds in hand.heard.of("result"))
+    assert all(seconds >= 0 for _, _, seconds in driver.reports.of("result"))
 
 
-async def test_assignments_of_one_turn_that_differ_are_each_answered_in_their_order(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
+async def test_assignments_of_one_turn_that_differ_are_each_answered_in_their_order(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
     wanted: list[tuple[int, Any]] = []
     for turn in range(5):
         for value in range(4):
-            wanted.append((hand.assign("echo", value=[turn, value]), [turn, value]))
-        wanted.append((hand.assign("says", text="x"), "x"))
-        wanted.append((hand.assign("echo", attachments={"value": b"raw"}), "raw"))
-        wanted.append((hand.assign("count", to=2), [0, 1]))
-    await hand.heard.until("result", len(wanted))
+            wanted.append((driver.assign("echo", value=[turn, value]), [turn, value]))
+        wanted.append((driver.assign("says", text="x"), "x"))
+        wanted.append((driver.assign("echo", attachments={"value": b"raw"}), "raw"))
+        wanted.append((driver.assign("count", to=2), [0, 1]))
+    await driver.reports.until("result", len(wanted))
     told = [
         (number, payload.data.decode() if payload.raw else json.loads(payload.data))
-        for number, payload, _ in hand.heard.of("result")
+        for number, payload, _ in driver.reports.of("result")
     ]
     assert told == wanted
 
 
-async def test_alike_assignments_are_answered_in_their_order_whatever_came_before_them(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
+async def test_alike_assignments_are_answered_in_their_order_whatever_came_before_them(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
     wanted: list[tuple[int, Any]] = []
     for turn in range(3):
-        wanted.append((hand.assign("echo", value=turn), turn))
+        wanted.append((driver.assign("echo", value=turn), turn))
         values = [[turn, number] for number in range(5)]
-        wanted += zip(hand.assign_alike(values), values, strict=True)
-        wanted.append((hand.assign("echo", attachments={"value": b"raw"}), "raw"))
-        wanted += zip(hand.assign_alike(values[:1]), values[:1], strict=True)
-    await hand.heard.until("result", len(wanted))
+        wanted += zip(driver.assign_alike(values), values, strict=True)
+        wanted.append((driver.assign("echo", attachments={"value": b"raw"}), "raw"))
+        wanted += zip(driver.assign_alike(values[:1]), values[:1], strict=True)
+    await driver.reports.until("result", len(wanted))
     told = [
-        (number, "raw" if payload.raw else json.loads(payload.data)) for number, payload, _ in hand.heard.of("result")
+        (number, "raw" if payload.raw else json.loads(payload.data))
+        for number, payload, _ in driver.reports.of("result")
     ]
     assert told == wanted
 
 
-async def test_a_cancel_behind_assignments_of_the_same_turn_reaches_its_call_alone(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    held = hand.assign("count", credit=1, to=1000)
-    await hand.heard.until("chunk")
-    first, second = hand.assign("echo", value=1), hand.assign("echo", value=2)
-    hand.link.cancel(first, "cancelled")
-    third = hand.assign("echo", value=3)
-    hand.link.cancel(held, "cancelled")
-    await hand.heard.until("result", 2)
-    assert [number for number, _, _ in hand.heard.of("result")] == [second, third]
-    assert sorted(number for number, _, _ in hand.heard.of("failure")) == [held, first]
+async def test_a_cancel_behind_assignments_of_the_same_turn_reaches_its_call_alone(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    held = driver.assign("count", credit=1, to=1000)
+    await driver.reports.until("chunk")
+    first, second = driver.assign("echo", value=1), driver.assign("echo", value=2)
+    driver.link.cancel(first, "cancelled")
+    third = driver.assign("echo", value=3)
+    driver.link.cancel(held, "cancelled")
+    await driver.reports.until("result", 2)
+    assert [number for number, _, _ in driver.reports.of("result")] == [second, third]
+    assert sorted(number for number, _, _ in driver.reports.of("failure")) == [held, first]
 
 
-async def test_a_result_goes_into_the_reply_socket_that_its_assignment_names(hands: Any, tmp_path: Path) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
+async def test_a_result_goes_into_the_reply_socket_that_its_assignment_names(start_worker: Any, tmp_path: Path) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reply_socket:
         reply_socket.bind(str(tmp_path / "l"))
-        first = hand.assign_to_reply_socket(str(tmp_path / "l"), "é")
-        second = hand.assign("echo", value="usual")
-        assert await hand.heard.until("delivered") == (first, hand.heard.of("delivered")[0][1])
+        first = driver.assign_to_reply_socket(str(tmp_path / "l"), "é")
+        second = driver.assign("echo", value="usual")
+        assert await driver.reports.until("delivered") == (first, driver.reports.of("delivered")[0][1])
         delivery = Delivery.FromString(reply_socket.recv(65_536))
     assert (delivery.ref, json.loads(delivery.json), delivery.call, delivery.worker) == (71, "é", "c-1", "p-1")
     assert delivery.queued_seconds == 0.25
-    assert delivery.run_seconds == hand.heard.of("delivered")[0][1]
-    assert (await hand.heard.until("result"))[0] == second
+    assert delivery.run_seconds == driver.reports.of("delivered")[0][1]
+    assert (await driver.reports.until("result"))[0] == second
 
 
-async def test_a_result_that_no_reply_socket_takes_is_told_as_usual(hands: Any, tmp_path: Path) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    number = hand.assign_to_reply_socket(str(tmp_path / "nobody"), [1])
-    sequence, payload, _ = await hand.heard.until("result")
+async def test_a_result_that_no_reply_socket_takes_is_told_as_usual(start_worker: Any, tmp_path: Path) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    number = driver.assign_to_reply_socket(str(tmp_path / "nobody"), [1])
+    sequence, payload, _ = await driver.reports.until("result")
     assert (sequence, json.loads(payload.data)) == (number, [1])
-    assert not hand.heard.of("delivered")
+    assert not driver.reports.of("delivered")
 
 
-async def test_bytes_come_back_as_raw_bytes(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    hand.assign("echo", attachments={"value": b"\0\xff"})
-    _, payload, _ = await hand.heard.until("result")
+async def test_bytes_come_back_as_raw_bytes(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    driver.assign("echo", attachments={"value": b"\0\xff"})
+    _, payload, _ = await driver.reports.until("result")
     assert payload == Payload(b"\0\xff", raw=True)
 
 
-async def test_an_unknown_command_and_a_raising_one_are_failures_with_their_codes(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    unknown = hand.assign("no_such_command")
-    raising = hand.assign("raises", text="gone fishing")
-    await hand.heard.until("failure", 2)
-    failures = {number: failure for number, failure, _ in hand.heard.of("failure")}
+async def test_an_unknown_command_and_a_raising_one_are_failures_with_their_codes(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    unknown = driver.assign("no_such_command")
+    raising = driver.assign("raises", text="gone fishing")
+    await driver.reports.until("failure", 2)
+    failures = {number: failure for number, failure, _ in driver.reports.of("failure")}
     assert failures[unknown].code == "command_unknown"
     assert "no_such_command" in failures[unknown].message
     assert (failures[raising].code, failures[raising].message) == ("adapter_error", "LookupError: gone fishing")
@@ -341,119 +344,119 @@ async def test_an_unknown_command_and_a_raising_one_are_failures_with_their_code
     assert "in raises" in failures[raising].traceback
 
 
-async def test_a_stream_never_has_more_chunks_than_credit_and_credit_releases_more(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    number = hand.assign("count", credit=2, to=5)
-    await hand.heard.until("chunk", 2)
-    hand.link.probe()  # its answer comes after whatever was sent before it
-    await hand.heard.until("vitals")
-    assert hand.chunks() == [0, 1]
-    hand.link.credit(number, 2)
-    await hand.heard.until("chunk", 4)
-    hand.link.probe()
-    await hand.heard.until("vitals", 2)
-    assert hand.chunks() == [0, 1, 2, 3]
-    assert not hand.heard.of("result")
-    hand.link.credit(number, 5)
-    ended, payload, _ = await hand.heard.until("result")
+async def test_a_stream_never_has_more_chunks_than_credit_and_credit_releases_more(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    number = driver.assign("count", credit=2, to=5)
+    await driver.reports.until("chunk", 2)
+    driver.link.probe()  # its answer comes after whatever was sent before it
+    await driver.reports.until("vitals")
+    assert driver.chunks() == [0, 1]
+    driver.link.credit(number, 2)
+    await driver.reports.until("chunk", 4)
+    driver.link.probe()
+    await driver.reports.until("vitals", 2)
+    assert driver.chunks() == [0, 1, 2, 3]
+    assert not driver.reports.of("result")
+    driver.link.credit(number, 5)
+    ended, payload, _ = await driver.reports.until("result")
     assert (ended, payload) == (number, None)
-    assert hand.chunks() == [0, 1, 2, 3, 4]
+    assert driver.chunks() == [0, 1, 2, 3, 4]
 
 
-async def test_a_streaming_command_without_credit_gives_one_list(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    hand.assign("count", to=3)
-    _, payload, _ = await hand.heard.until("result")
+async def test_a_streaming_command_without_credit_gives_one_list(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    driver.assign("count", to=3)
+    _, payload, _ = await driver.reports.until("result")
     assert json.loads(payload.data) == [0, 1, 2]
-    assert not hand.heard.of("chunk")
+    assert not driver.reports.of("chunk")
 
 
-async def test_a_cancelled_call_ends_with_the_failure_cancelled(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    number = hand.assign("obedient")
-    hand.link.cancel(number, "cancelled")
-    ended, failure, _ = await hand.heard.until("failure")
+async def test_a_cancelled_call_ends_with_the_failure_cancelled(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    number = driver.assign("obedient")
+    driver.link.cancel(number, "cancelled")
+    ended, failure, _ = await driver.reports.until("failure")
     assert (ended, failure.code) == (number, "cancelled")
-    hand.assign("echo", value=1)
-    await hand.heard.until("result")
+    driver.assign("echo", value=1)
+    await driver.reports.until("result")
 
 
-async def test_a_cancelled_stream_that_waits_for_credit_ends(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    number = hand.assign("count", credit=1, to=1000)
-    await hand.heard.until("chunk")
-    hand.link.cancel(number, "deadline_exceeded")
-    ended, failure, _ = await hand.heard.until("failure")
+async def test_a_cancelled_stream_that_waits_for_credit_ends(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    number = driver.assign("count", credit=1, to=1000)
+    await driver.reports.until("chunk")
+    driver.link.cancel(number, "deadline_exceeded")
+    ended, failure, _ = await driver.reports.until("failure")
     assert (ended, failure.code) == (number, "deadline_exceeded")
-    assert hand.chunks() == [0]
+    assert driver.chunks() == [0]
 
 
-async def test_progress_and_log_lines_are_reported(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    stream = hand.assign("count", credit=4, to=2)
-    await hand.heard.until("result")
-    progress = hand.heard.of("progress")
+async def test_progress_and_log_lines_are_reported(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    stream = driver.assign("count", credit=4, to=2)
+    await driver.reports.until("result")
+    progress = driver.reports.of("progress")
     assert progress
     assert all(number == stream and 0 <= fraction <= 1 for number, fraction, _ in progress)
-    logging_call = hand.assign("says", text="hello")
-    assert await hand.heard.until("log") == (logging_call, "hello")
+    logging_call = driver.assign("says", text="hello")
+    assert await driver.reports.until("log") == (logging_call, "hello")
 
 
-async def test_a_probe_is_answered_with_vitals(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    hand.link.probe()
-    gil_enabled, culprit = await hand.heard.until("vitals")
+async def test_a_probe_is_answered_with_vitals(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    driver.link.probe()
+    gil_enabled, culprit = await driver.reports.until("vitals")
     assert (gil_enabled, culprit) == (True, "")
 
 
-async def test_a_drained_worker_leaves_with_exit_code_0(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    hand.link.drain()
-    assert await hand.exit() == Exit(code=0)
+async def test_a_drained_worker_leaves_with_exit_code_0(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    driver.link.drain()
+    assert await driver.exit() == Exit(code=0)
 
 
-async def test_a_killed_worker_is_told_once_and_its_link_is_lost(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    hand.process.kill()
-    hand.process.kill()
-    assert await hand.exit() == Exit(signal=9)
-    await hand.heard.until("lost")
-    hand.process.kill()  # of a dead one: harmless
+async def test_a_killed_worker_is_told_once_and_its_link_is_lost(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    driver.process.kill()
+    driver.process.kill()
+    assert await driver.exit() == Exit(signal=9)
+    await driver.reports.until("lost")
+    driver.process.kill()  # of a dead one: harmless
     await asyncio.sleep(0)
-    assert len(hand.exits) == 1
-    assert len(hand.heard.of("lost")) == 1
-    assert hand.process.memory_mb() is None
-    assert hand.process.cpu_seconds() is None
+    assert len(driver.exits) == 1
+    assert len(driver.reports.of("lost")) == 1
+    assert driver.process.memory_mb() is None
+    assert driver.process.cpu_seconds() is None
 
 
 async def test_the_answers_of_a_killed_worker_are_heard_also_when_an_order_is_written_to_it_first() -> None:
     """A busy broker: it looks into the socket only after the worker is dead, and has an order for it before that."""
     with workplace("real") as (launcher, linker):
-        hand = await Hand(launcher, linker).start("everything", {})
-        await hand.heard.until("hello")
+        driver = await WorkerDriver(launcher, linker).start("everything", {})
+        await driver.reports.until("hello")
         for _ in range(20):
-            hand.assign("sleep", seconds=0)  # not idempotent: its answer is sent before the next call begins
-        last = hand.assign("count", credit=1, to=9)  # stays, for want of credit
+            driver.assign("sleep", seconds=0)  # not idempotent: its answer is sent before the next call begins
+        last = driver.assign("count", credit=1, to=9)  # stays, for want of credit
         for _ in range(PUBLIC_TURNS + 1):
             await asyncio.sleep(0)  # the orders are sent; from here on the loop stands still
         end = time.monotonic() + PATIENCE
-        while hand.process.last_begun() < last:
+        while driver.process.last_begun() < last:
             assert time.monotonic() < end, "the worker does not come to its last call"
-        hand.process.kill()
-        os.waitid(os.P_PID, hand.process.pid, os.WEXITED | os.WNOWAIT)
-        hand.assign("echo", value="nobody is there")
-        await hand.heard.until("lost")
-        assert [sequence for sequence, *_ in hand.heard.of("result")] == list(range(1, 21))
-        await hand.exit()
-        hand.link.close()
+        driver.process.kill()
+        os.waitid(os.P_PID, driver.process.pid, os.WEXITED | os.WNOWAIT)
+        driver.assign("echo", value="nobody is there")
+        await driver.reports.until("lost")
+        assert [sequence for sequence, *_ in driver.reports.of("result")] == list(range(1, 21))
+        await driver.exit()
+        driver.link.close()
         await launcher.close()
 
 
@@ -467,121 +470,121 @@ async def test_a_worker_that_leaves_many_files_is_gone_before_they_are(monkeypat
         loop.call_soon_threadsafe(removed.set)
 
     with workplace("real") as (launcher, linker):
-        hand = await Hand(launcher, linker).start("everything", {})
-        await hand.heard.until("hello")
-        scratch = hand.process._scratch
+        driver = await WorkerDriver(launcher, linker).start("everything", {})
+        await driver.reports.until("hello")
+        scratch = driver.process._scratch
         (scratch / "one").write_text("left behind")
         monkeypatch.setattr(shutil, "rmtree", slow)
-        hand.process.kill()
-        await hand.exit()
+        driver.process.kill()
+        await driver.exit()
         told.set()
         await asyncio.wait_for(removed.wait(), PATIENCE)
         assert not scratch.exists()
         monkeypatch.undo()
-        hand.link.close()
+        driver.link.close()
         await launcher.close()
 
 
-async def test_a_closed_link_reports_nothing_more(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    said = len(hand.heard.said)
-    hand.link.probe()
-    hand.link.close()
-    hand.link.close()
-    hand.link.probe()
-    hand.process.kill()
-    await hand.exit()
-    assert len(hand.heard.said) == said
+async def test_a_closed_link_reports_nothing_more(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    said = len(driver.reports.said)
+    driver.link.probe()
+    driver.link.close()
+    driver.link.close()
+    driver.link.probe()
+    driver.process.kill()
+    await driver.exit()
+    assert len(driver.reports.said) == said
 
 
 @pytest.mark.parametrize(("adapter", "words"), [("fails", "model file is missing"), ("missing", "no_such_module")])
 async def test_an_adapter_that_cannot_load_is_a_boot_failure_and_exit_code_3(
-    hands: Any, adapter: str, words: str
+    start_worker: Any, adapter: str, words: str
 ) -> None:
-    hand = await hands(adapter)
-    (failure,) = await hand.heard.until("boot_failed")
+    driver = await start_worker(adapter)
+    (failure,) = await driver.reports.until("boot_failed")
     assert isinstance(failure, WorkerFailure)
     assert words in failure.message
-    assert await hand.exit() == Exit(code=3)
-    assert not hand.heard.of("hello")
+    assert await driver.exit() == Exit(code=3)
+    assert not driver.reports.of("hello")
 
 
-async def test_what_was_begun_is_known_after_a_kill(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    hand.assign("echo", value=1)
-    await hand.heard.until("result")
-    assert hand.process.last_begun() == 1
-    hand.assign("count", credit=1, to=9)
-    await hand.heard.until("chunk")
-    hand.process.kill()
-    await hand.exit()
-    assert hand.process.last_begun() == 2
+async def test_what_was_begun_is_known_after_a_kill(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    driver.assign("echo", value=1)
+    await driver.reports.until("result")
+    assert driver.process.last_begun() == 1
+    driver.assign("count", credit=1, to=9)
+    await driver.reports.until("chunk")
+    driver.process.kill()
+    await driver.exit()
+    assert driver.process.last_begun() == 2
 
 
-async def test_revoked_calls_are_never_begun_and_come_back(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    hand.assign("count", credit=1, to=9)  # keeps the slot, for want of credit
-    await hand.heard.until("chunk")
+async def test_revoked_calls_are_never_begun_and_come_back(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    driver.assign("count", credit=1, to=9)  # keeps the slot, for want of credit
+    await driver.reports.until("chunk")
     for value in (1, 2):
-        hand.assign("echo", value=value)
-    hand.process.revoke(2, 3)
-    assert [hand.process.has_begun(number) for number in (1, 2, 3)] == [True, False, False]
-    hand.link.cancel(1, "cancelled")
-    await hand.heard.until("revoked", 2)
-    assert hand.heard.of("revoked") == [(2,), (3,)]
-    hand.assign("echo", value=3)
-    sequence, payload, _ = await hand.heard.until("result")
+        driver.assign("echo", value=value)
+    driver.process.revoke(2, 3)
+    assert [driver.process.has_begun(number) for number in (1, 2, 3)] == [True, False, False]
+    driver.link.cancel(1, "cancelled")
+    await driver.reports.until("revoked", 2)
+    assert driver.reports.of("revoked") == [(2,), (3,)]
+    driver.assign("echo", value=3)
+    sequence, payload, _ = await driver.reports.until("result")
     assert (sequence, json.loads(payload.data)) == (4, 3)
-    hand.process.kill()
-    await hand.exit()
-    assert [hand.process.has_begun(number) for number in (1, 2, 3, 4, 5)] == [True, False, False, True, False]
+    driver.process.kill()
+    await driver.exit()
+    assert [driver.process.has_begun(number) for number in (1, 2, 3, 4, 5)] == [True, False, False, True, False]
 
 
-async def test_nothing_is_begun_by_a_worker_that_only_started(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    hand.process.kill()
-    await hand.exit()
-    assert hand.process.last_begun() == 0
+async def test_nothing_is_begun_by_a_worker_that_only_started(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    driver.process.kill()
+    await driver.exit()
+    assert driver.process.last_begun() == 0
 
 
-async def test_printed_lines_are_kept_also_after_the_end(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    hand.assign("prints", text="something went by", times=3)
-    await hand.heard.until("result")
-    hand.link.drain()
-    await hand.exit()
-    assert list(hand.process.output())[-3:] == ["something went by"] * 3
+async def test_printed_lines_are_kept_also_after_the_end(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    driver.assign("prints", text="something went by", times=3)
+    await driver.reports.until("result")
+    driver.link.drain()
+    await driver.exit()
+    assert list(driver.process.output())[-3:] == ["something went by"] * 3
 
 
-async def test_memory_and_cpu_time_are_measured_while_the_worker_lives(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
-    assert 1 < hand.process.memory_mb() < 2000
-    assert 0 <= hand.process.cpu_seconds() < 1000  # one that was forked has hardly begun
+async def test_memory_and_cpu_time_are_measured_while_the_worker_lives(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    assert 1 < driver.process.memory_mb() < 2000
+    assert 0 <= driver.process.cpu_seconds() < 1000  # one that was forked has hardly begun
 
 
-async def test_stacks_are_read_while_the_worker_lives_and_refused_afterwards(hands: Any) -> None:
-    hand = await hands()
-    await hand.heard.until("hello")
+async def test_stacks_are_read_while_the_worker_lives_and_refused_afterwards(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
     for _ in range(2):
-        threads = await hand.process.stacks()
-        assert threads[0].thread == hand.process.pid
+        threads = await driver.process.stacks()
+        assert threads[0].thread == driver.process.pid
         assert threads[0].frames
         assert all(frame.file and frame.function for frame in threads[0].frames)
-    hand.process.kill()
-    await hand.exit()
+    driver.process.kill()
+    await driver.exit()
     with pytest.raises(StacksUnavailable):
-        await hand.process.stacks()
+        await driver.process.stacks()
 
 
-async def test_a_launch_that_is_not_possible_raises_and_leaves_nothing(hands: Any) -> None:
+async def test_a_launch_that_is_not_possible_raises_and_leaves_nothing(start_worker: Any) -> None:
     with pytest.raises(OSError, match="/no/such/python"):
-        await hands(python="/no/such/python")
+        await start_worker(python="/no/such/python")
 
 
 async def test_a_worker_gets_the_switches_of_the_transport_from_its_broker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -589,25 +592,25 @@ async def test_a_worker_gets_the_switches_of_the_transport_from_its_broker(monke
         monkeypatch.setenv(switch, "0")
     monkeypatch.setenv("SNAKEPIT_SECRET", "stays here")
     with workplace("real") as (launcher, linker):
-        hand = await Hand(launcher, linker).start("everything", {})
-        await hand.heard.until("hello")
-        environment = Path(f"/proc/{hand.process.pid}/environ").read_bytes().split(b"\0")
+        driver = await WorkerDriver(launcher, linker).start("everything", {})
+        await driver.reports.until("hello")
+        environment = Path(f"/proc/{driver.process.pid}/environ").read_bytes().split(b"\0")
         assert {f"{switch}=0".encode() for switch in SWITCHES} <= set(environment)
         assert b"SNAKEPIT_SECRET=stays here" not in environment
-        hand.process.kill()
-        await hand.exit()
-        hand.link.close()
+        driver.process.kill()
+        await driver.exit()
+        driver.link.close()
         await launcher.close()
 
 
-async def test_two_workers_do_not_hear_each_other(hands: Any) -> None:
-    one, two = await hands(), await hands()
-    await one.heard.until("hello")
-    await two.heard.until("hello")
+async def test_two_workers_do_not_hear_each_other(start_worker: Any) -> None:
+    one, two = await start_worker(), await start_worker()
+    await one.reports.until("hello")
+    await two.reports.until("hello")
     one.process.kill()
     await one.exit()
     two.assign("echo", value="alive")
-    _, payload, _ = await two.heard.until("result")
+    _, payload, _ = await two.reports.until("result")
     assert json.loads(payload.data) == "alive"
     assert not two.exits
 
@@ -636,55 +639,55 @@ async def launcher(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
 async def test_a_template_says_whether_it_can_be_forked_from(
     launcher: Any, adapter: str, preload: str, verdict: str, words: str
 ) -> None:
-    mould = await Mould().prepare(launcher, adapter, preload=preload)
-    assert await mould.verdict() == verdict
-    assert words in str(mould.said[0][1])
+    prepared = await PreparedTemplate().prepare(launcher, adapter, preload=preload)
+    assert await prepared.verdict() == verdict
+    assert words in str(prepared.said[0][1])
     if verdict == "loaded":
-        assert mould.template.pid > 0
-        assert mould.template.memory_mb() > 1
-        mould.template.dismiss()
-        assert await mould.exit() == Exit(code=0)
+        assert prepared.template.pid > 0
+        assert prepared.template.memory_mb() > 1
+        prepared.template.dismiss()
+        assert await prepared.exit() == Exit(code=0)
     else:
-        assert await mould.exit() == Exit(code=3), "it ends by itself"
-    assert mould.template.memory_mb() is None
-    assert len(mould.said) == 1
+        assert await prepared.exit() == Exit(code=3), "it ends by itself"
+    assert prepared.template.memory_mb() is None
+    assert len(prepared.said) == 1
 
 
 async def test_a_killed_template_is_told_once_and_nothing_comes_out_of_it_any_more(launcher: Any) -> None:
-    mould = await Mould().prepare(launcher, "everything", preload="on")
-    await mould.verdict()
-    mould.template.kill()
-    mould.template.kill()
-    assert await mould.exit() == Exit(signal=9)
+    prepared = await PreparedTemplate().prepare(launcher, "everything", preload="on")
+    await prepared.verdict()
+    prepared.template.kill()
+    prepared.template.kill()
+    assert await prepared.exit() == Exit(signal=9)
     order = LaunchOrder("p-1", ADAPTERS["everything"], PoolSpec(name="p", adapter="everything"))
     with pytest.raises(ForkFailed):
-        await launcher.fork(mould.template, order, lambda exit: None)
-    mould.template.dismiss()
+        await launcher.fork(prepared.template, order, lambda exit: None)
+    prepared.template.dismiss()
     await asyncio.sleep(0)
-    assert len(mould.exits) == 1
+    assert len(prepared.exits) == 1
 
 
 async def test_a_template_that_cannot_be_started_raises_and_leaves_nothing(launcher: Any) -> None:
     with pytest.raises(OSError, match="/no/such/python"):
-        await Mould().prepare(launcher, "everything", python="/no/such/python")
+        await PreparedTemplate().prepare(launcher, "everything", python="/no/such/python")
 
 
 async def test_a_template_that_is_dismissed_while_it_loads_ends(launcher: Any) -> None:
-    mould = await Mould().prepare(launcher, "slow", preload="on", args={"path": "/dev/null"})
-    mould.template.dismiss()
-    assert (await mould.exit()).code != 3
+    prepared = await PreparedTemplate().prepare(launcher, "slow", preload="on", args={"path": "/dev/null"})
+    prepared.template.dismiss()
+    assert (await prepared.exit()).code != 3
 
 
 async def test_a_template_that_does_not_fork_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("snakepit.pools.adapters.processes.template_process.FORK_SECONDS", 0.2)
     with workplace("real") as (launcher, _):
-        mould = await Mould().prepare(launcher, "everything", preload="on")
-        await mould.verdict()
-        os.kill(mould.template.pid, signal.SIGSTOP)
+        prepared = await PreparedTemplate().prepare(launcher, "everything", preload="on")
+        await prepared.verdict()
+        os.kill(prepared.template.pid, signal.SIGSTOP)
         order = LaunchOrder("p-1", ADAPTERS["everything"], PoolSpec(name="p", adapter="everything"))
         with pytest.raises(ForkFailed, match=r"did not fork within 0\.2 s"):
-            await launcher.fork(mould.template, order, lambda exit: None)
-        assert await mould.exit() == Exit(signal=9)
+            await launcher.fork(prepared.template, order, lambda exit: None)
+        assert await prepared.exit() == Exit(signal=9)
         await launcher.close()
 
 

@@ -33,7 +33,7 @@ WORKER = worker(
 )  # fmt: skip
 PLANNED = PlannedWorker(
     id="digits-1", state="ready", reason="", detail="", age=12.5, served=8, load=1, seconds_until_ttl=47.5,
-    calls_until_max=None, in_turn=1, fate="is replaced in its turn", seconds_until_successor=45.5,
+    calls_until_max=None, in_turn=1, effect="is replaced in its turn", seconds_until_successor=45.5,
 )  # fmt: skip
 DUMP = WorkerDump(
     worker="digits-1", pool="digits", pid=7, at=1e9, calls=(RunningCall("c-1", "classify", 1.5, 58.5),),

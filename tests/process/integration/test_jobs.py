@@ -555,7 +555,7 @@ def test_a_celery_worker_that_stops_requeues_its_job(monkeypatch: pytest.MonkeyP
     stopping.begin(0.0)
     job = run(submitted(), ScriptedClient(["hang"]))
     assert (job.state, job.attempts, job.failures) == ("queued", 1, 0)
-    assert job.tries.get().outcome == "given_back"
+    assert job.tries.get().outcome == "requeued"
 
 
 @pytest.mark.usefixtures("fast")
@@ -571,7 +571,7 @@ def test_a_celery_worker_that_stops_gives_back_only_what_may_run_again(
     begun = [lambda: (stopping.begin(0.0), Progress(0.1, ""))[1], "hang"]
     job = run(submitted(retry=retry), ScriptedClient(begun, idempotent=idempotent))
     assert job.state == state
-    assert job.tries.get().outcome == ("shutting_down" if state == "lost" else "given_back")
+    assert job.tries.get().outcome == ("shutting_down" if state == "lost" else "requeued")
 
 
 @pytest.mark.usefixtures("fast")

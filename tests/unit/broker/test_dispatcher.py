@@ -76,7 +76,7 @@ def test_the_wait_of_prefetched_calls_is_bounded_in_time_and_number(table: Any) 
     t = table().ready(1).knows(seconds=0.0006)
     for _ in range(9):
         t.submit()
-    assert sum(call.expected for call in t.worker(1).held.values()) <= PREFETCH_SECONDS + 2 * 0.0006
+    assert sum(call.expected for call in t.worker(1).assigned.values()) <= PREFETCH_SECONDS + 2 * 0.0006
     assert len(t.pool.queue) > 0
     t = table().ready(1).knows(seconds=0.000001)
     for _ in range(PREFETCH_CALLS + 9):
@@ -106,7 +106,7 @@ def test_calls_prefetched_behind_a_long_one_are_revoked_and_go_first(table: Any)
     t.finish(2, 4)
     assert t.assigned()[4:] == [(2, 2), (3, 2)], "and the stalled worker prefetches nothing"
     assert t.pool.retried_count == 0
-    assert {call.attempts for call in t.worker(2).held.values()} == {1}
+    assert {call.attempts for call in t.worker(2).assigned.values()} == {1}
 
 
 def test_nothing_more_is_prefetched_until_the_worker_ends_a_call(table: Any) -> None:
@@ -236,7 +236,7 @@ def test_the_prefetched_calls_of_several_workers_are_counted_together(table: Any
     t = table(size=2).ready(1, 2).knows()
     t.submit_together(8)
     assert (t.worker(1).prefetched, t.worker(2).prefetched, t.pool.dispatcher.prefetched) == (3, 3, 6)
-    t.finish_together(1, *list(t.worker(1).held)[:1])
+    t.finish_together(1, *list(t.worker(1).assigned)[:1])
     assert t.pool.dispatcher.prefetched == 5
     t.pass_time(STALL_SECONDS)
     (one, _), _ = t.revoked()
@@ -247,12 +247,12 @@ def test_the_prefetched_calls_of_several_workers_are_counted_together(table: Any
 def test_the_expected_work_of_a_worker_shrinks_with_each_call_that_ends(table: Any) -> None:
     t = table().ready(1).knows(seconds=0.0006)
     t.submit_together(9)
-    held = len(t.worker(1).held)
-    assert t.worker(1).backlog == pytest.approx(0.0006 * held)
+    assigned = len(t.worker(1).assigned)
+    assert t.worker(1).backlog == pytest.approx(0.0006 * assigned)
     t.finish_together(1, 1, 2)
-    assert t.worker(1).backlog == pytest.approx(0.0006 * len(t.worker(1).held))
-    t.finish_together(1, *t.worker(1).held)
-    t.finish_together(1, *t.worker(1).held)
+    assert t.worker(1).backlog == pytest.approx(0.0006 * len(t.worker(1).assigned))
+    t.finish_together(1, *t.worker(1).assigned)
+    t.finish_together(1, *t.worker(1).assigned)
     assert t.worker(1).backlog == 0.0
 
 

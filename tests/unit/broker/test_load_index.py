@@ -15,7 +15,7 @@ def worker(name: str, slots: int = 3, state: State = State.READY) -> Worker:
 
 
 def load(one: Worker, calls: int) -> None:
-    one.held = {number: Call(number, "run", 0.0, 1.0) for number in range(calls)}
+    one.assigned = {number: Call(number, "run", 0.0, 1.0) for number in range(calls)}
 
 
 def test_the_least_loaded_goes_first_and_among_equals_the_one_that_was_free_longest() -> None:

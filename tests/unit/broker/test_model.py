@@ -317,19 +317,21 @@ class PoolModel(RuleBasedStateMachine):
     def never_over_capacity(self) -> None:
         for worker in self.pool.worker_set.workers.values():
             assert worker.load <= worker.slots
-            assert len(worker.held) == worker.load + worker.prefetched
+            assert len(worker.assigned) == worker.load + worker.prefetched
 
     @invariant()
     def no_call_is_lost(self) -> None:
         waiting = {call.id for call in self.pool.queue}
-        held = {call.id for w in self.pool.worker_set.workers.values() for call in w.held.values() if not call.answered}
-        assert self.open == waiting | held
-        assert not waiting & held
+        assigned = {
+            call.id for w in self.pool.worker_set.workers.values() for call in w.assigned.values() if not call.answered
+        }
+        assert self.open == waiting | assigned
+        assert not waiting & assigned
 
     @invariant()
     def the_pool_knows_what_runs(self) -> None:
-        held = {worker.id: list(worker.held) for worker in self.pool.worker_set.workers.values()}
-        assert held == self.holding
+        assigned = {worker.id: list(worker.assigned) for worker in self.pool.worker_set.workers.values()}
+        assert assigned == self.holding
         assert self.pool.dispatcher.prefetched == sum(
             worker.prefetched for worker in self.pool.worker_set.workers.values()
         )
@@ -342,15 +344,15 @@ class PoolModel(RuleBasedStateMachine):
                 assert revoking or self.now < waiting[0].assigned + STALL_SECONDS or self.rings_soon()
 
     def rings_soon(self) -> bool:
-        alarm = self.pool.timers.next()
-        return alarm is not None and alarm <= self.now + STALL_SECONDS
+        due = self.pool.timers.next()
+        return due is not None and due <= self.now + STALL_SECONDS
 
     @invariant()
     def only_short_calls_are_prefetched_and_never_behind_a_long_one(self) -> None:
         for worker in self.pool.worker_set.workers.values():
-            for number, call in enumerate(worker.held.values()):
+            for number, call in enumerate(worker.assigned.values()):
                 if call.prefetched:
-                    before = list(worker.held.values())[:number]
+                    before = list(worker.assigned.values())[:number]
                     assert (call.command, call.streams) == ("short", False)
                     assert all(other.command == "short" and not other.streams for other in before)
 
@@ -402,9 +404,9 @@ class PoolModel(RuleBasedStateMachine):
             for worker in sorted(self.holding):
                 for call in self.run_by(worker):
                     self.end(worker, call, True)
-            alarm = self.pool.timers.next()
-            if alarm is not None:
-                self.now = max(self.now, alarm)
+            due = self.pool.timers.next()
+            if due is not None:
+                self.now = max(self.now, due)
                 self.do(self.pool.tick(self.now))
             if self.is_settled():
                 break

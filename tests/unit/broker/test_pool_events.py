@@ -30,7 +30,7 @@ def test_a_death_at_work(table: Any) -> None:
         "memory_mb": 77.0,
         "mb_per_1000_calls": None,
         "output": "bye",
-        "held": 1,
+        "assigned": 1,
     }
 
 

@@ -13,7 +13,7 @@ from tests import statuses
 def watched(seconds: int, slots: int = 2, busy: int = 1, start: int = 0, usage: Usage | None = None) -> Usage:
     usage = usage or Usage(float(start))
     for second in range(start + 1, start + seconds + 1):
-        usage.look(float(second), slots, busy)
+        usage.observe(float(second), slots, busy)
     return usage
 
 
@@ -101,25 +101,25 @@ def pool(name: str, free: int = 1) -> PoolStatus:
 
 def test_calls_that_ended_well_together_count_as_if_they_had_ended_one_by_one() -> None:
     usages = Usages(NoMeter())
-    usages.look(1.0, [pool("a"), pool("b")], [])
+    usages.observe(1.0, [pool("a"), pool("b")], [])
     usages.succeeded("a", "echo", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
     for waited in (0.1, 0.2, 0.3):
         usages.executed("b", "echo", "ok", waited, 1.0)
     usages.succeeded("c", "echo", (0.1,), (1.0,))  # answers of a pool that is closing
-    usages.look(2.0, [pool("a"), pool("b")], [])
+    usages.observe(2.0, [pool("a"), pool("b")], [])
     assert usages.of("a", 2.0).status() == usages.of("b", 2.0).status()
     assert usages.of("a", 2.0).status().answered == usages.of("a", 2.0).status().waited == 3
 
 
 def test_who_is_gone_from_the_snapshot_is_forgotten() -> None:
     usages = Usages(NoMeter())
-    usages.look(1.0, [pool("a"), pool("b")], [])
+    usages.observe(1.0, [pool("a"), pool("b")], [])
     usages.of("a", 1.0).sampled("a-1", 1.0, 50.0, 1.0, 1)
-    usages.look(2.0, [pool("a")], [statuses.worker("a-2")])
+    usages.observe(2.0, [pool("a")], [statuses.worker("a-2")])
     assert usages.of("a", 2.0).workers == {}
     usages.executed("b", "echo", "ok", 0.0, 1.0)  # an answer of a pool that is closing
     usages.executed("a", "echo", "ok", 0.0, 1.0)
-    usages.look(3.0, [pool("a")], [])
+    usages.observe(3.0, [pool("a")], [])
     assert usages.of("a", 3.0).status().answered == 1
     assert usages.of("b", 3.0).status().answered == 0
 

@@ -90,8 +90,8 @@ def test_while_the_one_try_is_under_way_no_alarm_rings_for_another(table: Any, d
     assert t.count(State.STARTING) == 1
     alarms = 0
     until = t.now + 30.0
-    while (alarm := t.pool.timers.next()) is not None and alarm <= until and alarms < 100:
-        t.now = max(t.now, alarm)
+    while (due := t.pool.timers.next()) is not None and due <= until and alarms < 100:
+        t.now = max(t.now, due)
         t.do(t.pool.tick(t.now))
         alarms += 1
     assert alarms <= 2, "the broker would spin until the worker is ready"
@@ -420,9 +420,9 @@ def test_prefetched_calls_count_towards_the_limit_of_calls(table: Any) -> None:
     t = table(max_requests=20, jitter=0.0).ready(1).knows()
     calls = t.submit_together(60)
     t.finish_together(1, calls[0], seconds=0.0001)
-    assert (t.worker(1).served + len(t.worker(1).held), t.worker(1).reason) == (20, "max_requests")
+    assert (t.worker(1).served + len(t.worker(1).assigned), t.worker(1).reason) == (20, "max_requests")
     t.ready(2)
-    t.finish_together(1, *list(t.worker(1).held), seconds=0.0001)
+    t.finish_together(1, *list(t.worker(1).assigned), seconds=0.0001)
     t.leave(1)
     assert t.told("worker.recycled")[0].data["served"] == 20
 
@@ -553,10 +553,10 @@ def test_a_shorter_load_time_learned_meanwhile_does_not_end_a_successor(table: A
 
 def test_a_new_age_is_that_of_workers_that_live_already(table: Any) -> None:
     t = slow(table, jitter=0.5)
-    stretch = t.worker(1).stretch
+    jitter_factor = t.worker(1).jitter_factor
     t.apply(ttl=600.0, max_requests=100)
-    assert t.worker(1).ttl == 600.0 * stretch
-    assert t.worker(1).max_served == round(100 * stretch)
+    assert t.worker(1).ttl == 600.0 * jitter_factor
+    assert t.worker(1).max_served == round(100 * jitter_factor)
     t.apply(ttl=None, max_requests=None)
     assert (t.worker(1).ttl, t.worker(1).max_served) == (None, None)
     t.pass_time(1000.0)

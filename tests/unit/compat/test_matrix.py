@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from snakepit.pools.compat.assessment import Package, Target, assess
+from snakepit.pools.compat.assessment import AssessmentTarget, Package, assess
 from snakepit.pools.compat.matrix import FREE_THREADING, Library, libraries, library_of, numbers, owner_of
 from snakepit.pools.compat.report import packages_of, report, requirements
 
-THREADS = Target("p")
-FREE = Target("p", free_threaded=True)
+THREADS = AssessmentTarget("p")
+FREE = AssessmentTarget("p", free_threaded=True)
 GOOD = Library(
     name="x", modules=("x",), threads="safe", gil="pure", free_threading="pure", source="https://x.example/docs",
     checked=date(2026, 1, 1),

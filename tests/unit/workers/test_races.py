@@ -35,7 +35,7 @@ class Counting(Adapter):
         self.seen = set()
         self.recent = collections.deque(maxlen=3)
         self.groups = collections.defaultdict(list)
-        self.tally = collections.Counter(a=1)
+        self.letters = collections.Counter(a=1)
         self.own_lock = threading.Lock()
         self.condition = threading.Condition(self.lock)
 
@@ -181,7 +181,7 @@ CONTAINERS = {
     "seen": lambda it, value: it.add(value),
     "recent": lambda it, value: it.appendleft(value),
     "groups": lambda it, value: it[value],
-    "tally": lambda it, value: it.update("abc"),
+    "letters": lambda it, value: it.update("abc"),
     "history": lambda it, value: it.extend([value]),
 }
 
@@ -251,7 +251,7 @@ def test_a_watched_adapter_is_what_it_was(slots):
     slots.run(0, adapter.in_lock, 5)
     assert (adapter.total, adapter.counts, adapter.items) == (5, {5: 5}, [5])
     assert json.dumps(adapter.counts) == '{"5": 5}'
-    assert adapter.tally == collections.Counter(a=1)
+    assert adapter.letters == collections.Counter(a=1)
     assert adapter.recent.maxlen == 3
     assert adapter.groups["x"] == []
     del adapter.total

@@ -44,7 +44,7 @@ def test_calls_behind_one_that_turns_out_long_are_run_by_another_worker(tmp_path
         long = node.client.submit("p", "visit", mark="long", path=str(pipe), deaf=deaf)
         writer = os.open(pipe, os.O_WRONLY)  # returns when the command reads
         short = [node.client.submit("p", "visit", mark=f"short{number}") for number in range(5)]
-        until(lambda: (node.pool("p").waiting, node.pool("p").held) == (5, 0))
+        until(lambda: (node.pool("p").waiting, node.pool("p").prefetched) == (5, 0))
         node.define({"p": {**fields, "size": 2}})
         pids = {call.result(timeout=60) for call in short}
         assert not long.done()
@@ -77,7 +77,7 @@ def test_a_killed_worker_takes_only_the_call_with_it_that_it_had_begun(tmp_path:
         assert len(answers) + len(errors_seen) == kills * calls
         assert errors_seen.count("unknown") == len(errors_seen) <= kills
         row = node.pool("p")
-        assert (row.waiting, row.held) == (0, 0)
+        assert (row.waiting, row.prefetched) == (0, 0)
 
 
 def test_a_cancelled_call_in_a_workers_hands_never_runs(tmp_path: Path) -> None:
@@ -88,8 +88,8 @@ def test_a_cancelled_call_in_a_workers_hands_never_runs(tmp_path: Path) -> None:
         learn(node)
         long = node.client.submit("p", "visit", mark="long", path=str(pipe), deaf=True)
         writer = os.open(pipe, os.O_WRONLY)
-        held = [node.client.submit("p", "visit", mark="unwanted") for _ in range(5)]
-        assert all(call.cancel() for call in held)
+        prefetched = [node.client.submit("p", "visit", mark="unwanted") for _ in range(5)]
+        assert all(call.cancel() for call in prefetched)
         until(lambda: node.pool("p").waiting == 0)
         os.write(writer, b"x")
         os.close(writer)
@@ -151,4 +151,4 @@ def test_cancels_and_kills_among_calls_that_travel_together_leave_each_one_answe
         after = node.client.map("p", "visit", ({"mark": f"after{n}"} for n in range(50)), window=50)
         assert len(list(after)) == 50
         row = node.pool("p")
-        assert (row.waiting, row.held) == (0, 0)
+        assert (row.waiting, row.prefetched) == (0, 0)
