@@ -23,7 +23,7 @@ WINDOW_BYTES = 2**20  # maximum unacknowledged chunk bytes
 Event = Chunk | Progress | Log | Answer
 
 
-class Window:
+class CreditWindow:
     """Counts what was read, and acknowledges it in steps of half a window."""
 
     __slots__ = ("_bytes", "_sent", "_taken", "_urgent")
@@ -55,7 +55,7 @@ class _Base:
         self.answer: Answer | None = None  # set once the stream has ended
         message.result_only = False
         self._sent = SentCall(target, message, pending)
-        self._window = Window(self._sent, urgent=not pending.runs_loop)
+        self._window = CreditWindow(self._sent, urgent=not pending.runs_loop)
 
     def _leave(self) -> None:
         if not self._ended:

@@ -29,7 +29,7 @@ def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
 def alerts(state: DashboardState, _: str) -> Context:
     return {
         "alerts": [
-            {"alert": alert, "url": _url(alert.view, alert.argument, alert.part), "look": _view_url(alert)}
+            {"alert": alert, "url": _url(alert.view, alert.argument, alert.part), "page": _view_url(alert)}
             for alert in state.alerts
         ]
     }

@@ -41,11 +41,11 @@ def run(rows, path, where=TODAY, limit=60.0):
     latest = Latest(path, rows)
     told = []
 
-    def tell(outcome, seconds):
+    def report(outcome, seconds):
         latest.enter(outcome)
         told.append((outcome.row.name, [one["name"] for one in json.loads(path.read_text())]))
 
-    suite.run(rows, lambda: where, tell, limit)
+    suite.run(rows, lambda: where, report, limit)
     return told
 
 

@@ -164,8 +164,8 @@ class WorkerHandle:
         process, wanted = self.process, {call.id for call in calls}
         if process is None:
             return []
-        held = [(s, one.call.id) for s, one in self._in_flight.items() if s <= self._revoked and one.call.id in wanted]
-        unbegun = [(sequence, number) for sequence, number in held if not process.has_begun(sequence)]
+        sent = [(s, one.call.id) for s, one in self._in_flight.items() if s <= self._revoked and one.call.id in wanted]
+        unbegun = [(sequence, number) for sequence, number in sent if not process.has_begun(sequence)]
         for sequence, _ in unbegun:
             del self._in_flight[sequence]
         return [number for _, number in unbegun]

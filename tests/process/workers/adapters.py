@@ -150,7 +150,7 @@ class Busy(Adapter):
             yield b"\0" * size
 
     @command
-    def tell(self, ctx: Context, steps: int) -> str:
+    def report_progress(self, ctx: Context, steps: int) -> str:
         for step in range(steps):
             ctx.progress((step + 1) / steps, f"step {step + 1}")
             ctx.log(f"line {step + 1}")

@@ -288,14 +288,14 @@ def test_a_stream_that_raises_fails_after_its_chunks(broken):
 
 
 def test_progress_and_log_lines_arrive_before_the_result(busy):
-    async def tell(link):
-        await link.assign("tell", {"steps": 3}, call="abc")
+    async def report_progress(link):
+        await link.assign("report_progress", {"steps": 3}, call="abc")
         reports = []
         while not reports or reports[-1].WhichOneof("report") != "result":
             reports.append(await link.next("progress", "log", "result"))
         return reports
 
-    reports = busy(tell)
+    reports = busy(report_progress)
     progress = [report.progress for report in reports if report.HasField("progress")]
     assert (progress[-1].fraction, progress[-1].message) == (1.0, "step 3")
     assert [report.log.message for report in reports if report.HasField("log")] == ["line 1", "line 2", "line 3"]

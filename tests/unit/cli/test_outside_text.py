@@ -13,7 +13,7 @@ import typer
 
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.cli import doctor, jobs
-from snakepit.pools.cli.output import Problem, errors_told, terminal
+from snakepit.pools.cli.output import Problem, report_errors, terminal
 from snakepit.site import settings
 
 HOSTILE = "lunch\r\x1b[2J\x1b]0;title\x07\x9b31m\u202e"
@@ -70,6 +70,6 @@ def test_a_line_on_a_terminal_has_no_control_characters_but_its_own_colours() ->
 
 @pytest.mark.parametrize("error", [Problem(HOSTILE), BadRequest(HOSTILE, details={"traceback": HOSTILE, "x": HOSTILE})])
 def test_an_error_prints_no_control_characters(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit), errors_told():
+    with pytest.raises(typer.Exit), report_errors():
         raise error
     assert is_harmless(capsys.readouterr().err)
