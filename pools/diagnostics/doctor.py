@@ -48,6 +48,7 @@ def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:
         transport = threads.submit(_guarded, services.transport)
         local = threads.submit(_guarded, lambda: machine.machine(pid, int(os.environ.get("PORT", WEB_PORT))))
         place = threads.submit(_guarded, lambda: machine.runtime(conf.runtime_dir(), _data_directories()))
+        fast_path = threads.submit(_guarded, machine.fast_path)
         pools = _pools(threads, database.result())
         return SystemFacts(
             settings=_settings(tuple(conf.find_pool_problems()), conf.current().sweep_interval),
@@ -57,6 +58,7 @@ def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:
             address=address,
             database=database.result(),
             transport=transport.result(),
+            fast_path=fast_path.result(),
             pools=pools,
         )
 
@@ -66,7 +68,7 @@ def _nothing_but(problems: tuple[str, ...], address: str) -> SystemFacts:
     unknown = Unknown("the settings are wrong")
     return SystemFacts(
         settings=_settings(problems, 0.0), runtime=unknown, machine=unknown, broker=unknown, address=address,
-        database=unknown, transport=unknown, pools=unknown,
+        database=unknown, transport=unknown, fast_path=unknown, pools=unknown,
     )  # fmt: skip
 
 

@@ -136,6 +136,15 @@ class TransportFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FastPathFacts:
+    """The self-check of the fast path for HTTP/2 frames, with the versions installed here."""
+
+    versions: str
+    switched_on: bool
+    problem: str = ""  # what failed in the self-check; empty: it passed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InterpreterFacts:
     """The interpreter of a pool's workers; `error` if none can run them, with what to do."""
 
@@ -178,4 +187,5 @@ class SystemFacts:
     address: str
     database: DatabaseFacts | Unknown
     transport: TransportFacts | Unknown
+    fast_path: FastPathFacts | Unknown
     pools: tuple[PoolFacts, ...] | Unknown

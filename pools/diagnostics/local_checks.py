@@ -284,10 +284,27 @@ def _running(pool: PoolStatus) -> Iterator[Finding]:
             yield warning("pool", text, "snakepit compat lists the library that causes it.", pool.name)
 
 
+def fast_path(facts: SystemFacts) -> Iterator[Finding]:
+    """Streams take the fast path for HTTP/2 frames, or it is switched off."""
+    known = facts.fast_path
+    if isinstance(known, Unknown):
+        yield skipped("fast path", known.reason)
+    elif known.problem:
+        yield warning(
+            "fast path",
+            f"its self-check fails with {known.problem}; calls take about twice the time, and every call works",
+            "Install versions of grpclib and h2 that the release supports (docs/explanation/dependencies.md).",
+        )
+    elif known.switched_on:
+        yield ok("fast path", f"its self-check passes with {known.versions}")
+    else:
+        yield ok("fast path", "SNAKEPIT_FAST_PATH is 0: it is switched off")
+
+
 # In the order of causes: an earlier finding may explain a later one.
 CHECKS: tuple[Check, ...] = (
     settings, production, runtime, disk, limits, ports, orphans,
     database, migrations, clocks,
-    broker, duplicates, beat, transport, consumers, overdue,
+    broker, duplicates, beat, transport, consumers, overdue, fast_path,
     interpreters, adapters, pools, api_keys,
 )  # fmt: skip

@@ -17,7 +17,10 @@ from snakepit.pools.adapters.processes import reaper
 from snakepit.pools.adapters.runtime_directory import LONGEST_NAME
 from snakepit.pools.cgroups import read_limits, usable_cores
 from snakepit.pools.diagnostics.advice import Capacity
-from snakepit.pools.diagnostics.facts import DiskFacts, FileFacts, MachineFacts, RuntimeFacts
+from snakepit.pools.diagnostics.facts import DiskFacts, FastPathFacts, FileFacts, MachineFacts, RuntimeFacts
+from snakepit.workers.transport import FAST_PATH, is_on
+from snakepit.workers.transport.fast_path_check import fast_path_problem
+from snakepit.workers.transport.grpclib_internals import versions
 
 TOKEN = reaper.VARIABLE.decode().rstrip("=")
 Limits = tuple[int | None, int | None]  # open files and processes; None: no limit
@@ -64,6 +67,11 @@ def _room(path: Path) -> DiskFacts:
         inodes_free=found.f_favail,
         inodes_total=found.f_files,
     )
+
+
+def fast_path() -> FastPathFacts:
+    """Run the self-check in this process, which has the packages of the broker and of the clients here."""
+    return FastPathFacts(versions=versions(), switched_on=is_on(FAST_PATH), problem=fast_path_problem())
 
 
 def machine(broker_pid: int, port: int) -> MachineFacts:

@@ -44,13 +44,15 @@ TRANSPORT = known.TransportFacts(
     url="redis://cache:6379/0", scheme="redis", drift=-0.02, persistent=True,
     workers={"celery@n1": frozenset({"celery", "snakepit.digits"})},
 )  # fmt: skip
+FAST_PATH = known.FastPathFacts(versions="grpclib 0.4.9, h2 4.3.0", switched_on=True)
 SETTINGS = known.SettingsFacts(
     problems=(), debug=False, allowed_hosts=("shop.example",), secret_key_length=60, secret_key_variety=40,
     secret_key_insecure=False, release="1.0", sweep_interval=15.0,
 )  # fmt: skip
 SOUND = SystemFacts(
     settings=SETTINGS, runtime=RUNTIME, machine=MACHINE, broker=status([RUNNING], **NODE),
-    address="/run/s/broker.sock", database=DATABASE, transport=TRANSPORT, pools=(POOL,),
+    address="/run/s/broker.sock", database=DATABASE, transport=TRANSPORT, fast_path=FAST_PATH,
+    pools=(POOL,),
 )  # fmt: skip
 
 
@@ -71,8 +73,8 @@ def test_a_sound_world_has_nothing_but_ok() -> None:
     assert {one.status for one in findings} == {FindingStatus.OK}
     assert {one.check for one in findings} >= {
         "settings", "production", "runtime directory", "disk", "limits", "ports", "orphans", "database", "migrations",
-        "clock", "broker", "duplicate brokers", "beat", "message transport", "consumers", "jobs", "interpreter",
-        "adapter", "pool", "API keys",
+        "clock", "broker", "duplicate brokers", "beat", "message transport", "consumers", "jobs", "fast path",
+        "interpreter", "adapter", "pool", "API keys",
     }  # fmt: skip
     assert all(not one.fix for one in findings)
 
@@ -106,6 +108,9 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "a silent broker": (
         {"database": replace(DATABASE, nodes=(OWN, replace(OWN, name="n2", silent=500.0)))},
         "duplicate brokers", "warning", "n2 stopped reporting 500 s ago"),
+    "the fast path fails with what is installed": (
+        {"fast_path": replace(FAST_PATH, problem="grpclib 0.4.9, h2 4.2.0: AttributeError: _data")},
+        "fast path", "warning", "h2 4.2.0: AttributeError: _data; calls take about twice the time"),
     "no redis": (
         {"transport": replace(TRANSPORT, error="refused")}, "message transport", "problem", "be reached: refused"),
     "files": (
