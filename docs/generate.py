@@ -120,6 +120,19 @@ With a single pool, you can write its fields at the top level, in capitals (`siz
 ```python
 SNAKEPIT = {"ADAPTER": "snakepit.examples.digits.Digits", "POOL_SIZE": 4}
 ```
+
+## Switches of the transport
+
+These are environment variables of a process, not keys of `SNAKEPIT`. With `0`, the process does without one mechanism.
+Every call works without it and takes longer. [Transport](../explanation/transport.md) describes and measures them.
+
+| variable | set to `0` |
+|---|---|
+| `SNAKEPIT_FAST_PATH` | Messages pass through the public API of grpclib. |
+| `SNAKEPIT_DIRECT_REPLY` | Every result passes through the broker. |
+| `SNAKEPIT_LOOP_OWNER` | A background thread alone runs the event loop. |
+
+A broker passes its switches on to its workers.
 """
 
 COMMANDS_HEAD = """\
