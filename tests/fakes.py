@@ -1,4 +1,4 @@
-"""The ports' fakes: a world in memory, where time passes only when everybody waits.
+"""The ports' fakes, in memory. Time passes only when every task waits.
 
 play(scenario(), clock)     run a coroutine on a loop whose time is the clock's; nothing sleeps
 FakeLauncher, FakeLinker    workers that are objects: they greet, answer, stream, freeze and die as told
@@ -62,7 +62,7 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         if timeout is None:
-            raise AssertionError("everybody waits for something that never comes")
+            raise AssertionError("every task waits for an event that never comes")
         self.clock.advance(timeout)
         return super().select(0)
 

@@ -40,10 +40,10 @@ def test_the_schema_check_can_fail(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_says_whether_it_is_well_and_stops_in_peace(compose: dict, name: str) -> None:
+def test_a_service_reports_its_health_and_stops(compose: dict, name: str) -> None:
     service = compose["services"][name]
     assert service["healthcheck"]["test"]
-    assert service["init"] is True, "without an init nobody reaps the children of a killed process"
+    assert service["init"] is True, "without an init, no process reaps the children of a killed one"
     assert re.fullmatch(r"\d+s", service["stop_grace_period"])
 
 
@@ -192,7 +192,7 @@ def health(*arguments: str) -> int:
     return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode
 
 
-def test_the_health_check_tells_a_fresh_file_from_an_old_or_missing_one(tmp_path: Path) -> None:
+def test_the_health_check_accepts_a_fresh_file_and_no_old_or_missing_one(tmp_path: Path) -> None:
     import os
 
     file = tmp_path / "schedule"
@@ -204,7 +204,7 @@ def test_the_health_check_tells_a_fresh_file_from_an_old_or_missing_one(tmp_path
     assert health() == 2
 
 
-def test_the_health_check_fails_where_nobody_listens() -> None:
+def test_the_health_check_fails_without_a_listener() -> None:
     import socket
 
     with socket.socket() as bound:

@@ -63,7 +63,7 @@ def test_version_1_gives_the_same(tmp_path: Path) -> None:
     assert usable_cores(root) == 2
 
 
-def test_no_limit_is_told_from_a_limit(tmp_path: Path) -> None:
+def test_no_limit_differs_from_a_limit(tmp_path: Path) -> None:
     root = v2(tmp_path / "2", "a/b", cpu__max="max 100000", memory__max="max", memory__current="5", pids__max="max")
     assert read_limits(root=root) == CgroupLimits(memory_used=5)
     root = v1(

@@ -171,7 +171,7 @@ def test_another_pool_has_its_own_since() -> None:
     assert alert.since == 0.0
 
 
-def test_a_leak_says_where_and_when_its_soft_limit_is_reached() -> None:
+def test_a_leak_names_the_command_and_the_time_to_the_soft_limit() -> None:
     grows = {"memory_mb": 80.0, "mb_per_hour": 60.0}
     (alert,) = alerts(pool={"growth": LEAKS}, worker=grows, stored=StoredState(soft_limits={"p": 100.0}))
     assert alert.title == "p leaks 4.9 MiB per 1,000 calls in `embed`"

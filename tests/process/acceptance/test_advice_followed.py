@@ -102,7 +102,7 @@ def test_a_leak_is_bounded_by_the_calls_that_are_advised() -> None:
         assert f"max_requests {limit:,} bounds it" in pool.judged().evidence
 
 
-def test_a_queue_that_is_too_short_refuses_nobody_once_it_is_as_long_as_advised() -> None:
+def test_a_queue_that_is_too_short_refuses_no_call_once_it_is_as_long_as_advised() -> None:
     with (
         advised("queue_limit", size=1, queue_limit=1, queue_timeout=20.0) as pool,
         ThreadPoolExecutor(8) as callers,
@@ -140,7 +140,7 @@ def test_calls_that_overran_have_the_time_that_is_advised() -> None:
         assert pool.usage.overran <= 0.05 * pool.usage.answered
 
 
-def test_workers_that_nobody_needs_are_gone_and_nobody_waits_for_them() -> None:
+def test_unneeded_workers_are_gone_and_no_call_waits_for_them() -> None:
     with advised("idle", size=5) as pool:
 
         def call() -> None:

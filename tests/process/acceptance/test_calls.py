@@ -131,7 +131,7 @@ def test_three_calls_on_two_slots_queue_and_capacity_is_never_exceeded(node: Run
     assert max(future.result(timeout=30) for future in held) == 2
 
 
-def test_priority_goes_first_among_those_who_wait(node: RunningBroker, pipe: Path) -> None:
+def test_waiting_calls_of_higher_priority_go_first(node: RunningBroker, pipe: Path) -> None:
     done: list[str] = []
     held = node.client.submit("one", "hold", path=str(pipe))
     low = node.client.submit("one", "echo", {"value": "low"}, priority=-5)
@@ -193,7 +193,7 @@ def test_workers_see_no_environment_but_what_is_allowed(node: RunningBroker) -> 
     assert seen["OMP_NUM_THREADS"] == "1"
 
 
-def test_what_a_pool_says_of_the_environment_is_the_last_word() -> None:
+def test_a_pools_environment_overrides_every_other_source() -> None:
     with broker({"p": {"size": 1, "env": {"OMP_NUM_THREADS": "3", "COLOUR": "green"}}}) as node:
         node.ready("p")
         seen = node.client.call("p", "environment")

@@ -84,7 +84,7 @@ def operations(client: httpx.Client) -> list[tuple[str, str, str]]:
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.postgres
-def test_every_operation_and_page_says_that_the_database_is_away_and_works_when_it_is_back(
+def test_every_operation_and_page_reports_an_unavailable_database_and_works_when_it_is_back(
     postgres_url: str, tmp_path: Path
 ) -> None:
     # The fixture decides about skipping; the server that is stopped here is this test's own.

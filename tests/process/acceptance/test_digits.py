@@ -97,7 +97,7 @@ class killing:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        assert self.killed, "nobody was killed: the test proved nothing"
+        assert self.killed, "no process was killed: the test proved nothing"
 
     def _run(self) -> None:
         while not self._stop.wait(self._every):
@@ -111,7 +111,7 @@ class killing:
 
 
 def check_invariants(node: RunningBroker) -> None:
-    """After the storm: pools at their size, no slot leaked, nobody waits, one process a worker."""
+    """After the storm: pools at their size, no slot leaked, no call waits, one process a worker."""
     for name in ("digits", "plain"):
         row = _settled(node, name)
         assert (row.busy, row.waiting, row.lost) == (0, 0, 0)

@@ -63,7 +63,7 @@ def test_every_thread_of_a_thread_profile_worker_is_shown_and_its_calls_go_on() 
         assert {call.result(30) for call in calls} == {2}
 
 
-def test_many_dumps_at_once_harm_nobody() -> None:
+def test_many_dumps_at_once_harm_no_call() -> None:
     with broker({"p": {"size": 1}}) as node:
         node.ready("p")
         worker = only_worker(node)
@@ -82,7 +82,7 @@ def test_many_dumps_at_once_harm_nobody() -> None:
         assert node.pool("p").died == 0
 
 
-def test_who_asked_and_why_is_told() -> None:
+def test_actor_and_reason_are_recorded() -> None:
     with broker({"p": {"size": 1}}) as node:
         node.ready("p")
         node.client.dump(only_worker(node), actor="ada", reason="it hangs")

@@ -46,7 +46,7 @@ def _holder(node: RunningBroker, recent: Path | None = None) -> WorkerStatus:
             if worker.calls and (recent is None or (recent.exists() and "holding" in recent.read_text())):
                 held = worker
                 return held
-    raise AssertionError("nobody holds the call")
+    raise AssertionError("no worker holds the call")
 
 
 def _held(node: RunningBroker, tmp_path: Path) -> tuple[Path, Future[Any]]:
@@ -194,7 +194,7 @@ def test_large_chunks_stop_the_generator_after_exactly_their_bytes(tmp_path: Pat
         assert sum(1 for _ in chunks) == 100 - half
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path: Path) -> None:
+def test_a_full_queue_refuses_immediately_with_a_retry_time(tmp_path: Path) -> None:
     with broker({"p": {"size": 1, "queue_limit": 2}}) as node:
         node.ready("p")
         pipe, held = _held(node, tmp_path)
@@ -211,7 +211,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path: Path)
         assert [future.result(timeout=PATIENCE) for future in waiting] == [0, 1]
 
 
-def test_who_waits_too_long_is_told_so(tmp_path: Path) -> None:
+def test_a_call_that_waits_too_long_fails_with_queue_timeout(tmp_path: Path) -> None:
     with broker({"p": {"size": 1, "queue_timeout": 0.3}}) as node:
         node.ready("p")
         pipe, held = _held(node, tmp_path)
@@ -223,7 +223,7 @@ def test_who_waits_too_long_is_told_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("adapter", "words"), [("fails", "model file is missing"), ("missing", "no_such_module")])
-def test_a_pool_whose_adapter_cannot_load_fails_with_the_reason_and_tells_its_callers(adapter: str, words: str) -> None:
+def test_a_pool_whose_adapter_cannot_load_fails_and_its_callers_get_the_reason(adapter: str, words: str) -> None:
     with broker({"p": {"adapter": adapter, "size": 2, "boot_budget": 2}, "fine": {"size": 1}}) as node:
         node.ready("fine")
         asked = node.client.submit("p", "ping")

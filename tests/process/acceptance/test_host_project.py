@@ -102,7 +102,7 @@ def line(broker: subprocess.Popen[str], pattern: str) -> str:
     pytest.fail(f"the broker ended before it said {pattern}: {''.join(told)}")
 
 
-def test_a_strangers_broker_says_what_lacks_and_where_it_is_and_leaves_nothing(project: Project) -> None:
+def test_a_new_projects_broker_names_what_is_missing_and_its_socket_and_leaves_nothing(project: Project) -> None:
     broker = subprocess.Popen(
         [sys.executable, "-m", "snakepit.pools.cli", "broker"], cwd=project.directory, env=project.environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -56,7 +56,7 @@ def test_a_pool_made_to_queue_is_advised_to_grow_and_then_does_not_queue() -> No
         assert (row.usage.wait_p95 or 0.0) < 0.4
 
 
-def test_the_command_shows_what_it_knows_and_says_what_it_does_not(
+def test_the_command_shows_known_figures_and_names_unknown_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
     with broker({"p": {"size": 1}}) as node:

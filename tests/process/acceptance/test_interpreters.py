@@ -46,7 +46,7 @@ def test_the_worker_passes_its_tests_without_a_gil_and_keeps_it_off() -> None:
     assert printed.rstrip().endswith("gil: off"), printed
 
 
-def test_a_pool_without_a_fit_interpreter_is_failed_at_once_says_why_and_leaves_the_others_alone() -> None:
+def test_a_pool_without_a_fit_interpreter_fails_immediately_with_the_reason_and_alone() -> None:
     with broker({"p": {"size": 2, "python": "3.99t"}, "fine": {"size": 1}}) as node:
         node.ready("fine")
         failed = node.until("pool.failed", pool="p", reason="interpreter")

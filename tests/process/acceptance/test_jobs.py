@@ -286,7 +286,7 @@ def test_a_frozen_attempt_that_wakes_up_neither_overwrites_the_newer_nor_adds_to
         here.holding(2)
 
         def let_go() -> list[dict[str, Any]] | None:
-            with suppress(OSError):  # nobody waits at this moment
+            with suppress(OSError):  # no call waits at this moment
                 os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
             ended: list[dict[str, Any]] | None = here.ask("ended", ids=ids)
             return ended
@@ -301,7 +301,7 @@ def test_a_frozen_attempt_that_wakes_up_neither_overwrites_the_newer_nor_adds_to
 
 
 @pytest.mark.slow
-def test_a_running_job_is_cancelled_and_its_command_is_told(valkey_url: str, tmp_path: Path) -> None:
+def test_a_running_job_is_cancelled_and_its_command_is_asked_to_stop(valkey_url: str, tmp_path: Path) -> None:
     with stand(tmp_path, valkey_url) as here:
         here.worker()
         ids = here.submit("obedient", {})
@@ -313,7 +313,7 @@ def test_a_running_job_is_cancelled_and_its_command_is_told(valkey_url: str, tmp
 
 
 @pytest.mark.slow
-def test_a_celery_worker_that_is_told_to_stop_gives_its_job_back(valkey_url: str, tmp_path: Path, pipe: Path) -> None:
+def test_a_celery_worker_that_has_to_stop_requeues_its_job(valkey_url: str, tmp_path: Path, pipe: Path) -> None:
     with stand(tmp_path, valkey_url) as here:
         first = here.worker()
         ids = here.submit("hold_again", {"path": str(pipe)})

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(180)
 SNAKEPIT = [sys.executable, "-m", "snakepit.pools.cli"]
 
 
-def test_a_recycle_does_what_its_preview_said_and_tells_who_and_why() -> None:
+def test_a_recycle_does_what_its_preview_showed_and_records_actor_and_reason() -> None:
     fields = {"size": 2, "min_lifetime": 0.0, "ttl": 3600.0, "jitter": 0.0, "max_requests": 100}
     with broker({"p": fields}) as node:
         node.ready("p", 2)
@@ -34,7 +34,7 @@ def test_a_recycle_does_what_its_preview_said_and_tells_who_and_why() -> None:
         assert [one.in_turn for one in plan.workers] == [1, 2]
         assert sorted(one.calls_until_max for one in plan.workers) == [99, 100]
         assert all(3500 < one.seconds_until_ttl <= 3600 for one in plan.workers)
-        assert not node.told("worker.draining"), "the preview has replaced somebody"
+        assert not node.told("worker.draining"), "the preview has replaced a worker"
         assert node.client.recycle("p", actor="ada", reason="release 42") == 2
         node.until("worker.recycled", 2, reason="operator")
         drained = [event["worker"] for event in node.told("worker.draining")]

@@ -120,7 +120,7 @@ def test_a_leak_is_named_in_status_metrics_and_event() -> None:
         assert "MiB per 1,000 calls, mostly `leaks`" in drained["message"]
 
 
-def test_a_worker_that_leaves_gives_way_to_those_who_work(tmp_path: Path) -> None:
+def test_a_worker_that_exits_runs_at_a_lower_priority(tmp_path: Path) -> None:
     recent = tmp_path / "recent"
     with broker({"p": {"size": 1, "args": {"recent": str(recent)}}}) as node:
         node.ready("p")

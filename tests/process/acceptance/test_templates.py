@@ -174,7 +174,7 @@ def test_new_code_and_new_definitions_come_by_a_new_template_and_no_call_fails(c
             node.client.recycle("p", reason="new code")
         node.until("worker.recycled", 2)
         after = template_of(node)
-        assert wait_gone(before.pid, 10.0), "nobody needs the old one"
+        assert wait_gone(before.pid, 10.0), "no worker needs the old one"
         assert after.pid != before.pid
         assert {origin["loaded_by"] for origin in each(node, "origin").values()} == {after.pid}
         assert not pids & set(node.pids("p"))
@@ -189,7 +189,7 @@ def test_seeds_of_numpy_differ_between_workers() -> None:
         assert len(set(numbers)) == 3
 
 
-def test_the_example_of_the_documentation_does_what_it_says() -> None:
+def test_the_example_of_the_documentation_works() -> None:
     with broker({"p": {"adapter": "rivers", "size": 2}}) as node:
         node.ready("p", 2)
         assert template_of(node).state == "ready"

@@ -71,7 +71,7 @@ def exchange(node: RunningBroker, pool: str, seconds: float, interval: float) ->
 
 
 @pytest.mark.freethreaded
-def test_without_a_gil_the_calls_of_one_worker_run_at_the_same_time_and_the_pool_says_so(python: str) -> None:
+def test_without_a_gil_the_calls_of_one_worker_run_at_the_same_time_and_the_pool_reports_it(python: str) -> None:
     with broker({"t": {**THREADS, "python": python}}) as node:
         node.ready("t")
         # A GIL would change hands once in the whole time: what follows is no matter of speed.
@@ -84,7 +84,7 @@ def test_without_a_gil_the_calls_of_one_worker_run_at_the_same_time_and_the_pool
         assert node.told("gil.enabled") == []
 
 
-def test_with_a_gil_they_take_turns_and_the_pool_says_why() -> None:
+def test_with_a_gil_they_take_turns_and_the_pool_reports_why() -> None:
     with broker({"t": THREADS}) as node:
         node.ready("t")
         assert exchange(node, "t", 1.0, 0.25) <= 4 + 4
@@ -115,7 +115,7 @@ def test_the_import_that_switches_the_gil_on_is_named_at_once_also_with_warnings
 
 
 @pytest.mark.freethreaded
-def test_a_gil_that_is_on_from_the_start_is_told_with_its_reason(python: str) -> None:
+def test_a_gil_that_is_on_from_the_start_is_reported_with_its_reason(python: str) -> None:
     with broker({"t": {**THREADS, "python": python, "env": {"PYTHON_GIL": "1"}}}) as node:
         told = node.until("gil.enabled", pool="t", reason="environment")
         assert "PYTHON_GIL=1" in told["message"]
@@ -135,7 +135,7 @@ def test_slots_times_blas_threads_fit_the_cores() -> None:
 
 
 @pytest.mark.freethreaded
-def test_with_checks_on_a_planted_race_is_told_with_both_stacks_and_the_safe_patterns_are_silent(python: str) -> None:
+def test_with_checks_on_a_planted_race_is_reported_with_both_stacks_and_safe_patterns_are_not(python: str) -> None:
     pool = {**THREADS, "adapter": "patterns", "python": python, "thread_checks": True}
     with broker({"t": pool, "off": {**pool, "thread_checks": False}}) as node:
         node.ready("t")
@@ -235,7 +235,7 @@ def test_calls_that_are_cancelled_in_a_storm_give_their_slots_back(python: str) 
 
 
 def check_whole(node: RunningBroker, pool: str, workers: int) -> None:
-    """After a storm: as many workers as are wanted, every slot free, nobody waits."""
+    """After a storm: as many workers as are wanted, every slot free, no call waits."""
     for row in rows(node, pool):
         if row.ready == workers and row.free == row.slots:
             break

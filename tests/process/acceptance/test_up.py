@@ -48,7 +48,7 @@ def test_the_printed_python_line_answers(demo: Demo) -> None:
     assert "9592" in done.stdout, done.stderr
 
 
-def test_the_command_line_calls_streams_and_tells_the_status(demo: Demo) -> None:
+def test_the_command_line_calls_streams_and_prints_the_status(demo: Demo) -> None:
     assert demo.run("call", "primes", "count", '{"below": 100000}', "--json").stdout.strip() == "9592"
     chunks = demo.run("call", "docs", "search", '{"query": "generator", "limit": 3}', "--stream", "--json").stdout
     assert len([json.loads(line) for line in chunks.splitlines()]) == 3

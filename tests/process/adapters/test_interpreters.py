@@ -47,7 +47,7 @@ def places(tmp_path: Path, **more: Any) -> InterpreterKeys:
     return InterpreterKeys(**{"own": sys.executable, "environ": {"HOME": str(tmp_path), "PATH": ""}, **more})
 
 
-def test_an_interpreter_says_what_it_is_and_that_it_can_run_workers() -> None:
+def test_an_interpreter_reports_its_version_and_that_it_can_run_workers() -> None:
     one = ask(sys.executable, "own")
     assert (one.version, one.implementation, one.problem) == (platform.python_version(), "CPython", "")
     assert one.fit, one.unfit
@@ -93,14 +93,14 @@ def test_the_install_command_is_the_one_to_type_also_where_pip_would_refuse(tmp_
     ("text", "why"),
     [("#!/bin/sh\necho no such version >&2; exit 127\n", "its output: no such version"), ("", "it cannot be started")],
 )
-def test_a_program_that_is_no_python_is_told_from_one(tmp_path: Path, text: str, why: str) -> None:
+def test_a_program_that_is_no_python_is_recognized(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "python"
     path.write_text(text)
     path.chmod(0o755)
     assert why in ask(str(path), "PATH").problem
 
 
-def test_nobody_else_may_be_able_to_change_an_interpreter(tmp_path: Path) -> None:
+def test_an_interpreter_that_other_users_can_change_is_refused(tmp_path: Path) -> None:
     path = program(tmp_path / "bin")
     assert find_mistrust(path) == ""
     (tmp_path / "bin").chmod(0o777)
@@ -116,7 +116,7 @@ def test_an_interpreter_of_another_user_is_not_run(tmp_path: Path, monkeypatch: 
     path = program(tmp_path / "bin")
     if os.getuid() == 0:
         os.chown(path, 12345, 12345)
-    else:  # only root can give a file away: be somebody else
+    else:  # only root can give a file away: be another user
         monkeypatch.setattr(os, "getuid", lambda: 12345)
     assert "belongs to another user" in find_mistrust(path)
     known = Interpreters(places(tmp_path, registry={"theirs": path}))
@@ -157,7 +157,7 @@ def test_auto_is_a_free_threaded_one_for_threads_and_the_brokers_own_otherwise(t
     assert known.choose("auto", "process").path == ""
 
 
-def test_auto_tells_why_it_had_to_stay_with_a_gil(tmp_path: Path) -> None:
+def test_auto_reports_why_it_chose_an_interpreter_with_a_gil(tmp_path: Path) -> None:
     lacking = program(tmp_path / "venv/bin", installed={})
     known = Interpreters(places(tmp_path, venvs=(str(tmp_path / "venv"),)))
     chosen = known.choose("auto", "thread")
@@ -175,7 +175,7 @@ def test_an_interpreter_is_asked_once_and_its_choice_is_kept(tmp_path: Path) -> 
     assert (tmp_path / "venv/bin/asked").read_text() == "asked\n"
 
 
-def test_a_definition_whose_interpreter_is_unfit_says_so_and_one_that_was_mended_is_fit(tmp_path: Path) -> None:
+def test_an_unfit_interpreter_is_reported_and_a_mended_one_is_fit(tmp_path: Path) -> None:
     path = program(tmp_path / "bin", installed={})
     known = Interpreters(places(tmp_path, registry={"ft": path}))
     spec = spec_from({"name": "p", "adapter": "a", "python": "ft", "profile": "thread"})

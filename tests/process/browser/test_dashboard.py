@@ -328,7 +328,7 @@ def run_in_shell(demo: Demo, code: str) -> str:
     return (done.stdout.splitlines() or [""])[-1]
 
 
-def test_who_only_looks_sees_no_action_and_is_refused_every_order(demo: Demo, browser: Browser, job: str) -> None:
+def test_a_viewer_sees_no_action_and_is_refused_every_order(demo: Demo, browser: Browser, job: str) -> None:
     made = [sys.executable, str(ROOT / "manage.py"), "shell", "-c", LOOKER]
     environment = demo.environment | {"SNAKEPIT_DEMO": "1"}
     subprocess.run(made, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=60)

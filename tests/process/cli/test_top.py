@@ -81,7 +81,7 @@ def test_calls_a_second_come_from_two_answers() -> None:
     assert screen.rates["a"] == 0.0, "a broker that was restarted counts anew"
 
 
-def test_a_broker_that_goes_and_comes_back_is_told_with_the_age_of_the_figures() -> None:
+def test_a_broker_that_goes_and_comes_back_is_shown_with_the_age_of_the_figures() -> None:
     screen = updated(1000.0)
     assert "live" in shown(screen, 1000.5)
     screen.miss("No broker answers.", 1001.0)
@@ -103,7 +103,7 @@ def test_without_a_terminal_one_frame_is_printed(broker: FakeBroker, capsys: Cap
         assert "\x1b[" not in out
 
 
-def test_without_a_broker_the_frame_says_so_and_the_exit_code_is_3(
+def test_without_a_broker_the_frame_reports_it_and_the_exit_code_is_3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setenv("SNAKEPIT_ADDRESS", str(tmp_path / "none.sock"))

@@ -81,7 +81,7 @@ class Session:
                 for request in message.requests:
                     self._take(request)
         finally:
-            for run in self.runs.values():  # nobody waits for them any more: as good as a Cancel for each
+            for run in self.runs.values():  # no client waits for them: the same as a Cancel for each
                 if run.task is not None and run.task.cancel():
                     self.broker.cancelled.append(run.call.command)
                     self.broker.changed.set()

@@ -93,7 +93,7 @@ def test_arguments_named_like_options_travel_in_the_dict(client: Client) -> None
     assert client.call(POOL, "echo", {"timeout": "t", "priority": "p"}) == {"timeout": "t", "priority": "p"}
 
 
-def test_execute_tells_where_the_time_went(client: Client) -> None:
+def test_execute_reports_queue_and_run_time(client: Client) -> None:
     answer = client.execute(POOL, "echo", a=1)
     assert answer == Answer({"a": 1}, answer.call, "echo-1", 0.25, 0.5)
     assert answer.call
@@ -218,7 +218,7 @@ def test_a_lost_connection_ends_open_calls_with_unknown_outcome(client: Client, 
     assert broker.sessions == 2
 
 
-def test_a_client_that_closes_says_goodbye_and_may_come_back(client: Client, broker: FakeBroker) -> None:
+def test_a_client_can_close_its_session_and_connect_again(client: Client, broker: FakeBroker) -> None:
     waiting = client.submit(POOL, "mute")
     assert broker.running.wait(10)
     client.close()

@@ -313,7 +313,7 @@ async def test_a_result_goes_into_the_reply_socket_that_its_assignment_names(sta
     assert (await driver.reports.until("result"))[0] == second
 
 
-async def test_a_result_that_no_reply_socket_takes_is_told_as_usual(start_worker: Any, tmp_path: Path) -> None:
+async def test_a_result_that_no_reply_socket_takes_goes_through_the_broker(start_worker: Any, tmp_path: Path) -> None:
     driver = await start_worker()
     await driver.reports.until("hello")
     number = driver.assign_to_reply_socket(str(tmp_path / "nobody"), [1])
@@ -422,7 +422,7 @@ async def test_a_drained_worker_leaves_with_exit_code_0(start_worker: Any) -> No
     assert await driver.exit() == Exit(code=0)
 
 
-async def test_a_killed_worker_is_told_once_and_its_link_is_lost(start_worker: Any) -> None:
+async def test_a_killed_worker_is_reported_once_and_its_link_is_lost(start_worker: Any) -> None:
     driver = await start_worker()
     await driver.reports.until("hello")
     driver.process.kill()
@@ -636,7 +636,7 @@ async def launcher(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
         ("missing", "auto", "load_failed", "no_such_module"),
     ],
 )
-async def test_a_template_says_whether_it_can_be_forked_from(
+async def test_a_template_reports_whether_it_can_be_forked(
     launcher: Any, adapter: str, preload: str, verdict: str, words: str
 ) -> None:
     prepared = await PreparedTemplate().prepare(launcher, adapter, preload=preload)
@@ -653,7 +653,7 @@ async def test_a_template_says_whether_it_can_be_forked_from(
     assert len(prepared.said) == 1
 
 
-async def test_a_killed_template_is_told_once_and_nothing_comes_out_of_it_any_more(launcher: Any) -> None:
+async def test_a_killed_template_is_reported_once_and_forks_nothing_more(launcher: Any) -> None:
     prepared = await PreparedTemplate().prepare(launcher, "everything", preload="on")
     await prepared.verdict()
     prepared.template.kill()
@@ -758,7 +758,7 @@ def test_a_recorder_keeps_the_order_and_stop_writes_what_is_left(books: Books) -
     assert books.workers() == {"p-1"}
 
 
-def test_a_recorder_swallows_whatever_it_is_told(books: Books, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_recorder_raises_for_no_event(books: Books, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     awkward = [
         Event(

@@ -112,7 +112,7 @@ def test_the_official_client_executes_a_command(stranger: Stranger) -> None:
 
 
 @pytest.mark.parametrize("method", sorted(REPLIES))
-def test_a_call_that_ends_without_a_request_is_told_so(stranger: Stranger, method: str) -> None:
+def test_a_call_without_a_request_gets_an_error(stranger: Stranger, method: str) -> None:
     call = stranger.channel.stream_unary(BROKER + method, response_deserializer=REPLIES[method].FromString)
     with pytest.raises(grpc.RpcError) as caught:
         call(iter(()), metadata=stranger.metadata, timeout=PATIENCE)
@@ -229,7 +229,7 @@ def test_the_deadline_of_a_call_is_kept(stranger: Stranger, tmp_path: Path) -> N
     [(), (("authorization", "Bearer wrong"),), (("authorization", "Bearer"),), (("authorization-bin", b"Bearer"),)],
 )
 @pytest.mark.parametrize("method", ["Execute", "Status", "Recycle", "Session"])
-def test_without_the_right_token_nobody_gets_in(node: RunningBroker, metadata: Any, method: str) -> None:
+def test_a_request_without_the_right_token_is_refused(node: RunningBroker, metadata: Any, method: str) -> None:
     with Stranger(f"unix:{node.runtime}/broker.sock").channel as channel:
         call: Any = channel.stream_stream(BROKER + method)
         with pytest.raises(grpc.RpcError) as caught:
@@ -598,7 +598,9 @@ async def test_calls_that_come_together_are_answered_each_with_its_own_value_and
     assert served.broker.snapshot("p").pools[0].finished == 40
 
 
-async def test_bytes_failures_and_refusals_among_calls_that_came_together_are_told_alone(served: Served) -> None:
+async def test_bytes_failures_and_refusals_among_calls_in_a_batch_get_replies_of_their_own(
+    served: Served,
+) -> None:
     requests = [
         calls([1, 2], b'{"value": 1}', b"{}"),
         calls([3], b"{}", command="raises"),
@@ -734,7 +736,7 @@ async def test_a_reply_socket_with_another_name_is_refused(served: Served, name:
     assert await served.echo(1) == 1
 
 
-async def test_a_worker_that_says_it_delivered_what_nobody_asked_it_to_fails_the_call(served: Served) -> None:
+async def test_a_worker_that_reports_an_unrequested_delivery_fails_the_call(served: Served) -> None:
     asked = asyncio.ensure_future(BrokerStub(served.channel).Execute(
         pb.ExecuteRequest(pool="p", command="hold"), metadata=served.metadata, timeout=PATIENCE
     ))  # fmt: skip
@@ -822,7 +824,7 @@ def test_a_path_that_leaves_no_room_for_the_sockets_is_refused(home: Path, over:
 
 
 def test_what_a_killed_broker_left_is_taken_over(home: Path) -> None:
-    """A dead socket, a lock that nobody holds, half a token, an instance that is no JSON."""
+    """A dead socket, a lock without an owner, half a token, an instance that is no JSON."""
     run = home / "run"
     run.mkdir(mode=0o700)
     dead = socket.socket(socket.AF_UNIX)

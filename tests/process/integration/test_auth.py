@@ -147,7 +147,7 @@ def test_staff_may_look_and_needs_permissions_to_act(client: Client, broker: Fak
     assert broker.orders == [("digits", "", "user grace", "")]
 
 
-def test_who_is_not_staff_needs_permissions_to_look(client: Client, broker: FakeClient, user: Any) -> None:
+def test_a_user_without_staff_status_needs_permissions_to_view(client: Client, broker: FakeClient, user: Any) -> None:
     user.is_staff = False
     user.save()
     client.force_login(user)

@@ -344,7 +344,7 @@ def posted() -> list[str]:
 
 
 @pytest.mark.parametrize("url", posted())
-def test_who_only_looks_is_refused_every_post(lena: Client, broker: FakeClient, url: str) -> None:
+def test_a_viewer_is_refused_every_post(lena: Client, broker: FakeClient, url: str) -> None:
     answer = lena.post(url, "{}", content_type="application/json")
     # 405: it takes no POST from anybody.
     assert answer.status_code == 403 or (answer.status_code == 405 and "POST" not in answer["Allow"])
@@ -352,7 +352,7 @@ def test_who_only_looks_is_refused_every_post(lena: Client, broker: FakeClient, 
     assert (broker.orders, broker.calls, orders.count(), Job.objects.count()) == ([], [], 0, 0)
 
 
-def test_who_only_looks_sees_no_button_that_changes_something(lena: Client) -> None:
+def test_a_viewer_sees_no_button_that_changes_something(lena: Client) -> None:
     job = succeed(jobs.submit("digits", "classify"))
     for url in ("/", "/pools/", "/jobs/", f"/jobs/{job.pk}/", "/audit/"):
         page = text(lena, url)

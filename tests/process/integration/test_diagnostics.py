@@ -277,7 +277,7 @@ def test_an_examination_of_a_site_without_a_broker_finds_that_and_judges_the_res
     assert not report.healthy
 
 
-def test_settings_that_are_wrong_are_told_and_nothing_else_is_asked(settings: Any) -> None:
+def test_wrong_settings_are_reported_and_nothing_else_is_examined(settings: Any) -> None:
     settings.SNAKEPIT = {"POOL": {}}
     conf.forget()
     report = doctor.examine(away, "")
@@ -285,7 +285,7 @@ def test_settings_that_are_wrong_are_told_and_nothing_else_is_asked(settings: An
     assert "did you mean" in report.findings[0].evidence
 
 
-def test_a_report_is_kept_for_those_who_ask_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_is_cached_for_requests_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def examine(status: Any, address: str) -> DoctorReport:
@@ -342,7 +342,7 @@ def test_the_api_shows_what_the_caller_may_see(client: Client, broker: FakeClien
 
 
 @pytest.mark.usefixtures("report")
-def test_the_shell_prints_the_list_and_says_by_its_exit_code_that_something_is_wrong(
+def test_the_shell_prints_the_list_and_its_exit_code_reports_a_problem(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(["doctor"]) == 1

@@ -44,7 +44,7 @@ def test_a_recommendation_has_its_numbers_and_its_exact_change(client: Client, m
     assert (queue["verdict"], "needs 50 calls" in queue["evidence"]) == ("not enough evidence", True)
 
 
-def test_who_may_configure_follows_it_once(client: Client, make_key: Callable[..., str], broker: FakeClient) -> None:
+def test_the_scope_configure_applies_it_once(client: Client, make_key: Callable[..., str], broker: FakeClient) -> None:
     key = make_key("configure", "view")
     done = follow(client, key, reason="it leaks")
     assert (done.status_code, done.json()["changed"]) == (200, True)
@@ -56,7 +56,7 @@ def test_who_may_configure_follows_it_once(client: Client, make_key: Callable[..
     assert list(rows) == [("apply", "done", "it leaks"), ("apply", "not_advised", "")]
 
 
-def test_who_may_only_operate_is_refused(client: Client, make_key: Callable[..., str]) -> None:
+def test_a_user_with_operate_only_is_refused(client: Client, make_key: Callable[..., str]) -> None:
     assert follow(client, make_key("operate", "view")).status_code == 403
     assert client.get(URL, headers={"Authorization": make_key("run")}).status_code == 403
     assert Pool.objects.get().max_requests is None

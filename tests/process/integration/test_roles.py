@@ -79,7 +79,7 @@ def test_a_member_of_a_group_may_do_what_its_words_say(looker: Any) -> None:
     assert not {"call", "cancel_job", "change_pool"} & permissions.actions(granted)
 
 
-def test_who_is_not_active_or_not_there_may_nothing(looker: Any) -> None:
+def test_an_inactive_or_missing_user_may_do_nothing(looker: Any) -> None:
     from django.contrib.auth.models import AnonymousUser
 
     assert permissions.of(AnonymousUser()) == frozenset()
@@ -93,7 +93,7 @@ def api_posts() -> list[str]:
 
 
 @pytest.mark.parametrize("path", api_posts())
-def test_who_only_looks_is_refused_by_every_rest_route_that_changes_something(
+def test_a_viewer_is_refused_by_every_rest_route_that_changes_something(
     client: Client, broker: FakeClient, looker: Any, job: Job, path: str
 ) -> None:
     names = {"pool": "digits", "command": "classify", "job_id": str(job.pk), "worker": "digits-1"}
@@ -106,7 +106,7 @@ def test_who_only_looks_is_refused_by_every_rest_route_that_changes_something(
     assert (broker.calls, broker.orders, Job.objects.count()) == ([], [], 1)
 
 
-def test_who_only_looks_changes_nothing_in_the_admin(client: Client, broker: FakeClient, looker: Any, job: Job) -> None:
+def test_a_viewer_changes_nothing_in_the_admin(client: Client, broker: FakeClient, looker: Any, job: Job) -> None:
     client.force_login(looker)
     pool = Pool.objects.get()
     ids = {"pool": pool.pk, "job": job.pk}

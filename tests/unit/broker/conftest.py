@@ -197,5 +197,5 @@ class Table:
 
 @pytest.fixture
 def table() -> Callable[..., Table]:
-    """table(size=2, ...) is a pool whose first workers are asked for; nobody is ready yet."""
+    """table(size=2, ...) is a pool that has asked for its first workers; none is ready yet."""
     return Table

@@ -68,7 +68,7 @@ def test_a_worker_cannot_invent_a_code() -> None:
     assert (error.details["type"], error.details["traceback"]) == ("a.B", "tb")
 
 
-def test_a_failure_of_a_call_that_had_not_begun_says_so() -> None:
+def test_a_failure_of_a_call_that_had_not_begun_is_not_started() -> None:
     begun = error_of(WorkerFailure("deadline_exceeded", "the deadline passed"))
     waiting = error_of(WorkerFailure("deadline_exceeded", "before it began", details={"outcome": "not_started"}))
     nonsense = error_of(WorkerFailure("deadline_exceeded", "x", details={"outcome": "great"}))

@@ -1,4 +1,4 @@
-"""Whose leak it is, and when nobody can tell."""
+"""Which command leaks, and when the evidence is not enough."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_commands_that_only_run_together_are_not_told_apart_and_others_are() -> 
     assert growth.mb is not None, "the sum is known all the same"
 
 
-def test_a_command_that_is_the_sum_of_two_others_is_told_apart_from_neither() -> None:
+def test_a_command_that_is_the_sum_of_two_others_cannot_be_told_apart_from_them() -> None:
     growth, rng = MemoryGrowth(), Random(2)
     worker = Worker(growth, {"a": 0.1, "b": 0.2, "lone": 0.5})
     for _ in range(30):
@@ -152,7 +152,7 @@ def test_the_books_stay_small_however_many_commands_and_samples_come() -> None:
     assert sum(growth.all_calls().values()) == growth.calls
 
 
-def test_nobody_is_accused_when_no_command_makes_most_of_it() -> None:
+def test_no_command_is_named_when_none_causes_most_of_the_growth() -> None:
     growth, rng = MemoryGrowth(), Random(1)
     worker = Worker(growth, {"a": 0.1, "b": 0.1, "c": 0.1})
     for _ in range(40):

@@ -2,7 +2,7 @@
 
 The model keeps its own, simpler books: which calls are open, who holds what in which order, what was answered. A
 process begins the first calls that it holds, as many as it has slots; the others are prefetched. After every
-fact the promises are checked; at the end the pool must come back to its size and answer everybody.
+fact the promises are checked; at the end the pool must come back to its size and answer every call.
 """
 
 from __future__ import annotations
@@ -389,7 +389,7 @@ class PoolModel(RuleBasedStateMachine):
             assert self.pool.timers.next() is not None
 
     def teardown(self) -> None:
-        """Left alone with a world that works, the pool answers everybody and comes back to its size."""
+        """Without further faults, the pool answers every call and comes back to its size."""
         if not hasattr(self, "pool"):
             return
         for _ in range(400):
@@ -410,7 +410,7 @@ class PoolModel(RuleBasedStateMachine):
                 self.do(self.pool.tick(self.now))
             if self.is_settled():
                 break
-        assert not self.open, f"somebody was never answered: {self.open} {self.pool!r}"
+        assert not self.open, f"a call was never answered: {self.open} {self.pool!r}"
         assert self.is_settled(), repr(self.pool)
         assert not self.pool.calls
         assert self.pool.timers.keys() <= {("age", self.pool.spec.name)}, "a timer outlived its reason"

@@ -33,7 +33,7 @@ def test_a_worker_never_holds_more_calls_than_slots(table: Any) -> None:
     assert len(t.pool.queue) == 2
 
 
-def test_whoever_waits_is_served_first_come_first_served(table: Any) -> None:
+def test_waiting_calls_are_served_first_come_first_served(table: Any) -> None:
     t = table().ready(1)
     for _ in range(4):
         t.submit()
@@ -42,7 +42,7 @@ def test_whoever_waits_is_served_first_come_first_served(table: Any) -> None:
     assert [call for call, _ in t.assigned()] == [1, 2, 3, 4]
 
 
-def test_a_higher_priority_goes_before_all_who_wait(table: Any) -> None:
+def test_a_call_of_higher_priority_goes_before_all_waiting_calls(table: Any) -> None:
     t = table().ready(1)
     t.submit()
     low, middle, high = t.submit(priority=-5), t.submit(), t.submit(priority=5)
@@ -90,7 +90,7 @@ def test_without_a_queue_a_free_slot_still_takes_a_call(table: Any) -> None:
     assert t.failed() == {2: "queue_full"}
 
 
-def test_who_waits_longer_than_the_queue_timeout_is_told_why(table: Any) -> None:
+def test_a_call_that_exceeds_the_queue_timeout_gets_the_reason(table: Any) -> None:
     t = table(queue_timeout=3.0).ready(1)
     t.submit()
     t.submit()
@@ -104,7 +104,7 @@ def test_who_waits_longer_than_the_queue_timeout_is_told_why(table: Any) -> None
     assert len(t.pool.timers) == 1, "only the running call's deadline is left"
 
 
-def test_the_full_line_is_told_once_until_there_is_room_again(table: Any) -> None:
+def test_a_full_queue_is_reported_once_until_there_is_room_again(table: Any) -> None:
     t = table(queue_limit=1).ready(1)
     for _ in range(5):
         t.submit()
@@ -141,7 +141,7 @@ def test_retry_after_counts_streams_too(table: Any) -> None:
     assert refused_after(t) == 20.0
 
 
-def test_a_call_that_waited_too_long_is_told_when_to_try_again(table: Any) -> None:
+def test_a_call_that_waited_too_long_gets_the_time_to_try_again(table: Any) -> None:
     t = table(queue_timeout=2.0).ready(1)
     t.finish_together(1, t.submit(), seconds=0.5)
     t.submit()
@@ -204,14 +204,14 @@ def test_a_paused_pool_refuses_new_calls_and_serves_those_it_took(table: Any) ->
     assert 4 not in t.failed()
 
 
-def test_a_closing_pool_answers_who_waits_finishes_what_runs_and_lets_everybody_go(table: Any) -> None:
+def test_a_closing_pool_answers_waiting_calls_finishes_running_ones_and_ends_its_workers(table: Any) -> None:
     t = table(size=2, queue_limit=5)
     t.ready(1)
     t.submit()
     t.submit()
     t.do(t.pool.close(t.now))
     assert t.failed() == {2: "shutting_down"}
-    assert t.killed() == [2], "who only starts serves nobody"
+    assert t.killed() == [2], "a starting worker serves no call"
     t.submit()
     assert t.failed()[3] == "shutting_down"
     assert t.states()[1] == "draining"
@@ -280,7 +280,7 @@ def test_cancelling_twice_or_a_stranger_does_nothing(table: Any) -> None:
     assert len(t.actions) == before
 
 
-def test_a_deadline_that_passes_in_the_line_says_not_started(table: Any) -> None:
+def test_a_waiting_call_that_exceeds_its_deadline_is_not_started(table: Any) -> None:
     t = table(queue_timeout=60.0).ready(1)
     t.submit()
     t.submit(patience=2.0)
@@ -291,7 +291,7 @@ def test_a_deadline_that_passes_in_the_line_says_not_started(table: Any) -> None
     assert t.asked_to_stop() == []
 
 
-def test_a_deadline_that_passes_at_work_says_unknown_and_asks_it_to_stop(table: Any) -> None:
+def test_a_running_call_that_exceeds_its_deadline_is_unknown_and_asked_to_stop(table: Any) -> None:
     t = table(cancel_grace=1.0).ready(1)
     t.submit(patience=3.0)
     t.pass_time(3.0)
@@ -456,7 +456,7 @@ def test_an_answered_call_dies_silently_with_its_worker(table: Any) -> None:
 
 
 @pytest.mark.parametrize("end", ["cancel", "queue_timeout", "deadline", "failed", "close"])
-def test_a_retried_call_that_had_begun_never_says_it_was_not_started(table: Any, end: str) -> None:
+def test_a_retried_call_that_had_begun_is_never_not_started(table: Any, end: str) -> None:
     t = table(queue_timeout=5.0, boot_budget=1).ready(1)
     t.submit(patience=3.0 if end == "deadline" else 60.0, idempotent=True)
     t.die(1, begun={1})
@@ -482,7 +482,7 @@ def test_no_retry_outlives_the_pools_end(table: Any) -> None:
 # Failure of the pool
 
 
-def test_a_pool_whose_workers_cannot_start_tells_who_waits_and_who_comes(table: Any) -> None:
+def test_a_pool_whose_workers_cannot_start_refuses_waiting_and_new_calls(table: Any) -> None:
     t = table(boot_budget=1)
     t.submit()
     t.fail_boot(1, "ModuleNotFoundError: no module named 'x'")
@@ -521,7 +521,7 @@ def test_an_illegal_move_of_a_worker_raises(table: Any) -> None:
         t.worker(1).move(State.STARTING)
 
 
-def test_a_pool_says_why_a_call_waits(table: Any) -> None:
+def test_a_pool_reports_why_a_call_waits(table: Any) -> None:
     t = table(size=3, profile="thread", threads=2).ready(1, 2)
     t.submit()
     assert t.pool.worker_set.describe_load() == "1 of 4 slots busy, 1 starting"

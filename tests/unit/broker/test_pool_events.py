@@ -115,7 +115,7 @@ def test_a_worker_that_does_not_exit_when_asked_to_is_killed(table: Any) -> None
     assert not t.told("worker.killed"), "it was leaving already"
 
 
-def test_a_new_definition_says_which_generation_replaces_a_worker(table: Any) -> None:
+def test_a_new_definition_names_the_generation_that_replaces_a_worker(table: Any) -> None:
     t = table().ready(1)
     t.apply(args={"model": "b"})
     assert (t.worker(1).reason, t.worker(1).detail) == ("definition", "generation 2 is wanted")

@@ -20,7 +20,7 @@ def turns(found: RecyclePlan) -> list[int]:
     return [worker.in_turn for worker in found.workers]
 
 
-def test_everybody_who_serves_has_a_turn_oldest_first(table: Any) -> None:
+def test_every_serving_worker_has_a_turn_oldest_first(table: Any) -> None:
     t = table(size=3).ready(3, 1, 2)
     found = planned(t)
     assert [worker.id for worker in found.workers] == ["p-0-1", "p-0-2", "p-0-3"]
@@ -57,7 +57,7 @@ def test_only_the_chosen_worker_and_those_that_are_marked_have_a_turn(table: Any
     assert (found.workers[2].reason, found.workers[2].detail) == ("operator", "asked")
 
 
-def test_who_only_starts_or_leaves_already_has_no_turn(table: Any) -> None:
+def test_a_starting_or_leaving_worker_has_no_turn(table: Any) -> None:
     t = table(size=2, max_unavailable=1).ready(1)
     call = t.submit()
     t.ready(2)
@@ -121,7 +121,7 @@ def test_the_forecast_names_the_moment_at_which_the_planner_starts_the_successor
     assert t.stopped() == [1]
 
 
-def test_who_is_marked_has_no_successor_to_wait_for(table: Any) -> None:
+def test_a_marked_worker_has_no_successor_to_wait_for(table: Any) -> None:
     t = table(size=1, ttl=100.0, jitter=0.0).ready(1)
     t.recycle()
     assert planned(t).workers[0].seconds_until_successor is None

@@ -178,7 +178,7 @@ Scenario = Callable[[Stage], Coroutine[Any, Any, None]]
 
 
 def scene(*definitions: Definition, interval: float = 3600.0) -> Callable[[Scenario], Callable[[], None]]:
-    """Plays a scenario with a started broker; afterwards all is answered and nobody lives."""
+    """Play a scenario with a started broker; afterwards every call is answered and no worker lives."""
 
     def direct(scenario: Scenario) -> Callable[[], None]:
         def test() -> None:
@@ -189,7 +189,7 @@ def scene(*definitions: Definition, interval: float = 3600.0) -> Callable[[Scena
                 await scenario(stage)
                 await stage.broker.stop(grace=0.0)
                 await stage.turn()
-                assert all(answer.over for answer in stage.answers), "somebody was never answered"
+                assert all(answer.over for answer in stage.answers), "a call was never answered"
                 assert not stage.launcher.living, "a process is left"
 
             play(whole(), stage.clock)
@@ -276,7 +276,7 @@ async def test_an_unknown_pool_and_command_are_named_with_the_nearest_known_one(
 
 
 @scene()
-async def test_a_broker_without_pools_says_so(stage: Stage) -> None:
+async def test_a_broker_without_pools_reports_that(stage: Stage) -> None:
     answer = await stage.call("echo")
     assert "Known are: none." in answer.error.message  # type: ignore[union-attr]
 
@@ -511,7 +511,7 @@ async def test_an_adapter_that_cannot_load_fails_the_pool_with_its_reason(stage:
 
 
 @scene(pool(boot_budget=1, path=SILENT))
-async def test_a_worker_that_dies_wordless_before_it_is_ready_is_told_with_what_it_printed(stage: Stage) -> None:
+async def test_a_worker_that_dies_before_it_is_ready_is_reported_with_its_output(stage: Stage) -> None:
     await stage.turn()
     stage.processes[0].say("ImportError: libfoo.so")
     stage.processes[0].die(Exit(signal=6))
@@ -563,7 +563,7 @@ async def test_pools_come_change_and_go_with_their_definitions(stage: Stage) -> 
 
 
 @scene(pool())
-async def test_an_invalid_definition_keeps_the_one_before_and_is_told_once(stage: Stage) -> None:
+async def test_an_invalid_definition_keeps_the_previous_one_and_is_reported_once(stage: Stage) -> None:
     await stage.ready()
     stage.definitions.change(problems=(("p", "size: 0 is outside 1 to 1000"), ("new", "adapter: unknown")))
     await stage.pass_time(5.0)
@@ -580,7 +580,7 @@ async def test_an_invalid_definition_keeps_the_one_before_and_is_told_once(stage
 
 
 @scene(pool())
-async def test_definitions_that_cannot_be_read_keep_what_runs_and_are_told_once(stage: Stage) -> None:
+async def test_definitions_that_cannot_be_read_keep_what_runs_and_are_reported_once(stage: Stage) -> None:
     await stage.ready()
     stage.definitions.trouble = OSError("the database is away")
     await stage.pass_time(3.0)
@@ -776,7 +776,7 @@ async def test_memory_without_a_limit_is_left_to_the_sweeps(stage: Stage) -> Non
 
 
 @scene(pool(size=2, memory_hard_mb=100.0))
-async def test_a_sweep_measures_memory_and_counts_who_is_to_leave(stage: Stage) -> None:
+async def test_a_sweep_measures_memory_and_counts_the_workers_to_replace(stage: Stage) -> None:
     await stage.ready(2)
     stage.processes[0].memory = 150.0
     assert stage.broker.sweep("beat", 15.0) == SweepResult(pools=1, workers=2, planned=0)
@@ -799,7 +799,7 @@ async def test_one_worker_is_recycled_by_name_and_a_stranger_is_unknown(stage: S
 
 
 @scene(pool(ttl=100.0, jitter=0.0), interval=10.0)
-async def test_after_three_missed_intervals_the_broker_sweeps_by_itself_and_says_so_once(stage: Stage) -> None:
+async def test_after_three_missed_intervals_the_broker_sweeps_by_itself_and_reports_it_once(stage: Stage) -> None:
     await stage.ready()
     assert stage.broker.snapshot().node.clock == "waiting"
     await stage.pass_time(25.0)
@@ -980,7 +980,7 @@ def test_a_status_and_its_message_have_the_same_fields(kind: Any, message: Any) 
 
 
 @scene(pool(size=3, path=SILENT, startup_timeout=1000.0))
-async def test_a_pool_says_where_it_is_and_why(stage: Stage) -> None:
+async def test_a_pool_reports_its_state_and_the_reason(stage: Stage) -> None:
     await stage.turn()
     assert (stage.row().state, stage.row().reason) == ("starting", "")
     stage.processes[0].report("hello", stage.launcher.greeting)
@@ -1014,7 +1014,7 @@ async def test_a_free_threaded_interpreter_whose_gil_is_on_is_a_warning(stage: S
 
 
 @scene()
-async def test_races_are_told_listed_once_and_forgotten_with_their_definition(stage: Stage) -> None:
+async def test_races_are_reported_listed_once_and_forgotten_with_their_definition(stage: Stage) -> None:
     stage.definitions.change(pool(profile="thread", threads=2, thread_checks=True))
     await stage.ready()
     for name in ("total", "total", "counts[...]"):

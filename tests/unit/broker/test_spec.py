@@ -97,7 +97,7 @@ def test_what_does_not_fit_a_field_is_named_with_it(name: str, value: Any, words
     assert words in problems[name]
 
 
-def test_all_problems_are_told_at_once_in_one_sentence() -> None:
+def test_all_problems_are_reported_together_in_one_sentence() -> None:
     with pytest.raises(InvalidSpec) as caught:
         PoolSpec(name="p", adapter="a", size=0, threads=999)
     assert str(caught.value) == "size: 0 is outside 1 to 1000; threads: 999 is outside 1 to 256"
@@ -124,7 +124,7 @@ def test_an_unknown_key_is_refused_with_the_one_that_was_meant() -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_every_field_says_what_it_is_for(name: str) -> None:
+def test_every_field_has_a_help_text(name: str) -> None:
     assert FIELDS[name].metadata["help"].endswith(".")
 
 

@@ -30,7 +30,7 @@ def test_workers_wait_for_the_template_and_are_forked_from_it(table: Any) -> Non
 @pytest.mark.parametrize(
     ("fields", "reason"), [({"preload": "off"}, "off"), ({"preload": "auto", "profile": "thread"}, "thread_profile")]
 )
-def test_a_definition_without_a_template_spawns_at_once_and_says_why(table: Any, fields: Any, reason: str) -> None:
+def test_a_definition_without_a_template_spawns_workers_with_the_reason(table: Any, fields: Any, reason: str) -> None:
     t = table(size=2, **fields)
     assert t.prepared() == []
     assert t.origins() == {1: "", 2: ""}
@@ -55,7 +55,7 @@ def test_preload_on_is_refused_for_the_thread_profile() -> None:
         ("on", "load_failed", "warning"),
     ],
 )
-def test_a_refused_template_is_told_with_its_reason_and_workers_are_spawned(
+def test_a_refused_template_is_reported_with_its_reason_and_workers_are_spawned(
     table: Any, preload: str, reason: str, level: str
 ) -> None:
     t = table(size=2, preload=preload)
@@ -116,14 +116,14 @@ def test_a_forked_worker_that_cannot_be_set_up_backs_off_like_any_other(table: A
     assert t.count(State.STARTING) == 2
 
 
-def test_a_dead_template_takes_nobody_along_and_the_next_start_makes_a_new_one(table: Any) -> None:
+def test_workers_outlive_a_dead_template_and_the_next_start_makes_a_new_one(table: Any) -> None:
     t = table(size=2, preload="auto").load(1).ready(1, 2)
     call = t.submit()
     t.lose(1)
     assert t.states() == {1: "ready", 2: "ready"}
     assert t.killed() == []
     assert t.failed() == {}
-    assert t.prepared() == ["p-0-t1"], "nobody is missing: none is needed yet"
+    assert t.prepared() == ["p-0-t1"], "no template is missing: none is needed yet"
     (died,) = t.told("template.died")
     assert "SIGKILL" in died.message
     t.die(2)
@@ -187,7 +187,7 @@ def test_a_definition_that_changes_no_worker_keeps_its_template(table: Any) -> N
     assert t.origins()[2] == "p-0-t1"
 
 
-def test_what_an_outdated_template_says_is_not_heard(table: Any) -> None:
+def test_reports_of_an_outdated_template_are_ignored(table: Any) -> None:
     t = table(preload="auto")
     t.apply(args={"model": "b"})
     t.load(1)

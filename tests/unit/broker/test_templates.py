@@ -10,7 +10,7 @@ FORKED = {"path": WITH_PRELOAD, "preload": "auto"}
 
 
 @scene(pool(size=3, **FORKED))
-async def test_workers_come_out_of_the_template_and_status_says_so(stage: Stage) -> None:
+async def test_workers_are_forked_from_the_template_and_the_status_names_it(stage: Stage) -> None:
     await stage.ready()
     (template,) = stage.launcher.templates
     row = stage.row().template
@@ -24,7 +24,7 @@ async def test_workers_come_out_of_the_template_and_status_says_so(stage: Stage)
 
 
 @scene(pool(size=1, path=SILENT, preload="on"))
-async def test_a_pool_that_waits_for_its_template_says_so(stage: Stage) -> None:
+async def test_a_pool_reports_that_it_waits_for_its_template(stage: Stage) -> None:
     await stage.turn()
     assert (stage.row().state, stage.row().reason) == ("starting", "its template loads")
     assert stage.row().template.state == "loading"

@@ -45,7 +45,7 @@ def test_a_pool_that_is_watched_for_ever_keeps_a_bounded_history() -> None:
     assert len(usage._marks) <= SPAN / STEP + 2
 
 
-def test_who_waited_in_vain_counts_among_the_waits_and_who_was_refused_does_not() -> None:
+def test_a_wait_in_vain_counts_among_the_waits_and_a_refusal_does_not() -> None:
     usage = Usage(0.0)
     usage.answered("queue_timeout", queued=5.0, ran=0.0)
     usage.answered("queue_full", queued=0.0, ran=0.0)
@@ -63,7 +63,7 @@ def test_a_new_definition_begins_a_new_window() -> None:
     assert (found.seconds, found.answered, found.busy, found.peak, found.wait_p95) == (5.0, 0, 0.0, 0, None)
 
 
-def test_cpu_time_is_told_once_there_are_enough_calls() -> None:
+def test_cpu_time_is_shown_once_there_are_enough_calls() -> None:
     usage = Usage(0.0)
     usage.sampled("p-1", 0.0, 50.0, cpu_seconds=3.0, served=0)  # loading is no call's
     usage.sampled("p-1", 15.0, 50.0, cpu_seconds=4.0, served=10)
@@ -111,7 +111,7 @@ def test_calls_that_ended_well_together_count_as_if_they_had_ended_one_by_one() 
     assert usages.of("a", 2.0).status().answered == usages.of("a", 2.0).status().waited == 3
 
 
-def test_who_is_gone_from_the_snapshot_is_forgotten() -> None:
+def test_a_worker_that_left_the_snapshot_is_forgotten() -> None:
     usages = Usages(NoMeter())
     usages.observe(1.0, [pool("a"), pool("b")], [])
     usages.of("a", 1.0).sampled("a-1", 1.0, 50.0, 1.0, 1)

@@ -153,7 +153,7 @@ def test_an_operator_gives_a_failed_pool_another_chance(table: Any) -> None:
 # Deaths
 
 
-def test_a_death_at_work_is_told_with_its_evidence_and_replaced_at_once(table: Any) -> None:
+def test_a_dead_worker_is_reported_with_evidence_and_replaced_immediately(table: Any) -> None:
     t = table().ready(1)
     t.do(t.pool.sampled("p-0-1", 77.0, t.now))
     t.pass_time(5.0)
@@ -278,7 +278,7 @@ def test_a_rollout_whose_new_workers_cannot_start_leaves_the_old_ones_serving(ta
     assert t.assigned() == [(1, 1)]
 
 
-def test_a_new_definition_kills_who_only_starts_and_starts_them_anew(table: Any) -> None:
+def test_a_new_definition_kills_starting_workers_and_starts_new_ones(table: Any) -> None:
     t = table(size=2).ready(1)
     t.apply(args={"a": 1})
     assert t.killed() == [2]
@@ -288,7 +288,7 @@ def test_a_new_definition_kills_who_only_starts_and_starts_them_anew(table: Any)
     assert not t.told("worker.died"), "its end was ours"
 
 
-def test_a_definition_that_changes_only_limits_replaces_nobody(table: Any) -> None:
+def test_a_definition_that_changes_only_limits_replaces_no_worker(table: Any) -> None:
     t = table(size=2).ready(1, 2)
     t.apply(queue_limit=7, call_timeout=3.0)
     assert (t.started(), t.pool.worker_set.generation) == ([1, 2], 1)
@@ -361,7 +361,7 @@ def test_a_larger_size_starts_workers_and_a_smaller_one_lets_the_idle_go(table: 
     assert [event.reason for event in t.told("worker.draining")] == ["scale", "scale"]
 
 
-def test_a_smaller_size_ends_who_only_starts(table: Any) -> None:
+def test_a_smaller_size_ends_starting_workers_first(table: Any) -> None:
     t = table(size=3).ready(1)
     t.apply(size=1)
     assert sorted(t.killed()) == [2, 3]
@@ -515,7 +515,7 @@ def test_workers_of_one_age_that_load_slowly_are_replaced_one_after_the_other(ta
     assert t.now - began == 60.0 + 7 * 3.0, "the first when it is due, each other one load time later"
 
 
-def test_without_surge_nobody_starts_before_a_place_is_free(table: Any) -> None:
+def test_without_surge_no_worker_starts_before_a_place_is_free(table: Any) -> None:
     t = slow(table, size=2, max_surge=0, max_unavailable=1)
     t.pass_time(59.9)
     assert t.started() == [1, 2]
@@ -563,7 +563,7 @@ def test_a_new_age_is_that_of_workers_that_live_already(table: Any) -> None:
     assert t.started() == [1]
 
 
-def test_a_longer_age_keeps_who_was_expected_to_leave(table: Any) -> None:
+def test_a_longer_age_keeps_workers_that_were_due(table: Any) -> None:
     t = slow(table)
     t.pass_time(58.0)
     assert t.states() == {1: "ready", 2: "starting"}
@@ -670,7 +670,7 @@ def test_a_worker_that_leaves_by_itself_is_missed(table: Any) -> None:
         (Exit(), "its exit status is not known"),
     ],
 )
-def test_every_end_is_told_in_words(table: Any, exit: Exit, words: str) -> None:
+def test_every_exit_is_described_in_words(table: Any, exit: Exit, words: str) -> None:
     t = table().ready(1)
     t.die(1, exit)
     assert words in t.told("worker.died")[0].message

@@ -34,16 +34,14 @@ def test_a_second_up_on_the_same_directory_is_refused(tmp_path: Path) -> None:
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_another_terminal_is_told_the_address_where_this_one_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_terminal_gets_the_address_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SNAKEPIT_RUNTIME_DIR", raising=False)
     assert "SNAKEPIT_ADDRESS" not in prepared(tmp_path).welcome()
     monkeypatch.setenv("SNAKEPIT_RUNTIME_DIR", str(tmp_path))
     assert f"SNAKEPIT_ADDRESS={tmp_path}/broker.sock " in prepared(tmp_path).welcome()
 
 
-def test_a_project_without_celery_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_project_without_celery_gets_an_error_with_the_fix(tmp_path: Path) -> None:
     up = prepared(tmp_path)
     up.site = "json"
     with pytest.raises(Problem, match=r"no module json\.celery.*--no-celery"):

@@ -119,7 +119,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "it evicts": ({"transport": replace(TRANSPORT, evicts="allkeys-lru")}, "message transport", "warning", "(maxmem"),
     "it forgets": ({"transport": replace(TRANSPORT, persistent=False)}, "message transport", "warning", "a restart"),
     "no worker": ({"transport": replace(TRANSPORT, workers={})}, "consumers", "problem", "no Celery worker answers"),
-    "a queue nobody reads": (
+    "a queue without a reader": (
         {"transport": replace(TRANSPORT, workers={"celery@n1": frozenset({"celery"})})},
         "consumers", "problem", "no Celery worker reads snakepit.digits"),
     "jobs wait": ({"database": replace(DATABASE, jobs_overdue=3, jobs_oldest=90.0)}, "jobs", "warning", "3 jobs are"),

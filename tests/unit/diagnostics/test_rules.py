@@ -56,7 +56,7 @@ def test_short_waits_and_idle_slots_ask_for_none(change: Any) -> None:
     assert said("queue", case({**WAITS, **change})).verdict == FINE
 
 
-def test_who_was_turned_away_counts_as_demand_and_a_step_is_at_most_twice_the_size() -> None:
+def test_refused_calls_count_as_demand_and_a_step_is_at_most_twice_the_size() -> None:
     assert values("queue", case({**WAITS, "timed_out": 1500})) == {"size": 8}
     assert values("queue", case({**WAITS, "timed_out": 5500})) == {"size": 8}
 
@@ -74,7 +74,7 @@ def test_a_pool_that_fills_the_cores_gets_no_more_workers_than_they_can_run() ->
 
 @pytest.mark.parametrize("rule", ["queue", "idle", "max_requests", "queue_limit", "call_timeout"])
 @pytest.mark.parametrize("used", [{"answered": 49}, {"seconds": 59.0}])
-def test_too_few_calls_and_too_short_a_time_are_told_as_such(rule: str, used: Any) -> None:
+def test_too_few_calls_and_too_short_a_time_are_reported_as_such(rule: str, used: Any) -> None:
     found = said(rule, case(used, max_requests=100))
     assert found.verdict == TOO_LITTLE
     assert "needs 50 calls and" in found.evidence
@@ -86,7 +86,7 @@ def test_a_pool_without_any_figures_gets_no_advice() -> None:
     assert {one.verdict for one in found} <= {TOO_LITTLE, NONE}
 
 
-def test_workers_that_nobody_needs_are_told_with_what_they_cost() -> None:
+def test_unneeded_workers_are_reported_with_their_cost() -> None:
     idle = {"busy": 0.05, "peak": 1}
     advice = said("idle", case(idle, size=8)).advice
     assert advice is not None

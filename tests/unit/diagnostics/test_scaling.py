@@ -44,7 +44,7 @@ def refused(found: ScalingEstimate) -> str:
     return found.sentence
 
 
-def test_the_size_binds_where_the_machine_has_room_and_the_answer_says_up_to_what() -> None:
+def test_the_size_is_the_limit_where_the_machine_has_room_and_the_answer_names_the_largest() -> None:
     assert carried() == (SIZE, 40.0, 8)
     assert scale(OCR).sentence == (
         "the size binds first, at 20 calls/s with 4 workers; "
@@ -135,7 +135,7 @@ def test_threads_whose_parallelism_is_not_measured_are_not_guessed_at() -> None:
     assert "the parallelism is not measured yet" in refused(found)
 
 
-def test_cores_that_are_used_up_make_run_times_longer_and_the_answer_says_so() -> None:
+def test_used_up_cores_make_run_times_longer_and_the_answer_names_them() -> None:
     assert not scale(OCR).notes
     assert "2.0 of 2 cores compute now" in scale(replace(OCR, cores=2.0, served=12000)).notes[0]
 

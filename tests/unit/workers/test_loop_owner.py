@@ -168,7 +168,7 @@ def test_a_callback_that_fails_does_not_stop_the_others(owned: Owned) -> None:
     assert (failed, ran) == ([error], [1])
 
 
-def test_an_exception_in_a_callback_is_told_from_one_while_the_loop_waits(owned: Owned) -> None:
+def test_an_exception_in_a_callback_is_distinguished_from_one_while_the_loop_waits(owned: Owned) -> None:
     def interrupt() -> None:
         raise Interrupt
 

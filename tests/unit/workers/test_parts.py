@@ -239,8 +239,8 @@ def test_the_watch_passes_every_warning_on(monkeypatch):
     vitals.GilWatch().install()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.warn("a warning of somebody else", RuntimeWarning, stacklevel=1)
-    assert shown == ["a warning of somebody else"]
+        warnings.warn("a warning of another library", RuntimeWarning, stacklevel=1)
+    assert shown == ["a warning of another library"]
 
 
 def test_blas_threads_are_read_from_the_environment(monkeypatch):
