@@ -1,6 +1,6 @@
 """Watches workers by the broker's own clock: health each second, and memory where a limit is set.
 
-    each second ─┬▶ Runner.look         a probe to every worker
+    each second ─┬▶ Runner.check        a probe to every worker
                  └▶ check_limits        memory of busy workers, in pools with a memory limit
     a sweep ─────▶ sample               memory and CPU time of every worker and template
 
@@ -16,7 +16,7 @@ from snakepit.pools.broker.ports import Clock, Process
 from snakepit.pools.broker.runner.runner import Runner
 from snakepit.pools.broker.stats.usage import Usages
 
-LOOK_EVERY = 1.0  # seconds
+CHECK_EVERY = 1.0  # seconds
 
 
 class WorkerWatch:
@@ -33,10 +33,10 @@ class WorkerWatch:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                await asyncio.sleep(LOOK_EVERY)
+                await asyncio.sleep(CHECK_EVERY)
                 try:
                     for runner in tuple(self._runners.values()):
-                        runner.look()
+                        runner.check()
                 except Exception as error:  # one failure must not end the task: no worker would be watched any more
                     loop.call_exception_handler({"message": "a look at workers failed", "exception": error})
                 if self._checks is None or self._checks.done():

@@ -3,9 +3,8 @@
     any thread: send, cancel, grant ─▶ outbox ──(one wake-up)─▶ loop thread: flush ─▶ Connection
     any thread: Pending.deliver ◀── dispatch by ref ◀────────── loop thread ◀── Connection
 
-"Loop thread" means the thread that runs the loop at the moment (loop_owner.py). A session connects once, serves, and is
-lost; the next call makes another one. A call takes no lock here. Two orders make that safe, and both must stay:
-
+"Loop thread" means the thread that runs the loop at the moment (loop_owner.py). A session connects once; the next call
+after its loss makes another one. A call takes no lock here. Two orders make that safe, and both must stay:
 - `wake` appends first and looks at `_woken` second; `flush` clears it first and takes from the outbox second.
 - `send` registers first and looks at `lost` second; `_lose` sets it first and empties the register second.
 """
@@ -40,8 +39,7 @@ from snakepit.workers.wire.worker_pb2 import Delivery
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
 LAST_REPLIES = frozenset({"result", "error"})
 CLOSED = "The connection to the broker was closed by this process."
-GOODBYE = 0.25  # seconds for the broker to end the session after our end of it
-END_GRACE = 1.0  # seconds that `end` waits for the connection to be closed
+GOODBYE, END_GRACE = 0.25, 1.0  # seconds for the broker to end the session after our end of it; for all of `end`
 
 
 class Session:

@@ -41,7 +41,7 @@ ALL = "*"  # the points of all pools together
 _rendered = RenderCache()
 
 
-class Refused(Exception):
+class StreamRefused(Exception):
     """The stream is refused, with this HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -95,7 +95,7 @@ async def stream(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
         return HttpResponse("This server cannot stream: poll.", status=501, content_type="text/plain")
     try:
         reader = await sync_to_async(_reader)(request)
-    except Refused as refused:
+    except StreamRefused as refused:
         return HttpResponse(str(refused), status=refused.status, content_type="text/plain")
     close_at_exit()
     response = StreamingHttpResponse(frames(reader), content_type="text/event-stream; charset=utf-8")
@@ -109,7 +109,7 @@ def fragments(request: HttpRequest) -> HttpResponse:
     """The same for a page that polls: every region, and the points since `since`."""
     try:
         reader = _reader(request)
-    except Refused as refused:
+    except StreamRefused as refused:
         return HttpResponse(str(refused), status=refused.status, content_type="text/plain")
     events = reader.news(hub.fresh())
     regions = [data for kind, data in events if kind == "region"]
@@ -168,16 +168,16 @@ def _json(data: Any) -> str:
 
 
 def _reader(request: HttpRequest) -> Reader:
-    """The reader of a request. Raises Refused. Closes its database connection, because a stream may last for hours."""
+    """The reader of a request. Raises StreamRefused. Closes its database connection: a stream may last for hours."""
     with db_unit():
         rights = rights_of(request.user)
     if not rights:
-        raise Refused(403, "Sign in again.")
+        raise StreamRefused(403, "Sign in again.")
     topics = tuple(dict.fromkeys(request.GET.getlist("topic")))
     if unknown := [topic for topic in topics if not is_known(topic)]:
-        raise Refused(404, f"No region is named {unknown[0]!r}.")
+        raise StreamRefused(404, f"No region is named {unknown[0]!r}.")
     if len(topics) > TOPICS:
-        raise Refused(400, f"A stream has at most {TOPICS} topics.")
+        raise StreamRefused(400, f"A stream has at most {TOPICS} topics.")
     pools = tuple(request.GET.getlist("points"))
     return Reader(topics, pools, rights, _moment(request.headers.get("Last-Event-ID") or request.GET.get("since", "")))
 

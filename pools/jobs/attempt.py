@@ -193,7 +193,7 @@ class Attempt:
 
     def _listen(self) -> Answer:
         # Before the call: a broker that is lost later cannot be asked any more.
-        if not self._look_up() and self.job.retry == "safe":
+        if not self._read_idempotency() and self.job.retry == "safe":
             raise BrokerUnreachable("The broker did not answer which commands are idempotent.", outcome=NOT_STARTED)
         if stopping.over or (stopping.since and not self._may_repeat()):
             raise _ShuttingDown
@@ -225,7 +225,7 @@ class Attempt:
             raise DeadlineExceeded("The job's deadline passed before its call started.", outcome=NOT_STARTED)
         return left if self.job.timeout is None else min(left, self.job.timeout)
 
-    def _look_up(self) -> bool:
+    def _read_idempotency(self) -> bool:
         """Read whether the command is idempotent; False if the broker does not answer."""
         known = commands.cache.find(self.client, self.job.pool)
         if known:
@@ -298,7 +298,7 @@ class Attempt:
     def _handle_failure(self, error: BrokerError) -> str:
         job = self.job
         if error.outcome != NOT_STARTED and not self.idempotent:
-            self._look_up()  # the pool's first worker may have reported its commands during the call
+            self._read_idempotency()  # the pool's first worker may have reported its commands during the call
         # The client gives up a call on a frozen broker at the timeout of the call. The command did not overrun then.
         code = BrokerUnreachable.code if self._is_silent(error) else error.code
         failure = AttemptFailure(code, error.outcome, self.idempotent, self.began)

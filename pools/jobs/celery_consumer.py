@@ -34,12 +34,12 @@ DEFAULT = "celery.worker.consumer:Consumer"  # Celery's default for `worker_cons
 PAUSE = 1.0  # seconds before a new connection to a transport that answers with errors
 
 
-class Refused(ConnectionResetError):
+class AcknowledgementRefused(ConnectionResetError):
     """The message transport did not accept an acknowledgement. Every transport reconnects on this type."""
 
 
 class Consumer(CeleryConsumer):
-    _refused: Refused | None = None
+    _refused: AcknowledgementRefused | None = None
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         messages.connection_age.begin()
@@ -48,7 +48,7 @@ class Consumer(CeleryConsumer):
             # which makes Celery reconnect.
             connection.close = functools.partial(_quietly, connection.close)
         super().on_connection_error_after_connected(exc)
-        if isinstance(exc, (Refused, *self.channel_errors)):
+        if isinstance(exc, (AcknowledgementRefused, *self.channel_errors)):
             # A transport that refuses commands accepts connections, so nothing else delays the next attempt.
             time.sleep(PAUSE)
 
@@ -72,7 +72,7 @@ class Consumer(CeleryConsumer):
             if not self._in_use(settle.__self__.channel):
                 logger.warning("ignored an error of a lost connection to the message transport: %r", error)
                 return
-            refused = Refused(f"a message was not acknowledged: {error!r}")
+            refused = AcknowledgementRefused(f"a message was not acknowledged: {error!r}")
             if self.hub is None:  # Celery ignores what is raised here; its next round raises this
                 self._refused = refused
                 return

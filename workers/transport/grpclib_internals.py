@@ -6,13 +6,10 @@
     FastStream.write_now ─ DATA frames ─▶ transport
 
 grpclib passes each message through several coroutines, and h2 handles any frame in any state: a message of a hundred
-bytes costs 25 µs to send and 50 µs to receive. On a stream that lives as long as its connection nearly every frame is
-the same: type DATA, no flags, this stream. This module reads and writes those frames itself. It does what the protocol
-asks for: the header of nine bytes and both flow control windows. The numbers of h2 stay correct, and h2 still receives
-every other frame.
-
-fast_path_check.py tries all of it once in memory. When a name is missing or behaves differently, and when
-SNAKEPIT_FAST_PATH is 0, streams use grpclib's public API instead (message_stream.py).
+bytes costs 25 µs to send and 50 µs to receive. On a long-lived stream nearly every frame is the same: type DATA, no
+flags, this stream. This module reads and writes those frames itself: the header of nine bytes and both flow control
+windows. The numbers of h2 stay correct, and h2 still receives every other frame. fast_path_check.py tries all of it
+once in memory. If that fails, or SNAKEPIT_FAST_PATH is 0, streams use the public API instead (message_stream.py).
 """
 
 from __future__ import annotations
@@ -91,10 +88,10 @@ class MessageBuffer:
         self._limit = limit
         self._data = bytearray()
         self._ended = asyncio.Event()
-        self._error: Exception | None = None
+        self.error: Exception | None = None
 
     def feed(self, data: bytes | memoryview) -> None:
-        if self._error is not None:
+        if self.error is not None:
             return
         if self._skip:
             passed = min(self._skip, len(data))
@@ -110,7 +107,7 @@ class MessageBuffer:
                 end = self._parse(view)
             del self._data[:end]
         except Exception as error:  # `read` raises it; raised here, it would only become a log line of the event loop
-            self._error = error
+            self.error = error
             self._data = bytearray()
             self._ended.set()
 
@@ -132,10 +129,6 @@ class MessageBuffer:
             start = end
         return start
 
-    @property
-    def failed(self) -> bool:
-        return self._error is not None
-
     # What grpclib calls.
 
     def add(self, data: bytes, ack_size: int) -> None:
@@ -148,8 +141,8 @@ class MessageBuffer:
     async def read(self, size: int) -> bytes:
         """Wait for the end of the stream: grpclib's `recv_message` waits here and never receives a message."""
         await self._ended.wait()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return b""
 
     def unacked_size(self) -> int:
@@ -308,7 +301,7 @@ class FastStream:
         return closing
 
     def has_failed(self) -> bool:
-        return self._messages.failed
+        return self._messages.error is not None
 
     def write_now(self, message: bytes) -> bool:
         """Write a message, if both windows and the transport have room for all of it. False: nothing was written."""

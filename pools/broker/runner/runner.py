@@ -164,10 +164,10 @@ class Runner:
         """Check the age, count and memory of every worker; the next sweep follows `interval` seconds later."""
         self._do(self.pool.sweep(self._now(), interval))
 
-    def look(self) -> None:
-        """Probe every worker, once a second. One that has not answered for SILENT_LOOKS is reported to the pool."""
+    def check(self) -> None:
+        """Probe every worker, once a second. One that has not answered for SILENT_CHECKS is reported to the pool."""
         for handle in tuple(self.handles.values()):
-            if silence := handle.look():
+            if silence := handle.check():
                 self._do(self.pool.unresponsive(handle.id, silence, self._now(), "event_loop", known=handle.reported))
 
     def sampled(self, worker: str, memory_mb: float, *, trend: bool = True) -> None:

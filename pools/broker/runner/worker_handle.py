@@ -13,7 +13,7 @@ from snakepit.pools.broker.pool.recycle_policy import last_output
 from snakepit.pools.broker.ports import Assignment, Exit, Greeting, Link, Payload, Process, Race, WorkerFailure
 from snakepit.pools.broker.status import RunningCall
 
-SILENT_LOOKS = 6  # probes, one a second, that a worker may miss in a row
+SILENT_CHECKS = 6  # probes, one a second, that a worker may miss in a row
 MAX_LOG = 4096  # characters of one line that a command logs
 
 
@@ -102,7 +102,7 @@ class WorkerHandle:
     kill_requested: bool = False  # perhaps before its process existed
     started_wall: float = 0.0
     probed_at: float | None = None  # of a probe without an answer yet
-    silent_looks: int = 0  # in a row, at which the last probe had no answer
+    silent_checks: int = 0  # in a row, at which the last probe had no answer
     gil_enabled: bool = True
     gil_culprit: str = ""
     _sequence: int = 0
@@ -192,25 +192,25 @@ class WorkerHandle:
     def last_output(self) -> str:
         return "\n".join(last_output(self.process.output())) if self.process else ""
 
-    def look(self) -> str:
-        """Probe the worker. Return its silence in words if it has missed SILENT_LOOKS; else nothing.
+    def check(self) -> str:
+        """Probe the worker. Return its silence in words if it has missed SILENT_CHECKS; else nothing.
 
         Looks are counted, not seconds: a broker that was stopped itself finds an old probe whose answer it must read.
         """
         at = self.probed_at
-        self.silent_looks = 0 if at is None else self.silent_looks + 1
+        self.silent_checks = 0 if at is None else self.silent_checks + 1
         self.probe()
-        if at is None or self.silent_looks < SILENT_LOOKS:
+        if at is None or self.silent_checks < SILENT_CHECKS:
             return ""
         return f"its event loop did not answer for {self.clock() - at:.1f} s"
 
     @property
     def reported(self) -> bool:
-        return self.silent_looks > SILENT_LOOKS
+        return self.silent_checks > SILENT_CHECKS
 
     def silent_for(self, now: float) -> float:
         """Seconds since the probe that has no answer yet; 0 if the answer is not late."""
-        return round(now - self.probed_at, 3) if self.silent_looks and self.probed_at is not None else 0.0
+        return round(now - self.probed_at, 3) if self.silent_checks and self.probed_at is not None else 0.0
 
     def probe(self) -> None:
         if self.link and self.probed_at is None:
@@ -222,7 +222,7 @@ class WorkerHandle:
     def hello(self, greeting: Greeting) -> None:
         self.greeting = greeting
         self.gil_enabled, self.gil_culprit = greeting.gil_enabled, greeting.gil_culprit
-        self.probed_at, self.silent_looks = None, 0  # native code may hold the GIL while an adapter loads
+        self.probed_at, self.silent_checks = None, 0  # native code may hold the GIL while an adapter loads
         self.observer.worker_ready(self, greeting)
 
     def boot_failed(self, failure: WorkerFailure) -> None:
@@ -268,7 +268,7 @@ class WorkerHandle:
             one.reply.log(message[:MAX_LOG])
 
     def vitals(self, gil_enabled: bool, gil_culprit: str) -> None:
-        self.probed_at, self.silent_looks = None, 0
+        self.probed_at, self.silent_checks = None, 0
         self.observer.probe_answered(self)
         switched_on = gil_enabled and not self.gil_enabled
         self.gil_enabled, self.gil_culprit = gil_enabled, gil_culprit

@@ -17,7 +17,7 @@ from snakepit.pools.broker.broker import Broker
 from snakepit.pools.broker.messages import Request, Timing
 from snakepit.pools.broker.node import NodeFacts
 from snakepit.pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Ports, Race, WorkerFailure
-from snakepit.pools.broker.runner.worker_handle import SILENT_LOOKS
+from snakepit.pools.broker.runner.worker_handle import SILENT_CHECKS
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.status import (
     CommandGrowthStatus,
@@ -37,7 +37,7 @@ from snakepit.pools.broker.status import (
     WorkerStatus,
     as_json,
 )
-from snakepit.pools.broker.watch import LOOK_EVERY
+from snakepit.pools.broker.watch import CHECK_EVERY
 from snakepit.pools.status_codec import decode_status, encode_status
 from snakepit.pools.wire import broker_pb2 as pb
 from tests.fakes import (
@@ -685,9 +685,9 @@ async def test_an_idle_worker_that_does_not_answer_is_replaced_without_a_sweep(s
     await stage.pass_time(60.0)
     assert stage.processes[0].kills == 0
     stage.processes[0].frozen = True
-    await stage.pass_time(LOOK_EVERY * SILENT_LOOKS - 0.5)
+    await stage.pass_time(CHECK_EVERY * SILENT_CHECKS - 0.5)
     assert stage.processes[0].kills == 0
-    await stage.pass_time(2 * LOOK_EVERY)
+    await stage.pass_time(2 * CHECK_EVERY)
     assert stage.processes[0].kills == 1
     assert "did not answer for 6.0 s" in stage.told("worker.health_check_failed")[0].message
     await stage.ready(2)
@@ -697,7 +697,7 @@ async def test_an_idle_worker_that_does_not_answer_is_replaced_without_a_sweep(s
 async def test_a_worker_is_not_replaced_because_the_broker_was_stopped(stage: Stage) -> None:
     await stage.ready()
     stage.processes[0].frozen = True
-    await stage.pass_time(LOOK_EVERY + 0.1)  # it has a probe without an answer
+    await stage.pass_time(CHECK_EVERY + 0.1)  # it has a probe without an answer
     stage.clock.advance(100.0)
     await stage.turn()
     stage.processes[0].thaw()
@@ -710,13 +710,13 @@ async def test_a_look_that_fails_does_not_end_the_watch(stage: Stage) -> None:
     await stage.ready()
     reported: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["message"]))
-    look = stage.broker.runners["p"].look
+    look = stage.broker.runners["p"].check
 
     def fails() -> None:
-        stage.broker.runners["p"].look = look  # type: ignore[method-assign]
+        stage.broker.runners["p"].check = look  # type: ignore[method-assign]
         raise ValueError("once")
 
-    stage.broker.runners["p"].look = fails  # type: ignore[method-assign]
+    stage.broker.runners["p"].check = fails  # type: ignore[method-assign]
     stage.processes[0].frozen = True
     await stage.until(lambda: stage.processes[0].kills)
     assert reported == ["a look at workers failed"]
@@ -748,10 +748,10 @@ async def test_a_busy_worker_above_its_hard_memory_limit_is_killed_without_a_swe
     answer = stage.submit("hold")
     await stage.turn()
     (busy,) = [process for process in stage.processes if process.assigned]
-    await stage.pass_time(2 * LOOK_EVERY)  # each one's first reading
+    await stage.pass_time(2 * CHECK_EVERY)  # each one's first reading
     for process in stage.processes:
         process.memory = 150.0
-    await stage.pass_time(2 * LOOK_EVERY)
+    await stage.pass_time(2 * CHECK_EVERY)
     assert "150 MiB, limit 100 MiB" in stage.told("worker.killed")[0].message
     assert [process.kills for process in stage.processes[:2]] == [process is busy for process in stage.processes[:2]]
     assert answer.over
@@ -763,7 +763,7 @@ async def test_a_busy_worker_above_its_soft_memory_limit_is_replaced_without_a_s
     stage.processes[0].memory = 150.0
     for _ in range(4):
         await stage.call("echo", {"value": 1})
-        await stage.pass_time(LOOK_EVERY)
+        await stage.pass_time(CHECK_EVERY)
     await stage.until(lambda: stage.told("worker.recycled", reason="memory_soft"))
 
 
