@@ -90,7 +90,7 @@ def told(request: pytest.FixtureRequest, child: subprocess.Popen[str]) -> Told:
 @pytest.fixture
 def read_from_proc(child: subprocess.Popen[str]) -> Told:
     made = ProcVitals(child.pid)
-    made._looks = -1  # otherwise the number of the process would decide which look is the eighth
+    made._skipped = -1  # otherwise the number of the process would decide which reading is the eighth
     told = Told(child, made)
     told.to("begin")
     return told

@@ -17,7 +17,7 @@ from celery import Celery
 from kombu.asynchronous import Hub
 
 from snakepit.pools.jobs import messages
-from snakepit.pools.jobs.celery_consumer import Consumer, Refused, install
+from snakepit.pools.jobs.celery_consumer import Consumer, AcknowledgementRefused, install
 from tests import services
 
 
@@ -135,7 +135,7 @@ def test_a_refused_acknowledgement_reaches_a_worker_without_an_event_loop() -> N
     with closing(consumer.hub):
         consumer.hub = None
         acknowledge(consumer, "its channel", ERRORS[0])
-        with pytest.raises(Refused):
+        with pytest.raises(AcknowledgementRefused):
             consumer.perform_pending_operations()
         consumer.perform_pending_operations()
 
