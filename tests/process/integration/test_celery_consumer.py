@@ -17,7 +17,7 @@ from celery import Celery
 from kombu.asynchronous import Hub
 
 from snakepit.pools.jobs import messages
-from snakepit.pools.jobs.celery_consumer import Consumer, AcknowledgementRefused, install
+from snakepit.pools.jobs.celery_consumer import AcknowledgementRefused, Consumer, install
 from tests import services
 
 
