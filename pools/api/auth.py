@@ -110,8 +110,18 @@ class BrowserAuth(SessionAuth):
             return None
         if check_csrf(request) is not None:
             raise PermissionDenied("The CSRF token is missing or wrong: send it as the header X-CSRFToken.")
-        name = user.get_username()
-        return Caller(f"user {name}", permissions.of(user), owner=name, address=address_of(request))
+        return _signed_in(user, request)
+
+
+def _signed_in(user: Any, request: HttpRequest) -> Caller:
+    name = user.get_username()
+    return Caller(f"user {name}", permissions.of(user), owner=name, address=address_of(request))
+
+
+def requester_of(request: HttpRequest) -> Caller:
+    """The caller of the API, or the signed-in user of a page. Reads the database."""
+    found = getattr(request, "auth", None)
+    return found if isinstance(found, Caller) else _signed_in(request.user, request)
 
 
 def caller(request: HttpRequest) -> Caller:

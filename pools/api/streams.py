@@ -17,7 +17,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, StreamingHttpResponse
 
 from snakepit.pools import conf
-from snakepit.pools.api.auth import Caller, caller
+from snakepit.pools.api.auth import Caller, requester_of
 from snakepit.pools.api.body import dumps
 from snakepit.pools.api.errors import logger
 from snakepit.pools.broker.errors import BrokerError, Unauthenticated
@@ -69,7 +69,7 @@ async def frames(events: AsyncIterator[Any], heartbeat: float) -> AsyncGenerator
 
 async def guarded(produced: AsyncGenerator[str, None], request: HttpRequest) -> AsyncGenerator[str, None]:
     """The same frames, until the caller's key is revoked or loses a right: then an error ends the stream."""
-    requester, waiting = caller(request), None
+    requester, waiting = await sync_to_async(_requester)(request), None
     loop = asyncio.get_running_loop()
     checked = loop.time()
     try:
@@ -92,6 +92,11 @@ async def guarded(produced: AsyncGenerator[str, None], request: HttpRequest) -> 
             waiting.cancel()
             await asyncio.wait({waiting})
         await produced.aclose()
+
+
+def _requester(request: HttpRequest) -> Caller:
+    with db_unit():
+        return requester_of(request)
 
 
 def _still_allowed(requester: Caller) -> bool:

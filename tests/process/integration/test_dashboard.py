@@ -304,8 +304,8 @@ def test_lists_are_paged(viewer: Client, broker: FakeClient) -> None:
     broker.workers = [replace(broker.workers[0], id=f"digits-{number}") for number in range(120)]
     page = viewer.get("/workers/?page=3").content.decode()
     assert "page 3 of 3" in page
-    assert page.count('<tr data-worker="') == 20
-    assert viewer.get("/workers/?page=x&q=digits-11").content.decode().count('<tr data-worker="') == 11
+    assert page.count(' data-worker="') == 20
+    assert viewer.get("/workers/?page=x&q=digits-11").content.decode().count(' data-worker="') == 11
     now = timezone.now()
     Event.objects.bulk_create([Event(at=now, kind="node.started", message=f"event {n}") for n in range(120)])
     first = viewer.get("/events/?before=999999").content.decode()
@@ -320,9 +320,9 @@ def test_a_filter_by_state_shows_rows_of_this_state(viewer: Client, broker: Fake
     broker.workers = [broker.workers[0], idle]
     for state, ident, other in (("busy", "digits-1", "digits-2"), ("ready", "digits-2", "digits-1")):
         page = viewer.get(f"/workers/?state={state}").content.decode()
-        row = page.partition(f'<tr data-worker="{ident}"')[2].partition("</tr>")[0]
+        row = page.partition(f' data-worker="{ident}"')[2].partition("</tr>")[0]
         assert f'<span class="state {state}">{state}</span>' in row
-        assert f'<tr data-worker="{other}"' not in page
+        assert f' data-worker="{other}"' not in page
 
 
 @pytest.mark.django_db

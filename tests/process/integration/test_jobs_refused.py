@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from django.test import Client
 
 from snakepit.pools import jobs
 from snakepit.pools.broker.errors import BadArguments, BrokerUnreachable, CommandUnknown, PoolUnknown
+from snakepit.pools.broker.status import CommandInfo
 from snakepit.pools.client import shared
 from snakepit.pools.jobs import commands, messages
 from snakepit.pools.models import Job, Pool
@@ -35,13 +37,13 @@ class Broker:
         self.error: Exception | None = None
         self.hangs: threading.Event | None = None
 
-    def commands(self, pool: str) -> list[dict[str, Any]]:
+    def commands(self, pool: str) -> tuple[CommandInfo, ...]:
         self.asked += 1
         if self.hangs:
             self.hangs.wait(WITHIN)
         if self.error:
             raise self.error
-        return [{"name": name, "idempotent": False, "schema": self.schema} for name in self.names]
+        return tuple(CommandInfo(name, schema=json.dumps(self.schema)) for name in self.names)
 
 
 @pytest.fixture
