@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import CancelledError, Future, wait
 from types import TracebackType
 from typing import Any, Self, cast
 
 from google.protobuf.message import Message
 
-from snakepit.pools.broker.errors import UNKNOWN, BrokerError, BrokerUnreachable, DeadlineExceeded
+from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import BrokerStatus, CommandInfo, RecyclePlan, SweepResult, WorkerDump
 from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
 from snakepit.pools.client.arguments import EncodedCall, Options, encode
-from snakepit.pools.client.pending import GRACE, CallFuture, LoopPending, SentCall, ThreadPending
+from snakepit.pools.client.pending import CallFuture, LoopPending, SentCall, ThreadPending
 from snakepit.pools.client.pool import PoolClient
 from snakepit.pools.client.session import end_session, session_for
-from snakepit.pools.client.steps import run_step
 from snakepit.pools.client.streams import WINDOW, WINDOW_BYTES, AsyncStream, Stream
 from snakepit.pools.status_codec import decode_commands, decode_dump, decode_plan, decode_status, decode_sweep
 from snakepit.pools.wire.broker_pb2 import (
@@ -64,7 +63,8 @@ def connect(
     Nothing is connected before the first call, and all clients of one address share one connection.
     """
     target = Target.parse(address or default_address(), token or "", tls, connect_timeout)
-    return _clients.setdefault(target, Client(target))  # no lock: an interrupt could leave it held
+    with _lock:
+        return _clients.setdefault(target, Client(target))
 
 
 class Client:
@@ -333,24 +333,17 @@ class Client:
         return str((await self._aask("Metrics", MetricsRequest(), QUESTION_TIMEOUT)).text)
 
     def _ask(self, method: str, request: Message, timeout: float) -> Any:
-        asked = self._start(method, request, timeout)
+        session = session_for(self.target)
+        asked = background.run(session.unary(method, request, timeout))
         try:
-            # Not `result` with a timeout: a TimeoutError may be that of a signal handler.
-            wait([asked], timeout + self.target.connect_timeout + GRACE)
-            if not asked.done():
-                raise DeadlineExceeded(f"{method} was not answered within {timeout:g} s.", outcome=UNKNOWN)
             return asked.result()
-        except CancelledError:
-            raise BrokerUnreachable("The connection was interrupted.", outcome=UNKNOWN) from None
         finally:
             asked.cancel()
 
     async def _aask(self, method: str, request: Message, timeout: float) -> Any:
-        return await asyncio.wrap_future(self._start(method, request, timeout))
-
-    def _start(self, method: str, request: Message, timeout: float) -> Future[Any]:
-        background.check_shutdown()
-        return run_step(lambda: background.run(session_for(self.target).unary(method, request, timeout)))
+        session = session_for(self.target)
+        coroutine = session.unary(method, request, timeout)
+        return await asyncio.wrap_future(background.run(coroutine))
 
     # The end.
 
@@ -378,4 +371,13 @@ def _finish(sent: SentCall, pending: ThreadPending) -> Result | Packed | Deliver
             raise exception(reply.error)
 
 
+_lock = threading.Lock()
 _clients: dict[Target, Client] = {}
+
+
+def _forget() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it when the process forked
+
+
+background.after_fork(_forget)

@@ -62,8 +62,8 @@ class Connection:
             self._hangup.register(descriptor, HANGUP)
 
     def hung_up(self) -> bool:
-        """Whether the connection has ended, though the event loop may not have read that yet."""
-        return self._raw.has_failed() or (self._hangup is not None and bool(self._hangup.poll(0)))
+        """Whether the broker has closed the connection, though the event loop may not have read that yet."""
+        return self._hangup is not None and bool(self._hangup.poll(0))
 
     @property
     def takes_calls(self) -> bool:

@@ -11,8 +11,6 @@ the parent's connections. The child must neither use nor close them:
 - Closing the bare descriptors would let their numbers be used again, while old objects will still close them.
 
 So the child points each descriptor of the loop at /dev/null and keeps the old objects for ever.
-
-A loop whose state is unknown is retired (steps.py): its calls end, and the next call starts another loop.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerUnreachable
+from snakepit.pools.broker.errors import BrokerUnreachable
 from snakepit.workers.transport.loop_owner import LoopOwner
 
 T = TypeVar("T")
@@ -38,33 +36,7 @@ PATCHED = (
     "gunicorn -k gthread, or celery -P threads."
 )
 
-END_TURNS = 10  # in which the tasks of a loop end
-END_TIMEOUT = 0.2  # seconds of each turn: a task that was interrupted may never end
 STOP_TIMEOUT = 2.0  # seconds that the end of the process waits for the sessions to end in order
-
-
-class ClientLoop(asyncio.SelectorEventLoop):
-    """A loop that can be run again after an interrupt in the middle of asyncio's own `run_forever`."""
-
-    _thread_id: int | None
-
-    def let_go(self) -> None:
-        """On the interrupted thread: undo what `run_forever` sets and has not reset."""
-        if self._thread_id == threading.get_ident():
-            self._thread_id = None
-        if runs_here(self):
-            asyncio._set_running_loop(None)
-        hooks = sys.get_asyncgen_hooks()
-        if getattr(hooks.firstiter, "__self__", None) is self:
-            sys.set_asyncgen_hooks(None, None)
-
-
-def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether this thread runs the loop now."""
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
 
 
 class LoopThread:
@@ -75,8 +47,7 @@ class LoopThread:
             raise BrokerUnreachable(PATCHED)
         # Our own selector, because the child of a fork has to know which descriptors the loop has.
         self.selector = selectors.DefaultSelector()
-        self.loop = ClientLoop(self.selector)
-        self.loop.set_exception_handler(self._report)
+        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(self.selector)
         self.loop_owner = LoopOwner(self.loop)
         self._over = False
         self.thread = threading.Thread(target=self._run, name="snakepit-client", daemon=True)
@@ -86,51 +57,12 @@ class LoopThread:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop_owner.run_backup(lambda: self._over)
-        except BaseException as error:  # of a callback of a caller's Future, for example SystemExit
-            retire(self, error)
-        try:
-            ended = self._end_tasks()
-        except Exception:
-            if not self.loop_owner.retired:
-                raise
-            ended = False
-        if ended:
-            self.loop.close()
-        else:  # an interrupt left the loop unusable: only its connections can be ended
-            _kept.append(self)
-            self.abandon()
-
-    def _end_tasks(self) -> bool:
-        for _ in range(END_TURNS):
+        finally:
             tasks = asyncio.all_tasks(self.loop)
-            if not tasks:
-                with contextlib.suppress(RuntimeError):
-                    self.loop.run_until_complete(asyncio.sleep(0))  # transports close one turn later
-                    return True
             for task in tasks:
                 task.cancel()
-            with contextlib.suppress(RuntimeError):  # a `stop` that was meant for a waiter
-                self.loop.run_until_complete(asyncio.wait(tasks, timeout=END_TIMEOUT))
-        return False
-
-    def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Have the main thread raise what a signal handler raised in a callback: asyncio would only log it."""
-        error = context.get("exception")
-        own = any(source in context for source in ("handle", "callback", "transport"))
-        if error is None or not own or threading.current_thread() is not threading.main_thread():
-            loop.default_exception_handler(context)
-            return
-        if "transport" in context:  # closed by now; the peer's bytes may be the cause, too
-            failure = BrokerUnreachable(f"The connection to the broker was lost: {error!r}", outcome=UNKNOWN)
-            failure.__cause__ = error
-            error = failure
-        self.loop_owner.failure = error
-        loop.stop()
-
-    def retire(self) -> None:
-        self._over = True
-        self.loop.let_go()
-        self.loop_owner.retire()
+            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.loop.close()
 
     def stop(self) -> None:
         """End the loop; its tasks are cancelled and end their sessions."""
@@ -149,12 +81,10 @@ class LoopThread:
         os.close(nowhere)
 
 
-lock = threading.RLock()  # of all clients; a finalizer or a signal handler may call while its thread holds it
+_lock = threading.Lock()
 _current: LoopThread | None = None
-_shut_down = False
 _kept: list[object] = []  # objects of the parent that must never be collected in a child
 _after_fork: list[Callable[[], None]] = []
-_on_retire: list[Callable[[asyncio.AbstractEventLoop, BrokerUnreachable], None]] = []
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
@@ -170,46 +100,11 @@ def event_loop() -> LoopOwner:
     global _current
     current = _current
     if current is None:
-        check_shutdown()
-        with lock:
+        with _lock:
             if _current is None:
-                try:
-                    _current = LoopThread()
-                except RuntimeError as error:  # no thread can be started at the end of the interpreter
-                    raise BrokerUnreachable(f"No call can be sent: {error}.", outcome=NOT_STARTED) from error
+                _current = LoopThread()
             current = _current
     return current.loop_owner
-
-
-def check_shutdown() -> None:
-    """Refuse a call that no thread would serve."""
-    if _shut_down or sys.is_finalizing():
-        raise BrokerUnreachable("The interpreter is shutting down: no call can be sent.", outcome=NOT_STARTED)
-
-
-def retire(loop_thread: LoopThread | None, cause: BaseException | None) -> None:
-    """Give up a loop (None: the current one) whose state is unknown; its calls end, the next call starts another."""
-    global _current
-    if loop_thread is None or loop_thread is _current:
-        loop_thread, _current = _current, None
-    try:
-        while True:
-            lock.release()  # the interrupted thread may hold it
-    except RuntimeError:  # this thread does not hold it any more
-        pass
-    if loop_thread is None:
-        return
-    loop_thread.loop_owner.retired = True
-    by = "an exception" if cause is None else type(cause).__name__
-    error = BrokerUnreachable(f"The connection was interrupted by {by}.", outcome=UNKNOWN)
-    for end_calls in _on_retire:
-        end_calls(loop_thread.loop, error)
-    loop_thread.retire()  # last: a waiter whose call has ended now leaves the loop
-
-
-def on_retire(end_calls: Callable[[asyncio.AbstractEventLoop, BrokerUnreachable], None]) -> None:
-    """Have a function called that ends the calls of a loop."""
-    _on_retire.append(end_calls)
 
 
 def after_fork(forget: Callable[[], None]) -> None:
@@ -220,21 +115,15 @@ def after_fork(forget: Callable[[], None]) -> None:
 def stop() -> None:
     """End the background thread; the next call starts a new one."""
     global _current
-    with lock:
+    with _lock:
         current, _current = _current, None
     if current is not None:
         current.stop()
 
 
-def _shut_down_at_exit() -> None:
-    global _shut_down
-    _shut_down = True
-    stop()
-
-
 def _forget() -> None:
-    global lock, _current
-    lock = threading.RLock()  # another thread may have held it when the process forked
+    global _lock, _current
+    _lock = threading.Lock()  # another thread may have held it when the process forked
     current, _current = _current, None
     if current is not None:
         _kept.append(current)
@@ -244,4 +133,4 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
-atexit.register(_shut_down_at_exit)
+atexit.register(stop)

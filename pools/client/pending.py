@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import threading
 import time
 import weakref
 from collections import deque
@@ -16,9 +17,7 @@ from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import exception, value_of
 from snakepit.pools.client.arguments import EncodedCall
-from snakepit.pools.client.protocol import Pending
-from snakepit.pools.client.session import Session, session_for
-from snakepit.pools.client.steps import run_short_step, run_step
+from snakepit.pools.client.session import Pending, Session, session_for
 from snakepit.workers.transport.loop_owner import LoopOwner
 
 GRACE = 1.0  # seconds after the deadline for the broker's own DeadlineExceeded to arrive
@@ -35,16 +34,15 @@ class SentCall:
     def __init__(self, target: Target, call: EncodedCall, pending: Pending) -> None:
         timeout = call.timeout
         self.deadline = time.monotonic() + timeout + GRACE if timeout else None
-        background.check_shutdown()
         for _ in range(ATTEMPTS):
-            self.session: Session
-            self.session, self.ref = run_step(_send, target, call, pending)
+            self.session: Session = session_for(target)
+            self.ref = self.session.send(call, pending)
             if self.ref:
                 return
         raise BrokerUnreachable(f"The broker at {target} ends each session immediately.", outcome=NOT_STARTED)
 
     def cancel(self) -> bool:
-        return run_short_step(self.session.cancel, self.ref)
+        return self.session.cancel(self.ref)
 
     def remaining(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
@@ -56,11 +54,6 @@ class SentCall:
             f"The broker at {self.session.target} did not answer until {GRACE:g} s after the call's deadline.",
             outcome=UNKNOWN,
         )
-
-
-def _send(target: Target, call: EncodedCall, pending: Pending) -> tuple[Session, int]:
-    session = session_for(target)
-    return session, session.send(call, pending)
 
 
 class ThreadPending:
@@ -97,9 +90,8 @@ class ThreadPending:
         """Return the next reply; raises an error that the broker did not send."""
         try:
             if self._items.empty():
-                background.check_shutdown()
                 self._loop_owner = sent.session.loop_owner
-                run_step(sent.session.wait, self._has_item, sent.remaining())
+                sent.session.wait(self._has_item, sent.remaining())
                 self._loop_owner = None
             item = self._items.get(timeout=sent.remaining())
         except queue.Empty:
@@ -139,6 +131,15 @@ class LoopInbox:
 
 
 _inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopInbox] = weakref.WeakKeyDictionary()
+_inboxes_lock = threading.Lock()
+
+
+def _forget() -> None:
+    global _inboxes_lock
+    _inboxes_lock = threading.Lock()  # another thread may have held it when the process forked
+
+
+background.after_fork(_forget)
 
 
 def inbox() -> LoopInbox:
@@ -146,7 +147,8 @@ def inbox() -> LoopInbox:
     loop = asyncio.get_running_loop()
     found = _inboxes.get(loop)
     if found is None:
-        found = _inboxes.setdefault(loop, LoopInbox(loop))  # no lock: only one thread runs this loop
+        with _inboxes_lock:
+            found = _inboxes.setdefault(loop, LoopInbox(loop))
     return found
 
 
@@ -243,8 +245,6 @@ class CallFuture(Future[Any]):
             self.fail(exception(reply.error))
 
     def fail(self, error: BrokerError) -> None:
-        if self.done():  # an interrupted connection ends also what it may have delivered
-            return
         self._end_watch()
         self.set_running_or_notify_cancel()
         self.set_exception(error)

@@ -16,10 +16,9 @@ import atexit
 import contextlib
 import itertools
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError, Message
 
@@ -29,17 +28,29 @@ from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Delivered, unpack
 from snakepit.pools.client.arguments import EncodedCall, message_of
 from snakepit.pools.client.connection import Connection, connect, typed
-from snakepit.pools.client.protocol import Pending
-from snakepit.pools.client.steps import run_step
 from snakepit.pools.wire.broker_pb2 import Replies, Request, Requests
 from snakepit.workers.transport import LOOP_OWNER, is_on
-from snakepit.workers.transport.loop_owner import LoopOwner
+from snakepit.workers.transport.loop_owner import LoopOwner, cut_a_callback
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
 LAST_REPLIES = frozenset({"result", "error"})
 CLOSED = "The connection to the broker was closed by this process."
 GOODBYE, END_GRACE = 0.25, 1.0  # seconds for the broker to end the session after our end of it; for all of `end`
+
+
+class Pending(Protocol):
+    """A call that waits for its replies. The methods are called on the loop thread (or in the child of a fork)."""
+
+    runs_loop: bool  # the thread that sends it then waits for the answer, and runs the loop meanwhile
+
+    def deliver(self, kind: str, reply: Any) -> None:
+        """`kind` is that of the Reply, or "packed", a result that came with others or from its worker."""
+        ...
+
+    def fail(self, error: BrokerError) -> None: ...
+
+    def forked(self, error: BrokerError) -> None: ...
 
 
 class Session:
@@ -53,7 +64,6 @@ class Session:
         self.lost: BrokerError | None = None
         self._pending: dict[int, Pending] = {}
         self._outbox: deque[tuple[int, EncodedCall | Request]] = deque()  # a call with its number; anything else with 0
-        self._delivering: Pending | None = None  # taken out of the register, perhaps without its reply yet
         self._successor: Session | None = None
         self._proven = False  # a reply came: this broker serves
         self._woken = False
@@ -63,7 +73,6 @@ class Session:
         self._closed = threading.Event()
         self._task: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
-        _all.add(self)
         self.loop.call_soon_threadsafe(self._start)
 
     # Called from any thread.
@@ -73,7 +82,7 @@ class Session:
         ref = next(_refs)
         self._pending[ref] = pending
         self._outbox.append((ref, call))
-        if (self.lost is not None or self.loop_owner.retired) and self._pending.pop(ref, None) is not None:
+        if self.lost is not None and self._pending.pop(ref, None) is not None:
             return 0
         self._wake(urgent=not pending.runs_loop)
         return ref
@@ -103,17 +112,11 @@ class Session:
 
     def end(self) -> None:
         """Close the connection; calls in flight end with `broker_unreachable`."""
-        if run_step(self._begin_end) and not background.runs_here(self.loop):
-            self._closed.wait(END_GRACE)
-
-    def _begin_end(self) -> bool:
-        _drop(self)  # the next call must not travel on a connection that ends, even if this is interrupted
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: so is the connection
             self.loop.call_soon_threadsafe(self._end)
             self.loop_owner.ensure_running()
-        except RuntimeError:  # the loop is closed: so is the connection
-            return False
-        return True
+            if _running_loop() is not self.loop:
+                self._closed.wait(END_GRACE)
 
     def forget(self) -> None:
         """In the child of a fork: end the copies of the parent's calls, which wait on the parent's session."""
@@ -127,19 +130,16 @@ class Session:
         """Run the loop on this thread until `is_done`, unless another thread needs it; may return early."""
         if not self._waiters_run_loop:
             return
-        self.loop_owner.try_run_until(is_done, timeout, alone=len(self._pending) <= 1)
+        try:
+            self.loop_owner.try_run_until(is_done, timeout, alone=len(self._pending) <= 1)
+        except BaseException as error:
+            if cut_a_callback(error):  # the state of the connection is unknown
+                interrupted = f"The connection was interrupted by {type(error).__name__}."
+                self.loop_owner.call_soon(self._lose, BrokerUnreachable(interrupted, outcome=UNKNOWN))
+                self.loop_owner.ensure_running()
+            raise
         if self._pending or any(session._pending for session in tuple(_sessions.values())):
             self.loop_owner.ensure_running()
-
-    def end_calls(self, reason: BrokerError) -> None:
-        """On any thread, after the loop was retired: end what waits. An interrupt may have torn any other state."""
-        self.lost = self.lost or reason
-        _drop(self)
-        if (torn := self._delivering) is not None:
-            torn.fail(_copy(reason, UNKNOWN))
-        while self._pending:
-            with contextlib.suppress(KeyError):  # another thread took the last one
-                self._pending.popitem()[1].fail(_copy(reason, UNKNOWN))
 
     def _send_request(self, request: Request, *, urgent: bool) -> None:
         if self.lost is None:
@@ -158,8 +158,6 @@ class Session:
 
     def _start(self) -> None:
         self._task = self.loop.create_task(self._run())
-        # Retrieves the exception of an interrupted session, which asyncio would log; the calls have got it.
-        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def _end(self) -> None:
         if self._leaving is None:
@@ -272,23 +270,19 @@ class Session:
             kind = reply.WhichOneof("reply")
             if kind == "results":  # nearly all of them
                 for packed in unpack(reply.results):
-                    self._deliver_last(packed.ref, "packed", packed)
-            elif kind in LAST_REPLIES:
-                self._deliver_last(reply.ref, kind, reply)
-            elif kind is not None and (call := pending.get(reply.ref)) is not None:
+                    call = pending.pop(packed.ref, None)
+                    if call is not None:
+                        call.deliver("packed", packed)
+                continue
+            call = pending.pop(reply.ref, None) if kind in LAST_REPLIES else pending.get(reply.ref)
+            if call is not None and kind is not None:
                 call.deliver(kind, reply)
 
     def _deliver(self, delivery: Delivery) -> None:
         self._proven = True
-        self._deliver_last(delivery.ref, "packed", Delivered(delivery))
-
-    def _deliver_last(self, ref: int, kind: str, reply: Any) -> None:
-        # Noted first: an interrupt between the register and the delivery must not lose the call.
-        self._delivering = self._pending.get(ref)
-        call = self._pending.pop(ref, None)
+        call = self._pending.pop(delivery.ref, None)
         if call is not None:
-            call.deliver(kind, reply)
-        self._delivering = None
+            call.deliver("packed", Delivered(delivery))
 
     def _lose(self, reason: BrokerError, *, hand_over: bool = True) -> None:
         if self.lost is not None:
@@ -297,8 +291,6 @@ class Session:
         _drop(self)
         if hand_over and self._proven and self._leaving is None and isinstance(reason, BrokerUnreachable):
             self._hand_over()
-        if (torn := self._delivering) is not None:
-            torn.fail(_copy(reason, UNKNOWN))
         unsent = {ref for ref, _ in self._outbox if ref}
         while self._pending:
             ref, call = self._pending.popitem()
@@ -350,17 +342,17 @@ def _copy(error: BrokerError, outcome: str) -> BrokerError:
 
 
 _refs = itertools.count(1)  # of all sessions: a call keeps its number when another session takes it over
-_all: weakref.WeakSet[Session] = weakref.WeakSet()  # also those that are lost: their calls may wait still
+_lock = threading.Lock()
 _sessions: dict[Target, Session] = {}
 
 
 def session_for(target: Target) -> Session:
     """The process's session with a broker; a new one if there is none or it was lost."""
     session = _sessions.get(target)
-    if session is None or session.lost is not None or session.loop_owner.retired:
-        with background.lock:
+    if session is None or session.lost is not None:
+        with _lock:
             session = _sessions.get(target)
-            if session is None or session.lost is not None or session.loop_owner.retired:
+            if session is None or session.lost is not None:
                 session = _sessions[target] = Session(target, background.event_loop())
     return session
 
@@ -372,22 +364,24 @@ def end_session(target: Target) -> None:
 
 
 def _drop(session: Session) -> None:
-    # Without a lock on purpose: this runs on the loop thread. A new session that slips in is not removed.
+    # Without the lock on purpose: this runs on the loop thread. A new session that slips in is not removed.
     if _sessions.get(session.target) is session:
         _sessions.pop(session.target, None)
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def _forget() -> None:
-    global _sessions
-    _sessions = {}
-    for session in tuple(_all):
+    global _lock, _sessions
+    _lock = threading.Lock()  # another thread may have held it when the process forked
+    old, _sessions = _sessions, {}
+    for session in old.values():
         session.forget()
-
-
-def _end_calls(loop: asyncio.AbstractEventLoop, reason: BrokerUnreachable) -> None:
-    for session in tuple(_all):
-        if session.loop is loop:
-            session.end_calls(reason)
 
 
 def _end_all() -> None:
@@ -396,5 +390,4 @@ def _end_all() -> None:
 
 
 background.after_fork(_forget)
-background.on_retire(_end_calls)
 atexit.register(_end_all)  # runs before the loop's own end, which was registered earlier

@@ -14,7 +14,6 @@ from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Answer, Chunk, Log, Progress, event
 from snakepit.pools.client.arguments import EncodedCall
 from snakepit.pools.client.pending import LoopPending, SentCall, ThreadPending
-from snakepit.pools.client.steps import run_short_step
 
 # Large enough for worker, broker and reader to work at the same time: with 32 they took turns.
 WINDOW = 128  # chunks that may be ahead of the reader
@@ -38,7 +37,7 @@ class CreditWindow:
         self._taken += 1
         self._bytes += size
         if self._taken >= WINDOW // 2 or self._bytes >= WINDOW_BYTES // 2:
-            run_short_step(self._sent.session.grant, self._sent.ref, self._taken, urgent=self._urgent)
+            self._sent.session.grant(self._sent.ref, self._taken, urgent=self._urgent)
             self._taken = self._bytes = 0
 
 

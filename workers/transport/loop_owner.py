@@ -6,10 +6,6 @@
 Passing each call from an I/O thread to another thread and back costs two wake-ups, more than a short call itself. So
 the thread that waits for a call, or for its answer, runs the loop meanwhile and reads its own socket. The backup thread
 takes over when no thread waits for long: cancels, probes and the chunks of a stream then move while a command runs.
-
-The exception of a signal handler, or a finalizer that calls, may interrupt any statement here. So the backup thread
-waits for nothing without a bound, `_state` may be taken twice by one thread, and `retire` gives up an owner whose state
-is unknown.
 """
 
 from __future__ import annotations
@@ -19,20 +15,22 @@ import selectors
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any
 
 BACKUP_DELAY = 0.005  # seconds that the loop may stand still
 IDLE_CHECKS = 40  # in a row in which the backup thread is not needed, after which it sleeps until a waiter leaves
-LONGEST_SLEEP = 1.0  # seconds after which the backup thread looks again, even if its wake-up was lost
-
-WAITING = selectors.DefaultSelector.select.__code__
 
 
-def came_while_waiting(error: BaseException) -> bool:
-    """Whether a signal handler raised while the loop waited for events: this leaves no state half-changed."""
-    return any(frame.f_code is WAITING for frame, _ in walk_tb(error.__traceback__))
+# A signal handler that raises while the loop waits harms nothing; in a callback it may leave half a frame behind.
+RUNNING, WAITING = asyncio.BaseEventLoop.run_forever.__code__, selectors.DefaultSelector.select.__code__
+
+
+def cut_a_callback(error: BaseException) -> bool:
+    """Whether the exception of a signal handler has ended a callback of the loop half-way."""
+    code = {frame.f_code for frame, _ in walk_tb(error.__traceback__)}
+    return LoopOwner._run_callbacks.__code__ in code or (RUNNING in code and WAITING not in code)
 
 
 class LoopOwner:
@@ -43,17 +41,13 @@ class LoopOwner:
         self._turns = turns
         self._running = threading.Lock()  # held by the thread that runs the loop
         self._callbacks: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()  # for the next one to run it
-        # Guards the four below: a waiter and the backup thread write them. A finalizer may come while it is held.
-        self._state = threading.RLock()
+        self._state = threading.Lock()  # guards the four below: a waiter and the backup thread write them
         self._no_waiter = True
         self._departures = 0  # of waiters
         self._backup_sleeps = False
         self._urgent = False
-        self._asleep = threading.Lock()  # its release wakes the backup thread; an Event is not safe in a finalizer
-        self._asleep.acquire()
+        self._wakeup = threading.Event()  # of the backup thread
         self._backup_runs = False
-        self.retired = False
-        self.failure: BaseException | None = None  # of a callback; the thread that runs the loop raises it
 
     # Waiters.
 
@@ -101,10 +95,8 @@ class LoopOwner:
             if timeout is None:
                 while not is_done():
                     self.loop.run_forever()
-                    self._raise_failure()
             else:
                 self._run_with_timeout(is_done, timeout)
-            self._raise_failure()
         finally:
             self._leave()
             self._running.release()
@@ -129,7 +121,6 @@ class LoopOwner:
         try:
             while not is_done() and not expired.is_set():
                 self.loop.run_forever()
-                self._raise_failure()
         finally:
             timer.cancel()
 
@@ -143,12 +134,7 @@ class LoopOwner:
             self._departures += 1
             wake, self._backup_sleeps = self._backup_sleeps, False
         if wake:
-            self._wake_backup()
-
-    def _raise_failure(self) -> None:
-        failure, self.failure = self.failure, None
-        if failure is not None:
-            raise failure
+            self._wakeup.set()
 
     # The thread that runs the loop.
 
@@ -181,8 +167,7 @@ class LoopOwner:
             try:
                 callback(*args)
             except Exception as error:  # as the loop does: one that fails does not stop the others
-                message = f"{callback!r} failed"
-                self.loop.call_exception_handler({"message": message, "exception": error, "callback": callback})
+                self.loop.call_exception_handler({"message": f"{callback!r} failed", "exception": error})
 
     def ensure_running(self) -> None:
         """Have the backup thread run the loop now unless a waiter does: the caller will not come to it soon."""
@@ -190,29 +175,13 @@ class LoopOwner:
             if not self._no_waiter or self._backup_runs:
                 return
             self._urgent, self._backup_sleeps = True, False
-        self._wake_backup()
+        self._wakeup.set()
 
     def leave_to_backup(self) -> None:
         """No waiter comes any more: the backup thread runs the loop from now on."""
         with self._state:
             self._no_waiter = True
         self.ensure_running()
-
-    def retire(self) -> None:
-        """Give the loop up: its state is unknown. The backup thread, if it lives, comes to its end."""
-        self.retired = True
-        try:
-            while True:
-                self._state.release()  # an interrupted thread may hold it
-        except RuntimeError:  # this thread does not hold it any more
-            pass
-        with suppress(RuntimeError):  # the loop is closed
-            self.loop.call_soon_threadsafe(self.loop.stop)
-        self._wake_backup()
-
-    def _wake_backup(self) -> None:
-        with suppress(RuntimeError):  # it is awake
-            self._asleep.release()
 
     # The backup thread.
 
@@ -230,20 +199,18 @@ class LoopOwner:
                 seen = -1
                 continue
             if checks > IDLE_CHECKS:
-                if self._asleep.acquire(timeout=LONGEST_SLEEP):
-                    checks = 0  # there is traffic again: a wake-up for each call would cost what this saves
+                self._wakeup.wait()
+                checks = 0  # there is traffic again: a wake-up for each call would cost what this saves
             else:
-                self._asleep.acquire(timeout=BACKUP_DELAY)
+                self._wakeup.wait(BACKUP_DELAY)
+            self._wakeup.clear()
 
     def _run_as_backup(self, is_over: Callable[[], bool]) -> None:
-        while not self._running.acquire(timeout=LONGEST_SLEEP):
-            if is_over():  # an interrupted thread may hold the lock for ever
-                return
-        try:
+        with self._running:
             self._backup_runs = True
-            self._run_callbacks()
-            while self._no_waiter and not is_over():
-                self.loop.run_forever()
-        finally:
-            self._backup_runs = False
-            self._running.release()
+            try:
+                self._run_callbacks()
+                while self._no_waiter and not is_over():
+                    self.loop.run_forever()
+            finally:
+                self._backup_runs = False
