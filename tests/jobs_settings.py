@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-from grpclib.config import Configuration
-
 from snakepit.pools.client import connection
 from snakepit.site.settings import *  # noqa: F403
 from snakepit.site.settings import BASE_DIR
+from snakepit.workers.transport import grpclib_internals
 
 # For brokers that take their pools from the database.
 RECENT = {"recent": path} if (path := os.environ.get("SNAKEPIT_TEST_RECENT")) else {}
@@ -26,8 +25,5 @@ SNAKEPIT = {
 }
 
 if seconds := os.environ.get("SNAKEPIT_TEST_KEEPALIVE"):  # a frozen broker is given up sooner than after 30 s
-    connection.CONFIGURATION = Configuration(
-        http2_connection_window_size=connection.WINDOW,
-        http2_stream_window_size=connection.WINDOW,
-        **{**connection.KEEPALIVE, "_keepalive_time": float(seconds), "_keepalive_timeout": float(seconds)},
-    )
+    grpclib_internals.KEEPALIVE.update({"_keepalive_time": float(seconds), "_keepalive_timeout": float(seconds)})
+    connection.CONFIGURATION = grpclib_internals.configuration(connection.WINDOW, keepalive=True)
