@@ -273,6 +273,7 @@ def test_numpy_times_mean_the_same_in_each_unit(unit):
     assert carried([week, numpy.array([week, "NaT"], dtype=week.dtype)]) == [604800.0, [604800.0, None]]
 
 
+@pytest.mark.filterwarnings("ignore:The 'generic' unit:DeprecationWarning")  # of NumPy 2.5 and later, for these inputs
 def test_numpy_times_keep_nanoseconds_and_multiples():
     numpy = pytest.importorskip("numpy")
     assert carried(numpy.datetime64("2026-01-02T03:04:05.123456789")) == "2026-01-02T03:04:05.123456789"
@@ -280,6 +281,7 @@ def test_numpy_times_keep_nanoseconds_and_multiples():
     assert carried([numpy.datetime64("2026", "Y"), numpy.datetime64("NaT")]) == ["2026-01-01", None]
 
 
+@pytest.mark.filterwarnings("ignore:The 'generic' unit:DeprecationWarning")  # of NumPy 2.5 and later, for these inputs
 def test_a_numpy_value_without_a_whole_form_is_an_error():
     numpy = pytest.importorskip("numpy")
     for value in (
