@@ -22,7 +22,7 @@ from snakepit.pools.wire.broker_pb2_grpc import BrokerStub
 
 
 class CallFailed(Exception):
-    """`code` is one of the broker's closed list; `outcome` tells what became of the work."""
+    """`code` is one of the broker's closed list; `outcome` is `not_started`, `failed` or `unknown`."""
 
     def __init__(self, error: grpc.RpcError) -> None:
         super().__init__(error.details())

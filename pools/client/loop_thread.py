@@ -10,7 +10,7 @@ the parent's connections. The child must neither use nor close them:
 - Closing a connection in order would end the parent's session.
 - Closing the bare descriptors would let their numbers be used again, while old objects will still close them.
 
-So the child points each descriptor of the loop at /dev/null and keeps the old objects for ever.
+So the child points each descriptor of the loop at /dev/null and keeps the old objects forever.
 """
 
 from __future__ import annotations

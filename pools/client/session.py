@@ -303,7 +303,7 @@ class Session:
     def _hand_over(self) -> None:
         """Let a new session send what this one did not: a call need not fail because the broker was restarted.
 
-        Only a session that has served does so: a broker that ends each session immediately would be asked for ever.
+        Only a session that has served does so: a broker that ends each session immediately would be asked forever.
         """
         calls = [
             (ref, call, self._pending.pop(ref))

@@ -110,7 +110,7 @@ class LoopOwner:
         try:
             self.loop.call_soon_threadsafe(self.loop.stop)
             taken = self._running.acquire(timeout=BACKUP_DELAY)
-        finally:  # also when a signal handler raises in the acquire: the backup thread must not sleep for ever
+        finally:  # also when a signal handler raises in the acquire: the backup thread must not sleep forever
             if not taken:
                 self._leave()
         return taken

@@ -1,4 +1,4 @@
-"""Processes that gevent or eventlet has patched: one clear error, and no job that waits for ever."""
+"""Processes that gevent or eventlet has patched: one clear error, and no job that waits forever."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_a_full_queue_is_reported_once_until_there_is_room_again(table: Any) -> 
 
 
 def refused_after(t: Any) -> float:
-    """What the first refused call of a full queue is told."""
+    """The message of the first call that a full queue refuses."""
     calls = t.submit_together(t.spec.queue_limit + t.spec.slots + 1, patience=1000)
     return float(t.error(calls[-1]).retry_after)
 
