@@ -59,6 +59,8 @@ os.execv(sys.executable, [sys.executable, "-m", "snakepit.pools.cli", *sys.argv[
 IGNORED = [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGALRM]
 BLOCKED = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1]
 OF_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}  # every Python process ignores these two
+# glibc keeps 32 and 33 for its threads: no program can change them through it, and some supervisors pass 32 on ignored.
+OF_C_LIBRARY = {32, 33}
 BROKER = ("broker",)
 UP = ("up", "--no-web", "--no-celery")
 
@@ -136,10 +138,10 @@ def numbers(status: str, field: str) -> set[int]:
 
 def assert_clean(found: dict[str, str]) -> None:
     for name in ("broker", "worker"):
-        assert numbers(found[name], "SigIgn") <= OF_PYTHON, name
-    assert numbers(found["child"], "SigIgn") == set()
+        assert numbers(found[name], "SigIgn") - OF_C_LIBRARY <= OF_PYTHON, name
+    assert numbers(found["child"], "SigIgn") - OF_C_LIBRARY == set()
     for name, status in found.items():
-        assert numbers(status, "SigBlk") == set(), name
+        assert numbers(status, "SigBlk") - OF_C_LIBRARY == set(), name
 
 
 @pytest.mark.parametrize("command", [BROKER, UP], ids=["broker", "up"])
