@@ -1,23 +1,24 @@
 """System checks, tag `snakepit`. They open no socket, run no query and import no user code.
 
-E001 invalid setting         W001 package of an adapter not found
+E001 invalid setting         W001 adapter not found
 E002 invalid pool            W002 SQLite not configured for several writers
 E003 socket path too long    W003 API page loads scripts from another host
 E004 users in another        W004 setting without effect in this profile
-     database than pools
+     database than pools     W005 another package called snakepit
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import sys
 from collections.abc import Iterator
-from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from snakepit.pools import conf
+import snakepit
+from snakepit.pools import adapter_source, conf
 from snakepit.pools.broker.spec import FIELDS, Profile
 
 LONGEST_PATH = 107  # bytes of a Unix socket's path on Linux, without its closing NUL
@@ -27,7 +28,7 @@ def check_snakepit(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
     problems = [Error(problem, id="snakepit.E001") for problem in conf.find_problems()]
     if problems:
         return [*problems]
-    return [*_pools(), *_adapters(), *_socket(), *_database(), *_routers(), *_docs()]
+    return [*_pools(), *_adapters(), *_names(), *_socket(), *_database(), *_routers(), *_docs()]
 
 
 def _pools() -> Iterator[CheckMessage]:
@@ -46,24 +47,30 @@ def _pools() -> Iterator[CheckMessage]:
 
 def _adapters() -> Iterator[CheckMessage]:
     for key, path in conf.adapters().items():
-        package = path.partition(".")[0]
-        if not _findable(package):
+        if why := adapter_source.find_problem(path, conf.worker_path()):
             yield Warning(
-                f"The package {package!r} of the adapter {key!r} ({path}) is not found.",
+                f"The adapter {key!r} ({path}) cannot be imported: {why}.",
                 hint='Correct SNAKEPIT["ADAPTERS"], or add the directory of the package to SNAKEPIT["WORKER_PATH"]. '
                 "If only the workers' interpreter has the package, silence this check.",
                 id="snakepit.W001",
             )
 
 
-def _findable(package: str) -> bool:
-    """Search without importing, because `manage.py check` must not run user code."""
-    try:
-        if PathFinder.find_spec(package, conf.worker_path()) is not None:  # directories and zip archives
-            return True
-        return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):
-        return False
+def _names() -> Iterator[CheckMessage]:
+    """Python imports the first package called snakepit on its path, so a second one hides ours or is hidden."""
+    ours = Path(snakepit.__file__).parent
+    for entry in dict.fromkeys(sys.path):
+        for found in (Path(entry or ".") / "snakepit", Path(entry or ".") / "snakepit.py"):
+            if found.exists() and not (found.is_dir() and found.resolve() == ours.resolve()) and _importable(found):
+                yield Warning(
+                    f"{found} is called snakepit too. Python imports whichever comes first on its path.",
+                    hint="Rename it, or uninstall that package.",
+                    id="snakepit.W005",
+                )
+
+
+def _importable(path: Path) -> bool:
+    return path.suffix == ".py" or any((path / name).exists() for name in ("__init__.py", "__init__.pyc"))
 
 
 def _socket() -> Iterator[CheckMessage]:

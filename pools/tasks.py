@@ -22,8 +22,12 @@ logger = logging.getLogger("snakepit.tasks")
 subscriber = messages.QueueSubscriber()
 fallback_reconciler = FallbackReconciler()
 
+# Set on each task and not on the app, whose other tasks belong to the project. A message is acknowledged after its
+# task has ended, so that a Celery worker that dies gives it back.
+LATE = {"ignore_result": True, "acks_late": True, "reject_on_worker_lost": True}
 
-@shared_task(name="snakepit.sweep", ignore_result=True)
+
+@shared_task(name="snakepit.sweep", **LATE)
 def sweep() -> int:
     """Make the broker check age, memory and health of every worker. Returns the number of workers to replace."""
     try:
@@ -34,26 +38,26 @@ def sweep() -> int:
         return 0
 
 
-@shared_task(name=messages.TASK, ignore_result=True)
+@shared_task(name=messages.TASK, **LATE)
 def run_job(job_id: str) -> str:
     """Run a job if it is still queued; returns its state. A duplicate message finds nothing to do."""
     return attempt.run(job_id)
 
 
-@shared_task(name="snakepit.reconcile", ignore_result=True)
+@shared_task(name="snakepit.reconcile", **LATE)
 def reconcile() -> dict[str, int]:
     """Free jobs with an expired lease, and resend jobs that were not claimed."""
     return fallback_reconciler.tick()
 
 
-@shared_task(name="snakepit.rollup", ignore_result=True)
+@shared_task(name="snakepit.rollup", **LATE)
 def roll_up() -> int:
     """Aggregate the pools' minutes into quarters of an hour, for the charts."""
     with leases.db_unit():
         return history.roll_up(utc_now())
 
 
-@shared_task(name="snakepit.prune", ignore_result=True)
+@shared_task(name="snakepit.prune", **LATE)
 def prune() -> int:
     """Delete expired jobs, old audit rows and old history; returns the number of deleted rows."""
     with leases.db_unit():

@@ -23,6 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from snakepit.pools.celery_setup import configure_celery
     from snakepit.pools.client import Client, PoolClient, connect
     from snakepit.workers import Adapter, CallCancelled, Context, command, locked
 
@@ -33,11 +34,22 @@ _SOURCES = {
     "Context": "snakepit.workers",
     "PoolClient": "snakepit.pools.client",
     "command": "snakepit.workers",
+    "configure_celery": "snakepit.pools.celery_setup",
     "connect": "snakepit.pools.client",
     "locked": "snakepit.workers",
 }
 
-__all__ = ["Adapter", "CallCancelled", "Client", "Context", "PoolClient", "command", "connect", "locked"]
+__all__ = [
+    "Adapter",
+    "CallCancelled",
+    "Client",
+    "Context",
+    "PoolClient",
+    "command",
+    "configure_celery",
+    "connect",
+    "locked",
+]
 
 
 def __getattr__(name: str) -> object:

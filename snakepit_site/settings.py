@@ -10,7 +10,7 @@ SNAKEPIT_RUNTIME_DIR    directory of the broker's sockets and token
 SNAKEPIT_NODE_NAME      name of this node
 SNAKEPIT_DEMO           1: the three demo pools [1 beside a running `snakepit up --demo`, otherwise 0]
 SNAKEPIT_DEMO_TOKEN     secret of the demo's one-click login
-SNAKEPIT_REDIS_URL, SNAKEPIT_CELERY_URL  see snakepit.site.celery
+SNAKEPIT_REDIS_URL, SNAKEPIT_CELERY_URL  see snakepit.pools.celery_setup
 """
 
 from __future__ import annotations

@@ -28,6 +28,9 @@ logger = logging.getLogger("snakepit.jobs")
 TASK = "snakepit.run_job"
 COMMON = "snakepit.jobs"
 NO_APP = 'no Celery app found. Jobs need one, calls do not: set SNAKEPIT["CELERY_APP"] to its module'
+NO_TRANSPORT = (
+    "the Celery app {name} names no message transport: set its broker_url (CELERY_BROKER_URL in Django's settings)"
+)
 POLL = 2.0  # seconds between two searches for new pools: the longest wait of a new pool's first job
 PATIENCE = 1.0  # seconds that the sender of a message, such as a web request, waits for the transport
 LONGEST_COUNTDOWN = 30.0  # seconds that a Celery worker may hold a message; `reconcile` handles longer pauses
@@ -62,6 +65,11 @@ def is_known(app: Any) -> bool:
     return bool(app.conf.broker_write_url)
 
 
+def why_unknown(app: Any) -> str:
+    """Why an app without a transport cannot send: the project has no app, or its app names no URL."""
+    return NO_APP if app.main == "default" else NO_TRANSPORT.format(name=app.main)
+
+
 def is_eager() -> bool:
     """Whether the project's Celery app runs tasks in the process that sends them."""
     return bool(celery_app().conf.task_always_eager)
@@ -78,7 +86,7 @@ def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
                 app.loader.import_default_modules()  # autodiscovery, which only a Celery worker runs by itself
             return eager.run(app.tasks[TASK], str(job_id))
         if not is_known(app):
-            logger.warning("job %s is stored, but its message was not sent: %s", job_id, NO_APP)
+            logger.warning("job %s is stored, but its message was not sent: %s", job_id, why_unknown(app))
             return False
         # No retries: the caller is a web request, or a Celery thread that another job needs.
         options = {"queue": queue, "countdown": delay or None, "retry": False}

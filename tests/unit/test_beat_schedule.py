@@ -15,7 +15,7 @@ from celery.schedules import schedule
 
 from snakepit.pools import beat_schedule
 from snakepit.pools.beat_schedule import BeatSchedule
-from snakepit.site.celery import configuration
+from snakepit.pools.celery_setup import beat_schedule as entries
 
 EVERY = BeatSchedule(10.0)
 
@@ -40,8 +40,8 @@ def test_beat_can_keep_it_in_its_file() -> None:
     assert abs(EVERY.now() - datetime.now(UTC)) < timedelta(hours=1)
 
 
-def test_every_tick_of_the_site_has_it() -> None:
-    ticks = configuration()["beat_schedule"].values()
+def test_every_tick_has_it() -> None:
+    ticks = entries().values()
     assert [type(tick["schedule"]) for tick in ticks] == [BeatSchedule] * 4
 
 

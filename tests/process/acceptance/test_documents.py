@@ -144,7 +144,7 @@ def project(directory: Path, transport: str) -> Iterator[dict[str, str]]:
         printed = code(README, "python", "INSTALLED_APPS").splitlines()
         lines = [line for line in printed if not line.endswith("# your apps")]
         with (directory / "shop" / "settings.py").open("a") as settings:
-            settings.write("\n".join(lines) + SQLITE)
+            settings.write("\n".join(lines) + SQLITE + code(JOBS, "python", "CELERY_BROKER_URL ="))
         (directory / "shop" / "celery.py").write_text(code(JOBS, "python", "# shop/celery.py"))
         for command in commands(README, "snakepit new-adapter "):
             run(directory, environment, *SNAKEPIT, *shlex.split(command, comments=True)[1:])

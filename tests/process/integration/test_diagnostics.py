@@ -218,7 +218,7 @@ def test_a_sqlite_file_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch
 def app_at(url: str) -> Any:
     from celery import Celery
 
-    from snakepit.site.celery import transport_options
+    from snakepit.pools.celery_setup import transport_options
 
     app = Celery("doctor", broker=url, set_as_current=False)
     app.conf.update(broker_transport_options=transport_options(url), accept_content=["json"])

@@ -16,8 +16,9 @@ from django.core.checks import run_checks
 from django.test import Client
 
 from snakepit.pools import tasks
+from snakepit.pools.celery_setup import transport_options
 from snakepit.pools.checks import check_snakepit
-from snakepit.site.celery import app, transport_options
+from snakepit.site.celery import app
 from tests.process.integration.fakes import FakeClient, unreachable
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,7 +78,15 @@ def test_the_site_itself_has_no_problem() -> None:
         ({"POOLS": {"digits": {"adapter": "digits", "size": 0}}}, ["snakepit.E002"]),
         ({"RUNTIME_DIR": "/tmp/" + "x" * 100}, ["snakepit.E003"]),
         ({"ADAPTERS": {"digits": "no_such_package.Digits"}}, ["snakepit.W001"]),
-        ({"ADAPTERS": {"digits": "tests.x.Y"}, "POOLS": {"d": {"adapter": "digits", "threads": 3}}}, ["snakepit.W004"]),
+        ({"ADAPTERS": {"digits": "snakepit.examples.no_such_module.Digits"}}, ["snakepit.W001"]),
+        ({"ADAPTERS": {"digits": "snakepit.examples.digits.Digit"}}, ["snakepit.W001"]),
+        (
+            {
+                "ADAPTERS": {"digits": "snakepit.examples.digits.Digits"},
+                "POOLS": {"d": {"adapter": "digits", "threads": 3}},
+            },
+            ["snakepit.W004"],
+        ),
     ],
 )
 def test_a_mistake_in_the_settings_is_found(settings: Any, snakepit: Any, found: list[str]) -> None:
@@ -86,7 +95,7 @@ def test_a_mistake_in_the_settings_is_found(settings: Any, snakepit: Any, found:
 
 
 def test_a_check_imports_no_users_code(settings: Any, tmp_path: Path) -> None:
-    (tmp_path / "users_code.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "users_code.py").write_text("raise SystemExit('imported')\nclass Adapter: ...")
     settings.SNAKEPIT = {"ADAPTERS": {"x": "users_code.Adapter"}, "WORKER_PATH": [tmp_path]}
     assert ids() == []
     assert "users_code" not in sys.modules
@@ -94,7 +103,7 @@ def test_a_check_imports_no_users_code(settings: Any, tmp_path: Path) -> None:
 
 def test_an_adapter_in_a_zip_archive_of_the_worker_path_is_found(settings: Any, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bundle.zip", "w") as archive:
-        archive.writestr("users_zipped_code.py", "raise SystemExit('imported')")
+        archive.writestr("users_zipped_code.py", "raise SystemExit('imported')\nclass Adapter: ...")
     settings.SNAKEPIT = {"ADAPTERS": {"x": "users_zipped_code.Adapter"}, "WORKER_PATH": [tmp_path / "bundle.zip"]}
     assert ids() == []
     assert "users_zipped_code" not in sys.modules
@@ -131,17 +140,18 @@ def test_celery_speaks_json_alone_and_keeps_no_results() -> None:
     assert app.conf.accept_content == app.conf.result_accept_content == ["json"]
     assert app.conf.task_serializer == "json"
     assert app.conf.task_ignore_result
-    assert app.conf.task_acks_late
     assert app.conf.beat_schedule["snakepit.sweep"]["task"] == "snakepit.sweep"
     app.loader.import_default_modules()
-    assert "snakepit.sweep" in app.tasks
+    assert {"snakepit.sweep", "snakepit.run_job"} <= set(app.tasks)
+    assert app.tasks["snakepit.run_job"].acks_late
+    assert app.tasks["snakepit.run_job"].reject_on_worker_lost
 
 
 def test_options_of_redis_go_to_redis_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for url in ("redis://x/0", "rediss://x/0", "redis+socket:///tmp/x"):
         assert transport_options(url)["socket_timeout"] == 30
     assert transport_options("amqp://x") == {}
-    monkeypatch.setattr("snakepit.site.settings.STATE_DIR", tmp_path)
+    monkeypatch.setattr("snakepit.pools.celery_setup.state_dir", lambda: tmp_path)
     options = transport_options("filesystem://")
     assert options["data_folder_in"] == options["data_folder_out"]
     assert Path(options["data_folder_in"]).is_dir()
