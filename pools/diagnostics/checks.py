@@ -147,6 +147,18 @@ def beat(facts: SystemFacts) -> Iterator[Finding]:
         yield problem("beat", f"{node.clock}: no sweep comes, the broker sweeps by itself", start)
 
 
+def beat_entries(facts: SystemFacts) -> Iterator[Finding]:
+    """Beat runs each task of ours."""
+    known = facts.celery
+    if isinstance(known, Unknown):
+        yield skipped("beat entries", known.reason)
+    elif known.missing:
+        evidence = f"the schedule of the Celery app {known.app} lacks {', '.join(known.missing)}"
+        yield problem("beat entries", evidence, f"Add to the module of the app: {known.line}")
+    else:
+        yield ok("beat entries", f"all entries of Snakepit are scheduled in {known.app}")
+
+
 def transport(facts: SystemFacts) -> Iterator[Finding]:
     """The message transport of Celery answers and keeps its messages."""
     known = facts.transport
@@ -211,6 +223,24 @@ def consumers(facts: SystemFacts) -> Iterator[Finding]:
             )
     if all(pool.queue in read for pool in pools if pool.enabled):
         yield ok("consumers", f"{names} read {', '.join(sorted(read)) or 'no queue'}")
+
+
+def consumer_pools(facts: SystemFacts) -> Iterator[Finding]:
+    """Jobs run in Celery workers with threads, because a job only waits for the broker."""
+    known = facts.transport
+    if isinstance(known, Unknown) or isinstance(known.workers, Unknown):
+        return
+    for name, kind in sorted(known.worker_pools.items()):
+        queues = known.workers.get(name, frozenset())
+        jobs = [queue for queue in queues if queue.startswith("snakepit.")]
+        others = sorted(queues.difference(jobs))
+        if jobs and kind != "threads":
+            yield warning(
+                "consumers",
+                f"{name} has the pool {kind} and reads job queues: each job holds one of its processes while it waits",
+                f"Start it with -Q {','.join(others) or 'and its own queues'}, and start another Celery worker with "
+                "--pool threads for jobs.",
+            )
 
 
 def overdue(facts: SystemFacts) -> Iterator[Finding]:

@@ -43,9 +43,10 @@ def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:
         return _nothing_but(problems, address)
     broker = _broker(status)
     pid = 0 if isinstance(broker, Unknown) else broker.node.pid
-    with ThreadPoolExecutor(max_workers=4, thread_name_prefix="doctor") as threads:
+    with ThreadPoolExecutor(max_workers=5, thread_name_prefix="doctor") as threads:
         database = threads.submit(_guarded, services.database)
         transport = threads.submit(_guarded, services.transport)
+        celery = threads.submit(_guarded, services.celery)
         local = threads.submit(_guarded, lambda: machine.machine(pid, int(os.environ.get("PORT", WEB_PORT))))
         place = threads.submit(_guarded, lambda: machine.runtime(conf.runtime_dir(), _data_directories()))
         fast_path = threads.submit(_guarded, machine.fast_path)
@@ -58,6 +59,7 @@ def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:
             address=address,
             database=database.result(),
             transport=transport.result(),
+            celery=celery.result(),
             fast_path=fast_path.result(),
             pools=pools,
         )

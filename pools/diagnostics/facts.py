@@ -133,6 +133,16 @@ class TransportFacts:
     evicts: str = ""  # Redis' policy, where it may throw messages away
     persistent: bool | None = None  # Redis: whether it would keep them over a restart
     workers: Mapping[str, frozenset[str]] | Unknown = field(default_factory=dict)
+    worker_pools: Mapping[str, str] = field(default_factory=dict)  # threads, prefork, solo, ... of each Celery worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CeleryFacts:
+    """The project's Celery app."""
+
+    app: str
+    missing: tuple[str, ...] = ()  # tasks of ours that no entry of beat runs
+    line: str = ""  # that adds them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,5 +197,6 @@ class SystemFacts:
     address: str
     database: DatabaseFacts | Unknown
     transport: TransportFacts | Unknown
+    celery: CeleryFacts | Unknown = field(default_factory=lambda: Unknown("was not asked"))
     fast_path: FastPathFacts | Unknown
     pools: tuple[PoolFacts, ...] | Unknown

@@ -10,8 +10,10 @@ from snakepit.pools.diagnostics.checks import (
     Check,
     api_keys,
     beat,
+    beat_entries,
     broker,
     clocks,
+    consumer_pools,
     consumers,
     database,
     duplicates,
@@ -305,6 +307,6 @@ def fast_path(facts: SystemFacts) -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (
     settings, production, runtime, disk, limits, ports, orphans,
     database, migrations, clocks,
-    broker, duplicates, beat, transport, consumers, overdue, fast_path,
+    broker, duplicates, beat, beat_entries, transport, consumers, consumer_pools, overdue, fast_path,
     interpreters, adapters, pools, api_keys,
 )  # fmt: skip

@@ -5,13 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from django.apps import apps
 from django.db import Error, connections
 from django.db.models import Q
 
-from snakepit.pools.diagnostics.facts import ApiKeyFacts, DatabaseFacts, NodeRowFacts, TransportFacts, Unknown
+from snakepit.pools.celery_setup import LINES, find_missing_entries
+from snakepit.pools.diagnostics.facts import (
+    ApiKeyFacts,
+    CeleryFacts,
+    DatabaseFacts,
+    NodeRowFacts,
+    TransportFacts,
+    Unknown,
+)
 from snakepit.pools.jobs import messages
 from snakepit.pools.models import ApiKey, Job, Node, schema
 from snakepit.pools.models.moments import utc_now
@@ -107,7 +117,7 @@ def transport() -> TransportFacts | Unknown:
     except Exception as error:  # a project's own module, and each transport has errors of its own
         return Unknown(f"the Celery app cannot be loaded: {_first_line(error)}")
     if not messages.is_known(app):
-        return Unknown(messages.NO_APP)
+        return Unknown(messages.why_unknown(app))
     url = connection.as_uri()  # hides the password
     if not connection.password:
         url = url.replace(":**@", "")
@@ -119,9 +129,36 @@ def transport() -> TransportFacts | Unknown:
         with connection:
             connection.ensure_connection(max_retries=0, timeout=REACH)
             server = _redis(connection) if "redis" in scheme else {}
-            return TransportFacts(url=url, scheme=scheme, workers=_workers(app, connection), **server)
+            workers = _workers(app, connection)
+            pools = _worker_pools(app, connection, workers)
+            return TransportFacts(url=url, scheme=scheme, workers=workers, worker_pools=pools, **server)
     except Exception as error:
         return TransportFacts(url=url, scheme=scheme, error=_first_line(error))
+
+
+def celery() -> CeleryFacts | Unknown:
+    """The project's Celery app: what its beat lacks."""
+    try:
+        app = messages.celery_app()
+        scheduled = dict(app.conf.beat_schedule or {})
+        name, scheduler = str(app.main), str(app.conf.beat_scheduler)
+    except Exception as error:  # a project's own module
+        return Unknown(f"the Celery app cannot be loaded: {_first_line(error)}")
+    if name == "default":
+        return Unknown(messages.NO_APP)
+    if "django_celery_beat" in scheduler:
+        scheduled |= _stored_entries()
+    return CeleryFacts(app=name, missing=tuple(find_missing_entries(scheduled)), line=LINES)
+
+
+def _stored_entries() -> dict[str, dict[str, str]]:
+    """The enabled entries of django-celery-beat, whose table the DatabaseScheduler reads."""
+    with contextlib.suppress(LookupError, Error):
+        label = "django_celery_beat.PeriodicTask"  # its app may be absent
+        model: Any = apps.get_model(label)
+        rows = model.objects.filter(enabled=True)
+        return {name: {"task": task} for name, task in rows.values_list("name", "task")}
+    return {}
 
 
 def _redis(connection: Any) -> dict[str, Any]:
@@ -142,6 +179,18 @@ def _workers(app: Any, connection: Any) -> dict[str, frozenset[str]]:
     inspect = app.control.inspect(timeout=PING, connection=connection)
     queues = inspect.active_queues() or {}
     return {name: frozenset(one["name"] for one in reads or ()) for name, reads in queues.items()}
+
+
+def _worker_pools(app: Any, connection: Any, workers: Mapping[str, Any]) -> dict[str, str]:
+    """The kind of pool of each Celery worker: threads, prefork, solo, gevent."""
+    if not workers:
+        return {}
+    inspect = app.control.inspect([*workers], timeout=PING, connection=connection, limit=len(workers))
+    stats = inspect.stats() or {}
+    found = {name: str(one.get("pool", {}).get("implementation", "")) for name, one in stats.items()}
+    # Such as celery.concurrency.thread:TaskPool.
+    kinds = {name: text.partition(":")[0].rpartition(".")[2] for name, text in found.items()}
+    return {name: "threads" if kind == "thread" else kind for name, kind in kinds.items() if kind}
 
 
 def _first_line(error: BaseException) -> str:

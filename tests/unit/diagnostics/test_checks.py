@@ -42,8 +42,9 @@ DATABASE = known.DatabaseFacts(
 )  # fmt: skip
 TRANSPORT = known.TransportFacts(
     url="redis://cache:6379/0", scheme="redis", drift=-0.02, persistent=True,
-    workers={"celery@n1": frozenset({"celery", "snakepit.digits"})},
+    workers={"celery@n1": frozenset({"celery", "snakepit.digits"})}, worker_pools={"celery@n1": "threads"},
 )  # fmt: skip
+CELERY = known.CeleryFacts(app="shop", line="configure_celery(app)")
 FAST_PATH = known.FastPathFacts(versions="grpclib 0.4.9, h2 4.3.0", switched_on=True)
 SETTINGS = known.SettingsFacts(
     problems=(), debug=False, allowed_hosts=("shop.example",), secret_key_length=60, secret_key_variety=40,
@@ -51,7 +52,7 @@ SETTINGS = known.SettingsFacts(
 )  # fmt: skip
 SOUND = SystemFacts(
     settings=SETTINGS, runtime=RUNTIME, machine=MACHINE, broker=status([RUNNING], **NODE),
-    address="/run/s/broker.sock", database=DATABASE, transport=TRANSPORT, fast_path=FAST_PATH,
+    address="/run/s/broker.sock", database=DATABASE, transport=TRANSPORT, celery=CELERY, fast_path=FAST_PATH,
     pools=(POOL,),
 )  # fmt: skip
 
@@ -73,8 +74,8 @@ def test_a_sound_world_has_nothing_but_ok() -> None:
     assert {one.status for one in findings} == {FindingStatus.OK}
     assert {one.check for one in findings} >= {
         "settings", "production", "runtime directory", "disk", "limits", "ports", "orphans", "database", "migrations",
-        "clock", "broker", "duplicate brokers", "beat", "message transport", "consumers", "jobs", "fast path",
-        "interpreter", "adapter", "pool", "API keys",
+        "clock", "broker", "duplicate brokers", "beat", "beat entries", "message transport", "consumers", "jobs",
+        "fast path", "interpreter", "adapter", "pool", "API keys",
     }  # fmt: skip
     assert all(not one.fix for one in findings)
 
@@ -102,6 +103,14 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "never a sweep": ({"broker": broker(clock="waiting")}, "beat", "problem", "no sweep"),
     "calls without Celery": (
         {"broker": broker(clock="waiting"), "transport": Unknown("no app")}, "beat", "warning", "no Celery app"),
+    "beat lacks an entry": (
+        {"celery": replace(CELERY, missing=("snakepit.sweep",))},
+        *("beat entries", "problem", "the Celery app shop lacks snakepit.sweep"),
+    ),
+    "jobs in prefork": (
+        {"transport": replace(TRANSPORT, worker_pools={"celery@n1": "prefork"})},
+        *("consumers", "warning", "celery@n1 has the pool prefork and reads job queues"),
+    ),
     "two brokers": (
         {"database": replace(DATABASE, nodes=(replace(OWN, pid=8, address="/tmp/b.sock"),))},
         "duplicate brokers", "problem", "two brokers call themselves n1"),
