@@ -202,17 +202,22 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def run_broker(name: str = "") -> int:
-    """Run the broker of a Django project. Call it after `django.setup()`. Returns an exit code."""
+def run_broker(name: str = "", reload: bool = False) -> int:
+    """Run the broker of a Django project. Call it after `django.setup()`. Returns an exit code.
+
+    With `reload`, a change of a source file in WORKER_PATH replaces the workers.
+    """
     from snakepit.pools import conf
     from snakepit.pools.adapters.records.definitions import DatabaseDefinitions
     from snakepit.pools.adapters.records.recorder import DatabaseRecorder
+    from snakepit.pools.adapters.records.reload import ReloadingDefinitions
 
     settings = conf.current()
     name = name or conf.node_name()
+    definitions = DatabaseDefinitions(name)
     config = NodeConfig(
         runtime=conf.runtime_dir(),
-        definitions=DatabaseDefinitions(name),
+        definitions=ReloadingDefinitions(definitions, conf.worker_path()) if reload else definitions,
         recorder=EventLog(DatabaseRecorder(name)),
         name=name,
         version=conf.release(),

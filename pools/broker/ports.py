@@ -30,6 +30,13 @@ class Definition:
     adapter_path: str
     interpreter: str = ""  # which interpreter was chosen, and why
     unfit: str = ""  # why no worker can start at all; empty: workers can start
+    code: tuple[int, str] = (0, "")  # changes of the adapter's source files so far, and the file that changed last
+
+    def find_code_change(self, before: Definition) -> str:
+        """Why workers of the definition before run other code; empty: they run the same."""
+        if self.adapter_path != before.adapter_path:
+            return "the adapter's path changed"
+        return f"{self.code[1]} changed" if self.code != before.code else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ def register(app: typer.Typer) -> None:
 
 def broker(
     name: Annotated[str, typer.Option(help='Name of this node [SNAKEPIT["NODE_NAME"], else the host\'s name].')] = "",
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Replace workers when a source file in WORKER_PATH changes.")
+    ] = False,
 ) -> None:
     """Run the broker of this node, which starts the pools' workers and dispatches calls to them.
 
@@ -29,7 +32,7 @@ def broker(
     _log_to_stderr()
     from snakepit.pools.adapters.node import run_broker
 
-    raise typer.Exit(run_broker(name))
+    raise typer.Exit(run_broker(name, reload))
 
 
 def _log_to_stderr() -> None:

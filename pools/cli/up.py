@@ -48,6 +48,7 @@ def up(
     port: Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Port of the web server.")] = 8000,
     web: Annotated[bool, typer.Option("--web/--no-web", help="Run the web server.")] = True,
     celery: Annotated[bool, typer.Option("--celery/--no-celery", help="Run Celery's worker and beat.")] = True,
+    reload: Annotated[bool, typer.Option("--reload/--no-reload", help="Replace workers when code changes.")] = True,
     log_level: Annotated[str, typer.Option(help=f"One of {', '.join(LEVELS)}.")] = "info",
 ) -> None:
     """Run broker, Celery worker with beat, and web server in the foreground; Ctrl-C stops all of them.
@@ -65,7 +66,7 @@ def up(
     os.environ["SNAKEPIT_LOG_LEVEL"] = log_level.lower()
     with report_errors():
         start_django()
-        raise typer.Exit(Up(demo, host, port, web=web, celery=celery, log_level=log_level.lower()).run())
+        raise typer.Exit(Up(demo, host, port, web=web, celery=celery, reload=reload, log_level=log_level.lower()).run())
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Up:
     port: int
     web: bool = field(kw_only=True, default=True)
     celery: bool = field(kw_only=True, default=True)
+    reload: bool = field(kw_only=True, default=True)
     log_level: str = field(kw_only=True, default="info")
 
     def run(self) -> int:
@@ -181,7 +183,8 @@ class Up:
     def programs(self) -> Iterator[Program]:
         """The programs in the order of their start; they stop in reverse order."""
         python = [sys.executable, "-m"]
-        yield Program("broker", [*python, "snakepit.pools.cli", "broker"], patience=1.5)
+        reload = ["--reload"] if self.reload else []
+        yield Program("broker", [*python, "snakepit.pools.cli", "broker", *reload], patience=1.5)
         if self.celery:
             celery = [*python, "celery", "--quiet", "-A", self.project.celery]
             level = ["--loglevel", self.log_level]

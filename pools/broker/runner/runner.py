@@ -135,14 +135,14 @@ class Runner:
     # Operators and clocks
 
     def apply(self, definition: Definition) -> None:
-        moved = definition.adapter_path != self.definition.adapter_path
+        changed = definition.find_code_change(self.definition)
         self.definition = definition
         self.pool.worker_set.gate.block(definition.unfit)
-        if moved or definition.spec.needs_new_workers(self.pool.spec):
+        if changed or definition.spec.needs_new_workers(self.pool.spec):
             self.races.clear()
         actions = self.pool.apply(definition.spec, self._now())
-        if moved:
-            actions += self.pool.recycle("", "the adapter's path changed", self._now())
+        if changed:
+            actions += self.pool.recycle("", changed, self._now())
         self._do(actions)
 
     def require_worker(self, worker: str) -> None:

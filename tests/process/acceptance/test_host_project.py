@@ -14,15 +14,16 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.brokers import ROOT
+from tests.brokers import PATIENCE, ROOT
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -320,3 +321,30 @@ def fetch(port: int, path: str, session: str) -> str:
         assert (answer.status, answer.url) == (200, request.full_url)
         text: str = answer.read().decode()
         return text
+
+
+def test_a_change_of_adapter_code_reaches_the_workers_and_a_broken_one_leaves_them_serving(project: Project) -> None:
+    source = project.directory / "greeter.py"
+    good = source.read_text()
+
+    def answers(text: str) -> bool:
+        return project.snakepit("call", "greeter", "greet", '{"name": "Ada"}').stdout == f"{text}\n"
+
+    def until(holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < end, project.snakepit("status").stdout
+
+    project.fine("manage.py", "migrate", "-v", "0")
+    with project.program("manage.py", "snakepit", "broker", "--reload", until="ready .* after its start"):
+        assert answers("Hello Ada")
+        source.write_text(good.replace('"Hello"', '"Good day"'))
+        until(lambda: answers("Good day Ada"))
+
+        source.write_text("import nothing_of_this_name\n")
+        until(lambda: "degraded" in project.snakepit("status").stdout)
+        assert "nothing_of_this_name" in project.snakepit("inspect", "greeter").stdout
+        assert answers("Good day Ada")
+
+        source.write_text(good.replace('"Hello"', '"Welcome"'))
+        until(lambda: answers("Welcome Ada"))
