@@ -14,6 +14,7 @@ from snakepit.pools.client import shared
 from snakepit.pools.client.drain_status import check_node, drain_status
 from snakepit.pools.models import Node
 from snakepit.pools.operations import node_drain
+from snakepit.pools.web.last_status import ask_in_time
 
 
 def drain(page: admin.ModelAdmin[Any], request: HttpRequest, nodes: list[Node]) -> HttpResponse | None:
@@ -53,7 +54,7 @@ def _order(page: admin.ModelAdmin[Any], request: HttpRequest, node: Node, action
 
 def _status(node: Node) -> dict[str, Any]:
     try:
-        now = drain_status(shared.client().status())
+        now = drain_status(ask_in_time())
         check_node(now.node, node.name)
     except BrokerError as error:
         return {"row": node, "error": error.message}

@@ -19,6 +19,7 @@ from snakepit.pools.client import shared
 from snakepit.pools.models import Pool, schema
 from snakepit.pools.operations import orders
 from snakepit.pools.operations.change_preview import ChangePreview, preview_change
+from snakepit.pools.web.last_status import ask_in_time
 
 
 class ConfirmationRequired(Exception):
@@ -179,7 +180,7 @@ class PoolAdmin(Page):
 def preview_of(before: Pool, after: Pool) -> ChangePreview:
     """The effect of saving the row, with the present workers if the broker is reachable."""
     try:
-        workers = shared.client().status(before.name).workers
+        workers = ask_in_time(before.name).workers
     except BrokerError:
         workers = ()
     return preview_change(before.to_spec(), after.to_spec(), workers)

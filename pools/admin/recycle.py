@@ -12,6 +12,7 @@ from snakepit.pools.admin.page import log, order
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
 from snakepit.pools.operations import orders
+from snakepit.pools.web.last_status import PATIENCE, in_time
 
 Target = tuple[Any, str, str]  # the row, the pool, and the worker ("": all workers of the pool)
 
@@ -47,7 +48,8 @@ def _confirm(page: admin.ModelAdmin[Any], request: HttpRequest, targets: list[Ta
 
 def _plan(row: Any, pool: str, worker: str) -> dict[str, Any]:
     try:
-        plan = shared.client().plan(pool, worker)
+        with in_time():
+            plan = shared.client().plan(pool, worker, PATIENCE)
     except BrokerError as error:
         return {"row": row, "error": error.message}
     selected = [one for one in plan.workers if worker in ("", one.id)]

@@ -16,7 +16,6 @@ from snakepit.pools.api.auth import caller
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.schemas import CompatOut, Failure, RecommendationsOut, ReportOut, ScalingOut
 from snakepit.pools.broker.errors import PoolUnknown
-from snakepit.pools.client import shared
 from snakepit.pools.compat.ask import of_pool
 from snakepit.pools.compat.report import Report
 from snakepit.pools.diagnostics.advice import Advice
@@ -26,6 +25,7 @@ from snakepit.pools.diagnostics.latest import latest
 from snakepit.pools.diagnostics.machine import room_here
 from snakepit.pools.diagnostics.scaling import ScalingEstimate, gather, scale
 from snakepit.pools.models.strict_json import scrub
+from snakepit.pools.web.last_status import ask_in_time
 
 router = Router(tags=["diagnostics"])
 REFUSED = frozenset({401, 403, 503})
@@ -37,7 +37,7 @@ async def diagnostics(request: HttpRequest) -> HttpResponse:
     identity = caller(request)
     identity.check("view_pool")
     identity.check("view_node")
-    report = await sync_to_async(latest, thread_sensitive=False)(shared.client().status, conf.broker_address())
+    report = await sync_to_async(latest, thread_sensitive=False)(ask_in_time, conf.broker_address())
     findings = [one for one in report.findings if not one.pool or identity.may_use(one.pool)]
     counts = {str(status): sum(one.status == status for one in findings) for status in FindingStatus}
     shown: dict[str, Any] = {
@@ -68,7 +68,7 @@ async def compat(request: HttpRequest, pool: str = functions.Query(max_length=48
 def _compat(pool: str) -> Report:
     """Close the connection: this thread belongs to no request, so Django would leave it open."""
     try:
-        return of_pool(pool, shared.client().status)
+        return of_pool(pool, ask_in_time)
     finally:
         connections.close_all()
 
@@ -92,7 +92,7 @@ async def recommendations(request: HttpRequest, pool: str = functions.Query("", 
 
 
 def _recommendations(pool: str) -> dict[str, Any]:
-    found = judgements(shared.client().status(pool))
+    found = judgements(ask_in_time(pool))
     return {
         "recommendations": [_advice(one.advice) for one in found if one.advice],
         "judgements": [
@@ -118,7 +118,7 @@ async def scaling(request: HttpRequest, pool: str = functions.Query(max_length=4
 
 
 def _scaling(pool: str) -> ScalingEstimate:
-    status = shared.client().status()
+    status = ask_in_time()
     if status.pool(pool) is None:
         raise PoolUnknown(f"No pool is named {pool!r}.", details={"pool": pool})
     return scale(gather(status, pool, room_here(conf.broker_address(), status.node.pid)))

@@ -12,8 +12,7 @@ from snakepit.pools.api.schemas import Ready
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
 from snakepit.pools.models import Pool, schema
-
-PATIENCE = 1.0  # seconds that the broker may take: a probe has a bound of its own, often one or two seconds
+from snakepit.pools.web.last_status import PATIENCE
 
 router = Router(tags=["health"], auth=None)
 
@@ -34,7 +33,7 @@ async def ready(request: HttpRequest) -> HttpResponse:
         problems.append("the database does not respond")
         wanted = []
     try:
-        status = await shared.client().astatus(timeout=PATIENCE)
+        status = await shared.client().astatus(timeout=PATIENCE)  # a probe has a bound of its own, often one second
     except BrokerError:
         problems.append("the broker does not respond")
     else:

@@ -12,11 +12,13 @@ from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.operate import order_from, order_route, permitted, read
 from snakepit.pools.api.schemas import DrainStatusOut, Failure, ReasonIn
+from snakepit.pools.api.snapshot_schema import SnapshotOut
 from snakepit.pools.broker.errors import PermissionDenied
 from snakepit.pools.broker.status import DrainStatus, as_json
 from snakepit.pools.client import shared
 from snakepit.pools.client.drain_status import check_node, drain_status
 from snakepit.pools.operations import node_drain, orders
+from snakepit.pools.web.last_status import Snapshot, last_status
 
 router = Router(tags=["observed"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
@@ -33,9 +35,10 @@ async def read_drain_status(request: HttpRequest, node: str) -> HttpResponse:
     identity = caller(request)
     identity.check("view_node")
     _all_pools(identity)
-    now = drain_status(await shared.client().astatus())
+    found = await last_status.aask()
+    now = drain_status(found.status)
     check_node(now.node, node)
-    return _answer(now)
+    return _answer(now, found)
 
 
 @order_route(router, "/nodes/{node}/drain", "drain_node", "Take no new calls on a node", ReasonIn, DrainStatusOut)
@@ -65,5 +68,6 @@ def _all_pools(identity: Caller) -> None:
         raise PermissionDenied(f"{identity.actor} may use some pools only; a node has all of them")
 
 
-def _answer(now: DrainStatus) -> HttpResponse:
-    return json_response(DrainStatusOut(**as_json(now)).model_dump(mode="json"))
+def _answer(now: DrainStatus, found: Snapshot | None = None) -> HttpResponse:
+    snapshot = SnapshotOut(**found.plain()) if found else None
+    return json_response(DrainStatusOut(**as_json(now), snapshot=snapshot).model_dump(mode="json"))

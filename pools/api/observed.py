@@ -34,6 +34,7 @@ from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
 from snakepit.pools.models import Audit, Event, Node, Worker
 from snakepit.pools.models.observed import WORKER_STATES
+from snakepit.pools.web.last_status import PATIENCE, in_time, last_status
 
 router = Router(tags=["observed"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
@@ -107,13 +108,18 @@ async def list_nodes(request: HttpRequest) -> HttpResponse:
 
 @router.get("/status", response={200: dict[str, Any], REFUSED: Failure}, operation_id="status", summary="Status now")
 async def status(request: HttpRequest) -> HttpResponse:
-    """The status of the broker now: node, pools and workers."""
+    """The status of the broker: node, pools and workers. `snapshot` has its age.
+
+    A broker that does not answer leaves the last status of this web process, with `stale`; without one, 503.
+    """
     identity = caller(request)
     identity.check("view_pool")
-    now = await shared.client().astatus()
+    found = await last_status.aask()
+    now = found.status
     pools = tuple(pool for pool in now.pools if identity.may_use(pool.name))
     workers = tuple(worker for worker in now.workers if identity.may_use(worker.pool))
-    return json_response(as_json(replace(now, pools=pools, workers=workers)))
+    shown = as_json(replace(now, pools=pools, workers=workers))
+    return json_response({**shown, "snapshot": found.plain()})
 
 
 @router.get(
@@ -130,7 +136,9 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     identity.check("view_worker")
     if identity.pools is not None:
         raise PermissionDenied(f"{identity.actor} may see some pools only; metrics are of all")
-    return HttpResponse(await shared.client().ametrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
+    with in_time():
+        text = await shared.client().ametrics(timeout=PATIENCE)
+    return HttpResponse(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _of_pools(rows: QuerySet[Any], identity: Caller, pool: str) -> QuerySet[Any]:

@@ -31,6 +31,7 @@ from snakepit.pools.client import shared
 from snakepit.pools.diagnostics import applying
 from snakepit.pools.operations import orders
 from snakepit.pools.operations.orders import Change, Order
+from snakepit.pools.web.last_status import PATIENCE, in_time
 
 router = Router(tags=["pools"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
@@ -68,7 +69,9 @@ async def plan(request: HttpRequest, pool: str, worker: str = functions.Query(""
     identity = caller(request)
     identity.check("view_pool", pool)
     identity.check("view_worker", pool)
-    return json_response(PlanOut(**as_json(await shared.client().aplan(pool, worker=worker))).model_dump(mode="json"))
+    with in_time():
+        found = await shared.client().aplan(pool, worker=worker, timeout=PATIENCE)
+    return json_response(PlanOut(**as_json(found)).model_dump(mode="json"))
 
 
 @order_route(
@@ -154,7 +157,8 @@ async def _order_for_worker(request: HttpRequest, action: str, worker: str) -> t
     """The same for a worker, with its pool. A caller without the right for any pool cannot probe for workers."""
     identity = await permitted(request, action, "", worker)
     reason = read(request, ReasonIn).reason
-    found = (await shared.client().astatus()).worker(worker)
+    with in_time():
+        found = (await shared.client().astatus(timeout=PATIENCE)).worker(worker)
     if found is None:
         raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
     await permitted(request, action, found.pool, worker)

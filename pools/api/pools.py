@@ -10,12 +10,14 @@ from pydantic import ValidationError
 from snakepit.pools.api.auth import caller
 from snakepit.pools.api.bad_rows import problem_of, shown
 from snakepit.pools.api.calls import json_response
-from snakepit.pools.api.schemas import CommandList, Failure, PoolList, PoolOut
+from snakepit.pools.api.pool_schemas import PoolAnswer, PoolList, PoolOut
+from snakepit.pools.api.schemas import CommandList, Failure
+from snakepit.pools.api.snapshot_schema import SnapshotOut
 from snakepit.pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown
-from snakepit.pools.broker.status import PoolStatus, as_json
+from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
 from snakepit.pools.models import Pool
-from snakepit.pools.web.errors import seen_from_outside
+from snakepit.pools.web.last_status import PATIENCE, Snapshot, in_time, last_status
 
 router = Router(tags=["pools"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
@@ -27,22 +29,24 @@ async def list_pools(request: HttpRequest) -> HttpResponse:
     requester = caller(request)
     requester.check("view_pool")
     rows = await sync_to_async(lambda: [pool for pool in Pool.objects.all() if requester.may_use(pool.name)])()
-    live, trouble = await _live()
-    pools, bad = shown(rows, lambda pool: _joined(pool, live.get(pool.name)))
-    return json_response({"pools": pools, "bad": bad, "broker": trouble or "reachable"})
+    found, trouble = await _live()
+    pools, bad = shown(rows, lambda pool: _joined(pool, found))
+    snapshot = found.plain() if found else None
+    return json_response({"pools": pools, "bad": bad, "broker": trouble or "reachable", "snapshot": snapshot})
 
 
 @router.get(
-    "/pools/{pool}", response={200: PoolOut, REFUSED | {422}: Failure}, operation_id="get_pool", summary="One pool"
+    "/pools/{pool}", response={200: PoolAnswer, REFUSED | {422}: Failure}, operation_id="get_pool", summary="One pool"
 )
 async def get_pool(request: HttpRequest, pool: str) -> HttpResponse:
     caller(request).check("view_pool", pool)
     row = await Pool.objects.filter(name=pool).afirst() if "\0" not in pool else None
     if row is None:
         raise PoolUnknown(f"No pool is named {pool!r}.", details={"pool": pool})
-    live, _ = await _live(pool)
+    found, _ = await _live()
     try:
-        return json_response(_joined(row, live.get(pool)).model_dump(mode="json"))
+        shown_pool = PoolAnswer(**dict(_joined(row, found)), snapshot=SnapshotOut(**found.plain()) if found else None)
+        return json_response(shown_pool.model_dump(mode="json"))
     except ValidationError as error:
         raise DefinitionInvalid(f"The row of pool {pool!r} cannot be shown: {problem_of(error)}") from None
 
@@ -55,19 +59,21 @@ async def get_pool(request: HttpRequest, pool: str) -> HttpResponse:
 )
 async def list_commands(request: HttpRequest, pool: str) -> HttpResponse:
     caller(request).check("view_pool", pool)
-    commands = await shared.client().acommands(pool)
+    with in_time():
+        commands = await shared.client().acommands(pool, timeout=PATIENCE)
     return json_response({"pool": pool, "commands": as_json(commands)})
 
 
-async def _live(pool: str = "") -> tuple[dict[str, PoolStatus], str]:
-    """The broker's state of its pools, and the error if the broker is unreachable."""
+async def _live() -> tuple[Snapshot | None, str]:
+    """The broker's last status, and the reason if it does not answer now."""
     try:
-        status = await shared.client().astatus(pool)
+        found = await last_status.aask()
     except BrokerError as error:
-        return {}, seen_from_outside(error).message
-    return {one.name: one for one in status.pools}, ""
+        return None, error.message
+    return found, found.trouble.message if found.trouble else ""
 
 
-def _joined(pool: Pool, live: PoolStatus | None) -> PoolOut:
+def _joined(pool: Pool, found: Snapshot | None) -> PoolOut:
     names = (name for name in PoolOut.model_fields if name != "live")
+    live = found.status.pool(pool.name) if found else None
     return PoolOut(**{name: getattr(pool, name) for name in names}, live=as_json(live))

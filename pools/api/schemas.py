@@ -9,6 +9,7 @@ from ninja import Field, Schema
 from pydantic import StrictInt
 
 from snakepit.pools.api.bad_rows import Listed
+from snakepit.pools.api.snapshot_schema import SnapshotOut
 
 
 class FailureBody(Schema):
@@ -37,27 +38,6 @@ class CallFacts(Schema):
 class CallAnswer(Schema):
     result: Any
     call: CallFacts
-
-
-class PoolOut(Schema):
-    """The definition of a pool (its row) and its status (`live`, from the broker; null if no broker answers)."""
-
-    name: str
-    adapter: str
-    profile: str
-    size: int
-    threads: int
-    enabled: bool
-    paused: bool
-    source: str
-    revision: int
-    updated_at: datetime
-    live: dict[str, Any] | None = None
-
-
-class PoolList(Listed):
-    pools: list[PoolOut]
-    broker: str = Field(description="reachable, or the reason why not")
 
 
 class CommandOut(Schema):
@@ -287,6 +267,7 @@ class DrainStatusOut(Schema):
     waiting: int
     empty: bool = Field(description="No call runs and none waits.")
     pools: list[PoolDrainStatusOut]
+    snapshot: SnapshotOut | None = Field(None, description="The age of these numbers; null if an order returned them.")
 
 
 class DumpOut(Schema):

@@ -11,7 +11,7 @@ import typer
 
 from snakepit.pools.broker.text import one_line
 from snakepit.pools.cli.output import BOLD, DIM, GREEN, PROBLEM, RED, YELLOW, colour, json_line, report_errors
-from snakepit.pools.cli.parameters import AsJson
+from snakepit.pools.cli.parameters import PATIENCE, AsJson
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import connect
 
@@ -33,7 +33,7 @@ def doctor(as_json: AsJson = False) -> None:
         from snakepit.pools.diagnostics.doctor import examine
 
         address = find_address()
-        report = examine(lambda: connect(address).status(), address)
+        report = examine(lambda: connect(address).status(timeout=PATIENCE), address)
     typer.echo(json_line(plain(report)) if as_json else "\n".join(lines(report)))
     if not report.healthy:
         raise typer.Exit(PROBLEM)

@@ -10,7 +10,7 @@ import typer
 from snakepit.pools.broker.status import ThreadStack, WorkerDump
 from snakepit.pools.cli.operate import check_reason, name_actor, pool_of
 from snakepit.pools.cli.output import UsageError, json_line, report_errors
-from snakepit.pools.cli.parameters import AsJson, Reason, Worker
+from snakepit.pools.cli.parameters import PATIENCE, AsJson, Reason, Worker
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import Client, connect
 
@@ -41,7 +41,7 @@ def _order(client: Client, worker: str, reason: str) -> WorkerDump:
         return client.dump(worker, actor=name_actor(), reason=reason)
     from snakepit.pools.operations import orders
 
-    pool = pool_of(client.status(), worker)
+    pool = pool_of(client.status(timeout=PATIENCE), worker)
     return orders.dump(client, pool, worker, orders.Order(name_actor(), reason, surface="shell"))
 
 

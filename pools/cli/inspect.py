@@ -12,7 +12,7 @@ from snakepit.pools.broker.errors import PoolUnknown
 from snakepit.pools.broker.status import BrokerStatus, as_json
 from snakepit.pools.cli.operate import pool_of
 from snakepit.pools.cli.output import BOLD, UsageError, colour, json_line, report_errors
-from snakepit.pools.cli.parameters import AsJson
+from snakepit.pools.cli.parameters import PATIENCE, AsJson
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import Client, connect
 
@@ -64,7 +64,7 @@ class Inspection:
 def _inspect(client: Client, target: str) -> Inspection:
     from snakepit.pools.diagnostics.inspection import inspect_pool
 
-    status = client.status()
+    status = client.status(timeout=PATIENCE)
     names = [pool.name for pool in status.pools]
     worker = target if target and target not in names else ""
     pool = pool_of(status, worker) if worker else target
@@ -76,7 +76,9 @@ def _inspect(client: Client, target: str) -> Inspection:
         if pool in ("", name := one.name):
             workers = [each for each in status.workers_of(name) if worker in ("", each.id)]
             past = known.histories.get(name)
-            found.append(inspect_pool(one, workers, client.plan(name), known.definitions.get(name), past))
+            found.append(
+                inspect_pool(one, workers, client.plan(name, timeout=PATIENCE), known.definitions.get(name), past)
+            )
     judged = known.judgements
     shown = None if judged is None else tuple(one for one in judged if pool in ("", one.pool))
     return Inspection(worker, tuple(found), shown, known.missing)

@@ -8,6 +8,7 @@ import typer
 
 from snakepit.pools.broker.status import DrainStatus
 from snakepit.pools.cli.output import PROBLEM, UsageError, json_line
+from snakepit.pools.cli.parameters import PATIENCE
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import connect
 from snakepit.pools.client.drain_status import drain_status
@@ -17,7 +18,7 @@ POLL = 0.25  # seconds between two statuses of a draining node
 
 def preview_drain(*, as_json: bool) -> None:
     """Show the calls of the node; change nothing."""
-    now = drain_status(connect(find_address()).status())
+    now = drain_status(connect(find_address()).status(timeout=PATIENCE))
     if as_json:
         typer.echo(json_line(now))
         return
@@ -52,11 +53,11 @@ def _order(action: str, actor: str, reason: str) -> DrainStatus:
         start_django()
     except UsageError:  # without a project the broker's event is the only record
         (client.drain if action == "drain" else client.resume)(actor=actor, reason=reason)
-        return drain_status(client.status())
+        return drain_status(client.status(timeout=PATIENCE))
     from snakepit.pools.operations import node_drain
     from snakepit.pools.operations.orders import Order
 
-    here = client.status().node.name
+    here = client.status(timeout=PATIENCE).node.name
     given = Order(actor, reason, surface="shell")
     return (node_drain.drain if action == "drain" else node_drain.resume)(client, here, given)
 
@@ -65,7 +66,7 @@ def _wait(node: str, timeout: float) -> DrainStatus:
     """Wait until no call runs or waits, or until the timeout. Progress goes to standard error."""
     client, end, shown = connect(find_address()), time.monotonic() + timeout, ""
     while True:
-        now = drain_status(client.status())
+        now = drain_status(client.status(timeout=PATIENCE))
         left = end - time.monotonic()
         if now.empty or left <= 0:
             return now

@@ -17,7 +17,7 @@ import typer
 from snakepit.pools.broker.status import BrokerStatus, RecyclePlan
 from snakepit.pools.cli import maintenance
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, report_errors, terminal
-from snakepit.pools.cli.parameters import AsJson, Pool, Reason, Worker
+from snakepit.pools.cli.parameters import PATIENCE, AsJson, Pool, Reason, Worker
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.cli.status import NARROW, new_table
 from snakepit.pools.client import Client, connect
@@ -169,7 +169,7 @@ def _one_of(target: str, node: bool, what: str) -> None:
 
 def _aim(client: Client, target: str, worker: str) -> tuple[str, str]:
     """The pool and the worker (empty: all of them) that a command line means."""
-    found = client.status()
+    found = client.status(timeout=PATIENCE)
     if target in {pool.name for pool in found.pools}:
         return target, worker
     owner = pool_of(found, target)
@@ -232,7 +232,7 @@ def _wait(client: Client, pool: str, timeout: float) -> tuple[int, int]:
     """Wait until no call runs or waits, or until the timeout; returns both counts. Progress goes to standard error."""
     end, shown = time.monotonic() + timeout, ""
     while True:
-        found = client.status(pool)
+        found = client.status(pool, timeout=PATIENCE)
         running = sum(worker.load for worker in found.workers)
         waiting = found.pools[0].waiting
         left = end - time.monotonic()

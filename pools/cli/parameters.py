@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+PATIENCE = 3.0  # seconds that the broker may take for an answer; a frozen one must not hold the shell
 Pool = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")]
 Command = Annotated[str, typer.Argument(metavar="COMMAND", help="Name of the command.")]
 Arguments = Annotated[

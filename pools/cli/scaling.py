@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from snakepit.pools.cli.output import BOLD, UsageError, colour, json_line, report_errors
-from snakepit.pools.cli.parameters import AsJson, Pool
+from snakepit.pools.cli.parameters import PATIENCE, AsJson, Pool
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import connect
 
@@ -32,7 +32,7 @@ def _estimate(pool: str) -> ScalingEstimate:
     from snakepit.pools.diagnostics.scaling import gather, scale
 
     address = find_address()
-    status = connect(address).status()
+    status = connect(address).status(timeout=PATIENCE)
     names = [one.name for one in status.pools]
     if pool not in names:
         raise UsageError(f"No pool is named {pool!r}. There is: {', '.join(names) or 'none'}.")

@@ -18,7 +18,7 @@ from snakepit.pools.broker.status import (
     WorkerStatus,
 )
 from snakepit.pools.cli.output import PROBLEM, json_line, report_errors, terminal
-from snakepit.pools.cli.parameters import AsJson
+from snakepit.pools.cli.parameters import PATIENCE, AsJson
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import connect
 
@@ -41,8 +41,8 @@ def status(
     """Show the broker, its pools and their workers. Exits with 1 if a pool has failed or a problem is reported."""
     with report_errors(as_json):
         client = connect(find_address())
-        found = client.status(pool)
-        events = () if as_json else client.watch().events
+        found = client.status(pool, timeout=PATIENCE)
+        events = () if as_json else client.watch(timeout=PATIENCE).events
     if as_json:
         typer.echo(json_line(found))
     else:

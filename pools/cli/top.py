@@ -21,6 +21,7 @@ import typer
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import BrokerStatus, PoolStatus, WorkerStatus
 from snakepit.pools.cli.output import UNREACHABLE, report_errors, terminal
+from snakepit.pools.cli.parameters import PATIENCE
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.cli.status import STYLES, drain_line, megabytes, new_table
 from snakepit.pools.client import connect
@@ -77,7 +78,7 @@ class Screen:
 
     def ask(self, client: Client) -> None:
         try:
-            self.update(client.status(), time.time())
+            self.update(client.status(timeout=PATIENCE), time.time())
         except BrokerError as error:
             self.miss(error.message, time.time())
 

@@ -324,13 +324,13 @@ class Client:
         request = DumpRequest(worker=worker, actor=actor, reason=reason)
         return decode_dump(await self._aask("Dump", request, QUESTION_TIMEOUT))
 
-    def metrics(self) -> str:
+    def metrics(self, timeout: float = QUESTION_TIMEOUT) -> str:
         """Return the broker's metrics in the Prometheus text format."""
-        return str(self._ask("Metrics", MetricsRequest(), QUESTION_TIMEOUT).text)
+        return str(self._ask("Metrics", MetricsRequest(), timeout).text)
 
-    async def ametrics(self) -> str:
+    async def ametrics(self, timeout: float = QUESTION_TIMEOUT) -> str:
         """As `metrics`, for an event loop."""
-        return str((await self._aask("Metrics", MetricsRequest(), QUESTION_TIMEOUT)).text)
+        return str((await self._aask("Metrics", MetricsRequest(), timeout)).text)
 
     def _ask(self, method: str, request: Message, timeout: float) -> Any:
         session = session_for(self.target)

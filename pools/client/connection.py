@@ -18,18 +18,29 @@ from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import H2Error
 
-from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable, DeadlineExceeded, Unauthenticated, from_code
+from snakepit.pools.broker.errors import (
+    NOT_STARTED,
+    UNKNOWN,
+    BrokerError,
+    BrokerUnreachable,
+    DeadlineExceeded,
+    Unauthenticated,
+    from_code,
+)
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.arguments import MAX_MESSAGE
 from snakepit.pools.client.direct_reply import DirectReplySocket
 from snakepit.pools.wire.broker_grpc import BrokerStub
-from snakepit.pools.wire.broker_pb2 import Replies, Requests
+from snakepit.pools.wire.broker_pb2 import Replies, Requests, StatusRequest
 from snakepit.workers.transport.grpclib_internals import configuration, received_metadata
 from snakepit.workers.transport.message_stream import raw_stream
 
 LARGEST_FRAME = MAX_MESSAGE + 2**20  # bytes: the largest message, and room for what is around it
 WINDOW = 2**26  # bytes that the broker may send before the client acknowledges them
 HANGUP = select.POLLHUP | getattr(select, "POLLRDHUP", 0)
+ORDERS = frozenset({"Apply", "Recycle", "Drain", "Kill", "Dump"})
+QUESTIONS = frozenset({"Status", "Commands", "Plan", "Metrics"})  # they change nothing
+ORDER_CHECK = 1.5  # seconds that the broker may take to show that it answers, before an order is sent
 BACKOFF = (0.02, 0.05, 0.1, 0.2)  # seconds between the attempts to connect; the last one repeats
 CONFIGURATION = configuration(WINDOW, keepalive=True)
 ENDED = (OSError, EOFError, GRPCError, StreamTerminatedError, H2Error, AssertionError, KeyError, ValueError)
@@ -104,7 +115,22 @@ class Connection:
         await self._stream.end()
 
     async def unary(self, method: str, request: Message, timeout: float) -> Any:
-        """One call of a method that is not Session; its error is one of the closed list."""
+        """One call of a method that is not Session; its error is one of the closed list.
+
+        A broker that does not answer is found before an order is sent. Otherwise it would carry out the order later,
+        when its process continues and the operator has given up.
+        """
+        if method in ORDERS:
+            try:
+                await self._unary("Status", StatusRequest(), ORDER_CHECK)
+            except BrokerUnreachable as error:
+                if not error.details.get("silent"):
+                    raise
+                message = f"{error.message} The order was not sent."
+                raise BrokerUnreachable(message, outcome=NOT_STARTED, details=error.details) from error
+        return await self._unary(method, request, timeout)
+
+    async def _unary(self, method: str, request: Message, timeout: float) -> Any:
         service: ServiceMethod[Any, Any] = getattr(self._stub, method)
         stream = service.open(timeout=timeout, metadata=self._metadata)
         try:
@@ -114,8 +140,10 @@ class Connection:
                 await stream.recv_trailing_metadata()
             return reply
         except TimeoutError as error:
-            raise DeadlineExceeded(f"{method} was not answered within {timeout:g} s.") from error
+            raise _silent(method, timeout) from error
         except ENDED as error:
+            if isinstance(error, GRPCError) and error.status is Status.DEADLINE_EXCEEDED:
+                raise _silent(method, timeout) from error
             raise typed(error, self.target, received_metadata(stream)) from error
 
     def close(self) -> None:
@@ -178,6 +206,15 @@ def _unreachable(target: Target, error: BaseException) -> BrokerUnreachable:
     reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
     fix = "run as the broker's user" if isinstance(error, PermissionError) else "start it with: snakepit broker"
     return BrokerUnreachable(f"No broker answers at {target} ({reason}); {fix}", outcome="not_started")
+
+
+def _silent(method: str, timeout: float) -> BrokerUnreachable:
+    return BrokerUnreachable(
+        f"The broker did not answer within {timeout:g} s. It is frozen or overloaded: check its process and the load "
+        "of the machine.",
+        outcome=NOT_STARTED if method in QUESTIONS else UNKNOWN,
+        details={"silent": True},
+    )
 
 
 def typed(error: BaseException, target: Target, trailers: Mapping[str, Any] | None = None) -> BrokerError:

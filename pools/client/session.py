@@ -323,7 +323,12 @@ class Session:
         self._wake(urgent=False)
 
     async def _unary(self, method: str, request: Message, timeout: float) -> Any:
-        await self._opened.wait()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._opened.wait()
+        except TimeoutError:
+            message = f"No broker answers at {self.target} within {timeout:g} s; start it with: snakepit broker"
+            raise BrokerUnreachable(message, outcome=NOT_STARTED) from None
         if self.lost is not None or self._connection is None:
             reason = self.lost or BrokerUnreachable(outcome=NOT_STARTED)
             raise _copy(reason, NOT_STARTED)

@@ -25,6 +25,7 @@ from snakepit.pools.diagnostics.finding import DoctorReport, Finding, FindingSta
 from snakepit.pools.diagnostics.latest import latest
 from snakepit.pools.operations.change_preview import ChangePreview, preview_change
 from snakepit.pools.operations.orders import Order
+from snakepit.pools.web.last_status import ask_in_time
 
 WORST_FIRST = (FindingStatus.PROBLEM, FindingStatus.WARNING, FindingStatus.SKIPPED, FindingStatus.OK)
 
@@ -42,7 +43,7 @@ async def report(request: HttpRequest) -> HttpResponse:
     """The checklist and the advice. The doctor takes seconds, so it does not run on the thread that all pages share."""
     if not await sync_to_async(_may_view)(request):
         return HttpResponse("Sign in again.", status=403, content_type="text/plain")
-    found = await sync_to_async(latest, thread_sensitive=False)(shared.client().status, conf.broker_address())
+    found = await sync_to_async(latest, thread_sensitive=False)(ask_in_time, conf.broker_address())
     return await sync_to_async(_checklist)(request, found)
 
 

@@ -21,11 +21,12 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError
 
 from snakepit.pools import conf
-from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, BrokerUnreachable, DeadlineExceeded
+from snakepit.pools.broker.errors import BrokerError, DeadlineExceeded
+from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.client import shared
-from snakepit.pools.dashboard.state import ABSENT, OTHER, SILENT, DashboardState, StateStore
+from snakepit.pools.dashboard.state import DashboardState, StateStore
 from snakepit.pools.dashboard.stored_state import read_stored_state
-from snakepit.pools.web.errors import seen_from_outside
+from snakepit.pools.web.last_status import last_status
 
 TICK = 0.5  # seconds: at most two updates a second
 SLOW = 20.0  # seconds that a reader may take for a frame
@@ -62,9 +63,9 @@ class Hub:
             self._read_rows()
             try:
                 self.store.objective = conf.current().queue_objective
-                return self.store.fold(shared.client().watch(self.store.last_event(), PAGE_PATIENCE), time.time())
+                return self._fold(shared.client().watch(self.store.last_event(), PAGE_PATIENCE))
             except BrokerError as error:
-                return self._miss(error, PAGE_PATIENCE)
+                return self._miss(error)
             finally:
                 # Also after a failure: a broker that hangs must delay one page, not every page in turn.
                 self._asked = time.monotonic()
@@ -133,21 +134,23 @@ class Hub:
         try:
             self.store.objective = conf.current().queue_objective
             status = await asyncio.wait_for(shared.client().awatch(self.store.last_event(), PATIENCE), PATIENCE + 1)
-            self.store.fold(status, time.time())
+            self._fold(status)
         except TimeoutError:
-            self._miss(DeadlineExceeded(), PATIENCE)
+            self._miss(DeadlineExceeded(f"The broker did not answer within {PATIENCE:g} s."))
         except BrokerError as error:
-            self._miss(error, PATIENCE)
+            self._miss(error)
         except Exception:
             # A bug here must not end the stream of every page; the log has its traceback.
             logger.exception("the dashboard cannot read the broker's status")
             self.store.miss("The web server cannot read the broker's status; see its log.", time.time())
 
-    def _miss(self, error: BrokerError, patience: float) -> DashboardState:
-        if isinstance(error, DeadlineExceeded):  # its socket is open, so starting another broker would not help
-            return self.store.miss(f"The broker did not answer within {patience:g} s.", time.time(), SILENT)
-        absent = isinstance(error, BrokerUnreachable) and error.outcome == NOT_STARTED
-        return self.store.miss(seen_from_outside(error).message, time.time(), ABSENT if absent else OTHER)
+    def _fold(self, status: BrokerStatus) -> DashboardState:
+        last_status.saw(status)
+        return self.store.fold(status, time.time())
+
+    def _miss(self, error: BrokerError) -> DashboardState:
+        trouble = last_status.missed(error)
+        return self.store.miss(trouble.message, trouble.since, trouble.kind)
 
     def _due(self) -> bool:
         return time.monotonic() - self._looked >= ROWS_EVERY

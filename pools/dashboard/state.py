@@ -25,12 +25,10 @@ from snakepit.pools.broker.status import (
 from snakepit.pools.dashboard.alerts import Alert, StoredState, find_alerts
 from snakepit.pools.dashboard.memory import MemoryHistory
 from snakepit.pools.dashboard.points import RING, Point, PoolSeries, combined
+from snakepit.pools.web.last_status import OTHER
 
 EVENTS = 200
 NO_HISTOGRAMS = PoolHistograms()
-SILENT = "silent"  # a broker runs here, but it does not answer in time
-ABSENT = "absent"  # no broker listens
-OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class DashboardState:
     events: tuple[RecordedEvent, ...] = ()  # the newest first
     trouble: str = ""  # why the broker does not answer
     trouble_since: float = 0.0
-    trouble_kind: str = ""  # SILENT, ABSENT, or OTHER such as a wrong token
+    trouble_kind: str = ""  # of last_status: SILENT, ABSENT, or OTHER such as a wrong token
     rates: Mapping[str, Point] = field(default_factory=dict)  # the newest point of each pool
     total: Point | None = None  # the newest point of all pools together
     sparks: Mapping[str, list[float | None]] = field(default_factory=dict)  # calls a second in the last minute, by pool
@@ -127,10 +125,9 @@ class StateStore:
         """Keep what the database holds; it is shown with the next status."""
         self._stored = stored
 
-    def miss(self, trouble: str, at: float, kind: str = OTHER) -> DashboardState:
-        """The broker did not answer: the last state stays, marked as stale."""
+    def miss(self, trouble: str, since: float, kind: str = OTHER) -> DashboardState:
+        """The broker has not answered since a time: the last state stays, marked as stale."""
         with self._lock:
-            since = self.state.trouble_since or at
             self.state = replace(
                 self.state, version=self.state.version + 1, trouble=trouble, trouble_since=since, trouble_kind=kind
             )

@@ -20,11 +20,13 @@ from snakepit.pools.models import Pool
 from snakepit.pools.operations import orders
 from snakepit.pools.operations.orders import Applies, Change, Order
 
+ANSWER = 1.5  # seconds that the broker may take for the status that is judged
+
 
 class Asks(Applies, Protocol):
     """The part of the client that advice needs."""
 
-    def status(self, pool: str = "") -> BrokerStatus: ...
+    def status(self, pool: str = "", timeout: float = ...) -> BrokerStatus: ...
 
 
 def definitions() -> dict[str, PoolSpec]:
@@ -55,7 +57,9 @@ def settings_line(advice: Advice) -> str:
 def apply(broker: Asks, key: str, order: Order, enough: Enough = ENOUGH) -> Change:
     """Apply the advice with this key, if it still holds. Raises NotAdvised, ManagedBySettings, DefinitionInvalid."""
     pool = key.partition(":")[2]
-    found = (one.advice for one in judgements(broker.status(), enough) if one.advice and one.advice.key == key)
+    found = (
+        one.advice for one in judgements(broker.status(timeout=ANSWER), enough) if one.advice and one.advice.key == key
+    )
     advice = next(found, None)
     line = settings_line(advice) if advice else ""
     if advice is None or line:

@@ -41,13 +41,12 @@ def examine(status: Callable[[], BrokerStatus], address: str) -> DoctorReport:
 def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:
     if problems := tuple(conf.find_problems()):
         return _nothing_but(problems, address)
-    broker = _broker(status)
-    pid = 0 if isinstance(broker, Unknown) else broker.node.pid
-    with ThreadPoolExecutor(max_workers=5, thread_name_prefix="doctor") as threads:
+    with ThreadPoolExecutor(max_workers=6, thread_name_prefix="doctor") as threads:
+        broker = threads.submit(_broker, status)
         database = threads.submit(_guarded, services.database)
         transport = threads.submit(_guarded, services.transport)
         celery = threads.submit(_guarded, services.celery)
-        local = threads.submit(_guarded, lambda: machine.machine(pid, int(os.environ.get("PORT", WEB_PORT))))
+        local = threads.submit(_guarded, lambda: _machine(broker.result()))
         place = threads.submit(_guarded, lambda: machine.runtime(conf.runtime_dir(), _data_directories()))
         fast_path = threads.submit(_guarded, machine.fast_path)
         pools = _pools(threads, database.result())
@@ -55,7 +54,7 @@ def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:
             settings=_settings(tuple(conf.find_pool_problems()), conf.current().sweep_interval),
             runtime=place.result(),
             machine=local.result(),
-            broker=broker,
+            broker=broker.result(),
             address=address,
             database=database.result(),
             transport=transport.result(),
@@ -87,6 +86,11 @@ def _broker(status: Callable[[], BrokerStatus]) -> BrokerStatus | Unknown:
         return status()
     except BrokerError as error:
         return Unknown(error.message)
+
+
+def _machine(broker: BrokerStatus | Unknown) -> facts.MachineFacts:
+    pid = 0 if isinstance(broker, Unknown) else broker.node.pid
+    return machine.machine(pid, int(os.environ.get("PORT", WEB_PORT)))
 
 
 def _settings(problems: tuple[str, ...], interval: float) -> facts.SettingsFacts:

@@ -13,11 +13,13 @@ from snakepit.pools.broker.status import BrokerStatus, DrainStatus
 from snakepit.pools.client.drain_status import check_node, drain_status
 from snakepit.pools.operations.orders import Order, recorded
 
+ANSWER = 1.5  # seconds that the broker may take to show the node, before it gets the order
+
 
 class Drains(Protocol):
     """The part of the client that drains a node."""
 
-    def status(self, pool: str = "") -> BrokerStatus: ...
+    def status(self, pool: str = "", timeout: float = ...) -> BrokerStatus: ...
 
     def drain(self, actor: str = "", reason: str = "") -> None: ...
 
@@ -36,8 +38,8 @@ def resume(broker: Drains, node: str, order: Order) -> DrainStatus:
 
 def _order(broker: Drains, node: str, action: str, order: Order) -> DrainStatus:
     with recorded(order, action, target=node) as record:
-        check_node(broker.status().node.name, node)
+        check_node(broker.status(timeout=ANSWER).node.name, node)
         (broker.drain if action == "drain" else broker.resume)(actor=order.actor, reason=order.reason)
-        now = drain_status(broker.status())
+        now = drain_status(broker.status(timeout=ANSWER))
         record.message = f"{now.running} running and {now.waiting} waiting calls" if action == "drain" else ""
         return now

@@ -101,8 +101,8 @@ def test_what_was_known_stays_when_the_broker_is_away() -> None:
     store = StateStore()
     store.fold(status(pool()), 1.0)
     store.miss("gone", 2.0)
-    state = store.miss("gone", 3.0)
-    assert (state.known, state.seen_at, state.trouble, state.trouble_since) == (True, 1.0, "gone", 2.0)
+    state = store.miss("still gone", 2.0)
+    assert (state.known, state.seen_at, state.trouble, state.trouble_since) == (True, 1.0, "still gone", 2.0)
     assert not store.fold(status(pool()), 4.0).trouble
 
 

@@ -25,7 +25,7 @@ def key() -> str:
 
     from snakepit.pools.models import ApiKey
 
-    user = get_user_model().objects.create_superuser("chaos")
+    user = get_user_model().objects.create_superuser("chaos", password="chaos")
     return ApiKey.create(name="chaos", owner=user, scopes=("run", "view", "operate"))[1]
 
 

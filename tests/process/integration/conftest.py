@@ -12,6 +12,7 @@ from django.db import connections
 from snakepit.pools import conf
 from snakepit.pools.client import shared
 from snakepit.pools.models import ApiKey
+from snakepit.pools.web.last_status import last_status
 from tests.process.integration.fakes import FakeClient
 
 ADAPTERS = {"digits": "snakepit.examples.digits.Digits", "primes": "snakepit.examples.primes.Primes"}
@@ -24,6 +25,7 @@ def snakepit(settings: Any) -> Any:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the real one takes half a second
     yield settings
     conf.forget()
+    last_status.forget()
 
 
 @pytest.fixture

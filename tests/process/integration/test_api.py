@@ -14,6 +14,7 @@ from django.test import Client
 from snakepit.pools.api import health
 from snakepit.pools.broker.status import as_json
 from snakepit.pools.models import Event, Node, Pool, Worker
+from snakepit.pools.web.last_status import last_status
 from tests.process.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db
@@ -42,7 +43,9 @@ def test_a_pool_shows_what_is_wanted_and_what_is(get: Any) -> None:
     assert [(one["name"], one["size"]) for one in listed["pools"]] == [("digits", 3), ("primes", 1)]
     assert listed["pools"][0]["live"]["ready"] == 2
     assert listed["pools"][1]["live"] is None
-    assert get("/api/pools/digits").json() == listed["pools"][0]
+    one = get("/api/pools/digits").json()
+    assert one.pop("snapshot")["stale"] is listed["snapshot"]["stale"] is False
+    assert one == listed["pools"][0]
 
 
 def test_pools_are_listed_while_the_broker_is_away(get: Any, broker: FakeClient) -> None:
@@ -118,8 +121,14 @@ def test_nodes_are_listed(get: Any, workers: list[Worker]) -> None:
 
 
 def test_status_is_the_brokers_own(get: Any, broker: FakeClient) -> None:
-    assert get("/api/status").json() == as_json(broker.status())
+    found = get("/api/status").json()
+    assert found.pop("snapshot")["stale"] is False
+    assert found == as_json(broker.status())
     broker.error = unreachable()
+    stale = get("/api/status").json()
+    assert stale.pop("snapshot")["stale"] is True
+    assert stale == found
+    last_status.forget()  # as a web process that has just started
     response = get("/api/status")
     assert (response.status_code, response.json()["error"]["code"]) == (503, "broker_unreachable")
 

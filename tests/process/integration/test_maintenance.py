@@ -45,6 +45,7 @@ def rest(client: Client, make_key: Callable[..., str]) -> Callable[..., Any]:
 
 def test_rest_drains_a_node_shows_its_calls_and_resumes_it(rest: Any, broker: FakeClient) -> None:
     before = rest("node-1/drain", "view").json()
+    assert before.pop("snapshot")["stale"] is False
     held = [{"pool": "digits", "running": 1, "waiting": 3, "longest": 59.8}]
     assert before == {
         "node": "node-1", "draining": False, "since": 0.0, "actor": "", "reason": "", "running": 1, "waiting": 3,
@@ -206,7 +207,7 @@ def test_the_shell_waits_until_the_node_is_empty(
     ordered = shell.drain
 
     def drain(actor: str = "", reason: str = "") -> None:
-        def status(pool: str = "") -> BrokerStatus:
+        def status(pool: str = "", timeout: float = 10.0) -> BrokerStatus:
             workers = (replace(WORKER, load=left.pop(0)),)
             return replace(FakeClient.status(shell), pools=(replace(POOL, waiting=0),), workers=workers)
 

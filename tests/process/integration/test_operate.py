@@ -379,7 +379,7 @@ def test_drain_waits_until_the_pool_is_empty_and_reports_progress(
 ) -> None:
     left = [3, 3, 2, 1, 0]
 
-    def status(name: str = "") -> BrokerStatus:
+    def status(name: str = "", timeout: float = 10.0) -> BrokerStatus:
         running = left.pop(0)
         return statuses.status([statuses.pool(name, waiting=running // 2)], [statuses.worker("digits-1", load=running)])
 

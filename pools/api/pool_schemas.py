@@ -1,0 +1,39 @@
+"""The schemas of pools."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ninja import Field, Schema
+
+from snakepit.pools.api.bad_rows import Listed
+from snakepit.pools.api.snapshot_schema import SnapshotOut
+
+
+class PoolOut(Schema):
+    """The definition of a pool (its row) and its status (`live`, from the broker; null if no broker answers)."""
+
+    name: str
+    adapter: str
+    profile: str
+    size: int
+    threads: int
+    enabled: bool
+    paused: bool
+    source: str
+    revision: int
+    updated_at: datetime
+    live: dict[str, Any] | None = None
+
+
+class PoolAnswer(PoolOut):
+    """One pool, with the age of `live`."""
+
+    snapshot: SnapshotOut | None = Field(None, description="The age of `live`; null if no broker has answered yet.")
+
+
+class PoolList(Listed):
+    pools: list[PoolOut]
+    broker: str = Field(description="reachable, or the reason why not")
+    snapshot: SnapshotOut | None = Field(None, description="The age of `live`; null if no broker has answered yet.")

@@ -1,0 +1,165 @@
+"""The broker's status for a request: from now, or the last one of this process while the broker does not answer.
+
+    request ─▶ ask() ─▶ broker, for PATIENCE at most ─▶ Snapshot
+                  └▶ no answer: the last Snapshot, with its age, and the trouble and its time
+
+A web process without an earlier status raises the typed error: 503 `broker_unreachable`. All pages and routes of a
+process share this place, so that they agree since when the broker does not answer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, BrokerUnreachable, DeadlineExceeded
+from snakepit.pools.broker.status import BrokerStatus
+from snakepit.pools.client import shared
+from snakepit.pools.web.errors import seen_from_outside
+
+if TYPE_CHECKING:
+    from snakepit.pools.client import Client
+
+PATIENCE = 0.8  # seconds that the broker may take for the answer to a request
+PAUSE = 1.0  # seconds after a missed answer in which a silent broker is not asked again
+SILENT = "silent"  # a broker runs here, but it does not answer in time
+ABSENT = "absent"  # no broker listens
+OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the broker does not answer, and since when."""
+
+    message: str
+    kind: str  # SILENT, ABSENT, or OTHER such as a wrong token
+    since: float  # seconds since the epoch: the first question without an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A status and its time."""
+
+    status: BrokerStatus
+    at: float  # seconds since the epoch
+    trouble: Trouble | None = None  # None: it is from now
+
+    def plain(self) -> dict[str, Any]:
+        """Its age, for an answer of the API."""
+        return {
+            "at": self.at,
+            "age": round(max(0.0, time.time() - self.at), 3),
+            "stale": self.trouble is not None,
+            "reason": self.trouble.message if self.trouble else "",
+            "since": self.trouble.since if self.trouble else None,
+        }
+
+
+class LastStatus:
+    """The newest status of this process. Safe to use from every thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: Client | None = None
+        self._last: Snapshot | None = None
+        self._trouble: Trouble | None = None
+        self._error: BrokerError | None = None
+        self._missed_at = float("-inf")
+
+    def ask(self) -> Snapshot:
+        """Ask the broker. Raises BrokerUnreachable if it does not answer and never did."""
+        client = self._client()
+        if self._is_known_silent():
+            return self._stale()
+        try:
+            return self.saw(client.status(timeout=PATIENCE))
+        except BrokerError as error:
+            self.missed(error)
+            return self._stale()
+
+    async def aask(self) -> Snapshot:
+        """As `ask`, for an event loop."""
+        client = self._client()
+        if self._is_known_silent():
+            return self._stale()
+        try:
+            return self.saw(await client.astatus(timeout=PATIENCE))
+        except BrokerError as error:
+            self.missed(error)
+            return self._stale()
+
+    def saw(self, status: BrokerStatus) -> Snapshot:
+        """Keep a status that has just arrived."""
+        with self._lock:
+            self._last, self._error, self._trouble = Snapshot(status, time.time()), None, None
+            return self._last
+
+    def missed(self, error: BrokerError) -> Trouble:
+        """Note that the broker did not answer; `since` stays the time of the first question without an answer."""
+        with self._lock:
+            since = self._trouble.since if self._trouble else time.time()
+            self._error, self._missed_at = error, time.monotonic()
+            self._trouble = Trouble(seen_from_outside(error).message, kind_of(error), since)
+            return self._trouble
+
+    def forget(self) -> None:
+        """Drop what is kept; tests of one process have many brokers."""
+        with self._lock:
+            self._last = self._trouble = self._error = None
+
+    def _client(self) -> Client:
+        client = shared.client()
+        if self._of is not client:  # another client asks another broker
+            self.forget()
+            self._of = client
+        return client
+
+    def _is_known_silent(self) -> bool:
+        """Whether a silent broker was asked within the last second: one page waits for it, not each in turn."""
+        trouble = self._trouble
+        return trouble is not None and trouble.kind == SILENT and time.monotonic() - self._missed_at < PAUSE
+
+    def _stale(self) -> Snapshot:
+        with self._lock:
+            known, error, trouble = self._last, self._error, self._trouble
+        if known is not None:
+            return replace(known, trouble=trouble)
+        raise unanswered(error or BrokerUnreachable(), trouble)
+
+
+def kind_of(error: BrokerError) -> str:
+    """SILENT: its socket is open, so starting another broker would not help."""
+    if isinstance(error, DeadlineExceeded) or error.details.get("silent"):
+        return SILENT
+    return ABSENT if isinstance(error, BrokerUnreachable) and error.outcome == NOT_STARTED else OTHER
+
+
+def unanswered(error: BrokerError, trouble: Trouble | None = None) -> BrokerError:
+    """The error of a question that changes nothing: 503 with one code if the broker does not answer in time."""
+    shown = seen_from_outside(error)
+    if not isinstance(shown, BrokerUnreachable | DeadlineExceeded):
+        return shown
+    details = {**shown.details, **({"since": trouble.since} if trouble else {})}
+    return BrokerUnreachable(shown.message, outcome=NOT_STARTED, details=details, retry_after=PAUSE)
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Raise 503 `broker_unreachable` for a question that only the broker can answer, and does not answer in time."""
+    try:
+        yield
+    except BrokerError as error:
+        raise unanswered(error) from error
+
+
+def ask_in_time(pool: str = "") -> BrokerStatus:
+    """The present status, never an old one, for what judges it. Raises BrokerUnreachable."""
+    with in_time():
+        return shared.client().status(pool, timeout=PATIENCE)
+
+
+last_status = LastStatus()
