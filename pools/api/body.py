@@ -52,7 +52,7 @@ def _read(request: HttpRequest) -> bytes:
     limit = conf.current().max_body
     announced = request.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
-        raise too_large(limit)
+        raise too_large(limit, announced)
     # Not `request.body`, which reads everything first and responds to a large body with an HTML page.
     text = request.read(limit + 1)
     if len(text) > limit:
@@ -60,8 +60,19 @@ def _read(request: HttpRequest) -> bytes:
     return bytes(text)
 
 
-def too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The body is larger than {limit} bytes (SNAKEPIT['MAX_BODY']).", details={"limit": limit})
+def too_large(limit: int, announced: str = "") -> PayloadTooLarge:
+    """Return the error of a body above the limit. `announced`: its size in bytes, as its header has it."""
+    size = int(announced[:20]) if announced.isdecimal() else 0
+    has = (
+        f"The body has {size:,} bytes, more than the {limit:,}"
+        if size
+        else f"The body has more than the {limit:,} bytes"
+    )
+    return PayloadTooLarge(
+        f"{has} that SNAKEPIT['MAX_BODY'] allows. Raise MAX_BODY (a pool's max_payload limits its calls as well), "
+        "send the data in parts, or pass the name of a file.",
+        details={"limit": limit, "bytes": size} if size else {"limit": limit},
+    )
 
 
 def dumps(value: Any) -> str:

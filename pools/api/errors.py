@@ -67,7 +67,7 @@ def on_missing(request: HttpRequest, error: Http404) -> HttpResponse:
 
 def on_suspicious(request: HttpRequest, error: SuspiciousOperation) -> HttpResponse:
     if isinstance(error, RequestDataTooBig):
-        message = "The request's body is larger than Django's setting DATA_UPLOAD_MAX_MEMORY_SIZE."
+        message = "The request's body is larger than Django's setting DATA_UPLOAD_MAX_MEMORY_SIZE allows: raise it."
         return error_response(PayloadTooLarge(message))
     return error_response(BadRequest("Django rejected the request as malformed."))
 

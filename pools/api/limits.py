@@ -45,8 +45,8 @@ class _Refusal:
         return [("content-type", "application/json"), ("content-length", length), ("connection", "close")]
 
 
-def _too_large(path: str, prefix: str) -> _Refusal:
-    error = too_large(limit_of(path, prefix))
+def _too_large(path: str, prefix: str, announced: str = "") -> _Refusal:
+    error = too_large(limit_of(path, prefix), announced)
     return _Refusal(error.http_status, body_of(error))
 
 
@@ -79,7 +79,7 @@ class BodyLimit:
             return
         announced = dict(scope["headers"]).get(b"content-length", b"")
         if announced.isdigit() and int(announced[:20]) > limit_of(scope["path"], self.prefix):
-            await _answer(send, _too_large(scope["path"], self.prefix))
+            await _answer(send, _too_large(scope["path"], self.prefix, announced.decode()))
             return
         body, began = _Body(receive, scope["path"], self.prefix), False
 
@@ -139,7 +139,7 @@ class WsgiBodyLimit:
         path, announced = environ.get("PATH_INFO", ""), environ.get("CONTENT_LENGTH") or ""
         refused = None
         if announced.isdecimal() and int(announced[:20]) > limit_of(path, self.prefix):
-            refused = _too_large(path, self.prefix)
+            refused = _too_large(path, self.prefix, announced)
         elif "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
             refused = _without_length()  # Django would read an empty body, and call the command without arguments
         if refused is None:

@@ -50,7 +50,9 @@ class BrokerError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions with keyword-only arguments cannot be unpickled without this (concurrent.futures, Celery).
-        return (from_code, (self.code, self.message, self.outcome, self.details, self.retry_after))
+        made = (self.code, self.message, self.outcome, self.details, self.retry_after)
+        notes = getattr(self, "__notes__", None)
+        return (from_code, made, {"__notes__": list(notes)}) if notes else (from_code, made)
 
 
 class BadRequest(BrokerError):
@@ -308,6 +310,15 @@ def arguments_too_large(pool: str, size: int, limit: int) -> PayloadTooLarge:
     """Return the error of arguments that are larger than the pool's max_payload."""
     message = (
         f"The arguments have {size:,} bytes; the max_payload of pool {pool} is {limit:,}. "
+        "Raise max_payload, send the data in parts, or pass the name of a file."
+    )
+    return PayloadTooLarge(message, details={"bytes": size, "limit": limit})
+
+
+def call_too_large(size: int, limit: int) -> PayloadTooLarge:
+    """Return the error of a call that is refused by its declared size, before its pool is read."""
+    message = (
+        f"The call has about {size:,} bytes; the largest max_payload of the broker's pools is {limit:,}. "
         "Raise max_payload, send the data in parts, or pass the name of a file."
     )
     return PayloadTooLarge(message, details={"bytes": size, "limit": limit})

@@ -108,6 +108,8 @@ def _explain(error: BrokerError) -> None:
     typer.echo(f"{head}: {error.code}: {many_lines(error.message)}", err=True)
     details = dict(error.details)
     traceback = details.pop("traceback", "")
+    if error.code == "adapter_error":
+        details.pop("args", None)  # the message has them
     for name, value in details.items():
         typer.echo(f"  {name}: {many_lines(value) if isinstance(value, str) else json_line(value)}", err=True)
     if error.retry_after:

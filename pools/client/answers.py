@@ -13,7 +13,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from snakepit.pools.broker.errors import BrokerError, from_code
+from snakepit.pools.broker.errors import AdapterError, BrokerError, from_code
+from snakepit.pools.client.remote_cause import cause_of
 from snakepit.pools.wire.broker_pb2 import Error, Reply, Result, Results
 from snakepit.workers.wire.worker_pb2 import Delivery, Value
 
@@ -144,7 +145,7 @@ def answer(result: Result | Packed | Delivered) -> Answer:
 
 
 def exception(error: Error) -> BrokerError:
-    """Return the typed exception for an Error message, with the worker's traceback as a note, which Python prints."""
+    """Return the typed exception of an Error message, with its cause and the worker's traceback as a note."""
     try:
         details = json.loads(error.details) if error.details else {}
     except ValueError:
@@ -152,6 +153,8 @@ def exception(error: Error) -> BrokerError:
     if not isinstance(details, dict):
         details = {"value": details}
     found = from_code(error.code, error.message, error.outcome, details, error.retry_after)
+    if isinstance(found, AdapterError):
+        found.__cause__ = cause_of(details, error.message)
     if traceback := details.get("traceback"):
         found.add_note(f"In the worker:\n{str(traceback).rstrip()}")
     return found

@@ -18,6 +18,8 @@ from snakepit.workers.schema.value import type_name
 MAX_MESSAGE = 2 * 1024
 MAX_TRACEBACK = 16 * 1024 - 64  # leaves room for the line that marks the cut
 MAX_FRAMES = 60
+MAX_ARGUMENTS = 8  # of an exception
+PLAIN = (str, int, bool, type(None))
 
 _HERE = str(pathlib.Path(__file__).parent)
 
@@ -31,7 +33,20 @@ def raised(call: AssignedCall, error: BaseException, code: str = "adapter_error"
     report = failure(call, code, named_message_of(error))
     report.type = clean(type_name(type(error)), 256)
     report.traceback = traceback_of(error)
+    if (arguments := plain_arguments(error)) is not None:
+        report.details = {**report.details, "args": arguments}
     return report
+
+
+def plain_arguments(error: BaseException) -> list[Any] | None:
+    """The exception's `args`, if JSON holds them as they are: with them a client makes the exception again."""
+    arguments = list(error.args) if isinstance(error.args, tuple) else []
+    if len(arguments) > MAX_ARGUMENTS or not all(type(item) in PLAIN for item in arguments):
+        return None
+    texts = [item for item in arguments if type(item) is str]
+    if any(len(text) > MAX_MESSAGE or clean(text) != text for text in texts):
+        return None
+    return arguments if all(type(i) is not int or abs(i) < 2**63 for i in arguments) else None
 
 
 def stopped(call: AssignedCall, error: BaseException | None = None) -> FailureReport:

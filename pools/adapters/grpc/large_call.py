@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from snakepit.pools.broker.broker import Broker
-from snakepit.pools.broker.errors import BrokerError, PayloadTooLarge
+from snakepit.pools.broker.errors import BrokerError, PayloadTooLarge, call_too_large
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.workers.transport.grpclib_internals import MessageTooLarge
 from snakepit.workers.transport.message_stream import BATCH_BYTES
@@ -26,9 +26,7 @@ def largest_message(broker: Broker) -> int:
 
 
 def too_large(broker: Broker, length: int) -> PayloadTooLarge:
-    limit = broker.largest_payload
-    message = f"The call has about {length:,} bytes; the largest max_payload of the broker's pools is {limit:,}."
-    return PayloadTooLarge(message, details={"bytes": length, "limit": limit})
+    return call_too_large(length, broker.largest_payload)
 
 
 class LargeCalls:

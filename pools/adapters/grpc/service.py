@@ -158,7 +158,11 @@ class _Answering:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, MessageTooLarge):
             limit = self._broker.largest_payload if self._broker else MAX_REQUEST
-            error = errors.PayloadTooLarge(str(error), details={"limit": limit})
+            error = errors.PayloadTooLarge(
+                f"The request is too large: {error}. Raise the pool's max_payload, send the data in parts, or pass the "
+                "name of a file.",
+                details={"limit": limit},
+            )
         if not isinstance(error, errors.BrokerError):
             return False
         metadata = {"snakepit-code": error.code, "snakepit-outcome": error.outcome}

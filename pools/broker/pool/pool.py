@@ -271,8 +271,8 @@ class Pool:
         if call.answered:
             return self._overran(call, now)
         if call.worker or now >= call.deadline:
-            return self._end(call, deadline_exceeded(call), now)
-        message = f"No worker was free within {self.spec.queue_timeout:g} s: {self.worker_set.describe_load()}."
+            return self._end(call, deadline_exceeded(call, self.worker_set.why_unserved()), now)
+        message = self.worker_set.describe_wait()
         return self._end(call, errors.QueueTimeout(message, retry_after=self.admission.retry_after()), now)
 
     def _end(self, call: Call, error: errors.BrokerError, now: float) -> list[Action]:

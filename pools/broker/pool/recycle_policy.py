@@ -77,9 +77,12 @@ def last_output(lines: Sequence[str]) -> list[str]:
     return [lines[fatal], *lines[current : current + LAST_LINES - 1]]
 
 
-def deadline_exceeded(call: Call) -> errors.DeadlineExceeded:
+def deadline_exceeded(call: Call, unserved: str = "") -> errors.DeadlineExceeded:
+    """The error of a call whose deadline has passed. `unserved`: why no worker of its pool can start."""
     where, outcome = ("ran", errors.UNKNOWN) if call.worker else ("waited", errors.NOT_STARTED)
     message = f"The call did not end within {call.deadline - call.arrived:g} s (it {where} until then)."
+    if unserved and not call.worker:
+        message += f" The pool's workers cannot start: {unserved}."
     return errors.DeadlineExceeded(message, outcome=outcome)
 
 

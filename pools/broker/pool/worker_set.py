@@ -306,6 +306,17 @@ class WorkerSet:
                 self._timers.set(("stop", worker.id), now + STOP_GRACE)
                 yield Stop(worker.id)
 
+    def why_unserved(self) -> str:
+        """Why no worker can start, while none serves; empty: a worker serves, or no start has failed."""
+        return "" if self.among(State.READY) else self.gate.stuck.rstrip(".")
+
+    def describe_wait(self) -> str:
+        """Say why a call got no worker within the pool's queue_timeout."""
+        within = f"within {self.spec.queue_timeout:g} s"
+        if why := self.why_unserved():
+            return f"No worker became ready {within}. The pool's workers cannot start: {why}."
+        return f"No worker was free {within}: {self.describe_load()}."
+
     def describe_load(self) -> str:
         """Say why a call waits: "2 of 2 slots busy, 1 starting"."""
         ready = self.among(State.READY)

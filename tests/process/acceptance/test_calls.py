@@ -88,6 +88,7 @@ def test_an_exception_arrives_with_its_type_and_remote_traceback(node: RunningBr
     assert caught.value.details["type"].endswith("LookupError")
     assert caught.value.__notes__ == [f"In the worker:\n{caught.value.details['traceback'].rstrip()}"]
     assert "in raises" in caught.value.details["traceback"]
+    assert repr(caught.value.__cause__) == "LookupError('gone fishing')"
 
 
 def test_what_json_cannot_carry_is_marked_not_hidden(node: RunningBroker) -> None:

@@ -493,6 +493,21 @@ def test_a_pool_whose_workers_cannot_start_refuses_waiting_and_new_calls(table: 
     assert t.error(2).retry_after > 0
 
 
+def test_a_call_that_waits_gets_the_reason_why_no_worker_starts(table: Any) -> None:
+    t = table(boot_budget=100, queue_timeout=3.0)
+    t.fail_boot(1, "ModuleNotFoundError: no module named 'x'")
+    t.submit()
+    t.submit(patience=1.0)
+    t.pass_time(3.1)
+    assert t.error(1).message == (
+        "No worker became ready within 3 s. The pool's workers cannot start: 1 failed start in a row; the last one: "
+        f"{t.pool.worker_set.gate.last_failure}."
+    )
+    assert "no module named 'x'" in t.error(1).message
+    assert (t.error(2).code, t.error(2).outcome) == ("deadline_exceeded", "not_started")
+    assert "no module named 'x'" in t.error(2).message
+
+
 def test_a_failed_pool_whose_other_worker_serves_still_takes_calls(table: Any) -> None:
     t = table(size=2, boot_budget=1).ready(1)
     t.fail_boot(2)
