@@ -107,6 +107,10 @@ class CallQueue:
         calls = self._by_priority[-self._priorities[0]]
         return calls[next(iter(calls))]
 
+    def count_next(self) -> int:
+        """Return how many calls have the priority of the next call."""
+        return len(self._by_priority[-self._priorities[0]])
+
     def remove(self, number: int) -> Call:
         """Remove and return a call that waits."""
         call = self.calls.pop(number)

@@ -215,7 +215,8 @@ class Dispatcher:
         if (worker := load_index.least_prefetched()) is None or not self._is_short(queue.peek()):
             return None
         room = prefetch_room(worker, self.run_times.expected(queue.peek().command))
-        fair_share = -(-len(queue) // load_index.with_prefetch_room)  # or one worker would get a few calls alone
+        # Without a share, one worker would get a few calls alone. Calls of a lower priority are not part of it.
+        fair_share = -(-queue.count_next() // load_index.with_prefetch_room)
         return worker, queue.take_alike(min(room, fair_share), PREFETCH_BYTES)
 
     def _is_short(self, call: Call) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from snakepit.pools.broker.pool.actions import Revoke
@@ -304,6 +304,8 @@ batches = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(batches, st.integers(1, 3), st.integers(0, 3), st.integers(0, 30), st.integers(0, 20_000))
+# Calls of a lower priority wait while two short ones come: each worker gets one, and has its own timer.
+@example([(4, "run", 0, 0), (2, "long", -1, 0), (2, "run", 0, 0)], 2, 2, 30, 20_000)
 def test_calls_that_come_together_fare_as_if_they_had_come_one_by_one(
     script: list[tuple[int, str, int, int]], size: int, ready: int, limit: int, room: int
 ) -> None:
