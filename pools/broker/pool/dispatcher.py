@@ -354,7 +354,7 @@ class Admission:
             return errors.ShuttingDown()
         if spec.paused:
             return errors.PoolPaused()
-        if worker_set.gate.failed and worker_set.is_hopeless():
+        if worker_set.gate.failed and worker_set.refuses(call.arrived):
             return errors.PoolFailed(f"The pool's workers cannot start: {worker_set.gate.failed}", retry_after=5.0)
         if call.size > spec.max_payload:
             return errors.arguments_too_large(spec.name, call.size, spec.max_payload)

@@ -381,7 +381,7 @@ class Pool:
             self.dispatcher.load_index.update(worker)
         actions += worker_set.stop_idle(now)
         actions += worker_set.start_missing(now)
-        if worker_set.is_hopeless():
+        if worker_set.refuses(now):
             for call in self.queue:
                 message = f"The pool's workers cannot start: {worker_set.gate.failed}"
                 actions += self._end(call, errors.PoolFailed(message), now)

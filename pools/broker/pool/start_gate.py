@@ -28,6 +28,7 @@ class StartGate:
         self._deaths = SlidingWindow(WINDOW)
         self._failures = 0  # failed starts in a row
         self._crashes = 0  # deaths at work above the budget
+        self._boots_in_a_row = 0  # failed starts since the last that succeeded
         self.last_failure = ""
         self.failed = ""  # why the pool is failed; empty: it is not
         self.blocked = ""  # why no start makes sense: there is no interpreter for the workers
@@ -69,6 +70,10 @@ class StartGate:
         # `began + delay` names, and the timer would be due without end.
         return self._batch_began + spec.startup_delay
 
+    def opens_within(self, seconds: float, spec: PoolSpec, now: float) -> bool:
+        """Whether a start comes in this time that is likely to succeed: fewer than the budget failed in a row."""
+        return not self.blocked and self._boots_in_a_row < spec.boot_budget and self._not_before <= now + seconds
+
     def started(self, spec: PoolSpec, now: float) -> None:
         """A worker was started."""
         if now >= self._batch_ends(spec):
@@ -82,7 +87,7 @@ class StartGate:
         Deaths at work still count: a worker that starts well and dies of its first call must not reset the back-off.
         """
         recovered, self.failed = self.failed, ""
-        self._failures = 0
+        self._failures = self._boots_in_a_row = 0
         self.last_failure = ""
         self._not_before = float("-inf")
         self._boots.clear()
@@ -91,6 +96,7 @@ class StartGate:
     def boot_failed(self, spec: PoolSpec, why: str, now: float) -> bool:
         """A worker died before it was ready. True: the pool is failed by this."""
         self._failures += 1
+        self._boots_in_a_row += 1
         self.last_failure = why
         self._not_before = max(self._not_before, now + restart_delay(self._failures, self._rng))
         count = self._boots.add(now)
@@ -115,7 +121,7 @@ class StartGate:
 
     def reset(self) -> None:
         """A new definition, or an operator, gives the pool another chance."""
-        self._failures = self._crashes = 0
+        self._failures = self._crashes = self._boots_in_a_row = 0
         self.last_failure = ""
         self._not_before = float("-inf")
         self._boots.clear()

@@ -60,6 +60,10 @@ class WorkerSet:
         """Whether no worker serves and none is likely to, soon."""
         return bool(self.gate.failed) and not any(w.state is State.READY for w in self.workers.values())
 
+    def refuses(self, now: float) -> bool:
+        """Whether calls are refused: no worker serves, and none is likely to before they have waited too long."""
+        return self.is_hopeless() and not self.gate.opens_within(self.spec.queue_timeout, self.spec, now)
+
     # Facts
 
     def ready(self, worker: Worker, now: float) -> Iterator[Action]:

@@ -168,7 +168,7 @@ def test_a_dead_worker_is_reported_with_evidence_and_replaced_immediately(table:
 
 
 def test_too_many_deaths_fail_the_pool_and_slow_its_starts(table: Any) -> None:
-    t = table(death_budget=2, startup_delay=0.0)
+    t = table(death_budget=2, startup_delay=0.0, queue_timeout=1.0)
     for worker in (1, 2, 3):
         t.ready(worker)
         t.die(worker, Exit(signal=11))
@@ -187,6 +187,19 @@ def test_too_many_deaths_fail_the_pool_and_slow_its_starts(table: Any) -> None:
     assert len(t.told("pool.failed")) == 2, "a start that succeeds does not reset the budget of deaths"
     t.pass_time(3.0)
     assert t.started() == [1, 2, 3, 4], "and the next try comes later than the first"
+
+
+def test_a_call_waits_in_a_crash_loop_if_the_next_start_comes_within_its_time_in_the_queue(table: Any) -> None:
+    t = table(death_budget=2, startup_delay=0.0, queue_timeout=5.0)
+    for worker in (1, 2, 3):
+        t.ready(worker)
+        t.die(worker, Exit(signal=9))
+        t.pass_time(0.0)
+    assert t.told("pool.failed")
+    call = t.submit()
+    t.pass_time(3.0)
+    t.ready(4)
+    assert (t.failed(), t.assigned()) == ({}, [(call, 4)])
 
 
 def test_a_command_that_kills_its_worker_has_few_tries_in_a_minute(table: Any) -> None:
