@@ -34,6 +34,9 @@ from snakepit.pools.broker.ports import Definitions, Ports, Recorder
 
 CLOSE_SECONDS = 0.5  # for clients to close their connections when the broker stops
 CHECK_EVERY = 1.0  # seconds between two looks for orphans and at the reaper process
+# Connections that may wait to be accepted. Beyond it a connect fails at once, for instance when all web processes of a
+# machine connect to a new broker at the same time.
+BACKLOG = 1024
 COLLECT_AFTER = 50_000  # objects; thousands of calls in flight have fewer
 
 logger = logging.getLogger("snakepit.broker")
@@ -107,7 +110,7 @@ class BrokerProcess:
         if ended:
             message = f"{ended} processes of the previous broker were ended"
             broker.emit(Event(Kind.ORPHANS_REAPED, message=message))
-        await server.start(sock=listen(str(runtime.socket)))
+        await server.start(sock=listen(str(runtime.socket)), backlog=BACKLOG)
         orphans = find_orphans(broker, runtime.instance, reaper)
         watch = asyncio.get_running_loop().create_task(self._watch(broker, orphans, reaper), name="watch processes")
         announce(broker)

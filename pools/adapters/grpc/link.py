@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 
@@ -41,6 +42,7 @@ class GrpcLink:
         self._assigns_of: pb.Orders | None = None
         self._next = 0  # the sequence that would fit there
         self._connected = False
+        self._greeted = False
         self._closed = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {socket_path}")
 
@@ -154,11 +156,12 @@ class GrpcLink:
                 results = report.results
                 if not len(results.sequences) == len(results.json) == len(results.seconds):
                     raise _ProtocolError("results whose lists differ in length")
+                _checked(sum(results.seconds))
                 triples = zip(results.sequences, map(Payload, results.json), results.seconds, strict=True)
                 self._reports.results(triples)
                 continue
             if kind == "delivered":
-                self._reports.delivered(report.delivered.sequence, report.delivered.seconds)
+                self._reports.delivered(report.delivered.sequence, _checked(report.delivered.seconds))
                 continue
             if kind == "chunk":
                 chunk = report.chunk
@@ -167,11 +170,26 @@ class GrpcLink:
             deliver = _DELIVERIES.get(kind or "")
             if deliver is None:
                 raise _ProtocolError("a report of an unknown kind")
+            if kind == "hello":
+                if self._greeted:  # it would replace the commands of the pool
+                    raise _ProtocolError("a second greeting")
+                self._greeted = True
             deliver(self._reports, report)
 
 
 class _ProtocolError(Exception):
     """A worker sent what this protocol does not have."""
+
+
+def _checked(seconds: float) -> float:
+    """Return a run time; raise if it is none. NaN in one report would stay in the means of a command for good."""
+    if not 0.0 <= seconds < math.inf:
+        raise _ProtocolError(f"{seconds} seconds")
+    return seconds
+
+
+def _fraction(value: float) -> float:
+    return min(value, 1.0) if value >= 0.0 else 0.0  # also NaN
 
 
 def _payload(value: pb.Value) -> Payload:
@@ -206,13 +224,19 @@ def _hello(reports: WorkerReports, report: pb.Report) -> None:
 
 
 def _command(command: pb.Command) -> CommandInfo:
+    try:
+        schema = json.loads(command.schema or "{}")
+    except ValueError:
+        schema = None
+    if not isinstance(schema, dict):
+        raise _ProtocolError(f"the schema of {command.name!r} is no JSON object")
     return CommandInfo(
         name=command.name,
         summary=command.summary,
         description=command.description,
         streams=command.streams,
         idempotent=command.idempotent,
-        timeout=command.timeout,
+        timeout=_checked(command.timeout),
         schema=command.schema or "{}",
     )
 
@@ -220,7 +244,7 @@ def _command(command: pb.Command) -> CommandInfo:
 def _result(reports: WorkerReports, report: pb.Report) -> None:
     result = report.result
     payload = _payload(result.value) if result.HasField("value") else None
-    reports.results(((result.sequence, payload, result.seconds),))
+    reports.results(((result.sequence, payload, _checked(result.seconds)),))
 
 
 def _boot_failure(reports: WorkerReports, report: pb.Report) -> None:
@@ -241,7 +265,7 @@ def _failure(reports: WorkerReports, report: pb.Report) -> None:
         failure.traceback[:16384],
         details if isinstance(details, dict) else {},
     )
-    reports.failure(failure.sequence, known, failure.seconds)
+    reports.failure(failure.sequence, known, _checked(failure.seconds))
 
 
 def _race(reports: WorkerReports, report: pb.Report) -> None:
@@ -264,7 +288,7 @@ _DELIVERIES: dict[str, Callable[[WorkerReports, pb.Report], None]] = {
     "failure": _failure,
     "revoked": lambda reports, report: reports.revoked(report.revoked.sequence),
     "progress": lambda reports, report: reports.progress(
-        report.progress.sequence, report.progress.fraction, report.progress.message
+        report.progress.sequence, _fraction(report.progress.fraction), report.progress.message
     ),
     "log": lambda reports, report: reports.log(report.log.sequence, report.log.message),
     "race": _race,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -755,6 +757,20 @@ async def test_what_is_no_message_ends_the_session_with_a_reason(served: Served)
         await _send_raw(BrokerStub(served.channel).Session, "Bearer t", b"\0\0\0\0\x04\xff\xff\xff\xff")
     assert caught.value.status is Status.INVALID_ARGUMENT
     assert await served.echo(1) == 1
+
+
+def test_many_clients_may_connect_while_the_broker_is_busy() -> None:
+    with broker({"p": {"size": 1}}) as node, contextlib.ExitStack() as held:
+        node.ready("p")
+        os.kill(node.process.pid, signal.SIGSTOP)  # it accepts none meanwhile
+        try:
+            for _ in range(300):
+                peer = held.enter_context(socket.socket(socket.AF_UNIX))
+                peer.setblocking(False)
+                peer.connect(str(node.runtime / "broker.sock"))
+        finally:
+            os.kill(node.process.pid, signal.SIGCONT)
+        assert node.client.call("p", "echo", value=1) == 1
 
 
 # The runtime directory
