@@ -136,6 +136,9 @@ class Configuration:
     sweep_interval: float = number(15.0, 1, 3600, unit="s", help="Interval of the lifecycle clock's sweeps.")
     stop_grace: float = number(30.0, 0, 3600, unit="s", help="Grace period for running calls when the broker stops.")
     stream_heartbeat: float = number(15.0, 0.01, 300, unit="s", help="Interval of heartbeats on a silent SSE stream.")
+    stream_lifetime: float = number(
+        3600.0, 0.01, 86_400, unit="s", help="Time after which the event `close` ends an open stream of a job."
+    )
     queue_objective: float = number(
         1.0,
         0.001,

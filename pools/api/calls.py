@@ -57,7 +57,7 @@ async def call(
     accept = request.headers.get("Accept", "")
     if stream or "text/event-stream" in accept:
         events = shared.client().aevents(pool, command, arguments, timeout=timeout, priority=priority)
-        return stream_response(request, events)
+        return await stream_response(request, events)
     answer = await shared.client().aexecute(pool, command, arguments, timeout=timeout, priority=priority)
     if isinstance(answer.value, bytes) and "application/octet-stream" in accept:
         headers = {"X-Snakepit-Call": answer.call, "X-Snakepit-Worker": answer.worker}

@@ -1,6 +1,7 @@
 """A job's output as server-sent events: stored entries, then new entries, then the end.
 
-Each stream reads the rows once a second, by index, on a thread that keeps no database connection.
+A stream reads the stored entries itself. New ones come from the hub, which reads the rows once for all streams. After
+STREAM_LIFETIME the event `close` ends the stream; a reader that sends its last id as `Last-Event-ID` misses nothing.
 """
 
 from __future__ import annotations
@@ -9,38 +10,35 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, StreamingHttpResponse
 
 from snakepit.pools import conf
 from snakepit.pools.api.body import dumps
-from snakepit.pools.api.streams import HEARTBEAT, guarded, synchronous
+from snakepit.pools.api.job_hub import BATCH, Follower, frame_of, hub
+from snakepit.pools.api.streams import HEARTBEAT, open_response
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, JobEntry
 
-POLL = 1.0  # seconds between two reads
-BATCH = 200  # rows of one read
+POLL = 1.0  # seconds until a stream tries the database again
+CLOSE = 'event: close\ndata: {"reason":"lifetime"}\n\n'
 
 Show = Callable[[Job], dict[str, Any]]
 
 
-def stream(request: HttpRequest, job_id: uuid.UUID, last: int, show: Show) -> StreamingHttpResponse:
-    produced = guarded(frames(job_id, last, show), request)
-    # Under WSGI, Django would collect an asynchronous stream completely before it sends the first byte.
-    content = produced if isinstance(request, ASGIRequest) else synchronous(produced)
-    response = StreamingHttpResponse(content, content_type="text/event-stream; charset=utf-8")
-    response["Cache-Control"] = "no-store"
-    response["X-Accel-Buffering"] = "no"  # otherwise nginx buffers the events
-    return response
+async def stream(request: HttpRequest, job_id: uuid.UUID, last: int, show: Show) -> StreamingHttpResponse:
+    return await open_response(request, frames(job_id, last, show))
 
 
 async def frames(job_id: uuid.UUID, last: int, show: Show) -> AsyncGenerator[str, None]:
+    """The stored entries by this stream's own reads, then the hub's news."""
+    ends = time.monotonic() + conf.current().stream_lifetime
     quiet = time.monotonic()
-    while True:
+    while True:  # until this stream has read all that is stored
         try:
             entries, job = await sync_to_async(_read)(job_id, last)
         except (OperationalError, InterfaceError):
@@ -50,20 +48,54 @@ async def frames(job_id: uuid.UUID, last: int, show: Show) -> AsyncGenerator[str
             continue
         for entry in entries:
             last = entry.seq
-            yield f"id: {entry.seq}\nevent: {entry.kind}\ndata: {dumps(entry.data)}\n\n"
-        if entries:
-            quiet = time.monotonic()
+            yield frame_of(entry)
         if job is None:  # pruned meanwhile
             return
         if len(entries) == BATCH:
             continue
         if job.ended:
-            yield f"event: end\ndata: {dumps(show(job))}\n\n"
+            yield end_of(job, show)
             return
-        if time.monotonic() - quiet >= conf.current().stream_heartbeat:
-            quiet = time.monotonic()
+        with hub.follow(job_id, last) as follower:
+            async with aclosing(_followed(follower, show, quiet, ends)) as followed:
+                async for frame in followed:
+                    yield frame
+        if follower.finished:
+            return
+        last = follower.last  # it is far behind: it reads the rows itself
+
+
+async def _followed(follower: Follower, show: Show, quiet: float, ends: float) -> AsyncGenerator[str, None]:
+    heartbeat = conf.current().stream_heartbeat
+    while True:
+        # These are read before the entries, so that the entries include all output before the end.
+        ended, deleted = follower.job.ended, follower.job.deleted
+        news = hub.news(follower)
+        if news is None:
+            return
+        for number, frame in news:
+            follower.last = number
+            yield frame
+        now = time.monotonic()
+        if ended or deleted:
+            follower.finished = True
+            if ended:
+                yield end_of(ended, show)
+            return
+        if now >= ends:
+            follower.finished = True
+            yield CLOSE
+            return
+        if news:
+            quiet = now
+        elif now - quiet >= heartbeat:
+            quiet = now
             yield HEARTBEAT
-        await asyncio.sleep(POLL)
+        await follower.wait(max(0.0, min(quiet + heartbeat, ends) - time.monotonic()))
+
+
+def end_of(job: Job, show: Show) -> str:
+    return f"event: end\ndata: {dumps(show(job))}\n\n"
 
 
 def _read(job_id: uuid.UUID, last: int) -> tuple[list[JobEntry], Job | None]:

@@ -87,7 +87,7 @@ async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
     last = request.headers.get("Last-Event-ID", "0")
     if not (last.isascii() and last.isdecimal() and len(last) < 10):
         raise BadRequest("Last-Event-ID: must be the unchanged id of the last event")
-    return stream(request, job.pk, int(last), lambda found: out(found))
+    return await stream(request, job.pk, int(last), lambda found: out(found))
 
 
 @router.post(

@@ -13,13 +13,13 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, StreamingHttpResponse
 
 from snakepit.pools import conf
 from snakepit.pools.api.auth import Caller, requester_of
 from snakepit.pools.api.body import dumps
 from snakepit.pools.api.errors import logger
+from snakepit.pools.api.open_streams import OpenStream, open_streams
 from snakepit.pools.broker.errors import BrokerError, Unauthenticated
 from snakepit.pools.client import Answer, Chunk, Log, Progress
 from snakepit.pools.jobs.leases import db_unit
@@ -29,11 +29,18 @@ HEARTBEAT = ": alive\n\n"
 RIGHTS_SECONDS = 3.0  # between two checks of the rights of an open stream's caller
 
 
-def stream_response(request: HttpRequest, events: AsyncIterator[Any]) -> StreamingHttpResponse:
-    produced = guarded(frames(events, conf.current().stream_heartbeat), request)
+async def stream_response(request: HttpRequest, events: AsyncIterator[Any]) -> StreamingHttpResponse:
+    return await open_response(request, frames(events, conf.current().stream_heartbeat))
+
+
+async def open_response(request: HttpRequest, produced: AsyncGenerator[str, None]) -> StreamingHttpResponse:
+    """The response with these frames. It counts as an open stream of its caller, and ends with the caller's rights."""
+    opened = open_streams.enter(await _requester(request))
+    frames = guarded(produced, opened)
     # Under WSGI, Django would collect an asynchronous stream completely before it sends the first byte.
-    content = produced if isinstance(request, ASGIRequest) else synchronous(produced)
+    content = frames if isinstance(request, ASGIRequest) else synchronous(frames)
     response = StreamingHttpResponse(content, content_type="text/event-stream; charset=utf-8")
+    opened.close_with(response)
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"  # otherwise nginx buffers the events
     return response
@@ -67,9 +74,9 @@ async def frames(events: AsyncIterator[Any], heartbeat: float) -> AsyncGenerator
         await events.aclose()  # type: ignore[attr-defined]
 
 
-async def guarded(produced: AsyncGenerator[str, None], request: HttpRequest) -> AsyncGenerator[str, None]:
+async def guarded(produced: AsyncGenerator[str, None], opened: OpenStream) -> AsyncGenerator[str, None]:
     """The same frames, until the caller's key is revoked or loses a right: then an error ends the stream."""
-    requester, waiting = await sync_to_async(_requester)(request), None
+    waiting = None
     loop = asyncio.get_running_loop()
     checked = loop.time()
     try:
@@ -77,7 +84,7 @@ async def guarded(produced: AsyncGenerator[str, None], request: HttpRequest) -> 
             waiting = waiting or asyncio.ensure_future(_next(produced))
             await asyncio.wait({waiting}, timeout=max(0.0, checked + RIGHTS_SECONDS - loop.time()))
             if loop.time() - checked >= RIGHTS_SECONDS:
-                if not await sync_to_async(_still_allowed)(requester):
+                if not await opened.allowed(RIGHTS_SECONDS / 2):
                     error = Unauthenticated("The rights of the API key or user ended while this stream was open.")
                     yield f"event: error\ndata: {dumps(body_of(error))}\n\n"
                     return
@@ -88,23 +95,21 @@ async def guarded(produced: AsyncGenerator[str, None], request: HttpRequest) -> 
                     return
                 yield frame
     finally:
+        opened.close()
         if waiting is not None:
             waiting.cancel()
             await asyncio.wait({waiting})
         await produced.aclose()
 
 
-def _requester(request: HttpRequest) -> Caller:
+async def _requester(request: HttpRequest) -> Caller:
+    found = getattr(request, "auth", None)
+    return found if isinstance(found, Caller) else await sync_to_async(_signed_in)(request)
+
+
+def _signed_in(request: HttpRequest) -> Caller:
     with db_unit():
         return requester_of(request)
-
-
-def _still_allowed(requester: Caller) -> bool:
-    try:
-        with db_unit():
-            return requester.still_allowed()
-    except (OperationalError, InterfaceError):
-        return True  # calls go on while the database is away
 
 
 def synchronous(produced: AsyncGenerator[str, None]) -> Iterator[str]:

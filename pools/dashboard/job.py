@@ -135,7 +135,7 @@ async def events(request: HttpRequest, ident: uuid.UUID) -> HttpResponseBase:
         return HttpResponse("You may not read this job.", status=403, content_type="text/plain")
     last = request.headers.get("Last-Event-ID", "0")
     number = int(last) if last.isascii() and last.isdecimal() and len(last) < 10 else 0
-    return stream(request, row.pk, number, lambda found: out(found, brief=True))
+    return await stream(request, row.pk, number, lambda found: out(found, brief=True))
 
 
 def _readable(request: HttpRequest, ident: uuid.UUID) -> Job | None:

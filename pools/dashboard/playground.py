@@ -72,7 +72,7 @@ async def run(request: HttpRequest) -> HttpResponseBase:
         )  # fmt: skip
     except BrokerError as error:
         return error_response(error)
-    return stream_response(request, events)
+    return await stream_response(request, events)
 
 
 @require_POST

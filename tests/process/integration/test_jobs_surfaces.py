@@ -16,7 +16,7 @@ from django.test import AsyncClient, Client
 from django.urls import reverse
 
 from snakepit.pools import jobs
-from snakepit.pools.api import job_events
+from snakepit.pools.api import job_events, job_hub
 from snakepit.pools.api.streams import HEARTBEAT
 from snakepit.pools.cli import jobs as commands
 from snakepit.pools.cli.main import run
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def pool(db: None, monkeypatch: pytest.MonkeyPatch) -> Pool:
     monkeypatch.setattr(messages, "send", lambda *_: True)
-    monkeypatch.setattr(job_events, "POLL", 0.01)
+    monkeypatch.setattr(job_hub, "POLL", 0.01)
     monkeypatch.setattr(commands, "POLL", 0.01)
     Pool.objects.create(name="primes", adapter="primes", size=1)
     return Pool.objects.create(name="digits", adapter="digits", size=1)

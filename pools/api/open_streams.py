@@ -1,0 +1,110 @@
+"""The open streams of this process: their number by caller, and one check of rights for all streams of a caller.
+
+A check of each stream on its own would cost more than the streams do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import InterfaceError, OperationalError
+
+from snakepit.pools.api.auth import Caller
+from snakepit.pools.jobs.leases import db_unit
+
+
+class _Caller:
+    """The streams of one caller with the same rights."""
+
+    def __init__(self) -> None:
+        self.streams = 0
+        self.checked = time.monotonic()
+        self.checking = False
+        self.allowed = True
+
+
+class OpenStream:
+    """One stream, from its admission to its end."""
+
+    def __init__(self, streams: OpenStreams, caller: Caller) -> None:
+        self.caller = caller
+        self._streams = streams
+        self._open = True
+
+    def close(self) -> None:
+        """Count the stream as ended; more than once does nothing."""
+        if self._open:
+            self._open = False
+            self._streams.left(self.caller)
+
+    def close_with(self, response: Any) -> None:
+        """End with this response: its content may never be read, and then no `finally` runs."""
+        weakref.finalize(response, self.close)
+
+    async def allowed(self, fresh: float) -> bool:
+        """Whether the caller has its rights, by a check in the last `fresh` seconds that all its streams share."""
+        found = self._streams.of(self.caller)
+        now = time.monotonic()
+        if not found.checking and found.allowed and now - found.checked >= fresh:
+            found.checking = True
+            try:
+                found.allowed = await sync_to_async(_still_allowed)(self.caller)
+            finally:
+                found.checked, found.checking = time.monotonic(), False
+        return found.allowed
+
+
+class OpenStreams:
+    """All open streams of the API and of job pages in this process."""
+
+    def __init__(self) -> None:
+        self._callers: dict[Hashable, _Caller] = {}
+        self._lock = threading.Lock()
+
+    def enter(self, caller: Caller, admit: Callable[[int, int], None] = lambda mine, all: None) -> OpenStream:
+        """Count a stream. `admit` receives the open streams of this caller and of all, and raises to refuse it."""
+        with self._lock:
+            mine = sum(one.streams for identity, one in self._callers.items() if _same(identity, caller))
+            admit(mine, sum(one.streams for one in self._callers.values()))
+            self._callers.setdefault(_identity(caller), _Caller()).streams += 1
+        return OpenStream(self, caller)
+
+    def left(self, caller: Caller) -> None:
+        identity = _identity(caller)
+        with self._lock:
+            found = self._callers[identity]
+            found.streams -= 1
+            if not found.streams:
+                del self._callers[identity]
+
+    def of(self, caller: Caller) -> _Caller:
+        return self._callers[_identity(caller)]
+
+    def count(self, caller: Caller) -> int:
+        """The open streams of this key or user."""
+        with self._lock:
+            return sum(one.streams for identity, one in self._callers.items() if _same(identity, caller))
+
+
+def _identity(caller: Caller) -> tuple[int, str, frozenset[str], frozenset[str] | None]:
+    return caller.key, caller.owner, caller.permissions, caller.pools
+
+
+def _same(identity: Any, caller: Caller) -> bool:
+    return bool(identity[:2] == (caller.key, caller.owner))
+
+
+def _still_allowed(caller: Caller) -> bool:
+    try:
+        with db_unit():
+            return caller.still_allowed()
+    except (OperationalError, InterfaceError):
+        return True  # calls go on while the database is away
+
+
+open_streams = OpenStreams()
