@@ -100,6 +100,28 @@ SNAKEPIT = {
 
 """
 
+ENVIRONMENT_TEXT = """\
+## Environment variables of pools
+
+An environment variable can decide which code a process runs. The `env` of a pool's row may therefore set only the names
+that `WORKER_ENV_ALLOWED` lists, and the safe ones below. Any other name is refused where the row is saved. A broker
+does not take a row with such a name: it shows the reason, and the pool keeps its last definition. Settings are code, so
+what `SNAKEPIT["POOLS"][name]["env"]` sets is allowed for that pool with that value.
+
+```python
+SNAKEPIT = {{
+    "WORKER_ENV_ALLOWED": ["MODEL_NAME", "SHOP_*"],
+}}
+```
+
+Allow no name that selects a library, a program, a module or a configuration file, such as `OPENSSL_CONF` or `LD_*`:
+each user who may edit a pool could then run code as the workers' user. The broker sets `PYTHONPATH` and `SNAKEPIT_*`
+itself; these are refused everywhere.
+
+Safe names, for values that name no file: {safe}.
+
+"""
+
 POOL_HEAD = """\
 ## Fields of a pool
 
@@ -189,6 +211,7 @@ def range_of(metadata: Mapping[str, Any]) -> str:
 
 def settings_page() -> str:
     from snakepit.pools.broker.spec import FIELDS, WORKER_FIELDS
+    from snakepit.pools.broker.worker_env import SAFE
     from snakepit.pools.conf import KEYS
 
     keys = [(f"`{k}`", default_of(f), range_of(f.metadata), f.metadata["help"]) for k, f in KEYS.items()]
@@ -203,6 +226,7 @@ def settings_page() -> str:
         + "## Keys of `SNAKEPIT`\n\n"
         + table(("key", *head), keys)
         + "\n"
+        + ENVIRONMENT_TEXT.format(safe=", ".join(f"`{name}`" for name in SAFE))
         + POOL_HEAD
         + table(("field", *head), pool)
         + "\n"

@@ -25,6 +25,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from snakepit.pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec, PoolSpec, spec_from
+from snakepit.pools.broker.worker_env import find_refused
 from snakepit.pools.cgroups import usable_cores
 
 DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -130,6 +131,11 @@ class Configuration:
     worker_env: tuple[str, ...] = setting(
         tuple, check=_variables, help="Additional environment variables that workers inherit; PREFIX_* matches many."
     )
+    worker_env_allowed: tuple[str, ...] = setting(
+        tuple,
+        check=_variables,
+        help="Variables that the `env` of a pool may set besides the safe ones below; PREFIX_* matches many.",
+    )
     max_body: int = number(2**20, 1024, 2**30, unit="bytes", help="Largest request body of the REST API.")
     max_depth: int = number(64, 1, 500, help="Maximum nesting of a JSON body.")
     max_timeout: float = number(3600.0, 0.001, 86_400, unit="s", help="Largest `timeout` of a call through REST.")
@@ -181,7 +187,7 @@ def current() -> Configuration:
             raise ImproperlyConfigured("\n".join(problems))
         raw = _raw()
         given = {KEYS[key].name: raw[key] for key in KEYS if key in raw}
-        for name in ("worker_path", "worker_env", "venvs"):
+        for name in ("worker_path", "worker_env", "worker_env_allowed", "venvs"):
             given[name] = tuple(os.fspath(one) for one in given.get(name, ()))
         for name in ("node_name", "runtime_dir", "celery_app"):
             given[name] = os.fspath(given.get(name, ""))
@@ -221,6 +227,14 @@ def find_python_problem(python: str) -> str:
         return ""
     known = ", ".join(sorted(current().pythons)) or "none"
     return f"{python!r} is not a key of SNAKEPIT['PYTHONS'] (keys: {known}), not auto, and not a version such as 3.14t"
+
+
+def find_env_problem(pool: str, env: Mapping[str, str]) -> str:
+    """Why a pool's row may not set one of these variables; empty if it may. What the settings set is trusted."""
+    settings, raw = current(), _raw()
+    given = raw.get("ENV") if pool == "default" and "default" not in settings.pools else None
+    given = given or settings.pools.get(pool, {}).get("env")
+    return find_refused(env, settings.worker_env_allowed, given if isinstance(given, Mapping) else None)
 
 
 def pool_specs() -> tuple[PoolSpec, ...]:

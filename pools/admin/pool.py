@@ -49,12 +49,14 @@ class PoolForm(PoolModelForm):
 @admin.register(Pool)
 class PoolAdmin(Page):
     form = PoolForm
-    list_display = ("name", "profile", "adapter", "size", "slots_each", "enabled", "paused", "source", "updated_at")
+    list_display = ("name", "profile", "adapter", "size", "slots_each", "enabled", "paused", "source", "problem",
+                    "updated_at")  # fmt: skip
     list_filter = ("profile", "enabled", "paused", "source")
     search_fields = ("name", "adapter")
     actions = ("pause", "resume", "scale", "recycle")
     fieldsets = (
-        (None, {"fields": ("managed", "name", "adapter", "profile", "size", "threads", "enabled", "paused")}),
+        (None, {"fields": ("managed", "problem", "name", "adapter", "profile", "size", "threads", "enabled",
+                           "paused")}),
         ("Adapter", {"fields": ("args", "env", "python", "preload", "thread_checks")}),
         ("Queue and time", {"fields": ("queue_limit", "queue_bytes", "queue_timeout", "call_timeout", "stream_timeout",
                                        "cancel_grace", "max_payload")}),
@@ -64,7 +66,7 @@ class PoolAdmin(Page):
                                           "death_budget", "retry_budget")}),
         ("Row", {"fields": ("source", "revision", "created_at", "updated_at", "updated_by")}),
     )  # fmt: skip
-    readonly_fields = ("managed", "source", "revision", "created_at", "updated_at", "updated_by")
+    readonly_fields = ("managed", "problem", "source", "revision", "created_at", "updated_at", "updated_by")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pool]:
         return super().get_queryset(request).select_related("updated_by")
@@ -73,6 +75,10 @@ class PoolAdmin(Page):
     def slots_each(self, pool: Pool) -> int | None:
         """Empty for the process profile, which ignores the field."""
         return pool.threads if pool.profile == "thread" else None
+
+    @admin.display(description="problem")
+    def problem(self, pool: Pool) -> str:
+        return pool.definition_problem() if pool.pk else ""
 
     @admin.display(description="managed by")
     def managed(self, pool: Pool) -> str:
@@ -177,8 +183,10 @@ class PoolAdmin(Page):
         return recycle(self, request, [(pool, pool.name, "") for pool in queryset])
 
 
-def preview_of(before: Pool, after: Pool) -> ChangePreview:
-    """The effect of saving the row, with the present workers if the broker is reachable."""
+def preview_of(before: Pool, after: Pool) -> ChangePreview | None:
+    """The effect of saving the row, with the present workers if the broker is reachable; None for a repaired row."""
+    if before.definition_problem():
+        return None
     try:
         workers = ask_in_time(before.name).workers
     except BrokerError:

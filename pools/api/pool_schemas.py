@@ -24,6 +24,7 @@ class PoolOut(Schema):
     source: str
     revision: int
     updated_at: datetime
+    problem: str = Field(default="", description="Why the broker does not take this definition; empty if it does.")
     live: dict[str, Any] | None = None
 
 

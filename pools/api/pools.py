@@ -74,6 +74,7 @@ async def _live() -> tuple[Snapshot | None, str]:
 
 
 def _joined(pool: Pool, found: Snapshot | None) -> PoolOut:
-    names = (name for name in PoolOut.model_fields if name != "live")
+    names = PoolOut.model_fields.keys() - {"live", "problem"}
+    values = {name: getattr(pool, name) for name in names}
     live = found.status.pool(pool.name) if found else None
-    return PoolOut(**{name: getattr(pool, name) for name in names}, live=as_json(live))
+    return PoolOut(**values, problem=pool.definition_problem(), live=as_json(live))

@@ -30,9 +30,9 @@ OWN = "the broker's own interpreter"
 PYTHON_VERSION = re.compile(r"3\.\d{1,2}(\.\d{1,2})?t?")  # 3.12, 3.13.5, 3.14t
 
 
-# A row must not decide which code runs: these variables name programs, libraries and modules.
-DECIDING = ("LD_", "DYLD_", "PYTHON", "SNAKEPIT_", "PATH", "GCONV_PATH", "BASH_ENV")
-HARMLESS = frozenset({"PYTHONHASHSEED", "PYTHON_GIL", "PYTHONMALLOC", "PYTHONTRACEMALLOC", "PYTHONUTF8"})
+# The broker sets these itself: it finds and ends its processes by them, and workers find this package by them. Which
+# other variables are allowed is a matter of the settings (worker_env.py).
+RESERVED = ("SNAKEPIT_", "PYTHONPATH")
 
 
 class Profile(StrEnum):
@@ -214,8 +214,8 @@ def _wrong_env(value: Any) -> str | None:
     for key, text in value.items():
         if not isinstance(key, str) or not key or "=" in key or "\0" in key:
             return f"{key!r} is not the name of an environment variable"
-        if key.upper().startswith(DECIDING) and key not in HARMLESS:
-            return f"{key} decides which code runs; set it for the broker and list it in SNAKEPIT['WORKER_ENV']"
+        if key.startswith(RESERVED):
+            return f"{key} is set by the broker itself; remove it"
         if not isinstance(text, str) or "\0" in text:
             return f"the value of {key} must be a string"
     return None

@@ -167,7 +167,18 @@ class Pool(models.Model):
 
     def to_spec(self) -> PoolSpec:
         """The definition; raises InvalidSpec, whose problems name the fields."""
-        return spec_from({name: getattr(self, name) for name in FIELDS})
+        spec = spec_from({name: getattr(self, name) for name in FIELDS})
+        if why := conf.find_env_problem(spec.name, spec.env):
+            raise InvalidSpec({"env": why})
+        return spec
+
+    def definition_problem(self) -> str:
+        """Why the broker does not take this row; empty if it does. Its pool keeps its last definition meanwhile."""
+        try:
+            self.to_spec()
+        except InvalidSpec as error:
+            return str(error)
+        return ""
 
     def clean(self) -> None:
         super().clean()
