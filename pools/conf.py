@@ -94,6 +94,17 @@ def _paths(value: Any) -> str | None:
     return None if fits else f"{value!r} is not a list of directories"
 
 
+def _account(value: Any) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return None
+    return None if isinstance(value, str) and "\0" not in value else f"{value!r} is not a name or a number"
+
+
+def _accounts(value: Any) -> str | None:
+    fits = isinstance(value, list | tuple) and all(one != "" and _account(one) is None for one in value)
+    return None if fits else f"{value!r} is not a list of names or numbers of groups"
+
+
 def _variables(value: Any) -> str | None:
     if not isinstance(value, list | tuple):
         return f"{value!r} is not a list of names of environment variables"
@@ -130,6 +141,12 @@ class Configuration:
     )
     worker_env: tuple[str, ...] = setting(
         tuple, check=_variables, help="Additional environment variables that workers inherit; PREFIX_* matches many."
+    )
+    worker_user: str = setting(
+        "", check=_account, help="User that workers run as, by name or number; empty: the broker's user."
+    )
+    worker_groups: tuple[str, ...] = setting(
+        tuple, check=_accounts, help="Supplementary groups of workers with WORKER_USER, by name or number."
     )
     worker_env_allowed: tuple[str, ...] = setting(
         tuple,
@@ -189,6 +206,8 @@ def current() -> Configuration:
         given = {KEYS[key].name: raw[key] for key in KEYS if key in raw}
         for name in ("worker_path", "worker_env", "worker_env_allowed", "venvs"):
             given[name] = tuple(os.fspath(one) for one in given.get(name, ()))
+        given["worker_user"] = str(given.get("worker_user", ""))
+        given["worker_groups"] = tuple(map(str, given.get("worker_groups", ())))
         for name in ("node_name", "runtime_dir", "celery_app"):
             given[name] = os.fspath(given.get(name, ""))
         _cached = Configuration(**given)

@@ -8,6 +8,8 @@ SNAKEPIT_STATE_DIR      SQLite file, secret key, static files [.snakepit in the 
 SNAKEPIT_DATABASE_URL   sqlite:////path or postgres://user:password@host:port/name [SQLite in the state directory]
 SNAKEPIT_RUNTIME_DIR    directory of the broker's sockets and token
 SNAKEPIT_NODE_NAME      name of this node
+SNAKEPIT_WORKER_USER    user that workers run as: a name or a number [the broker's user]
+SNAKEPIT_WORKER_GROUPS  comma-separated supplementary groups of that user's workers
 SNAKEPIT_DEMO           1: the three demo pools [1 beside a running `snakepit up --demo`, otherwise 0]
 SNAKEPIT_DEMO_TOKEN     secret of the demo's one-click login
 SNAKEPIT_REDIS_URL, SNAKEPIT_CELERY_URL  see snakepit.pools.celery_setup
@@ -182,6 +184,8 @@ SNAKEPIT: dict[str, Any] = {
     "NODE_NAME": os.environ.get("SNAKEPIT_NODE_NAME", ""),
     "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),
     "WORKER_PATH": [str(_home)],
+    "WORKER_USER": os.environ.get("SNAKEPIT_WORKER_USER", ""),
+    "WORKER_GROUPS": _words("SNAKEPIT_WORKER_GROUPS"),
 }
 # A shell beside `snakepit up --demo` needs the same pools as its broker.
 if _flag("SNAKEPIT_DEMO") if "SNAKEPIT_DEMO" in os.environ else (STATE_DIR / "demo").exists():

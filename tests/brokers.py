@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit.pools.adapters.interpreters.known import InterpreterKeys, Interpreters, define
-from snakepit.pools.adapters.node import NodeConfig, RuntimeDirectoryError, run_node
+from snakepit.pools.adapters.node import NodeConfig, RuntimeDirectoryError, WorkerUserError, run_node
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.ports import Definition, Loaded
 from snakepit.pools.broker.spec import InvalidSpec, spec_from
@@ -53,6 +53,8 @@ ADAPTERS = {
     "primes": "snakepit.examples.primes.Primes",
     "patterns": "snakepit.examples.patterns.Words",
     "docs": "snakepit.examples.docs_search.DocsSearch",
+    "spy": "tests.spy.Spy",
+    "preloaded_spy": "tests.spy.PreloadedSpy",
 }
 
 
@@ -114,10 +116,12 @@ def main() -> int:
         worker_path=(str(ROOT),),
         sweep_interval=float(interval),
         stop_grace=float(os.environ.get("STOP_GRACE", "10")),
+        worker_user=os.environ.get("WORKER_USER", ""),
+        worker_groups=tuple(os.environ.get("WORKER_GROUPS", "").split()),
     )
     try:
         run_node(config, lambda broker: recorder.record(0, Event("listening")))  # type: ignore[arg-type]
-    except RuntimeDirectoryError as error:
+    except (RuntimeDirectoryError, WorkerUserError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -127,19 +131,28 @@ def main() -> int:
 
 
 class RunningBroker:
-    def __init__(self, pools: dict[str, Any], runtime: Path, interval: float) -> None:
+    """`root` and `python` start the broker from a copy of the code; `options` are those of Popen."""
+
+    def __init__(
+        self,
+        pools: dict[str, Any],
+        runtime: Path,
+        interval: float,
+        *,
+        root: Path = ROOT,
+        command: tuple[str, ...] = (sys.executable,),
+        **options: Any,
+    ) -> None:
         self.runtime = runtime / "run"
         self.errors = runtime / "stderr"
         self._definitions = runtime / "pools.json"
         self._client: Any = None
         self.define(pools)
         read, write = os.pipe()
-        command = [sys.executable, "-m", "tests.brokers", str(os.getpid())]
-        command += [str(self.runtime), str(self._definitions), str(write)]
+        words = [*command, "-m", "tests.brokers", str(os.getpid())]
+        words += [str(self.runtime), str(self._definitions), str(write), str(interval)]
         with self.errors.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [*command, str(interval)], cwd=ROOT, pass_fds=(write,), stderr=stderr, stdout=stderr
-            )
+            self.process = subprocess.Popen(words, cwd=root, pass_fds=(write,), stderr=stderr, stdout=stderr, **options)
         os.close(write)
         self.events: list[dict[str, Any]] = []
         self._changed = threading.Condition()
@@ -222,10 +235,11 @@ class RunningBroker:
 
 
 @contextmanager
-def broker(pools: dict[str, Any], interval: float = 3600.0) -> Iterator[RunningBroker]:
-    """A broker during a test. Afterwards no process and no socket of it may be left."""
+def broker(pools: dict[str, Any], interval: float = 3600.0, owner: int = -1, **options: Any) -> Iterator[RunningBroker]:
+    """A broker during a test, in a directory of `owner`. Afterwards no process and no socket of it may be left."""
     with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as home:  # a short path, for the sockets
-        node = RunningBroker(pools, Path(home), interval)
+        os.chown(home, owner, owner)
+        node = RunningBroker(pools, Path(home), interval, **options)
         try:
             node.until("listening")
             instance = json.loads((node.runtime / "instance").read_text())["instance"]

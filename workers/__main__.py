@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from snakepit.workers.schema.commands import PreloadedAdapter
 
 USAGE, UNLOADABLE, LINK_LOST = 2, 3, 4  # exit codes
+PR_SET_NO_NEW_PRIVS = 38
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,7 +86,17 @@ def start(descriptor: int, kind: type[boot.Document]) -> boot.Document:
     faulthandler.enable()  # a segfault in the adapter's C code then prints its Python stack on stderr
     document = boot.read(descriptor, kind)
     parent_death.require_parent(document.parent)
+    if document.no_new_privs:
+        forbid_new_privileges()
     return document
+
+
+def forbid_new_privileges() -> None:
+    """Have the kernel ignore set-user-id bits of programs that this process starts, for good."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS) failed")
 
 
 def watch_imports() -> vitals.GilWatch:

@@ -20,9 +20,11 @@ from pathlib import Path
 
 from snakepit.pools.adapters.grpc.link import GrpcLinker
 from snakepit.pools.adapters.grpc.service import make_server
+from snakepit.pools.adapters.processes.hiding import hide
 from snakepit.pools.adapters.processes.launcher import LaunchSettings, ProcessLauncher
 from snakepit.pools.adapters.processes.orphans import Orphans, ReaperProcess, become_subreaper, end_predecessors
 from snakepit.pools.adapters.processes.worker_resources import listen
+from snakepit.pools.adapters.processes.worker_user import WorkerUserError, find_user, require_capabilities
 from snakepit.pools.adapters.records.event_log import EventLog
 from snakepit.pools.adapters.records.metrics import Metrics
 from snakepit.pools.adapters.records.recent_events import RecentEvents
@@ -58,6 +60,8 @@ class NodeConfig:
     version: str = "0"
     worker_path: tuple[str, ...] = ()
     worker_env: tuple[str, ...] = ()
+    worker_user: str = ""
+    worker_groups: tuple[str, ...] = ()
     sweep_interval: float = 15.0
     stop_grace: float = 30.0  # seconds that calls get to finish after SIGTERM
 
@@ -88,8 +92,12 @@ class BrokerProcess:
 
     async def _serve(self, reaper: ReaperProcess, ended: int, announce: Callable[[Broker], None]) -> None:
         config, runtime = self.config, self.runtime
-        place = LaunchSettings(runtime.path, runtime.instance, config.worker_path, config.worker_env)
-        launcher = ProcessLauncher(place)
+        user = find_user(config.worker_user, config.worker_groups)
+        if user:
+            require_capabilities()
+        launcher = ProcessLauncher(
+            LaunchSettings(runtime.path, runtime.instance, config.worker_path, config.worker_env, user=user)
+        )
         clock = SystemClock()
         metrics = Metrics(config.recorder)
         recent = RecentEvents(metrics, metrics)
@@ -185,6 +193,7 @@ def run_node(config: NodeConfig, announce: Callable[[Broker], None] = lambda bro
             loop.add_signal_handler(number, node.stop)
         await node.run(announce)
 
+    hide()
     # What is loaded now stays for good, so the collector need not scan it. The objects of a call are freed without the
     # collector; its usual threshold of 700 objects is reached by thirty calls in flight.
     gc.freeze()
@@ -226,12 +235,14 @@ def run_broker(name: str = "", reload: bool = False) -> int:
         version=conf.release(),
         worker_path=tuple(conf.worker_path()),
         worker_env=settings.worker_env,
+        worker_user=settings.worker_user,
+        worker_groups=settings.worker_groups,
         sweep_interval=settings.sweep_interval,
         stop_grace=settings.stop_grace,
     )
     try:
         run_node(config, lambda broker: logger.info("broker %s is at %s", name, broker.facts.address))
-    except RuntimeDirectoryError as error:
+    except (RuntimeDirectoryError, WorkerUserError) as error:
         logger.error("%s", error)
         return 1
     return 0

@@ -31,6 +31,8 @@ def _reset_scratch(scratch: str) -> None:
     if os.path.dirname(before) != os.path.dirname(scratch):
         return
     os.environ["TMPDIR"] = scratch
+    if os.environ.get("HOME") == before:  # a worker's user without a home
+        os.environ["HOME"] = scratch
     tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None and tempfile.tempdir == before:
         tempfile.tempdir = None

@@ -33,6 +33,7 @@ class Boot:
     blas_threads: int = 0
     max_payload: int = 1 << 20
     thread_checks: bool = False
+    no_new_privs: bool = False  # no program that it starts gets more rights, such as sudo
     protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
@@ -43,8 +44,7 @@ class Boot:
             raise BootInvalid(f"profile: {self.profile!r} is not one of {', '.join(PROFILES)}")
         if self.profile == "thread" and self.threads < 1:
             raise BootInvalid("threads: the thread profile needs at least 1")
-        if not isinstance(self.thread_checks, bool):
-            raise BootInvalid(f"thread_checks: {self.thread_checks!r} is not true or false")
+        _check_switches(self, "thread_checks", "no_new_privs")
         if not isinstance(self.args, Mapping):
             raise BootInvalid("args: must be an object")
 
@@ -64,12 +64,14 @@ class TemplateBoot:
     parent: int  # pid of the broker
     args: Mapping[str, Any] = field(default_factory=dict)
     always: bool = False  # also fork an adapter without preload()
+    no_new_privs: bool = False  # also for the workers that it forks
     protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
         _check_protocol(self.protocol)
         _check_strings(self, "template", "pool", "adapter")
         _check_numbers(self, "parent")
+        _check_switches(self, "always", "no_new_privs")
         if not isinstance(self.args, Mapping):
             raise BootInvalid("args: must be an object")
 
@@ -92,6 +94,12 @@ def _check_numbers(document: object, *names: str) -> None:
     for name in names:
         if type(value := getattr(document, name)) is not int or value < 0:
             raise BootInvalid(f"{name}: {value!r} is not an integer of at least 0")
+
+
+def _check_switches(document: object, *names: str) -> None:
+    for name in names:
+        if not isinstance(value := getattr(document, name), bool):
+            raise BootInvalid(f"{name}: {value!r} is not true or false")
 
 
 Document = TypeVar("Document", Boot, TemplateBoot)

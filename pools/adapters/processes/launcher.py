@@ -26,6 +26,7 @@ import snakepit
 from snakepit.pools.adapters.processes.process import Output, WorkerProcess, open_pidfd
 from snakepit.pools.adapters.processes.template_process import TemplateProcess
 from snakepit.pools.adapters.processes.worker_resources import WorkerResources, blas_threads, boot_document, document
+from snakepit.pools.adapters.processes.worker_user import WorkerUser, open_place, without_capabilities
 from snakepit.pools.broker.ports import Exit, LaunchOrder, Template, TemplateOrder, TemplateReports
 from snakepit.pools.broker.spec import PoolSpec, Preload
 from snakepit.workers.process import process_title
@@ -58,6 +59,7 @@ class LaunchSettings:
     path: tuple[str, ...] = ()  # entries of the workers' sys.path
     env_names: tuple[str, ...] = ()  # more variables that workers inherit
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    user: WorkerUser | None = None  # None: workers run as the broker's user
 
 
 class ProcessLauncher:
@@ -65,13 +67,16 @@ class ProcessLauncher:
 
     def __init__(self, settings: LaunchSettings) -> None:
         self._settings = settings
+        place = open_place(settings.runtime) if settings.user else settings.runtime
+        self._place = place
         self._sockets = settings.runtime / "w"
-        self._scratch = settings.runtime / "tmp"
-        self._package_link = settings.runtime / "lib"
+        self._scratch = place / "tmp"
+        self._package_link = place / "lib"
         for directory in (self._sockets, self._scratch, self._package_link):
             # A killed broker leaves sockets, scratch files, and a link whose target an upgrade may have removed.
             shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir(mode=0o700, exist_ok=True)
+            directory.mkdir(exist_ok=True)
+            directory.chmod(0o711 if settings.user and directory != self._sockets else 0o700)
         # A link to this package alone: another interpreter must not find the compiled packages of our site-packages.
         (self._package_link / "snakepit").symlink_to(Path(snakepit.__file__).parent, target_is_directory=True)
         self._numbers = count(1)
@@ -82,7 +87,11 @@ class ProcessLauncher:
         resources = self._resources(order.worker)
         try:
             listener, page_fd = resources.listener.fileno(), resources.page_fd
-            boot_fd = document(boot_document(order, self._settings.instance, listener, page_fd))
+            restricted = self._settings.user is not None
+            content = boot_document(
+                order, self._settings.instance, listener_fd=listener, page_fd=page_fd, no_new_privs=restricted
+            )
+            boot_fd = document(content)
             options = ["--pool", order.spec.name, "--worker", order.worker, "--boot", str(boot_fd)]
             environment = self._environment(order.spec, order.worker, resources.scratch)
             try:
@@ -103,9 +112,11 @@ class ProcessLauncher:
         loop = asyncio.get_running_loop()
         scratch = self._scratch / order.template
         scratch.mkdir(mode=0o700, exist_ok=True)
+        if self._settings.user:
+            self._settings.user.own(scratch)
         control, template_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         read_end, write_end = os.pipe()
-        boot_fd = document(_template_document(order))
+        boot_fd = document(_template_document(order, no_new_privs=self._settings.user is not None))
         try:
             # The id is the last argument and padded, so that a forked worker can write its own over it.
             options = ["--pool", order.spec.name, "--boot", str(boot_fd), "--template", str(template_end.fileno())]
@@ -136,7 +147,8 @@ class ProcessLauncher:
 
     def _resources(self, worker: str) -> WorkerResources:
         # A short path: a socket's may have about a hundred bytes.
-        return WorkerResources(worker, str(self._sockets / str(next(self._numbers))), self._scratch / worker)
+        path = str(self._sockets / str(next(self._numbers)))
+        return WorkerResources(worker, path, self._scratch / worker, self._settings.user)
 
     def _spawn(
         self, spec: PoolSpec, options: list[str], environment: dict[str, str], inherited: tuple[int, ...], output: int
@@ -144,17 +156,32 @@ class ProcessLauncher:
         # The parent-death signal is sent when the *thread* that forked ends, so only the main thread starts processes.
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("workers are started on the broker's main thread only")
-        child = subprocess.Popen(
-            # -P: the working directory must not come before the entries of the path.
-            [spec.python or sys.executable, "-P", "-m", "snakepit.workers", *options],
-            stdin=self._devnull,
-            stdout=output,
-            stderr=output,
-            pass_fds=inherited,
-            start_new_session=True,
-            env=environment,
-            cwd=working_directory(self._settings.path),
-        )
+        # -P: the working directory must not come before the entries of the path.
+        command = [spec.python or sys.executable, "-P", "-m", "snakepit.workers", *options]
+        try:
+            return self._start(command, environment, inherited, output)
+        except PermissionError as error:
+            if not self._settings.user:
+                raise
+            why = f"user {self._settings.user.uid} (SNAKEPIT['WORKER_USER']) cannot run {command[0]}: {error.strerror}"
+            raise OSError(f"{why}; let it read the interpreter, its packages and the directories above them") from error
+
+    def _start(self, command: list[str], environment: dict[str, str], inherited: tuple[int, ...], output: int) -> int:
+        user = self._settings.user
+        with without_capabilities() if user else contextlib.nullcontext():
+            child = subprocess.Popen(
+                command,
+                stdin=self._devnull,
+                stdout=output,
+                stderr=output,
+                pass_fds=inherited,
+                start_new_session=True,
+                env=environment,
+                cwd=working_directory(self._settings.path),
+                user=user.uid if user else None,
+                group=user.gid if user else None,
+                extra_groups=user.groups if user else None,
+            )
         child.returncode = 0  # ChildProcess reaps it; without this, Popen warns that the child was not waited for
         return child.pid
 
@@ -173,6 +200,8 @@ class ProcessLauncher:
             "SNAKEPIT_POOL": spec.name,
             process_title.VARIABLE: name,
         }
+        if settings.user:
+            env["HOME"] = settings.user.home or str(scratch)
         return env | dict(spec.env)  # the pool's own variables override all others
 
     async def close(self) -> None:
@@ -183,6 +212,9 @@ class ProcessLauncher:
         for directory in (self._sockets, self._scratch, self._package_link):
             with contextlib.suppress(OSError):
                 directory.rmdir()
+        if self._settings.user:
+            with contextlib.suppress(OSError):
+                self._place.rmdir()
 
 
 def working_directory(path: Iterable[str]) -> str | None:
@@ -190,7 +222,7 @@ def working_directory(path: Iterable[str]) -> str | None:
     return next((entry for entry in path if os.path.isdir(entry)), None)
 
 
-def _template_document(order: TemplateOrder) -> bytes:
+def _template_document(order: TemplateOrder, *, no_new_privs: bool) -> bytes:
     return json.dumps(
         {
             "protocol": PROTOCOL,
@@ -200,5 +232,6 @@ def _template_document(order: TemplateOrder) -> bytes:
             "adapter": order.adapter_path,
             "args": dict(order.spec.args),
             "always": order.spec.preload == Preload.ON,
+            "no_new_privs": no_new_privs,
         }
     ).encode()

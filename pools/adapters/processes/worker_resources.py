@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from snakepit.pools.adapters.processes.process import Output, WorkerProcess
+from snakepit.pools.adapters.processes.worker_user import WorkerUser
 from snakepit.pools.broker.ports import LaunchOrder
 from snakepit.pools.broker.spec import PoolSpec, Profile
 from snakepit.pools.cgroups import usable_cores
@@ -25,13 +26,15 @@ class WorkerResources:
     `make_process` turns the kept ones into a WorkerProcess. If the start fails, `discard` releases all.
     """
 
-    def __init__(self, worker: str, path: str, scratch: Path) -> None:
+    def __init__(self, worker: str, path: str, scratch: Path, user: WorkerUser | None = None) -> None:
         self.worker, self.path, self.scratch = worker, path, scratch
         self._given = contextlib.ExitStack()
         self._kept = contextlib.ExitStack()
         try:
             scratch.mkdir(mode=0o700, exist_ok=True)
             self._kept.callback(shutil.rmtree, scratch, ignore_errors=True)
+            if user:
+                user.own(scratch)
             self.listener = self._given.enter_context(listen(path))
             self._kept.callback(Path(path).unlink, missing_ok=True)
             self.page_fd = shared_page.make()
@@ -90,7 +93,9 @@ def document(content: bytes) -> int:
     return fd
 
 
-def boot_document(order: LaunchOrder, instance: str, listen_fd: int = 0, page_fd: int = 0) -> bytes:
+def boot_document(
+    order: LaunchOrder, instance: str, *, listener_fd: int = 0, page_fd: int = 0, no_new_privs: bool = False
+) -> bytes:
     """The worker's configuration. A forked worker gets its descriptors with the fork order: 0 here."""
     spec = order.spec
     return json.dumps(
@@ -104,11 +109,12 @@ def boot_document(order: LaunchOrder, instance: str, listen_fd: int = 0, page_fd
             "args": dict(spec.args),
             "profile": str(spec.profile),
             "threads": spec.slots,
-            "listen_fd": listen_fd,
+            "listen_fd": listener_fd,
             "shared_page_fd": page_fd,
             "blas_threads": blas_threads(spec),
             "max_payload": spec.max_payload,
             "thread_checks": spec.thread_checks,
+            "no_new_privs": no_new_privs,
         }
     ).encode()
 

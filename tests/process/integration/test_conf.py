@@ -158,3 +158,22 @@ def test_workers_find_the_projects_code(settings: Any) -> None:
     assert conf.worker_path() == [str(Path(settings.BASE_DIR).resolve())]
     settings.SNAKEPIT = {"WORKER_PATH": [Path("/srv/code")]}
     assert conf.worker_path() == ["/srv/code"]
+
+
+@pytest.mark.parametrize(("user", "groups"), [("nobody", ["models", 100]), (65_534, []), ("65534", ("7",))])
+def test_the_workers_user_is_a_name_or_a_number(settings: Any, user: Any, groups: Any) -> None:
+    settings.SNAKEPIT = {"WORKER_USER": user, "WORKER_GROUPS": groups}
+    assert list(conf.find_problems()) == []
+    assert conf.current().worker_user == str(user)
+    assert conf.current().worker_groups == tuple(map(str, groups))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("WORKER_USER", -1), ("WORKER_USER", True), ("WORKER_USER", "a\0"), ("WORKER_USER", None), ("WORKER_GROUPS", "x"),
+     ("WORKER_GROUPS", [""]), ("WORKER_GROUPS", [1.5])],
+)  # fmt: skip
+def test_what_is_no_user_or_group_is_refused(settings: Any, key: str, value: Any) -> None:
+    settings.SNAKEPIT = {key: value}
+    (problem,) = conf.find_problems()
+    assert problem.startswith(f'SNAKEPIT["{key}"]: ')
