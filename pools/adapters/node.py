@@ -92,12 +92,7 @@ class BrokerProcess:
 
     async def _serve(self, reaper: ReaperProcess, ended: int, announce: Callable[[Broker], None]) -> None:
         config, runtime = self.config, self.runtime
-        user = find_user(config.worker_user, config.worker_groups)
-        if user:
-            require_capabilities()
-        launcher = ProcessLauncher(
-            LaunchSettings(runtime.path, runtime.instance, config.worker_path, config.worker_env, user=user)
-        )
+        launcher = self._launcher()
         clock = SystemClock()
         metrics = Metrics(config.recorder)
         recent = RecentEvents(metrics, metrics)
@@ -139,6 +134,15 @@ class BrokerProcess:
         # From Python 3.12 on this waits until every client has disconnected, which may be never.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(server.wait_closed(), CLOSE_SECONDS)
+
+    def _launcher(self) -> ProcessLauncher:
+        config, runtime = self.config, self.runtime
+        user = find_user(config.worker_user, config.worker_groups)
+        if user:
+            require_capabilities()
+        return ProcessLauncher(
+            LaunchSettings(runtime.path, runtime.instance, config.worker_path, config.worker_env, user=user)
+        )
 
     async def _watch(self, broker: Broker, orphans: Orphans, reaper: ReaperProcess) -> None:
         while True:
