@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from google.protobuf.message import DecodeError
 from grpclib.client import Channel
@@ -153,12 +153,7 @@ class GrpcLink:
                 return
             kind = report.WhichOneof("report")
             if kind == "results":  # nearly all of them
-                results = report.results
-                if not len(results.sequences) == len(results.json) == len(results.seconds):
-                    raise _ProtocolError("results whose lists differ in length")
-                _checked(sum(results.seconds))
-                triples = zip(results.sequences, map(Payload, results.json), results.seconds, strict=True)
-                self._reports.results(triples)
+                self._reports.results(_triples(report.results))
                 continue
             if kind == "delivered":
                 self._reports.delivered(report.delivered.sequence, _checked(report.delivered.seconds))
@@ -179,6 +174,14 @@ class GrpcLink:
 
 class _ProtocolError(Exception):
     """A worker sent what this protocol does not have."""
+
+
+def _triples(results: pb.Results) -> Iterable[tuple[int, Payload, float]]:
+    """Sequence, value and run time of each result."""
+    if not len(results.sequences) == len(results.json) == len(results.seconds):
+        raise _ProtocolError("results whose lists differ in length")
+    _checked(sum(results.seconds))
+    return zip(results.sequences, map(Payload, results.json), results.seconds, strict=True)
 
 
 def _checked(seconds: float) -> float:
