@@ -13,9 +13,10 @@ class PoolsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from snakepit.pools import checks, permissions
+        from snakepit.pools import checks, greenlets, permissions
         from snakepit.pools.models import job_guard
 
         checks.register_all()
         post_migrate.connect(permissions.make_groups, sender=self, dispatch_uid="snakepit.groups")
         post_migrate.connect(job_guard.install, sender=self, dispatch_uid="snakepit.guard")
+        greenlets.log_if_patched()

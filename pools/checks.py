@@ -5,11 +5,15 @@ E002 invalid pool            W002 SQLite not configured for several writers
 E003 socket path too long    W003 API page loads scripts from another host
 E004 users in another        W004 setting without effect in this profile
      database than pools     W005 another package called snakepit
+E005 gevent or eventlet has  W007 a server is set up to use gevent or eventlet
+     patched this process
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +22,7 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, Warning, register
 
 import snakepit
-from snakepit.pools import adapter_source, conf
+from snakepit.pools import adapter_source, conf, greenlets
 from snakepit.pools.broker.spec import FIELDS, Profile
 
 LONGEST_PATH = 107  # bytes of a Unix socket's path on Linux, without its closing NUL
@@ -28,7 +32,7 @@ def check_snakepit(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
     problems = [Error(problem, id="snakepit.E001") for problem in conf.find_problems()]
     if problems:
         return [*problems]
-    return [*_pools(), *_adapters(), *_names(), *_socket(), *_database(), *_routers(), *_docs()]
+    return [*_pools(), *_adapters(), *_names(), *_socket(), *_database(), *_routers(), *_docs(), *_greenlets()]
 
 
 def _pools() -> Iterator[CheckMessage]:
@@ -119,6 +123,31 @@ def _docs() -> Iterator[CheckMessage]:
             hint='Add "ninja" to INSTALLED_APPS, so that this site serves them.',
             id="snakepit.W003",
         )
+
+
+def _greenlets() -> Iterator[CheckMessage]:
+    if greenlets.is_patched():
+        yield Error(greenlets.PATCHED, hint="Remove the monkey patch from this program.", id="snakepit.E005")
+    for place, library in _named_greenlets():
+        yield Warning(
+            f"{place} names {library}: calls, the REST API and jobs do not work in a process that it patches.",
+            hint="Use threads: gunicorn -k gthread, or celery -P threads.",
+            id="snakepit.W007",
+        )
+
+
+def _named_greenlets() -> Iterator[tuple[str, str]]:
+    """Each place that chooses gevent or eventlet for a server, and which. Files are read and not run."""
+    from django.conf import settings
+
+    texts = {name: str(getattr(settings, name, "")) for name in ("CELERY_WORKER_POOL", "CELERYD_POOL")}
+    texts["The environment variable GUNICORN_CMD_ARGS"] = os.environ.get("GUNICORN_CMD_ARGS", "")
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        lines = Path("gunicorn.conf.py").read_text().splitlines()
+        texts["gunicorn.conf.py"] = " ".join(line for line in lines if line.startswith("worker_class"))
+    for place, text in texts.items():
+        if found := re.search("|".join(greenlets.NAMES), text):
+            yield place, found[0]
 
 
 def register_all() -> None:

@@ -37,6 +37,7 @@ SUITE = ("tests/unit", "snakepit", "tests/process/contract", "tests/process/inte
 LONG = "tests/process/integration/test_postgresql.py"  # runs its folder a second time, on PostgreSQL
 # They judge the source, the same on every leg; and the generator of stubs would hold protobuf below 7.
 LEFT_OUT = {"check-jsonschema", "django-stubs", "grpcio-tools", "import-linter", "mypy", "pandas", "playwright", "ruff"}
+LEFT_OUT |= {"daphne", "gevent", "granian", "gunicorn"}  # the web servers of the acceptance tests
 PROBE = """\
 import json, sys, sysconfig
 import ensurepip, sqlite3, ssl, venv

@@ -11,6 +11,7 @@ from ninja import NinjaAPI
 from snakepit.pools.api import calls, diagnostics, errors, health, jobs, maintenance, observed, operate, pools
 from snakepit.pools.api.auth import BrowserAuth, KeyAuth
 from snakepit.pools.api.calls import json_response
+from snakepit.pools.web.greenlets import refuse_asynchronous
 from snakepit.pools.web.transactions import non_atomic_patterns
 
 
@@ -55,4 +56,4 @@ def urlpatterns() -> list[URLPattern | URLResolver]:
     patterns, *_ = api.urls
     index = path("", root, name="api-root")
     unknown = re_path(r"^(?P<path>.*)$", errors.not_found)
-    return non_atomic_patterns(errors.with_error_format([index, *patterns, unknown]))
+    return non_atomic_patterns(refuse_asynchronous(errors.with_error_format([index, *patterns, unknown])))

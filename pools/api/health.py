@@ -7,6 +7,7 @@ from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
+from snakepit.pools import greenlets
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.schemas import Ready
 from snakepit.pools.broker.errors import BrokerError
@@ -25,6 +26,8 @@ async def live(request: HttpRequest) -> HttpResponse:
 @router.get("/ready", response={200: Ready, 503: Ready}, operation_id="ready", summary="Readiness: calls can run")
 async def ready(request: HttpRequest) -> HttpResponse:
     """200 if database and broker respond, the node is not draining, and every enabled pool has a ready worker."""
+    if greenlets.is_patched():  # neither the broker nor the database can be asked
+        return json_response({"ready": False, "problems": [greenlets.PATCHED]}, status=503)
     problems: list[str] = []
     try:
         wanted = await sync_to_async(_wanted)()

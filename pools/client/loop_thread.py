@@ -19,23 +19,17 @@ import asyncio
 import atexit
 import contextlib
 import os
-import select
 import selectors
-import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from snakepit.pools.broker.errors import BrokerUnreachable
+from snakepit.pools.broker.errors import NOT_STARTED, BrokerUnreachable
+from snakepit.pools.greenlets import PATCHED, is_patched
 from snakepit.workers.transport.loop_owner import LoopOwner
 
 T = TypeVar("T")
-PATCHED = (
-    "gevent or eventlet has patched this process, and the client's event loop cannot run in it. Use threads: "
-    "gunicorn -k gthread, or celery -P threads."
-)
-
 STOP_TIMEOUT = 2.0  # seconds that the end of the process waits for the sessions to end in order
 
 
@@ -43,8 +37,8 @@ class LoopThread:
     """One event loop, and the daemon thread that is its backup until the process ends."""
 
     def __init__(self) -> None:
-        if sys.platform == "linux" and not hasattr(select, "epoll"):  # gevent and eventlet remove it
-            raise BrokerUnreachable(PATCHED)
+        if is_patched():
+            raise BrokerUnreachable(PATCHED, outcome=NOT_STARTED)
         # Our own selector, because the child of a fork has to know which descriptors the loop has.
         self.selector = selectors.DefaultSelector()
         self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(self.selector)

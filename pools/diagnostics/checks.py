@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from snakepit.pools.diagnostics.facts import SystemFacts, Unknown
 from snakepit.pools.diagnostics.finding import Finding, FindingStatus
+from snakepit.pools.greenlets import NAMES as GREENLETS
 
 Check = Callable[[SystemFacts], Iterator[Finding]]
 
@@ -234,7 +235,13 @@ def consumer_pools(facts: SystemFacts) -> Iterator[Finding]:
         queues = known.workers.get(name, frozenset())
         jobs = [queue for queue in queues if queue.startswith("snakepit.")]
         others = sorted(queues.difference(jobs))
-        if jobs and kind != "threads":
+        if kind in GREENLETS:
+            yield warning(
+                "consumers",
+                f"{name} runs on {kind}: it takes no job of a pool, and the ticks that it takes reach no broker",
+                "Start it with --pool threads. Keep tasks that need it in queues of their own, with -Q.",
+            )
+        elif jobs and kind != "threads":
             yield warning(
                 "consumers",
                 f"{name} has the pool {kind} and reads job queues: each job holds one of its processes while it waits",

@@ -83,6 +83,7 @@ class MachineFacts:
     cgroup_cores: float | None = None
     cgroup_throttled: float = 0.0  # share of the periods in which it was throttled
     orphans: tuple[int, ...] = ()  # workers of brokers that are gone
+    greenlets: tuple[tuple[int, str, str], ...] = ()  # processes of this project: pid, gevent or eventlet, command
     port: int = 0
     port_taken: bool = False
 

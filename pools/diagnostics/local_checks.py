@@ -177,6 +177,21 @@ def orphans(facts: SystemFacts) -> Iterator[Finding]:
         yield ok("orphans", "no worker without a broker")
 
 
+def greenlets(facts: SystemFacts) -> Iterator[Finding]:
+    """No web server or Celery worker of the project runs on gevent or eventlet."""
+    if isinstance(facts.machine, Unknown):
+        yield skipped("greenlets", facts.machine.reason)
+        return
+    for pid, library, command in facts.machine.greenlets:
+        yield problem(
+            "greenlets",
+            f"process {pid} has loaded {library}, where calls, the REST API and jobs do not work: {command}",
+            "Use threads: gunicorn -k gthread, or celery -P threads (docs/reference/servers.md).",
+        )
+    if not facts.machine.greenlets:
+        yield ok("greenlets", "no web server or Celery worker of this project has loaded gevent or eventlet")
+
+
 def ports(facts: SystemFacts) -> Iterator[Finding]:
     """The broker listens on a socket of its directory; only the web server has a port."""
     known = facts.machine
@@ -305,7 +320,7 @@ def fast_path(facts: SystemFacts) -> Iterator[Finding]:
 
 # In the order of causes: an earlier finding may explain a later one.
 CHECKS: tuple[Check, ...] = (
-    settings, production, runtime, disk, limits, ports, orphans,
+    settings, production, runtime, disk, limits, ports, orphans, greenlets,
     database, migrations, clocks,
     broker, duplicates, beat, beat_entries, transport, consumers, consumer_pools, overdue, fast_path,
     interpreters, adapters, pools, api_keys,

@@ -22,6 +22,7 @@ from snakepit.workers.transport import FAST_PATH, is_on
 from snakepit.workers.transport.fast_path_check import fast_path_problem
 from snakepit.workers.transport.grpclib_internals import versions
 
+SETTINGS = "DJANGO_SETTINGS_MODULE"
 TOKEN = reaper.VARIABLE.decode().rstrip("=")
 Limits = tuple[int | None, int | None]  # open files and processes; None: no limit
 
@@ -96,6 +97,7 @@ def machine(broker_pid: int, port: int) -> MachineFacts:
         cgroup_cores=group.cores,
         cgroup_throttled=group.throttled,
         orphans=orphans(),
+        greenlets=greenlet_processes(),
         port=port,
         port_taken=_is_taken(port),
     )
@@ -160,6 +162,33 @@ def orphans() -> tuple[int, ...]:
             if "SNAKEPIT_WORKER" in variables and (token := variables.get(TOKEN)):
                 carriers[process.pid] = token
     return tuple(sorted(pid for pid, token in carriers.items() if token not in watched))
+
+
+def greenlet_processes() -> tuple[tuple[int, str, str], ...]:
+    """Web servers and Celery workers of this user and project that have loaded gevent or eventlet; Linux only."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.uids().effective != os.geteuid() or not _is_of_this_project(process):
+                continue
+            words = process.cmdline()
+            if library := _greenlets_of(process.pid, words):
+                found.append((process.pid, library, " ".join(words)))
+    return tuple(found)
+
+
+def _is_of_this_project(process: psutil.Process) -> bool:
+    """A process of the same settings or, where it sets them by itself, of the same directory."""
+    ours, theirs = os.environ.get(SETTINGS), process.environ().get(SETTINGS)
+    return ours == theirs if ours and theirs else process.cwd() == os.getcwd()
+
+
+def _greenlets_of(pid: int, words: Iterable[str]) -> str:
+    """Which of the two a process has loaded, by its extension modules; those of eventlet are greenlet's alone."""
+    maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
+    if "/gevent/" in maps:
+        return "gevent"
+    return "eventlet" if "/greenlet/" in maps and any("eventlet" in word for word in words) else ""
 
 
 def _is_taken(port: int) -> bool:

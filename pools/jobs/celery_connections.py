@@ -14,14 +14,15 @@ from celery import signals
 from django.db import close_old_connections
 from django.db.backends.signals import connection_created
 
+from snakepit.pools import greenlets
+
 KEPT = 60.0  # seconds: maximum age of a connection
-GREENLETS = ("gevent", "eventlet")
 
 
 def has_greenlets(worker: Any) -> bool:
     """Whether the pool of this Celery worker is gevent or eventlet, where the client cannot run."""
     pool = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__
-    return any(one in pool for one in GREENLETS)
+    return any(one in pool for one in greenlets.NAMES)
 
 
 def install(worker: Any, task: str) -> None:

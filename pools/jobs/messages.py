@@ -18,7 +18,7 @@ from django.db import Error
 
 from snakepit.pools import conf
 from snakepit.pools.broker.text import one_line
-from snakepit.pools.client.loop_thread import PATCHED
+from snakepit.pools.greenlets import PATCHED
 from snakepit.pools.jobs import eager, leases
 from snakepit.pools.jobs.bounded_thread import BoundedThread
 from snakepit.pools.models import Pool

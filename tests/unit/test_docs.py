@@ -196,3 +196,11 @@ def test_pages_name_things_and_not_persons(page: Path) -> None:
     text = page.read_text()
     if "Generated from" not in text:  # such a page has the words of the code
         assert re.findall(r"\b(?:nobody|somebody|whoever)\b", CODE.sub("", text), re.I) == []
+
+
+def test_the_tests_that_the_page_of_servers_names_exist() -> None:
+    named = re.findall(r"`(test_\w+)(?:\[([^\]]+)\])?`", (ROOT / "docs/reference/servers.md").read_text())
+    assert len(named) > 10
+    code = "".join(file.read_text() for file in (ROOT / "tests/process").rglob("test_*.py"))
+    assert [name for name, _ in named if f"def {name}(" not in code] == []
+    assert [case for _, case in named if case and f'"{case}"' not in code] == []

@@ -73,8 +73,8 @@ def test_a_sound_world_has_nothing_but_ok() -> None:
     findings = judge(SOUND)
     assert {one.status for one in findings} == {FindingStatus.OK}
     assert {one.check for one in findings} >= {
-        "settings", "production", "runtime directory", "disk", "limits", "ports", "orphans", "database", "migrations",
-        "clock", "broker", "duplicate brokers", "beat", "beat entries", "message transport", "consumers", "jobs",
+        "settings", "production", "runtime directory", "disk", "limits", "ports", "orphans", "greenlets", "database",
+        "migrations", "clock", "broker", "duplicate brokers", "beat", "beat entries", "message transport", "consumers", "jobs",
         "fast path", "interpreter", "adapter", "pool", "API keys",
     }  # fmt: skip
     assert all(not one.fix for one in findings)
@@ -167,6 +167,12 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "little memory": ({"machine": replace(MACHINE, memory_available_mb=100.0)}, "limits", "warning", "100 of 8000 MiB"),
     "throttled": ({"machine": replace(MACHINE, cgroup_cores=2.0, cgroup_throttled=0.4)}, "limits", "warning", "40%"),
     "orphans": ({"machine": replace(MACHINE, orphans=(11, 12))}, "orphans", "problem", "11 12"),
+    "a web server on gevent": (
+        {"machine": replace(MACHINE, greenlets=((7, "gevent", "gunicorn -k gevent shop.wsgi"),))},
+        "greenlets", "problem", "process 7 has loaded gevent, where calls, the REST API and jobs do not work"),
+    "a Celery worker on gevent": (
+        {"transport": replace(TRANSPORT, worker_pools={"celery@n1": "gevent"})},
+        "consumers", "warning", "celery@n1 runs on gevent: it takes no job of a pool"),
     "no python": (
         {"pools": (replace(POOL, interpreter=replace(PYTHON, error="cannot be run")),)},
         "interpreter", "problem", "cannot be run"),
