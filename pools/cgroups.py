@@ -70,6 +70,28 @@ def read_limits(pid: int = 0, root: Path = Path("/")) -> CgroupLimits:
     )
 
 
+def group_lines(pid: int, root: Path = Path("/")) -> str:
+    """The groups of a process, as the kernel lists them; empty if it is gone."""
+    return _read(root / "proc" / str(pid) / "cgroup")
+
+
+def memory_group(pid: int, root: Path = Path("/")) -> tuple[Path, str] | None:
+    """The directory of a process's memory group, and the group's name in its hierarchy; None if there is none."""
+    lines = [line.split(":", 2) for line in group_lines(pid, root).splitlines()]
+    for controller in ("memory", ""):
+        groups = _groups(root, pid, controller)
+        name = next((path for _, controllers, path in lines if controller in controllers.split(",")), "")
+        if groups and name:
+            return groups[0], name
+    return None
+
+
+def oom_kills(group: Path) -> int:
+    """How many processes of this group the kernel has killed because a memory limit was reached."""
+    found = (_table([group], names.events).get("oom_kill") for names in (V2, V1))
+    return next((count for count in found if count is not None), 0)
+
+
 def usable_cores(root: Path = Path("/")) -> int:
     """Cores that this process may use: its CPU affinity, and the CPU quota of its groups, rounded up."""
     # From Python 3.13 on, process_cpu_count also follows PYTHON_CPU_COUNT.

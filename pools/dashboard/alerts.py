@@ -82,6 +82,7 @@ def find_alerts(
             found += _of_start(pool)
         found += _of_memory(pool, workers, stored.soft_limits.get(pool.name), now)
         found += _of_threads(pool, workers)
+    found += _out_of_memory(events, now)
     found += [alert for alert in _crash_loops(events, now) if alert.key.partition(":")[2] not in failed]
     dated = [alert if alert.since else replace(alert, since=_began(alert.key, events)) for alert in found]
     return sorted(dated, key=lambda alert: alert.level != ERROR)
@@ -175,6 +176,19 @@ def _crash_loops(events: Sequence[RecordedEvent], now: float) -> Iterator[Alert]
             cause = f"{count} deaths in five minutes, the last one: {those[0].message}"
             title = f"Workers of {name} keep dying"
             yield Alert(f"crash:{name}", ERROR, title, cause, "worker", those[0].worker, since=those[-1].at)
+
+
+def _out_of_memory(events: Sequence[RecordedEvent], now: float) -> Iterator[Alert]:
+    """`events` with the newest first."""
+    those = [one for one in events if one.reason == "out_of_memory" and one.at > now - DEATH_WINDOW]
+    for name, count in Counter(death.pool for death in those if death.kind == "worker.died").items():
+        deaths = [death for death in those if death.pool == name]
+        title = f"The kernel killed {count} worker{'' if count == 1 else 's'} of {name}: the memory cgroup is full"
+        cause = (
+            "The limit of the container or unit is too low for its workers. Raise it, have fewer workers, or set "
+            "memory_hard_mb below it, so that a worker is replaced before."
+        )
+        yield Alert(f"oom:{name}", ERROR, title, cause, "worker", deaths[0].worker, since=deaths[-1].at)
 
 
 def _of_start(pool: PoolStatus) -> Iterator[Alert]:

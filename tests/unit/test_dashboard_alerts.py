@@ -228,3 +228,11 @@ def test_memory_keeps_a_sample_every_few_seconds_of_the_workers_that_are_there()
     assert memory.values("p-2") == []
     memory.keep(["p-2"])
     assert memory.values("p-1") == []
+
+
+def test_a_death_by_the_memory_cgroup_is_an_alert_that_says_what_to_change() -> None:
+    deaths = [event(at, "worker.died", reason="out_of_memory", worker="p-1") for at in (990, 980)]
+    (alert,) = alerts(events=deaths)
+    assert (alert.key, alert.level, alert.since) == ("oom:p", "error", 980)
+    assert alert.title == "The kernel killed 2 workers of p: the memory cgroup is full"
+    assert "memory_hard_mb" in alert.cause

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from snakepit.pools.adapters.processes import stacks
+from snakepit.pools.adapters.processes.memory_group import MemoryGroup
 from snakepit.pools.adapters.processes.vitals import vitals_of
 from snakepit.pools.broker.errors import StacksUnavailable
 from snakepit.pools.broker.ports import Exit
@@ -108,6 +109,8 @@ class ChildProcess:
         self._output = output
         self._scratch = scratch
         self._vitals = vitals_of(pid)
+        self._memory_group = MemoryGroup(pid)
+        self._kill_sent = False
         self._on_exit: Callable[[Exit], None] = lambda exit: None
 
     def watch(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[Exit], None]) -> None:
@@ -123,7 +126,12 @@ class ChildProcess:
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         loop.call_soon_threadsafe(self._reap, loop)
 
+    def _killed(self, number: int) -> Exit:
+        by_kernel = number == signal.SIGKILL and not self._kill_sent and self._memory_group.explains_kill()
+        return Exit(signal=number, out_of_memory=by_kernel)
+
     def _reap(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._memory_group.sample()
         try:
             done = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG)
         except ChildProcessError:  # reaped elsewhere: it has ended, with an unknown status
@@ -133,7 +141,7 @@ class ChildProcess:
             if done is None:
                 return
             code = done.si_code == os.CLD_EXITED
-            exit = Exit(code=done.si_status) if code else Exit(signal=done.si_status)
+            exit = Exit(code=done.si_status) if code else self._killed(done.si_status)
         self.exited = True
         if self._pidfd >= 0:
             loop.remove_reader(self._pidfd)
@@ -161,6 +169,7 @@ class ChildProcess:
     def kill(self) -> None:
         if self.exited:
             return
+        self._kill_sent = True
         self._kill_group()
         with contextlib.suppress(ProcessLookupError):
             if self._pidfd >= 0:
@@ -180,6 +189,7 @@ class ChildProcess:
     def memory_mb(self) -> float | None:
         if self.exited:
             return None
+        self._memory_group.sample()
         return self._vitals.memory_mb()
 
     def cpu_seconds(self) -> float | None:

@@ -6,6 +6,8 @@
 'exit code 3: its adapter could not be loaded'
 >>> describe_exit(Exit(code=3), at_work=True)
 'exit code 3: the code that it ran ended it'
+>>> describe_exit(Exit(signal=9, out_of_memory=True))
+'signal SIGKILL: its memory cgroup reached its limit, so the kernel killed it'
 >>> [round(restart_delay(failures, Random(1)), 1) for failures in (1, 2, 10)]
 [0.4, 0.9, 51.2]
 """
@@ -39,6 +41,8 @@ SIGNALS = {
     int(signal.SIGABRT): "native code aborted",
     int(signal.SIGKILL): "it was killed from outside, or the machine ran out of memory",
 }
+OUT_OF_MEMORY = "out_of_memory"  # the reason of a death
+OVER_LIMIT = "its memory cgroup reached its limit, so the kernel killed it"
 
 
 def restart_delay(failures: int, rng: Random) -> float:
@@ -55,7 +59,8 @@ def describe_exit(exit: Exit, *, at_work: bool = False) -> str:
             name = signal.Signals(exit.signal).name
         except ValueError:
             name = str(exit.signal)
-        return f"signal {name}: {SIGNALS.get(exit.signal, 'it was ended by a signal')}"
+        why = OVER_LIMIT if exit.out_of_memory else SIGNALS.get(exit.signal, "it was ended by a signal")
+        return f"signal {name}: {why}"
     if exit.code is None:
         return "its exit status is not known"
     codes = {**EXIT_CODES, 3: "the code that it ran ended it"} if at_work else EXIT_CODES
@@ -88,10 +93,17 @@ def deadline_exceeded(call: Call, unserved: str = "") -> errors.DeadlineExceeded
 
 def worker_lost(worker: Worker, begun: bool, evidence: str) -> errors.WorkerLost:
     """The error of a call whose worker died, with the worker's last output."""
-    why = f"{worker.reason}: {worker.detail}" if worker.killed else "its process died"
+    why = "its process died"
+    if worker.killed:
+        why = f"{worker.reason}: {worker.detail}"
+    elif worker.out_of_memory:
+        why = f"{OUT_OF_MEMORY}: {OVER_LIMIT}"
     message = f"Worker {worker.id} was lost while it held the call ({why})."
     outcome = errors.UNKNOWN if begun else errors.NOT_STARTED
-    return errors.WorkerLost(message, outcome=outcome, details={"worker": worker.id, "output": evidence[-2000:]})
+    details = {"worker": worker.id, "output": evidence[-2000:]}
+    if worker.out_of_memory:
+        details["reason"] = OUT_OF_MEMORY
+    return errors.WorkerLost(message, outcome=outcome, details=details)
 
 
 def lost_slots_allowed(slots: int) -> int:

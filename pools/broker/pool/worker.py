@@ -76,6 +76,7 @@ class Worker:
     leak: str = ""  # its memory growth in words, once it is above a limit
     boot_failure: str = ""
     killed: bool = False  # by the broker: its death is no crash
+    out_of_memory: bool = False  # the kernel killed it, because its memory cgroup reached its limit
     process_ended: bool = False  # its last messages may still arrive
 
     @property

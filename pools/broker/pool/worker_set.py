@@ -13,7 +13,14 @@ from typing import Any
 
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.pool.actions import Action, Emit, Kill, Start, Stop
-from snakepit.pools.broker.pool.recycle_policy import above_limit, describe_exit, due_at, recycle_reason, successor_at
+from snakepit.pools.broker.pool.recycle_policy import (
+    OUT_OF_MEMORY,
+    above_limit,
+    describe_exit,
+    due_at,
+    recycle_reason,
+    successor_at,
+)
 from snakepit.pools.broker.pool.start_gate import StartGate
 from snakepit.pools.broker.pool.template_state import PoolTemplate
 from snakepit.pools.broker.pool.timers import Timers
@@ -85,6 +92,7 @@ class WorkerSet:
     def exited(self, worker: Worker, exit: Exit, evidence: str, now: float) -> Iterator[Action]:
         """The process is reaped; `evidence` is its last output."""
         was, how = worker.state, describe_exit(exit, at_work=worker.ready_at > 0.0)
+        worker.out_of_memory = exit.out_of_memory and not worker.killed
         self._forget(worker)
         numbers: dict[str, Any] = {
             "exit_code": exit.code,
@@ -106,7 +114,8 @@ class WorkerSet:
         else:
             self.died += 1
             message = f"died at work ({was}), {how}"
-            yield self.emit(Kind.WORKER_DIED, worker, "crash", message, level="error", data=numbers)
+            reason = OUT_OF_MEMORY if worker.out_of_memory else "crash"
+            yield self.emit(Kind.WORKER_DIED, worker, reason, message, level="error", data=numbers)
             if self.gate.died(self.spec, how, now):
                 yield self.emit(Kind.POOL_FAILED, reason="crash_loop", message=self.gate.failed, level="error")
 
@@ -123,7 +132,8 @@ class WorkerSet:
 
     def _boot_failed(self, worker: Worker, why: str, numbers: dict[str, Any], now: float) -> Iterator[Action]:
         message = f"died before it was ready, {why}"
-        yield self.emit(Kind.WORKER_DIED, worker, "boot_failure", message, level="error", data=numbers)
+        reason = OUT_OF_MEMORY if worker.out_of_memory else "boot_failure"
+        yield self.emit(Kind.WORKER_DIED, worker, reason, message, level="error", data=numbers)
         if self.gate.boot_failed(self.spec, why, now):
             yield self.emit(Kind.POOL_FAILED, reason="boot_failure", message=self.gate.failed, level="error")
 

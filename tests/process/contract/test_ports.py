@@ -42,7 +42,8 @@ from snakepit.workers.transport import FAST_PATH, SWITCHES
 from snakepit.workers.transport.message_stream import PUBLIC_TURNS
 from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.brokers import ADAPTERS, ROOT, FileDefinitions
-from tests.fakes import FakeLauncher, FakeLinker, FixedDefinitions, ListRecorder
+from tests.fakes import FakeLauncher, FakeLinker, FakeProcess, FixedDefinitions, ListRecorder
+from tests.memory_cgroup import MemoryCgroup, Missing, memory_cgroup
 from tests.statuses import status, worker
 
 PATIENCE = 30.0  # a bound for a machine under load, never a wait
@@ -420,6 +421,29 @@ async def test_a_drained_worker_leaves_with_exit_code_0(start_worker: Any) -> No
     await driver.reports.until("hello")
     driver.link.drain()
     assert await driver.exit() == Exit(code=0)
+
+
+@pytest.fixture
+def small_group() -> Iterator[MemoryCgroup]:
+    try:
+        with memory_cgroup(100) as group:
+            yield group
+    except Missing as why:
+        pytest.skip(str(why))
+
+
+async def test_a_death_by_the_limit_of_a_memory_cgroup_has_its_own_reason(
+    start_worker: Any, small_group: MemoryCgroup
+) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    if isinstance(driver.process, FakeProcess):
+        driver.process.die(Exit(signal=9, out_of_memory=True))
+    else:
+        small_group.add(driver.process.pid)
+        driver.process.memory_mb()  # the broker reads it again and again, and then notes the group
+        driver.assign("leaks", megabytes=400)
+    assert await driver.exit() == Exit(signal=9, out_of_memory=True)
 
 
 async def test_a_killed_worker_is_reported_once_and_its_link_is_lost(start_worker: Any) -> None:

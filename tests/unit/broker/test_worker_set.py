@@ -677,6 +677,7 @@ def test_a_worker_that_leaves_by_itself_is_missed(table: Any) -> None:
         (Exit(code=5), "its parent was not the broker"),
         (Exit(code=77), "exit code 77"),
         (Exit(signal=9), "killed from outside, or the machine ran out of memory"),
+        (Exit(signal=9, out_of_memory=True), "its memory cgroup reached its limit"),
         (Exit(signal=6), "native code aborted"),
         (Exit(signal=64), "signal"),
         (Exit(signal=99), "signal 99"),
@@ -687,3 +688,22 @@ def test_every_exit_is_described_in_words(table: Any, exit: Exit, words: str) ->
     t = table().ready(1)
     t.die(1, exit)
     assert words in t.told("worker.died")[0].message
+
+
+def test_a_death_by_the_limit_of_a_memory_cgroup_has_its_own_reason_everywhere(table: Any) -> None:
+    t = table().ready(1)
+    call = t.submit()
+    t.die(1, Exit(signal=9, out_of_memory=True))
+    (died,) = t.told("worker.died")
+    assert died.reason == "out_of_memory"
+    error = t.error(call)
+    assert "out_of_memory: its memory cgroup reached its limit" in error.message
+    assert error.details["reason"] == "out_of_memory"
+
+
+def test_a_worker_that_runs_out_of_memory_while_it_loads_has_the_same_reason(table: Any) -> None:
+    t = table()
+    t.die(1, Exit(signal=9, out_of_memory=True))
+    (died,) = t.told("worker.died")
+    assert died.reason == "out_of_memory"
+    assert "its memory cgroup reached its limit" in died.message
