@@ -154,6 +154,7 @@ class FakeProcess:
         self.socket_path = f"/fake/{number}"
         self.memory: float | None = 50.0
         self.cpu = 0.5
+        self.mute = False  # its threads do not show their stacks
         self.frozen = False  # takes orders and does nothing, as after SIGSTOP
         self.ended: Exit | None = None
         self.kills = 0
@@ -200,6 +201,8 @@ class FakeProcess:
     async def stacks(self) -> tuple[ThreadStack, ...]:
         if self.ended:
             raise StacksUnavailable("The worker has just ended.")
+        if self.mute:
+            await asyncio.Event().wait()
         return (ThreadStack(self.pid, "python", "S", 0.5, (StackFrame("fake.py", 1, "wait"),)),)
 
     # As the test drives it

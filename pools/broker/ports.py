@@ -120,6 +120,7 @@ class Exit:
     code: int | None = None
     signal: int | None = None
     out_of_memory: bool = False  # the kernel killed it, because its memory cgroup reached its limit
+    stacks: str = ""  # where its threads were when the broker killed it, if it hung
 
 
 @dataclass(slots=True)  # not frozen, here and below: that doubles the cost of what is made for each call

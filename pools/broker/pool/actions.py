@@ -66,9 +66,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Kill a worker's process."""
+    """Kill a worker's process. `stacks`: it hangs, so read first where its threads are."""
 
     worker: str
+    stacks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

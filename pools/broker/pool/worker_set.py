@@ -31,6 +31,7 @@ from snakepit.pools.broker.stats.memory_growth import MemoryGrowth
 from snakepit.pools.broker.stats.startup_times import StartupTimes
 
 PRESENT = (State.STARTING, State.READY, State.DRAINING)
+HUNG = frozenset({"overrun", "lost_slots", "health", "startup_timeout"})  # kills of workers whose stacks say why
 STOP_GRACE = 5.0  # seconds that an idle worker has for its teardown
 
 
@@ -104,6 +105,8 @@ class WorkerSet:
             "output": evidence,
             "assigned": len(worker.assigned),
         }
+        if exit.stacks:
+            numbers["stacks"] = exit.stacks
         if was is State.STOPPING and worker.reason != "startup_timeout":
             self.recycled += worker.reason != "shutdown"
             detail = f"{worker.reason}: {worker.detail}" if worker.detail else worker.reason
@@ -232,11 +235,12 @@ class WorkerSet:
         if worker.state is State.STOPPING:
             if not worker.killed:  # it was asked to exit and does not
                 worker.killed = True
-                yield Kill(worker.id)
+                yield Kill(worker.id, stacks=True)
             return
         worker.reason, worker.detail, worker.killed = reason, detail, True
+        hangs = reason in HUNG or worker.state is State.DRAINING
         worker.move(State.STOPPING)
-        yield Kill(worker.id)
+        yield Kill(worker.id, stacks=hangs)
         yield self.emit(Kind.WORKER_KILLED, worker, message=f"killed, {reason}: {detail}", level="warning")
 
     # Starts and drains

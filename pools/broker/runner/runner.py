@@ -310,8 +310,8 @@ class Runner:
                 self._start(worker, template)
             case Stop(worker):
                 self.handles[worker].stop()
-            case Kill(worker):
-                self.handles[worker].kill()
+            case Kill(worker, stacks):
+                self.handles[worker].kill(stacks=stacks)
             case StartTemplate(template):
                 self.templates.start(TemplateOrder(template, self.definition.adapter_path, self.pool.spec))
             case StopTemplate(template):
@@ -356,10 +356,10 @@ class Runner:
 
     def _exited(self, handle: WorkerHandle, exit: Exit) -> None:
         """Its last results may still be in the socket. They count, and the end of the link follows them."""
+        handle.exit = exit = handle.with_stacks(exit)
         if handle.link is None:
             self._gone(handle, exit)
             return
-        handle.exit = exit
         self.pool.process_ended(handle.id)
         asyncio.get_running_loop().call_later(LAST_REPORTS, self._gone, handle, exit)
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
+from snakepit.pools.broker.errors import StacksUnavailable
 from snakepit.pools.broker.messages import Reply, Request, Timing
 from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.pool.recycle_policy import last_output
 from snakepit.pools.broker.ports import Assignment, Exit, Greeting, Link, Payload, Process, Race, WorkerFailure
-from snakepit.pools.broker.status import RunningCall
+from snakepit.pools.broker.status import RunningCall, ThreadStack
+from snakepit.pools.broker.text import many_lines
 
 SILENT_CHECKS = 6  # probes, one a second, that a worker may miss in a row
+STACKS_WITHIN = 0.5  # seconds that a worker that hangs has to show its stacks, before it is killed
+MAX_THREADS, MAX_FRAMES, MAX_STACKS = 20, 30, 8000  # threads, frames of each, characters of all that are kept
 MAX_LOG = 4096  # characters of one line that a command logs
 
 
@@ -109,6 +114,8 @@ class WorkerHandle:
     _revoked_from: int = 0  # the range in the shared page
     _revoked: int = 0  # its end: the last sequence that was ever revoked
     _in_flight: dict[int, InFlightCall] = field(default_factory=dict)
+    _reading: asyncio.Task[None] | None = None  # of the stacks, before a kill
+    _stacks: str = ""
 
     def assign(self, calls: Sequence[InFlightCall], max_result: int) -> None:
         """Send calls of one command to the worker."""
@@ -177,10 +184,26 @@ class WorkerHandle:
         else:
             self.kill()
 
-    def kill(self) -> None:
+    def kill(self, *, stacks: bool = False) -> None:
+        """Kill the process. With `stacks`, read before where its threads are, for the event of its end."""
         self.kill_requested = True
-        if self.process:
+        if self.process and stacks:
+            self._reading = asyncio.get_running_loop().create_task(self._read_and_kill(self.process))
+        elif self.process:
             self.process.kill()
+
+    async def _read_and_kill(self, process: Process) -> None:
+        try:
+            async with asyncio.timeout(STACKS_WITHIN):
+                self._stacks = stack_text(await process.stacks())
+        except (StacksUnavailable, TimeoutError) as error:
+            self._stacks = f"not read: {str(error) or 'its threads did not answer'}"
+        finally:
+            process.kill()
+
+    def with_stacks(self, exit: Exit) -> Exit:
+        """The exit with the stacks that were read before a kill."""
+        return replace(exit, stacks=self._stacks)
 
     def begun(self) -> set[int]:
         """Return the numbers of its calls that the worker has begun to run."""
@@ -304,3 +327,23 @@ class WorkerHandle:
             )
             for one in islice(self._in_flight.values(), slots)
         )
+
+
+def stack_text(threads: Iterable[ThreadStack]) -> str:
+    """The stacks of threads that run Python, the main thread first, each with the innermost frame first; bounded.
+
+    >>> from snakepit.pools.broker.status import StackFrame
+    >>> frames = (StackFrame("a.py", 3, "wait"), StackFrame("a.py", 9, "run"))
+    >>> print(stack_text([ThreadStack(7, "python", "S", 0.5, frames), ThreadStack(8, "blas", "R", 0.5, ())]))
+    thread 7 (python, state S)
+      wait  a.py:3
+      run  a.py:9
+    """
+    lines = []
+    for one in [thread for thread in threads if thread.frames][:MAX_THREADS]:
+        lines.append(f"thread {one.thread} ({one.name}, state {one.state})")
+        lines += [f"  {frame.function}  {frame.file}:{frame.line}" for frame in one.frames[:MAX_FRAMES]]
+        if len(one.frames) > MAX_FRAMES:
+            lines.append(f"  and {len(one.frames) - MAX_FRAMES} more")
+    text = many_lines("\n".join(lines))
+    return text if len(text) <= MAX_STACKS else text[:MAX_STACKS] + "\n(cut)"

@@ -116,6 +116,9 @@ def test_a_deaf_call_ends_at_its_deadline_and_its_process_after_the_grace() -> N
         assert node.pool("p").free == 1
         assert node.client.call("p", "echo", value=1) == 1
         assert "overrun" in node.until("worker.killed")["message"]
+        stacks = node.until("worker.recycled")["data"]["stacks"]
+        assert "burn  " in stacks, "where it was before the kill"
+        assert "everything.py:" in stacks
 
 
 def test_in_the_thread_profile_a_deaf_call_loses_its_slot_and_the_process_is_rolled_over() -> None:
@@ -127,6 +130,7 @@ def test_in_the_thread_profile_a_deaf_call_loses_its_slot_and_the_process_is_rol
             node.client.call("t", "burn", {"seconds": 60.0}, timeout=0.5)
         lost = node.until("slot.lost")
         assert "1 of 2 slots are lost" in lost["message"]
+        assert "burn  " in node.until("worker.recycled", reason="lost_slots")["data"]["stacks"]
         node.ready("t", 2)
         assert wait_gone(pid, 10)
         node.wait(lambda: node.told("worker.recycled", reason="lost_slots"), "the replacement")

@@ -279,7 +279,7 @@ def test_a_definition_shows_the_source_of_each_value(viewer: Client, broker: Fak
 def test_a_worker_that_is_gone_shows_how_it_ended(viewer: Client, broker: FakeClient) -> None:
     node, now = Node.objects.create(name="n", seen_at=timezone.now()), timezone.now()
     Worker.objects.create(node=node, worker_id="digits-7", pool="digits", state="gone", seen_at=now, gone_at=now)
-    data = {"output": "Fatal Python error"}  # as the broker records it
+    data = {"output": "Fatal Python error", "stacks": "thread 7\n  hang  a.py:3"}  # as the broker records it
     Event.objects.create(
         at=now, kind="worker.died", pool="digits", worker="digits-7", message="signal SIGSEGV", level="error", data=data
     )
@@ -287,6 +287,8 @@ def test_a_worker_that_is_gone_shows_how_it_ended(viewer: Client, broker: FakeCl
     assert "digits-7 is gone" in page
     assert "signal SIGSEGV" in page
     assert "Fatal Python error" in page
+    assert "Where its threads were" in page
+    assert "hang  a.py:3" in page
 
 
 @pytest.mark.django_db

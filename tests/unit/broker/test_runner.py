@@ -17,7 +17,7 @@ from snakepit.pools.broker.broker import Broker
 from snakepit.pools.broker.messages import Request, Timing
 from snakepit.pools.broker.node import NodeFacts
 from snakepit.pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Ports, Race, WorkerFailure
-from snakepit.pools.broker.runner.worker_handle import SILENT_CHECKS
+from snakepit.pools.broker.runner.worker_handle import SILENT_CHECKS, STACKS_WITHIN
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.status import (
     CommandGrowthStatus,
@@ -1098,3 +1098,23 @@ async def test_a_pools_commands_and_snapshot_can_be_asked_for_alone(stage: Stage
     snapshot = stage.broker.snapshot("b")
     assert [row.name for row in snapshot.pools] == ["b"]
     assert {worker.pool for worker in snapshot.workers} == {"b"}
+
+
+@scene(pool(call_timeout=1.0, cancel_grace=0.5))
+async def test_a_worker_that_is_killed_for_a_hung_call_leaves_its_stacks(stage: Stage) -> None:
+    await stage.ready()
+    answer = stage.submit("hold")
+    await stage.pass_time(1.6)
+    assert answer.code == "deadline_exceeded"
+    (ended,) = stage.told("worker.recycled")
+    assert (ended.reason, ended.data["stacks"]) == ("overrun", "thread 40001 (python, state S)\n  wait  fake.py:1")
+
+
+@scene(pool(call_timeout=1.0, cancel_grace=0.5))
+async def test_a_worker_whose_stacks_cannot_be_read_is_killed_all_the_same(stage: Stage) -> None:
+    await stage.ready()
+    stage.launcher.processes[0].mute = True
+    stage.submit("hold")
+    await stage.pass_time(1.5 + STACKS_WITHIN + 0.1)
+    (ended,) = stage.told("worker.recycled")
+    assert ended.data["stacks"] == "not read: its threads did not answer"
