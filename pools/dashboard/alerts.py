@@ -66,6 +66,7 @@ class StoredState:
     quarantined: int = 0
     quarantined_since: float = 0.0
     ended_jobs: tuple[tuple[str, str, int, float], ...] = ()  # lately: failed or lost, error's code, count, first
+    uses_jobs: bool = True  # False: no job was ever submitted, so the project may run without Celery
     soft_limits: Mapping[str, float] = field(default_factory=dict)  # memory_soft_mb, of each pool that has one
 
 
@@ -73,7 +74,7 @@ def find_alerts(
     status: BrokerStatus, events: Sequence[RecordedEvent], stored: StoredState, objective: float, now: float
 ) -> list[Alert]:
     """`events` with the newest first. `objective`: seconds that a call may wait."""
-    found: list[Alert] = [*_of_node(status.node), *_of_stored(stored), *_of_jobs(stored)]
+    found: list[Alert] = [*_of_node(status.node, stored), *_of_stored(stored), *_of_jobs(stored)]
     failed = {pool.name for pool in status.pools if pool.state == "failed"}
     for pool in status.pools:
         workers = status.workers_of(pool.name)
@@ -104,8 +105,8 @@ def _began(key: str, events: Sequence[RecordedEvent]) -> float:
     return found
 
 
-def _of_node(node: NodeStatus) -> Iterator[Alert]:
-    if node.clock == CLOCK_MISSING:
+def _of_node(node: NodeStatus, stored: StoredState) -> Iterator[Alert]:
+    if node.clock == CLOCK_MISSING and stored.uses_jobs:
         cause = "Celery beat sends no sweeps, so the broker sweeps by itself. Start beat, or find out why it stopped."
         yield Alert("clock", WARNING, "The lifecycle clock is missing", cause, "nodes")
     for problem in node.problems:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from snakepit.pools.broker.stats.memory_growth import MEASURED
 from snakepit.pools.broker.status import PoolStatus, WorkerStatus
-from snakepit.pools.diagnostics.rules import LEAK, is_chance
+from snakepit.pools.diagnostics.rules import LEAK, SAMPLES, is_chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class Leak:
 def leak_of(pool: PoolStatus, workers: Iterable[WorkerStatus], limit: float | None) -> Leak | None:
     """`limit`: memory_soft_mb of the pool. None: not enough evidence, or too little growth to act on."""
     growth, mb = pool.growth, pool.growth.mb_per_1000_calls
-    if growth.verdict != MEASURED or mb is None or mb < LEAK or is_chance(growth):
+    # The same evidence as the advice: a few samples also grow while a worker warms up.
+    if growth.verdict != MEASURED or growth.samples < SAMPLES or mb is None or mb < LEAK or is_chance(growth):
         return None
     found = [(seconds, worker.id) for worker in workers if (seconds := seconds_to(limit, worker)) is not None]
     seconds, first = min(found, default=(None, ""))

@@ -1,5 +1,5 @@
-"""Reads what only the database has for the overview, in four queries: silent nodes, quarantined and ended
-jobs, soft limits."""
+"""Reads what only the database has for the overview, in a few queries: silent nodes, quarantined and ended
+jobs, whether there are jobs, soft limits."""
 
 from __future__ import annotations
 
@@ -34,5 +34,6 @@ def read_stored_state() -> StoredState:
                 (state, str(code or "unknown"), count, first.timestamp())
                 for state, code, count, first in groups.order_by("-count")[:GROUPS]
             ),
+            uses_jobs=Job.objects.exists(),
             soft_limits=dict(limits),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snakepit.pools.broker.spec import FIELDS, PoolSpec, Profile
-from snakepit.pools.broker.status import PoolStatus, UsageStatus, WorkerStatus
+from snakepit.pools.broker.status import GrowthStatus, PoolStatus, UsageStatus, WorkerStatus
 
 ADVISED, FINE, TOO_LITTLE, NONE = "advised", "fine", "not enough evidence", "does not apply"
 
@@ -145,6 +145,13 @@ class Case:
         return sum(known) / len(known) if known else None
 
     @property
+    def loaded_mb(self) -> float | None:
+        """The same without what it grew with its calls: that is no memory that workers could share."""
+        ready = [worker for worker in self.workers if worker.state == "ready" and worker.memory_mb > 0]
+        known = [max(0.0, worker.memory_mb - grown_mb(worker.growth)) for worker in ready]
+        return sum(known) / len(known) if known else None
+
+    @property
     def load_seconds(self) -> float | None:
         return self.pool.load_seconds or None
 
@@ -185,6 +192,11 @@ class Case:
     @property
     def slots(self) -> int:
         return self.spec.threads if self.spec.profile == Profile.THREAD else 1
+
+
+def grown_mb(growth: GrowthStatus) -> float:
+    """MiB that a worker grew with its calls; 0 if it is not known."""
+    return max(0.0, (growth.mb_per_1000_calls or 0.0) * growth.calls / 1000)
 
 
 def rounded_down(value: float) -> int:

@@ -143,7 +143,9 @@ def beat(facts: SystemFacts) -> Iterator[Finding]:
     elif node.clock == "waiting" and node.uptime < MISSED_SWEEPS * interval:
         yield skipped("beat", f"no sweep yet, and the broker is only {node.uptime:.0f} s old")
     elif isinstance(facts.transport, Unknown):
-        yield warning("beat", "no Celery app is known: the broker sweeps by itself, and jobs do not run", start)
+        yield ok("beat", "no Celery app is known: the broker sweeps by itself. Only jobs need one.")
+    elif not isinstance(facts.database, Unknown) and not facts.database.has_jobs:
+        yield ok("beat", "no sweep comes: the broker sweeps by itself. No job was ever submitted; jobs need beat.")
     else:
         yield problem("beat", f"{node.clock}: no sweep comes, the broker sweeps by itself", start)
 

@@ -119,6 +119,7 @@ class DatabaseFacts:
     most_connections: int = 0
     nodes: tuple[NodeRowFacts, ...] = ()
     keys: tuple[ApiKeyFacts, ...] = ()
+    has_jobs: bool = True  # one was submitted
     jobs_overdue: int = 0  # due, but not claimed
     jobs_oldest: float = 0.0  # seconds
 

@@ -298,7 +298,16 @@ def _running(pool: PoolStatus) -> Iterator[Finding]:
     else:
         yield ok("pool", f"{pool.state}, {pool.ready} of {pool.size} workers", pool.name)
         for text in pool.warnings:
-            yield warning("pool", text, "snakepit compat lists the library that causes it.", pool.name)
+            yield warning("pool", text, _fix_of(text, pool), pool.name)
+
+
+def _fix_of(text: str, pool: PoolStatus) -> str:
+    """What to do about a warning of the broker."""
+    if pool.races and any(f"`{name}`" in text for name in pool.races):
+        return "It is the adapter's own code: guard these writes with @locked, or keep the state in self.local."
+    if pool.template.why and pool.template.why in text:
+        return "Move what prevents the fork out of preload(), or set preload to off (docs/howto/preload.md)."
+    return f"`snakepit compat {pool.name}` lists the library that causes it."
 
 
 def fast_path(facts: SystemFacts) -> Iterator[Finding]:

@@ -158,12 +158,12 @@ def preload(case: Case) -> Judgement:
         return case.fine("preload", "workers are forked from a template" if not refused else template.why)
     if refused and template.reason != "no_preload":
         return case.none("preload", f"it cannot be forked from: {template.why}")
-    each = case.each_mb
+    each = case.loaded_mb
     if each is None:
         return case.too_little("preload", "no worker's memory is measured; needs one sweep after the first is ready")
     saved = max(0.0, each - FORKED_MB) * (spec.size - 1)
     load = f", a start takes {case.load_seconds:.1f} s" if case.load_seconds else ""
-    evidence = f"{spec.size} spawned workers of {each:,.0f} MiB{load}"
+    evidence = f"{spec.size} spawned workers of {each:,.0f} MiB after their start{load}"
     if each < PRELOAD_MB[0] or saved < PRELOAD_MB[1]:
         return case.fine("preload", f"{evidence}; too little to share")
     title = f"Fork the workers of {spec.name} from a template"

@@ -98,7 +98,13 @@ def _rows() -> dict[str, Any]:
     due = Job.objects.filter(Q(run_after__isnull=True) | Q(run_after__lte=now), state=QUEUED)
     since = [max(queued, after or queued) for queued, after in due.values_list("queued_at", "run_after")[:1000]]
     oldest = (now - min(since)).total_seconds() if since else 0.0
-    return {"nodes": nodes, "keys": keys, "jobs_overdue": due.count(), "jobs_oldest": oldest}
+    return {
+        "nodes": nodes,
+        "keys": keys,
+        "has_jobs": Job.objects.exists(),
+        "jobs_overdue": due.count(),
+        "jobs_oldest": oldest,
+    }
 
 
 def _usable(alive: Q) -> Any:

@@ -16,7 +16,7 @@ from tests.statuses import command_growth, event, growth, pool, status, template
 
 POOL = pool("p", size=2, ready=2, queue_limit=10, slots=2, free=1)
 WORKER = worker("p-1", memory_mb=80.0, started_at=0.0)
-LEAKS = growth(4.93, mostly="embed")
+LEAKS = growth(4.93, mostly="embed", calls=4000, samples=40)
 CHANCE = command_growth("embed", 5.0, 3.0)
 TIED = command_growth("", None, None, verdict="cannot be told apart")
 FELL_BACK = template("refused", reason="unsafe", why="3 threads run after preload()")
@@ -87,6 +87,8 @@ def test_each_trouble_is_one_alert(trouble: dict[str, Any], key: str, level: str
         {"pool": {"growth": growth()}},
         {"pool": {"growth": LEAKS}, "worker": {"started_at": 900.0}},  # all of its workers only warm up
         {"pool": {"growth": replace(LEAKS, commands=(CHANCE,))}},
+        {"pool": {"growth": replace(LEAKS, samples=3)}},  # a command that only raises grows so while it warms up
+        {"node": {"clock": "lifecycle clock missing"}, "stored": StoredState(uses_jobs=False)},
         {"pool": {"template": FELL_BACK, "warnings": ()}},  # the pool does not ask for one
     ],
 )
@@ -190,7 +192,7 @@ def test_a_leak_that_reaches_its_limit_much_later_is_no_alert() -> None:
 
 
 def test_a_leak_without_a_limit_leads_to_the_advice() -> None:
-    (alert,) = alerts(pool={"growth": growth(4.93)}, worker={"mb_per_hour": 90.0})
+    (alert,) = alerts(pool={"growth": growth(4.93, samples=40)}, worker={"mb_per_hour": 90.0})
     assert (alert.view, alert.action, alert.right) == ("diagnostics", "Advice", "view")
     assert alert.title == "p leaks 4.9 MiB per 1,000 calls"
     assert "memory_soft_mb" in alert.cause

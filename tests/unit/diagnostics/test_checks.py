@@ -11,8 +11,8 @@ from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.diagnostics import facts as known
 from snakepit.pools.diagnostics.facts import SystemFacts, Unknown
 from snakepit.pools.diagnostics.finding import Finding, FindingStatus, report_of
-from snakepit.pools.diagnostics.local_checks import CHECKS
-from tests.statuses import pool, status
+from snakepit.pools.diagnostics.local_checks import CHECKS, _running
+from tests.statuses import pool, status, template
 
 NODE = {"name": "n1", "pid": 7, "address": "/run/s/broker.sock", "version": "1.0", "uptime": 900.0}
 RUNNING = pool("digits", ready=2, size=2)
@@ -101,9 +101,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     ),
     "no clock": ({"broker": broker(clock="lifecycle clock missing")}, "beat", "problem", "clock missing"),
     "never a sweep": ({"broker": broker(clock="waiting")}, "beat", "problem", "no sweep"),
-    "calls without Celery": (
-        {"broker": broker(clock="waiting"), "transport": Unknown("no app")}, "beat", "warning", "no Celery app"),
-    "beat lacks an entry": (
+        "beat lacks an entry": (
         {"celery": replace(CELERY, missing=("snakepit.sweep",))},
         *("beat entries", "problem", "the Celery app shop lacks snakepit.sweep"),
     ),
@@ -239,3 +237,32 @@ def test_a_report_is_healthy_with_warnings_and_not_with_a_problem() -> None:
     assert not report.healthy
     assert report.counts == {"ok": 0, "warning": 1, "problem": 1, "skipped": 0}
     assert report.seconds == 0.123
+
+
+RACE = "unlocked writes from two threads to `Totals.count`; the events thread.race have both stacks"
+GIL = "p-1: the interpreter is free-threaded, but the GIL is on because of orjson"
+SPAWNED = "workers are spawned one by one: 3 threads run after preload()"
+
+
+@pytest.mark.parametrize(("text", "fix"), [(RACE, "@locked"), (GIL, "snakepit compat p"), (SPAWNED, "preload()")])
+def test_the_fix_of_a_warning_fits_its_cause(text: str, fix: str) -> None:
+    unsafe = template("refused", reason="unsafe", why="3 threads run after preload()")
+    one = pool("p", warnings=(text,), races=("Totals.count",), template=unsafe)
+    (finding,) = [found for found in _running(one) if found.status == "warning"]
+    assert fix in finding.fix
+    assert ("compat" in finding.fix) == (text == GIL)
+
+
+@pytest.mark.parametrize(
+    ("changes", "evidence"),
+    [
+        ({"broker": broker(clock="waiting"), "transport": Unknown("no app")}, "no Celery app"),
+        (
+            {"broker": broker(clock="lifecycle clock missing"), "database": replace(DATABASE, has_jobs=False)},
+            "No job was ever submitted",
+        ),
+    ],
+)
+def test_a_project_without_jobs_needs_no_beat(changes: dict[str, Any], evidence: str) -> None:
+    (finding,) = [one for one in judge(replace(SOUND, **changes)) if one.check == "beat"]
+    assert (finding.status, evidence in finding.evidence) == ("ok", True)

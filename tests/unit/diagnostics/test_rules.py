@@ -172,6 +172,10 @@ def test_spawned_workers_that_could_share_their_memory_ask_for_a_template() -> N
     assert advice is not None
     assert (dict(advice.values), advice.cost) == ({"preload": "on"}, "up to -594 MiB")
     assert said("preload", case(mb=29.0)).verdict == FINE
+    leaky = case(mb=629.0)
+    leaked = growth(100.0, calls=6000, samples=40)  # of its memory, 600 MiB
+    leaky = replace(leaky, workers=(replace(leaky.workers[0], growth=leaked),))
+    assert said("preload", leaky).verdict == FINE, "leaked memory is none that a template could share"
     assert said("preload", case(mb=-1.0)).verdict == TOO_LITTLE
     assert said("preload", case(pool={"template": template("ready")})).verdict == FINE
     assert said("preload", case(pool={"template": template("refused", reason="unsafe")})).verdict == NONE
