@@ -61,7 +61,7 @@ class Caller:
             key = ApiKey.objects.select_related("owner").filter(pk=self.key).first()
             if key is None or not key.usable or (frozenset(key.pools) or None) != self.pools:
                 return False
-            return self.permissions <= permissions.of_scopes(key.scopes)
+            return self.permissions <= key.permissions
         model = get_user_model()
         user = model.objects.filter(**{model.USERNAME_FIELD: self.owner}).first()
         return user is not None and self.permissions <= permissions.of(user)
@@ -90,7 +90,7 @@ class KeyAuth(HttpBearer):
         key.touch()
         return Caller(
             f"key {key.name} (snk_{key.prefix})",
-            permissions.of_scopes(key.scopes),
+            key.permissions,
             frozenset(key.pools) or None,
             key.owner.get_username(),
             address_of(request),

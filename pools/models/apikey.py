@@ -16,7 +16,8 @@ from django.db import models
 from django.db.models import Q
 
 from snakepit.pools.models.moments import MomentField, utc_now
-from snakepit.pools.permissions import SCOPES
+from snakepit.pools.models.owner_rights import of_owner
+from snakepit.pools.permissions import SCOPES, of_scopes
 
 SECRET = re.compile(r"snk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 USED_EVERY = timedelta(minutes=1)
@@ -86,6 +87,11 @@ class ApiKey(models.Model):
     def usable(self) -> bool:
         alive = self.revoked_at is None and (self.expires_at is None or self.expires_at > utc_now())
         return alive and self.owner.is_active
+
+    @property
+    def permissions(self) -> frozenset[str]:
+        """What the key may do: what its scopes grant, as far as its owner may do it now."""
+        return of_scopes(self.scopes) & of_owner(self.owner)
 
     def touch(self) -> None:
         """Record the use, at most once a minute: a write per call would cost more than the call."""

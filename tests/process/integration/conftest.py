@@ -54,7 +54,7 @@ def make_key(django_user_model: Any, db: None) -> Callable[..., str]:
     """Makes a user with an API key; returns its Authorization header."""
 
     def make(*scopes: str, **options: Any) -> str:
-        owner, _ = django_user_model.objects.get_or_create(username="ada")
+        owner, _ = django_user_model.objects.get_or_create(username="ada", defaults={"is_superuser": True})
         _, secret = ApiKey.create(name="test", owner=owner, scopes=scopes or ("run", "view", "operate"), **options)
         return f"Bearer {secret}"
 

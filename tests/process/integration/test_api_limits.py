@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.test import AsyncClient, Client
 
 from snakepit.pools.api import streams
@@ -38,7 +39,16 @@ def test_answers_of_the_api_are_not_stored(
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("what", ["call", "job"])
-@pytest.mark.parametrize("change", [{"revoked_at": "2026-01-01T00:00:00Z"}, {"scopes": ["operate"]}, {"pools": ["x"]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"revoked_at": "2026-01-01T00:00:00Z"},
+        {"scopes": ["operate"]},
+        {"pools": ["x"]},
+        {"is_superuser": False},
+        {"is_active": False},
+    ],
+)
 async def test_a_stream_ends_when_its_key_loses_its_right(
     what: str, change: dict[str, Any], async_client: AsyncClient, broker: FakeClient, amake_key: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -55,7 +65,7 @@ async def test_a_stream_ends_when_its_key_loses_its_right(
     parts = aiter(response.streaming_content)
     if what == "call":
         assert b"first" in await anext(parts)
-    await ApiKey.objects.aupdate(**change)
+    await (get_user_model() if set(change) & {"is_superuser", "is_active"} else ApiKey).objects.aupdate(**change)
     rest = b"".join([part async for part in parts])
     assert b"event: error" in rest
     assert b'"code":"unauthenticated"' in rest

@@ -7,12 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Group, Permission
 from django.middleware.csrf import _get_new_csrf_string  # the same as a page of the site would set
 from django.test import Client
 from django.utils import timezone
 
-from snakepit.pools.models import ApiKey
+from snakepit.pools import permissions
+from snakepit.pools.models import ApiKey, owner_rights
 from tests.process.integration.fakes import FakeClient
 
 pytestmark = pytest.mark.django_db
@@ -98,6 +99,46 @@ def test_a_key_does_what_its_scopes_say(client: Client, broker: FakeClient, make
             else:
                 assert code_of(response) == (403, "permission_denied")
                 assert response.json()["error"]["details"]["scope"] == scope
+
+
+def test_a_key_does_no_more_than_its_owner_may_do_now(
+    client: Client, broker: FakeClient, django_user_model: Any, django_assert_num_queries: Any
+) -> None:
+    owner = django_user_model.objects.create_user("eve")
+    group = Group.objects.create(name="callers")
+    owner.groups.add(group)
+    secret = ApiKey.create(name="test", owner=owner, scopes=tuple(permissions.SCOPES))[1]
+    key = f"Bearer {secret}"
+
+    def outcomes() -> list[int]:
+        status = client.get("/api/status", headers={"Authorization": key})
+        return [one.status_code for one in (send(client, Authorization=key), status)]
+
+    assert outcomes() == [403, 403]
+    grant(owner, "run_command")
+    assert outcomes() == [200, 403]
+    group.permissions.add(*Permission.objects.filter(codename__in=permissions.VIEW))
+    assert outcomes() == [200, 200]
+    with django_assert_num_queries(1):
+        assert send(client, Authorization=key).status_code == 200
+    owner.user_permissions.clear()
+    assert outcomes() == [403, 200]
+    group.delete()
+    assert outcomes() == [403, 403]
+    django_user_model.objects.filter(pk=owner.pk).update(is_staff=True)  # staff may view
+    assert outcomes() == [403, 200]
+
+
+def test_rights_that_another_process_changed_are_read_again(
+    client: Client, broker: FakeClient, django_user_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = django_user_model.objects.create_user("eve")
+    grant(owner, "run_command")
+    key = f"Bearer {ApiKey.create(name='test', owner=owner, scopes=('run',))[1]}"
+    assert send(client, Authorization=key).status_code == 200
+    django_user_model.user_permissions.through.objects.all().delete()  # sends no signal of many-to-many changes
+    monkeypatch.setattr(owner_rights, "KEPT", 0.0)
+    assert send(client, Authorization=key).status_code == 403
 
 
 def test_a_key_for_some_pools_reaches_no_other(
