@@ -64,7 +64,7 @@ class ApiKeyAdmin(Page):
     list_select_related = ("owner",)
     search_fields = ("name", "prefix", "owner__username")
     readonly_fields = ("owner", "prefix", "created_at", "last_used_at", "revoked_at")
-    actions = ("revoke",)
+    actions = ("rotate", "revoke")
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         mine = ("name", "scopes", "pools", "expires_at")
@@ -100,17 +100,44 @@ class ApiKeyAdmin(Page):
             self.delete_model(request, key)
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
-        """The only page that shows the secret. Not a message, because Django may store messages in a cookie."""
+        return self._show_secret(request, obj, obj.secret)  # type: ignore[attr-defined]
+
+    def _show_secret(
+        self, request: HttpRequest, obj: ApiKey, secret: str, before: ApiKey | None = None
+    ) -> HttpResponse:
+        """The only page that shows a secret. Not a message, because Django may store messages in a cookie."""
         context = {
             **self.admin_site.each_context(request),
             "title": "The new API key",
             "key": obj,
-            "secret": obj.secret,  # type: ignore[attr-defined]
+            "before": before,
+            "secret": secret,
             "change_url": reverse("admin:snakepit_pools_apikey_change", args=(quote(obj.pk),)),
         }
         response = TemplateResponse(request, "snakepit/apikey_secret.html", context)
         response["Cache-Control"] = "no-store"
         return response
+
+    @admin.action(description="Rotate the selected key: make a successor, and let this one expire", permissions=["add"])
+    def rotate(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
+        keys = list(queryset.select_related("owner")[:2])
+        if len(keys) != 1:
+            self.message_user(request, "Select one key: the page after this shows one secret.", messages.ERROR)
+            return None
+        key = keys[0]
+        if key.owner_id != request.user.pk or not key.usable:
+            why = "it is not valid any more" if key.owner_id == request.user.pk else f"it belongs to {key.owner}"
+            self.message_user(request, f"{key} cannot be rotated: {why}.", messages.ERROR)
+            return None
+        lost = [one for one in key.scopes if not permissions.SCOPES[one].permissions <= permissions.of(request.user)]
+        if lost:
+            self.message_user(request, f"{key} cannot be rotated: you lost its scope {lost[0]!r}.", messages.ERROR)
+            return None
+        with orders.recorded(order(request), "rotate_key", target=str(key)) as record:
+            successor, secret = key.rotate()
+            record.message = f"successor {successor.prefix}; valid until {key.expires_at:%Y-%m-%d %H:%M} UTC"
+        log(request, key, "Rotated.")
+        return self._show_secret(request, successor, secret, key)
 
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:

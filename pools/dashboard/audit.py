@@ -23,7 +23,7 @@ def audit(request: HttpRequest, visit: Visit) -> HttpResponse:
     given = {name: request.GET.get(name, "").strip().replace("\0", "") for name in FILTERS}
     wanted = {name: value for name, value in given.items() if value}
     context: dict[str, Any] = {"given": given, "same": urlencode(wanted), "cursor": request.GET.get("cursor", "")}
-    context["actions"] = sorted({*NEEDS, "add_key", "change_key", "delete_key", "revoke_key"})
+    context["actions"] = sorted({*NEEDS, "add_key", "change_key", "delete_key", "revoke_key", "rotate_key"})
     try:
         context["rows"], context["next"] = pages.page(Audit.objects.filter(**wanted), ROWS, context["cursor"] or None)
     except BadRequest as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import hmac
 import re
@@ -12,8 +13,9 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
+from django.db.models.base import ModelState
 
 from snakepit.pools.models.moments import MomentField, utc_now
 from snakepit.pools.models.owner_rights import of_owner
@@ -21,6 +23,7 @@ from snakepit.pools.permissions import SCOPES, of_scopes
 
 SECRET = re.compile(r"snk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 USED_EVERY = timedelta(minutes=1)
+ROTATION = timedelta(days=7)  # for callers to change to a rotated key; both are valid meanwhile
 
 
 def digest_of(secret: str) -> str:
@@ -103,6 +106,21 @@ class ApiKey(models.Model):
         if self.revoked_at is None:
             self.revoked_at = utc_now()
             self.save(update_fields=["revoked_at"])
+
+    def rotate(self) -> tuple[ApiKey, str]:
+        """Create a successor with the same rights and its secret. This key stays valid for ROTATION at most."""
+        successor, end = copy.copy(self), utc_now() + ROTATION
+        successor.pk, successor._state = None, ModelState()
+        successor.last_used_at = None
+        if self.expires_at is not None:  # valid for as long as this one was made for
+            successor.expires_at = utc_now() + (self.expires_at - self.created_at)
+        secret = successor.issue()
+        with transaction.atomic(using=self._state.db):
+            successor.full_clean()
+            successor.save(using=self._state.db)
+            self.expires_at = min(self.expires_at or end, end)
+            self.save(update_fields=["expires_at"])
+        return successor, secret
 
     def clean(self) -> None:
         super().clean()

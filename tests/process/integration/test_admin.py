@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from html import unescape
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.urls import reverse
 
 from snakepit.pools.admin import page as lists
 from snakepit.pools.models import ApiKey, Audit, Event, Job, JobAttempt, Node, Pool, Worker
+from snakepit.pools.models.moments import utc_now
 from tests.process.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db
@@ -286,6 +288,53 @@ def test_a_new_key_shows_its_secret_once(admin_client: Client, admin_user: Any, 
     assert key is not None
     assert (key.name, key.owner, key.scopes, key.pools) == ("laptop", admin_user, ["run"], ["digits"])
     assert match[1] not in admin_client.get(url("apikey", "change", key.pk)).content.decode()
+
+
+def secret_of(page: Any) -> str:
+    match = re.search(r'<code id="secret"[^>]*>(snk_[^<]+)</code>', page.content.decode())
+    assert match is not None, page.content.decode()
+    return match[1]
+
+
+def test_a_rotated_key_and_its_successor_are_valid_at_once(admin_client: Client, admin_user: Any) -> None:
+    made, end = utc_now() - timedelta(days=80), utc_now() + timedelta(days=10)
+    key, old = ApiKey.create(name="ci", owner=admin_user, scopes=("run",), pools=("digits",), expires_at=end)
+    ApiKey.objects.update(created_at=made)
+    page = admin_client.post(url("apikey"), {"action": "rotate", "_selected_action": [key.pk]})
+    assert "no-store" in page["Cache-Control"]
+    new = ApiKey.find(secret_of(page))
+    before = ApiKey.find(old)
+    assert new
+    assert before
+    assert (new.name, new.owner, new.scopes, new.pools, new.last_used_at) == (
+        "ci",
+        admin_user,
+        ["run"],
+        ["digits"],
+        None,
+    )
+    assert new.pk != before.pk
+    assert before.expires_at
+    assert new.expires_at
+    assert timedelta(days=6) < before.expires_at - utc_now() <= timedelta(days=7)
+    assert timedelta(days=89) < new.expires_at - utc_now() <= timedelta(days=90)
+    assert Audit.objects.filter(action="rotate_key", outcome="done", target=str(key)).exists()
+
+
+@pytest.mark.parametrize("why", ["belongs to", "not valid", "you lost", "Select one key"])
+def test_only_the_owner_rotates_one_valid_key_with_rights_that_are_left(
+    client: Client, staff: Any, django_user_model: Any, why: str
+) -> None:
+    grant(staff, "view_apikey", "add_apikey", "change_apikey", "run_command")
+    client.force_login(staff)
+    owner = django_user_model.objects.create_user("other") if why == "belongs to" else staff
+    key, _ = ApiKey.create(name="ci", owner=owner, scopes=("operate",) if why == "you lost" else ("run",))
+    keys = [key, ApiKey.create(name="2", owner=owner)[0]] if why == "Select one key" else [key]
+    if why == "not valid":
+        key.revoke()
+    data = {"action": "rotate", "_selected_action": [one.pk for one in keys]}
+    assert why in client.post(url("apikey"), data, follow=True).content.decode()
+    assert ApiKey.objects.count() == len(keys)
 
 
 def test_a_key_is_changed_without_a_new_secret(admin_client: Client, rows: dict[str, Any]) -> None:
