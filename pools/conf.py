@@ -24,6 +24,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from snakepit.pools import proxies
 from snakepit.pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec, PoolSpec, spec_from
 from snakepit.pools.broker.worker_env import find_refused
 from snakepit.pools.cgroups import usable_cores
@@ -153,6 +154,9 @@ class Configuration:
         check=_variables,
         help="Variables that the `env` of a pool may set besides the safe ones below; PREFIX_* matches many.",
     )
+    trusted_proxies: tuple[str, ...] = setting(
+        tuple, check=proxies.find_problem, help="Addresses and networks of the proxies whose headers count."
+    )
     max_body: int = number(2**20, 1024, 2**30, unit="bytes", help="Largest request body of the REST API.")
     max_depth: int = number(64, 1, 500, help="Maximum nesting of a JSON body.")
     max_timeout: float = number(3600.0, 0.001, 86_400, unit="s", help="Largest `timeout` of a call through REST.")
@@ -204,7 +208,7 @@ def current() -> Configuration:
             raise ImproperlyConfigured("\n".join(problems))
         raw = _raw()
         given = {KEYS[key].name: raw[key] for key in KEYS if key in raw}
-        for name in ("worker_path", "worker_env", "worker_env_allowed", "venvs"):
+        for name in ("worker_path", "worker_env", "worker_env_allowed", "trusted_proxies", "venvs"):
             given[name] = tuple(os.fspath(one) for one in given.get(name, ()))
         given["worker_user"] = str(given.get("worker_user", ""))
         given["worker_groups"] = tuple(map(str, given.get("worker_groups", ())))

@@ -1,4 +1,4 @@
-"""Respond to pages with 503 and Retry-After while the database is unavailable. The API has its own handler."""
+"""Middleware of the site: headers of proxies, the Content-Security-Policy, and pages without a database."""
 
 from __future__ import annotations
 
@@ -8,12 +8,48 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.deprecation import MiddlewareMixin
 
+from snakepit.pools import conf, proxies
 from snakepit.pools.web.errors import DATABASE_PAUSE, database_is_away
 
 logger = logging.getLogger("snakepit.pages")
 
 
+# For pages of others, such as the admin and the API page. They have no inline script; some set styles in the page.
+POLICY = (
+    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+OF_PROXIES = ("FOR", "PROTO", "HOST", "PORT", "PREFIX")
+
+
+class TrustedProxies(MiddlewareMixin):
+    """Take the client's address from the headers of SNAKEPIT["TRUSTED_PROXIES"]; drop such headers of other peers.
+
+    It comes first. Settings that trust a header, such as SECURE_PROXY_SSL_HEADER, are then safe. The server's own
+    treatment of these headers must be off (uvicorn: --no-proxy-headers), because it hides the peer's address.
+    """
+
+    def process_request(self, request: HttpRequest) -> None:
+        trusted, meta = conf.current().trusted_proxies, request.META
+        peer = str(meta.get("REMOTE_ADDR") or "")
+        if proxies.is_trusted(peer, trusted):
+            meta["REMOTE_ADDR"] = proxies.client_of(peer, str(meta.get("HTTP_X_FORWARDED_FOR", "")), trusted)
+        else:
+            for name in ("HTTP_FORWARDED", *(f"HTTP_X_FORWARDED_{one}" for one in OF_PROXIES)):
+                meta.pop(name, None)
+
+
+class ContentSecurityPolicy(MiddlewareMixin):
+    """Set a policy on each response without one. The dashboard sets its own, which is stricter."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        response.headers.setdefault("Content-Security-Policy", POLICY)
+        return response
+
+
 class DatabaseAway(MiddlewareMixin):
+    """Respond to pages with 503 and Retry-After while the database is unavailable. The API has its own handler."""
+
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if not database_is_away(exception):
             return None

@@ -3,7 +3,10 @@
 SNAKEPIT_DEBUG          1: debug pages; 0: production, needs a secret key; not set: no debug pages, generated key
 SNAKEPIT_SECRET_KEY     required with SNAKEPIT_DEBUG=0; otherwise generated and stored in the state directory
 SNAKEPIT_ALLOWED_HOSTS  comma-separated [localhost]
-SNAKEPIT_CSRF_ORIGINS   comma-separated origins with scheme, for a proxy that terminates TLS
+SNAKEPIT_TLS            1: browsers use HTTPS: secure cookies, redirect to HTTPS, HSTS [1 with SNAKEPIT_DEBUG=0, else 0]
+SNAKEPIT_HSTS_SECONDS   how long browsers then use HTTPS only, for all subdomains [31536000; 0: no HSTS]
+SNAKEPIT_PROXIES        comma-separated addresses or networks of proxies whose X-Forwarded-* headers count, or `unix`
+SNAKEPIT_CSRF_ORIGINS   comma-separated origins with scheme, for a proxy that changes the host
 SNAKEPIT_STATE_DIR      SQLite file, secret key, static files [.snakepit in the clone; installed: current directory]
 SNAKEPIT_DATABASE_URL   sqlite:////path or postgres://user:password@host:port/name [SQLite in the state directory]
 SNAKEPIT_RUNTIME_DIR    directory of the broker's sockets and token
@@ -42,6 +45,13 @@ def _flag(name: str) -> bool:
 
 def _words(name: str, default: str = "") -> list[str]:
     return [word for one in os.environ.get(name, default).split(",") if (word := one.strip())]
+
+
+def _seconds(name: str, default: int) -> int:
+    value = os.environ.get(name) or str(default)
+    if not value.isdecimal():
+        raise ImproperlyConfigured(f"{name} is {value!r}; set it to a number of seconds")
+    return int(value)
 
 
 def _secret_key() -> str:
@@ -101,6 +111,16 @@ SECRET_KEY = _secret_key()
 ALLOWED_HOSTS = _words("SNAKEPIT_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = _words("SNAKEPIT_CSRF_ORIGINS")
 
+# TLS. TrustedProxies drops the header of peers that are no named proxy.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+PRODUCTION = bool(os.environ.get("SNAKEPIT_DEBUG")) and not DEBUG
+TLS = _flag("SNAKEPIT_TLS") if os.environ.get("SNAKEPIT_TLS") else PRODUCTION
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = TLS
+# Programs do not follow a redirect of a POST, and probes come without TLS.
+SECURE_REDIRECT_EXEMPT = [r"^api/"]
+SECURE_HSTS_SECONDS = _seconds("SNAKEPIT_HSTS_SECONDS", 31_536_000) if TLS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE_HSTS_SECONDS > 0
+
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -114,6 +134,7 @@ INSTALLED_APPS = [
 # The extra `serve` installs it. Without it snakepit.site.urls serves the static files, which is slower.
 WHITENOISE = find_spec("whitenoise") is not None
 MIDDLEWARE = [
+    "snakepit.pools.middleware.TrustedProxies",
     "django.middleware.security.SecurityMiddleware",
     *(["whitenoise.middleware.WhiteNoiseMiddleware"] if WHITENOISE else []),
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -122,6 +143,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "snakepit.pools.middleware.ContentSecurityPolicy",
     "snakepit.pools.middleware.DatabaseAway",
 ]
 ROOT_URLCONF = "snakepit.site.urls"
@@ -155,6 +177,7 @@ STATIC_ROOT = STATE_DIR / "static"
 STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # WhiteNoise warns where it is missing
 # WhiteNoise serves the files from the apps, so that a checkout needs no `collectstatic`.
 WHITENOISE_USE_FINDERS = True
+X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 LOG_LEVEL = os.environ.get("SNAKEPIT_LOG_LEVEL", "INFO").upper()
@@ -184,6 +207,7 @@ SNAKEPIT: dict[str, Any] = {
     "NODE_NAME": os.environ.get("SNAKEPIT_NODE_NAME", ""),
     "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),
     "WORKER_PATH": [str(_home)],
+    "TRUSTED_PROXIES": _words("SNAKEPIT_PROXIES"),
     "WORKER_USER": os.environ.get("SNAKEPIT_WORKER_USER", ""),
     "WORKER_GROUPS": _words("SNAKEPIT_WORKER_GROUPS"),
 }

@@ -204,6 +204,7 @@ class Up:
             return ["django", "runserver", "--noreload", "--insecure", address]
         command = ["uvicorn", "snakepit.pools.cli.web_app:application", "--host", self.host]
         command += ["--port", str(self.port), "--timeout-graceful-shutdown", "2", "--lifespan", "off"]
+        command += ["--no-proxy-headers"]  # TrustedProxies reads them
         return [*command, "--log-level", self.log_level, *([] if self.log_level == "debug" else ["--no-access-log"])]
 
     def _migrate(self, family: Supervisor) -> None:

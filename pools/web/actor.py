@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest
 
 from snakepit.pools.operations.orders import Order
+from snakepit.pools.proxies import parse
 
 
 def order_of(request: HttpRequest, reason: str, surface: str) -> Order:
@@ -14,5 +15,9 @@ def order_of(request: HttpRequest, reason: str, surface: str) -> Order:
 
 
 def address_of(request: HttpRequest) -> str:
-    """The peer's address. Headers of proxies are ignored, because any caller can send them."""
-    return str(request.META.get("REMOTE_ADDR") or "")[:45]
+    """The client's address; empty if the server gives something else.
+
+    The middleware TrustedProxies reads the headers of proxies. A server that reads them itself may pass on any text.
+    """
+    address = parse(str(request.META.get("REMOTE_ADDR") or ""))
+    return str(address) if address else ""

@@ -118,6 +118,34 @@ def violations(page: Page) -> list[str]:
     ]
 
 
+OTHER_PAGES = (
+    "/admin/", "/admin/snakepit_pools/pool/", "/admin/snakepit_pools/pool/add/", "/admin/snakepit_pools/apikey/add/",
+    "/admin/snakepit_pools/job/", "/admin/snakepit_pools/audit/", "/admin/snakepit_pools/event/",
+    "/admin/auth/user/add/", "/admin/auth/group/1/change/", "/admin/password_change/", "/admin/login/?next=/admin/",
+    "/api/docs",
+)  # fmt: skip
+
+
+def test_no_page_of_the_admin_and_the_api_breaks_the_content_security_policy(context: BrowserContext) -> None:
+    context.add_init_script(
+        "addEventListener('securitypolicyviolation', e => console.error('CSP:', e.violatedDirective, e.blockedURI))"
+    )
+    page, complaints = context.new_page(), list[str]()
+    page.on("console", lambda said: complaints.append(f"{page.url}: {said.text}") if said.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+    for path in OTHER_PAGES:
+        answer = page.goto(path)
+        assert answer
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+        page.wait_for_load_state("networkidle")
+    page.locator(".opblock-summary").first.click()
+    expect(page.locator(".opblock-body").first).to_be_visible()
+    assert complaints == []
+    with page.expect_console_message(lambda said: "script-src-attr" in said.text):
+        page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\">')")
+    assert page.title() != "1"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_opens_without_a_complaint_of_the_browser_or_of_axe(
     demo: Demo, browser: Browser, signed_in: Any, job: str, scheme: Any

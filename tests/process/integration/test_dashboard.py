@@ -100,8 +100,12 @@ def test_a_page_allows_its_own_scripts_alone(url: str, viewer: Client, broker: F
 
 
 @pytest.mark.django_db
-def test_the_policy_is_of_our_own_pages_alone(viewer: Client, broker: FakeClient) -> None:
+def test_without_the_middleware_the_policy_is_of_our_own_pages_alone(
+    viewer: Client, broker: FakeClient, settings: Any
+) -> None:
+    settings.MIDDLEWARE = [one for one in settings.MIDDLEWARE if "ContentSecurityPolicy" not in one]
     assert "Content-Security-Policy" not in viewer.get("/admin/login/").headers
+    assert "default-src 'none'" in viewer.get("/")["Content-Security-Policy"]
 
 
 @pytest.mark.django_db
