@@ -198,11 +198,11 @@ def valkey() -> Iterator[str]:
         yield server.url
 
 
-def wait_for_ping(path: Path, server: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_ping(path: Path, server: subprocess.Popen[bytes], log: Path, password: str | None = None) -> None:
     """Wait until the server answers. It has no other sign of readiness, so this asks repeatedly."""
     import redis
 
-    client = redis.Redis(unix_socket_path=str(path))
+    client = redis.Redis(unix_socket_path=str(path), password=password)
     end = time.monotonic() + PATIENCE
     try:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shlex
 import shutil
@@ -13,7 +14,12 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import redis
 import yaml
+from uvicorn.main import main as uvicorn_command
+
+from tests import services
+from tests.conftest import unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -68,17 +74,79 @@ def test_the_runtime_directory_is_on_memory_and_private(compose: dict) -> None:
     assert f"uid={uid}" in options["o"]
 
 
-def test_our_programs_run_without_privileges_on_a_file_system_that_they_cannot_write(compose: dict) -> None:
-    for name in CLIENTS_OF_THE_BROKER:
-        service = compose["services"][name]
-        assert service["read_only"] is True
-        assert service["cap_drop"] == ["ALL"]
-        assert "no-new-privileges:true" in service["security_opt"]
+def test_every_service_runs_without_privileges_on_a_file_system_that_it_cannot_write(compose: dict) -> None:
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+
+
+def test_every_service_and_every_file_system_in_memory_has_a_limit(compose: dict) -> None:
+    for name, service in compose["services"].items():
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        assert 0 < service["pids_limit"] <= 4096, name
+        assert all(re.search(r"\bsize=\d+m\b", one) for one in service.get("tmpfs", ())), name
+    on_memory = [volume for volume in compose["volumes"].values() if volume]
+    assert all(re.search(r"\bsize=\d+m\b", volume["driver_opts"]["o"]) for volume in on_memory)
+    assert "maxmemory 384mb" in compose["services"]["redis"]["command"][-1]
+
+
+def test_the_web_servers_bound_their_connections_and_believe_no_header(compose: dict) -> None:
+    image = next(words for words in instructions() if words[0] == "CMD")[1:]
+    for command in (compose["services"]["web"]["command"], [word.strip("[],") for word in image]):
+        assert "--no-proxy-headers" in command
+        assert 0 < int(command[command.index("--limit-concurrency") + 1]) <= 10_000
+        assert int(command[command.index("--timeout-keep-alive") + 1]) <= 30
+        given = [word for word in command[2:] if not word.startswith("snakepit")]
+        uvicorn_command.make_context("uvicorn", ["snakepit.site.asgi:application", *given])
+
+
+def test_the_configuration_of_gunicorn_is_valid(tmp_path: Path) -> None:
+    values = {}
+    exec((ROOT / "deploy" / "gunicorn.conf.py").read_text(), values)
+    assert values["forwarded_allow_ips"] == ""
+    assert values["worker_connections"] > 0
+    assert values["workers"] * values["threads"] <= values["workers"] * values["worker_connections"]
+
+
+def test_the_example_of_nginx_bounds_each_client_and_sets_the_headers_that_the_site_trusts() -> None:
+    text = re.sub(r"#.*", "", (ROOT / "deploy" / "nginx.conf").read_text())
+    assert text.count("{") == text.count("}")
+    given = dict(re.findall(r"^\s*(?:proxy_set_header\s+)?([\w-]+)\s+([^;{]*);", text, re.M))
+    assert given["X-Forwarded-For"] == "$remote_addr", "replaced, not appended"
+    assert given["X-Forwarded-Proto"] == "$scheme"
+    assert {"limit_conn", "client_header_timeout", "client_body_timeout", "client_max_body_size"} <= given.keys()
+
+
+def test_redis_asks_for_the_password(compose: dict, tmp_path: Path) -> None:
+    shell, option, script = compose["services"]["redis"]["command"]
+    try:
+        program = services.valkey_program()
+    except services.Missing as missing:
+        unavailable(str(missing))
+    socket = tmp_path / "s"
+    (tmp_path / "redis-server").symlink_to(program)
+    # As compose writes it, with another place to listen.
+    script = script.replace("$$", "$").replace("save", f"port 0\nunixsocket {socket}\nsave", 1)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REDISCLI_AUTH": "letme-in"}
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        server = subprocess.Popen([shell, option, script], env=environment, cwd=tmp_path, stdout=out, stderr=out)
+    with server:
+        try:
+            services.wait_for_ping(socket, server, log, "letme-in")
+            client = redis.Redis(unix_socket_path=str(socket), password="letme-in")
+            with pytest.raises(redis.AuthenticationError):
+                redis.Redis(unix_socket_path=str(socket)).ping()
+            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+            assert client.config_get("save") == {"save": ""}
+        finally:
+            server.terminate()
 
 
 def test_no_secret_has_a_default(compose: dict) -> None:
     text = COMPOSE.read_text()
-    for variable in ("SNAKEPIT_SECRET_KEY", "POSTGRES_PASSWORD"):
+    for variable in ("SNAKEPIT_SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD"):
         uses = re.findall(r"\$\{" + variable + r"([^}]*)\}", text)
         assert uses
         assert all(not use or use.startswith(":?") for use in uses)
@@ -169,7 +237,7 @@ def test_the_unit_leaves_the_drain_to_the_broker_and_kills_what_is_left() -> Non
 
 
 def environment_names(text: str) -> set[str]:
-    return set(re.findall(r"\b(?:SNAKEPIT|POSTGRES)_[A-Z_]+", text))
+    return set(re.findall(r"\b(?:SNAKEPIT|POSTGRES|REDIS)_[A-Z_]+", text))
 
 
 def test_the_environment_example_names_every_variable_of_the_compose_file() -> None:
@@ -193,8 +261,6 @@ def health(*arguments: str) -> int:
 
 
 def test_the_health_check_accepts_a_fresh_file_and_no_old_or_missing_one(tmp_path: Path) -> None:
-    import os
-
     file = tmp_path / "schedule"
     file.touch()
     assert health("--newer", str(file), "600") == 0
