@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,14 +26,24 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
 
 
-def doctor(as_json: AsJson = False) -> None:
-    """Check everything around the pools; starts and changes nothing. Exits with 1 if there is a problem."""
+def doctor(
+    security: Annotated[bool, typer.Option("--security", help="Check what protects the running service.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check everything around the pools; starts and changes nothing. Exits with 1 if there is a problem.
+
+    With --security: settings, files, processes and keys of the running service, and what an adapter can read.
+    """
     with report_errors(as_json):
         start_django()
-        from snakepit.pools.diagnostics.doctor import examine
+        from snakepit.pools.diagnostics import doctor as everything
+        from snakepit.pools.diagnostics import security as protection
 
         address = find_address()
-        report = examine(lambda: connect(address).status(timeout=PATIENCE), address)
+        if security:
+            report = protection.examine(lambda: connect(address).status(timeout=PATIENCE))
+        else:
+            report = everything.examine(lambda: connect(address).status(timeout=PATIENCE), address)
     typer.echo(json_line(plain(report)) if as_json else "\n".join(lines(report)))
     if not report.healthy:
         raise typer.Exit(PROBLEM)

@@ -110,3 +110,19 @@ def test_a_doctor_leaves_rows_files_and_processes_as_they_were(project: Project)
     assert found["duplicate brokers", ""]["status"] == "skipped"
     assert not left
     assert not socket
+
+
+def test_the_security_checks_name_what_an_adapter_of_the_brokers_user_can_read(project: Project) -> None:
+    done = project.run("doctor", "--security", "--json")
+    report = json.loads(done.stdout)
+    assert report["healthy"] == (done.returncode == 0)
+    found = {(one["check"], one["status"]): one for one in report["findings"]}
+    assert ("broker process", "problem") not in found
+    assert f"run as the broker's user {os.geteuid()}" in found["worker user", "warning"]["evidence"]
+    readable = [one["evidence"] for one in report["findings"] if one["check"] == "adapter code"]
+    assert any("can read the token: " in one for one in readable)
+    assert any("can read the database file: " in one for one in readable)
+    assert found["runtime directory", "ok"]
+    text = project.run("doctor", "--security").stdout
+    assert "can read the token" in text
+    assert "docs/explanation/trust.md" in text

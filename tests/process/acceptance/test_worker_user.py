@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from snakepit.pools.diagnostics import protection
+from snakepit.pools.diagnostics.security_facts import BrokerProcessFacts
 from tests.brokers import PATIENCE, ROOT, RunningBroker, broker, wait_gone
 from tests.conftest import unavailable
 
@@ -120,6 +122,16 @@ def test_a_worker_has_the_user_the_groups_and_no_rights(separated: RunningBroker
     assert all("/snakepit-workers-0-" in name for name in me["files"])
 
 
+def test_the_security_checks_show_the_workers_user_and_what_it_can_read(separated: RunningBroker) -> None:
+    found = protection.workers(separated.status())
+    assert len(found) == len(POOLS)
+    assert {(one.uid, one.no_new_privs, one.capabilities) for one in found} == {(OTHER, True, 0)}
+    assert not protection.can_read(separated.runtime / "token", OTHER, {OTHER, THIRD})
+    shown = protection.broker_process(separated.status())
+    assert isinstance(shown, BrokerProcessFacts)
+    assert (shown.process.uid, shown.closed, shown.secrets) == (0, None, ())
+
+
 def test_the_broker_looks_after_workers_of_another_user(separated: RunningBroker) -> None:
     measure(separated)
     for pool in POOLS:
@@ -171,6 +183,9 @@ def test_workers_of_the_same_user_read_no_memory_and_no_secret_of_the_broker(pla
             assert node.client.call(pool, "look", paths=[token])[token] == (node.runtime / "token").read_text()
             assert not set(SECRETS) & set(node.client.call(pool, "me")["env"])
             assert node.client.dump(node.status(pool).workers[0].id).threads
+        shown = protection.broker_process(node.status())
+        assert isinstance(shown, BrokerProcessFacts)
+        assert (shown.process.uid, shown.closed, shown.secrets) == (OTHER, True, ())
         measure(node)
 
 

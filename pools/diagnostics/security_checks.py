@@ -1,0 +1,222 @@
+"""The checks of `snakepit doctor --security`: each is a pure function from facts to findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from snakepit.pools.diagnostics.checks import ok, problem, skipped, warning
+from snakepit.pools.diagnostics.facts import Unknown
+from snakepit.pools.diagnostics.finding import Finding
+from snakepit.pools.diagnostics.security_facts import SecurityFacts
+
+SecurityCheck = Callable[[SecurityFacts], Iterator[Finding]]
+TRUST = "docs/explanation/trust.md"
+# DEBUG, a weak SECRET_KEY and a host of anybody give the site away; the other warnings weaken it.
+GRAVE = {"security.W009", "security.W018", "security.W020", "security.W025"}
+LONG_UNUSED = 90.0  # days
+
+
+def deployment(facts: SecurityFacts) -> Iterator[Finding]:
+    """What `manage.py check --deploy` finds."""
+    known = facts.deploy
+    if isinstance(known, Unknown):
+        yield skipped("deployment", known.reason)
+        return
+    for name, message, hint in known.warnings:
+        made = problem if name in GRAVE else warning
+        yield made("deployment", f"{name}: {message}", hint or "See docs/howto/deploy.md.")
+    if not known.warnings:
+        yield ok("deployment", "manage.py check --deploy finds nothing")
+
+
+def pages(facts: SecurityFacts) -> Iterator[Finding]:
+    """A Content-Security-Policy, and headers of named proxies only."""
+    known = facts.deploy
+    if isinstance(known, Unknown):
+        yield skipped("proxies", known.reason)
+        return
+    if known.has_policy:
+        yield ok("content policy", "a middleware sets a Content-Security-Policy on every page")
+    else:
+        fix = "Add snakepit.pools.middleware.ContentSecurityPolicy, or Django's own, to MIDDLEWARE."
+        yield warning("content policy", "no middleware sets a Content-Security-Policy", fix)
+    if not known.reads_proxies:
+        fix = "Put snakepit.pools.middleware.TrustedProxies first in MIDDLEWARE, and name the proxies."
+        if known.trusts_tls_header:
+            yield problem("proxies", "each client can say by a header that it uses TLS", fix)
+        else:
+            yield warning("proxies", "headers of proxies are not checked; the web server may believe some", fix)
+    elif known.redirects_to_tls and not known.proxies:
+        fix = "Set SNAKEPIT['TRUSTED_PROXIES'] (SNAKEPIT_PROXIES) to the proxy that terminates TLS."
+        yield warning("proxies", "pages redirect to HTTPS, and no proxy is named that can report it", fix)
+    else:
+        named = ", ".join(known.proxies) or "none: all headers of proxies are dropped"
+        yield ok("proxies", f"trusted: {named}")
+
+
+def runtime(facts: SecurityFacts) -> Iterator[Finding]:
+    """The directory with socket and token is closed to other users."""
+    if isinstance(facts.runtime, Unknown):
+        yield skipped("runtime directory", facts.runtime.reason)
+        return
+    found = [one for one in facts.runtime if one.exists]
+    if not found:
+        yield skipped("runtime directory", f"{facts.runtime[0].path} does not exist: no broker has run here")
+        return
+    wrong = [one for one in found if one.mode & 0o077]
+    for one in wrong:
+        yield problem(
+            "runtime directory",
+            f"{one.path} has mode {one.mode:04o}",
+            f"chmod go= {one.path}; then restart the broker.",
+        )
+    if not wrong:
+        yield ok("runtime directory", ", ".join(f"{one.path} {one.mode:04o} of user {one.owner}" for one in found))
+
+
+def broker(facts: SecurityFacts) -> Iterator[Finding]:
+    """The broker's memory and environment are closed."""
+    known = facts.broker
+    if isinstance(known, Unknown):
+        yield skipped("broker process", known.reason)
+        return
+    own = known.process
+    shown = known.secrets
+    if known.closed is False:
+        yield problem(
+            "broker process",
+            f"processes of user {own.uid} can read the memory of the broker (pid {own.pid})",
+            "Restart it with this release; docs/explanation/trust.md.",
+        )
+    elif not isinstance(shown, Unknown) and shown:
+        yield problem(
+            "broker process",
+            f"/proc/{own.pid}/environ shows {', '.join(shown)}",
+            "Start it with `snakepit broker`, which erases them there.",
+        )
+    elif known.closed is None:
+        yield warning(
+            "broker process",
+            f"it runs as root (pid {own.pid}), which can read all processes; its environment shows no secret",
+            f"Run it as a user of its own: {TRUST}.",
+        )
+    else:
+        yield ok("broker process", f"user {own.uid}, pid {own.pid}: memory and environment are closed")
+
+
+def workers(facts: SecurityFacts) -> Iterator[Finding]:
+    """Workers run as another user, without privileges."""
+    if isinstance(facts.workers, Unknown) or isinstance(facts.broker, Unknown):
+        reason = facts.workers if isinstance(facts.workers, Unknown) else facts.broker
+        yield skipped("worker user", reason.reason if isinstance(reason, Unknown) else "")
+        return
+    wanted = "" if isinstance(facts.environment, Unknown) else facts.environment.worker_user
+    if not facts.workers:
+        yield skipped("worker user", "no worker runs")
+        return
+    same = [one for one in facts.workers if one.uid == facts.broker.process.uid]
+    mighty = [one for one in facts.workers if one.uid != facts.broker.process.uid and one.capabilities]
+    fix = f"Set SNAKEPIT['WORKER_USER'] and restart the broker: {TRUST}."
+    if same and wanted:
+        names = ", ".join(one.name for one in same)
+        yield problem("worker user", f"{names} run as user {same[0].uid}, not as {wanted}", "Restart the broker.")
+    elif same:
+        yield warning("worker user", f"{len(same)} workers run as the broker's user {same[0].uid}", fix)
+    if mighty:
+        yield problem("worker user", f"{mighty[0].name} has capabilities {mighty[0].capabilities:x}", fix)
+    open_ = [one for one in facts.workers if one not in same and not one.no_new_privs]
+    if open_:
+        yield problem("worker user", f"{open_[0].name} can gain privileges by set-user-id programs", fix)
+    if not (same or mighty or open_):
+        users = ", ".join(sorted({str(one.uid) for one in facts.workers}))
+        yield ok(
+            "worker user", f"{len(facts.workers)} workers run as user {users}, with no capability or new privileges"
+        )
+
+
+def reach(facts: SecurityFacts) -> Iterator[Finding]:
+    """What an adapter can read."""
+    if isinstance(facts.reach, Unknown):
+        yield skipped("adapter code", facts.reach.reason)
+        return
+    for one in facts.reach:
+        if one.readable:
+            fix = f"Set SNAKEPIT['WORKER_USER'], or close it: chmod o= {one.path}; {TRUST}."
+            yield warning("adapter code", f"user {one.uid} can read the {one.what}: {one.path}", fix)
+    if closed := [f"{one.what} {one.path}" for one in facts.reach if not one.readable]:
+        yield ok("adapter code", f"cannot read: {', '.join(closed)}")
+
+
+def environment(facts: SecurityFacts) -> Iterator[Finding]:
+    """No secret goes to the workers, and rows cannot set what selects code."""
+    known = facts.environment
+    if isinstance(known, Unknown):
+        yield skipped("worker environment", known.reason)
+        return
+    if known.passed:
+        yield warning(
+            "worker environment",
+            f"WORKER_ENV passes on what looks like secrets: {', '.join(known.passed)}",
+            "Pass on only what each adapter needs.",
+        )
+    if known.allowed:
+        yield problem(
+            "worker environment",
+            f"rows may set {', '.join(known.allowed)}, which can select the code that runs",
+            "Take them out of WORKER_ENV_ALLOWED; set them in SNAKEPIT['POOLS'] instead.",
+        )
+    if not (known.passed or known.allowed):
+        yield ok("worker environment", "no secret is passed on, and rows can set no variable that selects code")
+
+
+def keys(facts: SecurityFacts) -> Iterator[Finding]:
+    """API keys expire, and are used."""
+    if isinstance(facts.keys, Unknown):
+        yield skipped("API keys", facts.keys.reason)
+        return
+    endless = [one.name for one in facts.keys if one.days_left is None]
+    unused = [one.name for one in facts.keys if one.unused_days > LONG_UNUSED]
+    if endless:
+        fix = "Set an expiry in the admin, and rotate them: docs/howto/operate.md."
+        yield warning("API keys", f"{len(endless)} of {len(facts.keys)} do not expire: {_some(endless)}", fix)
+    if unused:
+        fix = "Revoke what is not needed."
+        yield warning("API keys", f"not used for {LONG_UNUSED:.0f} days: {_some(unused)}", fix)
+    if not endless and not unused:
+        yield ok("API keys", f"{len(facts.keys)} usable; all expire, and all were used lately")
+
+
+def services(facts: SecurityFacts) -> Iterator[Finding]:
+    """Database and messages ask for a password, and messages cannot run code."""
+    known = facts.services
+    if isinstance(known, Unknown):
+        yield skipped("services", known.reason)
+        return
+    if known.database_password is False:
+        yield warning("database", f"{known.database} is used without a password", "Set one.")
+    elif not known.database_encrypted:
+        yield warning("database", f"{known.database} is reached without TLS", "Add ?sslmode=verify-full to its URL.")
+    else:
+        yield ok("database", known.database)
+    if known.unsafe_content:
+        names = ", ".join(known.unsafe_content)
+        yield problem(
+            "messages",
+            f"Celery accepts {names}, which can run code",
+            'Set accept_content to ["json"] in the Celery app.',
+        )
+    if known.messages_password is False:
+        yield warning(
+            "messages", f"{known.messages} is used without a password", "Set requirepass, and put it into the URL."
+        )
+    elif not known.unsafe_content:
+        yield ok("messages", known.messages)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+CHECKS: tuple[SecurityCheck, ...] = (
+    deployment, pages, runtime, broker, workers, reach, environment, keys, services,
+)  # fmt: skip
