@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core.signals import setting_changed
 from django.db.models.signals import post_migrate
 
 
@@ -13,10 +14,12 @@ class PoolsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from snakepit.pools import checks, greenlets, permissions
+        from snakepit.pools import checks, conf, greenlets, permissions
         from snakepit.pools.models import job_guard
 
         checks.register_all()
+        setting_changed.connect(conf.follow_test, dispatch_uid="snakepit.test")
+        conf.follow_test()
         post_migrate.connect(permissions.make_groups, sender=self, dispatch_uid="snakepit.groups")
         post_migrate.connect(job_guard.install, sender=self, dispatch_uid="snakepit.guard")
         greenlets.log_if_patched()

@@ -10,9 +10,11 @@ Nothing is read at import. An unknown key is an error that suggests the nearest 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import re
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -30,6 +32,7 @@ from snakepit.pools.broker.worker_env import find_refused
 from snakepit.pools.cgroups import usable_cores
 
 DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+TESTING = "snakepit.testing.switch"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 
 
@@ -61,6 +64,10 @@ def number(default: float, low: float, high: float, *, help: str, unit: str = ""
 def _text(value: Any) -> str | None:
     fits = isinstance(value, str | os.PathLike) and "\0" not in os.fspath(value)
     return None if fits else f"{value!r} is not a string"
+
+
+def _flag(value: Any) -> str | None:
+    return None if isinstance(value, bool) else f"{value!r} is not True or False"
 
 
 def _registry(value: Any) -> str | None:
@@ -156,6 +163,11 @@ class Configuration:
     )
     trusted_proxies: tuple[str, ...] = setting(
         tuple, check=proxies.find_problem, help="Addresses and networks of the proxies whose headers count."
+    )
+    test: bool = setting(
+        False,
+        check=_flag,
+        help="Run the pools and jobs in this process, without a broker; for tests (`snakepit.testing`).",
     )
     max_body: int = number(2**20, 1024, 2**30, unit="bytes", help="Largest request body of the REST API.")
     max_depth: int = number(64, 1, 500, help="Maximum nesting of a JSON body.")
@@ -334,6 +346,19 @@ def base_dir() -> Path:
 def default_size() -> int:
     """Two workers per core that this process may use, within CPU affinity and cgroup limits."""
     return 2 * usable_cores()
+
+
+def follow_test(*, setting: str = "SNAKEPIT", **_: Any) -> None:
+    """Begin or end what SNAKEPIT["TEST"] asks for. Other problems of the settings are for the system check."""
+    if setting != "SNAKEPIT":
+        return
+    from django.conf import settings
+
+    raw = getattr(settings, "SNAKEPIT", None)
+    on = isinstance(raw, Mapping) and raw.get("TEST") is True
+    if on or TESTING in sys.modules:
+        # By name: the package is above this one.
+        importlib.import_module(TESTING).follow(on=on)
 
 
 def node_name() -> str:

@@ -13,6 +13,8 @@ A caller needs one more name, `connect` (see `snakepit.pools.client`):
     client = connect()
     client.call("greeter", "greet", name="Ada")
 
+A test of such code needs `override_pools` (see `snakepit.testing`).
+
 Importing this package imports nothing else: adapters run in interpreters that have no Django and no gRPC, and callers
 need no adapter. A name is loaded from its module when it is first used.
 """
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from snakepit.pools.celery_setup import configure_celery
     from snakepit.pools.client import Client, PoolClient, connect
+    from snakepit.testing import override_pools
     from snakepit.workers import Adapter, CallCancelled, Context, command, locked
 
 _SOURCES = {
@@ -37,6 +40,7 @@ _SOURCES = {
     "configure_celery": "snakepit.pools.celery_setup",
     "connect": "snakepit.pools.client",
     "locked": "snakepit.workers",
+    "override_pools": "snakepit.testing",
 }
 
 __all__ = [
@@ -49,6 +53,7 @@ __all__ = [
     "configure_celery",
     "connect",
     "locked",
+    "override_pools",
 ]
 
 

@@ -342,9 +342,13 @@ class Broker:
             raise self._no_pool(pool)
         return runner
 
+    def pool_names(self) -> list[str]:
+        return sorted(self.runners)
+
     def _no_pool(self, name: str) -> errors.PoolUnknown:
-        near = difflib.get_close_matches(name, self.runners, n=1)
-        hint = f" Did you mean {near[0]}?" if near else f" Known are: {', '.join(sorted(self.runners)) or 'none'}."
+        known = self.pool_names()
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else f" Known are: {', '.join(known) or 'none'}."
         return errors.PoolUnknown(f"No pool {name!r} on node {self.facts.name}.{hint}", details={"pool": name})
 
 

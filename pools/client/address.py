@@ -13,8 +13,10 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from snakepit.pools.broker.errors import BadRequest, BrokerUnreachable, Unauthenticated
 
@@ -24,9 +26,21 @@ LONGEST_PATH = 107  # bytes in sockaddr_un.sun_path, without its closing NUL
 TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:\s]+):(?P<port>\d{1,5})")
 
 
+class InProcessBroker(Protocol):
+    """A broker of this process, as `snakepit.testing` has one. It needs no socket."""
+
+    async def connect(self, on_message: Callable[[bytes], None], use: Callable[[Any], Any]) -> None:
+        """Open a session, and run `use(connection)` for as long as it lasts."""
+        ...
+
+    def prepare(self, pool: str) -> None:
+        """Start a pool that has not started yet, and wait until it takes calls or has failed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One broker's address: a Unix socket's path, or a host and port with TLS."""
+    """One broker's address: a Unix socket's path, a host and port with TLS, or a broker of this process."""
 
     path: str = ""
     host: str = ""
@@ -34,6 +48,7 @@ class Target:
     token: str = ""  # empty: the file beside the socket, read at each connect
     tls: ssl.SSLContext | None = None
     connect_timeout: float = 1.0  # seconds
+    local: InProcessBroker | None = None
 
     @classmethod
     def parse(
@@ -60,6 +75,8 @@ class Target:
         return replace(known, path=path)
 
     def __str__(self) -> str:
+        if self.local is not None:
+            return str(self.local)
         return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
 
     def read_token(self) -> str:
@@ -102,6 +119,7 @@ def default_address() -> str:
             "or DJANGO_SETTINGS_MODULE to your project's settings",
             outcome="not_started",
         )
-    from snakepit.pools.conf import runtime_dir
+    from snakepit.pools.conf import follow_test, runtime_dir
 
+    follow_test()
     return str(runtime_dir() / SOCKET)

@@ -154,6 +154,9 @@ async def connect(
     target: Target, on_message: Callable[[bytes], None], use: Callable[[Connection], Awaitable[None]]
 ) -> None:
     """Connect within the target's time, open the session, and run `use(connection)` for as long as it lasts."""
+    if target.local is not None:
+        await target.local.connect(on_message, use)
+        return
     channel = await _connected(target)
     reply_socket = DirectReplySocket(target.path)
     try:

@@ -18,6 +18,7 @@ from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import exception, value_of
 from snakepit.pools.client.arguments import EncodedCall
 from snakepit.pools.client.session import Pending, Session, session_for
+from snakepit.pools.client.stand_in import prepare
 from snakepit.workers.transport.loop_owner import LoopOwner
 
 GRACE = 1.0  # seconds after the deadline for the broker's own DeadlineExceeded to arrive
@@ -32,6 +33,7 @@ class SentCall:
     __slots__ = ("deadline", "ref", "session")
 
     def __init__(self, target: Target, call: EncodedCall, pending: Pending) -> None:
+        prepare(call.pool)
         timeout = call.timeout
         self.deadline = time.monotonic() + timeout + GRACE if timeout else None
         for _ in range(ATTEMPTS):

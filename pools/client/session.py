@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError, Message
 
 from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, from_code
 from snakepit.pools.client import loop_thread as background
+from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Delivered, unpack
 from snakepit.pools.client.arguments import EncodedCall, message_of
@@ -353,6 +354,7 @@ _sessions: dict[Target, Session] = {}
 
 def session_for(target: Target) -> Session:
     """The process's session with a broker; a new one if there is none or it was lost."""
+    target = stand_in.resolve(target)
     session = _sessions.get(target)
     if session is None or session.lost is not None:
         with _lock:
@@ -364,7 +366,7 @@ def session_for(target: Target) -> Session:
 
 def end_session(target: Target) -> None:
     """Close the connection to a broker, if there is one."""
-    if session := _sessions.get(target):
+    if session := _sessions.get(stand_in.resolve(target)):
         session.end()
 
 

@@ -9,6 +9,6 @@ The row holds the state of a job. A message is only a hint: it may be lost, dupl
 """
 
 from snakepit.pools.jobs.control import cancel, clone, retry
-from snakepit.pools.jobs.submission import submit
+from snakepit.pools.jobs.submission import asubmit, submit
 
-__all__ = ["cancel", "clone", "retry", "submit"]
+__all__ = ["asubmit", "cancel", "clone", "retry", "submit"]

@@ -68,14 +68,14 @@ class Stopping:
 stopping = Stopping()
 
 
-def run(job_id: str) -> str:
+def run(job_id: str, patience: float | None = None) -> str:
     """Run a job if it is still queued. Returns its state afterwards, or "" if another attempt has it."""
     claimant = f"{socket.gethostname()}:{os.getpid()}:{next(_claims)}"
     job = leases.patiently(lambda: leases.claim(job_id, claimant, conf.node_name()), DB_PATIENCE)
     if job is None:
         return ""
     emit(job_started, job)
-    return Attempt(job, connect()).run()
+    return Attempt(job, connect(), patience).run()
 
 
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
@@ -147,9 +147,10 @@ class _Cancelled(Exception):
 class Attempt:
     """The newest attempt of a job, until it ends or a newer one supersedes it."""
 
-    def __init__(self, job: Job, client: Client) -> None:
+    def __init__(self, job: Job, client: Client, patience: float | None = None) -> None:
         self.job = job
         self.client = client
+        self.patience = PATIENCE if patience is None else patience
         self.entries: list[tuple[str, Any]] = []
         self.progress: tuple[float, str] | None = None
         self.calling = False  # a call is sent, and its outcome is not known
@@ -177,7 +178,7 @@ class Attempt:
 
     def _call(self) -> Answer:
         """Repeat the call until a broker accepts it: a restart or a full queue costs no attempt."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + self.patience
         for round_ in itertools.count():
             try:
                 return self._listen()

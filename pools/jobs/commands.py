@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable, DeadlineExceeded
 from snakepit.pools.broker.status import CommandInfo
+from snakepit.pools.client import stand_in
 from snakepit.pools.jobs.bounded_thread import BoundedThread, Hangs
 
 if TYPE_CHECKING:
@@ -44,8 +45,13 @@ class CommandCache:
         self._answers: weakref.WeakKeyDictionary[Client, _Answers] = weakref.WeakKeyDictionary()
         self._thread = BoundedThread("snakepit-commands", "broker", patience)
 
+    def clear(self) -> None:
+        """Forget all answers: the broker is another one now."""
+        self._answers.clear()
+
     def find(self, client: Client, pool: str, *, fresh: bool = False) -> Commands | None:
         """The commands by name; empty if the broker reports none yet, None if it does not answer."""
+        stand_in.prepare(pool)
         answers = self._answers.setdefault(client, _Answers())
         now = time.monotonic()
         at, known = answers.pools.get(pool, (0.0, {}))

@@ -1,4 +1,4 @@
-"""Run a job in the process that submits it, for Celery's `task_always_eager`.
+"""Run a job in the process that submits it, for Celery's `task_always_eager` and for tests.
 
 Celery ignores the setting for `send_task`, and no worker would read the message. The attempt is the same as in a
 Celery worker and calls the same broker. Only the pauses between attempts are waited for here.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
+from collections.abc import Callable
 
 from snakepit.pools.models import Job
 from snakepit.pools.models.moments import utc_now
@@ -20,28 +20,34 @@ LONGEST_PAUSE = 30.0  # seconds between two attempts that this process waits; `r
 _running = threading.local()
 
 
-def run(task: Any, job_id: str) -> bool:
-    """Run the task until the job ends. False if the job stays queued, because no broker accepts its call."""
+def run(attempt: Callable[[str], str], job_id: str, *, pauses: bool = True) -> bool:
+    """Make attempts, which return the job's state, until it ends. False if no broker accepts its call: it stays queued.
+
+    Without `pauses`, the next attempt is due at once.
+    """
     running: set[str] = _running.__dict__.setdefault("ids", set())
     if job_id in running:  # the attempt queues its job again; the loop below repeats it
         return True
     running.add(job_id)
     try:
-        return _attempts(task, job_id)
+        return _attempts(attempt, job_id, pauses)
     finally:
         running.discard(job_id)
 
 
-def _attempts(task: Any, job_id: str) -> bool:
+def _attempts(attempt: Callable[[str], str], job_id: str, pauses: bool) -> bool:
     failures = 0
-    while task.apply(args=[job_id], throw=True).result == QUEUED:
+    while attempt(job_id) == QUEUED:
         job = Job.objects.get(pk=job_id)
         pause = max(0.0, (job.run_after - utc_now()).total_seconds()) if job.run_after else 0.0
-        if job.failures <= failures or pause > LONGEST_PAUSE:
+        if job.failures <= failures or (pauses and pause > LONGEST_PAUSE):
             logger.warning("job %s stays queued after an eager attempt: %s", job_id, _reason(job))
             return False
         failures = job.failures
-        threading.Event().wait(pause)
+        if pauses:
+            threading.Event().wait(pause)
+        else:
+            Job.objects.filter(pk=job_id, state=QUEUED).update(run_after=None)
     return True
 
 

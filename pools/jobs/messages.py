@@ -19,7 +19,7 @@ from django.db import Error
 from snakepit.pools import conf
 from snakepit.pools.broker.text import one_line
 from snakepit.pools.greenlets import PATCHED
-from snakepit.pools.jobs import eager, leases
+from snakepit.pools.jobs import eager, in_process, leases
 from snakepit.pools.jobs.bounded_thread import BoundedThread
 from snakepit.pools.models import Pool
 
@@ -70,13 +70,15 @@ def why_unknown(app: Any) -> str:
     return NO_APP if app.main == "default" else NO_TRANSPORT.format(name=app.main)
 
 
-def is_eager() -> bool:
-    """Whether the project's Celery app runs tasks in the process that sends them."""
-    return bool(celery_app().conf.task_always_eager)
+def runs_here() -> bool:
+    """Whether jobs run in the process that sends them: in a test, or by the project's Celery app."""
+    return in_process.runner is not None or bool(celery_app().conf.task_always_eager)
 
 
 def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
     """Send a job's id; False if the message transport is unavailable or hangs. Then `reconcile` sends it later."""
+    if in_process.runner is not None:
+        return in_process.runner.send(str(job_id), delay)
     if delay > LONGEST_COUNTDOWN:
         return False
     try:
@@ -84,7 +86,7 @@ def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
         if app.conf.task_always_eager:
             if TASK not in app.tasks:
                 app.loader.import_default_modules()  # autodiscovery, which only a Celery worker runs by itself
-            return eager.run(app.tasks[TASK], str(job_id))
+            return eager.run(functools.partial(_eagerly, app.tasks[TASK]), str(job_id))
         if not is_known(app):
             logger.warning("job %s is stored, but its message was not sent: %s", job_id, why_unknown(app))
             return False
@@ -95,6 +97,10 @@ def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
         logger.warning("job %s is stored, but its message was not sent: %s", job_id, error)
         return False
     return True
+
+
+def _eagerly(task: Any, job_id: str) -> str:
+    return str(task.apply(args=[job_id], throw=True).result)
 
 
 class ConnectionAge:

@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, PoolUnknown, QueueFull, no_command
+from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.client import shared
-from snakepit.pools.jobs import commands, messages
+from snakepit.pools.jobs import commands, in_process, messages
 from snakepit.pools.jobs.arguments import check_size, store
 from snakepit.pools.jobs.schema_check import problems
 from snakepit.pools.jobs.signals import emit, job_submitted
@@ -46,8 +48,12 @@ def submit(
     tags: Sequence[str] = (),
     owner: Any = None,
     retention: int | None = None,
+    **more: Any,
 ) -> Job:
     """Store a job and return it. Its message is sent when the surrounding transaction commits.
+
+    `arguments` and `more` together are the command's keyword arguments. Pass a parameter with the name of an option
+    below, or called `pool`, `command` or `arguments`, in `arguments`.
 
     `retry` decides which failed attempts are repeated: `never`; `safe`: those that did not start, or whose command is
     idempotent; `lost`: also those with an unknown outcome after a crash (at least once); `always`: also those whose
@@ -58,7 +64,7 @@ def submit(
     wanted: dict[str, Any] = {
         "pool": pool,
         "command": command,
-        "arguments": store(arguments),
+        "arguments": store(_merged(arguments, more)),
         "priority": _whole("priority", priority, -100, 100),
         "run_after": _moment("run_after", run_after),
         "deadline": _moment("deadline", deadline),
@@ -76,6 +82,19 @@ def submit(
     return enqueue(wanted)
 
 
+async def asubmit(
+    pool: str, command: str, arguments: Mapping[str, Any] | None = None, **options_and_arguments: Any
+) -> Job:
+    """As `submit`, for an event loop, with the same options and arguments."""
+    return await sync_to_async(submit)(pool, command, arguments, **options_and_arguments)
+
+
+def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if not more or not isinstance(arguments, Mapping | None):
+        return arguments  # `store` refuses what is no mapping
+    return {**(arguments or {}), **more}
+
+
 def enqueue(wanted: Mapping[str, Any]) -> Job:
     """Insert a checked job, or find the one with its idempotency key. A new job is sent on commit."""
     for _ in range(3):  # the job with the key may be deleted between insert and read
@@ -91,7 +110,10 @@ def enqueue(wanted: Mapping[str, Any]) -> Job:
                 raise
             continue
         job.refresh_from_db(fields=["sent_at"])
-        transaction.on_commit(functools.partial(_announce, job), using=schema.alias(), robust=True)
+        if in_process.runner is not None and in_process.runner.runs_now():
+            _announce(job)
+        else:
+            transaction.on_commit(functools.partial(_announce, job), using=schema.alias(), robust=True)
         return job
     raise BadRequest("idempotency_key: jobs with this key are being added and deleted concurrently; try again")
 
@@ -100,10 +122,11 @@ def _announce(job: Job) -> None:
     emit(job_submitted, job)
     if job.run_after is not None and job.run_after > utc_now():
         return
-    if not messages.send(job.pk, messages.queue_of(job.pool)):
+    sent = messages.send(job.pk, messages.queue_of(job.pool))
+    if not sent:
         # The next reconcile sends it, instead of the first one after JOBS_RESEND.
         Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts, sends=job.sends).update(sent_at=None)
-    elif messages.is_eager():
+    if in_process.runner is not None or (sent and messages.runs_here()):
         job.refresh_from_db()
 
 
@@ -133,12 +156,18 @@ def _check_target(pool: str, command: str, arguments: Mapping[str, Any]) -> None
         raise BadRequest("pool: must be the name of a pool")
     if not isinstance(command, str) or not NAME.fullmatch(command):
         raise BadRequest(f"command: {str(command)[:50]!r} is not the name of a command")
-    row = Pool.objects.filter(name=pool).first()
-    # A starting broker writes the settings' pools as rows. Jobs may be submitted before that.
-    spec = next((one for one in conf.pool_specs() if one.name == pool), None) if row is None else row
+    spec = _definition(pool)
     if spec is None or not spec.enabled:
         raise PoolUnknown(f"No pool is named {pool!r}." if spec is None else f"The pool {pool!r} is disabled.")
     check_size(pool, arguments, spec.max_payload)
+
+
+def _definition(pool: str) -> Pool | PoolSpec | None:
+    if in_process.runner is not None and (spec := in_process.runner.spec(pool)):
+        return spec
+    row = Pool.objects.filter(name=pool).first()
+    # A starting broker writes the settings' pools as rows. Jobs may be submitted before that.
+    return next((one for one in conf.pool_specs() if one.name == pool), None) if row is None else row
 
 
 def _check_command(pool: str, command: str, arguments: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.base import ModelBase
 
+from snakepit.pools.models import job_wait
 from snakepit.pools.models.moments import MomentField
 from snakepit.pools.models.states import ACTIVE, QUEUED, RUNNING, STATES, SUCCEEDED, TERMINAL, IllegalMove, sources
 
@@ -179,6 +180,30 @@ class Job(models.Model):
     def value(self) -> Any:
         """The result: what the command returned."""
         return self.result if self.result_raw is None else bytes(self.result_raw)
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Wait for the end of the job and return it; raises TimeoutError after `timeout` seconds, and the job goes on.
+
+        A job that failed is returned too: `state` and `error` have the reason. Call it after the commit of the
+        transaction that submitted the job.
+        """
+        job_wait.wait(self, timeout)
+        return self
+
+    async def afinished(self, timeout: float | None = None) -> Self:
+        """As `wait`, for an event loop."""
+        await job_wait.afinished(self, timeout)
+        return self
+
+    def refresh(self) -> Self:
+        """Read the row again and return the job."""
+        self.refresh_from_db()
+        return self
+
+    async def arefresh(self) -> Self:
+        """As `refresh`, for an event loop."""
+        await self.arefresh_from_db()
+        return self
 
 
 def refuse(what: str) -> NoReturn:

@@ -87,6 +87,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_carries_the_templates_the_types_and_the_examples(wheel: Path) -> None:
     names = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*") if path.is_file()}
     assert {"snakepit/py.typed", "snakepit/workers/__main__.py", "snakepit/site/settings.py"} <= names
+    assert {"snakepit/testing/__init__.py", "snakepit/testing/plugin.py"} <= names
+    (points,) = wheel.glob("*.dist-info/entry_points.txt")
+    assert "[pytest11]\nsnakepit = snakepit.testing.plugin" in points.read_text()
     assert {"snakepit/examples/digits.py", "snakepit/pools/wire/broker_pb2.py"} <= names
     expected = {f"snakepit/pools/templates/{path.relative_to(ROOT / 'templates')}" for path in files_in("templates")}
     assert expected
@@ -95,7 +98,7 @@ def test_a_wheel_carries_the_templates_the_types_and_the_examples(wheel: Path) -
     assert top == {"snakepit"}
 
 
-@pytest.mark.parametrize("folder", ["pools", "workers"])
+@pytest.mark.parametrize("folder", ["pools", "workers", "testing"])
 def test_a_package_refuses_to_be_imported_by_the_name_of_its_folder(folder: str) -> None:
     command = [sys.executable, "-c", f"import {folder}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("snakepit_site", "pools", "workers", "examples", "benchmarks")
+PACKAGES = ("snakepit_site", "pools", "workers", "testing", "examples", "benchmarks")
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 45
 MOST_PARAMETERS = 6
@@ -101,7 +101,8 @@ def layer_contracts() -> dict[str, dict]:
 
 
 @pytest.mark.parametrize(
-    "container", ["snakepit.pools", "snakepit.pools.broker", "snakepit.pools.broker.pool", "snakepit.workers"]
+    "container",
+    ["snakepit.pools", "snakepit.pools.broker", "snakepit.pools.broker.pool", "snakepit.testing", "snakepit.workers"],
 )
 def test_every_module_has_a_place_in_a_layer(container: str) -> None:
     contract = layer_contracts()[container]
@@ -147,7 +148,7 @@ def test_the_product_imports_no(banned: str) -> None:
 
 
 def test_no_module_imports_ours_by_the_name_of_a_folder() -> None:
-    folders = {"pools", "workers", "examples", "snakepit_site"}
+    folders = {"pools", "workers", "testing", "examples", "snakepit_site"}
     paths = [*sources(*PACKAGES), *sorted((ROOT / "tests").rglob("*.py"))]
     found = [
         f"{name_of(path)}:{line} {name}"
@@ -182,6 +183,7 @@ PRIVATE_NAMES: dict[str, set[str] | None] = {
     "workers/transport/fast_path_check.py": {"_stream"},  # a stream without it takes grpclib's public API
     "pools/jobs/celery_connections.py": {"_fixups"},  # without it Celery's own rule stays
     "pools/jobs/messages.py": {"_consume_from"},  # without it a worker reads its pools' queues beside those of -Q
+    "testing/jobs.py": {"_from_testcase"},  # without it a job of a TestCase waits for run_jobs()
     "workers/runtime/races.py": {"_lock"},  # of threading.Condition; without it the condition counts as its own lock
 }
 BY_NAME = {"getattr", "setattr", "hasattr", "delattr"}

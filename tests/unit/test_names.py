@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ("pools", "workers", "snakepit_site", "examples", "snakepit")
+PACKAGE = ("pools", "workers", "testing", "snakepit_site", "examples", "snakepit")
 PYTHON = (*PACKAGE, "benchmarks", "docs", "tests", "deploy")
 GENERATED = re.compile(r"_pb2\.py|_pb2_grpc\.py|_grpc\.py|/migrations/|/vendor/|__pycache__")
 

@@ -62,7 +62,7 @@ class WorkerProgram:
     def run(self) -> int:
         """Run on the main thread until the worker is drained or the link is lost; return the exit code."""
         self._link.start(self._runtime, self._on_lost)
-        os.register_at_fork(after_in_child=self._in_fork)
+        self._guard_forks()
         began = time.perf_counter()
         try:
             adapter, described = self._load()
@@ -89,6 +89,9 @@ class WorkerProgram:
         self._tear_down(adapter)
         self._link.finish()
         return LINK_LOST if self._link.lost else DRAINED
+
+    def _guard_forks(self) -> None:
+        os.register_at_fork(after_in_child=self._in_fork)
 
     def _in_fork(self) -> None:
         """In a process that user code forked. It shares the link with this worker, and must never write to it."""
@@ -153,10 +156,13 @@ class WorkerProgram:
             "load_seconds": seconds,
             "slots": slots,
             "blas_threads": vitals.blas_threads(),
-            "parallelism": measure(slots, cores=cores, gil_enabled=gil) if self._boot.profile == "thread" else 0.0,
+            "parallelism": self._parallelism(slots, cores, gil),
             "cores": cores,
         }
         return HelloReport(facts, tuple(command.facts() for command in described.values()))
+
+    def _parallelism(self, slots: int, cores: int, gil: bool) -> float:
+        return measure(slots, cores=cores, gil_enabled=gil) if self._boot.profile == "thread" else 0.0
 
     def _tear_down(self, adapter: Adapter) -> None:
         """Write errors to stderr only: the calls are done, and the worker ends either way."""

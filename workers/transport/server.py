@@ -153,8 +153,9 @@ class WorkerService(WorkerBase):
                 self._end()
 
     def _receive(self, message: bytes) -> None:
+        assert self._orders is not None
         for order in pb.Orders.FromString(message).orders:
-            self._obey(order)
+            obey(order, self._orders, self._max_payload, self.outbox, self._probe)
 
     def _send_waiting(self) -> None:
         stream = self._stream
@@ -180,23 +181,6 @@ class WorkerService(WorkerBase):
         self._ended = True
         self.loop.stop()
 
-    def _obey(self, order: pb.Order) -> None:
-        assert self._orders is not None
-        match order.WhichOneof("order"):
-            case "assigns":  # nearly all of them
-                for call in calls_of(order.assigns, self._max_payload):
-                    self._orders.assign(call)
-            case "assign":
-                self._orders.assign(call_of(order.assign, self._max_payload))
-            case "cancel":
-                self._orders.cancel(order.cancel.sequence, order.cancel.reason)
-            case "credit":
-                self._orders.credit(order.credit.sequence, order.credit.chunks)
-            case "drain":
-                self._orders.drain()
-            case "probe":
-                self.outbox.put(self._probe(order.probe.nonce))
-
     def _lose(self) -> None:
         if self._finishing or self.lost:
             return
@@ -204,6 +188,26 @@ class WorkerService(WorkerBase):
         complain("the link to the broker is lost")
         if self._on_lost is not None:
             self._on_lost()
+
+
+def obey(
+    order: pb.Order, orders: Orders, max_payload: int, outbox: Outbox, probe: Callable[[int], VitalsReport]
+) -> None:
+    """Carry out one order of the broker."""
+    match order.WhichOneof("order"):
+        case "assigns":  # nearly all of them
+            for call in calls_of(order.assigns, max_payload):
+                orders.assign(call)
+        case "assign":
+            orders.assign(call_of(order.assign, max_payload))
+        case "cancel":
+            orders.cancel(order.cancel.sequence, order.cancel.reason)
+        case "credit":
+            orders.credit(order.credit.sequence, order.credit.chunks)
+        case "drain":
+            orders.drain()
+        case "probe":
+            outbox.put(probe(order.probe.nonce))
 
 
 def complain(sentence: str) -> None:

@@ -300,6 +300,8 @@ class TrackingServer(Server):
 class FakeBroker:
     """Start and stop it from a test; what it saw is in its attributes."""
 
+    in_process = False
+
     def __init__(
         self,
         directory: Path,
