@@ -12,12 +12,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import re
 import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -26,100 +25,13 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from snakepit.pools import proxies
+from snakepit.pools import proxies, setting_checks
 from snakepit.pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec, PoolSpec, spec_from
 from snakepit.pools.broker.worker_env import find_refused
 from snakepit.pools.cgroups import usable_cores
+from snakepit.pools.setting_checks import number, setting
 
-DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 TESTING = "snakepit.testing.switch"
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
-
-
-def setting(
-    default: Any,
-    *,
-    help: str,
-    check: Callable[[Any], str | None],
-    low: float | None = None,
-    high: float | None = None,
-    unit: str = "",
-) -> Any:
-    """One key. `check` returns what is wrong with a value, or None."""
-    metadata = {"help": help, "check": check, "low": low, "high": high, "unit": unit}
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def number(default: float, low: float, high: float, *, help: str, unit: str = "") -> Any:
-    def check(value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, int if isinstance(default, int) else int | float):
-            return f"{value!r} is not a {'whole ' if isinstance(default, int) else ''}number"
-        return None if low <= value <= high else f"{value} is outside {low} to {high}"
-
-    return setting(default, help=help, check=check, low=low, high=high, unit=unit)
-
-
-def _text(value: Any) -> str | None:
-    fits = isinstance(value, str | os.PathLike) and "\0" not in os.fspath(value)
-    return None if fits else f"{value!r} is not a string"
-
-
-def _flag(value: Any) -> str | None:
-    return None if isinstance(value, bool) else f"{value!r} is not True or False"
-
-
-def _registry(value: Any) -> str | None:
-    if not isinstance(value, Mapping):
-        return f"{value!r} is not a dict of key: dotted path"
-    for key, path in value.items():
-        if not isinstance(key, str) or not key:
-            return f"the key {key!r} is not a string"
-        if not isinstance(path, str) or not DOTTED_PATH.fullmatch(path):
-            return f"{path!r} (key {key!r}) is not a dotted path such as 'shop.workers.Prices'"
-    return None
-
-
-def _interpreters(value: Any) -> str | None:
-    if not isinstance(value, Mapping):
-        return f"{value!r} is not a dict of key: path"
-    for key, path in value.items():
-        if not isinstance(key, str) or not key:
-            return f"the key {key!r} is not a string"
-        if _text(path) is not None or not os.path.isabs(path):
-            return f"{path!r} (key {key!r}) is not an absolute path"
-    return None
-
-
-def _pools(value: Any) -> str | None:
-    fits = isinstance(value, Mapping) and all(isinstance(one, Mapping) for one in value.values())
-    return None if fits else "is not a dict of pool name: dict of the pool's fields"
-
-
-def _paths(value: Any) -> str | None:
-    fits = isinstance(value, list | tuple) and all(_text(one) is None for one in value)
-    return None if fits else f"{value!r} is not a list of directories"
-
-
-def _account(value: Any) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return None
-    return None if isinstance(value, str) and "\0" not in value else f"{value!r} is not a name or a number"
-
-
-def _accounts(value: Any) -> str | None:
-    fits = isinstance(value, list | tuple) and all(one != "" and _account(one) is None for one in value)
-    return None if fits else f"{value!r} is not a list of names or numbers of groups"
-
-
-def _variables(value: Any) -> str | None:
-    if not isinstance(value, list | tuple):
-        return f"{value!r} is not a list of names of environment variables"
-    for name in value:
-        if not isinstance(name, str) or not VARIABLE.fullmatch(name):
-            return f"{name!r} is not the name of an environment variable (a trailing * is allowed)"
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,38 +39,50 @@ class Configuration:
     """The plain keys of `SNAKEPIT`, in lower case. Times in seconds, sizes in bytes."""
 
     adapters: Mapping[str, str] = setting(
-        dict, check=_registry, help="Registry of allowed adapters: key to dotted path. Rows store only the key."
+        dict,
+        check=setting_checks.registry,
+        help="Registry of allowed adapters: key to dotted path. Rows store only the key.",
     )
     pools: Mapping[str, Mapping[str, Any]] = setting(
-        dict, check=_pools, help="Pools defined by the settings: name to the fields of the pool."
+        dict, check=setting_checks.pools, help="Pools defined by the settings: name to the fields of the pool."
     )
     pythons: Mapping[str, str] = setting(
         dict,
-        check=_interpreters,
+        check=setting_checks.interpreters,
         help="Registry of allowed interpreters: key to absolute path. Rows store only the key.",
     )
     venvs: tuple[str, ...] = setting(
-        tuple, check=_paths, help="Virtual environments to search for a pool's `python` given as a version or auto."
+        tuple,
+        check=setting_checks.paths,
+        help="Virtual environments to search for a pool's `python` given as a version or auto.",
     )
-    node_name: str = setting("", check=_text, help="Name of this node in rows and events; empty: the host name.")
+    node_name: str = setting(
+        "", check=setting_checks.text, help="Name of this node in rows and events; empty: the host name."
+    )
     runtime_dir: str = setting(
-        "", check=_text, help="Directory of the broker's sockets and token; empty: a private directory of this user."
+        "",
+        check=setting_checks.text,
+        help="Directory of the broker's sockets and token; empty: a private directory of this user.",
     )
     worker_path: tuple[str, ...] = setting(
-        tuple, check=_paths, help="Entries to add to the workers' sys.path; empty: BASE_DIR."
+        tuple, check=setting_checks.paths, help="Entries to add to the workers' sys.path; empty: BASE_DIR."
     )
     worker_env: tuple[str, ...] = setting(
-        tuple, check=_variables, help="Additional environment variables that workers inherit; PREFIX_* matches many."
+        tuple,
+        check=setting_checks.variables,
+        help="Additional environment variables that workers inherit; PREFIX_* matches many.",
     )
     worker_user: str = setting(
-        "", check=_account, help="User that workers run as, by name or number; empty: the broker's user."
+        "", check=setting_checks.account, help="User that workers run as, by name or number; empty: the broker's user."
     )
     worker_groups: tuple[str, ...] = setting(
-        tuple, check=_accounts, help="Supplementary groups of workers with WORKER_USER, by name or number."
+        tuple,
+        check=setting_checks.accounts,
+        help="Supplementary groups of workers with WORKER_USER, by name or number.",
     )
     worker_env_allowed: tuple[str, ...] = setting(
         tuple,
-        check=_variables,
+        check=setting_checks.variables,
         help="Variables that the `env` of a pool may set besides the safe ones below; PREFIX_* matches many.",
     )
     trusted_proxies: tuple[str, ...] = setting(
@@ -166,7 +90,7 @@ class Configuration:
     )
     test: bool = setting(
         False,
-        check=_flag,
+        check=setting_checks.flag,
         help="Run the pools and jobs in this process, without a broker; for tests (`snakepit.testing`).",
     )
     max_body: int = number(2**20, 1024, 2**30, unit="bytes", help="Largest request body of the REST API.")
@@ -190,7 +114,9 @@ class Configuration:
     workers_kept: int = number(1000, 10, 10**6, help="Number of rows of gone workers to keep; older ones are pruned.")
     audit_retention: int = number(31_536_000, 3600, 10**9, unit="s", help="Retention of the audit log.")
     celery_app: str = setting(
-        "", check=_text, help="Module of the Celery app that sends jobs; empty: `celery` beside the settings module."
+        "",
+        check=setting_checks.text,
+        help="Module of the Celery app that sends jobs; empty: `celery` beside the settings module.",
     )
     reconcile_interval: float = number(15.0, 0.1, 300, unit="s", help="Interval between two reconciles of jobs.")
     jobs_lease: float = number(30.0, 1, 3600, unit="s", help="Lease of an attempt; after it the job is freed.")
@@ -251,7 +177,7 @@ def adapters() -> dict[str, str]:
     """The registry: key -> dotted path; a dotted path in the single-pool form is registered as `default`."""
     registry = dict(current().adapters)
     single = _raw().get("ADAPTER")
-    if isinstance(single, str) and single not in registry and DOTTED_PATH.fullmatch(single):
+    if isinstance(single, str) and single not in registry and setting_checks.DOTTED_PATH.fullmatch(single):
         registry["default"] = single
     return registry
 
