@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.urls import NoReverseMatch, reverse
 
 from snakepit.pools.broker.text import one_line
 from snakepit.pools.cli.output import Problem
@@ -104,6 +103,7 @@ def _exists(module: str) -> bool:
 def _pages() -> tuple[list[tuple[str, str]], list[Gap]]:
     from django.apps import apps
     from django.conf import settings
+    from django.urls import NoReverseMatch, reverse
 
     found, gaps = [], []
     for label, view, line in PAGES:

@@ -14,6 +14,7 @@ from snakepit.pools.cli.operate import pool_of
 from snakepit.pools.cli.output import BOLD, UsageError, colour, json_line, report_errors
 from snakepit.pools.cli.parameters import PATIENCE, AsJson
 from snakepit.pools.cli.project import find_address, start_django
+from snakepit.pools.cli.units import duration, span
 from snakepit.pools.client import Client, connect
 
 if TYPE_CHECKING:
@@ -160,9 +161,9 @@ def _pool(pool: InspectedPool) -> Iterator[tuple[str, str]]:
     window = f"in {said_span(use.seconds)}" if use.seconds else "no look yet"
     rate = or_unknown(use.calls_per_second, "{:.3g} calls/s")
     yield "use", f"{or_unknown(use.busy, '{:.0%}')} busy, {rate}, {use.answered} answers {window}"
-    yield "CPU", f"{or_unknown(use.cpu_per_call, '{:.4g} s')} a call, of {use.cpu_calls} calls between samples"
-    yield "queue", f"{queue.waiting} of {queue.limit} wait, the oldest for {queue.oldest_wait:.2f} s"
-    yield "waits", f"p50 {or_unknown(queue.wait_p50, '{:.3g} s')}, p95 {or_unknown(queue.wait_p95, '{:.3g} s')}"
+    yield "CPU", f"{span_or_unknown(use.cpu_per_call)} a call, of {use.cpu_calls} calls between samples"
+    yield "queue", f"{queue.waiting} of {queue.limit} wait, the oldest for {span(queue.oldest_wait)}"
+    yield "waits", f"p50 {span_or_unknown(queue.wait_p50)}, p95 {span_or_unknown(queue.wait_p95)}"
     yield (
         "turned away",
         f"refused {queue.refused}, timed out {queue.timed_out}, overran {queue.overran}, lost {queue.lost}",
@@ -171,7 +172,7 @@ def _pool(pool: InspectedPool) -> Iterator[tuple[str, str]]:
     grows = or_unknown(growth.mb_per_1000_calls, "{:.1f} MiB per 1,000 calls")
     mostly = f", mostly `{growth.mostly}`" if growth.mostly else ""
     yield "memory", f"{or_unknown(memory.mb, '{:.0f} MiB')}{_spread(memory)}, grows {grows}{mostly}"
-    yield "load time", or_unknown(pool.load_seconds, "{:.2f} s")
+    yield "load time", span_or_unknown(pool.load_seconds)
     if has.profile == "thread":
         yield "parallelism", pool.parallelism.sentence or NOT_KNOWN
     template = pool.template
@@ -202,21 +203,21 @@ def _past(past: History) -> str:
 
 
 def _command(one: InspectedCommand) -> str:
-    recent = f"recently {or_unknown(one.recent, '{:.4g} s')}, on average {or_unknown(one.mean, '{:.4g} s')}"
-    p95 = f"below {one.p95_below:g} s" if one.p95_below else "above 10 s"
+    recent = f"recently {span_or_unknown(one.recent)}, on average {span_or_unknown(one.mean)}"
+    p95 = f"below {span(one.p95_below)}" if one.p95_below else "above 10 s"
     return f"{one.command}: {one.count} runs, {recent}, p95 {p95}"
 
 
 def _worker(one: InspectedWorker) -> Iterator[str]:
     yield f"  {one.id}: {one.state}" + (f", {one.reason}" if one.reason else "")
-    loaded = or_unknown(one.load_seconds, "{} s")
+    loaded = span_or_unknown(one.load_seconds)
     yield f"    load {one.load}/{one.capacity}, {one.served} served, loaded in {loaded}"
     hour, calls = or_unknown(one.mb_per_hour, "{:+.1f} MiB"), or_unknown(one.mb_per_1000_calls, "{:+.1f} MiB")
     yield f"    memory {or_unknown(one.memory_mb, '{:.0f} MiB')}; by the hour {hour}, by 1,000 calls {calls}"
     limit = "no limit" if one.memory_limit_mb is None else f"limit {one.memory_limit_mb:g} MiB"
-    yield f"    {limit}" + (f", reached in {one.seconds_to_limit:,.0f} s" if one.seconds_to_limit else "")
+    yield f"    {limit}" + (f", reached in {duration(one.seconds_to_limit)}" if one.seconds_to_limit else "")
     until, left = (
-        or_unknown(one.seconds_until_ttl, "{:.0f} s", "no limit"),
+        "no limit" if one.seconds_until_ttl is None else duration(one.seconds_until_ttl),
         or_unknown(one.calls_until_max, "{}", "no limit"),
     )
     yield f"    age: {until}; calls: {left}; if it is recycled now: {one.forecast or NOT_KNOWN}"
@@ -228,3 +229,11 @@ def or_unknown(value: Any, form: str = "{}", nothing: str = NOT_KNOWN) -> str:
     ('50%', 'not known', '0')
     """
     return nothing if value is None else form.format(value)
+
+
+def span_or_unknown(seconds: float | None) -> str:
+    """
+    >>> span_or_unknown(0.0321), span_or_unknown(None)
+    ('32 ms', 'not known')
+    """
+    return NOT_KNOWN if seconds is None else span(seconds)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakepit.pools.broker.errors import from_code
+from snakepit.pools.broker.errors import BadRequest, from_code
+from snakepit.pools.broker.text import one_line
 from snakepit.pools.cli.call import read_arguments
+from snakepit.pools.cli.completion import complete_job, complete_pool
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, print_value, report_errors, terminal
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
 from snakepit.pools.cli.project import start_django
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
     from snakepit.pools.models import Job, JobEntry
     from snakepit.pools.operations.orders import Order
 
+ERROR = 60  # characters of an error in a list
 POLL = 0.25  # seconds between two reads of a job
 STYLES = {"succeeded": "green", "running": "cyan", "failed": "bold red", "lost": "bold red", "quarantined": "bold red"}
 BRIEF = ("pool", "command", "state", "attempts", "priority", "progress", "error", "created_at", "finished_at")
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or the end of it, as the lists show it.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or its end.", autocompletion=complete_job)]
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +55,7 @@ def submit(
         from snakepit.pools.jobs import submit as store
 
         row = store(
-            pool, command, values, priority=priority, run_after=_moment(run_after), idempotency_key=key,
+            pool, command, values, priority=priority, run_after=_moment("--run-after", run_after), idempotency_key=key,
             tags=tag or [], timeout=timeout,
         )  # fmt: skip
         if wait:
@@ -62,21 +65,30 @@ def submit(
 
 
 def jobs(
+    *,
     state: Annotated[str, typer.Option(help="Only those in this state.")] = "",
-    pool: Annotated[str, typer.Option(help="Only those of this pool.")] = "",
+    pool: Annotated[str, typer.Option(help="Only those of this pool.", autocompletion=complete_pool)] = "",
+    command: Annotated[str, typer.Option(help="Only those of this command.")] = "",
+    owner: Annotated[str, typer.Option(help="Only those of this user.")] = "",
+    tag: Annotated[str, typer.Option(help="Only those with this tag.")] = "",
+    since: Annotated[str, typer.Option(help="Created at this time or later, such as 2026-01-31T12:00:00Z.")] = "",
+    until: Annotated[str, typer.Option(help="Created before this time.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
     with report_errors(as_json):
         start_django()
-        from snakepit.pools.models import Job
-        from snakepit.pools.models.states import STATES
+        from snakepit.pools.jobs.listing import LARGE, JobQuery
 
-        if state and state not in STATES:
-            raise UsageError(f"--state {state!r} is not one of {', '.join(STATES)}")
-        given = {name: value for name, value in {"state": state, "pool": pool}.items() if value}
-        rows = Job.objects.filter(**given).defer("arguments", "result", "result_raw")[:limit]
+        try:
+            query = JobQuery(
+                pool=pool, state=state, command=command, owner=owner, tag=tag,
+                since=_moment("--since", since), until=_moment("--until", until),
+            )  # fmt: skip
+        except BadRequest as error:
+            raise UsageError(f"--{error.message}") from error
+        rows = query.rows().order_by("-pk").defer(*LARGE)[:limit]
         found = [brief(row) for row in rows]
         if as_json:
             typer.echo(json_line(found))
@@ -163,7 +175,7 @@ def _find(text: str) -> Job:
     return found[0]
 
 
-def _moment(text: str) -> Any:
+def _moment(option: str, text: str) -> Any:
     if not text:
         return None
     from django.utils.dateparse import parse_datetime
@@ -173,7 +185,7 @@ def _moment(text: str) -> Any:
     except ValueError:
         found = None
     if found is None:
-        raise UsageError(f"--run-after {text!r} is not a time such as 2026-01-31T12:00:00Z")
+        raise UsageError(f"{option} {text!r} is not a time such as 2026-01-31T12:00:00Z")
     return found
 
 
@@ -249,10 +261,13 @@ def _end(row: Job, as_json: bool) -> None:
 def _list(found: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
-    rows = new_table("id", "pool", "command", "state", "attempts", "progress", "created")
+    rows = new_table("id", "pool", "command", "state", "attempts", "progress", "created", "error")
     for one in found:
         done = "" if one["progress"] is None else f"{one['progress']:.0%}"
         state = Text(one["state"], STYLES.get(one["state"], ""))
         created = one["created_at"][:19].replace("T", " ")
-        rows.add_row(one["id"], one["pool"], one["command"], state, str(one["attempts"]), done, created)
-    terminal(width=None if sys.stdout.isatty() else NARROW + 40, highlight=False).print(rows)
+        failure = one.get("error")
+        error = Text(one_line(f"{failure['code']}: {failure['message']}")[:ERROR] if failure else "")
+        names = Text(one["pool"]), Text(one["command"])
+        rows.add_row(one["id"], *names, state, str(one["attempts"]), done, created, error)
+    terminal(width=None if sys.stdout.isatty() else NARROW + 60, highlight=False).print(rows)

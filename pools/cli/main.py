@@ -18,8 +18,10 @@ from snakepit.pools.cli import (
     compat,
     doctor,
     dump,
+    events,
     inspect,
     jobs,
+    keys,
     operate,
     pythons,
     scaling,
@@ -37,7 +39,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine, 1 a problem was found, 2 wrong usage, 3 no broker answers.",
 )
 for module in (
-    up, broker, status, top, call, jobs, operate, doctor, inspect, scaling, compat, dump, pythons, adapter_template,
+    up, broker, status, top, events, call, jobs, keys, operate, doctor, inspect, scaling, compat, dump, pythons,
+    adapter_template,
 ):  # fmt: skip
     module.register(app)
 

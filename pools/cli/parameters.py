@@ -6,13 +6,22 @@ from typing import Annotated
 
 import typer
 
+from snakepit.pools.cli.completion import complete_command, complete_pool, complete_worker
+
 PATIENCE = 3.0  # seconds that the broker may take for an answer; a frozen one must not hold the shell
-Pool = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")]
-Command = Annotated[str, typer.Argument(metavar="COMMAND", help="Name of the command.")]
+Pool = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.", autocompletion=complete_pool)]
+Command = Annotated[
+    str, typer.Argument(metavar="COMMAND", help="Name of the command.", autocompletion=complete_command)
+]
 Arguments = Annotated[
     str, typer.Argument(metavar="JSON|@FILE|-", help="A JSON object: inline, from a file, or from standard input.")
 ]
-Worker = Annotated[str, typer.Argument(metavar="WORKER", help="Id of a worker; `snakepit status` lists them.")]
+Worker = Annotated[
+    str,
+    typer.Argument(
+        metavar="WORKER", help="Id of a worker; `snakepit status` lists them.", autocompletion=complete_worker
+    ),
+]
 Priority = Annotated[int, typer.Option(min=-100, max=100, help="Higher first.")]
 Reason = Annotated[str, typer.Option(help="Why; kept with the event.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON, errors too.")]

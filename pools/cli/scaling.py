@@ -10,6 +10,7 @@ import typer
 from snakepit.pools.cli.output import BOLD, UsageError, colour, json_line, report_errors
 from snakepit.pools.cli.parameters import PATIENCE, AsJson, Pool
 from snakepit.pools.cli.project import find_address
+from snakepit.pools.cli.units import span
 from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def lines(found: ScalingEstimate) -> Iterator[str]:
     facts = found.facts
     yield f"{colour(facts.pool, BOLD)}: {found.sentence}"
     busy = "not known" if facts.busy is None else f"{facts.busy:.0%}"
-    wait = "not known" if facts.wait_p95 is None else f"{facts.wait_p95:.3g} s"
+    wait = "not known" if facts.wait_p95 is None else span(facts.wait_p95)
     rate = said_rate(facts.served / facts.seconds) if facts.seconds else "no look yet"
     yield (
         f"  {'now':<13} {rate}, {facts.served:,} calls in {said_span(facts.seconds)}, {busy} busy, "

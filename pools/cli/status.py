@@ -20,10 +20,13 @@ from snakepit.pools.broker.status import (
 from snakepit.pools.cli.output import PROBLEM, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import PATIENCE, AsJson
 from snakepit.pools.cli.project import find_address
+from snakepit.pools.cli.units import duration, megabytes
 from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 STYLES = {"ready": "green", "starting": "cyan", "degraded": "yellow", "paused": "yellow", "failed": "bold red"}
 SHORT = ("failed", "starting", "degraded")
@@ -57,7 +60,7 @@ def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
     node = found.node
     clock = "" if node.clock == "beat" else f", clock: {node.clock}"
     console.print(
-        f"broker {node.name} (pid {node.pid}, up {_duration(node.uptime)}, Python {node.python}{clock})",
+        f"broker {node.name} (pid {node.pid}, up {duration(node.uptime)}, Python {node.python}{clock})",
         markup=False,
         soft_wrap=True,
     )
@@ -68,7 +71,7 @@ def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
     if not found.pools:
         console.print('No pools. Define one in SNAKEPIT["POOLS"] or in the admin.', markup=False)
         return
-    console.print(_pools(found.pools))
+    console.print(_pools(console, found.pools))
     for pool in found.pools:
         template = _template(pool.template)
         for text in [pool.interpreter, pool.parallel, template, pool.reason, *pool.warnings]:
@@ -78,7 +81,7 @@ def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
         if death := deaths.get(pool.name):
             console.print(f"{pool.name}: {death.worker} {death.message}", style="red", markup=False, soft_wrap=True)
     if found.workers:
-        console.print(_workers(found.workers))
+        console.print(_workers(console, found.workers))
 
 
 def last_deaths(found: BrokerStatus, events: Iterable[RecordedEvent]) -> dict[str, RecordedEvent]:
@@ -104,73 +107,91 @@ def _template(template: TemplateStatus) -> str:
     return f"workers are forked from {template.id} (pid {template.pid}, {size}{took})"
 
 
+NUMBERS = {
+    "ready", "busy", "free", "waiting", "oldest", "calls/s", "done", "memory", "load", "served", "pid", "age",
+    "attempts", "progress",
+}  # fmt: skip
+LONG = {"pool", "worker", "command", "why", "error", "name"}  # columns that wrap where the terminal is narrow
+LESS = ("profile", "done", "gil", "served", "busy")  # columns that a narrow terminal leaves out, in this order
+LEAST_NAME = 12  # columns for a name that wraps
+
+
 def new_table(*columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        numbers = name in {"ready", "busy", "free", "waiting", "done", "memory", "load", "served", "pid", "age"}
-        table.add_column(name, justify="right" if numbers else "left", no_wrap=name != "why")
-    return table
-
-
-def _pools(pools: Sequence[PoolStatus]) -> Table:
-    from rich.text import Text
-
-    table = new_table("pool", "profile", "state", "ready", "busy", "free", "waiting", "done", "memory")
-    for pool in pools:
-        table.add_row(
-            Text(pool.name),
-            pool.profile,
-            Text(pool.state, STYLES.get(pool.state, "")),
-            f"{pool.ready}/{pool.size}",
-            str(pool.busy),
-            f"{pool.free}/{pool.slots}",
-            str(pool.waiting),
-            str(pool.finished),
-            megabytes(pool.memory_mb or None),  # 0: no worker is measured yet
+        # A column that may not wrap keeps its width: numbers stay readable, long names take several lines.
+        table.add_column(
+            name,
+            justify="right" if name in NUMBERS else "left",
+            no_wrap=name not in LONG,
+            overflow="fold" if name in LONG else "ellipsis",
         )
     return table
 
 
-def _workers(workers: Sequence[WorkerStatus]) -> Table:
-    from rich.text import Text
-
-    table = new_table("worker", "pid", "state", "load", "served", "memory", "gil", "why")
-    for worker in workers:
-        culprit = f"GIL on because of {worker.gil_culprit}" if worker.gil_culprit else ""
-        table.add_row(
-            Text(worker.id),
-            str(worker.pid),
-            Text(worker.state, STYLES.get(worker.state, "")),
-            f"{worker.load}/{worker.capacity}",
-            str(worker.served),
-            megabytes(worker.memory_mb),
-            worker.gil + (f" {worker.parallelism:.1f} x" if worker.parallelism else ""),
-            Text(worker.reason or culprit),
-        )
+def fitted(console: Console, columns: Mapping[str, Sequence[str | Text]]) -> Table:
+    """A table as wide as the console at most: some columns are left out where it is narrow, and names wrap."""
+    chosen = dict(columns)
+    for name in LESS:
+        if _room(console, chosen) >= LEAST_NAME * sum(one in LONG for one in chosen):
+            break
+        chosen.pop(name, None)
+    table = new_table(*chosen)
+    names = [column for column in table.columns if not column.no_wrap]
+    for column in names:
+        column.max_width = max(LEAST_NAME, _room(console, chosen) // len(names))
+    for row in zip(*chosen.values(), strict=True):
+        table.add_row(*row)
     return table
 
 
-def megabytes(memory: float | None) -> str:
-    """`-` if it is not measured.
+def _room(console: Console, columns: Mapping[str, Sequence[str | Text]]) -> int:
+    """The width that is left for names. Each column takes 3 more than its text, for padding and border."""
+    taken = 0
+    for name, cells in columns.items():
+        if name not in LONG:
+            taken += max(console.measure(cell).maximum for cell in (name, *cells))
+    return console.width - taken - 3 * len(columns)
 
-    >>> megabytes(18.2), megabytes(-1.0), megabytes(None)
-    ('18 MiB', '-', '-')
-    """
-    return "-" if memory is None or memory < 0 else f"{memory:.0f} MiB"
+
+def _pools(console: Console, pools: Sequence[PoolStatus]) -> Table:
+    from rich.text import Text
+
+    return fitted(
+        console,
+        {
+            "pool": [Text(pool.name) for pool in pools],
+            "profile": [pool.profile for pool in pools],
+            "state": [Text(pool.state, STYLES.get(pool.state, "")) for pool in pools],
+            "ready": [f"{pool.ready}/{pool.size}" for pool in pools],
+            "busy": [str(pool.busy) for pool in pools],
+            "free": [f"{pool.free}/{pool.slots}" for pool in pools],
+            "waiting": [str(pool.waiting) for pool in pools],
+            "done": [str(pool.finished) for pool in pools],
+            "memory": [megabytes(pool.memory_mb or None) for pool in pools],  # 0: no worker is measured yet
+        },
+    )
 
 
-def _duration(seconds: float) -> str:
-    """Two units at most.
+def _workers(console: Console, workers: Sequence[WorkerStatus]) -> Table:
+    from rich.text import Text
 
-    >>> _duration(5), _duration(125), _duration(90_000)
-    ('5 s', '2 min 5 s', '1 d 1 h')
-    """
-    parts: list[str] = []
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        count, seconds = divmod(int(seconds), size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])
+    return fitted(
+        console,
+        {
+            "worker": [Text(one.id) for one in workers],
+            "pid": [str(one.pid) for one in workers],
+            "state": [Text(one.state, STYLES.get(one.state, "")) for one in workers],
+            "load": [f"{one.load}/{one.capacity}" for one in workers],
+            "served": [str(one.served) for one in workers],
+            "memory": [megabytes(one.memory_mb) for one in workers],
+            "gil": [one.gil + (f" {one.parallelism:.1f} x" if one.parallelism else "") for one in workers],
+            "why": [
+                Text(one.reason or (f"GIL on because of {one.gil_culprit}" if one.gil_culprit else ""))
+                for one in workers
+            ],
+        },
+    )

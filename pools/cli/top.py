@@ -23,7 +23,8 @@ from snakepit.pools.broker.status import BrokerStatus, PoolStatus, WorkerStatus
 from snakepit.pools.cli.output import UNREACHABLE, report_errors, terminal
 from snakepit.pools.cli.parameters import PATIENCE
 from snakepit.pools.cli.project import find_address
-from snakepit.pools.cli.status import STYLES, drain_line, megabytes, new_table
+from snakepit.pools.cli.status import STYLES, drain_line, new_table
+from snakepit.pools.cli.units import duration, megabytes, span
 from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def frame(screen: Screen, now: float, rows: int) -> Group:
     node = screen.status.node
     age = now - screen.status_at
     stale = f"status is {age:.0f} s old" if age >= 2.0 else "live"
-    head = f"broker {node.name} (pid {node.pid}), up {node.uptime:.0f} s, {stale}; q quits"
+    head = f"broker {node.name} (pid {node.pid}), up {duration(node.uptime)}, {stale}; q quits"
     parts.append(Text(head, "yellow" if age >= 2.0 else "bold"))
     if node.draining:
         parts.append(Text(f"draining: {drain_line(node)}", "bold yellow"))
@@ -174,7 +175,7 @@ def _pools(screen: Screen, pools: Sequence[PoolStatus]) -> Table:
             str(pool.busy),
             f"{pool.free}/{pool.slots}",
             str(pool.waiting),
-            f"{pool.oldest_wait:.1f} s" if pool.waiting else "-",
+            span(pool.oldest_wait) if pool.waiting else "-",
             "-" if rate is None else f"{rate:.1f}",
             str(pool.finished),
             megabytes(pool.memory_mb or None),
@@ -192,14 +193,14 @@ def _workers(workers: Sequence[WorkerStatus], rows: int, now: float) -> Table:
     table = new_table("worker", "pid", "state", "load", "served", "age", "memory", "gil", "why")
     ranked = sorted(workers, key=lambda one: (-one.load / max(1, one.capacity), -one.load, one.id))
     for one in ranked[:rows]:
-        running = ", ".join(f"{call.command} {call.seconds:.1f} s" for call in one.calls[:3])
+        running = ", ".join(f"{call.command} {span(call.seconds)}" for call in one.calls[:3])
         table.add_row(
             Text(one.id),
             str(one.pid),
             Text(one.state, STYLES.get(one.state, "")),
             f"{one.load}/{one.capacity}",
             str(one.served),
-            f"{max(0.0, now - one.started_at):.0f} s" if one.started_at else "-",
+            duration(max(0.0, now - one.started_at)) if one.started_at else "-",
             megabytes(one.memory_mb),
             one.gil,
             Text(one.reason or running),

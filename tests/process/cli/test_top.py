@@ -62,7 +62,7 @@ def test_the_busiest_pools_and_workers_come_first() -> None:
     assert places == sorted(places)
     assert "1.5 s" in text
     assert "classify 2.5 s" in text
-    assert "100 s" in text
+    assert "1 min 40 s" in text
     assert "problem: x: size" in text
 
 

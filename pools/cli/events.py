@@ -1,0 +1,86 @@
+"""`snakepit events`: what the broker did and why, the oldest first."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from snakepit.pools.broker.errors import BrokerUnreachable
+from snakepit.pools.broker.text import one_line
+from snakepit.pools.cli.completion import complete_pool
+from snakepit.pools.cli.output import RED, YELLOW, colour, json_line, report_errors
+from snakepit.pools.cli.parameters import PATIENCE, AsJson
+from snakepit.pools.cli.project import find_address
+from snakepit.pools.client import connect
+
+if TYPE_CHECKING:
+    from snakepit.pools.broker.status import RecordedEvent
+    from snakepit.pools.client import Client
+
+EVERY = 0.5  # seconds between two questions of --follow
+COLOURS = {"warning": YELLOW, "error": RED}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("events")(events)
+
+
+def events(
+    *,
+    pool: Annotated[str, typer.Option(help="Only of this pool.", autocompletion=complete_pool)] = "",
+    kind: Annotated[str, typer.Option(help="Only of this kind, such as worker.died; worker.* matches many.")] = "*",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events until Ctrl-C.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the broker did, and why: the events that it has in memory. With --json one line for each."""
+
+    def wanted(found: Iterable[RecordedEvent]) -> list[RecordedEvent]:
+        return [one for one in found if fnmatch.fnmatchcase(one.kind, kind) and pool in ("", one.pool)]
+
+    with report_errors(as_json), contextlib.suppress(KeyboardInterrupt):
+        client = connect(find_address())
+        first = client.watch(timeout=PATIENCE).events
+        _print(wanted(first)[-limit:], as_json)
+        if follow:
+            for found in _later(client, first[-1].seq if first else 0):
+                _print(wanted(found), as_json)
+
+
+def _later(client: Client, last: int) -> Iterator[tuple[RecordedEvent, ...]]:
+    """The new events, again and again. A broker that restarts counts from one again."""
+    boot = ""
+    while True:
+        time.sleep(EVERY)
+        try:
+            status = client.watch(after=last, timeout=PATIENCE)
+            if boot not in ("", str(status.node.pid)):
+                status = client.watch(timeout=PATIENCE)
+        except BrokerUnreachable:  # it restarts, perhaps
+            continue
+        boot = str(status.node.pid)
+        if status.events:
+            last = status.events[-1].seq
+        yield status.events
+
+
+def _print(found: Iterable[RecordedEvent], as_json: bool) -> None:
+    for event in found:
+        typer.echo(json_line(event) if as_json else line(event))
+    sys.stdout.flush()
+
+
+def line(event: RecordedEvent) -> str:
+    """An event as one line: local time, kind, what it is about, and the message."""
+    at = datetime.fromtimestamp(event.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    about = event.worker or event.pool
+    text = one_line(f"{about}: {event.message}" if about and not event.message.startswith(about) else event.message)
+    shown = f"{at} {event.kind:<20} {text}"
+    return colour(shown, COLOURS[event.level]) if event.level in COLOURS else shown
