@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint quick proto matrix docs screenshots bench trace mutation chaos fmt clean
+.PHONY: help up test lint quick proto matrix docs screenshots bench trace mutation chaos interrupts fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -54,6 +54,9 @@ mutation: $(VENV)/.mutation ## mutate the broker core and list the mutants that 
 chaos: $(VENV)/.test ## run the fault test of jobs ten times: 300 jobs while each process is killed in turn
 	@for round in 1 2 3 4 5 6 7 8 9 10; do \
 	  $(BIN)/python -m pytest -q -rP $(PYTEST) tests/process/acceptance/test_jobs_chaos.py || exit 1; done
+
+interrupts: $(VENV)/.test ## interrupt the client at each instruction of a call, a stream, a question and a connect: minutes
+	STEP=1 $(BIN)/python -m pytest -q $(PYTEST) tests/process/contract/test_client_interrupts.py
 
 fmt: $(VENV)/.test ## format the code
 	$(BIN)/ruff check --fix-only .

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
@@ -18,13 +17,13 @@ from google.protobuf.message import Message
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import BrokerStatus, CommandInfo, RecyclePlan, SweepResult, WorkerDump
-from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
 from snakepit.pools.client.arguments import EncodedCall, Options, encode
 from snakepit.pools.client.pending import CallFuture, LoopPending, SentCall, ThreadPending
 from snakepit.pools.client.pool import PoolClient
-from snakepit.pools.client.session import end_session, session_for
+from snakepit.pools.client.questions import Question
+from snakepit.pools.client.session import end_session
 from snakepit.pools.client.streams import WINDOW, WINDOW_BYTES, AsyncStream, Stream
 from snakepit.pools.status_codec import decode_commands, decode_dump, decode_plan, decode_status, decode_sweep
 from snakepit.pools.wire.broker_pb2 import (
@@ -63,8 +62,7 @@ def connect(
     Nothing is connected before the first call, and all clients of one address share one connection.
     """
     target = Target.parse(address or default_address(), token or "", tls, connect_timeout)
-    with _lock:
-        return _clients.setdefault(target, Client(target))
+    return _clients.setdefault(target, Client(target))  # no lock: an interrupt could leave it held
 
 
 class Client:
@@ -160,7 +158,13 @@ class Client:
         """Start a call and return its Future; `cancel()` cancels the call, also while it runs."""
         message = encode(pool, command, arguments, more, Options(timeout, priority))
         future = CallFuture()
-        future.sent_as(SentCall(self.target, message, future))
+        sent = SentCall(self.target, message, future)
+        try:
+            sent.send()
+            future.sent_as(sent)
+        except BaseException:  # of a signal handler: the caller does not get the Future
+            sent.cancel()
+            raise
         return future
 
     def map(
@@ -185,15 +189,19 @@ class Client:
             while True:
                 while len(flying) < window and (message := next(messages, None)) is not None:
                     pending = ThreadPending()
-                    flying.append((SentCall(self.target, message, pending), pending))
+                    sent = SentCall(self.target, message, pending)
+                    flying.append((sent, pending))
+                    sent.send()
                 if not flying:
                     return
-                sent, pending = flying.popleft()
+                sent, pending = flying[0]
                 try:
                     value = value_of(_finish(sent, pending))
+                    flying.popleft()
                 except BrokerError as error:
                     if not return_errors:
                         raise
+                    flying.popleft()
                     yield error
                 else:
                     yield value
@@ -207,11 +215,20 @@ class Client:
 
     def _run(self, message: EncodedCall) -> Result | Packed | Delivered:
         pending = ThreadPending()
-        return _finish(SentCall(self.target, message, pending), pending)
+        sent = SentCall(self.target, message, pending)
+        try:
+            sent.send()
+            return _finish(sent, pending)
+        except BrokerError:
+            raise
+        except BaseException:  # KeyboardInterrupt, or another exception of a signal handler
+            sent.cancel()
+            raise
 
     async def _arun(self, message: EncodedCall) -> Result | Packed | Delivered:
         pending = LoopPending()
         sent = SentCall(self.target, message, pending)
+        sent.send()
         while True:
             kind, reply = await pending.take(sent)
             if kind == "packed":
@@ -333,17 +350,24 @@ class Client:
         return str((await self._aask("Metrics", MetricsRequest(), timeout)).text)
 
     def _ask(self, method: str, request: Message, timeout: float) -> Any:
-        session = session_for(self.target)
-        asked = background.run(session.unary(method, request, timeout))
+        question = Question(self.target, method, request, timeout)
         try:
-            return asked.result()
-        finally:
-            asked.cancel()
+            question.send()
+            return question.wait()
+        except BrokerError:
+            raise
+        except BaseException:
+            question.cancel()
+            raise
 
     async def _aask(self, method: str, request: Message, timeout: float) -> Any:
-        session = session_for(self.target)
-        coroutine = session.unary(method, request, timeout)
-        return await asyncio.wrap_future(background.run(coroutine))
+        answered = asyncio.get_running_loop().create_future()
+        question = Question(self.target, method, request, timeout, answered)
+        question.send()
+        try:
+            return await answered
+        finally:
+            question.cancel()
 
     # The end.
 
@@ -371,13 +395,4 @@ def _finish(sent: SentCall, pending: ThreadPending) -> Result | Packed | Deliver
             raise exception(reply.error)
 
 
-_lock = threading.Lock()
 _clients: dict[Target, Client] = {}
-
-
-def _forget() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread may have held it when the process forked
-
-
-background.after_fork(_forget)

@@ -73,8 +73,8 @@ class Connection:
             self._hangup.register(descriptor, HANGUP)
 
     def hung_up(self) -> bool:
-        """Whether the broker has closed the connection, though the event loop may not have read that yet."""
-        return self._hangup is not None and bool(self._hangup.poll(0))
+        """Whether the connection has ended, though the event loop may not have read that yet."""
+        return self._raw.has_failed() or (self._hangup is not None and bool(self._hangup.poll(0)))
 
     @property
     def takes_calls(self) -> bool:
@@ -218,6 +218,11 @@ def _silent(method: str, timeout: float) -> BrokerUnreachable:
         outcome=NOT_STARTED if method in QUESTIONS else UNKNOWN,
         details={"silent": True},
     )
+
+
+def is_of_connection(error: BaseException) -> bool:
+    """Whether the end of a connection can raise this; the TimeoutError of a signal handler has no number."""
+    return isinstance(error, ENDED) and not (isinstance(error, TimeoutError) and error.errno is None)
 
 
 def typed(error: BaseException, target: Target, trailers: Mapping[str, Any] | None = None) -> BrokerError:

@@ -11,6 +11,8 @@ the parent's connections. The child must neither use nor close them:
 - Closing the bare descriptors would let their numbers be used again, while old objects will still close them.
 
 So the child points each descriptor of the loop at /dev/null and keeps the old objects forever.
+
+A loop whose state is unknown is retired (steps.py): its calls end, and the next call starts another loop.
 """
 
 from __future__ import annotations
@@ -20,54 +22,163 @@ import atexit
 import contextlib
 import os
 import selectors
+import socket
+import sys
 import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
-from snakepit.pools.broker.errors import NOT_STARTED, BrokerUnreachable
+from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerUnreachable
 from snakepit.pools.greenlets import PATCHED, is_patched
-from snakepit.workers.transport.loop_owner import LoopOwner
+from snakepit.workers.transport.loop_owner import LoopOwner, release
 
-T = TypeVar("T")
+END_TURNS = 3  # in which the tasks of a loop end
+END_TIMEOUT = 0.2  # seconds of each turn: a task that was interrupted may never end
 STOP_TIMEOUT = 2.0  # seconds that the end of the process waits for the sessions to end in order
 
 
-class LoopThread:
-    """One event loop, and the daemon thread that is its backup until the process ends."""
+class ClientLoop(asyncio.SelectorEventLoop):
+    """A loop that can be run again after an interrupt in the middle of asyncio's own `run_forever`."""
 
-    def __init__(self) -> None:
+    _thread_id: int | None
+    _csock: socket.socket | None
+
+    def _write_to_self(self) -> None:
+        """As asyncio's, which also hides a TimeoutError of a signal handler: the wake-up would be lost."""
+        if self._csock is not None:
+            try:
+                self._csock.send(b"\0")
+            except OSError as error:  # it is full, so the loop wakes up; or closed
+                if error.errno is None:
+                    raise
+
+    def let_go(self) -> None:
+        """On the interrupted thread: undo what `run_forever` sets and has not reset."""
+        if self._thread_id == threading.get_ident():
+            self._thread_id = None
+        if running_loop() is self:
+            asyncio._set_running_loop(None)
+        hooks = sys.get_asyncgen_hooks()
+        if getattr(hooks.firstiter, "__self__", None) is self:
+            sys.set_asyncgen_hooks(None, None)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that this thread runs now, the client's or the caller's own: it cannot run another one."""
+    return asyncio._get_running_loop()
+
+
+class LoopThread:
+    """One event loop, the daemon thread that is its backup until the process ends, and the sessions on the loop.
+
+    `inside`: the threads that change its state at the moment (steps.py). `level`: 0, or how many calls of one thread
+    are inside each other. The loop and its thread start at the first use, so that making this object changes nothing.
+    """
+
+    def __init__(self, level: int = 0) -> None:
+        self.level = level
+        self.inside: set[int] = set()
+        self.sessions: dict[Any, Any] = {}  # by target: those that the next call uses
+        self.open_sessions: set[Any] = set()  # all that have a task still, also those that were lost
+        self.questions: set[Any] = set()  # to the broker itself, that are not answered yet
+        self.lock = threading.RLock()  # a finalizer or a signal handler may call while its thread holds it
+        self.retired = False
+        self.forked = False  # this is the copy of the parent's, in the child of a fork
+        self.thread: threading.Thread | None = None
+        self._owner: LoopOwner | None = None
+        self._over = False
+
+    def owner(self) -> LoopOwner:
+        """Return the loop's owner; starts both at the first use."""
+        if self._owner is None:
+            with self.lock:
+                if self._owner is None:
+                    self._start()
+        assert self._owner is not None
+        return self._owner
+
+    def _start(self) -> None:
         if is_patched():
             raise BrokerUnreachable(PATCHED, outcome=NOT_STARTED)
         # Our own selector, because the child of a fork has to know which descriptors the loop has.
         self.selector = selectors.DefaultSelector()
-        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(self.selector)
-        self.loop_owner = LoopOwner(self.loop)
-        self._over = False
-        self.thread = threading.Thread(target=self._run, name="snakepit-client", daemon=True)
-        self.thread.start()
+        self.loop = ClientLoop(self.selector)
+        self.loop.set_exception_handler(self._report)
+        owner = self._owner = LoopOwner(self.loop)
+        self.thread = threading.Thread(target=self._run, args=(owner,), name="snakepit-client", daemon=True)
+        _alive.add(self)
+        try:
+            self.thread.start()
+        except RuntimeError as error:  # no thread can be started at the end of the interpreter
+            raise BrokerUnreachable(f"No call can be sent: {error}.", outcome=NOT_STARTED) from error
 
-    def _run(self) -> None:
+    def _run(self, owner: LoopOwner) -> None:
+        self.inside.add(threading.get_ident())  # a callback of a caller's Future that calls must not wait for itself
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop_owner.run_backup(lambda: self._over)
+            owner.run_backup(lambda: self._over or self.retired)
+        except BaseException as error:  # of a callback of a caller's Future, for example SystemExit
+            retire(self, error)
         finally:
+            if owner.retired:  # the waiter that was interrupted may have been interrupted again before it retired this
+                retire(self, None)
+            owner.take_for_end()
+            self._end_tasks()
+            for session in self.open_sessions.copy():
+                session.end_calls(interrupted(None))
+                session.release()
+            with contextlib.suppress(Exception):  # what cannot be closed, the collection of garbage closes
+                self.loop.close()
+            _alive.discard(self)
+
+    def _end_tasks(self) -> None:
+        for _ in range(END_TURNS):
             tasks = asyncio.all_tasks(self.loop)
             for task in tasks:
                 task.cancel()
-            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            self.loop.close()
+            with contextlib.suppress(Exception):  # a `stop` that was meant for a waiter, or a loop in a wrong state
+                self.loop.run_until_complete(
+                    asyncio.wait(tasks, timeout=END_TIMEOUT) if tasks else asyncio.sleep(0)
+                )  # transports close one turn later
+                if not tasks:
+                    return
+
+    def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Have the waiting thread raise what a signal handler raised in a callback: asyncio would only log it."""
+        error = context.get("exception")
+        if self.retired:
+            return
+        own = any(source in context for source in ("handle", "callback", "transport"))
+        if error is None or not own or self._owner is None or threading.current_thread() is self.thread:
+            loop.default_exception_handler(context)
+            return
+        if "transport" in context:  # closed by now; the peer's bytes may be the cause, too
+            failure = BrokerUnreachable(f"The connection to the broker was lost: {error!r}", outcome=UNKNOWN)
+            failure.__cause__ = error
+            error = failure
+        self._owner.failure = error
+        loop.stop()
+
+    def let_go(self) -> None:
+        """Let go of the loop on the interrupted thread; the background thread closes it."""
+        release(self.lock)
+        if self._owner is not None:
+            self.loop.let_go()
+            self._owner.retire()
 
     def stop(self) -> None:
         """End the loop; its tasks are cancelled and end their sessions."""
         self._over = True
+        if self._owner is None or self.thread is None:
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed already
             self.loop.call_soon_threadsafe(self.loop.stop)
-        self.loop_owner.leave_to_backup()
+        self._owner.leave_to_backup()
         self.thread.join(STOP_TIMEOUT)
 
     def abandon(self) -> None:
         """In the child of a fork: let go of the parent's descriptors without a message to any broker."""
+        self.forked = self.retired = True
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         own = [self.selector.fileno()] if hasattr(self.selector, "fileno") else []
         for descriptor in [*own, *(key.fd for key in self.selector.get_map().values())]:
@@ -75,30 +186,60 @@ class LoopThread:
         os.close(nowhere)
 
 
-_lock = threading.Lock()
-_current: LoopThread | None = None
+current: dict[int, LoopThread] = {}  # by level
+_alive: set[LoopThread] = set()  # those that have descriptors, also while they end
+_shut_down = False
 _kept: list[object] = []  # objects of the parent that must never be collected in a child
 _after_fork: list[Callable[[], None]] = []
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-    """Run a coroutine on the process's loop, soon."""
-    loop_owner = event_loop()
-    running = asyncio.run_coroutine_threadsafe(coroutine, loop_owner.loop)
-    loop_owner.ensure_running()
-    return running
+def at_level(level: int) -> LoopThread:
+    """Return the process's loop of a level; a new one if there is none or it was retired."""
+    found = current.get(level)
+    if found is None or found.retired:
+        check_shutdown()
+        if found is not None:
+            retire(found, None)  # again: an interrupt may have come in the middle of it
+        found = current.setdefault(level, LoopThread(level))
+    return found
+
+
+def all_loops() -> list[LoopThread]:
+    return list(current.values())
 
 
 def event_loop() -> LoopOwner:
     """Return the process's loop and its owner; started on first use."""
-    global _current
-    current = _current
-    if current is None:
-        with _lock:
-            if _current is None:
-                _current = LoopThread()
-            current = _current
-    return current.loop_owner
+    return at_level(0).owner()
+
+
+def check_shutdown() -> None:
+    """Refuse a call that no thread would serve."""
+    if _shut_down or sys.is_finalizing():
+        raise BrokerUnreachable("The interpreter is shutting down: no call can be sent.", outcome=NOT_STARTED)
+
+
+def retire(loop_thread: LoopThread, cause: BaseException | None) -> None:
+    """Give up a loop whose state is unknown: its calls end, and the next call starts another one.
+
+    Safe to call again, also after an interrupt in the middle of it.
+    """
+    loop_thread.retired = True  # first: no call begins on it any more
+    loop_thread.let_go()  # the background thread ends all the same, should this thread be interrupted again
+    reason = interrupted(cause)
+    for waiting in (*loop_thread.open_sessions.copy(), *loop_thread.questions.copy()):
+        waiting.end_calls(reason)
+    remove(loop_thread)
+
+
+def interrupted(cause: BaseException | None) -> BrokerUnreachable:
+    by = "an exception" if cause is None else type(cause).__name__
+    return BrokerUnreachable(f"The connection was interrupted by {by}.", outcome=UNKNOWN)
+
+
+def remove(loop_thread: LoopThread) -> None:
+    if current.get(loop_thread.level) is loop_thread:
+        current.pop(loop_thread.level, None)
 
 
 def after_fork(forget: Callable[[], None]) -> None:
@@ -107,24 +248,29 @@ def after_fork(forget: Callable[[], None]) -> None:
 
 
 def stop() -> None:
-    """End the background thread; the next call starts a new one."""
-    global _current
-    with _lock:
-        current, _current = _current, None
-    if current is not None:
-        current.stop()
+    """End the background threads; the next call starts a new one."""
+    for loop_thread in all_loops():
+        remove(loop_thread)
+        loop_thread.stop()
+
+
+def _shut_down_at_exit() -> None:
+    global _shut_down
+    _shut_down = True
+    stop()
 
 
 def _forget() -> None:
-    global _lock, _current
-    _lock = threading.Lock()  # another thread may have held it when the process forked
-    current, _current = _current, None
-    if current is not None:
-        _kept.append(current)
-        current.abandon()
+    global current
+    current = {}
+    for loop_thread in _alive.copy():
+        _kept.append(loop_thread)
+        loop_thread.abandon()
+        for session in loop_thread.open_sessions.copy():
+            session.forget()
     for forget in _after_fork:
         forget()
 
 
 os.register_at_fork(after_in_child=_forget)
-atexit.register(stop)
+atexit.register(_shut_down_at_exit)

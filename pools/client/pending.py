@@ -4,47 +4,79 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
-import threading
 import time
 import weakref
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, DeadlineExceeded
-from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import exception, value_of
 from snakepit.pools.client.arguments import EncodedCall
-from snakepit.pools.client.session import Pending, Session, session_for
+from snakepit.pools.client.loop_thread import LoopThread, check_shutdown
+from snakepit.pools.client.protocol import Pending
+from snakepit.pools.client.session import Session, session_on
 from snakepit.pools.client.stand_in import prepare
+from snakepit.pools.client.steps import current_loop, run_short_step, run_step
 from snakepit.workers.transport.loop_owner import LoopOwner
 
 GRACE = 1.0  # seconds after the deadline for the broker's own DeadlineExceeded to arrive
 ATTEMPTS = 5  # sessions that may be lost, one after the other, before a call that was never sent fails
 
+_refs = itertools.count(1)  # of all sessions: a call keeps its number when another session takes it over
+
 Item = tuple[str, Any] | BrokerError  # a Reply, or Packed, with its kind
 
 
 class SentCall:
-    """A call that was sent: its session, its number there, and its deadline."""
+    """A call: its number, its session once it is sent, and its deadline."""
 
-    __slots__ = ("deadline", "ref", "session")
+    __slots__ = ("_call", "_pending", "_session", "_target", "deadline", "ref")
 
     def __init__(self, target: Target, call: EncodedCall, pending: Pending) -> None:
         prepare(call.pool)
         timeout = call.timeout
         self.deadline = time.monotonic() + timeout + GRACE if timeout else None
+        self.ref = next(_refs)  # before it is sent: a call that an interrupt cuts off there can be cancelled
+        self._target, self._call, self._pending = target, call, pending
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        assert self._session is not None, "the call was not sent"
+        return self._session
+
+    def send(self) -> None:
+        """Send the call; whatever interrupts that also cancels it."""
+        try:
+            self._send()
+        except BaseException:
+            self.cancel()
+            raise
+
+    def _send(self) -> None:
         for _ in range(ATTEMPTS):
-            self.session: Session = session_for(target)
-            self.ref = self.session.send(call, pending)
-            if self.ref:
+            loop_thread = current_loop()
+            if run_step(loop_thread, self._send_on, loop_thread):
                 return
-        raise BrokerUnreachable(f"The broker at {target} ends each session immediately.", outcome=NOT_STARTED)
+        raise BrokerUnreachable(f"The broker at {self._target} ends each session immediately.", outcome=NOT_STARTED)
+
+    def _send_on(self, loop_thread: LoopThread) -> bool:
+        try:
+            self._session = session = session_on(loop_thread, self._target)
+            return session.send(self.ref, self._call, self._pending)
+        except RuntimeError:  # another thread has given the loop up, and it is closed
+            if not loop_thread.retired:
+                raise
+            return False
 
     def cancel(self) -> bool:
-        return self.session.cancel(self.ref)
+        """Cancel the call at the broker; False when it was not sent, or its last reply has arrived."""
+        session = self._session
+        return session is not None and run_short_step(session.loop_thread, session.cancel, self.ref)
 
     def remaining(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
@@ -92,8 +124,10 @@ class ThreadPending:
         """Return the next reply; raises an error that the broker did not send."""
         try:
             if self._items.empty():
-                self._loop_owner = sent.session.loop_owner
-                sent.session.wait(self._has_item, sent.remaining())
+                check_shutdown()
+                session = sent.session
+                self._loop_owner = session.loop_owner
+                run_step(session.loop_thread, session.wait, self._has_item, sent.remaining())
                 self._loop_owner = None
             item = self._items.get(timeout=sent.remaining())
         except queue.Empty:
@@ -116,9 +150,10 @@ class LoopInbox:
         self._items: deque[tuple[LoopPending, Item]] = deque()
         self._woken = False
 
-    def put(self, pending: LoopPending, item: Item) -> None:
+    def put(self, pending: LoopPending, item: Item, *, wake: bool = False) -> None:
+        """`wake`: also when a wake-up is under way. An interrupt may have come before that was sent."""
         self._items.append((pending, item))
-        if not self._woken:
+        if wake or not self._woken:
             self._woken = True
             loop = self._loop()
             if loop is not None:
@@ -127,21 +162,18 @@ class LoopInbox:
 
     def _pass_on(self) -> None:
         self._woken = False
-        while self._items:
-            pending, item = self._items.popleft()
-            pending.arrive(item)
+        items = self._items
+        try:
+            while items:
+                pending, item = items[0]
+                items.popleft()
+                pending.arrive(item)
+        except BaseException:  # of a signal handler: end the call whose reply may be lost, and go on with the others
+            self.put(pending, BrokerUnreachable("The delivery of a reply was interrupted.", outcome=UNKNOWN), wake=True)
+            raise
 
 
 _inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopInbox] = weakref.WeakKeyDictionary()
-_inboxes_lock = threading.Lock()
-
-
-def _forget() -> None:
-    global _inboxes_lock
-    _inboxes_lock = threading.Lock()  # another thread may have held it when the process forked
-
-
-background.after_fork(_forget)
 
 
 def inbox() -> LoopInbox:
@@ -149,8 +181,7 @@ def inbox() -> LoopInbox:
     loop = asyncio.get_running_loop()
     found = _inboxes.get(loop)
     if found is None:
-        with _inboxes_lock:
-            found = _inboxes.setdefault(loop, LoopInbox(loop))
+        found = _inboxes.setdefault(loop, LoopInbox(loop))  # no lock: only one thread runs this loop
     return found
 
 
@@ -170,7 +201,7 @@ class LoopPending:
         self._inbox.put(self, (kind, reply))
 
     def fail(self, error: BrokerError) -> None:
-        self._inbox.put(self, error)
+        self._inbox.put(self, error, wake=True)
 
     def forked(self, error: BrokerError) -> None:
         """Nothing to do: no event loop of the parent runs in the child."""
@@ -192,7 +223,7 @@ class LoopPending:
             timer = None if remaining is None else loop.call_later(remaining, self._wake)
             try:
                 await self._waiter
-            except asyncio.CancelledError:
+            except BaseException:  # CancelledError, GeneratorExit, or what else ends the task
                 sent.cancel()
                 raise
             finally:
@@ -241,15 +272,21 @@ class CallFuture(Future[Any]):
                 self.fail(BrokerError(f"The result cannot be read: {error}"))
                 return
             self._end_watch()
-            self.set_running_or_notify_cancel()
-            self.set_result(value)
+            with contextlib.suppress(InvalidStateError):  # another thread has given the connection up
+                if not self.done():
+                    self.set_running_or_notify_cancel()
+                self.set_result(value)
         elif kind == "error":
             self.fail(exception(reply.error))
 
     def fail(self, error: BrokerError) -> None:
+        if self.done():  # an interrupted connection ends also what it may have delivered
+            return
         self._end_watch()
-        self.set_running_or_notify_cancel()
-        self.set_exception(error)
+        with contextlib.suppress(InvalidStateError):  # it was delivered at this moment
+            if not self.running():  # an interrupt may have come in the middle of `deliver`
+                self.set_running_or_notify_cancel()
+            self.set_exception(error)
 
     def forked(self, error: BrokerError) -> None:
         """Nothing to do: a Future belongs to the process that made it."""

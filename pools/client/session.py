@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import itertools
+import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
@@ -28,10 +28,12 @@ from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Delivered, unpack
 from snakepit.pools.client.arguments import EncodedCall, message_of
-from snakepit.pools.client.connection import Connection, connect, typed
+from snakepit.pools.client.connection import Connection, connect, is_of_connection, typed
+from snakepit.pools.client.loop_thread import LoopThread, running_loop
+from snakepit.pools.client.protocol import Pending
+from snakepit.pools.client.steps import FORKED, run_short_step
 from snakepit.pools.wire.broker_pb2 import Replies, Request, Requests
 from snakepit.workers.transport import LOOP_OWNER, is_on
-from snakepit.workers.transport.loop_owner import LoopOwner, cut_a_callback
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
@@ -40,53 +42,42 @@ CLOSED = "The connection to the broker was closed by this process."
 GOODBYE, END_GRACE = 0.25, 1.0  # seconds for the broker to end the session after our end of it; for all of `end`
 
 
-class Pending(Protocol):
-    """A call that waits for its replies. The methods are called on the loop thread (or in the child of a fork)."""
-
-    runs_loop: bool  # the thread that sends it then waits for the answer, and runs the loop meanwhile
-
-    def deliver(self, kind: str, reply: Any) -> None:
-        """`kind` is that of the Reply, or "packed", a result that came with others or from its worker."""
-        ...
-
-    def fail(self, error: BrokerError) -> None: ...
-
-    def forked(self, error: BrokerError) -> None: ...
-
-
 class Session:
     """The calls in flight to one broker, and the stream that they travel on."""
 
-    def __init__(self, target: Target, loop_owner: LoopOwner) -> None:
+    def __init__(self, target: Target, loop_thread: LoopThread) -> None:
         self.target = target
-        self.loop_owner = loop_owner
+        self.loop_thread = loop_thread
+        self.loop_owner = loop_owner = loop_thread.owner()
         self.loop = loop_owner.loop
         self._waiters_run_loop = is_on(LOOP_OWNER)
         self.lost: BrokerError | None = None
         self._pending: dict[int, Pending] = {}
         self._outbox: deque[tuple[int, EncodedCall | Request]] = deque()  # a call with its number; anything else with 0
+        self._delivering: Pending | None = None  # taken out of the register, perhaps without its reply yet
         self._successor: Session | None = None
         self._proven = False  # a reply came: this broker serves
         self._woken = False
         self._writer: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._opened = asyncio.Event()
-        self._closed = threading.Event()
+        self._closed: queue.SimpleQueue[None] = queue.SimpleQueue()  # an interrupt cannot leave it locked
         self._task: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
+        loop_thread.open_sessions.add(self)
         self.loop.call_soon_threadsafe(self._start)
+        loop_owner.ensure_running()
 
     # Called from any thread.
 
-    def send(self, call: EncodedCall, pending: Pending) -> int:
-        """Send a call; its number is returned, or 0 when this session was lost before the call left."""
-        ref = next(_refs)
+    def send(self, ref: int, call: EncodedCall, pending: Pending) -> bool:
+        """Send a call under its number; False when this session was lost before the call left."""
         self._pending[ref] = pending
         self._outbox.append((ref, call))
-        if self.lost is not None and self._pending.pop(ref, None) is not None:
-            return 0
+        if (self.lost is not None or self.loop_thread.retired) and self._pending.pop(ref, None) is not None:
+            return False
         self._wake(urgent=not pending.runs_loop)
-        return ref
+        return True
 
     def cancel(self, ref: int) -> bool:
         """Cancel a call at the broker; False when its last reply has arrived already."""
@@ -97,50 +88,70 @@ class Session:
         self._send_request(request, urgent=True)
         return True
 
-    def grant(self, ref: int, chunks: int, *, urgent: bool) -> None:
+    def grant(self, ref: int, chunks: int, urgent: bool) -> None:
         """Make room for more chunks of a stream. `urgent`: the caller does not run the loop next."""
         if self._successor is not None:
-            self._successor.grant(ref, chunks, urgent=urgent)
+            self._successor.grant(ref, chunks, urgent)
             return
         request = Request()
-        request.credit.ref = ref
-        request.credit.chunks = chunks
+        request.credit.ref, request.credit.chunks = ref, chunks
         self._send_request(request, urgent=urgent)
-
-    def unary(self, method: str, request: Message, timeout: float) -> Coroutine[Any, Any, Any]:
-        """A coroutine, to be run on this session's loop, that calls a method other than Session."""
-        return self._unary(method, request, timeout)
 
     def end(self) -> None:
         """Close the connection; calls in flight end with `broker_unreachable`."""
+        if run_short_step(self.loop_thread, self._begin_end) and running_loop() is not self.loop:
+            with contextlib.suppress(queue.Empty):
+                self._closed.get(timeout=END_GRACE)
+                self._closed.put(None)  # for another thread that waits
+
+    def _begin_end(self) -> bool:
+        _drop(self)  # the next call must not travel on a connection that ends, even if this is interrupted
         with contextlib.suppress(RuntimeError):  # the loop is closed: so is the connection
             self.loop.call_soon_threadsafe(self._end)
             self.loop_owner.ensure_running()
-            if _running_loop() is not self.loop:
-                self._closed.wait(END_GRACE)
+            return True
+        return False
 
     def forget(self) -> None:
         """In the child of a fork: end the copies of the parent's calls, which wait on the parent's session."""
-        self.lost = BrokerUnreachable("The call belongs to the process that forked this one.", outcome=UNKNOWN)
+        self.lost = BrokerUnreachable(FORKED, outcome=UNKNOWN)
         self._outbox.clear()
-        waiting, self._pending = self._pending, {}
-        for pending in waiting.values():
-            pending.forked(self.lost)
+        while self._pending:
+            self._pending.popitem()[1].forked(self.lost)
 
     def wait(self, is_done: Callable[[], bool], timeout: float | None) -> None:
         """Run the loop on this thread until `is_done`, unless another thread needs it; may return early."""
-        if not self._waiters_run_loop:
+        if not self._waiters_run_loop or not self._opened.is_set() or running_loop() is not None:
+            self.loop_owner.ensure_running()  # the background thread connects: no signal handler can interrupt that
             return
         try:
             self.loop_owner.try_run_until(is_done, timeout, alone=len(self._pending) <= 1)
-        except BaseException as error:
-            if cut_a_callback(error):  # the state of the connection is unknown
-                interrupted = f"The connection was interrupted by {type(error).__name__}."
-                self.loop_owner.call_soon(self._lose, BrokerUnreachable(interrupted, outcome=UNKNOWN))
-                self.loop_owner.ensure_running()
-            raise
-        if self._pending or any(session._pending for session in tuple(_sessions.values())):
+        except RuntimeError:  # another thread has given the loop up, and it is closed
+            if not self.loop_thread.retired:
+                raise
+        if self._pending or any(session._pending for session in tuple(self.loop_thread.sessions.values())):
             self.loop_owner.ensure_running()
+
+    def end_calls(self, reason: BrokerError) -> None:
+        """On any thread, after the loop was given up: end what waits. Nothing but the register is trusted."""
+        self.lost = self.lost or reason
+        interrupted = self._delivering
+        if interrupted is not None and self.loop_owner.runner == threading.get_ident():  # else it gets its reply
+            interrupted.fail(_copy(reason, UNKNOWN))
+        self._fail_all(reason, UNKNOWN)
+
+    def _fail_all(self, reason: BrokerError, outcome: str) -> None:
+        unsent = {ref for ref, _ in self._outbox.copy() if ref}
+        while self._pending:
+            for ref, call in self._pending.copy().items():
+                call.fail(_copy(reason, NOT_STARTED if ref in unsent else outcome))
+                self._pending.pop(ref, None)  # last: an interrupt must not lose the call
+
+    def release(self) -> None:
+        """On the background thread, after the end of the loop: give back what the session's task did not."""
+        self._closed.put(None)
+        if self._connection is not None:
+            self._connection.reply_socket.close()
 
     def _send_request(self, request: Request, *, urgent: bool) -> None:
         if self.lost is None:
@@ -159,6 +170,14 @@ class Session:
 
     def _start(self) -> None:
         self._task = self.loop.create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """End the calls of a task that was interrupted where it ends them."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            background.retire(self.loop_thread, error)
+        elif task is self._task:
+            self.loop_thread.open_sessions.discard(self)
 
     def _end(self) -> None:
         if self._leaving is None:
@@ -187,7 +206,7 @@ class Session:
         finally:
             if self._writer is not None:
                 self._writer.cancel()
-            self._closed.set()
+            self._closed.put(None)
 
     async def _serve(self, connection: Connection) -> None:
         self._connection = connection
@@ -211,8 +230,11 @@ class Session:
                 rest = b"" if connection.write_now(batch) else batch
             if rest or self._outbox:
                 self._writer = self.loop.create_task(self._write(connection, rest))
+                self._writer.add_done_callback(self._ended)
         except Exception as error:
             self._lose(typed(error, self.target))
+            if not is_of_connection(error) and threading.current_thread() is not self.loop_thread.thread:
+                raise  # of a signal handler: the waiter gets it
 
     def _batch(self) -> bytes:
         """Return what waits as one message: serialised protobuf messages put one after the other are their sum."""
@@ -271,31 +293,35 @@ class Session:
             kind = reply.WhichOneof("reply")
             if kind == "results":  # nearly all of them
                 for packed in unpack(reply.results):
-                    call = pending.pop(packed.ref, None)
-                    if call is not None:
-                        call.deliver("packed", packed)
-                continue
-            call = pending.pop(reply.ref, None) if kind in LAST_REPLIES else pending.get(reply.ref)
-            if call is not None and kind is not None:
+                    self._deliver_last(packed.ref, "packed", packed)
+            elif kind in LAST_REPLIES:
+                self._deliver_last(reply.ref, kind, reply)
+            elif kind is not None and (call := pending.get(reply.ref)) is not None:
                 call.deliver(kind, reply)
 
     def _deliver(self, delivery: Delivery) -> None:
         self._proven = True
-        call = self._pending.pop(delivery.ref, None)
+        self._deliver_last(delivery.ref, "packed", Delivered(delivery))
+
+    def _deliver_last(self, ref: int, kind: str, reply: Any) -> None:
+        # Noted first: an interrupt between the register and the delivery must not lose the call.
+        self._delivering = self._pending.get(ref)
+        call = self._pending.pop(ref, None)
         if call is not None:
-            call.deliver("packed", Delivered(delivery))
+            call.deliver(kind, reply)
+        self._delivering = None
 
     def _lose(self, reason: BrokerError, *, hand_over: bool = True) -> None:
         if self.lost is not None:
             return
         self.lost = reason
         _drop(self)
-        if hand_over and self._proven and self._leaving is None and isinstance(reason, BrokerUnreachable):
+        serves = self._proven and self._leaving is None and not self.loop_thread.retired
+        if hand_over and serves and isinstance(reason, BrokerUnreachable):
             self._hand_over()
-        unsent = {ref for ref, _ in self._outbox if ref}
-        while self._pending:
-            ref, call = self._pending.popitem()
-            call.fail(_copy(reason, NOT_STARTED if ref in unsent else reason.outcome))
+        if (torn := self._delivering) is not None:
+            torn.fail(_copy(reason, UNKNOWN))
+        self._fail_all(reason, reason.outcome)
         self._outbox.clear()
         self._opened.set()
         if self._task is not None:
@@ -306,24 +332,23 @@ class Session:
 
         Only a session that has served does so: a broker that ends each session immediately would be asked forever.
         """
-        calls = [
-            (ref, call, self._pending.pop(ref))
-            for ref, call in self._outbox
-            if isinstance(call, EncodedCall) and ref in self._pending
-        ]
+        calls = [(ref, call) for ref, call in self._outbox if isinstance(call, EncodedCall) and ref in self._pending]
         if not calls:
             return
         self._outbox.clear()
-        self._successor = session_for(self.target)
-        for ref, call, pending in calls:
-            self._successor.adopt(ref, call, pending)
+        self._successor = session_on(self.loop_thread, self.target)
+        for ref, call in calls:
+            if (pending := self._pending.get(ref)) is not None:
+                self._successor.adopt(ref, call, pending)
+                self._pending.pop(ref, None)  # last: an interrupt must not lose the call
 
     def adopt(self, ref: int, call: EncodedCall, pending: Pending) -> None:
         self._pending[ref] = pending
         self._outbox.append((ref, call))
         self._wake(urgent=False)
 
-    async def _unary(self, method: str, request: Message, timeout: float) -> Any:
+    async def unary(self, method: str, request: Message, timeout: float) -> Any:
+        """Call a method other than Session."""
         try:
             async with asyncio.timeout(timeout):
                 await self._opened.wait()
@@ -347,54 +372,37 @@ def _copy(error: BrokerError, outcome: str) -> BrokerError:
     return from_code(error.code, error.message, outcome, error.details, error.retry_after)
 
 
-_refs = itertools.count(1)  # of all sessions: a call keeps its number when another session takes it over
-_lock = threading.Lock()
-_sessions: dict[Target, Session] = {}
-
-
-def session_for(target: Target) -> Session:
-    """The process's session with a broker; a new one if there is none or it was lost."""
+def session_on(loop_thread: LoopThread, target: Target) -> Session:
+    """The session with a broker on a loop; a new one if there is none or it was lost."""
     target = stand_in.resolve(target)
-    session = _sessions.get(target)
+    session: Session | None = loop_thread.sessions.get(target)
     if session is None or session.lost is not None:
-        with _lock:
-            session = _sessions.get(target)
+        with loop_thread.lock:
+            session = loop_thread.sessions.get(target)
             if session is None or session.lost is not None:
-                session = _sessions[target] = Session(target, background.event_loop())
+                session = loop_thread.sessions[target] = Session(target, loop_thread)
     return session
 
 
 def end_session(target: Target) -> None:
-    """Close the connection to a broker, if there is one."""
-    if session := _sessions.get(stand_in.resolve(target)):
-        session.end()
+    """Close the connections to a broker, if there are any."""
+    target = stand_in.resolve(target)
+    for loop_thread in background.all_loops():
+        if session := loop_thread.sessions.get(target):
+            session.end()
 
 
 def _drop(session: Session) -> None:
-    # Without the lock on purpose: this runs on the loop thread. A new session that slips in is not removed.
-    if _sessions.get(session.target) is session:
-        _sessions.pop(session.target, None)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _forget() -> None:
-    global _lock, _sessions
-    _lock = threading.Lock()  # another thread may have held it when the process forked
-    old, _sessions = _sessions, {}
-    for session in old.values():
-        session.forget()
+    # Without a lock on purpose: this runs on the loop thread. A new session that slips in is not removed.
+    sessions = session.loop_thread.sessions
+    if sessions.get(session.target) is session:
+        sessions.pop(session.target, None)
 
 
 def _end_all() -> None:
-    for session in list(_sessions.values()):
-        session.end()
+    for loop_thread in background.all_loops():
+        for session in list(loop_thread.sessions.values()):
+            session.end()
 
 
-background.after_fork(_forget)
 atexit.register(_end_all)  # runs before the loop's own end, which was registered earlier

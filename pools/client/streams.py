@@ -14,6 +14,7 @@ from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Answer, Chunk, Log, Progress, event
 from snakepit.pools.client.arguments import EncodedCall
 from snakepit.pools.client.pending import LoopPending, SentCall, ThreadPending
+from snakepit.pools.client.steps import run_short_step
 
 # Large enough for worker, broker and reader to work at the same time: with 32 they took turns.
 WINDOW = 128  # chunks that may be ahead of the reader
@@ -37,7 +38,8 @@ class CreditWindow:
         self._taken += 1
         self._bytes += size
         if self._taken >= WINDOW // 2 or self._bytes >= WINDOW_BYTES // 2:
-            self._sent.session.grant(self._sent.ref, self._taken, urgent=self._urgent)
+            session = self._sent.session
+            run_short_step(session.loop_thread, session.grant, self._sent.ref, self._taken, self._urgent)
             self._taken = self._bytes = 0
 
 
@@ -55,6 +57,7 @@ class _Base:
         message.result_only = False
         self._sent = SentCall(target, message, pending)
         self._window = CreditWindow(self._sent, urgent=not pending.runs_loop)
+        self._sent.send()
 
     def _leave(self) -> None:
         if not self._ended:

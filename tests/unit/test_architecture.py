@@ -179,6 +179,7 @@ DOCUMENTED_NAMES = {
 }
 # Private names of third parties: all of a module, or those listed, with the reason. Each has a fall-back and a test.
 PRIVATE_NAMES: dict[str, set[str] | None] = {
+    "pools/client/loop_thread.py": {"_set_running_loop", "_get_running_loop"},  # after an interrupt in run_forever
     "workers/transport/grpclib_internals.py": None,  # the fast path; fast_path_check.py tries it at the first use
     "workers/transport/fast_path_check.py": {"_stream"},  # a stream without it takes grpclib's public API
     "pools/jobs/celery_connections.py": {"_fixups"},  # without it Celery's own rule stays

@@ -300,6 +300,9 @@ class FastStream:
         closing: bool = self._transport.is_closing()
         return closing
 
+    def has_failed(self) -> bool:
+        return self._messages.error is not None
+
     def write_now(self, message: bytes) -> bool:
         """Write a message, if both windows and the transport have room for all of it. False: nothing was written."""
         raw, data = self._raw, framed(message)

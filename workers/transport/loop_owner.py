@@ -6,6 +6,10 @@
 Passing each call from an I/O thread to another thread and back costs two wake-ups, more than a short call itself. So
 the thread that waits for a call, or for its answer, runs the loop meanwhile and reads its own socket. The backup thread
 takes over when no thread waits for long: cancels, probes and the chunks of a stream then move while a command runs.
+
+The exception of a signal handler, or a finalizer that calls, may interrupt any statement here. So the backup thread
+waits for nothing without a bound, `_state` may be taken twice by one thread, and `retire` gives up an owner whose state
+is unknown.
 """
 
 from __future__ import annotations
@@ -15,22 +19,34 @@ import selectors
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from traceback import walk_tb
 from typing import Any
 
 BACKUP_DELAY = 0.005  # seconds that the loop may stand still
 IDLE_CHECKS = 40  # in a row in which the backup thread is not needed, after which it sleeps until a waiter leaves
+LONGEST_SLEEP = 1.0  # seconds after which the backup thread looks again, even if its wake-up was lost
+
+WAITING = selectors.DefaultSelector.select.__code__
 
 
-# A signal handler that raises while the loop waits harms nothing; in a callback it may leave half a frame behind.
-RUNNING, WAITING = asyncio.BaseEventLoop.run_forever.__code__, selectors.DefaultSelector.select.__code__
+def came_while_waiting(error: BaseException) -> bool:
+    """Whether a signal handler raised while the loop waited for events: this leaves no state half-changed.
+
+    An error of the wait itself does not count: its descriptor was closed.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return False
+    return any(frame.f_code is WAITING for frame, _ in walk_tb(error.__traceback__))
 
 
-def cut_a_callback(error: BaseException) -> bool:
-    """Whether the exception of a signal handler has ended a callback of the loop half-way."""
-    code = {frame.f_code for frame, _ in walk_tb(error.__traceback__)}
-    return LoopOwner._run_callbacks.__code__ in code or (RUNNING in code and WAITING not in code)
+def release(lock: threading.RLock) -> None:
+    """Release a lock as often as this thread holds it: an interrupt may have come between the acquire and the block."""
+    try:
+        while True:
+            lock.release()
+    except RuntimeError:  # this thread does not hold it any more
+        pass
 
 
 class LoopOwner:
@@ -41,13 +57,18 @@ class LoopOwner:
         self._turns = turns
         self._running = threading.Lock()  # held by the thread that runs the loop
         self._callbacks: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()  # for the next one to run it
-        self._state = threading.Lock()  # guards the four below: a waiter and the backup thread write them
+        # Guards the four below: a waiter and the backup thread write them. A finalizer may come while it is held.
+        self._state = threading.RLock()
         self._no_waiter = True
         self._departures = 0  # of waiters
         self._backup_sleeps = False
         self._urgent = False
-        self._wakeup = threading.Event()  # of the backup thread
+        self._asleep = threading.Lock()  # its release wakes the backup thread; an Event is not safe in a finalizer
+        self._asleep.acquire()
         self._backup_runs = False
+        self.runner = 0  # the thread that runs the loop, or ran it last
+        self.retired = False
+        self.failure: BaseException | None = None  # of a callback; the thread that runs the loop raises it
 
     # Waiters.
 
@@ -89,14 +110,23 @@ class LoopOwner:
         if not self._running.acquire(blocking=False) and not (alone and self._take_from_backup()):
             return
         try:
+            if self.retired:
+                return
+            self.runner = threading.get_ident()
             with self._state:
                 self._no_waiter = self._urgent = False
             self._run_callbacks()
             if timeout is None:
                 while not is_done():
                     self.loop.run_forever()
+                    self._raise_failure()
             else:
                 self._run_with_timeout(is_done, timeout)
+            self._raise_failure()
+        except BaseException as error:
+            if not came_while_waiting(error):
+                self.retired = True  # before the release: no other thread may run a loop whose state is unknown
+            raise
         finally:
             self._leave()
             self._running.release()
@@ -121,6 +151,7 @@ class LoopOwner:
         try:
             while not is_done() and not expired.is_set():
                 self.loop.run_forever()
+                self._raise_failure()
         finally:
             timer.cancel()
 
@@ -134,7 +165,12 @@ class LoopOwner:
             self._departures += 1
             wake, self._backup_sleeps = self._backup_sleeps, False
         if wake:
-            self._wakeup.set()
+            self._wake_backup()
+
+    def _raise_failure(self) -> None:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
 
     # The thread that runs the loop.
 
@@ -167,7 +203,8 @@ class LoopOwner:
             try:
                 callback(*args)
             except Exception as error:  # as the loop does: one that fails does not stop the others
-                self.loop.call_exception_handler({"message": f"{callback!r} failed", "exception": error})
+                message = f"{callback!r} failed"
+                self.loop.call_exception_handler({"message": message, "exception": error, "callback": callback})
 
     def ensure_running(self) -> None:
         """Have the backup thread run the loop now unless a waiter does: the caller will not come to it soon."""
@@ -175,7 +212,7 @@ class LoopOwner:
             if not self._no_waiter or self._backup_runs:
                 return
             self._urgent, self._backup_sleeps = True, False
-        self._wakeup.set()
+        self._wake_backup()
 
     def leave_to_backup(self) -> None:
         """No waiter comes any more: the backup thread runs the loop from now on."""
@@ -183,12 +220,30 @@ class LoopOwner:
             self._no_waiter = True
         self.ensure_running()
 
+    def retire(self) -> None:
+        """Give the loop up: its state is unknown. The backup thread, if it lives, comes to its end."""
+        self.retired = True
+        release(self._state)
+        with suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self._wake_backup()
+
+    def _wake_backup(self) -> None:
+        with suppress(RuntimeError):  # it is awake
+            self._asleep.release()
+
     # The backup thread.
+
+    def take_for_end(self) -> None:
+        """Take the loop for its end: no waiter gets it any more."""
+        self.retired = True
+        self._running.acquire(timeout=LONGEST_SLEEP)  # an interrupted thread may hold it forever
+        self.runner = threading.get_ident()
 
     def run_backup(self, is_over: Callable[[], bool]) -> None:
         """Run the loop whenever no waiter does for long; returns once `is_over`."""
         seen, checks = -1, 0
-        while not is_over():
+        while not is_over() and not self.retired:
             with self._state:
                 take = self._no_waiter and (self._urgent or self._departures == seen)
                 seen = self._departures if self._no_waiter else -1
@@ -199,18 +254,23 @@ class LoopOwner:
                 seen = -1
                 continue
             if checks > IDLE_CHECKS:
-                self._wakeup.wait()
-                checks = 0  # there is traffic again: a wake-up for each call would cost what this saves
+                if self._asleep.acquire(timeout=LONGEST_SLEEP):
+                    checks = 0  # there is traffic again: a wake-up for each call would cost what this saves
             else:
-                self._wakeup.wait(BACKUP_DELAY)
-            self._wakeup.clear()
+                self._asleep.acquire(timeout=BACKUP_DELAY)
 
     def _run_as_backup(self, is_over: Callable[[], bool]) -> None:
-        with self._running:
+        while not self._running.acquire(timeout=LONGEST_SLEEP):
+            if is_over():  # an interrupted thread may hold the lock forever
+                return
+        try:
+            if self.retired:
+                return
             self._backup_runs = True
-            try:
-                self._run_callbacks()
-                while self._no_waiter and not is_over():
-                    self.loop.run_forever()
-            finally:
-                self._backup_runs = False
+            self.runner = threading.get_ident()
+            self._run_callbacks()
+            while self._no_waiter and not is_over():
+                self.loop.run_forever()
+        finally:
+            self._backup_runs = False
+            self._running.release()

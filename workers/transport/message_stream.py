@@ -36,6 +36,10 @@ class RawStream(Protocol):
 
     def is_closing(self) -> bool: ...
 
+    def has_failed(self) -> bool:
+        """Whether `ended` will raise, though the loop may not have come to it yet."""
+        ...
+
     def write_now(self, message: bytes) -> bool: ...
 
     async def write(self, message: bytes) -> None: ...
@@ -71,6 +75,9 @@ class PublicStream:
 
     def is_closing(self) -> bool:
         return self._over
+
+    def has_failed(self) -> bool:
+        return False  # `ended` raises at once
 
     def write_now(self, message: bytes) -> bool:
         """Return False: only a coroutine can write here."""

@@ -36,9 +36,9 @@ from snakepit.pools.broker.errors import (
 )
 from snakepit.pools.broker.status import SweepResult, as_json
 from snakepit.pools.client import Answer, Chunk, Client, Log, Progress, connect
-from snakepit.pools.client.loop_thread import event_loop
+from snakepit.pools.client.loop_thread import at_level, event_loop
 from snakepit.pools.client.pending import ThreadPending
-from snakepit.pools.client.session import session_for
+from snakepit.pools.client.session import session_on
 from snakepit.pools.client.streams import WINDOW
 from snakepit.pools.wire.broker_pb2 import Reply
 from snakepit.workers.transport import DIRECT_REPLY, FAST_PATH, LOOP_OWNER
@@ -375,7 +375,7 @@ def test_an_interrupt_in_the_middle_of_a_frame_gives_the_connection_up(
 ) -> None:
     """Its state is unknown; the next call has a new one."""
     client.call(POOL, "echo")
-    session = session_for(client.target)
+    session = session_on(at_level(0), client.target)
     deliver = ThreadPending.deliver
 
     def interrupted(pending: ThreadPending, kind: str, reply: Reply) -> None:

@@ -16,7 +16,8 @@ from snakepit.pools.broker.errors import DeadlineExceeded
 from snakepit.pools.client import Answer, Client, Log, Progress, connect
 from snakepit.pools.client.arguments import Options, encode
 from snakepit.pools.client.direct_reply import DirectReplySocket
-from snakepit.pools.client.session import session_for
+from snakepit.pools.client.loop_thread import at_level
+from snakepit.pools.client.session import session_on
 from snakepit.pools.client.streams import Stream
 from snakepit.workers.wire.worker_pb2 import Delivery
 from tests.process.contract.fake_broker import POOL, FakeBroker
@@ -94,7 +95,7 @@ def test_a_reply_socket_ignores_nonsense_and_results_that_no_call_waits_for(clie
 def test_a_result_that_is_delivered_twice_answers_once(client: Client, broker: FakeBroker) -> None:
     running = client.submit(POOL, "slow", value="real")
     assert broker.running.wait(10)
-    (ref,) = session_for(client.target)._pending
+    (ref,) = session_on(at_level(0), client.target)._pending
     (path,) = reply_sockets(broker.path.parent)
     delivery = Delivery(ref=ref, json=b'"first"').SerializeToString()
     put(path, delivery, delivery)

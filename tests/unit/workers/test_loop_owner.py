@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import selectors
+import signal
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from snakepit.workers.transport.loop_owner import LoopOwner, cut_a_callback
+from snakepit.workers.transport.loop_owner import LoopOwner, came_while_waiting
 
 PATIENCE = 20.0
 
@@ -172,7 +176,33 @@ def test_an_exception_in_a_callback_is_distinguished_from_one_while_the_loop_wai
     owned.loop_owner.call_soon(interrupt)
     with pytest.raises(Interrupt) as caught:  # before the loop runs
         owned.loop_owner.run_once()
-    assert cut_a_callback(caught.value)
-    with pytest.raises(Interrupt) as caught:  # outside of the loop
-        interrupt()
-    assert not cut_a_callback(caught.value)
+    assert not came_while_waiting(caught.value)
+    before = signal.signal(signal.SIGUSR1, lambda *_: interrupt())
+    try:
+        owned.loop.call_soon_threadsafe(lambda: threading.Timer(0, interrupt_select).start())
+        with pytest.raises(Interrupt) as caught:
+            owned.loop_owner.run_until(lambda: False)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert came_while_waiting(caught.value)
+
+
+def interrupt_select() -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    while sys._current_frames()[main].f_code is not selectors.DefaultSelector.select.__code__:
+        pass
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def test_a_retired_owner_lets_the_backup_thread_go_even_if_a_lock_stays_held() -> None:
+    loop = asyncio.new_event_loop()
+    loop_owner = LoopOwner(loop)
+    loop_owner._running.acquire()
+    loop_owner._state.acquire()  # as an interrupt after the acquire would leave them
+    thread = threading.Thread(target=loop_owner.run_backup, args=(lambda: False,), daemon=True)
+    thread.start()
+    loop_owner.retire()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    loop.close()
