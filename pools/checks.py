@@ -6,7 +6,7 @@ E003 socket path too long    W003 API page loads scripts from another host
 E004 users in another        W004 setting without effect in this profile
      database than pools     W005 another package called snakepit
 E005 gevent or eventlet has  W007 a server is set up to use gevent or eventlet
-     patched this process
+     patched this process    W008 pools in process, in a deployment
 """
 
 from __future__ import annotations
@@ -150,5 +150,19 @@ def _named_greenlets() -> Iterator[tuple[str, str]]:
             yield place, found[0]
 
 
+def check_deployment(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
+    """Checks of `check --deploy`."""
+    if any(conf.find_problems()) or not conf.current().test:
+        return []
+    return [
+        Warning(
+            'SNAKEPIT["TEST"] is on: pools run in the web process, and no call reaches a broker.',
+            hint='Remove SNAKEPIT["TEST"] from the settings of a deployment.',
+            id="snakepit.W008",
+        )
+    ]
+
+
 def register_all() -> None:
     register(check_snakepit, "snakepit")
+    register(check_deployment, "snakepit", deploy=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from snakepit.testing.calls import Calls, MadeCall
-    from snakepit.testing.pools import Pools, override_pools
+    from snakepit.testing.pools import Pools, active_pools, override_pools, run_jobs
 
 if __name__ != "snakepit.testing":  # a second import under another name would override nothing
     raise ImportError(f"import snakepit.testing, not {__name__}")
@@ -26,10 +26,12 @@ _SOURCES = {
     "Calls": "snakepit.testing.calls",
     "MadeCall": "snakepit.testing.calls",
     "Pools": "snakepit.testing.pools",
+    "active_pools": "snakepit.testing.pools",
     "override_pools": "snakepit.testing.pools",
+    "run_jobs": "snakepit.testing.pools",
 }
 
-__all__ = ["Calls", "MadeCall", "Pools", "override_pools"]
+__all__ = ["Calls", "MadeCall", "Pools", "active_pools", "override_pools", "run_jobs"]
 
 
 def __getattr__(name: str) -> object:

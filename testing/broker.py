@@ -39,7 +39,7 @@ from snakepit.testing.workers import ThreadLauncher
 T = TypeVar("T")
 
 START_SECONDS = 60.0  # for the broker, and for the first worker of a pool
-STOP_SECONDS = 1.0  # for running commands; then their threads are left behind
+STOP_SECONDS = 0.5  # for running commands; then their threads are left behind
 CANCEL_GRACE = 0.1  # seconds: a thread is not killed, so waiting longer for a command is of no use
 SETTLED = frozenset({Kind.WORKER_STARTED, Kind.WORKER_DIED, Kind.WORKER_KILLED, Kind.POOL_FAILED})
 

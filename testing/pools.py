@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import sys
 from collections.abc import Iterator
 from types import TracebackType
@@ -126,6 +128,23 @@ class override_pools(contextlib.ContextDecorator):
     def _recreate_cm(self) -> Self:
         return type(self)(self._options[0], workers=self._options[1], jobs=self._options[2])
 
+    def __call__(self, func: Any) -> Any:
+        """Decorate a function, also an async one. A test class enters it in `setUp`."""
+        if isinstance(func, type):
+            raise TypeError(
+                f"override_pools() cannot decorate the class {func.__name__}: "
+                "write self.pools = self.enterContext(override_pools()) in its setUp"
+            )
+        if not inspect.iscoroutinefunction(func):
+            return super().__call__(func)
+
+        @functools.wraps(func)
+        async def inner(*args: Any, **kwargs: Any) -> Any:
+            with self._recreate_cm():
+                return await func(*args, **kwargs)
+
+        return inner
+
     def __enter__(self) -> Pools:
         pools = Pools(*self._options)
         _active.append(pools)
@@ -147,9 +166,16 @@ class override_pools(contextlib.ContextDecorator):
 _active: list[Pools] = []
 
 
-def active() -> Pools | None:
-    """The pools of the innermost `override_pools`."""
-    return _active[-1] if _active else None
+def active_pools() -> Pools:
+    """The pools of the innermost `override_pools`, or of SNAKEPIT["TEST"]; raises RuntimeError if there are none."""
+    if not _active:
+        raise RuntimeError('no pools run in this process: use override_pools(), or set SNAKEPIT["TEST"] to True')
+    return _active[-1]
+
+
+def run_jobs(*, scheduled: bool = False) -> list[Job]:
+    """`Pools.run_jobs` of the active pools."""
+    return active_pools().run_jobs(scheduled=scheduled)
 
 
 def _switch_jobs() -> None:
@@ -161,4 +187,4 @@ def _switch_jobs() -> None:
     if apps.models_ready and apps.is_installed("snakepit.pools"):
         from snakepit.testing import jobs
 
-        jobs.use(active())
+        jobs.use(_active[-1] if _active else None)

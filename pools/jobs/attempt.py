@@ -31,7 +31,7 @@ from snakepit.pools.broker.errors import (
     ShuttingDown,
 )
 from snakepit.pools.client import Answer, Client, Log, Progress, connect
-from snakepit.pools.jobs import commands, leases, messages
+from snakepit.pools.jobs import commands, eager, leases, messages
 from snakepit.pools.jobs.arguments import restore, storable
 from snakepit.pools.jobs.policy import PERMANENT, AttemptFailure, RetryState, Transition, may_repeat, next_transition
 from snakepit.pools.jobs.signals import emit, emit_finished, job_finished, job_progressed, job_started
@@ -75,6 +75,8 @@ def run(job_id: str, patience: float | None = None) -> str:
     if job is None:
         return ""
     emit(job_started, job)
+    if patience is None:
+        patience = min(PATIENCE, eager.PATIENCE) if eager.is_running(str(job_id)) else PATIENCE
     return Attempt(job, connect(), patience).run()
 
 

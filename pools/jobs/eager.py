@@ -10,11 +10,14 @@ import logging
 import threading
 from collections.abc import Callable
 
+from snakepit.pools.broker.errors import BrokerUnreachable
 from snakepit.pools.models import Job
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
 
 logger = logging.getLogger("snakepit.jobs")
+PATIENCE = 1.0  # seconds that an attempt waits for a broker to accept its call: a web request waits with it
+USE = "start a broker with `snakepit broker`, or use snakepit.testing.override_pools() in tests"
 LONGEST_PAUSE = 30.0  # seconds between two attempts that this process waits; `reconcile` handles longer pauses
 
 _running = threading.local()
@@ -35,13 +38,20 @@ def run(attempt: Callable[[str], str], job_id: str, *, pauses: bool = True) -> b
         running.discard(job_id)
 
 
+def is_running(job_id: str) -> bool:
+    """Whether this thread runs the job eagerly."""
+    return job_id in _running.__dict__.get("ids", ())
+
+
 def _attempts(attempt: Callable[[str], str], job_id: str, pauses: bool) -> bool:
     failures = 0
     while attempt(job_id) == QUEUED:
         job = Job.objects.get(pk=job_id)
         pause = max(0.0, (job.run_after - utc_now()).total_seconds()) if job.run_after else 0.0
         if job.failures <= failures or (pauses and pause > LONGEST_PAUSE):
-            logger.warning("job %s stays queued after an eager attempt: %s", job_id, _reason(job))
+            unreached = (job.error or {}).get("code") == BrokerUnreachable.code
+            fix = f"; {USE}" if unreached and pauses else ""
+            logger.warning("job %s stays queued after an eager attempt: %s%s", job_id, _reason(job), fix)
             return False
         failures = job.failures
         if pauses:

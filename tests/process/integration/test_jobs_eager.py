@@ -13,6 +13,7 @@ from snakepit.pools import jobs, tasks
 from snakepit.pools.broker.errors import AdapterError, BrokerUnreachable
 from snakepit.pools.client import shared
 from snakepit.pools.jobs import attempt, messages
+from snakepit.pools.jobs import eager as eager_jobs
 from snakepit.pools.jobs.signals import job_finished
 from snakepit.pools.models import Job, Pool
 from tests.process.integration.test_jobs import ScriptedClient, answer
@@ -34,7 +35,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedClient]:
     app.conf.task_always_eager = True
     assert tasks.run_job.name == messages.TASK
     monkeypatch.setattr(messages, "celery_app", lambda: app)
-    monkeypatch.setattr(attempt, "PATIENCE", 0.05)
+    monkeypatch.setattr(eager_jobs, "PATIENCE", 0.05)
 
     def play(*scripts: list[Any]) -> ScriptedClient:
         client = ScriptedClient(*scripts)
@@ -76,6 +77,7 @@ def test_an_eager_job_without_a_broker_stays_queued_and_the_log_says_why(
     job.refresh_from_db()
     assert (job.state, job.failures) == ("queued", 0)
     assert "No broker answers at here" in caplog.text
+    assert "start a broker with `snakepit broker`, or use snakepit.testing.override_pools() in tests" in caplog.text
 
 
 def test_a_job_that_a_receiver_of_an_eager_job_submits_runs_too(

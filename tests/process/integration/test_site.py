@@ -120,6 +120,14 @@ def test_an_api_page_that_would_load_from_elsewhere_is_found(settings: Any) -> N
     assert ids() == ["snakepit.W003"]
 
 
+@pytest.mark.django_db  # Django 6.1 asks the database for its features
+def test_pools_in_the_web_process_are_found_in_a_deployment(settings: Any) -> None:
+    assert [one for one in run_checks(include_deployment_checks=True) if str(one.id).startswith("snakepit.")] == []
+    settings.SNAKEPIT = {"TEST": True}
+    found = [one.id for one in run_checks(include_deployment_checks=True) if str(one.id).startswith("snakepit.")]
+    assert found == ["snakepit.W008"]
+
+
 # Celery.
 
 

@@ -24,7 +24,7 @@ from snakepit.pools.broker.errors import (
     WorkerLost,
 )
 from snakepit.pools.client import Client, Progress
-from snakepit.testing import Pools, override_pools
+from snakepit.testing import Pools, active_pools, override_pools, run_jobs
 
 
 class Shop(Adapter):
@@ -316,3 +316,29 @@ def test_nothing_of_it_is_left_when_it_ends() -> None:
         pools.client.call("shop", "total", prices=[1])
     after = {thread.name for thread in threading.enumerate()} - before
     assert not {name for name in after if "shop" in name or "broker" in name}
+
+
+async def test_it_decorates_an_async_function_for_as_long_as_that_runs() -> None:
+    @override_pools({"shop": Shop})
+    async def total() -> Any:
+        await asyncio.sleep(0)
+        return await connect("/no/such/broker.sock").acall("shop", "total", prices=[1])
+
+    assert [await total(), await total()] == [1, 1]
+
+
+def test_a_class_enters_it_in_its_set_up() -> None:
+    with pytest.raises(TypeError, match=r"write self\.pools = self\.enterContext\(override_pools\(\)\) in its setUp"):
+        override_pools({"shop": Shop})(Shop)
+
+
+def test_the_active_pools_are_those_of_the_innermost_override(pools: Pools) -> None:
+    assert active_pools() is pools
+    with override_pools({"other": Shop}) as inner:
+        assert active_pools() is inner
+    assert active_pools() is pools
+
+
+def test_without_pools_a_test_is_sent_to_what_starts_them() -> None:
+    with pytest.raises(RuntimeError, match=r"use override_pools\(\)"):
+        run_jobs()
