@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from snakepit.pools.broker.ports import Definition
-from snakepit.pools.broker.spec import PoolSpec, spec_from
+from snakepit.pools.broker.spec import InvalidSpec, PoolSpec, spec_from
 from snakepit.workers.adapter import Adapter
 
 Given = Mapping[str, "type[Adapter] | str | Mapping[str, Any]"]
@@ -18,6 +19,7 @@ class PoolDefinitions:
 
     def __init__(self, given: Given | None) -> None:
         self.classes: dict[str, type[Adapter]] = {}
+        self._saved: dict[str, PoolSpec] = {}  # rows that the test saved; an event loop cannot read the table
         self._given: dict[str, Definition] | None = None
         if given is not None:
             self._given = {name: self._definition(name, value) for name, value in given.items()}
@@ -30,11 +32,17 @@ class PoolDefinitions:
         if self._given is not None:
             return self._given.get(pool)
         spec = next((one for one in _settings_specs() if one.name == pool), None) or _row(pool)
+        spec = spec or self._saved.get(pool)
         if spec is None or not spec.enabled:
             return None
         from snakepit.pools import conf
 
         return Definition(spec, conf.adapters().get(spec.adapter, spec.adapter))
+
+    def remember(self, *, instance: Any, **_: Any) -> None:
+        """Receive a row of the Pool table that was saved."""
+        with contextlib.suppress(InvalidSpec):
+            self._saved[instance.name] = instance.to_spec()
 
     def spec(self, pool: str) -> PoolSpec | None:
         found = self.find(pool)

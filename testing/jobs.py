@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import connections, models
 
 from snakepit.pools.jobs import attempt, commands, eager, in_process
-from snakepit.pools.models import Job, job_wait, schema
+from snakepit.pools.models import Job, Pool, job_wait, schema
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from snakepit.pools.broker.spec import PoolSpec
     from snakepit.testing.pools import Pools
 
+RECEIVER = "snakepit.testing"
 MOST_ROUNDS = 1000  # of jobs that submit jobs, before `run_jobs` gives up
 
 # Without patience: a broker that the test made unreachable does not come back while the attempt waits.
@@ -50,6 +51,9 @@ def use(pools: Pools | None) -> None:
     commands.cache.clear()
     in_process.use(None if pools is None else TestRunner(pools))
     job_wait.run_here = None if pools is None else _run
+    models.signals.post_save.disconnect(sender=Pool, dispatch_uid=RECEIVER)
+    if pools is not None:
+        models.signals.post_save.connect(pools.definitions.remember, sender=Pool, dispatch_uid=RECEIVER)
 
 
 def run_queued(*, scheduled: bool = False) -> list[Job]:

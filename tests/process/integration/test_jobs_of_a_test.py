@@ -211,6 +211,14 @@ def test_rows_of_the_table_are_pools_of_a_test(db: None) -> None:
         assert jobs.submit("numbers", "count", below=10).value == 4
 
 
+def test_an_async_view_finds_a_pool_of_the_table(db: None, client: Any, make_key: Callable[..., str]) -> None:
+    with override_pools():
+        Pool.objects.create(name="numbers", adapter="primes", size=1)
+        path = "/api/pools/numbers/commands/count"
+        answer = client.post(path, {"below": 10}, "application/json", HTTP_AUTHORIZATION=make_key())
+    assert answer.status_code == 200, answer.content
+
+
 def test_jobs_go_to_celery_again_after_the_test(pools: Pools) -> None:
     assert in_process.runner is not None
     with override_pools({"other": Desk}), pytest.raises(PoolUnknown):
