@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from snakepit.pools.models import schema
+from snakepit.pools.models.states import QUEUED
 
 if TYPE_CHECKING:
     from snakepit.pools.models.job import Job
@@ -50,9 +51,14 @@ async def afinished(job: Job, timeout: float | None) -> None:
 
 
 def _run_here(job: Job) -> bool:
-    if run_here is not None:
-        run_here(job)
-        job.refresh_from_db()
+    """In a test, run the job; returns whether it has ended. One that stays queued would be waited for without end."""
+    if run_here is None:
+        return False
+    run_here(job)
+    job.refresh_from_db()
+    if job.state == QUEUED:
+        reason = (job.error or {}).get("message") or "no attempt could begin"
+        raise TimeoutError(f"job {job.pk} stays queued in this test: {reason}")
     return job.ended
 
 

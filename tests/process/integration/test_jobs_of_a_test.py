@@ -162,6 +162,15 @@ def test_waiting_runs_a_queued_job_of_a_test(manual: Pools) -> None:
     assert jobs.submit("desk", "add", a=1).wait(60).value == 2
 
 
+def test_waiting_for_a_job_that_cannot_begin_ends_with_the_reason(manual: Pools) -> None:
+    job = jobs.submit("desk", "add", a=1)
+    with (
+        manual.unreachable(),
+        pytest.raises(TimeoutError, match="stays queued in this test: The broker is unreachable"),
+    ):
+        job.wait()
+
+
 @pytest.mark.django_db(transaction=True)
 async def test_an_event_loop_submits_and_waits() -> None:
     with override_pools({"desk": Desk}, jobs="manual"):
