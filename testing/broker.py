@@ -22,7 +22,7 @@ from snakepit.pools.adapters.grpc.service import BrokerService
 from snakepit.pools.adapters.records.metrics import Metrics
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.broker.broker import Broker
-from snakepit.pools.broker.errors import BrokerUnreachable
+from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.handle import CallHandle
 from snakepit.pools.broker.messages import Reply, Request, Timing
@@ -67,6 +67,8 @@ class LocalBroker:
 
     def prepare(self, pool: str) -> None:
         """Start a pool that is used for the first time, and wait for its first worker."""
+        if self.unreachable:
+            return  # the calls get the error
         settled = self._settled.get(pool)
         if settled is None:
             definition = self._definitions.find(pool)
@@ -91,6 +93,13 @@ class LocalBroker:
             return BrokerUnreachable("The broker is unreachable in this test.", outcome="not_started")
         return None
 
+    def error_of_call(self, request: Request) -> BrokerError | None:
+        """Note a call, and return the error that the test wants it to have."""
+        if refusal := self.refusal():
+            return refusal
+        self._calls.add(request)
+        return self._fakes.take_failure(request.pool, request.command)
+
     def stop(self) -> None:
         """End the broker, its workers and its threads. A command that does not return is left behind."""
         self._ended = True
@@ -114,8 +123,6 @@ class LocalBroker:
     # The client's loop
 
     async def connect(self, on_message: Callable[[bytes], None], use: Callable[[Any], Any]) -> None:
-        if refusal := self.refusal():
-            raise refusal
         if self._ended:
             raise BrokerUnreachable("The pools of this test have ended.", outcome="not_started")
         await asyncio.to_thread(self._start)
@@ -137,7 +144,7 @@ class LocalBroker:
         recent = RecentEvents(metrics, metrics)
         facts = NodeFacts("test", "0", os.getpid(), str(self), platform.python_version(), "test")
         ports = Ports(launcher, launcher, _Clock(), _Definitions(self._opened), recent, recent)
-        self.broker = _RecordingBroker(facts, ports, self._fakes, self._calls, self._definitions.names)
+        self.broker = _RecordingBroker(facts, ports, self, self._definitions.names)
         self.service = BrokerService(self.broker, recent, metrics.text)
         metrics.expose(self.broker.snapshot)
         await self.broker.start()
@@ -155,13 +162,10 @@ class LocalBroker:
 class _RecordingBroker(Broker):
     """Keeps the calls that came, and fails those that the test wants to fail."""
 
-    def __init__(
-        self, facts: NodeFacts, ports: Ports, fakes: Fakes, calls: Calls, names: Callable[[], list[str]]
-    ) -> None:
+    def __init__(self, facts: NodeFacts, ports: Ports, local: LocalBroker, names: Callable[[], list[str]]) -> None:
         super().__init__(facts, ports, random.Random())
         self._names = names
-        self._fakes = fakes
-        self._calls = calls
+        self._local = local
 
     def pool_names(self) -> list[str]:
         return sorted({*self._names(), *self.runners})
@@ -169,8 +173,7 @@ class _RecordingBroker(Broker):
     def submit_alike(self, calls: Sequence[tuple[Request, Reply]]) -> list[CallHandle]:
         handles: list[CallHandle] = []
         for request, reply in calls:
-            self._calls.add(request)
-            error = self._fakes.take_failure(request.pool, request.command)
+            error = self._local.error_of_call(request)
             if error is not None:
                 reply.failed(error, Timing())
                 handles.append(CallHandle(None, 0))

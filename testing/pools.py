@@ -73,12 +73,12 @@ class Pools:
     @contextlib.contextmanager
     def unreachable(self) -> Iterator[None]:
         """Meanwhile no broker answers: calls and questions fail with BrokerUnreachable."""
-        session.end_session(self.target)
         self._broker.unreachable = True
         try:
             yield
         finally:
             self._broker.unreachable = False
+            _switch_jobs()  # a broker that did not answer is not asked for its commands for a while
 
     def run_jobs(self, *, scheduled: bool = False) -> list[Job]:
         """Run the queued jobs that are due until none is left, and return them. With `scheduled`, later ones as well.

@@ -113,6 +113,8 @@ def test_a_job_that_no_broker_accepts_stays_queued_until_one_does(pools: Pools) 
         job = jobs.submit("desk", "add", a=1)
         assert (job.state, job.failures) == ("queued", 0)
     assert [one.value for one in pools.run_jobs()] == [2]
+    with pytest.raises(BadArguments):  # the broker's silence is forgotten, and jobs are checked again
+        jobs.submit("desk", "add", b=1)
 
 
 def test_a_job_in_a_transaction_of_the_project_runs_when_that_commits(

@@ -253,9 +253,15 @@ def test_an_unreachable_broker_answers_neither_calls_nor_questions(pools: Pools,
         with pytest.raises(BrokerUnreachable) as caught:
             client.call("shop", "total", prices=[1])
         assert caught.value.outcome == "not_started"
+        # As with a real broker, the error comes where the answer would.
+        stream, future = client.stream("shop", "each", prices=[1]), client.submit("shop", "total", prices=[1])
+        with pytest.raises(BrokerUnreachable, match="unreachable in this test"):
+            next(stream)
+        assert isinstance(future.exception(20), BrokerUnreachable)
         with pytest.raises(BrokerUnreachable):
             client.status()
     assert client.call("shop", "total", prices=[1]) == 1
+    pools.calls.assert_called("shop", "total", times=2)
 
 
 # Assertions
