@@ -7,6 +7,7 @@ E004 users in another        W004 setting without effect in this profile
      database than pools     W005 another package called snakepit
 E005 gevent or eventlet has  W007 a server is set up to use gevent or eventlet
      patched this process    W008 pools in process, in a deployment
+E006 URLs inside another namespace (this check imports ROOT_URLCONF, as Django's own checks of URLs do)
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 import snakepit
 from snakepit.pools import adapter_source, conf, greenlets
 from snakepit.pools.broker.spec import FIELDS, Profile
 
+URL_NAMES = ("snakepit", "snakepit-api")
 LONGEST_PATH = 107  # bytes of a Unix socket's path on Linux, without its closing NUL
 
 
@@ -163,6 +165,35 @@ def check_deployment(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
     ]
 
 
+def check_urls(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
+    """Find our URLs inside another namespace, where no page could build a link to another one."""
+    from django.conf import settings
+    from django.urls import get_resolver
+
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return []
+    return [
+        Error(
+            f"The URLs of the namespace {app_name!r} are inside the namespace {outer!r}: links between pages cannot be "
+            "built there.",
+            hint="Include them in ROOT_URLCONF, or in a URLconf without an app_name. A prefix is no problem.",
+            id="snakepit.E006",
+        )
+        for app_name, outer in _nested(get_resolver(), "")
+    ]
+
+
+def _nested(resolver: Any, outer: str) -> Iterator[tuple[str, str]]:
+    for one in resolver.url_patterns:
+        if not hasattr(one, "url_patterns"):
+            continue
+        if outer and one.app_name in URL_NAMES:
+            yield one.app_name, outer
+        else:
+            yield from _nested(one, one.namespace or outer)
+
+
 def register_all() -> None:
     register(check_snakepit, "snakepit")
     register(check_deployment, "snakepit", deploy=True)
+    register(check_urls, "snakepit", Tags.urls)

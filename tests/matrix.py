@@ -33,7 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
-SUITE = ("tests/unit", "snakepit", "tests/process/contract", "tests/process/integration")
+PROJECTS = "tests/process/acceptance/test_projects.py"  # ordinary Django projects, with each Django
+SUITE = ("tests/unit", "snakepit", "tests/process/contract", "tests/process/integration", PROJECTS)
 LONG = "tests/process/integration/test_postgresql.py"  # runs its folder a second time, on PostgreSQL
 # They judge the source, the same on every leg; and the generator of stubs would hold protobuf below 7.
 LEFT_OUT = {"check-jsonschema", "django-stubs", "grpcio-tools", "import-linter", "mypy", "pandas", "playwright", "ruff"}

@@ -16,6 +16,7 @@ from snakepit.pools import permissions
 from snakepit.pools.admin.page import Page, log, order
 from snakepit.pools.models import ApiKey, Pool
 from snakepit.pools.operations import orders
+from snakepit.pools.web.headers import UNCACHED
 
 if TYPE_CHECKING:  # Django's class takes no type arguments at run time
     ApiKeyModelForm = forms.ModelForm[ApiKey]
@@ -115,7 +116,7 @@ class ApiKeyAdmin(Page):
             "change_url": reverse("admin:snakepit_pools_apikey_change", args=(quote(obj.pk),)),
         }
         response = TemplateResponse(request, "snakepit/apikey_secret.html", context)
-        response["Cache-Control"] = "no-store"
+        response["Cache-Control"] = UNCACHED
         return response
 
     @admin.action(description="Rotate the selected key: make a successor, and let this one expire", permissions=["add"])

@@ -18,6 +18,7 @@ from snakepit.pools import permissions
 from snakepit.pools.broker.errors import PermissionDenied, Unauthenticated
 from snakepit.pools.models import ApiKey
 from snakepit.pools.web.actor import address_of
+from snakepit.pools.web.headers import csrf_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class BrowserAuth(SessionAuth):
         if user is None or not user.is_authenticated:
             return None
         if check_csrf(request) is not None:
-            raise PermissionDenied("The CSRF token is missing or wrong: send it as the header X-CSRFToken.")
+            raise PermissionDenied(f"The CSRF token is missing or wrong: send it as the header {csrf_header()}.")
         return _signed_in(user, request)
 
 

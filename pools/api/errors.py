@@ -31,6 +31,7 @@ from snakepit.pools.broker.errors import (
     Unauthenticated,
 )
 from snakepit.pools.web.errors import DATABASE_PAUSE, database_is_away, error_body, error_response, seen_from_outside
+from snakepit.pools.web.headers import UNCACHED
 
 logger = logging.getLogger("snakepit.api")
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -134,11 +135,11 @@ def _converting(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _convert(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    response.setdefault("Cache-Control", "no-store")  # results and state, of one caller
+    response.setdefault("Cache-Control", UNCACHED)  # results and state, of one caller
     if response.status_code != 405:
         return response
     allowed = ", ".join(sorted(part.strip() for part in response["Allow"].split(",")))
     message = f"{request.path} does not support {request.method}; use {allowed}."
     error = _error_response(405, "method_not_allowed", message)
-    error["Allow"], error["Cache-Control"] = allowed, "no-store"
+    error["Allow"], error["Cache-Control"] = allowed, UNCACHED
     return error

@@ -24,6 +24,7 @@ from snakepit.pools.broker.errors import BrokerError, Unauthenticated
 from snakepit.pools.client import Answer, Chunk, Log, Progress
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.web.errors import body_of, seen_from_outside
+from snakepit.pools.web.headers import UNCACHED
 
 HEARTBEAT = ": alive\n\n"
 RIGHTS_SECONDS = 3.0  # between two checks of the rights of an open stream's caller
@@ -41,7 +42,7 @@ async def open_response(request: HttpRequest, produced: AsyncGenerator[str, None
     content = frames if isinstance(request, ASGIRequest) else synchronous(frames)
     response = StreamingHttpResponse(content, content_type="text/event-stream; charset=utf-8")
     opened.close_with(response)
-    response["Cache-Control"] = "no-store"
+    response["Cache-Control"] = UNCACHED
     response["X-Accel-Buffering"] = "no"  # otherwise nginx buffers the events
     return response
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import RecyclePlan
-from snakepit.pools.dashboard.page import Visit, show
+from snakepit.pools.dashboard.page import Visit, show, tell
 from snakepit.pools.operations.orders import MAX_REASON, Order
 from snakepit.pools.web.actor import order_of
 from snakepit.pools.web.errors import seen_from_outside
@@ -48,7 +47,7 @@ def ask(
             visit.refresh()
             if isinstance(done, HttpResponse):
                 return done
-            messages.success(request, done)
+            tell(request, done)
             return redirect(question.back)
         except BrokerError as error:
             question, status = replace(question, trouble=seen_from_outside(error).message), error.http_status

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
+from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -134,8 +136,15 @@ def show(
         "navigation": list(navigation(visit.rights, visit.section)),
         "theme": theme if theme in THEMES else "auto",
         "elsewhere": _elsewhere(),
+        "messages": messages.get_messages(request),  # also without the context processor
+        "request": request,
     }
     return render(request, template, {**frame, **(context or {})}, status=status)
+
+
+def tell(request: HttpRequest, text: str, level: int = messages.SUCCESS) -> None:
+    """Show a message on the next page, if the project has django.contrib.messages."""
+    messages.add_message(request, level, text, fail_silently=True)
 
 
 def harden(response: HttpResponse, nonce: str) -> HttpResponse:
@@ -163,7 +172,10 @@ def _elsewhere() -> list[dict[str, str]]:
 
 
 def _login_url() -> str | None:
-    """The admin's login where there is one; otherwise settings.LOGIN_URL."""
+    """The project's LOGIN_URL. If it sets none, the admin's login; None stands for Django's default."""
+    project: Any = settings
+    if project.is_overridden("LOGIN_URL"):
+        return None
     try:
         return reverse("admin:login")
     except NoReverseMatch:

@@ -24,6 +24,7 @@ from snakepit.pools.dashboard.snippets import api_url
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, Pool
 from snakepit.pools.web.errors import error_response, seen_from_outside
+from snakepit.pools.web.headers import csrf_header
 
 
 @page("playground", right="run")
@@ -44,6 +45,7 @@ def playground(request: HttpRequest, visit: Visit) -> HttpResponse:
     command = next((one for one in commands if one.name == wanted), commands[0] if commands else None)
     context |= {"commands": commands, "command": command}
     if command:
+        context["csrf_header"] = csrf_header()
         context["fields"] = fields(command.arguments, twin.arguments if twin else None)
         context["call_url"] = api_url(request, "call", pool, command.name)
     return show(request, visit, "snakepit/playground.html", context)

@@ -32,6 +32,7 @@ from snakepit.pools.dashboard.points import row
 from snakepit.pools.dashboard.region import RenderCache, is_known
 from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.jobs.leases import db_unit
+from snakepit.pools.web.headers import UNCACHED
 
 TOPICS = 20  # regions a page
 BEAT = 2.0  # seconds between two events at most
@@ -114,7 +115,7 @@ def fragments(request: HttpRequest) -> HttpResponse:
     events = reader.news(hub.fresh())
     regions = [data for kind, data in events if kind == "region"]
     answer = {"regions": regions, **{kind: data for kind, data in events if kind != "region"}}
-    return JsonResponse({**answer, "id": f"{reader.since:.3f}"}, headers={"Cache-Control": "no-store"})
+    return JsonResponse({**answer, "id": f"{reader.since:.3f}"}, headers={"Cache-Control": UNCACHED})
 
 
 async def frames(reader: Reader) -> AsyncGenerator[str, None]:

@@ -108,7 +108,7 @@ class SnakepitBackend(api.BaseTaskBackend):  # type: ignore[misc]  # the base co
             yield checks.Error(
                 f"{where}: no adapter runs Django's tasks.",
                 hint=f'Add SNAKEPIT["ADAPTERS"] = {{"django": "{ADAPTER}"}}, and a pool with this adapter.',
-                id="snakepit.E006",
+                id="snakepit.E007",
             )
         if "DJANGO_SETTINGS_MODULE" not in conf.current().worker_env:
             yield checks.Warning(
@@ -123,7 +123,7 @@ class SnakepitBackend(api.BaseTaskBackend):  # type: ignore[misc]  # the base co
                 yield checks.Error(
                     f"{where}: the pool {spec.name} of the queue {queue} has the adapter {spec.adapter}.",
                     hint=f"Give the pool the adapter {keys[0]}, or map the queue to another pool in OPTIONS['pools'].",
-                    id="snakepit.E007",
+                    id="snakepit.E008",
                 )
 
 

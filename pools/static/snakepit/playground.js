@@ -128,7 +128,7 @@
     }
   }
   const post = (url, text, signal) => fetch(url, {method: "POST", body: text, signal,
-    headers: {"Content-Type": "application/json", "X-CSRFToken": form.querySelector("[name=csrfmiddlewaretoken]").value}});
+    headers: {"Content-Type": "application/json", [form.dataset.csrfHeader]: form.querySelector("[name=csrfmiddlewaretoken]").value}});
   const refused = async answer => {
     try { return (await answer.json()).error; }
     catch { return {code: "http " + answer.status, message: "The server rejected the request.", outcome: "", details: {}}; }

@@ -5,24 +5,29 @@ check, migrate ─▶ broker ─▶ call, stream, job ─▶ dashboard, admin an
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import django
 
 PATIENCE = 60.0  # a bound for a machine under load, never a wait
+# Below the place where the project mounts them.
 DASHBOARD = ("", "pools/", "pools/primes/", "workers/", "nodes/", "events/", "jobs/", "audit/", "playground/",
              "diagnostics/", "pools/primes/recycle/", "pools/primes/scale/", "live/palette/", "live/series/?span=3600",
-             "live/fragments/?topic=pools")  # fmt: skip
+             "live/fragments/?topic=pools", "live/fragments/?topic=workers")  # fmt: skip
 API = ("", "docs", "openapi.json", "live", "ready", "pools", "pools/primes", "pools/primes/commands",
        "pools/primes/plan", "workers", "events", "audit", "nodes", "status", "jobs", "diagnostics")  # fmt: skip
+MACHINE_READ = r'(?:style|data-(?:every|since|at|seen|span|max|size)|value|max|min|width|height)="[^"]*\d,\d[^"]*"'
 NO_PAGE = ("jobattempt", "jobentry", "poolperiod")  # shown on the pages of others
 
 
@@ -69,14 +74,31 @@ def calls() -> Iterator[str]:
         yield f"job: {ended.state} {ended.error}"
 
 
-def pages() -> Iterator[str]:
-    from django.apps import apps
+@dataclass
+class Site:
+    """The project as its users see it: a browser that is signed in, and a caller with an API key."""
+
+    browser: Any
+    caller: Any
+    pages: str  # the URL of the dashboard
+    api: str
+    prefix: str  # FORCE_SCRIPT_NAME, which the web server takes away
+
+    def get(self, client: Any, url: str, **headers: str) -> Any:
+        return client.get(url.removeprefix(self.prefix), headers={"accept-encoding": "gzip", **headers})
+
+    def post(self, client: Any, url: str, body: Any, **headers: str) -> Any:
+        kind = {"content_type": "application/json"} if headers or client is self.caller else {}
+        return client.post(url.removeprefix(self.prefix), body, headers=headers, **kind)
+
+
+def make_site() -> Site:
     from django.conf import settings
     from django.contrib.auth import get_user_model
     from django.test import Client
     from django.urls import reverse, set_script_prefix
 
-    from snakepit.pools.models import ApiKey, Job
+    from snakepit.pools.models import ApiKey
     from snakepit.pools.models.moments import utc_now
 
     prefix = (settings.FORCE_SCRIPT_NAME or "").rstrip("/")
@@ -84,39 +106,128 @@ def pages() -> Iterator[str]:
     user = get_user_model()._default_manager.create_superuser("root", password="x")  # type: ignore[attr-defined]
     _, secret = ApiKey.create(name="key", owner=user, scopes=("run", "view", "operate", "jobs", "configure"),
                               expires_at=utc_now() + timedelta(days=1))  # fmt: skip
-    browser, caller = Client(), Client(headers={"authorization": f"Bearer {secret}"})
+    browser, caller = Client(enforce_csrf_checks=True), Client(headers={"authorization": f"Bearer {secret}"})
     browser.force_login(user)
+    return Site(browser, caller, reverse("snakepit:overview"), reverse("snakepit-api:api-root"), prefix)
+
+
+def pages(site: Site) -> Iterator[str]:
+    from django.apps import apps
+    from django.urls import reverse
+
+    from snakepit.pools.models import Job
+
     job = Job.objects.latest("created_at").pk
-    look = [f"/{page}" for page in (*DASHBOARD, f"jobs/{job}/")]
+    look = [f"{site.pages}{page}" for page in (*DASHBOARD, f"jobs/{job}/")]
     if apps.is_installed("django.contrib.admin"):
+        look.append(reverse("admin:index"))
         for model in apps.get_app_config("snakepit_pools").get_models():
             name = f"admin:snakepit_pools_{model._meta.model_name}"
             if model._meta.model_name not in NO_PAGE:
                 rows = model._default_manager.all()[:3]
                 look += [reverse(f"{name}_changelist"), *(reverse(f"{name}_change", args=(row.pk,)) for row in rows)]
-    yield from wrong((browser, path.removeprefix(prefix)) for path in look)
-    yield from wrong((caller, f"/api/{path}") for path in (*API, f"jobs/{job}"))
+    yield from wrong(site, ((site.browser, path) for path in look))
+    yield from wrong(site, ((site.caller, f"{site.api}{path}") for path in (*API, f"jobs/{job}")))
     posts = {
-        "/api/pools/primes/commands/count": {"below": 100},
-        "/api/pools/primes/scale": {"size": 2},
-        "/api/jobs": {"pool": "primes", "command": "count", "arguments": {"below": 10}},
-        f"/api/jobs/{job}/clone": {},
+        "pools/primes/commands/count": {"below": 100},
+        "pools/primes/scale": {"size": 2},
+        "jobs": {"pool": "primes", "command": "count", "arguments": {"below": 10}},
+        f"jobs/{job}/clone": {},
     }
     for path, body in posts.items():
-        answer = caller.post(path, json.dumps(body), content_type="application/json")
+        answer = site.post(site.caller, f"{site.api}{path}", json.dumps(body))
         if answer.status_code not in (200, 201):
             yield f"POST {path}: {answer.status_code} {answer.content[:300]!r}"
 
 
-def wrong(requests: Any) -> Iterator[str]:
+def orders(site: Site) -> Iterator[str]:
+    """Orders of a browser with Django's CSRF check: a form, a script of a page, and the API with a session."""
+    from django.apps import apps
+
+    page = text(site.get(site.browser, f"{site.pages}playground/?pool=primes&command=count"))
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+    header = re.search(r'data-csrf-header="([\w-]+)"', page)
+    if not token or not header:
+        yield "the playground has no CSRF token, or no name of its header"
+        return
+    form = {"csrfmiddlewaretoken": token[1], "size": "1", "reason": "test"}
+    answer = site.post(site.browser, f"{site.pages}pools/primes/scale/", form)
+    if answer.status_code != 302 or not answer["Location"].startswith(site.pages):
+        yield f"scale on its page: {answer.status_code} {answer.headers.get('Location')}"
+    elif apps.is_installed("django.contrib.messages") and not says_so(site, answer["Location"]):
+        yield "scale on its page: no message says that it is done"
+    given = {header[1]: token[1]}
+    call = json.dumps({"pool": "primes", "command": "count", "arguments": {"below": 10}})
+    run = site.post(site.browser, f"{site.pages}playground/run/", call, **given)
+    if run.status_code != 200:
+        yield f"playground: {run.status_code} {run.content[:300]!r}"
+    called = site.post(site.browser, f"{site.api}pools/primes/commands/count", '{"below": 100}', **given)
+    if called.status_code != 200:
+        yield f"the API with a session: {called.status_code} {called.content[:300]!r}"
+    forged = site.post(site.browser, f"{site.api}pools/primes/commands/count", "{}", Accept="*/*")
+    if forged.status_code != 403 or header[1].lower() not in forged.content.decode().lower():
+        yield f"the API with a session and no token: {forged.status_code} {forged.content[:300]!r}"
+
+
+def says_so(site: Site, url: str) -> bool:
+    return 'class="notice good"' in text(site.get(site.browser, url))
+
+
+def strangers(site: Site) -> Iterator[str]:
+    """What a user who is not signed in gets: the login page of the project, and no answer that a cache kept."""
+    from django.conf import settings
+    from django.contrib.auth import get_user_model
+    from django.shortcuts import resolve_url
+    from django.test import Client
+
+    stranger = Client()
+    login = resolve_url(settings.LOGIN_URL)
+    for page in ("", "pools/", "jobs/"):
+        answer = site.get(stranger, f"{site.pages}{page}")
+        if answer.status_code != 302 or not answer["Location"].startswith(f"{login}?next="):
+            yield f"/{page} of a stranger: {answer.status_code} {answer.headers.get('Location')}"
+    user = get_user_model()._default_manager.create_user("guest", password="x")  # type: ignore[attr-defined]
+    guest = Client()
+    guest.force_login(user)
+    answer = site.get(guest, site.pages)
+    if answer.status_code != 403 or "guest" not in text(answer):
+        yield f"the overview for a user without rights: {answer.status_code}"
+    for path in ("pools", "status", "jobs", "workers"):
+        if (answer := site.get(stranger, f"{site.api}{path}")).status_code != 401:
+            yield f"{path} of a stranger: {answer.status_code}"
+
+
+def fresh(site: Site) -> Iterator[str]:
+    """The same question gets the new state: no middleware answers from a cache."""
+    for size in (2, 1):
+        site.post(site.caller, f"{site.api}pools/primes/scale", json.dumps({"size": size}))
+        shown = json.loads(text(site.get(site.caller, f"{site.api}pools/primes")))["size"]
+        if shown != size:
+            yield f"the API shows size {shown} instead of {size}"
+
+
+def text(answer: Any) -> str:
+    body = answer.getvalue()
+    return (gzip.decompress(body) if answer.headers.get("Content-Encoding") == "gzip" else body).decode()
+
+
+def wrong(site: Site, requests: Any) -> Iterator[str]:
     for client, path in requests:
         try:
-            answer = client.get(path, headers={"accept-encoding": "gzip"})
+            answer = site.get(client, path)
         except Exception as error:
             yield f"{path}: {type(error).__name__}: {error}"
             continue
         if answer.status_code != 200:
             yield f"{path}: {answer.status_code} {answer.headers.get('Location', '')} {answer.content[:300]!r}"
+            continue
+        page = text(answer)
+        if "/docs" not in path and "private" not in answer.headers.get("Cache-Control", ""):
+            yield f"{path}: Django's cache for the whole site may keep it: {answer.headers.get('Cache-Control')}"
+        if client is site.browser and site.pages in path:
+            yield from (f"{path}: {found[0]}" for found in re.finditer(r".{60}INVALID .{60}", page))
+            # A number of the locale in a place that a browser or a script reads.
+            yield from (f"{path}: {found[0]}" for found in re.finditer(MACHINE_READ, page))
 
 
 def ready() -> None:
@@ -142,7 +253,10 @@ def main() -> None:
     found = prepare()
     with broker():
         ready()
-        found += [*calls(), *pages()]
+        found += calls()
+        site = make_site()
+        for look in (pages, orders, strangers, fresh):
+            found += look(site)
     print(json.dumps(found))
 
 

@@ -34,7 +34,7 @@ def test_answers_of_the_api_are_not_stored(
 ) -> None:
     key = make_key()
     for answer in (client.get(url, headers={"Authorization": key}), client.get(url), client.put(url)):
-        assert answer["Cache-Control"] == "no-store"
+        assert answer["Cache-Control"] == "private, no-store"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -61,7 +61,7 @@ async def test_a_stream_ends_when_its_key_loses_its_right(
     else:
         job = await Job.objects.acreate(pool="digits", command="classify", owner="ada")
         response = await async_client.get(f"/api/jobs/{job.pk}/events", headers=headers)
-    assert response["Cache-Control"] == "no-store"
+    assert response["Cache-Control"] == "private, no-store"
     parts = aiter(response.streaming_content)
     if what == "call":
         assert b"first" in await anext(parts)

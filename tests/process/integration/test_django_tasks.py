@@ -211,9 +211,9 @@ def test_checks_name_a_missing_adapter_a_wrong_pool_and_a_missing_variable(tasks
         **SNAKEPIT, "ADAPTERS": {"django": ADAPTER, "digits": "snakepit.examples.digits.Digits"},
         "POOLS": {"models": other, "mail": {"adapter": "django"}},
     }  # fmt: skip
-    assert ids() == ["snakepit.E007"]
+    assert ids() == ["snakepit.E008"]
     settings.SNAKEPIT = {"WORKER_ENV": ["DJANGO_SETTINGS_MODULE"]}
-    assert ids() == ["snakepit.E006"]
+    assert ids() == ["snakepit.E007"]
     assert conf.adapters() == {}
 
 

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from django.core.checks import run_checks
 from django.test import Client
+from django.urls import include, path, reverse
 
 from snakepit.pools import tasks
 from snakepit.pools.celery_setup import transport_options
-from snakepit.pools.checks import check_snakepit
+from snakepit.pools.checks import check_snakepit, check_urls
 from snakepit.site.celery import app
 from tests.process.integration.fakes import FakeClient, unreachable
 
@@ -252,3 +254,29 @@ def test_a_shell_beside_the_demo_has_its_pools_unless_the_environment_disables_t
 
 def test_a_flag_must_be_1_or_0(tmp_path: Path) -> None:
     assert "SNAKEPIT_DEBUG is 'maybe'; set it to 1 or 0" in settings_with(tmp_path, SNAKEPIT_DEBUG="maybe").stderr
+
+
+# URLs
+
+
+def nested_urls(app_name: str) -> Any:
+    """A URLconf that includes the dashboard and the API, under this application namespace or none."""
+    inner = ModuleType("inner_urls")
+    inner.urlpatterns = [  # type: ignore[attr-defined]
+        path("pools/", include("snakepit.pools.dashboard.urls")),
+        path("api/", include("snakepit.pools.urls")),
+    ]
+    outer = ModuleType("outer_urls")
+    included = include((inner, app_name)) if app_name else include(inner)
+    outer.urlpatterns = [path("internal/", included)]  # type: ignore[attr-defined]
+    return outer
+
+
+def test_a_dashboard_in_another_namespace_is_refused_by_name(settings: Any) -> None:
+    settings.ROOT_URLCONF = nested_urls("internal")
+    found = check_urls()
+    assert [one.id for one in found] == ["snakepit.E006", "snakepit.E006"]
+    assert "'snakepit' are inside the namespace 'internal'" in found[0].msg
+    settings.ROOT_URLCONF = nested_urls("")
+    assert check_urls() == []
+    assert reverse("snakepit:jobs") == "/internal/pools/jobs/"
