@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import mmap
 import os
 import queue
 import socket
+import struct
 import threading
 import time
 from collections.abc import Mapping
@@ -46,23 +48,34 @@ BUFFERED_EVENTS = 64  # events that may wait for the database before the command
 PATIENCE = 10.0  # seconds in which one attempt repeats a call that no broker accepted
 DB_PATIENCE = 60.0  # seconds that the end of an attempt waits for the database; then the lease expires
 
+DOUBLE = struct.Struct("d")
+
 _claims = itertools.count(1)
 
 
 class Stopping:
-    """Whether this Celery worker shuts down, and since when."""
+    """Whether this Celery worker shuts down, and since when.
+
+    Both numbers are in memory that a prefork worker shares with its children: the worker gets the signal, and the
+    children run the jobs. The monotonic clock is the same in all of them.
+    """
 
     def __init__(self) -> None:
-        self.since: float | None = None
-        self.grace = 0.0
+        self._shared = mmap.mmap(-1, 2 * DOUBLE.size)
+
+    @property
+    def since(self) -> float | None:
+        (since,) = DOUBLE.unpack_from(self._shared, 0)
+        return float(since) or None
 
     def begin(self, grace: float) -> None:
-        self.since = self.since or time.monotonic()
-        self.grace = grace
+        DOUBLE.pack_into(self._shared, DOUBLE.size, grace)  # first: a child that finds `since` reads it
+        DOUBLE.pack_into(self._shared, 0, self.since or time.monotonic())
 
     @property
     def over(self) -> bool:
-        return self.since is not None and time.monotonic() - self.since >= self.grace
+        (grace,) = DOUBLE.unpack_from(self._shared, DOUBLE.size)
+        return (since := self.since) is not None and time.monotonic() - since >= grace
 
 
 stopping = Stopping()

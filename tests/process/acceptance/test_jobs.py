@@ -53,8 +53,8 @@ class Stand:
         self.processes.append(process)
         return process
 
-    def worker(self, name: str = "w1", threads: int = 4) -> subprocess.Popen[bytes]:
-        words = ("worker", "--pool=threads", f"--concurrency={threads}", "-n", f"{name}@test", "--without-mingle")
+    def worker(self, name: str = "w1", threads: int = 4, pool: str = "threads") -> subprocess.Popen[bytes]:
+        words = ("worker", f"--pool={pool}", f"--concurrency={threads}", "-n", f"{name}@test", "--without-mingle")
         return self.start(name, *words)
 
     def beat(self) -> subprocess.Popen[bytes]:
@@ -313,9 +313,12 @@ def test_a_running_job_is_cancelled_and_its_command_is_asked_to_stop(valkey_url:
 
 
 @pytest.mark.slow
-def test_a_celery_worker_that_has_to_stop_requeues_its_job(valkey_url: str, tmp_path: Path, pipe: Path) -> None:
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_a_celery_worker_that_has_to_stop_requeues_its_job(
+    valkey_url: str, tmp_path: Path, pipe: Path, pool: str
+) -> None:
     with stand(tmp_path, valkey_url) as here:
-        first = here.worker()
+        first = here.worker(pool=pool, threads=2)
         ids = here.submit("hold_again", {"path": str(pipe)})
         here.holding()
         first.terminate()
