@@ -10,6 +10,7 @@ from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.urls import include, path
 
+handler500 = "snakepit.pools.web.away.server_error"
 admin.site.site_title = admin.site.site_header = "Snakepit"
 
 

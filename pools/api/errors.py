@@ -30,7 +30,14 @@ from snakepit.pools.broker.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-from snakepit.pools.web.errors import DATABASE_PAUSE, database_is_away, error_body, error_response, seen_from_outside
+from snakepit.pools.web.errors import (
+    DATABASE_PAUSE,
+    database_is_away,
+    database_is_full,
+    error_body,
+    error_response,
+    seen_from_outside,
+)
 from snakepit.pools.web.headers import UNCACHED
 
 logger = logging.getLogger("snakepit.api")
@@ -79,7 +86,8 @@ def on_database_error(request: HttpRequest, error: Error) -> HttpResponse:
         return on_bug(request, error)
     logger.warning("%s %s: the database is unavailable: %s", request.method, request.path, error)
     outcome = NOT_STARTED if request.method in SAFE else UNKNOWN
-    return error_response(DatabaseUnavailable(outcome=outcome, retry_after=DATABASE_PAUSE))
+    message = "The database cannot store anything: its disk is full." if database_is_full(error) else ""
+    return error_response(DatabaseUnavailable(message, outcome=outcome, retry_after=DATABASE_PAUSE))
 
 
 def on_bug(request: HttpRequest, error: Exception) -> HttpResponse:

@@ -66,6 +66,8 @@ class StoredState:
     quarantined: int = 0
     quarantined_since: float = 0.0
     ended_jobs: tuple[tuple[str, str, int, float], ...] = ()  # lately: failed or lost, error's code, count, first
+    overdue: int = 0  # jobs that are due and that no Celery worker takes
+    overdue_since: float = 0.0  # when the oldest of them was queued
     uses_jobs: bool = True  # False: no job was ever submitted, so the project may run without Celery
     soft_limits: Mapping[str, float] = field(default_factory=dict)  # memory_soft_mb, of each pool that has one
 
@@ -132,6 +134,13 @@ def _of_stored(stored: StoredState) -> Iterator[Alert]:
 
 
 def _of_jobs(stored: StoredState) -> Iterator[Alert]:
+    if stored.overdue:
+        jobs = "1 job is due and waits" if stored.overdue == 1 else f"{stored.overdue} jobs are due and wait"
+        cause = (
+            "No Celery worker takes them. Start Celery workers and the message transport, or add threads or workers."
+        )
+        since = stored.overdue_since
+        yield Alert("jobs:overdue", ERROR, jobs, cause, "diagnostics", action="Check", since=since)
     for state, code, count, since in stored.ended_jobs:
         title = f"{count} job{'' if count == 1 else 's'} {state} in the last hour: {code}"
         cause = "Read the error of one before you retry them."

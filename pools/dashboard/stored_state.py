@@ -1,19 +1,20 @@
-"""Reads what only the database has for the overview, in a few queries: silent nodes, quarantined and ended
-jobs, whether there are jobs, soft limits."""
+"""Reads what only the database has for the overview, in a few queries: silent nodes, quarantined, overdue and
+ended jobs, whether there are jobs, soft limits."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db.models import Count, Max, Min
+from django.db.models import Count, Max, Min, Q
 
 from snakepit.pools.dashboard.alerts import StoredState
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, Node, Pool
 from snakepit.pools.models.moments import utc_now
-from snakepit.pools.models.states import FAILED, LOST, QUARANTINED
+from snakepit.pools.models.states import FAILED, LOST, QUARANTINED, QUEUED
 
 LATELY = 3600.0  # seconds for which jobs that failed or were lost need attention
+OVERDUE = 60.0  # seconds that a due job may wait for a Celery worker
 GROUPS = 5  # causes that are shown
 SILENT = 20.0  # seconds without an update; the recorder writes every five
 
@@ -25,6 +26,9 @@ def read_stored_state() -> StoredState:
         jobs = Job.objects.filter(state=QUARANTINED).aggregate(count=Count("pk"), newest=Max("finished_at"))
         lately = Job.objects.filter(state__in=(FAILED, LOST), finished_at__gte=utc_now() - timedelta(seconds=LATELY))
         groups = lately.values_list("state", "error__code").annotate(count=Count("pk"), first=Min("finished_at"))
+        late = utc_now() - timedelta(seconds=OVERDUE)
+        due = Job.objects.filter(Q(run_after__isnull=True) | Q(run_after__lt=late), state=QUEUED, queued_at__lt=late)
+        overdue = due.aggregate(count=Count("pk"), oldest=Min("queued_at"))
         limits = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
         return StoredState(
             silent_nodes=tuple((name, seen.timestamp()) for name, seen in silent),
@@ -34,6 +38,8 @@ def read_stored_state() -> StoredState:
                 (state, str(code or "unknown"), count, first.timestamp())
                 for state, code, count, first in groups.order_by("-count")[:GROUPS]
             ),
+            overdue=overdue["count"],
+            overdue_since=overdue["oldest"].timestamp() if overdue["oldest"] else 0.0,
             uses_jobs=Job.objects.exists(),
             soft_limits=dict(limits),
         )

@@ -49,3 +49,10 @@ def database_is_away(error: BaseException) -> bool:
     """Whether the error means that the database is unavailable, rather than that a query is wrong."""
     # SQLite raises OperationalError for a missing table too.
     return isinstance(error, InterfaceError) or (isinstance(error, OperationalError) and "no such" not in str(error))
+
+
+def database_is_full(error: BaseException) -> bool:
+    """Whether the database cannot store anything, because its disk is full."""
+    text = str(error).lower()
+    # SQLite; PostgreSQL and the system.
+    return "disk is full" in text or "no space left" in text

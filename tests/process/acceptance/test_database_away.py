@@ -102,6 +102,8 @@ def test_every_operation_and_page_reports_an_unavailable_database_and_works_when
             reply = client.get(page, headers={"Cookie": "sessionid=0123456789abcdefghijklmnopqrstuv"})
             assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5"), page
             assert "The database is unavailable" in reply.text
+            assert "Start the database server" in reply.text
+            assert "The broker does not answer either" in reply.text  # none runs in this test
         database.start()
         assert client.get("/api/jobs", headers=headers).status_code == 200
         assert client.get("/admin/login/").status_code == 200

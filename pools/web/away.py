@@ -1,0 +1,73 @@
+"""The page while the database is unavailable: the cause, since when, what still works, and what to do.
+
+It needs no database: no user, no session and no context processor. What still works comes from the broker.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+from django.views.defaults import server_error as default_page
+
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.web.errors import DATABASE_PAUSE, database_is_away, database_is_full
+from snakepit.pools.web.last_status import last_status
+
+QUIET = 30.0  # seconds without a failure, after which the next one is a new trouble
+
+
+@dataclass(slots=True)
+class _Trouble:
+    since: float = 0.0
+    newest: float = 0.0
+
+
+_trouble = _Trouble()
+_lock = threading.Lock()
+
+
+def away_page(error: BaseException) -> HttpResponse:
+    """503 with Retry-After, for an error of the database."""
+    full = database_is_full(error)
+    try:
+        broker = last_status.ask()
+    except BrokerError:
+        broker = None
+    pools = broker.status.pools if broker else ()
+    context = {
+        "full": full,
+        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(_since(time.time()))),
+        "broker": broker,
+        # Counts only: without a database no user is known, so the page is public.
+        "pools": len(pools),
+        "serving": sum(pool.ready > 0 for pool in pools),
+        "workers": sum(pool.ready for pool in pools),
+        "waiting": sum(pool.waiting for pool in pools),
+    }
+    # Rendered without the request, because its context processors would query the user.
+    page = HttpResponse(render_to_string("snakepit/database_away.html", context), status=503)
+    page["Retry-After"] = str(round(DATABASE_PAUSE))
+    page["Cache-Control"] = "no-store"
+    return page
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """The site's `handler500`. Middleware that stores a session fails outside of every view."""
+    error = sys.exc_info()[1]
+    if error is not None and database_is_away(error):
+        return away_page(error)
+    return default_page(request)
+
+
+def _since(now: float) -> float:
+    """When this process first noticed the trouble."""
+    with _lock:
+        if now - _trouble.newest > QUIET:
+            _trouble.since = now
+        _trouble.newest = now
+        return _trouble.since
