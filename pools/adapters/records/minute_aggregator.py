@@ -6,7 +6,7 @@ status each second ─▶ MinuteAggregator ─▶ a MinuteTotals for each pool a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from snakepit.pools.broker.stats.histogram import since
 from snakepit.pools.broker.status import BrokerStatus, PoolHistograms, PoolStatus
@@ -47,12 +47,15 @@ class _Minute:
     began: float
     first: PoolStatus
     histograms: PoolHistograms
+    last: PoolStatus
+    last_histograms: PoolHistograms
     samples: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 7)  # in the order of MinuteTotals
     waiting: int = 0
     oldest_wait: float = 0.0
 
-    def observe(self, pool: PoolStatus, states: Sequence[str]) -> None:
+    def observe(self, pool: PoolStatus, histograms: PoolHistograms, states: Sequence[str]) -> None:
+        self.last, self.last_histograms = pool, histograms
         leaving = states.count("draining") + states.count("stopping")
         now = (
             pool.ready, pool.busy, states.count("starting"), leaving, pool.slots, pool.taken, pool.memory_mb,
@@ -61,6 +64,10 @@ class _Minute:
         self.sums = [total + value for total, value in zip(self.sums, now, strict=True)]
         self.waiting = max(self.waiting, pool.waiting)
         self.oldest_wait = max(self.oldest_wait, pool.oldest_wait)
+
+    def ended(self) -> MinuteTotals:
+        """The totals up to the last status."""
+        return self.totals(self.last, self.last_histograms)
 
     def totals(self, pool: PoolStatus, histograms: PoolHistograms) -> MinuteTotals:
         ready, busy, starting, draining, slots, taken, memory_mb = (
@@ -91,7 +98,7 @@ class _Minute:
 
 
 class MinuteAggregator:
-    """A minute ends with the first status of the next one; the broker's first minute begins with the broker."""
+    """A minute ends with the first status of the next one. A pool's first minute begins with the pool, at zero."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Minute] = {}
@@ -106,11 +113,18 @@ class MinuteAggregator:
             histograms = status.histograms.get(pool.name, NONE)
             minute = self._open.get(pool.name)
             if minute is None:
-                minute = self._open[pool.name] = _Minute(at, pool, histograms)
+                # Its counters rise from zero: calls before the first status count too.
+                start = replace(pool, finished=0, failed=0, refused=0, died=0)
+                minute = self._open[pool.name] = _Minute(at, start, NONE, pool, histograms)
             elif at // MINUTE > minute.began // MINUTE:
                 done.append(minute.totals(pool, histograms))
-                minute = self._open[pool.name] = _Minute(at // MINUTE * MINUTE, pool, histograms)
-            minute.observe(pool, states.get(pool.name, []))
+                minute = self._open[pool.name] = _Minute(at // MINUTE * MINUTE, pool, histograms, pool, histograms)
+            minute.observe(pool, histograms, states.get(pool.name, []))
         for gone in self._open.keys() - {pool.name for pool in status.pools}:
-            del self._open[gone]
+            done.append(self._open.pop(gone).ended())
         return done
+
+    def end(self) -> list[MinuteTotals]:
+        """Return the totals of the minutes that are not over: the broker stops."""
+        minutes, self._open = self._open, {}
+        return [minute.ended() for minute in minutes.values()]

@@ -104,7 +104,8 @@ class DatabaseRecorder:
                 self._flush()
                 self._stopping.wait(self._next_pause())
             if self._flush():
-                self._unit(self._rows.close)
+                self._due += self._minutes.end()
+                self._unit(self._write_last)
         finally:
             connections.close_all()
 
@@ -122,6 +123,8 @@ class DatabaseRecorder:
                 batch = [self._pending.popleft() for _ in range(min(BATCH, len(self._pending)))]
                 status, self._status = self._status, None
                 more = bool(self._pending)
+            if status is not None:  # also while the database is away: each minute gets its own calls
+                self._due = [*self._due, *self._minutes.add(status, time.time())][-BUFFER:]
             if not self._unit(partial(self._write, batch, status)):
                 self._give_back(batch, status)
                 return False
@@ -179,12 +182,15 @@ class DatabaseRecorder:
         Event.objects.bulk_create([_event_row(self.node, at, event) for at, event in batch])
         if status is not None:
             self._rows.write(status)
-            self._due = [*self._due, *self._minutes.add(status, time.time())][-BUFFER:]
         self._write_minutes()
         now = time.monotonic()
         if now - self._last_prune >= PRUNE:
             prune()
             self._last_prune = now
+
+    def _write_last(self) -> None:
+        self._write_minutes()
+        self._rows.close()
 
     def _write_minutes(self) -> None:
         if not self._due:

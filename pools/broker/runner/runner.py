@@ -96,10 +96,8 @@ class Runner:
     # Callers
 
     def submit(self, asked: Sequence[tuple[int, Request, Reply]]) -> None:
-        """Take calls that differ only in their arguments. Answers come through `reply`, perhaps before this returns.
-
-        The integer is the call's number in this broker's life.
-        """
+        """Take calls, each with its number in this broker's life, that differ only in their arguments. Answers come
+        through `reply`, perhaps before this returns."""
         now, alike, spec, boot, calls = self._now(), asked[0][1], self.pool.spec, self._deps.boot, list[Call]()
         command = self.commands.get(alike.command)
         streams = command.streams if command else alike.credit > 0
@@ -113,6 +111,7 @@ class Runner:
             one = InFlightCall(call, f"{boot}-{number}", request, reply, request.credit)
             if command is None and self.commands:
                 reply.failed(errors.no_command(spec.name, request.command, self.commands), one.timing(now))
+                self.pool.admission.refused_count += 1
                 self._deps.meter.executed(spec.name, "unknown", errors.CommandUnknown.code, 0.0, 0.0)
                 continue
             self._in_flight[number] = one

@@ -29,6 +29,18 @@ def key() -> str:
     return ApiKey.create(name="chaos", owner=user, scopes=("run", "view", "operate"))[1]
 
 
+def periods() -> dict[str, int]:
+    """The sums of the stored minutes, by the names of a pool's status."""
+    from django.db.models import Sum
+
+    from snakepit.pools.models import PoolPeriod
+
+    rows = PoolPeriod.objects.filter(seconds=60)
+    # Django refuses a sum with the name of a field.
+    sums = rows.aggregate(finished=Sum("ok"), failed_=Sum("failed"), refused_=Sum("refused"), died_=Sum("died"))
+    return {name.rstrip("_"): total for name, total in sums.items()}
+
+
 def answer(what: str, facts: dict[str, Any]) -> Any:
     from django.core.management import call_command
 
@@ -44,6 +56,8 @@ def answer(what: str, facts: dict[str, Any]) -> Any:
         return True
     if what == "key":
         return key()
+    if what == "periods":
+        return periods()
     if what == "submit":
         made = range(facts["count"])
         return [str(jobs.submit("pool", facts["command"], facts["arguments"], **facts["options"]).pk) for _ in made]

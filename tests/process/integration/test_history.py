@@ -83,11 +83,13 @@ def test_a_long_span_is_made_of_quarters() -> None:
 def test_the_recorder_writes_the_minutes_of_the_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder, clock = DatabaseRecorder("n"), [NOON.timestamp()]
     monkeypatch.setattr("snakepit.pools.adapters.records.recorder.time.time", lambda: clock[0])
+    monkeypatch.setattr("snakepit.pools.adapters.records.recorder.close_old_connections", lambda: None)
     for second in range(0, 125, 5):
         clock[0] = NOON.timestamp() + second
         histograms = PoolHistograms(buckets(*[0.1] * second), {}, {"ttl": second // 60})
         pool = replace(POOL, finished=second)
-        recorder._write([], status([pool], [WORKER], histograms={"digits": histograms}))
+        recorder.observe(status([pool], [WORKER], histograms={"digits": histograms}))
+        assert recorder._flush()
     first, second_row = PoolPeriod.objects.order_by("at")
     assert (first.pool, first.node, first.at, first.ok) == ("digits", "n", NOON, 60)
     assert sum(first.ran.values()) == 60
