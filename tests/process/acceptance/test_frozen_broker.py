@@ -76,6 +76,10 @@ def test_every_surface_answers_soon_beside_a_frozen_broker(tmp_path: Path, monke
             # What was refused beside the frozen broker does not happen later.
             assert not after["node"]["draining"]
             assert [worker["state"] for worker in after["workers"]] == ["ready"]
+            node.stop()
+            check_stopped(
+                everything(client, headers, [one for one in known if one[0] in (*STALE, "list_commands", "/")])
+            )
 
 
 def sign_in(client: httpx.Client) -> None:
@@ -103,6 +107,16 @@ def status_in_shell(home: Path) -> subprocess.CompletedProcess[str]:
     }  # fmt: skip
     command = [sys.executable, "-m", "snakepit.pools.cli", "status", "--json"]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def check_stopped(answers: dict[str, tuple[float, httpx.Response]]) -> None:
+    """The broker has ended: the last status, and the command that starts it."""
+    for name in STALE:
+        snapshot = answers[name][1].json()["snapshot"]
+        assert (snapshot["stale"], "snakepit broker" in snapshot["reason"]) == (True, True), (name, snapshot)
+    refused = answers["list_commands"][1]
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "broker_unreachable")
+    assert "No broker runs here" in answers["/"][1].text
 
 
 def check(answers: dict[str, tuple[float, httpx.Response]]) -> None:
