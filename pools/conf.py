@@ -26,6 +26,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from snakepit.pools import proxies, setting_checks
+from snakepit.pools.broker.caller import KEY_DEFAULTS, OWNER_DEFAULTS, Limits
 from snakepit.pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec, PoolSpec, spec_from
 from snakepit.pools.broker.worker_env import find_refused
 from snakepit.pools.cgroups import usable_cores
@@ -102,6 +103,17 @@ class Configuration:
     stream_lifetime: float = number(
         3600.0, 0.01, 86_400, unit="s", help="Time after which the event `close` ends an open stream of a job."
     )
+    streams_limit: int = number(4096, 1, 10**6, help="Maximum number of open streams of a web process.")
+    key_limits: Mapping[str, float] = setting(
+        dict,
+        check=setting_checks.limits,
+        help="Limits of each API key; a key may have others. See [limits](limits.md#callers).",
+    )
+    owner_limits: Mapping[str, float] = setting(
+        dict, check=setting_checks.limits, help="Limits of each user, over all keys and sessions of the user."
+    )
+    key_share: float = number(0.25, 0.001, 1, help="Largest share of a pool's queues that one API key may fill.")
+    owner_share: float = number(0.5, 0.001, 1, help="Largest share of a pool's queues that one user may fill.")
     queue_objective: float = number(
         1.0,
         0.001,
@@ -122,6 +134,9 @@ class Configuration:
     jobs_lease: float = number(30.0, 1, 3600, unit="s", help="Lease of an attempt; after it the job is freed.")
     jobs_resend: float = number(30.0, 0.1, 3600, unit="s", help="Time after which an unclaimed due job is sent again.")
     jobs_queued_limit: int = number(10_000, 1, 10**7, help="Maximum number of queued jobs of one pool.")
+    jobs_queued_bytes: int = number(
+        2**30, 1024, 2**40, unit="bytes", help="Maximum size of the arguments of a pool's queued jobs."
+    )
     jobs_max_attempts: int = number(3, 1, 100, help="Default maximum number of attempts of a job.")
     jobs_backoff: float = number(2.0, 0, 3600, unit="s", help="Pause before the second attempt; doubles each time.")
     jobs_quarantine_after: int = number(2, 1, 100, help="Worker deaths by one job after which it is quarantined.")
@@ -180,6 +195,15 @@ def adapters() -> dict[str, str]:
     if isinstance(single, str) and single not in registry and setting_checks.DOTTED_PATH.fullmatch(single):
         registry["default"] = single
     return registry
+
+
+def key_limits() -> Limits:
+    """The limits of an API key that has none of its own."""
+    return Limits.of(current().key_limits, KEY_DEFAULTS)
+
+
+def owner_limits() -> Limits:
+    return Limits.of(current().owner_limits, OWNER_DEFAULTS)
 
 
 def find_python_problem(python: str) -> str:

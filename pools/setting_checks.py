@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any
 
+from snakepit.pools.broker.caller import find_limit_problem
+
 DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 
@@ -66,6 +68,10 @@ def interpreters(value: Any) -> str | None:
         if text(path) is not None or not os.path.isabs(path):
             return f"{path!r} (key {key!r}) is not an absolute path"
     return None
+
+
+def limits(value: Any) -> str | None:
+    return find_limit_problem(value) or None
 
 
 def pools(value: Any) -> str | None:

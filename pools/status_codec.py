@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 
 from google.protobuf.message import Message
 
+from snakepit.pools.broker.caller import QuotaStatus
 from snakepit.pools.broker.status import (
     BrokerStatus,
     CommandInfo,
@@ -72,6 +73,7 @@ def _encode_status(status: BrokerStatus, plain: Callable[[Any], Any]) -> pb.Stat
         reply.events.add(**{**values, "message": values["message"][:MAX_MESSAGE]})
     for pool, histograms in status.histograms.items():
         reply.histograms.add(pool=pool, **plain(histograms))
+    reply.quotas.extend(pb.Quota(**plain(quota)) for quota in status.quotas)
     return reply
 
 
@@ -129,6 +131,7 @@ def decode_status(reply: pb.StatusReply) -> BrokerStatus:
         histograms={
             one.pool: PoolHistograms(dict(one.ran), dict(one.queued), dict(one.recycled)) for one in reply.histograms
         },
+        quotas=tuple(decode(QuotaStatus, one) for one in reply.quotas),
     )
 
 

@@ -14,6 +14,7 @@ from django.urls import reverse
 
 from snakepit.pools import permissions
 from snakepit.pools.admin.page import Page, log, order
+from snakepit.pools.broker.caller import LIMITS
 from snakepit.pools.models import ApiKey, Pool
 from snakepit.pools.operations import orders
 from snakepit.pools.web.headers import UNCACHED
@@ -34,9 +35,17 @@ class ApiKeyForm(ApiKeyModelForm):
     )
     pools = forms.CharField(required=False, help_text="Names of pools, separated by spaces. Empty: all pools.")
 
+    limits = forms.JSONField(
+        required=False,
+        empty_value={},
+        initial=dict,
+        help_text=f'Limits of this key as JSON, such as {{"calls_per_second": 50}}: {", ".join(LIMITS)}. '
+        "Others are those of the setting KEY_LIMITS; 0 is no limit.",
+    )
+
     class Meta:
         model = ApiKey
-        fields = ("name", "scopes", "pools", "expires_at")
+        fields = ("name", "scopes", "pools", "limits", "expires_at")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,7 +77,7 @@ class ApiKeyAdmin(Page):
     actions = ("rotate", "revoke")
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        mine = ("name", "scopes", "pools", "expires_at")
+        mine = ("name", "scopes", "pools", "limits", "expires_at")
         return (*mine, *self.readonly_fields) if obj else mine
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -90,7 +99,7 @@ class ApiKeyAdmin(Page):
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         with orders.recorded(order(request), "change_key" if change else "add_key", target=str(obj)) as record:
             super().save_model(request, obj, form, change)
-            record.data = {"scopes": obj.scopes, "pools": obj.pools}
+            record.data = {"scopes": obj.scopes, "pools": obj.pools, "limits": obj.limits}
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
         with orders.recorded(order(request), "delete_key", target=str(obj)):

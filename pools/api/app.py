@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, path, re_path
 from ninja import NinjaAPI
 
-from snakepit.pools.api import calls, diagnostics, errors, health, jobs, maintenance, observed, operate, pools
+from snakepit.pools.api import calls, diagnostics, errors, health, jobs, keys, maintenance, observed, operate, pools
 from snakepit.pools.api.auth import BrowserAuth, KeyAuth
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.web.greenlets import refuse_asynchronous
@@ -41,6 +41,7 @@ for router in (
     observed.router,
     diagnostics.router,
     health.router,
+    keys.router,
 ):
     api.add_router("", router)
 

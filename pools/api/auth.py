@@ -14,11 +14,14 @@ from django.http import HttpRequest
 from ninja.security import HttpBearer, SessionAuth
 from ninja.utils import check_csrf
 
-from snakepit.pools import permissions
+from snakepit.pools import conf, permissions
+from snakepit.pools.broker.caller import CallerIdentity, Limits
 from snakepit.pools.broker.errors import PermissionDenied, Unauthenticated
 from snakepit.pools.models import ApiKey
 from snakepit.pools.web.actor import address_of
 from snakepit.pools.web.headers import csrf_header
+
+NO_LIMITS = CallerIdentity("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Caller:
     owner: str = ""  # the user name; jobs of this owner are the caller's own
     address: str = ""  # where the request came from
     key: int = 0  # of the row of an API key; 0: a session
+    quota: CallerIdentity = NO_LIMITS  # the same caller, with its limits, for the broker and for jobs
 
     def check(self, permission: str, pool: str = "") -> None:
         """Raise PermissionDenied if this caller lacks the permission, or may not use the pool."""
@@ -96,6 +100,7 @@ class KeyAuth(HttpBearer):
             key.owner.get_username(),
             address_of(request),
             key.pk,
+            quota_of(key.owner.get_username(), key),
         )
 
 
@@ -116,7 +121,14 @@ class BrowserAuth(SessionAuth):
 
 def _signed_in(user: Any, request: HttpRequest) -> Caller:
     name = user.get_username()
-    return Caller(f"user {name}", permissions.of(user), owner=name, address=address_of(request))
+    return Caller(f"user {name}", permissions.of(user), owner=name, address=address_of(request), quota=quota_of(name))
+
+
+def quota_of(owner: str, key: ApiKey | None = None) -> CallerIdentity:
+    """The limits of a key and of its owner."""
+    settings = conf.current()
+    own = (key.visible, key.all_limits) if key else ("", Limits())
+    return CallerIdentity(own[0], owner, own[1], conf.owner_limits(), settings.key_share, settings.owner_share)
 
 
 def requester_of(request: HttpRequest) -> Caller:

@@ -49,7 +49,9 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _read(request: HttpRequest) -> bytes:
-    limit = conf.current().max_body
+    limit, found = conf.current().max_body, getattr(request, "auth", None)
+    if found is not None:
+        limit = int(min(limit, found.quota.smallest("body_bytes")))
     announced = request.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
         raise too_large(limit, announced)

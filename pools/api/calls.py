@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -12,6 +13,7 @@ from snakepit.pools.api.auth import caller
 from snakepit.pools.api.body import dumps, read_arguments
 from snakepit.pools.api.schemas import CallAnswer, Failure, answers
 from snakepit.pools.api.streams import answer_body, stream_response
+from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.client import shared
 
@@ -55,10 +57,17 @@ async def call(
         raise BadRequest(message, details={"fields": {"timeout": longest}})
     arguments = read_arguments(request)
     accept = request.headers.get("Accept", "")
+    quota = caller(request).quota
     if stream or "text/event-stream" in accept:
-        events = shared.client().aevents(pool, command, arguments, timeout=timeout, priority=priority)
-        return await stream_response(request, events)
-    answer = await shared.client().aexecute(pool, command, arguments, timeout=timeout, priority=priority)
+
+        def begin() -> AsyncIterator[Any]:
+            with acting_for(quota):
+                return shared.client().aevents(pool, command, arguments, timeout=timeout, priority=priority)
+
+        return await stream_response(request, begin)
+    with acting_for(quota):
+        answer = await shared.client().aexecute(pool, command, arguments, timeout=timeout, priority=priority)
+    request.rate_left = answer.calls_left, answer.calls_reset  # type: ignore[attr-defined]
     if isinstance(answer.value, bytes) and "application/octet-stream" in accept:
         headers = {"X-Snakepit-Call": answer.call, "X-Snakepit-Worker": answer.worker}
         return HttpResponse(answer.value, content_type="application/octet-stream", headers=headers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +112,20 @@ def register(api: NinjaAPI) -> None:
         api.add_exception_handler(kind, handler)
 
 
+def add_rate_limit(request: HttpRequest, response: HttpResponse) -> None:
+    """The headers of the IETF draft: the policy of the caller's rate, and what is left of it after a call."""
+    found = getattr(request, "auth", None)
+    rated = [one for _, _, one, _ in found.quota.scopes() if one.calls_per_second] if found else []
+    if not rated:
+        return
+    slowest = min(rated, key=lambda one: one.calls_per_second)
+    window = max(1, math.ceil(slowest.burst / slowest.calls_per_second))
+    response["RateLimit-Policy"] = f'"calls_per_second";q={slowest.burst};w={window}'
+    left, reset = getattr(request, "rate_left", (-1, 0.0))
+    if left >= 0:
+        response.setdefault("RateLimit", f'"calls_per_second";r={left};t={math.ceil(reset)}')
+
+
 @csrf_exempt
 def not_found(request: HttpRequest, path: str = "") -> HttpResponse:
     """Paths under the API's root without a route. Exempt from CSRF, so that a POST gets this error too."""
@@ -144,6 +159,7 @@ def _converting(view: Callable[..., Any]) -> Callable[..., Any]:
 
 def _convert(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     response.setdefault("Cache-Control", UNCACHED)  # results and state, of one caller
+    add_rate_limit(request, response)
     if response.status_code != 405:
         return response
     allowed = ", ".join(sorted(part.strip() for part in response["Allow"].split(",")))

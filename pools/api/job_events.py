@@ -7,6 +7,7 @@ STREAM_LIFETIME the event `close` ends the stream; a reader that sends its last 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -31,12 +32,14 @@ Show = Callable[[Job], dict[str, Any]]
 
 
 async def stream(request: HttpRequest, job_id: uuid.UUID, last: int, show: Show) -> StreamingHttpResponse:
-    return await open_response(request, frames(job_id, last, show))
+    found = getattr(request, "auth", None)
+    lifetime = min(conf.current().stream_lifetime, found.quota.smallest("stream_lifetime") if found else math.inf)
+    return await open_response(request, lambda: frames(job_id, last, show, lifetime))
 
 
-async def frames(job_id: uuid.UUID, last: int, show: Show) -> AsyncGenerator[str, None]:
+async def frames(job_id: uuid.UUID, last: int, show: Show, lifetime: float) -> AsyncGenerator[str, None]:
     """The stored entries by this stream's own reads, then the hub's news."""
-    ends = time.monotonic() + conf.current().stream_lifetime
+    ends = time.monotonic() + lifetime
     quiet = time.monotonic()
     while True:  # until this stream has read all that is stored
         try:

@@ -21,6 +21,7 @@ from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.job_events import stream
 from snakepit.pools.api.job_schemas import JobFilter, JobIn, JobOut, JobPage
 from snakepit.pools.api.schemas import Failure, answers
+from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied
 from snakepit.pools.jobs.listing import JobQuery, page
 from snakepit.pools.models import Job
@@ -49,7 +50,8 @@ async def submit(request: HttpRequest) -> HttpResponse:
     key = request.headers.get("Idempotency-Key") or wanted.idempotency_key
     given |= {"idempotency_key": key, "owner": requester.owner}
 
-    job = await sync_to_async(lambda: durable.submit(wanted.pool, wanted.command, wanted.arguments, **given))()
+    with acting_for(requester.quota):
+        job = await sync_to_async(lambda: durable.submit(wanted.pool, wanted.command, wanted.arguments, **given))()
     response = json_response(shown_to(requester, job), status=200 if job.existed else 201)
     response["Location"] = f"{request.path}/{job.pk}"
     return response
@@ -117,7 +119,8 @@ async def clone(request: HttpRequest, job_id: str) -> HttpResponse:
         job = _find(requester, job_id)
         requester.allow("clone_job", job.pool)
         _check_payload(requester, job)  # the caller owns the clone, which would reveal the payload
-        return durable.clone(job.pk, requester.owner)
+        with acting_for(requester.quota):
+            return durable.clone(job.pk, requester.owner)
 
     return json_response(shown_to(requester, await sync_to_async(act)()), status=201)
 

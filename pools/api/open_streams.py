@@ -8,14 +8,18 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import InterfaceError, OperationalError
 
 from snakepit.pools.api.auth import Caller
+from snakepit.pools.broker.errors import LimitReached
+from snakepit.pools.broker.quotas import reached
 from snakepit.pools.jobs.leases import db_unit
+
+PAUSE = 5.0  # seconds until a refused caller should try again
+Identity = tuple[int, str, frozenset[str], frozenset[str] | None]  # key, owner, permissions and pools
 
 
 class _Caller:
@@ -63,14 +67,20 @@ class OpenStreams:
     """All open streams of the API and of job pages in this process."""
 
     def __init__(self) -> None:
-        self._callers: dict[Hashable, _Caller] = {}
+        self._callers: dict[Identity, _Caller] = {}
         self._lock = threading.Lock()
 
-    def enter(self, caller: Caller, admit: Callable[[int, int], None] = lambda mine, all: None) -> OpenStream:
-        """Count a stream. `admit` receives the open streams of this caller and of all, and raises to refuse it."""
+    def enter(self, caller: Caller, most: int) -> OpenStream:
+        """Count a stream, or raise LimitReached. `most`: the streams of this process."""
         with self._lock:
-            mine = sum(one.streams for identity, one in self._callers.items() if _same(identity, caller))
-            admit(mine, sum(one.streams for one in self._callers.values()))
+            for kind, name, limits, _ in caller.quota.scopes():
+                if limits.streams and self._count(kind, caller) >= limits.streams:
+                    raise reached(kind, name, "streams", limits.streams, PAUSE)
+            if sum(one.streams for one in self._callers.values()) >= most:
+                message = f"This web process has {most} open streams, the limit of SNAKEPIT['STREAMS_LIMIT']."
+                raise LimitReached(
+                    message, retry_after=PAUSE, details={"limit": "streams", "value": most, "of": "process"}
+                )
             self._callers.setdefault(_identity(caller), _Caller()).streams += 1
         return OpenStream(self, caller)
 
@@ -85,18 +95,18 @@ class OpenStreams:
     def of(self, caller: Caller) -> _Caller:
         return self._callers[_identity(caller)]
 
-    def count(self, caller: Caller) -> int:
-        """The open streams of this key or user."""
+    def count(self, kind: str, caller: Caller) -> int:
+        """The open streams of this `key`, or of its `owner` with all keys and sessions."""
         with self._lock:
-            return sum(one.streams for identity, one in self._callers.items() if _same(identity, caller))
+            return self._count(kind, caller)
+
+    def _count(self, kind: str, caller: Caller) -> int:
+        at, wanted = (0, caller.key) if kind == "key" else (1, caller.owner)
+        return sum(one.streams for identity, one in self._callers.items() if identity[at] == wanted)
 
 
-def _identity(caller: Caller) -> tuple[int, str, frozenset[str], frozenset[str] | None]:
+def _identity(caller: Caller) -> Identity:
     return caller.key, caller.owner, caller.permissions, caller.pools
-
-
-def _same(identity: Any, caller: Caller) -> bool:
-    return bool(identity[:2] == (caller.key, caller.owner))
 
 
 def _still_allowed(caller: Caller) -> bool:

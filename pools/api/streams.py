@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -30,14 +30,18 @@ HEARTBEAT = ": alive\n\n"
 RIGHTS_SECONDS = 3.0  # between two checks of the rights of an open stream's caller
 
 
-async def stream_response(request: HttpRequest, events: AsyncIterator[Any]) -> StreamingHttpResponse:
-    return await open_response(request, frames(events, conf.current().stream_heartbeat))
+async def stream_response(request: HttpRequest, begin: Callable[[], AsyncIterator[Any]]) -> StreamingHttpResponse:
+    return await open_response(request, lambda: frames(begin(), conf.current().stream_heartbeat))
 
 
-async def open_response(request: HttpRequest, produced: AsyncGenerator[str, None]) -> StreamingHttpResponse:
+async def open_response(request: HttpRequest, begin: Callable[[], AsyncGenerator[str, None]]) -> StreamingHttpResponse:
     """The response with these frames. It counts as an open stream of its caller, and ends with the caller's rights."""
-    opened = open_streams.enter(await _requester(request))
-    frames = guarded(produced, opened)
+    opened = open_streams.enter(await _requester(request), conf.current().streams_limit)
+    try:
+        frames = guarded(begin(), opened)
+    except BaseException:
+        opened.close()
+        raise
     # Under WSGI, Django would collect an asynchronous stream completely before it sends the first byte.
     content = frames if isinstance(request, ASGIRequest) else synchronous(frames)
     response = StreamingHttpResponse(content, content_type="text/event-stream; charset=utf-8")

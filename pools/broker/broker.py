@@ -11,11 +11,12 @@ from random import Random
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
-from snakepit.pools.broker.handle import CallHandle
+from snakepit.pools.broker.handle import CallHandle, CountedReply
 from snakepit.pools.broker.messages import Reply, Request, Timing
 from snakepit.pools.broker.node import NodeFacts, NodeState
 from snakepit.pools.broker.pool.preview import forecast
 from snakepit.pools.broker.ports import Definition, Loaded, Ports, Template
+from snakepit.pools.broker.quotas import Quotas
 from snakepit.pools.broker.runner.deps import RunnerDeps
 from snakepit.pools.broker.runner.runner import Runner
 from snakepit.pools.broker.runner.worker_handle import WorkerHandle
@@ -45,6 +46,7 @@ class Broker:
         self.ports = ports
         self.runners: dict[str, Runner] = {}
         self.sessions = 0
+        self.quotas = Quotas()
         self.node = NodeState(facts, ports.clock.wall())
         self._usages = Usages(ports.meter)
         self._watch = WorkerWatch(self.runners, self._usages, ports.clock)
@@ -73,9 +75,15 @@ class Broker:
         runner = self.runners.get(pool) if self.node.serving else None
         asked, handles = [], []
         for (request, reply), number in zip(calls, self._numbers, strict=False):
+            if caller := request.caller:
+                if limited := self.quotas.admit(caller, self.ports.clock.monotonic()):
+                    reply.failed(limited, Timing())
+                    handles.append(CallHandle(None, number))
+                    continue
+                reply = CountedReply(reply, self.quotas, caller, self.ports.clock)
             asked.append((number, request, reply))
             handles.append(CallHandle(runner, number))
-        if runner:
+        if runner and asked:
             runner.submit(asked)
         else:
             for _, _, reply in asked:
@@ -320,6 +328,7 @@ class Broker:
             self._node_status(now),
             tuple(pools),
             tuple(worker_status(runner, worker, now, self._usage(runner)) for runner, worker in workers),
+            quotas=self.quotas.status(),
         )
 
     def _usage(self, runner: Runner) -> Usage:

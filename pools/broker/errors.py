@@ -172,6 +172,15 @@ class QueueFull(BrokerError):
     default_outcome = NOT_STARTED
 
 
+class LimitReached(BrokerError):
+    """The API key or user has reached a limit of its own; the details name it."""
+
+    code = "limit_reached"
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    default_outcome = NOT_STARTED
+
+
 class Cancelled(BrokerError):
     """The caller cancelled the call."""
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from snakepit.pools.broker.caller import CallerIdentity
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.messages import Reply, Timing
+from snakepit.pools.broker.ports import Clock, Payload
+from snakepit.pools.broker.quotas import Quotas
 from snakepit.pools.broker.runner.runner import Runner
 
 
@@ -21,3 +26,34 @@ class CallHandle:
     def credit(self, chunks: int) -> None:
         if self._runner:
             self._runner.credit(self._number, chunks)
+
+
+@dataclass(slots=True)
+class CountedReply:
+    """The reply of a call whose caller has limits: its end makes room for another call of the caller."""
+
+    _reply: Reply
+    _quotas: Quotas
+    _caller: CallerIdentity
+    _clock: Clock
+
+    def done(self, payload: Payload | None, timing: Timing) -> None:
+        self._ended(timing)
+        self._reply.done(payload, timing)
+
+    def failed(self, error: BrokerError, timing: Timing) -> None:
+        self._ended(timing)
+        self._reply.failed(error, timing)
+
+    def _ended(self, timing: Timing) -> None:
+        self._quotas.ended(self._caller)
+        timing.calls_left, timing.calls_reset = self._quotas.left(self._caller, self._clock.monotonic())
+
+    def chunk(self, payload: Payload) -> None:
+        self._reply.chunk(payload)
+
+    def progress(self, fraction: float, message: str) -> None:
+        self._reply.progress(fraction, message)
+
+    def log(self, message: str) -> None:
+        self._reply.log(message)

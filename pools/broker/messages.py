@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from snakepit.pools.broker.caller import CallerIdentity
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.ports import Payload
 
@@ -26,6 +27,7 @@ class Request:
     credit_bytes: int = 0  # most chunk bytes that may be unacknowledged; 0: no limit
     reply_socket: str = ""  # the path of a socket of the caller's, where the worker may put the result
     ref: int = 0  # the caller's number of the call, for its reply_socket
+    caller: CallerIdentity | None = None  # None: no limits but those of the pool
 
 
 @dataclass(slots=True)
@@ -36,6 +38,8 @@ class Timing:
     worker: str = ""
     queued: float = 0.0
     ran: float = 0.0
+    calls_left: int = -1  # that the caller may make at once; -1: it has no rate
+    calls_reset: float = 0.0
 
 
 class Reply(Protocol):

@@ -3,8 +3,8 @@
     runner ─▶ snapshot ─▶ BrokerStatus ─┬─▶ recorder, metrics          (in the broker's process)
                                         └─▶ protobuf ─▶ client ─▶ dashboard, shell, diagnostics, REST
 
-`as_json` turns any of these values into JSON-ready data: the shape of `snakepit status --json` and of the REST API.
-A None means "not known" or "no such limit"; each field says which. Times are seconds, memory is MiB of PSS.
+`as_json` makes JSON-ready data of them: the shape of `snakepit status --json` and of the REST API. A None means "not
+known" or "no such limit"; each field says which. Times are seconds, memory is MiB of PSS.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from operator import attrgetter
 from typing import Any
+
+from snakepit.pools.broker.caller import QuotaStatus
 
 PLAIN = frozenset({str, int, float, bool, type(None)})  # what JSON takes as it is
 BEAT, NO_SWEEP_YET, CLOCK_MISSING = "beat", "waiting", "lifecycle clock missing"  # what drives the lifecycle
@@ -247,6 +249,7 @@ class BrokerStatus:
     workers: tuple[WorkerStatus, ...]
     events: tuple[RecordedEvent, ...] = field(default=(), metadata={"json": False})  # the oldest first
     histograms: Mapping[str, PoolHistograms] = field(default_factory=dict, metadata={"json": False})  # by pool
+    quotas: tuple[QuotaStatus, ...] = field(default=(), metadata={"json": False})
 
     def pool(self, name: str) -> PoolStatus | None:
         return next((one for one in self.pools if one.name == name), None)
@@ -378,8 +381,7 @@ def as_json(value: Any) -> Any:
     if type(value) in PLAIN:
         return value
     if is_dataclass(value):
-        found = _object(value)
-        return found | {"schema": value.arguments} if isinstance(value, CommandInfo) else found
+        return _object(value) | ({"schema": value.arguments} if isinstance(value, CommandInfo) else {})
     if isinstance(value, Mapping):
         return {key: as_json(one) for key, one in value.items()}
     return [as_json(one) for one in value] if isinstance(value, tuple | list) else value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from snakepit.pools.broker.caller import QuotaStatus
 from snakepit.pools.broker.status import (
     BrokerStatus,
     NodeStatus,
@@ -54,6 +55,14 @@ def status(
         raise typer.Exit(PROBLEM)
 
 
+def caller_line(quota: QuotaStatus) -> str:
+    rate = f"{quota.calls_per_second:g}/s" if quota.calls_per_second else "no rate limit"
+    return (
+        f"{quota.of} {quota.name}: {quota.in_flight} of {quota.calls_in_flight or 'any'} calls in flight, {rate}, "
+        f"{quota.accepted} accepted, {quota.refused} limited"
+    )
+
+
 def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
     width = None if sys.stdout.isatty() else NARROW
     console = terminal(width=width, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
@@ -68,6 +77,8 @@ def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
         console.print(f"draining: {drain_line(node)}", style="bold yellow", markup=False, soft_wrap=True)
     for problem in node.problems:
         console.print(f"problem: {problem}", style="bold red", markup=False, soft_wrap=True)
+    for quota in found.quotas:
+        console.print(caller_line(quota), style="yellow" if quota.refused else "", markup=False, soft_wrap=True)
     if not found.pools:
         console.print('No pools. Define one in SNAKEPIT["POOLS"] or in the admin.', markup=False)
         return

@@ -28,6 +28,8 @@ class Answer:
     worker: str
     queued_seconds: float
     run_seconds: float
+    calls_left: int = -1  # that the caller may make at once; -1: it has no rate
+    calls_reset: float = 0.0  # seconds until its burst is complete
 
 
 class Packed(NamedTuple):
@@ -141,7 +143,11 @@ def answer(result: Result | Packed | Delivered) -> Answer:
     if not isinstance(result, Result):
         return result.answer()
     timing = result.timing
-    return Answer(decode(result.value), timing.call, timing.worker, timing.queued_seconds, timing.run_seconds)
+    left = timing.calls_left if timing.HasField("calls_left") else -1
+    return Answer(
+        decode(result.value), timing.call, timing.worker, timing.queued_seconds, timing.run_seconds,
+        left, timing.calls_reset,
+    )  # fmt: skip
 
 
 def exception(error: Error) -> BrokerError:

@@ -17,8 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from snakepit.pools.broker.caller import CallerIdentity, current
 from snakepit.pools.broker.errors import BadArguments, BadRequest, DeadlineExceeded, PayloadTooLarge
 from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.workers.report import utf8
 from snakepit.workers.schema import json_encode
 
 MAX_MESSAGE = 256 * 2**20  # bytes: no call is larger, whatever its pool allows
@@ -51,11 +53,12 @@ class EncodedCall:
     credit: int = 0
     credit_bytes: int = 0
     result_only: bool = True  # the caller does not read chunks, progress and log lines
+    caller: CallerIdentity | None = None  # for limits by key and owner
 
     @property
     def is_plain(self) -> bool:
         """Whether it may travel together with calls like it."""
-        return self.result_only and not self.attachments
+        return self.result_only and not self.attachments and self.caller is None
 
     def is_like(self, other: EncodedCall) -> bool:
         """Whether two plain calls differ in nothing but their arguments."""
@@ -79,7 +82,11 @@ def message_of(calls: Sequence[tuple[int, EncodedCall]], *, direct_reply: bool =
     if len(calls) == 1:
         wire = request.call
         wire.ref, wire.arguments = ref, first.arguments
-        wire.credit, wire.credit_bytes, wire.direct_reply = first.credit, first.credit_bytes, direct_reply
+        wire.credit, wire.credit_bytes = first.credit, first.credit_bytes
+        if first.caller:  # its reply has what is left of its limits
+            _name_caller(wire.caller, first.caller)
+        else:
+            wire.direct_reply = direct_reply
         for name, value in (first.attachments or {}).items():
             wire.attachments[name] = value
     else:
@@ -88,6 +95,16 @@ def message_of(calls: Sequence[tuple[int, EncodedCall]], *, direct_reply: bool =
         wire.arguments.extend([call.arguments for _, call in calls])
     wire.pool, wire.command, wire.timeout, wire.priority = first.pool, first.command, first.timeout, first.priority
     return message.SerializeToString()
+
+
+def _name_caller(wire: pb.Caller, caller: CallerIdentity) -> None:
+    wire.key, wire.owner = utf8(caller.key), utf8(caller.owner)
+    for part, limits, share in (
+        (wire.key_limits, caller.key_limits, caller.key_share),
+        (wire.owner_limits, caller.owner_limits, caller.owner_share),
+    ):
+        part.calls_per_second, part.calls_burst = limits.calls_per_second, limits.calls_burst
+        part.calls_in_flight, part.calls_waiting, part.share = limits.calls_in_flight, limits.calls_waiting, share
 
 
 def encode(
@@ -99,6 +116,7 @@ def encode(
     _check_text(pool, command)
     values = _merged(arguments, more)
     call = EncodedCall(pool, command)
+    call.caller = current()
     if values:
         size = 0
         for name, value in values.items():

@@ -13,9 +13,11 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from snakepit.pools import jobs as durable
+from snakepit.pools.api.auth import quota_of
 from snakepit.pools.api.body import dumps
 from snakepit.pools.api.job_events import stream
 from snakepit.pools.api.jobs import out
+from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.dashboard.access import Rights, rights_of
 from snakepit.pools.dashboard.confirm import Confirmation, ask
 from snakepit.pools.dashboard.jobs import described
@@ -110,7 +112,9 @@ def _do(request: HttpRequest, row: Job, action: str, order: Order) -> Job:
         return orders.cancel_job(row.pk, order)
     if action == "retry":
         return orders.retry_job(row.pk, order)
-    return durable.clone(row.pk, request.user.get_username())
+    owner = request.user.get_username()
+    with acting_for(quota_of(owner)):
+        return durable.clone(row.pk, owner)
 
 
 def _consequences(row: Job, action: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -12,8 +13,10 @@ from django.views.decorators.http import require_POST
 
 from snakepit.pools import conf
 from snakepit.pools import jobs as durable
+from snakepit.pools.api.auth import quota_of
 from snakepit.pools.api.body import read_object
 from snakepit.pools.api.streams import stream_response
+from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PermissionDenied
 from snakepit.pools.client import shared
 from snakepit.pools.dashboard.access import rights_of
@@ -69,12 +72,20 @@ async def run(request: HttpRequest) -> HttpResponseBase:
         timeout, longest = asked["timeout"], conf.current().max_timeout
         if timeout is not None and not _is_time(timeout, longest):
             raise BadRequest(f"timeout: {timeout!r} is not a number of seconds up to {longest:g}")
-        events = shared.client().aevents(
-            asked["pool"], asked["command"], asked["arguments"], timeout=timeout, priority=0
-        )  # fmt: skip
     except BrokerError as error:
         return error_response(error)
-    return await stream_response(request, events)
+    quota = quota_of(request.user.get_username())
+
+    def begin() -> AsyncIterator[Any]:
+        with acting_for(quota):
+            return shared.client().aevents(
+                asked["pool"], asked["command"], asked["arguments"], timeout=timeout, priority=0
+            )
+
+    try:
+        return await stream_response(request, begin)
+    except BrokerError as error:
+        return error_response(error)
 
 
 @require_POST
@@ -84,7 +95,8 @@ def submit(request: HttpRequest) -> HttpResponse:
         _check(request)
         asked = _read(request)
         options = {"tags": asked["tags"], "timeout": asked["timeout"], "owner": request.user}
-        job = durable.submit(asked["pool"], asked["command"], asked["arguments"], **options)
+        with acting_for(quota_of(request.user.get_username())):
+            job = durable.submit(asked["pool"], asked["command"], asked["arguments"], **options)
     except BrokerError as error:
         return error_response(error)
     return JsonResponse({"id": str(job.pk), "url": reverse("snakepit:job", args=[job.pk])}, status=201)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,13 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from snakepit.pools import conf
-from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, PoolUnknown, QueueFull, no_command
+from snakepit.pools.broker.caller import current
+from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, PoolUnknown, no_command
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.client import shared
 from snakepit.pools.jobs import commands, in_process, messages
 from snakepit.pools.jobs.arguments import check_size, store
+from snakepit.pools.jobs.room import check_room
 from snakepit.pools.jobs.schema_check import problems
 from snakepit.pools.jobs.signals import emit, job_submitted
 from snakepit.pools.models import Job, Pool, schema
@@ -77,6 +80,7 @@ def submit(
         "owner": _text("owner", owner if isinstance(owner, str) else owner.get_username() if owner else "", 150),
         "retention": _whole("retention", settings.jobs_retention if retention is None else retention, 0, 10**9),
     }
+    _check_horizon(run_after, retention)
     _check_target(pool, command, wanted["arguments"])
     _check_command(pool, command, wanted["arguments"])
     return enqueue(wanted)
@@ -97,14 +101,15 @@ def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Map
 
 def enqueue(wanted: Mapping[str, Any]) -> Job:
     """Insert a checked job, or find the one with its idempotency key. A new job is sent on commit."""
+    caller, size = current(), len(json.dumps(wanted["arguments"]))
     for _ in range(3):  # the job with the key may be deleted between insert and read
         if wanted["idempotency_key"] and (found := _same(wanted)):
             return found
-        _check_room(wanted["pool"])
         try:
             # A savepoint: on PostgreSQL a conflict would abort the caller's transaction.
             with transaction.atomic(using=schema.alias()):
-                job = Job.objects.create(**wanted, sent_at=Now())
+                job = Job.objects.create(**wanted, key=caller.key if caller else "", size=size, sent_at=Now())
+                check_room(job.pool, size, caller)
         except IntegrityError:
             if not wanted["idempotency_key"]:
                 raise
@@ -143,12 +148,17 @@ def _same(wanted: Mapping[str, Any]) -> Job | None:
     return found
 
 
-def _check_room(pool: str) -> None:
-    limit = conf.current().jobs_queued_limit
-    # Reads at most `limit` index entries. Concurrent callers may exceed the limit slightly.
-    if Job.objects.filter(pool=pool, state=QUEUED).order_by()[:limit].count() >= limit:
-        message = f"The pool {pool!r} has {limit} queued jobs, the limit of SNAKEPIT['JOBS_QUEUED_LIMIT']."
-        raise QueueFull(message, retry_after=5.0, details={"limit": limit})
+def _check_horizon(run_after: datetime | None, retention: int | None) -> None:
+    """Refuse what would hold a place of the queue, or a row, for longer than the caller's limits allow."""
+    if (caller := current()) is None:
+        return
+    delay, longest = (run_after - utc_now()).total_seconds() if run_after else 0.0, caller.smallest("run_after")
+    if delay > longest:
+        message = f"run_after: is {delay:.0f} s from now; your limit run_after is {longest:.0f} s"
+        raise BadRequest(message, details={"limit": "run_after", "value": longest})
+    if retention is not None and retention > (most := caller.smallest("retention")):
+        message = f"retention: {retention} is more than {most:.0f} s, your limit retention"
+        raise BadRequest(message, details={"limit": "retention", "value": most})
 
 
 def _check_target(pool: str, command: str, arguments: Mapping[str, Any]) -> None:

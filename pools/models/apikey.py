@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,8 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.base import ModelState
 
+from snakepit.pools import conf
+from snakepit.pools.broker.caller import Limits, find_limit_problem
 from snakepit.pools.models.moments import MomentField, utc_now
 from snakepit.pools.models.owner_rights import of_owner
 from snakepit.pools.permissions import SCOPES, of_scopes
@@ -40,6 +42,7 @@ class ApiKey(models.Model):
     digest = models.CharField(max_length=64, editable=False)
     scopes = models.JSONField(default=list, help_text=f"A list of scopes: {', '.join(SCOPES)}.")
     pools = models.JSONField(default=list, blank=True, help_text="Names of the allowed pools. Empty: all pools.")
+    limits = models.JSONField(default=dict, blank=True, help_text="Limits of this key; others are those of KEY_LIMITS.")
     created_at = MomentField(auto_now_add=True)
     expires_at = MomentField(null=True, blank=True, help_text="Empty: the key does not expire.")
     last_used_at = MomentField(null=True, blank=True, editable=False)
@@ -63,9 +66,11 @@ class ApiKey(models.Model):
         scopes: Sequence[str] = ("run", "view"),
         pools: Sequence[str] = (),
         expires_at: datetime | None = None,
+        limits: Mapping[str, float] | None = None,
     ) -> tuple[ApiKey, str]:
         """Create a key. Returns it with its secret, which cannot be read again."""
         key = cls(name=name, owner=owner, scopes=list(scopes), pools=list(pools), expires_at=expires_at)
+        key.limits = dict(limits or {})
         secret = key.issue()
         key.full_clean()
         key.save()
@@ -95,6 +100,17 @@ class ApiKey(models.Model):
     def permissions(self) -> frozenset[str]:
         """What the key may do: what its scopes grant, as far as its owner may do it now."""
         return of_scopes(self.scopes) & of_owner(self.owner)
+
+    @property
+    def visible(self) -> str:
+        """The part of the secret that lists and errors show."""
+        return f"snk_{self.prefix}"
+
+    @property
+    def all_limits(self) -> Limits:
+        """The limits of this key: its own, else those of the settings."""
+        own = {} if find_limit_problem(self.limits) else self.limits  # a row may have been written by another release
+        return Limits.of(own, conf.key_limits())
 
     def touch(self) -> None:
         """Record the use, at most once a minute: a write per call would cost more than the call."""
@@ -131,6 +147,8 @@ class ApiKey(models.Model):
             problems["scopes"] = f"{wrong[0]!r} is not a scope; the scopes are {', '.join(SCOPES)}."
         if not isinstance(self.pools, list) or not all(isinstance(one, str) and one for one in self.pools):
             problems["pools"] = "Must be a list of names of pools, or an empty list for all pools."
+        if unfit := find_limit_problem(self.limits):
+            problems["limits"] = f"{unfit}."
         if self._state.adding and self.expires_at is not None and self.expires_at <= utc_now():
             problems["expires_at"] = "This time is in the past: the key would never be valid."
         if problems:

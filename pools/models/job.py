@@ -80,6 +80,8 @@ class Job(models.Model):
     sends = models.PositiveIntegerField(default=1)
     idempotency_key = models.CharField(max_length=200, blank=True)
     owner = models.CharField(max_length=150, blank=True, help_text="Name of the user who owns the job.")
+    key = models.CharField(max_length=20, blank=True, help_text="The API key that submitted it.")
+    size = models.PositiveIntegerField(default=0, help_text="Arguments. [bytes]")
     tags = models.CharField(max_length=1000, blank=True, help_text="Each tag with a comma before and after it.")
     result = models.JSONField(null=True, blank=True)
     result_raw = models.BinaryField(null=True, blank=True)
@@ -148,6 +150,9 @@ class Job(models.Model):
             models.Index(fields=["lease_until"], name="snakepit_job_lease", condition=Q(state=RUNNING)),
             models.Index(fields=["sent_at"], name="snakepit_job_sent", condition=Q(state=QUEUED)),
             models.Index(fields=["expires_at"], name="snakepit_job_expires"),
+            models.Index(
+                fields=["pool", "owner", "key", "size"], name="snakepit_job_waiting", condition=Q(state=QUEUED)
+            ),
         ]
 
     def __str__(self) -> str:

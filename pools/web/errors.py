@@ -12,7 +12,7 @@ from typing import Any
 from django.db import InterfaceError, OperationalError
 from django.http import JsonResponse
 
-from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, BrokerUnreachable, Unauthenticated
+from snakepit.pools.broker.errors import NOT_STARTED, BrokerError, BrokerUnreachable, LimitReached, Unauthenticated
 
 DATABASE_PAUSE = 5.0  # seconds until a caller should retry; a PostgreSQL that restarts is usually back by then
 
@@ -33,7 +33,10 @@ def error_response(error: BrokerError) -> JsonResponse:
     if error.http_status == 401:
         response["WWW-Authenticate"] = 'Bearer realm="snakepit"'
     if error.retry_after > 0 and error.http_status in (429, 503):
-        response["Retry-After"] = str(math.ceil(error.retry_after))  # whole seconds, by RFC 9110
+        pause = str(math.ceil(error.retry_after))  # whole seconds, by RFC 9110
+        response["Retry-After"] = pause
+        if isinstance(error, LimitReached):
+            response["RateLimit"] = f'"{error.details["limit"]}";r=0;t={pause}'
     return response
 
 

@@ -26,7 +26,7 @@ class Request(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., calls: _Optional[_Union[Calls, _Mapping]] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit", "credit_bytes", "direct_reply")
+    __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit", "credit_bytes", "direct_reply", "caller")
     class AttachmentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,7 @@ class Call(_message.Message):
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     DIRECT_REPLY_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     ref: int
     pool: str
     command: str
@@ -54,7 +55,34 @@ class Call(_message.Message):
     credit: int
     credit_bytes: int
     direct_reply: bool
-    def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., direct_reply: bool = ...) -> None: ...
+    caller: Caller
+    def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., direct_reply: bool = ..., caller: _Optional[_Union[Caller, _Mapping]] = ...) -> None: ...
+
+class Caller(_message.Message):
+    __slots__ = ("key", "owner", "key_limits", "owner_limits")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    KEY_LIMITS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_LIMITS_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    owner: str
+    key_limits: Limits
+    owner_limits: Limits
+    def __init__(self, key: _Optional[str] = ..., owner: _Optional[str] = ..., key_limits: _Optional[_Union[Limits, _Mapping]] = ..., owner_limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("calls_per_second", "calls_burst", "calls_in_flight", "calls_waiting", "share")
+    CALLS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    CALLS_BURST_FIELD_NUMBER: _ClassVar[int]
+    CALLS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    CALLS_WAITING_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    calls_per_second: float
+    calls_burst: int
+    calls_in_flight: int
+    calls_waiting: int
+    share: float
+    def __init__(self, calls_per_second: _Optional[float] = ..., calls_burst: _Optional[int] = ..., calls_in_flight: _Optional[int] = ..., calls_waiting: _Optional[int] = ..., share: _Optional[float] = ...) -> None: ...
 
 class Calls(_message.Message):
     __slots__ = ("refs", "pool", "command", "arguments", "timeout", "priority")
@@ -135,16 +163,20 @@ class Results(_message.Message):
     def __init__(self, refs: _Optional[_Iterable[int]] = ..., json: _Optional[_Iterable[bytes]] = ..., worker: _Optional[str] = ..., calls: _Optional[_Iterable[str]] = ..., queued_seconds: _Optional[_Iterable[float]] = ..., run_seconds: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Timing(_message.Message):
-    __slots__ = ("call", "worker", "queued_seconds", "run_seconds")
+    __slots__ = ("call", "worker", "queued_seconds", "run_seconds", "calls_left", "calls_reset")
     CALL_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     QUEUED_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    CALLS_RESET_FIELD_NUMBER: _ClassVar[int]
     call: str
     worker: str
     queued_seconds: float
     run_seconds: float
-    def __init__(self, call: _Optional[str] = ..., worker: _Optional[str] = ..., queued_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ...) -> None: ...
+    calls_left: int
+    calls_reset: float
+    def __init__(self, call: _Optional[str] = ..., worker: _Optional[str] = ..., queued_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ..., calls_left: _Optional[int] = ..., calls_reset: _Optional[float] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message", "outcome", "details", "retry_after", "timing")
@@ -171,7 +203,7 @@ class Progress(_message.Message):
     def __init__(self, fraction: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ExecuteRequest(_message.Message):
-    __slots__ = ("pool", "command", "arguments", "attachments", "timeout", "priority")
+    __slots__ = ("pool", "command", "arguments", "attachments", "timeout", "priority", "caller")
     class AttachmentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -185,13 +217,15 @@ class ExecuteRequest(_message.Message):
     ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     pool: str
     command: str
     arguments: str
     attachments: _containers.ScalarMap[str, bytes]
     timeout: float
     priority: int
-    def __init__(self, pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[str] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ...) -> None: ...
+    caller: Caller
+    def __init__(self, pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[str] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., caller: _Optional[_Union[Caller, _Mapping]] = ...) -> None: ...
 
 class ExecuteReply(_message.Message):
     __slots__ = ("json", "raw", "timing")
@@ -214,18 +248,40 @@ class StatusRequest(_message.Message):
     def __init__(self, pool: _Optional[str] = ..., watch: bool = ..., events_after: _Optional[int] = ...) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("node", "pools", "workers", "events", "histograms")
+    __slots__ = ("node", "pools", "workers", "events", "histograms", "quotas")
     NODE_FIELD_NUMBER: _ClassVar[int]
     POOLS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     HISTOGRAMS_FIELD_NUMBER: _ClassVar[int]
+    QUOTAS_FIELD_NUMBER: _ClassVar[int]
     node: Node
     pools: _containers.RepeatedCompositeFieldContainer[Pool]
     workers: _containers.RepeatedCompositeFieldContainer[Worker]
     events: _containers.RepeatedCompositeFieldContainer[Event]
     histograms: _containers.RepeatedCompositeFieldContainer[PoolHistograms]
-    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[Pool, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., histograms: _Optional[_Iterable[_Union[PoolHistograms, _Mapping]]] = ...) -> None: ...
+    quotas: _containers.RepeatedCompositeFieldContainer[Quota]
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[Pool, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., histograms: _Optional[_Iterable[_Union[PoolHistograms, _Mapping]]] = ..., quotas: _Optional[_Iterable[_Union[Quota, _Mapping]]] = ...) -> None: ...
+
+class Quota(_message.Message):
+    __slots__ = ("of", "name", "in_flight", "accepted", "refused", "calls_per_second", "calls_burst", "calls_in_flight")
+    OF_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    CALLS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    CALLS_BURST_FIELD_NUMBER: _ClassVar[int]
+    CALLS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    of: str
+    name: str
+    in_flight: int
+    accepted: int
+    refused: int
+    calls_per_second: float
+    calls_burst: int
+    calls_in_flight: int
+    def __init__(self, of: _Optional[str] = ..., name: _Optional[str] = ..., in_flight: _Optional[int] = ..., accepted: _Optional[int] = ..., refused: _Optional[int] = ..., calls_per_second: _Optional[float] = ..., calls_burst: _Optional[int] = ..., calls_in_flight: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("seq", "at", "kind", "pool", "worker", "reason", "message", "level")

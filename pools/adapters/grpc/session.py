@@ -19,6 +19,7 @@ from snakepit.pools.adapters.grpc.large_call import LargeCalls
 from snakepit.pools.adapters.runtime_directory import REPLY_SOCKET
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
+from snakepit.pools.broker.caller import CallerIdentity, Limits
 from snakepit.pools.broker.handle import CallHandle
 from snakepit.pools.broker.messages import DELIVERED, Request, Timing
 from snakepit.pools.broker.ports import Payload
@@ -40,7 +41,22 @@ MAX_DETAILS = 64 * 1024  # characters of an error's details
 
 
 def timing_of(timing: Timing) -> pb.Timing:
-    return pb.Timing(call=timing.call, worker=timing.worker, queued_seconds=timing.queued, run_seconds=timing.ran)
+    wire = pb.Timing(call=timing.call, worker=timing.worker, queued_seconds=timing.queued, run_seconds=timing.ran)
+    if timing.calls_left >= 0:
+        wire.calls_left, wire.calls_reset = timing.calls_left, timing.calls_reset
+    return wire
+
+
+def caller_of(wire: pb.Caller) -> CallerIdentity:
+    """The caller that a trusted client names."""
+    keys, owners = wire.key_limits, wire.owner_limits
+    return CallerIdentity(
+        wire.key, wire.owner, _limits_of(keys), _limits_of(owners), keys.share or 1.0, owners.share or 1.0
+    )
+
+
+def _limits_of(wire: pb.Limits) -> Limits:
+    return Limits(wire.calls_per_second, wire.calls_burst, wire.calls_in_flight, wire.calls_waiting)
 
 
 def _check(timeout: float, priority: int) -> None:
@@ -62,6 +78,7 @@ def request_of(call: Any, arguments: bytes, credit: int, credit_bytes: int = 0) 
         priority=call.priority,
         credit=credit,
         credit_bytes=credit_bytes,
+        caller=caller_of(call.caller) if call.HasField("caller") else None,
     )
 
 
@@ -271,6 +288,8 @@ class _Reply:
         wire = result.timing
         wire.call, wire.worker = timing.call, timing.worker
         wire.queued_seconds, wire.run_seconds = timing.queued, timing.ran
+        if timing.calls_left >= 0:
+            wire.calls_left, wire.calls_reset = timing.calls_left, timing.calls_reset
         if payload is not None:
             _fill(result.value, payload)
         session.batch.added(len(payload.data) if payload else 0)

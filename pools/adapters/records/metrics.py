@@ -13,6 +13,7 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from snakepit.pools.broker.caller import QuotaStatus
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.ports import Recorder
 from snakepit.pools.broker.status import CLOCK_MISSING, BrokerStatus, PoolStatus, WorkerStatus
@@ -216,11 +217,23 @@ class Gauges:
         yield from _of_threads(workers)
         yield from growth(pools)
         yield from usage(pools)
+        yield from _of_callers(status.quotas)
         yield GaugeMetricFamily("snakepit_broker_loop_lag_seconds", "Delay of the event loop.", node.loop_lag)
         yield GaugeMetricFamily("snakepit_broker_sessions", "Clients with an open session.", node.sessions)
         yield GaugeMetricFamily("snakepit_node_draining", "1: the node takes no new calls.", float(node.draining))
         missing = node.clock == CLOCK_MISSING
         yield GaugeMetricFamily("snakepit_lifecycle_clock_missing", "1: no sweeps come from beat.", float(missing))
+
+
+def _of_callers(quotas: Iterable[QuotaStatus]) -> Iterator[Metric]:
+    labels = ("of", "name")
+    running = GaugeMetricFamily("snakepit_caller_calls_in_flight", "Calls of an API key or user.", labels=labels)
+    calls = CounterMetricFamily("snakepit_caller_calls", "Calls of an API key or user.", labels=(*labels, "outcome"))
+    for quota in quotas:
+        running.add_metric((quota.of, quota.name), quota.in_flight)
+        calls.add_metric((quota.of, quota.name, "accepted"), quota.accepted)
+        calls.add_metric((quota.of, quota.name, "limited"), quota.refused)
+    yield from (running, calls)
 
 
 def _of_templates(pools: Iterable[PoolStatus]) -> Iterator[Metric]:

@@ -18,9 +18,11 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from snakepit.pools.broker.caller import CallerIdentity
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +50,7 @@ class Call:
     begun: bool = False  # by a worker that died since
     answered: bool = False
     lost: bool = False  # it did not end when asked to: its slot is lost until its worker ends
+    caller: CallerIdentity | None = None  # with limits of its own
 
 
 class CallQueue:
@@ -59,6 +62,7 @@ class CallQueue:
         self._priorities: list[int] = []  # negated and sorted: the highest first
         self.calls: dict[int, Call] = {}
         self.bytes = 0
+        self.waiting_of: Counter[tuple[str, str]] = Counter()  # calls of each key and owner
 
     def __len__(self) -> int:
         return len(self.calls)
@@ -80,6 +84,8 @@ class CallQueue:
             calls.move_to_end(call.id, last=False)
         self.calls[call.id] = call
         self.bytes += call.size
+        if call.caller:
+            self.waiting_of.update(call.caller.names)
 
     def take(self) -> Call:
         """Remove and return the next call."""
@@ -120,6 +126,11 @@ class CallQueue:
             del self._by_priority[call.priority]
             self._priorities.remove(-call.priority)
         self.bytes -= call.size
+        if call.caller:
+            for name in call.caller.names:
+                self.waiting_of[name] -= 1
+                if not self.waiting_of[name]:
+                    del self.waiting_of[name]
         return call
 
     def oldest_wait(self, now: float) -> float:

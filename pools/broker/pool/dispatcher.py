@@ -23,6 +23,7 @@ from snakepit.pools.broker.pool.calls import Call, CallQueue
 from snakepit.pools.broker.pool.timers import Timers
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.pool.worker_set import WorkerSet
+from snakepit.pools.broker.quotas import queue_refusal
 from snakepit.pools.broker.status import CommandRunTimes
 
 PREFETCH_SECONDS = 0.002  # expected work that a worker may have prefetched, for each of its slots: a bound of the wait
@@ -360,6 +361,10 @@ class Admission:
             return errors.arguments_too_large(spec.name, call.size, spec.max_payload)
         if self._dispatcher.load_index.with_free_slot:
             return None  # it will not wait
+        if call.caller and (
+            refusal := queue_refusal(call.caller, self._queue.waiting_of, spec.queue_limit, self.retry_after())
+        ):
+            return refusal
         if self.waiting >= spec.queue_limit:
             full = f"{self.waiting} calls wait, {spec.queue_limit} may"
         elif self._queue.bytes + call.size > spec.queue_bytes:

@@ -107,7 +107,7 @@ class Runner:
         for number, request, reply in asked:
             size = len(request.arguments) + sum(map(len, request.attachments.values()))
             call = Call(number, request.command, now, now + timeout, size, request.priority, idempotent)
-            call.streams = request.credit > 0
+            call.streams, call.caller = request.credit > 0, request.caller
             one = InFlightCall(call, f"{boot}-{number}", request, reply, request.credit)
             if command is None and self.commands:
                 reply.failed(errors.no_command(spec.name, request.command, self.commands), one.timing(now))

@@ -30,9 +30,11 @@ from snakepit.pools.adapters.grpc.service import STREAM_CREDIT, make_server
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
+from snakepit.pools.broker.caller import CallerIdentity, Limits, acting_for
 from snakepit.pools.broker.node import NodeFacts
 from snakepit.pools.broker.ports import Definition, NoMeter, Ports
 from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.client import connect
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerStub
 from snakepit.workers.transport import DIRECT_REPLY, FAST_PATH
@@ -120,6 +122,28 @@ def test_a_call_without_a_request_gets_an_error(stranger: Stranger, method: str)
         call(iter(()), metadata=stranger.metadata, timeout=PATIENCE)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.details() == "The request is missing."
+
+
+def test_the_limits_of_a_caller_hold_over_all_clients(stranger: Stranger, node: RunningBroker) -> None:
+    limits = Limits(calls_per_second=0.001, calls_burst=3)
+    with connect(f"{node.runtime}/broker.sock") as client, acting_for(CallerIdentity("snk_1", "ada", limits)):
+        answer = client.execute("one", "echo", value=1)
+        assert (answer.value, answer.calls_left) == (1, 2)
+        assert list(client.stream("one", "count", to=2)) == [0, 1]
+    wire = pb.Caller(key="snk_1", key_limits=pb.Limits(calls_per_second=0.001, calls_burst=3))
+    request = pb.ExecuteRequest(pool="one", command="echo", arguments='{"value": 1}', caller=wire)
+    assert stranger.unary("Execute", request).timing.calls_left == 0
+    with pytest.raises(grpc.RpcError) as caught:
+        stranger.unary("Execute", request)
+    metadata = dict(caught.value.trailing_metadata())
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert metadata["snakepit-code"] == "limit_reached"
+    assert json.loads(metadata["snakepit-details"]) == {"limit": "calls_per_second", "value": 0.001, "of": "key"}
+    assert 900 < float(metadata["snakepit-retry-after"]) <= 1000
+    with connect(f"{node.runtime}/broker.sock") as client:
+        (quota,) = [one for one in client.status().quotas if one.of == "key"]
+        assert (quota.name, quota.accepted, quota.refused, quota.in_flight) == ("snk_1", 3, 1, 0)
+        assert client.call("one", "echo", value=2) == 2  # a client without an identity has no such limit
 
 
 def test_bytes_travel_raw_both_ways(stranger: Stranger) -> None:

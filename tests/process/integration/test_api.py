@@ -226,7 +226,7 @@ def test_the_files_of_the_api_page_are_served(client: Client, settings: Any) -> 
 def test_the_description_names_every_route_once(client: Client) -> None:
     description = client.get("/api/openapi.json").json()
     assert set(description["paths"]) == {
-        "/api/jobs", "/api/jobs/{job_id}", "/api/jobs/{job_id}/events", "/api/jobs/{job_id}/cancel",
+        "/api/keys/me", "/api/jobs", "/api/jobs/{job_id}", "/api/jobs/{job_id}/events", "/api/jobs/{job_id}/cancel",
         "/api/jobs/{job_id}/retry", "/api/jobs/{job_id}/clone",
         "/api/pools/{pool}/commands/{command}", "/api/pools", "/api/pools/{pool}", "/api/pools/{pool}/commands",
         "/api/pools/{pool}/recycle", "/api/pools/{pool}/plan", "/api/pools/{pool}/scale",

@@ -120,8 +120,9 @@ def test_every_route_of_the_api_answers(
               "/api/jobs?since=2026-01-01T00:00:00Z", f"/api/jobs/{rows['ended']}", f"/api/jobs/{rows['waits']}",
               f"/api/jobs/{rows['ended']}/events", "/api/nodes/node-1/drain"]  # fmt: skip
     assert failed(client, routes) == []
+    tomorrow = (utc_now() + timedelta(days=1)).isoformat()
     posts = {"/api/pools/digits/commands/classify": {}, "/api/pools/digits/scale": {"size": 2},
-             "/api/jobs": {"pool": "digits", "command": "classify", "run_after": "2040-01-01T00:00:00Z"},
+             "/api/jobs": {"pool": "digits", "command": "classify", "run_after": tomorrow},
              f"/api/jobs/{rows['waits']}/cancel": {}, f"/api/jobs/{rows['ended']}/clone": {},
              "/api/nodes/node-1/drain": {"reason": "test"}}  # fmt: skip
     for path, body in posts.items():
