@@ -34,6 +34,11 @@ class AttemptInline(JobAttemptInline):
     fields = readonly_fields = ("number", "outcome", "worker", "node", "claimed_by", "started_at", "finished_at",
                                 "error", "evidence")  # fmt: skip
     extra = 0
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        sees = "view_payload" in permissions.of(request.user)
+        return tuple(name for name in self.fields if sees or name not in ("error", "evidence"))
+
     can_delete = False
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -112,7 +117,7 @@ class JobAdmin(ReadOnly):
     def get_exclude(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         if "view_payload" in permissions.of(request.user):
             return self.exclude
-        return (*self.exclude, "arguments", "result")
+        return (*self.exclude, "arguments", "result", "error", "progress_message")
 
     @admin.action(description="Cancel the selected jobs", permissions=["manage"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:

@@ -83,7 +83,8 @@ class JobOut(Schema):
     arguments: dict[str, Any] | None = Field(default=None, description="Not in lists.")
     result: Any = Field(default=None, description="Not in lists.")
     payload_hidden: bool = Field(
-        default=False, description="The caller may not see arguments and result. Not in lists."
+        default=False,
+        description="The caller may not see arguments, result, progress message and the text of errors. Not in lists.",
     )
 
 

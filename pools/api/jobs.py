@@ -24,6 +24,7 @@ from snakepit.pools.api.schemas import Failure, answers
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied
 from snakepit.pools.jobs.listing import JobQuery, page
+from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job
 from snakepit.pools.operations import orders
 from snakepit.pools.operations.orders import Order
@@ -62,7 +63,7 @@ async def list_jobs(request: HttpRequest, filters: Query[JobFilter]) -> HttpResp
     """The jobs that the caller may see, newest first."""
     requester = caller(request)
     found, after = await sync_to_async(lambda: _page(_filtered(requester, filters), filters))()
-    return json_response({"jobs": [out(job, brief=True) for job in found], "next": after})
+    return json_response({"jobs": [shown_to(requester, job, brief=True) for job in found], "next": after})
 
 
 @router.get("/jobs/{job_id}", response={200: JobOut, REFUSED: Failure}, operation_id="get_job", summary="One job")
@@ -194,12 +195,11 @@ def _read(request: HttpRequest) -> JobIn:
         raise BadRequest(message, details={"fields": fields}) from None
 
 
-def shown_to(requester: Caller, job: Job) -> dict[str, Any]:
-    """A job for this caller: arguments and result are null if the caller may not see them."""
-    shown = out(job)
-    if not requester.sees_payload(job.owner):
-        shown |= dict.fromkeys(PAYLOAD) | {"payload_hidden": True}
-    return shown
+def shown_to(requester: Caller, job: Job, *, brief: bool = False) -> dict[str, Any]:
+    """A job for this caller. If it may not see the payload, this is null, and the error has only its kind."""
+    hidden = not requester.sees_payload(job.owner)
+    shown = out(hide_payload(job) if hidden else job, brief=brief)
+    return shown if brief else {**shown, "payload_hidden": hidden}
 
 
 def out(job: Job, *, brief: bool = False) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from snakepit.pools.dashboard.page import Visit, forbid, page, show
 from snakepit.pools.dashboard.snippets import api_url, curl, line
 from snakepit.pools.dashboard.timeline import timeline
 from snakepit.pools.jobs.leases import db_unit
+from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job
 from snakepit.pools.models.states import UNSUCCESSFUL
 from snakepit.pools.operations import orders
@@ -41,8 +42,10 @@ def job(request: HttpRequest, visit: Visit, ident: uuid.UUID) -> HttpResponse:
     row = _find(ident)
     alone = request.GET.get("part") == "now"
     may = _may(request, visit.rights, row)
-    context: dict[str, Any] = {"job": described(row), "row": row, "may": may, "ended": row.ended}
     tries = list(row.tries.order_by("-number")[:TRIES])
+    if not may["see"]:
+        hide_payload(row, tries)
+    context: dict[str, Any] = {"job": described(row), "row": row, "may": may, "ended": row.ended}
     context |= {"timeline": timeline(row, list(reversed(tries))), "cut": max(0, row.attempts - TRIES)}
     context["error"] = row.error
     if may["see"]:

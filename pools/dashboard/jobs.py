@@ -14,6 +14,7 @@ from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.snippets import api_url, curl, line
 from snakepit.pools.jobs import listing
+from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job, Pool
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import STATES
@@ -31,6 +32,7 @@ def jobs(request: HttpRequest, visit: Visit) -> HttpResponse:
     context: dict[str, Any] = {"given": given, "spans": SPANS, "cursor": request.GET.get("cursor", "")}
     try:
         context |= _found(given, context["cursor"])
+        context["rows"] = [described(_seen(request, visit, job)) for job in context["rows"]]
     except BadRequest as error:
         context |= {"trouble": error.message, "rows": [], "states": []}
     context["same"] = urlencode({name: value for name, value in given.items() if value})
@@ -47,11 +49,16 @@ def _found(given: dict[str, str], cursor: str) -> dict[str, Any]:
     everything: dict[str, Any] = {**wanted, "state": ""}
     counted = listing.JobQuery(**everything, since=since).rows()
     return {
-        "rows": [described(job) for job in rows],
+        "rows": rows,
         "next": after,
         "states": [_state(name, counted, given) for name in STATES],
         "scanned": listing.SCANNED if given["tag"] else 0,
     }
+
+
+def _seen(request: HttpRequest, visit: Visit, job: Job) -> Job:
+    mine = job.owner == request.user.get_username() and "run" in visit.rights
+    return job if mine or "payload" in visit.rights else hide_payload(job)
 
 
 def _state(name: str, rows: QuerySet[Job], given: dict[str, str]) -> dict[str, Any]:
