@@ -1,15 +1,18 @@
-"""Middleware of the site: headers of proxies, the Content-Security-Policy, and pages without a database."""
+"""Middleware of the site: hosts, headers of proxies, the Content-Security-Policy, pages without a database."""
 
 from __future__ import annotations
 
 import logging
 
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
 
 from snakepit.pools import conf, proxies
+from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.broker.text import one_line
 from snakepit.pools.web.away import away_page
-from snakepit.pools.web.errors import database_is_away
+from snakepit.pools.web.errors import database_is_away, error_response
 
 logger = logging.getLogger("snakepit.pages")
 
@@ -55,3 +58,22 @@ class DatabaseAway(MiddlewareMixin):
             return None
         logger.warning("%s %s: the database is unavailable: %s", request.method, request.path, exception)
         return away_page(exception)
+
+
+class HostCheck(MiddlewareMixin):
+    """Refuse a Host header that ALLOWED_HOSTS does not have, with one line in the log. Put it first.
+
+    Django's own refusal logs a traceback of thirty lines for any stranger, and answers with HTML.
+    """
+
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
+        try:
+            request.get_host()
+        except DisallowedHost:
+            host = one_line(request.headers.get("Host", ""))[:100]
+            logger.warning("%s %s: the host %s is not in ALLOWED_HOSTS", request.method, one_line(request.path), host)
+            message = "The Host header is not one of this site's host names (ALLOWED_HOSTS)."
+            if request.path_info.startswith("/api/"):
+                return error_response(BadRequest(message))
+            return HttpResponse(message, status=400, content_type="text/plain; charset=utf-8")
+        return None

@@ -135,6 +135,7 @@ INSTALLED_APPS = [
 WHITENOISE = find_spec("whitenoise") is not None
 MIDDLEWARE = [
     "snakepit.pools.middleware.TrustedProxies",
+    "snakepit.pools.middleware.HostCheck",
     "django.middleware.security.SecurityMiddleware",
     *(["whitenoise.middleware.WhiteNoiseMiddleware"] if WHITENOISE else []),
     "django.contrib.sessions.middleware.SessionMiddleware",

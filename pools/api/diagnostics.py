@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -20,15 +21,17 @@ from snakepit.pools.compat.ask import of_pool
 from snakepit.pools.compat.report import Report
 from snakepit.pools.diagnostics.advice import Advice
 from snakepit.pools.diagnostics.applying import judgements, settings_line
-from snakepit.pools.diagnostics.finding import FindingStatus
+from snakepit.pools.diagnostics.finding import DoctorReport, FindingStatus
 from snakepit.pools.diagnostics.latest import latest
 from snakepit.pools.diagnostics.machine import room_here
 from snakepit.pools.diagnostics.scaling import ScalingEstimate, gather, scale
+from snakepit.pools.models import Pool
 from snakepit.pools.models.strict_json import scrub
 from snakepit.pools.web.last_status import ask_in_time
 
 router = Router(tags=["diagnostics"])
 REFUSED = frozenset({401, 403, 503})
+WORD = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @router.get("/diagnostics", response={200: ReportOut, REFUSED: Failure}, operation_id="diagnostics", summary="Doctor")
@@ -39,6 +42,9 @@ async def diagnostics(request: HttpRequest) -> HttpResponse:
     identity.check("view_node")
     report = await sync_to_async(latest, thread_sensitive=False)(ask_in_time, conf.broker_address())
     findings = [one for one in report.findings if not one.pool or identity.may_use(one.pool)]
+    if identity.pools is not None:
+        others = await sync_to_async(_other_pools)(identity.pools, report)
+        findings = [one for one in findings if not others & set(WORD.findall(f"{one.evidence} {one.fix}"))]
     counts = {str(status): sum(one.status == status for one in findings) for status in FindingStatus}
     shown: dict[str, Any] = {
         "at": report.at,
@@ -48,6 +54,12 @@ async def diagnostics(request: HttpRequest) -> HttpResponse:
         "findings": [asdict(one) for one in findings],
     }
     return json_response(ReportOut(**scrub(shown)).model_dump(mode="json"))
+
+
+def _other_pools(mine: frozenset[str], report: DoctorReport) -> set[str]:
+    """The names of pools that a key may not use: a finding about the node may name them."""
+    known = {*Pool.objects.values_list("name", flat=True), *(one.pool for one in report.findings if one.pool)}
+    return known - mine
 
 
 @router.get(

@@ -43,7 +43,8 @@ async def ready(request: HttpRequest) -> HttpResponse:
         counts = {one.name: one.ready for one in status.pools}
         if status.node.draining:  # load balancers then use another node
             problems.append("the node is draining")
-        problems += [f"the pool {name} has no ready worker" for name in wanted if not counts.get(name)]
+        if empty := sum(not counts.get(name) for name in wanted):  # this response is public: no names
+            problems.append(f"{empty} of {len(wanted)} pools {'has' if empty == 1 else 'have'} no ready worker")
     return json_response({"ready": not problems, "problems": problems}, status=503 if problems else 200)
 
 

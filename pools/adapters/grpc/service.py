@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
@@ -126,7 +127,7 @@ class BrokerService(BrokerBase):
 
     async def Drain(self, stream: Any) -> None:
         async with _Answering(stream):
-            request = await stream.recv_message()
+            request = await _receive(stream)
             order = self._broker.resume if request.resume else self._broker.drain
             order(request.actor, request.reason)
             await stream.send_message(pb.DrainReply(draining=not request.resume))
@@ -229,7 +230,10 @@ def _reply(payload: Payload | None, timing: Timing | None) -> pb.ExecuteReply:
 
 
 async def _receive(stream: Any) -> Any:
-    request = await stream.recv_message()
+    try:
+        request = await stream.recv_message()
+    except DecodeError as error:
+        raise errors.BadRequest(f"The request is not a protobuf message of this method: {error}") from None
     if request is None:  # the client ended its side without a request
         raise errors.BadRequest("The request is missing.")
     return request

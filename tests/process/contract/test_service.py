@@ -146,6 +146,16 @@ def test_the_limits_of_a_caller_hold_over_all_clients(stranger: Stranger, node: 
         assert client.call("one", "echo", value=2) == 2  # a client without an identity has no such limit
 
 
+@pytest.mark.parametrize("method", sorted(REPLIES))
+def test_bytes_that_are_no_message_are_refused(stranger: Stranger, method: str) -> None:
+    call = stranger.channel.stream_unary(BROKER + method, response_deserializer=REPLIES[method].FromString)
+    with pytest.raises(grpc.RpcError) as caught:
+        call(iter((b"\xff\xff\xff",)), metadata=stranger.metadata, timeout=PATIENCE)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "is not a protobuf message" in caught.value.details()
+    assert dict(caught.value.trailing_metadata())["snakepit-code"] == "bad_request"
+
+
 def test_bytes_travel_raw_both_ways(stranger: Stranger) -> None:
     request = pb.ExecuteRequest(pool="one", command="echo", attachments={"value": b"\0\xff"})
     assert stranger.unary("Execute", request).raw == b"\0\xff"

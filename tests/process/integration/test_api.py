@@ -171,7 +171,18 @@ def test_ready_needs_a_ready_worker_in_every_enabled_pool(client: Client, broker
     Pool.objects.update(enabled=True)
     response = client.get("/api/ready")
     assert response.status_code == 503
-    assert response.json() == {"ready": False, "problems": ["the pool primes has no ready worker"]}
+    assert response.json() == {"ready": False, "problems": ["1 of 2 pools has no ready worker"]}
+
+
+@pytest.mark.parametrize("url", ["/api/pools", "/api/jobs", "/api/nothing", "/"])
+def test_a_wrong_host_costs_one_line_of_the_log(url: str, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    response = client.get(url, headers={"Host": "evil.example"})
+    assert response.status_code == 400
+    if url.startswith("/api/"):
+        assert response.json()["error"]["code"] == "bad_request"
+    (record,) = [one for one in caplog.records if "evil.example" in one.getMessage()]
+    assert record.exc_info is None
+    assert "<" not in response.content.decode()
 
 
 def test_ready_reports_an_unreachable_broker(client: Client, broker: FakeClient) -> None:

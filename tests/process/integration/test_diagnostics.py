@@ -338,6 +338,23 @@ def test_the_api_shows_what_the_caller_may_see(client: Client, broker: FakeClien
     assert [one["check"] for one in narrow["findings"]] == ["broker"]
     assert narrow["healthy"]
     assert get(make_key("run")).status_code == 403
+
+
+@pytest.mark.django_db
+def test_a_key_for_one_pool_reads_no_name_of_another(
+    client: Client, broker: FakeClient, make_key: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pool.objects.create(name="salaries", adapter="digits", size=1)
+    findings = (
+        Finding("names", FindingStatus.OK, "2 pools: digits, salaries"),
+        Finding("broker", FindingStatus.OK, "it answers"),
+        Finding("adapter", FindingStatus.OK, "loads", pool="digits"),
+    )
+    found = report_of(1e9, 0.25, findings)
+    monkeypatch.setattr(doctor, "examine", lambda status, address: found)
+    monkeypatch.setattr(page, "latest", lambda status, address: found)
+    answer = client.get("/api/diagnostics", headers={"Authorization": make_key("view", pools=["digits"])})
+    assert [one["check"] for one in answer.json()["findings"]] == ["broker", "adapter"]
     assert client.get("/api/diagnostics").status_code == 401
 
 
