@@ -33,6 +33,7 @@ from snakepit.pools.client import connect
 from snakepit.workers.process import inherited
 
 READY_WITHIN = 60.0  # seconds until a message names what is still missing
+MOST_CONNECTIONS = 6000  # of the web server; more than STREAMS_LIMIT, which its streams use
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -205,6 +206,7 @@ class Up:
         command = ["uvicorn", "snakepit.pools.cli.web_app:application", "--host", self.host]
         command += ["--port", str(self.port), "--timeout-graceful-shutdown", "2", "--lifespan", "off"]
         command += ["--no-proxy-headers"]  # TrustedProxies reads them
+        command += ["--http", "snakepit.site.http:Protocol", "--limit-concurrency", str(MOST_CONNECTIONS)]
         return [*command, "--log-level", self.log_level, *([] if self.log_level == "debug" else ["--no-access-log"])]
 
     def _migrate(self, family: Supervisor) -> None:

@@ -8,9 +8,10 @@ import json
 from typing import Any
 
 import pytest
+import uvicorn
 
 from snakepit.pools.api import limits
-from snakepit.site import asgi, wsgi
+from snakepit.site import asgi, http, wsgi
 
 MiB = 2**20
 DJANGO = 2_621_440  # bytes, of DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -100,3 +101,31 @@ def test_under_wsgi_a_body_is_refused_before_it_is_read(path: str, header: dict[
     assert started[0][0].startswith(str(status))
     assert started[0][1]["connection"] == "close"
     assert json.loads(content)["error"]["outcome"] == "not_started"
+
+
+async def test_the_server_ends_connections_that_send_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.3)  # longer than the limit: a request that has begun goes on
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    monkeypatch.setattr(http, "HEADER_SECONDS", 0.1)
+    config = uvicorn.Config(application, http=http.Protocol, lifespan="off", log_level="critical", access_log=False)
+    config.load()
+    server = uvicorn.Server(config)
+    state, loop = server.server_state, asyncio.get_running_loop()
+    listening = await loop.create_server(
+        lambda: http.Protocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    port = listening.sockets[0].getsockname()[1]
+    for begun in (b"", b"GET / HTTP/1.1\r\nHost: lo"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(begun)
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert (await asyncio.wait_for(reader.read(), 30)).endswith(b"ok")
+    writer.close()
+    listening.close()
+    await listening.wait_closed()
