@@ -126,3 +126,28 @@ def test_the_security_checks_name_what_an_adapter_of_the_brokers_user_can_read(p
     text = project.run("doctor", "--security").stdout
     assert "can read the token" in text
     assert "docs/explanation/trust.md" in text
+
+
+def test_a_row_with_a_variable_that_no_list_allows_is_shown_and_the_pool_keeps_its_workers(project: Project) -> None:
+    path, before = project.runtime.parent / "state" / "db.sqlite3", project.workers()
+
+    def write(env: str) -> None:
+        with closing(sqlite3.connect(path, timeout=30)) as database:
+            database.execute("UPDATE snakepit_pool SET env = ?", [env])
+            database.commit()
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(project.run("status", "--json").stdout)  # its exit code reports the problem
+        return found
+
+    write('{"OPENSSL_CONF": "/tmp/evil.cnf"}')
+    try:
+        project.until(lambda: status()["node"]["problems"], "the problem")
+        found = status()
+        assert "OPENSSL_CONF is not an allowed variable" in found["node"]["problems"][0]
+        assert [worker["id"] for worker in found["workers"]] == before
+        assert "OPENSSL_CONF" in examine(project)["pool", "digits"]["evidence"]
+    finally:
+        write("{}")
+    project.until(lambda: not status()["node"]["problems"], "the pool's own definition")
+    assert project.workers() == before

@@ -143,6 +143,18 @@ def test_the_broker_looks_after_workers_of_another_user(separated: RunningBroker
         assert separated.client.call(pool, "me")["Uid"][0] == str(OTHER)
 
 
+def test_an_interpreter_that_the_user_cannot_run_is_named(place: Path, python: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "python").symlink_to(python)
+    pools = {"closed": {**POOLS["spawned"], "python": str(tmp_path / "python")}}
+    with broker(pools, **options(place, python, WORKER_USER=str(OTHER))) as node:
+        failed = node.until("worker.died", pool="closed")
+        said = (
+            f"user {OTHER} (SNAKEPIT['WORKER_USER']) cannot run {tmp_path / 'python'}: Permission denied; let it read"
+        )
+        assert said in failed["message"]
+
+
 def test_a_killed_broker_leaves_no_worker_of_another_user(place: Path, python: str) -> None:
     with broker(POOLS, **options(place, python, WORKER_USER=str(OTHER))) as node:
         for pool in POOLS:
