@@ -4,6 +4,7 @@ Each stream of events and each call occupies a thread while it lasts. For many s
 """
 
 import os
+from typing import Any
 
 bind = os.environ.get("SNAKEPIT_BIND", "127.0.0.1:8000")
 worker_class = "gthread"
@@ -22,3 +23,10 @@ graceful_timeout = 20
 limit_request_line = 8190  # bytes
 limit_request_fields = 100
 limit_request_field_size = 8190
+
+
+def when_ready(server: Any) -> None:
+    """Hide this process from adapters that run as the same user; its workers do it themselves."""
+    from snakepit.pools.adapters.processes.hiding import hide
+
+    hide()

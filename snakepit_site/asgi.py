@@ -10,9 +10,11 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit.site.settings")
 django_application = get_asgi_application()
 
+from snakepit.pools.adapters.processes.hiding import hide  # noqa: E402
 from snakepit.pools.api.limits import BodyLimit  # noqa: E402 - needs the apps, which the line above loads
 
 # WhiteNoise returns synchronous iterators. The files are small, so Django may read each at once.
 warnings.filterwarnings("ignore", "StreamingHttpResponse must consume synchronous iterators")
 
+hide()  # from adapters that run as the same user
 application = BodyLimit(django_application)

@@ -6,7 +6,9 @@ import os
 from typing import Any
 
 from celery import Celery
+from celery.signals import beat_init, celeryd_init
 
+from snakepit.pools.adapters.processes.hiding import hide
 from snakepit.pools.celery_setup import configure_celery, transport_options
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit.site.settings")
@@ -37,6 +39,13 @@ def configuration() -> dict[str, Any]:
     }
 
 
+def hide_process(**_: Any) -> None:
+    """Hide a Celery worker or beat from adapters that run as the same user; not a program that only sends messages."""
+    hide()
+
+
+celeryd_init.connect(hide_process)
+beat_init.connect(hide_process)
 app = Celery("snakepit")
 app.conf.update(configuration())
 configure_celery(app)

@@ -22,6 +22,7 @@ from typing import Annotated
 
 import typer
 
+from snakepit.pools.adapters.processes.hiding import hide
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.cli import demo as demo_parts
 from snakepit.pools.cli import host_project
@@ -67,6 +68,7 @@ def up(
     os.environ["SNAKEPIT_LOG_LEVEL"] = log_level.lower()
     with report_errors():
         start_django()
+        hide()  # from adapters that run as the same user
         raise typer.Exit(Up(demo, host, port, web=web, celery=celery, reload=reload, log_level=log_level.lower()).run())
 
 

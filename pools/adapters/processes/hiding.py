@@ -1,8 +1,8 @@
-"""Hides the broker's memory and secrets from other processes of its user, among them its workers.
+"""Hides a process's memory and secrets from other processes of its user, among them workers.
 
 A process may read the memory and the environment of another one of the same user, unless that one is not *dumpable*.
-The broker turns this off for itself. Root, and processes with CAP_SYS_PTRACE, may still read it; so the secrets are
-also removed from the block of memory that /proc/PID/environ shows.
+The broker and the programs of the site turn this off for themselves. Root, and processes with CAP_SYS_PTRACE, may still
+read both; so the secrets are also removed from the block of memory that /proc/PID/environ shows.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from snakepit.examples.digits import reference_model, scans
+from snakepit.pools.adapters.processes.hiding import secret_names
 from snakepit.pools.adapters.processes.reaper import carriers
 from tests.brokers import ROOT
 from tests.demo import Demo, demo_running
@@ -56,6 +57,20 @@ def test_the_command_line_calls_streams_and_prints_the_status(demo: Demo) -> Non
     assert {pool["name"] for pool in status["pools"]} == {"digits", "docs", "primes"}
     assert demo.run("call", "primes", "cuont", "{}").returncode == 1
     assert demo.run("call", "primes", "count", "{not json").returncode == 2
+
+
+def test_no_process_shows_its_secrets_in_its_environment(demo: Demo) -> None:
+    demo.line("Snakepit is up")
+    programs = {}
+    for pid in (demo.process.pid, *_children(demo.process.pid)):
+        if b"valkey" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            programs[pid] = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    assert len(programs) == 5  # up, broker, celery, beat, web
+    pairs = [dict(one.decode().split("=", 1) for one in shown if b"=" in one) for shown in programs.values()]
+    assert sum("SNAKEPIT_DEMO_TOKEN" in shown for shown in pairs) == 1
+    assert sum("SNAKEPIT_CELERY_URL" in shown for shown in pairs) == 4
+    for shown in pairs:
+        assert secret_names({name: value for name, value in shown.items() if value}) == []
 
 
 def test_fifty_digits_over_rest_are_the_answers_of_the_model_in_process(demo: Demo, key: dict[str, str]) -> None:
@@ -168,6 +183,11 @@ def test_ctrl_c_ends_everything_and_leaves_nothing() -> None:
         assert not [pid for pid in children if _is_alive(pid)]
         assert not carriers(instance)
         assert not [path for path in Path(home).rglob("*") if path.is_socket()]
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def _descendants(pid: int) -> list[int]:
