@@ -73,7 +73,6 @@ SERVERS = {
     "gunicorn gthread": (*GUNICORN, "-k", "gthread", "--threads", "4", WSGI),
     "gunicorn gthread, preload": (*GUNICORN, "-k", "gthread", "--threads", "4", "--preload", "warm:application"),
     "gunicorn asgi": (*GUNICORN, "-k", "asgi", ASGI),
-    "uvicorn": ("uvicorn", "--port", PORT, ASGI),
     "uvicorn, two workers": ("uvicorn", "--port", PORT, "--workers", "2", ASGI),
     "daphne": ("daphne", "-b", "127.0.0.1", "-p", PORT, ASGI),
     "granian asgi": ("granian", "--interface", "asgi", "--port", PORT, ASGI),
