@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from snakepit.pools.celery_setup import configure_celery
-    from snakepit.pools.client import Client, PoolClient, connect
+    from snakepit.pools.client import Client, Json, PoolClient, connect
     from snakepit.testing import override_pools
     from snakepit.workers import Adapter, CallCancelled, Context, command, locked
 
@@ -35,6 +35,7 @@ _SOURCES = {
     "CallCancelled": "snakepit.workers",
     "Client": "snakepit.pools.client",
     "Context": "snakepit.workers",
+    "Json": "snakepit.pools.client",
     "PoolClient": "snakepit.pools.client",
     "command": "snakepit.workers",
     "configure_celery": "snakepit.pools.celery_setup",
@@ -48,6 +49,7 @@ __all__ = [
     "CallCancelled",
     "Client",
     "Context",
+    "Json",
     "PoolClient",
     "command",
     "configure_celery",

@@ -102,6 +102,11 @@ class AssignedCall:
     def cancelled(self) -> bool:
         return bool(self._reason) or time.monotonic() >= self.deadline
 
+    @property
+    def typed(self) -> bool:
+        """Whether the caller is a Python client, which reads results with tags."""
+        return self.arguments.startswith(b'{"@typed":')
+
     def begin(self) -> None:
         self.began = time.perf_counter()
 

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import FAILED, BadArguments, BadRequest, BrokerError, PayloadTooLarge
+from snakepit.pools.client import Json
 from snakepit.pools.models.strict_json import NotStrict, loads
 
 JSON_TYPES = ("", "application/json", "text/json")
@@ -34,9 +35,9 @@ def read_object(request: HttpRequest) -> dict[str, Any]:
     return value
 
 
-def read_arguments(request: HttpRequest) -> dict[str, Any]:
+def read_arguments(request: HttpRequest) -> Json:
     """The arguments of a call. An argument {"$bytes": base64} reaches the command as bytes."""
-    return {name: _plain(name, value) for name, value in read_object(request).items()}
+    return Json({name: _plain(name, value) for name, value in read_object(request).items()})
 
 
 def _plain(name: str, value: Any) -> Any:

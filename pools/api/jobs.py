@@ -23,6 +23,7 @@ from snakepit.pools.api.job_schemas import JobFilter, JobIn, JobOut, JobPage
 from snakepit.pools.api.schemas import Failure, answers
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied
+from snakepit.pools.client import Json
 from snakepit.pools.jobs.listing import JobQuery, page
 from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job
@@ -51,8 +52,9 @@ async def submit(request: HttpRequest) -> HttpResponse:
     key = request.headers.get("Idempotency-Key") or wanted.idempotency_key
     given |= {"idempotency_key": key, "owner": requester.owner}
 
+    arguments = Json(wanted.arguments)
     with acting_for(requester.quota):
-        job = await sync_to_async(lambda: durable.submit(wanted.pool, wanted.command, wanted.arguments, **given))()
+        job = await sync_to_async(lambda: durable.submit(wanted.pool, wanted.command, arguments, **given))()
     response = json_response(shown_to(requester, job), status=200 if job.existed else 201)
     response["Location"] = f"{request.path}/{job.pk}"
     return response

@@ -208,6 +208,15 @@ class ResultTooLarge(BrokerError):
     default_outcome = FAILED
 
 
+class ResultUnreadable(BrokerError):
+    """The command's result has a type that the caller's process cannot restore."""
+
+    code = "result_unreadable"
+    http_status = 500
+    grpc_status = "INTERNAL"
+    default_outcome = FAILED
+
+
 class WorkerLost(BrokerError):
     """The worker died while it held the call."""
 

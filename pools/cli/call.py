@@ -16,7 +16,7 @@ from snakepit.pools.cli.output import UsageError, json_line, print_value, report
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import Answer, Chunk, Log, Progress, Stream, connect
-from snakepit.pools.client.arguments import Options, encode
+from snakepit.pools.client.arguments import Json, Options, encode
 from snakepit.pools.client.streams import WINDOW
 
 
@@ -43,7 +43,7 @@ def call(
     with report_errors(as_json):
         values = read_arguments(arguments)
         options = Options(timeout, priority, WINDOW if stream else 0)
-        message = encode(pool, command, values, {}, options)
+        message = encode(pool, command, Json(values), {}, options)
         client = connect(find_address())
         with Stream(client.target, message, only_chunks=False) as events, _progress_on_stderr() as show:
             for event in events:

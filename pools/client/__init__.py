@@ -12,6 +12,7 @@ True
 
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.answers import Answer, Chunk, Log, Progress
+from snakepit.pools.client.arguments import Json
 from snakepit.pools.client.client import Client, connect
 from snakepit.pools.client.pool import PoolClient
 from snakepit.pools.client.streams import AsyncStream, Stream
@@ -21,6 +22,7 @@ __all__ = [
     "AsyncStream",
     "Chunk",
     "Client",
+    "Json",
     "Log",
     "PoolClient",
     "Progress",

@@ -1,21 +1,24 @@
 """Replies to a call as Python values: results, chunks, progress, log lines, and the errors of the closed list.
 
->>> decode(Value(json=b'{"label": 7, "image": {"$bytes": "iVBO"}}'))
+>>> decode(Value(json=b'{"@typed":{"label":7,"image":{"$bytes":"iVBO"}}}'))
 {'label': 7, 'image': b'\\x89PN'}
+>>> decode(Value(json=b'{"image":{"$bytes":"iVBO"}}'))  # of a JSON caller
+{'image': {'$bytes': 'iVBO'}}
 >>> decode(Value(raw=b"as it is"))
 b'as it is'
 """
 
 from __future__ import annotations
 
-import binascii
 import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from snakepit.pools.broker.errors import AdapterError, BrokerError, from_code
+from snakepit.pools.broker.errors import AdapterError, BrokerError, ResultUnreadable, from_code
 from snakepit.pools.client.remote_cause import cause_of
 from snakepit.pools.wire.broker_pb2 import Error, Reply, Result, Results
+from snakepit.workers.schema import typed
+from snakepit.workers.schema.not_carried import NotCarried
 from snakepit.workers.wire.worker_pb2 import Delivery, Value
 
 
@@ -104,8 +107,14 @@ def decode(value: Value) -> Any:
 
 
 def _parse(data: bytes) -> Any:
-    # The hook makes parsing several times slower, and nearly no result needs it.
-    return json.loads(data, object_hook=_restore_bytes) if b'"$bytes"' in data else _loads(data)
+    """The value of a result's JSON. With tags, it is what the command returned; without, JSON is what it returned."""
+    parsed = _loads(data)
+    if not data.startswith(typed.WRAPPER):
+        return parsed
+    try:
+        return typed.restore(parsed)
+    except NotCarried as problem:
+        raise ResultUnreadable(f"{problem}.") from None
 
 
 _DECODER = json.JSONDecoder()
@@ -123,15 +132,6 @@ def _loads(data: bytes) -> Any:
     except ValueError:  # white space before it, or not JSON
         return json.loads(data)
     return found if end == len(text) else json.loads(data)
-
-
-def _restore_bytes(found: dict[str, Any]) -> Any:
-    if len(found) == 1 and isinstance(found.get("$bytes"), str):
-        try:
-            return binascii.a2b_base64(found["$bytes"])
-        except binascii.Error:
-            return found
-    return found
 
 
 def value_of(result: Result | Packed | Delivered) -> Any:

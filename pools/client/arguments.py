@@ -2,11 +2,13 @@
 
 >>> call = encode("digits", "classify", {"pixels": [0, 1]}, {}, Options(timeout=2))
 >>> call.command, call.arguments, call.timeout
-('classify', b'{"pixels":[0,1]}', 2.0)
->>> encode("digits", "classify", {"at": {1, 2}}, {}, Options())
+('classify', b'{"@typed":1,"pixels":[0,1]}', 2.0)
+>>> encode("digits", "classify", {"at": {1, 2}}, {}, Options()).arguments
+b'{"@typed":1,"at":{"$set":[1,2]}}'
+>>> encode("digits", "classify", {"at": [str]}, {}, Options())
 Traceback (most recent call last):
     ...
-snakepit.pools.broker.errors.BadArguments: at: Object of type set is not JSON serializable; ...
+snakepit.pools.broker.errors.BadArguments: at[0]: is a type, which has no form; pass its name
 """
 
 from __future__ import annotations
@@ -21,14 +23,24 @@ from snakepit.pools.broker.caller import CallerIdentity, current
 from snakepit.pools.broker.errors import BadArguments, BadRequest, DeadlineExceeded, PayloadTooLarge
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.workers.report import utf8
-from snakepit.workers.schema import json_encode
+from snakepit.workers.schema import json_encode, kinds, typed
+from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
 
 MAX_MESSAGE = 256 * 2**20  # bytes: no call is larger, whatever its pool allows
 LONGEST_TIMEOUT = 31 * 86_400.0  # seconds; more is the same as no timeout
 BYTES = (bytes, bytearray, memoryview)
+NO_ARGUMENTS = b'{"@typed":1}'
 
 # Compact. NaN is refused here: it is not JSON, and the worker would refuse it later without naming the argument.
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Json(dict[str, Any]):
+    """Arguments that are JSON already. The result comes in its JSON form, without types that JSON does not have.
+
+    Tags such as {"$bytes": ...} are sent as they are. It is for programs that pass JSON on, such as a REST API, and for
+    processes without the libraries of a result's types: `client.call("pool", "command", Json(x=1))`.
+    """
 
 
 class Options(NamedTuple):
@@ -117,19 +129,10 @@ def encode(
     values = _merged(arguments, more)
     call = EncodedCall(pool, command)
     call.caller = current()
-    if values:
-        size = 0
-        for name, value in values.items():
-            if isinstance(value, BYTES):
-                size += memoryview(value).nbytes
-                _check_size(size)
-                call.attachments = {**(call.attachments or {}), name: bytes(value)}
-        if call.attachments:
-            _check_text(*call.attachments)
-            values = {name: value for name, value in values.items() if name not in call.attachments}
-        text = _json(values)
-        _check_size(size + len(text))
-        call.arguments = text
+    plain = type(arguments) is Json
+    if not plain and typed.NAME in values:
+        raise BadArguments(f"arguments: {typed.NAME!r} is a reserved name; rename the argument")
+    call.arguments, call.attachments = _encoded(values, plain=plain)
     if options.timeout is not None:
         call.timeout = _checked_timeout(options.timeout)
     if options.priority:
@@ -138,6 +141,27 @@ def encode(
         call.credit = options.credit
         call.credit_bytes = options.credit_bytes
     return call
+
+
+def _encoded(values: Mapping[str, Any], *, plain: bool) -> tuple[bytes, Mapping[str, bytes] | None]:
+    """The arguments as text, and those that are bytes or a file beside it."""
+    if not values:
+        return (b"" if plain else NO_ARGUMENTS), None
+    size, attachments = 0, dict[str, bytes]()
+    for name, value in values.items():
+        if type(value) in typed.PLAIN:
+            continue
+        data = kinds.read_file(value) if kinds.is_file(value) else value
+        if isinstance(data, BYTES):
+            size += memoryview(data).nbytes
+            _check_size(size)
+            attachments[name] = bytes(data)
+    if attachments:
+        _check_text(*attachments)
+        values = {name: value for name, value in values.items() if name not in attachments}
+    text = _json(values) if plain else _typed(values)
+    _check_size(size + len(text))
+    return text, attachments or None
 
 
 def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -149,6 +173,20 @@ def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Map
         if not isinstance(name, str):
             raise BadArguments(f"arguments: {name!r} is not the name of an argument; names are strings")
     return {**arguments, **more}
+
+
+def _typed(values: Mapping[str, Any]) -> bytes:
+    """The arguments with tags for what JSON does not have. BadArguments has the path of a part without a form."""
+    try:
+        return typed.encode_tree({typed.NAME: 1, **values}, MAX_MESSAGE, "")[0]
+    except NotCarried as problem:
+        path = problem.path.removeprefix(".")
+        name = next((name for name in values if path.startswith(name)), "")
+        raise BadArguments(f"{path}: {problem.reason}", details={"argument": name, "path": path}) from problem
+    except ValueTooLarge as problem:
+        raise _too_large(problem.size) from problem
+    except RecursionError as error:
+        raise _explained(values, error) from error
 
 
 def _json(values: Mapping[str, Any]) -> bytes:
@@ -194,10 +232,15 @@ def _check_text(*names: str) -> None:
 
 def _check_size(size: int) -> None:
     if size > MAX_MESSAGE:
-        raise PayloadTooLarge(
-            f"The arguments have {size} bytes, more than the {MAX_MESSAGE} that any call may have; "
-            "pass the name of a file instead"
-        )
+        raise _too_large(size)
+
+
+def _too_large(size: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The arguments have {size} bytes, more than the {MAX_MESSAGE} that the max_payload of any pool may be; "
+        "send the data in parts, or pass the name of a file.",
+        details={"bytes": size, "limit": MAX_MESSAGE},
+    )
 
 
 def _checked_timeout(timeout: float) -> float:

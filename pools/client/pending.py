@@ -268,6 +268,9 @@ class CallFuture(Future[Any]):
         if kind in ("packed", "result"):
             try:
                 value = value_of(reply if kind == "packed" else reply.result)
+            except BrokerError as error:
+                self.fail(error)
+                return
             except ValueError as error:
                 self.fail(BrokerError(f"The result cannot be read: {error}"))
                 return

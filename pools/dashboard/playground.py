@@ -18,7 +18,7 @@ from snakepit.pools.api.body import read_object
 from snakepit.pools.api.streams import stream_response
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PermissionDenied
-from snakepit.pools.client import shared
+from snakepit.pools.client import Json, shared
 from snakepit.pools.dashboard.access import rights_of
 from snakepit.pools.dashboard.form import fields
 from snakepit.pools.dashboard.hub import PAGE_PATIENCE
@@ -124,4 +124,4 @@ def _read(request: HttpRequest) -> dict[str, Any]:
     tags = body.get("tags", [])
     if not isinstance(tags, list):
         raise BadRequest("tags: must be a list")
-    return {**names, "arguments": arguments, "timeout": body.get("timeout"), "tags": tags}
+    return {**names, "arguments": Json(arguments), "timeout": body.get("timeout"), "tags": tags}

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from snakepit.workers.schema import typed
 from snakepit.workers.schema.annotation import nearest
 from snakepit.workers.schema.checker import describe
 
@@ -58,6 +59,11 @@ def is_bytes(value: Any) -> bool:
     return isinstance(value, Mapping) and value.keys() == {"$bytes"} and isinstance(value["$bytes"], str)
 
 
+def is_tagged(value: Any) -> bool:
+    """Whether it is a value with a tag, which stands for a type that JSON does not have."""
+    return isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in typed.RESTORE
+
+
 def _check(schema: Any, value: Any, definitions: Schema, path: str) -> None:
     if not isinstance(schema, Mapping):  # true: anything
         return
@@ -68,6 +74,8 @@ def _check(schema: Any, value: Any, definitions: Schema, path: str) -> None:
     if "enum" in schema and not any(type(one) is type(value) and one == value for one in schema["enum"]):
         raise _Mismatch(path, f"must be one of {', '.join(map(repr, schema['enum']))}, not {describe(value)}")
     if "contentEncoding" in schema and is_bytes(value):
+        return
+    if is_tagged(value) and not is_bytes(value):  # a date, an array, a frame: only the worker has its type
         return
     kinds = schema.get("type", ())
     kinds = [kinds] if isinstance(kinds, str) else kinds

@@ -29,7 +29,7 @@ from snakepit.workers.runtime.races import RaceChecker
 from snakepit.workers.runtime.runtime import CallRuntime
 from snakepit.workers.schema import commands
 from snakepit.workers.schema.commands import CommandSpec, PreloadedAdapter
-from snakepit.workers.schema.value import type_name
+from snakepit.workers.schema.kinds import type_name
 from snakepit.workers.transport import LOOP_OWNER, is_on
 from snakepit.workers.transport.direct_reply import DirectReplySender
 from snakepit.workers.transport.server import WorkerService

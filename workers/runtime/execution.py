@@ -33,8 +33,10 @@ from snakepit.workers.runtime import failure
 from snakepit.workers.runtime.async_commands import CommandLoop, TaskWatch, close_generator
 from snakepit.workers.schema.annotation import nearest
 from snakepit.workers.schema.commands import BoundCommand
+from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
 from snakepit.workers.schema.signature import InvalidArguments, decode
-from snakepit.workers.schema.value import ValueTooLarge, encode, encode_json
+from snakepit.workers.schema.typed import WRAPPER, encode_tree
+from snakepit.workers.schema.value import encode, encode_json
 
 PLAIN = frozenset({str, int, float, bool, type(None), dict, list, tuple, bytes})
 
@@ -58,10 +60,8 @@ class Execution:
         if call.cancelled:
             return failure.stopped(call)
         bound = self._commands.get(call.command)
-        if bound is None:
-            hint = nearest(call.command, self._commands)
-            details = {"commands": sorted(self._commands)}
-            return failure.failure(call, "command_unknown", f"no command {call.command[:80]!r}{hint}", details)
+        if bound is None or bound.problem:
+            return self._not_callable(call, bound)
         if self._decimal is not None:
             # A copy of the variables shares this mutable object.
             decimal.setcontext(self._decimal.copy())
@@ -84,6 +84,13 @@ class Execution:
             if self.forked:
                 end_fork()
 
+    def _not_callable(self, call: AssignedCall, bound: BoundCommand | None) -> FailureReport:
+        if bound is not None:
+            return failure.failure(call, "adapter_error", f"InvalidAdapter: {bound.problem}")
+        hint = nearest(call.command, self._commands)
+        details = {"commands": sorted(self._commands)}
+        return failure.failure(call, "command_unknown", f"no command {call.command[:80]!r}{hint}", details)
+
     def _run(self, call: AssignedCall, returned: Any) -> AnswerReport:
         if type(returned) in PLAIN:  # the checks below take longer than most answers
             return result(call, returned)
@@ -97,14 +104,14 @@ class Execution:
         return result(call, returned)
 
     def _stream(self, call: AssignedCall, chunks: Generator[Any, Any, Any]) -> AnswerReport:
-        collected = Collected(call.max_result)
+        collected = Collected(call.max_result, tags=call.typed)
         try:
             for chunk in chunks:
                 if self.forked:
                     end_fork()
                 if call.streaming:
                     # Encoded before the wait: the chunk may be a buffer that the generator uses again.
-                    value = encode(chunk, call.max_result, "chunk")
+                    value = encode(chunk, call.max_result, "chunk", tags=call.typed)
                     if not call.take_credit(len(value.data)):
                         return failure.stopped(call)
                     self._reports.put(ChunkReport(call.sequence, value))
@@ -134,7 +141,7 @@ class Execution:
 
     async def _await_stream(self, call: AssignedCall, chunks: AsyncGenerator[Any, Any]) -> AnswerReport:
         watch = TaskWatch(call)
-        collected = Collected(call.max_result)
+        collected = Collected(call.max_result, tags=call.typed)
         try:
             async for chunk in chunks:
                 if self.forked:
@@ -142,7 +149,7 @@ class Execution:
                 if not call.streaming:
                     collected.add(chunk)
                     continue
-                value = encode(chunk, call.max_result, "chunk")
+                value = encode(chunk, call.max_result, "chunk", tags=call.typed)
                 await watch.take_credit(len(value.data))
                 self._reports.put(ChunkReport(call.sequence, value))
                 if call.cancelled:  # a generator that never waits gives its task no chance to be cancelled
@@ -162,30 +169,40 @@ class Execution:
 class Collected:
     """The chunks of a stream whose caller wants one result: a JSON array whose size is checked as it grows."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, tags: bool) -> None:
         self._limit = limit
+        self._tags = tags  # for a Python caller
+        self._tagged = False  # whether an item has any
         self._items: list[bytes] = []
         self._size = 2  # the brackets
 
     def add(self, chunk: Any) -> None:
-        item = encode_json(chunk, self._limit)
+        what = f"result[{len(self._items)}]"
+        if self._tags:
+            item, tagged = encode_tree(chunk, self._limit, what)
+            self._tagged = self._tagged or tagged
+        else:
+            item = encode_json(chunk, self._limit, what)
         self._size += len(item) + 1
         if self._size > self._limit + 1:  # there is no comma after the last item
             raise ValueTooLarge(self._size, self._limit)
         self._items.append(item)
 
     def value(self) -> EncodedValue:
-        return EncodedValue(b"[" + b",".join(self._items) + b"]")
+        data = b"[" + b",".join(self._items) + b"]"
+        return EncodedValue(b"%s%s}" % (WRAPPER, data) if self._tagged else data)
 
 
 def result(call: AssignedCall, returned: Any) -> ResultReport:
-    return ResultReport(call.sequence, encode(returned, call.max_result), call.seconds)
+    return ResultReport(call.sequence, encode(returned, call.max_result, tags=call.typed), call.seconds)
 
 
 def ended_by(call: AssignedCall, error: BaseException) -> FailureReport:
     """Return the report for an exception that left the command."""
     if isinstance(error, ValueTooLarge):
         return failure.failure(call, "result_too_large", str(error), {"size": error.size, "limit": error.limit})
+    if isinstance(error, NotCarried):  # without a traceback, which would show this package only
+        return failure.failure(call, "adapter_error", f"The result cannot be sent: {error}.", {"path": error.path})
     if isinstance(error, CallCancelled | asyncio.CancelledError) and call.cancelled:
         return failure.stopped(call, error)
     return failure.raised(call, error)

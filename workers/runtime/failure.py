@@ -13,7 +13,7 @@ from typing import Any
 
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.report import FailureReport, clean
-from snakepit.workers.schema.value import type_name
+from snakepit.workers.schema.kinds import type_name
 
 MAX_MESSAGE = 2 * 1024
 MAX_TRACEBACK = 16 * 1024 - 64  # leaves room for the line that marks the cut

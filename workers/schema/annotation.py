@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
-from snakepit.workers.schema import checker
+from snakepit.workers.schema import checker, constraints, library_types
 from snakepit.workers.schema.checker import Checker, Mismatch, Schema, Unsupported
 
 
@@ -60,6 +61,9 @@ class Compiler:
         return self._class(annotation)
 
     def _class(self, annotation: Any) -> Checker:
+        found = library_types.checker_of(annotation, self.definitions)
+        if found is not None:
+            return found
         if typing.is_typeddict(annotation):
             return self._structure(annotation, typed_dict_parts)
         if isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -72,7 +76,7 @@ class Compiler:
         if origin in checker.UNIONS:
             return checker.union(tuple(self.compile(arg) for arg in args))
         if origin in (typing.Annotated, typing.Required, typing.NotRequired, typing.Final):
-            return self.compile(args[0])
+            return self._annotated(annotation, args) if origin is typing.Annotated else self.compile(args[0])
         if origin is typing.Literal:
             return checker.literal(args)
         if origin is tuple:
@@ -83,9 +87,20 @@ class Compiler:
             if self.compile(args[0]) is not checker.STRING:
                 raise Unsupported(f"{shown(annotation)}: JSON's keys are strings; use dict[str, ...]")
             return checker.mapping(self.compile(args[1]))
+        return self._generic_class(annotation, origin, args)
+
+    def _generic_class(self, annotation: Any, origin: Any, args: tuple[Any, ...]) -> Checker:
+        if origin is getattr(sys.modules.get("numpy"), "ndarray", None):
+            return library_types.array_checker(_dtype_of(args))
         if isinstance(origin, type) and (dataclasses.is_dataclass(origin) or typing.is_typeddict(origin)):
             return self._plain(origin)
         raise Unsupported(f"{shown(annotation)} cannot be made from JSON; use a type that JSON has, or Any")
+
+    def _annotated(self, annotation: Any, args: tuple[Any, ...]) -> Checker:
+        try:
+            return constraints.constrained(self.compile(args[0]), args[1:], shown(annotation))
+        except constraints.Foreign:
+            return library_types.adapted(annotation, self.definitions)
 
     def _tuple(self, args: tuple[Any, ...]) -> Checker:
         if len(args) == 2 and args[1] is Ellipsis:
@@ -159,6 +174,21 @@ def dataclass_parts(kind: Any) -> tuple[dict[str, Any], set[str], Make]:
             raise Mismatch(f"is not a valid {kind.__name__}: {error}") from None
 
     return {field.name: hints[field.name] for field in given}, required, make
+
+
+def _dtype_of(args: tuple[Any, ...]) -> Any:
+    """The dtype of NDArray[...], which is ndarray[shape, dtype[scalar type]]; None for any."""
+    scalars = typing.get_args(args[1]) if len(args) > 1 else ()
+    numpy: Any = sys.modules["numpy"]
+    kind = scalars[0] if scalars else None
+    concrete = isinstance(kind, type) and issubclass(kind, numpy.generic) and kind.__name__ not in _ABSTRACT
+    return numpy.dtype(kind) if concrete else None
+
+
+_ABSTRACT = frozenset(
+    ("generic", "number", "integer", "signedinteger", "unsignedinteger", "inexact", "floating", "complexfloating",
+     "flexible", "character")
+)  # fmt: skip
 
 
 def shown(annotation: Any) -> str:

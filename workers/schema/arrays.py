@@ -14,6 +14,8 @@ from collections.abc import Callable
 from datetime import date, datetime, time
 from typing import Any
 
+from snakepit.workers.schema.not_carried import NotCarried
+
 # Shorter units for longer ones: readers of ISO 8601 expect a day in a date, and a second in a time of day.
 _FINER = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}
 
@@ -28,7 +30,7 @@ _SECONDS = {
 }
 
 
-class LossyResult(Exception):
+class LossyResult(NotCarried):
     """The result has no JSON form that keeps all of it."""
 
 
@@ -100,7 +102,7 @@ def _moments(array: Any) -> Any:
     found = numpy.ma.getdata(array)
     finer = found.astype(f"datetime64[{_FINER[unit]}]") if unit in _FINER else found
     if not numpy.array_equal(finer.astype(found.dtype), found, equal_nan=True):
-        raise LossyResult(f"a datetime64[{unit}] is outside the range of ISO 8601 text; return integers")
+        raise LossyResult(f"is a datetime64[{unit}] outside the range of ISO 8601 text; return integers")
     return _listed(numpy.datetime_as_string(finer), numpy.isnat(found) | numpy.ma.getmaskarray(array))
 
 
@@ -111,7 +113,7 @@ def _durations(array: Any) -> Any:
     missing = numpy.isnat(found) | numpy.ma.getmaskarray(array)
     if unit in ("Y", "M", "generic") and not missing.all():
         length = "has no unit" if unit == "generic" else f"is in {unit} (years or months), which have no fixed length"
-        raise LossyResult(f"a timedelta64 {length}, so that it is no number of seconds; return integers")
+        raise LossyResult(f"is a timedelta64 that {length}, so that it is no number of seconds; return integers")
     whole = found.astype("int64").astype(object)  # Python's integers: one rounding, in the division
     numerator, denominator = _SECONDS.get(unit, (1, 1))
     return _listed(whole * (count * numerator) / denominator, missing)
@@ -126,7 +128,7 @@ def _long(array: Any) -> Any:
     rounded = array.astype(_ROUNDED[array.dtype.char])
     found = numpy.ma.getmaskarray(array) | (rounded == array) | numpy.isnan(array)
     if not numpy.all(found):
-        raise LossyResult(f"a {array.dtype} has more digits than a 64-bit float; convert it to float64 or to text")
+        raise LossyResult(f"is a {array.dtype} with more digits than a 64-bit float; convert it to float64 or to text")
     return rounded.tolist()
 
 

@@ -12,6 +12,7 @@ import base64
 import binascii
 import pathlib
 import re
+import sys
 import types
 import typing
 from collections import abc, deque
@@ -70,9 +71,23 @@ def refuse(words: str, value: object) -> Mismatch:
     return Mismatch(f"must be {words}, not {describe(value)}")
 
 
+def number_of(value: Any) -> Any:
+    """A NumPy scalar as Python's value; other values unchanged. It is asked only where a value does not fit."""
+    generic = getattr(sys.modules.get("numpy"), "generic", None)
+    return value.item() if generic is not None and isinstance(value, generic) else value
+
+
+def listed(value: Any) -> Any:
+    """What fits an array as a list: a tuple, a set, a deque, a NumPy array; other values unchanged."""
+    if isinstance(value, tuple | set | frozenset | deque | range):
+        return list(value)
+    array = getattr(sys.modules.get("numpy"), "ndarray", None)
+    return value.tolist() if array is not None and isinstance(value, array) and value.ndim else value
+
+
 def exactly(kind: type, words: str, schema: Schema) -> Checker:
     def check(value: Any) -> Any:
-        if type(value) is kind:
+        if type(value) is kind or type(value := number_of(value)) is kind:
             return value
         raise refuse(words, value)
 
@@ -80,6 +95,9 @@ def exactly(kind: type, words: str, schema: Schema) -> Checker:
 
 
 def _number(value: Any) -> float:
+    if type(value) is float:
+        return value
+    value = number_of(value)
     if type(value) is float:
         return value
     if type(value) is int:
@@ -93,7 +111,7 @@ def _number(value: Any) -> float:
 def _bytes(value: Any) -> bytes:
     if type(value) is bytes:
         return value
-    if type(value) is dict and value.keys() == {"$bytes"}:
+    if type(value) is dict and value.keys() == {"$bytes"}:  # in the args of a pool
         value = value["$bytes"]
     if type(value) is not str:
         raise refuse("bytes or base64 text", value)
@@ -109,8 +127,12 @@ STRING = exactly(str, "a string", {"type": "string"})
 BYTES = Checker("bytes or base64 text", {"type": "string", "contentEncoding": "base64"}, _bytes, frozenset({bytes}))
 
 
-def _text(words: str, schema: Schema, read: Callable[[str], Any]) -> Checker:
+def _text(words: str, schema: Schema, read: Callable[[str], Any], kind: type, but_not: Any = ()) -> Checker:
+    """Text that `read` converts, or the value itself. `but_not`: a subclass that is another type."""
+
     def check(value: Any) -> Any:
+        if isinstance(value, kind) and not isinstance(value, but_not):
+            return value
         if type(value) is not str:
             raise refuse(words, value)
         try:
@@ -122,18 +144,19 @@ def _text(words: str, schema: Schema, read: Callable[[str], Any]) -> Checker:
 
 
 def _decimal(value: Any) -> Decimal:
-    if type(value) not in (str, int, float):
+    if type(value) is Decimal:
+        return value
+    if type(value := number_of(value)) not in (str, int, float):
         raise refuse("a decimal number", value)
     try:
-        number = Decimal(str(value))
+        return Decimal(str(value))
     except InvalidOperation:
         raise Mismatch(f"must be a decimal number, not {str(value)[:80]!r}") from None
-    if not number.is_finite():
-        raise Mismatch("must be a finite number")
-    return number
 
 
 def _seconds(value: Any) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
     try:
         return timedelta(seconds=_number(value))
     except OverflowError:
@@ -153,15 +176,17 @@ SIMPLE: dict[Any, Checker] = {
     memoryview: Checker(BYTES.words, BYTES.schema, lambda value: memoryview(_bytes(value))),
     None: exactly(NOTHING, "null", {"type": "null"}),
     NOTHING: exactly(NOTHING, "null", {"type": "null"}),
-    datetime: _text("a date and time (ISO 8601)", {"format": "date-time"}, datetime.fromisoformat),
-    date: _text("a date (YYYY-MM-DD)", {"format": "date"}, date.fromisoformat),
-    time: _text("a time of day (ISO 8601)", {"format": "time"}, time.fromisoformat),
+    datetime: _text("a date and time (ISO 8601)", {"format": "date-time"}, datetime.fromisoformat, datetime),
+    date: _text("a date (YYYY-MM-DD)", {"format": "date"}, date.fromisoformat, date, datetime),
+    time: _text("a time of day (ISO 8601)", {"format": "time"}, time.fromisoformat, time),
     timedelta: Checker("a number of seconds", {"type": "number"}, _seconds),
-    UUID: _text("a UUID", {"format": "uuid"}, UUID),
+    complex: Checker("a complex number", {}, lambda value: _complex(value)),
+    range: Checker("a range", {}, lambda value: _range(value)),
+    UUID: _text("a UUID", {"format": "uuid"}, UUID, UUID),
     Decimal: Checker("a decimal number", {"type": ["string", "number"]}, _decimal),
-    pathlib.Path: _text("a path", {}, pathlib.Path),
-    pathlib.PurePath: _text("a path", {}, pathlib.PurePath),
-    re.Pattern: _text("a regular expression", {"format": "regex"}, lambda text: _pattern(text)),
+    pathlib.Path: _text("a path", {}, pathlib.Path, pathlib.Path),
+    pathlib.PurePath: _text("a path", {}, pathlib.PurePath, pathlib.PurePath),
+    re.Pattern: _text("a regular expression", {"format": "regex"}, lambda text: _pattern(text), re.Pattern),
 }
 
 
@@ -172,12 +197,25 @@ def _pattern(text: str) -> re.Pattern[str]:
         raise Mismatch(f"is not a regular expression: {error}") from None
 
 
+def _complex(value: Any) -> complex:
+    value = number_of(value)
+    if type(value) in (int, float, complex):
+        return complex(value)
+    raise refuse("a complex number", value)
+
+
+def _range(value: Any) -> range:
+    if type(value) is range:
+        return value
+    raise refuse("a range", value)
+
+
 def many(item: Checker, make: Callable[[list[Any]], Any] | None) -> Checker:
     """A JSON array of items of one type; `make` converts the checked list to the annotated collection."""
     passes, check_item = item.passes, item.check
 
     def check(value: Any) -> Any:
-        if type(value) is not list:
+        if type(value) is not list and type(value := listed(value)) is not list:
             raise refuse("an array", value)
         # One pass in C if all items have the right type already.
         if check_item is not ANYTHING.check and not passes.issuperset(map(type, value)):
@@ -218,7 +256,7 @@ def fixed(items: tuple[Checker, ...]) -> Checker:
     words = f"an array of {len(items)}"
 
     def check(value: Any) -> tuple[Any, ...]:
-        if type(value) is not list:
+        if type(value) is not list and type(value := listed(value)) is not list:
             raise refuse(words, value)
         if len(value) != len(items):
             raise Mismatch(f"must be {words} items, not {len(value)}")
@@ -274,7 +312,24 @@ def enumeration(kind: type[Enum]) -> Checker:
         # Not a dict by value: 1 and True would be one key.
         table = literal(tuple(member.value for member in members))
         return Checker(table.words, table.schema, lambda value: kind(table.check(value)))
-    return literal(tuple(kind.__members__), dict(kind.__members__))
+    names = literal(tuple(kind.__members__), dict(kind.__members__))
+    values = {(type(member.value), key): member for member in members if (key := _key(member.value)) is not None}
+
+    def check(value: Any) -> Any:
+        # A Python client sends a member as its value.
+        member = values.get((type(value), _key(value)))
+        return names.check(value) if member is None else member
+
+    return Checker(names.words, names.schema, check)
+
+
+def _key(value: Any) -> Any:
+    """The value, or None if it cannot be looked up in a dict."""
+    try:
+        hash(value)
+    except TypeError:
+        return None
+    return value
 
 
 def union(members: tuple[Checker, ...]) -> Checker:

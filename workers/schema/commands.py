@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from snakepit.workers.adapter import MARK, Adapter, CommandOptions, InvalidAdapter
@@ -45,6 +45,7 @@ class CommandSpec:
     idempotent: bool
     timeout: float
     signature: Signature
+    problem: str = ""  # why it cannot be called
 
     def facts(self) -> dict[str, Any]:
         """What the broker, and through it every client, receives about the command."""
@@ -66,6 +67,7 @@ class BoundCommand:
     method: Callable[..., Any]
     signature: Signature
     idempotent: bool = False
+    problem: str = ""  # why it cannot be called
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,10 @@ def require_thread_safe(kind: type[Adapter]) -> None:
 
 
 def find_commands(kind: type[Adapter]) -> dict[str, CommandSpec]:
-    """Every method marked with @command, by its public name."""
+    """Every method marked with @command, by its public name.
+
+    A command whose signature is not possible is in it with the problem: its calls fail, and the others work.
+    """
     found: dict[str, CommandSpec] = {}
     for attribute in dir(kind):
         options = getattr(_inner(inspect.getattr_static(kind, attribute)), MARK, None)
@@ -119,6 +124,9 @@ def find_commands(kind: type[Adapter]) -> dict[str, CommandSpec]:
         found[options.name] = _describe(kind, attribute, options)
     if not found:
         raise InvalidAdapter(f"{kind.__name__} has no commands: put @command before the methods that callers may run")
+    problems = [command.problem for command in found.values() if command.problem]
+    if len(problems) == len(found):
+        raise InvalidAdapter(problems[0])
     return found
 
 
@@ -129,11 +137,13 @@ def _inner(attribute: Any) -> Any:
 def _describe(kind: type[Adapter], attribute: str, options: CommandOptions) -> CommandSpec:
     method = getattr(kind, attribute)
     is_plain = inspect.isfunction(method) and not isinstance(inspect.getattr_static(kind, attribute), staticmethod)
+    text, problem = inspect.cleandoc(method.__doc__) if method.__doc__ else "", ""
     try:
         signature = signature_of(method, skip=1 if is_plain else 0)
     except InvalidAdapter as error:
-        raise InvalidAdapter(f"command {options.name!r} of {kind.__name__}: {error}") from None
-    text = inspect.cleandoc(method.__doc__) if method.__doc__ else ""
+        problem = f"command {options.name!r} of {kind.__name__}: {error}"
+        signature = Signature({}, frozenset(), {"type": "object", "description": problem})
+        text = f"Cannot be called: {problem}\n\n{text}".rstrip()
     inner = inspect.unwrap(method)
     return CommandSpec(
         name=options.name,
@@ -144,6 +154,7 @@ def _describe(kind: type[Adapter], attribute: str, options: CommandOptions) -> C
         idempotent=options.idempotent,
         timeout=options.timeout,
         signature=signature,
+        problem=problem,
     )
 
 
@@ -183,7 +194,7 @@ def make(kind: type[Adapter], args: Mapping[str, Any]) -> Adapter:
 
 def bind(adapter: Adapter, commands: Mapping[str, CommandSpec]) -> dict[str, BoundCommand]:
     return {
-        name: BoundCommand(getattr(adapter, item.attribute), item.signature, item.idempotent)
+        name: BoundCommand(getattr(adapter, item.attribute), item.signature, item.idempotent, item.problem)
         for name, item in commands.items()
     }
 
@@ -199,7 +210,7 @@ def after_first_calls(bound: dict[str, BoundCommand], check: Callable[[], None])
                 bound[name] = plain
                 check()
 
-        return BoundCommand(first, plain.signature, plain.idempotent)
+        return replace(plain, method=first)
 
     for name, plain in list(bound.items()):
         bound[name] = watched(name, plain)
@@ -215,7 +226,7 @@ def after_each_call(bound: dict[str, BoundCommand], check: Callable[[], None]) -
             finally:
                 check()
 
-        return BoundCommand(run, plain.signature, plain.idempotent)
+        return replace(plain, method=run)
 
     for name, plain in list(bound.items()):
         bound[name] = watched(plain)

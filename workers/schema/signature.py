@@ -17,8 +17,10 @@ from typing import Any
 
 from snakepit.workers.adapter import InvalidAdapter
 from snakepit.workers.context import Context
+from snakepit.workers.schema import typed
 from snakepit.workers.schema.annotation import Compiler, nearest
 from snakepit.workers.schema.checker import ANYTHING, Checker, Mismatch, Unsupported
+from snakepit.workers.schema.not_carried import NotCarried
 
 MAX_DEPTH = 64
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -103,6 +105,7 @@ def signature_of(function: Callable[..., Any], *, skip: int = 0, lenient: bool =
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
             raise InvalidAdapter(f"{name}: arguments come by name; remove *args and positional-only parameters")
         else:
+            require_plain_default(name, parameter.default)
             checkers[name] = compiled(compiler, name, hint)
             properties[name] = property_schema(checkers[name], parameter.default)
     required = [p.name for p in parameters if p.name in checkers and p.default is p.empty]
@@ -159,6 +162,12 @@ def compiled(compiler: Compiler, name: str, hint: Any) -> Checker:
         return compiler.compile(hint)
     except Unsupported as error:
         raise InvalidAdapter(f"{name}: {error}") from None
+
+
+def require_plain_default(name: str, default: Any) -> None:
+    """Refuse `x: int = Field(ge=1)`: the command would get the Field as its value, and the bound would be lost."""
+    if type(default).__module__.partition(".")[0] in ("pydantic", "msgspec") and type(default).__name__ == "FieldInfo":
+        raise InvalidAdapter(f"{name}: write Annotated[..., Field(...)], not a Field as the default of a parameter")
 
 
 def is_context(name: str, hint: Any) -> bool:
@@ -232,21 +241,40 @@ def _parse(text: str) -> Any:
     return _DECODER.decode(text)
 
 
+_RESTORER = typed.Restorer(strict=False)  # a JSON caller may send a dict that looks like an unknown tag
+
+
+def _restored(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with their tags restored; InvalidArguments names each that has none of the documented forms."""
+    made: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for name, tree in given.items():
+        try:
+            made[name] = _RESTORER.value(tree)
+        except NotCarried as problem:
+            problems[name] = str(problem.named(name))
+    if problems:
+        raise InvalidArguments(problems)
+    return made
+
+
 def decode(text: bytes, attachments: Mapping[str, bytes] | None = None) -> dict[str, Any]:
     """Decode the arguments of a call: one JSON object, and the bytes that were sent beside it."""
     if too_deep(text):
         raise InvalidArguments({WHOLE: f"the arguments nest deeper than {MAX_DEPTH} levels"})
     try:
-        given = _parse(text.decode("utf-8"))
+        given: Any = _parse(text.decode("utf-8"))
     except NotFinite as error:
         raise InvalidArguments({WHOLE: f"the arguments are not JSON: {error}"}) from None
     except ValueError as error:
         raise InvalidArguments({WHOLE: f"the arguments are not JSON in UTF-8: {error}"}) from None
     if type(given) is not dict:
         raise InvalidArguments({WHOLE: "the arguments must be one JSON object, keyed by argument name"})
+    given.pop(typed.NAME, None)
+    found: dict[str, Any] = _restored(given) if typed.has_tags(text) else given
     if attachments:
-        twice = sorted(given.keys() & attachments.keys())
+        twice = sorted(found.keys() & attachments.keys())
         if twice:
             raise InvalidArguments({name: f"{name} is given twice: in the JSON and as an attachment" for name in twice})
-        given.update(attachments)
-    return given
+        found.update(attachments)
+    return found

@@ -1,7 +1,10 @@
 """Encodes what a command returned: bytes as they are, everything else as JSON.
 
-JSON's own types go through its C encoder. Other objects have one documented form for each type (docs/reference/api.md).
-An object without a form becomes a marker that names the type: the caller sees what was there instead of a guess:
+     a Python caller ──▶ typed.py: tags, so that each value arrives as it was
+     a JSON caller ────▶ here: the documented JSON form of each type (docs/reference/values.md)
+
+JSON's own types go through its C encoder. Other objects have one form for each type. An object without a form becomes
+a marker that names the type: the caller sees what was there instead of a guess:
 
     {"$bytes": base64}   {"$float": "nan" | "inf" | "-inf"}   {"$unserializable": "module.Type", "reason": ...}
 
@@ -17,7 +20,6 @@ import pathlib
 import re
 from collections import abc, deque
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -25,9 +27,12 @@ from typing import Any
 from uuid import UUID
 
 from snakepit.workers.report import EncodedValue
-from snakepit.workers.schema import arrays, json_encode
+from snakepit.workers.schema import arrays, json_encode, kinds, tables, typed
 from snakepit.workers.schema.arrays import LossyResult
+from snakepit.workers.schema.kinds import type_name
+from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
 from snakepit.workers.schema.signature import MAX_DEPTH, too_deep
+from snakepit.workers.schema.tables import Tag
 
 MAX_ELEMENTS = 1_000_000  # of an array-like object that is written as a list
 MAX_BITS = 14_283  # of an integer: Python converts at most 4,300 digits to text
@@ -36,54 +41,35 @@ MAX_BITS = 14_283  # of an integer: Python converts at most 4,300 digits to text
 _ODD_KEY = re.compile(rb'"[-0-9tfn][-0-9.e+rulas]*":')
 
 
-class ValueTooLarge(Exception):
-    """The result or chunk is larger than the call's limit."""
-
-    def __init__(self, size: int, limit: int, what: str = "result") -> None:
-        self.size = size
-        self.limit = limit
-        super().__init__(
-            f"the {what} has {size:,} bytes and the pool's max_payload is {limit:,}; "
-            "return less, stream it in chunks, or raise max_payload"
-        )
-
-
-def type_name(kind: type) -> str:
-    """The name of a type, with its module unless it is built in.
-
-    >>> type_name(int), type_name(Decimal)
-    ('int', 'decimal.Decimal')
-    """
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def marker(value: object, reason: str = "") -> dict[str, str]:
+def marker(value: object, reason: str = "") -> Tag:
     kind = type(value)
-    named = {"$unserializable": f"{kind.__module__}.{kind.__qualname__}"}
-    return {**named, "reason": reason} if reason else named
+    named = Tag({"$unserializable": f"{kind.__module__}.{kind.__qualname__}"})
+    return Tag({**named, "reason": reason}) if reason else named
 
 
-def encode(value: Any, limit: int, what: str = "result") -> EncodedValue:
-    """Encode a result or chunk for the link. Raises ValueTooLarge and LossyResult."""
+def encode(value: Any, limit: int, what: str = "result", *, tags: bool = False) -> EncodedValue:
+    """Encode a result or chunk for the link; with tags for a Python caller. Raises ValueTooLarge and NotCarried."""
     if isinstance(value, bytes | bytearray | memoryview):
         size = value.nbytes if isinstance(value, memoryview) else len(value)
         if size > limit:
             raise ValueTooLarge(size, limit, what)
         return EncodedValue(bytes(value), raw=True)
-    data = encode_json(value, limit, what)
-    return EncodedValue(data)
+    return EncodedValue(typed.encode(value, limit, what) if tags else encode_json(value, limit, what))
 
 
 def encode_json(value: Any, limit: int, what: str = "result") -> bytes:
-    """Encode any value as JSON. Raises ValueTooLarge and LossyResult.
+    """Encode any value in its JSON form. Raises ValueTooLarge and LossyResult.
 
     >>> encode_json({"when": date(2026, 1, 2), "odd": [float("nan"), object()]}, 1000)
     b'{"when":"2026-01-02","odd":[{"$float":"nan"},{"$unserializable":"builtins.object"}]}'
     """
     data = _encode_fast(value)
-    if data is None or too_deep(data) or (_ODD_KEY.search(data) and _repeats_key(data)):
-        # Rare: NaN, a cycle, keys that are not strings or have the same text, too deep. Convert it piece by piece.
-        data = _to_bytes(_ENCODER.encode(PlainConverter(limit, what).plain(value)))
+    if data is None or b'{"$' in data or too_deep(data) or (_ODD_KEY.search(data) and _repeats_key(data)):
+        # Rare: NaN, a cycle, keys that are no text or have the same text, a tag, too deep. Convert it piece by piece.
+        try:
+            data = typed.to_bytes(_ENCODER.encode(PlainConverter(limit, what).plain(value)))
+        except NotCarried as problem:
+            raise problem.named(what) from None
     if len(data) > limit:
         raise ValueTooLarge(len(data), limit, what)
     return data
@@ -91,7 +77,7 @@ def encode_json(value: Any, limit: int, what: str = "result") -> bytes:
 
 def _encode_fast(value: Any) -> bytes | None:
     try:
-        return _to_bytes(json_encode.encode(value, _ENCODER.encode))
+        return typed.to_bytes(json_encode.encode(value, _ENCODER.encode))
     except (ValueError, TypeError, RecursionError, OverflowError):
         return None
 
@@ -108,27 +94,20 @@ def _repeats_key(data: bytes) -> bool:
     return repeats
 
 
-def _to_bytes(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate: JSON can escape it, UTF-8 has no code for it
-        return json.dumps(json.loads(text), separators=(",", ":")).encode("ascii")
-
-
 def convert(value: Any) -> Any:
     """Convert an object one step towards types that JSON has; the marker if there is no such step."""
     try:
+        if elements := tables.count(value):
+            return _too_many(value, elements) if elements > MAX_ELEMENTS else tables.plain(value)
         if arrays.has_form(value):
             elements = count_elements(value)
             return _too_many(value, elements) if elements > MAX_ELEMENTS else arrays.plain(value)
         for kinds, step in STEPS:
             if isinstance(value, kinds):
                 return step(value)
-        if is_dataclass(value) and not isinstance(value, type):
-            return {field.name: getattr(value, field.name) for field in fields(value)}
         if not isinstance(value, type):
             return _by_method(value)
-    except LossyResult:
+    except NotCarried:
         raise
     except Exception as error:  # the object's own code failed: the marker says so, the rest of the result is kept
         return marker(value, f"{type(error).__name__} while it was converted")
@@ -136,20 +115,18 @@ def convert(value: Any) -> Any:
 
 
 def _by_method(value: Any) -> Any:
-    """Convert by a method of the object: pydantic, torch, attrs-like classes."""
-    for name in ("model_dump", "tolist", "isoformat", "_asdict", "to_dict"):
-        method = getattr(value, name, None)
-        if not callable(method):
-            continue
-        if name in ("tolist", "to_dict"):
-            elements = count_elements(value)
-            if elements > MAX_ELEMENTS:
-                return _too_many(value, elements)
-        return method()
-    return marker(value)
+    """Convert by the fields or a method of the object: a dataclass, pydantic, msgspec, attrs, torch."""
+    if any(callable(getattr(value, name, None)) for name in ("tolist", "to_dict")):
+        elements = count_elements(value)
+        if elements > MAX_ELEMENTS:
+            return _too_many(value, elements)
+    found = kinds.as_data(value)
+    if found is not None:
+        return found
+    return value.isoformat() if callable(getattr(value, "isoformat", None)) else marker(value)
 
 
-def _too_many(value: Any, elements: int) -> dict[str, str]:
+def _too_many(value: Any, elements: int) -> Tag:
     return marker(value, f"{elements:,} elements; a list may have {MAX_ELEMENTS:,}, so return bytes")
 
 
@@ -172,10 +149,11 @@ def _listed(value: set[Any] | frozenset[Any]) -> list[Any]:
 
 
 STEPS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
-    ((bytes, bytearray, memoryview), lambda value: {"$bytes": base64.b64encode(value).decode("ascii")}),
+    ((bytes, bytearray, memoryview), lambda value: Tag({"$bytes": base64.b64encode(value).decode("ascii")})),
     (Enum, lambda value: value.value),
     ((datetime, date, time), arrays.moment),
     (timedelta, lambda value: value.total_seconds()),
+    (complex, lambda value: Tag({"$complex": [value.real, value.imag]})),
     ((Decimal, UUID, pathlib.PurePath), str),
     ((set, frozenset), _listed),
     ((abc.Set, abc.ValuesView, deque, range), list),
@@ -203,7 +181,7 @@ class PlainConverter:
         if isinstance(value, int):
             return value if value.bit_length() <= MAX_BITS else marker(value, "too many digits")
         if isinstance(value, float):
-            return value if math.isfinite(value) else {"$float": float.__repr__(value)}
+            return value if math.isfinite(value) else Tag({"$float": float.__repr__(value)})
         if id(value) in self._above:
             return marker(value, "it contains itself")
         if depth > MAX_DEPTH - 2:  # a marker is one level more
@@ -215,12 +193,23 @@ class PlainConverter:
             self._above.discard(id(value))
 
     def _container(self, value: Any, depth: int) -> Any:
+        if type(value) is Tag:
+            return {key: self._parts(item, depth) if type(item) is list else item for key, item in value.items()}
         if isinstance(value, dict):
             return self._object(value, depth)
         if isinstance(value, list | tuple):
-            return [self.plain(item, depth) for item in value]
+            return self._parts(value, depth)
         # A conversion counts as depth too: it may return an object of the same type, without end.
         return self.plain(convert(value), depth)
+
+    def _parts(self, values: Any, depth: int) -> list[Any]:
+        made: list[Any] = []
+        try:
+            for item in values:
+                made.append(self.plain(item, depth))
+        except NotCarried as problem:
+            raise problem.below(f"[{len(made)}]") from None
+        return made
 
     def _object(self, value: dict[Any, Any], depth: int) -> Any:
         plain: dict[str, Any] = {}
@@ -231,11 +220,16 @@ class PlainConverter:
                 return marker(value, f"a key of type {type_name(type(key))}")
             if name in plain:
                 raise LossyResult(
-                    f"the keys {keys[name]!r} and {key!r} of one dict are both {json.dumps(name)} in JSON, "
-                    "so that one of their values would be lost; return a list of pairs"
+                    f"has two keys that JSON cannot tell apart: {keys[name]!r} and {key!r} are both "
+                    f"{json.dumps(name)} there; return a list of pairs"
                 )
             keys[name] = key
-            plain[name] = self.plain(item, depth)
+            try:
+                plain[name] = self.plain(item, depth)
+            except NotCarried as problem:
+                raise problem.below(f".{name}" if name.isidentifier() else f"[{key!r}]") from None
+        if len(plain) == 1 and next(iter(plain))[:1] == "$":  # it looks like a tag
+            return {"$dict": [list(pair) for pair in plain.items()]}
         return plain
 
 

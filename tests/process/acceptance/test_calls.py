@@ -6,11 +6,15 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from snakepit.pools.broker import errors
+from snakepit.pools.client import Json
 from tests.brokers import RunningBroker, broker
 
 PROCESS = {"size": 1, "max_payload": 2**20, "cancel_grace": 0.3}
@@ -53,7 +57,7 @@ def test_bytes_travel_as_bytes(node: RunningBroker) -> None:
         ("one", "typed", {"count": "3"}, errors.BadArguments, "count"),
         ("one", "typed", {"count": 3, "cuont": 4}, errors.BadArguments, "cuont"),
         ("one", "typed", {"count": 3, "names": ["a", 5]}, errors.BadArguments, "names[1]"),
-        ("one", "echo", {"value": float("nan")}, errors.BadArguments, ""),
+        ("one", "echo", {"value": [object()]}, errors.BadArguments, "value[0]: "),
         ("one", "raises", {}, errors.AdapterError, "as asked"),
         ("one", "exits", {"code": 3}, errors.AdapterError, "exit"),
         ("one", "returns_text", {"size": 2**20}, errors.ResultTooLarge, "1,048,576"),
@@ -91,10 +95,29 @@ def test_an_exception_arrives_with_its_type_and_remote_traceback(node: RunningBr
     assert repr(caught.value.__cause__) == "LookupError('gone fishing')"
 
 
-def test_what_json_cannot_carry_is_marked_not_hidden(node: RunningBroker) -> None:
-    result = node.client.call("one", "returns_opaque")
+def test_a_value_without_a_form_is_an_error_with_its_path_and_marked_in_json(node: RunningBroker) -> None:
+    with pytest.raises(
+        errors.AdapterError, match=r"^The result cannot be sent: result\.not is a .*Opaque, which has no"
+    ):
+        node.client.call("one", "returns_opaque")
+    result = node.client.call("one", "returns_opaque", Json())
     assert result["fine"] == 1
     assert "Opaque" in str(result["not"])
+
+
+def test_values_of_every_kind_go_there_and_back(node: RunningBroker) -> None:
+    sent = {
+        "at": datetime(2026, 1, 2, tzinfo=UTC), "sum": [Decimal("1.10"), 0.5j, float("inf")], "set": {(1, "a")},
+        "keys": {1: "a", "1": "b"}, "$float": {"$float": "nan"}, "bytes": [b"x"], "took": timedelta(1),
+        "id": UUID(int=1),
+    }  # fmt: skip
+    assert node.client.call("one", "echo", value=sent) == sent
+    assert list(node.client.stream("one", "echo", value=(1, {2}))) == [(1, {2})]
+    assert node.client.submit("one", "echo", value=sent).result(60) == sent
+    plain = node.client.call(
+        "one", "echo", Json(value={"at": {"$datetime": "2026-01-02T00:00:00"}, "n": {"$float": "nan"}})
+    )
+    assert plain == {"at": "2026-01-02T00:00:00", "n": {"$float": "nan"}}
 
 
 def test_binary_output_and_a_flood_of_lines_do_no_harm(node: RunningBroker) -> None:

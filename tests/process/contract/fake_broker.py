@@ -7,7 +7,6 @@ lines), `fail`, `raw` (bytes), `drop` (the connection breaks), `mute` (never ans
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import socket
 import ssl
@@ -22,6 +21,8 @@ from grpclib.server import Server
 
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerBase
+from snakepit.workers.schema import signature, typed
+from snakepit.workers.schema.value import encode_json
 from snakepit.workers.wire.worker_pb2 import Command, Delivery
 
 POOL = "echo"
@@ -34,18 +35,22 @@ class Run:
         self.session, self.call, self.together = session, call, together
         self.credit = asyncio.Semaphore(call.credit)
         self.task: asyncio.Task[None] | None = None
-        self.arguments = json.loads(call.arguments or b"{}")
+        self.typed = call.arguments.startswith(typed.WRAPPER)
+        self.arguments = signature.decode(call.arguments or b"{}")
 
     def reply(self, **kind: Any) -> None:
         self.session.send(pb.Reply(ref=self.call.ref, **kind))
 
     def result(self, value: Any) -> None:
-        content = {"raw": value} if isinstance(value, bytes) else {"json": json.dumps(value).encode()}
+        content = {"raw": value} if isinstance(value, bytes) else {"json": self.json(value)}
         timing = pb.Timing(call=f"c{self.call.ref}", worker="echo-1", queued_seconds=0.25, run_seconds=0.5)
         if self.session.reply_socket and self.call.direct_reply and "json" in content and len(content["json"]) < 32_768:
             self.session.deliver(self.call.ref, content["json"], timing)
             return
         self.reply(result=pb.Result(value=content, timing=timing))
+
+    def json(self, value: Any) -> bytes:
+        return typed.encode(value, 2**28) if self.typed else encode_json(value, 2**28)
 
     def error(self, code: str, message: str, **more: Any) -> None:
         self.reply(error=pb.Error(code=code, message=message, **more))
@@ -180,7 +185,7 @@ class Session:
 
     async def do_raw(self, run: Run) -> None:
         if run.arguments.get("nested"):
-            run.result({"image": {"$bytes": base64.b64encode(b"\x89PNG").decode()}})
+            run.result({"image": b"\x89PNG"})
         else:
             run.result(run.call.attachments["data"])
 

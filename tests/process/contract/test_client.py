@@ -594,7 +594,7 @@ def test_futures_complete_and_can_be_cancelled(client: Client, broker: FakeBroke
 
 
 def test_map_stops_at_an_error_and_cancels_what_is_in_flight(client: Client, broker: FakeBroker) -> None:
-    items = iter([{"a": 1}, {"bad": {1}}, {"a": 3}])
+    items = iter([{"a": 1}, {"bad": object()}, {"a": 3}])
     results = client.map(POOL, "echo", items, window=1)
     assert next(results) == {"a": 1}
     with pytest.raises(Exception, match="bad: "):

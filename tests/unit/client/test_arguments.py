@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files.base import ContentFile, File
 
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerUnreachable, PayloadTooLarge, Unauthenticated
 from snakepit.pools.client import arguments
 from snakepit.pools.client.address import Target, default_address
-from snakepit.pools.client.arguments import Options, encode
+from snakepit.pools.client.arguments import Json, Options, encode
 
 
 def call_of(values: Any, **options: Any) -> Any:
@@ -20,8 +22,30 @@ def call_of(values: Any, **options: Any) -> Any:
 
 def test_arguments_and_keywords_are_merged_and_compact() -> None:
     call = encode("pool", "command", {"a": 1}, {"b": "ü"}, Options())
-    assert call.arguments.decode() == '{"a":1,"b":"ü"}'
-    assert encode("pool", "command", None, {}, Options()).arguments == b""
+    assert call.arguments.decode() == '{"@typed":1,"a":1,"b":"ü"}'
+    assert encode("pool", "command", None, {}, Options()).arguments == b'{"@typed":1}'
+
+
+def test_arguments_that_are_json_are_sent_as_they_are() -> None:
+    call = encode("pool", "command", Json(a={"$float": "nan"}), {"b": 1}, Options())
+    assert call.arguments == b'{"a":{"$float":"nan"},"b":1}'
+    assert encode("pool", "command", Json(), {}, Options()).arguments == b""
+    with pytest.raises(BadArguments, match="JSON has no NaN"):
+        encode("pool", "command", Json(a=float("nan")), {}, Options())
+
+
+def test_a_django_file_is_sent_as_its_bytes() -> None:
+    opened = io.BytesIO(b"0123")
+    opened.seek(2)
+    call = call_of({"scan": File(opened), "more": [ContentFile(b"x")]})
+    assert call.attachments == {"scan": b"0123"}
+    assert call.arguments == b'{"@typed":1,"more":[{"$bytes":"eA=="}]}'
+    assert opened.seek(0, 1) == 2, "the position of the file is unchanged"
+
+
+def test_a_reserved_name_is_refused() -> None:
+    with pytest.raises(BadArguments, match="reserved"):
+        call_of({"@typed": 1})
 
 
 def circular() -> dict[str, Any]:
@@ -38,23 +62,21 @@ def deep() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("value", "problem"),
+    ("value", "path", "problem"),
     [
-        ({1, 2}, "set is not JSON serializable"),
-        (float("nan"), "NaN"),
-        ([float("inf")], "no infinity"),
-        (circular(), "must not contain itself"),
-        ({"inner": b"x"}, "bytes may be an argument of their own"),
-        ("\ud800", "not Unicode"),
-        (deep(), "nested too deeply"),
+        ({"rows": [{}, {"price": str}]}, "bad.rows[1].price", "is a type, which has no form; pass its name"),
+        ([object()], "bad[0]", "is a object, which has no form"),
+        (circular(), "bad.self", "contains itself"),
+        (deep(), "bad" + "[0]" * 62, "is nested deeper than 64 levels"),
+        ((number for number in ()), "bad", "is a generator, which has no form; pass a list"),
     ],
-    ids=["set", "nan", "infinity", "circular", "nested bytes", "surrogate", "deep"],
+    ids=["type", "object", "circular", "deep", "generator"],
 )
-def test_an_argument_that_json_cannot_carry_is_named(value: Any, problem: str) -> None:
+def test_the_path_of_an_argument_without_a_form_is_named(value: Any, path: str, problem: str) -> None:
     with pytest.raises(BadArguments, match=problem) as caught:
         call_of({"good": 1, "bad": value})
-    assert str(caught.value).startswith("bad: ")
-    assert caught.value.details == {"argument": "bad"}
+    assert caught.value.details == {"argument": "bad", "path": path}
+    assert str(caught.value).startswith(path[:100])
 
 
 @pytest.mark.parametrize("values", [[1], "text", {1: 2}])

@@ -5,11 +5,16 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from snakepit.workers import Adapter, command
 from snakepit.workers.adapter import InvalidAdapter
+from snakepit.workers.call import AssignedCall
+from snakepit.workers.report import Outbox
+from snakepit.workers.runtime.async_commands import OwnLoop
+from snakepit.workers.runtime.execution import Execution
 from snakepit.workers.schema.commands import (
     ArgumentsRefused,
     ClassMissing,
@@ -198,6 +203,26 @@ def test_a_bad_signature_names_its_command():
 
     with pytest.raises(InvalidAdapter, match="command 'run' of Bad: things: arguments come by name"):
         find_commands(Bad)
+
+
+def test_a_bad_signature_fails_its_command_and_no_other():
+    class Mixed(Adapter):
+        @command
+        def bad(self, thing: threading.Thread) -> None: ...
+
+        @command
+        def good(self) -> int:
+            return 1
+
+    described = find_commands(Mixed)
+    assert "command 'bad' of Mixed: thing: threading.Thread cannot be made" in described["bad"].problem
+    assert described["bad"].facts()["summary"] == f"Cannot be called: {described['bad'].problem}"
+    bound = bind(Mixed(), described)
+    execution = Execution(bound, Outbox(lambda final: None), OwnLoop())
+    failed: Any = execution.perform(AssignedCall(1, "bad", b'{"thing": 1}'))
+    assert (failed.code, failed.message) == ("adapter_error", f"InvalidAdapter: {described['bad'].problem}")
+    answered: Any = execution.perform(AssignedCall(2, "good"))
+    assert answered.value.data == b"1"
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan"), "5"])
