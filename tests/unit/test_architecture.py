@@ -185,6 +185,7 @@ PRIVATE_NAMES: dict[str, set[str] | None] = {
     "pools/jobs/celery_connections.py": {"_fixups"},  # without it Celery's own rule stays
     "pools/jobs/messages.py": {"_consume_from"},  # without it a worker reads its pools' queues beside those of -Q
     "testing/jobs.py": {"_from_testcase"},  # without it a job of a TestCase waits for run_jobs()
+    "workers/runtime/containment.py": {"_data"},  # of os.environ; without it the mapping itself is compared, slowly
     "workers/runtime/races.py": {"_lock"},  # of threading.Condition; without it the condition counts as its own lock
 }
 BY_NAME = {"getattr", "setattr", "hasattr", "delattr"}

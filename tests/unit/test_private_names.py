@@ -5,6 +5,7 @@ Those of grpclib and h2 have a check of their own, in tests/unit/workers/test_fa
 
 from __future__ import annotations
 
+import signal as python_signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from celery.fixups.django import DjangoFixup, DjangoWorkerFixup
 
 from snakepit.pools.cli.transport import bundled_program
 from snakepit.pools.jobs import celery_connections
+from snakepit.workers.runtime import containment
 
 
 @pytest.fixture
@@ -67,6 +69,11 @@ def test_a_condition_shows_its_lock() -> None:
 
 def test_the_interpreter_shows_whether_the_gil_is_on_from_python_3_13_on() -> None:
     assert hasattr(sys, "_is_gil_enabled") is (sys.version_info >= (3, 13))
+
+
+def test_the_environment_and_the_handlers_have_a_fast_reader() -> None:
+    assert isinstance(containment._environment(), dict)
+    assert containment.get_handler is not python_signal.getsignal
 
 
 def test_the_bundled_server_is_found_where_its_package_is_installed() -> None:

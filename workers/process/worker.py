@@ -34,7 +34,7 @@ from snakepit.workers.transport import LOOP_OWNER, is_on
 from snakepit.workers.transport.direct_reply import DirectReplySender
 from snakepit.workers.transport.server import WorkerService
 
-DRAINED, UNLOADABLE, LINK_LOST = 0, 3, 4  # exit codes
+DRAINED, UNLOADABLE, LINK_LOST, UNCONTAINED = 0, 3, 4, 6  # exit codes
 
 UNASKED = 0  # the nonce of vitals that no probe asked for
 LOST_SECONDS = 1.0  # for calls to end and for the teardown when the broker is gone
@@ -56,7 +56,12 @@ class WorkerProgram:
         self._direct_reply = DirectReplySender(boot.worker)
         idling = self._link.loop_owner if is_on(LOOP_OWNER) else None
         self._runtime = CallRuntime(
-            self._link.outbox, page, slots=boot.slots, idling=idling, direct_reply=self._direct_reply
+            self._link.outbox,
+            page,
+            slots=boot.slots,
+            idling=idling,
+            direct_reply=self._direct_reply,
+            watched=(page.descriptor,),
         )
 
     def run(self) -> int:
@@ -83,6 +88,8 @@ class WorkerProgram:
             self._report_gil()  # an import in another thread may have come in between
             commands.after_first_calls(bound, self._report_gil)
         self._runtime.run(bound)
+        if self._runtime.uncontained:
+            return self._end_uncontained()
         self._direct_reply.close()
         if checker:
             checker.stop()  # the slots have ended, so the teardown's writes race with nothing
@@ -92,6 +99,14 @@ class WorkerProgram:
 
     def _guard_forks(self) -> None:
         os.register_at_fork(after_in_child=self._in_fork)
+
+    def _end_uncontained(self) -> int:
+        """A call changed the process for good. Send what waits; no further call may run here, not even the teardown."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"the worker ends {self._runtime.uncontained}\n")
+        if not self._runtime.cut_off:
+            self._link.finish()
+        return UNCONTAINED
 
     def _in_fork(self) -> None:
         """In a process that user code forked. It shares the link with this worker, and must never write to it."""

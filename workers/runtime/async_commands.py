@@ -32,7 +32,7 @@ class CommandLoop(Protocol):
 
 
 class OwnLoop:
-    """A loop on the thread that calls `run`."""
+    """A loop on the thread that calls `run`. Tasks that a call leaves behind are cancelled at its end."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -41,7 +41,15 @@ class OwnLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
         loop = self._loop
-        task = loop.create_task(coroutine)
+        before = asyncio.all_tasks(loop)
+        try:
+            return self._run(loop, loop.create_task(coroutine))
+        finally:
+            left = asyncio.all_tasks(loop) - before
+            if left:
+                loop.run_until_complete(_cancelled(left))
+
+    def _run(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
         while True:
             try:
                 return loop.run_until_complete(task)
@@ -108,12 +116,16 @@ class SharedLoop:
 
 async def _end_tasks() -> None:
     """End the tasks and generators that commands left behind, as asyncio.run does, but within CLOSE_SECONDS."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
+    await _cancelled(asyncio.all_tasks() - {asyncio.current_task()})
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+async def _cancelled(left: set[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait for their ends, within CLOSE_SECONDS."""
     for task in left:
         task.cancel()
     if left:
         await asyncio.wait(left, timeout=CLOSE_SECONDS)
-    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 class TaskWatch:

@@ -22,6 +22,7 @@ from snakepit.workers.context import ReportSink
 from snakepit.workers.report import AnswerReport, FinalReport, RevokedReport
 from snakepit.workers.runtime import failure
 from snakepit.workers.runtime.async_commands import CommandLoop, OwnLoop, SharedLoop
+from snakepit.workers.runtime.containment import CUT_OFF, Containment, Uncontained
 from snakepit.workers.runtime.execution import Execution
 from snakepit.workers.schema.commands import BoundCommand
 
@@ -71,7 +72,9 @@ class CallRuntime:
         slots: int = 0,
         idling: Idling | None = None,
         direct_reply: DirectReply | None = None,
+        watched: tuple[int, ...] | None = None,
     ) -> None:
+        """`watched`: descriptors that the worker needs; None: what a call changes in the process is not undone."""
         self._reports = reports
         self._direct_reply = direct_reply
         self._begun = begun
@@ -88,6 +91,9 @@ class CallRuntime:
         self._batch_ends = 0.0
         self._draining = False
         self._execution: Execution | None = None
+        self._watched = watched
+        self.uncontained = ""  # what a call changed that cannot be undone
+        self.cut_off = False  # with it, the link to the broker is gone
         self.served = 0
         self.loop: CommandLoop = SharedLoop() if slots else OwnLoop()
 
@@ -151,7 +157,10 @@ class CallRuntime:
     def run(self, commands: Mapping[str, BoundCommand]) -> None:
         execution = self._execution = Execution(commands, self._reports, self.loop)
         if not self._threads:
-            self._serve(execution, commands)
+            contained = None if self._watched is None else Containment(self._watched)
+            self._serve(execution, commands, contained)
+            if contained:
+                contained.close()
             return
         threads = [
             threading.Thread(target=self._serve, args=(execution, commands), name=f"slot-{number}", daemon=True)
@@ -162,18 +171,36 @@ class CallRuntime:
         for thread in threads:
             thread.join()
 
-    def _serve(self, execution: Execution, commands: Mapping[str, BoundCommand]) -> None:
+    def _serve(
+        self, execution: Execution, commands: Mapping[str, BoundCommand], contained: Containment | None = None
+    ) -> None:
         while True:
             call = self._next()
             if call is None:
                 return
-            self._finish(call, execution.perform(call))
+            answer = execution.perform(call)
+            if contained is None:
+                self._finish(call, answer)
+            elif not self._finish_contained(contained, call, answer):
+                return
+            del answer
             bound = commands.get(call.command)
             if bound is None or not bound.idempotent:
                 self._batch_ends = 0.0  # the next command might kill the process, and this report with it: send it
             with self._counting:
                 self.served += 1
             del call  # a waiting slot must not keep the arguments of its last call alive
+
+    def _finish_contained(self, contained: Containment, call: AssignedCall, answer: AnswerReport) -> bool:
+        """Report, and then undo what the call changed, while the caller reads. False: it cannot be undone."""
+        try:
+            self._finish(call, answer)
+            contained.restore()
+        except Uncontained as change:
+            self.uncontained, self.cut_off = f"after a call of {call.command}: {change}", change.cut_off
+        except OSError as error:
+            self.uncontained, self.cut_off = f"after a call of {call.command}: {CUT_OFF} ({error})", True
+        return not self.uncontained
 
     def _next(self) -> AssignedCall | None:
         while True:

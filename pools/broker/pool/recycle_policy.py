@@ -32,6 +32,7 @@ EXIT_CODES = {
     0: "it exited by itself",
     3: "its adapter could not be loaded",
     4: "it lost the link to the broker",
+    6: "a call changed the process in a way that cannot be undone",
     5: "its parent was not the broker that started it",
 }
 SIGNALS = {

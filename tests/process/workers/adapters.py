@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
 import ctypes
 import decimal
 import gc
+import importlib
+import io
+import locale
 import os
 import pathlib
 import random
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, ClassVar
 
 from snakepit.workers import Adapter, CallCancelled, Context, command
 
@@ -456,3 +463,127 @@ class Forks(Adapter):
     @command
     def pid(self) -> int:
         return os.getpid()
+
+
+def fork_and_return() -> None:
+    if child := os.fork():
+        os.waitpid(child, 0)
+
+
+def lower(limit: str, soft: int, hard: int | None = None) -> None:
+    resource: Any = importlib.import_module("resource")
+    number = getattr(resource, limit)
+    resource.setrlimit(number, (soft, resource.getrlimit(number)[1] if hard is None else hard))
+
+
+def redirect() -> None:
+    other = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(other, 1)
+    os.close(other)
+
+
+def leave_a_thread() -> None:
+    threading.Thread(target=threading.Event().wait, name="left", daemon=True).start()
+
+
+TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="")
+
+
+class Meddler(Adapter):
+    """Does what the rows of docs/explanation/containment.md say, and shows where it is seen."""
+
+    actions: ClassVar[dict[str, Callable[[], Any]]] = {
+        "sets a context variable": lambda: TENANT.set("acme"),
+        "sets a decimal context": lambda: setattr(decimal.getcontext(), "prec", 3),
+        "sets an environment variable": lambda: os.environ.update(TENANT="acme", TZ="Asia/Tokyo"),
+        "empties the environment": os.environ.clear,
+        "changes the working directory": lambda: os.chdir("/"),
+        "sets the umask": lambda: os.umask(0o777),
+        "blocks a signal": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]),
+        "sets a signal handler": lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
+        "starts an interval timer": lambda: signal.setitimer(signal.ITIMER_REAL, 3600),
+        "replaces sys.stdout": lambda: setattr(sys, "stdout", io.StringIO()),
+        "closes sys.stdout": lambda: sys.stdout.close(),
+        "replaces sys.stdin": lambda: setattr(sys, "stdin", io.StringIO()),
+        "redirects descriptor 1": redirect,
+        "closes descriptor 2": lambda: os.close(2),
+        "sets the locale": lambda: locale.setlocale(locale.LC_ALL, "C"),
+        "adds a warnings filter": lambda: warnings.simplefilter("error"),
+        "sets the recursion limit": lambda: sys.setrecursionlimit(321),
+        "sets a trace function": lambda: sys.settrace(lambda *_: None),
+        "sets a default socket timeout": lambda: socket.setdefaulttimeout(9),
+        "switches garbage collection off": gc.disable,
+        "lowers a soft limit": lambda: lower("RLIMIT_CPU", 100_000),
+        "lowers a hard limit": lambda: lower("RLIMIT_CPU", 100_000, 100_000),
+        "closes the worker's descriptors": lambda: os.closerange(3, 4096),
+        "forks and returns in the child": fork_and_return,
+        "leaves a thread behind": leave_a_thread,
+        "seeds the random generator": lambda: random.seed(7),
+        "changes sys.path": lambda: sys.path.append("/left"),
+        "imports a module": lambda: importlib.import_module("this"),
+    }
+
+    def setup(self) -> None:
+        self.tasks: list[Any] = []
+        self.mark = 0
+        os.environ["OF_SETUP"] = "1"
+
+    def look(self) -> dict[str, Any]:
+        return {
+            "variables": [TENANT.get(), decimal.getcontext().prec],
+            "environment": [sorted(os.environ), time.tzname],
+            "files": [os.getcwd(), [os.umask(0o22), os.umask(0o22)][0]],
+            "signals": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+            "handlers": [str(signal.getsignal(number)) for number in (signal.SIGUSR1, signal.SIGTERM)],
+            "timer": signal.getitimer(signal.ITIMER_REAL)[0],
+            "streams": [str(type(stream)) for stream in (sys.stdin, sys.stdout)],
+            "closed": [sys.stdout.closed, sys.stderr.closed],
+            "ends": [os.fstat(1).st_ino, os.fstat(2).st_ino],
+            "locale": locale.setlocale(locale.LC_ALL),
+            "interpreter": [len(warnings.filters), sys.getrecursionlimit(), str(sys.gettrace()), gc.isenabled()],
+            "timeout": socket.getdefaulttimeout(),
+            "limit": pathlib.Path("/proc/self/limits").read_text(),
+            "threads": [one.name for one in threading.enumerate() if one.name == "left"],
+            "modules": [sys.path, "this" in sys.modules],
+            "random": hash(random.getstate()),
+            "adapter": [self.mark, [task.cancelled() for task in self.tasks], atexit._ncallbacks()],
+            "children": len(pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()),
+        }
+
+    @command
+    def state(self) -> str:
+        return repr(self.look())
+
+    @command
+    def change(self, what: str) -> bool:
+        """Do it, and return whether this call sees it itself."""
+        before = repr(self.look())
+        self.actions[what]()
+        try:
+            return repr(self.look()) != before
+        except (OSError, ValueError):  # a descriptor or stream is closed
+            return True
+
+    @command
+    async def leave_a_task(self) -> bool:
+        self.tasks.append(asyncio.create_task(asyncio.sleep(3600)))
+        return True
+
+    @command
+    def of_the_adapter(self, what: str) -> bool:
+        if what == "changes an attribute of the adapter":
+            self.mark += 1
+        elif what == "registers an exit handler":
+            atexit.register(print, "the exit handler ran")
+        else:
+            self.child = subprocess.Popen(["sleep", "3600"])
+        return True
+
+    @command
+    def pid(self) -> int:
+        return os.getpid()
+
+    def teardown(self) -> None:
+        if hasattr(self, "child"):
+            self.child.kill()
+            self.child.wait()

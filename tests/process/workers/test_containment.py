@@ -1,0 +1,95 @@
+"""What one call changes in its worker: the table of docs/explanation/containment.md, done row by row."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.process.workers import harness
+
+PAGE = Path(__file__).parents[3] / "docs/explanation/containment.md"
+ROWS = re.findall(r"^\| ([a-z][^|]+) \| (undone|contained|stays|ends the worker) \|$", PAGE.read_text(), re.M)
+OF_THE_ADAPTER = ("changes an attribute of the adapter", "registers an exit handler", "leaves a child process behind")
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the state is read from /proc")
+
+
+@pytest.fixture
+def meddler(workers: Any) -> Any:
+    return workers.user_of("meddler", "process")
+
+
+async def change(link: Any, what: str) -> Any:
+    if what == "leaves an asyncio task behind":
+        return await link.result("leave_a_task")
+    if what in OF_THE_ADAPTER:
+        return await link.result("of_the_adapter", {"what": what})
+    return await link.result("change", {"what": what})
+
+
+def test_the_table_is_read() -> None:
+    assert len(ROWS) == 32
+
+
+@pytest.mark.parametrize("what", [what for what, outcome in ROWS if outcome in ("undone", "contained")])
+def test_what_a_call_changes_is_not_seen_by_the_next_one(meddler: Any, what: str) -> None:
+    async def around(link: Any) -> Any:
+        pid, before = await link.result("pid"), await link.result("state")
+        seen = await change(link, what)
+        return seen, before, await link.result("state"), pid, await link.result("pid")
+
+    seen, before, after, pid, same = meddler(around)
+    if what == "leaves an asyncio task behind":  # the adapter keeps the task to show that it was cancelled
+        after = after.replace("[0, [True], ", "[0, [], ")
+    elif what != "forks and returns in the child":
+        assert seen, "the call itself did not see its change"
+    assert after == before
+    assert pid == same
+
+
+@pytest.mark.parametrize("what", [what for what, outcome in ROWS if outcome == "stays"])
+def test_what_stays_is_seen_by_the_next_call(what: str) -> None:
+    async def around() -> Any:
+        async with harness.worker("meddler") as link:
+            before = await link.result("state")
+            assert await change(link, what)
+            after = await link.result("state")
+            await link.drain()
+            return before, after, await link.goodbye(link.process)
+
+    before, after, code = asyncio.run(around())
+    assert before != after
+    assert code == 0
+
+
+@pytest.mark.parametrize("what", [what for what, outcome in ROWS if outcome == "ends the worker"])
+def test_what_cannot_be_undone_ends_the_worker_with_its_reason(what: str) -> None:
+    async def around() -> Any:
+        with harness.started("meddler") as process:
+            async with harness.linked(process) as link:
+                await link.assign("change", {"what": what})
+                if what == "lowers a hard limit":
+                    assert (await link.next("result")).result.value.json == b"true"
+                    if await privileged(link, process):
+                        return None, process.output()
+                return await asyncio.to_thread(process.exit_code), process.output()
+
+    code, output = asyncio.run(around())
+    if code is None:
+        pytest.skip("a privileged process may raise a hard limit, so that this is undone")
+    assert code == 6
+    assert b"the worker ends after a call of change: it " in output
+
+
+async def privileged(link: Any, process: Any) -> bool:
+    """Whether the worker serves another call, and its limit is as before."""
+    try:
+        await link.assign("pid")
+        return await link.report() is not None
+    except Exception:
+        return False

@@ -1,0 +1,202 @@
+"""Undoes after each call what it changed in the process, so that the next call does not see it.
+
+     start ──▶ Baseline (after setup)     each call ──▶ restore() ──▶ undone, or Uncontained: the worker ends
+
+Only in the process profile, where one call runs at a time. The state that is looked at takes a few system calls; what
+takes longer to compare, or has legitimate changes (imports, random generators, loggers), stays as the call left it.
+docs/explanation/containment.md has the table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import importlib
+import locale
+import os
+import signal
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# `signal.getsignal` makes an enum of each answer, which takes ten times as long.
+get_handler: Callable[[int], Any] = getattr(importlib.import_module("_signal"), "getsignal", signal.getsignal)
+HIGH = 200  # copies of descriptors get numbers from here on, away from those that a command opens
+UNCHANGED = "unlimited"
+LIMITS = {
+    "Max cpu time": "RLIMIT_CPU",
+    "Max file size": "RLIMIT_FSIZE",
+    "Max data size": "RLIMIT_DATA",
+    "Max stack size": "RLIMIT_STACK",
+    "Max core file size": "RLIMIT_CORE",
+    "Max open files": "RLIMIT_NOFILE",
+    "Max address space": "RLIMIT_AS",
+    "Max processes": "RLIMIT_NPROC",
+}
+
+
+CUT_OFF = "it closed descriptors that the worker needs"
+
+
+class Uncontained(Exception):
+    """A call changed something that cannot be undone. The worker must end."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the link to the broker is gone, too."""
+        return str(self) == CUT_OFF
+
+
+class Containment:
+    """The process as `setup` left it. Made on the main thread, which alone may set signal handlers."""
+
+    def __init__(self, watched: tuple[int, ...] = ()) -> None:
+        """`watched`: descriptors without which the worker cannot work."""
+        self._watched = {descriptor: _identity(descriptor) for descriptor in watched}
+        self._streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+        self._outputs = {descriptor: _identity(descriptor) for descriptor in (1, 2)}
+        self._copies = {descriptor: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH) for descriptor in (1, 2)}
+        self._directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._handlers = {int(number): get_handler(number) for number in _handled()}
+        self._no_timer = signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+        self._environment = dict(os.environ)
+        self._raw = dict(_environment())
+        self._locale = locale.setlocale(locale.LC_ALL)
+        self._filters, self._show = list(warnings.filters), warnings.showwarning
+        self._limits = read_limits()
+        self._settings = [(read, write, read()) for read, write in SETTINGS]
+
+    def restore(self) -> None:
+        """Undo what a call changed. Raises Uncontained where that is not possible."""
+        os.umask(self._umask)
+        try:
+            os.fchdir(self._directory)
+            for descriptor, identity in self._watched.items():
+                if _identity(descriptor) != identity:
+                    raise Uncontained(CUT_OFF)
+        except OSError:
+            raise Uncontained(CUT_OFF) from None
+        self._restore_output()
+        self._restore_signals()
+        self._restore_interpreter()
+        if "resource" in sys.modules:  # nothing in this package imports it: without it, no limit has changed
+            self._restore_limits()
+
+    def _restore_output(self) -> None:
+        for name, stream in self._streams.items():
+            if getattr(sys, name) is not stream:
+                setattr(sys, name, stream)
+        for descriptor, identity in self._outputs.items():
+            try:
+                if _identity(descriptor) == identity:
+                    continue
+            except OSError:  # closed
+                pass
+            try:
+                os.dup2(self._copies[descriptor], descriptor)
+            except OSError:
+                raise Uncontained(CUT_OFF) from None
+        for name, descriptor in (("stdout", 1), ("stderr", 2)):
+            if self._streams[name] is not None and self._streams[name].closed:
+                made = os.fdopen(descriptor, "w", buffering=1, closefd=False, errors="backslashreplace")
+                self._streams[name] = made
+                setattr(sys, name, made)
+
+    def _restore_signals(self) -> None:
+        if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        if self._no_timer and signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._handlers.items():
+            if get_handler(number) is not handler and handler is not None:
+                signal.signal(number, handler)
+
+    def _restore_interpreter(self) -> None:
+        if _environment() != self._raw:
+            zone = os.environ.get("TZ")
+            os.environ.clear()
+            os.environ.update(self._environment)
+            if zone != self._environment.get("TZ"):
+                time.tzset()
+        if locale.setlocale(locale.LC_ALL) != self._locale:
+            locale.setlocale(locale.LC_ALL, self._locale)
+        if warnings.filters != self._filters:
+            warnings.resetwarnings()  # also forgets which warnings were shown
+            warnings.filters[:] = self._filters  # type: ignore[index]
+        if warnings.showwarning is not self._show:
+            warnings.showwarning = self._show
+        for read, write, value in self._settings:
+            if read() != value:
+                write(value)
+
+    def _restore_limits(self) -> None:
+        resource: Any = importlib.import_module("resource")
+        for name, (soft, hard) in self._limits.items():
+            number = getattr(resource, name)
+            found = resource.getrlimit(number)
+            if found == (soft, hard):
+                continue
+            try:
+                resource.setrlimit(number, (soft, hard))
+            except (ValueError, OSError):  # a hard limit that was lowered stays so, without a privilege
+                raise Uncontained(f"it lowered the hard limit {name}") from None
+
+    def close(self) -> None:
+        """Close the copies of descriptors."""
+        for descriptor in (*self._copies.values(), self._directory):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def _environment() -> Any:
+    """The dict behind os.environ, which compares ten times as fast; os.environ itself where there is none."""
+    return getattr(os.environ, "_data", os.environ)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def _handled() -> list[int]:
+    """The signals that may have a handler, without those of real time, which nearly no program uses."""
+    fixed = (signal.SIGKILL, signal.SIGSTOP)
+    return [number for number in signal.valid_signals() if number < 32 and number not in fixed]
+
+
+def read_limits() -> dict[str, tuple[int, int]]:
+    """The limits of this process as the module `resource` shows them, without its import; none outside of Linux."""
+    found: dict[str, tuple[int, int]] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/limits").read_text().splitlines():
+            name = LIMITS.get(line[:26].strip())
+            if name:
+                soft, hard = line[26:].split()[:2]
+                found[name] = (_limit(soft), _limit(hard))
+    return found
+
+
+def _limit(text: str) -> int:
+    return -1 if text == UNCHANGED else int(text)
+
+
+def _switch_gc(enabled: bool) -> None:
+    (gc.enable if enabled else gc.disable)()
+
+
+SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (sys.getrecursionlimit, sys.setrecursionlimit),
+    (sys.gettrace, sys.settrace),
+    (sys.getprofile, sys.setprofile),
+    (socket.getdefaulttimeout, socket.setdefaulttimeout),
+    (gc.isenabled, _switch_gc),
+    (gc.get_threshold, lambda thresholds: gc.set_threshold(*thresholds)),
+)
