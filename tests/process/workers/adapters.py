@@ -482,6 +482,12 @@ def redirect() -> None:
     os.close(other)
 
 
+def read_umask() -> int:
+    found = os.umask(0o77)
+    os.umask(found)
+    return found
+
+
 def leave_a_thread() -> None:
     threading.Thread(target=threading.Event().wait, name="left", daemon=True).start()
 
@@ -532,7 +538,7 @@ class Meddler(Adapter):
         return {
             "variables": [TENANT.get(), decimal.getcontext().prec],
             "environment": [sorted(os.environ), time.tzname],
-            "files": [os.getcwd(), [os.umask(0o22), os.umask(0o22)][0]],
+            "files": [os.getcwd(), read_umask()],
             "signals": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
             "handlers": [str(signal.getsignal(number)) for number in (signal.SIGUSR1, signal.SIGTERM)],
             "timer": signal.getitimer(signal.ITIMER_REAL)[0],
