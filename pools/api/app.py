@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, path, re_path
 from ninja import NinjaAPI
+from ninja.openapi.schema import OpenAPISchema
 
+from snakepit.pools import conf
 from snakepit.pools.api import calls, diagnostics, errors, health, jobs, keys, maintenance, observed, operate, pools
 from snakepit.pools.api.auth import BrowserAuth, KeyAuth
 from snakepit.pools.api.calls import json_response
@@ -22,7 +25,27 @@ def _version() -> str:
         return "0"
 
 
-api = NinjaAPI(
+class SnakepitAPI(NinjaAPI):
+    """An API whose description has the ranges that the project's settings give."""
+
+    def get_openapi_schema(self, *args: Any, **options: Any) -> OpenAPISchema:
+        schema = super().get_openapi_schema(*args, **options)
+        settings = conf.current()
+        ranges = {
+            "limit": {"minimum": 1, "maximum": settings.page_limit},
+            "timeout": {"maximum": settings.max_timeout},
+        }
+        for methods in schema["paths"].values():
+            for operation in methods.values():
+                for parameter in operation.get("parameters", ()):
+                    described = parameter["schema"]
+                    for form in described.get("anyOf", [described]):
+                        if form.get("type") in ("integer", "number"):
+                            form.update(ranges.get(parameter["name"], {}))
+        return schema
+
+
+api = SnakepitAPI(
     title="Snakepit",
     version=_version(),
     description="Pools of warm Python workers: call their commands, see their state. "

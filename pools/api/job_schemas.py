@@ -27,7 +27,7 @@ class JobIn(Schema):
     model_config = {"extra": "forbid"}
 
     pool: str = Field(max_length=48)
-    command: str = Field(max_length=200)
+    command: str = Field(max_length=200, json_schema_extra={"minLength": 1})
     arguments: dict[str, Any] = Field(default_factory=dict)
     priority: int = Field(default=0, description="-100 to 100, higher first.")
     run_after: Moment | None = None

@@ -12,6 +12,7 @@ from django.db import OperationalError
 from django.test import Client
 
 from snakepit.pools.api import health
+from snakepit.pools.api.app import api
 from snakepit.pools.broker.status import as_json
 from snakepit.pools.models import Event, Node, Pool, Worker
 from snakepit.pools.web.last_status import last_status
@@ -264,3 +265,19 @@ def test_the_description_names_every_route_once(client: Client) -> None:
 
 def test_the_root_links_to_the_documentation(client: Client) -> None:
     assert client.get("/api/").json()["docs"] == "/api/docs"
+
+
+def test_the_description_has_the_ranges_of_the_settings(settings: Any) -> None:
+    settings.SNAKEPIT = {**settings.SNAKEPIT, "PAGE_LIMIT": 70, "MAX_TIMEOUT": 9.0}
+    schema = api.get_openapi_schema(path_prefix="/api/")
+
+    def described(path: str, method: str, name: str) -> dict[str, Any]:
+        (found,) = (one["schema"] for one in schema["paths"][path][method]["parameters"] if one["name"] == name)
+        (number,) = (form for form in found["anyOf"] if form["type"] != "null")
+        return number
+
+    for path in ("/api/jobs", "/api/events", "/api/workers", "/api/audit"):
+        assert (described(path, "get", "limit")["minimum"], described(path, "get", "limit")["maximum"]) == (1, 70)
+    assert described("/api/pools/{pool}/commands/{command}", "post", "timeout")["maximum"] == 9.0
+    body = schema["paths"]["/api/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["properties"]["command"]["minLength"] == 1
