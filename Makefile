@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint quick proto matrix docs screenshots bench trace mutation chaos interrupts fmt clean
+.PHONY: help up test lint quick proto matrix docs screenshots bench trace mutation chaos interrupts faults fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -58,6 +58,9 @@ chaos: $(VENV)/.test ## run the fault test of jobs ten times: 300 jobs while eac
 interrupts: $(VENV)/.test ## interrupt the client at each instruction of a call, a stream, a question and a connect: minutes
 	STEP=1 $(BIN)/python -m pytest -q $(PYTEST) tests/process/contract/test_client_interrupts.py
 
+faults: $(VENV)/.faults ## make faults on purpose and check what is promised: about an hour (FAULTS="name name", SECONDS=20)
+	$(BIN)/python -m benchmarks.faults $(FAULTS) $(if $(SECONDS),--seconds $(SECONDS))
+
 fmt: $(VENV)/.test ## format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
@@ -81,6 +84,10 @@ $(VENV)/.bench: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.mutation: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mutmut>=3.8'
+	@touch $@
+
+$(VENV)/.faults: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml

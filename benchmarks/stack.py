@@ -23,7 +23,7 @@ MAKE_KEY = """
 from django.contrib.auth import get_user_model
 from snakepit.pools.models import ApiKey
 owner = get_user_model().objects.create_superuser("bench")
-print(ApiKey.create(name="bench", owner=owner)[1])
+print(ApiKey.create(name="bench", owner=owner, scopes=("run", "view", "operate", "jobs", "configure"))[1])
 """
 
 
@@ -53,8 +53,8 @@ class Stack:
 
 
 @contextmanager
-def running() -> Iterator[Stack]:
-    """A stack whose pool has responded over HTTP."""
+def running(more: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """A stack whose pool has responded over HTTP. `more`: variables of its environment."""
     with tempfile.TemporaryDirectory(prefix="snakepit-bench-") as home, socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 0))
@@ -66,6 +66,7 @@ def running() -> Iterator[Stack]:
             "SNAKEPIT_STATE_DIR": f"{home}/state",
             "SNAKEPIT_RUNTIME_DIR": f"{home}/run",
             "SNAKEPIT_LOG_LEVEL": "warning",
+            **(more or {}),
         }
         command = [sys.executable, "-m", "snakepit.pools.cli", "up", "--port", str(port), "--log-level", "warning"]
         log = Path(home, "log")

@@ -4,6 +4,7 @@ pools/compat/libraries.toml ──▶ compat.md
 snakepit.pools.broker.errors ──▶ errors.md
 snakepit.pools.conf, snakepit.pools.broker.spec ──▶ settings.md
 snakepit.pools.cli ──▶ command-line.md
+benchmarks/faults.json ──▶ explanation/reliability.md
 """
 
 from __future__ import annotations
@@ -276,9 +277,17 @@ def commands_page() -> str:
     return COMMANDS_HEAD + "\n".join(command_section(name, command) for name, command in group.commands.items())
 
 
+def reliability_page() -> str:
+    from benchmarks.faults.catalogue import FAULTS
+    from benchmarks.faults.report import page, read
+
+    return page(FAULTS, read())
+
+
 def pages() -> dict[Path, str]:
     reference = ROOT / "docs" / "reference"
     return {
+        ROOT / "docs" / "explanation" / "reliability.md": reliability_page(),
         reference / "command-line.md": commands_page(),
         reference / "compat.md": compat_page(),
         reference / "errors.md": errors_page(),

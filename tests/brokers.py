@@ -55,6 +55,8 @@ ADAPTERS = {
     "docs": "snakepit.examples.docs_search.DocsSearch",
     "spy": "tests.spy.Spy",
     "preloaded_spy": "tests.spy.PreloadedSpy",
+    "target": "benchmarks.faults.adapter.Target",
+    "preloaded": "benchmarks.faults.adapter.Preloaded",
 }
 
 

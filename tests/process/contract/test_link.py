@@ -59,7 +59,7 @@ RESULTS = pb.Results(sequences=[1], json=[b"1"])
 
 
 @pytest.mark.parametrize(
-    ("reports", "delivered"),
+    ("reports", "received"),
     [
         pytest.param([hello(), hello(name="other")], ["hello"], id="a second greeting"),
         pytest.param([hello(schema="{")], [], id="a schema that is no JSON"),
@@ -81,7 +81,7 @@ RESULTS = pb.Results(sequences=[1], json=[b"1"])
     ],
 )
 async def test_a_report_that_makes_no_sense_ends_the_link(
-    reporter: Reporter, tmp_path: Path, reports: list[pb.Report], delivered: list[str]
+    reporter: Reporter, tmp_path: Path, reports: list[pb.Report], received: list[str]
 ) -> None:
     reporter.reports = reports
     said = Said()
@@ -89,7 +89,7 @@ async def test_a_report_that_makes_no_sense_ends_the_link(
     async with asyncio.timeout(PATIENCE):
         await said.is_lost.wait()
     link.close()
-    assert [name for name, _ in said.said] == delivered
+    assert [name for name, _ in said.said] == received
 
 
 async def test_progress_that_is_no_number_is_none(reporter: Reporter, tmp_path: Path) -> None:

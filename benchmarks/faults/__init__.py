@@ -1,0 +1,1 @@
+"""Faults on purpose, against real processes: what is promised under each, checked and counted (`make faults`)."""

@@ -1,0 +1,8 @@
+"""All faults, in the order of the page."""
+
+from __future__ import annotations
+
+from benchmarks.faults.cases import calls, clock, drain, freezes, kill_storm, malformed, rest, services, soak
+
+MODULES = (kill_storm, calls, freezes, malformed, clock, services, drain, rest, soak)
+FAULTS = {fault.name: fault for module in MODULES for fault in module.FAULTS}
