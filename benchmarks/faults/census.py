@@ -38,7 +38,7 @@ def census(pid: int) -> Census:
         threads=int(values["Threads"]),
         children=len(begotten),
         zombies=sum(map(is_zombie, begotten)),
-        rss_mb=int(values["VmRSS"].split()[0]) / 1024,
+        rss_mb=int(values["RssAnon"].split()[0]) / 1024,  # without pages of files, which the kernel drops at will
     )
 
 

@@ -102,7 +102,7 @@ def report(found: Findings, samples: list[Sample], before: dict[str, Census], se
     for name in before:
         grown = slope(samples, name)
         last = samples[-1].rss_mb[name]
-        found.measured[f"{name}, RSS"] = f"{last:.0f} MiB, {grown:+.2f} MiB in 10 min"
+        found.measured[f"{name}, anonymous RSS"] = f"{last:.0f} MiB, {grown:+.2f} MiB in 10 min"
         # A shorter run has too few samples for so fine a bound.
         found.expect(grown < (SLOPE if seconds >= 590 else 20 * SLOPE), f"the {name} grows: {grown:+.1f} MiB in 10 min")
 
