@@ -93,6 +93,8 @@ class Place:
                     self.over.wait(0.5)
                     continue
                 self.statuses[reply.status_code] += 1
+                expected = reply.status_code in (200, 201, 503)
+                self.found.expect(expected, f"a submission got {reply.status_code}: {reply.text[:200]}")
                 if reply.status_code in (200, 201):
                     self.submitted[reply.json()["id"]] = number
                     break

@@ -88,7 +88,7 @@ def read(path: Path = LATEST) -> dict[str, Outcome]:
 def enter(name: str, outcome: Outcome, path: Path = LATEST) -> None:
     """Store an outcome immediately."""
     stored = read(path) | {name: outcome}
-    path.write_text(json.dumps(stored, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+    path.write_text(json.dumps(stored, indent=2, ensure_ascii=False) + "\n")
 
 
 def verdict(outcome: Outcome | None) -> str:

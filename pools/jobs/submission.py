@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
@@ -118,9 +117,15 @@ def enqueue(wanted: Mapping[str, Any]) -> Job:
         if in_process.runner is not None and in_process.runner.runs_now():
             _announce(job)
         else:
-            transaction.on_commit(functools.partial(_announce, job), using=schema.alias(), robust=True)
+            _announce_on_commit(job)
         return job
     raise BadRequest("idempotency_key: jobs with this key are being added and deleted concurrently; try again")
+
+
+def _announce_on_commit(job: Job) -> None:
+    # Not a partial: Django logs the __qualname__ of a function that fails, and a partial has none. The job is stored
+    # by now, so whatever fails here must not fail its submission.
+    transaction.on_commit(lambda: _announce(job), using=schema.alias(), robust=True)
 
 
 def _announce(job: Job) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.management.sql import emit_post_migrate_signal
-from django.db import IntegrityError, connection, connections, transaction
+from django.db import IntegrityError, OperationalError, connection, connections, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
@@ -307,6 +307,16 @@ def test_a_job_is_sent_when_the_transaction_commits_and_only_then(
         assert wire.sent == []
     assert wire.sent == [(str(job.pk), "snakepit.digits", 0.0)]
     assert (job.state, job.tag_list, job.owner, job.max_attempts) == ("queued", ["night", "b"], "ada", 3)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_is_accepted_if_the_database_goes_after_its_commit(monkeypatch: pytest.MonkeyPatch, wire: Wire) -> None:
+    def gone(job: Job) -> None:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr("snakepit.pools.jobs.submission._announce", gone)
+    job = submitted()
+    assert Job.objects.get(pk=job.pk).state == "queued"
 
 
 def test_a_job_for_later_is_not_sent_now(wire: Wire, django_capture_on_commit_callbacks: Callable[..., Any]) -> None:
