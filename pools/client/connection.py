@@ -211,6 +211,16 @@ def _unreachable(target: Target, error: BaseException) -> BrokerUnreachable:
     return BrokerUnreachable(f"No broker answers at {target} ({reason}); {fix}", outcome="not_started")
 
 
+def copy_of(error: BrokerError, outcome: str) -> BrokerError:
+    """Return an instance for each caller: an exception that is raised in two threads mixes up their tracebacks."""
+    return from_code(error.code, error.message, outcome, error.details, error.retry_after)
+
+
+def not_opened(target: Target, timeout: float) -> BrokerUnreachable:
+    message = f"No broker answers at {target} within {timeout:g} s; start it with: snakepit broker"
+    return BrokerUnreachable(message, outcome=NOT_STARTED)
+
+
 def _silent(method: str, timeout: float) -> BrokerUnreachable:
     return BrokerUnreachable(
         f"The broker did not answer within {timeout:g} s. It is frozen or overloaded: check its process and the load "

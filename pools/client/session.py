@@ -22,13 +22,13 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, from_code
+from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable
 from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Delivered, unpack
 from snakepit.pools.client.arguments import EncodedCall, message_of
-from snakepit.pools.client.connection import Connection, connect, is_of_connection, typed
+from snakepit.pools.client.connection import Connection, connect, copy_of, is_of_connection, not_opened, typed
 from snakepit.pools.client.loop_thread import LoopThread, running_loop
 from snakepit.pools.client.protocol import Pending
 from snakepit.pools.client.steps import FORKED, run_short_step
@@ -137,14 +137,14 @@ class Session:
         self.lost = self.lost or reason
         interrupted = self._delivering
         if interrupted is not None and self.loop_owner.runner == threading.get_ident():  # else it gets its reply
-            interrupted.fail(_copy(reason, UNKNOWN))
+            interrupted.fail(copy_of(reason, UNKNOWN))
         self._fail_all(reason, UNKNOWN)
 
     def _fail_all(self, reason: BrokerError, outcome: str) -> None:
         unsent = {ref for ref, _ in self._outbox.copy() if ref}
         while self._pending:
             for ref, call in self._pending.copy().items():
-                call.fail(_copy(reason, NOT_STARTED if ref in unsent else outcome))
+                call.fail(copy_of(reason, NOT_STARTED if ref in unsent else outcome))
                 self._pending.pop(ref, None)  # last: an interrupt must not lose the call
 
     def release(self) -> None:
@@ -320,7 +320,7 @@ class Session:
         if hand_over and serves and isinstance(reason, BrokerUnreachable):
             self._hand_over()
         if (torn := self._delivering) is not None:
-            torn.fail(_copy(reason, UNKNOWN))
+            torn.fail(copy_of(reason, UNKNOWN))
         self._fail_all(reason, reason.outcome)
         self._outbox.clear()
         self._opened.set()
@@ -353,23 +353,17 @@ class Session:
             async with asyncio.timeout(timeout):
                 await self._opened.wait()
         except TimeoutError:
-            message = f"No broker answers at {self.target} within {timeout:g} s; start it with: snakepit broker"
-            raise BrokerUnreachable(message, outcome=NOT_STARTED) from None
+            raise not_opened(self.target, timeout) from None
         if self.lost is not None or self._connection is None:
             reason = self.lost or BrokerUnreachable(outcome=NOT_STARTED)
-            raise _copy(reason, NOT_STARTED)
+            raise copy_of(reason, NOT_STARTED)
         try:
             return await self._connection.unary(method, request, timeout)
         except BrokerUnreachable:
             if self.lost is None:
                 raise
             # The session's end has the better reason, such as a wrong token.
-            raise _copy(self.lost, self.lost.outcome) from None
-
-
-def _copy(error: BrokerError, outcome: str) -> BrokerError:
-    """Return an instance for each caller: an exception that is raised in two threads mixes up their tracebacks."""
-    return from_code(error.code, error.message, outcome, error.details, error.retry_after)
+            raise copy_of(self.lost, self.lost.outcome) from None
 
 
 def session_on(loop_thread: LoopThread, target: Target) -> Session:
@@ -386,9 +380,8 @@ def session_on(loop_thread: LoopThread, target: Target) -> Session:
 
 def end_session(target: Target) -> None:
     """Close the connections to a broker, if there are any."""
-    target = stand_in.resolve(target)
     for loop_thread in background.all_loops():
-        if session := loop_thread.sessions.get(target):
+        if session := loop_thread.sessions.get(stand_in.resolve(target)):
             session.end()
 
 

@@ -10,7 +10,7 @@ from django.shortcuts import redirect
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import RecyclePlan
-from snakepit.pools.dashboard.page import Visit, show, tell
+from snakepit.pools.dashboard.page import Visit, notify, show
 from snakepit.pools.operations.orders import MAX_REASON, Order
 from snakepit.pools.web.actor import order_of
 from snakepit.pools.web.errors import seen_from_outside
@@ -47,7 +47,7 @@ def ask(
             visit.refresh()
             if isinstance(done, HttpResponse):
                 return done
-            tell(request, done)
+            notify(request, done)
             return redirect(question.back)
         except BrokerError as error:
             question, status = replace(question, trouble=seen_from_outside(error).message), error.http_status

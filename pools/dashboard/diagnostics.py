@@ -16,7 +16,7 @@ from snakepit.pools.broker.spec import spec_from, spec_values
 from snakepit.pools.client import shared
 from snakepit.pools.dashboard.access import VIEW, rights_of
 from snakepit.pools.dashboard.confirm import Confirmation, ask
-from snakepit.pools.dashboard.page import Visit, page, show, tell
+from snakepit.pools.dashboard.page import Visit, notify, page, show
 from snakepit.pools.dashboard.snippets import api_url, curl, line
 from snakepit.pools.diagnostics.advice import TOO_LITTLE, Advice, Judgement
 from snakepit.pools.diagnostics.applying import apply as follow
@@ -87,10 +87,10 @@ def apply(request: HttpRequest, visit: Visit, key: str) -> HttpResponse:
     back = reverse("snakepit:diagnostics")
     one = next((found for found in advice(visit) if found.key == key), None)
     if one is None:
-        tell(request, "This is no longer advised: the numbers have changed.", messages.WARNING)
+        notify(request, "This is no longer advised: the numbers have changed.", messages.WARNING)
         return redirect(back)
     if settings_line(one):
-        tell(request, f"The settings define {one.pool}. Write there: {settings_line(one)}", messages.WARNING)
+        notify(request, f"The settings define {one.pool}. Write there: {settings_line(one)}", messages.WARNING)
         return redirect(back)
 
     def action(order: Order) -> str:

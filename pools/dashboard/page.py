@@ -142,7 +142,7 @@ def show(
     return render(request, template, {**frame, **(context or {})}, status=status)
 
 
-def tell(request: HttpRequest, text: str, level: int = messages.SUCCESS) -> None:
+def notify(request: HttpRequest, text: str, level: int = messages.SUCCESS) -> None:
     """Show a message on the next page, if the project has django.contrib.messages."""
     messages.add_message(request, level, text, fail_silently=True)
 
