@@ -120,13 +120,22 @@ def section(fault: Fault, outcome: Outcome | None) -> str:
     if outcome is not None:
         cells = [("Failed", outcome["failed"])] if outcome.get("failed") else list(outcome["measured"].items())
         cells += [("Broken", one) for one in outcome["broken"]]
-        lines = [f"| {name} | {value} |\n" for name, value in ((n, v.replace("|", "/")) for n, v in cells)]
+        lines = [f"| {name} | {value} |\n" for name, value in ((n, one_line(v)) for n, v in cells)]
         text += "| Measured | |\n|---|---|\n" + "".join(lines) + "\n"
     return (
         text
         + "Tests of the suite:\n\n"
         + "".join(f"- `tests/{test.partition('::')[0]}`{_name(test)}\n" for test in fault.tests)
     )
+
+
+def one_line(text: str) -> str:
+    """Text for a cell of a table.
+
+    >>> one_line("a | b\\n  c")
+    'a / b c'
+    """
+    return " ".join(text.replace("|", "/").split())
 
 
 def _name(test: str) -> str:
