@@ -74,6 +74,8 @@ class HostCheck(MiddlewareMixin):
             logger.warning("%s %s: the host %s is not in ALLOWED_HOSTS", request.method, one_line(request.path), host)
             message = "The Host header is not one of this site's host names (ALLOWED_HOSTS)."
             if request.path_info.startswith("/api/"):
-                return error_response(BadRequest(message))
+                response = error_response(BadRequest(message))
+                response["Cache-Control"] = "no-store"
+                return response
             return HttpResponse(message, status=400, content_type="text/plain; charset=utf-8")
         return None

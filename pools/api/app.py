@@ -13,6 +13,7 @@ from ninja.openapi.schema import OpenAPISchema
 from snakepit.pools import conf
 from snakepit.pools.api import calls, diagnostics, errors, health, jobs, keys, maintenance, observed, operate, pools
 from snakepit.pools.api.auth import BrowserAuth, KeyAuth
+from snakepit.pools.api.bounds import NAMES
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.web.greenlets import refuse_asynchronous
 from snakepit.pools.web.transactions import non_atomic_patterns
@@ -26,7 +27,7 @@ def _version() -> str:
 
 
 class SnakepitAPI(NinjaAPI):
-    """An API whose description has the ranges that the project's settings give."""
+    """An API whose description has the bounds of numbers and names; settings of the project give some."""
 
     def get_openapi_schema(self, *args: Any, **options: Any) -> OpenAPISchema:
         schema = super().get_openapi_schema(*args, **options)
@@ -38,10 +39,12 @@ class SnakepitAPI(NinjaAPI):
         for methods in schema["paths"].values():
             for operation in methods.values():
                 for parameter in operation.get("parameters", ()):
-                    described = parameter["schema"]
+                    name, described = parameter["name"], parameter["schema"]
                     for form in described.get("anyOf", [described]):
                         if form.get("type") in ("integer", "number"):
-                            form.update(ranges.get(parameter["name"], {}))
+                            form.update(ranges.get(name, {}))
+                    if name in NAMES and described.get("type") == "string":
+                        described.setdefault("maxLength", NAMES[name])
         return schema
 
 

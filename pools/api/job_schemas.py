@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from ninja import Field, Schema
 from pydantic import BeforeValidator
 
+from snakepit.pools.api.bounds import PAGE
+
 
 def _no_number(value: object) -> object:
     """Reject numbers: pydantic reads `3600` as seconds since 1970, but the caller means seconds from now."""
@@ -29,16 +31,20 @@ class JobIn(Schema):
     pool: str = Field(max_length=48)
     command: str = Field(max_length=200, json_schema_extra={"minLength": 1})
     arguments: dict[str, Any] = Field(default_factory=dict)
-    priority: int = Field(default=0, description="-100 to 100, higher first.")
+    priority: int = Field(default=0, description="Higher first.", json_schema_extra={"minimum": -100, "maximum": 100})
     run_after: Moment | None = None
     deadline: Moment | None = None
-    timeout: float | None = Field(default=None, description="Seconds for one attempt.")
-    max_attempts: int | None = None
-    backoff: float | None = None
-    retry: str = Field(default="lost", description="never, safe, lost or always.")
-    idempotency_key: str | None = None
-    tags: list[str] = Field(default_factory=list)
-    retention: int | None = None
+    timeout: float | None = Field(
+        default=None,
+        description="Seconds for one attempt.",
+        json_schema_extra={"minimum": 0.001, "maximum": 31 * 86_400},
+    )
+    max_attempts: int | None = Field(default=None, json_schema_extra={"minimum": 1, "maximum": 100})
+    backoff: float | None = Field(default=None, json_schema_extra={"minimum": 0, "maximum": 3600})
+    retry: str = Field(default="lost", json_schema_extra={"enum": ["never", "safe", "lost", "always"]})
+    idempotency_key: str | None = Field(default=None, json_schema_extra={"maxLength": 200})
+    tags: list[str] = Field(default_factory=list, json_schema_extra={"maxItems": 16})
+    retention: int | None = Field(default=None, json_schema_extra={"minimum": 0, "maximum": 10**9})
 
 
 class JobFilter(Schema):
@@ -49,7 +55,7 @@ class JobFilter(Schema):
     owner: str = ""
     since: Moment | None = Field(default=None, description="Created at or after.")
     until: Moment | None = Field(default=None, description="Created before.")
-    limit: int | None = Field(default=None, description="Rows on the page; at most SNAKEPIT['PAGE_LIMIT'].")
+    limit: int | None = Field(default=None, description="At most SNAKEPIT['PAGE_LIMIT'] rows.", json_schema_extra=PAGE)
     cursor: str | None = Field(default=None, description="`next` of the previous page.")
 
 

@@ -9,6 +9,7 @@ from ninja import Field, Schema
 from pydantic import StrictInt
 
 from snakepit.pools.api.bad_rows import Listed
+from snakepit.pools.api.bounds import PAGE, SIZE
 from snakepit.pools.api.snapshot_schema import SnapshotOut
 
 
@@ -58,7 +59,7 @@ class CommandList(Schema):
 
 class _Paged(Schema):
     pool: str = ""
-    limit: int | None = Field(default=None, description="Rows on the page; at most SNAKEPIT['PAGE_LIMIT'].")
+    limit: int | None = Field(default=None, description="At most SNAKEPIT['PAGE_LIMIT'] rows.", json_schema_extra=PAGE)
     cursor: str | None = Field(default=None, description="`next` of the previous page.")
 
 
@@ -179,7 +180,7 @@ class RecycleOut(Schema):
 class ScaleIn(Schema):
     model_config = {"extra": "forbid"}
 
-    size: StrictInt = Field(description="New number of workers.")
+    size: StrictInt = Field(description="New number of workers.", json_schema_extra=SIZE)
     reason: str = Field(default="", max_length=200)
 
 

@@ -186,6 +186,20 @@ def test_a_wrong_host_costs_one_line_of_the_log(url: str, client: Client, caplog
     assert "<" not in response.content.decode()
 
 
+def test_the_description_has_the_bounds_of_limits_sizes_and_names(client: Client) -> None:
+    described = client.get("/api/openapi.json").json()
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            for one in operation.get("parameters", ()):
+                bounds = set(one["schema"]) & {"maxLength", "maximum", "enum", "exclusiveMinimum", "format", "anyOf"}
+                assert bounds or one["schema"].get("type") == "boolean", (path, one)
+                if one["name"] == "limit":
+                    assert (one["schema"]["minimum"], one["schema"]["maximum"]) == (1, 1000)
+    scale = described["paths"]["/api/pools/{pool}/scale"]["post"]["requestBody"]["content"]["application/json"]
+    size = scale["schema"]["properties"]["size"]
+    assert size["minimum"] <= 1 < size["maximum"]
+
+
 def test_ready_reports_an_unreachable_broker(client: Client, broker: FakeClient) -> None:
     broker.error = unreachable()
     response = client.get("/api/ready")
