@@ -367,6 +367,7 @@ class Client:
         try:
             return await answered
         finally:
+            answered.cancel()  # does nothing once it is answered
             question.cancel()
 
     # The end.

@@ -299,6 +299,32 @@ def test_reading_a_stream_inside_a_call_that_runs_its_loop_is_one_typed_error(cl
     call(client)
 
 
+def test_closed_coroutines_and_cancelled_tasks_leave_nothing_behind(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        for turns in range(12):
+            task = asyncio.create_task(client.acall(POOL, "echo", {"n": turns}, timeout=DEADLINE))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            stream = client.astream(POOL, "mute")
+            for waits in (client.acall(POOL, "mute"), client.astatus(), stream.__anext__()):
+                waits.send(None)
+                waits.close()
+            assert await client.acall(POOL, "echo", {"n": turns}, timeout=DEADLINE) == {"n": turns}
+            assert (await client.astatus()).pools
+
+    asyncio.run(main())
+    client.status()
+    gc.collect()
+    loop = loop_thread.at_level(0)
+    assert [session._pending for session in loop.open_sessions.copy()] == [{}]
+    assert [record for record in caplog.records if record.name == "asyncio" and record.levelname == "ERROR"] == []
+
+
 def test_a_call_inside_a_running_event_loop_gets_its_answer(client: Client) -> None:
     async def main() -> Any:
         return [client.call(POOL, "echo", {"n": n}, timeout=DEADLINE) for n in range(3)]
