@@ -166,6 +166,13 @@ class LoopThread:
             self.loop.let_go()
             self._owner.retire()
 
+    def check_descriptors(self) -> None:
+        """Raise if the process has closed the loop's own descriptor: no thread would wake up any more."""
+        try:
+            os.fstat(self.selector.fileno())
+        except (OSError, ValueError) as error:
+            raise BrokerUnreachable("The process has closed the client's descriptors.", outcome=UNKNOWN) from error
+
     def stop(self) -> None:
         """End the loop; its tasks are cancelled and end their sessions."""
         self._over = True

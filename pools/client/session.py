@@ -32,7 +32,7 @@ from snakepit.pools.client.connection import Connection, connect, copy_of, is_of
 from snakepit.pools.client.loop_thread import LoopThread, running_loop
 from snakepit.pools.client.protocol import Pending
 from snakepit.pools.client.steps import FORKED, run_short_step
-from snakepit.pools.wire.broker_pb2 import Replies, Request, Requests
+from snakepit.pools.wire.broker_pb2 import Cancel, Replies, Request, Requests
 from snakepit.workers.transport import LOOP_OWNER, is_on
 from snakepit.workers.wire.worker_pb2 import Delivery
 
@@ -83,9 +83,7 @@ class Session:
         """Cancel a call at the broker; False when its last reply has arrived already."""
         if self._pending.pop(ref, None) is None:
             return self._successor is not None and self._successor.cancel(ref)
-        request = Request()
-        request.cancel.ref = ref
-        self._send_request(request, urgent=True)
+        self._send_request(Request(cancel=Cancel(ref=ref)), urgent=True)
         return True
 
     def grant(self, ref: int, chunks: int, urgent: bool) -> None:
@@ -129,6 +127,8 @@ class Session:
         except RuntimeError:  # another thread has given the loop up, and it is closed
             if not self.loop_thread.retired:
                 raise
+        if not is_done():
+            self.loop_thread.check_descriptors()
         if self._pending or any(session._pending for session in tuple(self.loop_thread.sessions.values())):
             self.loop_owner.ensure_running()
 

@@ -75,6 +75,9 @@ def run_step(loop_thread: LoopThread, step: Callable[..., T], *args: Any) -> T:
         if not came_while_waiting(error):
             retire(loop_thread, error)
         inside.discard(thread)
+        if isinstance(error, OSError) and error.errno is not None:  # not the TimeoutError of a signal handler
+            reason = f"The client's own descriptors cannot be used: {error.strerror}."
+            raise BrokerUnreachable(reason, outcome=UNKNOWN) from error
         raise
     return result
 
