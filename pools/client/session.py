@@ -393,9 +393,8 @@ def _drop(session: Session) -> None:
 
 
 def _end_all() -> None:
-    for loop_thread in background.all_loops():
-        for session in list(loop_thread.sessions.values()):
-            session.end()
+    for session in [one for loop_thread in background.all_loops() for one in loop_thread.sessions.values()]:
+        session.end()
 
 
 atexit.register(_end_all)  # runs before the loop's own end, which was registered earlier
