@@ -97,7 +97,7 @@ def test_the_web_servers_bound_their_connections_and_believe_no_header(compose: 
         assert "--no-proxy-headers" in command
         assert 0 < int(command[command.index("--limit-concurrency") + 1]) <= 10_000
         assert int(command[command.index("--timeout-keep-alive") + 1]) <= 30
-        given = [word for word in command[2:] if not word.startswith("snakepit")]
+        given = [word for word in command[1:] if word != "snakepit.site.asgi:application"]
         uvicorn_command.make_context("uvicorn", ["snakepit.site.asgi:application", *given])
 
 
