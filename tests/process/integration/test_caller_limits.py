@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import OperationalError, connections
 from django.test import AsyncClient, Client
 
@@ -183,4 +184,8 @@ async def test_the_open_streams_of_a_key_are_bounded(
     assert json.loads(refused.content)["error"]["details"] == {"limit": "streams", "value": 2, "of": "key"}
     assert len(broker.streams) == 2  # the refused call was not made
     assert [part async for part in opened.pop().streaming_content]
-    assert (await begin()).status_code == 200
+    opened.append(await begin())
+    assert opened[-1].status_code == 200
+    for response in opened:
+        assert [part async for part in response.streaming_content]
+    await sync_to_async(connections.close_all)()  # of the thread that the requests borrowed
