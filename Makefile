@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint quick proto matrix docs screenshots bench trace mutation chaos interrupts faults fmt clean
+.PHONY: help up test lint quick proto matrix docs docs-site screenshots bench trace mutation chaos interrupts faults fmt clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 up: $(VENV)/.demo ## run the demo on http://127.0.0.1:8000 (PORT=...); Ctrl-C ends it
 	@exec $(BIN)/snakepit up --demo --port $(PORT)
@@ -37,6 +37,10 @@ proto: $(VENV)/.test ## generate the wire stubs from proto/
 
 docs: $(VENV)/.test ## write the generated pages of docs/
 	$(BIN)/python docs/generate.py
+
+docs-site: $(VENV)/.test ## build the documentation site in build/site (a warning is an error)
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --fresh-env --conf-dir docs --doctree-dir build/doctrees . build/site
+	@echo "build/site/index.html"
 
 screenshots: $(VENV)/.test ## take the pictures of docs/images/ with Chromium, from a demo under load
 	$(BIN)/python docs/screenshots.py

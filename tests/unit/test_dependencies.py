@@ -12,7 +12,7 @@ from tests import matrix
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "dependencies.md").read_text()
 CORE = matrix.PROJECT["dependencies"]
-SHOWN = ("embedded", "demo", "serve", "uvloop", "postgres", "grpc", "bench")
+SHOWN = ("embedded", "demo", "serve", "uvloop", "postgres", "grpc", "bench", "docs")
 
 
 def rows(section: str) -> list[list[str]]:
