@@ -4,6 +4,7 @@ pools/compat/libraries.toml ──▶ compat.md
 snakepit.pools.broker.errors ──▶ errors.md
 snakepit.pools.conf, snakepit.pools.broker.spec ──▶ settings.md
 snakepit.pools.cli ──▶ command-line.md
+snakepit.pools.broker.events, docs/events.toml ──▶ events.md
 benchmarks/faults.json ──▶ explanation/reliability.md
 """
 
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +161,32 @@ Every call works without it and takes longer. [Transport](../explanation/transpo
 A broker passes its switches on to its workers.
 """
 
+EVENTS_HEAD = """\
+# Events
+
+Generated from `pools/broker/events.py` and `docs/events.toml` by `make docs`.
+
+An event is a decision or an observation of the broker, with its reason, a sentence and its numbers. The same events
+are:
+
+- lines of the broker's log
+- rows in the database, in the admin and at `GET /api/events`; the newest `EVENTS_KEPT` stay
+- what `snakepit events` prints (`--kind 'worker.*'`, `--follow`) and the dashboard shows
+- the counters among the [metrics](metrics.md), for most kinds
+- the Django signal [`snakepit.pools.signals.event`](metrics.md#events-as-a-django-signal)
+
+Each has these fields; text is empty where nothing applies.
+
+"""
+
+EVENTS_KINDS = """\
+
+## Kinds
+
+The list is closed. A reason is one word. The data is what a program needs, fit for JSON.
+
+"""
+
 COMMANDS_HEAD = """\
 # Command line
 
@@ -235,6 +264,36 @@ def settings_page() -> str:
     )
 
 
+EVENT_FIELDS = {
+    "kind": "what happened: one of the kinds below",
+    "pool": "name of the pool",
+    "worker": "id of the worker",
+    "reason": "why, in one word",
+    "message": "the sentence for operators, with its numbers",
+    "level": "`info`, `warning` or `error`",
+    "data": "the numbers, by name",
+}
+
+
+def events_page() -> str:
+    from snakepit.pools.broker.events import Event, Kind
+
+    def shown(words: list[str]) -> str:
+        return ", ".join(word if word.startswith("*") else f"`{word}`" for word in words)
+
+    notes = tomllib.loads((ROOT / "docs" / "events.toml").read_text())
+    if unknown := notes.keys() - set(Kind):
+        raise SystemExit(f"docs/events.toml has kinds that do not exist: {', '.join(sorted(unknown))}")
+    kinds = [(kind, notes[kind]) for kind in Kind]
+    rows = [
+        (f"`{kind}`", one["level"], shown(one.get("reasons", [])), shown(one.get("data", [])), one["meaning"])
+        for kind, one in kinds
+    ]
+    fields = [(f"`{one.name}`", EVENT_FIELDS[one.name]) for one in dataclass_fields(Event)]
+    head = ("kind", "level", "reasons", "data", "meaning")
+    return EVENTS_HEAD + table(("field", "meaning"), fields) + EVENTS_KINDS + table(head, rows)
+
+
 def compat_page() -> str:
     from snakepit.pools.compat.matrix import libraries
 
@@ -291,6 +350,7 @@ def pages() -> dict[Path, str]:
         reference / "command-line.md": commands_page(),
         reference / "compat.md": compat_page(),
         reference / "errors.md": errors_page(),
+        reference / "events.md": events_page(),
         reference / "settings.md": settings_page(),
     }
 

@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import runpy
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,35 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def test_the_generated_pages_are_fresh() -> None:
     for path, text in runpy.run_path(str(DOCS / "generate.py"))["pages"]().items():
         assert path.read_text() == text, f"{path.name} is stale: run `make docs`"
+
+
+def emitted(kind: str) -> tuple[set[str], set[str]]:
+    """The levels and the constant reasons of the calls in the broker that publish a kind, read from its source."""
+    levels, reasons = set(), set()
+    for path in (ROOT / "pools").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())) if f"Kind.{kind}" in path.read_text() else ():
+            if not isinstance(node, ast.Call) or f"Kind.{kind}" not in map(ast.unparse, node.args):
+                continue
+            at = next(i for i, one in enumerate(node.args) if ast.unparse(one) == f"Kind.{kind}")
+            texts = [one.value for one in node.args[at + 1 :] if isinstance(one, ast.Constant)]
+            named = {one.arg: one.value for one in node.keywords}
+            level = named.get("level") or ast.Constant(next((one for one in texts if one == "warning"), "info"))
+            levels.add(level.value if isinstance(level, ast.Constant) else "info or warning")
+            if isinstance(reason := named.get("reason"), ast.Constant):
+                reasons.add(reason.value)
+            reasons |= {one for one in texts if one and one not in ("info", "warning") and " " not in one}
+    return levels, reasons
+
+
+def test_levels_and_reasons_of_events_are_those_of_the_code() -> None:
+    from snakepit.pools.broker.events import Kind
+
+    notes = tomllib.loads((DOCS / "events.toml").read_text())
+    assert set(notes) == set(Kind)
+    for kind in Kind:
+        levels, reasons = emitted(kind.name)
+        assert " or ".join(sorted(levels)) == notes[kind]["level"], kind
+        assert reasons <= set(notes[kind].get("reasons", [])), kind
 
 
 def limits() -> list[tuple[str, str]]:
