@@ -315,7 +315,7 @@ def parameter_name(parameter: Any) -> str:
     return names if parameter.is_flag else f"{names} {parameter.metavar or parameter.name.upper()}"
 
 
-def command_section(name: str, command: Any) -> str:
+def command_section(name: str, command: Any, level: str = "##") -> str:
     shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
     usage = [parameter_name(one).replace("|", " | ") for one in shown if one.param_type_name == "argument"]
     rows = []
@@ -323,8 +323,11 @@ def command_section(name: str, command: Any) -> str:
         empty = one.is_flag if one.param_type_name == "option" else one.required
         default = "" if empty or one.default in (None, "") else f"`{one.default}`"
         rows.append((f"`{parameter_name(one)}`".replace("|", "\\|"), default, one.help or ""))
-    text = f"## {name}\n\n`{' '.join(('snakepit', name, *usage))}`\n\n{command.help}\n"
-    return text + ("\n" + table(("parameter", "default", "meaning"), rows) if rows else "")
+    inner = getattr(command, "commands", {})
+    usage += ["COMMAND"] if inner else []
+    text = f"{level} {name}\n\n`{' '.join(('snakepit', name, *usage))}`\n\n{command.help}\n"
+    text += ("\n" + table(("parameter", "default", "meaning"), rows)) if rows else ""
+    return "\n".join((text, *(command_section(f"{name} {sub}", one, level + "#") for sub, one in inner.items())))
 
 
 def commands_page() -> str:

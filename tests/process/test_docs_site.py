@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # one build takes ten seconds on an idle machine
+
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = re.compile(
     r"""<(?:script|img|source|iframe|video)\b[^>]*?\b(?:src|srcset)=["']([^"']+)|"""
@@ -30,7 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = recipe[1].replace("build/doctrees", str(made / "doctrees")).split()
     assert "--fail-on-warning" in words
     done = subprocess.run(
-        [sys.executable, *words, str(made / "html")], cwd=ROOT, capture_output=True, text=True, timeout=115, check=False
+        [sys.executable, *words, str(made / "html")], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return made / "html"

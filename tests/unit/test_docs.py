@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import runpy
@@ -21,7 +22,7 @@ PICTURE = re.compile(r'(?:src|srcset)="([^"]+\.png)"')
 BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"^```.*?^```$|`[^`]*`", re.DOTALL | re.MULTILINE)
 QUOTED = "# from "
-NOT_RUN = ("needs a broker", "needs a database", "in a project")  # the last: test_testing_kit.py
+NOT_RUN = ("needs a broker", "needs a database", "in a project", "another system")  # in a project: test_testing_kit.py
 
 
 def name_of(page: Path) -> str:
@@ -157,6 +158,86 @@ def test_levels_and_reasons_of_events_are_those_of_the_code() -> None:
         levels, reasons = emitted(kind.name)
         assert " or ".join(sorted(levels)) == notes[kind]["level"], kind
         assert reasons <= set(notes[kind].get("reasons", [])), kind
+
+
+SHELL = re.compile(r"(?:^\$ (?:\S*/)?|`(?:manage\.py )?)snakepit((?: [^`\n]+)?)", re.M)
+
+
+def shell_lines(page: Path) -> list[str]:
+    """The `snakepit` commands that a page shows: in console blocks and in code spans."""
+    text = page.read_text()
+    spans = re.sub(r"^```(?!console).*?^```$", "", text, flags=re.M | re.S)
+    return [line.partition(" #")[0].partition(" | ")[0].strip() for line in SHELL.findall(spans)]
+
+
+@functools.cache
+def command_line() -> Any:
+    from typer.main import get_command
+
+    from snakepit.pools.cli.main import app
+
+    return get_command(app)
+
+
+def command_problem(line: str) -> str:
+    """What is wrong with a command's words: a name or an option that the command line has not; empty if nothing is."""
+    command = command_line()
+    words = [word for word in re.sub(r"'[^']*'|\"[^\"]*\"", "X", line).split() if word not in ("...", "&")]
+    while words and (inner := getattr(command, "commands", None)):
+        if words[0].startswith("-") or words[0] == "COMMAND":
+            break
+        if words[0] not in inner:
+            return f"no command {words[0]!r}"
+        command = inner[words.pop(0)]
+    options = {name for one in command.params for name in (*one.opts, *one.secondary_opts)} | {"--help"}
+    unknown = [word for word in words if word.startswith("-") and word != "-" and word.partition("=")[0] not in options]
+    return f"no option {unknown[0]}" if unknown else ""
+
+
+def test_a_command_that_does_not_exist_is_found() -> None:
+    assert command_problem("status --json") == command_problem("keys list") == ""
+    assert command_problem("statsu") == "no command 'statsu'"
+    assert command_problem("recycle digits --forcefully") == "no option --forcefully"
+    assert command_problem("keys lst") == "no command 'lst'"
+
+
+def test_every_snakepit_command_and_option_on_the_pages_exists() -> None:
+    shown = {(name_of(page), line) for page in PAGES for line in shell_lines(page)}
+    assert len(shown) > 80
+    assert [(page, line, why) for page, line in sorted(shown) if (why := command_problem(line))] == []
+
+
+def string_parts(folder: str) -> set[str]:
+    """Each text in the code of a folder; of an f-string, the parts between its values."""
+    found = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        found |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return found
+
+
+def test_the_messages_and_names_of_the_page_of_symptoms_are_those_of_the_code() -> None:
+    from snakepit.pools.broker.errors import ERRORS
+
+    text = (DOCS / "howto" / "troubleshooting.md").read_text()
+    missing = set(ERRORS) - set(re.findall(r"`(\w+)`", text)) - {"broker_unreachable"}  # its class is in a heading
+    assert missing == set()
+    parts = "\n".join(string_parts("pools") | string_parts("workers"))
+    quoted = [*re.findall(r"^> (.+)$", text, re.M), *re.findall(r"`([^`\n]*…[^`\n]*)`", text)]
+    assert len(quoted) > 10
+    lost = [part for quote in quoted for part in quote.split("…") if part.strip(" .():") and part not in parts]
+    assert lost == []
+    checks = (ROOT / "pools" / "checks.py").read_text()
+    named = set(re.findall(r"snakepit\.([EW]\d{3})", text))
+    assert named
+    assert named == set(re.findall(r"\b[EW]\d{3}\b", checks))
+
+
+def test_blocks_for_nginx_are_in_the_example() -> None:
+    example = (ROOT / "deploy" / "nginx.conf").read_text()
+    found = [block for block in blocks("nginx") if block.note != "not in the file"]
+    assert len(found) > 2
+    assert [str(block) for block in found if block.text not in example] == []
 
 
 def limits() -> list[tuple[str, str]]:
