@@ -15,6 +15,7 @@ from snakepit.pools.api import calls, diagnostics, errors, health, jobs, keys, m
 from snakepit.pools.api.auth import BrowserAuth, KeyAuth
 from snakepit.pools.api.bounds import NAMES
 from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.query import refuse_unknown_parameters
 from snakepit.pools.web.greenlets import refuse_asynchronous
 from snakepit.pools.web.transactions import non_atomic_patterns
 
@@ -24,6 +25,12 @@ def _version() -> str:
         return version("django-snakepit")
     except PackageNotFoundError:
         return "0"
+
+
+REFUSED = {
+    "description": "Bad Request",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}},
+}
 
 
 class SnakepitAPI(NinjaAPI):
@@ -38,6 +45,7 @@ class SnakepitAPI(NinjaAPI):
         }
         for methods in schema["paths"].values():
             for operation in methods.values():
+                operation["responses"].setdefault(400, REFUSED)  # a query parameter that it does not have
                 for parameter in operation.get("parameters", ()):
                     name, described = parameter["name"], parameter["schema"]
                     for form in described.get("anyOf", [described]):
@@ -52,12 +60,14 @@ api = SnakepitAPI(
     title="Snakepit",
     version=_version(),
     description="Pools of warm Python workers: call their commands, see their state. "
-    "Authenticate with an API key (`Authorization: Bearer snk_...`) or a signed-in session.",
+    "Authenticate with an API key (`Authorization: Bearer snk_...`) or a signed-in session. "
+    "A query parameter that an operation does not list is refused with 400 `bad_request`.",
     urls_namespace="snakepit-api",
     auth=[KeyAuth(), BrowserAuth()],
     docs_url="/docs",
 )
 errors.register(api)
+refuse_unknown_parameters(api)
 for router in (
     calls.router,
     jobs.router,

@@ -1,0 +1,46 @@
+"""Query parameters that a route does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from snakepit.pools.api.app import api
+from tests.process.integration.fakes import FakeClient
+
+pytestmark = pytest.mark.django_db
+VALUES = {"pool": "digits", "command": "classify", "worker": "digits-1", "node": "node-1", "advice": "size:digits",
+          "job_id": "00000000-0000-0000-0000-000000000000"}  # fmt: skip
+OPERATIONS = [
+    (method, path, [one["name"] for one in found["parameters"] if one["in"] == "query"])
+    for path, methods in api.get_openapi_schema(path_prefix="/api/")["paths"].items()
+    for method, found in methods.items()
+]
+
+
+@pytest.mark.parametrize(("method", "path", "known"), OPERATIONS)
+def test_an_unknown_query_parameter_is_refused_on_every_route(
+    method: str, path: str, known: list[str], client: Client, broker: FakeClient, make_key: Callable[..., str]
+) -> None:
+    headers = {"Authorization": make_key("run", "view", "operate", "jobs", "configure")}
+    response = getattr(client, method)(path.format(**VALUES) + "?pol=digits", headers=headers)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["outcome"]) == (400, "bad_request", "not_started")
+    assert "'pol'" in error["message"]
+    assert error["details"]["known"] == known
+    assert all(name in error["message"] for name in known)
+    assert broker.calls == broker.orders == []
+
+
+def test_a_caller_without_a_key_does_not_get_that_far(client: Client) -> None:
+    assert client.get("/api/pools?pol=digits").status_code == 401
+
+
+def test_the_description_says_that_unknown_parameters_are_refused(client: Client) -> None:
+    described: dict[str, Any] = client.get("/api/openapi.json").json()
+    assert "query parameter" in described["info"]["description"]
+    for methods in described["paths"].values():
+        assert all("400" in operation["responses"] for operation in methods.values())
