@@ -9,7 +9,7 @@ from ninja import Router
 
 from snakepit.pools import greenlets
 from snakepit.pools.api.calls import json_response
-from snakepit.pools.api.schemas import Ready
+from snakepit.pools.api.schemas import Live, Ready
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
 from snakepit.pools.models import Pool, schema
@@ -18,7 +18,7 @@ from snakepit.pools.web.last_status import PATIENCE
 router = Router(tags=["health"], auth=None)
 
 
-@router.get("/live", operation_id="live", summary="Liveness: the web process responds")
+@router.get("/live", response=Live, operation_id="live", summary="Liveness: the web process responds")
 async def live(request: HttpRequest) -> HttpResponse:
     return json_response({"live": True})
 

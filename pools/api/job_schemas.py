@@ -9,6 +9,8 @@ from ninja import Field, Schema
 from pydantic import BeforeValidator
 
 from snakepit.pools.api.bounds import PAGE
+from snakepit.pools.api.json_value import JsonValue
+from snakepit.pools.api.schemas import FailureBody
 
 
 def _no_number(value: object) -> object:
@@ -79,14 +81,14 @@ class JobOut(Schema):
     idempotency_key: str
     progress: float | None
     progress_message: str
-    error: dict[str, Any] | None
+    error: FailureBody | None
     truncated: bool
     created_at: datetime
     queued_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     expires_at: datetime | None
-    arguments: dict[str, Any] | None = Field(default=None, description="Not in lists.")
+    arguments: dict[str, JsonValue] | None = Field(default=None, description="Not in lists.")
     result: Any = Field(default=None, description="Not in lists.")
     payload_hidden: bool = Field(
         default=False,

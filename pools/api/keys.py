@@ -14,6 +14,7 @@ from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.open_streams import open_streams
 from snakepit.pools.api.schemas import Failure
+from snakepit.pools.broker.caller import Limits, QuotaStatus
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
@@ -25,16 +26,21 @@ from snakepit.pools.web.errors import seen_from_outside
 router = Router(tags=["keys"])
 
 
+class Use(Schema):
+    used: int
+    limit: float
+
+
 class KeyOut(Schema):
     key: str = Field(description="The visible part of the API key; empty: a session.")
     owner: str
     permissions: list[str] = Field(description="What the scopes grant and the owner may do now.")
     pools: list[str] | None = Field(description="null: all pools.")
     expires_at: datetime | None
-    limits: dict[str, dict[str, float]] = Field(description="Of the `key` and of its `owner`; 0: no limit.")
-    calls: list[dict[str, Any]] = Field(description="What the broker counted since its start.")
+    limits: dict[str, Limits] = Field(description="Of the `key` and of its `owner`; 0: no limit.")
+    calls: list[QuotaStatus] = Field(description="What the broker counted since its start.")
     streams: dict[str, int] = Field(description="Open streams in this web process.")
-    jobs: dict[str, dict[str, Any]] = Field(description="Queued jobs, by pool: use and limit by number and bytes.")
+    jobs: dict[str, dict[str, Use]] = Field(description="Queued jobs, by pool: use and limit by number and bytes.")
     broker: str = Field(description="reachable, or the reason why not")
 
 

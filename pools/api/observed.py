@@ -29,6 +29,7 @@ from snakepit.pools.api.schemas import (
     WorkerPage,
     answers,
 )
+from snakepit.pools.api.status_schema import StatusOut
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
 from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
@@ -106,7 +107,7 @@ async def list_nodes(request: HttpRequest) -> HttpResponse:
     return json_response({"nodes": nodes, "bad": bad})
 
 
-@router.get("/status", response={200: dict[str, Any], REFUSED: Failure}, operation_id="status", summary="Status now")
+@router.get("/status", response={200: StatusOut, REFUSED: Failure}, operation_id="status", summary="Status now")
 async def status(request: HttpRequest) -> HttpResponse:
     """The status of the broker: node, pools and workers. `snapshot` has its age.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from ninja import Field, Schema
 
 from snakepit.pools.api.bad_rows import Listed
 from snakepit.pools.api.snapshot_schema import SnapshotOut
+from snakepit.pools.broker.status import PoolStatus
 
 
 class PoolOut(Schema):
@@ -25,7 +25,7 @@ class PoolOut(Schema):
     revision: int
     updated_at: datetime
     problem: str = Field(default="", description="Why the broker does not take this definition; empty if it does.")
-    live: dict[str, Any] | None = None
+    live: PoolStatus | None = None
 
 
 class PoolAnswer(PoolOut):

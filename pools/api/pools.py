@@ -77,4 +77,4 @@ def _joined(pool: Pool, found: Snapshot | None) -> PoolOut:
     names = PoolOut.model_fields.keys() - {"live", "problem"}
     values = {name: getattr(pool, name) for name in names}
     live = found.status.pool(pool.name) if found else None
-    return PoolOut(**values, problem=pool.definition_problem(), live=as_json(live))
+    return PoolOut(**values, problem=pool.definition_problem(), live=live)

@@ -10,23 +10,34 @@ from pydantic import StrictInt
 
 from snakepit.pools.api.bad_rows import Listed
 from snakepit.pools.api.bounds import PAGE, SIZE
+from snakepit.pools.api.json_value import JsonValue
 from snakepit.pools.api.snapshot_schema import SnapshotOut
+from snakepit.pools.broker.status import RunningCall
+from snakepit.pools.diagnostics.scaling import ScalingFacts
 
 
 class FailureBody(Schema):
     code: str = Field(description="One of the closed list, such as queue_full.")
     message: str
     outcome: str = Field(description="not_started, failed or unknown: the outcome of the work.")
-    details: dict[str, Any]
+    details: dict[str, JsonValue] = Field(description="More facts; the list of errors names them for each code.")
 
 
 class Failure(Schema):
     error: FailureBody
 
 
+BODIES: dict[str, dict[str, Any]] = {
+    "text/event-stream": {"type": "string", "description": "Server-sent events: `id`, `event` and `data` as JSON."},
+    "text/plain": {"type": "string"},
+    "application/octet-stream": {"type": "string", "format": "binary"},
+}
+
+
 def answers(*media: str) -> dict[str, Any]:
     """OpenAPI entry of responses that are not JSON: a body of each of these media types."""
-    return {"responses": {200: {"description": "OK", "content": {kind: {} for kind in media}}}}
+    content = {kind: {"schema": BODIES[kind]} for kind in media}
+    return {"responses": {200: {"description": "OK", "content": content}}}
 
 
 class CallFacts(Schema):
@@ -37,7 +48,7 @@ class CallFacts(Schema):
 
 
 class CallAnswer(Schema):
-    result: Any
+    result: Any = Field(description="What the command returned; the pool's own OpenAPI document describes it.")
     call: CallFacts
 
 
@@ -49,7 +60,9 @@ class CommandOut(Schema):
     idempotent: bool = False
     timeout: float | None = None
     # `schema` would hide a method of the base class.
-    arguments: dict[str, Any] = Field(default_factory=dict, alias="schema", description="JSON Schema of the arguments")
+    arguments: dict[str, JsonValue] = Field(
+        default_factory=dict, alias="schema", description="JSON Schema of the arguments"
+    )
 
 
 class CommandList(Schema):
@@ -111,7 +124,7 @@ class EventOut(Schema):
     reason: str
     message: str
     level: str
-    data: dict[str, Any]
+    data: dict[str, JsonValue]
 
 
 class EventPage(Listed):
@@ -138,7 +151,7 @@ class AuditOut(Schema):
     address: str
     outcome: str
     message: str
-    data: dict[str, Any]
+    data: dict[str, JsonValue]
 
 
 class AuditPage(Listed):
@@ -155,7 +168,7 @@ class NodeOut(Schema):
     clock: str
     draining: bool
     stopped: bool
-    problems: list[Any]
+    problems: list[str]
     started_at: datetime | None
     seen_at: datetime
 
@@ -279,7 +292,7 @@ class DumpOut(Schema):
     pid: int
     at: float = Field(description="Seconds since the epoch.")
     threads: list[ThreadOut]
-    calls: list[dict[str, Any]]
+    calls: list[RunningCall]
 
 
 class FindingOut(Schema):
@@ -300,8 +313,8 @@ class ReportOut(Schema):
 
 class FieldChangeOut(Schema):
     field: str
-    before: Any = Field(serialization_alias="from")
-    to: Any
+    before: JsonValue = Field(serialization_alias="from")
+    to: JsonValue
 
 
 class RecommendationOut(Schema):
@@ -344,7 +357,7 @@ class ScalingOut(Schema):
     limits: list[LimitOut]
     lacks: list[str]
     notes: list[str]
-    facts: dict[str, Any] = Field(description="The figures used, in seconds, MiB and cores; null: not known.")
+    facts: ScalingFacts = Field(description="The figures used, in seconds, MiB and cores; null: not known.")
 
 
 class LibraryOut(Schema):
@@ -374,6 +387,10 @@ class CompatOut(Schema):
     left_out: int = Field(description="Pure Python packages that the table does not have.")
     note: str = Field(description="What could not be read.")
     races: list[str] = Field(description="State that two threads wrote without a lock (thread_checks).")
+
+
+class Live(Schema):
+    live: bool
 
 
 class Ready(Schema):
