@@ -7,13 +7,15 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 from pydantic import ValidationError
 
-from snakepit.pools.api.auth import caller
+from snakepit.pools import conf
+from snakepit.pools.api.auth import BrowserAuth, KeyAuth, caller
 from snakepit.pools.api.bad_rows import problem_of, shown
 from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.pool_openapi import OpenApiOut, Site, document
 from snakepit.pools.api.pool_schemas import PoolAnswer, PoolList, PoolOut
 from snakepit.pools.api.schemas import CommandList, Failure
 from snakepit.pools.api.snapshot_schema import SnapshotOut
-from snakepit.pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown
+from snakepit.pools.broker.errors import BrokerError, DefinitionInvalid, PoolUnknown, QueueTimeout
 from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
 from snakepit.pools.models import Pool
@@ -62,6 +64,25 @@ async def list_commands(request: HttpRequest, pool: str) -> HttpResponse:
     with in_time():
         commands = await shared.client().acommands(pool, timeout=PATIENCE)
     return json_response({"pool": pool, "commands": as_json(commands)})
+
+
+@router.get(
+    "/pools/{pool}/openapi.json",
+    response={200: OpenApiOut, REFUSED: Failure},
+    operation_id="pool_openapi",
+    summary="A pool's own OpenAPI document: one operation for each command",
+)
+async def pool_openapi(request: HttpRequest, pool: str) -> HttpResponse:
+    """Generate a client from it. While no worker of the pool has reported its commands: 503 `queue_timeout`."""
+    caller(request).check("view_pool", pool)
+    with in_time():
+        commands = await shared.client().acommands(pool, timeout=PATIENCE)
+    if not commands:
+        message = f"No worker of the pool {pool!r} was ready yet, so that its commands are not known: ask again."
+        raise QueueTimeout(message, details={"pool": pool}, retry_after=2.0)
+    security = {kind.__name__: kind().openapi_security_schema for kind in (KeyAuth, BrowserAuth)}
+    site = Site(request.path.removesuffix("/openapi.json"), conf.current().max_timeout, security)
+    return json_response(document(pool, commands, site))
 
 
 async def _live() -> tuple[Snapshot | None, str]:

@@ -255,6 +255,7 @@ def test_the_description_names_every_route_once(client: Client) -> None:
         "/api/keys/me", "/api/jobs", "/api/jobs/{job_id}", "/api/jobs/{job_id}/events", "/api/jobs/{job_id}/cancel",
         "/api/jobs/{job_id}/retry", "/api/jobs/{job_id}/clone",
         "/api/pools/{pool}/commands/{command}", "/api/pools", "/api/pools/{pool}", "/api/pools/{pool}/commands",
+        "/api/pools/{pool}/openapi.json",
         "/api/pools/{pool}/recycle", "/api/pools/{pool}/plan", "/api/pools/{pool}/scale",
         "/api/pools/{pool}/pause", "/api/pools/{pool}/resume", "/api/workers",
         "/api/workers/{worker}", "/api/workers/{worker}/dump", "/api/events", "/api/audit", "/api/nodes",

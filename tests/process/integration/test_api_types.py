@@ -121,3 +121,20 @@ def test_every_refusal_has_the_type_of_a_failure(url: str, client: Client, make_
     schema = {"$ref": "#/components/schemas/Failure", "components": COMPONENTS}
     assert response.status_code in (400, 404)
     Draft202012Validator(schema).validate(response.json())
+
+
+def test_a_pool_has_its_own_description(client: Client, broker: FakeClient, make_key: Callable[..., str]) -> None:
+    def get(scope: str) -> Any:
+        return client.get("/api/pools/digits/openapi.json", headers={"Authorization": make_key(scope)})
+
+    assert get("run").status_code == 403
+    found = get("view").json()
+    (path,) = found["paths"]
+    assert path == "/api/pools/digits/commands/classify"
+    assert set(found["components"]["securitySchemes"]) == set(COMPONENTS["securitySchemes"])
+    call = client.post(path, "{}", content_type="application/json", headers={"Authorization": make_key("run")})
+    said = found["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    Draft202012Validator({**said, "components": found["components"]}).validate(call.json())
+    broker.known = []
+    early = get("view")
+    assert (early.status_code, early.json()["error"]["code"], early["Retry-After"]) == (503, "queue_timeout", "2")

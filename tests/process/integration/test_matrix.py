@@ -52,6 +52,7 @@ ROUTES = {
     "POST /jobs/{job_id}/clone": needs("run_command", "view_payload", hidden=True),
     "GET /pools": needs("view_pool"), "GET /pools/{pool}": needs("view_pool", of=True),
     "GET /pools/{pool}/commands": needs("view_pool", of=True),
+    "GET /pools/{pool}/openapi.json": needs("view_pool", of=True),
     "GET /pools/{pool}/plan": needs("view_pool", "view_worker", of=True),
     "POST /pools/{pool}/recycle": OPERATE, "POST /pools/{pool}/scale": OPERATE,
     "POST /pools/{pool}/pause": OPERATE, "POST /pools/{pool}/resume": OPERATE,
