@@ -2,6 +2,9 @@
 
 A stream reads the stored entries itself. New ones come from the hub, which reads the rows once for all streams. After
 STREAM_LIFETIME the event `close` ends the stream; a reader that sends its last id as `Last-Event-ID` misses nothing.
+
+The event `end` has the id of this end. `EventSource` connects again after every stream, and sends that id; the answer
+204 then stops it. A job that was queued again has another end, and its events begin anew.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from snakepit.pools import conf
 from snakepit.pools.api.body import dumps
 from snakepit.pools.api.job_hub import BATCH, Follower, frame_of, hub
 from snakepit.pools.api.streams import HEARTBEAT, open_response
+from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, JobEntry
 
@@ -98,7 +102,22 @@ async def _followed(follower: Follower, show: Show, quiet: float, ends: float) -
 
 
 def end_of(job: Job, show: Show) -> str:
-    return f"event: end\ndata: {dumps(show(job))}\n\n"
+    return f"event: end\ndata: {dumps(show(job))}\nid: {end_id(job)}\n\n"
+
+
+def end_id(job: Job) -> str:
+    """The id of the event `end`: the time of this end in milliseconds."""
+    return f"end-{int(job.finished_at.timestamp() * 1000) if job.finished_at else 0}"
+
+
+def position(request: HttpRequest, job: Job) -> int | None:
+    """The number of the last entry that the reader has; None: it has the end of this job, too."""
+    last = request.headers.get("Last-Event-ID", "0")
+    if last.startswith("end-") and last[4:].isascii() and last[4:].isdecimal():
+        return None if job.ended and last == end_id(job) else 0
+    if not (last.isascii() and last.isdecimal() and len(last) < 10):
+        raise BadRequest("Last-Event-ID: must be the unchanged id of the last event")
+    return int(last)
 
 
 def _read(job_id: uuid.UUID, last: int) -> tuple[list[JobEntry], Job | None]:

@@ -18,7 +18,7 @@ from snakepit.pools import jobs as durable
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.body import read_object
 from snakepit.pools.api.calls import json_response
-from snakepit.pools.api.job_events import stream
+from snakepit.pools.api.job_events import position, stream
 from snakepit.pools.api.job_schemas import JobFilter, JobIn, JobOut, JobPage
 from snakepit.pools.api.schemas import Failure, answers
 from snakepit.pools.broker.caller import acting_for
@@ -76,7 +76,7 @@ async def get_job(request: HttpRequest, job_id: str) -> HttpResponse:
 
 @router.get(
     "/jobs/{job_id}/events",
-    response={REFUSED: Failure},
+    response={204: None, REFUSED: Failure},
     openapi_extra=answers("text/event-stream"),
     operation_id="job_events",
     summary="Output of a job",
@@ -84,15 +84,17 @@ async def get_job(request: HttpRequest, job_id: str) -> HttpResponse:
 async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
     """Server-sent events: `chunk`, `log`, `progress`, `truncated`, and last `end` with the ended job.
 
-    To resume a stream, send the header `Last-Event-ID` (browsers do): it continues after that event.
+    To resume a stream, send the header `Last-Event-ID` (browsers do): it continues after that event. With the id of
+    `end`, the response is 204, after which a browser connects no more. `close` ends a stream whose job goes on:
+    connect again.
     """
     requester = caller(request)
     job = await sync_to_async(lambda: _find(requester, job_id))()
     _check_payload(requester, job)
-    last = request.headers.get("Last-Event-ID", "0")
-    if not (last.isascii() and last.isdecimal() and len(last) < 10):
-        raise BadRequest("Last-Event-ID: must be the unchanged id of the last event")
-    return await stream(request, job.pk, int(last), lambda found: out(found))
+    last = position(request, job)
+    if last is None:
+        return HttpResponse(status=204)
+    return await stream(request, job.pk, last, lambda found: out(found))
 
 
 @router.post(

@@ -15,9 +15,10 @@ from django.views.decorators.http import require_GET
 from snakepit.pools import jobs as durable
 from snakepit.pools.api.auth import quota_of
 from snakepit.pools.api.body import dumps
-from snakepit.pools.api.job_events import stream
+from snakepit.pools.api.job_events import position, stream
 from snakepit.pools.api.jobs import out
 from snakepit.pools.broker.caller import acting_for
+from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.dashboard.access import Rights, rights_of
 from snakepit.pools.dashboard.confirm import Confirmation, ask
 from snakepit.pools.dashboard.jobs import described
@@ -140,9 +141,13 @@ async def events(request: HttpRequest, ident: uuid.UUID) -> HttpResponseBase:
     row = await sync_to_async(_readable)(request, ident)
     if row is None:
         return HttpResponse("You may not read this job.", status=403, content_type="text/plain")
-    last = request.headers.get("Last-Event-ID", "0")
-    number = int(last) if last.isascii() and last.isdecimal() and len(last) < 10 else 0
-    return await stream(request, row.pk, number, lambda found: out(found, brief=True))
+    try:
+        last = position(request, row)
+    except BadRequest:
+        last = 0
+    if last is None:
+        return HttpResponse(status=204)
+    return await stream(request, row.pk, last, lambda found: out(found, brief=True))
 
 
 def _readable(request: HttpRequest, ident: uuid.UUID) -> Job | None:

@@ -50,7 +50,7 @@ def untyped(schema: Any, at: str) -> Iterator[str]:
 
 
 def test_every_response_has_a_type() -> None:
-    found = [f"{method} {path} {code}" for method, path, code, content in described() if not content]
+    found = [f"{method} {path} {code}" for method, path, code, content in described() if not content and code != "204"]
     for method, path, _, content in described():
         for media, one in content.items():
             found += untyped(one.get("schema", True), f"{method} {path} {media}")

@@ -199,6 +199,24 @@ def test_the_stream_of_a_job_goes_on_where_it_broke(client: Client, make_key: Ca
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_client_does_not_connect_again_after_the_end(client: Client, make_key: Callable[..., str]) -> None:
+    job = finish(jobs.submit("digits", "classify", owner="ada"))
+    headers = {"Authorization": make_key()}
+
+    def read(last: str) -> tuple[int, bytes]:
+        answer = client.get(f"/api/jobs/{job.pk}/events", headers={**headers, "Last-Event-ID": last})
+        return answer.status_code, b"".join(answer) if answer.status_code != 204 else b""
+
+    status, stream = read("0")
+    ended = stream.decode().strip().split("\n")[-1].removeprefix("id: ")
+    assert (status, ended.startswith("end-")) == (200, True)
+    assert read(ended) == (204, b"")
+    assert b"event: end" in read("2")[1]  # it has all output, but not the end
+    assert read("end-1")[1] == stream  # of an earlier end, before a retry
+    assert read("end-x")[0] == 400
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_stream_survives_an_unavailable_database(
     client: Client, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
