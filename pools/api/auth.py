@@ -92,16 +92,7 @@ class KeyAuth(HttpBearer):
         key = ApiKey.find(token)
         if key is None:
             raise Unauthenticated("The API key is unknown, expired or revoked.")
-        key.touch()
-        return Caller(
-            f"key {key.name} (snk_{key.prefix})",
-            key.permissions,
-            frozenset(key.pools) or None,
-            key.owner.get_username(),
-            address_of(request),
-            key.pk,
-            quota_of(key.owner.get_username(), key),
-        )
+        return caller_of_key(key, request)
 
 
 class BrowserAuth(SessionAuth):
@@ -116,10 +107,24 @@ class BrowserAuth(SessionAuth):
             return None
         if check_csrf(request) is not None:
             raise PermissionDenied(f"The CSRF token is missing or wrong: send it as the header {csrf_header()}.")
-        return _signed_in(user, request)
+        return caller_of_user(user, request)
 
 
-def _signed_in(user: Any, request: HttpRequest) -> Caller:
+def caller_of_key(key: ApiKey, request: HttpRequest) -> Caller:
+    """The caller with this usable key. Records its use."""
+    key.touch()
+    return Caller(
+        f"key {key.name} (snk_{key.prefix})",
+        key.permissions,
+        frozenset(key.pools) or None,
+        key.owner.get_username(),
+        address_of(request),
+        key.pk,
+        quota_of(key.owner.get_username(), key),
+    )
+
+
+def caller_of_user(user: Any, request: HttpRequest) -> Caller:
     name = user.get_username()
     return Caller(f"user {name}", permissions.of(user), owner=name, address=address_of(request), quota=quota_of(name))
 
@@ -134,7 +139,7 @@ def quota_of(owner: str, key: ApiKey | None = None) -> CallerIdentity:
 def requester_of(request: HttpRequest) -> Caller:
     """The caller of the API, or the signed-in user of a page. Reads the database."""
     found = getattr(request, "auth", None)
-    return found if isinstance(found, Caller) else _signed_in(request.user, request)
+    return found if isinstance(found, Caller) else caller_of_user(request.user, request)
 
 
 def caller(request: HttpRequest) -> Caller:

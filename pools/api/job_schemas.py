@@ -99,3 +99,17 @@ class JobOut(Schema):
 class JobPage(Schema):
     jobs: list[JobOut]
     next: str | None = Field(description="The `cursor` of the next, older page; null on the last page.")
+
+
+class StreamTokenIn(Schema):
+    model_config = {"extra": "forbid"}
+
+    job: str = Field(max_length=36, description="The id of the job.")
+
+
+class StreamTokenOut(Schema):
+    """A token that opens the stream of one job."""
+
+    token: str
+    url: str = Field(description="The path of the stream with the token, for `new EventSource(url)`.")
+    expires_at: datetime = Field(description="The stream opens until then; an open stream goes on.")

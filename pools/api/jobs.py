@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Query, Router
+from ninja.params import functions
 from pydantic import ValidationError
 
 from snakepit.pools import conf
 from snakepit.pools import jobs as durable
-from snakepit.pools.api.auth import Caller, caller
+from snakepit.pools.api.auth import BrowserAuth, Caller, KeyAuth, caller
 from snakepit.pools.api.body import read_object
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.job_events import position, stream
-from snakepit.pools.api.job_schemas import JobFilter, JobIn, JobOut, JobPage
+from snakepit.pools.api.job_schemas import JobFilter, JobIn, JobOut, JobPage, StreamTokenIn, StreamTokenOut
+from snakepit.pools.api.operate import read
 from snakepit.pools.api.schemas import Failure, answers
+from snakepit.pools.api.stream_tokens import LONGEST, SECONDS, Bearer, StreamTokenAuth
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied
 from snakepit.pools.client import Json
 from snakepit.pools.jobs.listing import JobQuery, page
 from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job
+from snakepit.pools.models.moments import utc_now
 from snakepit.pools.operations import orders
 from snakepit.pools.operations.orders import Order
 
 router = Router(tags=["jobs"])
 PAYLOAD = ("arguments", "result")
+TOKEN = functions.Query("", max_length=LONGEST, description="Of `POST /stream-tokens`, in place of a header.")
 REFUSED = frozenset({400, 401, 403, 404, 413, 422, 429, 503})
 BODY = {"requestBody": {"content": {"application/json": {"schema": JobIn.model_json_schema()}}, "required": True}}
 
@@ -80,17 +86,17 @@ async def get_job(request: HttpRequest, job_id: str) -> HttpResponse:
     openapi_extra=answers("text/event-stream"),
     operation_id="job_events",
     summary="Output of a job",
+    auth=[KeyAuth(), StreamTokenAuth(), BrowserAuth()],
 )
-async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
+async def events(request: HttpRequest, job_id: str, token: str = TOKEN) -> HttpResponseBase:
     """Server-sent events: `chunk`, `log`, `progress`, `truncated`, and last `end` with the ended job.
 
     To resume a stream, send the header `Last-Event-ID` (browsers do): it continues after that event. With the id of
     `end`, the response is 204, after which a browser connects no more. `close` ends a stream whose job goes on:
-    connect again.
+    connect again. `EventSource` can send no header: give it a `token` of `POST /stream-tokens`.
     """
     requester = caller(request)
-    job = await sync_to_async(lambda: _find(requester, job_id))()
-    _check_payload(requester, job)
+    job = await sync_to_async(lambda: readable(requester, job_id))()
     last = position(request, job)
     if last is None:
         return HttpResponse(status=204)
@@ -145,6 +151,31 @@ async def _act(request: HttpRequest, job_id: str, action: str, what: Callable[[A
         return what(job.pk, order)
 
     return json_response(shown_to(requester, await sync_to_async(act)()))
+
+
+@router.post(
+    "/stream-tokens",
+    response={201: StreamTokenOut, REFUSED: Failure},
+    operation_id="create_stream_token",
+    summary="A token for EventSource",
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": StreamTokenIn.model_json_schema()}}}},
+)
+async def create_stream_token(request: HttpRequest) -> HttpResponse:
+    """A token that opens the stream of one job for 60 seconds. It needs the rights that the stream itself needs."""
+    requester = caller(request)
+    wanted = read(request, StreamTokenIn)
+    job = await sync_to_async(lambda: readable(requester, wanted.job))()
+    token = Bearer(str(job.pk), requester.key, requester.owner).token()
+    url = f"{request.path.removesuffix('/stream-tokens')}/jobs/{job.pk}/events?{urlencode({'token': token})}"
+    expires = (utc_now() + timedelta(seconds=SECONDS)).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return json_response({"token": token, "url": url, "expires_at": expires}, status=201)
+
+
+def readable(requester: Caller, job_id: str) -> Job:
+    """The job, if the caller may read its output."""
+    job = _find(requester, job_id)
+    _check_payload(requester, job)
+    return job
 
 
 def _check_payload(requester: Caller, job: Job) -> None:

@@ -253,7 +253,7 @@ def test_the_description_names_every_route_once(client: Client) -> None:
     description = client.get("/api/openapi.json").json()
     assert set(description["paths"]) == {
         "/api/keys/me", "/api/jobs", "/api/jobs/{job_id}", "/api/jobs/{job_id}/events", "/api/jobs/{job_id}/cancel",
-        "/api/jobs/{job_id}/retry", "/api/jobs/{job_id}/clone",
+        "/api/stream-tokens", "/api/jobs/{job_id}/retry", "/api/jobs/{job_id}/clone",
         "/api/pools/{pool}/commands/{command}", "/api/pools", "/api/pools/{pool}", "/api/pools/{pool}/commands",
         "/api/pools/{pool}/openapi.json",
         "/api/pools/{pool}/recycle", "/api/pools/{pool}/plan", "/api/pools/{pool}/scale",
@@ -275,7 +275,7 @@ def test_the_description_names_every_route_once(client: Client) -> None:
     assert set(documented["/api/metrics"]["200"]["content"]) == {"text/plain"}
     names = [one["operationId"] for path in description["paths"].values() for one in path.values()]
     assert len(names) == len(set(names))
-    assert set(description["components"]["securitySchemes"]) == {"KeyAuth", "BrowserAuth"}
+    assert set(description["components"]["securitySchemes"]) == {"KeyAuth", "BrowserAuth", "StreamTokenAuth"}
 
 
 def test_the_root_links_to_the_documentation(client: Client) -> None:

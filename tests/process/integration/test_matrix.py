@@ -47,6 +47,7 @@ ROUTES = {
     "GET /jobs": needs(*SEES, "run_command", any_of=True),
     "GET /jobs/{job_id}": needs(hidden=True),
     "GET /jobs/{job_id}/events": needs("view_payload", hidden=True),
+    "POST /stream-tokens": needs("view_payload", hidden=True),
     "POST /jobs/{job_id}/cancel": needs("manage_job", hidden=True),
     "POST /jobs/{job_id}/retry": needs("manage_job", hidden=True),
     "POST /jobs/{job_id}/clone": needs("run_command", "view_payload", hidden=True),
@@ -70,7 +71,8 @@ ROUTES = {
 }  # fmt: skip
 VALUES = {"pool": "digits", "command": "classify", "worker": "digits-1", "node": "node-1", "advice": "size:digits"}
 QUERIES = {"GET /diagnostics/compat": "?pool=digits", "GET /diagnostics/scaling": "?pool=digits"}
-BODIES = {"POST /jobs": {"pool": "digits", "command": "classify"}, "POST /pools/{pool}/scale": {"size": 2}}
+BODIES = {"POST /jobs": {"pool": "digits", "command": "classify"}, "POST /pools/{pool}/scale": {"size": 2},
+          "POST /stream-tokens": {"job": "JOB"}}  # fmt: skip
 
 KEYS: dict[str, dict[str, Any]] = {
     **{f"a key with {scope}": {"scopes": (scope,)} for scope in permissions.SCOPES},
@@ -163,7 +165,7 @@ def test_an_identity_may_do_what_its_rights_say(
     for name, route in ROUTES.items():
         method, path = name.split(" ")
         url = "/api" + path.format(**VALUES, job_id=job) + QUERIES.get(name, "")
-        body = json.dumps(BODIES.get(name, {}))
+        body = json.dumps(BODIES.get(name, {})).replace("JOB", job)
         ask = client.get(url, headers=headers) if method == "GET" else client.post(
             url, body, content_type="application/json", headers=headers
         )  # fmt: skip
