@@ -137,6 +137,7 @@ class Configuration:
     jobs_queued_bytes: int = number(
         2**30, 1024, 2**40, unit="bytes", help="Maximum size of the arguments of a pool's queued jobs."
     )
+    jobs_batch_rows: int = number(10_000, 1, 10**6, help="Maximum number of lines of one `POST /api/jobs/batch`.")
     jobs_max_attempts: int = number(3, 1, 100, help="Default maximum number of attempts of a job.")
     jobs_backoff: float = number(2.0, 0, 3600, unit="s", help="Pause before the second attempt; doubles each time.")
     jobs_quarantine_after: int = number(2, 1, 100, help="Worker deaths by one job after which it is quarantined.")

@@ -44,7 +44,7 @@ def run_job(job_id: str) -> str:
     return attempt.run(job_id)
 
 
-@shared_task(name="snakepit.reconcile", **LATE)
+@shared_task(name=messages.RECONCILE, **LATE)
 def reconcile() -> dict[str, int]:
     """Free jobs with an expired lease, and resend jobs that were not claimed."""
     return fallback_reconciler.tick()

@@ -14,6 +14,7 @@ from snakepit.pools.broker.errors import FAILED, BadArguments, BadRequest, Broke
 from snakepit.pools.client import Json
 from snakepit.pools.models.strict_json import NotStrict, loads
 
+LINE_TYPES = ("", "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 JSON_TYPES = ("", "application/json", "text/json")
 
 
@@ -33,6 +34,38 @@ def read_object(request: HttpRequest) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest(f"The body must be a JSON object of arguments, not {_json_type(value)}.")
     return value
+
+
+def read_lines(request: HttpRequest, most: int) -> list[Json]:
+    """The JSON objects in the body, one on each line (NDJSON)."""
+    text = _read(request)
+    kind = (request.content_type or "").lower()
+    if kind not in LINE_TYPES:
+        fix = "with curl, add -H 'Content-Type: application/x-ndjson' and use --data-binary"
+        raise BadRequest(f"Content-Type: must be application/x-ndjson, not {kind}; {fix}")
+    lines = text.split(b"\n")
+    if not lines[-1].strip():
+        del lines[-1]
+    if not lines:
+        raise BadRequest("The body is empty: it must have one JSON object of arguments on each line.")
+    if len(lines) > most:
+        raise PayloadTooLarge(
+            f"The body has {len(lines):,} lines, more than the {most:,} that SNAKEPIT['JOBS_BATCH_ROWS'] allows. "
+            "Send them in parts.",
+            details={"limit": most, "lines": len(lines)},
+        )
+    return [_line(number, line) for number, line in enumerate(lines, 1)]
+
+
+def _line(number: int, text: bytes) -> Json:
+    try:
+        value = loads(text, max_depth=conf.current().max_depth)
+    except NotStrict as error:
+        raise BadRequest(f"line {number}: the line {error}.", details={"line": number}) from None
+    if not isinstance(value, dict):
+        message = f"line {number}: must be a JSON object of arguments, not {_json_type(value)}"
+        raise BadRequest(message, details={"line": number})
+    return Json(value)
 
 
 def read_arguments(request: HttpRequest) -> Json:

@@ -25,14 +25,13 @@ def _no_number(value: object) -> object:
 Moment = Annotated[datetime, BeforeValidator(_no_number)]
 
 
-class JobIn(Schema):
-    """A submission. Times are ISO 8601 with a zone; `timeout`, `backoff` and `retention` are seconds."""
+class JobOptions(Schema):
+    """A command, and the options of its jobs. Times are ISO 8601 with a zone; durations are seconds."""
 
     model_config = {"extra": "forbid"}
 
     pool: str = Field(max_length=48)
     command: str = Field(max_length=200, json_schema_extra={"minLength": 1})
-    arguments: dict[str, Any] = Field(default_factory=dict)
     priority: int = Field(default=0, description="Higher first.", json_schema_extra={"minimum": -100, "maximum": 100})
     run_after: Moment | None = None
     deadline: Moment | None = None
@@ -44,9 +43,21 @@ class JobIn(Schema):
     max_attempts: int | None = Field(default=None, json_schema_extra={"minimum": 1, "maximum": 100})
     backoff: float | None = Field(default=None, json_schema_extra={"minimum": 0, "maximum": 3600})
     retry: str = Field(default="lost", json_schema_extra={"enum": ["never", "safe", "lost", "always"]})
-    idempotency_key: str | None = Field(default=None, json_schema_extra={"maxLength": 200})
     tags: list[str] = Field(default_factory=list, json_schema_extra={"maxItems": 16})
     retention: int | None = Field(default=None, json_schema_extra={"minimum": 0, "maximum": 10**9})
+
+
+class JobIn(JobOptions):
+    """A submission. Times are ISO 8601 with a zone; `timeout`, `backoff` and `retention` are seconds."""
+
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    idempotency_key: str | None = Field(default=None, json_schema_extra={"maxLength": 200})
+
+
+class BatchOut(Schema):
+    ids: list[str] = Field(description="The jobs, in the order of the lines.")
+    count: int = Field(description="Number of lines.")
+    created: int = Field(description="Number of new jobs. For the other lines, a job with their key exists already.")
 
 
 class JobFilter(Schema):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
@@ -13,21 +13,31 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Query, Router
 from ninja.params import functions
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from snakepit.pools import conf
 from snakepit.pools import jobs as durable
 from snakepit.pools.api.auth import BrowserAuth, Caller, KeyAuth, caller
-from snakepit.pools.api.body import read_object
+from snakepit.pools.api.body import read_lines, read_object
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.job_events import position, stream
-from snakepit.pools.api.job_schemas import JobFilter, JobIn, JobOut, JobPage, StreamTokenIn, StreamTokenOut
+from snakepit.pools.api.job_schemas import (
+    BatchOut,
+    JobFilter,
+    JobIn,
+    JobOptions,
+    JobOut,
+    JobPage,
+    StreamTokenIn,
+    StreamTokenOut,
+)
 from snakepit.pools.api.operate import read
 from snakepit.pools.api.schemas import Failure, answers
 from snakepit.pools.api.stream_tokens import LONGEST, SECONDS, Bearer, StreamTokenAuth
 from snakepit.pools.broker.caller import acting_for
-from snakepit.pools.broker.errors import BadRequest, PermissionDenied
+from snakepit.pools.broker.errors import BadRequest, BrokerError, PermissionDenied
 from snakepit.pools.client import Json
+from snakepit.pools.jobs.bulk import on_line
 from snakepit.pools.jobs.listing import JobQuery, page
 from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job
@@ -36,10 +46,19 @@ from snakepit.pools.operations import orders
 from snakepit.pools.operations.orders import Order
 
 router = Router(tags=["jobs"])
+Model = TypeVar("Model", bound=BaseModel)
 PAYLOAD = ("arguments", "result")
 TOKEN = functions.Query("", max_length=LONGEST, description="Of `POST /stream-tokens`, in place of a header.")
 REFUSED = frozenset({400, 401, 403, 404, 413, 422, 429, 503})
 BODY = {"requestBody": {"content": {"application/json": {"schema": JobIn.model_json_schema()}}, "required": True}}
+
+LINES = {
+    "parameters": [
+        {"name": name, "in": "query", "required": name in ("pool", "command"), "schema": schema}
+        for name, schema in JobOptions.model_json_schema()["properties"].items()
+    ],
+    "requestBody": {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}, "required": True},
+}
 
 
 @router.post(
@@ -52,7 +71,7 @@ BODY = {"requestBody": {"content": {"application/json": {"schema": JobIn.model_j
 async def submit(request: HttpRequest) -> HttpResponse:
     """Store a job. 201: created. 200: a job with this idempotency key (or header Idempotency-Key) exists already."""
     requester = caller(request)
-    wanted = _read(request)
+    wanted = _valid(JobIn, read_object(request))
     requester.allow("submit_job", wanted.pool)
     given = wanted.model_dump(exclude={"pool", "command", "arguments"}, exclude_none=True)
     key = request.headers.get("Idempotency-Key") or wanted.idempotency_key
@@ -64,6 +83,37 @@ async def submit(request: HttpRequest) -> HttpResponse:
     response = json_response(shown_to(requester, job), status=200 if job.existed else 201)
     response["Location"] = f"{request.path}/{job.pk}"
     return response
+
+
+@router.post(
+    "/jobs/batch",
+    response={201: BatchOut, 200: BatchOut, REFUSED: Failure},
+    operation_id="submit_jobs",
+    summary="Submit many",
+    openapi_extra=LINES,
+)
+async def submit_many(request: HttpRequest) -> HttpResponse:
+    """Store one job for each line of the body (NDJSON), all or none. The query has the command and the options.
+
+    A line is the JSON object of a job's arguments. With the header Idempotency-Key, line N has the key `KEY:N`, so that
+    a repeated request finds the same jobs. 201: at least one job was created. 200: all exist already.
+    """
+    requester = caller(request)
+    given = {name: request.GET.getlist(name) if name == "tags" else request.GET[name] for name in request.GET}
+    requester.allow("submit_job", request.GET.get("pool", ""))
+    wanted = _valid(JobOptions, given)
+    rows = read_lines(request, conf.current().jobs_batch_rows)
+    options = wanted.model_dump(exclude={"pool", "command"}, exclude_none=True) | {"owner": requester.owner}
+    key = request.headers.get("Idempotency-Key")
+    keys = [f"{key}:{number}" for number in range(1, len(rows) + 1)] if key else None
+    try:
+        with acting_for(requester.quota):
+            found = await durable.asubmit_many(wanted.pool, wanted.command, rows, idempotency_keys=keys, **options)
+    except BrokerError as error:
+        raise on_line(error) from None
+    created = len({job.pk for job in found if not job.existed})
+    answer = {"ids": [str(job.pk) for job in found], "count": len(found), "created": created}
+    return json_response(answer, status=201 if created else 200)
 
 
 @router.get("/jobs", response={200: JobPage, REFUSED: Failure}, operation_id="list_jobs", summary="List")
@@ -221,9 +271,9 @@ def _page(rows: QuerySet[Job], filters: JobFilter) -> tuple[list[Job], str | Non
     return page(rows, limit, filters.cursor or "")
 
 
-def _read(request: HttpRequest) -> JobIn:
+def _valid(model: type[Model], given: dict[str, Any]) -> Model:
     try:
-        return JobIn.model_validate(read_object(request))
+        return model.model_validate(given)
     except ValidationError as error:
         fields = {".".join(map(str, one["loc"])): one["msg"] for one in error.errors()}
         message = "; ".join(f"{name}: {why}" for name, why in fields.items())

@@ -77,6 +77,32 @@ def read_arguments(text: str) -> dict[str, Any]:
     return values
 
 
+def read_lines(path: str) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one on each line; `-`: of standard input."""
+    source = "standard input" if path == "-" else path
+    try:
+        lines = (sys.stdin.read() if path == "-" else Path(path).read_text()).split("\n")
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source}: must be UTF-8: {error}") from error
+    if not lines[-1].strip():
+        del lines[-1]
+    if not lines:
+        raise UsageError(f"{source} is empty: each line must be a JSON object of arguments")
+    return [_object(f"{source}: line {number}", line) for number, line in enumerate(lines, 1)]
+
+
+def _object(place: str, text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{place}: not JSON: {error}; an object is wanted, such as '{{\"below\": 100}}'") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{place}: a JSON object is wanted, such as '{{\"below\": 100}}', not {text.strip()[:40]}")
+    return values
+
+
 def _print(value: Any, as_json: bool, *, line: bool) -> None:
     if as_json:
         typer.echo(json_line(value))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakepit.pools.broker.errors import BadRequest, from_code
+from snakepit.pools.broker.errors import BadRequest, BrokerError, from_code
 from snakepit.pools.broker.text import one_line
-from snakepit.pools.cli.call import read_arguments
+from snakepit.pools.cli.call import read_arguments, read_lines
 from snakepit.pools.cli.completion import complete_job, complete_pool
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, print_value, report_errors, terminal
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
@@ -46,22 +46,49 @@ def submit(
     key: Annotated[str, typer.Option(help="Idempotency key: a second submit with it returns the first job.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="Tag of the job; may be repeated.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds for one attempt.")] = None,
+    file: Annotated[
+        str, typer.Option(help="Submit one job for each line of this file (-: stdin), a JSON object of arguments.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Store a job and print its id. It runs even if all processes are killed in between."""
+    """Store a job and print its id. It runs even if all processes are killed in between.
+
+    With --file, all jobs are stored or none, and line N has the idempotency key KEY:N.
+    """
     with report_errors(as_json):
+        options: dict[str, Any] = {
+            "priority": priority, "run_after": _moment("--run-after", run_after), "tags": tag or [], "timeout": timeout,
+        }  # fmt: skip
+        if file:
+            if wait or arguments != "{}":
+                raise UsageError("--file takes neither ARGUMENTS nor --wait: its lines are the arguments")
+            return _submit_lines(pool, command, read_lines(file), key, options, as_json)
         values = read_arguments(arguments)
         start_django()
         from snakepit.pools.jobs import submit as store
 
-        row = store(
-            pool, command, values, priority=priority, run_after=_moment("--run-after", run_after), idempotency_key=key,
-            tags=tag or [], timeout=timeout,
-        )  # fmt: skip
+        row = store(pool, command, values, idempotency_key=key, **options)
         if wait:
             _end(_follow(row, _bar), as_json)
         else:
             typer.echo(json_line(brief(row)) if as_json else str(row.pk))
+
+
+def _submit_lines(
+    pool: str, command: str, rows: list[dict[str, Any]], key: str, options: dict[str, Any], as_json: bool
+) -> None:
+    start_django()
+    from snakepit.pools.jobs import submit_many
+    from snakepit.pools.jobs.bulk import on_line
+
+    keys = [f"{key}:{number}" for number in range(1, len(rows) + 1)] if key else None
+    try:
+        found = submit_many(pool, command, rows, idempotency_keys=keys, **options)
+    except BrokerError as error:
+        raise on_line(error) from None
+    ids = [str(one.pk) for one in found]
+    created = len({one.pk for one in found if not one.existed})
+    typer.echo(json_line({"ids": ids, "count": len(ids), "created": created}) if as_json else "\n".join(ids))
 
 
 def jobs(

@@ -12,6 +12,8 @@ import importlib
 import logging
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import Error
@@ -26,6 +28,7 @@ from snakepit.pools.models import Pool
 logger = logging.getLogger("snakepit.jobs")
 
 TASK = "snakepit.run_job"
+RECONCILE = "snakepit.reconcile"
 COMMON = "snakepit.jobs"
 NO_APP = 'no Celery app found. Jobs need one, calls do not: set SNAKEPIT["CELERY_APP"] to its module'
 NO_TRANSPORT = (
@@ -97,6 +100,48 @@ def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
         logger.warning("job %s is stored, but its message was not sent: %s", job_id, error)
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The jobs whose messages were sent. `away`: the transport is unavailable, or hangs."""
+
+    ids: tuple[Any, ...]
+    away: bool = False
+
+
+def send_many(job_ids: Sequence[Any], queue: str, *, total: int = 0) -> Sent:
+    """Send ids until half of PATIENCE is over, by one connection. Jobs that run here all run.
+
+    If fewer than `total` are sent, a last message starts a reconcile, which sends the rest.
+    """
+    sent: list[Any] = []
+    try:
+        app = None if in_process.runner is not None else celery_app()
+        if app is None or app.conf.task_always_eager:
+            return Sent(tuple(one for one in job_ids if send(one, queue)))
+        if not is_known(app):
+            logger.warning("%d jobs are stored, but no message was sent: %s", len(job_ids), why_unknown(app))
+            return Sent((), away=True)
+        sender.run(functools.partial(_send_many, app, job_ids, queue, total, sent))
+    except Exception as error:  # each transport has errors of its own
+        unsent = len(job_ids) - len(sent)
+        logger.warning("%d jobs are stored, but their messages were not sent: %s", unsent, error)
+        return Sent(tuple(sent), away=True)
+    return Sent(tuple(sent))
+
+
+def _send_many(app: Any, job_ids: Sequence[Any], queue: str, total: int, sent: list[Any]) -> None:
+    end = time.monotonic() + PATIENCE / 2
+    with app.producer_or_acquire() as producer:
+        options = {"queue": queue, "retry": False, "producer": producer}
+        for one in job_ids:
+            if time.monotonic() > end:
+                break
+            app.send_task(TASK, args=[str(one)], **options)
+            sent.append(one)
+        if len(sent) < total:
+            app.send_task(RECONCILE, **options)
 
 
 def _eagerly(task: Any, job_id: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from django.db.models.functions import Now
 
 from snakepit.pools import conf
 from snakepit.pools.client import shared
-from snakepit.pools.jobs import commands, leases, messages
+from snakepit.pools.jobs import commands, leases, listing, messages
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
 from snakepit.pools.jobs.signals import emit_finished
 from snakepit.pools.models import Job, schema
@@ -22,6 +23,7 @@ from snakepit.pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING, TER
 
 logger = logging.getLogger("snakepit.jobs")
 BATCH = 500  # rows of each kind that one tick handles
+MOST_BATCHES = 20  # of jobs without any message that one tick sends
 JUMP = 5.0  # seconds of drift between two clocks from one tick to the next; more is a clock jump
 SENDS_COUNTED = 3  # each unclaimed message doubles the wait before the next one, up to this count
 
@@ -142,20 +144,53 @@ def _send_again() -> int:
     silent |= Q(sent_at__gt=leases.moment(JUMP))  # the clock was set back
     # No message was sent for a job whose `run_after` was in the future.
     silent |= Q(run_after__gte=F("sent_at"), run_after__lte=Now())
+    sent, away = _send_first()
+    return sent if away else sent + _send_batch(silent & Q(sent_at__isnull=False)).sent
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    sent: int = 0
+    full: bool = False  # there may be more rows
+    away: bool = False
+
+
+def _send_first() -> tuple[int, bool]:
+    """Send the jobs that no message was sent for, such as the rest of a bulk submission; True: the transport is away.
+
+    They are as many as a bulk submission has, and do not wait for the next tick.
+    """
     sent = 0
-    waiting = Job.objects.filter(leases.DUE, silent, state=QUEUED).order_by("-priority", "id")
-    for job in waiting[:BATCH]:
-        mine = Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts, sends=job.sends)
-        if not mine.update(sent_at=Now(), sends=F("sends") + 1):
-            continue  # another tick was faster, or the job was claimed
-        # The first message of a delayed job goes to its pool's queue; a repeated one to the common queue.
-        first = job.run_after is not None and (job.sent_at is None or job.run_after >= job.sent_at)
-        if not messages.send(job.pk, messages.queue_of(job.pool) if first else messages.COMMON):
-            mine = Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts, sends=job.sends + 1)
-            mine.update(sent_at=job.sent_at, sends=job.sends)  # not sent: the next tick retries
-            break  # the transport is unavailable for the other jobs too
-        sent += 1
-    return sent
+    for _ in range(MOST_BATCHES):
+        batch = _send_batch(Q(sent_at__isnull=True))
+        sent += batch.sent
+        if batch.away or not batch.full or not batch.sent:
+            return sent, batch.away
+    return sent, False
+
+
+def _send_batch(silent: Q) -> _Batch:
+    jobs = list(
+        Job.objects.filter(leases.DUE, silent, state=QUEUED).order_by("-priority", "id").defer(*listing.LARGE)[:BATCH]
+    )
+    mine = Job.objects.filter(leases.DUE, silent, pk__in=[job.pk for job in jobs], state=QUEUED)
+    never = {job.pk for job in jobs if job.sent_at is None}
+    if not jobs or not mine.update(sent_at=Now(), sends=F("sends") + (0 if never else 1)):
+        return _Batch()  # another tick was faster, or the jobs were claimed
+    queues: dict[str, list[Job]] = {}
+    for job in jobs:
+        # The first message of a job goes to its pool's queue; a repeated one to the common queue.
+        first = job.sent_at is None or (job.run_after is not None and job.run_after >= job.sent_at)
+        queues.setdefault(messages.queue_of(job.pool) if first else messages.COMMON, []).append(job)
+    sent: set[Any] = set()
+    away = False
+    for queue, some in queues.items():
+        if not away:  # else it is away for the other queues too
+            answer = messages.send_many([job.pk for job in some], queue)
+            sent, away = sent | set(answer.ids), answer.away
+    if unsent := [job for job in jobs if job.pk not in sent]:  # the next batch or tick sends them
+        Job.objects.filter(state=QUEUED).bulk_update(unsent, ["sent_at", "sends"])
+    return _Batch(len(sent), len(jobs) == BATCH or bool(unsent), away)
 
 
 def prune() -> int:

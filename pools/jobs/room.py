@@ -2,6 +2,8 @@
 
 The job is inserted first and then counted in the same transaction, so that concurrent submissions see each other. On
 SQLite an insert excludes other writers. On PostgreSQL a lock of the pool orders submissions that are near a limit.
+A bulk submission is counted once, after its last insert. Until its commit, single submissions far below the limit may
+pass it, by NEAR jobs at most.
 """
 
 from __future__ import annotations
@@ -45,11 +47,11 @@ class Room:
         return QueueFull(message, retry_after=PAUSE, details={"limit": self.most})
 
 
-def check_room(pool: str, size: int, caller: CallerIdentity | None) -> None:
-    """Refuse the job that was just inserted in this transaction if a limit is exceeded."""
+def check_room(pool: str, size: int, caller: CallerIdentity | None, count: int = 1) -> None:
+    """Refuse the jobs that were just inserted in this transaction if a limit is exceeded. `size`: of all of them."""
     rooms = tuple(_rooms(pool, caller))
     connection = connections[schema.alias()]
-    if connection.vendor == "postgresql" and any(room.used + _slack(room, size) > room.most for room in rooms):
+    if connection.vendor == "postgresql" and any(room.used + _slack(room, size, count) > room.most for room in rooms):
         with connection.cursor() as cursor:
             cursor.execute("select pg_advisory_xact_lock(hashtext(%s))", [f"snakepit jobs of {pool}"])
         rooms = tuple(_rooms(pool, caller))
@@ -58,8 +60,8 @@ def check_room(pool: str, size: int, caller: CallerIdentity | None) -> None:
             raise room.error
 
 
-def _slack(room: Room, size: int) -> int:
-    return NEAR if room.limit == "jobs_waiting" else NEAR * max(size, room.used // 100)
+def _slack(room: Room, size: int, count: int) -> int:
+    return NEAR * count if room.limit == "jobs_waiting" else NEAR * max(size, room.used // 100)
 
 
 def use_of(pool: str, caller: CallerIdentity) -> dict[str, Any]:

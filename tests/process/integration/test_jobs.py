@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -51,6 +51,9 @@ class Wire:
         if not self.away:
             self.sent.append((str(job_id), queue, delay))
         return not self.away
+
+    def send_many(self, job_ids: Sequence[Any], queue: str, *, total: int = 0) -> messages.Sent:
+        return messages.Sent(tuple(one for one in job_ids if self.send(one, queue)), self.away)
 
 
 class ScriptedClient:
@@ -103,6 +106,7 @@ def answer(value: Any) -> Answer:
 def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     fake = Wire()
     monkeypatch.setattr(messages, "send", fake.send)
+    monkeypatch.setattr(messages, "send_many", fake.send_many)
     return fake
 
 

@@ -94,3 +94,12 @@ def test_a_job_that_a_receiver_of_an_eager_job_submits_runs_too(
     finally:
         job_finished.disconnect(follow_up)
     assert [job.state for job in Job.objects.all()] == ["succeeded"] * 2
+
+
+def test_the_jobs_of_an_eager_bulk_submission_have_ended_when_it_is_committed(
+    pool: Pool, eager: Callable[..., ScriptedClient], django_capture_on_commit_callbacks: Callable[..., Any]
+) -> None:
+    eager([answer(1)], [answer(2)])
+    with django_capture_on_commit_callbacks(execute=True):
+        made = jobs.submit_many(pool.name, "classify", [{"pixels": [1]}, {"pixels": [2]}])
+    assert [(job.state, job.value) for job in made] == [("succeeded", 1), ("succeeded", 2)]

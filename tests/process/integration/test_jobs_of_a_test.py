@@ -247,3 +247,17 @@ def test_rest_finds_the_pools(pools: Pools, client: Any, make_key: Callable[...,
     answer = client.post("/api/pools/desk/commands/add", {"a": 1}, "application/json", HTTP_AUTHORIZATION=make_key())
     assert answer.status_code == 200, answer.content
     assert answer.json()["result"] == 2
+
+
+def test_the_jobs_of_a_bulk_submission_run_at_once(pools: Pools) -> None:
+    made = jobs.submit_many("desk", "add", ({"a": number} for number in range(4)))
+    assert [(job.state, job.value) for job in made] == [("succeeded", number + 1) for number in range(4)]
+    with pytest.raises(BadArguments, match="row 1: b must be integer"):
+        jobs.submit_many("desk", "add", [{"a": 1}, {"a": 1, "b": "x"}])
+    assert Job.objects.count() == 4
+
+
+def test_the_jobs_of_a_bulk_submission_run_when_the_test_asks(manual: Pools) -> None:
+    made = jobs.submit_many("desk", "add", [{"a": 1}, {"a": 2}])
+    assert [job.state for job in made] == ["queued", "queued"]
+    assert [job.value for job in manual.run_jobs()] == [2, 3]

@@ -64,6 +64,22 @@ def test_a_message_to_a_frozen_transport_does_not_block_its_sender(
     assert any(within(lambda: messages.send("third", "queue")) or time.sleep(0.05) for _ in range(400))
 
 
+@pytest.mark.usefixtures("own_sender")
+def test_many_messages_go_to_a_transport_and_a_frozen_one_blocks_no_longer_than_for_one(
+    frozen: services.Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Celery("test", broker=frozen.url)
+    monkeypatch.setattr(messages, "celery_app", lambda: app)
+    sent = within(lambda: messages.send_many(["a", "b"], "queue", total=3))
+    assert sent == messages.Sent(("a", "b"))
+    with app.connection_or_acquire() as connection:
+        got = [connection.default_channel.basic_get("queue", no_ack=True).headers["task"] for _ in range(3)]
+    assert got == [messages.TASK, messages.TASK, messages.RECONCILE]
+    frozen.freeze()
+    assert within(lambda: messages.send_many(["c", "d"], "queue")) == messages.Sent((), away=True)
+    frozen.thaw()
+
+
 def test_while_one_send_hangs_the_others_do_not_wait(own_sender: BoundedThread) -> None:
     own_sender.patience = 0.05
     release, done, ran = threading.Event(), threading.Event(), []
@@ -95,7 +111,7 @@ def test_a_job_whose_message_was_not_sent_is_sent_by_the_next_reconcile(
     monkeypatch.setattr(messages, "send", lambda *_: False)
     with django_capture_on_commit_callbacks(execute=True):
         job = jobs.submit(pool.name, "classify", {"pixels": [1]})
-    monkeypatch.setattr(messages, "send", lambda *_: True)
+    monkeypatch.setattr(messages, "send_many", lambda ids, *_: messages.Sent(tuple(ids)))
     assert reconciler.reconcile()["sent"] == 1
     assert reconciler.reconcile()["sent"] == 0
     job.refresh_from_db()

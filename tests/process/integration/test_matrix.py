@@ -43,7 +43,7 @@ ROUTES = {
     "GET /live": Route(OPEN), "GET /ready": Route(OPEN),
     "GET /keys/me": Route(SIGNED_IN),
     "POST /pools/{pool}/commands/{command}": needs("run_command", of=True),
-    "POST /jobs": needs("run_command", of=True),
+    "POST /jobs": needs("run_command", of=True), "POST /jobs/batch": needs("run_command", of=True),
     "GET /jobs": needs(*SEES, "run_command", any_of=True),
     "GET /jobs/{job_id}": needs(hidden=True),
     "GET /jobs/{job_id}/events": needs("view_payload", hidden=True),
@@ -70,7 +70,11 @@ ROUTES = {
     "POST /diagnostics/recommendations/{advice}/apply": needs("change_pool", of=True),
 }  # fmt: skip
 VALUES = {"pool": "digits", "command": "classify", "worker": "digits-1", "node": "node-1", "advice": "size:digits"}
-QUERIES = {"GET /diagnostics/compat": "?pool=digits", "GET /diagnostics/scaling": "?pool=digits"}
+QUERIES = {
+    "POST /jobs/batch": "?pool=digits&command=classify",
+    "GET /diagnostics/compat": "?pool=digits",
+    "GET /diagnostics/scaling": "?pool=digits",
+}
 BODIES = {"POST /jobs": {"pool": "digits", "command": "classify"}, "POST /pools/{pool}/scale": {"size": 2},
           "POST /stream-tokens": {"job": "JOB"}}  # fmt: skip
 

@@ -1,0 +1,307 @@
+"""submit_many(): store the rows of many jobs by few statements, all of them or none, and send few messages at once."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice, zip_longest
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import IntegrityError, connections, transaction
+from django.db.models.functions import Now
+
+from snakepit.pools import conf
+from snakepit.pools.broker.caller import current
+from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, CommandUnknown
+from snakepit.pools.jobs import in_process, messages, options
+from snakepit.pools.jobs.arguments import store
+from snakepit.pools.jobs.room import check_room
+from snakepit.pools.jobs.signals import emit, job_submitted
+from snakepit.pools.jobs.submission import CONTENDED, check_same
+from snakepit.pools.jobs.target import JobTarget
+from snakepit.pools.models import Job, schema
+from snakepit.pools.models.job import uuid7s
+from snakepit.pools.models.moments import utc_now
+from snakepit.pools.models.states import QUEUED
+
+BATCH = 500  # rows that are checked, and then inserted by one statement
+MESSAGES = 1000  # of one call that its process sends; `reconcile` sends the others
+OWN = ("id", "arguments", "idempotency_key", "size")  # columns that differ between the jobs of a call
+END = object()
+
+
+def submit_many(
+    pool: str,
+    command: str,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    idempotency_keys: Iterable[str | None] | None = None,
+    priority: int = 0,
+    run_after: datetime | None = None,
+    deadline: datetime | None = None,
+    timeout: float | None = None,
+    max_attempts: int | None = None,
+    backoff: float | None = None,
+    retry: str = "lost",
+    tags: Sequence[str] = (),
+    owner: Any = None,
+    retention: int | None = None,
+) -> list[Job]:
+    """Store one job for each row of arguments, all or none, and return the jobs in the order of the rows.
+
+    The options are those of `submit`, and the jobs share them. `idempotency_keys` has one key or None for each row. A
+    key that this owner has used in this pool before returns the existing job, with `existed` set.
+
+    A bad row refuses the whole call. The error names it as `row N`, from 0, and has N in `details["row"]`. Rows are
+    read in batches of 500, in one transaction from the second batch on. An iterator may be longer than memory allows
+    for its rows, but the jobs are returned as a list.
+    """
+    shared = options.columns(
+        priority=priority,
+        run_after=run_after,
+        deadline=deadline,
+        timeout=timeout,
+        max_attempts=max_attempts,
+        backoff=backoff,
+        retry=retry,
+        tags=tags,
+        owner=owner,
+        retention=retention,
+    )
+    target = JobTarget(pool, command)
+    submission = _Submission({**shared, "pool": pool, "command": command})
+    checked = _checked(target, rows, idempotency_keys)
+    # Before the transaction: most calls have one batch, and a bad row among them costs the database nothing.
+    batch = list(islice(checked, BATCH))
+    with transaction.atomic(using=schema.alias()):
+        while batch:
+            submission.add(batch)
+            batch = list(islice(checked, BATCH))
+        submission.check_room()
+    submission.announce_on_commit()
+    return submission.jobs
+
+
+async def asubmit_many(pool: str, command: str, rows: Iterable[Mapping[str, Any]], **given: Any) -> list[Job]:
+    """As `submit_many`, for an event loop, with the same options."""
+    return await sync_to_async(submit_many)(pool, command, rows, **given)
+
+
+def on_line(error: BrokerError) -> BrokerError:
+    """The error of a row, with the number of its line in a file instead: lines count from 1."""
+    row = error.details.get("row")
+    if not isinstance(row, int):
+        return error
+    details = {name: value for name, value in error.details.items() if name != "row"}
+    message = error.message.replace(f"row {row}: ", f"line {row + 1}: ", 1)
+    return type(error)(
+        message, outcome=error.outcome, details={"line": row + 1, **details}, retry_after=error.retry_after
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A checked row."""
+
+    index: int
+    arguments: dict[str, Any]
+    key: str
+
+
+def _checked(target: JobTarget, rows: Iterable[Any], keys: Iterable[str | None] | None) -> Iterator[_Row]:
+    for name, value in (("rows", rows), ("idempotency_keys", keys)):
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable | None):
+            raise BadRequest(f"{name}: must be an iterable with one value for each job, not {type(value).__name__}")
+    if rows is None:
+        raise BadRequest("rows: must be an iterable of dicts of arguments")
+    pairs = ((row, None) for row in rows) if keys is None else zip_longest(rows, keys, fillvalue=END)
+    for index, (row, key) in enumerate(pairs):
+        if row is END or key is END:
+            raise BadRequest(f"idempotency_keys: has {'more' if row is END else 'fewer'} values than rows has dicts")
+        try:
+            if row is None:
+                raise BadArguments("arguments: must be a dict of keyword arguments, not NoneType")
+            arguments = store(row)
+            target.check(arguments)
+            yield _Row(index, arguments, options.key(key))  # type: ignore[arg-type]
+        except CommandUnknown:
+            raise
+        except BrokerError as error:
+            raise _of_row(index, error) from None
+
+
+def _of_row(index: int, error: BrokerError) -> BrokerError:
+    details = {"row": index, **error.details}
+    message = f"row {index}: {error.message}"
+    return type(error)(message, outcome=error.outcome, details=details, retry_after=error.retry_after)
+
+
+class _Submission:
+    """The jobs of one call."""
+
+    def __init__(self, shared: Mapping[str, Any]) -> None:
+        self.jobs: list[Job] = []  # in the order of the rows
+        self._shared, self._caller = shared, current()
+        self._new: list[Job] = []
+        self._size = 0
+        self._by_key: dict[str, Job] = {}
+        self._ids = uuid7s()
+
+    def add(self, batch: Sequence[_Row]) -> None:
+        """Insert the rows, or find the jobs with their idempotency keys."""
+        keys = {row.key for row in batch if row.key}
+        for _ in range(3):  # another process may add a job with a key between read and insert
+            known = self._by_key | self._existing(keys)
+            found = [self._find_or_make(row, known) for row in batch]
+            new = [job for job in found if job._state.adding]
+            new = list({job.pk: job for job in new}.values())  # a key may occur twice
+            try:
+                # A savepoint: on PostgreSQL a conflict would abort the transaction.
+                with transaction.atomic(using=schema.alias()) if keys else nullcontext():
+                    sent = self._sent_here(len(new))
+                    _insert(new[:sent], sent=True)
+                    _insert(new[sent:], sent=False)
+            except IntegrityError:
+                if not keys:
+                    raise
+                continue
+            self._keep(found, new)
+            self._by_key = {key: known[key] for key in self._by_key.keys() | keys}
+            return
+        raise BadRequest(CONTENDED)
+
+    def _sent_here(self, count: int) -> int:
+        """The number of the next rows whose messages this process sends. The others are stored as not sent."""
+        return max(0, min(count, MESSAGES - len(self._new)))
+
+    def _existing(self, keys: set[str]) -> dict[str, Job]:
+        if not (unknown := keys - self._by_key.keys()):
+            return {}
+        mine = {name: self._shared[name] for name in ("owner", "pool")}
+        found = {job.idempotency_key: job for job in Job.objects.filter(**mine, idempotency_key__in=unknown)}
+        for job in found.values():
+            job.existed = True
+        return found
+
+    def _find_or_make(self, row: _Row, known: dict[str, Job]) -> Job:
+        if row.key in known:
+            try:
+                check_same(known[row.key], self._shared["command"], row.arguments)
+            except BrokerError as error:
+                raise _of_row(row.index, error) from None
+            return known[row.key]
+        job = Job(
+            id=next(self._ids),
+            arguments=row.arguments,
+            idempotency_key=row.key,
+            key=self._caller.key if self._caller else "",
+            size=len(json.dumps(row.arguments)),
+            **self._shared,
+        )
+        if row.key:
+            known[row.key] = job
+        return job
+
+    def _keep(self, found: Sequence[Job], new: Sequence[Job]) -> None:
+        self.jobs += found
+        self._new += new
+        self._size += sum(job.size for job in new)
+        settings = conf.current()
+        if len(self._new) > settings.jobs_queued_limit or self._size > settings.jobs_queued_bytes:
+            self.check_room()  # it refuses: no further rows are read
+
+    def check_room(self) -> None:
+        """Count once, after the inserts, so that concurrent submissions see each other."""
+        if self._new:
+            check_room(self._shared["pool"], self._size, self._caller, len(self._new))
+
+    def announce_on_commit(self) -> None:
+        if not self._new:
+            return
+        if in_process.runner is not None and in_process.runner.runs_now():
+            _announce(self._new)
+        else:  # not a partial: see `submission`
+            transaction.on_commit(lambda: _announce(self._new), using=schema.alias(), robust=True)
+
+
+def _insert(jobs: Sequence[Job], sent: bool) -> None:
+    """Insert rows, as sent now or as not sent. Each statement has the values that the jobs share only once."""
+    connection = connections[schema.alias()]
+    now = utc_now()
+    for job in jobs:
+        job.created_at = job.queued_at = now
+        job.sent_at = Now() if sent else None
+    if connection.vendor not in ("postgresql", "sqlite"):
+        Job.objects.bulk_create(jobs, batch_size=BATCH)
+    else:
+        most = _rows_a_statement(connection)
+        for start in range(0, len(jobs), most):
+            _insert_some(connection, jobs[start : start + most])
+    for job in jobs:
+        job._state.adding, job._state.db = False, schema.alias()
+        job.sent_at = now if sent else None  # instead of a query; the row has the database's time
+
+
+def _rows_a_statement(connection: Any) -> int:
+    if connection.vendor != "sqlite":
+        return BATCH
+    connection.ensure_connection()
+    values = connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)  # 999 in libraries before 3.32
+    return int(min(BATCH, (values - len(Job._meta.concrete_fields)) // len(OWN)))
+
+
+def _insert_some(connection: Any, jobs: Sequence[Job]) -> None:
+    """Insert ... select own, shared from (values ...): a tenth of the values of `bulk_create`, whose cost they are."""
+    own = [field for field in Job._meta.concrete_fields if field.name in OWN]
+    shared = [field for field in Job._meta.concrete_fields if field.name not in OWN]
+    compiler = Job.objects.all().query.get_compiler(connection=connection)
+    selected, values = [], []
+    for field in shared:
+        value = getattr(jobs[0], field.attname)
+        if isinstance(value, Now):
+            text, some = compiler.compile(value)
+        else:
+            text, some = "%s", [field.get_db_prep_save(value, connection)]
+        # PostgreSQL takes a value without a type for text here, which it does not convert to a column's type.
+        selected.append(f"cast({text} as {field.db_type(connection)})" if connection.vendor == "postgresql" else text)
+        values += some
+    values += [field.get_db_prep_save(getattr(job, field.attname), connection) for job in jobs for field in own]
+    names = ", ".join(connection.ops.quote_name(field.column) for field in (*own, *shared))
+    rows = ", ".join([f"({', '.join(['%s'] * len(own))})"] * len(jobs))
+    statement = (
+        f"insert into {Job._meta.db_table} ({names}) select v.*, {', '.join(selected)} from (values {rows}) as v"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+
+
+def _announce(jobs: Sequence[Job]) -> None:
+    if job_submitted.receivers:
+        for job in jobs:
+            emit(job_submitted, job)
+    run_after = jobs[0].run_after
+    if run_after is not None and run_after > utc_now():
+        return
+    here = _runs_here()
+    some = [job.pk for job in (jobs if here else jobs[:MESSAGES])]
+    sent = set(messages.send_many(some, messages.queue_of(jobs[0].pool), total=len(jobs)).ids)
+    unsent = [job_id for job_id in some if job_id not in sent]
+    for start in range(0, len(unsent), BATCH):
+        # The next reconcile sends them, instead of the first one after JOBS_RESEND.
+        part = unsent[start : start + BATCH]
+        Job.objects.filter(pk__in=part, state=QUEUED, attempts=0, sends=1).update(sent_at=None)
+    if here:
+        for job in jobs:
+            job.refresh_from_db()
+
+
+def _runs_here() -> bool:
+    try:
+        return messages.runs_here()
+    except Exception:  # the project's Celery app cannot be imported: `send_many` logs the reason
+        return False

@@ -1,0 +1,66 @@
+"""Find the pool of a submission, and check arguments against its limit and its commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from snakepit.pools import conf
+from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, PoolUnknown, no_command
+from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.client import shared
+from snakepit.pools.jobs import commands, in_process
+from snakepit.pools.jobs.arguments import check_size
+from snakepit.pools.jobs.schema_check import problems
+from snakepit.pools.models import Pool
+
+NAME = re.compile(r"[^\W\d]\w{0,199}")
+
+
+class JobTarget:
+    """A command of a pool, for any number of jobs. Pool and commands are read once."""
+
+    def __init__(self, pool: str, command: str) -> None:
+        if not isinstance(pool, str) or "\0" in pool:
+            raise BadRequest("pool: must be the name of a pool")
+        if not isinstance(command, str) or not NAME.fullmatch(command):
+            raise BadRequest(f"command: {str(command)[:50]!r} is not the name of a command")
+        spec = _definition(pool)
+        if spec is None or not spec.enabled:
+            raise PoolUnknown(f"No pool is named {pool!r}." if spec is None else f"The pool {pool!r} is disabled.")
+        self._pool, self._command, self._largest = pool, command, spec.max_payload
+        self._known: commands.Commands | None = None
+        self._read = self._fresh = False
+
+    def check(self, arguments: Mapping[str, Any]) -> None:
+        """Refuse what the pool's workers would refuse. Without an answer of the broker, an attempt finds the error.
+
+        A rollout may have changed the commands since they were read. Therefore a refusal needs a fresh answer.
+        """
+        check_size(self._pool, arguments, self._largest)
+        if not self._read:
+            self._read, self._known = True, commands.cache.find(shared.client(), self._pool)
+        refusal = self._refusal(arguments)
+        if refusal and not self._fresh:
+            self._fresh, self._known = True, commands.cache.find(shared.client(), self._pool, fresh=True)
+            refusal = self._refusal(arguments)
+        if refusal:
+            raise refusal
+
+    def _refusal(self, arguments: Mapping[str, Any]) -> BrokerError | None:
+        if not self._known:
+            return None
+        if self._command not in self._known:
+            return no_command(self._pool, self._command, self._known)
+        if found := problems(self._known[self._command].arguments, arguments):
+            return BadArguments("; ".join(found.values()), details={"arguments": found})
+        return None
+
+
+def _definition(pool: str) -> Pool | PoolSpec | None:
+    if in_process.runner is not None and (spec := in_process.runner.spec(pool)):
+        return spec
+    row = Pool.objects.filter(name=pool).first()
+    # A starting broker writes the settings' pools as rows. Jobs may be submitted before that.
+    return next((one for one in conf.pool_specs() if one.name == pool), None) if row is None else row
