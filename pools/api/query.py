@@ -54,7 +54,9 @@ def _names(operation: Operation) -> list[str]:
     for model in operation.models:
         if model.__ninja_param_source__ == "query":
             found += model.__ninja_flatten_map__
-    return found
+    # A route that reads its query by itself describes it there.
+    described = (operation.openapi_extra or {}).get("parameters", ())
+    return found + [one["name"] for one in described if one["in"] == "query"]
 
 
 def _checked(view: View) -> View:

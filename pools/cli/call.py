@@ -43,7 +43,7 @@ def call(
     with report_errors(as_json):
         values = read_arguments(arguments)
         options = Options(timeout, priority, WINDOW if stream else 0)
-        message = encode(pool, command, Json(values), {}, options)
+        message = encode(pool, command, values, {}, options)
         client = connect(find_address())
         with Stream(client.target, message, only_chunks=False) as events, _progress_on_stderr() as show:
             for event in events:
@@ -55,7 +55,7 @@ def call(
                     _print(event.value, as_json, line=stream)
 
 
-def read_arguments(text: str) -> dict[str, Any]:
+def read_arguments(text: str) -> Json:
     """The JSON object of an argument: inline, from a file, or from standard input.
 
     >>> read_arguments('{"below": 100}')
@@ -74,10 +74,10 @@ def read_arguments(text: str) -> dict[str, Any]:
         raise UsageError(f"{source}: not JSON: {error}; an object is wanted, such as '{{\"below\": 100}}'") from error
     if not isinstance(values, dict):
         raise UsageError(f"{source}: a JSON object is wanted, such as '{{\"below\": 100}}', not {text.strip()[:40]}")
-    return values
+    return Json(values)
 
 
-def read_lines(path: str) -> list[dict[str, Any]]:
+def read_lines(path: str) -> list[Json]:
     """The JSON objects of a file, one on each line; `-`: of standard input."""
     source = "standard input" if path == "-" else path
     try:
@@ -93,14 +93,14 @@ def read_lines(path: str) -> list[dict[str, Any]]:
     return [_object(f"{source}: line {number}", line) for number, line in enumerate(lines, 1)]
 
 
-def _object(place: str, text: str) -> dict[str, Any]:
+def _object(place: str, text: str) -> Json:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{place}: not JSON: {error}; an object is wanted, such as '{{\"below\": 100}}'") from error
     if not isinstance(values, dict):
         raise UsageError(f"{place}: a JSON object is wanted, such as '{{\"below\": 100}}', not {text.strip()[:40]}")
-    return values
+    return Json(values)
 
 
 def _print(value: Any, as_json: bool, *, line: bool) -> None:

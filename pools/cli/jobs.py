@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,7 +75,7 @@ def submit(
 
 
 def _submit_lines(
-    pool: str, command: str, rows: list[dict[str, Any]], key: str, options: dict[str, Any], as_json: bool
+    pool: str, command: str, rows: Sequence[Mapping[str, Any]], key: str, options: dict[str, Any], as_json: bool
 ) -> None:
     start_django()
     from snakepit.pools.jobs import submit_many

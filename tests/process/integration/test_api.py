@@ -191,7 +191,15 @@ def test_the_description_has_the_bounds_of_limits_sizes_and_names(client: Client
     for path, operations in described["paths"].items():
         for operation in operations.values():
             for one in operation.get("parameters", ()):
-                bounds = set(one["schema"]) & {"maxLength", "maximum", "enum", "exclusiveMinimum", "format", "anyOf"}
+                bounds = set(one["schema"]) & {
+                    "maxLength",
+                    "maximum",
+                    "enum",
+                    "exclusiveMinimum",
+                    "format",
+                    "anyOf",
+                    "maxItems",
+                }
                 assert bounds or one["schema"].get("type") == "boolean", (path, one)
                 if one["name"] == "limit":
                     assert (one["schema"]["minimum"], one["schema"]["maximum"]) == (1, 1000)
