@@ -46,7 +46,7 @@ exclude_patterns = [
     "templates",
 ]
 templates_path = ["_templates"]
-nitpicky = False
+smartquotes = False  # a docstring writes SNAKEPIT["TEST"] and --pool without marks
 
 myst_heading_anchors = 4  # the anchors that a code host gives to headings
 
@@ -61,6 +61,8 @@ python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_title = f"{project} {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
