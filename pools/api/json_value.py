@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import WithJsonSchema
 from typing_extensions import TypeAliasType
+
+# What is inside a list or an object has no type here: TypeScript refuses a union that refers to itself.
+INNER = {"description": "A JSON value."}
+FORMS: list[dict[str, Any]] = [
+    {"type": "boolean"},
+    {"type": "number"},
+    {"type": "string"},
+    {"type": "array", "items": INNER},
+    {"type": "object", "additionalProperties": INNER},
+    {"type": "null"},
+]
 
 if TYPE_CHECKING:
     JsonValue = Any
 else:
-    # A named alias becomes one schema that refers to itself; pydantic's own JsonValue becomes an empty one.
-    JsonValue = TypeAliasType("JsonValue", "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None")
+    JsonValue = TypeAliasType("JsonValue", Annotated[Any, WithJsonSchema({"anyOf": FORMS})])

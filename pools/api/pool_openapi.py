@@ -26,7 +26,7 @@ from snakepit.pools.broker.status import CommandInfo
 REFUSED = frozenset({400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504})
 COMPONENT = "#/components/schemas/"
 LOCAL = "#/$defs/"
-MAPS = ("properties", "patternProperties", "dependentSchemas", "$defs")  # their keys are names, not words of a schema
+MAPS = ("patternProperties", "dependentSchemas", "$defs")  # their keys are names, not words of a schema
 VALUES = ("default", "const", "enum", "examples", "example")  # what is in them is no schema
 
 
@@ -81,7 +81,7 @@ def _operation(info: CommandInfo, body: dict[str, Any], site: Site) -> dict[str,
         "tags": ["commands"],
         "parameters": _parameters(site),
         "requestBody": {"required": required, "content": {"application/json": {"schema": body}}},
-        "responses": {"200": _success(), **{str(code): _refusal(code) for code in sorted(REFUSED)}},
+        "responses": {"200": _success(info), **{str(code): _refusal(code) for code in sorted(REFUSED)}},
         "x-streams": info.streams,
         "x-idempotent": info.idempotent,
     }
@@ -98,10 +98,12 @@ def _parameters(site: Site) -> list[dict[str, Any]]:
     ]
 
 
-def _success() -> dict[str, Any]:
-    content = {kind: {"schema": BODIES[kind]} for kind in ("text/event-stream", "application/octet-stream")}
-    answer = {"application/json": {"schema": {"$ref": COMPONENT + "CallAnswer"}}}
-    return {"description": "The result of the command.", "content": answer | content}
+def _success(info: CommandInfo) -> dict[str, Any]:
+    """JSON, and a stream of a command that streams. Generated clients return the union of all that is listed."""
+    content: dict[str, Any] = {"application/json": {"schema": {"$ref": COMPONENT + "CallAnswer"}}}
+    if info.streams:
+        content["text/event-stream"] = {"schema": BODIES["text/event-stream"]}
+    return {"description": "The result of the command.", "content": content}
 
 
 def _refusal(status: int) -> dict[str, Any]:
@@ -141,6 +143,15 @@ def _free(name: str, taken: Mapping[str, Any]) -> str:
     return found
 
 
+def _optional(schema: Any) -> Any:
+    """The schema of an optional property, with its default in words: generators require a property with a default."""
+    if not isinstance(schema, dict) or "default" not in schema:
+        return schema
+    rest = {word: value for word, value in schema.items() if word != "default"}
+    text = f"Default: {json.dumps(schema['default'], ensure_ascii=False)}."
+    return rest | {"description": f"{rest['description']} {text}" if "description" in rest else text}
+
+
 def _walked(schema: Any, moved: Callable[[str], str]) -> Any:
     """The schema with each reference changed by `moved`."""
     if isinstance(schema, list):
@@ -154,6 +165,11 @@ def _walked(schema: Any, moved: Callable[[str], str]) -> Any:
         elif word == "discriminator" and isinstance(value, dict):
             mapping = {name: moved(target) for name, target in value.get("mapping", {}).items()}
             found[word] = value | ({"mapping": mapping} if mapping else {})
+        elif word == "properties" and isinstance(value, dict):
+            required = schema.get("required", ())
+            found[word] = {
+                name: _walked(one if name in required else _optional(one), moved) for name, one in value.items()
+            }
         elif word in MAPS and isinstance(value, dict):
             found[word] = {name: _walked(one, moved) for name, one in value.items()}
         else:
