@@ -11,7 +11,18 @@ from ninja import NinjaAPI
 from ninja.openapi.schema import OpenAPISchema
 
 from snakepit.pools import conf
-from snakepit.pools.api import calls, diagnostics, errors, health, jobs, keys, maintenance, observed, operate, pools
+from snakepit.pools.api import (
+    calls,
+    definitions,
+    diagnostics,
+    errors,
+    health,
+    jobs,
+    keys,
+    maintenance,
+    observed,
+    operate,
+)
 from snakepit.pools.api.auth import BrowserAuth, KeyAuth
 from snakepit.pools.api.bounds import NAMES
 from snakepit.pools.api.calls import json_response
@@ -71,7 +82,7 @@ refuse_unknown_parameters(api)
 for router in (
     calls.router,
     jobs.router,
-    pools.router,
+    definitions.router,  # with those of the module pools
     operate.router,
     maintenance.router,
     observed.router,

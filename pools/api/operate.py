@@ -177,8 +177,13 @@ async def _change(change: Callable[..., Change], *given: Any) -> HttpResponse:
 
 def read(request: HttpRequest, body: type[Body]) -> Body:
     """Read the body by hand, not as a ninja parameter, so that it has the limits of a call's body."""
+    return checked(body, read_object(request))
+
+
+def checked(body: type[Body], given: dict[str, Any]) -> Body:
+    """The body, if it is valid. Raises BadRequest, which names the fields."""
     try:
-        return body.model_validate(read_object(request))
+        return body.model_validate(given)
     except ValidationError as error:
         fields = {".".join(map(str, one["loc"])): one["msg"] for one in error.errors()}
         message = "; ".join(f"{name}: {why}" for name, why in fields.items())

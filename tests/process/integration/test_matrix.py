@@ -52,6 +52,7 @@ ROUTES = {
     "POST /jobs/{job_id}/retry": needs("manage_job", hidden=True),
     "POST /jobs/{job_id}/clone": needs("run_command", "view_payload", hidden=True),
     "GET /pools": needs("view_pool"), "GET /pools/{pool}": needs("view_pool", of=True),
+    "POST /pools": needs("add_pool", of=True), "PATCH /pools/{pool}": needs("change_pool", of=True),
     "GET /pools/{pool}/commands": needs("view_pool", of=True),
     "GET /pools/{pool}/openapi.json": needs("view_pool", of=True),
     "GET /pools/{pool}/plan": needs("view_pool", "view_worker", of=True),
@@ -68,6 +69,7 @@ ROUTES = {
     "GET /diagnostics/recommendations": needs("view_pool", "view_worker"),
     "GET /diagnostics/scaling": needs("view_pool", "view_worker", "view_node", of=True),
     "POST /diagnostics/recommendations/{advice}/apply": needs("change_pool", of=True),
+    "DELETE /pools/{pool}": needs("delete_pool", of=True),  # the last one: the others need the pool
 }  # fmt: skip
 VALUES = {"pool": "digits", "command": "classify", "worker": "digits-1", "node": "node-1", "advice": "size:digits"}
 QUERIES = {
@@ -76,6 +78,7 @@ QUERIES = {
     "GET /diagnostics/scaling": "?pool=digits",
 }
 BODIES = {"POST /jobs": {"pool": "digits", "command": "classify"}, "POST /pools/{pool}/scale": {"size": 2},
+          "POST /pools": {"name": "digits", "adapter": "digits"},
           "POST /stream-tokens": {"job": "JOB"}}  # fmt: skip
 
 KEYS: dict[str, dict[str, Any]] = {
@@ -170,9 +173,8 @@ def test_an_identity_may_do_what_its_rights_say(
         method, path = name.split(" ")
         url = "/api" + path.format(**VALUES, job_id=job) + QUERIES.get(name, "")
         body = json.dumps(BODIES.get(name, {})).replace("JOB", job)
-        ask = client.get(url, headers=headers) if method == "GET" else client.post(
-            url, body, content_type="application/json", headers=headers
-        )  # fmt: skip
+        data = {} if method == "GET" else {"data": body, "content_type": "application/json"}
+        ask = getattr(client, method.lower())(url, headers=headers, **data)
         found = outcome(ask.status_code, route)
         if found != expected(identity, route):
             wrong.append(f"{name}: {ask.status_code}, expected {expected(identity, route)}: {ask.content[:150]!r}")
