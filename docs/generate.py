@@ -62,7 +62,8 @@ ERRORS_HEAD = """\
 
 Generated from `pools/broker/errors.py` by `make docs`.
 
-The list is closed: a caller receives these errors and no others.
+The list is closed: a caller receives these errors and no others. REST has three more, all `not_started`: `not_found`
+(404: no such path or job), `method_not_allowed` (405) and `request_timeout` (408: the body did not arrive in time).
 
 - In Python, each is a class of `snakepit.pools.broker.errors` with `code`, `message`, `outcome`, `details` and
   `retry_after`.
