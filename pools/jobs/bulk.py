@@ -79,6 +79,7 @@ def submit_many(
     # Before the transaction: most calls have one batch, and a bad row among them costs the database nothing.
     batch = list(islice(checked, BATCH))
     with transaction.atomic(using=schema.alias()):
+        submission.begin(keyed=idempotency_keys is not None)
         while batch:
             submission.add(batch)
             batch = list(islice(checked, BATCH))
@@ -151,6 +152,13 @@ class _Submission:
         self._size = 0
         self._by_key: dict[str, Job] = {}
         self._ids = uuid7s()
+        # Decided once: at the commit it may be due, and then `reconcile` sends all of them.
+        self._later = shared["run_after"] is not None and shared["run_after"] > utc_now()
+
+    def begin(self, keyed: bool) -> None:
+        """Become SQLite's writer before the keys are read: a transaction that reads first may fail when it writes."""
+        if keyed and connections[schema.alias()].vendor == "sqlite":
+            Job.objects.filter(pk=next(self._ids)).update(priority=0)  # no row
 
     def add(self, batch: Sequence[_Row]) -> None:
         """Insert the rows, or find the jobs with their idempotency keys."""
@@ -177,7 +185,7 @@ class _Submission:
 
     def _sent_here(self, count: int) -> int:
         """The number of the next rows whose messages this process sends. The others are stored as not sent."""
-        return max(0, min(count, MESSAGES - len(self._new)))
+        return 0 if self._later else max(0, min(count, MESSAGES - len(self._new)))
 
     def _existing(self, keys: set[str]) -> dict[str, Job]:
         if not (unknown := keys - self._by_key.keys()):
@@ -224,9 +232,9 @@ class _Submission:
         if not self._new:
             return
         if in_process.runner is not None and in_process.runner.runs_now():
-            _announce(self._new)
+            _announce(self._new, self._later)
         else:  # not a partial: see `submission`
-            transaction.on_commit(lambda: _announce(self._new), using=schema.alias(), robust=True)
+            transaction.on_commit(lambda: _announce(self._new, self._later), using=schema.alias(), robust=True)
 
 
 def _insert(jobs: Sequence[Job], sent: bool) -> None:
@@ -280,12 +288,11 @@ def _insert_some(connection: Any, jobs: Sequence[Job]) -> None:
         cursor.execute(statement, values)
 
 
-def _announce(jobs: Sequence[Job]) -> None:
+def _announce(jobs: Sequence[Job], later: bool) -> None:
     if job_submitted.receivers:
         for job in jobs:
             emit(job_submitted, job)
-    run_after = jobs[0].run_after
-    if run_after is not None and run_after > utc_now():
+    if later:
         return
     here = _runs_here()
     some = [job.pk for job in (jobs if here else jobs[:MESSAGES])]

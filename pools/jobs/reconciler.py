@@ -25,6 +25,8 @@ logger = logging.getLogger("snakepit.jobs")
 BATCH = 500  # rows of each kind that one tick handles
 MOST_BATCHES = 20  # of jobs without any message that one tick sends
 JUMP = 5.0  # seconds of drift between two clocks from one tick to the next; more is a clock jump
+# No message was sent yet: by a transport that was away, for the rest of a bulk submission, or before `run_after`.
+FIRST = Q(sent_at__isnull=True) | Q(run_after__gte=F("sent_at"), run_after__lte=Now())
 SENDS_COUNTED = 3  # each unclaimed message doubles the wait before the next one, up to this count
 
 
@@ -135,17 +137,15 @@ def _end_overdue() -> int:
 
 def _send_again() -> int:
     wait = conf.current().jobs_resend
-    silent = Q(sent_at__isnull=True) | Q(sends__lte=1, sent_at__lte=Now() - timedelta(seconds=wait))
+    silent = FIRST | Q(sends__lte=1, sent_at__lte=Now() - timedelta(seconds=wait))
     silent |= Q(sends=2, sent_at__lte=Now() - timedelta(seconds=2 * wait))
     silent |= Q(sends__gte=SENDS_COUNTED, sent_at__lte=Now() - timedelta(seconds=4 * wait))
     if (connection_age := messages.connection_age.seconds()) is not None:
         # The longer waits are for messages in a long queue. Messages that may be lost are resent after one wait.
         silent |= Q(sent_at__lte=Now() - timedelta(seconds=max(wait, connection_age)))
     silent |= Q(sent_at__gt=leases.moment(JUMP))  # the clock was set back
-    # No message was sent for a job whose `run_after` was in the future.
-    silent |= Q(run_after__gte=F("sent_at"), run_after__lte=Now())
     sent, away = _send_first()
-    return sent if away else sent + _send_batch(silent & Q(sent_at__isnull=False)).sent
+    return sent if away else sent + _send_batch(silent, again=1).sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,26 +156,23 @@ class _Batch:
 
 
 def _send_first() -> tuple[int, bool]:
-    """Send the jobs that no message was sent for, such as the rest of a bulk submission; True: the transport is away.
-
-    They are as many as a bulk submission has, and do not wait for the next tick.
-    """
+    """Send the jobs that no message was sent for, all of a bulk submission in one tick; True: the transport is away."""
     sent = 0
     for _ in range(MOST_BATCHES):
-        batch = _send_batch(Q(sent_at__isnull=True))
+        batch = _send_batch(FIRST, again=0)
         sent += batch.sent
         if batch.away or not batch.full or not batch.sent:
             return sent, batch.away
     return sent, False
 
 
-def _send_batch(silent: Q) -> _Batch:
+def _send_batch(silent: Q, again: int) -> _Batch:
+    """Send a message for some silent jobs. `again`: 1 if it counts as a repeated one, so that the next waits."""
     jobs = list(
         Job.objects.filter(leases.DUE, silent, state=QUEUED).order_by("-priority", "id").defer(*listing.LARGE)[:BATCH]
     )
     mine = Job.objects.filter(leases.DUE, silent, pk__in=[job.pk for job in jobs], state=QUEUED)
-    never = {job.pk for job in jobs if job.sent_at is None}
-    if not jobs or not mine.update(sent_at=Now(), sends=F("sends") + (0 if never else 1)):
+    if not jobs or not mine.update(sent_at=Now(), sends=F("sends") + again):
         return _Batch()  # another tick was faster, or the jobs were claimed
     queues: dict[str, list[Job]] = {}
     for job in jobs:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from django.db import connection, connections, transaction
+from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -203,16 +204,16 @@ def test_concurrent_submissions_do_not_pass_the_limit_together(snakepit: Any) ->
     snakepit.SNAKEPIT = {**snakepit.SNAKEPIT, "JOBS_QUEUED_LIMIT": 1000}
     barrier, refused = threading.Barrier(4), []
 
-    def one() -> None:
+    def one(name: str) -> None:
         try:
             barrier.wait(60)
-            submit(400)
+            submit(400, idempotency_keys=[f"{name}-{number}" for number in range(400)])
         except QueueFull:
             refused.append(1)
         finally:
             connections.close_all()
 
-    threads = [threading.Thread(target=one) for _ in range(4)]
+    threads = [threading.Thread(target=one, args=(name,)) for name in "abcd"]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -273,9 +274,12 @@ def test_what_a_transport_did_not_take_is_sent_by_the_next_reconcile(
 
 def test_jobs_for_later_are_not_sent_now(wire: Wire, django_capture_on_commit_callbacks: Capture) -> None:
     with django_capture_on_commit_callbacks(execute=True):
-        submit(3, run_after=timezone.now() + timedelta(hours=1))
+        submit(1200, run_after=timezone.now() + timedelta(hours=1))
     assert reconciler.reconcile()["sent"] == 0
     assert wire.sent == []
+    Job.objects.update(run_after=Now())
+    assert reconciler.reconcile()["sent"] == 1200
+    assert set(wire.sent) == {(str(one), "snakepit.digits") for one in Job.objects.values_list("pk", flat=True)}
 
 
 def test_a_rollback_sends_nothing(wire: Wire, django_capture_on_commit_callbacks: Capture) -> None:
