@@ -188,6 +188,15 @@ def test_a_key_that_another_process_adds_meanwhile_returns_that_job(monkeypatch:
     assert [job.pk for job in made if not job.existed] == [made[0].pk, made[2].pk]
 
 
+def test_on_sqlite_a_call_writes_before_it_reads_its_keys() -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("only SQLite refuses a writer that has read an older state")
+    with CaptureQueriesContext(connection) as seen:
+        submit(2, idempotency_keys=["a", "b"])
+    words = [one["sql"].split()[0] for one in seen if "snakepit_job" in one["sql"]]
+    assert words[:3] == ["UPDATE", "SELECT", "insert"]
+
+
 @pytest.mark.parametrize("limit", [{"JOBS_QUEUED_LIMIT": 10}, {"JOBS_QUEUED_BYTES": 1024}])
 def test_a_limit_of_waiting_jobs_holds_for_the_whole(snakepit: Any, limit: dict[str, int]) -> None:
     snakepit.SNAKEPIT = {**snakepit.SNAKEPIT, **limit}
