@@ -93,7 +93,11 @@ BODIES = {
 }
 # There is no recommendation to apply, and the machine's own doctor takes seconds.
 LEFT_OUT = {"/api/diagnostics/recommendations/{advice}/apply", "/api/diagnostics"}
-QUERIES = {"/api/diagnostics/compat": "?pool=digits", "/api/diagnostics/scaling": "?pool=digits"}
+QUERIES = {
+    "/api/diagnostics/compat": "?pool=digits",
+    "/api/diagnostics/scaling": "?pool=digits",
+    "/api/jobs/batch": "?pool=digits&command=classify",
+}
 
 
 @pytest.mark.django_db(transaction=True)  # some routes read the database in a thread of their own
@@ -106,7 +110,8 @@ def test_every_real_response_has_the_type_that_is_described(
         if path in LEFT_OUT or "application/json" not in content:
             continue
         data = BODIES.get(path, {"job": values["job_id"]} if path == "/api/stream-tokens" else {})
-        body = {"data": json.dumps(data), "content_type": "application/json"} if method in ("post", "patch") else {}
+        kind = "application/x-ndjson" if path == "/api/jobs/batch" else "application/json"
+        body = {"data": json.dumps(data), "content_type": kind} if method in ("post", "patch") else {}
         response = getattr(client, method)(path.format(**values) + QUERIES.get(path, ""), headers=headers, **body)
         assert 200 <= response.status_code < 300, (method, path, response.content)
         said = DESCRIPTION["paths"][path][method]["responses"][str(response.status_code)]["content"]["application/json"]

@@ -31,7 +31,7 @@ def pool(db: None, monkeypatch: pytest.MonkeyPatch) -> Pool:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedClient]:
     """Celery runs tasks eagerly; the function sets the broker's answers."""
-    app = Celery("test")
+    app = Celery("test", set_as_current=False)  # another test must not find it
     app.conf.task_always_eager = True
     assert tasks.run_job.name == messages.TASK
     monkeypatch.setattr(messages, "celery_app", lambda: app)
