@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -29,9 +29,9 @@ def pool(db: None, monkeypatch: pytest.MonkeyPatch) -> Pool:
 
 
 @pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedClient]:
+def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ScriptedClient]]:
     """Celery runs tasks eagerly; the function sets the broker's answers."""
-    app = Celery("test", set_as_current=False)  # another test must not find it
+    app = Celery("test")
     app.conf.task_always_eager = True
     assert tasks.run_job.name == messages.TASK
     monkeypatch.setattr(messages, "celery_app", lambda: app)
@@ -42,7 +42,8 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedClient]:
         monkeypatch.setattr(attempt, "connect", lambda: client)
         return client
 
-    return play
+    yield play
+    app.conf.task_always_eager = False  # Celery keeps it as the current app, which later tests find
 
 
 def submit_eagerly(pool: Pool, capture: Callable[..., Any], **options: Any) -> Job:
