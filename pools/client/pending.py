@@ -23,6 +23,7 @@ from snakepit.pools.client.stand_in import prepare
 from snakepit.pools.client.steps import current_loop, run_short_step, run_step
 from snakepit.workers.transport.loop_owner import LoopOwner
 
+LONGEST_WAIT = 1.0  # seconds of one wait on a queue
 GRACE = 1.0  # seconds after the deadline for the broker's own DeadlineExceeded to arrive
 ATTEMPTS = 5  # sessions that may be lost, one after the other, before a call that was never sent fails
 
@@ -120,6 +121,16 @@ class ThreadPending:
         self._items = queue.SimpleQueue()
         self._items.put(error)
 
+    def _await_item(self, sent: SentCall) -> Item:
+        """Wait for the next item in parts. Python handles a signal that comes just before a wait only after it."""
+        while True:
+            left = sent.remaining()
+            try:
+                return self._items.get(timeout=LONGEST_WAIT if left is None else min(left, LONGEST_WAIT))
+            except queue.Empty:
+                if left is not None and left <= LONGEST_WAIT:
+                    raise
+
     def take(self, sent: SentCall) -> tuple[str, Any]:
         """Return the next reply; raises an error that the broker did not send."""
         try:
@@ -129,7 +140,7 @@ class ThreadPending:
                 self._loop_owner = session.loop_owner
                 run_step(session.loop_thread, session.wait, self._has_item, sent.remaining())
                 self._loop_owner = None
-            item = self._items.get(timeout=sent.remaining())
+            item = self._await_item(sent)
         except queue.Empty:
             raise sent.overdue() from None
         except BaseException:  # KeyboardInterrupt, or another exception of a signal handler

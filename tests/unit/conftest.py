@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing.util
 import sys
+import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 from unittest import mock
@@ -24,13 +25,16 @@ class Guard:
 
     def __init__(self) -> None:
         self._active = False
+        self._older: set[int | None] = set()  # threads of earlier tests, such as one that still tries to connect
         self._refused: list[str] = []
         sys.addaudithook(self._audit)
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self._active and event in PROCESS_EVENTS:
+        if not self._active or threading.get_ident() in self._older:
+            return
+        if event in PROCESS_EVENTS:
             self._refuse(f"starts a process ({event})")
-        if self._active and event in SOCKET_EVENTS:
+        if event in SOCKET_EVENTS:
             self._refuse(f"opens a socket ({event})")
 
     def _refuse(self, what: str) -> None:
@@ -42,8 +46,9 @@ class Guard:
         def spawn(*_: object) -> None:
             self._refuse("starts a process (multiprocessing)")
 
-        self._active = True
         self._refused.clear()
+        self._older = {thread.ident for thread in threading.enumerate() if thread is not threading.current_thread()}
+        self._active = True
         try:
             # "spawn" and "forkserver" raise no audit event.
             with mock.patch.object(multiprocessing.util, "spawnv_passfds", spawn):

@@ -345,7 +345,7 @@ def test_an_interrupt_cancels_the_call_that_waits(client: Client, broker: FakeBr
     for _ in range(calls_before):  # the first one connects
         client.call(POOL, "echo")
     # In the loop, or on its queue, if the backup thread did not let go of the loop in time.
-    waits = selectors.DefaultSelector.select.__code__, ThreadPending.take.__code__
+    waits = selectors.DefaultSelector.select.__code__, ThreadPending._await_item.__code__
     main, ended = threading.get_ident(), threading.Event()
 
     def interrupt() -> None:

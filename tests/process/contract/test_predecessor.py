@@ -32,8 +32,11 @@ def home() -> Iterator[Path]:
 def worker_of(instance: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process that carries this token, as a worker does."""
     env = {**os.environ, "SNAKEPIT_INSTANCE": instance}
-    process = subprocess.Popen([sys.executable, "-c", "input()"], env=env, stdin=subprocess.PIPE)
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        assert process.stdout
+        process.stdout.readline()  # its environment is not yet readable while the kernel loads the program
         yield process
     finally:
         process.kill()
