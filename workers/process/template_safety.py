@@ -27,7 +27,7 @@ THREADED = {
     "libomp": "OpenMP (OMP_NUM_THREADS)",
     "libmkl": "MKL (MKL_NUM_THREADS)",
     "libtbb": "TBB",
-    "libarrow": "Arrow",
+    "libarrow": "Arrow (JE_ARROW_MALLOC_CONF)",
     "polars": "Polars (POLARS_MAX_THREADS)",
     "libtorch": "PyTorch",
     "tensorflow": "TensorFlow",

@@ -243,3 +243,11 @@ def _zombies(parent: int) -> list[int]:
     children = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
     states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children}
     return [pid for pid, state in states.items() if state == "Z"]
+
+
+def test_arrow_starts_no_thread_that_would_refuse_the_template() -> None:
+    """scikit-learn imports pandas, and that pyarrow, where they are installed."""
+    with broker({"digits": {"adapter": "digits", "size": 1}}) as node:
+        node.ready("digits")
+        found = node.pool("digits")
+        assert (found.template.state, found.warnings) == ("ready", ())
