@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tests.process.acceptance.test_database_away import operations, web
 from tests.process.acceptance.test_jobs import SETTINGS
 
 BOUND = 30.0  # seconds; the usual is one, and much more while 45 requests come at once to a busy machine
+LONGEST_QUESTION = 1.5  # seconds that a question to the broker is given; once it was ten
 NO_BROKER = {"call", "submit_job"}  # they wait for their own deadline, or need no broker
 STALE = ("list_pools", "get_pool", "status", "drain_status")  # answered from the last status
 PAGES = (
@@ -119,6 +121,14 @@ def check_stopped(answers: dict[str, tuple[float, httpx.Response]]) -> None:
     assert "No broker runs here" in answers["/"][1].text
 
 
+def assert_asked_briefly(reason: str) -> None:
+    """The reason has the time that the question was given; the time of the whole answer depends on the machine."""
+    assert "frozen or overloaded" in reason
+    given = re.search(r"did not answer within ([\d.]+) s", reason)
+    assert given, reason
+    assert float(given[1]) <= LONGEST_QUESTION, reason
+
+
 def check(answers: dict[str, tuple[float, httpx.Response]]) -> None:
     for name, (took, reply) in answers.items():
         print(f"{name}: {reply.status_code} after {took:.2f} s {reply.text[:120]!r}")
@@ -127,11 +137,11 @@ def check(answers: dict[str, tuple[float, httpx.Response]]) -> None:
             assert (reply.status_code, found["stale"]) == (200, True), name
             assert found["age"] > 0, name
             assert found["since"] >= found["at"], name
-            assert "frozen or overloaded" in found["reason"], name
+            assert_asked_briefly(found["reason"])
         if reply.status_code == 503 and name != "ready":
             error = reply.json()["error"]
             assert (error["code"], error["outcome"]) == ("broker_unreachable", "not_started"), (name, error)
-            assert "frozen or overloaded" in error["message"], name
+            assert_asked_briefly(error["message"])
     assert answers["ready"][1].status_code == 503
     assert {page: answers[page][1].status_code for page in PAGES} == dict.fromkeys(PAGES, 200)
     assert "The broker does not respond" in answers["/"][1].text
