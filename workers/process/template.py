@@ -79,8 +79,6 @@ class TemplateProgram:
         return True
 
     def _load(self) -> tuple[str, str] | None:
-        # Arrow's allocator starts a thread on its import, which that of pandas brings. A fork would lose the thread.
-        os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
         kind = commands.load_class(self._boot.adapter)
         if not (self._boot.always or commands.has_preload(kind)):
             return "no_preload", f"{kind.__name__} has no preload()"

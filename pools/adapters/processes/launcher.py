@@ -195,6 +195,8 @@ class ProcessLauncher:
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
             "MALLOC_ARENA_MAX": "2",
+            # pandas imports pyarrow, whose allocator would start a thread; a template with a second thread cannot fork.
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",
             "TMPDIR": str(scratch),
             "SNAKEPIT_INSTANCE": settings.instance,
             "SNAKEPIT_POOL": spec.name,
