@@ -7,7 +7,8 @@ from typing import Any
 from django.db import transaction
 
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.jobs import leases, messages
+from snakepit.pools.jobs import ends, leases, messages
+from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.jobs.signals import emit_finished
 from snakepit.pools.jobs.submission import enqueue
 from snakepit.pools.models import Job, JobEntry, schema
@@ -29,10 +30,11 @@ COPIED = (
 
 def cancel(job_id: Any) -> Job:
     """Cancel a job: immediately if it is queued, within two seconds if it runs. An ended job stays unchanged."""
-    job = Job.objects.get(pk=job_id)
     # The second update catches a job that is claimed between the two, the next round one that is requeued.
     for _ in range(2):
-        if Job.objects.filter(pk=job_id, state=QUEUED).move(CANCELLED, **leases.ended(job.retention)):
+        job = Job.objects.get(pk=job_id)
+        end = ends.End(job, Transition(CANCELLED, counts=False), job.error, source=QUEUED)
+        if job.state == QUEUED and ends.write([end]):
             transaction.on_commit(lambda: emit_finished(job_id), using=schema.alias(), robust=True)
             break
         if Job.objects.filter(pk=job_id, state=RUNNING).update(cancel_requested=True):

@@ -1,6 +1,6 @@
 """The database writes of an attempt. Each is one fenced UPDATE: it applies only to the newest, running attempt.
 
-`Now()` is the database's clock, so that one clock decides for all hosts. On SQLite it is this host's clock.
+Claims are in `claims`, ends in `ends`.
 """
 
 from __future__ import annotations
@@ -11,28 +11,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
-from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db.models import F
 
 from snakepit.pools import conf
+from snakepit.pools.jobs import ends
 from snakepit.pools.jobs.arguments import storable
+from snakepit.pools.jobs.claims import DUE as DUE
+from snakepit.pools.jobs.claims import claim as claim
+from snakepit.pools.jobs.columns import ended as ended
+from snakepit.pools.jobs.columns import moment as moment
+from snakepit.pools.jobs.columns import waiting as waiting
 from snakepit.pools.jobs.policy import Transition
-from snakepit.pools.models import Job, JobAttempt, JobEntry, schema
-from snakepit.pools.models.states import QUEUED, RUNNING, SUCCEEDED
+from snakepit.pools.models import Job, JobEntry, schema
+from snakepit.pools.models.states import SUCCEEDED
 
 logger = logging.getLogger("snakepit.jobs")
 RENEWALS = 3  # renewals per lease duration
-ALWAYS = Q()
-DUE = Q(run_after__isnull=True) | Q(run_after__lte=Now())
-
-
-def moment(seconds: float) -> Any:
-    """The database's current time plus `seconds`, as an expression."""
-    return Now() + timedelta(seconds=seconds)
 
 
 @contextmanager
@@ -61,29 +58,6 @@ def patiently(work: Callable[[], Any], patience: float, stop: threading.Event | 
             logger.warning("the database is unavailable, retrying: %s", error)
         (stop or threading.Event()).wait(pause)
         pause = min(pause * 2, 2.0)
-
-
-def claim(job_id: Any, claimant: str, node: str) -> Job | None:
-    """Claim a queued job that is due. Of concurrent claims exactly one succeeds."""
-    waiting = Job.objects.filter(DUE, pk=job_id, state=QUEUED, cancel_requested=False)
-    with transaction.atomic(using=schema.alias()):
-        taken = waiting.move(
-            RUNNING,
-            attempts=F("attempts") + 1,
-            lease_until=moment(conf.current().jobs_lease),
-            claimed_by=claimant[:200],
-            started_at=Now(),
-            progress=None,
-            progress_message="",
-        )
-        if not taken:
-            return None
-        job = Job.objects.get(pk=job_id)
-        assert job.started_at is not None
-        JobAttempt.objects.create(
-            job=job, number=job.attempts, claimed_by=job.claimed_by, node=node, started_at=job.started_at
-        )
-        return job
 
 
 def renew(job: Job) -> bool:
@@ -126,50 +100,26 @@ def append_entries(job: Job, entries: list[tuple[str, Any]], progress: tuple[flo
 
 def succeed(job: Job, value: Any, facts: dict[str, Any]) -> bool:
     """Write the result; False if a newer attempt has the job."""
+    return bool(ends.write([success(job, value, facts)]))
+
+
+def success(job: Job, value: Any, facts: dict[str, Any]) -> ends.End:
+    """The end of an attempt whose command returned `value`."""
     raw = isinstance(value, bytes)
-    results: dict[str, Any] = {
-        "result": None if raw or value is None else storable(value),
-        "result_raw": value if raw else None,
-    }
-    transition = Transition(SUCCEEDED, counts=False)
-    return _end(job, transition, None, {"outcome": "succeeded", **facts}, **results, progress=1.0)
+    return ends.End(
+        job,
+        Transition(SUCCEEDED, counts=False),
+        result=None if raw or value is None else storable(value),
+        result_raw=value if raw else None,
+        facts={"outcome": "succeeded", **facts},
+    )
 
 
 def fail(job: Job, transition: Transition, error: dict[str, Any] | None, facts: dict[str, Any]) -> bool:
     """Write a failed end, or queue the job again."""
-    return _end(job, transition, error, {"error": error, **facts})
+    return bool(ends.write([ends.End(job, transition, error, facts={"error": error, **facts})]))
 
 
 def free(job: Job, transition: Transition, error: dict[str, Any], facts: dict[str, Any]) -> bool:
     """As `fail`, for an attempt with an expired lease, unless it has renewed the lease meanwhile."""
-    return _end(job, transition, error, {"error": error, **facts}, silent=Q(lease_until__lt=Now()))
-
-
-def _end(
-    job: Job, transition: Transition, error: Any, facts: dict[str, Any], *, silent: Q = ALWAYS, **fields: Any
-) -> bool:
-    with transaction.atomic(using=schema.alias()):
-        moved = Job.objects.filter(silent, pk=job.pk, attempts=job.attempts, state=RUNNING).move(
-            transition.state,
-            lease_until=None,
-            claimed_by="",
-            error=error,
-            failures=F("failures") + int(transition.counts),
-            deaths=F("deaths") + int(transition.death),
-            **((waiting(transition.pause) if transition.state == QUEUED else ended(job.retention)) | fields),
-        )
-        if moved:
-            tries = JobAttempt.objects.filter(job_id=job.pk, number=job.attempts)
-            tries.update(finished_at=Now(), **facts)
-    return bool(moved)
-
-
-def waiting(pause: float) -> dict[str, Any]:
-    """The columns of a job that is queued for at least `pause` seconds."""
-    due = moment(pause)
-    return {"queued_at": Now(), "run_after": due, "sent_at": due, "sends": 1, "finished_at": None, "expires_at": None}
-
-
-def ended(retention: int) -> dict[str, Any]:
-    """The columns of a job that has ended."""
-    return {"finished_at": Now(), "expires_at": moment(retention)}
+    return bool(ends.write([ends.End(job, transition, error, facts={"error": error, **facts}, expired=True)]))

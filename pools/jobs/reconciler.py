@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 
 from snakepit.pools import conf
 from snakepit.pools.client import shared
-from snakepit.pools.jobs import commands, leases, listing, messages
+from snakepit.pools.jobs import commands, ends, leases, listing, messages
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
 from snakepit.pools.jobs.signals import emit_finished
 from snakepit.pools.models import Job, schema
@@ -125,14 +125,12 @@ def _error(code: str, message: str, outcome: str = "unknown") -> dict[str, Any]:
 
 def _end_overdue() -> int:
     """End queued jobs past their deadline. For a running job, its call has the deadline."""
-    ended = 0
-    for job in Job.objects.filter(state=QUEUED, deadline__lt=Now())[:BATCH]:
-        error = _error("deadline_exceeded", "The job's deadline passed while it was queued.", "not_started")
-        waiting = Job.objects.filter(pk=job.pk, state=QUEUED, attempts=job.attempts)
-        if waiting.move(FAILED, error=error, **leases.ended(job.retention)):
-            ended += 1
-            emit_finished(job.pk)
-    return ended
+    error = _error("deadline_exceeded", "The job's deadline passed while it was queued.", "not_started")
+    overdue = Job.objects.filter(state=QUEUED, deadline__lt=Now()).defer(*listing.LARGE)[:BATCH]
+    written = ends.write(ends.End(job, Transition(FAILED), error, source=QUEUED) for job in overdue)
+    for job_id in written:
+        emit_finished(job_id)
+    return len(written)
 
 
 def _send_again() -> int:

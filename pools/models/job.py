@@ -176,6 +176,7 @@ class Job(models.Model):
             models.Index(fields=["command", "-id"], name="snakepit_job_command"),
             models.Index(fields=["lease_until"], name="snakepit_job_lease", condition=Q(state=RUNNING)),
             models.Index(fields=["sent_at"], name="snakepit_job_sent", condition=Q(state=QUEUED)),
+            models.Index(fields=["pool", "-priority", "id"], name="snakepit_job_claim", condition=Q(state=QUEUED)),
             models.Index(fields=["expires_at"], name="snakepit_job_expires"),
             models.Index(
                 fields=["pool", "owner", "key", "size"], name="snakepit_job_waiting", condition=Q(state=QUEUED)

@@ -1,0 +1,89 @@
+"""Claim queued jobs: which of them may be claimed, in which order, and the one statement that takes a batch.
+
+PostgreSQL   one statement takes the rows, skips those that another claim has locked, and adds their attempts
+SQLite       one guarded UPDATE, which excludes other writers, and one INSERT of the attempts, in one transaction
+others       a guarded UPDATE by the ids of a query, then a read of the rows that it took
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connections, transaction
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
+from django.db.models.sql import UpdateQuery
+
+from snakepit.pools.jobs import columns
+from snakepit.pools.models import Job, JobAttempt, schema
+from snakepit.pools.models.states import QUEUED, RUNNING
+
+DUE = Q(run_after__isnull=True) | Q(run_after__lte=Now())
+ORDER = ("-priority", "id")  # the index `snakepit_job_claim` has this order
+
+
+def eligible() -> Q:
+    """The condition for a claim of a queued job, apart from its pool. Each further condition belongs here."""
+    return DUE & Q(cancel_requested=False)
+
+
+def claimable(**of: Any) -> QuerySet[Job]:
+    """The jobs that may be claimed now, in the order of claims."""
+    return Job.objects.filter(eligible(), state=QUEUED, **of).order_by(*ORDER)
+
+
+def claim(job_id: Any, claimant: str, node: str) -> Job | None:
+    """Claim one job, if it may be claimed. Of concurrent claims exactly one succeeds."""
+    return next(iter(_take(claimable(pk=job_id)[:1], claimant, node)), None)
+
+
+def claim_batch(pool: str, most: int, claimant: str, node: str) -> list[Job]:
+    """Claim up to `most` jobs of a pool, the urgent ones first. No two claims get the same job."""
+    taken = _take(claimable(pool=pool)[:most], claimant, node) if most > 0 else []
+    return sorted(taken, key=lambda job: (-job.priority, job.pk))
+
+
+def _take(wanted: QuerySet[Job], claimant: str, node: str) -> list[Job]:
+    using = schema.alias()
+    vendor = connections[using].vendor
+    if vendor == "postgresql":
+        return list(Job.objects.raw(*_statement(wanted, claimant, node)).using(using))
+    with transaction.atomic(using=using):
+        if vendor == "sqlite":
+            jobs = list(Job.objects.raw(*_statement(wanted, claimant, None)).using(using))
+        else:
+            jobs = _take_in_steps(wanted, claimant)
+        JobAttempt.objects.bulk_create(
+            JobAttempt(job=job, number=job.attempts, claimed_by=job.claimed_by, node=node, started_at=job.started_at)
+            for job in jobs
+        )
+    return jobs
+
+
+def _statement(wanted: QuerySet[Job], claimant: str, node: str | None) -> tuple[str, list[Any]]:
+    """UPDATE ... RETURNING with its values; with a `node`, the statement also adds the attempts."""
+    using = schema.alias()
+    query: Any = Job.objects.filter(state=QUEUED).query.chain(UpdateQuery)  # the guard: rows may have changed meanwhile
+    query.add_update_values({"state": RUNNING, "attempts": F("attempts") + 1, **columns.claimed(claimant)})
+    update, values = query.get_compiler(using).as_sql()
+    select, conditions = wanted.values("pk").query.get_compiler(using).as_sql()
+    names = ", ".join(f'"{field.column}"' for field in Job._meta.concrete_fields)
+    table = f'"{Job._meta.db_table}"'
+    if node is None:
+        return f'{update} and {table}."id" in ({select}) returning {names}', [*values, *conditions]
+    # An array, because PostgreSQL may run a subquery of IN several times, and each time it would lock other rows.
+    statement = (
+        f'with taken as ({update} and {table}."id" = any(array({select} for update skip locked)) returning {names}), '
+        f"tried as (insert into {JobAttempt._meta.db_table}"
+        " (job_id, number, claimed_by, node, started_at, worker, call, outcome)"
+        f" select id, attempts, claimed_by, %s, started_at, '', '', '' from taken) select {names} from taken"
+    )
+    return statement, [*values, *conditions, node]
+
+
+def _take_in_steps(wanted: QuerySet[Job], claimant: str) -> list[Job]:
+    """As `_statement`, for a database without RETURNING. `claimant` must differ from claim to claim."""
+    ids = list(wanted.values_list("pk", flat=True))
+    mine = Job.objects.filter(eligible(), pk__in=ids)
+    mine.move(RUNNING, attempts=F("attempts") + 1, **columns.claimed(claimant))
+    return list(Job.objects.filter(pk__in=ids, state=RUNNING, claimed_by=claimant[:200]))

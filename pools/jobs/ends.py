@@ -1,0 +1,180 @@
+"""Write the ends of attempts and of queued jobs. All terminal writes pass through `write`, and so do requeues.
+
+One statement writes many rows. Each row has its own guard: its state, and the number of its newest attempt, which is
+the fencing token. A row that a newer attempt has, or that has ended, stays as it is, and its id is not returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from django.db import connections, transaction
+from django.db.models import F, Field, Q
+from django.db.models.functions import Now
+from django.db.models.sql import UpdateQuery
+
+from snakepit.pools.jobs import columns
+from snakepit.pools.jobs.policy import Transition
+from snakepit.pools.models import Job, JobAttempt, schema
+from snakepit.pools.models.job import JobQuerySet
+from snakepit.pools.models.states import QUEUED, RUNNING, SUCCEEDED, sources
+
+MOST = 90  # rows of one statement: older SQLite libraries take 999 values
+RESULTS = ("result", "result_raw", "error")  # columns of a job that differ from row to row
+FACTS = ("outcome", "worker", "call", "error", "evidence")  # columns of an attempt
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of one attempt, or of a queued job, and what the rows get."""
+
+    job: Job  # as it was claimed, or read: its id and its newest attempt guard the write
+    transition: Transition
+    error: Mapping[str, Any] | None = None
+    result: Any = None
+    result_raw: bytes | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # columns of the attempt
+    source: str = RUNNING
+    expired: bool = False  # only if the lease has expired
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What ends of one statement share."""
+        one = self.transition
+        last = one.pause if one.state == QUEUED else self.job.retention
+        return (self.source, one.state, one.counts, one.death, last, self.expired)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the job itself ends."""
+        return self.transition.state != QUEUED
+
+
+def write(ends: Iterable[End]) -> frozenset[UUID]:
+    """Write the ends whose rows still allow it, and return the ids of these jobs."""
+    written: set[UUID] = set()
+    for _, alike in groupby(sorted(ends, key=lambda end: (end.kind, end.job.pk)), key=lambda end: end.kind):
+        rest = list(alike)
+        while rest:
+            written |= _write_alike(rest[:MOST])
+            rest = rest[MOST:]
+    return frozenset(written)
+
+
+def _write_alike(ends: Sequence[End]) -> set[UUID]:
+    connection = connections[schema.alias()]
+    if connection.vendor == "postgresql":
+        return set(_in_one_statement(connection, ends))
+    with transaction.atomic(using=schema.alias()):
+        if connection.vendor == "sqlite":
+            written = _jobs_at_once(connection, ends)
+            _attempts_at_once(connection, [end for end in ends if end.job.pk in written])
+            return written
+        return {end.job.pk for end in ends if _one(end)}
+
+
+def _guard(end: End) -> JobQuerySet:
+    silent = Q(lease_until__lt=Now()) if end.expired else Q()
+    return Job.objects.filter(silent, state=end.source)
+
+
+def _changes(end: End) -> dict[str, Any]:
+    """The columns of a job that are the same for ends of one kind."""
+    one = end.transition
+    if end.source not in sources(one.state):
+        raise ValueError(f"a job that is {end.source} cannot become {one.state}")
+    changed = columns.waiting(one.pause) if one.state == QUEUED else columns.ended(end.job.retention)
+    if end.source == RUNNING:
+        counted = {"failures": F("failures") + int(one.counts), "deaths": F("deaths") + int(one.death)}
+        changed |= {"lease_until": None, "claimed_by": "", **counted}
+    if one.state == SUCCEEDED:
+        changed["progress"] = 1.0
+    return {"state": one.state, **changed}
+
+
+def _in_one_statement(connection: Any, ends: Sequence[End]) -> Iterator[UUID]:
+    rows, values = _rows(connection, ends, [*_job_fields(), *_attempt_fields()])
+    update, more = _update_of_jobs(connection, ends[0])
+    statement = f"with v as (values {rows}), ended as ({update} returning {Job._meta.db_table}.id)"
+    if ends[0].source == RUNNING:
+        tries = _update_of_attempts(connection, len(_job_fields()))
+        statement += f", tried as ({tries} and job_id in (select id from ended))"
+    with connection.cursor() as cursor:
+        cursor.execute(f"{statement} select id from ended", [*values, *more])
+        yield from (row[0] for row in cursor.fetchall())
+
+
+def _jobs_at_once(connection: Any, ends: Sequence[End]) -> set[UUID]:
+    rows, values = _rows(connection, ends, _job_fields())
+    update, more = _update_of_jobs(connection, ends[0])
+    with connection.cursor() as cursor:
+        cursor.execute(f"with v as (values {rows}) {update} returning id", [*values, *more])
+        return {Job._meta.pk.to_python(row[0]) for row in cursor.fetchall()}
+
+
+def _attempts_at_once(connection: Any, ends: Sequence[End]) -> None:
+    if ends and ends[0].source == RUNNING:
+        rows, values = _rows(connection, ends, _attempt_fields())
+        with connection.cursor() as cursor:
+            cursor.execute(f"with v as (values {rows}) {_update_of_attempts(connection, 0)}", values)
+
+
+def _job_fields() -> list[Field[Any, Any]]:
+    return [Job._meta.get_field(name) for name in RESULTS]  # type: ignore[misc]
+
+
+def _attempt_fields() -> list[Field[Any, Any]]:
+    return [JobAttempt._meta.get_field(name) for name in FACTS]  # type: ignore[misc]
+
+
+def _rows(connection: Any, ends: Sequence[End], fields: Sequence[Field[Any, Any]]) -> tuple[str, list[Any]]:
+    """The VALUES of a statement: id and number of the attempt, then the fields."""
+    values: list[Any] = []
+    key = Job._meta.pk
+    for end in ends:
+        values += [key.get_db_prep_save(end.job.pk, connection), end.job.attempts]
+        for one in fields:
+            found = getattr(end, one.name) if one.model is Job else end.facts.get(one.name, None if one.null else "")
+            values.append(one.get_db_prep_save(found, connection))
+    row = f"({', '.join(['%s'] * (len(fields) + 2))})"
+    return ", ".join([row] * len(ends)), values
+
+
+def _column(connection: Any, number: int, model_field: Field[Any, Any]) -> str:
+    """A column of the VALUES. PostgreSQL takes a value without a type for text."""
+    name = f"v.column{number}"
+    return f"cast({name} as {model_field.db_type(connection)})" if connection.vendor == "postgresql" else name
+
+
+def _update_of_jobs(connection: Any, end: End) -> tuple[str, list[Any]]:
+    query: Any = _guard(end).query.chain(UpdateQuery)
+    query.add_update_values(_changes(end))
+    update, values = query.get_compiler(connection=connection).as_sql()
+    head, _, condition = update.partition(" WHERE ")
+    own = ", ".join(f"{one.column} = {_column(connection, 3 + n, one)}" for n, one in enumerate(_job_fields()))
+    table = Job._meta.db_table
+    mine = f"{table}.id = {_column(connection, 1, Job._meta.pk)} and {table}.attempts = v.column2"
+    return f"{head}, {own} from v where {condition} and {mine}", list(values)
+
+
+def _update_of_attempts(connection: Any, skipped: int) -> str:
+    now = Job.objects.all().query.get_compiler(connection=connection).compile(Now())[0]
+    fields = enumerate(_attempt_fields(), 3 + skipped)
+    own = ", ".join(f"{one.column} = {_column(connection, n, one)}" for n, one in fields)
+    mine = f"job_id = {_column(connection, 1, Job._meta.pk)} and number = v.column2"
+    return f"update {JobAttempt._meta.db_table} set finished_at = {now}, {own} from v where {mine}"
+
+
+def _one(end: End) -> bool:
+    """As the statements above, for another database."""
+    job = end.job
+    own = {name: getattr(end, name) for name in RESULTS}
+    changed = _changes(end)
+    moved = _guard(end).filter(pk=job.pk, attempts=job.attempts).move(changed.pop("state"), **changed, **own)
+    if moved and end.source == RUNNING:
+        JobAttempt.objects.filter(job_id=job.pk, number=job.attempts).update(finished_at=Now(), **end.facts)
+    return bool(moved)
