@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from asgiref.sync import sync_to_async
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
-from ninja import Query, Router
+from ninja import Query, Router, Schema
 from ninja.params import functions
 from pydantic import BaseModel, ValidationError
 
@@ -47,6 +47,7 @@ from snakepit.pools.operations.orders import Order
 
 router = Router(tags=["jobs"])
 Model = TypeVar("Model", bound=BaseModel)
+View = TypeVar("View", bound=Callable[..., Any])
 PAYLOAD = ("arguments", "result")
 TOKEN = functions.Query("", max_length=LONGEST, description="Of `POST /stream-tokens`, in place of a header.")
 REFUSED = frozenset({400, 401, 403, 404, 413, 422, 429, 503})
@@ -61,13 +62,13 @@ LINES = {
 }
 
 
-@router.post(
-    "/jobs",
-    response={201: JobOut, 200: JobOut, REFUSED: Failure},
-    operation_id="submit_job",
-    summary="Submit",
-    openapi_extra=BODY,
-)
+def _submits(path: str, schema: type[Schema], body: dict[str, Any], **names: str) -> Callable[[View], View]:
+    """A route that stores jobs: 201 if it created at least one, 200 if all exist already."""
+    response = {201: schema, 200: schema, REFUSED: Failure}
+    return router.post(path, response=response, openapi_extra=body, **names)  # type: ignore[arg-type]
+
+
+@_submits("/jobs", JobOut, BODY, operation_id="submit_job", summary="Submit")
 async def submit(request: HttpRequest) -> HttpResponse:
     """Store a job. 201: created. 200: a job with this idempotency key (or header Idempotency-Key) exists already."""
     requester = caller(request)
@@ -85,13 +86,7 @@ async def submit(request: HttpRequest) -> HttpResponse:
     return response
 
 
-@router.post(
-    "/jobs/batch",
-    response={201: BatchOut, 200: BatchOut, REFUSED: Failure},
-    operation_id="submit_jobs",
-    summary="Submit many",
-    openapi_extra=LINES,
-)
+@_submits("/jobs/batch", BatchOut, LINES, operation_id="submit_jobs", summary="Submit many")
 async def submit_many(request: HttpRequest) -> HttpResponse:
     """Store one job for each line of the body (NDJSON), all or none. The query has the command and the options.
 

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -18,8 +17,9 @@ from django.db.models.functions import Now
 from snakepit.pools import conf
 from snakepit.pools.broker.caller import current
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, CommandUnknown
-from snakepit.pools.jobs import in_process, messages, options
+from snakepit.pools.jobs import in_process, messages
 from snakepit.pools.jobs.arguments import store
+from snakepit.pools.jobs.options import JobOptions, check_key, show_options
 from snakepit.pools.jobs.room import check_room
 from snakepit.pools.jobs.signals import emit, job_submitted
 from snakepit.pools.jobs.submission import CONTENDED, check_same
@@ -35,22 +35,14 @@ OWN = ("id", "arguments", "idempotency_key", "size")  # columns that differ betw
 END = object()
 
 
+@show_options
 def submit_many(
     pool: str,
     command: str,
     rows: Iterable[Mapping[str, Any]],
     *,
     idempotency_keys: Iterable[str | None] | None = None,
-    priority: int = 0,
-    run_after: datetime | None = None,
-    deadline: datetime | None = None,
-    timeout: float | None = None,
-    max_attempts: int | None = None,
-    backoff: float | None = None,
-    retry: str = "lost",
-    tags: Sequence[str] = (),
-    owner: Any = None,
-    retention: int | None = None,
+    **given: Any,
 ) -> list[Job]:
     """Store one job for each row of arguments, all or none, and return the jobs in the order of the rows.
 
@@ -61,18 +53,10 @@ def submit_many(
     read in batches of 500, in one transaction from the second batch on. An iterator may be longer than memory allows
     for its rows, but the jobs are returned as a list.
     """
-    shared = options.columns(
-        priority=priority,
-        run_after=run_after,
-        deadline=deadline,
-        timeout=timeout,
-        max_attempts=max_attempts,
-        backoff=backoff,
-        retry=retry,
-        tags=tags,
-        owner=owner,
-        retention=retention,
-    )
+    options, unknown = JobOptions.among(given)
+    if unknown:
+        raise TypeError(f"submit_many() has no option named {', '.join(map(repr, unknown))}")
+    shared = options.columns()
     target = JobTarget(pool, command)
     submission = _Submission({**shared, "pool": pool, "command": command})
     checked = _checked(target, rows, idempotency_keys)
@@ -129,7 +113,7 @@ def _checked(target: JobTarget, rows: Iterable[Any], keys: Iterable[str | None] 
                 raise BadArguments("arguments: must be a dict of keyword arguments, not NoneType")
             arguments = store(row)
             target.check(arguments)
-            yield _Row(index, arguments, options.key(key))  # type: ignore[arg-type]
+            yield _Row(index, arguments, check_key(key))  # type: ignore[arg-type]
         except CommandUnknown:
             raise
         except BrokerError as error:

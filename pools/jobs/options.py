@@ -1,12 +1,14 @@
-"""Check the options of a submission. Pure, apart from the caller's limits and the settings."""
+"""The options of a submission, and their checks. Pure, apart from the caller's limits and the settings."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from django.utils import timezone
 
@@ -18,40 +20,67 @@ from snakepit.pools.models.moments import utc_now
 
 TAG = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,49}")
 MOST_TAGS = 16
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def columns(
-    *,
-    priority: int = 0,
-    run_after: datetime | None = None,
-    deadline: datetime | None = None,
-    timeout: float | None = None,
-    max_attempts: int | None = None,
-    backoff: float | None = None,
-    retry: str = "lost",
-    tags: Sequence[str] = (),
-    owner: Any = None,
-    retention: int | None = None,
-) -> dict[str, Any]:
-    """The columns of a job that its options decide. BadRequest names an option that is wrong."""
-    settings = conf.current()
-    checked: dict[str, Any] = {
-        "priority": _whole("priority", priority, -100, 100),
-        "run_after": _moment("run_after", run_after),
-        "deadline": _moment("deadline", deadline),
-        "timeout": None if timeout is None else _seconds("timeout", timeout, 0.001, 31 * 86_400),
-        "max_attempts": _whole("max_attempts", max_attempts or settings.jobs_max_attempts, 1, 100),
-        "backoff": _seconds("backoff", settings.jobs_backoff if backoff is None else backoff, 0, 3600),
-        "retry": _one_of("retry", retry, RETRIES),
-        "tags": _tags(tags),
-        "owner": _text("owner", owner if isinstance(owner, str) else owner.get_username() if owner else "", 150),
-        "retention": _whole("retention", settings.jobs_retention if retention is None else retention, 0, 10**9),
-    }
-    _check_horizon(run_after, retention)
-    return checked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """The options that `submit` and `submit_many` share. A new option of jobs needs a field and a line of `columns`."""
+
+    priority: int = 0
+    run_after: datetime | None = None
+    deadline: datetime | None = None
+    timeout: float | None = None
+    max_attempts: int | None = None
+    backoff: float | None = None
+    retry: str = "lost"
+    tags: Sequence[str] = ()
+    owner: Any = None
+    retention: int | None = None
+
+    @classmethod
+    def among(cls, given: Mapping[str, Any]) -> tuple[JobOptions, dict[str, Any]]:
+        """Returns (the options among the keyword arguments of a call, the other keyword arguments).
+
+        >>> JobOptions.among({"priority": 5, "digit": 7})[1]
+        {'digit': 7}
+        """
+        names = {field.name for field in fields(cls)}
+        mine = {name: value for name, value in given.items() if name in names}
+        return cls(**mine), {name: value for name, value in given.items() if name not in names}
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of a job that its options decide. BadRequest names an option that is wrong."""
+        settings, owner = conf.current(), self.owner
+        checked: dict[str, Any] = {
+            "priority": _whole("priority", self.priority, -100, 100),
+            "run_after": _moment("run_after", self.run_after),
+            "deadline": _moment("deadline", self.deadline),
+            "timeout": None if self.timeout is None else _seconds("timeout", self.timeout, 0.001, 31 * 86_400),
+            "max_attempts": _whole("max_attempts", self.max_attempts or settings.jobs_max_attempts, 1, 100),
+            "backoff": _seconds("backoff", _or(self.backoff, settings.jobs_backoff), 0, 3600),
+            "retry": _one_of("retry", self.retry, RETRIES),
+            "tags": _tags(self.tags),
+            "owner": _text("owner", owner if isinstance(owner, str) else owner.get_username() if owner else "", 150),
+            "retention": _whole("retention", _or(self.retention, settings.jobs_retention), 0, 10**9),
+        }
+        _check_horizon(self.run_after, self.retention)
+        return checked
 
 
-def key(value: str | None) -> str:
+def show_options(function: Function) -> Function:
+    """Give a function that takes `**given` a signature with the names of the options, for `help` and the reference."""
+    shown = inspect.signature(function)
+    own = [one for one in shown.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    rest = [
+        one for one in shown.parameters.values() if one.kind is inspect.Parameter.VAR_KEYWORD and one.name == "more"
+    ]
+    options = [one for name, one in inspect.signature(JobOptions).parameters.items() if name not in shown.parameters]
+    function.__signature__ = shown.replace(parameters=[*own, *options, *rest])  # type: ignore[attr-defined]
+    return function
+
+
+def check_key(value: str | None) -> str:
     """A checked idempotency key; empty: none."""
     return _text("idempotency_key", value or "", 200)
 
@@ -67,6 +96,10 @@ def _check_horizon(run_after: datetime | None, retention: int | None) -> None:
     if retention is not None and retention > (most := caller.smallest("retention")):
         message = f"retention: {retention} is more than {most:.0f} s, your limit retention"
         raise BadRequest(message, details={"limit": "retention", "value": most})
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -13,8 +12,9 @@ from django.db.models.functions import Now
 
 from snakepit.pools.broker.caller import current
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.jobs import in_process, messages, options
+from snakepit.pools.jobs import in_process, messages
 from snakepit.pools.jobs.arguments import store
+from snakepit.pools.jobs.options import JobOptions, check_key, show_options
 from snakepit.pools.jobs.room import check_room
 from snakepit.pools.jobs.signals import emit, job_submitted
 from snakepit.pools.jobs.target import JobTarget
@@ -25,48 +25,29 @@ from snakepit.pools.models.states import QUEUED
 CONTENDED = "idempotency_key: jobs with this key are being added and deleted concurrently; try again"
 
 
+@show_options
 def submit(
     pool: str,
     command: str,
     arguments: Mapping[str, Any] | None = None,
     *,
-    priority: int = 0,
-    run_after: datetime | None = None,
-    deadline: datetime | None = None,
-    timeout: float | None = None,
-    max_attempts: int | None = None,
-    backoff: float | None = None,
-    retry: str = "lost",
     idempotency_key: str | None = None,
-    tags: Sequence[str] = (),
-    owner: Any = None,
-    retention: int | None = None,
     **more: Any,
 ) -> Job:
     """Store a job and return it. Its message is sent when the surrounding transaction commits.
 
-    `arguments` and `more` together are the command's keyword arguments. Pass a parameter with the name of an option
-    below, or called `pool`, `command` or `arguments`, in `arguments`.
+    `arguments` and `more` together are the command's keyword arguments. Pass a parameter with the name of an option, or
+    called `pool`, `command` or `arguments`, in `arguments`. `JobOptions` has the options.
 
     `retry` decides which failed attempts are repeated: `never`; `safe`: those that did not start, or whose command is
     idempotent; `lost`: also those with an unknown outcome after a crash (at least once); `always`: also those whose
     command raised. If this owner has used the `idempotency_key` in this pool before, the existing job is returned.
     `timeout` and `backoff` are seconds, `retention` is seconds after the end. `owner` is a user or a user name.
     """
-    stored = store(_merged(arguments, more))
-    checked = options.columns(
-        priority=priority,
-        run_after=run_after,
-        deadline=deadline,
-        timeout=timeout,
-        max_attempts=max_attempts,
-        backoff=backoff,
-        retry=retry,
-        tags=tags,
-        owner=owner,
-        retention=retention,
-    )
-    key = options.key(idempotency_key)
+    options, rest = JobOptions.among(more)
+    stored = store(_merged(arguments, rest))
+    checked = options.columns()
+    key = check_key(idempotency_key)
     JobTarget(pool, command).check(stored)
     return enqueue({**checked, "pool": pool, "command": command, "arguments": stored, "idempotency_key": key})
 
