@@ -17,6 +17,7 @@ from snakepit.pools.admin.page import ReadOnly, log, order
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.models import Job, JobAttempt, Pool
 from snakepit.pools.models.job import JobQuerySet
+from snakepit.pools.models.states import SHOWN_STATES
 from snakepit.pools.operations import orders
 
 LARGE = ("arguments", "result", "result_raw", "error")
@@ -87,18 +88,31 @@ class PoolFilter(admin.SimpleListFilter):
         return queryset.filter(pool=self.value()) if self.value() else queryset
 
 
+class StateFilter(admin.SimpleListFilter):
+    """Filter by the shown state: `scheduled` is not stored."""
+
+    title = parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in SHOWN_STATES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
+        return queryset.shown_as(self.value()) if self.value() else queryset  # type: ignore[attr-defined]
+
+
 @admin.register(Job)
 class JobAdmin(ReadOnly):
-    list_display = ("id", "pool", "command", "state", "attempts", "progress", "priority", "owner", "created_at",
+    list_display = ("id", "pool", "command", "shown_state", "attempts", "progress", "priority", "owner", "created_at",
                     "finished_at")  # fmt: skip
-    list_filter = ("state", PoolFilter)
+    list_filter = (StateFilter, PoolFilter)
     search_fields = ("command", "owner", "tags", "idempotency_key")
     search_help_text = "An id, or part of a command, owner, tag or idempotency key."
     ordering = ("-id",)
     date_hierarchy = "created_at"
     actions = ("cancel", "retry")
     inlines = (AttemptInline,)
-    exclude = ("result_raw",)
+    exclude = ("result_raw", "state")
+    readonly_fields = ("shown_state",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         rows = JobsByDate(Job).order_by("-id").defer("result_raw")
@@ -119,6 +133,10 @@ class JobAdmin(ReadOnly):
             return self.exclude
         return (*self.exclude, "arguments", "result", "error", "progress_message")
 
+    @admin.display(description="state", ordering="state")
+    def shown_state(self, job: Job) -> str:
+        return job.shown_state
+
     @admin.action(description="Cancel the selected jobs", permissions=["manage"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         self._each(request, queryset, orders.cancel_job, "Cancel requested")
@@ -136,4 +154,4 @@ class JobAdmin(ReadOnly):
                 self.message_user(request, f"{job}: {error.message}", messages.ERROR)
                 continue
             log(request, job, f"{text}.")
-            self.message_user(request, f"{job}: {text.lower()}; state: {now.state}.", messages.SUCCESS)
+            self.message_user(request, f"{job}: {text.lower()}; state: {now.shown_state}.", messages.SUCCESS)

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator
 from snakepit.pools.api.bounds import PAGE
 from snakepit.pools.api.json_value import JsonValue
 from snakepit.pools.api.schemas import FailureBody
+from snakepit.pools.models.states import SHOWN_STATES
 
 
 def _no_number(value: object) -> object:
@@ -62,7 +63,7 @@ class BatchOut(Schema):
 
 class JobFilter(Schema):
     pool: str = ""
-    state: str = ""
+    state: str = Field(default="", json_schema_extra={"enum": ["", *SHOWN_STATES]})
     command: str = ""
     tag: str = ""
     owner: str = ""
@@ -76,7 +77,7 @@ class JobOut(Schema):
     id: str
     pool: str
     command: str
-    state: str
+    state: str = Field(json_schema_extra={"enum": list(SHOWN_STATES)})
     attempts: int
     max_attempts: int
     failures: int

@@ -247,7 +247,7 @@ def _may_see(requester: Caller, job: Job) -> bool:
 
 
 def _filtered(requester: Caller, filters: JobFilter) -> QuerySet[Job]:
-    rows: QuerySet[Job] = Job.objects.all()
+    rows = Job.objects.all()
     if not {"view_job", "manage_job"} & requester.permissions:
         requester.check("run_command")
         rows = rows.filter(owner=requester.owner)
@@ -285,7 +285,7 @@ def shown_to(requester: Caller, job: Job, *, brief: bool = False) -> dict[str, A
 def out(job: Job, *, brief: bool = False) -> dict[str, Any]:
     """A job as the API shows it; `brief`, for lists, leaves out arguments and result."""
     shown = {name: getattr(job, name) for name in JobOut.model_fields if hasattr(Job, name) and name not in PAYLOAD}
-    shown |= {"id": str(job.pk), "tags": job.tag_list}
+    shown |= {"id": str(job.pk), "state": job.shown_state, "tags": job.tag_list}
     if not brief:
         shown |= {"payload_hidden": False, "arguments": job.arguments, "result": job.value}
     for name, value in shown.items():

@@ -33,6 +33,7 @@ from snakepit.pools.api.status_schema import StatusOut
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
 from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
+from snakepit.pools.jobs import gauges
 from snakepit.pools.models import Audit, Event, Node, Worker
 from snakepit.pools.models.observed import WORKER_STATES
 from snakepit.pools.web.last_status import PATIENCE, in_time, last_status
@@ -131,7 +132,7 @@ async def status(request: HttpRequest) -> HttpResponse:
     summary="Metrics",
 )
 async def metrics(request: HttpRequest) -> HttpResponse:
-    """The broker's metrics in the Prometheus text format. Not for keys that may see some pools only."""
+    """The broker's metrics and the gauge of jobs, as Prometheus text. Not for keys that may see some pools only."""
     identity = caller(request)
     identity.check("view_pool")
     identity.check("view_worker")
@@ -139,6 +140,7 @@ async def metrics(request: HttpRequest) -> HttpResponse:
         raise PermissionDenied(f"{identity.actor} may see some pools only; metrics are of all")
     with in_time():
         text = await shared.client().ametrics(timeout=PATIENCE)
+    text += await sync_to_async(gauges.text)()
     return HttpResponse(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -93,7 +93,7 @@ def _submit_lines(
 
 def jobs(
     *,
-    state: Annotated[str, typer.Option(help="Only those in this state.")] = "",
+    state: Annotated[str, typer.Option(help="Only those in this state, such as queued, scheduled or failed.")] = "",
     pool: Annotated[str, typer.Option(help="Only those of this pool.", autocompletion=complete_pool)] = "",
     command: Annotated[str, typer.Option(help="Only those of this command.")] = "",
     owner: Annotated[str, typer.Option(help="Only those of this user.")] = "",
@@ -174,7 +174,12 @@ def _order() -> Order:
 
 def brief(row: Job) -> dict[str, Any]:
     """A job as programs read it."""
-    shown = {"id": str(row.pk), **{name: getattr(row, name) for name in BRIEF}, "tags": row.tag_list}
+    shown = {
+        "id": str(row.pk),
+        **{name: getattr(row, name) for name in BRIEF},
+        "state": row.shown_state,
+        "tags": row.tag_list,
+    }
     return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in shown.items()}
 
 

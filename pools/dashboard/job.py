@@ -53,7 +53,11 @@ def job(request: HttpRequest, visit: Visit, ident: uuid.UUID) -> HttpResponse:
         context["arguments"] = _shown(row.arguments)
         context["result"] = _shown(row.value) if row.state == "succeeded" else None
     if not alone:
-        related = Job.objects.filter(command=row.command).exclude(pk=row.pk).only("pk", "state", "pool", "created_at")
+        related = (
+            Job.objects.filter(command=row.command)
+            .exclude(pk=row.pk)
+            .only("pk", "state", "run_after", "pool", "created_at")
+        )
         context["related"] = list(related.order_by("-pk")[:RELATED])
         context["snippets"] = _snippets(request, row)
     return show(request, visit, "snakepit/_job.html" if alone else "snakepit/job.html", context)
@@ -122,7 +126,7 @@ def _do(request: HttpRequest, row: Job, action: str, order: Order) -> Job:
 
 
 def _consequences(row: Job, action: str) -> tuple[str, ...]:
-    what = f"{row.pool}.{row.command}, {row.state}, submitted {row.created_at:%Y-%m-%d %H:%M:%S} UTC."
+    what = f"{row.pool}.{row.command}, {row.shown_state}, submitted {row.created_at:%Y-%m-%d %H:%M:%S} UTC."
     if action == "cancel":
         then = {
             "queued": "It waits: it ends immediately, and nothing of it has run.",

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from snakepit.pools.broker.errors import BadRequest
@@ -16,8 +15,9 @@ from snakepit.pools.dashboard.snippets import api_url, curl, line
 from snakepit.pools.jobs import listing
 from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job, Pool
+from snakepit.pools.models.job import JobQuerySet
 from snakepit.pools.models.moments import utc_now
-from snakepit.pools.models.states import STATES
+from snakepit.pools.models.states import SCHEDULED, SHOWN_STATES
 
 ROWS = 50
 SPANS = {"15m": 15, "1h": 60, "6h": 360, "1d": 1440, "7d": 10_080}  # minutes
@@ -51,7 +51,7 @@ def _found(given: dict[str, str], cursor: str) -> dict[str, Any]:
     return {
         "rows": rows,
         "next": after,
-        "states": [_state(name, counted, given) for name in STATES],
+        "states": [_state(name, counted, given) for name in SHOWN_STATES],
         "scanned": listing.SCANNED if given["tag"] else 0,
     }
 
@@ -61,8 +61,8 @@ def _seen(request: HttpRequest, visit: Visit, job: Job) -> Job:
     return job if mine or "payload" in visit.rights else hide_payload(job)
 
 
-def _state(name: str, rows: QuerySet[Job], given: dict[str, str]) -> dict[str, Any]:
-    count, more = listing.capped_count(rows.filter(state=name))
+def _state(name: str, rows: JobQuerySet, given: dict[str, str]) -> dict[str, Any]:
+    count, more = listing.capped_count(rows.shown_as(name))
     others = {key: value for key, value in given.items() if value and key != "state"}
     chosen = given["state"] == name
     query = urlencode(others if chosen else {**others, "state": name})
@@ -88,7 +88,8 @@ def described(job: Job) -> dict[str, Any]:
         "short": str(job.pk)[-12:],
         "pool": job.pool,
         "command": job.command,
-        "state": job.state,
+        "state": job.shown_state,
+        "run_after": job.run_after if job.shown_state == SCHEDULED else None,
         "attempts": job.attempts,
         "max_attempts": job.max_attempts,
         "owner": job.owner,

@@ -66,8 +66,8 @@ def _jobs(part: str) -> Iterator[PaletteEntry]:
     if not found:
         recent = Job.objects.order_by("-pk").values_list("pk", flat=True)[:RECENT]
         found = [one for one in recent if one.hex.endswith(digits)][:JOBS]
-    for job in Job.objects.filter(pk__in=found).order_by("-pk").only("pk", "pool", "command", "state"):
-        note = f"{job.pool}.{job.command}, {job.state}"
+    for job in Job.objects.filter(pk__in=found).order_by("-pk").only("pk", "pool", "command", "state", "run_after"):
+        note = f"{job.pool}.{job.command}, {job.shown_state}"
         yield {**_entry(str(job.pk), "job", reverse("snakepit:job", args=[job.pk])), "note": note}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from snakepit.pools.models import Job, JobAttempt
 from snakepit.pools.models.moments import utc_now
+from snakepit.pools.models.states import shown
 
 LEAST = 0.6  # percent, so that a bar without duration is visible
 
@@ -57,7 +58,8 @@ def timeline(job: Job, tries: Sequence[JobAttempt], now: datetime | None = None)
         waits_from = finished or now
     if job.state == "queued":
         due = f"not before {job.run_after:%H:%M:%S} UTC" if job.run_after and job.run_after > now else ""
-        add("waits", "queued", (max(waits_from, job.queued_at), None), detail=due)
+        kind = shown(job.state, job.run_after, now)
+        add("waits", kind, (max(waits_from, job.queued_at), None), detail=due)
     elif not tries:
         add("waited", "queued", (waits_from, end))
     return found

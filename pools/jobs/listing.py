@@ -14,7 +14,8 @@ from django.db.models import QuerySet
 
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.models import Job
-from snakepit.pools.models.states import STATES
+from snakepit.pools.models.job import JobQuerySet
+from snakepit.pools.models.states import SHOWN_STATES
 
 SCANNED = 20_000  # jobs that a tag filter covers
 COUNTED = 1000  # jobs; above it a count shows as "1,000+"
@@ -36,8 +37,8 @@ class JobQuery:
     until: datetime | None = None  # created before
 
     def __post_init__(self) -> None:
-        if self.state and self.state not in STATES:
-            raise BadRequest(f"state: {self.state!r} is not one of {', '.join(STATES)}")
+        if self.state and self.state not in SHOWN_STATES:
+            raise BadRequest(f"state: {self.state!r} is not one of {', '.join(SHOWN_STATES)}")
         if "\0" in f"{self.pool}{self.command}{self.owner}{self.tag}":  # PostgreSQL rejects it
             raise BadRequest("a filter contains the character NUL; remove it")
         for name in ("since", "until"):
@@ -47,9 +48,10 @@ class JobQuery:
             if at is not None and not EARLIEST <= at <= LATEST:
                 raise BadRequest(f"{name}: is outside {EARLIEST:%Y} to {LATEST:%Y}")
 
-    def rows(self, among: QuerySet[Job] | None = None) -> QuerySet[Job]:
+    def rows(self, among: JobQuerySet | None = None) -> JobQuerySet:
         rows = Job.objects.all() if among is None else among
-        given = {name: getattr(self, name) for name in ("pool", "state", "command", "owner")}
+        rows = rows.shown_as(self.state) if self.state else rows
+        given = {name: getattr(self, name) for name in ("pool", "command", "owner")}
         rows = rows.filter(**{name: value for name, value in given.items() if value})
         if self.since is not None:
             rows = rows.filter(pk__gte=key_at(self.since - SLACK), created_at__gte=self.since)

@@ -11,10 +11,22 @@ from typing import Any, NoReturn, Self
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.base import ModelBase
+from django.db.models.functions import Now
 
 from snakepit.pools.models import job_wait
-from snakepit.pools.models.moments import MomentField
-from snakepit.pools.models.states import ACTIVE, QUEUED, RUNNING, STATES, SUCCEEDED, TERMINAL, IllegalMove, sources
+from snakepit.pools.models.moments import MomentField, utc_now
+from snakepit.pools.models.states import (
+    ACTIVE,
+    QUEUED,
+    RUNNING,
+    SCHEDULED,
+    STATES,
+    SUCCEEDED,
+    TERMINAL,
+    IllegalMove,
+    shown,
+    sources,
+)
 
 RETRIES = ("never", "safe", "lost", "always")
 RANDOM_BITS = 74  # of an id; the others are time, version and variant
@@ -76,6 +88,13 @@ class JobQuerySet(models.QuerySet["Job"]):
                 "The state of a job changes by Job.objects.filter(...).move(state), not by bulk_update()."
             )
         return super().bulk_update(objs, names, batch_size)
+
+    def shown_as(self, state: str) -> Self:
+        """The jobs that show this state, by the database's clock: `queued` is `scheduled` until `run_after`."""
+        if state == SCHEDULED:
+            return self.filter(state=QUEUED, run_after__gt=Now())
+        rows = self.filter(state=state)
+        return rows.filter(Q(run_after__isnull=True) | Q(run_after__lte=Now())) if state == QUEUED else rows
 
     def claimed_as(self, job: Any, attempt: int) -> Self:
         """The fence: the job, if `attempt` is its newest and runs. A superseded attempt matches no row."""
@@ -204,6 +223,11 @@ class Job(models.Model):
     @property
     def tag_list(self) -> list[str]:
         return [tag for tag in self.tags.split(",") if tag]
+
+    @property
+    def shown_state(self) -> str:
+        """The state on every surface: `state`, or `scheduled` while a queued job waits for its `run_after`."""
+        return shown(self.state, self.run_after, utc_now())
 
     @property
     def ended(self) -> bool:

@@ -84,5 +84,5 @@ def _pauses(timeout: float | None) -> Iterator[float | None]:
 def _next(pauses: Iterator[float | None], job: Job, timeout: float | None) -> float:
     pause = next(pauses)
     if pause is None:
-        raise TimeoutError(f"job {job.pk} is {job.state} after {timeout:g} s")
+        raise TimeoutError(f"job {job.pk} is {job.shown_state} after {timeout:g} s")
     return pause

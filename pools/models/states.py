@@ -14,8 +14,11 @@ queued ─▶ running ─▶ succeeded
 
 from __future__ import annotations
 
+from datetime import datetime
+
 QUEUED = "queued"
 RUNNING = "running"
+SCHEDULED = "scheduled"  # shown, not stored: queued, and `run_after` has not come
 SUCCEEDED = "succeeded"
 FAILED = "failed"
 CANCELLED = "cancelled"
@@ -32,9 +35,20 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     QUARANTINED: frozenset({QUEUED}),
 }
 STATES = tuple(TRANSITIONS)
+SHOWN_STATES = (SCHEDULED, *STATES)
 ACTIVE = (QUEUED, RUNNING)
 TERMINAL = tuple(state for state in STATES if state not in ACTIVE)
 UNSUCCESSFUL = tuple(state for state in TERMINAL if state != SUCCEEDED)
+
+
+def shown(state: str, run_after: datetime | None, now: datetime) -> str:
+    """The state that people and programs see: `queued` is `scheduled` until `run_after`.
+
+    >>> noon = datetime(2026, 1, 31, 12)
+    >>> shown(QUEUED, noon, datetime(2026, 1, 31, 11)), shown(QUEUED, noon, noon), shown(RUNNING, noon, noon)
+    ('scheduled', 'queued', 'running')
+    """
+    return SCHEDULED if state == QUEUED and run_after is not None and run_after > now else state
 
 
 class IllegalMove(ValueError):

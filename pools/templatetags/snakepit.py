@@ -169,13 +169,23 @@ def json(value: Any) -> str:
 @register.simple_tag
 def ago(moment: Any) -> SafeString:
     """A time as its age; the page's script updates the text."""
+    return _time("ago", moment)
+
+
+@register.simple_tag
+def until(moment: Any) -> SafeString:
+    """A time in the future as the time until then; the page's script updates the text."""
+    return _time("until", moment)
+
+
+def _time(kind: str, moment: Any) -> SafeString:
     at = moment.timestamp() if isinstance(moment, datetime) else _number(moment)
     if not at:
         return SafeString(NONE)
     text = datetime.fromtimestamp(at, UTC)
     return format_html(
-        '<time datetime="{}" title="{}" data-ago="{}">{}</time>',
-        text.isoformat(timespec="seconds"), f"{text:%Y-%m-%d %H:%M:%S} UTC", f"{at:.3f}", f"{text:%H:%M:%S}",
+        '<time datetime="{}" title="{}" data-{}="{}">{}</time>',
+        text.isoformat(timespec="seconds"), f"{text:%Y-%m-%d %H:%M:%S} UTC", kind, f"{at:.3f}", f"{text:%H:%M:%S}",
     )  # fmt: skip
 
 

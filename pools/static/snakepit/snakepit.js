@@ -21,6 +21,10 @@
       const age = span(Math.max(0, now() - time.dataset.ago));
       time.textContent = age === "now" ? "just now" : age + " ago";
     }
+    for (const time of all("[data-until]", root)) {
+      const left = span(Math.max(0, time.dataset.until - now()));
+      time.textContent = left === "now" ? "now" : "in " + left;
+    }
   }
   function updatePulse() {
     const pulse = document.getElementById("pulse"), age = seenAt ? now() - seenAt : 0;

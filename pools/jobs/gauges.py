@@ -1,0 +1,49 @@
+"""The gauge of jobs as Prometheus text. It counts rows, so a web process adds it to the broker's metrics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from django.db import Error
+from django.db.models import Count, Q
+from django.db.models.functions import Now
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from snakepit.pools.models import Job
+from snakepit.pools.models.states import ACTIVE, QUEUED, RUNNING, SCHEDULED
+
+logger = logging.getLogger("snakepit.jobs")
+NAME = "snakepit_jobs"
+SHOWN = (SCHEDULED, QUEUED, RUNNING)
+
+
+class JobGauges(Collector):
+    """The jobs that have not ended, by pool and state. Ended jobs are not counted: a scrape must stay cheap."""
+
+    def collect(self) -> Iterator[Metric]:
+        found = GaugeMetricFamily(NAME, "Jobs that have not ended.", labels=["pool", "state"])
+        rows = Job.objects.filter(state__in=ACTIVE).order_by().values_list("pool", "state")
+        later = Count("pk", filter=Q(state=QUEUED, run_after__gt=Now()))
+        counts: dict[str, dict[str, int]] = {}
+        for pool, state, count, scheduled in rows.annotate(count=Count("pk"), scheduled=later):
+            of_pool = counts.setdefault(pool, dict.fromkeys(SHOWN, 0))
+            of_pool[state] += count - scheduled
+            of_pool[SCHEDULED] += scheduled
+        for pool, of_pool in counts.items():
+            for state, count in of_pool.items():
+                found.add_metric([pool, state], count)
+        yield found
+
+
+def text() -> str:
+    """The gauge, or nothing while the database is away: the broker's metrics are needed then."""
+    registry = CollectorRegistry(auto_describe=False)
+    try:
+        registry.register(JobGauges())
+        return generate_latest(registry).decode()
+    except Error as error:
+        logger.warning("the metrics have no jobs, because the database is unavailable: %s", error)
+        return ""
