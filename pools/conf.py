@@ -141,6 +141,7 @@ class Configuration:
     jobs_max_attempts: int = number(3, 1, 100, help="Default maximum number of attempts of a job.")
     jobs_backoff: float = number(2.0, 0, 3600, unit="s", help="Pause before the second attempt; doubles each time.")
     jobs_quarantine_after: int = number(2, 1, 100, help="Worker deaths by one job after which it is quarantined.")
+    jobs_snoozes: int = number(1000, 0, 10**6, help="Maximum number of times that a command may put its job off.")
     jobs_stop_grace: float = number(5.0, 0, 3600, unit="s", help="Grace period for jobs when a Celery worker stops.")
     jobs_retention: int = number(604_800, 0, 10**9, unit="s", help="Time until an ended job is deleted.")
     jobs_entries: int = number(1000, 1, 10**6, help="Maximum number of stored output entries of a job.")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from snakepit.pools.celery_setup import configure_celery
     from snakepit.pools.client import Client, Json, PoolClient, connect
     from snakepit.testing import override_pools
-    from snakepit.workers import Adapter, CallCancelled, Context, command, locked
+    from snakepit.workers import Adapter, CallCancelled, Context, Snooze, command, locked
 
 _SOURCES = {
     "Adapter": "snakepit.workers",
@@ -37,6 +37,7 @@ _SOURCES = {
     "Context": "snakepit.workers",
     "Json": "snakepit.pools.client",
     "PoolClient": "snakepit.pools.client",
+    "Snooze": "snakepit.workers",
     "command": "snakepit.workers",
     "configure_celery": "snakepit.pools.celery_setup",
     "connect": "snakepit.pools.client",
@@ -51,6 +52,7 @@ __all__ = [
     "Context",
     "Json",
     "PoolClient",
+    "Snooze",
     "command",
     "configure_celery",
     "connect",

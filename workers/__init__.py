@@ -17,9 +17,9 @@ broker, and `process` is the life of a worker or template from start to exit cod
 from __future__ import annotations
 
 from snakepit.workers.adapter import Adapter, command, locked
-from snakepit.workers.context import CallCancelled, Context
+from snakepit.workers.context import CallCancelled, Context, Snooze
 
 if __name__ != "snakepit.workers":  # a second import under another name would make a second `Adapter` class
     raise ImportError(f"import snakepit.workers, not {__name__}")
 
-__all__ = ["Adapter", "CallCancelled", "Context", "command", "locked"]
+__all__ = ["Adapter", "CallCancelled", "Context", "Snooze", "command", "locked"]

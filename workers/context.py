@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.report import LogReport, ProgressReport, Report, clean
+
+LONGEST_SNOOZE = 31 * 86_400  # seconds
 
 
 class CallCancelled(Exception):
@@ -15,6 +17,16 @@ class CallCancelled(Exception):
     that every `except Exception: rollback; raise` on its way handles it. A command that swallows it runs on, until the
     broker ends the process after the pool's `cancel_grace`.
     """
+
+
+class Snooze(Exception):
+    """Put the job of this call off: it runs again after `seconds`. See `Context.snooze`."""
+
+    def __init__(self, seconds: float) -> None:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_SNOOZE:
+            raise ValueError(f"seconds: {seconds!r} is not a number of seconds from 0 to {LONGEST_SNOOZE}")
+        super().__init__(seconds)
+        self.seconds = float(seconds)
 
 
 class ReportSink(Protocol):
@@ -74,6 +86,14 @@ class Context:
         For plain methods. In an async command use `asyncio.sleep`: its task is cancelled instead.
         """
         return self._call.wait(seconds)
+
+    def snooze(self, seconds: float) -> NoReturn:
+        """End the call and run its job again after `seconds`, 31 days at most. It raises Snooze.
+
+        It costs the job no attempt. A job is put off SNAKEPIT["JOBS_SNOOZES"] times at most. A caller without a job
+        gets the error `snoozed` with `retry_after`.
+        """
+        raise Snooze(seconds)
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Report how much of the work is done, from 0 to 1, to the reader of the call's events.

@@ -36,6 +36,7 @@ class JobOptions(Schema):
     priority: int = Field(default=0, description="Higher first.", json_schema_extra={"minimum": -100, "maximum": 100})
     run_after: Moment | None = None
     deadline: Moment | None = None
+    expires: Moment | None = Field(default=None, description="Cancel the job if it has not begun by then.")
     timeout: float | None = Field(
         default=None,
         description="Seconds for one attempt.",
@@ -87,6 +88,8 @@ class JobOut(Schema):
     timeout: float | None
     run_after: datetime | None
     deadline: datetime | None
+    expires: datetime | None = Field(description="The job is cancelled if it has not begun by then.")
+    snoozes: int = Field(description="How often its command put it off.")
     cancel_requested: bool
     owner: str
     tags: list[str]

@@ -181,6 +181,15 @@ class LimitReached(BrokerError):
     default_outcome = NOT_STARTED
 
 
+class Expired(BrokerError):
+    """The job did not begin before its `expires`."""
+
+    code = "expired"
+    http_status = 410
+    grpc_status = "FAILED_PRECONDITION"
+    default_outcome = NOT_STARTED
+
+
 class Cancelled(BrokerError):
     """The caller cancelled the call."""
 
@@ -196,6 +205,15 @@ class AdapterError(BrokerError):
     code = "adapter_error"
     http_status = 500
     grpc_status = "UNKNOWN"
+    default_outcome = FAILED
+
+
+class Snoozed(BrokerError):
+    """The command put its work off; `retry_after` has the seconds."""
+
+    code = "snoozed"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
     default_outcome = FAILED
 
 

@@ -25,7 +25,20 @@ if TYPE_CHECKING:
 ERROR = 60  # characters of an error in a list
 POLL = 0.25  # seconds between two reads of a job
 STYLES = {"succeeded": "green", "running": "cyan", "failed": "bold red", "lost": "bold red", "quarantined": "bold red"}
-BRIEF = ("pool", "command", "state", "attempts", "priority", "progress", "error", "created_at", "finished_at")
+BRIEF = (
+    "pool",
+    "command",
+    "state",
+    "attempts",
+    "priority",
+    "run_after",
+    "expires",
+    "snoozes",
+    "progress",
+    "error",
+    "created_at",
+    "finished_at",
+)
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or its end.", autocompletion=complete_job)]
 
@@ -43,6 +56,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it ends and print its result.")] = False,
     priority: Priority = 0,
     run_after: Annotated[str, typer.Option(help="Not before this time, such as 2026-01-31T12:00:00Z.")] = "",
+    expires: Annotated[str, typer.Option(help="Cancel it if it has not begun by this time.")] = "",
     key: Annotated[str, typer.Option(help="Idempotency key: a second submit with it returns the first job.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="Tag of the job; may be repeated.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds for one attempt.")] = None,
@@ -57,7 +71,8 @@ def submit(
     """
     with report_errors(as_json):
         options: dict[str, Any] = {
-            "priority": priority, "run_after": _moment("--run-after", run_after), "tags": tag or [], "timeout": timeout,
+            "priority": priority, "run_after": _moment("--run-after", run_after),
+            "expires": _moment("--expires", expires), "tags": tag or [], "timeout": timeout,
         }  # fmt: skip
         if file:
             if wait or arguments != "{}":

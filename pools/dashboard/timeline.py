@@ -50,7 +50,13 @@ def timeline(job: Job, tries: Sequence[JobAttempt], now: datetime | None = None)
     for one in tries:
         add("waited", "queued", (waits_from, one.started_at))
         finished = one.finished_at or (job.finished_at if job.ended else None)
-        kind = one.outcome if one.outcome in ("succeeded", "requeued") else "failed" if one.outcome else "running"
+        kind = (
+            one.outcome
+            if one.outcome in ("succeeded", "requeued", "snoozed")
+            else "failed"
+            if one.outcome
+            else "running"
+        )
         add(
             f"attempt {one.number}", kind, (one.started_at, finished), detail=_detail(one), worker=one.worker,
             node=one.node, evidence=one.evidence,

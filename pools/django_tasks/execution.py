@@ -10,6 +10,7 @@ from snakepit.pools.django_tasks import api
 from snakepit.pools.django_tasks.backend import COMMAND, SnakepitBackend
 from snakepit.pools.models import Job, schema
 from snakepit.pools.models.moments import utc_now
+from snakepit.workers import Snooze
 
 
 def execute(path: str, args: list[Any], kwargs: dict[str, Any], alias: str, key: str) -> Any:
@@ -24,6 +25,8 @@ def execute(path: str, args: list[Any], kwargs: dict[str, Any], alias: str, key:
     try:
         first = (api.TaskContext(task_result=result),) if task.takes_context else ()
         value = api.normalize_json(task.call(*first, *args, **kwargs))
+    except Snooze:  # the task has not ended: it runs again later
+        raise
     except BaseException as error:
         kind = type(error)
         shown = "".join(traceback.format_exception(error))

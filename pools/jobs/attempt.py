@@ -30,6 +30,7 @@ from snakepit.pools.broker.errors import (
     BrokerError,
     BrokerUnreachable,
     DeadlineExceeded,
+    Expired,
     ShuttingDown,
 )
 from snakepit.pools.client import Answer, Client, Log, Progress, connect
@@ -199,7 +200,7 @@ class Attempt:
                 return self._listen()
             except BrokerError as error:
                 passing = error.outcome == NOT_STARTED and error.code not in PERMANENT
-                if not passing or isinstance(error, DeadlineExceeded) or time.monotonic() > end:
+                if not passing or isinstance(error, DeadlineExceeded | Expired) or time.monotonic() > end:
                     raise
             wait = time.monotonic() + min(2.0, 0.1 * 2**round_)
             while time.monotonic() < wait:
@@ -232,7 +233,9 @@ class Attempt:
 
     def _timeout(self) -> float | None:
         """The remaining time for the call."""
-        deadline = self.job.deadline
+        deadline, expires = self.job.deadline, self.job.expires
+        if expires is not None and not self.job.begun and expires.timestamp() <= time.time():
+            raise Expired
         if deadline is None:
             return self.job.timeout
         # Wall clocks of two hosts are compared once, at the start. From then on the call's own timeout counts.
@@ -304,7 +307,7 @@ class Attempt:
     def _give_back(self) -> str:
         """End the attempt of a Celery worker that stops. A job that perhaps began and may not run twice is lost."""
         if not self.calling or self._may_repeat():
-            return self._fail(Transition(QUEUED, counts=False), {"outcome": "requeued"}, None)
+            return self._fail(Transition(QUEUED, counts=False, began=self.calling), {"outcome": "requeued"}, None)
         error = ShuttingDown(
             f"The Celery worker stopped while the job ran, and retry={self.job.retry} allows no second run.",
             outcome=UNKNOWN,
@@ -317,10 +320,10 @@ class Attempt:
             self._read_idempotency()  # the pool's first worker may have reported its commands during the call
         # The client gives up a call on a frozen broker at the timeout of the call. The command did not overrun then.
         code = BrokerUnreachable.code if self._is_silent(error) else error.code
-        failure = AttemptFailure(code, error.outcome, self.idempotent, self.began)
+        failure = AttemptFailure(code, error.outcome, self.idempotent, self.began, error.retry_after)
         state = RetryState(
             job.retry, job.attempts, job.failures, job.deaths, job.max_attempts, job.backoff,
-            conf.current().jobs_quarantine_after,
+            conf.current().jobs_quarantine_after, job.snoozes, conf.current().jobs_snoozes,
         )  # fmt: skip
         transition = next_transition(failure, state)
         if isinstance(error, DeadlineExceeded) and job.deadline and job.deadline.timestamp() <= time.time():
@@ -328,7 +331,7 @@ class Attempt:
         facts: dict[str, Any] = {"outcome": code, "worker": str(error.details.get("worker", ""))[:100]}
         if transition.death:
             facts["evidence"] = {"message": scrub_text(error.message, 2000), **scrub(error.details)}
-        return self._fail(transition, facts, shape(error))
+        return self._fail(transition, facts, None if transition.snoozed else shape(error))
 
     def _is_silent(self, error: BrokerError) -> bool:
         """Whether a call ended without a word of the broker, which does not answer now either."""

@@ -19,12 +19,13 @@ from snakepit.pools.models import Job, JobAttempt, schema
 from snakepit.pools.models.states import QUEUED, RUNNING
 
 DUE = Q(run_after__isnull=True) | Q(run_after__lte=Now())
+UNEXPIRED = Q(expires__isnull=True) | Q(begun=True) | Q(expires__gt=Now())
 ORDER = ("-priority", "id")  # the index `snakepit_job_claim` has this order
 
 
 def eligible() -> Q:
     """The condition for a claim of a queued job, apart from its pool. Each further condition belongs here."""
-    return DUE & Q(cancel_requested=False)
+    return DUE & UNEXPIRED & Q(cancel_requested=False)
 
 
 def claimable(**of: Any) -> QuerySet[Job]:

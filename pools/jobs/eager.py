@@ -26,7 +26,7 @@ _running = threading.local()
 def run(attempt: Callable[[str], str], job_id: str, *, pauses: bool = True) -> bool:
     """Make attempts, which return the job's state, until it ends. False if no broker accepts its call: it stays queued.
 
-    Without `pauses`, the next attempt is due at once.
+    Without `pauses`, the next attempt is due at once. A job that its command put off stays scheduled then.
     """
     running: set[str] = _running.__dict__.setdefault("ids", set())
     if job_id in running:  # the attempt queues its job again; the loop below repeats it
@@ -44,11 +44,14 @@ def is_running(job_id: str) -> bool:
 
 
 def _attempts(attempt: Callable[[str], str], job_id: str, pauses: bool) -> bool:
-    failures = 0
+    failures = snoozes = 0
     while attempt(job_id) == QUEUED:
         job = Job.objects.get(pk=job_id)
         pause = max(0.0, (job.run_after - utc_now()).total_seconds()) if job.run_after else 0.0
-        if job.failures <= failures or (pauses and pause > LONGEST_PAUSE):
+        snoozed, snoozes = job.snoozes > snoozes, job.snoozes
+        if snoozed and not pauses:
+            return True
+        if (job.failures <= failures and not snoozed) or (pauses and pause > LONGEST_PAUSE):
             unreached = (job.error or {}).get("code") == BrokerUnreachable.code
             fix = f"; {USE}" if unreached and pauses else ""
             logger.warning("job %s stays queued after an eager attempt: %s%s", job_id, _reason(job), fix)

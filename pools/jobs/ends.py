@@ -46,7 +46,7 @@ class End:
         """What ends of one statement share."""
         one = self.transition
         last = one.pause if one.state == QUEUED else self.job.retention
-        return (self.source, one.state, one.counts, one.death, last, self.expired)
+        return (self.source, one.state, one.counts, one.death, one.snoozed, one.began, last, self.expired)
 
     @property
     def is_last(self) -> bool:
@@ -89,8 +89,9 @@ def _changes(end: End) -> dict[str, Any]:
         raise ValueError(f"a job that is {end.source} cannot become {one.state}")
     changed = columns.waiting(one.pause) if one.state == QUEUED else columns.ended(end.job.retention)
     if end.source == RUNNING:
-        counted = {"failures": F("failures") + int(one.counts), "deaths": F("deaths") + int(one.death)}
-        changed |= {"lease_until": None, "claimed_by": "", **counted}
+        counted = {"failures": one.counts, "deaths": one.death, "snoozes": one.snoozed}
+        changed |= {name: F(name) + int(more) for name, more in counted.items()}
+        changed |= {"lease_until": None, "claimed_by": "", **({"begun": True} if one.began else {})}
     if one.state == SUCCEEDED:
         changed["progress"] = 1.0
     return {"state": one.state, **changed}

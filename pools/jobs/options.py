@@ -30,6 +30,7 @@ class JobOptions:
     priority: int = 0
     run_after: datetime | None = None
     deadline: datetime | None = None
+    expires: datetime | None = None
     timeout: float | None = None
     max_attempts: int | None = None
     backoff: float | None = None
@@ -56,6 +57,7 @@ class JobOptions:
             "priority": _whole("priority", self.priority, -100, 100),
             "run_after": _moment("run_after", self.run_after),
             "deadline": _moment("deadline", self.deadline),
+            "expires": _moment("expires", self.expires),
             "timeout": None if self.timeout is None else _seconds("timeout", self.timeout, 0.001, 31 * 86_400),
             "max_attempts": _whole("max_attempts", self.max_attempts or settings.jobs_max_attempts, 1, 100),
             "backoff": _seconds("backoff", _or(self.backoff, settings.jobs_backoff), 0, 3600),

@@ -5,6 +5,7 @@
     a permanent error        failed
     a process died           queued again, except with retry=never, or retry=safe and a command that is not idempotent
     the command raised       queued again only with retry=always
+    the command put it off   queued again, and costs no attempt, up to a number of times
 
 >>> next_transition(AttemptFailure("worker_lost", "unknown"), RetryState(retry="safe")).state
 'lost'
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 
 from snakepit.pools.broker.errors import FAILED as WORK_FAILED
 from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN
-from snakepit.pools.models.states import FAILED, LOST, QUARANTINED, QUEUED
+from snakepit.pools.models.states import CANCELLED, FAILED, LOST, QUARANTINED, QUEUED
 
 # Errors that a repetition cannot fix.
 PERMANENT = frozenset(
@@ -41,6 +42,7 @@ class AttemptFailure:
     outcome: str
     idempotent: bool = False
     began: bool = True  # False: the command reported nothing, and perhaps never started
+    snooze: float = 0.0  # seconds for which the command put its job off
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class RetryState:
     max_attempts: int = 3
     backoff: float = 2.0
     quarantine_after: int = 2
+    snoozes: int = 0  # before this attempt
+    most_snoozes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +66,24 @@ class Transition:
     counts: bool = True  # against max_attempts
     death: bool = False  # the worker died of it
     pause: float = 0.0
+    began: bool = True  # False: no command of this attempt has run
+    snoozed: bool = False  # the command put its job off
 
 
 def next_transition(failure: AttemptFailure, state: RetryState) -> Transition:
     """The job's next state after this failure."""
+    if failure.code == "expired":
+        return Transition(CANCELLED, counts=False, began=False)
+    if failure.code == "snoozed" and state.snoozes < state.most_snoozes:
+        return Transition(QUEUED, counts=False, pause=failure.snooze, snoozed=True)
+    if failure.code == "snoozed":
+        return Transition(FAILED)
     if failure.code in PERMANENT:
         return Transition(FAILED)
     unanswered = failure.code == "broker_unreachable" and not failure.began and wants_retry(failure, state.retry)
     if failure.outcome == NOT_STARTED or unanswered:
         pause = min(LONGEST_WAIT, max(1.0, state.backoff) * 2.0 ** min(state.attempts - 1, 10))
-        return Transition(QUEUED, counts=False, pause=jittered(pause))
+        return Transition(QUEUED, counts=False, pause=jittered(pause), began=failure.outcome != NOT_STARTED)
     death = failure.code == "worker_lost"
     if death and state.deaths + 1 >= state.quarantine_after:
         return Transition(QUARANTINED, death=True)

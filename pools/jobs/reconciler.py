@@ -14,6 +14,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from snakepit.pools import conf
+from snakepit.pools.broker.errors import Expired
 from snakepit.pools.client import shared
 from snakepit.pools.jobs import commands, ends, leases, listing, messages
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
@@ -35,7 +36,12 @@ def reconcile() -> dict[str, int]:
     lease = conf.current().jobs_lease
     mistrusted = check_clock()
     _repair_after_clock_set_back(lease)
-    return {"freed": 0 if mistrusted else _free_leases(), "overdue": _end_overdue(), "sent": _send_again()}
+    return {
+        "freed": 0 if mistrusted else _free_leases(),
+        "overdue": _end_overdue(),
+        "expired": _end_expired(),
+        "sent": _send_again(),
+    }
 
 
 def check_clock() -> bool:
@@ -128,6 +134,16 @@ def _end_overdue() -> int:
     error = _error("deadline_exceeded", "The job's deadline passed while it was queued.", "not_started")
     overdue = Job.objects.filter(state=QUEUED, deadline__lt=Now()).defer(*listing.LARGE)[:BATCH]
     written = ends.write(ends.End(job, Transition(FAILED), error, source=QUEUED) for job in overdue)
+    for job_id in written:
+        emit_finished(job_id)
+    return len(written)
+
+
+def _end_expired() -> int:
+    """Cancel queued jobs that have not begun before their `expires`. No attempt claims them meanwhile."""
+    error = _error("expired", str(Expired()), "not_started")
+    late = Job.objects.filter(state=QUEUED, begun=False, expires__lte=Now()).defer(*listing.LARGE)[:BATCH]
+    written = ends.write(ends.End(job, Transition(CANCELLED), error, source=QUEUED) for job in late)
     for job_id in written:
         emit_finished(job_id)
     return len(written)

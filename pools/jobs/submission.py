@@ -42,6 +42,7 @@ def submit(
     `retry` decides which failed attempts are repeated: `never`; `safe`: those that did not start, or whose command is
     idempotent; `lost`: also those with an unknown outcome after a crash (at least once); `always`: also those whose
     command raised. If this owner has used the `idempotency_key` in this pool before, the existing job is returned.
+    A job that has not begun at its `expires` is cancelled; one that has not ended at its `deadline` fails.
     `timeout` and `backoff` are seconds, `retention` is seconds after the end. `owner` is a user or a user name.
     """
     options, rest = JobOptions.among(more)

@@ -112,6 +112,7 @@ class Job(models.Model):
     priority = models.SmallIntegerField(default=0)
     run_after = MomentField(null=True, blank=True)
     deadline = MomentField(null=True, blank=True)
+    expires = MomentField(null=True, blank=True, help_text="When it is cancelled if no attempt has begun.")
     timeout = models.FloatField(null=True, blank=True, help_text="Timeout of one attempt. [s]")
     retry = models.CharField(max_length=8, choices=[(one, one) for one in RETRIES], default="lost")
     max_attempts = models.PositiveSmallIntegerField(default=3)
@@ -119,6 +120,8 @@ class Job(models.Model):
     attempts = models.PositiveIntegerField(default=0, help_text="Number of the newest attempt: the fencing token.")
     failures = models.PositiveIntegerField(default=0, help_text="Attempts that count against max_attempts.")
     deaths = models.PositiveIntegerField(default=0, help_text="Attempts in which the worker died.")
+    snoozes = models.PositiveIntegerField(default=0, help_text="Attempts in which its command put it off.")
+    begun = models.BooleanField(default=False, help_text="An attempt has ended in which its command ran.")
     lease_until = MomentField(null=True, blank=True)
     claimed_by = models.CharField(max_length=200, blank=True)
     cancel_requested = models.BooleanField(default=False)
@@ -197,6 +200,11 @@ class Job(models.Model):
             models.Index(fields=["sent_at"], name="snakepit_job_sent", condition=Q(state=QUEUED)),
             models.Index(fields=["pool", "-priority", "id"], name="snakepit_job_claim", condition=Q(state=QUEUED)),
             models.Index(fields=["expires_at"], name="snakepit_job_expires"),
+            models.Index(
+                fields=["expires"],
+                name="snakepit_job_unbegun",
+                condition=Q(state=QUEUED, begun=False, expires__isnull=False),
+            ),
             models.Index(
                 fields=["pool", "owner", "key", "size"], name="snakepit_job_waiting", condition=Q(state=QUEUED)
             ),

@@ -57,7 +57,9 @@ def _run_here(job: Job) -> bool:
     run_here(job)
     job.refresh_from_db()
     if job.state == QUEUED:
-        reason = (job.error or {}).get("message") or "no attempt could begin"
+        reason = (job.error or {}).get("message") or (
+            "its command put it off" if job.snoozes else "no attempt could begin"
+        )
         raise TimeoutError(f"job {job.pk} stays queued in this test: {reason}")
     return job.ended
 

@@ -27,7 +27,7 @@ from contextvars import copy_context
 from typing import Any, NoReturn
 
 from snakepit.workers.call import AssignedCall
-from snakepit.workers.context import CallCancelled, Context, ReportSink
+from snakepit.workers.context import CallCancelled, Context, ReportSink, Snooze
 from snakepit.workers.report import AnswerReport, ChunkReport, EncodedValue, FailureReport, ResultReport
 from snakepit.workers.runtime import failure
 from snakepit.workers.runtime.async_commands import CommandLoop, TaskWatch, close_generator
@@ -203,6 +203,9 @@ def ended_by(call: AssignedCall, error: BaseException) -> FailureReport:
         return failure.failure(call, "result_too_large", str(error), {"size": error.size, "limit": error.limit})
     if isinstance(error, NotCarried):  # without a traceback, which would show this package only
         return failure.failure(call, "adapter_error", f"The result cannot be sent: {error}.", {"path": error.path})
+    if isinstance(error, Snooze):
+        message = f"the command put its work off for {error.seconds:g} s"
+        return failure.failure(call, "snoozed", message, {"seconds": error.seconds})
     if isinstance(error, CallCancelled | asyncio.CancelledError) and call.cancelled:
         return failure.stopped(call, error)
     return failure.raised(call, error)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
+from typing import Any
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
@@ -21,7 +24,15 @@ def error_of(failure: WorkerFailure) -> errors.BrokerError:
         details["type"] = failure.type
     if failure.traceback:
         details["traceback"] = failure.traceback
-    return known(failure.message, outcome=outcome, details=json.loads(json.dumps(details, default=str)))
+    retry_after = _seconds(details) if known is errors.Snoozed else 0.0
+    plain = json.loads(json.dumps(details, default=str))
+    return known(failure.message, outcome=outcome, details=plain, retry_after=retry_after)
+
+
+def _seconds(details: Mapping[str, Any]) -> float:
+    """The pause of a snooze. A worker is not trusted to report a number."""
+    seconds = details.get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else 0.0
 
 
 def race_event(pool: str, worker: str, race: Race) -> Event:

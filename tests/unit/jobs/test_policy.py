@@ -98,3 +98,23 @@ def test_pauses_double_within_a_jitter_and_have_an_end() -> None:
         assert 0.8 * pause <= found <= 1.2 * pause
     waits = next_transition(AttemptFailure("pool_paused", "not_started"), RetryState(attempts=50)).pause
     assert waits <= 1.2 * policy.LONGEST_WAIT
+
+
+def test_a_command_may_put_its_job_off_up_to_a_number_of_times_and_it_costs_no_attempt() -> None:
+    failure = AttemptFailure("snoozed", "failed", snooze=600.0)
+    off = next_transition(failure, RetryState(retry="never", failures=2, max_attempts=3, snoozes=4, most_snoozes=5))
+    assert (off.state, off.counts, off.pause, off.snoozed) == ("queued", False, 600.0, True)
+    over = next_transition(failure, RetryState(retry="always", snoozes=5, most_snoozes=5))
+    assert (over.state, over.snoozed) == ("failed", False)
+
+
+@pytest.mark.parametrize("retry", ["never", "safe", "lost", "always"])
+def test_an_expired_job_is_cancelled(retry: str) -> None:
+    transition = next_transition(AttemptFailure("expired", "not_started"), RetryState(retry=retry))
+    assert (transition.state, transition.counts, transition.began) == ("cancelled", False, False)
+
+
+def test_only_an_attempt_that_started_its_command_begins_a_job() -> None:
+    assert not next_transition(AttemptFailure("pool_paused", "not_started"), RetryState()).began
+    assert next_transition(AttemptFailure("worker_lost", "unknown"), RetryState()).began
+    assert next_transition(AttemptFailure("snoozed", "failed"), RetryState(most_snoozes=1)).began

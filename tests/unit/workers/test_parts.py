@@ -13,7 +13,7 @@ import warnings
 
 import pytest
 
-from snakepit.workers import CallCancelled, Context
+from snakepit.workers import CallCancelled, Context, Snooze
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.process import boot, parent_death, shared_page, vitals
 from snakepit.workers.process.boot import Boot
@@ -341,3 +341,10 @@ def test_a_plain_command_may_use_asyncio_run_beside_the_own_loop():
     assert loop.run(answer()) == asyncio.run(answer()) == loop.run(answer())
     loop.close()
     gc.collect()
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 31 * 86_400 + 1, "5", None, True])
+def test_a_snooze_has_a_bounded_number_of_seconds(seconds: object) -> None:
+    with pytest.raises(ValueError, match="seconds"):
+        Snooze(seconds)  # type: ignore[arg-type]
+    assert Snooze(0).seconds == 0.0
