@@ -10,6 +10,7 @@ from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, ClassVar, Self, TypeVar, cast, overload
 
 MARK = "__snakepit_command__"
+ON_FAILURE = "on_failure"  # the hook's method, and its name as a command of the pool
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -110,6 +111,14 @@ class Adapter:
 
     def setup(self) -> Any:
         """Make what each worker needs for itself: connections, GPU contexts, random generators. May be async."""
+
+    def on_failure(self, job: dict[str, Any]) -> Any:
+        """Handle the final failure of a job of this pool. May be async.
+
+        It runs in a worker of the pool after the job has ended as `failed`, `lost` or `quarantined`, at least once for
+        each such end. `job` has the keys id, pool, command, arguments, state, error, attempts, owner and tags. It is a
+        job itself, so callers cannot run it, it may run twice, and its own failure changes no other job.
+        """
 
     def teardown(self) -> Any:
         """Release what `setup` made. May be async. It runs after the last call, but not if the worker is killed."""

@@ -14,7 +14,8 @@ from snakepit.pools.api.body import dumps, read_arguments
 from snakepit.pools.api.schemas import CallAnswer, Failure, answers
 from snakepit.pools.api.streams import answer_body, stream_response
 from snakepit.pools.broker.caller import acting_for
-from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.broker.errors import BadRequest, CommandUnknown
+from snakepit.pools.broker.spec import ON_FAILURE
 from snakepit.pools.client import shared
 
 router = Router(tags=["calls"])
@@ -51,6 +52,7 @@ async def call(
     the raw body.
     """
     caller(request).allow("call", pool)
+    refuse_hook(command)
     longest = conf.current().max_timeout
     if timeout is not None and timeout > longest:
         message = f"timeout: {timeout} is more than {longest} seconds (SNAKEPIT['MAX_TIMEOUT'])"
@@ -72,6 +74,12 @@ async def call(
         headers = {"X-Snakepit-Call": answer.call, "X-Snakepit-Worker": answer.worker}
         return HttpResponse(answer.value, content_type="application/octet-stream", headers=headers)
     return json_response(answer_body(answer))
+
+
+def refuse_hook(command: str) -> None:
+    """Refuse a call of the hook `on_failure`: its adapter trusts what it receives."""
+    if command == ON_FAILURE:
+        raise CommandUnknown("command: on_failure is a hook of the adapter, which runs after a job has failed")
 
 
 def json_response(data: Any, status: int = 200) -> HttpResponse:

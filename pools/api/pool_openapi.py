@@ -21,6 +21,7 @@ from ninja import Field, Schema
 from snakepit.pools.api.json_value import JsonValue
 from snakepit.pools.api.schemas import BODIES, CallAnswer, Failure
 from snakepit.pools.broker.errors import ERRORS
+from snakepit.pools.broker.spec import ON_FAILURE
 from snakepit.pools.broker.status import CommandInfo
 
 REFUSED = frozenset({400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504})
@@ -55,7 +56,7 @@ def document(pool: str, commands: Sequence[CommandInfo], site: Site) -> dict[str
         found = model.model_json_schema(ref_template=COMPONENT + "{model}", mode="serialization")
         schemas |= found.pop("$defs", {}) | {model.__name__: found}
     paths = {}
-    for info in sorted(commands, key=lambda one: one.name):
+    for info in sorted((one for one in commands if one.name != ON_FAILURE), key=lambda one: one.name):
         body = _components(info, schemas)
         paths[f"{site.root}/commands/{quote(info.name, safe='')}"] = {"post": _operation(info, body, site)}
     contents = {

@@ -25,6 +25,7 @@ from enum import StrEnum
 from typing import Any
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
+ON_FAILURE = "on_failure"  # an adapter's hook: a command that runs only after a job has failed
 AUTO = "auto"  # a value of a pool's `python`: the best interpreter for its profile
 OWN = "the broker's own interpreter"
 PYTHON_VERSION = re.compile(r"3\.\d{1,2}(\.\d{1,2})?t?")  # 3.12, 3.13.5, 3.14t

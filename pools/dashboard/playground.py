@@ -15,9 +15,11 @@ from snakepit.pools import conf
 from snakepit.pools import jobs as durable
 from snakepit.pools.api.auth import quota_of
 from snakepit.pools.api.body import read_object
+from snakepit.pools.api.calls import refuse_hook
 from snakepit.pools.api.streams import stream_response
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PermissionDenied
+from snakepit.pools.broker.spec import ON_FAILURE
 from snakepit.pools.client import Json, shared
 from snakepit.pools.dashboard.access import rights_of
 from snakepit.pools.dashboard.form import fields
@@ -41,7 +43,8 @@ def playground(request: HttpRequest, visit: Visit) -> HttpResponse:
     if trouble := visit.state().trouble:
         context["trouble"] = trouble
     try:
-        commands = shared.client().commands(pool, PAGE_PATIENCE) if pool and not trouble else ()
+        found = shared.client().commands(pool, PAGE_PATIENCE) if pool and not trouble else ()
+        commands = tuple(one for one in found if one.name != ON_FAILURE)
     except BrokerError as error:
         commands, context["trouble"] = (), seen_from_outside(error).message
     wanted = twin.command if twin else request.GET.get("command", "")
@@ -121,6 +124,7 @@ def _read(request: HttpRequest) -> dict[str, Any]:
     names = {"pool": body.get("pool"), "command": body.get("command")}
     if wrong := [name for name, value in names.items() if not isinstance(value, str) or not value]:
         raise BadRequest(f"{wrong[0]}: must be a name")
+    refuse_hook(str(names["command"]))
     tags = body.get("tags", [])
     if not isinstance(tags, list):
         raise BadRequest("tags: must be a list")

@@ -8,6 +8,7 @@ submit() ─▶ Job row ─ on commit ─▶ message (the id alone) ─▶ Celer
 The row holds the state of a job. A message is only a hint: it may be lost, duplicated or late.
 """
 
+from snakepit.pools.jobs import failure_hook  # noqa: F401  (adds its step to `after_end`)
 from snakepit.pools.jobs.bulk import asubmit_many, submit_many
 from snakepit.pools.jobs.control import cancel, clone, retry
 from snakepit.pools.jobs.submission import asubmit, submit

@@ -37,7 +37,15 @@ from snakepit.pools.client import Answer, Client, Log, Progress, connect
 from snakepit.pools.jobs import commands, eager, leases, messages
 from snakepit.pools.jobs.arguments import restore, storable
 from snakepit.pools.jobs.policy import PERMANENT, AttemptFailure, RetryState, Transition, may_repeat, next_transition
-from snakepit.pools.jobs.signals import emit, emit_finished, job_finished, job_progressed, job_started
+from snakepit.pools.jobs.signals import (
+    emit,
+    emit_finished,
+    emit_requeued,
+    job_finished,
+    job_progressed,
+    job_requeued,
+    job_started,
+)
 from snakepit.pools.models import Job
 from snakepit.pools.models.states import CANCELLED, FAILED, LOST, QUEUED
 from snakepit.pools.models.strict_json import scrub, scrub_text
@@ -346,6 +354,9 @@ class Attempt:
         wrote = self._write(lambda: leases.fail(self.job, transition, error, facts))
         if wrote and transition.state == QUEUED:
             messages.send(self.job.pk, messages.queue_of(self.job.pool), transition.pause)
+            if job_requeued.receivers:
+                with leases.db_unit():
+                    emit_requeued(self.job.pk)
             return QUEUED
         return self._report(transition.state, wrote)
 

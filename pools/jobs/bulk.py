@@ -58,7 +58,7 @@ def submit_many(
         raise TypeError(f"submit_many() has no option named {', '.join(map(repr, unknown))}")
     shared = options.columns()
     target = JobTarget(pool, command)
-    submission = _Submission({**shared, "pool": pool, "command": command})
+    submission = _Submission({**shared, "pool": pool, "command": command, "hooked": target.hooked})
     checked = _checked(target, rows, idempotency_keys)
     # Before the transaction: most calls have one batch, and a bad row among them costs the database nothing.
     batch = list(islice(checked, BATCH))

@@ -49,6 +49,11 @@ class CommandCache:
         """Forget all answers: the broker is another one now."""
         self._answers.clear()
 
+    def kept(self, client: Client, pool: str) -> Commands:
+        """The last answer, however old, without a question to the broker; empty without one."""
+        answers = self._answers.get(client)
+        return answers.pools.get(pool, (0.0, {}))[1] if answers else {}
+
     def find(self, client: Client, pool: str, *, fresh: bool = False) -> Commands | None:
         """The commands by name; empty if the broker reports none yet, None if it does not answer."""
         stand_in.prepare(pool)

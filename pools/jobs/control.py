@@ -9,7 +9,7 @@ from django.db import transaction
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.jobs import ends, leases, messages
 from snakepit.pools.jobs.policy import Transition
-from snakepit.pools.jobs.signals import emit_finished
+from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.jobs.submission import enqueue
 from snakepit.pools.models import Job, JobEntry, schema
 from snakepit.pools.models.states import CANCELLED, QUEUED, RUNNING, UNSUCCESSFUL
@@ -25,6 +25,7 @@ COPIED = (
     "retry",
     "tags",
     "retention",
+    "hooked",
 )
 
 
@@ -82,3 +83,4 @@ def clone(job_id: Any, owner: str = "") -> Job:
 
 def _send(job: Job) -> None:
     messages.send(job.pk, messages.queue_of(job.pool))
+    emit_requeued(job.pk)

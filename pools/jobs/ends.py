@@ -17,7 +17,7 @@ from django.db.models import F, Field, Q
 from django.db.models.functions import Now
 from django.db.models.sql import UpdateQuery
 
-from snakepit.pools.jobs import columns
+from snakepit.pools.jobs import after_end, columns
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Job, JobAttempt, schema
 from snakepit.pools.models.job import JobQuerySet
@@ -60,9 +60,21 @@ def write(ends: Iterable[End]) -> frozenset[UUID]:
     for _, alike in groupby(sorted(ends, key=lambda end: (end.kind, end.job.pk)), key=lambda end: end.kind):
         rest = list(alike)
         while rest:
-            written |= _write_alike(rest[:MOST])
+            written |= _write_with_steps(rest[:MOST])
             rest = rest[MOST:]
     return frozenset(written)
+
+
+def _write_with_steps(ends: Sequence[End]) -> set[UUID]:
+    """Write ends of one kind and, in the same transaction, what follows the end of a job."""
+    if not ends[0].is_last:
+        return _write_alike(ends)
+    with transaction.atomic(using=schema.alias()):
+        written = _write_alike(ends)
+        over = [after_end.Ended(end.job, end.transition.state, end.error) for end in ends if end.job.pk in written]
+        announcements = after_end.apply(over)
+    after_end.announce(announcements)
+    return written
 
 
 def _write_alike(ends: Sequence[End]) -> set[UUID]:

@@ -18,7 +18,7 @@ from snakepit.pools.broker.errors import Expired
 from snakepit.pools.client import shared
 from snakepit.pools.jobs import commands, ends, leases, listing, messages
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
-from snakepit.pools.jobs.signals import emit_finished
+from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.models import Job, schema
 from snakepit.pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING, TERMINAL
 
@@ -111,6 +111,7 @@ def _free_leases() -> int:
         logger.warning("job %s: the lease of attempt %d expired; state: %s", job.pk, job.attempts, transition.state)
         if transition.state == QUEUED:
             messages.send(job.pk, messages.queue_of(job.pool), transition.pause)
+            emit_requeued(job.pk)
         else:
             emit_finished(job.pk)
     return freed

@@ -3,6 +3,7 @@
 job_submitted   in the process that submitted it, after the commit
 job_started     in the Celery worker, at the start of each attempt
 job_progressed  in the Celery worker: also `fraction` and `message`
+job_requeued    in the process that queued it again: after a failed attempt, or on the order of an operator
 job_finished    in the process that wrote the end: the Celery worker of the attempt or of the reconcile task, or the
                 process that cancelled a queued job
 """
@@ -21,6 +22,7 @@ logger = logging.getLogger("snakepit.jobs")
 job_submitted = Signal()
 job_started = Signal()
 job_progressed = Signal()
+job_requeued = Signal()
 job_finished = Signal()
 
 
@@ -32,5 +34,14 @@ def emit(signal: Signal, job: Job, **facts: Any) -> None:
 
 def emit_finished(job_id: Any) -> None:
     """Send `job_finished` with the current row. Without receivers, the row is not read."""
-    if job_finished.receivers and (job := Job.objects.filter(pk=job_id).first()):
-        emit(job_finished, job)
+    _emit_current(job_finished, job_id)
+
+
+def emit_requeued(job_id: Any) -> None:
+    """Send `job_requeued` with the current row. Without receivers, the row is not read."""
+    _emit_current(job_requeued, job_id)
+
+
+def _emit_current(signal: Signal, job_id: Any) -> None:
+    if signal.receivers and (job := Job.objects.filter(pk=job_id).first()):
+        emit(signal, job)

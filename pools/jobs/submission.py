@@ -49,8 +49,10 @@ def submit(
     stored = store(_merged(arguments, rest))
     checked = options.columns()
     key = check_key(idempotency_key)
-    JobTarget(pool, command).check(stored)
-    return enqueue({**checked, "pool": pool, "command": command, "arguments": stored, "idempotency_key": key})
+    target = JobTarget(pool, command)
+    target.check(stored)
+    wanted = {**checked, "pool": pool, "command": command, "arguments": stored, "hooked": target.hooked}
+    return enqueue({**wanted, "idempotency_key": key})
 
 
 async def asubmit(
@@ -81,19 +83,20 @@ def enqueue(wanted: Mapping[str, Any]) -> Job:
             if not wanted["idempotency_key"]:
                 raise
             continue
-        job.sent_at = job.created_at  # instead of a query; the row has the database's time
-        if in_process.runner is not None and in_process.runner.runs_now():
-            _announce(job)
-        else:
-            _announce_on_commit(job)
+        announce(job)
         return job
     raise BadRequest(CONTENDED)
 
 
-def _announce_on_commit(job: Job) -> None:
-    # Not a partial: Django logs the __qualname__ of a function that fails, and a partial has none. The job is stored
-    # by now, so whatever fails here must not fail its submission.
-    transaction.on_commit(lambda: _announce(job), using=schema.alias(), robust=True)
+def announce(job: Job) -> None:
+    """Send a new job, once the transaction around is committed."""
+    job.sent_at = job.created_at  # instead of a query; the row has the database's time
+    if in_process.runner is not None and in_process.runner.runs_now():
+        _announce(job)
+    else:
+        # Not a partial: Django logs the __qualname__ of a function that fails, and a partial has none. The job is
+        # stored by now, so whatever fails here must not fail its submission.
+        transaction.on_commit(lambda: _announce(job), using=schema.alias(), robust=True)
 
 
 def _announce(job: Job) -> None:

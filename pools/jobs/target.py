@@ -8,7 +8,7 @@ from typing import Any
 
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, PoolUnknown, no_command
-from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.broker.spec import ON_FAILURE, PoolSpec
 from snakepit.pools.client import shared
 from snakepit.pools.jobs import commands, in_process
 from snakepit.pools.jobs.arguments import check_size
@@ -26,6 +26,8 @@ class JobTarget:
             raise BadRequest("pool: must be the name of a pool")
         if not isinstance(command, str) or not NAME.fullmatch(command):
             raise BadRequest(f"command: {str(command)[:50]!r} is not the name of a command")
+        if command == ON_FAILURE:
+            raise BadRequest("command: on_failure is a hook of the adapter, which runs after a job has failed")
         spec = _definition(pool)
         if spec is None or not spec.enabled:
             raise PoolUnknown(f"No pool is named {pool!r}." if spec is None else f"The pool {pool!r} is disabled.")
@@ -39,14 +41,23 @@ class JobTarget:
         A rollout may have changed the commands since they were read. Therefore a refusal needs a fresh answer.
         """
         check_size(self._pool, arguments, self._largest)
-        if not self._read:
-            self._read, self._known = True, commands.cache.find(shared.client(), self._pool)
+        self._ask()
         refusal = self._refusal(arguments)
         if refusal and not self._fresh:
             self._fresh, self._known = True, commands.cache.find(shared.client(), self._pool, fresh=True)
             refusal = self._refusal(arguments)
         if refusal:
             raise refusal
+
+    @property
+    def hooked(self) -> bool:
+        """Whether the adapter has the hook `on_failure`."""
+        self._ask()
+        return bool(self._known) and ON_FAILURE in (self._known or {})
+
+    def _ask(self) -> None:
+        if not self._read:
+            self._read, self._known = True, commands.cache.find(shared.client(), self._pool)
 
     def _refusal(self, arguments: Mapping[str, Any]) -> BrokerError | None:
         if not self._known:

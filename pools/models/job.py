@@ -132,6 +132,7 @@ class Job(models.Model):
     key = models.CharField(max_length=20, blank=True, help_text="The API key that submitted it.")
     size = models.PositiveIntegerField(default=0, help_text="Arguments. [bytes]")
     tags = models.CharField(max_length=1000, blank=True, help_text="Each tag with a comma before and after it.")
+    hooked = models.BooleanField(default=False, help_text="Its adapter had the hook on_failure at its submission.")
     result = models.JSONField(null=True, blank=True)
     result_raw = models.BinaryField(null=True, blank=True)
     error = models.JSONField(null=True, blank=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from snakepit.workers.adapter import MARK, Adapter, CommandOptions, InvalidAdapter
+from snakepit.workers.adapter import MARK, ON_FAILURE, Adapter, CommandOptions, InvalidAdapter
 from snakepit.workers.schema.annotation import nearest
 from snakepit.workers.schema.signature import InvalidArguments, Signature, signature_of
 
@@ -122,12 +122,25 @@ def find_commands(kind: type[Adapter]) -> dict[str, CommandSpec]:
         if options.name in found:
             raise InvalidAdapter(f"{kind.__name__} has two commands named {options.name!r}: rename one")
         found[options.name] = _describe(kind, attribute, options)
+    hook = _failure_hook(kind, found)
     if not found:
         raise InvalidAdapter(f"{kind.__name__} has no commands: put @command before the methods that callers may run")
     problems = [command.problem for command in found.values() if command.problem]
     if len(problems) == len(found):
         raise InvalidAdapter(problems[0])
-    return found
+    return found | hook
+
+
+def _failure_hook(kind: type[Adapter], commands: Mapping[str, CommandSpec]) -> dict[str, CommandSpec]:
+    """The hook `on_failure`, if the adapter has its own: a command that only the jobs of the pool run."""
+    if ON_FAILURE in commands:
+        raise InvalidAdapter(f"{kind.__name__}: {ON_FAILURE} is a hook: remove @command, or rename the command")
+    if inspect.getattr_static(kind, ON_FAILURE) is inspect.getattr_static(Adapter, ON_FAILURE):
+        return {}
+    spec = _describe(kind, ON_FAILURE, CommandOptions(ON_FAILURE))
+    if spec.problem or set(spec.signature.schema.get("properties", {})) != {"job"} or spec.streams:
+        raise InvalidAdapter(f"{kind.__name__}: write the hook as `def {ON_FAILURE}(self, job: dict[str, Any])`")
+    return {ON_FAILURE: spec}
 
 
 def _inner(attribute: Any) -> Any:

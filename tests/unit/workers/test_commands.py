@@ -244,3 +244,26 @@ def test_a_command_has_a_public_name():
 def test_the_decorator_wants_a_method():
     with pytest.raises(InvalidAdapter, match="before a method, not before int"):
         command(3)  # type: ignore[call-overload]
+
+
+class Hooked(Shop):
+    async def on_failure(self, job: dict[str, Any]) -> None: ...
+
+
+def test_a_hook_for_failed_jobs_is_found_beside_the_commands() -> None:
+    assert set(find_commands(Hooked)) - set(find_commands(Shop)) == {"on_failure"}
+    assert "on_failure" not in find_commands(Shop)
+
+
+def test_a_hook_with_another_signature_or_marked_as_command_is_refused() -> None:
+    class Other(Shop):
+        def on_failure(self, ident: str) -> None: ...  # type: ignore[override]
+
+    class Marked(Shop):
+        @command
+        def on_failure(self, job: dict[str, Any]) -> None: ...
+
+    with pytest.raises(InvalidAdapter, match="write the hook as"):
+        find_commands(Other)
+    with pytest.raises(InvalidAdapter, match="is a hook: remove @command"):
+        find_commands(Marked)

@@ -1,0 +1,37 @@
+"""What follows the end of jobs: steps that run in the transaction that writes the ends, so that none is lost.
+
+A module that adds a step imports this one and appends to `steps`. `ends.write` runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snakepit.pools.models import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job whose end was just written: the row as it was before, its new state and its error."""
+
+    job: Job
+    state: str
+    error: Mapping[str, Any] | None
+
+
+Announcement = Callable[[], None]  # runs after the write; it must not raise
+Step = Callable[[Sequence[Ended]], Iterable[Announcement]]
+
+steps: list[Step] = []
+
+
+def apply(ended: Sequence[Ended]) -> list[Announcement]:
+    """Run the steps for jobs whose ends were written in this transaction; returns what to announce after it."""
+    return [announcement for step in steps for announcement in step(ended)] if ended else []
+
+
+def announce(announcements: Iterable[Announcement]) -> None:
+    for announcement in announcements:
+        announcement()
