@@ -26,7 +26,7 @@ def _no_number(value: object) -> object:
 Moment = Annotated[datetime, BeforeValidator(_no_number)]
 
 
-class JobOptions(Schema):
+class JobOptionsIn(Schema):
     """A command, and the options of its jobs. Times are ISO 8601 with a zone; durations are seconds."""
 
     model_config = {"extra": "forbid"}
@@ -49,7 +49,7 @@ class JobOptions(Schema):
     retention: int | None = Field(default=None, json_schema_extra={"minimum": 0, "maximum": 10**9})
 
 
-class JobIn(JobOptions):
+class JobIn(JobOptionsIn):
     """A submission. Times are ISO 8601 with a zone; `timeout`, `backoff` and `retention` are seconds."""
 
     arguments: dict[str, Any] = Field(default_factory=dict)

@@ -25,7 +25,7 @@ from snakepit.pools.api.job_schemas import (
     BatchOut,
     JobFilter,
     JobIn,
-    JobOptions,
+    JobOptionsIn,
     JobOut,
     JobPage,
     StreamTokenIn,
@@ -56,7 +56,7 @@ BODY = {"requestBody": {"content": {"application/json": {"schema": JobIn.model_j
 LINES = {
     "parameters": [
         {"name": name, "in": "query", "required": name in ("pool", "command"), "schema": schema}
-        for name, schema in JobOptions.model_json_schema()["properties"].items()
+        for name, schema in JobOptionsIn.model_json_schema()["properties"].items()
     ],
     "requestBody": {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}, "required": True},
 }
@@ -96,7 +96,7 @@ async def submit_many(request: HttpRequest) -> HttpResponse:
     requester = caller(request)
     given = {name: request.GET.getlist(name) if name == "tags" else request.GET[name] for name in request.GET}
     requester.allow("submit_job", request.GET.get("pool", ""))
-    wanted = _valid(JobOptions, given)
+    wanted = _valid(JobOptionsIn, given)
     rows = read_lines(request, conf.current().jobs_batch_rows)
     options = wanted.model_dump(exclude={"pool", "command"}, exclude_none=True) | {"owner": requester.owner}
     key = request.headers.get("Idempotency-Key")
