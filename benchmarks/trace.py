@@ -125,11 +125,11 @@ def job_body(home: Path) -> Callable[[], object]:
 
     django.setup()
     call_command("migrate", verbosity=0)
-    from snakepit.pools.jobs import attempt, submission
+    from snakepit.pools.jobs import runner, submission
 
     waiting = [str(submission.submit("work", "echo", {"value": SMALL}).pk) for _ in range(ROUNDS + 1)]
-    attempt.run(waiting.pop())
-    return lambda: attempt.run(waiting.pop())
+    runner.run_one(waiting.pop())
+    return lambda: runner.run_one(waiting.pop())
 
 
 def main() -> None:

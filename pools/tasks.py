@@ -13,9 +13,18 @@ from celery import shared_task, signals
 from snakepit.pools import conf, history
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
-from snakepit.pools.jobs import attempt, celery_connections, celery_consumer, leases, messages, reconciler
+from snakepit.pools.jobs import (
+    attempt,
+    celery_connections,
+    celery_consumer,
+    claimer,
+    leases,
+    messages,
+    reconciler,
+    runner,
+)
 from snakepit.pools.jobs.fallback_reconciler import FallbackReconciler
-from snakepit.pools.models import Audit
+from snakepit.pools.models import Audit, Job
 from snakepit.pools.models.moments import utc_now
 
 logger = logging.getLogger("snakepit.tasks")
@@ -38,10 +47,18 @@ def sweep() -> int:
         return 0
 
 
-@shared_task(name=messages.TASK, **LATE)
-def run_job(job_id: str) -> str:
-    """Run a job if it is still queued; returns its state. A duplicate message finds nothing to do."""
-    return attempt.run(job_id)
+@shared_task(name=messages.TASK, bind=True, **LATE)
+def run_job(self: Any, job_id: str, pool: str = "") -> str:
+    """Run the jobs of a pool: the message of one is a hint for all. A duplicate hint finds nothing to do.
+
+    Without `pool`, it is that of the job. A task that runs eagerly runs this job alone, and returns its state.
+    """
+    if self.request.is_eager:
+        return runner.run_one(job_id)
+    if not pool:
+        with leases.db_unit():
+            pool = Job.objects.filter(pk=job_id).values_list("pool", flat=True).first() or ""
+    return claimer.work(pool) if pool else "gone"
 
 
 @shared_task(name=messages.RECONCILE, **LATE)

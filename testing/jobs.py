@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db import connections, models
 
-from snakepit.pools.jobs import attempt, commands, eager, in_process
+from snakepit.pools.jobs import commands, eager, in_process, runner
 from snakepit.pools.models import Job, Pool, job_wait, schema
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
@@ -21,7 +21,7 @@ RECEIVER = "snakepit.testing"
 MOST_ROUNDS = 1000  # of jobs that submit jobs, before `run_jobs` gives up
 
 # Without patience: a broker that the test made unreachable does not come back while the attempt waits.
-_attempt = functools.partial(attempt.run, patience=0.0)
+_attempt = functools.partial(runner.run_one, patience=0.0)
 
 
 class TestRunner:

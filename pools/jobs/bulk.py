@@ -30,7 +30,6 @@ from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
 
 BATCH = 500  # rows that are checked, and then inserted by one statement
-MESSAGES = 1000  # of one call that its process sends; `reconcile` sends the others
 OWN = ("id", "arguments", "idempotency_key", "size")  # columns that differ between the jobs of a call
 END = object()
 
@@ -155,9 +154,7 @@ class _Submission:
             try:
                 # A savepoint: on PostgreSQL a conflict would abort the transaction.
                 with transaction.atomic(using=schema.alias()) if keys else nullcontext():
-                    sent = self._sent_here(len(new))
-                    _insert(new[:sent], sent=True)
-                    _insert(new[sent:], sent=False)
+                    _insert(new, sent=not self._later)
             except IntegrityError:
                 if not keys:
                     raise
@@ -166,10 +163,6 @@ class _Submission:
             self._by_key = {key: known[key] for key in self._by_key.keys() | keys}
             return
         raise BadRequest(CONTENDED)
-
-    def _sent_here(self, count: int) -> int:
-        """The number of the next rows whose messages this process sends. The others are stored as not sent."""
-        return 0 if self._later else max(0, min(count, MESSAGES - len(self._new)))
 
     def _existing(self, keys: set[str]) -> dict[str, Job]:
         if not (unknown := keys - self._by_key.keys()):
@@ -278,15 +271,13 @@ def _announce(jobs: Sequence[Job], later: bool) -> None:
             emit(job_submitted, job)
     if later:
         return
-    here = _runs_here()
-    some = [job.pk for job in (jobs if here else jobs[:MESSAGES])]
-    sent = set(messages.send_many(some, messages.queue_of(jobs[0].pool), total=len(jobs)).ids)
-    unsent = [job_id for job_id in some if job_id not in sent]
+    sent = set(messages.send_many([job.pk for job in jobs], messages.queue_of(jobs[0].pool)).ids)
+    unsent = [job.pk for job in jobs if job.pk not in sent]
     for start in range(0, len(unsent), BATCH):
-        # The next reconcile sends them, instead of the first one after JOBS_RESEND.
+        # The next reconcile sends a hint, instead of the first one after JOBS_RESEND.
         part = unsent[start : start + BATCH]
         Job.objects.filter(pk__in=part, state=QUEUED, attempts=0, sends=1).update(sent_at=None)
-    if here:
+    if _runs_here():
         for job in jobs:
             job.refresh_from_db()
 

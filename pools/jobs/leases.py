@@ -5,16 +5,18 @@ Claims are in `claims`, ends in `ends`.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import operator
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
-from django.db.models import F
+from django.db.models import F, Q
 
 from snakepit.pools import conf
 from snakepit.pools.jobs import ends
@@ -26,7 +28,8 @@ from snakepit.pools.jobs.columns import moment as moment
 from snakepit.pools.jobs.columns import waiting as waiting
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Job, JobEntry, schema
-from snakepit.pools.models.states import SUCCEEDED
+from snakepit.pools.models.job import JobQuerySet
+from snakepit.pools.models.states import RUNNING, SUCCEEDED
 
 logger = logging.getLogger("snakepit.jobs")
 RENEWALS = 3  # renewals per lease duration
@@ -60,16 +63,24 @@ def patiently(work: Callable[[], Any], patience: float, stop: threading.Event | 
         pause = min(pause * 2, 2.0)
 
 
-def renew(job: Job) -> bool:
-    """Extend the lease of this attempt; False if a newer attempt has the job."""
-    claimed = Job.objects.claimed_as(job.pk, job.attempts)
-    return bool(claimed.update(lease_until=moment(conf.current().jobs_lease)))
+def renew(jobs: Sequence[Job]) -> int:
+    """Extend the leases of these attempts; returns how many are still the newest ones, and run."""
+    return _claimed(jobs).update(lease_until=moment(conf.current().jobs_lease))
 
 
-def check(job: Job) -> tuple[bool, bool]:
-    """Returns (whether this attempt still has the job, whether its cancellation is requested)."""
-    found = Job.objects.claimed_as(job.pk, job.attempts).values_list("cancel_requested", flat=True).first()
-    return found is not None, bool(found)
+def check(jobs: Sequence[Job]) -> dict[tuple[Any, int], bool]:
+    """The attempts that are still the newest ones, and run, each with whether its cancellation is requested."""
+    found = _claimed(jobs).values_list("pk", "attempts", "cancel_requested")
+    return {(job_id, number): cancel for job_id, number, cancel in found}
+
+
+def _claimed(jobs: Sequence[Job]) -> JobQuerySet:
+    """The rows of these attempts: most have the same number."""
+    numbers: dict[int, list[Any]] = {}
+    for job in jobs:
+        numbers.setdefault(job.attempts, []).append(job.pk)
+    mine = [Q(attempts=number, pk__in=ids) for number, ids in numbers.items()]
+    return Job.objects.filter(functools.reduce(operator.or_, mine), state=RUNNING)
 
 
 def append_entries(job: Job, entries: list[tuple[str, Any]], progress: tuple[float, str] | None = None) -> bool:

@@ -1,18 +1,23 @@
-"""Send job ids to Celery, and choose the queues of a Celery worker.
+"""Send hints to Celery, and choose the queues of a Celery worker.
 
-A pool's jobs go to the queue `snakepit.<pool>`. Without -Q, a Celery worker reads the queues of all enabled pools and
+A message is a hint that a pool has work: the Celery worker that gets it claims jobs of the pool until none is left. So
+one message is enough for all jobs that a process submits within WINDOW.
+
+A pool's hints go to the queue `snakepit.<pool>`. Without -Q, a Celery worker reads the queues of all enabled pools and
 the common queue `snakepit.jobs`; `QueueSubscriber` adds the queues of new pools. A job that is not claimed in time is
 sent again through the common queue. With -Q, a Celery worker reads only the given queues.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
 import logging
+import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +28,8 @@ from snakepit.pools.broker.text import one_line
 from snakepit.pools.greenlets import PATCHED
 from snakepit.pools.jobs import eager, in_process, leases
 from snakepit.pools.jobs.bounded_thread import BoundedThread
-from snakepit.pools.models import Pool
+from snakepit.pools.models import Job, Pool
+from snakepit.pools.models.states import QUEUED
 
 logger = logging.getLogger("snakepit.jobs")
 
@@ -36,6 +42,8 @@ NO_TRANSPORT = (
 )
 POLL = 2.0  # seconds between two searches for new pools: the longest wait of a new pool's first job
 PATIENCE = 1.0  # seconds that the sender of a message, such as a web request, waits for the transport
+WINDOW = 0.05  # seconds that a hint waits after the last one for the same queue
+MARKED = 500  # rows of one statement
 LONGEST_COUNTDOWN = 30.0  # seconds that a Celery worker may hold a message; `reconcile` handles longer pauses
 
 
@@ -79,69 +87,153 @@ def runs_here() -> bool:
 
 
 def send(job_id: Any, queue: str, delay: float = 0.0) -> bool:
-    """Send a job's id; False if the message transport is unavailable or hangs. Then `reconcile` sends it later."""
+    """Send a hint for a job; False if the message transport is unavailable or hangs. Then `reconcile` sends it later.
+
+    True also if the hint is sent at the end of the window that the last one has begun.
+    """
     if in_process.runner is not None:
         return in_process.runner.send(str(job_id), delay)
-    if delay > LONGEST_COUNTDOWN:
-        return False
-    try:
-        app = celery_app()
-        if app.conf.task_always_eager:
-            if TASK not in app.tasks:
-                app.loader.import_default_modules()  # autodiscovery, which only a Celery worker runs by itself
-            return eager.run(functools.partial(_eagerly, app.tasks[TASK]), str(job_id))
-        if not is_known(app):
-            logger.warning("job %s is stored, but its message was not sent: %s", job_id, why_unknown(app))
-            return False
-        # No retries: the caller is a web request, or a Celery thread that another job needs.
-        options = {"queue": queue, "countdown": delay or None, "retry": False}
-        sender.run(functools.partial(app.send_task, TASK, args=[str(job_id)], **options))
-    except Exception as error:  # each transport has errors of its own
-        logger.warning("job %s is stored, but its message was not sent: %s", job_id, error)
-        return False
-    return True
+    return delay <= LONGEST_COUNTDOWN and not _send((job_id,), queue, delay).away
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The jobs whose messages were sent. `away`: the transport is unavailable, or hangs."""
+    """The jobs whose message was sent. `away`: the transport is unavailable, or hangs."""
 
     ids: tuple[Any, ...]
     away: bool = False
 
 
-def send_many(job_ids: Sequence[Any], queue: str, *, total: int = 0) -> Sent:
-    """Send ids until half of PATIENCE is over, by one connection. Jobs that run here all run.
+def send_many(job_ids: Sequence[Any], queue: str) -> Sent:
+    """Send one hint for jobs of one pool. Jobs that run here all run."""
+    if in_process.runner is not None:
+        return Sent(tuple(one for one in job_ids if send(one, queue)))
+    return _send(tuple(job_ids), queue) if job_ids else Sent(())
 
-    If fewer than `total` are sent, a last message starts a reconcile, which sends the rest.
-    """
-    sent: list[Any] = []
+
+def pass_on(pool: str) -> None:
+    """Send a hint for other Celery workers, without waiting for the transport. A lost one delays jobs, no more."""
+    hints.add((), queue_of(pool))
+
+
+def _send(job_ids: tuple[Any, ...], queue: str, delay: float = 0.0) -> Sent:
     try:
-        app = None if in_process.runner is not None else celery_app()
-        if app is None or app.conf.task_always_eager:
-            return Sent(tuple(one for one in job_ids if send(one, queue)))
+        app = celery_app()
+        if app.conf.task_always_eager:
+            if TASK not in app.tasks:
+                app.loader.import_default_modules()  # autodiscovery, which only a Celery worker runs by itself
+            eagerly = functools.partial(_eagerly, app.tasks[TASK])
+            ended = tuple(one for one in job_ids if eager.run(eagerly, str(one)))
+            return Sent(ended, away=len(ended) < len(job_ids))
         if not is_known(app):
-            logger.warning("%d jobs are stored, but no message was sent: %s", len(job_ids), why_unknown(app))
+            logger.warning("%s stored, but no message was sent: %s", _named(job_ids), why_unknown(app))
             return Sent((), away=True)
-        sender.run(functools.partial(_send_many, app, job_ids, queue, total, sent))
+        if delay <= 0 and hints.covers(job_ids, queue):
+            return Sent(job_ids)
+        _publish(job_ids, queue, delay)
     except Exception as error:  # each transport has errors of its own
-        unsent = len(job_ids) - len(sent)
-        logger.warning("%d jobs are stored, but their messages were not sent: %s", unsent, error)
-        return Sent(tuple(sent), away=True)
-    return Sent(tuple(sent))
+        hints.forget(queue)
+        logger.warning("%s stored, but no message was sent: %s", _named(job_ids), error)
+        return Sent((), away=True)
+    return Sent(job_ids)
 
 
-def _send_many(app: Any, job_ids: Sequence[Any], queue: str, total: int, sent: list[Any]) -> None:
-    end = time.monotonic() + PATIENCE / 2
-    with app.producer_or_acquire() as producer:
-        options = {"queue": queue, "retry": False, "producer": producer}
-        for one in job_ids:
-            if time.monotonic() > end:
-                break
-            app.send_task(TASK, args=[str(one)], **options)
-            sent.append(one)
-        if len(sent) < total:
-            app.send_task(RECONCILE, **options)
+def _publish(job_ids: Sequence[Any], queue: str, delay: float = 0.0) -> None:
+    # No retries: the caller is a web request, or the thread that runs jobs.
+    options = {"queue": queue, "countdown": delay or None, "retry": False}
+    pool = "" if queue == COMMON else queue.removeprefix(queue_of(""))
+    arguments = [str(job_ids[0]) if job_ids else "", pool]
+    sender.run(functools.partial(celery_app().send_task, TASK, args=arguments, **options))
+
+
+def _named(job_ids: Sequence[Any]) -> str:
+    return f"job {job_ids[0]} is" if len(job_ids) == 1 else f"{len(job_ids)} jobs are"
+
+
+class Hints:
+    """Sends at most one hint of a queue in WINDOW. What comes meanwhile shares one hint at the end of the window."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Also in the child of a fork, which has no timer, and perhaps a lock that stays locked."""
+        self._lock = threading.Lock()
+        self._until: dict[str, float] = {}
+        self._late: dict[str, list[Any]] = {}  # by queue, the jobs that its next hint is for
+        self._timer: threading.Timer | None = None
+
+    def covers(self, job_ids: Sequence[Any], queue: str) -> bool:
+        """Whether a hint at the end of a window is for these jobs too. If not, the caller sends one now."""
+        now = time.monotonic()
+        with self._lock:
+            if self._until.get(queue, 0.0) > now:
+                self._add(job_ids, queue)
+                return True
+            self._until[queue] = now + WINDOW
+            return False
+
+    def add(self, job_ids: Sequence[Any], queue: str) -> None:
+        """Send a hint soon."""
+        with self._lock:
+            self._add(job_ids, queue)
+
+    def _add(self, job_ids: Sequence[Any], queue: str) -> None:
+        self._late.setdefault(queue, []).extend(job_ids)
+        if self._timer is None:
+            self._timer = threading.Timer(WINDOW, self.flush)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def forget(self, queue: str) -> None:
+        """Note that a hint was not sent: the next one does not wait."""
+        with self._lock:
+            self._until.pop(queue, None)
+
+    def flush(self) -> None:
+        """Send the hints that wait."""
+        with self._lock:
+            late, self._late, self._timer = self._late, {}, None
+            self._until.update(dict.fromkeys(late, time.monotonic() + WINDOW))
+        for queue, job_ids in late.items():
+            try:
+                _publish(job_ids, queue)
+            except Exception as error:  # each transport has errors of its own
+                self.forget(queue)
+                logger.warning("%s stored, but no message was sent: %s", _named(job_ids), error)
+                _mark_unsent(job_ids)
+
+
+def _mark_unsent(job_ids: Sequence[Any]) -> None:
+    """Have the next reconcile send a hint, instead of the first one after JOBS_RESEND."""
+    try:
+        with leases.db_unit():
+            for start in range(0, len(job_ids), MARKED):
+                part = job_ids[start : start + MARKED]
+                Job.objects.filter(pk__in=part, state=QUEUED, attempts=0, sends=1).update(sent_at=None)
+    except Error as error:
+        logger.warning("%s sent again after JOBS_RESEND: %s", _named(job_ids), error)
+
+
+hints = Hints()
+os.register_at_fork(after_in_child=hints.reset)
+atexit.register(hints.flush)  # a command that ends soon after its submissions
+
+
+@dataclass(slots=True)
+class Alone:
+    """Whether tasks of this process have one thread, so that hints wait behind the one that runs jobs."""
+
+    is_set: bool = False
+    pools: frozenset[str] = frozenset()  # that this Celery worker serves
+
+    def serve(self, queues: Iterable[str]) -> None:
+        prefix = queue_of("")
+        own = [name for name in queues if name.startswith(prefix) and name != COMMON]
+        self.pools = frozenset(name.removeprefix(prefix) for name in own)
+
+
+alone = Alone()
 
 
 def _eagerly(task: Any, job_id: str) -> str:
@@ -191,11 +283,14 @@ class QueueSubscriber:
     def at_start(self, instance: Any) -> None:
         """Add the queues to the worker's list, before it connects."""
         queues = instance.app.amqp.queues
+        alone.is_set = "thread" not in str(instance.pool_cls) or instance.concurrency == 1
         if getattr(queues, "_consume_from", None):  # -Q was given: only those queues
+            alone.serve(queues.consume_from)
             self._stop.set()
             return
         with leases.db_unit():
             self._joined = served_queues()
+        alone.serve(self._joined)
         for name in sorted(self._joined):
             queues.add(name)
         queues.select([*queues.consume_from, *sorted(self._joined)])
@@ -230,3 +325,4 @@ class QueueSubscriber:
                     logger.warning("cannot read the queue %s yet: %s", one_line(name), one_line(error))
                     break
                 self._joined.add(name)
+                alone.serve(self._joined)

@@ -189,14 +189,15 @@ def _send_batch(silent: Q, again: int) -> _Batch:
     mine = Job.objects.filter(leases.DUE, silent, pk__in=[job.pk for job in jobs], state=QUEUED)
     if not jobs or not mine.update(sent_at=Now(), sends=F("sends") + again):
         return _Batch()  # another tick was faster, or the jobs were claimed
-    queues: dict[str, list[Job]] = {}
+    queues: dict[tuple[str, str], list[Job]] = {}  # a hint is for one pool
     for job in jobs:
         # The first message of a job goes to its pool's queue; a repeated one to the common queue.
         first = job.sent_at is None or (job.run_after is not None and job.run_after >= job.sent_at)
-        queues.setdefault(messages.queue_of(job.pool) if first else messages.COMMON, []).append(job)
+        queue = messages.queue_of(job.pool) if first else messages.COMMON
+        queues.setdefault((queue, job.pool), []).append(job)
     sent: set[Any] = set()
     away = False
-    for queue, some in queues.items():
+    for (queue, _), some in queues.items():
         if not away:  # else it is away for the other queues too
             answer = messages.send_many([job.pk for job in some], queue)
             sent, away = sent | set(answer.ids), answer.away

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
 from django.db import connection, connections, transaction
 from django.db.models.functions import Now
 from django.test import Client
@@ -48,12 +47,10 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[tuple[str, str]] = []
         self.takes = 10**6
-        self.reconciles = 0
 
-    def send_many(self, job_ids: Sequence[Any], queue: str, *, total: int = 0) -> messages.Sent:
+    def send_many(self, job_ids: Sequence[Any], queue: str) -> messages.Sent:
         some = tuple(job_ids[: self.takes])
         self.sent += [(str(one), queue) for one in some]
-        self.reconciles += len(some) < total
         return messages.Sent(some, away=self.takes == 0)
 
 
@@ -252,17 +249,13 @@ def test_one_job_costs_a_read_of_the_pool_an_insert_and_a_count(django_capture_o
 # Messages.
 
 
-def test_the_messages_are_sent_when_the_transaction_commits_and_the_rest_by_reconcile(
+def test_the_hint_for_all_is_sent_when_the_transaction_commits(
     wire: Wire, django_capture_on_commit_callbacks: Capture
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):
         made = submit(2300)
         assert wire.sent == []
     ids = [str(job.pk) for job in made]
-    assert wire.sent == [(one, "snakepit.digits") for one in ids[: bulk.MESSAGES]]
-    assert wire.reconciles == 1
-    assert Job.objects.filter(sent_at=None).count() == 1300
-    assert reconciler.reconcile()["sent"] == 1300
     assert wire.sent == [(one, "snakepit.digits") for one in ids]
     assert reconciler.reconcile()["sent"] == 0
     assert set(Job.objects.values_list("sends", flat=True)) == {1}
@@ -312,40 +305,6 @@ def test_each_job_has_its_signal_after_the_commit(django_capture_on_commit_callb
     finally:
         job_submitted.disconnect(receive)
     assert seen == [job.pk for job in made]
-
-
-class SlowApp:
-    """In place of a Celery app: each message takes a while of the clock."""
-
-    def __init__(self, clock: Any, cost: float) -> None:
-        self.conf = Celery("test", broker="memory://", set_as_current=False).conf
-        self.names: list[str] = []
-        self._clock, self._cost = clock, cost
-
-    def producer_or_acquire(self) -> Any:
-        return transaction.atomic()  # any context
-
-    def send_task(self, name: str, **_: Any) -> None:
-        self.names.append(name)
-        self._clock.now += self._cost
-
-
-def test_sending_ends_within_the_patience_and_asks_for_a_reconcile(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Clock:
-        now = 0.0
-
-        def monotonic(self) -> float:
-            return self.now
-
-    monkeypatch.undo()
-    clock = Clock()
-    monkeypatch.setattr(messages, "time", clock)
-    app = SlowApp(clock, 0.1)
-    sent: list[Any] = []
-    messages._send_many(app, list(range(100)), "snakepit.digits", 100, sent)
-    assert clock.now <= messages.PATIENCE
-    assert 1 <= len(sent) < 10
-    assert app.names == [messages.TASK] * len(sent) + [messages.RECONCILE]
 
 
 # Surfaces.

@@ -32,7 +32,7 @@ from snakepit.pools.broker.errors import (
 )
 from snakepit.pools.broker.status import CommandInfo
 from snakepit.pools.client import Answer, Chunk, Log, Progress, shared
-from snakepit.pools.jobs import attempt, commands, leases, messages, reconciler, signals
+from snakepit.pools.jobs import attempt, commands, leases, messages, reconciler, runner, signals
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Job, JobAttempt, JobEntry, Pool, job_guard
 from snakepit.pools.models.states import STATES, TRANSITIONS, IllegalMove
@@ -52,7 +52,7 @@ class Wire:
             self.sent.append((str(job_id), queue, delay))
         return not self.away
 
-    def send_many(self, job_ids: Sequence[Any], queue: str, *, total: int = 0) -> messages.Sent:
+    def send_many(self, job_ids: Sequence[Any], queue: str) -> messages.Sent:
         return messages.Sent(tuple(one for one in job_ids if self.send(one, queue)), self.away)
 
 
@@ -147,7 +147,7 @@ def run(job: Job, client: ScriptedClient | None = None) -> Job:
     Job.objects.filter(pk=job.pk).update(run_after=None)
     claimed = leases.claim(job.pk, "test", "node-1")
     assert claimed is not None
-    attempt.Attempt(claimed, client or ScriptedClient()).run()  # type: ignore[arg-type]
+    runner.run_claimed(claimed, client or ScriptedClient())  # type: ignore[arg-type]
     return Job.objects.get(pk=job.pk)
 
 
@@ -552,10 +552,10 @@ def cancels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a script asks for is done by the attempt's own thread, just before it looks at the row."""
     look = leases.check
 
-    def looked(job: Job) -> tuple[bool, bool]:
+    def looked(some: Sequence[Job]) -> dict[tuple[Any, int], bool]:
         while CANCELS:
             jobs.cancel(CANCELS.pop())
-        return look(job)
+        return look(some)
 
     monkeypatch.setattr(leases, "check", looked)
     yield
@@ -670,12 +670,12 @@ def test_an_old_attempt_writes_nothing() -> None:
     Job.objects.filter(pk=job.pk).update(run_after=None)
     new = leases.claim(job.pk, "newer", "node-2")
     assert new is not None
-    assert not leases.renew(old)
-    assert leases.check(old) == (False, False)
+    assert not leases.renew([old])
+    assert leases.check([old]) == {}
     assert not leases.append_entries(old, [("chunk", 1)], (0.9, "old"))
     assert not leases.succeed(old, "old", {})
     assert not leases.fail(old, Transition("failed"), None, {})
-    attempt.Attempt(old, ScriptedClient([answer("old")])).run()  # type: ignore[arg-type]
+    runner.run_claimed(old, ScriptedClient([answer("old")]))  # type: ignore[arg-type]
     assert not JobEntry.objects.exists()
     assert leases.succeed(new, "new", {})
     job.refresh_from_db()
@@ -688,7 +688,7 @@ def test_a_lease_that_is_renewed_is_not_taken_away() -> None:
     held = leases.claim(job.pk, "test", "")
     assert held is not None
     expire(job)
-    assert leases.renew(held)
+    assert leases.renew([held])
     assert reconciler.reconcile()["freed"] == 0
 
 
@@ -705,7 +705,7 @@ def test_a_clock_that_goes_forward_ends_no_lease_before_the_living_could_renew_t
     ahead = reconciler._database_clock() + 7200
     monkeypatch.setattr(reconciler, "_database_clock", lambda: ahead)
     assert reconciler.reconcile()["freed"] == 0
-    assert leases.renew(held)
+    assert leases.renew([held])
 
 
 def test_a_process_that_begins_after_the_clock_went_forward_ends_no_lease_of_the_living(
@@ -716,7 +716,7 @@ def test_a_process_that_begins_after_the_clock_went_forward_ends_no_lease_of_the
     assert held is not None
     expire(held)
     assert reconciler.reconcile()["freed"] == 0
-    assert leases.renew(held)
+    assert leases.renew([held])
 
 
 def test_leases_are_unreliable_for_one_lease_after_a_jump_but_not_after_a_drift() -> None:

@@ -12,8 +12,8 @@ from django.db import connection
 from snakepit.pools import jobs, tasks
 from snakepit.pools.broker.errors import AdapterError, BrokerUnreachable
 from snakepit.pools.client import shared
-from snakepit.pools.jobs import attempt, messages
 from snakepit.pools.jobs import eager as eager_jobs
+from snakepit.pools.jobs import messages, runner
 from snakepit.pools.jobs.signals import job_finished
 from snakepit.pools.models import Job, Pool
 from tests.process.integration.test_jobs import ScriptedClient, answer
@@ -39,7 +39,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ScriptedCli
 
     def play(*scripts: list[Any]) -> ScriptedClient:
         client = ScriptedClient(*scripts)
-        monkeypatch.setattr(attempt, "connect", lambda: client)
+        monkeypatch.setattr(runner, "connect", lambda: client)
         return client
 
     yield play

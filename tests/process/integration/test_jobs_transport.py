@@ -13,7 +13,7 @@ from celery import Celery
 from snakepit.pools import jobs
 from snakepit.pools.jobs import messages, reconciler
 from snakepit.pools.jobs.bounded_thread import BoundedThread, Hangs
-from snakepit.pools.models import Pool
+from snakepit.pools.models import Job, Pool
 from tests import services
 
 WITHIN = 20.0  # a bound, never a wait
@@ -56,6 +56,7 @@ def test_a_message_to_a_frozen_transport_does_not_block_its_sender(
 ) -> None:
     app = Celery("test", broker=frozen.url)
     monkeypatch.setattr(messages, "celery_app", lambda: app)
+    monkeypatch.setattr(messages, "WINDOW", 0.0)
     assert within(lambda: messages.send("first", "queue")) is True
     frozen.freeze()
     assert within(lambda: messages.send("second", "queue")) is False
@@ -64,20 +65,63 @@ def test_a_message_to_a_frozen_transport_does_not_block_its_sender(
     assert any(within(lambda: messages.send("third", "queue")) or time.sleep(0.05) for _ in range(400))
 
 
-@pytest.mark.usefixtures("own_sender")
-def test_many_messages_go_to_a_transport_and_a_frozen_one_blocks_no_longer_than_for_one(
-    frozen: services.Valkey, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def hints(own_sender: BoundedThread, monkeypatch: pytest.MonkeyPatch) -> messages.Hints:
+    made = messages.Hints()
+    monkeypatch.setattr(messages, "hints", made)
+    return made
+
+
+def test_many_jobs_have_one_message_and_a_frozen_transport_blocks_no_longer_than_for_one(
+    frozen: services.Valkey, monkeypatch: pytest.MonkeyPatch, hints: messages.Hints
 ) -> None:
     app = Celery("test", broker=frozen.url)
     monkeypatch.setattr(messages, "celery_app", lambda: app)
-    sent = within(lambda: messages.send_many(["a", "b"], "queue", total=3))
+    sent = within(lambda: messages.send_many(["a", "b"], "snakepit.digits"))
     assert sent == messages.Sent(("a", "b"))
     with app.connection_or_acquire() as connection:
-        got = [connection.default_channel.basic_get("queue", no_ack=True).headers["task"] for _ in range(3)]
-    assert got == [messages.TASK, messages.TASK, messages.RECONCILE]
+        message = connection.default_channel.basic_get("snakepit.digits", no_ack=True)
+        assert connection.default_channel.basic_get("snakepit.digits", no_ack=True) is None
+    assert message.headers["task"] == messages.TASK
+    assert message.decode()[0] == ["a", "digits"]
     frozen.freeze()
-    assert within(lambda: messages.send_many(["c", "d"], "queue")) == messages.Sent((), away=True)
+    assert within(lambda: messages.send_many(["c", "d"], "snakepit.other")) == messages.Sent((), away=True)
     frozen.thaw()
+
+
+def test_what_is_submitted_within_a_window_shares_one_message_at_its_end(
+    valkey_url: str, monkeypatch: pytest.MonkeyPatch, hints: messages.Hints
+) -> None:
+    app = Celery("test", broker=valkey_url)
+    monkeypatch.setattr(messages, "celery_app", lambda: app)
+    monkeypatch.setattr(messages, "WINDOW", WITHIN)
+    assert all(messages.send(one, "snakepit.shared") for one in ("a", "b", "c"))
+    messages.pass_on("shared")
+    hints.flush()  # what the timer does, and the end of a process
+    with app.connection_or_acquire() as connection:
+        channel = connection.default_channel
+        got = [channel.basic_get("snakepit.shared", no_ack=True) for _ in range(3)]
+    assert [one and one.decode()[0] for one in got] == [["a", "shared"], ["b", "shared"], None]
+
+
+def test_jobs_whose_shared_message_was_not_sent_are_sent_by_the_next_reconcile(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, hints: messages.Hints,
+    django_capture_on_commit_callbacks: Callable[..., Any],
+) -> None:  # fmt: skip
+    app = Celery("test", broker="redis+socket:///nowhere")
+    monkeypatch.setattr(messages, "celery_app", lambda: app)
+    monkeypatch.setattr(messages, "WINDOW", WITHIN)
+    monkeypatch.setattr(messages, "_publish", lambda *_: None)
+    with django_capture_on_commit_callbacks(execute=True):
+        made = [jobs.submit(pool.name, "classify", {"pixels": [n]}) for n in range(3)]
+    monkeypatch.undo()
+
+    def refuse(*_: Any) -> None:
+        raise OSError("away")
+
+    monkeypatch.setattr(messages, "_publish", refuse)
+    hints.flush()
+    assert [job.pk for job in Job.objects.filter(sent_at=None).order_by("id")] == [job.pk for job in made[1:]]
 
 
 def test_while_one_send_hangs_the_others_do_not_wait(own_sender: BoundedThread) -> None:

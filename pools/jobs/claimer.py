@@ -1,0 +1,154 @@
+"""The source of this Celery worker's jobs: a message is a hint that a pool has work, and one thread claims it.
+
+message of a pool ─▶ hint ─┬─ a thread runs jobs already ─▶ it claims of this pool too; the message is done
+                           └─ none does ─▶ this thread becomes the runner, until nothing is left to claim or to end
+
+A claim takes what the pool is free to run, and a little more (`planner`). While a claim is full, other Celery workers
+get a hint, once a second at most. A hint that is lost loses nothing: `reconciler` sends another one.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import queue
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from snakepit.pools import conf
+from snakepit.pools.broker.status import BrokerStatus
+from snakepit.pools.client import Client, connect
+from snakepit.pools.jobs import attempt, calls, claims, messages, planner
+from snakepit.pools.jobs.runner import Runner, claimant
+from snakepit.pools.models import Job
+
+logger = logging.getLogger("snakepit.jobs")
+LOOK = 1.0  # seconds between two questions about a pool's load, two hints for others, and two claims without a hint
+TURN, REST = 2.0, 1.0  # seconds that the only thread of a process claims jobs, and then ends those it has at most
+
+
+@dataclass(slots=True)
+class _Pool:
+    """What this process has found out about a pool."""
+
+    more: bool = True  # there may be jobs to claim
+    load: planner.Load = planner.UNKNOWN
+    rate: planner.Rate = field(default_factory=planner.Rate)
+    asked: float = 0.0  # when the broker was asked about the load
+    passed_on: float = 0.0  # when other Celery workers got a hint
+
+
+class Claimer:
+    """Claims jobs of the hinted pools for one runner."""
+
+    def __init__(self, client: Client) -> None:
+        self.inbox: calls.Inbox = queue.SimpleQueue()
+        self._client = client
+        self._lock = threading.Lock()
+        self._hinted: set[str] = set()
+        self._runs = False
+        self._began = self._polled = 0.0
+        self._pools: dict[str, _Pool] = {}
+
+    def hint(self, pool: str) -> bool:
+        """Note that a pool has work. True: the caller must run a runner with this source."""
+        with self._lock:
+            self._hinted.add(pool)
+            if self._runs:
+                self.inbox.put((None, None))  # wakes the runner
+                return False
+            self._runs = True
+            return True
+
+    def stopped(self) -> None:
+        """Note that the runner has ended, for whatever reason."""
+        with self._lock:
+            self._runs = False
+
+    def leave(self, now: float) -> bool:
+        with self._lock:
+            waiting = self._hinted | {name for name, pool in self._pools.items() if pool.more}
+            if waiting and not attempt.stopping.since and not self._rests(now):
+                return False
+            self._runs = False
+            self._hinted.clear()
+            for pool in self._pools.values():
+                pool.more = False
+            self._began = 0.0
+        for name in sorted(waiting):  # for another Celery worker, or for this one after the tasks that wait
+            messages.pass_on(name)
+        return True
+
+    def claim(self, running: Counter[str], now: float) -> list[Job]:
+        self._look_around(running, now)
+        jobs: list[Job] = []
+        if attempt.stopping.since or self._rests(now):
+            return jobs
+        for name, pool in self._pools.items():
+            if pool.more and (most := planner.room(pool.load, running[name], pool.rate.value)):
+                found = claims.claim_batch(name, most, claimant(), conf.node_name())
+                pool.more = len(found) == most
+                jobs += found
+                if pool.more and now - pool.passed_on >= LOOK:
+                    pool.passed_on = now
+                    messages.pass_on(name)
+        return jobs
+
+    def _look_around(self, running: Counter[str], now: float) -> None:
+        """Take the hints; once a second claim without one, and ask the broker what the pools can run."""
+        with self._lock:
+            hinted, self._hinted = self._hinted, set()
+        for name in hinted:
+            self._pools.setdefault(name, _Pool()).more = True
+        self._began = self._began or now
+        if now - self._polled >= LOOK:
+            self._polled = now
+            for name in messages.alone.pools if messages.alone.is_set else ():
+                self._pools.setdefault(name, _Pool())  # its hints wait behind this task
+            for pool in self._pools.values():
+                pool.more = True
+        for name, pool in self._pools.items():
+            if (pool.more or running[name]) and now - pool.asked >= LOOK:
+                pool.asked = now
+                calls.ask(name, functools.partial(self._client.astatus, name, LOOK), self.inbox)
+
+    def answered(self, key: Any, answer: Any, running: Counter[str]) -> None:
+        pool = self._pools.get(key)
+        if pool is None:
+            return
+        found = [one for one in answer.pools if one.name == key] if isinstance(answer, BrokerStatus) else []
+        if found:
+            one = found[0]
+            pool.load = planner.load(one.slots, one.free, one.waiting, one.queue_limit, running[key])
+        else:
+            pool.load = planner.UNKNOWN
+
+    def note_ends(self, pool: str, count: int, now: float) -> None:
+        if (known := self._pools.get(pool)) is not None:
+            known.rate.add(count, now)
+
+    def _rests(self, now: float) -> bool:
+        """Whether the only thread of this process claims nothing, so that other tasks get their turn if it ends."""
+        return messages.alone.is_set and self._began > 0 and (now - self._began) % (TURN + REST) >= TURN
+
+
+_claimers: dict[Client, Claimer] = {}
+
+
+def work(pool: str) -> str:
+    """Run jobs of a pool until none is left to claim, or have this process's runner do so."""
+    client = connect()
+    claimer = _claimers.setdefault(client, Claimer(client))  # no lock: a fork could leave it held
+    if not claimer.hint(pool):
+        return "joined"
+    try:
+        Runner(client, claimer).run()
+    finally:
+        claimer.stopped()
+    return "ran"
+
+
+os.register_at_fork(after_in_child=_claimers.clear)  # a fork has no runner
