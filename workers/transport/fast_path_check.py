@@ -17,7 +17,8 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, PingReceived
 
 from snakepit.workers.transport import FAST_PATH, is_on
-from snakepit.workers.transport.grpclib_internals import HEADER, FastStream, FrameReader, framed, versions
+from snakepit.workers.transport.frames import HEADER, framed
+from snakepit.workers.transport.grpclib_internals import FastStream, FrameReader, versions
 
 REQUEST = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "check")]
 PING_BYTES = HEADER + 8

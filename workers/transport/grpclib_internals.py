@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
@@ -28,10 +27,9 @@ from typing import Any
 from grpclib.config import Configuration
 from grpclib.metadata import decode_metadata
 
+from snakepit.workers.transport.frames import HEADER, PREFIX, data_frames, framed, plain_header
 from snakepit.workers.transport.oversize import Oversize
 
-HEADER = 9  # bytes: length (3), type (1), flags (1), stream (4); RFC 9113, section 4.1
-PREFIX = 5  # bytes before each gRPC message: a flag and the length
 READ_BYTES = 1 << 16
 LARGE = 1 << 12  # received bytes from which a memoryview is cheaper than copies of slices
 ACCOUNT_BYTES = 1 << 18  # received bytes after which h2's windows are updated
@@ -41,38 +39,6 @@ logger = logging.getLogger("snakepit.transport")
 
 class MessageTooLarge(ValueError):
     """The peer announced a message that is larger than any it may send."""
-
-
-def framed(message: bytes) -> bytes:
-    """Return a message as gRPC sends it: an uncompressed flag, the length, the message.
-
-    >>> framed(b"abc").hex(" ")
-    '00 00 00 00 03 61 62 63'
-    """
-    return b"\0" + len(message).to_bytes(4, "big") + message
-
-
-@functools.lru_cache
-def plain_header(stream: int) -> bytes:
-    """Return what follows the length in the header of a DATA frame without flags.
-
-    >>> plain_header(3).hex()
-    '000000000003'
-    """
-    return b"\0\0" + stream.to_bytes(4, "big")
-
-
-def data_frames(stream: int, data: bytes, largest: int) -> Iterator[bytes | memoryview]:
-    """Yield headers and contents of DATA frames of at most `largest` bytes each.
-
-    >>> b"".join(data_frames(3, b"abcde", 4)).hex(" ", -1)
-    '00 00 04 00 00 00 00 00 03 61 62 63 64 00 00 01 00 00 00 00 00 03 65'
-    """
-    header, view = plain_header(stream), memoryview(data)
-    for start in range(0, len(data), largest):
-        piece = view[start : start + largest]
-        yield len(piece).to_bytes(3, "big") + header
-        yield piece
 
 
 class MessageBuffer:

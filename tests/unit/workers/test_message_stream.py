@@ -14,7 +14,8 @@ from grpclib.protocol import Buffer, Stream
 from h2.windows import WindowManager
 
 from snakepit.workers.transport import FAST_PATH
-from snakepit.workers.transport.grpclib_internals import MessageBuffer, MessageTooLarge, framed, plain_header
+from snakepit.workers.transport.frames import framed, plain_header
+from snakepit.workers.transport.grpclib_internals import MessageBuffer, MessageTooLarge
 from snakepit.workers.transport.message_stream import MessageStream
 from snakepit.workers.wire import worker_pb2 as pb
 
