@@ -14,9 +14,9 @@ from snakepit.pools.api.operate import order_from, order_route, permitted, read
 from snakepit.pools.api.schemas import DrainStatusOut, Failure, ReasonIn
 from snakepit.pools.api.snapshot_schema import SnapshotOut
 from snakepit.pools.broker.errors import PermissionDenied
-from snakepit.pools.broker.status import DrainStatus, as_json
+from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
-from snakepit.pools.client.drain_status import check_node, drain_status
+from snakepit.pools.client.drain_status import DrainStatus, check_node, drain_status
 from snakepit.pools.operations import node_drain, orders
 from snakepit.pools.web.last_status import Snapshot, last_status
 

@@ -351,31 +351,6 @@ class SweepResult:
     planned: int  # workers that will be replaced
 
 
-@dataclass(frozen=True, slots=True)
-class PoolDrainStatus:
-    """What a pool of a draining node still holds."""
-
-    pool: str
-    running: int
-    waiting: int
-    longest: float  # seconds that a running call may still take
-
-
-@dataclass(frozen=True, slots=True)
-class DrainStatus:
-    """Whether a node takes calls, and what it still holds."""
-
-    node: str
-    draining: bool
-    since: float  # when an operator drained it, seconds since the epoch; 0: no operator did
-    actor: str
-    reason: str
-    running: int
-    waiting: int
-    empty: bool  # no call runs and none waits
-    pools: tuple[PoolDrainStatus, ...]
-
-
 def as_json(value: Any) -> Any:
     """A status as JSON-ready data: objects by field name, tuples as lists. The schema of a command is an object."""
     if type(value) in PLAIN:

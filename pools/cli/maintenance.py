@@ -6,12 +6,11 @@ import time
 
 import typer
 
-from snakepit.pools.broker.status import DrainStatus
 from snakepit.pools.cli.output import PROBLEM, UsageError, json_line
 from snakepit.pools.cli.parameters import PATIENCE
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import connect
-from snakepit.pools.client.drain_status import drain_status
+from snakepit.pools.client.drain_status import DrainStatus, drain_status
 
 POLL = 0.25  # seconds between two statuses of a draining node
 

@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from snakepit.pools.broker.errors import NodeUnknown
-from snakepit.pools.broker.status import BrokerStatus, DrainStatus, PoolDrainStatus, PoolStatus
+from snakepit.pools.broker.status import BrokerStatus, PoolStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDrainStatus:
+    """What a pool of a draining node still holds."""
+
+    pool: str
+    running: int
+    waiting: int
+    longest: float  # seconds that a running call may still take
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStatus:
+    """Whether a node takes calls, and what it still holds."""
+
+    node: str
+    draining: bool
+    since: float  # when an operator drained it, seconds since the epoch; 0: no operator did
+    actor: str
+    reason: str
+    running: int
+    waiting: int
+    empty: bool  # no call runs and none waits
+    pools: tuple[PoolDrainStatus, ...]
 
 
 def drain_status(status: BrokerStatus) -> DrainStatus:

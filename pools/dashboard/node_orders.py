@@ -5,9 +5,8 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from snakepit.pools.broker.status import DrainStatus, PoolDrainStatus
 from snakepit.pools.client import shared
-from snakepit.pools.client.drain_status import drain_status
+from snakepit.pools.client.drain_status import DrainStatus, PoolDrainStatus, drain_status
 from snakepit.pools.dashboard.confirm import Confirmation, ask
 from snakepit.pools.dashboard.page import Visit, page
 from snakepit.pools.dashboard.snippets import rest, shell

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from snakepit.pools.broker.status import BrokerStatus, DrainStatus
-from snakepit.pools.client.drain_status import check_node, drain_status
+from snakepit.pools.broker.status import BrokerStatus
+from snakepit.pools.client.drain_status import DrainStatus, check_node, drain_status
 from snakepit.pools.operations.orders import Order, recorded
 
 ANSWER = 1.5  # seconds that the broker may take to show the node, before it gets the order
