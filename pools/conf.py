@@ -27,12 +27,14 @@ from django.core.signals import setting_changed
 
 from snakepit.pools import proxies, setting_checks
 from snakepit.pools.broker.caller import KEY_DEFAULTS, OWNER_DEFAULTS, Limits
+from snakepit.pools.broker.placement import find_labels_problem, parse_labels
 from snakepit.pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec, PoolSpec, spec_from
 from snakepit.pools.broker.worker_env import find_refused
 from snakepit.pools.cgroups import usable_cores
 from snakepit.pools.setting_checks import number, setting
 
 TESTING = "snakepit.testing.switch"
+LABELS = "SNAKEPIT_NODE_LABELS"  # environment variable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,14 @@ class Configuration:
         help="Virtual environments to search for a pool's `python` given as a version or auto.",
     )
     node_name: str = setting(
-        "", check=setting_checks.text, help="Name of this node in rows and events; empty: the host name."
+        "",
+        check=setting_checks.text,
+        help="Name of this node in rows and events; empty: SNAKEPIT_NODE_NAME of the environment, else the host name.",
+    )
+    node_labels: Mapping[str, str] = setting(
+        dict,
+        check=find_labels_problem,
+        help="Labels of this node, such as {'gpu': 'a100'}; SNAKEPIT_NODE_LABELS=gpu=a100,zone=b adds to them.",
     )
     runtime_dir: str = setting(
         "",
@@ -180,6 +189,10 @@ def find_problems() -> Iterator[str]:
     except ImproperlyConfigured as error:
         yield str(error)
         return
+    try:
+        parse_labels(os.environ.get(LABELS, ""))
+    except ValueError as error:
+        yield f"{LABELS}: {error}"
     for key, value in raw.items():
         if key in KEYS:
             why = KEYS[key].metadata["check"](value)
@@ -314,7 +327,13 @@ def follow_test(*, setting: str = "SNAKEPIT", **_: Any) -> None:
 
 
 def node_name() -> str:
-    return current().node_name or socket.gethostname()
+    """The name of this node. The environment is for one settings file on many nodes."""
+    return current().node_name or os.environ.get("SNAKEPIT_NODE_NAME") or socket.gethostname()
+
+
+def node_labels() -> dict[str, str]:
+    """The labels of this node: NODE_LABELS, with those of the environment, which win."""
+    return {**current().node_labels, **parse_labels(os.environ.get(LABELS, ""))}
 
 
 def release() -> str:

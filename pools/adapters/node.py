@@ -64,6 +64,7 @@ class NodeConfig:
     worker_user: str = ""
     worker_groups: tuple[str, ...] = ()
     sweep_interval: float = 15.0
+    labels: tuple[str, ...] = ()  # key=value
     stop_grace: float = 30.0  # seconds that calls get to finish after SIGTERM
 
 
@@ -126,6 +127,7 @@ class BrokerProcess:
             python=platform.python_version(),
             boot=runtime.instance[:4],
             sweep_interval=config.sweep_interval,
+            labels=config.labels,
         )
         broker = Broker(facts, ports, random.Random())
         metrics.expose(broker.snapshot)
@@ -266,6 +268,7 @@ def run_broker(name: str = "", reload: bool = False) -> int:
         worker_user=settings.worker_user,
         worker_groups=settings.worker_groups,
         sweep_interval=settings.sweep_interval,
+        labels=tuple(f"{key}={value}" for key, value in sorted(conf.node_labels().items())),
         stop_grace=settings.stop_grace,
     )
     try:

@@ -19,6 +19,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from snakepit.pools.host import machine_boot
+
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes that fit into sockaddr_un
 REPLY_SOCKET = re.compile("r-[0-9a-f]{8}")  # the name of a client's reply socket
 INSTANCE_TOKEN = re.compile("[0-9a-f]{32}")
@@ -159,14 +161,6 @@ class RuntimeDirectory:
                 (self.path / name).unlink()
         os.close(self._lock)
         self._lock = -1
-
-
-def machine_boot() -> str:
-    """The id of this boot of the machine, after which process ids start anew; empty where there is no /proc."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def start_time(pid: int) -> int:

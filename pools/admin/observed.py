@@ -32,7 +32,7 @@ class WorkerAdmin(ReadOnly):
 
 @admin.register(Node)
 class NodeAdmin(ReadOnly):
-    list_display = ("name", "version", "pid", "clock", "draining", "stopped", "started_at", "seen_at")
+    list_display = ("name", "labels", "version", "pid", "clock", "draining", "stopped", "started_at", "seen_at")
     search_fields = ("name", "address")
     actions = ("drain", "resume")
 

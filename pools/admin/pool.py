@@ -15,6 +15,7 @@ from snakepit.pools.admin.page import Page, log, order
 from snakepit.pools.admin.recycle import recycle
 from snakepit.pools.admin.scale import scale
 from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.placement import nodes_text
 from snakepit.pools.client import shared
 from snakepit.pools.models import Pool, schema
 from snakepit.pools.operations import orders
@@ -49,14 +50,14 @@ class PoolForm(PoolModelForm):
 @admin.register(Pool)
 class PoolAdmin(Page):
     form = PoolForm
-    list_display = ("name", "profile", "adapter", "size", "slots_each", "enabled", "paused", "source", "problem",
-                    "updated_at")  # fmt: skip
+    list_display = ("name", "profile", "adapter", "place", "size", "slots_each", "enabled", "paused", "source",
+                    "problem", "updated_at")  # fmt: skip
     list_filter = ("profile", "enabled", "paused", "source")
     search_fields = ("name", "adapter")
     actions = ("pause", "resume", "scale", "recycle")
     fieldsets = (
-        (None, {"fields": ("managed", "problem", "name", "adapter", "profile", "size", "threads", "enabled",
-                           "paused")}),
+        (None, {"fields": ("managed", "problem", "name", "adapter", "profile", "nodes", "size", "threads",
+                           "enabled", "paused")}),
         ("Adapter", {"fields": ("args", "env", "python", "preload", "thread_checks")}),
         ("Queue and time", {"fields": ("queue_limit", "queue_bytes", "queue_timeout", "call_timeout", "stream_timeout",
                                        "cancel_grace", "max_payload")}),
@@ -75,6 +76,11 @@ class PoolAdmin(Page):
     def slots_each(self, pool: Pool) -> int | None:
         """Empty for the process profile, which ignores the field."""
         return pool.threads if pool.profile == "thread" else None
+
+    @admin.display(description="nodes")
+    def place(self, pool: Pool) -> str:
+        """Where it lives. A row may hold anything."""
+        return nodes_text([str(one) for one in pool.nodes]) if isinstance(pool.nodes, list) else str(pool.nodes)
 
     @admin.display(description="problem")
     def problem(self, pool: Pool) -> str:

@@ -12,7 +12,8 @@ from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.schemas import Live, Ready
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
-from snakepit.pools.models import Pool, schema
+from snakepit.pools.models import schema
+from snakepit.pools.models.hosting import hosted
 from snakepit.pools.web.last_status import PATIENCE
 
 router = Router(tags=["health"], auth=None)
@@ -25,7 +26,7 @@ async def live(request: HttpRequest) -> HttpResponse:
 
 @router.get("/ready", response={200: Ready, 503: Ready}, operation_id="ready", summary="Readiness: calls can run")
 async def ready(request: HttpRequest) -> HttpResponse:
-    """200 if database and broker respond, the node is not draining, and every enabled pool has a ready worker."""
+    """200 if database and broker respond, the node is not draining, and each enabled pool of it has a ready worker."""
     if greenlets.is_patched():  # neither the broker nor the database can be asked
         return json_response({"ready": False, "problems": [greenlets.PATCHED]}, status=503)
     problems: list[str] = []
@@ -50,4 +51,4 @@ async def ready(request: HttpRequest) -> HttpResponse:
 
 def _wanted() -> list[str]:
     connections[schema.alias()].ensure_connection()
-    return list(Pool.objects.filter(enabled=True).values_list("name", flat=True))
+    return hosted()

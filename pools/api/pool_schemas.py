@@ -17,6 +17,7 @@ class PoolOut(Schema):
     name: str
     adapter: str
     profile: str
+    nodes: list[str] = Field(description="Where it lives: names or labels of nodes; empty: every node.")
     size: int
     threads: int
     enabled: bool

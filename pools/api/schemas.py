@@ -162,6 +162,7 @@ class AuditPage(Listed):
 class NodeOut(Schema):
     name: str
     address: str
+    labels: list[str] = Field(description="key=value; pools are placed by them.")
     pid: int
     version: str
     python: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from random import Random
 
@@ -55,6 +55,7 @@ class Broker:
         )
         self._numbers = count(1)
         self._problems: tuple[tuple[str, str], ...] = ()
+        self._elsewhere: Mapping[str, str] = {}  # pools of other nodes
         self._applying = asyncio.Lock()
         self._closing: dict[str, tuple[Runner, asyncio.Task[None]]] = {}  # removed, their last calls still run
         self._started = ports.clock.monotonic()
@@ -187,6 +188,7 @@ class Broker:
     def _apply(self, loaded: Loaded) -> None:
         wanted = {definition.spec.name: definition for definition in loaded.definitions if definition.spec.enabled}
         problems = list(loaded.problems)
+        self._elsewhere = loaded.elsewhere
         invalid = {name for name, _ in loaded.problems}
         for name, definition in wanted.items():
             runner = self.runners.get(name)
@@ -217,7 +219,10 @@ class Broker:
     def _remove(self, name: str) -> None:
         runner = self.runners.pop(name)
         runner.count()
-        self.emit(Event(Kind.POOL_REMOVED, name, reason="definition", message="the pool is disabled or deleted"))
+        place = self._elsewhere.get(name)
+        message = f"the pool lives on other nodes: {place}" if place else "the pool is disabled or deleted"
+        reason = "placement" if place else "definition"
+        self.emit(Event(Kind.POOL_REMOVED, name, reason=reason, message=message))
 
         async def close() -> None:
             await runner.close()
@@ -355,6 +360,9 @@ class Broker:
         return sorted(self.runners)
 
     def _no_pool(self, name: str) -> errors.PoolUnknown:
+        if place := self._elsewhere.get(name):
+            message = f"Pool {name} lives on other nodes ({place}), not on {self.facts.name}."
+            return errors.PoolUnknown(message, details={"pool": name, "nodes": place})
         known = self.pool_names()
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else f" Known are: {', '.join(known) or 'none'}."

@@ -22,6 +22,7 @@ class NodeFacts:
     python: str
     boot: str  # four hex digits, different for each start of the broker
     sweep_interval: float = 15.0
+    labels: tuple[str, ...] = ()  # key=value, as its settings say
 
 
 @dataclass(frozen=True, slots=True)

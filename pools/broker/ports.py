@@ -43,6 +43,7 @@ class Definition:
 class Loaded:
     definitions: tuple[Definition, ...]
     problems: tuple[tuple[str, str], ...] = ()  # (pool name, what is wrong with its row)
+    elsewhere: Mapping[str, str] = field(default_factory=dict)  # pool name to the nodes that it lives on
 
 
 class Definitions(Protocol):

@@ -47,6 +47,7 @@ def node_status(
         drain_since=order.since if order else 0.0,
         drain_actor=order.actor if order else "",
         drain_reason=order.reason if order else "",
+        labels=node.facts.labels,
     )
 
 

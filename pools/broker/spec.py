@@ -24,6 +24,8 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+from snakepit.pools.broker.placement import find_nodes_problem
+
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 ON_FAILURE = "on_failure"  # an adapter's hook: a command that runs only after a job has failed
 AUTO = "auto"  # a value of a pool's `python`: the best interpreter for its profile
@@ -74,6 +76,9 @@ class PoolSpec:
         Profile.PROCESS, help="process: one call at a time in a worker; thread: `threads` calls at a time."
     )
     size: int = setting(2, 1, 1000, help="Number of workers. Raise it when calls wait while cores are idle.")
+    nodes: tuple[str, ...] = setting(
+        (), help="Where it lives: names of nodes, or labels such as gpu=a100; empty: every node. `size` is per node."
+    )
     threads: int = setting(10, 1, 256, help="Slots of a worker with the thread profile.")
     python: str = setting(
         "",
@@ -139,6 +144,8 @@ class PoolSpec:
     paused: bool = setting(False, help="On: calls are refused; workers stay warm.")
 
     def __post_init__(self) -> None:
+        if isinstance(self.nodes, list):  # of a row, or of JSON
+            object.__setattr__(self, "nodes", tuple(self.nodes))
         problems = dict(find_problems(self))
         if problems:
             raise InvalidSpec(problems)
@@ -201,6 +208,8 @@ def _wrong(name: str, value: Any) -> str | None:
         return None if value in tuple(Preload) else f"{value!r} is not one of {', '.join(Preload)}"
     if name == "python":
         return None if isinstance(value, str) and "\0" not in value else f"{value!r} is not a path"
+    if name == "nodes":
+        return find_nodes_problem(value)
     if name == "args":
         fits = isinstance(value, Mapping) and all(isinstance(key, str) and key.isidentifier() for key in value)
         return None if fits else "must be an object whose keys are argument names"
@@ -252,4 +261,4 @@ def spec_from(values: Mapping[str, Any]) -> PoolSpec:
 
 def spec_values(spec: PoolSpec) -> dict[str, Any]:
     """Return the spec as plain values for JSON."""
-    return {**asdict(spec), "profile": str(spec.profile), "preload": str(spec.preload)}
+    return {**asdict(spec), "profile": str(spec.profile), "preload": str(spec.preload), "nodes": list(spec.nodes)}

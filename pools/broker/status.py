@@ -41,6 +41,7 @@ class NodeStatus:
     drain_since: float  # when an operator drained the node, seconds since the epoch; 0: no operator did
     drain_actor: str
     drain_reason: str
+    labels: tuple[str, ...] = ()  # key=value; pools are placed by them
 
 
 @dataclass(frozen=True, slots=True)

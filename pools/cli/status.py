@@ -68,8 +68,9 @@ def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
     console = terminal(width=width, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
     node = found.node
     clock = "" if node.clock == "beat" else f", clock: {node.clock}"
+    labels = f", labels: {', '.join(node.labels)}" if node.labels else ""
     console.print(
-        f"broker {node.name} (pid {node.pid}, up {duration(node.uptime)}, Python {node.python}{clock})",
+        f"broker {node.name} (pid {node.pid}, up {duration(node.uptime)}, Python {node.python}{clock}{labels})",
         markup=False,
         soft_wrap=True,
     )

@@ -12,7 +12,7 @@ from django.urls import NoReverseMatch, reverse
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.events import Kind
-from snakepit.pools.broker.spec import FIELDS
+from snakepit.pools.broker.spec import FIELDS, spec_values
 from snakepit.pools.broker.status import CommandInfo, RecordedEvent, WorkerStatus
 from snakepit.pools.client import shared
 from snakepit.pools.dashboard.commands import costs
@@ -186,7 +186,7 @@ def _given(row: Pool) -> dict[str, Any]:
     except ImproperlyConfigured:
         return {}
     named = conf.current().pools.get(row.name, {})
-    return {name: getattr(spec, name) for name in FIELDS if name in named} if spec else {}
+    return {name: value for name, value in spec_values(spec).items() if name in named} if spec else {}
 
 
 def _default(name: str) -> Any:

@@ -26,6 +26,7 @@ from snakepit.pools.diagnostics.facts import SystemFacts, Unknown
 from snakepit.pools.diagnostics.finding import DoctorReport, report_of
 from snakepit.pools.diagnostics.local_checks import CHECKS
 from snakepit.pools.jobs.messages import queue_of
+from snakepit.pools.models.hosting import is_hosted
 
 Known = TypeVar("Known")
 WEB_PORT = 8000  # of `snakepit up`, without PORT
@@ -133,7 +134,9 @@ def _pools(
     asked: dict[tuple[Any, ...], Any] = {}
     place, more = tuple(conf.worker_path()), tuple(conf.current().worker_env)
     for one in chosen.values():
-        if isinstance(one, Definition) and one.spec.enabled and not one.unfit and _question(one) not in asked:
+        if not isinstance(one, Definition) or one.unfit or not one.spec.enabled or not is_hosted(one.spec.nodes):
+            continue
+        if _question(one) not in asked:
             given = one.spec.python, one.adapter_path, place, dict(one.spec.env), more
             asked[_question(one)] = threads.submit(interpreters.adapter, *given)
     found = []
@@ -160,13 +163,14 @@ def _question(one: Definition) -> tuple[Any, ...]:
 
 
 def _pool(spec: PoolSpec, one: Definition | str, asked: Mapping[tuple[Any, ...], Any]) -> facts.PoolFacts:
+    here = is_hosted(spec.nodes)
     refused = Unknown("the pool's definition is refused")
     interpreter: facts.InterpreterFacts | Unknown = refused
     adapter: facts.AdapterFacts | Unknown = refused
     if isinstance(one, Definition):
         path = one.spec.python or sys.executable
         interpreter = facts.InterpreterFacts(path=path, about=f"{one.interpreter}: {path}", error=one.unfit)
-        adapter = Unknown("was not asked: no interpreter can run the pool's workers, or it is not enabled")
+        adapter = Unknown("was not asked: no interpreter can run the pool's workers, or it is not enabled here")
         if future := asked.get(_question(one)):
             adapter = future.result()
     return facts.PoolFacts(
@@ -178,7 +182,9 @@ def _pool(spec: PoolSpec, one: Definition | str, asked: Mapping[tuple[Any, ...],
         enabled=spec.enabled,
         interpreter=interpreter,
         adapter=adapter,
-        problem=one if isinstance(one, str) else "",
+        problem=one if isinstance(one, str) and here else "",
+        nodes=spec.nodes,
+        here=here,
     )
 
 

@@ -97,6 +97,7 @@ class NodeRowFacts:
     pid: int
     stopped: bool
     silent: float  # seconds since it was seen
+    labels: tuple[str, ...] = ()  # key=value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +189,8 @@ class PoolFacts:
     interpreter: InterpreterFacts | Unknown
     adapter: AdapterFacts | Unknown
     problem: str = ""  # why its definition is refused
+    nodes: tuple[str, ...] = ()  # where it lives; empty: everywhere
+    here: bool = True  # it lives on this node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from snakepit.pools.broker.placement import nodes_text
 from snakepit.pools.broker.status import PoolStatus
 from snakepit.pools.diagnostics.checks import (
     Check,
@@ -37,6 +38,7 @@ from snakepit.pools.diagnostics.facts import (
     Unknown,
 )
 from snakepit.pools.diagnostics.finding import Finding
+from snakepit.pools.diagnostics.placement_checks import placement
 
 Known = TypeVar("Known", InterpreterFacts, AdapterFacts)
 
@@ -113,8 +115,8 @@ def limits(facts: SystemFacts) -> Iterator[Finding]:
         yield skipped("limits", known.reason)
         return
     pools = () if isinstance(facts.pools, Unknown) else facts.pools
-    workers = sum(pool.size for pool in pools if pool.enabled)
-    threads = sum(pool.size * (pool.slots + 4) for pool in pools if pool.enabled)
+    workers = sum(pool.size for pool in pools if pool.enabled and pool.here)
+    threads = sum(pool.size * (pool.slots + 4) for pool in pools if pool.enabled and pool.here)
     wanted = FILES_BASE + FILES_EACH * workers
     if known.open_files is not None and known.open_files < wanted:
         yield problem(
@@ -252,7 +254,7 @@ def _of_pools(
         yield skipped(check, facts.pools.reason)
         return
     for pool in facts.pools:
-        if pool.enabled and not pool.problem:
+        if pool.enabled and pool.here and not pool.problem:
             found = known(pool)
             yield skipped(check, found.reason, pool.name) if isinstance(found, Unknown) else judge(pool, found)
 
@@ -278,6 +280,8 @@ def pools(facts: SystemFacts) -> Iterator[Finding]:
             yield problem("pool", pool.problem, "Correct its definition, in the settings or in the admin.", pool.name)
         elif not pool.enabled:
             yield skipped("pool", "it is not enabled", pool.name)
+        elif not pool.here:
+            yield skipped("pool", f"it lives on other nodes: {nodes_text(pool.nodes)}", pool.name)
         elif running is None:
             yield skipped("pool", "the broker does not answer", pool.name)
         elif status is None:
@@ -332,5 +336,5 @@ CHECKS: tuple[Check, ...] = (
     settings, production, runtime, disk, limits, ports, orphans, greenlets,
     database, migrations, clocks,
     broker, duplicates, beat, beat_entries, transport, consumers, consumer_pools, overdue, fast_path,
-    interpreters, adapters, pools, api_keys,
+    interpreters, adapters, pools, placement, api_keys,
 )  # fmt: skip

@@ -90,6 +90,7 @@ def _rows() -> dict[str, Any]:
             pid=row.pid,
             stopped=row.stopped,
             silent=max(0.0, (now - row.seen_at).total_seconds()),
+            labels=tuple(map(str, row.labels)),
         )
         for row in Node.objects.all()
     )

@@ -28,7 +28,8 @@ from snakepit.pools.broker.text import one_line
 from snakepit.pools.greenlets import PATCHED
 from snakepit.pools.jobs import eager, in_process, leases
 from snakepit.pools.jobs.bounded_thread import BoundedThread
-from snakepit.pools.models import Job, Pool
+from snakepit.pools.models import Job
+from snakepit.pools.models.hosting import hosted_with, is_hosted
 from snakepit.pools.models.states import QUEUED
 
 logger = logging.getLogger("snakepit.jobs")
@@ -263,14 +264,14 @@ connection_age = ConnectionAge()
 
 
 def served_queues() -> set[str]:
-    """The queues of all enabled pools, including pools of the settings that no broker has written as rows yet."""
+    """The queues of the enabled pools that live on this node, including those that no broker has written as rows."""
+    specs = {spec.name: spec for spec in conf.pool_specs()}
     try:
-        rows = dict(Pool.objects.values_list("name", "enabled"))
+        names = hosted_with(specs)
     except Error as error:
         logger.warning("cannot read the pools, their queues are added later: %s", error)
-        rows = {}
-    pools = {spec.name: spec.enabled for spec in conf.pool_specs()} | rows
-    return {COMMON, *(queue_of(name) for name, enabled in pools.items() if enabled)}
+        names = [name for name, spec in specs.items() if spec.enabled and is_hosted(spec.nodes)]
+    return {COMMON, *map(queue_of, names)}
 
 
 class QueueSubscriber:

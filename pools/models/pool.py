@@ -72,6 +72,7 @@ class Pool(models.Model):
     env = models.JSONField(**_of_spec("env", blank=True, default=dict))
     profile = models.CharField(**_of_spec("profile", max_length=16, choices=PROFILES, default="process"))
     size = models.PositiveIntegerField(**_of_spec("size", default=conf.default_size))
+    nodes = models.JSONField(**_of_spec("nodes", blank=True, default=list))
     threads = models.PositiveIntegerField(**_of_spec("threads"))
     python = models.CharField(**_of_spec("python", max_length=500, blank=True))
     preload = models.CharField(**_of_spec("preload", max_length=8, choices=PRELOADS, default="auto"))
@@ -188,7 +189,7 @@ class Pool(models.Model):
             raise ValidationError(error.problems) from None
         if why := conf.find_python_problem(self.python):
             raise ValidationError({"python": f"{why}."})
-        problems = {name: find_problem(getattr(self, name)) for name in ("args", "env")}
+        problems = {name: find_problem(getattr(self, name)) for name in ("args", "env", "nodes")}
         if found := {name: f"This {problem}." for name, problem in problems.items() if problem}:
             raise ValidationError(found)
 
@@ -226,7 +227,7 @@ def _nodes_left() -> set[str]:
 def _sync(pool: Pool, spec: PoolSpec, using: str) -> bool:
     wanted: dict[str, Any] = {name: getattr(spec, name) for name in FIELDS}
     wanted |= {"profile": str(spec.profile), "preload": str(spec.preload), "source": "settings"}
-    wanted |= {"args": dict(spec.args), "env": dict(spec.env)}
+    wanted |= {"args": dict(spec.args), "env": dict(spec.env), "nodes": list(spec.nodes)}
     wanted["paused"] = spec.paused or (pool.paused and pool.source == Pool.Source.SETTINGS)
     if not pool._state.adding and all(getattr(pool, name) == value for name, value in wanted.items()):
         return False

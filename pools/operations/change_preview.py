@@ -106,6 +106,8 @@ def _effect(name: str) -> str:
         return "starts or stops workers"
     if name == "enabled":
         return "starts or stops all workers"
+    if name == "nodes":
+        return "starts workers on nodes that match now, stops those of the others"
     if name == "paused":
         return "refuses or takes new calls immediately"
     if name in LIFECYCLE:

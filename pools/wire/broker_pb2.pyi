@@ -337,7 +337,7 @@ class PoolHistograms(_message.Message):
     def __init__(self, pool: _Optional[str] = ..., ran: _Optional[_Mapping[int, int]] = ..., queued: _Optional[_Mapping[int, int]] = ..., recycled: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("name", "version", "pid", "address", "started_at", "uptime", "draining", "clock", "loop_lag", "python", "sessions", "problems", "drain_since", "drain_actor", "drain_reason")
+    __slots__ = ("name", "version", "pid", "address", "started_at", "uptime", "draining", "clock", "loop_lag", "python", "sessions", "problems", "drain_since", "drain_actor", "drain_reason", "labels")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -353,6 +353,7 @@ class Node(_message.Message):
     DRAIN_SINCE_FIELD_NUMBER: _ClassVar[int]
     DRAIN_ACTOR_FIELD_NUMBER: _ClassVar[int]
     DRAIN_REASON_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     pid: int
@@ -368,7 +369,8 @@ class Node(_message.Message):
     drain_since: float
     drain_actor: str
     drain_reason: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ..., drain_since: _Optional[float] = ..., drain_actor: _Optional[str] = ..., drain_reason: _Optional[str] = ...) -> None: ...
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., address: _Optional[str] = ..., started_at: _Optional[float] = ..., uptime: _Optional[float] = ..., draining: bool = ..., clock: _Optional[str] = ..., loop_lag: _Optional[float] = ..., python: _Optional[str] = ..., sessions: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ..., drain_since: _Optional[float] = ..., drain_actor: _Optional[str] = ..., drain_reason: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Pool(_message.Message):
     __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "races", "prefetched", "run_times", "usage", "template")

@@ -9,6 +9,7 @@ from django.db import OperationalError, ProgrammingError, close_old_connections
 
 from snakepit.pools import conf
 from snakepit.pools.adapters.interpreters.known import define, interpreters_of_settings
+from snakepit.pools.broker.placement import is_placed, nodes_text
 from snakepit.pools.broker.ports import Definition, Loaded
 from snakepit.pools.broker.spec import InvalidSpec
 from snakepit.pools.models import Pool, schema
@@ -24,6 +25,7 @@ class DatabaseDefinitions:
 
     def __init__(self, node: str = "") -> None:
         self._node = node  # empty: the name that the settings give
+        self._name, self._labels = node or conf.node_name(), conf.node_labels()
         self._synced = False
         self._interpreters = interpreters_of_settings()
         self._lock = threading.Lock()
@@ -52,12 +54,17 @@ class DatabaseDefinitions:
         registry = conf.adapters()
         definitions: list[Definition] = []
         problems: list[tuple[str, str]] = []
+        elsewhere: dict[str, str] = {}
         for pool in Pool.objects.order_by("name"):
             try:
                 spec = pool.to_spec()
             except InvalidSpec as error:
                 problems.append((pool.name, str(error)))
                 continue
+            if not is_placed(spec.nodes, self._name, self._labels):
+                if spec.enabled:
+                    elsewhere[pool.name] = nodes_text(spec.nodes)
+                continue  # before its adapter is looked up: the settings of this node need not have it
             path = registry.get(spec.adapter)
             if path is None:
                 why = f"adapter: {spec.adapter!r} is no key of SNAKEPIT['ADAPTERS'] on this node"
@@ -66,7 +73,7 @@ class DatabaseDefinitions:
                 problems.append((pool.name, f"python: {why}"))
             else:
                 definitions.append(define(spec, path, self._interpreters))
-        return Loaded(tuple(definitions), tuple(problems))
+        return Loaded(tuple(definitions), tuple(problems), elsewhere)
 
 
 def _require_tables() -> None:

@@ -42,6 +42,7 @@ WRONG = [
     ("queue_timeout", float("inf")), ("ttl", 0.5),
     ("jitter", 1.5), ("max_payload", 1), ("args", ["x"]), ("args", {"not a name": 1}), ("args", {"x": float("nan")}),
     ("args", {"x": "a\0b"}), ("env", {"A=B": "x"}), ("env", {"A": 5}), ("max_unavailable", 9), ("memory_soft_mb", -1),
+    ("nodes", "gpu=yes"), ("nodes", ["a b=c"]),
 ]  # fmt: skip
 
 

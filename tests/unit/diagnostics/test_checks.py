@@ -266,3 +266,24 @@ def test_the_fix_of_a_warning_fits_its_cause(text: str, fix: str) -> None:
 def test_a_project_without_jobs_needs_no_beat(changes: dict[str, Any], evidence: str) -> None:
     (finding,) = [one for one in judge(replace(SOUND, **changes)) if one.check == "beat"]
     assert (finding.status, evidence in finding.evidence) == ("ok", True)
+
+
+GPU = replace(POOL, name="gpu", queue="snakepit.digits", nodes=("gpu=yes",), here=False)
+
+
+def test_a_pool_that_no_living_node_hosts_is_a_problem() -> None:
+    gone = known.NodeRowFacts(name="n2", address="", pid=1, stopped=True, silent=1.0, labels=("gpu=yes",))
+    facts = replace(SOUND, pools=(POOL, GPU), database=replace(DATABASE, nodes=(OWN, gone)))
+    (found,) = worst(facts)
+    assert (found.check, found.pool) == ("placement", "gpu")
+    assert found.evidence == "no living node is gpu=yes: its calls are refused and its jobs wait"
+    back = replace(facts, database=replace(DATABASE, nodes=(OWN, replace(gone, stopped=False))))
+    assert not worst(back)
+    assert any(one.evidence == "gpu=yes: n2" for one in judge(back))
+
+
+def test_a_pool_of_other_nodes_needs_no_room_and_no_interpreter_here() -> None:
+    gone = Unknown("nobody may ask")
+    big = replace(GPU, size=1000, interpreter=gone, adapter=gone)
+    node = known.NodeRowFacts(name="n2", address="", pid=1, stopped=False, silent=1.0, labels=("gpu=yes",))
+    assert not worst(replace(SOUND, pools=(POOL, big), database=replace(DATABASE, nodes=(OWN, node))))

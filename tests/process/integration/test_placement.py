@@ -1,0 +1,93 @@
+"""A pool that names its nodes: definitions, queues, readiness and the doctor agree on where it lives."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from snakepit.pools import conf
+from snakepit.pools.adapters.records.definitions import DatabaseDefinitions
+from snakepit.pools.diagnostics import doctor, services
+from snakepit.pools.diagnostics.facts import Unknown
+from snakepit.pools.jobs.messages import queue_of, served_queues
+from snakepit.pools.models import Node, Pool
+from snakepit.pools.models.hosting import hosted
+from snakepit.pools.models.moments import utc_now
+from snakepit.pools.models.pool import sync_pools
+
+pytestmark = pytest.mark.django_db(transaction=True)  # what is tested closes connections
+
+
+@pytest.fixture
+def cluster(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of a node without labels; the pool `gpu` lives where gpu=yes."""
+    monkeypatch.delenv("SNAKEPIT_NODE_LABELS", raising=False)
+    pools = {"gpu": {"adapter": "digits", "nodes": ["gpu=yes"]}, "plain": {"adapter": "digits"}}
+    adapters = {"digits": "snakepit.examples.digits.Digits"}
+    settings.SNAKEPIT = {"NODE_NAME": "n1", "ADAPTERS": adapters, "POOLS": pools}
+    sync_pools()
+
+
+def test_every_surface_of_a_node_has_only_its_own_pools(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = DatabaseDefinitions().load()
+    assert [one.spec.name for one in loaded.definitions] == ["plain"]
+    assert loaded.elsewhere == {"gpu": "gpu=yes"}
+    assert hosted() == ["plain"]
+    assert queue_of("gpu") not in served_queues()
+    monkeypatch.setenv("SNAKEPIT_NODE_LABELS", "gpu=yes,zone=b")
+    assert {one.spec.name for one in DatabaseDefinitions().load().definitions} == {"gpu", "plain"}
+    assert hosted() == ["gpu", "plain"]
+    assert queue_of("gpu") in served_queues()
+
+
+def test_a_pool_of_settings_that_no_broker_has_written_has_its_place(cluster: None) -> None:
+    Pool.objects.all().delete()
+    assert served_queues() == {"snakepit.jobs", queue_of("plain")}
+
+
+def test_a_node_keeps_the_rows_of_pools_that_live_elsewhere(cluster: None) -> None:
+    row = Pool.objects.get(name="gpu")
+    assert (row.enabled, row.nodes, row.owners) == (True, ["gpu=yes"], ["n1"])
+    assert sync_pools() == []
+
+
+def test_a_row_with_an_invalid_place_lives_nowhere(cluster: None) -> None:
+    Pool.objects.create(name="odd", adapter="digits", size=1, nodes={"gpu": 1})
+    assert hosted() == ["plain"]
+    assert "nodes" in dict(DatabaseDefinitions().load().problems)["odd"]
+
+
+def test_the_doctor_reads_where_pools_live(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.interpreters, "adapter", lambda *given: Unknown("not asked"))
+    now = utc_now()
+    Node.objects.create(name="n2", labels=["gpu=yes"], seen_at=now)
+    Node.objects.create(name="n3", labels=["zone=b"], seen_at=now - timedelta(days=1))
+    database = services.database()
+    assert not isinstance(database, Unknown)
+    assert {row.name: row.labels for row in database.nodes} == {"n2": ("gpu=yes",), "n3": ("zone=b",)}
+    rows = [(row.name, row.to_spec()) for row in Pool.objects.order_by("name")]
+    monkeypatch.setattr(doctor, "_rows", lambda: rows)
+    with ThreadPoolExecutor() as threads:
+        pools = doctor._pools(threads, database)
+    assert not isinstance(pools, Unknown)
+    assert {one.name: (one.nodes, one.here) for one in pools} == {"gpu": (("gpu=yes",), False), "plain": ((), True)}
+
+
+def test_labels_that_cannot_be_read_are_refused_by_the_check(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNAKEPIT_NODE_LABELS", "gpu yes")
+    conf.forget()
+    with pytest.raises(ImproperlyConfigured, match="SNAKEPIT_NODE_LABELS: 'gpu yes' is not a label"):
+        conf.current()
+    conf.forget()
+
+
+def test_the_environment_names_a_node(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.SNAKEPIT = {}
+    monkeypatch.setenv("SNAKEPIT_NODE_NAME", "n7")
+    assert conf.node_name() == "n7"
+    settings.SNAKEPIT = {"NODE_NAME": "n8"}
+    assert conf.node_name() == "n8"
