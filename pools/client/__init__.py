@@ -13,8 +13,9 @@ True
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.answers import Answer, Chunk, Log, Progress
 from snakepit.pools.client.arguments import Json
-from snakepit.pools.client.client import Client, connect
+from snakepit.pools.client.client import Client
 from snakepit.pools.client.pool import PoolClient
+from snakepit.pools.client.registry import connect
 from snakepit.pools.client.streams import AsyncStream, Stream
 
 __all__ = [

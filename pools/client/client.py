@@ -1,4 +1,4 @@
-"""The public face: `connect()` and what a Client can do.
+"""The public face: what a Client can do.
 
 Every call may raise an error of `snakepit.pools.broker.errors`; its `outcome` shows whether the work was
 `not_started`, `failed` or is `unknown`. Times are in seconds.
@@ -7,7 +7,6 @@ Every call may raise an error of `snakepit.pools.broker.errors`; its `outcome` s
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
@@ -17,7 +16,7 @@ from google.protobuf.message import Message
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import BrokerStatus, CommandInfo, RecyclePlan, SweepResult, WorkerDump
-from snakepit.pools.client.address import Target, default_address
+from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
 from snakepit.pools.client.arguments import EncodedCall, Options, encode
 from snakepit.pools.client.pending import CallFuture, LoopPending, SentCall, ThreadPending
@@ -43,26 +42,6 @@ from snakepit.pools.wire.broker_pb2 import (
 Arguments = Mapping[str, Any] | None
 QUESTION_TIMEOUT = 10.0  # seconds for status, commands and sweep
 ORDER_TIMEOUT = 30.0  # seconds for apply and recycle, which read definitions
-
-
-def connect(
-    address: str | None = None,
-    token: str | None = None,
-    *,
-    tls: ssl.SSLContext | None = None,
-    connect_timeout: float = 1.0,
-) -> Client:
-    """The process's client for a broker.
-
-    `address`: the path of the broker's socket, or `host:port`, which needs `tls` (TLS 1.2 or later with ALPN `h2`, set
-    here). Default: SNAKEPIT_ADDRESS, else the socket in the Django project's runtime directory. `token`: default
-    SNAKEPIT_TOKEN, else the file `token` beside the socket, read at each connect. `connect_timeout`: how long a call
-    tries to reach a broker that is away before it raises `BrokerUnreachable`.
-
-    Nothing is connected before the first call, and all clients of one address share one connection.
-    """
-    target = Target.parse(address or default_address(), token or "", tls, connect_timeout)
-    return _clients.setdefault(target, Client(target))  # no lock: an interrupt could leave it held
 
 
 class Client:
@@ -394,6 +373,3 @@ def _finish(sent: SentCall, pending: ThreadPending) -> Result | Packed | Deliver
             return cast(Result, reply.result)
         if kind == "error":
             raise exception(reply.error)
-
-
-_clients: dict[Target, Client] = {}
