@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from snakepit.pools.broker.pool.dispatcher import BOUNDS
+from snakepit.pools.broker.pool.run_times import BOUNDS
 from snakepit.pools.broker.status import CommandGrowthStatus, CommandRunTimes, PoolStatus
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from snakepit.pools.broker.pool.dispatcher import BOUNDS
+from snakepit.pools.broker.pool.run_times import BOUNDS
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.status import (
     CommandRunTimes,
