@@ -25,16 +25,18 @@
     if (!first || title.startsWith(words.join(" "))) return 0;
     return title.startsWith(first) ? 1 : title.split(/[\s_-]+/).some(part => part.startsWith(first)) ? 2 : 3;
   }
-  function find() {
+  // An entry that the keys chose stays chosen when more entries arrive; typing chooses the first one again.
+  const same = entry => one => one.title === entry.title && one.url === entry.url && one.kind === entry.kind;
+  function find(keep = false) {
+    const kept = keep && chosen ? shown[chosen] : null;
     const words = input.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     const ranked = [...pageActions(), ...entries, ...barActions()].map((entry, at) => ({entry, at, rank: rank(entry, words)})).filter(one => one.rank >= 0);
     ranked.sort((one, other) => one.rank - other.rank || one.at - other.at);
     const all = [...jobs, ...ranked.map(one => one.entry)];
     shown = all.slice(0, MOST);
-    chosen = 0;
-    draw(all.length);
+    draw(all.length, kept ? shown.findIndex(same(kept)) : 0);
   }
-  function draw(count) {
+  function draw(count, at) {
     list.replaceChildren(...shown.map((entry, at) => {
       const item = document.createElement("li"), title = document.createElement("span"), kind = document.createElement("span");
       item.id = "palette-" + at;
@@ -49,7 +51,7 @@
     }));
     const none = loading ? "Searching" : "No results";
     status.textContent = !count ? none : count > shown.length ? `${shown.length} of ${count}, type more to narrow` : `${count} found`;
-    choose(0);
+    choose(at);
   }
   function choose(at) {
     chosen = Math.max(0, Math.min(shown.length - 1, at));
@@ -72,7 +74,7 @@
     } finally { loading -= 1; }
   }
   async function load() {
-    try { entries = await fetched(""); find(); }
+    try { entries = await fetched(""); find(true); }
     catch (error) { status.textContent = "The list could not be loaded: " + error.message + "."; }
   }
   async function typed() {
@@ -82,7 +84,7 @@
     if (!JOB.test(text)) return;
     try {
       const found = await fetched("?job=" + encodeURIComponent(text));
-      if (turn === asked) { jobs = found; find(); }
+      if (turn === asked) { jobs = found; find(true); }
     } catch { /* the rest of the list still works */ }
   }
   function toggle() {

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.brokers import ROOT
 from tests.conftest import unavailable
@@ -220,6 +220,23 @@ def test_the_row_that_j_chose_stays_chosen_when_the_table_updates(page: Page, de
     expect(page.locator("tr[data-chosen]")).to_have_attribute("data-job", chosen or "")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(f"/jobs/{chosen}/"))
+
+
+def test_an_entry_of_the_palette_stays_chosen_when_the_list_arrives_later(page: Page) -> None:
+    waiting: list[Route] = []
+    page.goto("/pools/digits/")
+    expect(page.locator("main .actions a.button")).not_to_have_count(0)
+    settle(page)
+    page.route("**/palette/**", lambda route: waiting.append(route))
+    with page.expect_request("**/palette/**"):
+        page.keyboard.press("Control+k")
+    chosen = page.locator("#palette [aria-selected=true]")
+    page.keyboard.press("ArrowDown")
+    second = chosen.inner_text()
+    found = page.locator("#palette [role=status]").inner_text()
+    waiting[0].continue_()
+    expect(page.locator("#palette [role=status]")).not_to_have_text(found)
+    expect(chosen).to_have_text(second, use_inner_text=True)
 
 
 def test_the_pages_say_what_they_know_without_javascript(
