@@ -34,7 +34,7 @@ _NODE = NodeStatus(
 _GROWTH = GrowthStatus(None, calls=0, samples=0, mostly="", verdict="not enough evidence")
 _USAGE = UsageStatus(
     seconds=0.0, answered=0, calls_per_second=None, busy=None, peak=0, waited=0, wait_p50=None, wait_p95=None,
-    refused=0, timed_out=0, overran=0, lost=0, cpu_per_call=None, cpu_calls=0,
+    refused=0, timed_out=0, overran=0, lost=0, not_admitted=0, cpu_per_call=None, cpu_calls=0,
 )  # fmt: skip
 _TEMPLATE = TemplateStatus(
     state="off", reason="off", why="", id="", pid=0, generation=0, memory_mb=-1.0, load_seconds=0.0, deaths=0, output=()

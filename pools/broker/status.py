@@ -3,8 +3,7 @@
     runner ─▶ snapshot ─▶ BrokerStatus ─┬─▶ recorder, metrics          (in the broker's process)
                                         └─▶ protobuf ─▶ client ─▶ dashboard, shell, diagnostics, REST
 
-`as_json` makes JSON-ready data of them: the shape of `snakepit status --json` and of the REST API. A None means "not
-known" or "no such limit"; each field says which. Times are seconds, memory is MiB of PSS.
+`as_json` makes JSON-ready data of them. None: not known, or no such limit. Times are seconds, memory is MiB of PSS.
 """
 
 from __future__ import annotations
@@ -95,6 +94,7 @@ class UsageStatus:
     timed_out: int  # no slot was free within queue_timeout
     overran: int  # the deadline passed
     lost: int  # the worker died
+    not_admitted: int  # refused for another reason, such as a paused pool or a limit; not in `answered`
     cpu_per_call: float | None  # CPU seconds of worker and descendants; None: of fewer than 20 calls
     cpu_calls: int  # calls that this figure is of
 

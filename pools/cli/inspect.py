@@ -166,7 +166,8 @@ def _pool(pool: InspectedPool) -> Iterator[tuple[str, str]]:
     yield "waits", f"p50 {span_or_unknown(queue.wait_p50)}, p95 {span_or_unknown(queue.wait_p95)}"
     yield (
         "turned away",
-        f"refused {queue.refused}, timed out {queue.timed_out}, overran {queue.overran}, lost {queue.lost}",
+        f"queue full {queue.refused}, not admitted {queue.not_admitted}, timed out {queue.timed_out}, "
+        f"overran {queue.overran}, lost {queue.lost}",
     )
     growth = memory.growth
     grows = or_unknown(growth.mb_per_1000_calls, "{:.1f} MiB per 1,000 calls")

@@ -68,6 +68,7 @@ class InspectedQueue:
     timed_out: int
     overran: int
     lost: int
+    not_admitted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +210,7 @@ def _queue(pool: PoolStatus) -> InspectedQueue:
         timed_out=usage.timed_out,
         overran=usage.overran,
         lost=usage.lost,
+        not_admitted=usage.not_admitted,
     )
 
 

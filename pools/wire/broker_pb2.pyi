@@ -485,7 +485,7 @@ class Template(_message.Message):
     def __init__(self, state: _Optional[str] = ..., reason: _Optional[str] = ..., why: _Optional[str] = ..., id: _Optional[str] = ..., pid: _Optional[int] = ..., generation: _Optional[int] = ..., memory_mb: _Optional[float] = ..., load_seconds: _Optional[float] = ..., deaths: _Optional[int] = ..., output: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("seconds", "answered", "calls_per_second", "busy", "peak", "waited", "wait_p50", "wait_p95", "refused", "timed_out", "overran", "lost", "cpu_per_call", "cpu_calls")
+    __slots__ = ("seconds", "answered", "calls_per_second", "busy", "peak", "waited", "wait_p50", "wait_p95", "refused", "timed_out", "overran", "lost", "not_admitted", "cpu_per_call", "cpu_calls")
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_FIELD_NUMBER: _ClassVar[int]
     CALLS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
@@ -498,6 +498,7 @@ class Usage(_message.Message):
     TIMED_OUT_FIELD_NUMBER: _ClassVar[int]
     OVERRAN_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
+    NOT_ADMITTED_FIELD_NUMBER: _ClassVar[int]
     CPU_PER_CALL_FIELD_NUMBER: _ClassVar[int]
     CPU_CALLS_FIELD_NUMBER: _ClassVar[int]
     seconds: float
@@ -512,9 +513,10 @@ class Usage(_message.Message):
     timed_out: int
     overran: int
     lost: int
+    not_admitted: int
     cpu_per_call: float
     cpu_calls: int
-    def __init__(self, seconds: _Optional[float] = ..., answered: _Optional[int] = ..., calls_per_second: _Optional[float] = ..., busy: _Optional[float] = ..., peak: _Optional[int] = ..., waited: _Optional[int] = ..., wait_p50: _Optional[float] = ..., wait_p95: _Optional[float] = ..., refused: _Optional[int] = ..., timed_out: _Optional[int] = ..., overran: _Optional[int] = ..., lost: _Optional[int] = ..., cpu_per_call: _Optional[float] = ..., cpu_calls: _Optional[int] = ...) -> None: ...
+    def __init__(self, seconds: _Optional[float] = ..., answered: _Optional[int] = ..., calls_per_second: _Optional[float] = ..., busy: _Optional[float] = ..., peak: _Optional[int] = ..., waited: _Optional[int] = ..., wait_p50: _Optional[float] = ..., wait_p95: _Optional[float] = ..., refused: _Optional[int] = ..., timed_out: _Optional[int] = ..., overran: _Optional[int] = ..., lost: _Optional[int] = ..., not_admitted: _Optional[int] = ..., cpu_per_call: _Optional[float] = ..., cpu_calls: _Optional[int] = ...) -> None: ...
 
 class Growth(_message.Message):
     __slots__ = ("mb_per_1000_calls", "calls", "samples", "mostly", "verdict", "commands")

@@ -39,8 +39,12 @@ REFUSALS = {
     "deadline_exceeded": "overran",
     "worker_lost": "lost",
 }
-# Refused before the queue, whatever its length: they say nothing about the pool's use.
-NOT_ADMITTED = frozenset({"pool_failed", "pool_paused", "node_draining", "shutting_down", "payload_too_large"})
+# Refused whatever the length of the queue: they say nothing about the pool's use, and have a count of their own.
+NOT_ADMITTED = frozenset({
+    "pool_failed", "pool_paused", "node_draining", "shutting_down", "payload_too_large", "limit_reached",
+    "command_unknown",
+})  # fmt: skip
+COUNTED = (*REFUSALS.values(), "not_admitted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class Usage:
     def __init__(self, now: float) -> None:
         self.workers: dict[str, WorkerUsage] = {}
         self._waits = Histogram()
-        self._refusals = dict.fromkeys(REFUSALS.values(), 0)
+        self._refusals = dict.fromkeys(COUNTED, 0)
         self._now = Mark(now)
         self._marks: deque[Mark] = deque([Mark(now)])
         self._answered = 0
@@ -110,6 +114,7 @@ class Usage:
     def answered(self, code: str, queued: float, ran: float) -> None:
         """A call was answered, with a result or an error."""
         if code in NOT_ADMITTED:
+            self._refusals["not_admitted"] += 1
             return
         self._answered += 1
         if ran or code in ("ok", "queue_timeout"):
@@ -181,7 +186,7 @@ class Usage:
             waited=sum(waits.values()),
             wait_p50=quantile(waits, 0.5),
             wait_p95=quantile(waits, 0.95),
-            **{name: now.refusals.get(name, 0) - then.refusals.get(name, 0) for name in REFUSALS.values()},
+            **{name: now.refusals.get(name, 0) - then.refusals.get(name, 0) for name in COUNTED},
             cpu_per_call=(now.cpu_seconds - then.cpu_seconds) / cpu_calls if cpu_calls >= CPU_CALLS else None,
             cpu_calls=cpu_calls,
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from snakepit.pools.broker.broker import Broker
+from snakepit.pools.broker.caller import CallerIdentity, Limits
 from snakepit.pools.broker.ports import Ports
 from snakepit.pools.broker.runner import runner
 from tests.fakes import play
@@ -99,5 +100,33 @@ def test_a_removed_pool_counts_its_last_results() -> None:
         await stage.turn()
         assert stage.numbers.calls == {("p", "hold", "ok"): 1}
         await stage.broker.stop(grace=0.0)
+
+    play(scenario(), stage.clock)
+
+
+def test_every_refused_call_is_refused_in_the_window_too_and_none_of_them_is_served() -> None:
+    stage = Stage((pool(size=1, queue_limit=1, max_payload=1024), pool("q", paused=True)), 3600.0)
+
+    async def scenario() -> None:
+        await stage.broker.start()
+        await stage.ready()
+        stage.submit("hold")
+        await stage.turn()
+        stage.submit("hold", caller=CallerIdentity("snk_1", "ada", Limits(calls_waiting=1)))
+        stage.submit("hold", {"text": "x" * 2000})
+        stage.submit("no_such_command")
+        stage.submit("hold", caller=CallerIdentity("snk_1", "ada", Limits(calls_waiting=1)))
+        stage.submit("hold")
+        stage.submit("hold", name="q")
+        await stage.until(lambda: stage.row("q").usage.not_admitted and stage.row("p").usage.not_admitted)
+        codes = Counter(answer.code for answer in stage.answers if answer.over)
+        first, paused = stage.row("p"), stage.row("q")
+        assert codes == {
+            "payload_too_large": 1, "command_unknown": 1, "limit_reached": 1, "queue_full": 1, "pool_paused": 1,
+        }  # fmt: skip
+        assert (first.refused, paused.refused) == (4, 1)
+        assert (first.usage.refused, first.usage.not_admitted, first.usage.answered) == (1, 3, 1)
+        assert (paused.usage.refused, paused.usage.not_admitted, paused.usage.answered) == (0, 1, 0)
+        await stage.broker.stop(1.0)
 
     play(scenario(), stage.clock)
