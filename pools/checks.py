@@ -94,9 +94,16 @@ def _database() -> Iterator[CheckMessage]:
     from django.conf import settings
 
     for alias, database in settings.DATABASES.items():
-        if not database.get("ENGINE", "").endswith(".sqlite3"):
+        engine, options = database.get("ENGINE", ""), database.get("OPTIONS", {})
+        if engine.endswith(".postgresql") and not {"connect_timeout", "service", "pool"} & set(options):
+            yield Warning(
+                f"The PostgreSQL database {alias!r} has no connect_timeout: while the server is frozen or its host is "
+                "gone, each request waits for minutes.",
+                hint='Set OPTIONS = {"connect_timeout": 2}. A request then gets 503 `database_unavailable` in 2 s.',
+                id="snakepit.W012",
+            )
+        if not engine.endswith(".sqlite3"):
             continue
-        options = database.get("OPTIONS", {})
         immediate = str(options.get("transaction_mode", "")).upper() == "IMMEDIATE"
         wal = "journal_mode=wal" in str(options.get("init_command", "")).replace(" ", "").lower()
         if not (immediate and wal):

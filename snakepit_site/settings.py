@@ -82,7 +82,8 @@ def _database(url: str) -> dict[str, Any]:
             "PASSWORD": unquote(parts.password or ""),
             "HOST": unquote(parts.hostname or ""),
             "PORT": str(parts.port or ""),
-            "OPTIONS": dict(parse_qsl(parts.query)),  # ?host=/directory for a Unix socket
+            # ?host=/directory for a Unix socket. The timeout bounds each page while a server accepts and stays silent.
+            "OPTIONS": {"connect_timeout": 2, **dict(parse_qsl(parts.query))},
             # Under ASGI each request has its own thread: a connection that outlives its request would leak.
             "CONN_MAX_AGE": 0,
             "CONN_HEALTH_CHECKS": True,

@@ -15,8 +15,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from tests import guardian
 
@@ -79,6 +81,20 @@ class Postgres:
     def restart(self) -> None:
         self.crash()
         self.start()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop every process of the server for a while: it accepts connections, and answers none."""
+        first = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
+        processes = [first, *first.children(recursive=True)]
+        try:
+            for process in processes:
+                process.suspend()
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def remove(self) -> None:
         try:

@@ -91,6 +91,9 @@ def test_every_operation_and_page_reports_an_unavailable_database_and_works_when
     with services.restartable_postgres() as database, web(tmp_path, database.url) as (client, key):
         headers = {"Authorization": f"Bearer {key}"}
         assert client.get("/api/jobs", headers=headers).status_code == 200
+        with database.frozen():
+            check_frozen(client, headers)
+        assert client.get("/api/jobs", headers=headers).status_code == 200
         database.crash()
         for name, method, path in operations(client):
             reply = client.request(method, path, headers=headers, json=None if method == "GET" else {})
@@ -107,6 +110,17 @@ def test_every_operation_and_page_reports_an_unavailable_database_and_works_when
         database.start()
         assert client.get("/api/jobs", headers=headers).status_code == 200
         assert client.get("/admin/login/").status_code == 200
+
+
+def check_frozen(client: httpx.Client, headers: dict[str, str]) -> None:
+    """The server accepts connections, and answers none: each request ends by the connect_timeout of the site."""
+    check("list_jobs", "GET", client.get("/api/jobs", headers=headers))
+    assert client.get("/api/live").status_code == 200
+    ready = client.get("/api/ready")
+    assert (ready.status_code, ready.json()["problems"][0]) == (503, "the database does not respond")
+    page = client.get("/", headers={"Cookie": "sessionid=0123456789abcdefghijklmnopqrstuv"})
+    assert page.status_code == 503
+    assert "The database is unavailable" in page.text
 
 
 def check(name: str, method: str, reply: httpx.Response) -> None:

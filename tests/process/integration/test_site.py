@@ -117,6 +117,17 @@ def test_sqlite_without_wal_is_found(settings: Any, monkeypatch: pytest.MonkeyPa
     assert ids() == ["snakepit.W002"]
 
 
+@pytest.mark.parametrize(
+    ("options", "found"), [({}, ["snakepit.W012"]), ({"connect_timeout": 2}, []), ({"service": "shop"}, [])]
+)
+def test_a_postgresql_that_may_hang_each_request_is_found(
+    options: dict[str, Any], found: list[str], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = {"ENGINE": "django.db.backends.postgresql", "NAME": "x", "OPTIONS": options}
+    monkeypatch.setitem(settings.DATABASES, "other", database)
+    assert ids() == found
+
+
 def test_an_api_page_that_would_load_from_elsewhere_is_found(settings: Any) -> None:
     settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != "ninja"]
     assert ids() == ["snakepit.W003"]
@@ -216,7 +227,7 @@ def test_the_databases_url_is_read(tmp_path: Path) -> None:
     assert (found["USER"], found["PASSWORD"], found["HOST"], found["PORT"], found["NAME"]) == (
         "u@x", "p/", "db", "5433", "shop",
     )  # fmt: skip
-    assert found["OPTIONS"] == {"sslmode": "require"}
+    assert found["OPTIONS"] == {"sslmode": "require", "connect_timeout": 2}
     assert found["CONN_HEALTH_CHECKS"] is True
     found = json.loads(settings_with(tmp_path, show, SNAKEPIT_DATABASE_URL="sqlite:////srv/x.db").stdout)
     assert found["NAME"] == "/srv/x.db"
