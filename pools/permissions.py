@@ -6,7 +6,7 @@
 >>> NEEDS["recycle"], scope_of("operate_pool")
 ('operate_pool', 'operate')
 >>> sorted(actions({"manage_job"}))
-['cancel_job', 'retry_job']
+['cancel_job', 'cancel_jobs', 'delete_jobs', 'retry_job', 'retry_jobs']
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SCOPES = {
         *("view_pool", "view_worker", "view_node", "view_event", "view_job", "view_audit"),
     ),
     "operate": _scope("recycle, drain, scale, pause, resume and kill; read stacks; cancel calls", "operate_pool"),
-    "jobs": _scope("see the payload of other users' jobs; cancel and retry them", "manage_job", "view_payload"),
+    "jobs": _scope("see the payload of other users' jobs; cancel, retry and delete them", "manage_job", "view_payload"),
     "configure": _scope("add, change and delete pools", "add_pool", "change_pool", "delete_pool"),
 }
 SCOPE_HELP = {name: scope.help for name, scope in SCOPES.items()}
@@ -51,6 +51,9 @@ NEEDS = {
     "clone_job": "run_command",
     "cancel_job": "manage_job",  # of another user; your own needs run_command
     "retry_job": "manage_job",
+    "cancel_jobs": "manage_job",  # all that match a filter; with run_command, your own
+    "retry_jobs": "manage_job",
+    "delete_jobs": "manage_job",
     "recycle": "operate_pool",
     "drain": "operate_pool",
     "kill": "operate_pool",

@@ -18,9 +18,9 @@ from snakepit.pools.jobs import (
     celery_connections,
     celery_consumer,
     claimer,
+    deletion,
     leases,
     messages,
-    reconciler,
     runner,
 )
 from snakepit.pools.jobs.fallback_reconciler import FallbackReconciler
@@ -78,7 +78,7 @@ def roll_up() -> int:
 def prune() -> int:
     """Delete expired jobs, old audit rows and old history; returns the number of deleted rows."""
     with leases.db_unit():
-        return reconciler.prune() + Audit.prune(conf.current().audit_retention) + history.prune(utc_now())
+        return deletion.prune() + Audit.prune(conf.current().audit_retention) + history.prune(utc_now())
 
 
 @signals.worker_init.connect(dispatch_uid="snakepit.consumer", weak=False)

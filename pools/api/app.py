@@ -17,6 +17,7 @@ from snakepit.pools.api import (
     diagnostics,
     errors,
     health,
+    job_bulk,
     jobs,
     keys,
     maintenance,
@@ -81,6 +82,7 @@ errors.register(api)
 refuse_unknown_parameters(api)
 for router in (
     calls.router,
+    job_bulk.router,  # before the routes of one job, whose id it would take for a name
     jobs.router,
     definitions.router,  # with those of the module pools
     operate.router,

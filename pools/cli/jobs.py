@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakepit.pools.broker.errors import BadRequest, BrokerError, from_code
+from snakepit.pools.broker.errors import BrokerError, from_code
 from snakepit.pools.broker.text import one_line
+from snakepit.pools.cli import job_selection
 from snakepit.pools.cli.call import read_arguments, read_lines
-from snakepit.pools.cli.completion import complete_job, complete_pool
+from snakepit.pools.cli.completion import complete_job
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, print_value, report_errors, terminal
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
 from snakepit.pools.cli.project import start_django
@@ -44,8 +45,12 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or its e
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, jobs, job, cancel, retry):
+    for command in (submit, job, cancel, retry):
         app.command()(command)
+    group = typer.Typer(help="List jobs, newest first, or change all that match a filter.")
+    group.callback(invoke_without_command=True)(jobs)
+    job_selection.register(group)
+    app.add_typer(group, name="jobs")
 
 
 def submit(
@@ -71,8 +76,8 @@ def submit(
     """
     with report_errors(as_json):
         options: dict[str, Any] = {
-            "priority": priority, "run_after": _moment("--run-after", run_after),
-            "expires": _moment("--expires", expires), "tags": tag or [], "timeout": timeout,
+            "priority": priority, "run_after": job_selection.moment("--run-after", run_after),
+            "expires": job_selection.moment("--expires", expires), "tags": tag or [], "timeout": timeout,
         }  # fmt: skip
         if file:
             if wait or arguments != "{}":
@@ -107,31 +112,30 @@ def _submit_lines(
 
 
 def jobs(
+    context: typer.Context,
     *,
-    state: Annotated[str, typer.Option(help="Only those in this state, such as queued, scheduled or failed.")] = "",
-    pool: Annotated[str, typer.Option(help="Only those of this pool.", autocompletion=complete_pool)] = "",
-    command: Annotated[str, typer.Option(help="Only those of this command.")] = "",
-    owner: Annotated[str, typer.Option(help="Only those of this user.")] = "",
-    tag: Annotated[str, typer.Option(help="Only those with this tag.")] = "",
-    since: Annotated[str, typer.Option(help="Created at this time or later, such as 2026-01-31T12:00:00Z.")] = "",
-    until: Annotated[str, typer.Option(help="Created before this time.")] = "",
+    state: job_selection.State = "",
+    pool: job_selection.PoolName = "",
+    command: job_selection.CommandName = "",
+    owner: job_selection.Owner = "",
+    tag: job_selection.Tag = "",
+    since: job_selection.Since = "",
+    until: job_selection.Until = "",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
     with report_errors(as_json):
+        filters = {"state": state, "pool": pool, "command": command, "owner": owner, "tag": tag}
+        if context.invoked_subcommand:
+            if as_json or since or until or any(filters.values()):
+                raise UsageError(f"write the filters after the action: snakepit jobs {context.invoked_subcommand} ...")
+            return
         start_django()
-        from snakepit.pools.jobs.listing import LARGE, JobQuery
+        from snakepit.pools.jobs.listing import page
 
-        try:
-            query = JobQuery(
-                pool=pool, state=state, command=command, owner=owner, tag=tag,
-                since=_moment("--since", since), until=_moment("--until", until),
-            )  # fmt: skip
-        except BadRequest as error:
-            raise UsageError(f"--{error.message}") from error
-        rows = query.rows().order_by("-pk").defer(*LARGE)[:limit]
-        found = [brief(row) for row in rows]
+        rows, _ = page(job_selection.query(since, until, **filters).rows(), limit)
+        found = [{**brief(row), "owner": row.owner} for row in rows]
         if as_json:
             typer.echo(json_line(found))
         else:
@@ -220,20 +224,6 @@ def _find(text: str) -> Job:
     if len(found) != 1:
         raise Problem(f"{'No job' if not found else 'More than one job'} has the id {text}; see: snakepit jobs")
     return found[0]
-
-
-def _moment(option: str, text: str) -> Any:
-    if not text:
-        return None
-    from django.utils.dateparse import parse_datetime
-
-    try:
-        found = parse_datetime(text)
-    except ValueError:
-        found = None
-    if found is None:
-        raise UsageError(f"{option} {text!r} is not a time such as 2026-01-31T12:00:00Z")
-    return found
 
 
 def _follow(row: Job, show: Callable[[Iterator[JobEntry]], None]) -> Job:

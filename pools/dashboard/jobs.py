@@ -36,6 +36,7 @@ def jobs(request: HttpRequest, visit: Visit) -> HttpResponse:
     except BadRequest as error:
         context |= {"trouble": error.message, "rows": [], "states": []}
     context["same"] = urlencode({name: value for name, value in given.items() if value})
+    context["actions"] = ("cancel", "retry", "delete") if {"jobs", "run"} & visit.rights else ()
     if not alone:
         context["pools"] = list(Pool.objects.values_list("name", flat=True))
         context["snippets"] = _snippets(request, given)
@@ -43,17 +44,20 @@ def jobs(request: HttpRequest, visit: Visit) -> HttpResponse:
 
 
 def _found(given: dict[str, str], cursor: str) -> dict[str, Any]:
-    wanted: dict[str, Any] = {name: given[name] for name in ("state", "pool", "command", "owner", "tag")}
-    since = _since(given["span"])
-    rows, after = listing.page(listing.JobQuery(**wanted, since=since).rows(), ROWS, cursor)
-    everything: dict[str, Any] = {**wanted, "state": ""}
-    counted = listing.JobQuery(**everything, since=since).rows()
+    rows, after = listing.page(filtered(given), ROWS, cursor)
+    counted = filtered({**given, "state": ""})
     return {
         "rows": rows,
         "next": after,
         "states": [_state(name, counted, given) for name in SHOWN_STATES],
         "scanned": listing.SCANNED if given["tag"] else 0,
     }
+
+
+def filtered(given: dict[str, str]) -> JobQuerySet:
+    """The jobs that match the filters of the page."""
+    wanted: dict[str, Any] = {name: given[name] for name in ("state", "pool", "command", "owner", "tag")}
+    return listing.JobQuery(**wanted, since=_since(given["span"])).rows()
 
 
 def _seen(request: HttpRequest, visit: Visit, job: Job) -> Job:

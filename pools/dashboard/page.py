@@ -113,7 +113,7 @@ def _note(request: HttpRequest, right: str, of: Mapping[str, Any]) -> None:
     """Record a refused order in the audit, as for REST."""
     url = (request.resolver_match and request.resolver_match.url_name) or ""
     noun, _, verb = url.partition("-")
-    action = ORDERS.get(url) or (f"{of['action']}_job" if url == "job-act" else verb)
+    action = ORDERS.get(url) or (f"{of['action']}_{noun}" if url in ("job-act", "jobs-act") else verb)
     if action not in NEEDS:  # the page takes no orders
         return
     lacking = PERMISSIONS["operate" if right == VIEW else right]

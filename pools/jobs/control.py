@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
@@ -46,32 +47,41 @@ def cancel(job_id: Any) -> Job:
 def retry(job_id: Any) -> Job:
     """Queue a job again after it ended without success: the same row, with a new budget of attempts."""
     with transaction.atomic(using=schema.alias()):
-        again = Job.objects.filter(pk=job_id, state__in=UNSUCCESSFUL).move(
-            QUEUED,
-            **leases.waiting(0.0),
-            failures=0,
-            deaths=0,
-            snoozes=0,
-            begun=False,
-            expires=None,
-            cancel_requested=False,
-            error=None,
-            deadline=None,
-            progress=None,
-            progress_message="",
-            entry_count=0,
-            entry_bytes=0,
-            truncated=False,
-        )
+        again = requeue([job_id])
         job = Job.objects.get(pk=job_id)
         if not again:
             raise BadRequest(
                 f"The job is {job.state}; only a job that ended without success can be retried. Clone it instead.",
                 details={"state": job.state},
             )
-        JobEntry.objects.filter(job_id=job_id).delete()
         transaction.on_commit(lambda: _send(job), using=schema.alias(), robust=True)
     return job
+
+
+def requeue(job_ids: Sequence[Any]) -> frozenset[Any]:
+    """Queue those jobs again that ended without success, in the transaction of the caller; returns their ids."""
+    again = Job.objects.filter(pk__in=job_ids, state__in=UNSUCCESSFUL).move(
+        QUEUED,
+        **leases.waiting(0.0),
+        failures=0,
+        deaths=0,
+        snoozes=0,
+        begun=False,
+        expires=None,
+        cancel_requested=False,
+        error=None,
+        deadline=None,
+        progress=None,
+        progress_message="",
+        entry_count=0,
+        entry_bytes=0,
+        truncated=False,
+    )
+    if not again:
+        return frozenset()
+    queued = Job.objects.filter(pk__in=job_ids, state=QUEUED)
+    JobEntry.objects.filter(job_id__in=queued.values("pk")).delete()
+    return frozenset(queued.values_list("pk", flat=True))
 
 
 def clone(job_id: Any, owner: str = "") -> Job:

@@ -1,4 +1,4 @@
-"""Reconcile and prune jobs, on ticks of beat. A tick may repeat, be late, or run in two processes at the same time."""
+"""Reconcile jobs, on ticks of beat. A tick may repeat, be late, or run in two processes at the same time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from snakepit.pools.jobs import commands, ends, leases, listing, messages
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.models import Job, schema
-from snakepit.pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING, TERMINAL
+from snakepit.pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING
 
 logger = logging.getLogger("snakepit.jobs")
 BATCH = 500  # rows of each kind that one tick handles
@@ -204,14 +204,3 @@ def _send_batch(silent: Q, again: int) -> _Batch:
     if unsent := [job for job in jobs if job.pk not in sent]:  # the next batch or tick sends them
         Job.objects.filter(state=QUEUED).bulk_update(unsent, ["sent_at", "sends"])
     return _Batch(len(sent), len(jobs) == BATCH or bool(unsent), away)
-
-
-def prune() -> int:
-    """Delete ended jobs whose retention is over, in batches; returns the number."""
-    gone = 0
-    while True:
-        old = list(Job.objects.filter(state__in=TERMINAL, expires_at__lt=Now()).values_list("pk", flat=True)[:BATCH])
-        if not old:
-            return gone
-        Job.objects.filter(pk__in=old, state__in=TERMINAL, expires_at__lt=Now()).delete()
-        gone += len(old)

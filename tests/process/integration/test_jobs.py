@@ -32,7 +32,7 @@ from snakepit.pools.broker.errors import (
 )
 from snakepit.pools.broker.status import CommandInfo
 from snakepit.pools.client import Answer, Chunk, Log, Progress, shared
-from snakepit.pools.jobs import attempt, commands, leases, messages, reconciler, runner, signals
+from snakepit.pools.jobs import attempt, commands, deletion, leases, messages, reconciler, runner, signals
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Job, JobAttempt, JobEntry, Pool, job_guard
 from snakepit.pools.models.states import STATES, TRANSITIONS, IllegalMove
@@ -853,7 +853,7 @@ def test_a_transport_that_is_away_loses_nothing(wire: Wire) -> None:
 def test_ended_jobs_are_pruned_when_their_time_is_over() -> None:
     kept, old, waiting = bring("succeeded"), bring("failed"), submitted()
     Job.objects.filter(pk=old.pk).update(expires_at=Now() - timedelta(seconds=1))
-    assert reconciler.prune() == 1
+    assert deletion.prune() == 1
     assert set(Job.objects.values_list("pk", flat=True)) == {kept.pk, waiting.pk}
     assert not JobAttempt.objects.filter(job_id=old.pk).exists()
 

@@ -39,12 +39,15 @@ def needs(*names: str, **more: bool) -> Route:
 
 OPERATE = needs("operate_pool", of=True)
 SEES = ("view_job", "manage_job")
+CHANGES = needs("manage_job", "run_command", any_of=True, of=True)
+COUNT = {"pool": "digits", "dry_run": True}
 ROUTES = {
     "GET /live": Route(OPEN), "GET /ready": Route(OPEN),
     "GET /keys/me": Route(SIGNED_IN),
     "POST /pools/{pool}/commands/{command}": needs("run_command", of=True),
     "POST /jobs": needs("run_command", of=True), "POST /jobs/batch": needs("run_command", of=True),
     "GET /jobs": needs(*SEES, "run_command", any_of=True),
+    "POST /jobs/cancel": CHANGES, "POST /jobs/retry": CHANGES, "POST /jobs/delete": CHANGES,
     "GET /jobs/{job_id}": needs(hidden=True),
     "GET /jobs/{job_id}/events": needs("view_payload", hidden=True),
     "POST /stream-tokens": needs("view_payload", hidden=True),
@@ -79,6 +82,7 @@ QUERIES = {
 }
 BODIES = {"POST /jobs": {"pool": "digits", "command": "classify"}, "POST /pools/{pool}/scale": {"size": 2},
           "POST /pools": {"name": "digits", "adapter": "digits"},
+          "POST /jobs/cancel": COUNT, "POST /jobs/retry": COUNT, "POST /jobs/delete": COUNT,
           "POST /stream-tokens": {"job": "JOB"}}  # fmt: skip
 
 KEYS: dict[str, dict[str, Any]] = {
