@@ -18,6 +18,7 @@ from snakepit.pools.api import (
     errors,
     health,
     job_bulk,
+    job_lists,
     jobs,
     keys,
     maintenance,
@@ -82,6 +83,7 @@ errors.register(api)
 refuse_unknown_parameters(api)
 for router in (
     calls.router,
+    job_lists.router,
     job_bulk.router,  # before the routes of one job, whose id it would take for a name
     jobs.router,
     definitions.router,  # with those of the module pools

@@ -62,7 +62,7 @@ class BatchOut(Schema):
     created: int = Field(description="Number of new jobs. For the other lines, a job with their key exists already.")
 
 
-class JobFilter(Schema):
+class JobFilters(Schema):
     pool: str = ""
     state: str = Field(default="", json_schema_extra={"enum": ["", *SHOWN_STATES]})
     command: str = ""
@@ -70,6 +70,15 @@ class JobFilter(Schema):
     owner: str = ""
     since: Moment | None = Field(default=None, description="Created at or after.")
     until: Moment | None = Field(default=None, description="Created before.")
+    arguments: str = Field(
+        default="",
+        max_length=1000,
+        description="PostgreSQL only: text in the arguments, or a JSON object that they contain. "
+        "Covers the newest 20,000 jobs whose arguments the caller may see.",
+    )
+
+
+class JobFilter(JobFilters):
     limit: int | None = Field(default=None, description="At most SNAKEPIT['PAGE_LIMIT'] rows.", json_schema_extra=PAGE)
     cursor: str | None = Field(default=None, description="`next` of the previous page.")
 
@@ -105,6 +114,7 @@ class JobOut(Schema):
     expires_at: datetime | None
     arguments: dict[str, JsonValue] | None = Field(default=None, description="Not in lists.")
     result: Any = Field(default=None, description="Not in lists.")
+    arguments_short: str = Field(default="", description="Only in lists: the start of the arguments, as JSON.")
     payload_hidden: bool = Field(
         default=False,
         description="The caller may not see arguments, result, progress message and the text of errors. Not in lists.",

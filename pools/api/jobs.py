@@ -24,6 +24,7 @@ from snakepit.pools.api.job_events import position, stream
 from snakepit.pools.api.job_schemas import (
     BatchOut,
     JobFilter,
+    JobFilters,
     JobIn,
     JobOptionsIn,
     JobOut,
@@ -41,6 +42,7 @@ from snakepit.pools.jobs.bulk import on_line
 from snakepit.pools.jobs.listing import JobQuery, page
 from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job
+from snakepit.pools.models.job import JobQuerySet
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.operations import orders
 from snakepit.pools.operations.orders import Order
@@ -115,7 +117,7 @@ async def submit_many(request: HttpRequest) -> HttpResponse:
 async def list_jobs(request: HttpRequest, filters: Query[JobFilter]) -> HttpResponse:
     """The jobs that the caller may see, newest first."""
     requester = caller(request)
-    found, after = await sync_to_async(lambda: _page(_filtered(requester, filters), filters))()
+    found, after = await sync_to_async(lambda: _page(filtered(requester, filters), filters))()
     return json_response({"jobs": [shown_to(requester, job, brief=True) for job in found], "next": after})
 
 
@@ -246,7 +248,7 @@ def _may_see(requester: Caller, job: Job) -> bool:
     )
 
 
-def _filtered(requester: Caller, filters: JobFilter) -> QuerySet[Job]:
+def filtered(requester: Caller, filters: JobFilters) -> JobQuerySet:
     rows = Job.objects.all()
     if not {"view_job", "manage_job"} & requester.permissions:
         requester.check("run_command")
@@ -255,7 +257,10 @@ def _filtered(requester: Caller, filters: JobFilter) -> QuerySet[Job]:
         requester.check_pool(filters.pool)
     if not filters.pool and requester.pools is not None:
         rows = rows.filter(pool__in=requester.pools)
-    return JobQuery(**filters.model_dump(exclude={"limit", "cursor"})).rows(rows)
+    if filters.arguments and "view_payload" not in requester.permissions:
+        requester.check("run_command")
+        rows = rows.filter(owner=requester.owner)  # a search reveals what the arguments of others contain
+    return JobQuery(**filters.model_dump(include=set(JobFilters.model_fields))).rows(rows)
 
 
 def _page(rows: QuerySet[Job], filters: JobFilter) -> tuple[list[Job], str | None]:
@@ -286,7 +291,9 @@ def out(job: Job, *, brief: bool = False) -> dict[str, Any]:
     """A job as the API shows it; `brief`, for lists, leaves out arguments and result."""
     shown = {name: getattr(job, name) for name in JobOut.model_fields if hasattr(Job, name) and name not in PAYLOAD}
     shown |= {"id": str(job.pk), "state": job.shown_state, "tags": job.tag_list}
-    if not brief:
+    if brief:
+        shown["arguments_short"] = getattr(job, "arguments_short", "")
+    else:
         shown |= {"payload_hidden": False, "arguments": job.arguments, "result": job.value}
     for name, value in shown.items():
         if isinstance(value, datetime):

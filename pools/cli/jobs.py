@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakepit.pools.broker.errors import BrokerError, from_code
+from snakepit.pools.broker.errors import BadRequest, BrokerError, from_code
 from snakepit.pools.broker.text import one_line
-from snakepit.pools.cli import job_selection
+from snakepit.pools.cli import job_lists, job_selection
 from snakepit.pools.cli.call import read_arguments, read_lines
 from snakepit.pools.cli.completion import complete_job
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, print_value, report_errors, terminal
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from snakepit.pools.operations.orders import Order
 
 ERROR = 60  # characters of an error in a list
+SHORT = 40  # characters of the arguments in a list
 POLL = 0.25  # seconds between two reads of a job
 STYLES = {"succeeded": "green", "running": "cyan", "failed": "bold red", "lost": "bold red", "quarantined": "bold red"}
 BRIEF = (
@@ -50,6 +51,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="List jobs, newest first, or change all that match a filter.")
     group.callback(invoke_without_command=True)(jobs)
     job_selection.register(group)
+    job_lists.register(group)
     app.add_typer(group, name="jobs")
 
 
@@ -121,6 +123,7 @@ def jobs(
     tag: job_selection.Tag = "",
     since: job_selection.Since = "",
     until: job_selection.Until = "",
+    arguments: job_lists.Contents = "",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -128,14 +131,18 @@ def jobs(
     with report_errors(as_json):
         filters = {"state": state, "pool": pool, "command": command, "owner": owner, "tag": tag}
         if context.invoked_subcommand:
-            if as_json or since or until or any(filters.values()):
+            if as_json or since or until or arguments or any(filters.values()):
                 raise UsageError(f"write the filters after the action: snakepit jobs {context.invoked_subcommand} ...")
             return
         start_django()
         from snakepit.pools.jobs.listing import page
 
-        rows, _ = page(job_selection.query(since, until, **filters).rows(), limit)
-        found = [{**brief(row), "owner": row.owner} for row in rows]
+        try:
+            wanted = job_selection.query(since, until, **filters, arguments=arguments).rows()
+        except BadRequest as error:
+            raise UsageError(f"--{error.message}") from error
+        rows, _ = page(wanted, limit)
+        found = [{**brief(row), "owner": row.owner, "arguments_short": row.arguments_short} for row in rows]
         if as_json:
             typer.echo(json_line(found))
         else:
@@ -298,7 +305,7 @@ def _end(row: Job, as_json: bool) -> None:
 def _list(found: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
-    rows = new_table("id", "pool", "command", "state", "attempts", "progress", "created", "error")
+    rows = new_table("id", "pool", "command", "state", "attempts", "progress", "created", "owner", "arguments", "error")
     for one in found:
         done = "" if one["progress"] is None else f"{one['progress']:.0%}"
         state = Text(one["state"], STYLES.get(one["state"], ""))
@@ -306,5 +313,6 @@ def _list(found: list[dict[str, Any]]) -> None:
         failure = one.get("error")
         error = Text(one_line(f"{failure['code']}: {failure['message']}")[:ERROR] if failure else "")
         names = Text(one["pool"]), Text(one["command"])
-        rows.add_row(one["id"], *names, state, str(one["attempts"]), done, created, error)
+        more = Text(one["owner"]), Text(one_line(one["arguments_short"])[:SHORT])
+        rows.add_row(one["id"], *names, state, str(one["attempts"]), done, created, *more, error)
     terminal(width=None if sys.stdout.isatty() else NARROW + 60, highlight=False).print(rows)

@@ -35,7 +35,7 @@ def act(request: HttpRequest, visit: Visit, action: str) -> HttpResponse:
         return forbid(request, visit, "jobs")
     given = {name: request.GET.get(name, "").strip() for name in FILTERS}
     try:
-        rows = _changeable(request, visit, filtered(given))
+        rows = _changeable(request, visit, filtered(request, visit, given))
         upto = uuid.UUID(request.GET["upto"]) if "upto" in request.GET else None
         found = bulk_actions.preview(action, rows if upto is None else rows.filter(pk__lte=upto))
     except (BadRequest, ValueError) as error:

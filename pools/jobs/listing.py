@@ -6,20 +6,26 @@ newest SCANNED jobs that match the other filters, and the pages show this limit.
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from django.db.models import QuerySet
+from django.db import connections
+from django.db.models import Case, QuerySet, TextField, Value, When
+from django.db.models.functions import Cast, Concat, Left
 
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.models import Job
+from snakepit.pools.models import Job, schema
 from snakepit.pools.models.job import JobQuerySet
 from snakepit.pools.models.states import SHOWN_STATES
 
 SCANNED = 20_000  # jobs that a tag filter covers
 COUNTED = 1000  # jobs; above it a count shows as "1,000+"
 LARGE = ("arguments", "result", "result_raw")
+SHORT = 120  # characters of the arguments in a list
+READ = 65_536  # bytes; of larger arguments a list shows only the size, because the database would unpack them all
 EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)  # 48 bits of an id hold them
 SLACK = timedelta(minutes=1)  # maximum difference between an id's time and `created_at`, which decides
 
@@ -35,11 +41,12 @@ class JobQuery:
     tag: str = ""
     since: datetime | None = None  # created at or after
     until: datetime | None = None  # created before
+    arguments: str = ""  # PostgreSQL: text in the arguments, or a JSON object that they contain
 
     def __post_init__(self) -> None:
         if self.state and self.state not in SHOWN_STATES:
             raise BadRequest(f"state: {self.state!r} is not one of {', '.join(SHOWN_STATES)}")
-        if "\0" in f"{self.pool}{self.command}{self.owner}{self.tag}":  # PostgreSQL rejects it
+        if "\0" in f"{self.pool}{self.command}{self.owner}{self.tag}{self.arguments}":  # PostgreSQL rejects it
             raise BadRequest("a filter contains the character NUL; remove it")
         for name in ("since", "until"):
             at = getattr(self, name)
@@ -57,11 +64,33 @@ class JobQuery:
             rows = rows.filter(pk__gte=key_at(self.since - SLACK), created_at__gte=self.since)
         if self.until is not None:
             rows = rows.filter(pk__lt=key_at(self.until + SLACK), created_at__lt=self.until)
-        if self.tag:
+        if self.tag or self.arguments:
             last = rows.order_by("-pk").values_list("pk", flat=True)[SCANNED : SCANNED + 1].first()
-            rows = rows.filter(tags__contains=f",{self.tag},")
             rows = rows.filter(pk__gt=last) if last else rows
-        return rows
+        if self.tag:
+            rows = rows.filter(tags__contains=f",{self.tag},")
+        return _with_arguments(rows, self.arguments) if self.arguments else rows
+
+
+def _with_arguments(rows: JobQuerySet, wanted: str) -> JobQuerySet:
+    """Those whose arguments contain a JSON object or, if it is none, a text."""
+    if connections[schema.alias()].vendor != "postgresql":
+        raise BadRequest("arguments: this database cannot search in arguments; PostgreSQL can")
+    try:
+        tree = json.loads(wanted)
+    except ValueError:
+        tree = None
+    if isinstance(tree, dict):
+        return rows.filter(arguments__contains=tree)
+    return rows.annotate(arguments_text=Cast("arguments", TextField())).filter(arguments_text__icontains=wanted)
+
+
+# The text of JSON begins where the column does, so the database sends no more than the start.
+_SHORT = Case(
+    When(size__lte=READ, then=Left(Cast("arguments", TextField()), SHORT)),
+    default=Concat(Cast("size", TextField()), Value(" bytes")),
+    output_field=TextField(),
+)
 
 
 def page(rows: QuerySet[Job], limit: int, cursor: str = "") -> tuple[list[Job], str | None]:
@@ -71,7 +100,9 @@ def page(rows: QuerySet[Job], limit: int, cursor: str = "") -> tuple[list[Job], 
             rows = rows.filter(pk__lt=uuid.UUID(cursor))
         except ValueError:
             raise BadRequest("cursor: must be the unchanged `next` of the previous page") from None
-    found = list(rows.defer(*LARGE).order_by("-pk")[: limit + 1])
+    found: list[Any] = list(rows.defer(*LARGE).annotate(short=_SHORT).order_by("-pk")[: limit + 1])
+    for job in found:
+        job.arguments_short = job.short
     return found[:limit], str(found[limit - 1].pk) if len(found) > limit else None
 
 

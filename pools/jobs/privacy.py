@@ -35,6 +35,7 @@ def hide_payload(job: Job, tries: Iterable[JobAttempt] = ()) -> Job:
     """Replace the payload in these rows, which were read to be shown and must not be saved."""
     job.arguments = job.result = job.result_raw = None
     job.error, job.progress_message = kind_of(job.error), ""
+    job.arguments_short = ""  # the annotation of `listing.page`
     for one in tries:
         one.error, one.evidence = kind_of(one.error), None
     return job

@@ -148,6 +148,7 @@ class Job(models.Model):
     finished_at = MomentField(null=True, blank=True)
     expires_at = MomentField(null=True, blank=True)
 
+    arguments_short = ""  # the start of the arguments, in rows of `listing.page`
     existed = False  # True if `submit` returned an existing job for its idempotency key
 
     objects = JobQuerySet.as_manager()

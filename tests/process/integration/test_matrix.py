@@ -47,6 +47,8 @@ ROUTES = {
     "POST /pools/{pool}/commands/{command}": needs("run_command", of=True),
     "POST /jobs": needs("run_command", of=True), "POST /jobs/batch": needs("run_command", of=True),
     "GET /jobs": needs(*SEES, "run_command", any_of=True),
+    "GET /jobs/errors": needs(*SEES, "run_command", any_of=True),
+    "GET /jobs/export": needs(*SEES, "run_command", any_of=True),
     "POST /jobs/cancel": CHANGES, "POST /jobs/retry": CHANGES, "POST /jobs/delete": CHANGES,
     "GET /jobs/{job_id}": needs(hidden=True),
     "GET /jobs/{job_id}/events": needs("view_payload", hidden=True),
