@@ -34,11 +34,14 @@ SCOPES = {
     "run": _scope("call the commands of pools, submit jobs", "run_command"),
     "view": _scope(
         "see pools, workers, nodes, events, the audit log, and jobs without their payload",
-        *("view_pool", "view_worker", "view_node", "view_event", "view_job", "view_audit"),
+        *("view_pool", "view_worker", "view_node", "view_event", "view_job", "view_periodicjob", "view_audit"),
     ),
     "operate": _scope("recycle, drain, scale, pause, resume and kill; read stacks; cancel calls", "operate_pool"),
     "jobs": _scope("see the payload of other users' jobs; cancel, retry and delete them", "manage_job", "view_payload"),
-    "configure": _scope("add, change and delete pools", "add_pool", "change_pool", "delete_pool"),
+    "configure": _scope(
+        "add, change and delete pools and periodic jobs",
+        *("add_pool", "change_pool", "delete_pool", "add_periodicjob", "change_periodicjob", "delete_periodicjob"),
+    ),
 }
 SCOPE_HELP = {name: scope.help for name, scope in SCOPES.items()}
 VIEW = SCOPES["view"].permissions
@@ -66,6 +69,12 @@ NEEDS = {
     "add_pool": "add_pool",
     "change_pool": "change_pool",
     "delete_pool": "delete_pool",
+    "run_periodic": "operate_pool",
+    "pause_periodic": "operate_pool",
+    "resume_periodic": "operate_pool",
+    "add_periodic": "add_periodicjob",
+    "change_periodic": "change_periodicjob",
+    "delete_periodic": "delete_periodicjob",
 }
 
 # The groups that a migration creates. Each includes the scope `view`; a user may be in several groups.

@@ -24,6 +24,7 @@ from snakepit.pools.api import (
     maintenance,
     observed,
     operate,
+    periodic,
 )
 from snakepit.pools.api.auth import BrowserAuth, KeyAuth
 from snakepit.pools.api.bounds import NAMES
@@ -86,6 +87,7 @@ for router in (
     job_lists.router,
     job_bulk.router,  # before the routes of one job, whose id it would take for a name
     jobs.router,
+    periodic.router,
     definitions.router,  # with those of the module pools
     operate.router,
     maintenance.router,

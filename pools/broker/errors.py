@@ -109,6 +109,15 @@ class WorkerUnknown(BrokerError):
     default_outcome = NOT_STARTED
 
 
+class PeriodicUnknown(BrokerError):
+    """There is no periodic job of this name."""
+
+    code = "periodic_unknown"
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+    default_outcome = NOT_STARTED
+
+
 class NodeUnknown(BrokerError):
     """No broker of this node answers."""
 

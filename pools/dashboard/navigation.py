@@ -23,6 +23,7 @@ ENTRIES = (
     NavigationEntry("Pools", "pools", "p"),
     NavigationEntry("Workers", "workers", "w"),
     NavigationEntry("Jobs", "jobs", "j"),
+    NavigationEntry("Periodic", "periodic", "c"),
     NavigationEntry("Nodes", "nodes", "n"),
     NavigationEntry("Events", "events", "e"),
     NavigationEntry("Diagnostics", "diagnostics", "d"),

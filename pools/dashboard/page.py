@@ -113,7 +113,7 @@ def _note(request: HttpRequest, right: str, of: Mapping[str, Any]) -> None:
     """Record a refused order in the audit, as for REST."""
     url = (request.resolver_match and request.resolver_match.url_name) or ""
     noun, _, verb = url.partition("-")
-    action = ORDERS.get(url) or (f"{of['action']}_{noun}" if url in ("job-act", "jobs-act") else verb)
+    action = ORDERS.get(url) or _action_in(url, of) or verb
     if action not in NEEDS:  # the page takes no orders
         return
     lacking = PERMISSIONS["operate" if right == VIEW else right]
@@ -122,6 +122,12 @@ def _note(request: HttpRequest, right: str, of: Mapping[str, Any]) -> None:
     name = str(of.get("name", ""))
     pool, target = (name, "") if noun == "pool" else ("", name or str(of.get("ident") or of.get("key") or ""))
     orders.refused(order, action, error, pool, target)
+
+
+def _action_in(url: str, of: Mapping[str, Any]) -> str:
+    """The action of an URL that has it as a parameter."""
+    kinds = {"job-act": "job", "jobs-act": "jobs", "periodic-act": "periodic"}
+    return f"{of['action']}_{kinds[url]}" if url in kinds else ""
 
 
 def show(

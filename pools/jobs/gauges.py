@@ -1,4 +1,4 @@
-"""The gauge of jobs as Prometheus text. It counts rows, so a web process adds it to the broker's metrics."""
+"""The gauges of jobs as Prometheus text. They read rows, so a web process adds them to the broker's metrics."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from snakepit.pools.models import Job
+from snakepit.pools.models import Job, PeriodicJob
 from snakepit.pools.models.states import ACTIVE, QUEUED, RUNNING, SCHEDULED
 
 logger = logging.getLogger("snakepit.jobs")
 NAME = "snakepit_jobs"
+NEXT_RUN, PROBLEM = "snakepit_periodic_next_run_timestamp_seconds", "snakepit_periodic_problem"
+NAMES = frozenset({NAME, NEXT_RUN, PROBLEM})
 SHOWN = (SCHEDULED, QUEUED, RUNNING)
 
 
@@ -36,6 +38,18 @@ class JobGauges(Collector):
             for state, count in of_pool.items():
                 found.add_metric([pool, state], count)
         yield found
+        yield from _periodic()
+
+
+def _periodic() -> Iterator[Metric]:
+    coming = GaugeMetricFamily(NEXT_RUN, "Nominal time of the next run of a periodic job.", labels=["name"])
+    problem = GaugeMetricFamily(PROBLEM, "1: the newest run of a periodic job has no job.", labels=["name"])
+    for name, moment, why in PeriodicJob.objects.filter(enabled=True).values_list("name", "next_run", "problem"):
+        if moment is not None:
+            coming.add_metric([name], moment.timestamp())
+        problem.add_metric([name], float(bool(why)))
+    yield coming
+    yield problem
 
 
 def text() -> str:

@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import Expired
 from snakepit.pools.client import shared
-from snakepit.pools.jobs import commands, ends, leases, listing, messages
+from snakepit.pools.jobs import commands, ends, leases, listing, messages, periodic
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.models import Job, schema
@@ -40,6 +40,7 @@ def reconcile() -> dict[str, int]:
         "freed": 0 if mistrusted else _free_leases(),
         "overdue": _end_overdue(),
         "expired": _end_expired(),
+        "periodic": periodic.run_due(),
         "sent": _send_again(),
     }
 

@@ -5,6 +5,20 @@ from snakepit.pools.models.audit import Audit
 from snakepit.pools.models.job import Job, JobAttempt, JobEntry
 from snakepit.pools.models.observed import Event, Node, Worker
 from snakepit.pools.models.period import PoolPeriod
+from snakepit.pools.models.periodic import PeriodicJob, PeriodicRun
 from snakepit.pools.models.pool import Pool
 
-__all__ = ["ApiKey", "Audit", "Event", "Job", "JobAttempt", "JobEntry", "Node", "Pool", "PoolPeriod", "Worker"]
+__all__ = [
+    "ApiKey",
+    "Audit",
+    "Event",
+    "Job",
+    "JobAttempt",
+    "JobEntry",
+    "Node",
+    "PeriodicJob",
+    "PeriodicRun",
+    "Pool",
+    "PoolPeriod",
+    "Worker",
+]

@@ -122,4 +122,4 @@ def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
     for family in metrics.registry.collect():
         exposed.add(family.name + ("_total" if family.type == "counter" else ""))
     documented = set(re.findall(r"^\| `(snakepit_\w+)` \|", DOCS.read_text(), re.MULTILINE))
-    assert documented == exposed | {gauges.NAME}
+    assert documented == exposed | gauges.NAMES

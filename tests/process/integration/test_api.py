@@ -254,7 +254,9 @@ def test_the_description_names_every_route_once(client: Client) -> None:
     description = client.get("/api/openapi.json").json()
     assert set(description["paths"]) == {
         "/api/keys/me", "/api/jobs", "/api/jobs/{job_id}", "/api/jobs/{job_id}/events", "/api/jobs/{job_id}/cancel",
-        "/api/stream-tokens", "/api/jobs/batch", "/api/jobs/{job_id}/retry", "/api/jobs/{job_id}/clone",
+        "/api/periodic", "/api/periodic/{name}", "/api/periodic/{name}/run", "/api/periodic/{name}/pause",
+        "/api/periodic/{name}/resume", "/api/stream-tokens",
+        "/api/jobs/batch", "/api/jobs/{job_id}/retry", "/api/jobs/{job_id}/clone",
         "/api/pools/{pool}/commands/{command}", "/api/pools", "/api/pools/{pool}", "/api/pools/{pool}/commands",
         "/api/pools/{pool}/openapi.json",
         "/api/pools/{pool}/recycle", "/api/pools/{pool}/plan", "/api/pools/{pool}/scale",

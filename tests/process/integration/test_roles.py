@@ -99,7 +99,7 @@ def test_a_viewer_is_refused_by_every_rest_route_that_changes_something(
     client: Client, broker: FakeClient, looker: Any, job: Job, path: str, method: str
 ) -> None:
     names = {"pool": "digits", "command": "classify", "job_id": str(job.pk), "worker": "digits-1"}
-    names |= {"advice": "queue:digits", "node": "here"}
+    names |= {"advice": "queue:digits", "node": "here", "name": "nightly"}
     url = re.sub(r"{(\w+)}", lambda found: names[found[1]], path)
     body = {"pool": "digits", "command": "classify"}
     client.force_login(looker)
