@@ -10,7 +10,7 @@ import typer
 
 from snakepit.pools.broker.errors import PoolUnknown
 from snakepit.pools.cli.output import PROBLEM, UsageError, json_line, report_errors, terminal
-from snakepit.pools.cli.parameters import AsJson
+from snakepit.pools.cli.parameters import ONE_OF_MANY, AsJson
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.cli.status import new_table
 from snakepit.pools.client import connect
@@ -70,7 +70,7 @@ def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
     if not pool:
         return ask.of_python(python or "")
     try:
-        return ask.of_pool(pool, connect(find_address()).status)
+        return ask.of_pool(pool, lambda name: connect(find_address()).status(name, timeout=ONE_OF_MANY))
     except PoolUnknown as error:  # a usage error, because exit code 1 means that a library is unsafe
         raise UsageError(error.message) from error
 

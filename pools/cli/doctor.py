@@ -11,7 +11,7 @@ import typer
 
 from snakepit.pools.broker.text import one_line
 from snakepit.pools.cli.output import BOLD, DIM, GREEN, PROBLEM, RED, YELLOW, colour, json_line, report_errors
-from snakepit.pools.cli.parameters import PATIENCE, AsJson
+from snakepit.pools.cli.parameters import ONE_OF_MANY, AsJson
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.client import connect
 
@@ -41,9 +41,9 @@ def doctor(
 
         address = find_address()
         if security:
-            report = protection.examine(lambda: connect(address).status(timeout=PATIENCE))
+            report = protection.examine(lambda: connect(address).status(timeout=ONE_OF_MANY))
         else:
-            report = everything.examine(lambda: connect(address).status(timeout=PATIENCE), address)
+            report = everything.examine(lambda: connect(address).status(timeout=ONE_OF_MANY), address)
     typer.echo(json_line(plain(report)) if as_json else "\n".join(lines(report)))
     if not report.healthy:
         raise typer.Exit(PROBLEM)

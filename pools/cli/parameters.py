@@ -9,6 +9,9 @@ import typer
 from snakepit.pools.cli.completion import complete_command, complete_pool, complete_worker
 
 PATIENCE = 3.0  # seconds that the broker may take for an answer; a frozen one must not hold the shell
+ONE_OF_MANY = (
+    1.0  # the same where the broker is one of many things that a report covers, and the rest is shown without it
+)
 Pool = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.", autocompletion=complete_pool)]
 Command = Annotated[
     str, typer.Argument(metavar="COMMAND", help="Name of the command.", autocompletion=complete_command)

@@ -66,12 +66,16 @@ def test_every_surface_answers_soon_beside_a_frozen_broker(tmp_path: Path, monke
             node.process.send_signal(signal.SIGSTOP)
             try:
                 answers = everything(client, headers, known)
-                shell = status_in_shell(tmp_path)
+                shell = in_shell(tmp_path, "status")
+                reports = [in_shell(tmp_path, *words).stdout for words in (("doctor",), ("compat", "pool"))]
             finally:
                 node.process.send_signal(signal.SIGCONT)
             check(answers)
             assert shell.returncode == 3, shell
             assert "frozen or overloaded" in json.loads(shell.stdout)["error"]["message"]
+            checks = {one["check"]: one["evidence"] for one in json.loads(reports[0])["findings"]}
+            assert_asked_briefly(checks["broker"])
+            assert_asked_briefly(json.loads(reports[1])["note"])
             node.process.send_signal(signal.SIGCONT)
             after = client.get("/api/status", headers=headers).json()
             assert after["snapshot"]["stale"] is False
@@ -102,12 +106,12 @@ def everything(
         return {name: one.result() for name, one in asked.items()}
 
 
-def status_in_shell(home: Path) -> subprocess.CompletedProcess[str]:
+def in_shell(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ, "DJANGO_SETTINGS_MODULE": SETTINGS, "PYTHONPATH": str(ROOT),
         "SNAKEPIT_STATE_DIR": str(home / "state"), "SNAKEPIT_RUNTIME_DIR": str(home / "run"),
     }  # fmt: skip
-    command = [sys.executable, "-m", "snakepit.pools.cli", "status", "--json"]
+    command = [sys.executable, "-m", "snakepit.pools.cli", *words, "--json"]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
