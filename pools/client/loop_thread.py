@@ -21,7 +21,6 @@ import asyncio
 import atexit
 import contextlib
 import os
-import selectors
 import socket
 import sys
 import threading
@@ -30,7 +29,7 @@ from typing import Any
 
 from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerUnreachable
 from snakepit.pools.greenlets import PATCHED, is_patched
-from snakepit.workers.transport.loop_owner import LoopOwner, release
+from snakepit.workers.transport.loop_owner import BoundedSelector, LoopOwner, release
 
 END_TURNS = 3  # in which the tasks of a loop end
 END_TIMEOUT = 0.2  # seconds of each turn: a task that was interrupted may never end
@@ -101,7 +100,7 @@ class LoopThread:
         if is_patched():
             raise BrokerUnreachable(PATCHED, outcome=NOT_STARTED)
         # Our own selector, because the child of a fork has to know which descriptors the loop has.
-        self.selector = selectors.DefaultSelector()
+        self.selector = BoundedSelector()
         self.loop = ClientLoop(self.selector)
         self.loop.set_exception_handler(self._report)
         owner = self._owner = LoopOwner(self.loop)

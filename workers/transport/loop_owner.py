@@ -26,8 +26,23 @@ from typing import Any
 BACKUP_DELAY = 0.005  # seconds that the loop may stand still
 IDLE_CHECKS = 40  # in a row in which the backup thread is not needed, after which it sleeps until a waiter leaves
 LONGEST_SLEEP = 1.0  # seconds after which the backup thread looks again, even if its wake-up was lost
+LONGEST_SELECT = 1.0  # seconds of one wait of the main thread for events
 
-WAITING = selectors.DefaultSelector.select.__code__
+
+class BoundedSelector(selectors.DefaultSelector):
+    """A selector whose wait on the main thread has a bound.
+
+    A signal that comes between Python's last look for signals and the system call does not interrupt that call. Its
+    handler runs when the call returns.
+    """
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if (timeout is None or timeout > LONGEST_SELECT) and threading.main_thread().ident == threading.get_ident():
+            timeout = LONGEST_SELECT
+        return super().select(timeout)
+
+
+WAITING = (selectors.DefaultSelector.select.__code__, BoundedSelector.select.__code__)
 
 
 def came_while_waiting(error: BaseException) -> bool:
@@ -37,7 +52,7 @@ def came_while_waiting(error: BaseException) -> bool:
     """
     if isinstance(error, OSError) and error.errno is not None:
         return False
-    return any(frame.f_code is WAITING for frame, _ in walk_tb(error.__traceback__))
+    return any(frame.f_code in WAITING for frame, _ in walk_tb(error.__traceback__))
 
 
 def release(lock: threading.RLock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import os
 import selectors
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from snakepit.workers.transport.loop_owner import LoopOwner, came_while_waiting
+from snakepit.workers.transport.loop_owner import WAITING, BoundedSelector, LoopOwner, came_while_waiting
 
 PATIENCE = 20.0
 
@@ -185,6 +186,34 @@ def test_an_exception_in_a_callback_is_distinguished_from_one_while_the_loop_wai
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert came_while_waiting(caught.value)
+
+
+def test_a_signal_right_before_the_wait_for_events_is_handled_soon() -> None:
+    """Such a signal does not interrupt the system call, and no event may come for long."""
+    loop = asyncio.SelectorEventLoop(BoundedSelector())
+    loop_owner = LoopOwner(loop)
+    handled, rescued = threading.Event(), threading.Event()
+
+    def interrupt() -> None:
+        while sys._current_frames()[main].f_code not in WAITING:
+            pass
+        _thread.interrupt_main()  # marks the signal as received, and interrupts no system call
+        if not handled.wait(PATIENCE):
+            rescued.set()
+            loop.call_soon_threadsafe(loop.stop)
+
+    main = threading.get_ident()
+    thread = threading.Thread(target=interrupt)
+    loop.call_soon(thread.start)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            loop_owner.run_until(lambda: False)
+        assert came_while_waiting(caught.value)
+    finally:
+        handled.set()
+        thread.join(PATIENCE)
+        loop.close()
+    assert not rescued.is_set()
 
 
 def interrupt_select() -> None:
