@@ -93,6 +93,8 @@ def _keep_connections(sender: Any = None, instance: Any = None, **_: Any) -> Non
 
 @signals.celeryd_after_setup.connect(dispatch_uid="snakepit.queues", weak=False)
 def _join_queues(sender: Any = None, instance: Any = None, **_: Any) -> None:
+    if "thread" not in str(instance.pool_cls) or instance.concurrency == 1:
+        claimer.one_thread.set()
     if celery_connections.has_greenlets(instance):
         subscriber.refuse(instance)
     else:

@@ -26,6 +26,10 @@ from snakepit.pools.jobs.runner import Runner, claimant
 from snakepit.pools.models import Job
 
 logger = logging.getLogger("snakepit.jobs")
+# The tasks of this process share one thread. Then it claims the next jobs only when the last ones have ended: other
+# workers can take them meanwhile, and a message that waits for the thread gets it soon.
+one_thread = threading.Event()
+
 LOOK = 1.0  # seconds between two questions about a pool's load, two hints for others, and two claims without a hint
 TURN, REST = 2.0, 1.0  # seconds that the only thread of a process claims jobs, and then ends those it has at most
 
@@ -85,10 +89,11 @@ class Claimer:
     def claim(self, running: Counter[str], now: float) -> list[Job]:
         self._look_around(running, now)
         jobs: list[Job] = []
-        if attempt.stopping.since or self._rests(now):
+        if attempt.stopping.since or self._rests(now) or (one_thread.is_set() and running.total()):
             return jobs
         for name, pool in self._pools.items():
-            if pool.more and (most := planner.room(pool.load, running[name], pool.rate.value)):
+            load = planner.ONE if one_thread.is_set() else pool.load
+            if pool.more and (most := planner.room(load, running[name], pool.rate.value)):
                 found = claims.claim_batch(name, most, claimant(), conf.node_name())
                 pool.more = len(found) == most
                 jobs += found
@@ -106,8 +111,6 @@ class Claimer:
         self._began = self._began or now
         if now - self._polled >= LOOK:
             self._polled = now
-            for name in messages.alone.pools if messages.alone.is_set else ():
-                self._pools.setdefault(name, _Pool())  # its hints wait behind this task
             for pool in self._pools.values():
                 pool.more = True
         for name, pool in self._pools.items():
@@ -132,7 +135,7 @@ class Claimer:
 
     def _rests(self, now: float) -> bool:
         """Whether the only thread of this process claims nothing, so that other tasks get their turn if it ends."""
-        return messages.alone.is_set and self._began > 0 and (now - self._began) % (TURN + REST) >= TURN
+        return one_thread.is_set() and self._began > 0 and (now - self._began) % (TURN + REST) >= TURN
 
 
 _claimers: dict[Client, Claimer] = {}

@@ -17,7 +17,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,22 +221,6 @@ os.register_at_fork(after_in_child=hints.reset)
 atexit.register(hints.flush)  # a command that ends soon after its submissions
 
 
-@dataclass(slots=True)
-class Alone:
-    """Whether tasks of this process have one thread, so that hints wait behind the one that runs jobs."""
-
-    is_set: bool = False
-    pools: frozenset[str] = frozenset()  # that this Celery worker serves
-
-    def serve(self, queues: Iterable[str]) -> None:
-        prefix = queue_of("")
-        own = [name for name in queues if name.startswith(prefix) and name != COMMON]
-        self.pools = frozenset(name.removeprefix(prefix) for name in own)
-
-
-alone = Alone()
-
-
 def _eagerly(task: Any, job_id: str) -> str:
     return str(task.apply(args=[job_id], throw=True).result)
 
@@ -284,14 +268,11 @@ class QueueSubscriber:
     def at_start(self, instance: Any) -> None:
         """Add the queues to the worker's list, before it connects."""
         queues = instance.app.amqp.queues
-        alone.is_set = "thread" not in str(instance.pool_cls) or instance.concurrency == 1
         if getattr(queues, "_consume_from", None):  # -Q was given: only those queues
-            alone.serve(queues.consume_from)
             self._stop.set()
             return
         with leases.db_unit():
             self._joined = served_queues()
-        alone.serve(self._joined)
         for name in sorted(self._joined):
             queues.add(name)
         queues.select([*queues.consume_from, *sorted(self._joined)])
@@ -326,4 +307,3 @@ class QueueSubscriber:
                     logger.warning("cannot read the queue %s yet: %s", one_line(name), one_line(error))
                     break
                 self._joined.add(name)
-                alone.serve(self._joined)

@@ -32,6 +32,7 @@ class Load:
     queue: int = 100  # calls that may wait at the broker
 
 
+ONE = Load(slots=0)  # as much as one thread runs: one job, or the work of a tenth of a second
 UNKNOWN = Load(slots=3)  # the broker does not answer, or has not answered yet
 
 

@@ -168,10 +168,9 @@ class Runner:
     def _take(self, pause: float) -> None:
         """Wait for an item of the inbox, and handle all that have arrived."""
         try:
-            item = self._inbox.get(timeout=pause) if pause > 0 else self._inbox.get_nowait()
-            for _ in range(self._inbox.qsize() + 1):
-                self._handle(*item)
-                item = self._inbox.get_nowait()
+            self._handle(*(self._inbox.get(timeout=pause) if pause > 0 else self._inbox.get_nowait()))
+            for _ in range(self._inbox.qsize()):  # no more, so that leases and ends have their turn
+                self._handle(*self._inbox.get_nowait())
         except queue.Empty:
             return
 
