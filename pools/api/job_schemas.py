@@ -47,6 +47,18 @@ class JobOptionsIn(Schema):
     retry: str = Field(default="lost", json_schema_extra={"enum": ["never", "safe", "lost", "always"]})
     tags: list[str] = Field(default_factory=list, json_schema_extra={"maxItems": 16})
     retention: int | None = Field(default=None, json_schema_extra={"minimum": 0, "maximum": 10**9})
+    unique: bool = Field(default=False, description="Answer with a job of the caller that is the same, if one exists.")
+    unique_by: list[str] | None = Field(
+        default=None,
+        description="Names of the arguments that must be equal; default: all.",
+        json_schema_extra={"maxItems": 50},
+    )
+    unique_period: float | None = Field(default=None, description="Only jobs that were created in these seconds count.")
+    unique_states: list[str] | None = Field(
+        default=None,
+        description="The states in which a job counts; default: scheduled, queued and running.",
+        json_schema_extra={"items": {"type": "string", "enum": list(SHOWN_STATES)}},
+    )
 
 
 class JobIn(JobOptionsIn):

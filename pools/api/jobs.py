@@ -38,6 +38,7 @@ from snakepit.pools.api.stream_tokens import LONGEST, SECONDS, Bearer, StreamTok
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PermissionDenied
 from snakepit.pools.client import Json
+from snakepit.pools.jobs import unique
 from snakepit.pools.jobs.bulk import on_line
 from snakepit.pools.jobs.listing import JobQuery, page
 from snakepit.pools.jobs.privacy import hide_payload
@@ -55,6 +56,7 @@ TOKEN = functions.Query("", max_length=LONGEST, description="Of `POST /stream-to
 REFUSED = frozenset({400, 401, 403, 404, 413, 422, 429, 503})
 BODY = {"requestBody": {"content": {"application/json": {"schema": JobIn.model_json_schema()}}, "required": True}}
 
+LISTS = frozenset({"tags", "unique_by", "unique_states"})  # parameters that may be repeated
 LINES = {
     "parameters": [
         {"name": name, "in": "query", "required": name in ("pool", "command"), "schema": schema}
@@ -72,13 +74,15 @@ def _submits(path: str, schema: type[Schema], body: dict[str, Any], **names: str
 
 @_submits("/jobs", JobOut, BODY, operation_id="submit_job", summary="Submit")
 async def submit(request: HttpRequest) -> HttpResponse:
-    """Store a job. 201: created. 200: a job with this idempotency key (or header Idempotency-Key) exists already."""
+    """Store a job. 201: created. 200: it exists already: one with this idempotency key (or header Idempotency-Key), or
+    with `unique` one that is the same.
+    """
     requester = caller(request)
     wanted = _valid(JobIn, read_object(request))
     requester.allow("submit_job", wanted.pool)
     given = wanted.model_dump(exclude={"pool", "command", "arguments"}, exclude_none=True)
     key = request.headers.get("Idempotency-Key") or wanted.idempotency_key
-    given |= {"idempotency_key": key, "owner": requester.owner}
+    given |= {"idempotency_key": key, "owner": requester.owner, "unique": unique.from_parts(given)}
 
     arguments = Json(wanted.arguments)
     with acting_for(requester.quota):
@@ -96,11 +100,12 @@ async def submit_many(request: HttpRequest) -> HttpResponse:
     a repeated request finds the same jobs. 201: at least one job was created. 200: all exist already.
     """
     requester = caller(request)
-    given = {name: request.GET.getlist(name) if name == "tags" else request.GET[name] for name in request.GET}
+    given = {name: request.GET.getlist(name) if name in LISTS else request.GET[name] for name in request.GET}
     requester.allow("submit_job", request.GET.get("pool", ""))
     wanted = _valid(JobOptionsIn, given)
     rows = read_lines(request, conf.current().jobs_batch_rows)
     options = wanted.model_dump(exclude={"pool", "command"}, exclude_none=True) | {"owner": requester.owner}
+    options["unique"] = unique.from_parts(options)
     key = request.headers.get("Idempotency-Key")
     keys = [f"{key}:{number}" for number in range(1, len(rows) + 1)] if key else None
     try:

@@ -42,6 +42,11 @@ BRIEF = (
     "finished_at",
 )
 
+UniqueBy = Annotated[list[str] | None, typer.Option(help="Argument that must be equal; may be repeated. [all]")]
+UniquePeriod = Annotated[float | None, typer.Option(min=0.001, help="Count jobs of the last so many seconds only.")]
+UniqueState = Annotated[
+    list[str] | None, typer.Option(help="State in which a job counts; may be repeated. [scheduled, queued, running]")
+]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or its end.", autocompletion=complete_job)]
 
 
@@ -67,6 +72,10 @@ def submit(
     key: Annotated[str, typer.Option(help="Idempotency key: a second submit with it returns the first job.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="Tag of the job; may be repeated.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds for one attempt.")] = None,
+    unique: Annotated[bool, typer.Option("--unique", help="Print an equal job if one waits or runs.")] = False,
+    unique_by: UniqueBy = None,
+    unique_period: UniquePeriod = None,
+    unique_state: UniqueState = None,
     file: Annotated[
         str, typer.Option(help="Submit one job for each line of this file (-: stdin), a JSON object of arguments.")
     ] = "",
@@ -81,19 +90,22 @@ def submit(
             "priority": priority, "run_after": job_selection.moment("--run-after", run_after),
             "expires": job_selection.moment("--expires", expires), "tags": tag or [], "timeout": timeout,
         }  # fmt: skip
+        same = {"unique": unique, "unique_by": unique_by, "unique_period": unique_period, "unique_states": unique_state}
         if file:
             if wait or arguments != "{}":
                 raise UsageError("--file takes neither ARGUMENTS nor --wait: its lines are the arguments")
-            return _submit_lines(pool, command, read_lines(file), key, options, as_json)
+            return _submit_lines(pool, command, read_lines(file), key, {**options, **same}, as_json)
         values = read_arguments(arguments)
         start_django()
         from snakepit.pools.jobs import submit as store
+        from snakepit.pools.jobs.unique import from_parts
 
-        row = store(pool, command, values, idempotency_key=key, **options)
+        row = store(pool, command, values, idempotency_key=key, unique=from_parts(same), **options)
         if wait:
             _end(_follow(row, _bar), as_json)
         else:
-            typer.echo(json_line(brief(row)) if as_json else str(row.pk))
+            shown = {**brief(row), "created": not row.existed}
+            typer.echo(json_line(shown) if as_json else str(row.pk))
 
 
 def _submit_lines(
@@ -102,7 +114,9 @@ def _submit_lines(
     start_django()
     from snakepit.pools.jobs import submit_many
     from snakepit.pools.jobs.bulk import on_line
+    from snakepit.pools.jobs.unique import from_parts
 
+    options["unique"] = from_parts(options)
     keys = [f"{key}:{number}" for number in range(1, len(rows) + 1)] if key else None
     try:
         found = submit_many(pool, command, rows, idempotency_keys=keys, **options)

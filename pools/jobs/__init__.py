@@ -12,5 +12,6 @@ from snakepit.pools.jobs import failure_hook  # noqa: F401  (adds its step to `a
 from snakepit.pools.jobs.bulk import asubmit_many, submit_many
 from snakepit.pools.jobs.control import cancel, clone, retry
 from snakepit.pools.jobs.submission import asubmit, submit
+from snakepit.pools.jobs.unique import Unique
 
-__all__ = ["asubmit", "asubmit_many", "cancel", "clone", "retry", "submit", "submit_many"]
+__all__ = ["Unique", "asubmit", "asubmit_many", "cancel", "clone", "retry", "submit", "submit_many"]

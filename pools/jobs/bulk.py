@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 from snakepit.pools import conf
 from snakepit.pools.broker.caller import current
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, CommandUnknown
-from snakepit.pools.jobs import in_process, messages
+from snakepit.pools.jobs import in_process, messages, unique
 from snakepit.pools.jobs.arguments import store
 from snakepit.pools.jobs.options import JobOptions, check_key, show_options
 from snakepit.pools.jobs.room import check_room
@@ -30,7 +30,7 @@ from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
 
 BATCH = 500  # rows that are checked, and then inserted by one statement
-OWN = ("id", "arguments", "idempotency_key", "size")  # columns that differ between the jobs of a call
+OWN = ("id", "arguments", "idempotency_key", "unique_key", "size")  # columns that differ between the jobs of a call
 END = object()
 
 
@@ -57,7 +57,9 @@ def submit_many(
         raise TypeError(f"submit_many() has no option named {', '.join(map(repr, unknown))}")
     shared = options.columns()
     target = JobTarget(pool, command)
-    submission = _Submission({**shared, "pool": pool, "command": command, "hooked": target.hooked})
+    submission = _Submission(
+        {**shared, "pool": pool, "command": command, "hooked": target.hooked}, unique.of(options.unique)
+    )
     checked = _checked(target, rows, idempotency_keys)
     # Before the transaction: most calls have one batch, and a bad row among them costs the database nothing.
     batch = list(islice(checked, BATCH))
@@ -128,12 +130,13 @@ def _of_row(index: int, error: BrokerError) -> BrokerError:
 class _Submission:
     """The jobs of one call."""
 
-    def __init__(self, shared: Mapping[str, Any]) -> None:
+    def __init__(self, shared: Mapping[str, Any], only: unique.Unique | None = None) -> None:
         self.jobs: list[Job] = []  # in the order of the rows
         self._shared, self._caller = shared, current()
         self._new: list[Job] = []
         self._size = 0
         self._by_key: dict[str, Job] = {}
+        self._unique, self._same = only, dict[str, Job]()
         self._ids = uuid7s()
         # Decided once: at the commit it may be due, and then `reconcile` sends all of them.
         self._later = shared["run_after"] is not None and shared["run_after"] > utc_now()
@@ -142,13 +145,16 @@ class _Submission:
         """Become SQLite's writer before the keys are read: a transaction that reads first may fail when it writes."""
         if keyed and connections[schema.alias()].vendor == "sqlite":
             Job.objects.filter(pk=next(self._ids)).update(priority=0)  # no row
+        if self._unique is not None:
+            unique.lock(self._shared["pool"], self._shared["command"])
 
     def add(self, batch: Sequence[_Row]) -> None:
         """Insert the rows, or find the jobs with their idempotency keys."""
         keys = {row.key for row in batch if row.key}
         for _ in range(3):  # another process may add a job with a key between read and insert
             known = self._by_key | self._existing(keys)
-            found = [self._find_or_make(row, known) for row in batch]
+            same = self._same | self._existing_same(batch)
+            found = [self._find_or_make(row, known, same) for row in batch]
             new = [job for job in found if job._state.adding]
             new = list({job.pk: job for job in new}.values())  # a key may occur twice
             try:
@@ -161,6 +167,7 @@ class _Submission:
                 continue
             self._keep(found, new)
             self._by_key = {key: known[key] for key in self._by_key.keys() | keys}
+            self._same = same
             return
         raise BadRequest(CONTENDED)
 
@@ -173,23 +180,40 @@ class _Submission:
             job.existed = True
         return found
 
-    def _find_or_make(self, row: _Row, known: dict[str, Job]) -> Job:
+    def _unique_key(self, row: _Row) -> str:
+        shared = self._shared
+        only = self._unique
+        return only.key(shared["pool"], shared["command"], shared["owner"], row.arguments) if only else ""
+
+    def _existing_same(self, batch: Sequence[_Row]) -> dict[str, Job]:
+        """The unique jobs that exist already, by their key."""
+        if self._unique is None:
+            return {}
+        return self._unique.existing({self._unique_key(row) for row in batch} - self._same.keys())
+
+    def _find_or_make(self, row: _Row, known: dict[str, Job], same: dict[str, Job]) -> Job:
         if row.key in known:
             try:
                 check_same(known[row.key], self._shared["command"], row.arguments)
             except BrokerError as error:
                 raise _of_row(row.index, error) from None
             return known[row.key]
+        unique_key = self._unique_key(row)
+        if unique_key in same:
+            return same[unique_key]
         job = Job(
             id=next(self._ids),
             arguments=row.arguments,
             idempotency_key=row.key,
+            unique_key=unique_key,
             key=self._caller.key if self._caller else "",
             size=len(json.dumps(row.arguments)),
             **self._shared,
         )
         if row.key:
             known[row.key] = job
+        if unique_key:
+            same[unique_key] = job
         return job
 
     def _keep(self, found: Sequence[Job], new: Sequence[Job]) -> None:

@@ -15,6 +15,7 @@ from django.utils import timezone
 from snakepit.pools import conf
 from snakepit.pools.broker.caller import current
 from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.jobs.unique import Unique
 from snakepit.pools.models.job import RETRIES, join_tags
 from snakepit.pools.models.moments import utc_now
 
@@ -38,6 +39,7 @@ class JobOptions:
     tags: Sequence[str] = ()
     owner: Any = None
     retention: int | None = None
+    unique: Unique | bool | None = None
 
     @classmethod
     def among(cls, given: Mapping[str, Any]) -> tuple[JobOptions, dict[str, Any]]:

@@ -61,9 +61,10 @@ def columns(periodic: PeriodicJob, nominal: datetime) -> dict[str, Any]:
         retention=periodic.retention,
     ).columns()
     arguments = store(periodic.arguments)
-    JobTarget(periodic.pool, periodic.command).check(arguments)
-    own = {"pool": periodic.pool, "command": periodic.command, "arguments": arguments, "idempotency_key": ""}
-    return {**options, **own}
+    target = JobTarget(periodic.pool, periodic.command)
+    target.check(arguments)
+    own = {"pool": periodic.pool, "command": periodic.command, "arguments": arguments, "hooked": target.hooked}
+    return {**options, **own, "idempotency_key": ""}
 
 
 def problems(periodic: PeriodicJob) -> dict[str, str]:

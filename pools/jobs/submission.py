@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 
 from snakepit.pools.broker.caller import current
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.jobs import in_process, messages
+from snakepit.pools.jobs import in_process, messages, unique
 from snakepit.pools.jobs.arguments import store
 from snakepit.pools.jobs.options import JobOptions, check_key, show_options
 from snakepit.pools.jobs.room import check_room
@@ -42,6 +42,7 @@ def submit(
     `retry` decides which failed attempts are repeated: `never`; `safe`: those that did not start, or whose command is
     idempotent; `lost`: also those with an unknown outcome after a crash (at least once); `always`: also those whose
     command raised. If this owner has used the `idempotency_key` in this pool before, the existing job is returned.
+    With `unique`, an existing job that counts as the same is returned, with `existed` set: see `Unique`.
     A job that has not begun at its `expires` is cancelled; one that has not ended at its `deadline` fails.
     `timeout` and `backoff` are seconds, `retention` is seconds after the end. `owner` is a user or a user name.
     """
@@ -52,7 +53,7 @@ def submit(
     target = JobTarget(pool, command)
     target.check(stored)
     wanted = {**checked, "pool": pool, "command": command, "arguments": stored, "hooked": target.hooked}
-    return enqueue({**wanted, "idempotency_key": key})
+    return enqueue({**wanted, "idempotency_key": key}, unique.of(options.unique))
 
 
 async def asubmit(
@@ -68,16 +69,32 @@ def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Map
     return {**(arguments or {}), **more}
 
 
-def enqueue(wanted: Mapping[str, Any]) -> Job:
-    """Insert a checked job, or find the one with its idempotency key. A new job is sent on commit."""
+def enqueue(wanted: Mapping[str, Any], only: unique.Unique | None = None) -> Job:
+    """Insert a checked job, or find the one with its idempotency key, or the same unique one.
+
+    A new job is sent on commit.
+    """
     caller, size = current(), len(json.dumps(wanted["arguments"]))
+    unique_key = ""
+    if only is not None:
+        unique_key = only.key(wanted["pool"], wanted["command"], wanted["owner"], wanted["arguments"])
     for _ in range(3):  # the job with the key may be deleted between insert and read
         if wanted["idempotency_key"] and (found := _same(wanted)):
             return found
         try:
             # A savepoint: on PostgreSQL a conflict would abort the caller's transaction.
             with transaction.atomic(using=schema.alias()):
-                job = Job.objects.create(**wanted, key=caller.key if caller else "", size=size, sent_at=Now())
+                if only is not None:
+                    unique.lock(wanted["pool"], wanted["command"], unique_key)
+                    if existing := only.existing([unique_key]):
+                        return existing[unique_key]
+                job = Job.objects.create(
+                    **wanted,
+                    key=caller.key if caller else "",
+                    size=size,
+                    unique_key=unique_key,
+                    sent_at=Now(),
+                )
                 check_room(job.pool, size, caller)
         except IntegrityError:
             if not wanted["idempotency_key"]:

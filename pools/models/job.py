@@ -128,6 +128,7 @@ class Job(models.Model):
     sent_at = MomentField(null=True, blank=True, help_text="When its newest message was sent.")
     sends = models.PositiveIntegerField(default=1)
     idempotency_key = models.CharField(max_length=200, blank=True)
+    unique_key = models.CharField(max_length=40, blank=True, help_text="Digest of what makes it unique.")
     owner = models.CharField(max_length=150, blank=True, help_text="Name of the user who owns the job.")
     key = models.CharField(max_length=20, blank=True, help_text="The API key that submitted it.")
     size = models.PositiveIntegerField(default=0, help_text="Arguments. [bytes]")
@@ -149,7 +150,7 @@ class Job(models.Model):
     expires_at = MomentField(null=True, blank=True)
 
     arguments_short = ""  # the start of the arguments, in rows of `listing.page`
-    existed = False  # True if `submit` returned an existing job for its idempotency key
+    existed = False  # True if `submit` returned an existing job, for its idempotency key or as unique
 
     objects = JobQuerySet.as_manager()
 
@@ -202,6 +203,7 @@ class Job(models.Model):
             models.Index(fields=["sent_at"], name="snakepit_job_sent", condition=Q(state=QUEUED)),
             models.Index(fields=["pool", "-priority", "id"], name="snakepit_job_claim", condition=Q(state=QUEUED)),
             models.Index(fields=["expires_at"], name="snakepit_job_expires"),
+            models.Index(fields=["unique_key"], name="snakepit_job_unique", condition=~Q(unique_key="")),
             models.Index(
                 fields=["expires"],
                 name="snakepit_job_unbegun",
