@@ -107,7 +107,10 @@ class QuotaStatus:
     name: str
     in_flight: int
     accepted: int
-    refused: int
+    refused: int  # calls, by every limit together
+    over_rate: int  # by calls_per_second
+    over_in_flight: int  # by calls_in_flight
+    over_waiting: int  # by its share of the queue of a pool
     calls_per_second: float  # its limits; 0: none
     calls_burst: int
     calls_in_flight: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from snakepit.pools.broker.caller import CallerIdentity
-from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.broker.errors import BrokerError, LimitReached
 from snakepit.pools.broker.messages import Reply, Timing
 from snakepit.pools.broker.ports import Clock, Payload
 from snakepit.pools.broker.quotas import Quotas
@@ -43,6 +43,8 @@ class CountedReply:
 
     def failed(self, error: BrokerError, timing: Timing) -> None:
         self._ended(timing)
+        if isinstance(error, LimitReached):  # of the queue of a pool
+            self._quotas.refused(self._caller, error)
         self._reply.failed(error, timing)
 
     def _ended(self, timing: Timing) -> None:

@@ -13,14 +13,16 @@ True
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from snakepit.pools.broker.caller import CallerIdentity, Limits, QuotaStatus, part_of
 from snakepit.pools.broker.errors import LimitReached
 
 MOST = 10_000  # idle keys and owners that are remembered
 FEWEST = 4  # places of a small queue that a key or owner may have, whatever its share is
+COUNTED = RATE, IN_FLIGHT, WAITING = "calls_per_second", "calls_in_flight", "calls_waiting"
 BUSY_PAUSE = 0.1  # seconds until a caller with too many calls in flight should try again
 
 
@@ -35,7 +37,7 @@ class Quota:
     at: float = 0.0  # the time of `tokens`
     in_flight: int = 0
     accepted: int = 0
-    refused: int = 0
+    refused: Counter[str] = field(default_factory=Counter)  # by limit
 
     def refill(self, limits: Limits, now: float) -> None:
         self.limits = limits
@@ -45,10 +47,10 @@ class Quota:
     def refusal(self) -> LimitReached | None:
         limits = self.limits
         if limits.calls_in_flight and self.in_flight >= limits.calls_in_flight:
-            return reached(self.of, self.name, "calls_in_flight", limits.calls_in_flight, BUSY_PAUSE)
+            return reached(self.of, self.name, IN_FLIGHT, limits.calls_in_flight, BUSY_PAUSE)
         if limits.calls_per_second and self.tokens < 1:
             pause = (1 - self.tokens) / limits.calls_per_second
-            return reached(self.of, self.name, "calls_per_second", limits.calls_per_second, pause)
+            return reached(self.of, self.name, RATE, limits.calls_per_second, pause)
         return None
 
 
@@ -61,7 +63,8 @@ class Quotas:
     def status(self) -> tuple[QuotaStatus, ...]:
         return tuple(
             QuotaStatus(
-                one.of, one.name, one.in_flight, one.accepted, one.refused,
+                one.of, one.name, one.in_flight, one.accepted, one.refused.total(),
+                one.refused[RATE], one.refused[IN_FLIGHT], one.refused[WAITING],
                 one.limits.calls_per_second, one.limits.burst, one.limits.calls_in_flight,
             )
             for _, one in sorted(self._known.items())
@@ -72,7 +75,7 @@ class Quotas:
         quotas = [self._of(kind, name, limits, now) for kind, name, limits, _ in caller.scopes()]
         for quota in quotas:
             if error := quota.refusal():
-                quota.refused += 1
+                self.refused(caller, error)
                 return error
         for quota in quotas:
             quota.in_flight += 1
@@ -80,6 +83,12 @@ class Quotas:
             if quota.limits.calls_per_second:
                 quota.tokens -= 1
         return None
+
+    def refused(self, caller: CallerIdentity, error: LimitReached) -> None:
+        """Count a refusal for the key or owner whose limit it was."""
+        for kind, name in caller.names:
+            if kind == error.details["of"] and (quota := self._known.get((kind, name))):
+                quota.refused[str(error.details["limit"])] += 1
 
     def ended(self, caller: CallerIdentity) -> None:
         for kind, name, _, _ in caller.scopes():
@@ -113,7 +122,7 @@ def queue_refusal(
     for kind, name, limits, share in caller.scopes():
         most = min(limits.calls_waiting or queue_limit, max(FEWEST, part_of(share, queue_limit)))
         if 0 < most <= waiting.get((kind, name), 0):
-            return reached(kind, name, "calls_waiting", most, pause)
+            return reached(kind, name, WAITING, most, pause)
     return None
 
 

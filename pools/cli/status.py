@@ -57,9 +57,11 @@ def status(
 
 def caller_line(quota: QuotaStatus) -> str:
     rate = f"{quota.calls_per_second:g}/s" if quota.calls_per_second else "no rate limit"
+    by = ((quota.over_rate, "rate"), (quota.over_in_flight, "in flight"), (quota.over_waiting, "queue share"))
+    limited = ", ".join(f"{count} by {name}" for count, name in by if count)
     return (
         f"{quota.of} {quota.name}: {quota.in_flight} of {quota.calls_in_flight or 'any'} calls in flight, {rate}, "
-        f"{quota.accepted} accepted, {quota.refused} limited"
+        f"{quota.accepted} accepted, {quota.refused} limited" + (f" ({limited})" if limited else "")
     )
 
 

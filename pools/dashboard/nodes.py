@@ -7,6 +7,7 @@ from datetime import datetime
 from django.http import HttpRequest, HttpResponse
 
 from snakepit.pools.client.drain_status import drain_status
+from snakepit.pools.dashboard.limits import use_of_limits
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.snippets import rest, shell
@@ -41,3 +42,6 @@ def overview(state: DashboardState, _: str) -> Context:
         "workers": len(state.workers),
         "memory_mb": sum(pool.memory_mb for pool in state.pools),
     }
+
+
+region("limits", "snakepit/_limits.html")(use_of_limits)

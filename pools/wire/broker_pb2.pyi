@@ -264,12 +264,15 @@ class StatusReply(_message.Message):
     def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[Pool, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., histograms: _Optional[_Iterable[_Union[PoolHistograms, _Mapping]]] = ..., quotas: _Optional[_Iterable[_Union[Quota, _Mapping]]] = ...) -> None: ...
 
 class Quota(_message.Message):
-    __slots__ = ("of", "name", "in_flight", "accepted", "refused", "calls_per_second", "calls_burst", "calls_in_flight")
+    __slots__ = ("of", "name", "in_flight", "accepted", "refused", "over_rate", "over_in_flight", "over_waiting", "calls_per_second", "calls_burst", "calls_in_flight")
     OF_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    OVER_RATE_FIELD_NUMBER: _ClassVar[int]
+    OVER_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    OVER_WAITING_FIELD_NUMBER: _ClassVar[int]
     CALLS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     CALLS_BURST_FIELD_NUMBER: _ClassVar[int]
     CALLS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -278,10 +281,13 @@ class Quota(_message.Message):
     in_flight: int
     accepted: int
     refused: int
+    over_rate: int
+    over_in_flight: int
+    over_waiting: int
     calls_per_second: float
     calls_burst: int
     calls_in_flight: int
-    def __init__(self, of: _Optional[str] = ..., name: _Optional[str] = ..., in_flight: _Optional[int] = ..., accepted: _Optional[int] = ..., refused: _Optional[int] = ..., calls_per_second: _Optional[float] = ..., calls_burst: _Optional[int] = ..., calls_in_flight: _Optional[int] = ...) -> None: ...
+    def __init__(self, of: _Optional[str] = ..., name: _Optional[str] = ..., in_flight: _Optional[int] = ..., accepted: _Optional[int] = ..., refused: _Optional[int] = ..., over_rate: _Optional[int] = ..., over_in_flight: _Optional[int] = ..., over_waiting: _Optional[int] = ..., calls_per_second: _Optional[float] = ..., calls_burst: _Optional[int] = ..., calls_in_flight: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("seq", "at", "kind", "pool", "worker", "reason", "message", "level")

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from snakepit.pools.broker.caller import QuotaStatus
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.ports import Recorder
+from snakepit.pools.broker.quotas import COUNTED
 from snakepit.pools.broker.status import CLOCK_MISSING, BrokerStatus, PoolStatus, WorkerStatus
 
 # From a tenth of a millisecond (an echo) to ten minutes (a training run).
@@ -229,11 +230,14 @@ def _of_callers(quotas: Iterable[QuotaStatus]) -> Iterator[Metric]:
     labels = ("of", "name")
     running = GaugeMetricFamily("snakepit_caller_calls_in_flight", "Calls of an API key or user.", labels=labels)
     calls = CounterMetricFamily("snakepit_caller_calls", "Calls of an API key or user.", labels=(*labels, "outcome"))
+    refused = CounterMetricFamily("snakepit_caller_refusals", "Calls refused, by limit.", labels=(*labels, "limit"))
     for quota in quotas:
+        for limit, count in zip(COUNTED, (quota.over_rate, quota.over_in_flight, quota.over_waiting), strict=True):
+            refused.add_metric((quota.of, quota.name, limit), count)
         running.add_metric((quota.of, quota.name), quota.in_flight)
         calls.add_metric((quota.of, quota.name, "accepted"), quota.accepted)
         calls.add_metric((quota.of, quota.name, "limited"), quota.refused)
-    yield from (running, calls)
+    yield from (running, calls, refused)
 
 
 def _of_templates(pools: Iterable[PoolStatus]) -> Iterator[Metric]:

@@ -16,6 +16,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from snakepit.pools.broker.caller import QuotaStatus
 from snakepit.pools.broker.status import RecordedEvent, RunningCall
 from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.dashboard.navigation import ENTRIES
@@ -42,9 +43,7 @@ def fresh_hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 @pytest.fixture
 def viewer(client: Client, django_user_model: Any) -> Client:
-    user = django_user_model.objects.create_user("vera")
-    user.user_permissions.add(Permission.objects.get(codename="view_pool"))
-    client.force_login(user)
+    client.force_login(viewer_named("vera", django_user_model))
     return client
 
 
@@ -473,6 +472,29 @@ def test_a_page_of_an_operator_offers_the_orders(operator: Client, broker: FakeC
     for url in ORDERS:
         assert f'href="{url}"' in pages or url.endswith("resume/")
     broker.change_pool(state="paused")
+
+
+@pytest.mark.django_db
+def test_an_operator_sees_the_use_of_limits_and_a_viewer_does_not(
+    operator: Client, broker: FakeClient, django_user_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = QuotaStatus("key", "snk_1", 3, 90, 7, 5, 0, 2, 0.0, 0, 4)
+    watch = broker.watch
+    monkeypatch.setattr(broker, "watch", lambda *given: replace(watch(*given), quotas=(one,)))
+    page = operator.get("/nodes/").content.decode()
+    row = page.partition('data-limit="key snk_1"')[2].partition("</tr>")[0]
+    assert "3/4" in row
+    assert ">90<" in row
+    assert re.findall(r'class="why warn">([^<]+)<', row) == ["calls_per_second 5", "calls_waiting 2"]
+    assert 'data-limit="pool digits"' in page
+    operator.force_login(viewer_named("vera", django_user_model))
+    assert "data-limit" not in operator.get("/nodes/").content.decode()
+
+
+def viewer_named(name: str, users: Any) -> Any:
+    user = users.objects.create_user(name)
+    user.user_permissions.add(Permission.objects.get(codename="view_pool"))
+    return user
 
 
 @pytest.mark.django_db

@@ -126,6 +126,8 @@ def test_every_refused_call_is_refused_in_the_window_too_and_none_of_them_is_ser
         }  # fmt: skip
         assert (first.refused, paused.refused) == (4, 1)
         assert (first.usage.refused, first.usage.not_admitted, first.usage.answered) == (1, 3, 1)
+        key = stage.broker.snapshot().quotas[0]
+        assert (key.name, key.accepted, key.refused, key.over_waiting) == ("snk_1", 2, 1, 1)
         assert (paused.usage.refused, paused.usage.not_admitted, paused.usage.answered) == (0, 1, 0)
         await stage.broker.stop(1.0)
 

@@ -18,6 +18,7 @@ def test_calls_in_flight_are_bounded_and_an_end_makes_room() -> None:
     assert error.details == {"limit": "calls_in_flight", "value": 2, "of": "key"}
     assert error.http_status == 429
     assert error.retry_after > 0
+    assert [(one.name, one.refused, one.over_in_flight) for one in quotas.status()] == [("snk_1", 1, 1), ("ada", 0, 0)]
     quotas.ended(caller)
     assert quotas.admit(caller, 0.0) is None
 
