@@ -25,20 +25,22 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from snakepit.pools import proxies, setting_checks
+from snakepit.pools import listening, proxies, setting_checks
 from snakepit.pools.broker.caller import KEY_DEFAULTS, OWNER_DEFAULTS, Limits
 from snakepit.pools.broker.placement import find_labels_problem, parse_labels
 from snakepit.pools.broker.spec import AUTO, FIELDS, PYTHON_VERSION, InvalidSpec, PoolSpec, spec_from
 from snakepit.pools.broker.worker_env import find_refused
 from snakepit.pools.cgroups import usable_cores
+from snakepit.pools.network_settings import LISTEN_VARIABLE, NETWORK_FIELDS, NetworkConfiguration
 from snakepit.pools.setting_checks import number, setting
 
 TESTING = "snakepit.testing.switch"
 LABELS = "SNAKEPIT_NODE_LABELS"  # environment variable
+TUPLES = ("worker_path", "worker_env", "worker_env_allowed", "trusted_proxies", "venvs", "listen", "advertise")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Configuration:
+class Configuration(NetworkConfiguration):
     """The plain keys of `SNAKEPIT`, in lower case. Times in seconds, sizes in bytes."""
 
     adapters: Mapping[str, str] = setting(
@@ -157,7 +159,7 @@ class Configuration:
     jobs_entry_bytes: int = number(2**20, 1024, 2**30, unit="bytes", help="Maximum size of a job's stored output.")
 
 
-KEYS = {one.name.upper(): one for one in fields(Configuration)}
+KEYS = {one.name.upper(): one for one in sorted(fields(Configuration), key=lambda one: one.name in NETWORK_FIELDS)}
 # The single-pool form: any field of a pool at the top level, `size` as POOL_SIZE.
 SINGLE = {("POOL_SIZE" if name == "size" else name.upper()): name for name in FIELDS if name != "name"}
 _cached: Configuration | None = None
@@ -172,11 +174,11 @@ def current() -> Configuration:
             raise ImproperlyConfigured("\n".join(problems))
         raw = _raw()
         given = {KEYS[key].name: raw[key] for key in KEYS if key in raw}
-        for name in ("worker_path", "worker_env", "worker_env_allowed", "trusted_proxies", "venvs"):
+        for name in TUPLES:
             given[name] = tuple(os.fspath(one) for one in given.get(name, ()))
         given["worker_user"] = str(given.get("worker_user", ""))
         given["worker_groups"] = tuple(map(str, given.get("worker_groups", ())))
-        for name in ("node_name", "runtime_dir", "celery_app"):
+        for name in ("node_name", "runtime_dir", "celery_app", "broker_address"):
             given[name] = os.fspath(given.get(name, ""))
         _cached = Configuration(**given)
     return _cached
@@ -201,6 +203,8 @@ def find_problems() -> Iterator[str]:
         elif key not in SINGLE:
             near = get_close_matches(str(key).upper(), [*KEYS, *SINGLE], n=1)
             yield f'SNAKEPIT["{key}"] is not a setting' + (f"; did you mean {near[0]}?" if near else "")
+    if why := listening.find_conflict_of(raw):
+        yield f'SNAKEPIT["LISTEN"]: {why}'
 
 
 def adapters() -> dict[str, str]:
@@ -299,6 +303,8 @@ def _raw() -> Mapping[Any, Any]:
     raw = getattr(settings, "SNAKEPIT", {})
     if not isinstance(raw, Mapping):
         raise ImproperlyConfigured(f"SNAKEPIT must be a dict, not {type(raw).__name__}")
+    if listen := os.environ.get(LISTEN_VARIABLE):
+        return {**raw, "LISTEN": [one.strip() for one in listen.split(",") if one.strip()]}
     return raw
 
 
@@ -334,6 +340,12 @@ def node_name() -> str:
 def node_labels() -> dict[str, str]:
     """The labels of this node: NODE_LABELS, with those of the environment, which win."""
     return {**current().node_labels, **parse_labels(os.environ.get(LABELS, ""))}
+
+
+def advertised() -> tuple[str, ...]:
+    """The addresses by which other hosts reach this node's broker; none: it has only a socket."""
+    settings = current()
+    return listening.advertised(settings.advertise, settings.listen, socket.gethostname())
 
 
 def release() -> str:

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from snakepit.pools.broker.errors import PermissionDenied
+
 LABEL = "snakepit_pools"
 
 
@@ -85,6 +87,39 @@ ROLES = {
     "Snakepit job manager": ("view", "run", "jobs"),
     "Snakepit administrator": tuple(SCOPES),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What an authenticated caller may do. `permissions` are codenames of the app; `pools` None means all pools."""
+
+    actor: str
+    permissions: frozenset[str]
+    pools: frozenset[str] | None = None
+
+    def check(self, permission: str, pool: str = "") -> None:
+        """Raise PermissionDenied if this caller lacks the permission, or may not use the pool."""
+        if permission not in self.permissions:
+            scope = scope_of(permission)
+            raise PermissionDenied(
+                f"{self.actor} lacks the scope {scope!r} (permission snakepit_pools.{permission})",
+                details={"scope": scope, "permission": f"snakepit_pools.{permission}"},
+            )
+        if pool:
+            self.check_pool(pool)
+
+    def check_pool(self, pool: str) -> None:
+        """Raise PermissionDenied if this caller may not use the pool."""
+        if not self.may_use(pool):
+            message = f"{self.actor} may not use the pool {pool!r}: add it to the pools of the API key"
+            raise PermissionDenied(message, details={"pool": pool})
+
+    def allow(self, action: str, pool: str = "") -> None:
+        """As `check`, for the permission of an action in NEEDS."""
+        self.check(NEEDS[action], pool)
+
+    def may_use(self, pool: str) -> bool:
+        return self.pools is None or pool in self.pools
 
 
 def of(user: Any) -> frozenset[str]:

@@ -177,6 +177,8 @@ def _reader(hint: Any) -> tuple[Convert, bool]:
     if get_origin(only) is tuple:
         convert, _ = _reader(get_args(only)[0])
         return partial(_each, convert), optional
+    if get_origin(only) is Mapping:
+        return dict, optional
     if isinstance(only, type) and is_dataclass(only):
         return partial(decode, only), optional
     return _CONVERTED.get(only, only), optional

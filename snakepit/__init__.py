@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from snakepit.pools.celery_setup import configure_celery
-    from snakepit.pools.client import Client, Json, PoolClient, connect
+    from snakepit.pools.client import Client, Json, PoolClient, Tls, connect
     from snakepit.testing import override_pools
     from snakepit.workers import Adapter, CallCancelled, Context, Snooze, command, locked
 
@@ -38,6 +38,7 @@ _SOURCES = {
     "Json": "snakepit.pools.client",
     "PoolClient": "snakepit.pools.client",
     "Snooze": "snakepit.workers",
+    "Tls": "snakepit.pools.client",
     "command": "snakepit.workers",
     "configure_celery": "snakepit.pools.celery_setup",
     "connect": "snakepit.pools.client",
@@ -53,6 +54,7 @@ __all__ = [
     "Json",
     "PoolClient",
     "Snooze",
+    "Tls",
     "command",
     "configure_celery",
     "connect",

@@ -17,11 +17,16 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from snakepit.pools.adapters.interpreters.known import InterpreterKeys, Interpreters, define
+from snakepit.pools.adapters.network.identity import NetworkCaller, NoKeys, certificate_rights
+from snakepit.pools.adapters.network.listener import ListenConfig, ListenError
+from snakepit.pools.adapters.network.tls import TlsFiles
 from snakepit.pools.adapters.node import NodeConfig, RuntimeDirectoryError, WorkerUserError, run_node
+from snakepit.pools.broker.caller import Limits
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.ports import Definition, Loaded
 from snakepit.pools.broker.spec import InvalidSpec, spec_from
@@ -106,6 +111,36 @@ class PipeRecorder:
         self._pipe.close()
 
 
+class FileKeys:
+    """A KeySource over a JSON file: secret to `scopes`, `pools` and `limits`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def find(self, secret: str) -> NetworkCaller | None:
+        given = json.loads(self._path.read_text()).get(secret)
+        if given is None:
+            return None
+        rights = certificate_rights({secret: given}, Limits())[secret]
+        return replace(rights.caller(secret, 1.0), actor=f"key {secret}")
+
+
+def listen_config(text: str) -> ListenConfig:
+    """The listener of a test, from JSON: the fields of ListenConfig, `keys` a path."""
+    if not text:
+        return ListenConfig()
+    given = json.loads(text)
+    return ListenConfig(
+        **given
+        | {
+            "addresses": tuple(given.get("addresses", ("127.0.0.1:0",))),
+            "tls": TlsFiles(**given["tls"]) if given.get("tls") else None,
+            "certificates": certificate_rights(given.get("certificates", {}), Limits()),
+            "keys": FileKeys(Path(given["keys"])) if given.get("keys") else NoKeys(),
+        }
+    )
+
+
 def main() -> int:
     parent, runtime, definitions, events, interval = sys.argv[1:6]
     parent_death.end_with(int(parent))  # the broker ends with the test, also where no guardian runs
@@ -120,10 +155,11 @@ def main() -> int:
         stop_grace=float(os.environ.get("STOP_GRACE", "10")),
         worker_user=os.environ.get("WORKER_USER", ""),
         worker_groups=tuple(os.environ.get("WORKER_GROUPS", "").split()),
+        listen=listen_config(os.environ.get("LISTEN_CONFIG", "")),
     )
     try:
         run_node(config, lambda broker: recorder.record(0, Event("listening")))  # type: ignore[arg-type]
-    except (RuntimeDirectoryError, WorkerUserError) as error:
+    except (RuntimeDirectoryError, WorkerUserError, ListenError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

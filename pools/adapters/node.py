@@ -20,6 +20,8 @@ from pathlib import Path
 
 from snakepit.pools.adapters.grpc.link import GrpcLinker
 from snakepit.pools.adapters.grpc.service import make_server
+from snakepit.pools.adapters.network.listener import NO_LISTENER, ListenConfig, ListenError
+from snakepit.pools.adapters.network.serving import make_listener
 from snakepit.pools.adapters.processes.hiding import hide
 from snakepit.pools.adapters.processes.launcher import LaunchSettings, ProcessLauncher
 from snakepit.pools.adapters.processes.orphans import Orphans, ReaperProcess, become_subreaper, end_predecessors
@@ -66,6 +68,8 @@ class NodeConfig:
     sweep_interval: float = 15.0
     labels: tuple[str, ...] = ()  # key=value
     stop_grace: float = 30.0  # seconds that calls get to finish after SIGTERM
+    listen: ListenConfig = NO_LISTENER
+    advertised: tuple[str, ...] = ()
 
 
 class EndedWorkers:
@@ -115,28 +119,20 @@ class BrokerProcess:
     async def _serve(self, reaper: ReaperProcess, ended: int, announce: Callable[[Broker], None]) -> None:
         config, runtime = self.config, self.runtime
         launcher = self._launcher()
-        clock = SystemClock()
         metrics = Metrics(config.recorder)
         recent = RecentEvents(metrics, metrics)
-        ports = Ports(launcher, GrpcLinker(), clock, config.definitions, recent, recent)
-        facts = NodeFacts(
-            name=config.name,
-            version=config.version,
-            pid=os.getpid(),
-            address=str(runtime.socket),
-            python=platform.python_version(),
-            boot=runtime.instance[:4],
-            sweep_interval=config.sweep_interval,
-            labels=config.labels,
-        )
-        broker = Broker(facts, ports, random.Random())
+        ports = Ports(launcher, GrpcLinker(), SystemClock(), config.definitions, recent, recent)
+        broker = Broker(self._facts(), ports, random.Random())
         metrics.expose(broker.snapshot)
         server, serving = make_server(broker, runtime.token, recent, metrics.text)
+        listener = make_listener(config.listen, broker, recent, metrics.text, serving)
+        listener.bind()
         await broker.start()
         if ended:
             message = f"{ended} processes of the previous broker were ended"
             broker.emit(Event(Kind.ORPHANS_REAPED, message=message))
         await server.start(sock=listen(str(runtime.socket)), backlog=BACKLOG)
+        listener.start()
         orphans = find_orphans(broker, runtime.instance, reaper)
         watch = asyncio.get_running_loop().create_task(self._watch(broker, orphans, reaper), name="watch processes")
         announce(broker)
@@ -153,10 +149,25 @@ class BrokerProcess:
         urgent.cancel()
         watch.cancel()
         self._check(broker, orphans, reaper)  # no worker is left, so all orphans end now
+        listener.close()
         server.close()
         # From Python 3.12 on this waits until every client has disconnected, which may be never.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(server.wait_closed(), CLOSE_SECONDS)
+
+    def _facts(self) -> NodeFacts:
+        config, runtime = self.config, self.runtime
+        return NodeFacts(
+            name=config.name,
+            version=config.version,
+            pid=os.getpid(),
+            address=str(runtime.socket),
+            python=platform.python_version(),
+            boot=runtime.instance[:4],
+            sweep_interval=config.sweep_interval,
+            labels=config.labels,
+            advertised=config.advertised,
+        )
 
     def _launcher(self) -> ProcessLauncher:
         config, runtime = self.config, self.runtime
@@ -250,6 +261,7 @@ def run_broker(name: str = "", reload: bool = False) -> int:
     With `reload`, a change of a source file in WORKER_PATH replaces the workers.
     """
     from snakepit.pools import conf
+    from snakepit.pools.adapters.network.of_settings import listen_config
     from snakepit.pools.adapters.records.definitions import DatabaseDefinitions
     from snakepit.pools.adapters.records.recorder import DatabaseRecorder
     from snakepit.pools.adapters.records.reload import ReloadingDefinitions
@@ -270,10 +282,12 @@ def run_broker(name: str = "", reload: bool = False) -> int:
         sweep_interval=settings.sweep_interval,
         labels=tuple(f"{key}={value}" for key, value in sorted(conf.node_labels().items())),
         stop_grace=settings.stop_grace,
+        listen=listen_config(),
+        advertised=conf.advertised(),
     )
     try:
         run_node(config, lambda broker: logger.info("broker %s is at %s", name, broker.facts.address))
-    except (RuntimeDirectoryError, WorkerUserError) as error:
+    except (RuntimeDirectoryError, WorkerUserError, ListenError) as error:
         logger.error("%s", error)
         return 1
     return 0

@@ -14,10 +14,11 @@ from django.http import HttpRequest
 from ninja.security import HttpBearer, SessionAuth
 from ninja.utils import check_csrf
 
-from snakepit.pools import conf, permissions
-from snakepit.pools.broker.caller import CallerIdentity, Limits
+from snakepit.pools import permissions
+from snakepit.pools.broker.caller import CallerIdentity
 from snakepit.pools.broker.errors import PermissionDenied, Unauthenticated
 from snakepit.pools.models import ApiKey
+from snakepit.pools.models.apikey import quota_of
 from snakepit.pools.web.actor import address_of
 from snakepit.pools.web.headers import csrf_header
 
@@ -25,40 +26,13 @@ NO_LIMITS = CallerIdentity("", "")
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """An authenticated caller. `permissions` are codenames of the app; `pools` None means all pools."""
+class Caller(permissions.Rights):
+    """An authenticated caller."""
 
-    actor: str
-    permissions: frozenset[str]
-    pools: frozenset[str] | None = None
     owner: str = ""  # the user name; jobs of this owner are the caller's own
     address: str = ""  # where the request came from
     key: int = 0  # of the row of an API key; 0: a session
     quota: CallerIdentity = NO_LIMITS  # the same caller, with its limits, for the broker and for jobs
-
-    def check(self, permission: str, pool: str = "") -> None:
-        """Raise PermissionDenied if this caller lacks the permission, or may not use the pool."""
-        if permission not in self.permissions:
-            scope = permissions.scope_of(permission)
-            raise PermissionDenied(
-                f"{self.actor} lacks the scope {scope!r} (permission snakepit_pools.{permission})",
-                details={"scope": scope, "permission": f"snakepit_pools.{permission}"},
-            )
-        if pool:
-            self.check_pool(pool)
-
-    def check_pool(self, pool: str) -> None:
-        """Raise PermissionDenied if this caller may not use the pool."""
-        if not self.may_use(pool):
-            message = f"{self.actor} may not use the pool {pool!r}: add it to the pools of the API key"
-            raise PermissionDenied(message, details={"pool": pool})
-
-    def allow(self, action: str, pool: str = "") -> None:
-        """As `check`, for the permission of an action in `permissions.NEEDS`."""
-        self.check(permissions.NEEDS[action], pool)
-
-    def may_use(self, pool: str) -> bool:
-        return self.pools is None or pool in self.pools
 
     def still_allowed(self) -> bool:
         """Whether the key or user of this caller still has these rights; for responses that stay open."""
@@ -127,13 +101,6 @@ def caller_of_key(key: ApiKey, request: HttpRequest) -> Caller:
 def caller_of_user(user: Any, request: HttpRequest) -> Caller:
     name = user.get_username()
     return Caller(f"user {name}", permissions.of(user), owner=name, address=address_of(request), quota=quota_of(name))
-
-
-def quota_of(owner: str, key: ApiKey | None = None) -> CallerIdentity:
-    """The limits of a key and of its owner."""
-    settings = conf.current()
-    own = (key.visible, key.all_limits) if key else ("", Limits())
-    return CallerIdentity(own[0], owner, own[1], conf.owner_limits(), settings.key_share, settings.owner_share)
 
 
 def requester_of(request: HttpRequest) -> Caller:

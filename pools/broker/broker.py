@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from random import Random
 
@@ -14,6 +14,7 @@ from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.handle import CallHandle, CountedReply
 from snakepit.pools.broker.messages import Reply, Request, Timing
 from snakepit.pools.broker.node import NodeFacts, NodeState
+from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.pool.preview import forecast
 from snakepit.pools.broker.ports import Definition, Loaded, Ports, Template
 from snakepit.pools.broker.quotas import Quotas
@@ -46,6 +47,7 @@ class Broker:
         self.ports = ports
         self.runners: dict[str, Runner] = {}
         self.sessions = 0
+        self.listeners: Callable[[], tuple[ListenerStatus, ...]] = tuple  # of the network; set once it listens
         self.quotas = Quotas()
         self.node = NodeState(facts, ports.clock.wall())
         self._usages = Usages(ports.meter)
@@ -348,6 +350,7 @@ class Broker:
             clock=CLOCK_MISSING if self._clock_missing else clock,
             loop_lag=round(self._lag, 4),
             sessions=self.sessions,
+            listeners=self.listeners(),
             problems=tuple(f"{name}: {problem}" if name else problem for name, problem in self._problems),
         )
 

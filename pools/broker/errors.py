@@ -307,6 +307,15 @@ class BrokerUnreachable(BrokerError):
     default_outcome = UNKNOWN
 
 
+class CertificateRefused(BrokerError):
+    """One side of a TLS connection does not accept the other's certificate."""
+
+    code = "certificate_refused"
+    http_status = 502
+    grpc_status = "UNAUTHENTICATED"
+    default_outcome = NOT_STARTED
+
+
 class DatabaseUnavailable(BrokerError):
     """The database does not answer."""
 

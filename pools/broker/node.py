@@ -23,6 +23,7 @@ class NodeFacts:
     boot: str  # four hex digits, different for each start of the broker
     sweep_interval: float = 15.0
     labels: tuple[str, ...] = ()  # key=value, as its settings say
+    advertised: tuple[str, ...] = ()  # addresses by which other hosts reach the broker
 
 
 @dataclass(frozen=True, slots=True)

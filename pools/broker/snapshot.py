@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from snakepit.pools.broker.node import NodeState
+from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.pool.recycle_policy import due_at
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.runner.runner import Runner
@@ -28,8 +29,9 @@ RACES_NAMED = 5  # in the sentence of a warning
 
 
 def node_status(
-    node: NodeState, *, uptime: float, clock: str, loop_lag: float, sessions: int, problems: tuple[str, ...]
-) -> NodeStatus:
+    node: NodeState, *, uptime: float, clock: str, loop_lag: float, sessions: int, problems: tuple[str, ...],
+    listeners: tuple[ListenerStatus, ...],
+) -> NodeStatus:  # fmt: skip
     order = None if node.stopping else node.drained
     return NodeStatus(
         name=node.facts.name,
@@ -48,6 +50,8 @@ def node_status(
         drain_actor=order.actor if order else "",
         drain_reason=order.reason if order else "",
         labels=node.facts.labels,
+        advertised=node.facts.advertised,
+        listeners=listeners,
     )
 
 

@@ -16,31 +16,10 @@ from operator import attrgetter
 from typing import Any
 
 from snakepit.pools.broker.caller import QuotaStatus
+from snakepit.pools.broker.node_status import NodeStatus as NodeStatus
 
 PLAIN = frozenset({str, int, float, bool, type(None)})  # what JSON takes as it is
 BEAT, NO_SWEEP_YET, CLOCK_MISSING = "beat", "waiting", "lifecycle clock missing"  # what drives the lifecycle
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """The broker's process and whether it takes calls."""
-
-    name: str
-    version: str
-    pid: int
-    address: str
-    started_at: float  # seconds since the epoch
-    uptime: float
-    draining: bool  # it takes no new calls: it stops, or an operator drained it
-    clock: str  # what drives the lifecycle: "beat", "waiting" (no sweep yet) or "lifecycle clock missing"
-    loop_lag: float  # seconds that the event loop was late recently, smoothed
-    python: str
-    sessions: int  # open sessions of clients
-    problems: tuple[str, ...]  # definitions that were refused, and why
-    drain_since: float  # when an operator drained the node, seconds since the epoch; 0: no operator did
-    drain_actor: str
-    drain_reason: str
-    labels: tuple[str, ...] = ()  # key=value; pools are placed by them
 
 
 @dataclass(frozen=True, slots=True)

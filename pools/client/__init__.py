@@ -17,6 +17,7 @@ from snakepit.pools.client.client import Client
 from snakepit.pools.client.pool import PoolClient
 from snakepit.pools.client.registry import connect
 from snakepit.pools.client.streams import AsyncStream, Stream
+from snakepit.pools.client.tls import Tls
 
 __all__ = [
     "Answer",
@@ -29,6 +30,7 @@ __all__ = [
     "Progress",
     "Stream",
     "Target",
+    "Tls",
     "connect",
     "default_address",
 ]

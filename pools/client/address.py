@@ -5,7 +5,7 @@
 >>> Target.parse("node-2:7443")
 Traceback (most recent call last):
     ...
-snakepit.pools.broker.errors.BadRequest: address: node-2:7443 is a TCP address and needs TLS: pass tls=ssl.SSLContext
+snakepit.pools.broker.errors.BadRequest: address: node-2:7443 is a TCP address and needs TLS: pass tls=Tls(ca=...)
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from snakepit.pools.broker.errors import BadRequest, BrokerUnreachable, Unauthenticated
+from snakepit.pools.client.tls import Tls
+from snakepit.pools.listening import is_loopback
+
+if TYPE_CHECKING:
+    from snakepit.pools.conf import Configuration
 
 SOCKET = "broker.sock"
 TOKEN = "token"
@@ -40,30 +46,38 @@ class InProcessBroker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One broker's address: a Unix socket's path, a host and port with TLS, or a broker of this process."""
+    """One broker's address: a Unix socket's path, a host and port, or a broker of this process."""
 
     path: str = ""
     host: str = ""
     port: int = 0
-    token: str = ""  # empty: the file beside the socket, read at each connect
-    tls: ssl.SSLContext | None = None
+    token: str = field(default="", repr=False)  # or an API key; empty: the file beside the socket, read at each connect
+    tls: ssl.SSLContext | Tls | None = None  # None: no TLS
     connect_timeout: float = 1.0  # seconds
     local: InProcessBroker | None = None
 
     @classmethod
     def parse(
-        cls, address: str, token: str = "", tls: ssl.SSLContext | None = None, connect_timeout: float = 1.0
+        cls,
+        address: str,
+        token: str = "",
+        tls: ssl.SSLContext | Tls | bool | None = None,
+        connect_timeout: float = 1.0,
     ) -> Target:
-        """Read an address; refuses one that cannot work here, with the fix, and not at the first call."""
-        known = cls(token=token, tls=tls, connect_timeout=connect_timeout)
+        """Read an address; refuses one that cannot work here, with the fix, and not at the first call.
+
+        `tls`: False allows a host and port without TLS, True takes the system's authorities. Without it, only an
+        address of this machine needs none.
+        """
+        known = cls(token=token, connect_timeout=connect_timeout)
         address = address.removeprefix("unix://").removeprefix("unix:")
         if match := TCP.fullmatch(address):
-            if tls is None:
-                raise BadRequest(f"address: {address} is a TCP address and needs TLS: pass tls=ssl.SSLContext")
-            port = int(match["port"])
+            host, port = match["host"].strip("[]"), int(match["port"])
+            if tls is None and not is_loopback(host):
+                raise BadRequest(f"address: {address} is a TCP address and needs TLS: pass tls=Tls(ca=...)")
             if not 0 < port < 65536:
                 raise BadRequest(f"address: {port} is not a port; ports are 1 to 65535")
-            return replace(known, host=match["host"].strip("[]"), port=port)
+            return replace(known, host=host, port=port, tls=Tls() if tls is True else tls or None)
         if not address or "\0" in address:
             raise BadRequest(f"address: {address!r} is neither the path of a socket nor host:port")
         path = str(Path(address).expanduser().absolute())
@@ -85,7 +99,9 @@ class Target:
         if given:
             return _checked(given.strip(), "SNAKEPIT_TOKEN" if not self.token else "token")
         if not self.path:
-            raise Unauthenticated(f"No token for {self}: set SNAKEPIT_TOKEN or pass token= to connect()")
+            if isinstance(self.tls, ssl.SSLContext) or (self.tls and self.tls.cert):
+                return ""  # the client's certificate says who it is
+            raise Unauthenticated(f"No API key for {self}: set SNAKEPIT_TOKEN, or pass key= to connect()")
         beside = Path(self.path).with_name(TOKEN)
         try:
             return _checked(beside.read_text().strip(), str(beside))
@@ -106,7 +122,7 @@ def _checked(token: str, source: str) -> str:
 def default_address() -> str:
     """Return SNAKEPIT_ADDRESS, else the socket in the runtime directory of the Django project.
 
-    This reads only the settings module; django.setup() is not needed.
+    BROKER_ADDRESS of the project replaces that socket. This reads only the settings; django.setup() is not needed.
     """
     if address := os.environ.get("SNAKEPIT_ADDRESS"):
         return address
@@ -119,7 +135,30 @@ def default_address() -> str:
             "or DJANGO_SETTINGS_MODULE to your project's settings",
             outcome="not_started",
         )
-    from snakepit.pools.conf import follow_test, runtime_dir
+    from snakepit.pools.conf import current, follow_test, runtime_dir
 
     follow_test()
-    return str(runtime_dir() / SOCKET)
+    return current().broker_address or str(runtime_dir() / SOCKET)
+
+
+def find_target(address: str, token: str, tls: ssl.SSLContext | Tls | bool | None, connect_timeout: float) -> Target:
+    """The target of `connect`. For a broker on a network, the environment and the project say what is not given."""
+    if TCP.fullmatch(address):
+        settings = _project()
+        if tls is None:
+            tls = Tls.of_environment() or (Tls.of(settings.broker_tls) if settings else None)
+        token = token or os.environ.get("SNAKEPIT_TOKEN", "") or (settings.broker_key if settings else "")
+    return Target.parse(address, token, tls, connect_timeout)
+
+
+def _project() -> Configuration | None:
+    """The settings of the Django project, for a program that has one: scripts need no Django."""
+    if "DJANGO_SETTINGS_MODULE" not in os.environ and "django.conf" not in sys.modules:
+        return None
+    from django.conf import settings
+
+    if not settings.configured and "DJANGO_SETTINGS_MODULE" not in os.environ:
+        return None
+    from snakepit.pools.conf import current
+
+    return current()

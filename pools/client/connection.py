@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
@@ -30,6 +31,8 @@ from snakepit.pools.broker.errors import (
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.arguments import MAX_MESSAGE
 from snakepit.pools.client.direct_reply import DirectReplySocket
+from snakepit.pools.client.network import WatchedChannel, make_channel, reason_of_end
+from snakepit.pools.client.tls import find_refusal
 from snakepit.pools.wire.broker_grpc import BrokerStub
 from snakepit.pools.wire.broker_pb2 import Replies, Requests, StatusRequest
 from snakepit.workers.transport.grpclib_internals import configuration, received_metadata
@@ -66,6 +69,7 @@ class Connection:
         self._takes_calls = False
         self._metadata = _credentials(token)
         self._stub = BrokerStub(channel)
+        self._end = partial(reason_of_end, channel, target)
         self._raw = raw_stream(stream, Requests, on_message, LARGEST_FRAME)
         self._hangup: select.poll | None = None
         if (descriptor := self._raw.descriptor()) >= 0:
@@ -144,7 +148,11 @@ class Connection:
         except ENDED as error:
             if isinstance(error, GRPCError) and error.status is Status.DEADLINE_EXCEEDED:
                 raise _silent(method, timeout) from error
-            raise typed(error, self.target, received_metadata(stream)) from error
+            raise self.typed(error, received_metadata(stream)) from error
+
+    def typed(self, error: BaseException, trailers: Mapping[str, Any] | None = None) -> BrokerError:
+        """As the function, with the reason of the connection's end where that is known."""
+        return (self._end() if is_of_connection(error) else None) or typed(error, self.target, trailers)
 
     def close(self) -> None:
         self._channel.close()
@@ -168,13 +176,17 @@ async def connect(
         async with BrokerStub(channel).Session.open(metadata=metadata) as stream:
             await stream.send_request()
             await use(Connection(target, channel, stream, token, reply_socket, on_message))
+    except ENDED as error:
+        if reason := reason_of_end(channel, target):
+            raise reason from error
+        raise
     finally:
         reply_socket.close()
         channel.close()
 
 
 def _credentials(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"}
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 async def _connected(target: Target) -> Channel:
@@ -186,9 +198,13 @@ async def _connected(target: Target) -> Channel:
         try:
             async with asyncio.timeout_at(deadline):
                 await channel.__connect__()
+            if isinstance(channel, WatchedChannel):
+                channel.watch()
             return channel
         except (OSError, TimeoutError) as error:  # TimeoutError is an OSError, and named for the reader
             channel.close()
+            if refusal := find_refusal(error, target):
+                raise refusal from error
             pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
             if isinstance(error, PermissionError) or loop.time() + pause >= deadline:
                 raise _unreachable(target, error) from error
@@ -197,12 +213,9 @@ async def _connected(target: Target) -> Channel:
 
 
 def _channel(target: Target) -> Channel:
-    codec = ProtoCodec()
     if target.path:
-        return Channel(path=target.path, codec=codec, config=CONFIGURATION)
-    assert target.tls is not None
-    target.tls.set_alpn_protocols(["h2"])
-    return Channel(target.host, target.port, ssl=target.tls, codec=codec, config=CONFIGURATION)
+        return Channel(path=target.path, codec=ProtoCodec(), config=CONFIGURATION)
+    return make_channel(target, WINDOW)
 
 
 def _unreachable(target: Target, error: BaseException) -> BrokerUnreachable:

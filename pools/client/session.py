@@ -232,7 +232,7 @@ class Session:
                 self._writer = self.loop.create_task(self._write(connection, rest))
                 self._writer.add_done_callback(self._ended)
         except Exception as error:
-            self._lose(typed(error, self.target))
+            self._lose(connection.typed(error))
             if not is_of_connection(error) and threading.current_thread() is not self.loop_thread.thread:
                 raise  # of a signal handler: the waiter gets it
 
@@ -278,7 +278,7 @@ class Session:
                 if not connection.write_now(batch):
                     await connection.write(batch)
         except Exception as error:
-            self._lose(typed(error, self.target))
+            self._lose(connection.typed(error))
         finally:
             self._writer = None
 

@@ -13,7 +13,6 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from snakepit.pools import jobs as durable
-from snakepit.pools.api.auth import quota_of
 from snakepit.pools.api.body import dumps
 from snakepit.pools.api.job_events import position, stream
 from snakepit.pools.api.jobs import out
@@ -28,6 +27,7 @@ from snakepit.pools.dashboard.timeline import timeline
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job
+from snakepit.pools.models.apikey import quota_of
 from snakepit.pools.models.states import UNSUCCESSFUL
 from snakepit.pools.operations import orders
 from snakepit.pools.operations.orders import Order

@@ -13,7 +13,6 @@ from django.views.decorators.http import require_POST
 
 from snakepit.pools import conf
 from snakepit.pools import jobs as durable
-from snakepit.pools.api.auth import quota_of
 from snakepit.pools.api.body import read_object
 from snakepit.pools.api.calls import refuse_hook
 from snakepit.pools.api.streams import stream_response
@@ -28,6 +27,7 @@ from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.snippets import api_url
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, Pool
+from snakepit.pools.models.apikey import quota_of
 from snakepit.pools.web.errors import error_response, seen_from_outside
 from snakepit.pools.web.headers import csrf_header
 

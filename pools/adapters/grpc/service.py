@@ -19,6 +19,7 @@ from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
 from snakepit.pools.adapters.grpc.large_call import largest_message
+from snakepit.pools.adapters.grpc.peer import EVERYTHING, Allowed, FollowedRights, Peer
 from snakepit.pools.adapters.grpc.session import ClientSession, request_of, timing_of
 from snakepit.pools.adapters.records.recent_events import RecentEvents
 from snakepit.pools.broker import errors
@@ -39,18 +40,39 @@ OPEN_TO_ALL = ("/grpc.health.", "/grpc.reflection.")
 
 
 class BrokerService(BrokerBase):
-    def __init__(self, broker: Broker, recent: RecentEvents, metrics: Callable[[], str]) -> None:
+    """The methods of the broker, for the clients of the Unix socket or for one network connection."""
+
+    def __init__(
+        self, broker: Broker, recent: RecentEvents, metrics: Callable[[], str], peer: Peer | None = None
+    ) -> None:
+        """`peer`: the network connection whose rights hold; None: the Unix socket, whose token allows everything."""
         self._broker = broker
         self._recent = recent
         self._metrics = metrics
+        self._peer = peer
+
+    async def _allowed(self, stream: Any, method: str) -> Allowed:
+        """What this request may do; raises Unauthenticated, or PermissionDenied if it may not use the method."""
+        if self._peer is None:
+            return EVERYTHING
+        allowed = Allowed(await self._peer.rights(stream.metadata))
+        allowed.check_permissions(method)
+        return allowed
 
     async def Session(self, stream: Any) -> None:
-        await ClientSession(self._broker, stream).run()
+        if self._peer is None:
+            await ClientSession(self._broker, stream).run()
+            return
+        async with _Answering(stream, self._broker):
+            rights = FollowedRights(self._peer, stream.metadata)
+            await rights.begin()
+            await rights.run(ClientSession(self._broker, stream, rights))
 
     async def Execute(self, stream: Any) -> None:
         async with _Answering(stream, self._broker):
+            allowed = await self._allowed(stream, "Execute")
             reply = _Collected()
-            handle = self._broker.submit(await _called(stream, credit=0), reply)
+            handle = self._broker.submit(await _called(stream, 0, allowed), reply)
             try:
                 payload, timing = await reply.answer
             finally:
@@ -59,8 +81,9 @@ class BrokerService(BrokerBase):
 
     async def ExecuteStream(self, stream: Any) -> None:
         async with _Answering(stream, self._broker):
+            allowed = await self._allowed(stream, "ExecuteStream")
             reply = _Streamed()
-            handle = self._broker.submit(await _called(stream, credit=STREAM_CREDIT), reply)
+            handle = self._broker.submit(await _called(stream, STREAM_CREDIT, allowed), reply)
             try:
                 await self._pass_on(stream, reply, handle)
             finally:
@@ -81,19 +104,24 @@ class BrokerService(BrokerBase):
 
     async def Status(self, stream: Any) -> None:
         async with _Answering(stream):
+            allowed = await self._allowed(stream, "Status")
             request = await _receive(stream)
+            allowed.check("Status", request.pool)
             status = self._broker.snapshot(request.pool)
             if request.watch:
                 status = self._recent.add_to(status, request.events_after)
-            await stream.send_message(encode_status(status))
+            await stream.send_message(encode_status(allowed.of_pools(status)))
 
     async def Commands(self, stream: Any) -> None:
         async with _Answering(stream):
+            allowed = await self._allowed(stream, "Commands")
             request = await _receive(stream)
+            allowed.check("Commands", request.pool)
             await stream.send_message(encode_commands(self._broker.commands(request.pool)))
 
     async def Sweep(self, stream: Any) -> None:
         async with _Answering(stream):
+            (await self._allowed(stream, "Sweep")).check("Sweep")
             request = await _receive(stream)
             if not request.source or request.source == "own":
                 raise errors.BadRequest("source: say who sweeps, for instance beat")
@@ -103,45 +131,60 @@ class BrokerService(BrokerBase):
 
     async def Apply(self, stream: Any) -> None:
         async with _Answering(stream):
+            allowed = await self._allowed(stream, "Apply")
             request = await _receive(stream)
+            allowed.check("Apply", request.pool)
             if request.action:
-                self._broker.acted(request.pool, request.action, request.actor, request.reason)
+                actor = allowed.actor(request.actor)
+                self._broker.acted(request.pool, request.action, actor, request.reason)
             await stream.send_message(pb.ApplyReply(pools=await self._broker.apply()))
 
     async def Metrics(self, stream: Any) -> None:
         async with _Answering(stream):
+            (await self._allowed(stream, "Metrics")).check("Metrics")
             await _receive(stream)
             self._broker.count()
             await stream.send_message(pb.MetricsReply(text=self._metrics()))
 
     async def Recycle(self, stream: Any) -> None:
         async with _Answering(stream):
+            allowed = await self._allowed(stream, "Recycle")
             request = await _receive(stream)
-            planned = self._broker.recycle(request.pool, request.worker, request.actor, request.reason)
+            allowed.check("Recycle", request.pool)
+            actor = allowed.actor(request.actor)
+            planned = self._broker.recycle(request.pool, request.worker, actor, request.reason)
             await stream.send_message(pb.RecycleReply(planned=planned))
 
     async def Plan(self, stream: Any) -> None:
         async with _Answering(stream):
+            allowed = await self._allowed(stream, "Plan")
             request = await _receive(stream)
+            allowed.check("Plan", request.pool)
             await stream.send_message(encode_plan(self._broker.plan(request.pool, request.worker)))
 
     async def Drain(self, stream: Any) -> None:
         async with _Answering(stream):
+            allowed = await self._allowed(stream, "Drain")
+            allowed.check("Drain")
             request = await _receive(stream)
             order = self._broker.resume if request.resume else self._broker.drain
-            order(request.actor, request.reason)
+            order(allowed.actor(request.actor), request.reason)
             await stream.send_message(pb.DrainReply(draining=not request.resume))
 
     async def Kill(self, stream: Any) -> None:
         async with _Answering(stream):
+            allowed = await self._allowed(stream, "Kill")
             request = await _receive(stream)
-            self._broker.kill(request.worker, request.actor, request.reason)
+            allowed.check_worker("Kill", self._broker, request.worker)
+            self._broker.kill(request.worker, allowed.actor(request.actor), request.reason)
             await stream.send_message(pb.KillReply(worker=request.worker))
 
     async def Dump(self, stream: Any) -> None:
         async with _Answering(stream):
+            allowed = await self._allowed(stream, "Dump")
             request = await _receive(stream)
-            dump = await self._broker.dump(request.worker, request.actor, request.reason)
+            allowed.check_worker("Dump", self._broker, request.worker)
+            dump = await self._broker.dump(request.worker, allowed.actor(request.actor), request.reason)
             await stream.send_message(encode_dump(dump))
 
 
@@ -239,9 +282,11 @@ async def _receive(stream: Any) -> Any:
     return request
 
 
-async def _called(stream: Any, credit: int) -> Request:
+async def _called(stream: Any, credit: int, allowed: Allowed) -> Request:
     call = await _receive(stream)
-    return request_of(call, call.arguments.encode(), credit)
+    request = request_of(call, call.arguments.encode(), credit)
+    allowed.take((request,))
+    return request
 
 
 def make_server(

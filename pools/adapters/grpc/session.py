@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -16,6 +16,7 @@ from grpclib.exceptions import GRPCError
 
 from snakepit.pools.adapters.grpc import MAX_MESSAGE
 from snakepit.pools.adapters.grpc.large_call import LargeCalls
+from snakepit.pools.adapters.grpc.peer import FollowedRights
 from snakepit.pools.adapters.runtime_directory import REPLY_SOCKET
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
@@ -105,9 +106,11 @@ def requests_of(calls: pb.Calls) -> list[Request]:
 
 
 class ClientSession:
-    def __init__(self, broker: Broker, stream: Any) -> None:
+    def __init__(self, broker: Broker, stream: Any, rights: FollowedRights | None = None) -> None:
+        """`rights`: those of a network client; None: a client of the Unix socket."""
         self._broker = broker
         self._stream = stream
+        self._rights = rights
         self._handles: dict[int, CallHandle] = {}
         self._messages: MessageStream | None = None
         self.batch = Batch(pb.Replies)
@@ -154,7 +157,7 @@ class ClientSession:
     def _find_reply_socket(self) -> str:
         """Return the path of the client's reply socket, empty if it has none. It sends a name and never a path."""
         name = str(self._stream.metadata.get(REPLY_SOCKET_NAME, ""))
-        if not name or not is_on(DIRECT_REPLY):
+        if not name or self._rights is not None or not is_on(DIRECT_REPLY):
             return ""
         if not REPLY_SOCKET.fullmatch(name):
             message = f"the metadata {REPLY_SOCKET_NAME!r} is {name[:40]!r}, not r- and eight hexadecimal digits"
@@ -197,8 +200,10 @@ class ClientSession:
             return
         self._submit(calls.refs, requests, together=True)
 
-    def _submit(self, refs: Iterable[int], requests: Iterable[Request], *, together: bool) -> None:
+    def _submit(self, refs: Sequence[int], requests: Sequence[Request], *, together: bool) -> None:
         """Pass calls to the broker. `together`: the client reads Results."""
+        if self._rights is not None and self._are_denied(self._rights, refs, requests):
+            return
         handles, asked = self._handles, []
         crowded = self.batch.waiting > MAX_WAITING
         for ref, request in zip(refs, requests, strict=True):
@@ -216,6 +221,23 @@ class ClientSession:
             for (_, reply), handle in zip(asked, self._broker.submit_alike(asked), strict=True):
                 if not reply.over:
                     handles[reply.ref] = handle
+
+    def _are_denied(self, rights: FollowedRights, refs: Sequence[int], requests: Sequence[Request]) -> bool:
+        """Give a network client's calls their caller, or refuse them all."""
+        try:
+            rights.allowed.take(requests)
+        except errors.PermissionDenied as denied:
+            for ref in refs:
+                self._refuse(ref, denied)
+            return True
+        return False
+
+    def end_calls(self, reason: errors.BrokerError) -> None:
+        """Answer every open call with this error, and cancel it."""
+        ended = errors.from_code(reason.code, reason.message, errors.UNKNOWN, reason.details)
+        for ref, handle in tuple(self._handles.items()):
+            self._refuse(ref, ended)
+            handle.cancel()
 
     def _refuse(self, ref: int, error: errors.BrokerError) -> None:
         self.send(pb.Reply(ref=ref, error=error_message(error, Timing())))

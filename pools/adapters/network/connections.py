@@ -1,0 +1,103 @@
+"""The network connections of a broker: how many there are, who the peer of each is, and which were refused.
+
+A connection is counted from its accept on. It is refused before its handshake when there are too many.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from snakepit.pools.adapters.network.identity import CertificateRights, NetworkCaller, find_certificate
+from snakepit.pools.adapters.network.keys import KeyCache
+from snakepit.pools.broker.errors import Unauthenticated
+from snakepit.workers.transport.keepalive import Keepalive
+
+BEARER = "bearer "
+NO_KEY = (
+    "the metadata 'authorization: Bearer snk_...' with an API key is missing, and the connection has no client "
+    "certificate with rights in LISTEN_CERTIFICATES"
+)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the listener counted since the broker started."""
+
+    accepted: int = 0
+    refused: Counter[str] = field(default_factory=Counter)  # by reason
+
+
+class ConnectionLimits:
+    """Limits of connections: of all, and of those from one host. Pure.
+
+    >>> limits = ConnectionLimits(most=3, most_of_host=2)
+    >>> [limits.enter(host) for host in ("a", "a", "a", "b", "c")]
+    ['', '', 'too_many_of_host', '', 'too_many']
+    >>> limits.leave("a")
+    >>> limits.enter("c")
+    ''
+    """
+
+    def __init__(self, most: int, most_of_host: int) -> None:
+        self._most, self._most_of_host = most, most_of_host
+        self._hosts: Counter[str] = Counter()
+
+    def enter(self, host: str) -> str:
+        """Count a connection; returns why it is refused, empty if it is not."""
+        if self._hosts[host] >= self._most_of_host:
+            return "too_many_of_host"
+        if self._hosts.total() >= self._most:
+            return "too_many"
+        self._hosts[host] += 1
+        return ""
+
+    def leave(self, host: str) -> None:
+        self._hosts[host] -= 1
+        if not self._hosts[host]:
+            del self._hosts[host]
+
+
+class NetworkPeer:
+    """One accepted connection, and the Peer of its requests."""
+
+    def __init__(self, host: str, keys: KeyCache, rights: Mapping[str, CertificateRights], key_share: float) -> None:
+        self.host = host
+        self._keys = keys
+        self._rights = rights
+        self._key_share = key_share
+        self.transport: Any = None
+        self.keepalive: Keepalive | None = None
+        self.login_by = 0.0  # loop time; 0: it has presented who it is
+        self.certificate: Mapping[str, Any] = {}
+        self.der = b""
+        self._of_certificate: NetworkCaller | None = None
+
+    def opened(self, transport: Any, keepalive: Keepalive, login_by: float) -> None:
+        """Take the transport, and the client's certificate where TLS has verified one."""
+        self.transport, self.keepalive, self.login_by = transport, keepalive, login_by
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and (certificate := tls.getpeercert()):
+            self.certificate, self.der, self.login_by = certificate, tls.getpeercert(binary_form=True), 0.0
+            if name := find_certificate(certificate, self._rights):
+                self._of_certificate = self._rights[name].caller(name, self._key_share)
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether TLS has verified a client certificate."""
+        return bool(self.certificate)
+
+    async def rights(self, metadata: Mapping[str, Any]) -> NetworkCaller:
+        """The caller of a request: that of its API key, else that of the connection's certificate."""
+        given = metadata.get("authorization", "")
+        if not isinstance(given, str) or not given:
+            if self._of_certificate is not None:
+                return self._of_certificate
+            raise Unauthenticated(NO_KEY)
+        if not given.lower().startswith(BEARER):
+            raise Unauthenticated("The metadata 'authorization' must be `Bearer snk_...`.")
+        caller = await self._keys.find(given[len(BEARER) :].strip())
+        self.login_by = 0.0
+        return caller

@@ -1,0 +1,170 @@
+"""The listener's TLS: one context for new connections, made again when one of its files changes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+Marks = tuple[tuple[int, int, int], ...]
+VERSION, UTC_TIME = 0xA0, 0x17  # tags of DER
+BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
+logger = logging.getLogger("snakepit.listener")
+
+
+class TlsError(Exception):
+    """A file of LISTEN_TLS cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Paths of PEM files. `client_ca`: those that sign clients' certificates, or such certificates themselves."""
+
+    cert: str
+    key: str
+    client_ca: str = ""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.cert, self.key, self.client_ca) if self.client_ca else (self.cert, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTls:
+    """The content of the files at one moment."""
+
+    context: ssl.SSLContext
+    expires: float  # of the broker's certificate, seconds since the epoch
+    trusted: frozenset[Any]  # DER of each certificate in `client_ca`, and the subject of each authority there
+
+
+class ServerTls:
+    """The present context. Files that cannot be read leave the last one in force, with `problem`."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self.files = files
+        self.problem = ""
+        self._marks = _marks(files)
+        self.loaded = load(files)
+
+    @property
+    def kind(self) -> str:
+        return "mutual" if self.files.client_ca else "server"
+
+    def reload(self) -> frozenset[Any]:
+        """Read changed files again; return the trusted certificates and authorities that are gone."""
+        marks = _marks(self.files)
+        if marks == self._marks:
+            return frozenset()
+        before, self._marks = self.loaded, marks
+        try:
+            self.loaded = load(self.files)
+        except TlsError as error:  # perhaps one file of a pair is written and the other is not yet
+            self.problem = str(error)
+            logger.warning("the certificates that were read before stay in force: %s", error)
+            return frozenset()
+        self.problem = ""
+        logger.info("certificates were read again from %s", ", ".join(self.files.paths))
+        return before.trusted - self.loaded.trusted
+
+
+def _marks(files: TlsFiles) -> Marks:
+    found = []
+    for path in files.paths:
+        try:
+            state = os.stat(path)
+            found.append((state.st_mtime_ns, state.st_size, state.st_ino))
+        except OSError:
+            found.append((0, 0, 0))
+    return tuple(found)
+
+
+def load(files: TlsFiles) -> LoadedTls:
+    """Make a context of the files; raises TlsError, which names the file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["h2"])
+    context.num_tickets = 0  # a resumed session would skip the check of the client's certificate
+    trusted: frozenset[Any] = frozenset()
+    try:
+        context.load_cert_chain(files.cert, files.key)
+    except (OSError, ssl.SSLError) as error:
+        raise TlsError(f"LISTEN_TLS: cert {files.cert} and key {files.key}: {_reason(error)}") from error
+    if files.client_ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # one client's own certificate may be listed
+        try:
+            context.load_verify_locations(cafile=files.client_ca)
+            trusted = _trusted(context, Path(files.client_ca).read_text())
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise TlsError(f"LISTEN_TLS: client_ca {files.client_ca}: {_reason(error)}") from error
+    return LoadedTls(context, certificate_expiry(files.cert), trusted)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).lower().replace("_", " ")
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _trusted(context: ssl.SSLContext, text: str) -> frozenset[Any]:
+    blocks = [part.partition(END)[0] for part in text.split(BEGIN)[1:]]
+    certificates = {ssl.PEM_cert_to_DER_cert(f"{BEGIN}{block}{END}\n") for block in blocks}
+    subjects = {authority.get("subject") for authority in context.get_ca_certs()}
+    return frozenset(certificates | subjects)
+
+
+def certificate_expiry(path: str) -> float:
+    """When the first certificate of a PEM file ends, in seconds since the epoch; 0: it cannot be read."""
+    try:
+        block = Path(path).read_text().split(BEGIN)[1].partition(END)[0]
+        return _not_after(ssl.PEM_cert_to_DER_cert(f"{BEGIN}{block}{END}\n"))
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def _not_after(certificate: bytes) -> float:
+    """Read the end of the validity in a DER certificate: the standard library shows only that of a peer."""
+    _, signed, _ = _element(certificate)  # Certificate
+    _, fields, _ = _element(signed)  # TBSCertificate
+    tag, _, rest = _element(fields)
+    for _ in range(3 if tag == VERSION else 2):  # version, serial number, algorithm, issuer
+        _, _, rest = _element(rest)
+    _, validity, _ = _element(rest)
+    _, _, rest = _element(validity)
+    tag, moment, _ = _element(rest)
+    text = moment.decode()
+    if tag == UTC_TIME:
+        text = ("19" if text >= "5" else "20") + text
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def _element(data: bytes) -> tuple[int, bytes, bytes]:
+    """Split off the first element of DER: its tag, its content, and what follows."""
+    size, start = data[1], 2
+    if size & 0x80:
+        start += size & 0x7F
+        size = int.from_bytes(data[2:start], "big")
+    return data[0], data[start : start + size], data[start + size :]
+
+
+def names_of(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names in a certificate as ssl reports it: the SANs, then the common name.
+
+    >>> names_of({"subject": ((("commonName", "web"),),), "subjectAltName": (("URI", "spiffe://shop/web"),)})
+    ('spiffe://shop/web', 'web')
+    """
+    alternative = [value for _, value in certificate.get("subjectAltName", ())]
+    common = [value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"]
+    return tuple(dict.fromkeys([*alternative, *common]))
+
+
+def is_of(removed: frozenset[Any], certificate: Mapping[str, Any], der: bytes) -> bool:
+    """Whether a client's certificate, or the authority that signed it, is among the removed ones."""
+    return der in removed or certificate.get("issuer") in removed

@@ -1,0 +1,43 @@
+"""What a broker reports of its process and of its network addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerStatus:
+    """One network address of the broker. The figures of connections are those of all its addresses together."""
+
+    address: str
+    tls: str  # "mutual", "server" (clients have an API key) or "none"
+    certificate_expires: float  # seconds since the epoch; 0: no TLS
+    problem: str  # why changed certificates are not in force; empty: they are
+    connections: int
+    accepted: int  # since the broker started
+    refused: Mapping[str, int]  # connections and handshakes, by reason
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """The broker's process and whether it takes calls."""
+
+    name: str
+    version: str
+    pid: int
+    address: str
+    started_at: float  # seconds since the epoch
+    uptime: float
+    draining: bool  # it takes no new calls: it stops, or an operator drained it
+    clock: str  # what drives the lifecycle: "beat", "waiting" (no sweep yet) or "lifecycle clock missing"
+    loop_lag: float  # seconds that the event loop was late recently, smoothed
+    python: str
+    sessions: int  # open sessions of clients
+    problems: tuple[str, ...]  # definitions that were refused, and why
+    drain_since: float  # when an operator drained the node, seconds since the epoch; 0: no operator did
+    drain_actor: str
+    drain_reason: str
+    labels: tuple[str, ...] = ()  # key=value; pools are placed by them
+    advertised: tuple[str, ...] = ()  # addresses by which other hosts reach it
+    listeners: tuple[ListenerStatus, ...] = ()

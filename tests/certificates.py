@@ -1,0 +1,60 @@
+"""Authorities and certificates for tests over the network."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+class Authority:
+    """Signs certificates, and writes each with its key into a directory."""
+
+    def __init__(self, directory: Path, name: str = "ca") -> None:
+        self.directory = directory
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.path = directory / f"{name}.crt"
+        self._name = _name(name)
+        self.path.write_bytes(self._signed(self._name, self._key, days=10, authority=True))
+
+    def _signed(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: float, authority: bool = False,
+        names: tuple[x509.GeneralName, ...] = (),
+    ) -> bytes:  # fmt: skip
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=30))
+            .not_valid_after(now + timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def issue(self, name: str, *, days: float = 5, file: str = "") -> tuple[str, str]:
+        """Write a certificate for a DNS name, localhost and 127.0.0.1; return the paths of certificate and key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        own = (x509.DNSName(name), x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+        certificate = self.directory / f"{file or name}.crt"
+        private = self.directory / f"{file or name}.key"
+        private.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        certificate.write_bytes(self._signed(_name(name), key, days=days, names=own))
+        return str(certificate), str(private)
