@@ -124,8 +124,8 @@ class BrokerProcess:
         ports = Ports(launcher, GrpcLinker(), SystemClock(), config.definitions, recent, recent)
         broker = Broker(self._facts(), ports, random.Random())
         metrics.expose(broker.snapshot)
-        server, serving = make_server(broker, runtime.token, recent, metrics.text)
-        listener = make_listener(config.listen, broker, recent, metrics.text, serving)
+        server = make_server(broker, runtime.token, recent, metrics.text)
+        listener = make_listener(config.listen, broker, recent, metrics.text)
         listener.bind()
         await broker.start()
         if ended:
@@ -139,7 +139,7 @@ class BrokerProcess:
         with reaping(orphans):
             await self._stopping.wait()
         self._check(broker, orphans, reaper)  # the descent of processes is visible only while the workers live
-        serving.set(False)  # the server stays open: it answers running calls, and refuses new ones with the reason
+        # The server stays open: it answers running calls, and refuses new ones with the reason.
         stop = asyncio.ensure_future(broker.stop(config.stop_grace))
         urgent = asyncio.ensure_future(self._urgent.wait())
         await asyncio.wait({stop, urgent}, return_when=asyncio.FIRST_COMPLETED)

@@ -13,11 +13,10 @@ from google.protobuf.message import DecodeError
 from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
-from grpclib.health.check import ServiceStatus
-from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
+from snakepit.pools.adapters.grpc.health import PoolHealth
 from snakepit.pools.adapters.grpc.large_call import largest_message
 from snakepit.pools.adapters.grpc.peer import EVERYTHING, Allowed, FollowedRights, Peer
 from snakepit.pools.adapters.grpc.session import ClientSession, request_of, timing_of
@@ -289,15 +288,9 @@ async def _called(stream: Any, credit: int, allowed: Allowed) -> Request:
     return request
 
 
-def make_server(
-    broker: Broker, token: str, recent: RecentEvents, metrics: Callable[[], str] = lambda: ""
-) -> tuple[Server, ServiceStatus]:
-    """A server for the broker, with health and reflection, and the status that health answers with."""
-    service = BrokerService(broker, recent, metrics)
-    serving = ServiceStatus()
-    serving.set(True)
-    health = Health({service: [serving]})
-    server = Server(ServerReflection.extend([service, health]))
+def make_server(broker: Broker, token: str, recent: RecentEvents, metrics: Callable[[], str] = lambda: "") -> Server:
+    """A server for the clients of the Unix socket, with health and reflection."""
+    server = Server(ServerReflection.extend([BrokerService(broker, recent, metrics), PoolHealth(broker)]))
     expected = f"Bearer {token}".encode()
 
     async def check_token(event: RecvRequest) -> None:
@@ -311,4 +304,4 @@ def make_server(
             raise GRPCError(Status.UNAUTHENTICATED, message)
 
     listen(server, RecvRequest, check_token)
-    return server, serving
+    return server

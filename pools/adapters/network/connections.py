@@ -12,7 +12,7 @@ from typing import Any
 
 from snakepit.pools.adapters.network.identity import CertificateRights, NetworkCaller, find_certificate
 from snakepit.pools.adapters.network.keys import KeyCache
-from snakepit.pools.broker.errors import Unauthenticated
+from snakepit.pools.broker.errors import BrokerError, Unauthenticated
 from snakepit.workers.transport.keepalive import Keepalive
 
 BEARER = "bearer "
@@ -101,3 +101,15 @@ class NetworkPeer:
         caller = await self._keys.find(given[len(BEARER) :].strip())
         self.login_by = 0.0
         return caller
+
+    async def may_see(self, metadata: Mapping[str, Any], pool: str) -> bool:
+        """Whether a request may read the health of a pool: gRPC's own health checks carry no key.
+
+        The holder of a verified client certificate may. Any other peer needs a key that may use the pool.
+        """
+        if not metadata.get("authorization") and self._of_certificate is None:
+            return self.is_verified
+        try:
+            return (await self.rights(metadata)).may_use(pool)
+        except BrokerError:
+            return False

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
-from grpclib.health.check import ServiceStatus
-from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
+from snakepit.pools.adapters.grpc.health import PoolHealth
 from snakepit.pools.adapters.grpc.service import BrokerService
 from snakepit.pools.adapters.network.connections import NetworkPeer
 from snakepit.pools.adapters.network.listener import ListenConfig, Listener
@@ -23,15 +22,13 @@ from snakepit.workers.transport.grpclib_connections import server_configuration
 REFLECTION = "/grpc.reflection."
 
 
-def make_listener(
-    config: ListenConfig, broker: Broker, recent: RecentEvents, metrics: Callable[[], str], serving: ServiceStatus
-) -> Listener:
+def make_listener(config: ListenConfig, broker: Broker, recent: RecentEvents, metrics: Callable[[], str]) -> Listener:
     """A listener that serves this broker. Bind and start it."""
     settings = server_configuration()
 
     def serve(connection: NetworkPeer) -> Server:
         service = BrokerService(broker, recent, metrics, connection)
-        server = Server(ServerReflection.extend([service, Health({service: [serving]})]), config=settings)
+        server = Server(ServerReflection.extend([service, PoolHealth(broker, connection.may_see)]), config=settings)
 
         async def check(event: RecvRequest) -> None:
             if event.method_name.startswith(REFLECTION):

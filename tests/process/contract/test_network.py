@@ -54,6 +54,7 @@ REQUESTS: dict[str, Any] = {
     "Kill": pb.KillRequest(worker="one-1"),
     "Dump": pb.DumpRequest(worker="one-1"),
 }
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 REFUSED = {grpc.StatusCode.PERMISSION_DENIED: "permission_denied", grpc.StatusCode.UNAUTHENTICATED: "unauthenticated"}
 
 
@@ -285,7 +286,7 @@ def test_a_certificate_that_is_removed_is_refused_and_its_connections_end(networ
         assert kept.call("one", "echo", value=1) == 1
 
 
-def test_reflection_and_health_over_the_network(network: Network) -> None:
+def test_reflection_over_the_network_needs_a_key(network: Network) -> None:
     _, metadata, channel = network.stub("snk_view")
     with channel:
         reflect = channel.stream_stream(
@@ -299,12 +300,35 @@ def test_reflection_and_health_over_the_network(network: Network) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             list(reflect(iter([asked]), timeout=PATIENCE))
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        check = channel.unary_unary(
-            "/grpc.health.v1.Health/Check",
-            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthCheckResponse.FromString,
-        )
-        assert check(health_pb2.HealthCheckRequest(), timeout=PATIENCE).status == 1
+
+
+def test_the_health_of_a_pool_follows_its_workers_and_a_drain(network: Network) -> None:
+    _, metadata, channel = network.stub("snk_other")
+    words = {
+        "request_serializer": health_pb2.HealthCheckRequest.SerializeToString,
+        "response_deserializer": health_pb2.HealthCheckResponse.FromString,
+    }
+    with channel:
+        check: Any = channel.unary_unary("/grpc.health.v1.Health/Check", **words)
+        watch: Any = channel.unary_stream("/grpc.health.v1.Health/Watch", **words)
+
+        def asked(service: str) -> Any:
+            return health_pb2.HealthCheckRequest(service=service)
+
+        for service in ("", "snakepit.broker.v1.Broker", "two"):
+            until(lambda service=service: check(asked(service), timeout=PATIENCE).status == 1)
+        watched = {service: watch(asked(service), timeout=PATIENCE) for service in ("", "two", "three")}
+        first = {service: next(stream).status for service, stream in watched.items()}
+        assert first == {"": SERVING, "two": SERVING, "three": health_pb2.HealthCheckResponse.SERVICE_UNKNOWN}
+        network.node.client.drain("ada", "a test")
+        assert next(watched["two"]).status == NOT_SERVING
+        assert check(asked("snakepit.broker.v1.Broker"), timeout=PATIENCE).status == NOT_SERVING
+        assert check(asked(""), timeout=PATIENCE).status == SERVING  # the process is well: no reason to restart it
+        network.node.client.resume("ada", "a test")
+        assert next(watched["two"]).status == SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            check(asked("two"), metadata=metadata, timeout=PATIENCE)  # its key may not use the pool
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_a_peer_that_answers_nothing_is_noticed_on_both_sides(network: Network) -> None:

@@ -485,7 +485,7 @@ async def served(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest
         Ports(launcher, FakeLinker(launcher), clock, definitions, recent, recent),
         Random(1),
     )
-    server, _ = make_server(running, "t", recent)
+    server = make_server(running, "t", recent)
     await running.start()
     await server.start(path=f"{home}/s")
     channel = Channel(path=f"{home}/s")
