@@ -55,6 +55,7 @@ class Target:
     tls: ssl.SSLContext | Tls | None = None  # None: no TLS
     connect_timeout: float = 1.0  # seconds
     local: InProcessBroker | None = None
+    server_name: str = ""  # that its certificate must have; empty: `host`
 
     @classmethod
     def parse(

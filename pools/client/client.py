@@ -163,19 +163,19 @@ class Client:
         )
 
     def _map(self, messages: Iterator[EncodedCall], window: int, return_errors: bool) -> Iterator[Any]:
-        flying: deque[tuple[SentCall, ThreadPending]] = deque()
+        flying: deque[tuple[SentCall, ThreadPending, EncodedCall]] = deque()
         try:
             while True:
                 while len(flying) < window and (message := next(messages, None)) is not None:
                     pending = ThreadPending()
-                    sent = SentCall(self.target, message, pending)
-                    flying.append((sent, pending))
+                    sent = SentCall(self._target_of(message), message, pending)
+                    flying.append((sent, pending, message))
                     sent.send()
                 if not flying:
                     return
-                sent, pending = flying[0]
+                sent, pending, message = flying[0]
                 try:
-                    value = value_of(_finish(sent, pending))
+                    value = value_of(self._finished(sent, pending, message))
                     flying.popleft()
                 except BrokerError as error:
                     if not return_errors:
@@ -185,8 +185,15 @@ class Client:
                 else:
                     yield value
         finally:
-            for sent, _ in flying:
+            for sent, *_ in flying:
                 sent.cancel()
+
+    def _target_of(self, call: EncodedCall) -> Target:
+        """The broker that takes a call."""
+        return self.target
+
+    def _finished(self, sent: SentCall, pending: ThreadPending, call: EncodedCall) -> Result | Packed | Delivered:
+        return _finish(sent, pending)
 
     def pool(self, name: str) -> PoolClient:
         """Return a client for one pool, which is also a `concurrent.futures.Executor`."""

@@ -34,7 +34,7 @@ class WatchedChannel(NetworkChannel):
 
 def make_channel(target: Target, window: int) -> WatchedChannel:
     context = target.tls.context() if isinstance(target.tls, Tls) else target.tls or None
-    name = target.tls.server_name if isinstance(target.tls, Tls) else ""
+    name = target.server_name or (target.tls.server_name if isinstance(target.tls, Tls) else "")
     if context is not None:
         context.set_alpn_protocols(["h2"])
     settings = Configuration(

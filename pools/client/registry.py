@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 
 from snakepit.pools.client.address import Target, default_address, find_target
 from snakepit.pools.client.client import Client
+from snakepit.pools.client.routing.client import RoutedClient
+from snakepit.pools.client.routing.discovery import DnsNodes, NodeRows
+from snakepit.pools.client.routing.router import Router
 from snakepit.pools.client.tls import Tls
+
+DNS = "dns:///"
 
 
 def connect(
@@ -17,16 +23,26 @@ def connect(
 ) -> Client:  # fmt: skip
     """The process's client for a broker. Nothing is connected before the first call; clients of an address share it.
 
-    `address`: the path of the broker's socket, or `host:port`; default SNAKEPIT_ADDRESS, else BROKER_ADDRESS, else the
-    socket in the project's runtime directory. `token`: default SNAKEPIT_TOKEN, else the file `token` beside the socket.
-    `connect_timeout`: how long a call tries to reach a broker that is away before it raises `BrokerUnreachable`.
+    `address`: the path of the broker's socket, `host:port`, or `dns:///host:port` for all brokers behind a name;
+    default SNAKEPIT_ADDRESS, else BROKER_ADDRESS, else the socket in the project's runtime directory. By default, the
+    other nodes of the project's database get the calls that this broker does not take. `token`: default SNAKEPIT_TOKEN,
+    else the file `token` beside the socket. `connect_timeout`: how long a call tries to reach a broker that is away
+    before it raises `BrokerUnreachable`.
 
     For `host:port`: `tls` is `Tls(ca=..., cert=..., key=...)`, files that are read at each connect; or a context, True
     (the system's authorities) or False (no TLS); default SNAKEPIT_TLS_CA, _CERT and _KEY, else BROKER_TLS. `key`: an
     API key; default SNAKEPIT_TOKEN, else BROKER_KEY. A client certificate with rights at the broker needs none.
     """
-    target = find_target(address or default_address(), key or token or "", tls, connect_timeout)
-    return _clients.setdefault(target, Client(target))  # no lock: an interrupt could leave it held
+    # No lock: an interrupt could leave it held.
+    chosen = address or os.environ.get("SNAKEPIT_ADDRESS", "")
+    used = chosen or default_address()
+    target = find_target(used.removeprefix(DNS), key or token or "", tls, connect_timeout)
+    if used.startswith(DNS) and not target.path:
+        return _routed.get(target) or _routed.setdefault(target, RoutedClient(target, Router(DnsNodes(target))))
+    if chosen:
+        return _clients.get(target) or _clients.setdefault(target, Client(target))
+    return _routed.get(target) or _routed.setdefault(target, RoutedClient(target, Router(NodeRows(target))))
 
 
 _clients: dict[Target, Client] = {}
+_routed: dict[Target, RoutedClient] = {}  # whose calls find a node

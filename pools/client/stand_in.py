@@ -19,6 +19,11 @@ def resolve(target: Target) -> Target:
     return _current or target
 
 
+def is_used() -> bool:
+    """Whether a broker stands in for every client's own."""
+    return _current is not None
+
+
 def prepare(pool: str) -> None:
     """Have a broker of this process start a pool before the time of a call begins; nothing for any other broker."""
     if _current is not None and _current.local is not None:

@@ -182,6 +182,8 @@ def test_calls_travel_through_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert list(client.map(POOL, "echo", ({"n": n} for n in range(500))))[-1] == {"n": 499}
             assert list(client.stream(POOL, "count", {"to": 300})) == list(range(300))
             assert client.call(POOL, "raw", data=b"y" * 2_000_000) == b"y" * 2_000_000
+        with connect(f"dns:///{broker.address}", broker.token, tls=trusted) as client:
+            assert [client.call(POOL, "echo", n=n) for n in range(3)] == [{"n": n} for n in range(3)]
     finally:
         broker.stop()
     assert broker.delivered == 0

@@ -1,0 +1,112 @@
+"""Where the nodes are: the rows that their brokers write, or the addresses behind a name in DNS."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Protocol
+
+from snakepit.pools.broker.errors import BadRequest
+from snakepit.pools.client.address import TCP, Target
+
+logger = logging.getLogger("snakepit.client")
+THIS_HOST = "this host"  # the name of its node while no row has it
+MOST_NODES = 200
+FORGOTTEN = timedelta(days=1)  # after which a node that wrote nothing is not asked any more
+
+
+@dataclass(frozen=True, slots=True)
+class KnownNode:
+    """A node and its address. `named`: its broker must answer with this name."""
+
+    name: str
+    target: Target
+    own: bool = False  # the broker of this host
+    named: bool = True
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether there is no socket at its path. To connect would take as long as a broker that is away."""
+        return bool(self.target.path) and not os.path.exists(self.target.path)
+
+
+class NodeSource(Protocol):
+    """Finds nodes. `find` may block: it runs in a thread of its own."""
+
+    own: Target | None
+    first: tuple[KnownNode, ...]  # what is known without a look
+
+    def find(self) -> tuple[KnownNode, ...]: ...
+
+
+class NodeRows:
+    """The nodes of a Django project: its own, and those whose rows have an address that this process can reach."""
+
+    def __init__(self, own: Target) -> None:
+        self.own: Target | None = own
+        self.first: tuple[KnownNode, ...] = (KnownNode(THIS_HOST, own, own=True, named=False),)
+        self._own = own
+
+    def find(self) -> tuple[KnownNode, ...]:
+        from snakepit.pools.host import host_id
+
+        return nodes_of(_rows(), self._own, host_id())
+
+
+def nodes_of(rows: Iterable[tuple[str, str, str]], own: Target, host: str) -> tuple[KnownNode, ...]:
+    """Return the nodes that rows (name, address, host) and this process's own target give. The own node is first.
+
+    The path of a socket means something on the machine that it belongs to. `host:port` needs TLS.
+    """
+    first, others = KnownNode(THIS_HOST, own, own=True, named=False), []
+    for name, address, of_host in rows:
+        is_tcp = TCP.fullmatch(address) is not None
+        if not address or (not is_tcp and of_host != host) or (is_tcp and own.tls is None):
+            continue
+        try:
+            target = Target.parse(address, own.token, own.tls if is_tcp else None, own.connect_timeout)
+        except BadRequest as error:
+            logger.warning("node %s: %s", name, error)
+            continue
+        if target.path and target.path == own.path:
+            first = replace(first, name=name, named=True)
+        else:
+            others.append(KnownNode(name, target))
+    return (first, *others)
+
+
+def _rows() -> list[tuple[str, str, str]]:
+    """The rows of nodes that did not shut down; none where Django is not set up or the database is away."""
+    from django.apps import apps
+    from django.db import connections
+
+    if not apps.ready or not apps.is_installed("snakepit.pools"):
+        return []
+    from snakepit.pools.models import Node
+    from snakepit.pools.models.moments import utc_now
+
+    try:
+        rows = Node.objects.filter(stopped=False, seen_at__gte=utc_now() - FORGOTTEN)
+        return list(rows.order_by("name").values_list("name", "address", "host")[:MOST_NODES])
+    finally:
+        connections.close_all()  # those of this thread, which ends
+
+
+class DnsNodes:
+    """The addresses behind a name, such as a headless service of Kubernetes."""
+
+    own: Target | None = None
+    first: tuple[KnownNode, ...] = ()
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def find(self) -> tuple[KnownNode, ...]:
+        found = socket.getaddrinfo(self._target.host, self._target.port, type=socket.SOCK_STREAM)
+        hosts = sorted({str(one[4][0]) for one in found})[:MOST_NODES]
+        named = replace(self._target, server_name=self._target.host)
+        return tuple(KnownNode(host, replace(named, host=host), named=False) for host in hosts)

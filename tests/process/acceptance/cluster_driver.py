@@ -1,0 +1,54 @@
+"""Calls the pools of a cluster from a project; prints what happened as a JSON object.
+
+`python cluster_driver.py`: of a process beside the node n1, also while that is drained. With `stranger`: of a process
+that has no broker at its address.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import django
+
+PATIENCE = 60.0  # seconds; a bound, never a wait
+
+
+def until_ready() -> dict[str, str]:
+    """Wait until both nodes have written themselves and their workers; returns the node of each worker."""
+    from snakepit.pools.models import Worker
+
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        rows = Worker.objects.filter(state="ready").values_list("worker_id", "node__name", "pool")
+        if {(node, pool) for _, node, pool in rows} == {("n1", "pool"), ("n2", "pool"), ("n2", "gpu")}:
+            return {worker: node for worker, node, _ in rows}
+        time.sleep(0.1)
+    raise SystemExit(f"the nodes are not ready: {list(rows)}")
+
+
+def main() -> dict[str, Any]:
+    from snakepit import connect
+
+    nodes, client = until_ready(), connect()
+
+    def taker(pool: str) -> str:
+        return nodes[client.execute(pool, "echo", value=1, timeout=PATIENCE).worker]
+
+    def takers(rounds: int) -> dict[str, list[str]]:
+        return {pool: sorted({taker(pool) for _ in range(rounds)}) for pool in ("pool", "gpu")}
+
+    if "stranger" in sys.argv:
+        return {"calls": takers(40)}
+    found = {"calls": takers(4)}
+    client.drain("a test", "maintenance")
+    found["drained"] = takers(4)
+    client.resume("a test", "")
+    return found
+
+
+if __name__ == "__main__":
+    django.setup()
+    print(json.dumps(main()))

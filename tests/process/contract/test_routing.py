@@ -1,0 +1,211 @@
+"""Calls that find a node: brokers in directories of their own are the nodes, with real processes and sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snakepit.pools.broker.errors import BrokerUnreachable, DeadlineExceeded, NodeDraining, PoolUnknown, QueueFull
+from snakepit.pools.client.address import Target
+from snakepit.pools.client.routing.client import RoutedClient
+from snakepit.pools.client.routing.discovery import KnownNode
+from snakepit.pools.client.routing.router import Router
+from tests.brokers import PATIENCE, RunningBroker, broker
+
+BOTH = {"size": 2}
+
+
+class FixedNodes:
+    """Nodes that a test names; the first is the one of this host."""
+
+    def __init__(self, *brokers: RunningBroker, own: bool = True) -> None:
+        targets = [Target.parse(str(one.runtime / "broker.sock")) for one in brokers]
+        self.own: Target | None = targets[0] if own else None
+        self._known = tuple(
+            KnownNode(str(at), target, own=own and at == 0, named=False) for at, target in enumerate(targets)
+        )
+        self.first: tuple[KnownNode, ...] = self._known[:1] if own else ()
+
+    def find(self) -> tuple[KnownNode, ...]:
+        return self._known
+
+
+@pytest.fixture(scope="module")
+def far() -> Iterator[RunningBroker]:
+    pools = {"both": BOTH, "far": {"size": 2}, "narrow": {"size": 1, "queue_limit": 10}}
+    with broker(pools) as running:
+        running.ready("both", 2)
+        running.ready("far", 2)
+        running.ready("narrow")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def near() -> Iterator[RunningBroker]:
+    with broker({"both": BOTH, "narrow": {"size": 1, "queue_limit": 0}}) as running:
+        running.ready("both", 2)
+        running.ready("narrow")
+        yield running
+
+
+@pytest.fixture
+def client(near: RunningBroker, far: RunningBroker) -> RoutedClient:
+    source = FixedNodes(near, far)
+    assert source.own is not None
+    return RoutedClient(source.own, Router(source))
+
+
+def boot(node: RunningBroker) -> str:
+    """The part of each worker's id that is the broker's."""
+    return node.status().workers[0].id.rsplit("-", 2)[1]
+
+
+def taker(client: RoutedClient, pool: str) -> str:
+    return client.execute(pool, "echo", value=1).worker.rsplit("-", 2)[1]
+
+
+def eventually(question: Callable[[], bool], patience: float = PATIENCE) -> None:
+    end = time.monotonic() + patience
+    while not question():
+        assert time.monotonic() < end, "it did not come true"
+
+
+def test_at_rest_calls_stay_on_this_host_and_no_thread_watches(client: RoutedClient, near: RunningBroker) -> None:
+    assert {taker(client, "both") for _ in range(20)} == {boot(near)}
+    assert client.router._watch is None
+
+
+WAYS: dict[str, Callable[[RoutedClient], Any]] = {
+    "call": lambda client: client.call("far", "echo", value=5),
+    "acall": lambda client: asyncio.run(client.acall("far", "echo", value=5)),
+    "submit": lambda client: client.submit("far", "echo", value=5).result(PATIENCE),
+    "map": lambda client: list(client.map("far", "echo", [{"value": 5}] * 3))[2],
+    "stream": lambda client: list(client.stream("far", "count", to=6))[-1],
+    "events": lambda client: list(client.events("far", "echo", value=5))[-1].value,
+    "astream": lambda client: asyncio.run(_last(client))[-1],
+    "executor": lambda client: client.pool("far").submit("echo", {"value": 5}).result(PATIENCE),
+}
+
+
+async def _last(client: RoutedClient) -> list[Any]:
+    return [chunk async for chunk in client.astream("far", "count", to=6)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_kind_of_call_goes_to_the_node_that_hosts_the_pool(client: RoutedClient, way: str) -> None:
+    assert WAYS[way](client) == 5
+    assert not client.router.rests("far")
+    assert client.router.rests("both")  # the others stay here
+    assert WAYS[way](client) == 5
+
+
+def test_the_commands_of_a_pool_come_from_a_node_that_has_it(client: RoutedClient) -> None:
+    assert "echo" in {one.name for one in client.commands("far")}
+
+
+def test_a_pool_that_no_node_has_is_unknown(client: RoutedClient) -> None:
+    with pytest.raises(PoolUnknown):
+        client.call("nowhere", "echo")
+
+
+def test_a_full_queue_here_moves_the_call(client: RoutedClient, far: RunningBroker, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    held = client.submit("narrow", "hold", path=str(pipe))
+    eventually(lambda: client.status("narrow").pools[0].busy == 1)
+    with pytest.raises(QueueFull):
+        _plain(client).call("narrow", "echo")
+    assert taker(client, "narrow") == boot(far)
+    pipe.open("w").close()
+    held.result(PATIENCE)
+
+
+def _plain(client: RoutedClient) -> Any:
+    from snakepit.pools.client.client import Client
+
+    return Client(client.target)
+
+
+def test_a_drained_node_gets_nothing_until_it_is_resumed(
+    client: RoutedClient, near: RunningBroker, far: RunningBroker
+) -> None:
+    near.client.drain("a test", "maintenance")
+    try:
+        assert {taker(client, "both") for _ in range(10)} == {boot(far)}
+    finally:
+        near.client.resume("a test", "")
+    eventually(lambda: taker(client, "both") == boot(near))
+
+
+def test_if_every_node_is_drained_the_error_says_so(
+    client: RoutedClient, near: RunningBroker, far: RunningBroker
+) -> None:
+    for node in (near, far):
+        node.client.drain("a test", "maintenance")
+    try:
+        with pytest.raises(NodeDraining, match="maintenance"):
+            client.call("both", "echo")
+    finally:
+        for node in (near, far):
+            node.client.resume("a test", "")
+
+
+def test_a_cancel_reaches_the_node_that_has_the_call(client: RoutedClient, far: RunningBroker, tmp_path: Path) -> None:
+    client.call("far", "echo")
+    future = client.submit("far", "sleep", seconds=3600)
+    eventually(lambda: far.pool("far").busy == 1)
+    assert future.cancel()
+    eventually(lambda: far.pool("far").busy == 0)
+
+
+def test_the_deadline_holds_over_all_nodes(client: RoutedClient, far: RunningBroker) -> None:
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        client.call("far", "sleep", seconds=3600, timeout=1.0)
+    assert time.monotonic() - began < 10  # the bound of a loaded machine; without a deadline it is an hour
+
+
+def test_a_node_that_dies_loses_no_idempotent_call_and_is_used_again(far: RunningBroker, tmp_path: Path) -> None:
+    pipes = [tmp_path / f"pipe-{number}" for number in range(4)]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    with tempfile.TemporaryDirectory(prefix="snakepit-", dir="/tmp") as home, ExitStack() as ended:
+        near = RunningBroker({"both": {"size": 4}}, Path(home), 3600.0)
+        ended.callback(lambda: near.stop())
+        near.ready("both", 4)
+        source = FixedNodes(near, far)
+        assert source.own is not None
+        client = RoutedClient(source.own, Router(source))
+        held = [client.submit("both", "hold_again", path=str(pipe), timeout=PATIENCE) for pipe in pipes[:2]]
+        unsafe = client.submit("both", "hold", path=str(pipes[2]), timeout=PATIENCE)
+        with ThreadPoolExecutor() as threads:
+            held.append(threads.submit(client.call, "both", "hold_again", path=str(pipes[3]), timeout=PATIENCE))
+            eventually(lambda: near.pool("both").busy == 4)
+            near.stop(signal.SIGKILL)
+            with pytest.raises(BrokerUnreachable):
+                unsafe.result(PATIENCE)
+            for pipe in (*pipes[:2], pipes[3]):
+                threads.submit(lambda path=pipe: path.open("w").close())
+            assert all(one.result(PATIENCE) for one in held)
+        assert {taker(client, "both") for _ in range(5)} == {boot(far)}
+        near = RunningBroker({"both": {"size": 4}}, Path(home), 3600.0)
+        near.ready("both")
+        eventually(lambda: taker(client, "both") == boot(near))
+
+
+def test_without_a_broker_on_this_host_the_nodes_share_the_calls(near: RunningBroker, far: RunningBroker) -> None:
+    source = FixedNodes(near, far, own=False)
+    client = RoutedClient(Target.parse("/nonexistent/broker.sock"), Router(source))
+    takers = [taker(client, "both") for _ in range(200)]
+    assert set(takers) == {boot(near), boot(far)}
+    assert 60 <= takers.count(boot(near)) <= 140
