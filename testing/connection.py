@@ -70,6 +70,8 @@ class MemoryStream:
 class NoReplySocket:
     """In place of the client's reply socket: results come through the broker."""
 
+    takes_buffers = False
+
     def open(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[Any], None]) -> None: ...
 
 

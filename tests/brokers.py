@@ -58,6 +58,7 @@ ADAPTERS = {
     "primes": "snakepit.examples.primes.Primes",
     "patterns": "snakepit.examples.patterns.Words",
     "docs": "snakepit.examples.docs_search.DocsSearch",
+    "large": "tests.large.Large",
     "spy": "tests.spy.Spy",
     "preloaded_spy": "tests.spy.PreloadedSpy",
     "target": "benchmarks.faults.adapter.Target",

@@ -416,7 +416,12 @@ class FakeLink:
         self._send(lambda: self._process.run(assignment))
 
     def assign_alike(
-        self, first: Assignment, calls: Sequence[str], arguments: Sequence[bytes], budgets: Sequence[float]
+        self,
+        first: Assignment,
+        calls: Sequence[str],
+        arguments: Sequence[bytes],
+        budgets: Sequence[float],
+        takers: Sequence[tuple[int, float]] = (),
     ) -> None:
         for at, (call, given, budget) in enumerate(zip(calls, arguments, budgets, strict=True)):
             self.assign(replace(first, sequence=first.sequence + at, call=call, arguments=given, budget=budget))

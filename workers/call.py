@@ -13,6 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from snakepit.workers.buffers import Outgoing, PlacedFile
+
 CANCELLED = "cancelled"
 DEADLINE_EXCEEDED = "deadline_exceeded"
 
@@ -35,11 +37,14 @@ class AssignedCall:
         "arguments",
         "attachments",
         "began",
+        "buffer_socket",
         "call_id",
         "command",
         "deadline",
         "ended",
+        "max_buffer",
         "max_result",
+        "placed",
         "queued",
         "ref",
         "reply_socket",
@@ -62,6 +67,8 @@ class AssignedCall:
         reply_socket: str = "",
         ref: int = 0,
         queued: float = 0.0,
+        buffer_socket: str = "",
+        max_buffer: int = 0,
     ) -> None:
         self.sequence = sequence
         self.call_id = call_id
@@ -74,6 +81,9 @@ class AssignedCall:
         self.reply_socket = reply_socket  # path of the caller's own socket, where the result may go
         self.ref = ref  # the caller's number for this call
         self.queued = queued  # seconds in the queues before it came here
+        self.buffer_socket = buffer_socket  # path of the caller's own socket, where a result with buffers may go
+        self.max_buffer = max_buffer  # bytes that its buffers may have
+        self.placed: list[PlacedFile] = []  # that the command computes in
         self.streaming = credit > 0  # otherwise the caller wants one result
         self.began = 0.0
         self.ended = False
@@ -106,6 +116,10 @@ class AssignedCall:
     def typed(self) -> bool:
         """Whether the caller is a Python client, which reads results with tags."""
         return self.arguments.startswith(b'{"@typed":')
+
+    def new_buffers(self) -> Outgoing | None:
+        """What takes the large parts of the result; None: its caller takes no descriptors."""
+        return Outgoing(self.max_buffer, self.placed) if self.buffer_socket and self.typed else None
 
     def begin(self) -> None:
         self.began = time.perf_counter()

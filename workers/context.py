@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol
+from collections.abc import Sequence
+from typing import Any, NoReturn, Protocol
 
 from snakepit.workers.call import AssignedCall
+from snakepit.workers.placed_array import new_array
 from snakepit.workers.report import LogReport, ProgressReport, Report, clean
 
 LONGEST_SNOOZE = 31 * 86_400  # seconds
@@ -110,6 +112,19 @@ class Context:
         """Send one line to the reader of the call's events. If they come faster than they are read, some are dropped
         and their number is reported."""
         self._put(LogReport(self._call.sequence, clean(str(message))))
+
+    def buffer(self, shape: int | Sequence[int], dtype: Any = "float64") -> Any:
+        """Return a NumPy array for the result, with zeros. What the command computes in it is not copied any more.
+
+            @command
+            def scaled(self, factor: float, ctx: Context) -> np.ndarray:
+                out = ctx.buffer(self.table.shape, self.table.dtype)
+                return np.multiply(self.table, factor, out=out)
+
+        The array is in memory that the caller maps, if the caller is on this machine and the array has 64 KiB or more;
+        otherwise it is an ordinary array. Return it whole, alone or in a list or dict, and do not keep it.
+        """
+        return new_array(self._call, shape, dtype)
 
     def _put(self, report: Report) -> None:
         # A thread that the command left behind may still use the context: the final report must stay the last one.

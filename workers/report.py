@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from snakepit.workers.buffers import Outgoing
+
 OVERHEAD = 64  # bytes, about: what a report needs on the wire beside its payload
 MAX_TEXT = 8 * 1024  # characters of one log line or progress message
 BATCH_BYTES = 1 << 20
@@ -52,6 +54,7 @@ class EncodedValue:
 
     data: bytes
     raw: bool = False
+    buffers: Outgoing | None = None  # its large parts
 
 
 @dataclass(slots=True)
@@ -73,6 +76,7 @@ class DeliveredReport:
 
     sequence: int
     seconds: float = 0.0
+    buffer_bytes: int = 0
     size: int = OVERHEAD
 
 

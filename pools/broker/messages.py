@@ -27,6 +27,7 @@ class Request:
     credit_bytes: int = 0  # most chunk bytes that may be unacknowledged; 0: no limit
     reply_socket: str = ""  # the path of a socket of the caller's, where the worker may put the result
     ref: int = 0  # the caller's number of the call, for its reply_socket
+    buffer_socket: str = ""  # the same, for a result with buffers only
     caller: CallerIdentity | None = None  # None: no limits but those of the pool
 
 

@@ -79,6 +79,10 @@ class Meter(Protocol):
         """Results went from workers directly to their callers; the calls are counted by `succeeded` as well."""
         ...
 
+    def buffered(self, pool: str, of: str, size: int) -> None:
+        """Large parts travelled in memory files of that many bytes: of a "result" or of an "argument"."""
+        ...
+
     def full(self, pool: str, times: int) -> None:
         """The last free slot of a pool was taken, so many times."""
         ...
@@ -92,6 +96,8 @@ class NoMeter:
     def succeeded(self, pool: str, command: str, queued: Sequence[float], ran: Sequence[float]) -> None: ...
 
     def delivered(self, pool: str, results: int) -> None: ...
+
+    def buffered(self, pool: str, of: str, size: int) -> None: ...
 
     def full(self, pool: str, times: int) -> None: ...
 
@@ -140,6 +146,8 @@ class Assignment:
     reply_socket: str = ""  # the path of a socket of the caller's, where the worker may put the result
     ref: int = 0  # the caller's number of the call, for its reply_socket
     queued: float = 0.0  # seconds that the call waited, for its reply_socket
+    buffer_socket: str = ""  # as reply_socket, for a result with buffers only
+    max_buffer: int = 0  # bytes that its buffers may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,8 +304,8 @@ class WorkerReports(Protocol):
         """Calls that ended with a result, in this order: sequence, value, seconds that it ran."""
         ...
 
-    def delivered(self, sequence: int, seconds: float) -> None:
-        """A call ended with a result, which the worker wrote to the caller's reply_socket."""
+    def delivered(self, sequence: int, seconds: float, buffer_bytes: int = 0) -> None:
+        """A call ended with a result, which the worker wrote to the caller's reply_socket, perhaps with buffers."""
         ...
 
     def failure(self, sequence: int, failure: WorkerFailure, seconds: float) -> None: ...
@@ -325,11 +333,17 @@ class Link(Protocol):
     def assign(self, assignment: Assignment) -> None: ...
 
     def assign_alike(
-        self, first: Assignment, calls: Sequence[str], arguments: Sequence[bytes], budgets: Sequence[float]
+        self,
+        first: Assignment,
+        calls: Sequence[str],
+        arguments: Sequence[bytes],
+        budgets: Sequence[float],
+        takers: Sequence[tuple[int, float]] = (),
     ) -> None:
         """Assign calls that differ from the first only in what the lists have; sequences count up from the first's.
 
         They have no attachments, no credit and no reply_socket. The lists begin with the first call's own values.
+        `takers`: the ref and the seconds queued of each call, if they have a buffer_socket.
         """
         ...
 

@@ -131,6 +131,14 @@ class PoolSpec:
     max_payload: int = setting(
         2**20, 1024, 2**28, unit="bytes", help="Maximum size of one call's arguments, and of its result."
     )
+    max_buffer: int = setting(
+        2**28,
+        0,
+        2**36,
+        unit="bytes",
+        help="Maximum size of the large parts of one result, which a Python caller on the same machine gets in shared "
+        "memory. 0: none.",
+    )
     boot_budget: int = setting(5, 1, 1000, help="Failed starts within 60 s before the pool is marked failed.")
     death_budget: int | None = setting(
         None, 1, 100_000, help="Worker crashes within 60 s before the pool is marked failed (default: 10 x size)."
@@ -154,6 +162,11 @@ class PoolSpec:
     def slots(self) -> int:
         """Calls that one worker takes at once."""
         return self.threads if self.profile == Profile.THREAD else 1
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes that a result may have: its text, and its buffers."""
+        return self.max_payload, self.max_buffer
 
     @property
     def deaths_allowed(self) -> int:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from snakepit.pools.broker.errors import AdapterError, BrokerError, ResultUnreadable, from_code
 from snakepit.pools.client.remote_cause import cause_of
 from snakepit.pools.wire.broker_pb2 import Error, Reply, Result, Results
+from snakepit.workers.buffers import BufferInvalid, Incoming
 from snakepit.workers.schema import typed
 from snakepit.workers.schema.not_carried import NotCarried
 from snakepit.workers.wire.worker_pb2 import Delivery, Value
@@ -52,12 +53,29 @@ class Packed(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """A result that came to the reply socket."""
+    """A result that came to the reply socket, perhaps with buffers."""
 
     delivery: Delivery
+    buffers: Incoming | None = None
 
     def value(self) -> Any:
-        return _parse(self.delivery.json)
+        wire, buffers = self.delivery, self.buffers
+        if not wire.buffers and not wire.inline:
+            return _parse(wire.json)
+        buffers = buffers or Incoming()
+        if len(buffers) != wire.buffers:
+            raise ResultUnreadable(
+                f"The result came with {len(buffers)} of its {wire.buffers} descriptors. Raise the limit of open "
+                "files of this process (RLIMIT_NOFILE), or drop results that are not needed any more."
+            )
+        try:
+            buffers.inline = wire.inline
+            buffers.sizes()
+            return _parse(bytes(buffers.view(list(wire.text))) if wire.text else wire.json, buffers)
+        except BufferInvalid as problem:
+            raise ResultUnreadable(f"The result cannot be read: {problem}.") from None
+        finally:
+            buffers.close()
 
     def answer(self) -> Answer:
         wire = self.delivery
@@ -106,13 +124,13 @@ def decode(value: Value) -> Any:
     return _parse(value.json)
 
 
-def _parse(data: bytes) -> Any:
+def _parse(data: bytes, buffers: Incoming | None = None) -> Any:
     """The value of a result's JSON. With tags, it is what the command returned; without, JSON is what it returned."""
     parsed = _loads(data)
     if not data.startswith(typed.WRAPPER):
         return parsed
     try:
-        return typed.restore(parsed)
+        return typed.restore(parsed, buffers)
     except NotCarried as problem:
         raise ResultUnreadable(f"{problem}.") from None
 

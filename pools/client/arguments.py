@@ -82,10 +82,10 @@ class EncodedCall:
         )
 
 
-def message_of(calls: Sequence[tuple[int, EncodedCall]], *, direct_reply: bool = False) -> bytes:
+def message_of(calls: Sequence[tuple[int, EncodedCall]], *, direct_reply: bool = False, buffers: bool = False) -> bytes:
     """Serialise one call, or plain calls that are alike, with their numbers, as a Requests message.
 
-    `direct_reply`: the result of the one call may come to the reply socket.
+    `direct_reply`: the result of the one call may come to the reply socket. `buffers`: so may buffers of results.
     """
     message = pb.Requests()
     request = message.requests.add()
@@ -105,6 +105,7 @@ def message_of(calls: Sequence[tuple[int, EncodedCall]], *, direct_reply: bool =
         wire = request.calls
         wire.refs.extend([ref for ref, _ in calls])
         wire.arguments.extend([call.arguments for _, call in calls])
+    wire.buffers = buffers and first.result_only
     wire.pool, wire.command, wire.timeout, wire.priority = first.pool, first.command, first.timeout, first.priority
     return message.SerializeToString()
 

@@ -18,7 +18,9 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 
 from snakepit.pools.client.address import LONGEST_PATH
-from snakepit.workers.transport import DIRECT_REPLY, is_on
+from snakepit.pools.client.answers import Delivered
+from snakepit.workers.buffers import ROOM, are_possible, received
+from snakepit.workers.transport import BUFFERS, DIRECT_REPLY, is_on
 from snakepit.workers.transport.direct_reply import LARGEST_DELIVERY
 from snakepit.workers.wire.worker_pb2 import Delivery
 
@@ -29,6 +31,7 @@ class DirectReplySocket:
     def __init__(self, broker: str) -> None:
         """`broker`: the path of its socket; empty: it is on another host."""
         self.name = ""
+        self._takes_buffers = is_on(BUFFERS) and are_possible()
         self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         if broker and is_on(DIRECT_REPLY):
@@ -48,7 +51,12 @@ class DirectReplySocket:
         made.setblocking(False)
         self._socket, self.name, self._owner = made, name, os.getpid()
 
-    def open(self, loop: asyncio.AbstractEventLoop, take: Callable[[Delivery], None]) -> None:
+    @property
+    def takes_buffers(self) -> bool:
+        """Whether results may have descriptors beside them."""
+        return self._takes_buffers and self._socket is not None
+
+    def open(self, loop: asyncio.AbstractEventLoop, take: Callable[[int, str, Delivered], None]) -> None:
         """Hand over deliveries from now on, on the thread that runs the loop."""
         if (made := self._socket) is None:
             return
@@ -59,9 +67,20 @@ class DirectReplySocket:
                 delivery = Delivery.FromString(bytes(buffer[: made.recv_into(buffer)]))
             except (BlockingIOError, DecodeError):  # a process that may write here may write anything
                 return
-            take(delivery)
+            take(delivery.ref, "packed", Delivered(delivery))
 
-        loop.add_reader(made, read)
+        def read_with_buffers() -> None:
+            # Only `recvmsg` keeps descriptors; all other reads drop them.
+            arrived = None
+            try:
+                size, ancillary, _, _ = made.recvmsg_into([buffer], ROOM, socket.MSG_CMSG_CLOEXEC)
+                arrived = received(ancillary) if ancillary else None
+                delivery = Delivery.FromString(bytes(buffer[:size]))
+            except (BlockingIOError, DecodeError):
+                return
+            take(delivery.ref, "packed", Delivered(delivery, arrived))
+
+        loop.add_reader(made, read_with_buffers if self._takes_buffers else read)
         self._loop = loop
 
     def close(self) -> None:

@@ -263,13 +263,17 @@ class CallFuture(Future[Any]):
         if self.cancelled():
             return True
         # Either this cancel or the reply takes the call out of the session's register, and that one counts.
-        if self._sent is None or not self._sent.cancel():
+        sent = self._sent
+        if sent is None or not sent.cancel():
             return False
         super().cancel()
         self.set_running_or_notify_cancel()
+        self._end_watch()
         return True
 
     def sent_as(self, sent: SentCall) -> None:
+        if self.done():
+            return
         self._sent = sent
         if sent.deadline is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: `fail` has been called
@@ -306,16 +310,18 @@ class CallFuture(Future[Any]):
         """Nothing to do: a Future belongs to the process that made it."""
 
     def _watch(self) -> None:
-        assert self._sent is not None
+        if self._sent is None:  # it is done
+            return
         remaining = self._sent.remaining()
         if remaining is not None and not self.done():
             self._timer = self._sent.session.loop.call_later(remaining, self._expire)
 
     def _expire(self) -> None:
-        assert self._sent is not None
-        if self._sent.cancel():
-            self.fail(self._sent.overdue())
+        sent = self._sent
+        if sent is not None and sent.cancel():
+            self.fail(sent.overdue())
 
     def _end_watch(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._sent = None  # it has this Future: the cycle would keep a large result until the garbage is collected

@@ -26,7 +26,7 @@ from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, Brok
 from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import Delivered, unpack
+from snakepit.pools.client.answers import unpack
 from snakepit.pools.client.arguments import EncodedCall, message_of
 from snakepit.pools.client.connection import Connection, connect, copy_of, is_of_connection, not_opened, typed
 from snakepit.pools.client.loop_thread import LoopThread, running_loop
@@ -34,7 +34,6 @@ from snakepit.pools.client.protocol import Pending
 from snakepit.pools.client.steps import FORKED, run_short_step
 from snakepit.pools.wire.broker_pb2 import Cancel, Replies, Request, Requests
 from snakepit.workers.transport import LOOP_OWNER, is_on
-from snakepit.workers.wire.worker_pb2 import Delivery
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
 LAST_REPLIES = frozenset({"result", "error"})
@@ -212,7 +211,7 @@ class Session:
         self._connection = connection
         self._opened.set()
         self._flush()
-        connection.reply_socket.open(self.loop, self._deliver)
+        connection.reply_socket.open(self.loop, self._deliver_last)
         await connection.listen()
 
     def _flush(self) -> None:
@@ -263,7 +262,8 @@ class Session:
                 outbox.popleft()
                 calls.append((ref, call))
                 room -= len(call.arguments)
-        return message_of(calls, direct_reply=first.result_only and len(self._pending) <= 1)
+        buffers = self._connection is not None and self._connection.reply_socket.takes_buffers
+        return message_of(calls, direct_reply=first.result_only and len(self._pending) <= 1, buffers=buffers)
 
     async def _write(self, connection: Connection, rest: bytes) -> None:
         """Send as the broker makes room; what comes meanwhile waits in the outbox."""
@@ -299,11 +299,8 @@ class Session:
             elif kind is not None and (call := pending.get(reply.ref)) is not None:
                 call.deliver(kind, reply)
 
-    def _deliver(self, delivery: Delivery) -> None:
-        self._proven = True
-        self._deliver_last(delivery.ref, "packed", Delivered(delivery))
-
     def _deliver_last(self, ref: int, kind: str, reply: Any) -> None:
+        self._proven = True
         # Noted first: an interrupt between the register and the delivery must not lose the call.
         self._delivering = self._pending.get(ref)
         call = self._pending.pop(ref, None)

@@ -96,6 +96,7 @@ class Pool(models.Model):
     max_unavailable = models.PositiveIntegerField(**_of_spec("max_unavailable"))
     drain_timeout = models.FloatField(**_of_spec("drain_timeout"))
     max_payload = models.PositiveIntegerField(**_of_spec("max_payload"))
+    max_buffer = models.PositiveBigIntegerField(**_of_spec("max_buffer"))
     boot_budget = models.PositiveIntegerField(**_of_spec("boot_budget"))
     death_budget = models.PositiveIntegerField(**_of_spec("death_budget"))
     retry_budget = models.FloatField(**_of_spec("retry_budget"))

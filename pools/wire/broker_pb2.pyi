@@ -26,7 +26,7 @@ class Request(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., calls: _Optional[_Union[Calls, _Mapping]] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit", "credit_bytes", "direct_reply", "caller")
+    __slots__ = ("ref", "pool", "command", "arguments", "attachments", "timeout", "priority", "credit", "credit_bytes", "direct_reply", "caller", "buffers")
     class AttachmentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class Call(_message.Message):
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     DIRECT_REPLY_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
     ref: int
     pool: str
     command: str
@@ -56,7 +57,8 @@ class Call(_message.Message):
     credit_bytes: int
     direct_reply: bool
     caller: Caller
-    def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., direct_reply: bool = ..., caller: _Optional[_Union[Caller, _Mapping]] = ...) -> None: ...
+    buffers: bool
+    def __init__(self, ref: _Optional[int] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., direct_reply: bool = ..., caller: _Optional[_Union[Caller, _Mapping]] = ..., buffers: bool = ...) -> None: ...
 
 class Caller(_message.Message):
     __slots__ = ("key", "owner", "key_limits", "owner_limits")
@@ -85,20 +87,22 @@ class Limits(_message.Message):
     def __init__(self, calls_per_second: _Optional[float] = ..., calls_burst: _Optional[int] = ..., calls_in_flight: _Optional[int] = ..., calls_waiting: _Optional[int] = ..., share: _Optional[float] = ...) -> None: ...
 
 class Calls(_message.Message):
-    __slots__ = ("refs", "pool", "command", "arguments", "timeout", "priority")
+    __slots__ = ("refs", "pool", "command", "arguments", "timeout", "priority", "buffers")
     REFS_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
     refs: _containers.RepeatedScalarFieldContainer[int]
     pool: str
     command: str
     arguments: _containers.RepeatedScalarFieldContainer[bytes]
     timeout: float
     priority: int
-    def __init__(self, refs: _Optional[_Iterable[int]] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[_Iterable[bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ...) -> None: ...
+    buffers: bool
+    def __init__(self, refs: _Optional[_Iterable[int]] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[_Iterable[bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., buffers: bool = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("ref",)

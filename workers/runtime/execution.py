@@ -26,6 +26,7 @@ from contextvars import Context as ContextVariables
 from contextvars import copy_context
 from typing import Any, NoReturn
 
+from snakepit.workers.buffers import BufferTooLarge
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.context import CallCancelled, Context, ReportSink, Snooze
 from snakepit.workers.report import AnswerReport, ChunkReport, EncodedValue, FailureReport, ResultReport
@@ -194,12 +195,19 @@ class Collected:
 
 
 def result(call: AssignedCall, returned: Any) -> ResultReport:
-    return ResultReport(call.sequence, encode(returned, call.max_result, tags=call.typed), call.seconds)
+    buffers = call.new_buffers()
+    try:
+        value = encode(returned, call.max_result, tags=call.typed, buffers=buffers)
+    except BaseException:
+        if buffers is not None:
+            buffers.close()
+        raise
+    return ResultReport(call.sequence, value, call.seconds)
 
 
 def ended_by(call: AssignedCall, error: BaseException) -> FailureReport:
     """Return the report for an exception that left the command."""
-    if isinstance(error, ValueTooLarge):
+    if isinstance(error, ValueTooLarge | BufferTooLarge):
         return failure.failure(call, "result_too_large", str(error), {"size": error.size, "limit": error.limit})
     if isinstance(error, NotCarried):  # without a traceback, which would show this package only
         return failure.failure(call, "adapter_error", f"The result cannot be sent: {error}.", {"path": error.path})

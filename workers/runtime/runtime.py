@@ -238,7 +238,7 @@ class CallRuntime:
     def _finish(self, call: AssignedCall, answer: AnswerReport) -> None:
         call.ended = True
         final: FinalReport = answer
-        if call.reply_socket and self._direct_reply:
+        if (call.reply_socket or call.buffer_socket) and self._direct_reply:
             final = self._direct_reply.deliver(call, answer)
         self._assigned.pop(call.sequence, None)
         self._reports.put(final)

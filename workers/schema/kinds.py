@@ -12,7 +12,6 @@ import binascii
 import os
 import pathlib
 import sys
-from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, ItemsView, KeysView, Mapping, Set, ValuesView
 from dataclasses import fields, is_dataclass
@@ -22,6 +21,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from snakepit.workers.buffers import BufferTooLarge
 from snakepit.workers.schema import tagged_arrays, tagged_frames, tagged_pandas
 from snakepit.workers.schema.not_carried import NotCarried
 from snakepit.workers.schema.zones import restore_zone, zone_of
@@ -63,7 +63,7 @@ def tree(tagger: Tagger, value: Any, depth: int) -> Any:
             if isinstance(value, kinds):
                 return step(tagger, value, depth)
         found = as_data(value)
-    except (NotCarried, RecursionError):
+    except (NotCarried, RecursionError, BufferTooLarge):
         raise
     except Exception as error:  # code of the object itself
         if type(error).__name__ == "ValueTooLarge":
@@ -141,8 +141,8 @@ def _as_bytes(content: str | bytes) -> bytes:
 
 def _bytes(tagger: Tagger, value: Any, depth: int) -> Any:
     size = value.nbytes if isinstance(value, memoryview) else len(value)
-    tagger.count(size * 4 // 3)
-    return {"$bytes": b64encode(value).decode("ascii")}
+    tagger.reserve(size)
+    return {"$bytes": tagger.blob(value)}
 
 
 def _datetime(tagger: Tagger, value: datetime, depth: int) -> Any:
@@ -293,7 +293,7 @@ RESTORE: dict[str, Callable[[Any, Any], Any]] = {
     "$float": _restore_float,
     "$int": _restore_int,
     "$complex": _restore_complex,
-    "$bytes": lambda restorer, content: restore_bytes(content),
+    "$bytes": lambda restorer, content: bytes(restorer.blob(content)),
     "$tuple": lambda restorer, content: tuple(restorer.items(content)),
     "$set": lambda restorer, content: set(restorer.items(content)),
     "$frozenset": lambda restorer, content: frozenset(restorer.items(content)),
@@ -311,5 +311,5 @@ RESTORE: dict[str, Callable[[Any, Any], Any]] = {
     **tagged_arrays.RESTORE,
     **tagged_pandas.RESTORE,
     "$frame": _restore_frame,
-    "$image": lambda restorer, content: tagged_frames.restore_image(content),
+    "$image": tagged_frames.restore_image,
 }

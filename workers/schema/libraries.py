@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from base64 import b64encode
 from typing import Any
 
 from snakepit.workers.schema.not_carried import NotCarried
@@ -31,10 +30,6 @@ def has_arrow() -> bool:
     return "pyarrow" in sys.modules or importlib.util.find_spec("pyarrow") is not None
 
 
-def base64_of(data: Any) -> str:
-    return b64encode(data).decode("ascii")
-
-
 def arrow_stream(pyarrow: Any, table: Any) -> Any:
     """A pyarrow table as the bytes of an Arrow IPC stream."""
     sink = pyarrow.BufferOutputStream()
@@ -43,7 +38,7 @@ def arrow_stream(pyarrow: Any, table: Any) -> Any:
     return sink.getvalue()
 
 
-def read_arrow(stream: bytes, what: str) -> Any:
+def read_arrow(stream: Any, what: str) -> Any:
     """The pyarrow table of an Arrow IPC stream."""
     with library("pyarrow.ipc", what).open_stream(stream) as reader:
         table = reader.read_all()

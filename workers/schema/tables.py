@@ -7,6 +7,7 @@ pyarrow Array ─────▶ [...]                                      Imag
 from __future__ import annotations
 
 import math
+from base64 import b64encode
 from typing import Any
 
 from snakepit.workers.schema import tagged_frames
@@ -42,5 +43,6 @@ def plain(value: Any) -> Any:
         if is_a(value, "pyarrow", "Array", "ChunkedArray"):
             return value.to_pylist()
     elif module == "PIL" and is_a(value, "PIL.Image", "Image"):
-        return Tag(tagged_frames.image_tree(value))
+        name, data = tagged_frames.image_file(value)
+        return Tag({"$image": [name, b64encode(data).decode("ascii")]})
     return None

@@ -32,17 +32,20 @@ def tree(tagger: Any, value: Any, depth: int) -> Any:
         return _scalar(numpy, value)
     if ndarray is None or not isinstance(value, ndarray):
         return None
-    tagger.count(value.nbytes * 4 // 3)
+    tagger.reserve(value.nbytes)
     if isinstance(value, numpy.ma.MaskedArray):
         mask = numpy.ma.getmaskarray(value)
         fill = numpy.asarray(value.fill_value, dtype=value.dtype)
-        return {"$masked": [_array(numpy, value.data), _array(numpy, mask), _array(numpy, fill)]}
-    return _array(numpy, value)
+        return {"$masked": [_array(tagger, numpy, one) for one in (value.data, mask, fill)]}
+    return _array(tagger, numpy, value)
 
 
-def _array(numpy: Any, value: Any) -> Any:
+def _array(tagger: Any, numpy: Any, value: Any) -> Any:
+    dtype = dtype_tree(numpy, value.dtype)
     found = numpy.ascontiguousarray(value)  # also without the subclass, such as a matrix
-    return {"$ndarray": [dtype_tree(numpy, value.dtype), list(value.shape), b64encode(found.tobytes()).decode("ascii")]}
+    # The memory itself as bytes: not every dtype has the buffer protocol. A view of no items is not possible.
+    data = found.reshape(-1).view(numpy.uint8) if found.nbytes else b""
+    return {"$ndarray": [dtype, list(value.shape), tagger.blob(data)]}
 
 
 def _scalar(numpy: Any, value: Any) -> Any:
@@ -97,7 +100,7 @@ def _library() -> Any:
 
 def _restore_array(restorer: Any, content: Any) -> Any:
     dtype_text, shape, text = content
-    data = a2b_base64(text, strict_mode=True)
+    data = restorer.blob(text)
     if not (isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)):
         raise ValueError("the shape must be a list of sizes")
     numpy = _library()
@@ -106,7 +109,8 @@ def _restore_array(restorer: Any, content: Any) -> Any:
     dtype = read_dtype(numpy, dtype_text)
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"{len(data)} bytes do not fit the shape {shape}")
-    return numpy.frombuffer(data, dtype).reshape(shape).copy()  # a copy may be written to
+    made = numpy.frombuffer(data, dtype).reshape(shape)
+    return made if made.flags.writeable else made.copy()  # the receiver may write to it
 
 
 def _restore_scalar(restorer: Any, content: Any) -> Any:

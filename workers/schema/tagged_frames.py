@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import io
 import sys
-from binascii import a2b_base64
 from typing import Any
 
-from snakepit.workers.schema.libraries import arrow_stream, base64_of, is_a, library, read_arrow
+from snakepit.workers.schema.libraries import arrow_stream, is_a, library, read_arrow
 from snakepit.workers.schema.not_carried import NotCarried
 
 FORMATS = ("png", "tiff")
@@ -23,11 +22,12 @@ FORMATS = ("png", "tiff")
 def tree(tagger: Any, value: Any, depth: int) -> Any:
     """The tree of a table or an image; None for other values."""
     if is_a(value, "polars", "DataFrame", "Series"):
-        return _polars(value)
+        return _polars(tagger, value)
     if is_a(value, "pyarrow", "Table", "RecordBatch", "Array", "ChunkedArray"):
-        return _arrow(value)
+        return _arrow(tagger, value)
     if is_a(value, "PIL.Image", "Image"):
-        return image_tree(value)
+        name, data = image_file(value)
+        return {"$image": [name, tagger.blob(data)]}
     if is_a(value, "polars", "LazyFrame"):
         raise NotCarried("is a Polars LazyFrame, which has no data yet; pass frame.collect()")
     return None
@@ -36,7 +36,7 @@ def tree(tagger: Any, value: Any, depth: int) -> Any:
 # Polars and pyarrow
 
 
-def _polars(value: Any) -> Any:
+def _polars(tagger: Any, value: Any) -> Any:
     polars = sys.modules["polars"]
     kind = "DataFrame" if isinstance(value, polars.DataFrame) else "Series"
     if type(value) is not getattr(polars, kind):
@@ -54,10 +54,10 @@ def _polars(value: Any) -> Any:
         raise NotCarried(f"is a Polars {kind} that Arrow cannot hold ({reason}); cast its columns") from None
     if not same:
         raise NotCarried(f"is a Polars {kind} that would not arrive as it is; cast its columns")
-    return {"$frame": [f"polars.{kind}", {}, base64_of(sink.getvalue())]}
+    return {"$frame": [f"polars.{kind}", {}, tagger.blob(sink.getbuffer())]}
 
 
-def _arrow(value: Any) -> Any:
+def _arrow(tagger: Any, value: Any) -> Any:
     pyarrow = sys.modules["pyarrow"]
     if isinstance(value, pyarrow.Table):
         kind, table = "Table", value
@@ -66,7 +66,7 @@ def _arrow(value: Any) -> Any:
     else:
         kind = "ChunkedArray" if isinstance(value, pyarrow.ChunkedArray) else "Array"
         table = pyarrow.table([value], names=["0"])
-    return {"$frame": [f"pyarrow.{kind}", {}, base64_of(arrow_stream(pyarrow, table))]}
+    return {"$frame": [f"pyarrow.{kind}", {}, tagger.blob(arrow_stream(pyarrow, table))]}
 
 
 def _arrow_of(name: str, table: Any) -> Any:
@@ -85,7 +85,7 @@ def _arrow_of(name: str, table: Any) -> Any:
 def restore(restorer: Any, kind: str, facts: Any, data: Any) -> Any:
     """The table of a $frame."""
     owner, _, name = kind.partition(".")
-    stream = a2b_base64(data, strict_mode=True)
+    stream = restorer.blob(data)
     if owner == "polars" and name in ("DataFrame", "Series"):
         frame = library("polars", f"a {kind}").read_ipc_stream(io.BytesIO(stream))
         return frame if name == "DataFrame" else frame.to_series(0)
@@ -97,8 +97,8 @@ def restore(restorer: Any, kind: str, facts: Any, data: Any) -> Any:
 # Pillow
 
 
-def image_tree(value: Any) -> Any:
-    """An image as the first format that keeps it."""
+def image_file(value: Any) -> tuple[str, Any]:
+    """An image as a file of the first format that keeps it: the name of the format, and the bytes."""
     for name in FORMATS:
         sink = io.BytesIO()
         try:
@@ -107,7 +107,7 @@ def image_tree(value: Any) -> Any:
         except Exception:  # the format does not have this mode
             continue
         if _same_image(value, back):
-            return {"$image": [name, base64_of(sink.getvalue())]}
+            return name, sink.getbuffer()
     raise NotCarried(f"is an image of mode {value.mode}, which neither PNG nor TIFF keeps; convert it to RGB or L")
 
 
@@ -126,7 +126,7 @@ def _open(data: bytes, name: str) -> Any:
     return opened.copy()  # loads it, and is no longer of the format's class
 
 
-def restore_image(content: Any) -> Any:
+def restore_image(restorer: Any, content: Any) -> Any:
     """The image of a $image."""
     name, text = content
-    return _open(a2b_base64(text, strict_mode=True), name)
+    return _open(restorer.blob(text), name)

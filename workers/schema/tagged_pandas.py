@@ -10,11 +10,10 @@ labels and names: what would not arrive as it is raises NotCarried.
 from __future__ import annotations
 
 import sys
-from binascii import a2b_base64
 from collections.abc import Callable
 from typing import Any
 
-from snakepit.workers.schema.libraries import arrow_stream, base64_of, has_arrow, is_a, library, read_arrow
+from snakepit.workers.schema.libraries import arrow_stream, has_arrow, is_a, library, read_arrow
 from snakepit.workers.schema.not_carried import NotCarried
 from snakepit.workers.schema.zones import restore_zone, zone_of
 
@@ -43,7 +42,10 @@ def _table(tagger: Any, value: Any, depth: int) -> Any:
     facts: dict[str, Any] = {} if kind == "DataFrame" else {"name": tagger.tree(value.name, depth + 3)}
     facts |= _facts(frame.index)
     reason = "Arrow has no form for it"
+    mark = tagger.buffers.mark() if tagger.buffers else None
     for form in (_as_arrow, _as_columns):
+        if mark:
+            tagger.buffers.cut(mark)  # of the form before, which did not keep the table
         try:
             content = form(tagger, frame, depth)
             if content is None:
@@ -54,7 +56,7 @@ def _table(tagger: Any, value: Any, depth: int) -> Any:
             reason = str(problem)
             continue
         except Exception as error:  # Arrow and pandas raise many types for what they cannot hold
-            if type(error).__name__ == "ValueTooLarge":
+            if type(error).__name__ in ("ValueTooLarge", "BufferTooLarge"):
                 raise
             reason = f"{type(error).__name__}: {error}"[:200]
             continue
@@ -68,7 +70,7 @@ def _as_arrow(tagger: Any, frame: Any, depth: int) -> Any:
     if not has_arrow():
         return None
     pyarrow = library("pyarrow", "a DataFrame")
-    return base64_of(arrow_stream(pyarrow, pyarrow.Table.from_pandas(frame)))
+    return tagger.blob(arrow_stream(pyarrow, pyarrow.Table.from_pandas(frame)))
 
 
 def _as_columns(tagger: Any, frame: Any, depth: int) -> Any:
@@ -186,7 +188,7 @@ def restore(restorer: Any, kind: str, facts: Any, data: Any) -> Any:
 
 def _frame_of(restorer: Any, pandas: Any, data: Any, what: str) -> Any:
     if isinstance(data, str):
-        return read_arrow(a2b_base64(data, strict_mode=True), what).to_pandas()
+        return read_arrow(restorer.blob(data), what).to_pandas()
     index = _index_of(restorer, pandas, data["index"])
     columns = [_column(restorer, pandas, item, index) for item in data["data"]]
     frame = pandas.concat(columns, axis=1, keys=range(len(columns))) if columns else pandas.DataFrame(index=index)

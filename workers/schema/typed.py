@@ -19,10 +19,13 @@ value names it. docs/reference/values.md has the list.
 from __future__ import annotations
 
 import json
+from base64 import b64encode
+from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date  # noqa: F401  for the doctest
 from typing import Any
 
+from snakepit.workers.buffers import TAG, THRESHOLD, Incoming, Outgoing
 from snakepit.workers.schema import json_encode, kinds
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
 
@@ -37,13 +40,16 @@ TEXT = frozenset({str})
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-def encode(value: Any, limit: int, what: str = "result") -> bytes:
-    """Encode a result. Raises NotCarried with the path, and ValueTooLarge."""
-    data, has_tags = encode_tree(value, limit, what)
+def encode(value: Any, limit: int, what: str = "result", buffers: Outgoing | None = None) -> bytes:
+    """Encode a result. Raises NotCarried with the path, ValueTooLarge, and BufferTooLarge.
+
+    `buffers`: takes large parts, which then are not in the text.
+    """
+    data, has_tags = encode_tree(value, limit, what, buffers)
     return b"%s%s}" % (WRAPPER, data) if has_tags else data
 
 
-def encode_tree(value: Any, limit: int, what: str) -> tuple[bytes, bool]:
+def encode_tree(value: Any, limit: int, what: str, buffers: Outgoing | None = None) -> tuple[bytes, bool]:
     """Return the text of a value's tree, and whether it may have tags."""
     data = None
     if is_plain(value):
@@ -54,7 +60,7 @@ def encode_tree(value: Any, limit: int, what: str) -> tuple[bytes, bool]:
     tags = data is None
     if data is None:
         try:
-            data = to_bytes(_encoder(Tagger(limit, what).tree(value, 1)))
+            data = to_bytes(_encoder(Tagger(limit, what, buffers).tree(value, 1)))
         except NotCarried as problem:
             raise problem.named(what) from None
     if len(data) > limit:
@@ -94,9 +100,10 @@ def to_bytes(text: str) -> bytes:
 class Tagger:
     """Makes a tree of JSON's types from a value."""
 
-    def __init__(self, limit: int, what: str) -> None:
+    def __init__(self, limit: int, what: str, buffers: Outgoing | None = None) -> None:
         self._limit = limit
         self._what = what
+        self.buffers = buffers
         self._size = 0  # bytes that the JSON text will have at least
         self._above: set[int] = set()  # ids of the containers around the current value
 
@@ -125,9 +132,25 @@ class Tagger:
         if self._size > self._limit:
             raise ValueTooLarge(self._size, self._limit, self._what, at_least=True)
 
+    def reserve(self, size: int) -> None:
+        """Count the bytes of a blob before they are copied."""
+        if self.buffers is not None and size >= THRESHOLD:
+            self.buffers.check(size)
+        else:
+            self.count(size * 4 // 3)
+
+    def blob(self, data: Any) -> Any:
+        """Bytes as base64, or as a part of a buffer."""
+        if self.buffers is not None and memoryview(data).nbytes >= THRESHOLD:
+            try:
+                return {TAG: self.buffers.add(data)}
+            except OSError:  # no memory or no descriptor for a file: as text, if it is small enough
+                self.count(memoryview(data).nbytes * 4 // 3)
+        return b64encode(data).decode("ascii")
+
     def restored(self, tree: Any) -> Any:
         """What arrives of a tree, for a form that is compared with the value before it is sent."""
-        return Restorer(strict=True).value(tree)
+        return Restorer(strict=True, buffers=self.buffers).value(tree)
 
     def items(self, values: Iterable[Any], depth: int) -> list[Any]:
         """The trees of some values, in order; a problem gets its index."""
@@ -179,8 +202,17 @@ _SAFE = frozenset({str, bool, type(None)})  # types whose every value is written
 class Restorer:
     """Makes the value from a tree. `strict`: an unknown tag is an error; JSON callers may have a dict that looks so."""
 
-    def __init__(self, *, strict: bool) -> None:
+    def __init__(self, *, strict: bool, buffers: Outgoing | Incoming | None = None) -> None:
         self._strict = strict
+        self._buffers = buffers
+
+    def blob(self, content: Any) -> Any:
+        """The bytes that a Tagger made a blob of: bytes, or a map of a buffer. Raises ValueError."""
+        if type(content) is str:
+            return a2b_base64(content, strict_mode=True)
+        if type(content) is not dict or content.keys() != {TAG} or self._buffers is None:
+            raise ValueError("it must be text in base64")
+        return self._buffers.view(content[TAG])
 
     def value(self, tree: Any) -> Any:
         kind = type(tree)
@@ -245,10 +277,10 @@ def decode(data: bytes) -> Any:
     return restore(tree) if data.startswith(WRAPPER) else tree
 
 
-def restore(wrapped: Any) -> Any:
+def restore(wrapped: Any, buffers: Incoming | None = None) -> Any:
     """Restore the parsed JSON of a result with tags. Raises NotCarried with the path."""
     try:
-        return Restorer(strict=True).value(wrapped[NAME])
+        return Restorer(strict=True, buffers=buffers).value(wrapped[NAME])
     except NotCarried as problem:
         raise problem.named("result") from None
 

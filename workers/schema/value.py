@@ -26,6 +26,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+from snakepit.workers.buffers import THRESHOLD, Outgoing
 from snakepit.workers.report import EncodedValue
 from snakepit.workers.schema import arrays, json_encode, kinds, tables, typed
 from snakepit.workers.schema.arrays import LossyResult
@@ -47,14 +48,23 @@ def marker(value: object, reason: str = "") -> Tag:
     return Tag({**named, "reason": reason}) if reason else named
 
 
-def encode(value: Any, limit: int, what: str = "result", *, tags: bool = False) -> EncodedValue:
-    """Encode a result or chunk for the link; with tags for a Python caller. Raises ValueTooLarge and NotCarried."""
+def encode(
+    value: Any, limit: int, what: str = "result", *, tags: bool = False, buffers: Outgoing | None = None
+) -> EncodedValue:
+    """Encode a result or chunk for the link; with tags for a Python caller. Raises ValueTooLarge and NotCarried.
+
+    `buffers`: takes its large parts, for a Python caller that takes them beside the text.
+    """
     if isinstance(value, bytes | bytearray | memoryview):
         size = value.nbytes if isinstance(value, memoryview) else len(value)
+        if buffers is not None and size >= THRESHOLD:
+            return EncodedValue(typed.encode(value, limit, what, buffers), buffers=buffers)
         if size > limit:
             raise ValueTooLarge(size, limit, what)
         return EncodedValue(bytes(value), raw=True)
-    return EncodedValue(typed.encode(value, limit, what) if tags else encode_json(value, limit, what))
+    if not tags:
+        return EncodedValue(encode_json(value, limit, what))
+    return EncodedValue(typed.encode(value, limit, what, buffers), buffers=buffers)
 
 
 def encode_json(value: Any, limit: int, what: str = "result") -> bytes:

@@ -7,18 +7,26 @@ A client with one call in flight waits for every hop of it. The way back through
 passes through HTTP/2, and the broker's statistics, which the client need not wait for. A datagram is written whole or
 not at all, and needs no connection. A result that the reply socket does not take goes through the broker: its owner is
 gone, or has not read for long.
+
+Large parts of a result are in sealed memory files (buffers.py), whose descriptors go with the datagram. If the client
+ends or does not read it, the kernel closes them with its socket.
 """
 
 from __future__ import annotations
 
 import socket
+import struct
+from dataclasses import replace
 
+from snakepit.workers.buffers import THRESHOLD, Outgoing, rights
 from snakepit.workers.call import AssignedCall
-from snakepit.workers.report import DeliveredReport, FailureReport, ResultReport
+from snakepit.workers.report import DeliveredReport, EncodedValue, FailureReport, ResultReport
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 LARGEST_RESULT = 128 * 1024  # bytes; by default a socket has room for datagrams of some 200 KB
 LARGEST_DELIVERY = LARGEST_RESULT + 4096  # bytes: a reader of a reply socket needs room for all of it
+LARGEST_TEXT = 16 * 1024  # bytes of JSON beside buffers; more goes into one of them
+BUSY_SECONDS = 2  # that a client may leave its socket full; then the result goes through the broker
 
 
 class DirectReplySender:
@@ -28,13 +36,18 @@ class DirectReplySender:
         self._worker = worker
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        self._patient = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)  # waits until the client has read
+        self._patient.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", BUSY_SECONDS, 0))
 
     def deliver(
         self, call: AssignedCall, last: ResultReport | FailureReport
     ) -> ResultReport | DeliveredReport | FailureReport:
         """Send a call's last report to its client; return the report that the broker gets."""
-        value = last.value if type(last) is ResultReport else None
-        if value is None or value.raw or len(value.data) > LARGEST_RESULT:
+        if not isinstance(last, ResultReport) or (value := last.value) is None or value.raw:
+            return last
+        if call.buffer_socket and ((value.buffers and value.buffers.is_used) or len(value.data) >= THRESHOLD):
+            return self._deliver_buffers(call, last, value)
+        if not call.reply_socket or len(value.data) > LARGEST_RESULT:
             return last
         delivery = Delivery(
             ref=call.ref,
@@ -50,5 +63,45 @@ class DirectReplySender:
             return last
         return DeliveredReport(last.sequence, last.seconds)
 
+    def _deliver_buffers(
+        self, call: AssignedCall, last: ResultReport, value: EncodedValue
+    ) -> ResultReport | DeliveredReport | FailureReport:
+        buffers = value.buffers or Outgoing(call.max_buffer)
+        try:
+            plain = replace(value, buffers=None)
+            size = self._send_buffers(call, last.seconds, plain.data, buffers)
+            if size >= 0:
+                return DeliveredReport(last.sequence, last.seconds, size)
+            data = buffers.inlined(plain.data)
+        finally:
+            buffers.close()
+        if len(data) <= call.max_result:
+            return ResultReport(last.sequence, EncodedValue(data), last.seconds)
+        message = (
+            f"the result has {len(data):,} bytes, its caller did not take it in shared memory, and the pool's "
+            f"max_payload is {call.max_result:,}; read results as they come, or raise max_payload"
+        )
+        details = {"size": len(data), "limit": call.max_result}
+        return FailureReport(last.sequence, "result_too_large", message, seconds=last.seconds, details=details)
+
+    def _send_buffers(self, call: AssignedCall, seconds: float, data: bytes, buffers: Outgoing) -> int:
+        """Send the descriptors and what belongs to them; return the bytes of the buffers, -1 if it was not possible."""
+        delivery = Delivery(
+            ref=call.ref, call=call.call_id, worker=self._worker, queued_seconds=call.queued, run_seconds=seconds
+        )
+        try:
+            if len(data) <= LARGEST_TEXT:
+                delivery.json = data
+            else:
+                buffers.limit = max(buffers.limit, buffers.size + len(data))  # text counts as max_payload
+                delivery.text.extend(buffers.add(data))
+            descriptors = buffers.seal()
+            delivery.buffers, delivery.inline = len(descriptors), bytes(buffers.inline)
+            self._patient.sendmsg([delivery.SerializeToString()], rights(descriptors), 0, call.buffer_socket)
+        except OSError:  # no process has the socket, it stayed full, or there is no memory or descriptor
+            return -1
+        return buffers.size
+
     def close(self) -> None:
         self._socket.close()
+        self._patient.close()

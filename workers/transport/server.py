@@ -240,14 +240,24 @@ def call_of(assign: pb.Assign, max_payload: int) -> AssignedCall:
         reply_socket=assign.reply_socket,
         ref=assign.ref,
         queued=assign.queued,
+        buffer_socket=assign.buffer_socket,
+        max_buffer=assign.max_buffer,
     )
 
 
 def calls_of(assigns: pb.Assigns, max_payload: int) -> Iterator[AssignedCall]:
     command, max_result = assigns.command, assigns.max_result or max_payload
     calls = zip(assigns.calls, assigns.arguments, assigns.budgets, strict=True)
-    for sequence, (call_id, arguments, budget) in enumerate(calls, assigns.first):
-        yield AssignedCall(sequence, command, arguments, call_id=call_id, budget=budget, max_result=max_result)
+    if not (taker := assigns.buffer_socket):
+        for sequence, (call_id, arguments, budget) in enumerate(calls, assigns.first):
+            yield AssignedCall(sequence, command, arguments, call_id=call_id, budget=budget, max_result=max_result)
+        return
+    callers = zip(calls, assigns.refs, assigns.queued, strict=True)
+    for sequence, ((call_id, arguments, budget), ref, queued) in enumerate(callers, assigns.first):
+        yield AssignedCall(
+            sequence, command, arguments, call_id=call_id, budget=budget, max_result=max_result,
+            ref=ref, queued=queued, buffer_socket=taker, max_buffer=assigns.max_buffer,
+        )  # fmt: skip
 
 
 def to_wire(batch: list[Report]) -> bytes:
@@ -288,7 +298,8 @@ def _result(report: ResultReport) -> pb.Report:
 
 
 def _delivered(report: DeliveredReport) -> pb.Report:
-    return pb.Report(delivered=pb.Delivered(sequence=report.sequence, seconds=report.seconds))
+    delivered = pb.Delivered(sequence=report.sequence, seconds=report.seconds, buffer_bytes=report.buffer_bytes)
+    return pb.Report(delivered=delivered)
 
 
 def _failure(report: FailureReport) -> pb.Report:

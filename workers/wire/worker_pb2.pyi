@@ -29,7 +29,7 @@ class Order(_message.Message):
     def __init__(self, assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., assigns: _Optional[_Union[Assigns, _Mapping]] = ...) -> None: ...
 
 class Assign(_message.Message):
-    __slots__ = ("sequence", "call", "command", "arguments", "attachments", "budget", "credit", "max_result", "credit_bytes", "reply_socket", "ref", "queued")
+    __slots__ = ("sequence", "call", "command", "arguments", "attachments", "budget", "credit", "max_result", "credit_bytes", "reply_socket", "ref", "queued", "buffer_socket", "max_buffer")
     class AttachmentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,8 @@ class Assign(_message.Message):
     REPLY_SOCKET_FIELD_NUMBER: _ClassVar[int]
     REF_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
+    BUFFER_SOCKET_FIELD_NUMBER: _ClassVar[int]
+    MAX_BUFFER_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     call: str
     command: str
@@ -61,23 +63,33 @@ class Assign(_message.Message):
     reply_socket: str
     ref: int
     queued: float
-    def __init__(self, sequence: _Optional[int] = ..., call: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., budget: _Optional[float] = ..., credit: _Optional[int] = ..., max_result: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., reply_socket: _Optional[str] = ..., ref: _Optional[int] = ..., queued: _Optional[float] = ...) -> None: ...
+    buffer_socket: str
+    max_buffer: int
+    def __init__(self, sequence: _Optional[int] = ..., call: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., budget: _Optional[float] = ..., credit: _Optional[int] = ..., max_result: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., reply_socket: _Optional[str] = ..., ref: _Optional[int] = ..., queued: _Optional[float] = ..., buffer_socket: _Optional[str] = ..., max_buffer: _Optional[int] = ...) -> None: ...
 
 class Assigns(_message.Message):
-    __slots__ = ("first", "command", "calls", "arguments", "budgets", "max_result")
+    __slots__ = ("first", "command", "calls", "arguments", "budgets", "max_result", "buffer_socket", "refs", "queued", "max_buffer")
     FIRST_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     BUDGETS_FIELD_NUMBER: _ClassVar[int]
     MAX_RESULT_FIELD_NUMBER: _ClassVar[int]
+    BUFFER_SOCKET_FIELD_NUMBER: _ClassVar[int]
+    REFS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    MAX_BUFFER_FIELD_NUMBER: _ClassVar[int]
     first: int
     command: str
     calls: _containers.RepeatedScalarFieldContainer[str]
     arguments: _containers.RepeatedScalarFieldContainer[bytes]
     budgets: _containers.RepeatedScalarFieldContainer[float]
     max_result: int
-    def __init__(self, first: _Optional[int] = ..., command: _Optional[str] = ..., calls: _Optional[_Iterable[str]] = ..., arguments: _Optional[_Iterable[bytes]] = ..., budgets: _Optional[_Iterable[float]] = ..., max_result: _Optional[int] = ...) -> None: ...
+    buffer_socket: str
+    refs: _containers.RepeatedScalarFieldContainer[int]
+    queued: _containers.RepeatedScalarFieldContainer[float]
+    max_buffer: int
+    def __init__(self, first: _Optional[int] = ..., command: _Optional[str] = ..., calls: _Optional[_Iterable[str]] = ..., arguments: _Optional[_Iterable[bytes]] = ..., budgets: _Optional[_Iterable[float]] = ..., max_result: _Optional[int] = ..., buffer_socket: _Optional[str] = ..., refs: _Optional[_Iterable[int]] = ..., queued: _Optional[_Iterable[float]] = ..., max_buffer: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("sequence", "reason")
@@ -228,12 +240,14 @@ class Results(_message.Message):
     def __init__(self, sequences: _Optional[_Iterable[int]] = ..., json: _Optional[_Iterable[bytes]] = ..., seconds: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Delivered(_message.Message):
-    __slots__ = ("sequence", "seconds")
+    __slots__ = ("sequence", "seconds", "buffer_bytes")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BUFFER_BYTES_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     seconds: float
-    def __init__(self, sequence: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+    buffer_bytes: int
+    def __init__(self, sequence: _Optional[int] = ..., seconds: _Optional[float] = ..., buffer_bytes: _Optional[int] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("sequence", "code", "message", "type", "traceback", "seconds", "details")
@@ -314,17 +328,23 @@ class Race(_message.Message):
     def __init__(self, attribute: _Optional[str] = ..., first_thread: _Optional[str] = ..., first_stack: _Optional[str] = ..., second_thread: _Optional[str] = ..., second_stack: _Optional[str] = ...) -> None: ...
 
 class Delivery(_message.Message):
-    __slots__ = ("ref", "json", "call", "worker", "queued_seconds", "run_seconds")
+    __slots__ = ("ref", "json", "call", "worker", "queued_seconds", "run_seconds", "buffers", "inline", "text")
     REF_FIELD_NUMBER: _ClassVar[int]
     JSON_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     QUEUED_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    INLINE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     ref: int
     json: bytes
     call: str
     worker: str
     queued_seconds: float
     run_seconds: float
-    def __init__(self, ref: _Optional[int] = ..., json: _Optional[bytes] = ..., call: _Optional[str] = ..., worker: _Optional[str] = ..., queued_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ...) -> None: ...
+    buffers: int
+    inline: bytes
+    text: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, ref: _Optional[int] = ..., json: _Optional[bytes] = ..., call: _Optional[str] = ..., worker: _Optional[str] = ..., queued_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ..., buffers: _Optional[int] = ..., inline: _Optional[bytes] = ..., text: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -52,10 +52,16 @@ class GrpcLink:
         if assignment.credit or assignment.attachments or assignment.reply_socket:
             self._assign_alone(assignment)
             return
-        self.assign_alike(assignment, (assignment.call,), (assignment.arguments,), (assignment.budget,))
+        takers = ((assignment.ref, assignment.queued),) if assignment.buffer_socket else ()
+        self.assign_alike(assignment, (assignment.call,), (assignment.arguments,), (assignment.budget,), takers)
 
     def assign_alike(
-        self, first: Assignment, calls: Sequence[str], arguments: Sequence[bytes], budgets: Sequence[float]
+        self,
+        first: Assignment,
+        calls: Sequence[str],
+        arguments: Sequence[bytes],
+        budgets: Sequence[float],
+        takers: Sequence[tuple[int, float]] = (),
     ) -> None:
         batch, sequence = self._batch, first.sequence
         message, assigns = batch.message, self._assigns
@@ -65,10 +71,16 @@ class GrpcLink:
             or sequence != self._next
             or assigns.command != first.command
             or assigns.max_result != first.max_result
+            or assigns.buffer_socket != first.buffer_socket
         ):
             assigns = self._assigns = message.orders.add().assigns
             assigns.first, assigns.command, assigns.max_result = sequence, first.command, first.max_result
+            if first.buffer_socket:
+                assigns.buffer_socket, assigns.max_buffer = first.buffer_socket, first.max_buffer
             self._assigns_of = message
+        if takers:
+            assigns.refs.extend([ref for ref, _ in takers])
+            assigns.queued.extend([queued for _, queued in takers])
         assigns.calls.extend(calls)
         assigns.arguments.extend(arguments)
         assigns.budgets.extend(budgets)
@@ -91,6 +103,9 @@ class GrpcLink:
             order.credit_bytes = assignment.credit_bytes
         if assignment.reply_socket:
             order.reply_socket, order.ref, order.queued = assignment.reply_socket, assignment.ref, assignment.queued
+        if assignment.buffer_socket:
+            order.buffer_socket, order.max_buffer = assignment.buffer_socket, assignment.max_buffer
+            order.ref, order.queued = assignment.ref, assignment.queued
         for name, value in assignment.attachments.items():
             order.attachments[name] = value
             size += len(value)
@@ -156,7 +171,9 @@ class GrpcLink:
                 self._reports.results(_triples(report.results))
                 continue
             if kind == "delivered":
-                self._reports.delivered(report.delivered.sequence, _checked(report.delivered.seconds))
+                delivered = report.delivered
+                buffered = (delivered.buffer_bytes,) if delivered.buffer_bytes else ()
+                self._reports.delivered(delivered.sequence, _checked(delivered.seconds), *buffered)
                 continue
             if kind == "chunk":
                 chunk = report.chunk

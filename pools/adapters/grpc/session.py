@@ -95,14 +95,19 @@ def error_message(error: errors.BrokerError, timing: Timing) -> pb.Error:
     )
 
 
-def requests_of(calls: pb.Calls) -> list[Request]:
+def requests_of(calls: pb.Calls, buffer_socket: str = "") -> list[Request]:
     """Checked Requests; raises BadRequest naming the field."""
     if len(calls.refs) != len(calls.arguments):
         lengths = f"{len(calls.refs)} refs, {len(calls.arguments)} arguments"
         raise errors.BadRequest(f"arguments: as many as refs are needed ({lengths})")
     pool, command, timeout, priority = calls.pool, calls.command, calls.timeout, calls.priority
     _check(timeout, priority)
-    return [Request(pool, command, given or b"{}", NOTHING, timeout, priority) for given in calls.arguments]
+    if not buffer_socket:
+        return [Request(pool, command, given or b"{}", NOTHING, timeout, priority) for given in calls.arguments]
+    return [
+        Request(pool, command, given or b"{}", NOTHING, timeout, priority, ref=ref, buffer_socket=buffer_socket)
+        for ref, given in zip(calls.refs, calls.arguments, strict=True)
+    ]
 
 
 class ClientSession:
@@ -189,11 +194,13 @@ class ClientSession:
             return
         if self._reply_socket and call.direct_reply:
             request.reply_socket, request.ref = self._reply_socket, call.ref
+        if self._reply_socket and call.buffers and not call.credit:
+            request.buffer_socket, request.ref = self._reply_socket, call.ref
         self._submit((call.ref,), (request,), together=False)
 
     def _call_many(self, calls: pb.Calls) -> None:
         try:
-            requests = requests_of(calls)
+            requests = requests_of(calls, self._reply_socket if calls.buffers else "")
         except errors.BadRequest as wrong:
             for ref in calls.refs:
                 self._refuse(ref, wrong)

@@ -35,6 +35,9 @@ class Metrics:
         self._calls = CallCounts()
         self.registry.register(self._calls)
         self._full = self._counter("pool_capacity_reached", "How often the last free slot was taken.", "pool")
+        of = ("pool", "of")
+        self._buffers = self._counter("buffers", "Results and arguments with parts in shared memory.", *of)
+        self._buffer_bytes = self._counter("buffer_bytes", "Bytes of results and arguments in shared memory.", *of)
         self._started = self._histogram("worker_start_seconds", "From a worker's start until it is ready.", "pool")
         by_reason = ("pool", "reason")
         counter = self._event_counter
@@ -75,6 +78,10 @@ class Metrics:
 
     def delivered(self, pool: str, results: int) -> None:
         self._calls.delivered(pool, results)
+
+    def buffered(self, pool: str, of: str, size: int) -> None:
+        self._buffers.labels(pool, of).inc()
+        self._buffer_bytes.labels(pool, of).inc(size)
 
     def full(self, pool: str, times: int) -> None:
         self._full.labels(pool).inc(times)

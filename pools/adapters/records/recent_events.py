@@ -60,6 +60,9 @@ class RecentEvents:
     def delivered(self, pool: str, results: int) -> None:
         self._meter.delivered(pool, results)
 
+    def buffered(self, pool: str, of: str, size: int) -> None:
+        self._meter.buffered(pool, of, size)
+
     def full(self, pool: str, times: int) -> None:
         self._meter.full(pool, times)
 

@@ -38,7 +38,7 @@ class InFlightCall:
         """Whether it may be sent in one message with calls like it."""
         return not (self.credit or self.request.attachments or self.request.reply_socket)
 
-    def assignment(self, now: float, max_result: int) -> Assignment:
+    def assignment(self, now: float, max_result: int, max_buffer: int = 0) -> Assignment:
         request, call = self.request, self.call
         return Assignment(
             self.sequence,
@@ -53,6 +53,8 @@ class InFlightCall:
             request.reply_socket,
             request.ref,
             call.assigned - call.arrived,
+            request.buffer_socket,
+            max_buffer if request.buffer_socket else 0,
         )
 
     def timing(self, now: float, ran: float | None = None) -> Timing:
@@ -86,7 +88,7 @@ class WorkerObserver(Protocol):
         self, handle: WorkerHandle, ended: list[tuple[InFlightCall, Payload | None, float]]
     ) -> None: ...
 
-    def call_delivered(self, handle: WorkerHandle, one: InFlightCall, seconds: float) -> None: ...
+    def call_delivered(self, handle: WorkerHandle, one: InFlightCall, seconds: float, buffer_bytes: int) -> None: ...
 
     def calls_revoked(self, handle: WorkerHandle, numbers: list[int]) -> None: ...
 
@@ -117,7 +119,7 @@ class WorkerHandle:
     _reading: asyncio.Task[None] | None = None  # of the stacks, before a kill
     _stacks: str = ""
 
-    def assign(self, calls: Sequence[InFlightCall], max_result: int) -> None:
+    def assign(self, calls: Sequence[InFlightCall], max_result: int, max_buffer: int = 0) -> None:
         """Send calls of one command to the worker."""
         link = self.link
         if link is None:
@@ -127,16 +129,19 @@ class WorkerHandle:
             self._sequence += 1
             one.sequence = self._sequence
             in_flight[self._sequence] = one
-        if len(calls) > 1 and all(one.is_plain for one in calls):
+        taker = calls[0].request.buffer_socket
+        if len(calls) > 1 and all(one.is_plain and one.request.buffer_socket == taker for one in calls):
+            takers = ([(one.request.ref, one.call.assigned - one.call.arrived) for one in calls],) if taker else ()
             link.assign_alike(
-                calls[0].assignment(now, max_result),
+                calls[0].assignment(now, max_result, max_buffer),
                 [one.public_id for one in calls],
                 [one.request.arguments for one in calls],
                 [max(0.0, one.call.deadline - now) for one in calls],
+                *takers,
             )
             return
         for one in calls:
-            link.assign(one.assignment(now, max_result))
+            link.assign(one.assignment(now, max_result, max_buffer))
 
     def cancel(self, in_flight: InFlightCall, reason: str) -> None:
         if self.link:
@@ -261,10 +266,10 @@ class WorkerHandle:
         if known:
             self.observer.calls_succeeded(self, known)
 
-    def delivered(self, sequence: int, seconds: float) -> None:
+    def delivered(self, sequence: int, seconds: float, buffer_bytes: int = 0) -> None:
         if one := self._in_flight.pop(sequence, None):
-            if one.request.reply_socket:
-                self.observer.call_delivered(self, one, seconds)
+            if one.request.reply_socket or one.request.buffer_socket:
+                self.observer.call_delivered(self, one, seconds, buffer_bytes)
             else:  # its caller would wait until the deadline
                 failure = WorkerFailure("internal", "The worker delivered a result to a caller without a reply socket.")
                 self.observer.call_failed(self, one, failure, seconds)

@@ -212,6 +212,9 @@ class Usages:
     def delivered(self, pool: str, results: int) -> None:
         self._then.delivered(pool, results)
 
+    def buffered(self, pool: str, of: str, size: int) -> None:
+        self._then.buffered(pool, of, size)
+
     def full(self, pool: str, times: int) -> None:
         self._then.full(pool, times)
 

@@ -22,6 +22,7 @@ class Numbers:
         self.calls: Counter[tuple[str, str, str]] = Counter()
         self.times: list[tuple[float, float]] = []
         self.delivered_to: Counter[str] = Counter()
+        self.buffers: Counter[tuple[str, str]] = Counter()
         self.times_full: Counter[str] = Counter()
 
     def executed(self, pool: str, command: str, code: str, queued: float, ran: float) -> None:
@@ -33,6 +34,9 @@ class Numbers:
 
     def delivered(self, pool: str, results: int) -> None:
         self.delivered_to[pool] += results
+
+    def buffered(self, pool: str, of: str, size: int) -> None:
+        self.buffers[pool, of] += size
 
     def full(self, pool: str, times: int) -> None:
         self.times_full[pool] += times

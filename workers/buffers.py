@@ -1,0 +1,351 @@
+"""Large parts of a value in sealed memory files, whose descriptors travel between processes instead of the bytes.
+
+     Outgoing.add(data) ──▶ [file, offset, length] in the text     seal ──▶ descriptors beside the message
+     Incoming.view([file, offset, length]) ──▶ a map of that part, after its seals and its size were checked
+
+Some hundred kilobytes travel in the message itself, as they are: there a memory file costs more than two copies.
+
+A memory file is a memfd of Linux. It is sealed against every change before it is sent, so what a receiver has checked
+stays as it was, and a map of it cannot end with SIGBUS. The map is private: what the receiver writes there is its own.
+
+>>> outgoing = Outgoing(10**6)
+>>> part = outgoing.add(b"x" * 70_000)
+>>> part, bytes(outgoing.view(part)[:3])
+([64, 0, 70000], b'xxx')
+>>> outgoing.inlined(b'{"$bytes":{"$buffer":[64,0,70000]}}')[:20]
+b'{"$bytes":"eHh4eHh4e'
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import mmap
+import os
+import re
+import socket
+import sys
+import weakref
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+THRESHOLD = 64 * 1024  # bytes; a smaller part is base64 in the text
+LARGEST_INLINE = 160 * 1024  # bytes of all parts that go into the message itself: up to here a file costs more
+LARGEST = 2**36  # bytes that one file may have, whatever its pool allows
+MOST_FILES = 64  # of one value; the kernel passes at most 253 descriptors in one message
+COPIED = MOST_FILES  # the number of the file that has all copied parts
+ALIGNMENT = 64  # bytes, for the items of arrays
+WRITE_BYTES = 2**30  # of one write: the kernel takes at most 2 GiB
+MAP_FIXED = 0x10  # on Linux; Python has no name for it
+TAG = "$buffer"
+_PART = re.compile(rb'\{"\$buffer":\[(\d+),(\d+),(\d+)\]\}')  # not in a string of JSON: there a quote is escaped
+ROOM = socket.CMSG_SPACE(MOST_FILES * array.array("i").itemsize) if hasattr(socket, "CMSG_SPACE") else 0
+
+
+class BufferInvalid(ValueError):
+    """A descriptor that arrived is not what its message says."""
+
+
+class BufferTooLarge(Exception):
+    """The parts of a value have more bytes than the pool allows in buffers."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"the buffers have {size:,} bytes and the pool's max_buffer is {limit:,}; raise max_buffer")
+        self.size, self.limit = size, limit
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _seals() -> int:
+    return fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+def are_possible() -> bool:
+    """Whether this system has sealed memory files and passes descriptors."""
+    return hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS") and hasattr(socket, "MSG_CMSG_CLOEXEC")
+
+
+class MemoryFile:
+    """One memory file that this process writes. Its descriptor is closed with the object at the latest."""
+
+    __slots__ = ("descriptor", "size")
+
+    def __init__(self) -> None:
+        self.descriptor = -1
+        self.descriptor = os.memfd_create("snakepit buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.size = 0
+
+    def append(self, data: Any) -> int:
+        """Write bytes behind those that are there; return where they begin."""
+        at = _aligned(self.size)
+        view, end = memoryview(data).cast("B"), at
+        while end - at < len(view):  # a write may be cut short
+            end += os.pwrite(self.descriptor, view[end - at : end - at + WRITE_BYTES], end)
+        self.size = end
+        return at
+
+    def cut(self, size: int) -> None:
+        os.ftruncate(self.descriptor, size)
+        self.size = size
+
+    def seal(self) -> None:
+        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _seals() | fcntl.F_SEAL_SEAL)
+
+    def close(self) -> None:
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class PlacedFile(MemoryFile):
+    """A memory file that a command computes in. `memory` is its shared map."""
+
+    __slots__ = ("address", "memory")
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.cut(size)
+        import ctypes  # few commands need it
+
+        self.memory = mmap.mmap(self.descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+
+    def seal(self) -> None:
+        """Replace the shared map by a private one at the same address, and seal.
+
+        The kernel refuses the seal while a writable shared map lives, and an array of the command may still be in use.
+        """
+        rights, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | MAP_FIXED
+        if _system_mmap()(self.address, self.size, rights, flags, self.descriptor, 0) != self.address:
+            raise OSError("the map of a buffer cannot be made private")
+        super().seal()
+
+
+@lru_cache(maxsize=1)
+def _system_mmap() -> Callable[..., int]:
+    """The mmap of the C library: Python's own has no address."""
+    import ctypes
+
+    found = ctypes.CDLL(None).mmap
+    found.restype = ctypes.c_void_p
+    found.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *3 * (ctypes.c_int,), ctypes.c_long)
+    return cast("Callable[..., int]", found)
+
+
+class Outgoing:
+    """The large parts of one value that is sent.
+
+    Parts that are copied are kept together: in `inline` while they are small, and in one memory file beyond that. An
+    array that a command computed in a memory file stays there. `file_from`: where the file begins; infinite: never.
+    """
+
+    __slots__ = ("_copied", "_placed", "file_from", "inline", "limit", "placed", "size")
+
+    def __init__(self, limit: int, placed: Sequence[PlacedFile] = (), *, file_from: float = LARGEST_INLINE) -> None:
+        self.limit = limit
+        self.file_from = file_from
+        self.size = 0
+        self.inline = bytearray()
+        self.placed: list[PlacedFile] = []  # those that the value has
+        self._placed = placed  # those of the call
+        self._copied: MemoryFile | None = None
+
+    @property
+    def is_used(self) -> bool:
+        return self.size > 0
+
+    @property
+    def files(self) -> list[MemoryFile]:
+        """The memory files, the one with the copied parts last."""
+        return [*self.placed, self._copied] if self._copied else [*self.placed]
+
+    def check(self, size: int) -> None:
+        """Raise BufferTooLarge if a part of this size does not fit any more."""
+        if self.size + size > self.limit:
+            raise BufferTooLarge(self.size + size, self.limit)
+
+    def add(self, data: Any) -> list[int]:
+        """Take the bytes of a part; return its file, offset and length. Raises OSError where no file can be made."""
+        view = memoryview(data)
+        size = view.nbytes
+        self.check(size)
+        at = self._place_of(data, size)
+        if at is None:
+            at = COPIED, self._append(view if view.c_contiguous else view.tobytes(), size)
+        self.size += size
+        return [*at, size]
+
+    def _place_of(self, data: Any, size: int) -> tuple[int, int] | None:
+        """Where the part is already, if a command computed it in a file of this call."""
+        facts = getattr(data, "__array_interface__", None) if self._placed else None
+        for one in self._placed:
+            if facts and facts["data"][0] == one.address and size == one.size:
+                if one not in self.placed:
+                    self.placed.append(one)
+                return self.placed.index(one), 0
+        return None
+
+    def _append(self, data: Any, size: int) -> int:
+        if self._copied is None:
+            at = _aligned(len(self.inline))
+            if at + size <= self.file_from:
+                self.inline.extend(bytes(at - len(self.inline)))
+                self.inline.extend(memoryview(data).cast("B"))
+                return at
+            file = MemoryFile()
+            file.append(self.inline)
+            self._copied, self.inline = file, bytearray()
+        return self._copied.append(data)
+
+    def mark(self) -> tuple[int, int, MemoryFile | None]:
+        """Note what is there, for `cut`."""
+        return self.size, self._copied.size if self._copied else len(self.inline), self._copied
+
+    def cut(self, mark: tuple[int, int, MemoryFile | None]) -> None:
+        """Drop the copied parts that were added since the mark."""
+        self.size, end, _ = mark
+        if self._copied:
+            self._copied.cut(end)
+        else:
+            del self.inline[end:]
+
+    def view(self, part: Sequence[int]) -> Any:
+        """The bytes of a part."""
+        number, offset, size = part
+        if number == COPIED and self._copied is None:
+            return bytes(self.inline[offset : offset + size])
+        file = self._copied if number == COPIED and self._copied else self.placed[number]
+        return memoryview(_map(file.descriptor, offset + size))[offset:]
+
+    def inlined(self, text: bytes) -> bytes:
+        """The text with the bytes of each part in base64, for a receiver without descriptors."""
+        return _PART.sub(lambda found: b'"%s"' % b64encode(self.view([int(one) for one in found.groups()])), text)
+
+    def seal(self) -> list[int]:
+        """Make the files final; return their descriptors."""
+        files = self.files
+        for file in files:
+            file.seal()
+        return [file.descriptor for file in files]
+
+    def close(self) -> None:
+        for file in self.files:
+            file.close()
+
+
+class Incoming:
+    """The descriptors that arrived beside a message. They are closed with the object at the latest."""
+
+    __slots__ = ("_maps", "descriptors", "inline")
+
+    def __init__(self, descriptors: Iterable[int] = (), inline: bytes = b"") -> None:
+        """`inline`: the copied parts, if they came in the message itself."""
+        self.descriptors = list(descriptors)
+        self.inline = inline
+        self._maps: dict[int, memoryview] = {}
+
+    def __len__(self) -> int:
+        return len(self.descriptors)
+
+    def view(self, part: object) -> memoryview:
+        """The bytes of a part. Raises BufferInvalid: the text may name anything, and a descriptor may be anything."""
+        if not isinstance(part, list) or len(part) != 3 or any(type(one) is not int or one < 0 for one in part):
+            raise BufferInvalid("a part of a buffer is [file, offset, length]")
+        number, offset, size = part
+        whole = self._maps.get(number)
+        if whole is None:
+            whole = self._maps[number] = self._whole(number)
+        if offset + size > len(whole):
+            raise BufferInvalid(f"bytes {offset} to {offset + size} are outside of a buffer of {len(whole)}")
+        return whole[offset : offset + size]
+
+    def _whole(self, number: int) -> memoryview:
+        if number == COPIED:
+            if self.inline:
+                return memoryview(self.inline)
+            number = len(self.descriptors) - 1
+        if not 0 <= number < len(self.descriptors):
+            raise BufferInvalid("a buffer did not arrive")
+        return _checked_map(self.descriptors[number])
+
+    def sizes(self) -> int:
+        """The bytes of all files. Raises BufferInvalid for a descriptor that is no sealed memory file."""
+        return sum(map(checked_size, self.descriptors))
+
+    def close(self) -> None:
+        descriptors, self.descriptors = self.descriptors, []
+        self._maps.clear()
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def checked_size(descriptor: int) -> int:
+    """The bytes of a sealed memory file. Raises BufferInvalid for anything else."""
+    try:
+        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:  # a file, a pipe, a socket
+        raise BufferInvalid("a buffer is no memory file") from None
+    if seals & _seals() != _seals():
+        raise BufferInvalid("a buffer is not sealed: its sender could still change it")
+    size = os.fstat(descriptor).st_size
+    if not size <= LARGEST:
+        raise BufferInvalid(f"a buffer has {size:,} bytes; {LARGEST:,} are allowed")
+    return size
+
+
+def _checked_map(descriptor: int) -> memoryview:
+    size = checked_size(descriptor)
+    return memoryview(_map(descriptor, size) if size else b"")
+
+
+_live: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()  # maps that hold a descriptor each
+
+
+def _map(descriptor: int, size: int) -> Any:
+    """A private map: its memory is that of the file until this process writes to it."""
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY, trackfd=False)
+    # Before Python 3.13 a map holds a descriptor of its own. A process that keeps many arrays would run out of them.
+    if len(_live) >= _most_maps():
+        copied = bytearray(size)
+        view, at = memoryview(copied), 0
+        while at < size:
+            at += os.preadv(descriptor, [view[at : at + WRITE_BYTES]], at)
+        return copied
+    made = mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)
+    _live.add(made)
+    return made
+
+
+def _most_maps() -> int:
+    """A quarter of the descriptors that this process may have."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (soft if soft > 0 else 2**20) // 4
+
+
+def rights(descriptors: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
+    """The ancillary data that passes descriptors."""
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+
+
+def received(ancillary: Iterable[tuple[int, int, bytes]]) -> Incoming:
+    """The descriptors of ancillary data that arrived."""
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return Incoming(found)
