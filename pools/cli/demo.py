@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-USER = "demo"
 KEY = "snakepit up --demo"
 POOL, COMMAND, ARGUMENTS = "primes", "count", {"below": 100000}
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The secrets of one run; each run makes new ones."""
+    """The secrets of one run; each run makes new ones. The token is of one login."""
 
     key: str
     login_token: str
@@ -27,6 +25,7 @@ def prepare() -> Demo:
     from django.contrib.auth import get_user_model
     from django.db import transaction
 
+    from snakepit.pools.dashboard.demo import USER, login_token
     from snakepit.pools.models import ApiKey, schema
     from snakepit.pools.permissions import SCOPES
 
@@ -39,7 +38,7 @@ def prepare() -> Demo:
             user.save()
         ApiKey.objects.filter(name=KEY, owner=user).delete()
         _, key = ApiKey.create(name=KEY, owner=user, scopes=tuple(SCOPES))
-    return Demo(key, secrets.token_urlsafe(24))
+    return Demo(key, login_token(user))
 
 
 def lines(demo: Demo, root: str, address: str) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from django.urls import include, path, reverse
 from snakepit.pools import tasks
 from snakepit.pools.celery_setup import transport_options
 from snakepit.pools.checks import check_snakepit, check_urls
+from snakepit.pools.cli import demo
 from snakepit.site.celery import app
 from tests.process.integration.fakes import FakeClient, unreachable
 
@@ -186,13 +188,28 @@ def test_options_of_redis_go_to_redis_alone(tmp_path: Path, monkeypatch: pytest.
 def test_the_demo_login_takes_its_token_alone(client: Client, broker: FakeClient, settings: Any) -> None:
     settings.SNAKEPIT_DEMO_TOKEN = ""
     assert client.get("/demo-login/?token=").status_code == 404
-    settings.SNAKEPIT_DEMO_TOKEN = "s3cret"
+    settings.SNAKEPIT_DEMO_TOKEN = demo.prepare().login_token
     for wrong in ("", "?token=", "?token=S3CRET", "?token=%C3%A9"):
         assert client.get(f"/demo-login/{wrong}").status_code == 403
-    for _ in range(2):
-        response = client.get("/demo-login/?token=s3cret")
-        assert (response.status_code, response["Location"]) == (302, "/")
+    response = client.get("/demo-login/", {"token": settings.SNAKEPIT_DEMO_TOKEN})
+    assert (response.status_code, response["Location"]) == (302, "/")
     assert client.get("/admin/").status_code == 200
+
+
+@pytest.mark.django_db
+def test_the_demo_login_works_once_and_for_an_hour(client: Client, broker: FakeClient, settings: Any) -> None:
+    settings.SNAKEPIT_DEMO_TOKEN = first = demo.prepare().login_token
+    statuses = [Client().get("/demo-login/", {"token": first}).status_code for _ in range(2)]
+    assert statuses == [302, 403]
+    long_ago = time.time() - 3601
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("django.core.signing.time.time", lambda: long_ago)
+        settings.SNAKEPIT_DEMO_TOKEN = old = demo.prepare().login_token
+    response = client.get("/demo-login/", {"token": old})
+    assert response.status_code == 403
+    assert "older than an hour" in response.content.decode()
+    settings.SNAKEPIT_DEMO_TOKEN = new = demo.prepare().login_token
+    assert client.get("/demo-login/", {"token": new}).status_code == 302
 
 
 # Settings from the environment.
