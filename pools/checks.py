@@ -23,7 +23,7 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 import snakepit
-from snakepit.pools import adapter_source, conf, greenlets
+from snakepit.pools import adapter_source, conf, greenlets, permissions
 from snakepit.pools.broker.spec import FIELDS, Profile
 
 URL_NAMES = ("snakepit", "snakepit-api")
@@ -32,9 +32,19 @@ LONGEST_PATH = 107  # bytes of a Unix socket's path on Linux, without its closin
 
 def check_snakepit(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
     problems = [Error(problem, id="snakepit.E001") for problem in conf.find_problems()]
+    problems += [] if problems else [*_certificates()]
     if problems:
         return [*problems]
     return [*_pools(), *_adapters(), *_names(), *_socket(), *_database(), *_routers(), *_docs(), *_greenlets()]
+
+
+def _certificates() -> Iterator[Error]:
+    for name, rights in conf.current().listen_certificates.items():
+        for scope in rights["scopes"]:
+            if scope not in permissions.SCOPES:
+                known = ", ".join(permissions.SCOPES)
+                where = f'SNAKEPIT["LISTEN_CERTIFICATES"]["{name}"]: scopes'
+                yield Error(f"{where}: {scope!r} is not a scope; the scopes are {known}", id="snakepit.E001")
 
 
 def _pools() -> Iterator[CheckMessage]:

@@ -163,6 +163,7 @@ class NodeOut(Schema):
     name: str
     address: str
     labels: list[str] = Field(description="key=value; pools are placed by them.")
+    advertised: list[str] = Field(description="Addresses by which other hosts reach its broker.")
     pid: int
     version: str
     python: str

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snakepit.pools.broker.caller import QuotaStatus
+from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.status import (
     BrokerStatus,
     NodeStatus,
@@ -68,18 +69,7 @@ def caller_line(quota: QuotaStatus) -> str:
 def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
     width = None if sys.stdout.isatty() else NARROW
     console = terminal(width=width, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
-    node = found.node
-    clock = "" if node.clock == "beat" else f", clock: {node.clock}"
-    labels = f", labels: {', '.join(node.labels)}" if node.labels else ""
-    console.print(
-        f"broker {node.name} (pid {node.pid}, up {duration(node.uptime)}, Python {node.python}{clock}{labels})",
-        markup=False,
-        soft_wrap=True,
-    )
-    if node.draining:
-        console.print(f"draining: {drain_line(node)}", style="bold yellow", markup=False, soft_wrap=True)
-    for problem in node.problems:
-        console.print(f"problem: {problem}", style="bold red", markup=False, soft_wrap=True)
+    _show_node(console, found.node)
     for quota in found.quotas:
         console.print(caller_line(quota), style="yellow" if quota.refused else "", markup=False, soft_wrap=True)
     if not found.pools:
@@ -98,10 +88,41 @@ def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
         console.print(_workers(console, found.workers))
 
 
+def _show_node(console: Console, node: NodeStatus) -> None:
+    clock = "" if node.clock == "beat" else f", clock: {node.clock}"
+    labels = f", labels: {', '.join(node.labels)}" if node.labels else ""
+    console.print(
+        f"broker {node.name} (pid {node.pid}, up {duration(node.uptime)}, Python {node.python}{clock}{labels})",
+        markup=False,
+        soft_wrap=True,
+    )
+    if node.draining:
+        console.print(f"draining: {drain_line(node)}", style="bold yellow", markup=False, soft_wrap=True)
+    for listener in node.listeners:
+        style = "bold red" if listener.problem else ""
+        console.print(listener_line(listener, node.started_at + node.uptime), style=style, markup=False, soft_wrap=True)
+    for problem in node.problems:
+        console.print(f"problem: {problem}", style="bold red", markup=False, soft_wrap=True)
+
+
 def last_deaths(found: BrokerStatus, events: Iterable[RecordedEvent]) -> dict[str, RecordedEvent]:
     """How the newest worker died, for each pool that is short of workers. `events` with the oldest first."""
     short = {pool.name for pool in found.pools if pool.state in SHORT}
     return {one.pool: one for one in events if one.kind == "worker.died" and one.pool in short}
+
+
+def listener_line(one: ListenerStatus, now: float) -> str:
+    """One network address of the broker.
+
+    >>> listener_line(ListenerStatus("[::]:7443", "mutual", 86_400.0 * 9, "", 2, 3, {"timeout": 1}), 0.0)
+    'network [::]:7443: TLS mutual, certificate ends in 9.0 days, 2 connections, refused: timeout 1'
+    """
+    tls = f"TLS {one.tls}, certificate ends in {(one.certificate_expires - now) / 86_400:.1f} days"
+    refused = ", ".join(f"{reason} {times}" for reason, times in sorted(one.refused.items()))
+    parts = [tls if one.tls != "none" else "no TLS", f"{one.connections} connections"]
+    parts += [f"refused: {refused}"] if refused else []
+    parts += [one.problem] if one.problem else []
+    return f"network {one.address}: {', '.join(parts)}"
 
 
 def drain_line(node: NodeStatus) -> str:

@@ -19,6 +19,7 @@ from snakepit.pools.diagnostics.checks import (
     database,
     duplicates,
     migrations,
+    network,
     ok,
     overdue,
     problem,
@@ -335,6 +336,6 @@ def fast_path(facts: SystemFacts) -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (
     settings, production, runtime, disk, limits, ports, orphans, greenlets,
     database, migrations, clocks,
-    broker, duplicates, beat, beat_entries, transport, consumers, consumer_pools, overdue, fast_path,
+    broker, network, duplicates, beat, beat_entries, transport, consumers, consumer_pools, overdue, fast_path,
     interpreters, adapters, pools, placement, api_keys,
 )  # fmt: skip

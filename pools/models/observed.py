@@ -18,6 +18,7 @@ class Node(models.Model):
     address = models.CharField(max_length=500, blank=True)
     host = models.CharField(max_length=100, blank=True, help_text="Boot id of its machine: its Unix path works there.")
     labels = models.JSONField(default=list, blank=True, help_text="Labels that place pools on it.")
+    advertised = models.JSONField(default=list, blank=True, help_text="Addresses by which other hosts reach it.")
     pid = models.PositiveIntegerField(default=0)
     version = models.CharField(max_length=50, blank=True)
     python = models.CharField(max_length=200, blank=True)

@@ -189,6 +189,12 @@ def _time(kind: str, moment: Any) -> SafeString:
     )  # fmt: skip
 
 
+@register.filter
+def day(at: float) -> str:
+    """A moment in seconds since the epoch as its day (UTC)."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
+
+
 @register.simple_tag
 def bar(value: Any, most: Any, label: str = "", kind: str = "") -> SafeString:
     """A small horizontal bar: `value` of `most`, with a label for screen readers."""

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from snakepit.pools.adapters.records.metrics import Metrics
 from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.jobs import gauges
 from tests.fakes import ListRecorder
@@ -40,7 +41,8 @@ def snapshot(**changes: Any) -> BrokerStatus:
         worker("p-1", memory_mb=10.0, gil="off", parallelism=1.9),
         worker("p-2", state="starting", gil=""),
     ]
-    of_node = {"loop_lag": 0.25, "sessions": 4, "clock": "lifecycle clock missing", "draining": True}
+    of_node: dict[str, Any] = {"loop_lag": 0.25, "sessions": 4, "clock": "lifecycle clock missing", "draining": True}
+    of_node["listeners"] = (ListenerStatus("0.0.0.0:7443", "mutual", 2e9, "", 3, 9, {"certificate_expired": 2}),)
     return status([replace(found, **changes)], workers, **of_node)
 
 
@@ -50,6 +52,17 @@ def scraped(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
         for family in text_string_to_metric_families(metrics.text())
         for sample in family.samples
     }
+
+
+def test_the_network_listener_has_its_figures() -> None:
+    metrics = Metrics(ListRecorder())
+    one = ListenerStatus("0.0.0.0:7443", "mutual", 2e9, "", 3, 9, {"certificate_expired": 2})
+    metrics.expose(lambda: status([], [], listeners=(one, replace(one, address="[::1]:7443"))))
+    found = scraped(metrics)
+    assert found["snakepit_network_connections", ()] == 3
+    assert found["snakepit_network_connections_accepted_total", ()] == 9
+    assert found["snakepit_network_connections_refused_total", (("reason", "certificate_expired"),)] == 2
+    assert found["snakepit_certificate_expires_timestamp_seconds", (("address", "[::1]:7443"),)] == 2e9
 
 
 def test_calls_are_counted_by_their_end_and_timed() -> None:

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from snakepit.pools.broker.caller import QuotaStatus
 from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.ports import Recorder
 from snakepit.pools.broker.quotas import COUNTED
 from snakepit.pools.broker.status import CLOCK_MISSING, BrokerStatus, PoolStatus, WorkerStatus
@@ -229,8 +230,31 @@ class Gauges:
         yield GaugeMetricFamily("snakepit_broker_loop_lag_seconds", "Delay of the event loop.", node.loop_lag)
         yield GaugeMetricFamily("snakepit_broker_sessions", "Clients with an open session.", node.sessions)
         yield GaugeMetricFamily("snakepit_node_draining", "1: the node takes no new calls.", float(node.draining))
+        yield from _of_network(node.listeners)
         missing = node.clock == CLOCK_MISSING
         yield GaugeMetricFamily("snakepit_lifecycle_clock_missing", "1: no sweeps come from beat.", float(missing))
+
+
+def _of_network(listeners: Sequence[ListenerStatus]) -> Iterator[Metric]:
+    """Of the network listener, where there is one. Its connections are those of all addresses together."""
+    if not listeners:
+        return
+    first = listeners[0]
+    yield GaugeMetricFamily("snakepit_network_connections", "Open network connections.", first.connections)
+    yield CounterMetricFamily("snakepit_network_connections_accepted", "Accepted connections.", first.accepted)
+    refused = CounterMetricFamily(
+        "snakepit_network_connections_refused", "Refused connections and handshakes.", labels=("reason",)
+    )
+    for reason, times in first.refused.items():
+        refused.add_metric((reason,), times)
+    yield refused
+    expiry = GaugeMetricFamily(
+        "snakepit_certificate_expires_timestamp_seconds", "End of the broker's certificate.", labels=("address",)
+    )
+    for one in listeners:
+        if one.certificate_expires:
+            expiry.add_metric((one.address,), one.certificate_expires)
+    yield expiry
 
 
 def _of_callers(quotas: Iterable[QuotaStatus]) -> Iterator[Metric]:

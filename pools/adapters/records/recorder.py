@@ -286,6 +286,7 @@ def _node_columns(node: NodeStatus) -> dict[str, Any]:
         "address": scrub_text(node.address, 500),
         "host": host_id(),
         "labels": scrub(list(node.labels)),
+        "advertised": scrub(list(node.advertised)),
         "pid": node.pid,
         "version": scrub_text(node.version, 50),
         "python": scrub_text(node.python, 200),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable, CommandUnknown, PoolUnknown
+from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.status import (
     BrokerStatus,
     CommandInfo,
@@ -90,6 +91,7 @@ class FakeClient:
         self.pools: list[PoolStatus] = [POOL]
         self.workers: list[WorkerStatus] = [WORKER]
         self.drained: tuple[str, str] | None = None
+        self.listeners: tuple[ListenerStatus, ...] = ()
         self.patience: list[float] = []  # seconds that each question may take
         self.known: list[CommandInfo] = [COMMAND]
 
@@ -135,7 +137,7 @@ class FakeClient:
         drained = bool(self.drained)
         return status(
             [one for one in self.pools if pool in ("", one.name)], self.workers, draining=drained,
-            drain_since=1e9 if drained else 0.0, drain_actor=actor, drain_reason=reason,
+            drain_since=1e9 if drained else 0.0, drain_actor=actor, drain_reason=reason, listeners=self.listeners,
         )  # fmt: skip
 
     async def astatus(self, pool: str = "", timeout: float = 10.0) -> BrokerStatus:

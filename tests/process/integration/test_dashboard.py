@@ -17,6 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from snakepit.pools.broker.caller import QuotaStatus
+from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.status import RecordedEvent, RunningCall
 from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.dashboard.navigation import ENTRIES
@@ -535,3 +536,12 @@ def test_a_refused_order_shows_its_reason(operator: Client, broker: FakeClient) 
     assert operator.post("/pools/nothing/pause/").status_code == 404
     broker.error = unreachable()
     assert operator.post("/workers/digits-1/kill/").status_code == 503
+
+
+@pytest.mark.django_db
+def test_the_node_has_its_network_addresses_and_the_end_of_its_certificate(viewer: Client, broker: FakeClient) -> None:
+    broker.listeners = (ListenerStatus("[::]:7443", "mutual", 2e9, "cert /x: no such file", 5, 9, {}),)
+    Node.objects.create(name="gpu-1", advertised=["gpu-1.internal:7443"], seen_at=timezone.now())
+    page = viewer.get("/nodes/").content.decode()
+    for text in ("[::]:7443", "certificate until 2033-05-18", "cert /x: no such file", "gpu-1.internal:7443"):
+        assert text in page

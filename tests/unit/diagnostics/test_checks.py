@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.diagnostics import facts as known
 from snakepit.pools.diagnostics.facts import SystemFacts, Unknown
@@ -57,6 +58,13 @@ SOUND = SystemFacts(
 )  # fmt: skip
 
 
+NOW = SOUND.broker.node.started_at + SOUND.broker.node.uptime if isinstance(SOUND.broker, BrokerStatus) else 0.0
+LISTENER = ListenerStatus(
+    address="0.0.0.0:7443", tls="mutual", certificate_expires=NOW + 90 * 86_400, problem="", connections=3, accepted=9,
+    refused={"certificate_expired": 1},
+)  # fmt: skip
+
+
 def judge(facts: SystemFacts) -> list[Finding]:
     return [finding for check in CHECKS for finding in check(facts)]
 
@@ -67,6 +75,13 @@ def worst(facts: SystemFacts) -> list[Finding]:
 
 def broker(pool: dict[str, Any] | None = None, **node: Any) -> BrokerStatus:
     return status([replace(RUNNING, **(pool or {}))], **{**NODE, **node})
+
+
+def test_a_sound_listener_is_ok() -> None:
+    plain = replace(LISTENER, address="127.0.0.1:7443", tls="none", certificate_expires=0.0)
+    found = [one for one in judge(replace(SOUND, broker=broker(listeners=(LISTENER, plain)))) if one.check == "network"]
+    assert [str(one.status) for one in found] == ["ok", "ok"]
+    assert "mutual, the certificate ends in 90 days, 3 connections" in found[0].evidence
 
 
 def test_a_sound_world_has_nothing_but_ok() -> None:
@@ -108,6 +123,22 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "jobs in prefork": (
         {"transport": replace(TRANSPORT, worker_pools={"celery@n1": "prefork"})},
         *("consumers", "warning", "celery@n1 has the pool prefork and reads job queues"),
+    ),
+    "a certificate that ends soon": (
+        {"broker": broker(listeners=(replace(LISTENER, certificate_expires=NOW + 2 * 86_400),))},
+        *("network", "warning", "the certificate of 0.0.0.0:7443 ends in 2.0 days"),
+    ),
+    "a certificate that has ended": (
+        {"broker": broker(listeners=(replace(LISTENER, certificate_expires=NOW - 60),))},
+        *("network", "problem", "that of 0.0.0.0:7443 has ended"),
+    ),
+    "a file that is not in force": (
+        {"broker": broker(listeners=(replace(LISTENER, problem="LISTEN_TLS: cert /x: no such file"),))},
+        *("network", "problem", "cert /x: no such file"),
+    ),
+    "no TLS": (
+        {"broker": broker(listeners=(replace(LISTENER, tls="none", certificate_expires=0.0),))},
+        *("network", "warning", "0.0.0.0:7443 takes calls without TLS"),
     ),
     "two brokers": (
         {"database": replace(DATABASE, nodes=(replace(OWN, pid=8, address="/tmp/b.sock"),))},
