@@ -23,11 +23,11 @@ def connect(
 ) -> Client:  # fmt: skip
     """The process's client for a broker. Nothing is connected before the first call; clients of an address share it.
 
-    `address`: the path of the broker's socket, `host:port`, or `dns:///host:port` for all brokers behind a name;
-    default SNAKEPIT_ADDRESS, else BROKER_ADDRESS, else the socket in the project's runtime directory. By default, the
-    other nodes of the project's database get the calls that this broker does not take. `token`: default SNAKEPIT_TOKEN,
-    else the file `token` beside the socket. `connect_timeout`: how long a call tries to reach a broker that is away
-    before it raises `BrokerUnreachable`.
+    `address`: the path of a socket, `host:port`, or `dns:///host:port` for all brokers behind a name. Default:
+    SNAKEPIT_ADDRESS, else BROKER_ADDRESS, else the socket in the project's runtime directory. By default, the other
+    nodes of the project's database get the calls that this broker does not take. `token`: default SNAKEPIT_TOKEN, else
+    the file `token` beside the socket. `connect_timeout`: how long a call tries to reach a broker that is away before
+    it raises `BrokerUnreachable`.
 
     For `host:port`: `tls` is `Tls(ca=..., cert=..., key=...)`, files that are read at each connect; or a context, True
     (the system's authorities) or False (no TLS); default SNAKEPIT_TLS_CA, _CERT and _KEY, else BROKER_TLS. `key`: an

@@ -43,6 +43,7 @@ class _Pool:
     rate: planner.Rate = field(default_factory=planner.Rate)
     asked: float = 0.0  # when the broker was asked about the load
     passed_on: float = 0.0  # when other Celery workers got a hint
+    drained: bool = False  # the broker of this node takes no calls: the jobs are for other nodes
 
 
 class Claimer:
@@ -93,14 +94,21 @@ class Claimer:
             return jobs
         for name, pool in self._pools.items():
             load = planner.ONE if one_thread.is_set() else pool.load
+            if pool.drained:
+                self._pass_on(name, pool, now)
+                pool.more = False
             if pool.more and (most := planner.room(load, running[name], pool.rate.value)):
                 found = claims.claim_batch(name, most, claimant(), conf.node_name())
                 pool.more = len(found) == most
                 jobs += found
-                if pool.more and now - pool.passed_on >= LOOK:
-                    pool.passed_on = now
-                    messages.pass_on(name)
+                self._pass_on(name, pool, now)
         return jobs
+
+    def _pass_on(self, name: str, pool: _Pool, now: float) -> None:
+        """Send a hint to other Celery workers, once a second at most, if there may be more to claim."""
+        if pool.more and now - pool.passed_on >= LOOK:
+            pool.passed_on = now
+            messages.pass_on(name)
 
     def _look_around(self, running: Counter[str], now: float) -> None:
         """Take the hints; once a second claim without one, and ask the broker what the pools can run."""
@@ -123,6 +131,7 @@ class Claimer:
         if pool is None:
             return
         found = [one for one in answer.pools if one.name == key] if isinstance(answer, BrokerStatus) else []
+        pool.drained = isinstance(answer, BrokerStatus) and answer.node.draining
         if found:
             one = found[0]
             pool.load = planner.load(one.slots, one.free, one.waiting, one.queue_limit, running[key])

@@ -3,9 +3,10 @@
 A message is a hint that a pool has work: the Celery worker that gets it claims jobs of the pool until none is left. So
 one message is enough for all jobs that a process submits within WINDOW.
 
-A pool's hints go to the queue `snakepit.<pool>`. Without -Q, a Celery worker reads the queues of all enabled pools and
-the common queue `snakepit.jobs`; `QueueSubscriber` adds the queues of new pools. A job that is not claimed in time is
-sent again through the common queue. With -Q, a Celery worker reads only the given queues.
+A pool's hints go to the queue `snakepit.<pool>`. Without -Q, a Celery worker reads the queues of the enabled pools that
+live on its node, and the common queue `snakepit.jobs`; `QueueSubscriber` follows the pools. A job that is not claimed
+in time is sent again through the common queue, unless its pool lives on some nodes only. With -Q, a Celery worker reads
+only the given queues.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from snakepit.pools.greenlets import PATCHED
 from snakepit.pools.jobs import eager, in_process, leases
 from snakepit.pools.jobs.bounded_thread import BoundedThread
 from snakepit.pools.models import Job
-from snakepit.pools.models.hosting import hosted_with, is_hosted
+from snakepit.pools.models.hosting import hosted_with, is_draining, is_hosted
 from snakepit.pools.models.states import QUEUED
 
 logger = logging.getLogger("snakepit.jobs")
@@ -249,27 +250,32 @@ connection_age = ConnectionAge()
 
 def served_queues() -> set[str]:
     """The queues of the enabled pools that live on this node, including those that no broker has written as rows."""
-    specs = {spec.name: spec for spec in conf.pool_specs()}
     try:
-        names = hosted_with(specs)
+        return _queues()
     except Error as error:
         logger.warning("cannot read the pools, their queues are added later: %s", error)
-        names = [name for name, spec in specs.items() if spec.enabled and is_hosted(spec.nodes)]
-    return {COMMON, *map(queue_of, names)}
+        names = [spec.name for spec in conf.pool_specs() if spec.enabled and is_hosted(spec.nodes)]
+        return {COMMON, *map(queue_of, names)}
+
+
+def _queues() -> set[str]:
+    return {COMMON, *map(queue_of, hosted_with({spec.name: spec for spec in conf.pool_specs()}))}
 
 
 class QueueSubscriber:
-    """Makes one Celery worker read the queues of all pools, including pools that are added while it runs."""
+    """Makes one Celery worker read the queues of this node's pools, also as these change, and none while it drains."""
 
     def __init__(self) -> None:
         self._joined: set[str] = set()
+        self._given: set[str] | None = None  # by -Q
         self._stop = threading.Event()
 
     def at_start(self, instance: Any) -> None:
         """Add the queues to the worker's list, before it connects."""
         queues = instance.app.amqp.queues
         if getattr(queues, "_consume_from", None):  # -Q was given: only those queues
-            self._stop.set()
+            ours = {name for name in queues.consume_from if name == COMMON or name.startswith(queue_of(""))}
+            self._given = self._joined = ours
             return
         with leases.db_unit():
             self._joined = served_queues()
@@ -287,8 +293,8 @@ class QueueSubscriber:
         logger.error("%s", why)
 
     def follow(self, consumer: Any) -> None:
-        """Start the thread that looks for new pools until the worker shuts down."""
-        if not self._stop.is_set():
+        """Start the thread that follows pools and drains until the worker shuts down."""
+        if not self._stop.is_set() and self._given != set():
             arguments = (consumer.app, consumer.hostname)
             threading.Thread(target=self._watch, args=arguments, name="snakepit-queues", daemon=True).start()
 
@@ -297,13 +303,24 @@ class QueueSubscriber:
 
     def _watch(self, app: Any, hostname: str) -> None:
         while not self._stop.wait(POLL):
+            self.turn(app, hostname)
+
+    def turn(self, app: Any, hostname: str) -> None:
+        """Join and leave queues, as the rows say now."""
+        try:
             with leases.db_unit():
-                found = served_queues()
-            for name in sorted(found - self._joined):
-                try:
-                    # Sent to the worker's own mailbox, because only its main thread may use its connection.
-                    app.control.add_consumer(name, destination=[hostname])
-                except Exception as error:  # the transport is away or has no control: the common queue remains
-                    logger.warning("cannot read the queue %s yet: %s", one_line(name), one_line(error))
-                    break
-                self._joined.add(name)
+                wanted = set() if is_draining() else _queues() if self._given is None else self._given
+        except Error as error:
+            logger.warning("cannot read the pools; the queues stay as they are: %s", error)
+            return
+        # Sent to the worker's own mailbox, because only its main thread may use its connection.
+        control = app.control
+        changes = [(name, control.add_consumer) for name in sorted(wanted - self._joined)]
+        changes += [(name, control.cancel_consumer) for name in sorted(self._joined - wanted)]
+        for name, order in changes:
+            try:
+                order(name, destination=[hostname])
+            except Exception as error:  # the transport is away or has no control: the next turn tries again
+                logger.warning("cannot change the queue %s yet: %s", one_line(name), one_line(error))
+                break
+            self._joined = self._joined ^ {name}

@@ -20,6 +20,7 @@ from snakepit.pools.jobs import commands, ends, leases, listing, messages, perio
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.models import Job, schema
+from snakepit.pools.models.hosting import placed
 from snakepit.pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING
 
 logger = logging.getLogger("snakepit.jobs")
@@ -191,10 +192,11 @@ def _send_batch(silent: Q, again: int) -> _Batch:
     if not jobs or not mine.update(sent_at=Now(), sends=F("sends") + again):
         return _Batch()  # another tick was faster, or the jobs were claimed
     queues: dict[tuple[str, str], list[Job]] = {}  # a hint is for one pool
+    elsewhere = placed()
     for job in jobs:
-        # The first message of a job goes to its pool's queue; a repeated one to the common queue.
+        # The first message of a job goes to its pool's queue; a repeated one to the common queue of all nodes.
         first = job.sent_at is None or (job.run_after is not None and job.run_after >= job.sent_at)
-        queue = messages.queue_of(job.pool) if first else messages.COMMON
+        queue = messages.queue_of(job.pool) if first or job.pool in elsewhere else messages.COMMON
         queues.setdefault((queue, job.pool), []).append(job)
     sent: set[Any] = set()
     away = False

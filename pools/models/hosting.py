@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import QuerySet
@@ -10,7 +11,11 @@ from django.db.models import QuerySet
 from snakepit.pools import conf
 from snakepit.pools.broker.placement import find_nodes_problem, is_placed
 from snakepit.pools.broker.spec import PoolSpec
+from snakepit.pools.models.moments import utc_now
+from snakepit.pools.models.observed import Node
 from snakepit.pools.models.pool import Pool
+
+FRESH = 20.0  # seconds; a living broker writes every five
 
 
 def is_hosted(nodes: Any) -> bool:
@@ -23,6 +28,17 @@ def hosted(rows: QuerySet[Pool] | None = None) -> list[str]:
     rows = Pool.objects.all() if rows is None else rows
     found = rows.filter(enabled=True).order_by("name").values_list("name", "nodes")
     return [name for name, nodes in found if is_hosted(nodes)]
+
+
+def placed() -> set[str]:
+    """The names of the pools that do not live on every node."""
+    return set(Pool.objects.exclude(nodes=[]).values_list("name", flat=True))
+
+
+def is_draining() -> bool:
+    """Whether the broker of this node takes no calls, as it wrote itself a moment ago."""
+    fresh = utc_now() - timedelta(seconds=FRESH)
+    return Node.objects.filter(name=conf.node_name(), draining=True, stopped=False, seen_at__gte=fresh).exists()
 
 
 def hosted_with(specs: Mapping[str, PoolSpec]) -> list[str]:

@@ -18,6 +18,7 @@ from snakepit.pools.client import Progress
 from snakepit.pools.jobs import attempt, claimer, claims, ends, messages
 from snakepit.pools.models import Job, JobAttempt
 from tests.process.integration.test_jobs import ScriptedClient, _Stream, answer, broker, fast, pool, wire
+from tests.statuses import status
 
 __all__ = ["broker", "fast", "pool", "wire"]  # fixtures
 pytestmark = pytest.mark.django_db
@@ -195,3 +196,21 @@ def test_a_process_with_one_thread_claims_when_the_last_jobs_have_ended(
     claimer.work("digits")
     assert states() == {"succeeded": 20}
     assert set(seen) == {0}
+
+
+def test_a_runner_beside_a_drained_broker_claims_nothing_and_passes_the_hint_on(
+    client: ByArgument, hinted: Hinted
+) -> None:
+    named("one")
+    source = claimer.Claimer(client)  # type: ignore[arg-type]
+    source.hint("digits")
+    source._look_around(Counter(), 1.0)
+    source.answered("digits", status([], draining=True), Counter())
+    assert source.claim(Counter(), 1.5) == []
+    assert hinted.pools == ["digits"]
+    assert states() == {"queued": 1}
+    assert source.leave(1.6)
+    source.hint("digits")
+    source._look_around(Counter(), 3.0)
+    source.answered("digits", status([]), Counter())
+    assert [job.arguments["name"] for job in source.claim(Counter(), 3.0)] == ["one"]

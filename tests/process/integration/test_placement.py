@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from snakepit.pools import conf
 from snakepit.pools.adapters.records.definitions import DatabaseDefinitions
 from snakepit.pools.diagnostics import doctor, services
 from snakepit.pools.diagnostics.facts import Unknown
-from snakepit.pools.jobs.messages import queue_of, served_queues
-from snakepit.pools.models import Node, Pool
+from snakepit.pools.jobs import messages, reconciler
+from snakepit.pools.jobs.messages import QueueSubscriber, queue_of, served_queues
+from snakepit.pools.models import Job, Node, Pool
 from snakepit.pools.models.hosting import hosted
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.pool import sync_pools
@@ -91,3 +93,103 @@ def test_the_environment_names_a_node(settings: Any, monkeypatch: pytest.MonkeyP
     assert conf.node_name() == "n7"
     settings.SNAKEPIT = {"NODE_NAME": "n8"}
     assert conf.node_name() == "n8"
+
+
+class Control:
+    """In place of Celery's control of one worker."""
+
+    def __init__(self) -> None:
+        self.reads: set[str] = set()
+        self.broken = False
+
+    def add_consumer(self, name: str, destination: list[str]) -> None:
+        self._check(destination)
+        self.reads.add(name)
+
+    def cancel_consumer(self, name: str, destination: list[str]) -> None:
+        self._check(destination)
+        self.reads.remove(name)
+
+    def _check(self, destination: list[str]) -> None:
+        assert destination == ["celery@n1"]
+        if self.broken:
+            raise OSError("the transport is away")
+
+
+class Queues:
+    """In place of Celery's list of queues, empty or as -Q gives it."""
+
+    def __init__(self, *given: str) -> None:
+        self._consume_from = dict.fromkeys(given)
+        self.consume_from = self._consume_from
+
+    def add(self, name: str) -> None: ...
+
+    def select(self, names: list[str]) -> None:
+        self.consume_from = dict.fromkeys(names)
+
+
+def subscribed(*given: str) -> tuple[QueueSubscriber, Any, Control]:
+    queues, control = Queues(*given), Control()
+    app = SimpleNamespace(amqp=SimpleNamespace(queues=queues), control=control)
+    subscriber = QueueSubscriber()
+    subscriber.at_start(SimpleNamespace(app=app))
+    control.reads = set(queues.consume_from)
+    return subscriber, app, control
+
+
+def test_a_celery_worker_leaves_the_queues_of_a_drained_node_and_comes_back(cluster: None) -> None:
+    subscriber, app, control = subscribed()
+    own = {"snakepit.jobs", "snakepit.plain"}
+    assert control.reads == own
+    node = Node.objects.create(name="n1", draining=True, seen_at=utc_now())
+    control.broken = True
+    subscriber.turn(app, "celery@n1")
+    assert control.reads == own
+    control.broken = False
+    subscriber.turn(app, "celery@n1")
+    assert control.reads == set()
+    Node.objects.filter(pk=node.pk).update(draining=False)
+    subscriber.turn(app, "celery@n1")
+    assert control.reads == own
+
+
+def test_with_named_queues_only_the_queues_of_jobs_are_left(cluster: None) -> None:
+    subscriber, app, control = subscribed("mail", "snakepit.plain")
+    Node.objects.create(name="n1", draining=True, seen_at=utc_now())
+    subscriber.turn(app, "celery@n1")
+    assert control.reads == {"mail"}
+
+
+def test_a_drain_of_a_broker_that_is_gone_does_not_keep_jobs_waiting(cluster: None) -> None:
+    subscriber, app, control = subscribed()
+    Node.objects.create(name="n1", draining=True, seen_at=utc_now() - timedelta(minutes=5))
+    subscriber.turn(app, "celery@n1")
+    assert control.reads == {"snakepit.jobs", "snakepit.plain"}
+
+
+def test_a_celery_worker_follows_a_pool_that_moves(cluster: None) -> None:
+    subscriber, app, control = subscribed()
+    Pool.objects.filter(name="plain").update(nodes=["n2"])
+    Pool.objects.filter(name="gpu").update(nodes=["n1"])
+    subscriber.turn(app, "celery@n1")
+    assert control.reads == {"snakepit.jobs", "snakepit.gpu"}
+
+
+def test_a_job_that_is_sent_again_stays_on_the_nodes_of_its_pool(
+    cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: dict[str, list[Any]] = {}
+
+    def send_many(ids: list[Any], queue: str, **_: Any) -> messages.Sent:
+        sent.setdefault(queue, []).extend(ids)
+        return messages.Sent(tuple(ids))
+
+    monkeypatch.setattr(messages, "send_many", send_many)
+    jobs = {}
+    for pool in ("gpu", "plain"):
+        long_ago = utc_now() - timedelta(hours=1)
+        row = Job.objects.create(pool=pool, command="echo", arguments={}, queued_at=long_ago, sent_at=long_ago)
+        jobs[pool] = row.pk
+    reconciler._send_again()
+    assert sent == {"snakepit.gpu": [jobs["gpu"]], "snakepit.jobs": [jobs["plain"]]}
