@@ -71,6 +71,8 @@ NEEDS = {
     "add_pool": "add_pool",
     "change_pool": "change_pool",
     "delete_pool": "delete_pool",
+    "pause_queue": "operate_pool",
+    "resume_queue": "operate_pool",
     "run_periodic": "operate_pool",
     "pause_periodic": "operate_pool",
     "resume_periodic": "operate_pool",

@@ -18,7 +18,7 @@ from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.placement import nodes_text
 from snakepit.pools.client import shared
 from snakepit.pools.models import Pool, schema
-from snakepit.pools.operations import orders
+from snakepit.pools.operations import orders, queue_orders
 from snakepit.pools.operations.change_preview import ChangePreview, preview_change
 from snakepit.pools.web.last_status import ask_in_time
 
@@ -50,11 +50,11 @@ class PoolForm(PoolModelForm):
 @admin.register(Pool)
 class PoolAdmin(Page):
     form = PoolForm
-    list_display = ("name", "profile", "adapter", "place", "size", "slots_each", "enabled", "paused", "source",
-                    "problem", "updated_at")  # fmt: skip
-    list_filter = ("profile", "enabled", "paused", "source")
+    list_display = ("name", "profile", "adapter", "place", "size", "slots_each", "enabled", "paused",
+                    "queue_paused", "source", "problem", "updated_at")  # fmt: skip
+    list_filter = ("profile", "enabled", "paused", "queue_paused", "source")
     search_fields = ("name", "adapter")
-    actions = ("pause", "resume", "scale", "recycle")
+    actions = ("pause", "resume", "pause_queue", "resume_queue", "scale", "recycle")
     fieldsets = (
         (None, {"fields": ("managed", "problem", "name", "adapter", "profile", "nodes", "size", "threads",
                            "enabled", "paused")}),
@@ -167,6 +167,21 @@ class PoolAdmin(Page):
     @admin.action(description="Resume the selected pools", permissions=["operate"])
     def resume(self, request: HttpRequest, queryset: QuerySet[Pool]) -> None:
         self._change(request, queryset, orders.resume, "Resumed.")
+
+    @admin.action(description="Pause the jobs of the selected pools; calls go on", permissions=["operate"])
+    def pause_queue(self, request: HttpRequest, queryset: QuerySet[Pool]) -> None:
+        self._queue(request, queryset, queue_orders.pause_queue, "Jobs paused.")
+
+    @admin.action(description="Resume the jobs of the selected pools", permissions=["operate"])
+    def resume_queue(self, request: HttpRequest, queryset: QuerySet[Pool]) -> None:
+        self._queue(request, queryset, queue_orders.resume_queue, "Jobs resumed.")
+
+    def _queue(self, request: HttpRequest, queryset: QuerySet[Pool], work: Any, text: str) -> None:
+        given = order(request)
+        for pool in queryset:
+            work(pool.name, given)
+            log(request, pool, text)
+            self.message_user(request, f"{pool}: {text.lower()}", messages.SUCCESS)
 
     def _change(self, request: HttpRequest, queryset: QuerySet[Pool], work: Any, text: str) -> None:
         given = order(request)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.body import read_object
 from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.pool_schemas import QueueOut
 from snakepit.pools.api.schemas import (
     ChangeOut,
     DumpOut,
@@ -29,7 +30,7 @@ from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnk
 from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
 from snakepit.pools.diagnostics import applying
-from snakepit.pools.operations import orders
+from snakepit.pools.operations import orders, queue_orders
 from snakepit.pools.operations.orders import Change, Order
 from snakepit.pools.web.last_status import PATIENCE, in_time
 
@@ -99,6 +100,22 @@ async def pause(request: HttpRequest, pool: str) -> HttpResponse:
 @order_route(router, "/pools/{pool}/resume", "resume", "Take calls again", ReasonIn, ChangeOut, refused=ROW_REFUSED)
 async def resume(request: HttpRequest, pool: str) -> HttpResponse:
     return await _change(orders.resume, pool, await _order_for(request, "resume", pool))
+
+
+@order_route(router, "/pools/{pool}/queue/pause", "pause_queue", "Let a pool's jobs wait", ReasonIn, QueueOut)
+async def pause_queue(request: HttpRequest, pool: str) -> HttpResponse:
+    """Claim none of its jobs. Jobs that run end, calls go on, and jobs can be submitted."""
+    return await _queue(request, pool, "pause_queue", queue_orders.pause_queue)
+
+
+@order_route(router, "/pools/{pool}/queue/resume", "resume_queue", "Run a pool's jobs again", ReasonIn, QueueOut)
+async def resume_queue(request: HttpRequest, pool: str) -> HttpResponse:
+    return await _queue(request, pool, "resume_queue", queue_orders.resume_queue)
+
+
+async def _queue(request: HttpRequest, pool: str, action: str, work: Callable[[str, Order], bool]) -> HttpResponse:
+    changed = await sync_to_async(work)(pool, await _order_for(request, action, pool))
+    return json_response({"pool": pool, "queue_paused": action == "pause_queue", "changed": changed})
 
 
 @order_route(

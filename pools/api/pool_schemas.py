@@ -22,6 +22,7 @@ class PoolOut(Schema):
     threads: int
     enabled: bool
     paused: bool
+    queue_paused: bool = Field(description="Its jobs wait; its calls go on.")
     source: str
     revision: int
     updated_at: datetime
@@ -39,3 +40,9 @@ class PoolList(Listed):
     pools: list[PoolOut]
     broker: str = Field(description="reachable, or the reason why not")
     snapshot: SnapshotOut | None = Field(None, description="The age of `live`; null if no broker has answered yet.")
+
+
+class QueueOut(Schema):
+    pool: str
+    queue_paused: bool = Field(description="The pool's jobs wait; its calls go on.")
+    changed: bool

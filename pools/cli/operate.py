@@ -29,6 +29,7 @@ WORKER_ID = re.compile(r"(?P<pool>[a-z][a-z0-9_-]*)-[0-9a-f]{4}-[0-9]+")
 MAX_REASON = 200  # characters
 POLL = 0.25  # seconds between two statuses of a draining pool
 
+Jobs = Annotated[bool, typer.Option("--jobs", help="The pool's jobs alone; calls go on.")]
 Node = Annotated[bool, typer.Option("--node", help="The whole node instead of a pool.")]
 Target = Annotated[str, typer.Argument(metavar="POOL|WORKER", help="Name of a pool, or id of a worker.")]
 
@@ -71,23 +72,44 @@ def scale(
         _print_change(_change("scale", pool, reason, size), as_json)
 
 
-def pause(pool: Pool, *, reason: Reason = "", as_json: AsJson = False) -> None:
-    """Refuse new calls. Running and waiting calls finish, and the workers stay warm."""
+def pause(pool: Pool, *, jobs: Jobs = False, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Refuse new calls. Running and waiting calls finish, and the workers stay warm. With --jobs, only jobs wait."""
     with report_errors(as_json):
+        if jobs:
+            _queue(pool, True, reason, as_json)
+            return
         _print_change(_change("pause", pool, reason), as_json)
+
+
+def _queue(pool: str, pause: bool, reason: str, as_json: bool) -> None:
+    check_reason(reason)
+    if not pool:
+        raise UsageError("--jobs needs the name of a pool")
+    start_django()
+    from snakepit.pools.operations import queue_orders
+    from snakepit.pools.operations.orders import Order
+
+    work = queue_orders.pause_queue if pause else queue_orders.resume_queue
+    changed = work(pool, Order(name_actor(), reason, surface="shell"))
+    text = f"{pool}: {'its jobs wait; calls go on' if pause else 'its jobs run'}"
+    typer.echo(json_line({"pool": pool, "queue_paused": pause, "changed": changed}) if as_json else text)
 
 
 def resume(
     pool: Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.", show_default=False)] = "",
     *,
     node: Node = False,
+    jobs: Jobs = False,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """Take calls again: a pool that was paused, or with --node the node that was drained."""
+    """Take calls again: a pool that was paused, or with --node the node that was drained. With --jobs, run its jobs."""
     with report_errors(as_json):
         check_reason(reason)
         _one_of(pool, node, "POOL")
+        if jobs:
+            _queue(pool, False, reason, as_json)
+            return
         if node:
             maintenance.resume_node(name_actor(), reason, as_json=as_json)
             return

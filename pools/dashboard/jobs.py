@@ -36,6 +36,7 @@ def jobs(request: HttpRequest, visit: Visit) -> HttpResponse:
         context["rows"] = [described(_seen(request, visit, job)) for job in context["rows"]]
     except BadRequest as error:
         context |= {"trouble": error.message, "rows": [], "states": []}
+    context["paused"] = list(Pool.objects.filter(queue_paused=True).values_list("name", flat=True))
     context["same"] = urlencode({name: value for name, value in given.items() if value})
     context["actions"] = ("cancel", "retry", "delete") if {"jobs", "run"} & visit.rights else ()
     if not alone:

@@ -28,6 +28,7 @@ def read_stored_state() -> StoredState:
         groups = lately.values_list("state", "error__code").annotate(count=Count("pk"), first=Min("finished_at"))
         late = utc_now() - timedelta(seconds=OVERDUE)
         due = Job.objects.filter(Q(run_after__isnull=True) | Q(run_after__lt=late), state=QUEUED, queued_at__lt=late)
+        due = due.exclude(pool__in=Pool.objects.filter(queue_paused=True).values("name"))  # they wait on purpose
         overdue = due.aggregate(count=Count("pk"), oldest=Min("queued_at"))
         limits = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
         return StoredState(

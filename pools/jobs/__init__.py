@@ -11,7 +11,19 @@ The row holds the state of a job. A message is only a hint: it may be lost, dupl
 from snakepit.pools.jobs import failure_hook  # noqa: F401  (adds its step to `after_end`)
 from snakepit.pools.jobs.bulk import asubmit_many, submit_many
 from snakepit.pools.jobs.control import cancel, clone, retry
+from snakepit.pools.jobs.queues import pause_queue, resume_queue
 from snakepit.pools.jobs.submission import asubmit, submit
 from snakepit.pools.jobs.unique import Unique
 
-__all__ = ["Unique", "asubmit", "asubmit_many", "cancel", "clone", "retry", "submit", "submit_many"]
+__all__ = [
+    "Unique",
+    "asubmit",
+    "asubmit_many",
+    "cancel",
+    "clone",
+    "pause_queue",
+    "resume_queue",
+    "retry",
+    "submit",
+    "submit_many",
+]

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from django.db.models.sql import UpdateQuery
 
 from snakepit.pools.jobs import columns
-from snakepit.pools.models import Job, JobAttempt, schema
+from snakepit.pools.models import Job, JobAttempt, Pool, schema
 from snakepit.pools.models.states import QUEUED, RUNNING
 
 DUE = Q(run_after__isnull=True) | Q(run_after__lte=Now())
@@ -25,7 +25,12 @@ ORDER = ("-priority", "id")  # the index `snakepit_job_claim` has this order
 
 def eligible() -> Q:
     """The condition for a claim of a queued job, apart from its pool. Each further condition belongs here."""
-    return DUE & UNEXPIRED & Q(cancel_requested=False)
+    return DUE & UNEXPIRED & Q(cancel_requested=False) & ~Q(pool__in=paused_queues())
+
+
+def paused_queues() -> QuerySet[Any]:
+    """The names of the pools whose jobs are paused, as a subquery."""
+    return Pool.objects.filter(queue_paused=True).order_by().values("name")
 
 
 def claimable(**of: Any) -> QuerySet[Job]:

@@ -12,13 +12,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from snakepit.pools.models import Job, PeriodicJob
+from snakepit.pools.models import Job, PeriodicJob, Pool
 from snakepit.pools.models.states import ACTIVE, QUEUED, RUNNING, SCHEDULED
 
 logger = logging.getLogger("snakepit.jobs")
 NAME = "snakepit_jobs"
 NEXT_RUN, PROBLEM = "snakepit_periodic_next_run_timestamp_seconds", "snakepit_periodic_problem"
-NAMES = frozenset({NAME, NEXT_RUN, PROBLEM})
+PAUSED = "snakepit_pool_queue_paused"
+NAMES = frozenset({NAME, NEXT_RUN, PROBLEM, PAUSED})
 SHOWN = (SCHEDULED, QUEUED, RUNNING)
 
 
@@ -39,6 +40,10 @@ class JobGauges(Collector):
                 found.add_metric([pool, state], count)
         yield found
         yield from _periodic()
+        paused = GaugeMetricFamily(PAUSED, "1: the jobs of the pool are paused.", labels=["pool"])
+        for pool, is_paused in Pool.objects.values_list("name", "queue_paused"):
+            paused.add_metric([pool], float(is_paused))
+        yield paused
 
 
 def _periodic() -> Iterator[Metric]:

@@ -1056,6 +1056,10 @@ class Migration(migrations.Migration):
                 ),
                 ("paused", models.BooleanField(default=False, help_text="On: calls are refused; workers stay warm.")),
                 (
+                    "queue_paused",
+                    models.BooleanField(default=False, editable=False, help_text="Its jobs wait; its calls go on."),
+                ),
+                (
                     "source",
                     models.CharField(
                         choices=[("admin", "admin"), ("settings", "settings")],

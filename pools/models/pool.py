@@ -103,6 +103,7 @@ class Pool(models.Model):
     thread_checks = models.BooleanField(**_of_spec("thread_checks"))
     enabled = models.BooleanField(**_of_spec("enabled"))
     paused = models.BooleanField(**_of_spec("paused"))
+    queue_paused = models.BooleanField(default=False, editable=False, help_text="Its jobs wait; its calls go on.")
 
     source = models.CharField(max_length=16, choices=Source.choices, default=Source.ADMIN, editable=False)
     owners = models.JSONField(default=list, editable=False, help_text="Nodes whose settings name this pool.")

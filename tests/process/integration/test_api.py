@@ -254,6 +254,7 @@ def test_the_description_names_every_route_once(client: Client) -> None:
     description = client.get("/api/openapi.json").json()
     assert set(description["paths"]) == {
         "/api/keys/me", "/api/jobs", "/api/jobs/{job_id}", "/api/jobs/{job_id}/events", "/api/jobs/{job_id}/cancel",
+        "/api/pools/{pool}/queue/pause", "/api/pools/{pool}/queue/resume",
         "/api/periodic", "/api/periodic/{name}", "/api/periodic/{name}/run", "/api/periodic/{name}/pause",
         "/api/periodic/{name}/resume", "/api/stream-tokens",
         "/api/jobs/batch", "/api/jobs/{job_id}/retry", "/api/jobs/{job_id}/clone",
