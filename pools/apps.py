@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 from django.core.signals import setting_changed
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, post_save, pre_save
 
 
 class PoolsConfig(AppConfig):
@@ -22,4 +22,7 @@ class PoolsConfig(AppConfig):
         conf.follow_test()
         post_migrate.connect(permissions.make_groups, sender=self, dispatch_uid="snakepit.groups")
         post_migrate.connect(job_guard.install, sender=self, dispatch_uid="snakepit.guard")
+        signals = (pre_save, job_guard.permit_fixtures), (post_save, job_guard.end_fixtures)
+        for signal, receiver in signals:
+            signal.connect(receiver, sender="snakepit_pools.JobEntry", dispatch_uid="snakepit.fixtures")
         greenlets.log_if_patched()

@@ -41,6 +41,9 @@ ORIGINS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+OVERDUE_COUNTED = 1000  # jobs that are due and wait; above it their number is not counted
+
+
 @dataclass(frozen=True, slots=True)
 class Alert:
     """`view` and `argument` name the page that helps, in the namespace `snakepit`."""
@@ -135,7 +138,8 @@ def _of_stored(stored: StoredState) -> Iterator[Alert]:
 
 def _of_jobs(stored: StoredState) -> Iterator[Alert]:
     if stored.overdue:
-        jobs = "1 job is due and waits" if stored.overdue == 1 else f"{stored.overdue} jobs are due and wait"
+        many = f"more than {OVERDUE_COUNTED:,}" if stored.overdue > OVERDUE_COUNTED else str(stored.overdue)
+        jobs = "1 job is due and waits" if stored.overdue == 1 else f"{many} jobs are due and wait"
         cause = (
             "No Celery worker takes them. Start Celery workers and the message transport, or add threads or workers."
         )

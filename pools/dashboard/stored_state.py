@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from django.db.models import Count, Max, Min, Q
 
-from snakepit.pools.dashboard.alerts import StoredState
+from snakepit.pools.dashboard.alerts import OVERDUE_COUNTED, StoredState
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, Node, Pool
 from snakepit.pools.models.moments import utc_now
@@ -29,7 +29,7 @@ def read_stored_state() -> StoredState:
         late = utc_now() - timedelta(seconds=OVERDUE)
         due = Job.objects.filter(Q(run_after__isnull=True) | Q(run_after__lt=late), state=QUEUED, queued_at__lt=late)
         due = due.exclude(pool__in=Pool.objects.filter(queue_paused=True).values("name"))  # they wait on purpose
-        overdue = due.aggregate(count=Count("pk"), oldest=Min("queued_at"))
+        overdue = list(due.order_by("queued_at").values_list("queued_at", flat=True)[: OVERDUE_COUNTED + 1])
         limits = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
         return StoredState(
             silent_nodes=tuple((name, seen.timestamp()) for name, seen in silent),
@@ -39,8 +39,8 @@ def read_stored_state() -> StoredState:
                 (state, str(code or "unknown"), count, first.timestamp())
                 for state, code, count, first in groups.order_by("-count")[:GROUPS]
             ),
-            overdue=overdue["count"],
-            overdue_since=overdue["oldest"].timestamp() if overdue["oldest"] else 0.0,
+            overdue=len(overdue),
+            overdue_since=overdue[0].timestamp() if overdue else 0.0,
             uses_jobs=Job.objects.exists(),
             soft_limits=dict(limits),
         )

@@ -23,6 +23,7 @@ from snakepit.pools.models.states import (
     STATES,
     SUCCEEDED,
     TERMINAL,
+    UNSUCCESSFUL,
     IllegalMove,
     shown,
     sources,
@@ -200,10 +201,21 @@ class Job(models.Model):
             models.Index(fields=["pool", "-id"], name="snakepit_job_pool_only"),
             models.Index(fields=["command", "-id"], name="snakepit_job_command"),
             models.Index(fields=["lease_until"], name="snakepit_job_lease", condition=Q(state=RUNNING)),
+            models.Index(fields=["queued_at"], name="snakepit_job_queued", condition=Q(state=QUEUED)),
+            models.Index(fields=["run_after"], name="snakepit_job_due", condition=Q(state=QUEUED)),
             models.Index(fields=["sent_at"], name="snakepit_job_sent", condition=Q(state=QUEUED)),
             models.Index(fields=["pool", "-priority", "id"], name="snakepit_job_claim", condition=Q(state=QUEUED)),
             models.Index(fields=["expires_at"], name="snakepit_job_expires"),
             models.Index(fields=["unique_key"], name="snakepit_job_unique", condition=~Q(unique_key="")),
+            # Errors in groups read the newest, alerts those of the last hour: both are few beside the others.
+            models.Index(fields=["-id"], name="snakepit_job_unsuccessful", condition=Q(state__in=UNSUCCESSFUL)),
+            models.Index(fields=["owner", "-id"], name="snakepit_job_owner_bad", condition=Q(state__in=UNSUCCESSFUL)),
+            models.Index(
+                fields=["command", "-id"], name="snakepit_job_command_bad", condition=Q(state__in=UNSUCCESSFUL)
+            ),
+            models.Index(fields=["owner", "-id"], name="snakepit_job_owner_active", condition=Q(state__in=ACTIVE)),
+            models.Index(fields=["command", "-id"], name="snakepit_job_command_active", condition=Q(state__in=ACTIVE)),
+            models.Index(fields=["finished_at"], name="snakepit_job_troubles", condition=Q(state__in=UNSUCCESSFUL)),
             models.Index(
                 fields=["expires"],
                 name="snakepit_job_unbegun",

@@ -1,5 +1,7 @@
 """Database triggers that reject illegal changes of jobs, by any client.
 
+`loaddata` may add the output of ended jobs: `permit_fixtures` and `end_fixtures` surround each of these rows.
+
 They follow the table in `states`: a state changes only by its transitions; `attempts` rises by one from queued to
 running and at no other time; the end of a job stays until it is queued again. Only the newest, running attempt may add
 output: an attempt that was frozen and superseded adds nothing.
@@ -20,6 +22,8 @@ from snakepit.pools.models.states import QUEUED, RUNNING, TERMINAL, TRANSITIONS
 
 TABLE, ENTRIES = "snakepit_job", "snakepit_jobentry"
 NAME, ENTRIES_NAME = "snakepit_job_guard", "snakepit_jobentry_guard"
+DISTINCT = "is distinct from"  # PostgreSQL's operator that compares NULL as a value
+LOADING = "snakepit.loading"  # a setting of a PostgreSQL transaction
 KEPT = ("result", "result_raw", "error", "finished_at")  # columns that an ended job keeps
 
 
@@ -54,7 +58,9 @@ def install(using: str = "default", **_: Any) -> None:
 def _triggers(differs: str) -> list[Trigger]:
     """The triggers. `differs` is the operator that compares NULL as a value."""
     newest = f"select 1 from {TABLE} where id = new.job_id and state = '{RUNNING}' and attempts = new.attempt"
-    append = [(f"not exists ({newest})", "only the newest, running attempt of a job may add output")]
+    # PostgreSQL has settings of a transaction; SQLite has none, so the trigger is absent while a row is loaded.
+    loads = f"coalesce(current_setting('{LOADING}', true), '') <> 'on' and " if differs == DISTINCT else ""
+    append = [(f"{loads}not exists ({newest})", "only the newest, running attempt of a job may add output")]
     return [
         Trigger(NAME, TABLE, "update", _rules(differs), "old.id || ': ' || old.state || ' to ' || new.state"),
         Trigger(ENTRIES_NAME, ENTRIES, "insert", append, "new.job_id || ': attempt ' || new.attempt"),
@@ -77,6 +83,30 @@ def _rules(differs: str) -> list[tuple[str, str]]:
             "result, error and end of an ended job must not change",
         ),
     ]
+
+
+def permit_fixtures(sender: Any, using: str, raw: bool = False, **_: Any) -> None:
+    """Before a row of output is written: `loaddata` (raw) adds it to a job that has ended."""
+    connection = connections[using]
+    if not raw or connection.vendor not in STATEMENTS:
+        return
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute(f"drop trigger if exists {ENTRIES_NAME}")
+        else:
+            cursor.execute("select set_config(%s, 'on', true)", [LOADING])
+
+
+def end_fixtures(sender: Any, using: str, raw: bool = False, **_: Any) -> None:
+    """After it. Both statements are in the transaction of `loaddata`, so other writers always have the trigger."""
+    connection = connections[using]
+    if not raw or connection.vendor not in STATEMENTS:
+        return
+    if connection.vendor == "sqlite":
+        install(using)
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("select set_config(%s, 'off', true)", [LOADING])
 
 
 def _listed(names: Any) -> str:
@@ -111,7 +141,7 @@ STATEMENTS = {
         _sqlite,
     ),
     "postgresql": (
-        "is distinct from",
+        DISTINCT,
         "select p.prosrc from pg_trigger t join pg_proc p on p.oid = t.tgfoid"
         " where t.tgname = %s and t.tgrelid = to_regclass(%s)",
         _postgresql,
