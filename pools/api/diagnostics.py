@@ -13,7 +13,7 @@ from ninja import Router
 from ninja.params import functions
 
 from snakepit.pools import conf
-from snakepit.pools.api.auth import caller
+from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.schemas import CompatOut, Failure, RecommendationsOut, ReportOut, ScalingOut
 from snakepit.pools.broker.errors import PoolUnknown
@@ -22,7 +22,7 @@ from snakepit.pools.compat.report import Report
 from snakepit.pools.diagnostics.advice import Advice
 from snakepit.pools.diagnostics.applying import judgements, settings_line
 from snakepit.pools.diagnostics.finding import DoctorReport, FindingStatus
-from snakepit.pools.diagnostics.latest import latest
+from snakepit.pools.diagnostics.latest import latest, latest_security
 from snakepit.pools.diagnostics.machine import room_here
 from snakepit.pools.diagnostics.scaling import ScalingEstimate, gather, scale
 from snakepit.pools.models import Pool
@@ -41,6 +41,27 @@ async def diagnostics(request: HttpRequest) -> HttpResponse:
     identity.check("view_pool")
     identity.check("view_node")
     report = await sync_to_async(latest, thread_sensitive=False)(ask_in_time, conf.broker_address())
+    return await _answer(identity, report)
+
+
+@router.get(
+    "/diagnostics/security",
+    response={200: ReportOut, REFUSED: Failure},
+    operation_id="security",
+    summary="Security checks",
+)
+async def security(request: HttpRequest) -> HttpResponse:
+    """What protects the running service, as `snakepit doctor --security` of the web process's user; kept for ten
+    seconds."""
+    identity = caller(request)
+    identity.check("change_pool")
+    identity.check("view_node")
+    report = await sync_to_async(latest_security, thread_sensitive=False)(ask_in_time, conf.broker_address())
+    return await _answer(identity, report)
+
+
+async def _answer(identity: Caller, report: DoctorReport) -> HttpResponse:
+    """The findings that this caller may see."""
     findings = [one for one in report.findings if not one.pool or identity.may_use(one.pool)]
     if identity.pools is not None:
         others = await sync_to_async(_other_pools)(identity.pools, report)

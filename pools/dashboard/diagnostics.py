@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET
 from snakepit.pools import conf
 from snakepit.pools.broker.spec import spec_from, spec_values
 from snakepit.pools.client import shared
-from snakepit.pools.dashboard.access import VIEW, rights_of
+from snakepit.pools.dashboard.access import VIEW, Rights, rights_of
 from snakepit.pools.dashboard.confirm import Confirmation, ask
 from snakepit.pools.dashboard.page import Visit, notify, page, show
 from snakepit.pools.dashboard.snippets import api_url, curl, line
@@ -22,7 +22,7 @@ from snakepit.pools.diagnostics.advice import TOO_LITTLE, Advice, Judgement
 from snakepit.pools.diagnostics.applying import apply as follow
 from snakepit.pools.diagnostics.applying import definitions, judgements, settings_line
 from snakepit.pools.diagnostics.finding import DoctorReport, Finding, FindingStatus
-from snakepit.pools.diagnostics.latest import latest
+from snakepit.pools.diagnostics.latest import latest, latest_security
 from snakepit.pools.operations.change_preview import ChangePreview, preview_change
 from snakepit.pools.operations.orders import Order
 from snakepit.pools.web.last_status import ask_in_time
@@ -41,27 +41,37 @@ def diagnostics(request: HttpRequest, visit: Visit) -> HttpResponse:
 @require_GET
 async def report(request: HttpRequest) -> HttpResponse:
     """The checklist and the advice. The doctor takes seconds, so it does not run on the thread that all pages share."""
-    if not await sync_to_async(_may_view)(request):
+    rights = await sync_to_async(_rights)(request)
+    if VIEW not in rights:
         return HttpResponse("Sign in again.", status=403, content_type="text/plain")
-    found = await sync_to_async(latest, thread_sensitive=False)(ask_in_time, conf.broker_address())
-    return await sync_to_async(_checklist)(request, found)
+    of = ask_in_time, conf.broker_address()
+    reports = [("Checks", await sync_to_async(latest, thread_sensitive=False)(*of))]
+    if "configure" in rights:  # as over REST: it names files, hosts and users
+        reports.append(("Security", await sync_to_async(latest_security, thread_sensitive=False)(*of)))
+    return await sync_to_async(_checklist)(request, reports)
 
 
-def _may_view(request: HttpRequest) -> bool:
-    return VIEW in rights_of(request.user)
+def _rights(request: HttpRequest) -> Rights:
+    return rights_of(request.user)
 
 
 @page("diagnostics")
-def _checklist(request: HttpRequest, visit: Visit, report: DoctorReport) -> HttpResponse:
-    return show(request, visit, "snakepit/_diagnostics.html", _shown(visit, report))
+def _checklist(request: HttpRequest, visit: Visit, reports: list[tuple[str, DoctorReport]]) -> HttpResponse:
+    return show(request, visit, "snakepit/_diagnostics.html", _shown(visit, reports))
 
 
-def _shown(visit: Visit, report: DoctorReport) -> dict[str, Any]:
+def _shown(visit: Visit, reports: list[tuple[str, DoctorReport]]) -> dict[str, Any]:
     found = judged(visit)
     return {
-        "report": report,
-        "counts": report.counts,
-        "groups": [(str(status), _of(report.findings, status)) for status in WORST_FIRST],
+        "reports": [
+            {
+                "title": title,
+                "report": report,
+                "counts": report.counts,
+                "groups": [(str(status), _of(report.findings, status)) for status in WORST_FIRST],
+            }
+            for title, report in reports
+        ],
         "advice": [(one.advice, settings_line(one.advice)) for one in found if one.advice],
         "lacking": [one for one in found if one.verdict == TOO_LITTLE],
     }

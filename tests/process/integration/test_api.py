@@ -265,6 +265,7 @@ def test_the_description_names_every_route_once(client: Client) -> None:
         "/api/workers/{worker}", "/api/workers/{worker}/dump", "/api/events", "/api/audit", "/api/nodes",
         "/api/nodes/{node}/drain", "/api/nodes/{node}/resume",
         "/api/diagnostics", "/api/diagnostics/compat", "/api/diagnostics/scaling",
+        "/api/diagnostics/security",
         "/api/diagnostics/recommendations", "/api/diagnostics/recommendations/{advice}/apply",
         "/api/status", "/api/metrics", "/api/live", "/api/ready",
         "/api/workers/{worker}/kill",

@@ -22,11 +22,14 @@ FOUND = report_of(1e9, 0.5, [
     Finding("beat", FindingStatus.PROBLEM, "no sweep <since> a minute", "start `celery beat`"),
 ])  # fmt: skip
 
+SECURE = report_of(1e9, 0.1, [Finding("API keys", FindingStatus.WARNING, "a key never expires")])
+
 
 @pytest.fixture(autouse=True)
 def leaking(monkeypatch: pytest.MonkeyPatch, broker: FakeClient) -> Pool:
     monkeypatch.setattr("snakepit.pools.dashboard.page.hub", Hub())
     monkeypatch.setattr(diagnostics, "latest", lambda *_: FOUND)
+    monkeypatch.setattr(diagnostics, "latest_security", lambda *_: SECURE)
     broker.change_pool(growth=GROWTH)
     return Pool.objects.create(name="digits", adapter="digits", size=2)
 
@@ -48,6 +51,16 @@ def test_findings_are_shown_the_worst_first(django_user_model: Any) -> None:
     assert "start <code>celery beat</code>" in page
     assert "1 problem<" in page
     assert Client().get("/diagnostics/report/").status_code == 403
+
+
+def test_security_checks_are_shown_to_users_who_may_configure(django_user_model: Any) -> None:
+    client = signed_in(django_user_model, "view_pool", "change_pool")
+    page = client.get("/diagnostics/report/").content.decode()
+    assert "a key never expires" in page.partition('data-checks="security"')[2]
+    django_user_model.objects.get().user_permissions.remove(Permission.objects.get(codename="change_pool"))
+    page = client.get("/diagnostics/report/").content.decode()
+    assert 'data-checks="checks"' in page
+    assert "security" not in page.lower()
 
 
 def test_recommendations_are_visible_to_all_and_applied_with_the_scope_configure(django_user_model: Any) -> None:

@@ -70,6 +70,7 @@ ROUTES = {
     "GET /events": needs("view_event"), "GET /audit": needs("view_audit"), "GET /nodes": needs("view_node"),
     "GET /status": needs("view_pool"), "GET /metrics": needs("view_pool", "view_worker", of=True),
     "GET /diagnostics": needs("view_pool", "view_node"),
+    "GET /diagnostics/security": needs("change_pool", "view_node"),
     "GET /diagnostics/compat": needs("view_pool", "view_worker", of=True),
     "GET /diagnostics/recommendations": needs("view_pool", "view_worker"),
     "GET /diagnostics/scaling": needs("view_pool", "view_worker", "view_node", of=True),
