@@ -47,10 +47,10 @@ class Digits(Adapter):
     def preload(cls) -> None:
         cls.model = reference_model()
 
-    @command(idempotent=True)
-    def classify(self, pixels: list[float]) -> int:
+    @command(idempotent=True, batch=64)
+    def classify(self, pixels: list[list[float]]) -> list[int]:
         """The digit in one scan of 8 x 8 pixels, each 0 (white) to 16 (black), row by row."""
-        return int(self.model.predict(readable([pixels]))[0])
+        return [int(digit) for digit in self.model.predict(readable(pixels))]
 
     @command(idempotent=True)
     def classify_many(self, rows: list[list[float]]) -> list[int]:

@@ -113,6 +113,8 @@ def encode_commands(commands: Iterable[CommandInfo]) -> pb.CommandsReply:
                 idempotent=command.idempotent,
                 timeout=command.timeout,
                 schema=command.schema,
+                batch=command.batch,
+                batch_wait=command.batch_wait,
             )
             for command in commands
         ]

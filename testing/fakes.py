@@ -36,6 +36,18 @@ class Fake:
             return _each(value)
         return value
 
+    def answer_each(self, columns: Mapping[str, list[Any]]) -> list[Any]:
+        """The answer to each call of a batch; an exception is that of its call."""
+        answers = []
+        for row in zip(*columns.values(), strict=True):
+            try:
+                answers.append(self.answer(dict(zip(columns, row, strict=True)), streams=False))
+            except Exception as error:
+                answers.append(error)
+        if any(map(inspect.isawaitable, answers)):
+            raise TypeError("the answer of a command with batch= is a value, an exception or a plain function")
+        return answers
+
 
 def _each(values: list[Any] | tuple[Any, ...]) -> Iterator[Any]:
     yield from values

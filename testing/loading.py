@@ -45,6 +45,8 @@ class LazyAdapter:
         if fake is not None:
             if spec.signature.context and not fake.takes(spec.signature.context):
                 arguments.pop(spec.signature.context, None)
+            if spec.batch:
+                return fake.answer_each(arguments)
             return fake.answer(arguments, streams=spec.streams)
         return getattr(self.instance(), spec.attribute)(**arguments)
 

@@ -52,6 +52,7 @@ ADAPTERS = {
     "numpy_in_preload": "tests.everything.NumpyInPreload",
     "rivers": "tests.preloaded.Rivers",
     "raises_in_preload": "tests.everything.RaisesInPreload",
+    "batching": "tests.everything.Batching",
     "new": "tests.everything.NewVersion",
     "missing": "tests.no_such_module.Adapter",
     "digits": "snakepit.examples.digits.Digits",

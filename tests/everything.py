@@ -485,3 +485,22 @@ class NewVersion(Everything):
     @command(idempotent=True)
     def version(self) -> int:
         return 2
+
+
+class Batching(Adapter):
+    """Runs calls in batches. A negative number kills the process."""
+
+    thread_safe = True
+
+    @command(idempotent=True, batch=16)
+    def double(self, number: list[int]) -> list[int]:
+        if min(number) < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [2 * one for one in number]
+
+    @command(batch=16)
+    def hold(self, path: list[str]) -> list[int]:
+        """Return, for each call, the size of the batch, once the named pipe of the first is opened for writing."""
+        with open(path[0], "rb") as pipe:
+            pipe.read()
+        return [len(path)] * len(path)

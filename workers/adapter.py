@@ -11,6 +11,9 @@ from typing import Any, ClassVar, Self, TypeVar, cast, overload
 
 MARK = "__snakepit_command__"
 ON_FAILURE = "on_failure"  # the hook's method, and its name as a command of the pool
+MAX_BATCH = 1024  # calls
+MAX_WAIT = 1.0  # seconds
+DEFAULT_WAIT = 0.005
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -131,20 +134,40 @@ class CommandOptions:
     name: str
     idempotent: bool = False
     timeout: float = 0.0  # seconds; 0: the pool's
+    batch: int = 0  # calls that may run together; 0: each runs alone
+    wait: float = 0.0  # seconds that calls may wait for more of them
 
 
 @overload
 def command(method: Method, /) -> Method: ...
 @overload
 def command(
-    *, name: str = "", idempotent: bool = False, timeout: float | None = None
+    *,
+    name: str = "",
+    idempotent: bool = False,
+    timeout: float | None = None,
+    batch: int | None = None,
+    wait: float | None = None,
 ) -> Callable[[Method], Method]: ...
-def command(method: Any = None, /, *, name: str = "", idempotent: bool = False, timeout: float | None = None) -> Any:
+def command(
+    method: Any = None,
+    /,
+    *,
+    name: str = "",
+    idempotent: bool = False,
+    timeout: float | None = None,
+    batch: int | None = None,
+    wait: float | None = None,
+) -> Any:
     """Make a method a command, which callers of the pool may run.
 
     `name`: the command's public name; the method's own by default.
     `idempotent`: True if running it twice does no harm. The broker may then retry a call whose worker died.
     `timeout`: the longest time of one call in seconds, instead of the pool's.
+    `batch`: the most calls that run together as one call of the method. Each parameter then is a list with one item for
+    each call (`list[T]` for arguments of type T), and the method returns a list with one result for each. An item that
+    is an exception is the error of its call alone.
+    `wait`: the most seconds that calls wait beside a free slot for more calls of their batch; 0.005 by default.
 
     The annotations decide what callers may send: arguments are checked and converted before the method runs, and a call
     that does not fit fails with `bad_arguments`. The docstring's first line is the command's summary. A plain method,
@@ -158,10 +181,19 @@ def command(method: Any = None, /, *, name: str = "", idempotent: bool = False, 
     >>> Texts().count_words(text="one call at a time")
     5
 
-    Raises InvalidAdapter if the name is not an identifier, begins with an underscore, or the timeout is not above 0.
+    >>> class Lengths(Adapter):
+    ...     @command(idempotent=True, batch=32)
+    ...     def length(self, text: list[str]) -> list[int]:
+    ...         return [len(one) for one in text]
+    >>> Lengths().length(text=["two", "calls"])
+    [3, 5]
+
+    Raises InvalidAdapter if the name is not an identifier or begins with an underscore, or if a number is outside its
+    bounds: the timeout is above 0, the batch 2 to 1024, the wait 0 to 1.
     """
     if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < float("inf")):
         raise InvalidAdapter(f"@command(timeout={timeout!r}): give seconds above 0, or leave it out for the pool's")
+    require_batch(batch, wait)
 
     def mark(method: Any) -> Any:
         inner = getattr(method, "__func__", method)  # of a staticmethod or classmethod
@@ -173,7 +205,21 @@ def command(method: Any = None, /, *, name: str = "", idempotent: bool = False, 
                 f"command {public!r}: a command's name is an identifier without a leading underscore; "
                 "rename the method or give @command(name=...)"
             )
-        setattr(inner, MARK, CommandOptions(public, idempotent, float(timeout or 0.0)))
+        seconds = DEFAULT_WAIT if wait is None else float(wait)
+        together = (batch, seconds) if batch else (0, 0.0)
+        setattr(inner, MARK, CommandOptions(public, idempotent, float(timeout or 0.0), *together))
         return method
 
     return mark if method is None else mark(method)
+
+
+def require_batch(batch: Any, wait: Any) -> None:
+    """Refuse what `@command(batch=, wait=)` cannot mean."""
+    if batch is None:
+        if wait is not None:
+            raise InvalidAdapter(f"@command(wait={wait!r}) is for batches: give batch= as well")
+        return
+    if isinstance(batch, bool) or not isinstance(batch, int) or not 2 <= batch <= MAX_BATCH:
+        raise InvalidAdapter(f"@command(batch={batch!r}): give 2 to {MAX_BATCH} calls, or leave it out")
+    if wait is not None and (isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= MAX_WAIT):
+        raise InvalidAdapter(f"@command(wait={wait!r}): give 0 to {MAX_WAIT:g} seconds, or leave it out")

@@ -36,6 +36,7 @@ class AssignedCall:
         "_watcher",
         "arguments",
         "attachments",
+        "batch",
         "began",
         "buffer_socket",
         "call_id",
@@ -69,6 +70,7 @@ class AssignedCall:
         queued: float = 0.0,
         buffer_socket: str = "",
         max_buffer: int = 0,
+        batch: int = 0,
     ) -> None:
         self.sequence = sequence
         self.call_id = call_id
@@ -84,6 +86,7 @@ class AssignedCall:
         self.buffer_socket = buffer_socket  # path of the caller's own socket, where a result with buffers may go
         self.max_buffer = max_buffer  # bytes that its buffers may have
         self.placed: list[PlacedFile] = []  # that the command computes in
+        self.batch = batch  # sequence of the last call of its batch; 0: it runs alone
         self.streaming = credit > 0  # otherwise the caller wants one result
         self.began = 0.0
         self.ended = False

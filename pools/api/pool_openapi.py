@@ -74,6 +74,7 @@ def _operation(info: CommandInfo, body: dict[str, Any], site: Site) -> dict[str,
     notes = [info.description or info.summary]
     notes += ["It streams: ask for `text/event-stream` to get each chunk."] if info.streams else []
     notes += ["It is idempotent: a call whose worker dies runs again."] if info.idempotent else []
+    notes += [f"Up to {info.batch} calls run together as one batch."] if info.batch else []
     notes += [f"It has {info.timeout:g} seconds, if the call names no `timeout`."] if info.timeout else []
     return {
         "operationId": info.name,

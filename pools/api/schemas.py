@@ -59,6 +59,8 @@ class CommandOut(Schema):
     streams: bool = False
     idempotent: bool = False
     timeout: float | None = None
+    batch: int = Field(default=0, description="Calls that may run together; 0: each runs alone.")
+    batch_wait: float = Field(default=0.0, description="Seconds that calls may wait for more of their batch.")
     # `schema` would hide a method of the base class.
     arguments: dict[str, JsonValue] = Field(
         default_factory=dict, alias="schema", description="JSON Schema of the arguments"

@@ -152,7 +152,7 @@ class Broker:
             if handle and handle.process:
                 pool = runner.name
                 self.acted(pool, "dump", actor, reason, worker)
-                process, slots = handle.process, runner.workers[worker].slots  # it may end meanwhile
+                process, slots = handle.process, runner.workers[worker].places  # it may end meanwhile
                 threads = await process.stacks()
                 running = handle.running(self.ports.clock.monotonic(), slots)
                 return WorkerDump(worker, pool, process.pid, self.ports.clock.wall(), threads, running)

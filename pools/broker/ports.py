@@ -148,6 +148,7 @@ class Assignment:
     queued: float = 0.0  # seconds that the call waited, for its reply_socket
     buffer_socket: str = ""  # as reply_socket, for a result with buffers only
     max_buffer: int = 0  # bytes that its buffers may have
+    batch: int = 0  # sequence of the last call of its batch; 0: it runs alone
 
 
 @dataclass(frozen=True, slots=True)

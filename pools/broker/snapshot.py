@@ -96,6 +96,7 @@ def pool_status(runner: Runner, now: float, usage: Usage, *, removed: bool = Fal
         races=tuple(runner.races),
         prefetched=pool.dispatcher.prefetched,
         run_times=pool.dispatcher.run_times.status(),
+        batches=pool.dispatcher.batches.status(),
         usage=usage.status(),
         template=template_status(runner),
     )
@@ -262,7 +263,7 @@ def worker_status(runner: Runner, worker: Worker, now: float, usage: Usage) -> W
         load_seconds=round(greeting.load_seconds, 3) if greeting else 0.0,
         python=greeting.python if greeting else "",
         parallelism=round(handle.parallelism, 2) if handle else 0.0,
-        calls=handle.running(now, worker.slots) if handle else (),
+        calls=handle.running(now, worker.places) if handle else (),
         output=tuple(process.output()[-OUTPUT_LINES:]) if process else (),
         due_in=None if due is None else round(max(0.0, due - now), 3),
         expected=worker.expires_soon,

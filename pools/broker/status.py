@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import Any
 
 from snakepit.pools.broker.caller import QuotaStatus
+from snakepit.pools.broker.command_status import BatchStatus, CommandRunTimes
 from snakepit.pools.broker.node_status import NodeStatus as NodeStatus
 
 PLAIN = frozenset({str, int, float, bool, type(None)})  # what JSON takes as it is
@@ -44,17 +45,6 @@ class GrowthStatus:
     mostly: str  # the command that makes more than half of the growth; empty: none, or not known
     verdict: str  # "measured" or "not enough evidence"
     commands: tuple[CommandGrowthStatus, ...] = ()  # of a pool, the largest growth first
-
-
-@dataclass(frozen=True, slots=True)
-class CommandRunTimes:
-    """How long the calls of one command ran since the broker started."""
-
-    command: str
-    count: int
-    seconds: float  # the sum
-    smoothed: float  # seconds of one run; the newest runs weigh most
-    buckets: tuple[int, ...]  # runs up to 0.1 ms, 1 ms, 10 ms, 0.1 s, 1 s, 10 s, and above
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +121,7 @@ class PoolStatus:
     races: tuple[str, ...]  # with thread_checks: state that two threads wrote without a common lock
     prefetched: int  # of `waiting`: calls that were sent to a busy worker before a slot was free
     run_times: tuple[CommandRunTimes, ...]
+    batches: tuple[BatchStatus, ...]  # of commands that run in batches, by name
     usage: UsageStatus
     template: TemplateStatus
 
@@ -315,6 +306,8 @@ class CommandInfo:
     idempotent: bool = False
     timeout: float = 0.0  # seconds; 0: the pool's default
     schema: str = "{}"  # JSON Schema of the arguments, as text
+    batch: int = 0  # calls that may run together; 0: each runs alone
+    batch_wait: float = 0.0  # seconds that calls may wait for more of them
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -174,6 +174,8 @@ def _pool(pool: InspectedPool) -> Iterator[tuple[str, str]]:
     mostly = f", mostly `{growth.mostly}`" if growth.mostly else ""
     yield "memory", f"{or_unknown(memory.mb, '{:.0f} MiB')}{_spread(memory)}, grows {grows}{mostly}"
     yield "load time", span_or_unknown(pool.load_seconds)
+    for batch in pool.batches:
+        yield "batches", f"{batch.command}: {batch}"
     if has.profile == "thread":
         yield "parallelism", pool.parallelism.sentence or NOT_KNOWN
     template = pool.template

@@ -78,7 +78,8 @@ def _show(found: BrokerStatus, deaths: Mapping[str, RecordedEvent]) -> None:
     console.print(_pools(console, found.pools))
     for pool in found.pools:
         template = _template(pool.template)
-        for text in [pool.interpreter, pool.parallel, template, pool.reason, *pool.warnings]:
+        batches = [f"{one.command} runs in batches of at most {one.limit}: {one}" for one in pool.batches]
+        for text in [pool.interpreter, pool.parallel, template, *batches, pool.reason, *pool.warnings]:
             if text:
                 style = STYLES.get(pool.state, "")
                 console.print(f"{pool.name}: {text}", style=style, markup=False, soft_wrap=True)

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
+from snakepit.pools.broker.command_status import CommandRunTimes
 from snakepit.pools.broker.pool.run_times import BOUNDS
-from snakepit.pools.broker.status import CommandGrowthStatus, CommandRunTimes, PoolStatus
+from snakepit.pools.broker.status import CommandGrowthStatus, PoolStatus
 
 
 @dataclass(frozen=True, slots=True)

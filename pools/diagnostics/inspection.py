@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from snakepit.pools.broker.command_status import BatchStatus, CommandRunTimes
 from snakepit.pools.broker.pool.run_times import BOUNDS
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.status import (
-    CommandRunTimes,
     GrowthStatus,
     PlannedWorker,
     PoolStatus,
@@ -145,6 +145,7 @@ class InspectedPool:
     parallelism: InspectedParallelism
     template: TemplateStatus
     commands: tuple[InspectedCommand, ...]
+    batches: tuple[BatchStatus, ...]
     last_day: History | None  # None: the database is not known
     recycled: int
     died: int
@@ -178,6 +179,7 @@ def inspect_pool(
         ),
         template=pool.template,
         commands=tuple(inspect_command(one) for one in pool.run_times),
+        batches=pool.batches,
         last_day=past,
         recycled=pool.recycled,
         died=pool.died,

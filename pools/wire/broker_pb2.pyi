@@ -412,7 +412,7 @@ class Listener(_message.Message):
     def __init__(self, address: _Optional[str] = ..., tls: _Optional[str] = ..., certificate_expires: _Optional[float] = ..., problem: _Optional[str] = ..., connections: _Optional[int] = ..., accepted: _Optional[int] = ..., refused: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "races", "prefetched", "run_times", "usage", "template")
+    __slots__ = ("name", "profile", "adapter", "state", "reason", "size", "ready", "busy", "slots", "free", "lost", "waiting", "oldest_wait", "queue_limit", "generation", "finished", "failed", "refused", "retried", "recycled", "died", "memory_mb", "warnings", "interpreter", "load_seconds", "growth", "gil", "gil_culprit", "parallelism", "parallel", "races", "prefetched", "run_times", "batches", "usage", "template")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
@@ -446,6 +446,7 @@ class Pool(_message.Message):
     RACES_FIELD_NUMBER: _ClassVar[int]
     PREFETCHED_FIELD_NUMBER: _ClassVar[int]
     RUN_TIMES_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -481,9 +482,10 @@ class Pool(_message.Message):
     races: _containers.RepeatedScalarFieldContainer[str]
     prefetched: int
     run_times: _containers.RepeatedCompositeFieldContainer[RunTimes]
+    batches: _containers.RepeatedCompositeFieldContainer[Batches]
     usage: Usage
     template: Template
-    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., parallelism: _Optional[float] = ..., parallel: _Optional[str] = ..., races: _Optional[_Iterable[str]] = ..., prefetched: _Optional[int] = ..., run_times: _Optional[_Iterable[_Union[RunTimes, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., template: _Optional[_Union[Template, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., profile: _Optional[str] = ..., adapter: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., size: _Optional[int] = ..., ready: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., free: _Optional[int] = ..., lost: _Optional[int] = ..., waiting: _Optional[int] = ..., oldest_wait: _Optional[float] = ..., queue_limit: _Optional[int] = ..., generation: _Optional[int] = ..., finished: _Optional[float] = ..., failed: _Optional[float] = ..., refused: _Optional[float] = ..., retried: _Optional[float] = ..., recycled: _Optional[float] = ..., died: _Optional[float] = ..., memory_mb: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., interpreter: _Optional[str] = ..., load_seconds: _Optional[float] = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., parallelism: _Optional[float] = ..., parallel: _Optional[str] = ..., races: _Optional[_Iterable[str]] = ..., prefetched: _Optional[int] = ..., run_times: _Optional[_Iterable[_Union[RunTimes, _Mapping]]] = ..., batches: _Optional[_Iterable[_Union[Batches, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., template: _Optional[_Union[Template, _Mapping]] = ...) -> None: ...
 
 class RunTimes(_message.Message):
     __slots__ = ("command", "count", "seconds", "smoothed", "buckets")
@@ -498,6 +500,26 @@ class RunTimes(_message.Message):
     smoothed: float
     buckets: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, command: _Optional[str] = ..., count: _Optional[int] = ..., seconds: _Optional[float] = ..., smoothed: _Optional[float] = ..., buckets: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Batches(_message.Message):
+    __slots__ = ("command", "limit", "wait", "active", "batches", "calls", "size", "gain")
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    GAIN_FIELD_NUMBER: _ClassVar[int]
+    command: str
+    limit: int
+    wait: float
+    active: bool
+    batches: float
+    calls: float
+    size: float
+    gain: float
+    def __init__(self, command: _Optional[str] = ..., limit: _Optional[int] = ..., wait: _Optional[float] = ..., active: bool = ..., batches: _Optional[float] = ..., calls: _Optional[float] = ..., size: _Optional[float] = ..., gain: _Optional[float] = ...) -> None: ...
 
 class Template(_message.Message):
     __slots__ = ("state", "reason", "why", "id", "pid", "generation", "memory_mb", "load_seconds", "deaths", "output")

@@ -21,10 +21,10 @@ import decimal
 import inspect
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextvars import Context as ContextVariables
 from contextvars import copy_context
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from snakepit.workers.buffers import BufferTooLarge
 from snakepit.workers.call import AssignedCall
@@ -39,6 +39,8 @@ from snakepit.workers.schema.signature import InvalidArguments, decode
 from snakepit.workers.schema.typed import WRAPPER, encode_tree
 from snakepit.workers.schema.value import encode, encode_json
 
+T = TypeVar("T")
+
 PLAIN = frozenset({str, int, float, bool, type(None), dict, list, tuple, bytes})
 
 
@@ -47,7 +49,7 @@ class Execution:
 
     def __init__(self, commands: Mapping[str, BoundCommand], reports: ReportSink, loop: CommandLoop) -> None:
         self._commands = commands
-        self._reports = reports
+        self.reports = reports
         self._loop = loop
         self._variables = copy_context()
         self._decimal = decimal_context(self._variables)
@@ -57,23 +59,18 @@ class Execution:
         """Run the command and return the call's final report. Never raises, whatever the command does."""
         return self._variables.copy().run(self._perform, call)
 
+    def in_context(self, run: Callable[..., T], *args: Any) -> T:
+        """Run a function in a copy of the context variables that `setup` left."""
+        return self._variables.copy().run(run, *args)
+
     def _perform(self, call: AssignedCall) -> AnswerReport:
-        if call.cancelled:
-            return failure.stopped(call)
         bound = self._commands.get(call.command)
-        if bound is None or bound.problem:
-            return self._not_callable(call, bound)
-        if self._decimal is not None:
-            # A copy of the variables shares this mutable object.
-            decimal.setcontext(self._decimal.copy())
-        try:
-            arguments = bound.signature.check(decode(call.arguments, call.attachments))
-        except InvalidArguments as error:
-            return failure.failure(call, "bad_arguments", str(error), {"arguments": error.problems})
-        except BaseException as error:  # code of the user's own type (an Enum, a dataclass) failed in an unusual way
-            return failure.raised(call, error, "bad_arguments")
+        arguments = self.prepare(call, bound)
+        if not isinstance(arguments, dict):
+            return arguments
+        assert bound is not None
         if bound.signature.context:
-            arguments[bound.signature.context] = Context(call, self._reports)
+            arguments[bound.signature.context] = Context(call, self.reports)
         call.begin()
         try:
             return self._run(call, bound.method(**arguments))
@@ -84,6 +81,22 @@ class Execution:
         finally:
             if self.forked:
                 end_fork()
+
+    def prepare(self, call: AssignedCall, bound: BoundCommand | None) -> dict[str, Any] | FailureReport:
+        """Return the checked arguments of a call, or its final report if it cannot run."""
+        if call.cancelled:
+            return failure.stopped(call)
+        if bound is None or bound.problem:
+            return self._not_callable(call, bound)
+        if self._decimal is not None:
+            # A copy of the variables shares this mutable object.
+            decimal.setcontext(self._decimal.copy())
+        try:
+            return bound.signature.check(decode(call.arguments, call.attachments))
+        except InvalidArguments as error:
+            return failure.failure(call, "bad_arguments", str(error), {"arguments": error.problems})
+        except BaseException as error:  # code of the user's own type (an Enum, a dataclass) failed in an unusual way
+            return failure.raised(call, error, "bad_arguments")
 
     def _not_callable(self, call: AssignedCall, bound: BoundCommand | None) -> FailureReport:
         if bound is not None:
@@ -115,7 +128,7 @@ class Execution:
                     value = encode(chunk, call.max_result, "chunk", tags=call.typed)
                     if not call.take_credit(len(value.data)):
                         return failure.stopped(call)
-                    self._reports.put(ChunkReport(call.sequence, value))
+                    self.reports.put(ChunkReport(call.sequence, value))
                 else:
                     collected.add(chunk)
                 if call.cancelled:
@@ -152,7 +165,7 @@ class Execution:
                     continue
                 value = encode(chunk, call.max_result, "chunk", tags=call.typed)
                 await watch.take_credit(len(value.data))
-                self._reports.put(ChunkReport(call.sequence, value))
+                self.reports.put(ChunkReport(call.sequence, value))
                 if call.cancelled:  # a generator that never waits gives its task no chance to be cancelled
                     return failure.stopped(call)
             return ResultReport(call.sequence, None if call.streaming else collected.value(), call.seconds)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from snakepit.workers.call import AssignedCall
@@ -22,6 +22,7 @@ from snakepit.workers.context import ReportSink
 from snakepit.workers.report import AnswerReport, FinalReport, RevokedReport
 from snakepit.workers.runtime import failure
 from snakepit.workers.runtime.async_commands import CommandLoop, OwnLoop, SharedLoop
+from snakepit.workers.runtime.batches import BatchExecution
 from snakepit.workers.runtime.containment import CUT_OFF, Containment, Uncontained
 from snakepit.workers.runtime.execution import Execution
 from snakepit.workers.schema.commands import BoundCommand
@@ -57,6 +58,9 @@ BATCH_CALLS = 32  # calls at most that run before the loop gets a turn
 BATCH_SECONDS = 0.001  # how long a report may wait while further calls run; for idempotent commands only
 
 
+Item = AssignedCall | list[AssignedCall] | None  # a list is a batch
+
+
 class CallRuntime:
     """The calls of one worker.
 
@@ -80,7 +84,8 @@ class CallRuntime:
         self._begun = begun
         self._threads = slots
         self._idling = None if slots else idling  # how the one slot waits for calls; None: on the queue
-        self._queue: queue.SimpleQueue[AssignedCall | None] = queue.SimpleQueue()  # None: no more calls come
+        self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()  # None: no more calls come
+        self._forming: list[AssignedCall] = []  # calls of a batch whose last one has not come yet
         self._dequeue = threading.Lock()
         # The two tables need no lock: the thread that pops an entry owns it, and dict.pop is atomic, with and without
         # a GIL.
@@ -114,7 +119,13 @@ class CallRuntime:
             self._reports.put(refused)
             return
         self._assigned[call.sequence] = self._waiting[call.sequence] = call
-        self._enqueue(call)
+        if not call.batch:
+            self._enqueue(call)
+            return
+        self._forming.append(call)
+        if call.sequence >= call.batch:
+            batch, self._forming = self._forming, []
+            self._enqueue(batch)
 
     def cancel(self, sequence: int, reason: str) -> None:
         """Ask a running call to stop, or end one that waits. An unknown sequence has ended already."""
@@ -147,7 +158,7 @@ class CallRuntime:
         if self._execution is not None:
             self._execution.forked = True
 
-    def _enqueue(self, call: AssignedCall | None) -> None:
+    def _enqueue(self, call: Item) -> None:
         self._queue.put(call)
         if self._idling:
             self._idling.recheck()  # the slot may run the loop at the moment; it looks for its next call now
@@ -174,27 +185,34 @@ class CallRuntime:
     def _serve(
         self, execution: Execution, commands: Mapping[str, BoundCommand], contained: Containment | None = None
     ) -> None:
+        batches = BatchExecution(execution, self.loop)
         while True:
-            call = self._next()
-            if call is None:
+            item = self._next()
+            if item is None:
                 return
-            answer = execution.perform(call)
+            calls = item if isinstance(item, list) else [item]
+            bound = commands.get(calls[0].command)
+            if bound is not None and bound.batch and not bound.problem:
+                answers: Sequence[AnswerReport] = batches.perform(calls, bound)
+            else:
+                answers = [execution.perform(call) for call in calls]
             if contained is None:
-                self._finish(call, answer)
-            elif not self._finish_contained(contained, call, answer):
+                self._finish_each(calls, answers)
+            elif not self._finish_contained(contained, calls, answers):
                 return
-            del answer
-            bound = commands.get(call.command)
             if bound is None or not bound.idempotent:
                 self._batch_ends = 0.0  # the next command might kill the process, and this report with it: send it
             with self._counting:
-                self.served += 1
-            del call  # a waiting slot must not keep the arguments of its last call alive
+                self.served += len(calls)
+            del item, calls, answers  # a waiting slot must not keep the arguments of its last call alive
 
-    def _finish_contained(self, contained: Containment, call: AssignedCall, answer: AnswerReport) -> bool:
-        """Report, and then undo what the call changed, while the caller reads. False: it cannot be undone."""
+    def _finish_contained(
+        self, contained: Containment, calls: Sequence[AssignedCall], answers: Sequence[AnswerReport]
+    ) -> bool:
+        """Report, and then undo what the calls changed, while the callers read. False: it cannot be undone."""
+        call = calls[0]
         try:
-            self._finish(call, answer)
+            self._finish_each(calls, answers)
             contained.restore()
         except Uncontained as change:
             self.uncontained, self.cut_off = f"after a call of {call.command}: {change}", change.cut_off
@@ -202,7 +220,7 @@ class CallRuntime:
             self.uncontained, self.cut_off = f"after a call of {call.command}: {CUT_OFF} ({error})", True
         return not self.uncontained
 
-    def _next(self) -> AssignedCall | None:
+    def _next(self) -> Item:
         while True:
             with self._dequeue:
                 if self._idling:
@@ -211,6 +229,10 @@ class CallRuntime:
                 if call is None:
                     self._queue.put(None)  # for the other slots
                     return None
+                if isinstance(call, list):
+                    if batch := self._begin_batch(call):
+                        return batch
+                    continue
                 if self._waiting.pop(call.sequence, None) is None:
                     continue  # cancelled while it waited, and reported
                 self._begun.begin(call.sequence)
@@ -219,6 +241,21 @@ class CallRuntime:
                     self._reports.put(RevokedReport(call.sequence))
                     continue
             return call
+
+    def _begin_batch(self, calls: list[AssignedCall]) -> list[AssignedCall]:
+        """Begin those that were neither cancelled nor revoked while they waited."""
+        waiting = [call for call in calls if self._waiting.pop(call.sequence, None) is not None]
+        if not waiting:
+            return []
+        self._begun.begin(waiting[-1].sequence)
+        kept = []
+        for call in waiting:
+            if self._begun.is_revoked(call.sequence):
+                self._assigned.pop(call.sequence, None)
+                self._reports.put(RevokedReport(call.sequence))
+            else:
+                kept.append(call)
+        return kept
 
     def _idle(self, idling: Idling) -> None:
         """Let the loop send reports and wait for calls. While calls wait, it gets a turn only now and then."""
@@ -234,6 +271,10 @@ class CallRuntime:
 
     def _has_calls(self) -> bool:
         return not self._queue.empty()
+
+    def _finish_each(self, calls: Sequence[AssignedCall], answers: Sequence[AnswerReport]) -> None:
+        for call, answer in zip(calls, answers, strict=True):
+            self._finish(call, answer)
 
     def _finish(self, call: AssignedCall, answer: AnswerReport) -> None:
         call.ended = True

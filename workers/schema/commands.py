@@ -10,6 +10,7 @@ from typing import Any
 
 from snakepit.workers.adapter import MARK, ON_FAILURE, Adapter, CommandOptions, InvalidAdapter
 from snakepit.workers.schema.annotation import nearest
+from snakepit.workers.schema.batched import batch_signature_of
 from snakepit.workers.schema.signature import InvalidArguments, Signature, signature_of
 
 
@@ -46,6 +47,8 @@ class CommandSpec:
     timeout: float
     signature: Signature
     problem: str = ""  # why it cannot be called
+    batch: int = 0  # calls that may run together; 0: each runs alone
+    wait: float = 0.0
 
     def facts(self) -> dict[str, Any]:
         """What the broker, and through it every client, receives about the command."""
@@ -57,6 +60,8 @@ class CommandSpec:
             "idempotent": self.idempotent,
             "timeout": self.timeout,
             "schema": self.signature.schema,
+            "batch": self.batch,
+            "batch_wait": self.wait,
         }
 
 
@@ -68,6 +73,7 @@ class BoundCommand:
     signature: Signature
     idempotent: bool = False
     problem: str = ""  # why it cannot be called
+    batch: int = 0  # calls that may run together; 0: the method runs one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +158,8 @@ def _describe(kind: type[Adapter], attribute: str, options: CommandOptions) -> C
     is_plain = inspect.isfunction(method) and not isinstance(inspect.getattr_static(kind, attribute), staticmethod)
     text, problem = inspect.cleandoc(method.__doc__) if method.__doc__ else "", ""
     try:
-        signature = signature_of(method, skip=1 if is_plain else 0)
+        skip = 1 if is_plain else 0
+        signature = batch_signature_of(method, skip) if options.batch else signature_of(method, skip=skip)
     except InvalidAdapter as error:
         problem = f"command {options.name!r} of {kind.__name__}: {error}"
         signature = Signature({}, frozenset(), {"type": "object", "description": problem})
@@ -168,6 +175,8 @@ def _describe(kind: type[Adapter], attribute: str, options: CommandOptions) -> C
         timeout=options.timeout,
         signature=signature,
         problem=problem,
+        batch=options.batch,
+        wait=options.wait,
     )
 
 
@@ -207,7 +216,7 @@ def make(kind: type[Adapter], args: Mapping[str, Any]) -> Adapter:
 
 def bind(adapter: Adapter, commands: Mapping[str, CommandSpec]) -> dict[str, BoundCommand]:
     return {
-        name: BoundCommand(getattr(adapter, item.attribute), item.signature, item.idempotent, item.problem)
+        name: BoundCommand(getattr(adapter, item.attribute), item.signature, item.idempotent, item.problem, item.batch)
         for name, item in commands.items()
     }
 

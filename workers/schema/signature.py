@@ -11,7 +11,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,7 @@ class Signature:
     extra: Checker | None = None  # of **kwargs
     context: str = ""  # the parameter that gets the Context
     checks: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of a batch: of a call without the argument
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Check and convert the arguments of one call; raises InvalidArguments.
@@ -88,8 +89,12 @@ def signature_of(function: Callable[..., Any], *, skip: int = 0, lenient: bool =
 
     `skip` leading parameters (self) are ignored. `lenient` allows *args, which then get no value.
     """
-    parameters = list(parameters_of(function).values())[skip:]
-    hints = hints_of(function)
+    return compile_signature(list(parameters_of(function).values())[skip:], hints_of(function), lenient=lenient)
+
+
+def compile_signature(
+    parameters: Sequence[inspect.Parameter], hints: Mapping[str, Any], *, lenient: bool = False
+) -> Signature:
     compiler = Compiler()
     checkers: dict[str, Checker] = {}
     context, extra, properties = "", None, {}

@@ -29,7 +29,7 @@ class Order(_message.Message):
     def __init__(self, assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., assigns: _Optional[_Union[Assigns, _Mapping]] = ...) -> None: ...
 
 class Assign(_message.Message):
-    __slots__ = ("sequence", "call", "command", "arguments", "attachments", "budget", "credit", "max_result", "credit_bytes", "reply_socket", "ref", "queued", "buffer_socket", "max_buffer")
+    __slots__ = ("sequence", "call", "command", "arguments", "attachments", "budget", "credit", "max_result", "credit_bytes", "reply_socket", "ref", "queued", "buffer_socket", "max_buffer", "batch")
     class AttachmentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class Assign(_message.Message):
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     BUFFER_SOCKET_FIELD_NUMBER: _ClassVar[int]
     MAX_BUFFER_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     call: str
     command: str
@@ -65,10 +66,11 @@ class Assign(_message.Message):
     queued: float
     buffer_socket: str
     max_buffer: int
-    def __init__(self, sequence: _Optional[int] = ..., call: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., budget: _Optional[float] = ..., credit: _Optional[int] = ..., max_result: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., reply_socket: _Optional[str] = ..., ref: _Optional[int] = ..., queued: _Optional[float] = ..., buffer_socket: _Optional[str] = ..., max_buffer: _Optional[int] = ...) -> None: ...
+    batch: int
+    def __init__(self, sequence: _Optional[int] = ..., call: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., budget: _Optional[float] = ..., credit: _Optional[int] = ..., max_result: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., reply_socket: _Optional[str] = ..., ref: _Optional[int] = ..., queued: _Optional[float] = ..., buffer_socket: _Optional[str] = ..., max_buffer: _Optional[int] = ..., batch: _Optional[int] = ...) -> None: ...
 
 class Assigns(_message.Message):
-    __slots__ = ("first", "command", "calls", "arguments", "budgets", "max_result", "buffer_socket", "refs", "queued", "max_buffer")
+    __slots__ = ("first", "command", "calls", "arguments", "budgets", "max_result", "buffer_socket", "refs", "queued", "max_buffer", "batch")
     FIRST_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +81,7 @@ class Assigns(_message.Message):
     REFS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     MAX_BUFFER_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     first: int
     command: str
     calls: _containers.RepeatedScalarFieldContainer[str]
@@ -89,7 +92,8 @@ class Assigns(_message.Message):
     refs: _containers.RepeatedScalarFieldContainer[int]
     queued: _containers.RepeatedScalarFieldContainer[float]
     max_buffer: int
-    def __init__(self, first: _Optional[int] = ..., command: _Optional[str] = ..., calls: _Optional[_Iterable[str]] = ..., arguments: _Optional[_Iterable[bytes]] = ..., budgets: _Optional[_Iterable[float]] = ..., max_result: _Optional[int] = ..., buffer_socket: _Optional[str] = ..., refs: _Optional[_Iterable[int]] = ..., queued: _Optional[_Iterable[float]] = ..., max_buffer: _Optional[int] = ...) -> None: ...
+    batch: int
+    def __init__(self, first: _Optional[int] = ..., command: _Optional[str] = ..., calls: _Optional[_Iterable[str]] = ..., arguments: _Optional[_Iterable[bytes]] = ..., budgets: _Optional[_Iterable[float]] = ..., max_result: _Optional[int] = ..., buffer_socket: _Optional[str] = ..., refs: _Optional[_Iterable[int]] = ..., queued: _Optional[_Iterable[float]] = ..., max_buffer: _Optional[int] = ..., batch: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("sequence", "reason")
@@ -184,7 +188,7 @@ class Hello(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., pid: _Optional[int] = ..., python: _Optional[str] = ..., implementation: _Optional[str] = ..., executable: _Optional[str] = ..., free_threaded: bool = ..., gil_enabled: bool = ..., gil_culprit: _Optional[str] = ..., load_seconds: _Optional[float] = ..., slots: _Optional[int] = ..., blas_threads: _Optional[int] = ..., commands: _Optional[_Iterable[_Union[Command, _Mapping]]] = ..., parallelism: _Optional[float] = ..., cores: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("name", "summary", "streams", "idempotent", "timeout", "schema", "description")
+    __slots__ = ("name", "summary", "streams", "idempotent", "timeout", "schema", "description", "batch", "batch_wait")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     STREAMS_FIELD_NUMBER: _ClassVar[int]
@@ -192,6 +196,8 @@ class Command(_message.Message):
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    BATCH_WAIT_FIELD_NUMBER: _ClassVar[int]
     name: str
     summary: str
     streams: bool
@@ -199,7 +205,9 @@ class Command(_message.Message):
     timeout: float
     schema: str
     description: str
-    def __init__(self, name: _Optional[str] = ..., summary: _Optional[str] = ..., streams: bool = ..., idempotent: bool = ..., timeout: _Optional[float] = ..., schema: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+    batch: int
+    batch_wait: float
+    def __init__(self, name: _Optional[str] = ..., summary: _Optional[str] = ..., streams: bool = ..., idempotent: bool = ..., timeout: _Optional[float] = ..., schema: _Optional[str] = ..., description: _Optional[str] = ..., batch: _Optional[int] = ..., batch_wait: _Optional[float] = ...) -> None: ...
 
 class BootFailure(_message.Message):
     __slots__ = ("type", "message", "traceback")

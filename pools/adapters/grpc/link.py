@@ -24,6 +24,7 @@ from snakepit.workers.wire.worker_grpc import WorkerStub
 
 PROTOCOL = 1
 MAX_COMMANDS = 1000
+MAX_BATCH = 1024  # calls
 MAX_STACK = 4096  # characters of one of a race's two stacks
 WINDOW = 16 * 2**20  # bytes a worker may send before the broker has read them
 
@@ -72,9 +73,11 @@ class GrpcLink:
             or assigns.command != first.command
             or assigns.max_result != first.max_result
             or assigns.buffer_socket != first.buffer_socket
+            or assigns.batch != first.batch
         ):
             assigns = self._assigns = message.orders.add().assigns
             assigns.first, assigns.command, assigns.max_result = sequence, first.command, first.max_result
+            assigns.batch = first.batch
             if first.buffer_socket:
                 assigns.buffer_socket, assigns.max_buffer = first.buffer_socket, first.max_buffer
             self._assigns_of = message
@@ -97,6 +100,7 @@ class GrpcLink:
         order.arguments = assignment.arguments
         order.budget = assignment.budget
         order.max_result = assignment.max_result
+        order.batch = assignment.batch
         size = len(assignment.arguments)
         if assignment.credit:
             order.credit = assignment.credit
@@ -258,6 +262,8 @@ def _command(command: pb.Command) -> CommandInfo:
         idempotent=command.idempotent,
         timeout=_checked(command.timeout),
         schema=command.schema or "{}",
+        batch=min(command.batch, MAX_BATCH),
+        batch_wait=_checked(command.batch_wait),
     )
 
 

@@ -226,6 +226,7 @@ class Gauges:
         yield from _of_threads(workers)
         yield from growth(pools)
         yield from usage(pools)
+        yield from batches(pools)
         yield from _of_callers(status.quotas)
         yield GaugeMetricFamily("snakepit_broker_loop_lag_seconds", "Delay of the event loop.", node.loop_lag)
         yield GaugeMetricFamily("snakepit_broker_sessions", "Clients with an open session.", node.sessions)
@@ -326,6 +327,25 @@ def usage(pools: Iterable[PoolStatus]) -> Iterator[Metric]:
                 family.add_metric((pool.name,), value)
     yield busy
     yield cpu
+
+
+def batches(pools: Iterable[PoolStatus]) -> Iterator[Metric]:
+    """Of commands that run in batches. The gain only where it is measured."""
+    labels = ("pool", "command")
+    formed = CounterMetricFamily("snakepit_command_batches", "Batches of two calls or more.", labels=labels)
+    calls = CounterMetricFamily("snakepit_command_batched_calls", "Calls that ran in batches.", labels=labels)
+    size = GaugeMetricFamily("snakepit_command_batch_size", "Calls of a batch, mean of the newest.", labels=labels)
+    help = "Calls a second of a slot in batches, divided by those of calls that run alone."
+    gain = GaugeMetricFamily("snakepit_command_batch_gain", help, labels=labels)
+    for pool in pools:
+        for one in pool.batches:
+            name = (pool.name, one.command)
+            formed.add_metric(name, one.batches)
+            calls.add_metric(name, one.calls)
+            size.add_metric(name, one.size)
+            if one.gain is not None:
+                gain.add_metric(name, one.gain)
+    yield from (formed, calls, size, gain)
 
 
 PoolGauge = Callable[[PoolStatus], float]

@@ -51,16 +51,46 @@ class Call:
     answered: bool = False
     lost: bool = False  # it did not end when asked to: its slot is lost until its worker ends
     caller: CallerIdentity | None = None  # with limits of its own
+    batch: CallBatch | None = None  # the calls that it runs together with; None: it runs alone
+    deferred_until: float = 0.0  # the latest moment to which it waits beside a free slot; 0: no slot was free yet
+    batch_limit: int = 0  # most calls of its next batch, since an earlier one killed its worker; 0: its command's
+
+
+@dataclass(slots=True, eq=False)
+class CallBatch:
+    """Calls of one command that run together in one slot."""
+
+    size: int
+    calls: dict[int, Call]  # those that the worker still holds
+    grace_ends: float = 0.0  # of the call that was answered last while the batch runs
+    lost: bool = False  # it did not end when asked to: its slot is lost
+    measured: bool = False  # its time is recorded
+    free_retries: int = 0  # calls that may run again without a retry of their own
+
+    def has_time(self, now: float) -> bool:
+        """Whether it may still run: for a call that waits for its result, or within the grace of the last one."""
+        return now < self.grace_ends or any(not call.answered for call in self.calls.values())
+
+    def lose(self) -> bool:
+        """Count its slot as lost. False: it is counted already."""
+        lost, self.lost = self.lost, True
+        return not lost
 
 
 class CallQueue:
-    """The calls that wait for a worker."""
+    """The calls that wait for a worker.
+
+    A command that runs in batches has a lane: its waiting calls in the same order. While a lane is held, its calls
+    wait for more of their command, and other commands do not wait behind them.
+    """
 
     def __init__(self) -> None:
         # OrderedDict, not dict: taking the first item of a plain dict again and again walks over all removed ones.
         self._by_priority: dict[int, OrderedDict[int, Call]] = {}
         self._priorities: list[int] = []  # negated and sorted: the highest first
         self.calls: dict[int, Call] = {}
+        self.lanes: dict[str, CallQueue] = {}  # by command
+        self.deferred: dict[str, float] = {}  # commands, and until when their calls may be held
         self.bytes = 0
         self.waiting_of: Counter[tuple[str, str]] = Counter()  # calls of each key and owner
 
@@ -75,6 +105,19 @@ class CallQueue:
 
     def put(self, call: Call, *, first: bool = False) -> None:
         """Add a call behind those of its priority, or before them if it had its turn already."""
+        lane = self.lanes.get(call.command) if self.lanes and not call.streams else None
+        if lane is not None:
+            lane.put(call, first=first)
+        if lane is not None and call.command in self.deferred:
+            call.deferred_until = self.deferred[call.command]
+        else:
+            self._line_up(call, first=first)
+        self.calls[call.id] = call
+        self.bytes += call.size
+        if call.caller:
+            self.waiting_of.update(call.caller.names)
+
+    def _line_up(self, call: Call, *, first: bool) -> None:
         calls = self._by_priority.get(call.priority)
         if calls is None:
             calls = self._by_priority[call.priority] = OrderedDict()
@@ -82,10 +125,48 @@ class CallQueue:
         calls[call.id] = call
         if first:
             calls.move_to_end(call.id, last=False)
-        self.calls[call.id] = call
-        self.bytes += call.size
-        if call.caller:
-            self.waiting_of.update(call.caller.names)
+
+    def _leave_line(self, call: Call) -> None:
+        calls = self._by_priority.get(call.priority)
+        if calls is None or calls.pop(call.id, None) is None:
+            return  # it is held
+        if not calls:
+            del self._by_priority[call.priority]
+            self._priorities.remove(-call.priority)
+
+    def open_lane(self, command: str) -> None:
+        """Give a command a lane; calls of it may wait already."""
+        lane = self.lanes[command] = CallQueue()
+        for call in self.in_order():
+            if call.command == command and not call.streams:
+                lane.put(call)
+
+    def close_lane(self, command: str) -> None:
+        self.release(command)
+        del self.lanes[command]
+
+    def defer(self, command: str, until: float) -> None:
+        """Let the calls of a lane wait for more; other calls pass them."""
+        self.deferred[command] = until
+        for call in self.lanes[command]:
+            call.deferred_until = call.deferred_until or until
+            self._leave_line(call)
+
+    def release(self, command: str) -> None:
+        """Put the held calls of a lane before all others of their priority."""
+        if self.deferred.pop(command, None) is not None:
+            for call in reversed([*self.lanes[command].in_order()]):
+                self._line_up(call, first=True)
+
+    def in_order(self) -> Iterator[Call]:
+        """The calls that are not held, the next one first."""
+        for priority in self._priorities:
+            yield from self._by_priority[-priority].values()
+
+    @property
+    def has_next(self) -> bool:
+        """Whether a call waits that is not held."""
+        return bool(self._priorities)
 
     def take(self) -> Call:
         """Remove and return the next call."""
@@ -120,11 +201,11 @@ class CallQueue:
     def remove(self, number: int) -> Call:
         """Remove and return a call that waits."""
         call = self.calls.pop(number)
-        calls = self._by_priority[call.priority]
-        del calls[number]
-        if not calls:
-            del self._by_priority[call.priority]
-            self._priorities.remove(-call.priority)
+        self._leave_line(call)
+        if self.lanes and not call.streams and (lane := self.lanes.get(call.command)) is not None:
+            lane.remove(number)
+            if not lane:
+                self.deferred.pop(call.command, None)
         self.bytes -= call.size
         if call.caller:
             for name in call.caller.names:

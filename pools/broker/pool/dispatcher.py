@@ -18,6 +18,7 @@ from itertools import islice
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.pool.actions import Action, Assign, Fail, Revoke
+from snakepit.pools.broker.pool.batches import Batches
 from snakepit.pools.broker.pool.calls import Call, CallQueue
 from snakepit.pools.broker.pool.run_times import UNKNOWN_SECONDS, RunTimes
 from snakepit.pools.broker.pool.timers import Timers
@@ -59,10 +60,10 @@ class LoadIndex:
         self.remove(worker)
         if has_room(worker):
             self.with_free_slot += 1
-            buckets, number, free = self._by_load, len(worker.assigned), True
+            buckets, number, free = self._by_load, len(worker.assigned) - worker.riders, True
         elif may_prefetch(worker):
             self.with_prefetch_room += 1
-            buckets, number, free = self._by_prefetched, len(worker.assigned) - worker.slots, False
+            buckets, number, free = self._by_prefetched, len(worker.assigned) - worker.places, False
         else:
             return
         while len(buckets) <= number:
@@ -96,7 +97,7 @@ class LoadIndex:
 
 def has_room(worker: Worker) -> bool:
     """Whether a slot of the worker is free."""
-    free = worker.state is State.READY and len(worker.assigned) < worker.slots
+    free = worker.state is State.READY and len(worker.assigned) < worker.slots + worker.riders
     return free and not worker.silent and not worker.process_ended
 
 
@@ -105,7 +106,7 @@ def may_prefetch(worker: Worker) -> bool:
     return (
         worker.backlog <= PREFETCH_SECONDS * worker.slots
         and worker.state is State.READY
-        and len(worker.assigned) < worker.slots + PREFETCH_CALLS
+        and len(worker.assigned) < worker.places + PREFETCH_CALLS
         and not worker.reason
         and not worker.stalled
         and not worker.silent
@@ -117,7 +118,7 @@ def may_prefetch(worker: Worker) -> bool:
 
 def prefetch_room(worker: Worker, expected: float) -> int:
     """Return how many calls of this expected time the worker may prefetch at once; at least 1 if it may prefetch."""
-    room = worker.slots + PREFETCH_CALLS - len(worker.assigned)
+    room = worker.places + PREFETCH_CALLS - len(worker.assigned)
     if worker.max_served is not None:
         room = min(room, worker.max_served - worker.served - len(worker.assigned))
     spare = PREFETCH_SECONDS * worker.slots - worker.backlog
@@ -127,17 +128,26 @@ def prefetch_room(worker: Worker, expected: float) -> int:
 class Dispatcher:
     """Assigns calls to workers, and keeps the record of which worker holds which calls."""
 
-    def __init__(self, timers: Timers) -> None:
+    def __init__(self, timers: Timers, batches: Batches) -> None:
         self.load_index = LoadIndex()
+        self.batches = batches
         self.run_times = RunTimes()
         self.prefetched = 0  # calls that workers hold and that have no slot yet
         self._timers = timers
 
-    def next_assignment(self, queue: CallQueue) -> tuple[Worker, list[Call]] | None:
-        """Take what is next out of the queue and choose its worker: one call for a free slot, or some to prefetch."""
-        load_index = self.load_index
-        if worker := load_index.least_loaded():
-            return worker, [queue.take()]
+    def next_assignment(self, queue: CallQueue, now: float) -> tuple[Worker, list[Call]] | None:
+        """Take what is next out of the queue and choose its worker: a call or batch for a free slot, or some calls to
+        prefetch."""
+        load_index, batches = self.load_index, self.batches
+        if queue.deferred:
+            batches.release_due(now)
+        while queue.has_next and (worker := load_index.least_loaded()):
+            if not batches.times or not batches.applies_to(queue.peek()):
+                return worker, [queue.take()]
+            if calls := batches.take(queue.peek(), now):
+                return worker, calls
+        if not queue.has_next or (batches.times and batches.applies_to(queue.peek())):
+            return None  # the calls of a batch collect in the queue until a slot is free
         if (worker := load_index.least_prefetched()) is None or not self._is_short(queue.peek()):
             return None
         room = prefetch_room(worker, self.run_times.expected(queue.peek().command))
@@ -153,18 +163,23 @@ class Dispatcher:
     def assign(self, worker: Worker, calls: Sequence[Call], now: float) -> Assign:
         """Assign calls of one command to a worker; from now on only their own deadlines end them."""
         expected = UNKNOWN_SECONDS if calls[0].streams else self.run_times.expected(calls[0].command)
-        name, assigned, slots = worker.id, worker.assigned, worker.slots
+        if calls[0].batch:
+            worker.riders += len(calls) - 1
+            expected /= len(calls)
+        if self.batches.times:
+            self.batches.assigned(len(calls), calls[0].command)
+        name, assigned, places = worker.id, worker.assigned, worker.places
         for call in calls:
             call.worker = name
             call.assigned = now
             call.attempts += 1
             call.expected = expected
-            call.prefetched = len(assigned) >= slots
+            call.prefetched = len(assigned) >= places
             assigned[call.id] = call
             self._timers.set(call.id, call.deadline)
             if call.prefetched:
                 self.prefetched += 1
-                if len(assigned) == slots + 1:
+                if len(assigned) == places + 1:
                     self._timers.set(("stall", name), now + STALL_SECONDS)
         if not worker.watched:
             worker.watched = True
@@ -178,26 +193,33 @@ class Dispatcher:
         calls, assigned = [], worker.assigned
         for number, seconds in ended:
             if number in assigned:
-                if len(assigned) > worker.slots:
-                    self.prefetched -= 1
                 call = _release(worker, number)
+                if len(assigned) >= worker.places and not (call.batch and call.batch.calls):
+                    self.prefetched -= 1  # the next one has its slot now
                 calls.append(call)
-                if seconds is None:
-                    continue
-                if call.streams:
-                    self.run_times.record_stream(seconds)
-                else:
-                    self.run_times.record(call.command, seconds)
+                self._record(call, seconds)
         worker.stalled = worker.silent = False
         return calls
+
+    def _record(self, call: Call, seconds: float | None) -> None:
+        if self.batches.times:
+            self.batches.released(call, seconds)
+        if seconds is None:
+            return
+        if call.streams:
+            self.run_times.record_stream(seconds)
+        else:
+            self.run_times.record(call.command, seconds, call.batch.size if call.batch else 1)
 
     def revoked(self, worker: Worker, numbers: Iterable[int], now: float) -> list[Call]:
         """Release calls that the worker did not begin and never will; return them, newest first."""
         wanted = set(numbers)
         self.prefetched -= worker.prefetched
         # It read nothing for a while: it gets no calls until it reports something.
-        worker.silent |= any(number in wanted for number in islice(worker.assigned, worker.slots))
+        worker.silent |= any(number in wanted for number in islice(worker.assigned, worker.places))
         released = [_release(worker, number) for number in tuple(reversed(worker.assigned)) if number in wanted]
+        for call in released:
+            self.batches.released(call, None)
         self.prefetched += worker.prefetched
         worker.revoking = False
         if worker.assigned and not worker.watched:
@@ -211,6 +233,8 @@ class Dispatcher:
         """Return the calls of a worker that has ended, newest first, and the numbers of the prefetched ones."""
         prefetched = {call.id for call in worker.waiting()}
         assigned = sorted(worker.assigned.values(), key=lambda call: -call.id)
+        for call in assigned:
+            self.batches.released(call, None)
         self.prefetched -= worker.prefetched
         self._timers.clear(("stall", worker.id))
         self._timers.clear(("begin", worker.id))
@@ -233,7 +257,7 @@ class Dispatcher:
     def revoke_unbegun(self, worker: Worker, now: float) -> list[Action]:
         """Revoke all calls that have not begun, if one had its slot for BEGIN_SECONDS. Asked once for each call."""
         worker.watched = False
-        unchecked = [call for call in islice(worker.assigned.values(), worker.slots) if not call.checked]
+        unchecked = [call for call in islice(worker.assigned.values(), worker.places) if not call.checked]
         if not unchecked or worker.revoking or worker.state is State.STOPPING:
             return []  # the end of a Revoke under way asks again
         due = unchecked[0].assigned + BEGIN_SECONDS
@@ -253,6 +277,9 @@ class Dispatcher:
 def _release(worker: Worker, number: int) -> Call:
     """Take a call from a worker; the first prefetched one has its slot now."""
     call = worker.assigned.pop(number)
+    if batch := call.batch:
+        del batch.calls[number]
+        worker.riders -= bool(batch.calls)
     # Sums of small numbers drift: an empty worker starts anew.
     worker.backlog = worker.backlog - call.expected if worker.assigned else 0.0
     return call
@@ -284,8 +311,8 @@ class Admission:
             return errors.PoolFailed(f"The pool's workers cannot start: {worker_set.gate.failed}", retry_after=5.0)
         if call.size > spec.max_payload:
             return errors.arguments_too_large(spec.name, call.size, spec.max_payload)
-        if self._dispatcher.load_index.with_free_slot:
-            return None  # it will not wait
+        if self._dispatcher.load_index.with_free_slot and not self._dispatcher.batches.is_full(call):
+            return None  # it will not wait, or only for its batch
         if call.caller and (
             refusal := queue_refusal(call.caller, self._queue.waiting_of, spec.queue_limit, self.retry_after())
         ):

@@ -17,17 +17,16 @@ from typing import cast
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.pool.actions import Action, Cancel, Fail
+from snakepit.pools.broker.pool.batches import Batches
 from snakepit.pools.broker.pool.calls import Call, CallQueue
 from snakepit.pools.broker.pool.dispatcher import STALL_SECONDS, Admission, Dispatcher, Ended
-from snakepit.pools.broker.pool.rates import RetryBudget
 from snakepit.pools.broker.pool.recycle_policy import deadline_exceeded, worker_lost
+from snakepit.pools.broker.pool.retries import RetryRule
 from snakepit.pools.broker.pool.timers import Timers
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.pool.worker_set import WorkerSet
 from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.spec import PoolSpec
-
-MAX_ATTEMPTS = 3  # of one call, the first included
 
 
 class Pool:
@@ -40,9 +39,9 @@ class Pool:
         self.template = self.worker_set.template
         self.accepted_count = self.finished_count = 0
         self.failed_count = self.retried_count = 0
-        self.dispatcher = Dispatcher(self.timers)
+        self.dispatcher = Dispatcher(self.timers, Batches(self.queue, self.timers))
         self.admission = Admission(self.worker_set, self.queue, self.dispatcher)
-        self._retries = RetryBudget(spec.retry_budget)
+        self._retry_rule = RetryRule(spec.retry_budget)
         self._workers_changed = True
 
     # Facts about calls
@@ -50,7 +49,7 @@ class Pool:
     def submit(self, calls: Iterable[Call], now: float) -> list[Action]:
         """Accept calls, in this order, or refuse them with a Fail each."""
         actions, waiting = list[Action](), list[Call]()
-        admission, dispatcher = self.admission, self.dispatcher
+        admission, dispatcher, batches = self.admission, self.dispatcher, self.dispatcher.batches
         for call in calls:
             refusal = admission.refusal(call)
             if refusal and waiting:  # perhaps those before it need not wait in the queue
@@ -61,7 +60,7 @@ class Pool:
                 continue
             self.calls[call.id] = call
             self.accepted_count += 1
-            if worker := dispatcher.load_index.least_loaded():  # then the queue is empty
+            if not (batches.times and batches.applies_to(call)) and (worker := dispatcher.load_index.least_loaded()):
                 actions.append(dispatcher.assign(worker, [call], now))
             else:
                 self.queue.put(call)
@@ -100,15 +99,12 @@ class Pool:
             del self.calls[call.id]
             counts[call.command] += 1
             worker.lost -= call.lost
-        if ok:
-            self.finished_count += answered
-        else:
-            self.failed_count += answered
+        self.finished_count += answered if ok else 0
+        self.failed_count += 0 if ok else answered
         worker.served += len(calls)
         if worker.max_served is not None:  # age has a timer, memory is checked with each sample
             self.worker_set.mark_if_due(worker, now)
-        if worker.state is not State.READY or worker.reason:
-            self._workers_changed = True
+        self._workers_changed |= worker.state is not State.READY or bool(worker.reason)
         self.dispatcher.load_index.update(worker)
         return self._settle([], now)
 
@@ -121,8 +117,7 @@ class Pool:
         # Newest first, since each goes to the head of the queue: the oldest ends up first.
         for call in self.dispatcher.revoked(worker, numbers, now):
             actions += self._wait_again(call, now)
-        if worker.state is not State.READY or worker.reason:
-            self._workers_changed = True
+        self._workers_changed |= worker.state is not State.READY or bool(worker.reason)
         return self._settle(actions, now)
 
     # Facts about workers
@@ -222,7 +217,7 @@ class Pool:
 
     def apply(self, spec: PoolSpec, now: float) -> list[Action]:
         self.spec = spec
-        self._retries.share = spec.retry_budget
+        self._retry_rule.budget.share = spec.retry_budget
         return self._settle(list(self.worker_set.apply(spec)), now, workers_changed=True)
 
     def recycle(self, worker_id: str, detail: str, now: float) -> list[Action]:
@@ -255,7 +250,7 @@ class Pool:
                 continue
             kind, name = cast("tuple[str, str]", key)
             worker = self.worker_set.workers.get(name)
-            self._workers_changed |= kind not in ("stall", "begin")
+            self._workers_changed |= kind not in ("stall", "begin", "batch")
             if kind == "age":
                 self.worker_set.mark_due(now)
             elif worker:
@@ -285,6 +280,8 @@ class Pool:
         if call.worker:
             actions.append(Cancel(call, call.worker, error.code))
             self.timers.set(call.id, now + self.spec.cancel_grace)
+            if call.batch:
+                call.batch.grace_ends = now + self.spec.cancel_grace
         else:
             self.queue.remove(call.id)
             self.timers.clear(call.id)
@@ -294,13 +291,16 @@ class Pool:
     def _overran(self, call: Call, now: float) -> list[Action]:
         """The call did not stop when asked to. A process can be killed; a thread cannot, so its slot is lost."""
         worker = self.worker_set.workers[call.worker]
-        if not worker.runs(call):  # it is only prefetched and will be revoked: the call that runs is not the cause
+        if not worker.runs(call) or (call.batch and call.batch.has_time(now)):
+            # It is only prefetched, or its batch has calls with time left: they must not die for it.
             self.timers.set(call.id, now + max(STALL_SECONDS, self.spec.cancel_grace))
             return []
         detail = f"call {call.id} of {call.command} did not stop within {self.spec.cancel_grace:g} s"
         self._workers_changed = True
         if worker.slots == 1:
             return self._kill(worker, "overrun", detail)
+        if call.batch and not call.batch.lose():
+            return []
         call.lost = True
         worker.lost += 1
         message = f"{detail}; {worker.lost} of {worker.slots} slots are lost"
@@ -315,8 +315,8 @@ class Pool:
         if call.answered:
             del self.calls[call.id]
             return []
-        may_retry = (call.idempotent or not begun) and call.attempts < MAX_ATTEMPTS and not self.worker_set.closing
-        if may_retry and self._retries.spend(self.accepted_count):
+        closing = self.worker_set.closing
+        if not closing and self._retry_rule.grant(call, begun=begun, accepted=self.accepted_count):
             self.retried_count += 1
             self.queue.put(call, first=True)
             self.timers.set(call.id, min(call.deadline, now + self.spec.queue_timeout))
@@ -329,7 +329,7 @@ class Pool:
 
     def _wait_again(self, call: Call, now: float) -> list[Action]:
         """Undo a prefetch: the call never began."""
-        call.worker, call.prefetched, call.checked = "", False, False
+        call.worker, call.prefetched, call.checked, call.batch = "", False, False, None
         call.attempts -= 1
         if call.answered:
             self.timers.clear(call.id)
@@ -365,7 +365,7 @@ class Pool:
             self._workers_changed = False
             self._settle_workers(actions, now)
         queue, dispatcher = self.queue, self.dispatcher
-        while queue.calls and (match := dispatcher.next_assignment(queue)):
+        while queue.calls and (match := dispatcher.next_assignment(queue, now)):
             actions.append(dispatcher.assign(*match, now))
         if self.admission.saturated and self.waiting < self.spec.queue_limit:
             self.admission.saturated = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from snakepit.pools.broker.status import CommandRunTimes
+from snakepit.pools.broker.command_status import CommandRunTimes
 
 UNKNOWN_SECONDS = (
     3600.0  # of a command that is not known yet; a number and no infinity, since it is added and taken off
@@ -55,9 +55,10 @@ class RunTimes:
         self.runs += 1
         self.mean += (seconds - self.mean) * max(MEAN_WEIGHT, 1 / self.runs)
 
-    def record(self, command: str, seconds: float) -> None:
+    def record(self, command: str, seconds: float, together: int = 1) -> None:
+        """Count a run. A call of a batch occupies its slot for its share alone."""
         self.runs += 1
-        self.mean += (seconds - self.mean) * max(MEAN_WEIGHT, 1 / self.runs)
+        self.mean += (seconds / together - self.mean) * max(MEAN_WEIGHT, 1 / self.runs)
         known = self.commands.get(command)
         if known is None:
             if len(self.commands) >= MAX_COMMANDS:

@@ -57,7 +57,8 @@ class Worker:
     reason: str = ""  # why it leaves: one word of the events' reasons
     detail: str = ""  # the same with its numbers, for people
     ready_at: float = 0.0
-    assigned: dict[int, Call] = field(default_factory=dict)  # in order: the first `slots` run, the rest is prefetched
+    assigned: dict[int, Call] = field(default_factory=dict)  # in order: the first `places` run, the rest is prefetched
+    riders: int = 0  # of the calls it holds, those that share the slot of the first call of their batch
     backlog: float = 0.0  # seconds that all calls it holds are expected to take, one after the other
     revoking: bool = False  # a Revoke is under way
     stalled: bool = False  # calls were revoked, and it has ended none since: it gets no prefetched calls
@@ -80,14 +81,19 @@ class Worker:
     process_ended: bool = False  # its last messages may still arrive
 
     @property
+    def places(self) -> int:
+        """Calls that its slots have room for: a batch takes one slot."""
+        return self.slots + self.riders
+
+    @property
     def load(self) -> int:
-        """Calls that run."""
-        return min(len(self.assigned), self.slots)
+        """Slots that are taken."""
+        return min(len(self.assigned) - self.riders, self.slots)
 
     @property
     def prefetched(self) -> int:
         """Calls that it holds and that have no slot yet."""
-        return max(0, len(self.assigned) - self.slots)
+        return max(0, len(self.assigned) - self.places)
 
     @property
     def stays(self) -> bool:
@@ -96,14 +102,14 @@ class Worker:
 
     def waiting(self) -> tuple[Call, ...]:
         """Return the prefetched calls, the next one first."""
-        return tuple(islice(self.assigned.values(), self.slots, None))
+        return tuple(islice(self.assigned.values(), self.places, None))
 
     def runs(self, call: Call) -> bool:
-        return call.id in islice(self.assigned, self.slots)
+        return call.id in islice(self.assigned, self.places)
 
     def is_idle(self) -> bool:
         """Whether it holds no call that may still end by itself."""
-        return len(self.assigned) <= self.lost
+        return len(self.assigned) - self.riders <= self.lost
 
     def move(self, state: State) -> None:
         self.state = advance(self.state, state)

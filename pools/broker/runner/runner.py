@@ -45,7 +45,7 @@ from snakepit.pools.broker.ports import (
 )
 from snakepit.pools.broker.runner.deps import RunnerDeps
 from snakepit.pools.broker.runner.templates import Templates
-from snakepit.pools.broker.runner.translation import error_of, gil_event, race_event
+from snakepit.pools.broker.runner.translation import error_of, gil_event, race_event, rules_of
 from snakepit.pools.broker.runner.worker_handle import InFlightCall, WorkerHandle
 from snakepit.pools.broker.status import CommandInfo
 
@@ -198,6 +198,7 @@ class Runner:
 
     def worker_ready(self, handle: WorkerHandle, greeting: Greeting) -> None:
         self.commands = {command.name: command for command in greeting.commands}
+        self.pool.dispatcher.batches.learn(rules_of(greeting.commands))
         for one in self._in_flight.values():  # calls that came before the commands were known
             if not one.call.attempts and (known := self.commands.get(one.call.command)):
                 one.call.idempotent = known.idempotent

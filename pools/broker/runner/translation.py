@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.events import Event, Kind
+from snakepit.pools.broker.pool.batches import BatchRule
 from snakepit.pools.broker.ports import Greeting, Race, WorkerFailure
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.stats.gil_report import why_on
+from snakepit.pools.broker.status import CommandInfo
 
 
 def error_of(failure: WorkerFailure) -> errors.BrokerError:
@@ -33,6 +35,11 @@ def _seconds(details: Mapping[str, Any]) -> float:
     """The pause of a snooze. A worker is not trusted to report a number."""
     seconds = details.get("seconds")
     return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else 0.0
+
+
+def rules_of(commands: Iterable[CommandInfo]) -> dict[str, BatchRule]:
+    """The commands that run in batches."""
+    return {one.name: BatchRule(one.batch, one.batch_wait) for one in commands if one.batch > 1}
 
 
 def race_event(pool: str, worker: str, race: Race) -> Event:

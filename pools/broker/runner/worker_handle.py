@@ -38,7 +38,7 @@ class InFlightCall:
         """Whether it may be sent in one message with calls like it."""
         return not (self.credit or self.request.attachments or self.request.reply_socket)
 
-    def assignment(self, now: float, max_result: int, max_buffer: int = 0) -> Assignment:
+    def assignment(self, now: float, max_result: int, max_buffer: int = 0, batch: int = 0) -> Assignment:
         request, call = self.request, self.call
         return Assignment(
             self.sequence,
@@ -55,6 +55,7 @@ class InFlightCall:
             call.assigned - call.arrived,
             request.buffer_socket,
             max_buffer if request.buffer_socket else 0,
+            batch,
         )
 
     def timing(self, now: float, ran: float | None = None) -> Timing:
@@ -129,11 +130,12 @@ class WorkerHandle:
             self._sequence += 1
             one.sequence = self._sequence
             in_flight[self._sequence] = one
+        batch = self._sequence if calls[0].call.batch else 0
         taker = calls[0].request.buffer_socket
         if len(calls) > 1 and all(one.is_plain and one.request.buffer_socket == taker for one in calls):
             takers = ([(one.request.ref, one.call.assigned - one.call.arrived) for one in calls],) if taker else ()
             link.assign_alike(
-                calls[0].assignment(now, max_result, max_buffer),
+                calls[0].assignment(now, max_result, max_buffer, batch),
                 [one.public_id for one in calls],
                 [one.request.arguments for one in calls],
                 [max(0.0, one.call.deadline - now) for one in calls],
@@ -141,7 +143,7 @@ class WorkerHandle:
             )
             return
         for one in calls:
-            link.assign(one.assignment(now, max_result, max_buffer))
+            link.assign(one.assignment(now, max_result, max_buffer, batch))
 
     def cancel(self, in_flight: InFlightCall, reason: str) -> None:
         if self.link:

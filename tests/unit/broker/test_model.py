@@ -7,6 +7,7 @@ fact the promises are checked; at the end the pool must come back to its size an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -31,6 +32,7 @@ from snakepit.pools.broker.pool.actions import (
     Stop,
     StopTemplate,
 )
+from snakepit.pools.broker.pool.batches import BatchRule
 from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.pool.dispatcher import STALL_SECONDS, has_room
 from snakepit.pools.broker.pool.pool import Pool
@@ -79,10 +81,21 @@ class PoolModel(RuleBasedStateMachine):
         self.killed: set[str] = set()
         self.loading: set[str] = set()  # templates
         self.templates: set[str] = set()  # that have loaded
+        self.batch_of: dict[int, int] = {}  # of each call that a process holds; a call alone is a batch of one
+        self.batches = 0
+        self.beside: dict[int, float] = {}  # waiting calls, and when they were first seen beside a free slot
 
-    @initialize(spec=specs, seed=st.integers(0, 99))
-    def build(self, spec: PoolSpec, seed: int) -> None:
+    @initialize(
+        spec=specs,
+        seed=st.integers(0, 99),
+        limit=st.integers(2, 5),
+        wait=st.sampled_from([0.0, 0.5, 3.0]),
+        pays=st.booleans(),
+    )
+    def build(self, spec: PoolSpec, seed: int, limit: int, wait: float, pays: bool) -> None:
         self.pool = Pool(spec, "m", Random(seed))
+        self.rule, self.pays = BatchRule(limit, wait), pays
+        self.pool.dispatcher.batches.learn({"grouped": self.rule})
         for _ in range(MIN_RUNS):
             self.pool.dispatcher.run_times.record("short", 0.0001)
         self.do(self.pool.sweep(self.now))
@@ -110,7 +123,7 @@ class PoolModel(RuleBasedStateMachine):
                     assert all(call.id in self.open for call in calls), "an answered call was assigned"
                     assert worker in self.processes
                     assert worker not in self.killed | self.asked_to_leave
-                    self.holding[worker] += [call.id for call in calls]
+                    self.begin_batch(worker, calls)
                 case Fail(call, _):
                     self.answer(call.id)
                 case Stop(worker):
@@ -129,8 +142,31 @@ class PoolModel(RuleBasedStateMachine):
                     assert every or not set(wanted) & set(self.run_by(worker)), "a running call was to be revoked"
                     self.revoking[worker] = wanted
 
+    def begin_batch(self, worker: str, calls: Sequence[Call]) -> None:
+        together = calls[0].command == "grouped" and len(calls) > 1
+        assert not together or len(calls) <= self.rule.limit
+        for number, call in enumerate(calls):
+            assert call.id not in self.batch_of, "a call is in two batches"
+            self.batches += not (together and number)
+            self.batch_of[call.id] = self.batches
+        taken = {self.batch_of[call] for call in self.run_by(worker)}
+        assert not together or len(taken) < self.slots[worker], "a batch was sent before a slot was free"
+        self.holding[worker] += [call.id for call in calls]
+
+    def let_go(self, worker: str, call: int) -> None:
+        self.holding[worker].remove(call)
+        del self.batch_of[call]
+
     def run_by(self, worker: str) -> list[int]:
-        return self.holding[worker][: self.slots[worker]]
+        """The calls in its slots: a batch takes one of them."""
+        found: list[int] = []
+        seen: set[int] = set()
+        for call in self.holding[worker]:
+            seen.add(self.batch_of[call])
+            if len(seen) > self.slots[worker]:
+                break
+            found.append(call)
+        return found
 
     def answer(self, number: int) -> None:
         assert number in self.open, f"call {number} was answered twice or never asked"
@@ -141,7 +177,8 @@ class PoolModel(RuleBasedStateMachine):
         self.processes.discard(worker)
         self.killed.discard(worker)
         self.asked_to_leave.discard(worker)
-        self.holding.pop(worker)
+        for call in self.holding.pop(worker):
+            del self.batch_of[call]
         self.revoking.pop(worker, None)
         self.do(self.pool.exited(worker, exit, self.now, begun=begun))
 
@@ -159,7 +196,7 @@ class PoolModel(RuleBasedStateMachine):
         priority=st.integers(-1, 1),
         size=st.integers(0, 2000),
         idempotent=st.booleans(),
-        command=st.sampled_from(["short", "short", "long"]),
+        command=st.sampled_from(["short", "short", "long", "grouped", "grouped"]),
         streams=st.sampled_from([False, False, False, True]),
         many=st.sampled_from([1, 1, 3, 9]),
         together=st.booleans(),
@@ -190,11 +227,12 @@ class PoolModel(RuleBasedStateMachine):
         """A worker that has run several calls tells of them at once, in the order in which it ran them."""
         worker = data.draw(st.sampled_from([worker for worker in sorted(self.holding) if self.holding[worker]]))
         count = data.draw(st.integers(1, len(self.holding[worker])))
-        ended, self.holding[worker] = self.holding[worker][:count], self.holding[worker][count:]
+        ended = self.holding[worker][:count]
+        told = [(call, self.seconds_of(call)) for call in ended]
         for call in ended:
+            self.let_go(worker, call)
             if call in self.open:
                 self.answer(call)
-        told = [(call, 0.0001 if self.pool.calls[call].command == "short" else 0.5) for call in ended]
         self.do(self.pool.finished_many(worker, told, self.now))
 
     @precondition(lambda self: any(self.holding.values()))
@@ -205,21 +243,26 @@ class PoolModel(RuleBasedStateMachine):
                 self.end(worker, self.holding[worker][0], True)
 
     def end(self, worker: str, call: int, ok: bool) -> None:
-        self.holding[worker].remove(call)
+        seconds = self.seconds_of(call)
+        self.let_go(worker, call)
         if call in self.open:
             self.answer(call)
-        command = self.pool.calls[call].command
-        seconds = 0.0001 if command == "short" else 0.5
         self.do(self.pool.finished(worker, call, self.now, ok=ok, seconds=seconds))
 
-    @precondition(lambda self: any(len(calls) > self.slots[worker] for worker, calls in self.holding.items()))
+    def seconds_of(self, call: int) -> float:
+        if self.pool.calls[call].command == "short":
+            return 0.0001
+        size = [*self.batch_of.values()].count(self.batch_of[call])
+        return 0.5 if self.pays else 0.5 * size
+
+    @precondition(lambda self: any(len(calls) > len(self.run_by(worker)) for worker, calls in self.holding.items()))
     @rule(data=st.data())
     def an_unbegun_one_ends(self, data: st.DataObject) -> None:
         """It was cancelled before its turn, and the worker reports its end."""
-        choices = [(w, call) for w, calls in sorted(self.holding.items()) for call in calls[self.slots[w] :]]
+        choices = [(w, call) for w, calls in sorted(self.holding.items()) for call in calls[len(self.run_by(w)) :]]
         worker, call = data.draw(st.sampled_from(choices))
         if call in self.answered:
-            self.holding[worker].remove(call)
+            self.let_go(worker, call)
             self.do(self.pool.finished(worker, call, self.now, ok=False))
 
     @precondition(lambda self: self.revoking)
@@ -233,7 +276,8 @@ class PoolModel(RuleBasedStateMachine):
         wanted = self.revoking.pop(worker)[begun:]
         unbegun = set(self.holding[worker]) - set(self.run_by(worker))
         revoked = [call for call in wanted if call in unbegun]
-        self.holding[worker] = [call for call in self.holding[worker] if call not in revoked]
+        for call in revoked:
+            self.let_go(worker, call)
         self.do(self.pool.revoked(worker, revoked, self.now))
 
     @precondition(lambda self: self.live(State.STARTING))
@@ -318,7 +362,8 @@ class PoolModel(RuleBasedStateMachine):
     def never_over_capacity(self) -> None:
         for worker in self.pool.worker_set.workers.values():
             assert worker.load <= worker.slots
-            assert len(worker.assigned) == worker.load + worker.prefetched
+            assert len(worker.assigned) == worker.load + worker.riders + worker.prefetched
+            assert len(self.run_by(worker.id)) == worker.load + worker.riders if worker.id in self.holding else True
 
     @invariant()
     def no_call_is_lost(self) -> None:
@@ -358,14 +403,25 @@ class PoolModel(RuleBasedStateMachine):
                     assert all(other.command == "short" and not other.streams for other in before)
 
     @invariant()
-    def no_call_waits_beside_a_free_slot(self) -> None:
-        if len(self.pool.queue):
-            assert not any(has_room(worker) for worker in self.pool.worker_set.workers.values())
+    def no_call_waits_beside_a_free_slot_except_for_its_batch_and_not_long(self) -> None:
+        waiting = {call.id: call for call in self.pool.queue}
+        if any(has_room(worker) for worker in self.pool.worker_set.workers.values()):
+            for call in waiting.values():
+                assert (call.command, call.streams) == ("grouped", False)
+                assert self.now - self.beside.setdefault(call.id, self.now) <= self.rule.wait
+                assert self.rule.wait, "a command without a wait waited"
+        self.beside = {number: since for number, since in self.beside.items() if number in waiting}
+
+    @invariant()
+    def a_lane_has_the_waiting_calls_of_its_command(self) -> None:
+        waiting = {call.id for call in self.pool.queue if call.command == "grouped" and not call.streams}
+        assert waiting == {call.id for call in self.pool.queue.lanes["grouped"]}
 
     @invariant()
     def the_waiting_are_bounded(self) -> None:
         # Calls that lost their worker go back to the line beyond its limit: they had been let in before.
-        assert len(self.pool.queue) <= 5 + self.pool.retried_count
+        # Calls beside a free slot wait for their batch only, and are let in until it is full.
+        assert len(self.pool.queue) <= 5 + self.pool.retried_count + self.rule.limit
 
     @invariant()
     def not_more_workers_than_size_and_surge(self) -> None:
@@ -415,7 +471,12 @@ class PoolModel(RuleBasedStateMachine):
         assert self.is_settled(), repr(self.pool)
         assert not self.pool.calls
         # The check that a call begins is one timer of a worker, which no end of a call takes back.
-        lasting = {("age", self.pool.spec.name), *(("begin", worker) for worker in self.pool.worker_set.workers)}
+        # So is the wait of a batch whose calls were cancelled.
+        lasting = {
+            ("age", self.pool.spec.name),
+            ("batch", "grouped"),
+            *(("begin", worker) for worker in self.pool.worker_set.workers),
+        }
         assert self.pool.timers.keys() <= lasting, "a timer outlived its reason"
 
     def is_settled(self) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.broker import Broker
+from snakepit.pools.broker.command_status import BatchStatus, CommandRunTimes
 from snakepit.pools.broker.messages import Request, Timing
 from snakepit.pools.broker.node import NodeFacts
 from snakepit.pools.broker.ports import Definition, Exit, Greeting, Loaded, Payload, Ports, Race, WorkerFailure
@@ -21,7 +22,6 @@ from snakepit.pools.broker.runner.worker_handle import SILENT_CHECKS, STACKS_WIT
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.status import (
     CommandGrowthStatus,
-    CommandRunTimes,
     GrowthStatus,
     NodeStatus,
     PlannedWorker,
@@ -966,6 +966,7 @@ async def test_a_status_is_the_same_after_its_way_through_protobuf(stage: Stage)
         (UsageStatus, pb.Usage),
         (GrowthStatus, pb.Growth),
         (CommandGrowthStatus, pb.CommandGrowth),
+        (BatchStatus, pb.Batches),
         (CommandRunTimes, pb.RunTimes),
         (RunningCall, pb.RunningCall),
         (RecordedEvent, pb.Event),

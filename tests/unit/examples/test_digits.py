@@ -21,9 +21,9 @@ def test_all_1797_answers_are_those_of_the_model(digits: Digits) -> None:
     assert digits.classify_many(rows.tolist()) == reference_model().predict(rows).tolist()
 
 
-def test_one_scan_is_read_like_the_same_scan_in_a_batch(digits: Digits) -> None:
+def test_scans_of_single_calls_are_read_like_the_scans_of_one_call(digits: Digits) -> None:
     rows = scans()[0][::40].tolist()
-    assert [digits.classify(row) for row in rows] == digits.classify_many(rows)
+    assert digits.classify(rows) == digits.classify_many(rows)
 
 
 def test_the_model_reads_scans_that_it_was_not_fitted_on(digits: Digits) -> None:
@@ -36,7 +36,7 @@ def test_the_model_reads_scans_that_it_was_not_fitted_on(digits: Digits) -> None
 
 def test_a_sample_is_what_classify_takes(digits: Digits) -> None:
     sample = json.loads(json.dumps(digits.sample(0)))
-    assert digits.classify(sample["pixels"]) == sample["label"] == 0
+    assert digits.classify([sample["pixels"]]) == [sample["label"]] == [0]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_sample_is_what_classify_takes(digits: Digits) -> None:
 )
 def test_what_is_no_scan_is_refused_with_the_reason(digits: Digits, pixels: list[float], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        digits.classify(pixels)
+        digits.classify([pixels])
 
 
 def test_an_empty_batch_has_an_empty_answer(digits: Digits) -> None:

@@ -350,3 +350,18 @@ def test_the_active_pools_are_those_of_the_innermost_override(pools: Pools) -> N
 def test_without_pools_a_test_is_sent_to_what_starts_them() -> None:
     with pytest.raises(RuntimeError, match=r"use override_pools\(\)"):
         run_jobs()
+
+
+class Grouped(Adapter):
+    @command(idempotent=True, batch=8)
+    def half(self, number: list[int], by: list[int] = [2]) -> list[Any]:  # noqa: B006
+        return [ValueError("odd") if one % two else one // two for one, two in zip(number, by, strict=True)]
+
+
+def test_a_command_runs_in_batches_and_is_faked_call_by_call() -> None:
+    with override_pools({"grouped": Grouped}) as pools:
+        answers = list(pools.client.map("grouped", "half", [{"number": 4}, {"number": 5}], return_errors=True))
+        assert answers[0] == 2
+        assert isinstance(answers[1], AdapterError)
+        pools.answer("grouped", "half", lambda number, by: number + by)
+        assert list(pools.client.map("grouped", "half", [{"number": 4}, {"number": 5, "by": 7}])) == [6, 12]
