@@ -180,10 +180,8 @@ class Runner:
         self.count()
 
     def count(self) -> None:
-        """Pass on to the meter what was answered since the last time. Call it before numbers are read.
-
-        A result has a place in seven histograms. The next call of the same caller would wait while they are updated.
-        """
+        """Pass on to the meter what was answered since the last time. Call it before numbers are read."""
+        # A result has a place in seven histograms. The next call of the same caller would wait while they are updated.
         meter, name = self._deps.meter, self.name
         ended, delivered, full = self._ended, self._delivered, self._full
         self._ended, self._uncounted, self._delivered, self._full = {}, 0, 0, 0
