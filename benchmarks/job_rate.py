@@ -89,7 +89,7 @@ def measure(site: stack.Stack, rate: float = RATE, seconds: float = SECONDS) -> 
 def await_end(client: httpx.Client) -> None:
     end = time.monotonic() + WITHIN
     while _open(client) and time.monotonic() < end:
-        threading.Event().wait(0.2)
+        threading.Event().wait(0.05)
 
 
 def _open(client: httpx.Client) -> bool:

@@ -24,7 +24,7 @@ from snakepit.pools.broker.errors import (
 from snakepit.pools.client import Answer, Log, Progress
 from snakepit.pools.jobs import leases
 from snakepit.pools.jobs.arguments import storable
-from snakepit.pools.jobs.calls import Call
+from snakepit.pools.jobs.calls import JobCall
 from snakepit.pools.jobs.ends import End
 from snakepit.pools.jobs.policy import PERMANENT, AttemptFailure, RetryState, Transition, may_repeat, next_transition
 from snakepit.pools.models import Job
@@ -73,7 +73,7 @@ class Attempt:
         self.job = job
         self.entries: list[tuple[str, Any]] = []
         self.progress: tuple[float, str] | None = None
-        self.call: Call | None = None  # a call is sent, and its outcome is not known
+        self.call: JobCall | None = None  # a call is sent, and its outcome is not known
         self.due = now  # when the next call is made
         self.flushed = now
         self.idempotent = False
@@ -151,7 +151,7 @@ class Attempt:
     def cancelled(self) -> End:
         return self._end(Transition(CANCELLED, counts=False), {"outcome": "cancelled"}, None)
 
-    def given_back(self) -> End:
+    def requeued(self) -> End:
         """The end of an attempt whose Celery worker stops. A job that perhaps began and may not run twice is lost."""
         if self.call is None or self.may_repeat:
             queued = Transition(QUEUED, counts=False, began=self.call is not None)

@@ -1,6 +1,6 @@
 """The calls of many attempts, on one event loop of this process. Their events go into a queue of the caller.
 
-an event loop: client.aevents() ─▶ Call ─▶ queue ─▶ the runner's thread, which uses the database
+an event loop: client.aevents() ─▶ JobCall ─▶ queue ─▶ the runner's thread, which uses the database
 
 Calls and database run in different threads, so neither blocks the other. Cancelling a call ends it at the broker.
 """
@@ -40,7 +40,7 @@ def _event_loop() -> asyncio.AbstractEventLoop:
         return loop
 
 
-class Call:
+class JobCall:
     """One call of a job's command."""
 
     def __init__(self, client: Client, job: Job, timeout: float | None, inbox: Inbox) -> None:
@@ -98,14 +98,14 @@ class Call:
             await asyncio.sleep(PAUSE)
 
 
-def begin(calls: Iterable[Call]) -> None:
+def begin(calls: Iterable[JobCall]) -> None:
     """Make these calls, by one wake-up of the event loop."""
     some = list(calls)
     if some:
         _event_loop().call_soon_threadsafe(_begin, some)
 
 
-def _begin(calls: list[Call]) -> None:
+def _begin(calls: list[JobCall]) -> None:
     for call in calls:
         call.begin()
 

@@ -22,7 +22,7 @@ from snakepit.pools import conf
 from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.client import Client, connect
 from snakepit.pools.jobs import attempt, calls, claims, messages, planner
-from snakepit.pools.jobs.runner import Runner, claimant
+from snakepit.pools.jobs.runner import BatchRunner, claimant
 from snakepit.pools.models import Job
 
 logger = logging.getLogger("snakepit.jobs")
@@ -30,7 +30,7 @@ logger = logging.getLogger("snakepit.jobs")
 # workers can take them meanwhile, and a message that waits for the thread gets it soon.
 one_thread = threading.Event()
 
-LOOK = 1.0  # seconds between two questions about a pool's load, two hints for others, and two claims without a hint
+INTERVAL = 1.0  # seconds between two questions about a pool's load, two hints for others, and two claims without a hint
 TURN, REST = 2.0, 1.0  # seconds that the only thread of a process claims jobs, and then ends those it has at most
 
 
@@ -88,7 +88,7 @@ class Claimer:
         return True
 
     def claim(self, running: Counter[str], now: float) -> list[Job]:
-        self._look_around(running, now)
+        self._refresh(running, now)
         jobs: list[Job] = []
         if attempt.stopping.since or self._rests(now) or (one_thread.is_set() and running.total()):
             return jobs
@@ -106,25 +106,25 @@ class Claimer:
 
     def _pass_on(self, name: str, pool: _Pool, now: float) -> None:
         """Send a hint to other Celery workers, once a second at most, if there may be more to claim."""
-        if pool.more and now - pool.passed_on >= LOOK:
+        if pool.more and now - pool.passed_on >= INTERVAL:
             pool.passed_on = now
             messages.pass_on(name)
 
-    def _look_around(self, running: Counter[str], now: float) -> None:
+    def _refresh(self, running: Counter[str], now: float) -> None:
         """Take the hints; once a second claim without one, and ask the broker what the pools can run."""
         with self._lock:
             hinted, self._hinted = self._hinted, set()
         for name in hinted:
             self._pools.setdefault(name, _Pool()).more = True
         self._began = self._began or now
-        if now - self._polled >= LOOK:
+        if now - self._polled >= INTERVAL:
             self._polled = now
             for pool in self._pools.values():
                 pool.more = True
         for name, pool in self._pools.items():
-            if (pool.more or running[name]) and now - pool.asked >= LOOK:
+            if (pool.more or running[name]) and now - pool.asked >= INTERVAL:
                 pool.asked = now
-                calls.ask(name, functools.partial(self._client.astatus, name, LOOK), self.inbox)
+                calls.ask(name, functools.partial(self._client.astatus, name, INTERVAL), self.inbox)
 
     def answered(self, key: Any, answer: Any, running: Counter[str]) -> None:
         pool = self._pools.get(key)
@@ -157,7 +157,7 @@ def work(pool: str) -> str:
     if not claimer.hint(pool):
         return "joined"
     try:
-        Runner(client, claimer).run()
+        BatchRunner(client, claimer).run()
     finally:
         claimer.stopped()
     return "ran"

@@ -132,7 +132,7 @@ def _send(job_ids: tuple[Any, ...], queue: str, delay: float = 0.0) -> Sent:
             return Sent((), away=True)
         if delay <= 0 and hints.covers(job_ids, queue):
             return Sent(job_ids)
-        _publish(job_ids, queue, delay)
+        publish(job_ids, queue, delay)
     except Exception as error:  # each transport has errors of its own
         hints.forget(queue)
         logger.warning("%s stored, but no message was sent: %s", _named(job_ids), error)
@@ -140,7 +140,7 @@ def _send(job_ids: tuple[Any, ...], queue: str, delay: float = 0.0) -> Sent:
     return Sent(job_ids)
 
 
-def _publish(job_ids: Sequence[Any], queue: str, delay: float = 0.0) -> None:
+def publish(job_ids: Sequence[Any], queue: str, delay: float = 0.0) -> None:
     # No retries: the caller is a web request, or the thread that runs jobs.
     options = {"queue": queue, "countdown": delay or None, "retry": False}
     pool = "" if queue == COMMON else queue.removeprefix(queue_of(""))
@@ -199,7 +199,7 @@ class Hints:
             self._until.update(dict.fromkeys(late, time.monotonic() + WINDOW))
         for queue, job_ids in late.items():
             try:
-                _publish(job_ids, queue)
+                publish(job_ids, queue)
             except Exception as error:  # each transport has errors of its own
                 self.forget(queue)
                 logger.warning("%s stored, but no message was sent: %s", _named(job_ids), error)

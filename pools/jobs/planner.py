@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 
 HORIZON = 0.1  # seconds of work that a process claims beyond the free slots
-MOST_AHEAD = 100  # jobs beyond the free slots
+MOST_EXTRA = 100  # jobs beyond the free slots
 FORGET = 0.25  # seconds after which a measured rate has half its weight
 
 
@@ -44,7 +44,7 @@ def load(slots: int, free: int, waiting: int, queue: int, running: int) -> Load:
 def room(load: Load, running: int, rate: float) -> int:
     """The number of jobs to claim now, beside the `running` ones; `rate`: jobs that this process ends per second."""
     slots = max(0, load.slots - load.others)
-    little = max(1, min(MOST_AHEAD, math.ceil(load.queue / 2), math.ceil(rate * HORIZON)))
+    little = max(1, min(MOST_EXTRA, math.ceil(load.queue / 2), math.ceil(rate * HORIZON)))
     return max(0, slots + little - running) if running <= slots + little // 2 else 0
 
 

@@ -1,7 +1,7 @@
 """Run many attempts in one thread: make their calls, keep their output and leases, write their ends together.
 
-a Celery task: Runner.run ─┬─ source.claim ─▶ Attempt ─▶ Call (an event loop) ─▶ inbox ─▶ the end, kept for some ms
-                           └─ ends.write, leases.*: one statement for many rows; every second: leases, cancel, shutdown
+a Celery task: BatchRunner.run ─┬─ source.claim ─▶ Attempt ─▶ JobCall (an event loop) ─▶ inbox ─▶ end, kept for ms
+                                └─ ends.write, leases.*: a statement for many rows; each second: cancel, shutdown
 
 Only the thread of the runner uses the database. While the database is away, calls continue and ends are kept.
 """
@@ -28,7 +28,7 @@ from snakepit.pools.client import Answer, Client, Progress, connect
 from snakepit.pools.jobs import attempt as attempts
 from snakepit.pools.jobs import calls, claims, commands, eager, ends, leases, messages
 from snakepit.pools.jobs.attempt import Attempt
-from snakepit.pools.jobs.calls import Call
+from snakepit.pools.jobs.calls import JobCall
 from snakepit.pools.jobs.signals import (
     emit,
     emit_finished,
@@ -55,7 +55,7 @@ def claimant() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{next(_claims)}"
 
 
-class Source(Protocol):
+class JobSource(Protocol):
     """Where a runner gets its jobs from."""
 
     inbox: calls.Inbox
@@ -77,22 +77,22 @@ class Source(Protocol):
         ...
 
 
-class Runner:
+class BatchRunner:
     """The attempts that one thread runs."""
 
-    def __init__(self, client: Client, source: Source | None = None, patience: float | None = None) -> None:
+    def __init__(self, client: Client, source: JobSource | None = None, patience: float | None = None) -> None:
         self.states: dict[UUID, str] = {}  # of jobs of which this runner has written an end; "": it came too late
         self._client, self._source = client, source
         self._patience = attempts.PATIENCE if patience is None else patience
         self._inbox: calls.Inbox = queue.SimpleQueue() if source is None else source.inbox
         self._attempts: dict[tuple[Any, int], Attempt] = {}  # until their ends are written
-        self._calls: dict[Call, Attempt] = {}
+        self._calls: dict[JobCall, Attempt] = {}
         self._uncalled: list[Attempt] = []
         self._ends: dict[tuple[Any, int], ends.End] = {}
         self._first_end = 0.0
         self._database_away: float | None = None  # since when
         self._next_write = 0.0
-        self._looked = self._renewed = self._cleaned = time.monotonic()
+        self._checked = self._renewed = self._cleaned = time.monotonic()
 
     def adopt(self, jobs: Iterable[Job]) -> None:
         """Run these jobs, which were just claimed."""
@@ -125,13 +125,13 @@ class Runner:
         self._flush(now)
         if self._must_write(now):
             self._write(now)
-        self._look(now)
+        self._check(now)
         return True
 
     def _running(self) -> Counter[str]:
         return Counter(one.job.pool for key, one in self._attempts.items() if key not in self._ends)
 
-    def _claim(self, source: Source, now: float) -> None:
+    def _claim(self, source: JobSource, now: float) -> None:
         try:
             self.adopt(source.claim(self._running(), now))
         except (OperationalError, InterfaceError) as error:
@@ -148,20 +148,20 @@ class Runner:
         known = {pool: commands.cache.find(self._client, pool) for pool in {one.job.pool for one in due}}
         calls.begin([call for one in due if (call := self._call(one, known[one.job.pool])) is not None])
 
-    def _call(self, one: Attempt, known: commands.Commands | None) -> Call | None:
+    def _call(self, one: Attempt, known: commands.Commands | None) -> JobCall | None:
         if known:
             one.idempotent = commands.is_idempotent(known, one.job.command)
         try:
             if known is None and one.job.retry == "safe":
                 raise BrokerUnreachable("The broker did not answer which commands are idempotent.", outcome=NOT_STARTED)
             if attempts.stopping.since and not one.may_repeat:
-                self._end(one, one.given_back())
+                self._end(one, one.requeued())
                 return None
             timeout = one.timeout()
         except BrokerError as error:
             self._failed(one, error)
             return None
-        one.call = Call(self._client, one.job, timeout, self._inbox)
+        one.call = JobCall(self._client, one.job, timeout, self._inbox)
         self._calls[one.call] = one
         return one.call
 
@@ -177,7 +177,7 @@ class Runner:
     def _handle(self, key: Any, item: Any) -> None:
         one = self._calls.get(key)
         if one is None:
-            if self._source is not None and not isinstance(key, Call):
+            if self._source is not None and not isinstance(key, JobCall):
                 self._source.answered(key, item, self._running())
             return
         try:
@@ -186,7 +186,7 @@ class Runner:
             logger.exception("job %s: attempt %d failed in this process", *one.key)
             self._drop(one)
 
-    def _read(self, one: Attempt, call: Call, item: Any) -> None:
+    def _read(self, one: Attempt, call: JobCall, item: Any) -> None:
         call.read()
         if isinstance(item, BrokerError):
             self._no_call(one)
@@ -240,7 +240,7 @@ class Runner:
     def _give_back(self) -> None:
         for key, one in self._attempts.items():
             if key not in self._ends:
-                self._end(one, one.given_back())
+                self._end(one, one.requeued())
                 if one.call is not None:
                     one.call.close()
                 self._no_call(one)
@@ -313,15 +313,15 @@ class Runner:
         else:
             self._superseded(one)
 
-    def _look(self, now: float) -> None:
+    def _check(self, now: float) -> None:
         """Renew the leases, and find cancelled and superseded attempts, each by one statement."""
         jobs = [one.job for one in self._attempts.values()]
         try:
             if jobs and now - self._renewed >= conf.current().jobs_lease / leases.RENEWALS:
                 self._database(lambda: leases.renew(jobs))
                 self._renewed = now
-            if jobs and now - self._looked >= attempts.TICK:
-                self._looked = now
+            if jobs and now - self._checked >= attempts.TICK:
+                self._checked = now
                 self._compare(self._database(lambda: leases.check(jobs)))
         except Error as error:
             # The calls continue: if the database is back before the leases expire, nothing is lost.
@@ -388,7 +388,7 @@ def run_one(job_id: str, patience: float | None = None) -> str:
 
 def run_claimed(job: Job, client: Client, patience: float | None = None) -> str:
     """Run a job that was claimed. Returns its state afterwards, or "" if a newer attempt has the job."""
-    one = Runner(client, patience=patience)
+    one = BatchRunner(client, patience=patience)
     one.adopt([job])
     one.run()
     return one.states[job.pk]

@@ -111,7 +111,7 @@ def test_jobs_whose_shared_message_was_not_sent_are_sent_by_the_next_reconcile(
     app = Celery("test", broker="redis+socket:///nowhere")
     monkeypatch.setattr(messages, "celery_app", lambda: app)
     monkeypatch.setattr(messages, "WINDOW", WITHIN)
-    monkeypatch.setattr(messages, "_publish", lambda *_: None)
+    monkeypatch.setattr(messages, "publish", lambda *_: None)
     with django_capture_on_commit_callbacks(execute=True):
         made = [jobs.submit(pool.name, "classify", {"pixels": [n]}) for n in range(3)]
     monkeypatch.undo()
@@ -119,7 +119,7 @@ def test_jobs_whose_shared_message_was_not_sent_are_sent_by_the_next_reconcile(
     def refuse(*_: Any) -> None:
         raise OSError("away")
 
-    monkeypatch.setattr(messages, "_publish", refuse)
+    monkeypatch.setattr(messages, "publish", refuse)
     hints.flush()
     assert [job.pk for job in Job.objects.filter(sent_at=None).order_by("id")] == [job.pk for job in made[1:]]
 

@@ -1,0 +1,179 @@
+"""Jobs end to end, beside Celery tasks with results, and beside the bare statements of the same jobs.
+
+    python -m benchmarks.job_batches [COUNT]
+
+On PostgreSQL and on a SQLite file, in alternating rounds of one run:
+
+jobs      `submit_many` to a complete `snakepit up`, to the end of the last job: the command echoes 100 bytes
+Celery    as many tasks that echo 100 bytes, to the last result in a Valkey
+bare      the statements of as many jobs, recorded and sent again in the same transactions, without Django
+
+Prints jobs per second, the ratios, and statements and commits per job. The statements are recorded in a process that
+runs the jobs itself, with the broker and the workers of the same `snakepit up`.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks import stack
+from benchmarks.work import SMALL
+
+COUNT, ROUNDS = 2000, 3
+WITHIN = 300.0  # seconds for the jobs of one round
+ARGUMENTS = {"value": SMALL}
+
+
+@dataclass(slots=True)
+class Recorded:
+    """The statements of some work, each with whether it belongs to a transaction of several."""
+
+    statements: list[tuple[str, Any, bool]] = field(default_factory=list)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        from django.db import connection
+
+        def note(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+            self.statements.append((sql, params, connection.in_atomic_block))
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(note):
+            yield
+
+    @property
+    def commits(self) -> int:
+        """Transactions that write."""
+        found, inside = 0, False
+        for sql, _, atomic in self.statements:
+            found += (sql == "BEGIN" or not inside) if atomic else not sql.startswith("SELECT")
+            inside = atomic
+        return found
+
+    def repeat(self) -> None:
+        """Send the statements again, in the same transactions."""
+        from django.db import connection
+
+        connection.close()
+        connection.ensure_connection()
+        connection.set_autocommit(False)
+        inside = False
+        with closing(connection.create_cursor()) as cursor:
+            for sql, params, atomic in self.statements:
+                if inside and (sql == "BEGIN" or not atomic):
+                    connection.connection.commit()
+                if sql != "BEGIN":
+                    cursor.execute(sql, params)
+                    if cursor.description:
+                        cursor.fetchall()
+                if not atomic:
+                    connection.connection.commit()
+                inside = atomic
+            connection.connection.commit()
+        connection.close()
+
+
+def submit(count: int) -> None:
+    from snakepit.pools import jobs
+
+    jobs.submit_many("work", "echo", [ARGUMENTS] * count)
+
+
+def run_by_celery(count: int) -> None:
+    """To the end of the last job."""
+    from snakepit.pools.models import Job
+
+    submit(count)
+    end = time.monotonic() + WITHIN
+    while Job.objects.filter(state__in=("queued", "running")).exists():
+        if time.monotonic() > end:
+            raise RuntimeError("the jobs do not end")
+        time.sleep(0.02)
+
+
+def record(count: int) -> Recorded:
+    """Run jobs in this process, and delete them."""
+    from snakepit.pools.jobs import claimer, messages
+
+    sends = messages.publish
+    messages.publish = lambda *_: None
+    found = Recorded()
+    try:
+        with found.recording():
+            submit(count)
+            claimer.work("work")
+    finally:
+        messages.publish = sends
+    forget()
+    return found
+
+
+def forget() -> None:
+    from snakepit.pools.models import Job
+
+    Job.objects.all().delete()
+
+
+def rate(count: int, work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - began)
+
+
+def measure(count: int) -> None:
+    """Measure in this process, which has the environment of a `snakepit up`."""
+    import django
+
+    django.setup()
+    from benchmarks.peers import celery as peer
+
+    with peer.running(2):
+        task = peer.echo
+
+        def tasks() -> None:
+            for result in [task.delay(SMALL) for _ in range(count)]:
+                result.get(timeout=WITHIN)
+
+        found: dict[str, list[float]] = {"jobs": [], "Celery": [], "bare": []}
+        record(count // 10)
+        run_by_celery(count // 10)  # everything has started
+        for _ in range(ROUNDS):
+            forget()
+            found["jobs"].append(rate(count, lambda: run_by_celery(count)))
+            found["Celery"].append(rate(count, tasks))
+            forget()
+            statements = record(count)
+            found["bare"].append(rate(count, statements.repeat))
+            forget()
+    ours, celery, bare = (statistics.median(found[name]) for name in found)
+    print(f"  jobs    {ours:8,.0f}/s")
+    print(f"  Celery  {celery:8,.0f}/s  jobs are {ours / celery:.2f} times as fast")
+    print(f"  bare    {bare:8,.0f}/s  jobs take {bare / ours:.2f} times as long")
+    print(f"  a job: {len(statements.statements) / count:.3f} statements, {statements.commits / count:.3f} commits")
+
+
+def main() -> None:
+    from tests import services
+
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
+    with services.postgres() as postgres:
+        for name, url in (("PostgreSQL", postgres), ("SQLite", "")):
+            print(name, flush=True)
+            with stack.running({"SNAKEPIT_DATABASE_URL": url} if url else {}) as site:
+                command = [sys.executable, "-m", "benchmarks.job_batches", str(count), "here"]
+                subprocess.run(command, cwd=stack.ROOT, env={**os.environ, **site.environment}, check=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        measure(int(sys.argv[1]))
+    else:
+        main()
