@@ -280,7 +280,7 @@ class BatchRunner:
         self._report([end for _, end in some if end.job.pk in written], now)
 
     def _report(self, written: list[ends.End], now: float) -> None:
-        for pool, count in Counter(end.job.pool for end in written).items():
+        for pool, count in Counter(end.job.pool for end in written if end.is_last).items():
             if self._source is not None:
                 self._source.note_ends(pool, count, now)
         for end in written:
