@@ -285,8 +285,8 @@ def _node_columns(node: NodeStatus) -> dict[str, Any]:
     return {
         "address": scrub_text(node.address, 500),
         "host": host_id(),
-        "labels": scrub(list(node.labels)),
         "advertised": scrub(list(node.advertised)),
+        "labels": scrub(list(node.labels)),
         "pid": node.pid,
         "version": scrub_text(node.version, 50),
         "python": scrub_text(node.python, 200),

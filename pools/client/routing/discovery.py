@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
-from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.client.address import TCP, Target
+from snakepit.pools.broker.errors import BrokerError
+from snakepit.pools.client.address import TCP, Target, find_target
 
 logger = logging.getLogger("snakepit.client")
 THIS_HOST = "this host"  # the name of its node while no row has it
@@ -57,30 +57,41 @@ class NodeRows:
         return nodes_of(_rows(), self._own, host_id())
 
 
-def nodes_of(rows: Iterable[tuple[str, str, str]], own: Target, host: str) -> tuple[KnownNode, ...]:
-    """Return the nodes that rows (name, address, host) and this process's own target give. The own node is first.
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """What a broker wrote about its addresses."""
 
-    The path of a socket means something on the machine that it belongs to. `host:port` needs TLS.
+    name: str
+    path: str  # of its socket
+    host: str  # the machine on which the path works
+    advertised: tuple[str, ...] = ()  # host:port, for other machines
+
+
+def nodes_of(rows: Iterable[NodeRow], own: Target, host: str) -> tuple[KnownNode, ...]:
+    """Return the nodes that this process can reach. The own node is first.
+
+    The path of a socket works on its own machine. Other machines use the first address that the broker advertises, with
+    the TLS and the key of the settings.
     """
     first, others = KnownNode(THIS_HOST, own, own=True, named=False), []
-    for name, address, of_host in rows:
-        is_tcp = TCP.fullmatch(address) is not None
-        if not address or (not is_tcp and of_host != host) or (is_tcp and own.tls is None):
+    for row in rows:
+        address = row.path if row.host == host else next(iter(row.advertised), "")
+        if not address:
             continue
         try:
-            target = Target.parse(address, own.token, own.tls if is_tcp else None, own.connect_timeout)
-        except BadRequest as error:
-            logger.warning("node %s: %s", name, error)
+            target = find_target(address, "" if TCP.fullmatch(address) else own.token, None, own.connect_timeout)
+        except BrokerError as error:  # such as no TLS for a host and port
+            logger.warning("node %s: %s", row.name, error)
             continue
         if target.path and target.path == own.path:
-            first = replace(first, name=name, named=True)
-        else:
-            others.append(KnownNode(name, target))
+            first = replace(first, name=row.name, named=True)
+        elif target != own:
+            others.append(KnownNode(row.name, target))
     return (first, *others)
 
 
-def _rows() -> list[tuple[str, str, str]]:
-    """The rows of nodes that did not shut down; none where Django is not set up or the database is away."""
+def _rows() -> list[NodeRow]:
+    """The rows of nodes that did not shut down; none where Django is not set up."""
     from django.apps import apps
     from django.db import connections
 
@@ -90,8 +101,9 @@ def _rows() -> list[tuple[str, str, str]]:
     from snakepit.pools.models.moments import utc_now
 
     try:
-        rows = Node.objects.filter(stopped=False, seen_at__gte=utc_now() - FORGOTTEN)
-        return list(rows.order_by("name").values_list("name", "address", "host")[:MOST_NODES])
+        rows = Node.objects.filter(stopped=False, seen_at__gte=utc_now() - FORGOTTEN).order_by("name")
+        found = rows.values_list("name", "address", "host", "advertised")[:MOST_NODES]
+        return [NodeRow(name, path, host, tuple(map(str, more))) for name, path, host, more in found]
     finally:
         connections.close_all()  # those of this thread, which ends
 

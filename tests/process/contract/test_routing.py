@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import tempfile
@@ -11,11 +12,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from snakepit.pools.broker.errors import BrokerUnreachable, DeadlineExceeded, NodeDraining, PoolUnknown, QueueFull
+from snakepit.pools.client import connect
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.routing.client import RoutedClient
 from snakepit.pools.client.routing.discovery import KnownNode
@@ -41,9 +43,12 @@ class FixedNodes:
 
 
 @pytest.fixture(scope="module")
-def far() -> Iterator[RunningBroker]:
+def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     pools = {"both": BOTH, "far": {"size": 2}, "narrow": {"size": 1, "queue_limit": 10}}
-    with broker(pools) as running:
+    keys = tmp_path_factory.mktemp("routing") / "keys.json"
+    keys.write_text(json.dumps({"snk_web": {"scopes": ["run", "view"]}}))
+    listen = json.dumps({"keys": str(keys)})  # on the loopback interface, without TLS
+    with broker(pools, env={**os.environ, "LISTEN_CONFIG": listen}) as running:
         running.ready("both", 2)
         running.ready("far", 2)
         running.ready("narrow")
@@ -209,3 +214,18 @@ def test_without_a_broker_on_this_host_the_nodes_share_the_calls(near: RunningBr
     takers = [taker(client, "both") for _ in range(200)]
     assert set(takers) == {boot(near), boot(far)}
     assert 60 <= takers.count(boot(near)) <= 140
+
+
+def test_a_node_on_the_network_takes_calls_by_its_key(near: RunningBroker, far: RunningBroker) -> None:
+    address = far.status().node.listeners[0].address
+    source = FixedNodes(near, far)
+    remote = Target.parse(address, "snk_web", tls=False)
+    source._known = (source._known[0], KnownNode("1", remote, named=False))
+    assert source.own is not None
+    client = RoutedClient(source.own, Router(source))
+    assert taker(client, "far") == boot(far)
+    assert list(client.stream("far", "count", to=6))[-1] == 5
+    port = address.rpartition(":")[2]
+    by_name = connect(f"dns:///localhost:{port}", key="snk_web", tls=False)
+    assert taker(cast(RoutedClient, by_name), "far") == boot(far)
+    assert cast(RoutedClient, by_name).router.is_ready  # the addresses behind the name answered

@@ -6,6 +6,7 @@ import platform
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from snakepit.pools.adapters.records.recorder import DatabaseRecorder
 from snakepit.pools.broker.events import Event as BrokerEvent
 from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.status import BrokerStatus, WorkerStatus
+from snakepit.pools.host import host_id
 from snakepit.pools.models import Event, Node, Pool, Worker
 from tests import statuses
 
@@ -68,6 +70,14 @@ def test_a_snapshot_becomes_a_node_and_its_workers(running: DatabaseRecorder) ->
     )  # fmt: skip
     assert Worker.objects.get(worker_id="digits-2").memory_mb is None
     assert Node.objects.get().pid == 7
+
+
+def test_a_node_writes_how_others_reach_it_and_its_labels(running: DatabaseRecorder) -> None:
+    found = snapshot(worker("digits-1"))
+    running.observe(replace(found, node=replace(found.node, labels=("gpu=yes",), advertised=("gpu-1:7443",))))
+    wait_until(Node.objects.exists)
+    node = Node.objects.get()
+    assert (node.labels, node.advertised, node.host) == (["gpu=yes"], ["gpu-1:7443"], host_id())
 
 
 def test_a_worker_that_left_the_snapshot_is_marked_gone(running: DatabaseRecorder) -> None:
