@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.usage import CpuMeter, children
+from snakepit.pools.adapters.network.identity import CertificateRights
+from snakepit.pools.adapters.network.listener import ListenConfig
+from snakepit.pools.adapters.network.tls import TlsFiles
 from snakepit.pools.adapters.node import NodeConfig, run_node
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.ports import Definition, Loaded
@@ -80,7 +83,7 @@ def serving(
 ) -> Iterator[Node]:
     """A new broker with these pools. It listens when this yields; its workers may still be starting.
 
-    `options` are more fields of NodeConfig, `environment` more variables of the broker's.
+    `options` are more fields of NodeConfig (`listen`: the files of TLS), `environment` more variables of the broker's.
     """
     with tempfile.TemporaryDirectory(prefix="snakepit-bench-") as home:
         directory = Path(home) / "run"
@@ -107,6 +110,12 @@ def running(workers: int, environment: Mapping[str, str] | None = None) -> Itera
         yield node
 
 
+def listen(files: Mapping[str, str]) -> ListenConfig:
+    """A listener on the loopback interface with mutual TLS, if there are files for it."""
+    rights = {"localhost": CertificateRights(("run", "view"))}
+    return ListenConfig(("127.0.0.1:0",), TlsFiles(**files), rights) if files else ListenConfig()
+
+
 def main() -> None:
     directory, given = Path(sys.argv[1]), json.loads(sys.argv[2])
     config = NodeConfig(
@@ -115,6 +124,7 @@ def main() -> None:
         recorder=Silent(),
         name="bench",
         worker_path=(str(ROOT),),
+        listen=listen(given["options"].pop("listen", {})),
         **given["options"],
     )
     run_node(config, lambda broker: print("listening", flush=True))

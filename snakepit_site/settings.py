@@ -1,4 +1,4 @@
-"""The site's Django settings, from environment variables. The app `snakepit.pools` reads no environment variable.
+"""The site's Django settings, from environment variables. The app `snakepit.pools` reads only SNAKEPIT_LISTEN.
 
 SNAKEPIT_DEBUG          1: debug pages; 0: production, needs a secret key; not set: no debug pages, generated key
 SNAKEPIT_SECRET_KEY     required with SNAKEPIT_DEBUG=0; otherwise generated and stored in the state directory
@@ -13,6 +13,10 @@ SNAKEPIT_RUNTIME_DIR    directory of the broker's sockets and token
 SNAKEPIT_NODE_NAME      name of this node
 SNAKEPIT_WORKER_USER    user that workers run as: a name or a number [the broker's user]
 SNAKEPIT_WORKER_GROUPS  comma-separated supplementary groups of that user's workers
+SNAKEPIT_LISTEN         comma-separated network addresses of the broker, such as 0.0.0.0:7443
+SNAKEPIT_LISTEN_CERT, SNAKEPIT_LISTEN_KEY, SNAKEPIT_LISTEN_CLIENT_CA  its PEM files: LISTEN_TLS
+SNAKEPIT_ADVERTISE      comma-separated addresses by which other hosts reach the broker
+SNAKEPIT_TLS_CA, SNAKEPIT_TLS_CERT, SNAKEPIT_TLS_KEY, SNAKEPIT_TOKEN  PEM files and API key for brokers on a network
 SNAKEPIT_DEMO           1: the three demo pools [1 beside a running `snakepit up --demo`, otherwise 0]
 SNAKEPIT_DEMO_TOKEN     secret of the demo's one-click login
 SNAKEPIT_REDIS_URL, SNAKEPIT_CELERY_URL  see snakepit.pools.celery_setup
@@ -212,6 +216,12 @@ SNAKEPIT: dict[str, Any] = {
     "TRUSTED_PROXIES": _words("SNAKEPIT_PROXIES"),
     "WORKER_USER": os.environ.get("SNAKEPIT_WORKER_USER", ""),
     "WORKER_GROUPS": _words("SNAKEPIT_WORKER_GROUPS"),
+    "ADVERTISE": _words("SNAKEPIT_ADVERTISE"),
+    "LISTEN_TLS": {
+        name: path
+        for name in ("cert", "key", "client_ca")
+        if (path := os.environ.get(f"SNAKEPIT_LISTEN_{name.upper()}"))
+    },
 }
 # A shell beside `snakepit up --demo` needs the same pools as its broker.
 if _flag("SNAKEPIT_DEMO") if "SNAKEPIT_DEMO" in os.environ else (STATE_DIR / "demo").exists():

@@ -152,7 +152,7 @@ class Connection:
 
     def typed(self, error: BaseException, trailers: Mapping[str, Any] | None = None) -> BrokerError:
         """As the function, with the reason of the connection's end where that is known."""
-        return (self._end() if is_of_connection(error) else None) or typed(error, self.target, trailers)
+        return (self._end(error) if is_of_connection(error) else None) or typed(error, self.target, trailers)
 
     def close(self) -> None:
         self._channel.close()
@@ -177,7 +177,7 @@ async def connect(
             await stream.send_request()
             await use(Connection(target, channel, stream, token, reply_socket, on_message))
     except ENDED as error:
-        if reason := reason_of_end(channel, target):
+        if reason := reason_of_end(channel, target, error):
             raise reason from error
         raise
     finally:

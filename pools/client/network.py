@@ -8,6 +8,7 @@ from functools import partial
 from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.encoding.proto import ProtoCodec
+from grpclib.exceptions import StreamTerminatedError
 
 from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable
 from snakepit.pools.client.address import Target
@@ -43,10 +44,12 @@ def make_channel(target: Target, window: int) -> WatchedChannel:
     return WatchedChannel(target.host, target.port, ssl=context, codec=ProtoCodec(), config=settings)
 
 
-def reason_of_end(channel: Channel, target: Target) -> BrokerError | None:
+def reason_of_end(channel: Channel, target: Target, error: BaseException) -> BrokerError | None:
     """Why a network connection ended, where that is known; None: the error of the stream says as much."""
     if not isinstance(channel, WatchedChannel):
         return None
     if channel.keepalive is not None and channel.keepalive.found_dead:
         return BrokerUnreachable(f"The broker at {target} does not answer any more: its host or the network is lost.")
+    if target.tls is None and isinstance(error, StreamTerminatedError):
+        return BrokerUnreachable(f"The broker at {target} ended the connection. If it takes TLS, pass tls=Tls(ca=...).")
     return find_refusal(channel.ended_by, target)

@@ -17,7 +17,7 @@ PACKAGES = ("snakepit_site", "pools", "workers", "testing", "examples", "benchma
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 45
 MOST_PARAMETERS = 6
-FOR_GRPCIO = {"pools/wire/broker_pb2_grpc.py", "examples/grpc_client.py"}
+FOR_GRPCIO = {"pools/wire/broker_pb2_grpc.py", "examples/grpc_client.py", "benchmarks/network.py"}
 WORKER_LIBRARIES = {"grpclib", "h2", "google"}
 NEWER_STANDARD_LIBRARY = {"annotationlib"}  # of 3.14; the interpreter that runs the tests may be older
 

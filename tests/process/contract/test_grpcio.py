@@ -1,8 +1,9 @@
-"""A client on stock grpcio and the shipped stubs, against a real broker."""
+"""A client on stock grpcio and the shipped stubs, against a real broker: through its socket, and over mutual TLS."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from snakepit.examples.grpc_client import CallFailed, GrpcClient
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_pb2_grpc import BrokerStub
 from tests.brokers import PATIENCE, ROOT, RunningBroker, broker
+from tests.certificates import Authority
 
 
 @pytest.fixture(scope="module")
@@ -27,25 +29,49 @@ def recent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def node(recent: Path) -> Iterator[RunningBroker]:
-    with broker({"one": {"size": 1, "cancel_grace": 5.0, "args": {"recent": str(recent)}}}) as running:
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a client over the network, and the listener's settings in LISTEN_CONFIG."""
+    directory = tmp_path_factory.mktemp("certificates")
+    authority = Authority(directory)
+    (cert, key), (own, private) = authority.issue("server"), authority.issue("nameless")
+    keys = directory / "keys.json"
+    keys.write_text(json.dumps({"snk_test": {"scopes": ["run", "view"]}}))
+    tls = {"cert": cert, "key": key, "client_ca": str(authority.path)}
+    names = {"CA": str(authority.path), "CERT": own, "KEY": private}
+    return {
+        "LISTEN_CONFIG": json.dumps({"tls": tls, "keys": str(keys)}),
+        "SNAKEPIT_TOKEN": "snk_test",
+        **{f"SNAKEPIT_TLS_{name}": path for name, path in names.items()},
+    }
+
+
+@pytest.fixture(scope="module")
+def node(recent: Path, files: dict[str, str]) -> Iterator[RunningBroker]:
+    environment = {**os.environ, "LISTEN_CONFIG": files["LISTEN_CONFIG"]}
+    pools = {"one": {"size": 1, "cancel_grace": 5.0, "args": {"recent": str(recent)}}}
+    with broker(pools, env=environment) as running:
         running.ready("one")
         yield running
 
 
+@pytest.fixture(params=["socket", "tls"])
+def place(request: pytest.FixtureRequest, node: RunningBroker) -> Path | str:
+    return node.runtime if request.param == "socket" else str(node.status().node.listeners[0].address)
+
+
 @pytest.fixture
-def client(node: RunningBroker) -> Iterator[GrpcClient]:
-    with GrpcClient(node.runtime) as made:
+def client(place: Path | str, files: dict[str, str]) -> Iterator[GrpcClient]:
+    with GrpcClient(place, files) as made:
         yield made
 
 
 class Stock:
     """The stubs without the example around them."""
 
-    def __init__(self, node: RunningBroker, channel: grpc.Channel) -> None:
-        self.channel = channel
-        self.broker = BrokerStub(channel)
-        self.metadata = (("authorization", f"Bearer {(node.runtime / 'token').read_text()}"),)
+    def __init__(self, made: GrpcClient) -> None:
+        self.channel = made.channel
+        self.broker = BrokerStub(made.channel)
+        self.metadata = made.metadata
 
     def until_running(self) -> None:
         """Wait until the pool runs a call; each look is a round trip."""
@@ -57,9 +83,9 @@ class Stock:
 
 
 @pytest.fixture
-def stock(node: RunningBroker) -> Iterator[Stock]:
-    with grpc.insecure_channel(f"unix:{node.runtime}/broker.sock") as channel:
-        yield Stock(node, channel)
+def stock(place: Path | str, files: dict[str, str]) -> Iterator[Stock]:
+    with GrpcClient(place, files) as made:
+        yield Stock(made)
 
 
 def test_execute_returns_the_result(client: GrpcClient) -> None:
@@ -181,7 +207,8 @@ def test_health_and_reflection_answer_stock_grpcio(stock: Stock) -> None:
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    (listed,) = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=PATIENCE)
+    asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    (listed,) = ask(asked, metadata=stock.metadata, timeout=PATIENCE)
     assert "snakepit.broker.v1.Broker" in {service.name for service in listed.list_services_response.service}
 
 

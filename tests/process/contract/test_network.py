@@ -383,6 +383,25 @@ def test_the_number_of_connections_and_their_times_are_limited(tmp_path: Path) -
             assert made.listener().tls == "server"
 
 
+def test_without_tls_the_loopback_interface_needs_a_key_too(tmp_path: Path) -> None:
+    made = Network(tmp_path, tls=None, addresses=["127.0.0.1:0", "[::1]:0"])
+    with broker({"one": {"size": 1}}, env=made.environment) as made.node:
+        made.node.ready("one")
+        listeners = made.node.status().node.listeners
+        assert [one.tls for one in listeners] == ["none", "none"]
+        for one in listeners:
+            with connect(one.address, key="snk_run", connect_timeout=PATIENCE) as client:
+                assert client.call("one", "echo", value=1) == 1
+            with connect(one.address, key="wrong") as client, pytest.raises(Unauthenticated):
+                client.call("one", "echo", value=1)
+
+
+def test_a_client_without_tls_reads_what_is_missing(network: Network) -> None:
+    client = connect(network.listener().address, key="snk_run")
+    with pytest.raises(BrokerUnreachable, match="If it takes TLS, pass tls"):
+        client.call("one", "echo", value=1)
+
+
 def read_all(tls: ssl.SSLSocket) -> None:
     """Read until the peer ends the connection; raises OSError then."""
     while tls.recv(65536):
