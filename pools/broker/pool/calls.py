@@ -110,8 +110,10 @@ class CallQueue:
             lane.put(call, first=first)
         if lane is not None and call.command in self.deferred:
             call.deferred_until = self.deferred[call.command]
-        else:
+        elif first or call.priority not in self._by_priority:
             self._line_up(call, first=first)
+        else:
+            self._by_priority[call.priority][call.id] = call
         self.calls[call.id] = call
         self.bytes += call.size
         if call.caller:
@@ -125,14 +127,6 @@ class CallQueue:
         calls[call.id] = call
         if first:
             calls.move_to_end(call.id, last=False)
-
-    def _leave_line(self, call: Call) -> None:
-        calls = self._by_priority.get(call.priority)
-        if calls is None or calls.pop(call.id, None) is None:
-            return  # it is held
-        if not calls:
-            del self._by_priority[call.priority]
-            self._priorities.remove(-call.priority)
 
     def open_lane(self, command: str) -> None:
         """Give a command a lane; calls of it may wait already."""
@@ -150,7 +144,11 @@ class CallQueue:
         self.deferred[command] = until
         for call in self.lanes[command]:
             call.deferred_until = call.deferred_until or until
-            self._leave_line(call)
+            calls = self._by_priority[call.priority]
+            del calls[call.id]
+            if not calls:
+                del self._by_priority[call.priority]
+                self._priorities.remove(-call.priority)
 
     def release(self, command: str) -> None:
         """Put the held calls of a lane before all others of their priority."""
@@ -201,7 +199,10 @@ class CallQueue:
     def remove(self, number: int) -> Call:
         """Remove and return a call that waits."""
         call = self.calls.pop(number)
-        self._leave_line(call)
+        calls = self._by_priority.get(call.priority)
+        if calls is not None and calls.pop(number, None) is not None and not calls:  # else it is deferred
+            del self._by_priority[call.priority]
+            self._priorities.remove(-call.priority)
         if self.lanes and not call.streams and (lane := self.lanes.get(call.command)) is not None:
             lane.remove(number)
             if not lane:

@@ -63,7 +63,7 @@ class LoadIndex:
             buckets, number, free = self._by_load, len(worker.assigned) - worker.riders, True
         elif may_prefetch(worker):
             self.with_prefetch_room += 1
-            buckets, number, free = self._by_prefetched, len(worker.assigned) - worker.places, False
+            buckets, number, free = self._by_prefetched, len(worker.assigned) - worker.slots - worker.riders, False
         else:
             return
         while len(buckets) <= number:
@@ -106,7 +106,7 @@ def may_prefetch(worker: Worker) -> bool:
     return (
         worker.backlog <= PREFETCH_SECONDS * worker.slots
         and worker.state is State.READY
-        and len(worker.assigned) < worker.places + PREFETCH_CALLS
+        and len(worker.assigned) < worker.slots + worker.riders + PREFETCH_CALLS
         and not worker.reason
         and not worker.stalled
         and not worker.silent
@@ -118,7 +118,7 @@ def may_prefetch(worker: Worker) -> bool:
 
 def prefetch_room(worker: Worker, expected: float) -> int:
     """Return how many calls of this expected time the worker may prefetch at once; at least 1 if it may prefetch."""
-    room = worker.places + PREFETCH_CALLS - len(worker.assigned)
+    room = worker.slots + worker.riders + PREFETCH_CALLS - len(worker.assigned)
     if worker.max_served is not None:
         room = min(room, worker.max_served - worker.served - len(worker.assigned))
     spare = PREFETCH_SECONDS * worker.slots - worker.backlog
@@ -168,7 +168,7 @@ class Dispatcher:
             expected /= len(calls)
         if self.batches.times:
             self.batches.assigned(len(calls), calls[0].command)
-        name, assigned, places = worker.id, worker.assigned, worker.places
+        name, assigned, places = worker.id, worker.assigned, worker.slots + worker.riders
         for call in calls:
             call.worker = name
             call.assigned = now
@@ -190,26 +190,23 @@ class Dispatcher:
 
     def finish(self, worker: Worker, ended: Ended) -> list[Call]:
         """Release calls that the worker has ended; return those that it held."""
-        calls, assigned = [], worker.assigned
+        calls, assigned, batched = [], worker.assigned, bool(self.batches.times)
         for number, seconds in ended:
             if number in assigned:
                 call = _release(worker, number)
-                if len(assigned) >= worker.places and not (call.batch and call.batch.calls):
+                if len(assigned) >= worker.slots + worker.riders and not (call.batch and call.batch.calls):
                     self.prefetched -= 1  # the next one has its slot now
                 calls.append(call)
-                self._record(call, seconds)
+                if batched:
+                    self.batches.released(call, seconds)
+                if seconds is None:
+                    continue
+                if call.streams:
+                    self.run_times.record_stream(seconds)
+                else:
+                    self.run_times.record(call.command, seconds, call.batch.size if call.batch else 1)
         worker.stalled = worker.silent = False
         return calls
-
-    def _record(self, call: Call, seconds: float | None) -> None:
-        if self.batches.times:
-            self.batches.released(call, seconds)
-        if seconds is None:
-            return
-        if call.streams:
-            self.run_times.record_stream(seconds)
-        else:
-            self.run_times.record(call.command, seconds, call.batch.size if call.batch else 1)
 
     def revoked(self, worker: Worker, numbers: Iterable[int], now: float) -> list[Call]:
         """Release calls that the worker did not begin and never will; return them, newest first."""
