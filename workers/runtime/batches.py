@@ -36,11 +36,11 @@ class BatchExecution:
         self._execution = execution
         self._loop = loop
 
-    def perform(self, calls: Sequence[AssignedCall], bound: BoundCommand) -> list[AnswerReport]:
+    def perform(self, calls: Sequence[AssignedCall], bound: BoundCommand | None) -> list[AnswerReport]:
         """Run the calls and return the final report of each, in this order. Never raises."""
         return self._execution.in_context(self._perform, calls, bound)
 
-    def _perform(self, calls: Sequence[AssignedCall], bound: BoundCommand) -> list[AnswerReport]:
+    def _perform(self, calls: Sequence[AssignedCall], bound: BoundCommand | None) -> list[AnswerReport]:
         answers: dict[int, AnswerReport] = {}
         ready: list[tuple[AssignedCall, Arguments]] = []
         for call in calls:
@@ -51,7 +51,7 @@ class BatchExecution:
                 answers[call.sequence] = found
         for call, _ in ready:
             call.begin()
-        if ready:
+        if ready and bound is not None:
             self._run(ready, bound, answers)
         return [answers[call.sequence] for call in calls]
 

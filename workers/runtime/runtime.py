@@ -190,12 +190,13 @@ class CallRuntime:
             item = self._next()
             if item is None:
                 return
-            calls = item if isinstance(item, list) else [item]
+            calls = item if isinstance(item, list) else (item,)
             bound = commands.get(calls[0].command)
-            if bound is not None and bound.batch and not bound.problem:
-                answers: Sequence[AnswerReport] = batches.perform(calls, bound)
+            answers: Sequence[AnswerReport]
+            if isinstance(item, list) or (bound is not None and bound.batch):
+                answers = batches.perform(calls, bound)
             else:
-                answers = [execution.perform(call) for call in calls]
+                answers = (execution.perform(item),)
             if contained is None:
                 self._finish_each(calls, answers)
             elif not self._finish_contained(contained, calls, answers):
@@ -273,6 +274,9 @@ class CallRuntime:
         return not self._queue.empty()
 
     def _finish_each(self, calls: Sequence[AssignedCall], answers: Sequence[AnswerReport]) -> None:
+        if len(calls) == 1:  # nearly always
+            self._finish(calls[0], answers[0])
+            return
         for call, answer in zip(calls, answers, strict=True):
             self._finish(call, answer)
 

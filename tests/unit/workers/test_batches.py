@@ -58,6 +58,10 @@ class Together(Adapter):
         return [one.call_id for one in ctx]
 
     @command(batch=8)
+    def broken(self, number: int) -> list[int]:
+        return [number]
+
+    @command(batch=8)
     async def later(self, number: list[int]) -> list[int]:
         await asyncio.sleep(0)
         return number
@@ -176,6 +180,12 @@ def test_a_revoked_call_of_a_batch_does_not_run(bench: Bench) -> None:
     found = [bench.reports.next() for _ in range(2)]
     assert {type(one) for one in found} == {ResultReport, RevokedReport}
     assert bench.adapter.sizes == [1]
+
+
+def test_a_batch_of_a_command_that_cannot_be_called_fails_call_by_call(bench: Bench) -> None:
+    answers = bench.run("broken", *numbers(1, 2))
+    assert [code for code, _ in answers] == ["adapter_error", "adapter_error"]
+    assert "annotate it list[T]" in answers[0][1]
 
 
 def problem(method: Any) -> str:
