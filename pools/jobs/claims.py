@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from django.db.models.sql import UpdateQuery
 
 from snakepit.pools.jobs import columns
+from snakepit.pools.jobs.fairness import fairly
 from snakepit.pools.models import Job, JobAttempt, Pool, schema
 from snakepit.pools.models.states import QUEUED, RUNNING
 
@@ -49,8 +50,8 @@ def claim(job_id: Any, claimant: str, node: str) -> Job | None:
 
 
 def claim_batch(pool: str, most: int, claimant: str, node: str) -> list[Job]:
-    """Claim up to `most` jobs of a pool, the urgent ones first. No two claims get the same job."""
-    taken = _take(claimable(pool=pool)[:most], claimant, node) if most > 0 else []
+    """Claim up to `most` jobs of a pool: the urgent ones first, owners in turn. No two claims get the same job."""
+    taken = _take(fairly(claimable, pool, most), claimant, node) if most > 0 else []
     return sorted(taken, key=lambda job: (-job.priority, job.pk))
 
 

@@ -222,6 +222,9 @@ class Job(models.Model):
                 condition=Q(state=QUEUED, begun=False, expires__isnull=False),
             ),
             models.Index(
+                fields=["pool", "owner", "-priority", "id"], name="snakepit_job_turns", condition=Q(state=QUEUED)
+            ),
+            models.Index(
                 fields=["pool", "owner", "key", "size"], name="snakepit_job_waiting", condition=Q(state=QUEUED)
             ),
         ]
