@@ -182,6 +182,10 @@ class Everything(Adapter):
         return text
 
     @command
+    def puts_off(self, seconds: float, ctx: Context) -> None:
+        ctx.snooze(seconds)
+
+    @command
     def raises(self, text: str = "as asked") -> None:
         raise LookupError(text)
 

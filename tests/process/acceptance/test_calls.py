@@ -42,6 +42,13 @@ def test_a_value_comes_back_as_it_went(node: RunningBroker, pool: str, value: ob
     assert node.client.call(pool, "echo", value=value) == value
 
 
+@pytest.mark.parametrize("pool", ["one", "threads"])
+def test_a_snooze_reaches_the_caller_with_its_seconds(node: RunningBroker, pool: str) -> None:
+    with pytest.raises(errors.Snoozed, match="put its work off for 90 s") as caught:
+        node.client.call(pool, "puts_off", seconds=90)
+    assert (caught.value.retry_after, caught.value.outcome) == (90.0, "failed")
+
+
 def test_bytes_travel_as_bytes(node: RunningBroker) -> None:
     assert node.client.call("one", "returns_bytes", size=70_000) == b"\0" * 70_000
 
