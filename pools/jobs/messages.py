@@ -202,8 +202,11 @@ class Hints:
                 publish(job_ids, queue)
             except Exception as error:  # each transport has errors of its own
                 self.forget(queue)
-                logger.warning("%s stored, but no message was sent: %s", _named(job_ids), error)
-                _mark_unsent(job_ids)
+                if job_ids:
+                    logger.warning("%s stored, but no message was sent: %s", _named(job_ids), error)
+                    _mark_unsent(job_ids)
+                else:
+                    logger.warning("no hint was sent to other Celery workers of %s: %s", queue, error)
 
 
 def _mark_unsent(job_ids: Sequence[Any]) -> None:
