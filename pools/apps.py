@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 from django.core.signals import setting_changed
-from django.db.models.signals import post_migrate, post_save, pre_save
+from django.db.models.signals import post_migrate, post_save, pre_migrate, pre_save
 
 
 class PoolsConfig(AppConfig):
@@ -21,6 +21,7 @@ class PoolsConfig(AppConfig):
         setting_changed.connect(conf.follow_test, dispatch_uid="snakepit.test")
         conf.follow_test()
         post_migrate.connect(permissions.make_groups, sender=self, dispatch_uid="snakepit.groups")
+        pre_migrate.connect(job_guard.remove, sender=self, dispatch_uid="snakepit.guard")
         post_migrate.connect(job_guard.install, sender=self, dispatch_uid="snakepit.guard")
         signals = (pre_save, job_guard.permit_fixtures), (post_save, job_guard.end_fixtures)
         for signal, receiver in signals:

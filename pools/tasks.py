@@ -22,6 +22,7 @@ from snakepit.pools.jobs import (
     leases,
     messages,
     runner,
+    workflows,
 )
 from snakepit.pools.jobs.fallback_reconciler import FallbackReconciler
 from snakepit.pools.models import Audit, Job
@@ -78,7 +79,12 @@ def roll_up() -> int:
 def prune() -> int:
     """Delete expired jobs, old audit rows and old history; returns the number of deleted rows."""
     with leases.db_unit():
-        return deletion.prune() + Audit.prune(conf.current().audit_retention) + history.prune(utc_now())
+        return (
+            deletion.prune()
+            + workflows.prune()
+            + Audit.prune(conf.current().audit_retention)
+            + history.prune(utc_now())
+        )
 
 
 @signals.worker_init.connect(dispatch_uid="snakepit.consumer", weak=False)

@@ -25,6 +25,7 @@ from snakepit.pools.api import (
     observed,
     operate,
     periodic,
+    workflows,
 )
 from snakepit.pools.api.auth import BrowserAuth, KeyAuth
 from snakepit.pools.api.bounds import NAMES
@@ -95,6 +96,7 @@ for router in (
     diagnostics.router,
     health.router,
     keys.router,
+    workflows.router,
 ):
     api.add_router("", router)
 

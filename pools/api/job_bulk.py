@@ -39,6 +39,7 @@ class BulkIn(Schema):
     owner: str = ""
     since: Moment | None = Field(default=None, description="Created at or after.")
     until: Moment | None = Field(default=None, description="Created before.")
+    workflow: str = Field(default="", max_length=36, description="The id of a workflow.")
     all: bool = Field(default=False, description="Needed without any filter.")
     dry_run: bool = Field(default=False, description="Count and show the jobs, and change nothing.")
     upto: str = Field(default="", max_length=36, description="Of the preview: newer jobs stay as they are.")

@@ -82,6 +82,7 @@ class JobFilters(Schema):
     owner: str = ""
     since: Moment | None = Field(default=None, description="Created at or after.")
     until: Moment | None = Field(default=None, description="Created before.")
+    workflow: str = Field(default="", max_length=36, description="The id of a workflow.")
     arguments: str = Field(
         default="",
         max_length=1000,
@@ -126,6 +127,7 @@ class JobOut(Schema):
     expires_at: datetime | None
     arguments: dict[str, JsonValue] | None = Field(default=None, description="Not in lists.")
     result: Any = Field(default=None, description="Not in lists.")
+    workflow: str | None = Field(default=None, description="The id of its workflow.")
     arguments_short: str = Field(default="", description="Only in lists: the start of the arguments, as JSON.")
     payload_hidden: bool = Field(
         default=False,

@@ -51,7 +51,7 @@ from snakepit.pools.operations.orders import Order
 router = Router(tags=["jobs"])
 Model = TypeVar("Model", bound=BaseModel)
 View = TypeVar("View", bound=Callable[..., Any])
-PAYLOAD = ("arguments", "result")
+NOT_AS_STORED = ("arguments", "result", "workflow")
 TOKEN = functions.Query("", max_length=LONGEST, description="Of `POST /stream-tokens`, in place of a header.")
 REFUSED = frozenset({400, 401, 403, 404, 413, 422, 429, 503})
 BODY = {"requestBody": {"content": {"application/json": {"schema": JobIn.model_json_schema()}}, "required": True}}
@@ -294,7 +294,10 @@ def shown_to(requester: Caller, job: Job, *, brief: bool = False) -> dict[str, A
 
 def out(job: Job, *, brief: bool = False) -> dict[str, Any]:
     """A job as the API shows it; `brief`, for lists, leaves out arguments and result."""
-    shown = {name: getattr(job, name) for name in JobOut.model_fields if hasattr(Job, name) and name not in PAYLOAD}
+    shown = {
+        name: getattr(job, name) for name in JobOut.model_fields if hasattr(Job, name) and name not in NOT_AS_STORED
+    }
+    shown["workflow"] = str(job.workflow_id) if job.workflow_id else None
     shown |= {"id": str(job.pk), "state": job.shown_state, "tags": job.tag_list}
     if brief:
         shown["arguments_short"] = getattr(job, "arguments_short", "")

@@ -19,6 +19,7 @@ PoolName = Annotated[str, typer.Option(help="Only those of this pool.", autocomp
 CommandName = Annotated[str, typer.Option(help="Only those of this command.")]
 Owner = Annotated[str, typer.Option(help="Only those of this user.")]
 Tag = Annotated[str, typer.Option(help="Only those with this tag.")]
+WorkflowId = Annotated[str, typer.Option(help="Only those of this workflow.")]
 Since = Annotated[str, typer.Option(help="Created at this time or later, such as 2026-01-31T12:00:00Z.")]
 Until = Annotated[str, typer.Option(help="Created before this time.")]
 All = Annotated[bool, typer.Option("--all", help="Needed without any filter.")]
@@ -66,10 +67,11 @@ def query(since: str = "", until: str = "", **filters: str) -> Any:
 def _command(action: str, text: str) -> Callable[..., None]:
     def command_of_action(
         *, state: State = "", pool: PoolName = "", command: CommandName = "", owner: Owner = "", tag: Tag = "",
+        workflow: WorkflowId = "",
         since: Since = "", until: Until = "", every: All = False, dry_run: DryRun = False, yes: Yes = False,
         reason: Reason = "", as_json: AsJson = False,
     ) -> None:  # fmt: skip
-        filters = {"state": state, "pool": pool, "command": command, "owner": owner, "tag": tag}
+        filters = {"state": state, "pool": pool, "command": command, "owner": owner, "tag": tag, "workflow": workflow}
         _act(action, {**filters, "since": since, "until": until}, (every, dry_run, yes, reason, as_json))
 
     command_of_action.__doc__ = text

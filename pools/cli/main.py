@@ -29,6 +29,7 @@ from snakepit.pools.cli import (
     status,
     top,
     up,
+    workflow,
 )
 
 app = typer.Typer(
@@ -40,8 +41,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine, 1 a problem was found, 2 wrong usage, 3 no broker answers.",
 )
 for module in (
-    up, broker, status, top, events, call, jobs, periodic, keys, operate, doctor, inspect, scaling, compat, dump,
-    pythons, adapter_template,
+    up, broker, status, top, events, call, jobs, workflow, periodic, keys, operate, doctor, inspect, scaling, compat,
+    dump, pythons, adapter_template,
 ):  # fmt: skip
     module.register(app)
 

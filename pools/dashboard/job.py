@@ -129,6 +129,7 @@ def _consequences(row: Job, action: str) -> tuple[str, ...]:
     what = f"{row.pool}.{row.command}, {row.shown_state}, submitted {row.created_at:%Y-%m-%d %H:%M:%S} UTC."
     if action == "cancel":
         then = {
+            "blocked": "It waits for other jobs: it ends immediately, and so do jobs that need its success.",
             "queued": "It waits: it ends immediately, and nothing of it has run.",
             "running": "It runs: the command is asked to stop, and its worker is replaced if it does not stop in time.",
         }.get(row.state, "It has ended already, so nothing changes.")

@@ -27,6 +27,7 @@ from snakepit.pools.dashboard import (
     stream,
     worker,
     workers,
+    workflows,
 )
 from snakepit.pools.dashboard.name_in_url import NameConverter
 from snakepit.pools.web.greenlets import refuse_asynchronous
@@ -48,6 +49,8 @@ urlpatterns = [
     re_path(rf"^jobs/(?P<ident>{UUID})/(?P<which>arguments|result)/$", job.payload, name="job-payload"),
     path("periodic/", periodic.periodic, name="periodic"),
     re_path(r"^periodic/(?P<name>[a-z0-9_.-]{1,40})/(?P<action>run|pause|resume)/$", periodic.act, name="periodic-act"),
+    path("workflows/", workflows.workflows, name="workflows"),
+    path("workflows/<uuid:ident>/", workflows.workflow, name="workflow"),
     path("playground/", playground.playground, name="playground"),
     path("playground/run/", playground.run, name="playground-run"),
     path("playground/submit/", playground.submit, name="playground-submit"),

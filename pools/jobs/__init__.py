@@ -14,9 +14,11 @@ from snakepit.pools.jobs.control import cancel, clone, retry
 from snakepit.pools.jobs.queues import pause_queue, resume_queue
 from snakepit.pools.jobs.submission import asubmit, submit
 from snakepit.pools.jobs.unique import Unique
+from snakepit.pools.jobs.workflows import Workflow
 
 __all__ = [
     "Unique",
+    "Workflow",
     "asubmit",
     "asubmit_many",
     "cancel",

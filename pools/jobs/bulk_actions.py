@@ -20,7 +20,7 @@ from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.models import Job, schema
 from snakepit.pools.models.job import JobQuerySet
-from snakepit.pools.models.states import ACTIVE, CANCELLED, QUEUED, RUNNING, TERMINAL, UNSUCCESSFUL
+from snakepit.pools.models.states import ACTIVE, CANCELLED, QUEUED, RUNNING, TERMINAL, UNSUCCESSFUL, WAITING
 
 BATCH = 200  # jobs of one transaction
 COUNTED = 100_000  # a preview counts no further
@@ -79,8 +79,10 @@ def act(action: str, rows: JobQuerySet, upto: uuid.UUID | None = None, seconds: 
 
 def _cancel(batch: Sequence[Job]) -> int:
     """As `control.cancel`: end jobs that wait, ask jobs that run."""
-    waiting = [job for job in batch if job.state == QUEUED]
-    ended = ends.write(ends.End(job, Transition(CANCELLED, counts=False), job.error, source=QUEUED) for job in waiting)
+    waiting = [job for job in batch if job.state in WAITING]
+    ended = ends.write(
+        ends.End(job, Transition(CANCELLED, counts=False), job.error, source=job.state) for job in waiting
+    )
     rest = [job.pk for job in batch if job.pk not in ended]
     # A job that was claimed meanwhile runs now.
     asked = Job.objects.filter(pk__in=rest, state=RUNNING, cancel_requested=False).update(cancel_requested=True)

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.jobs import ends, leases, messages
+from snakepit.pools.jobs import ends, leases, messages, workflows
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.jobs.submission import enqueue
-from snakepit.pools.models import Job, JobEntry, schema
-from snakepit.pools.models.states import CANCELLED, QUEUED, RUNNING, UNSUCCESSFUL
+from snakepit.pools.models import Job, JobEdge, JobEntry, schema
+from snakepit.pools.models.states import BLOCKED, CANCELLED, QUEUED, RUNNING, UNSUCCESSFUL, WAITING
 
 COPIED = (
     "pool",
@@ -30,13 +31,30 @@ COPIED = (
 )
 
 
+RENEWED: dict[str, Any] = {
+    "failures": 0,
+    "deaths": 0,
+    "snoozes": 0,
+    "begun": False,
+    "expires": None,
+    "cancel_requested": False,
+    "error": None,
+    "deadline": None,
+    "progress": None,
+    "progress_message": "",
+    "entry_count": 0,
+    "entry_bytes": 0,
+    "truncated": False,
+}
+
+
 def cancel(job_id: Any) -> Job:
     """Cancel a job: immediately if it is queued, within two seconds if it runs. An ended job stays unchanged."""
-    # The second update catches a job that is claimed between the two, the next round one that is requeued.
-    for _ in range(2):
+    # The second update catches a job that is claimed between the two, the next rounds one that is released or requeued.
+    for _ in range(3):
         job = Job.objects.get(pk=job_id)
-        end = ends.End(job, Transition(CANCELLED, counts=False), job.error, source=QUEUED)
-        if job.state == QUEUED and ends.write([end]):
+        end = ends.End(job, Transition(CANCELLED, counts=False), job.error, source=job.state)
+        if job.state in WAITING and ends.write([end]):
             transaction.on_commit(lambda: emit_finished(job_id), using=schema.alias(), robust=True)
             break
         if Job.objects.filter(pk=job_id, state=RUNNING).update(cancel_requested=True):
@@ -49,6 +67,8 @@ def retry(job_id: Any) -> Job:
     with transaction.atomic(using=schema.alias()):
         again = requeue([job_id])
         job = Job.objects.get(pk=job_id)
+        if not again and (bad := workflows.refusal(job)) and job.ended:
+            raise BadRequest(f"{bad}, and this job waits for its success. Retry that one first.")
         if not again:
             raise BadRequest(
                 f"The job is {job.state}; only a job that ended without success can be retried. Clone it instead.",
@@ -59,29 +79,23 @@ def retry(job_id: Any) -> Job:
 
 
 def requeue(job_ids: Sequence[Any]) -> frozenset[Any]:
-    """Queue those jobs again that ended without success, in the transaction of the caller; returns their ids."""
-    again = Job.objects.filter(pk__in=job_ids, state__in=UNSUCCESSFUL).move(
-        QUEUED,
-        **leases.waiting(0.0),
-        failures=0,
-        deaths=0,
-        snoozes=0,
-        begun=False,
-        expires=None,
-        cancel_requested=False,
-        error=None,
-        deadline=None,
-        progress=None,
-        progress_message="",
-        entry_count=0,
-        entry_bytes=0,
-        truncated=False,
-    )
-    if not again:
-        return frozenset()
-    queued = Job.objects.filter(pk__in=job_ids, state=QUEUED)
-    JobEntry.objects.filter(job_id__in=queued.values("pk")).delete()
-    return frozenset(queued.values_list("pk", flat=True))
+    """Queue those jobs again that ended without success, in the transaction of the caller; returns their ids.
+
+    A job that waits for others is blocked again until they have ended.
+    """
+    ended = Job.objects.filter(pk__in=job_ids, state__in=UNSUCCESSFUL)
+    alone = ~Exists(JobEdge.objects.filter(job=OuterRef("pk")))
+    again: set[Any] = set()
+    if ended.filter(alone).move(QUEUED, **leases.waiting(0.0), **RENEWED):  # a write first: see `bulk`
+        again |= set(Job.objects.filter(alone, pk__in=job_ids, state=QUEUED).values_list("pk", flat=True))
+    for job in ended.filter(~alone).order_by("pk").select_for_update(no_key=True):
+        if not workflows.refusal(job):
+            Job.objects.filter(pk=job.pk).move(BLOCKED, **leases.waiting(0.0), **RENEWED)
+            if not workflows.waits(job):
+                workflows.queue(job)
+            again.add(job.pk)
+    JobEntry.objects.filter(job_id__in=again).delete()
+    return frozenset(again)
 
 
 def clone(job_id: Any, owner: str = "") -> Job:

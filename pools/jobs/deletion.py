@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.functions import Now
 
-from snakepit.pools.models import Job, JobEntry, schema
-from snakepit.pools.models.states import TERMINAL
+from snakepit.pools.models import Job, JobEdge, JobEntry, schema
+from snakepit.pools.models.states import BLOCKED, TERMINAL
 
 BATCH = 200  # jobs of one transaction
 ENTRIES = 5_000  # rows of output of one transaction; one job may have more
@@ -45,7 +45,9 @@ def delete_some(rows: QuerySet[Job]) -> int:
 def _first(rows: QuerySet[Job]) -> list[Any]:
     ids: list[Any] = []
     entries = 0
-    for job_id, count in rows.filter(state__in=TERMINAL).values_list("pk", "entry_count")[:BATCH]:
+    # A job whose result another one still waits for stays until that one has received it.
+    needed = JobEdge.objects.filter(needs=OuterRef("pk"), job__state=BLOCKED)
+    for job_id, count in rows.filter(~Exists(needed), state__in=TERMINAL).values_list("pk", "entry_count")[:BATCH]:
         if ids and entries + count > ENTRIES:
             break
         ids.append(job_id)

@@ -54,13 +54,16 @@ class End:
         return self.transition.state != QUEUED
 
 
-def write(ends: Iterable[End]) -> frozenset[UUID]:
-    """Write the ends whose rows still allow it, and return the ids of these jobs."""
+def write(ends: Iterable[End], *, steps: bool = True) -> frozenset[UUID]:
+    """Write the ends whose rows still allow it, and return the ids of these jobs.
+
+    Without `steps`, the caller does what follows the end of a job.
+    """
     written: set[UUID] = set()
     for _, alike in groupby(sorted(ends, key=lambda end: (end.kind, end.job.pk)), key=lambda end: end.kind):
         rest = list(alike)
         while rest:
-            written |= _write_with_steps(rest[:MOST])
+            written |= _write_with_steps(rest[:MOST]) if steps else _write_alike(rest[:MOST])
             rest = rest[MOST:]
     return frozenset(written)
 

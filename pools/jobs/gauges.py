@@ -13,14 +13,14 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from snakepit.pools.models import Job, PeriodicJob, Pool
-from snakepit.pools.models.states import ACTIVE, QUEUED, RUNNING, SCHEDULED
+from snakepit.pools.models.states import ACTIVE, BLOCKED, QUEUED, RUNNING, SCHEDULED
 
 logger = logging.getLogger("snakepit.jobs")
 NAME = "snakepit_jobs"
 NEXT_RUN, PROBLEM = "snakepit_periodic_next_run_timestamp_seconds", "snakepit_periodic_problem"
 PAUSED = "snakepit_pool_queue_paused"
 NAMES = frozenset({NAME, NEXT_RUN, PROBLEM, PAUSED})
-SHOWN = (SCHEDULED, QUEUED, RUNNING)
+SHOWN = (SCHEDULED, BLOCKED, QUEUED, RUNNING)
 
 
 class JobGauges(Collector):

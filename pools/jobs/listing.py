@@ -41,6 +41,7 @@ class JobQuery:
     tag: str = ""
     since: datetime | None = None  # created at or after
     until: datetime | None = None  # created before
+    workflow: str = ""  # its id
     arguments: str = ""  # PostgreSQL: text in the arguments, or a JSON object that they contain
 
     def __post_init__(self) -> None:
@@ -64,12 +65,21 @@ class JobQuery:
             rows = rows.filter(pk__gte=key_at(self.since - SLACK), created_at__gte=self.since)
         if self.until is not None:
             rows = rows.filter(pk__lt=key_at(self.until + SLACK), created_at__lt=self.until)
+        if self.workflow:
+            rows = rows.filter(workflow=_workflow_id(self.workflow))
         if self.tag or self.arguments:
             last = rows.order_by("-pk").values_list("pk", flat=True)[SCANNED : SCANNED + 1].first()
             rows = rows.filter(pk__gt=last) if last else rows
         if self.tag:
             rows = rows.filter(tags__contains=f",{self.tag},")
         return _with_arguments(rows, self.arguments) if self.arguments else rows
+
+
+def _workflow_id(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise BadRequest(f"workflow: {text[:50]!r} is not the id of a workflow") from None
 
 
 def _with_arguments(rows: JobQuerySet, wanted: str) -> JobQuerySet:

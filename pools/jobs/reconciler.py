@@ -16,12 +16,12 @@ from django.db.models.functions import Now
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import Expired
 from snakepit.pools.client import shared
-from snakepit.pools.jobs import commands, ends, leases, listing, messages, periodic
+from snakepit.pools.jobs import commands, ends, leases, listing, messages, periodic, workflows
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.models import Job, schema
 from snakepit.pools.models.hosting import placed
-from snakepit.pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING
+from snakepit.pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING, WAITING
 
 logger = logging.getLogger("snakepit.jobs")
 BATCH = 500  # rows of each kind that one tick handles
@@ -41,6 +41,7 @@ def reconcile() -> dict[str, int]:
         "freed": 0 if mistrusted else _free_leases(),
         "overdue": _end_overdue(),
         "expired": _end_expired(),
+        "released": workflows.release_missed(),
         "periodic": periodic.run_due(),
         "sent": _send_again(),
     }
@@ -135,8 +136,8 @@ def _error(code: str, message: str, outcome: str = "unknown") -> dict[str, Any]:
 def _end_overdue() -> int:
     """End queued jobs past their deadline. For a running job, its call has the deadline."""
     error = _error("deadline_exceeded", "The job's deadline passed while it was queued.", "not_started")
-    overdue = Job.objects.filter(state=QUEUED, deadline__lt=Now()).defer(*listing.LARGE)[:BATCH]
-    written = ends.write(ends.End(job, Transition(FAILED), error, source=QUEUED) for job in overdue)
+    overdue = Job.objects.filter(state__in=WAITING, deadline__lt=Now()).defer(*listing.LARGE)[:BATCH]
+    written = ends.write(ends.End(job, Transition(FAILED), error, source=job.state) for job in overdue)
     for job_id in written:
         emit_finished(job_id)
     return len(written)

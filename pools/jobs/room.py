@@ -20,7 +20,7 @@ from snakepit.pools.broker.caller import CallerIdentity, part_of
 from snakepit.pools.broker.errors import BrokerError, QueueFull
 from snakepit.pools.broker.quotas import reached
 from snakepit.pools.models import Job, schema
-from snakepit.pools.models.states import QUEUED
+from snakepit.pools.models.states import WAITING
 
 NEAR = 64  # jobs below a limit, and concurrent submissions, from which on they are ordered
 PAUSE = 5.0  # seconds until a refused caller should try again
@@ -76,7 +76,7 @@ def _rooms(pool: str, caller: CallerIdentity | None) -> Iterator[Room]:
     for kind, name, _, _ in scopes:
         mine = Q(**{kind: name})
         sums |= {f"{kind}_jobs": Count("pk", filter=mine), f"{kind}_bytes": Sum("size", filter=mine, default=0)}
-    used = Job.objects.filter(pool=pool, state=QUEUED).order_by().aggregate(**sums)
+    used = Job.objects.filter(pool=pool, state__in=WAITING).order_by().aggregate(**sums)
     for kind, name, limits, share in scopes:
         jobs = min(limits.jobs_waiting or settings.jobs_queued_limit, part_of(share, settings.jobs_queued_limit))
         most = min(limits.jobs_waiting_bytes or settings.jobs_queued_bytes, part_of(share, settings.jobs_queued_bytes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -106,18 +106,31 @@ def enqueue(wanted: Mapping[str, Any], only: unique.Unique | None = None) -> Job
 
 
 def announce(job: Job) -> None:
-    """Send a new job, once the transaction around is committed."""
+    """Send a new job and its signal, once the transaction around is committed."""
     job.sent_at = job.created_at  # instead of a query; the row has the database's time
+    _on_commit(lambda: _announce(job))
+
+
+def send_on_commit(job: Job) -> None:
+    """Send a job that was stored before and is due now, once the transaction around is committed."""
+    _on_commit(lambda: _send(job))
+
+
+def _on_commit(work: Callable[[], None]) -> None:
     if in_process.runner is not None and in_process.runner.runs_now():
-        _announce(job)
+        work()
     else:
         # Not a partial: Django logs the __qualname__ of a function that fails, and a partial has none. The job is
         # stored by now, so whatever fails here must not fail its submission.
-        transaction.on_commit(lambda: _announce(job), using=schema.alias(), robust=True)
+        transaction.on_commit(work, using=schema.alias(), robust=True)
 
 
 def _announce(job: Job) -> None:
     emit(job_submitted, job)
+    _send(job)
+
+
+def _send(job: Job) -> None:
     if job.run_after is not None and job.run_after > utc_now():
         return
     sent = messages.send(job.pk, messages.queue_of(job.pool))

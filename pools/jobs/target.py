@@ -35,17 +35,18 @@ class JobTarget:
         self._known: commands.Commands | None = None
         self._read = self._fresh = False
 
-    def check(self, arguments: Mapping[str, Any]) -> None:
+    def check(self, arguments: Mapping[str, Any], later: frozenset[str] = frozenset()) -> None:
         """Refuse what the pool's workers would refuse. Without an answer of the broker, an attempt finds the error.
 
         A rollout may have changed the commands since they were read. Therefore a refusal needs a fresh answer.
+        `later` names arguments whose values are not known yet.
         """
         check_size(self._pool, arguments, self._largest)
         self._ask()
-        refusal = self._refusal(arguments)
+        refusal = self._refusal(arguments, later)
         if refusal and not self._fresh:
             self._fresh, self._known = True, commands.cache.find(shared.client(), self._pool, fresh=True)
-            refusal = self._refusal(arguments)
+            refusal = self._refusal(arguments, later)
         if refusal:
             raise refusal
 
@@ -59,12 +60,16 @@ class JobTarget:
         if not self._read:
             self._read, self._known = True, commands.cache.find(shared.client(), self._pool)
 
-    def _refusal(self, arguments: Mapping[str, Any]) -> BrokerError | None:
+    def _refusal(self, arguments: Mapping[str, Any], later: frozenset[str]) -> BrokerError | None:
         if not self._known:
             return None
         if self._command not in self._known:
             return no_command(self._pool, self._command, self._known)
-        if found := problems(self._known[self._command].arguments, arguments):
+        schema = self._known[self._command].arguments
+        # An argument that comes later must exist, and is not missing. Its value is checked in the worker.
+        required = [name for name in schema.get("required", ()) if name not in later]
+        unknown = dict.fromkeys(later - set(schema.get("properties", {})), None)
+        if found := problems({**schema, "required": required}, {**unknown, **arguments}):
             return BadArguments("; ".join(found.values()), details={"arguments": found})
         return None
 

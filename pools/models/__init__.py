@@ -7,6 +7,7 @@ from snakepit.pools.models.observed import Event, Node, Worker
 from snakepit.pools.models.period import PoolPeriod
 from snakepit.pools.models.periodic import PeriodicJob, PeriodicRun
 from snakepit.pools.models.pool import Pool
+from snakepit.pools.models.workflow import JobEdge, JobWorkflow
 
 __all__ = [
     "ApiKey",
@@ -14,7 +15,9 @@ __all__ = [
     "Event",
     "Job",
     "JobAttempt",
+    "JobEdge",
     "JobEntry",
+    "JobWorkflow",
     "Node",
     "PeriodicJob",
     "PeriodicRun",

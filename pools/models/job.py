@@ -17,6 +17,7 @@ from snakepit.pools.models import job_wait
 from snakepit.pools.models.moments import MomentField, utc_now
 from snakepit.pools.models.states import (
     ACTIVE,
+    BLOCKED,
     QUEUED,
     RUNNING,
     SCHEDULED,
@@ -24,6 +25,7 @@ from snakepit.pools.models.states import (
     SUCCEEDED,
     TERMINAL,
     UNSUCCESSFUL,
+    WAITING,
     IllegalMove,
     shown,
     sources,
@@ -134,6 +136,9 @@ class Job(models.Model):
     key = models.CharField(max_length=20, blank=True, help_text="The API key that submitted it.")
     size = models.PositiveIntegerField(default=0, help_text="Arguments. [bytes]")
     tags = models.CharField(max_length=1000, blank=True, help_text="Each tag with a comma before and after it.")
+    workflow = models.ForeignKey(
+        "JobWorkflow", null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs", db_index=False
+    )
     hooked = models.BooleanField(default=False, help_text="Its adapter had the hook on_failure at its submission.")
     result = models.JSONField(null=True, blank=True)
     result_raw = models.BinaryField(null=True, blank=True)
@@ -225,8 +230,9 @@ class Job(models.Model):
                 fields=["pool", "owner", "-priority", "id"], name="snakepit_job_turns", condition=Q(state=QUEUED)
             ),
             models.Index(
-                fields=["pool", "owner", "key", "size"], name="snakepit_job_waiting", condition=Q(state=QUEUED)
+                fields=["pool", "owner", "key", "size"], name="snakepit_job_waiting", condition=Q(state__in=WAITING)
             ),
+            models.Index(fields=["workflow", "id"], name="snakepit_job_workflow", condition=Q(workflow__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -243,7 +249,7 @@ class Job(models.Model):
         # A row that was read earlier may be stale, so it must not be written back as a whole.
         if not self._state.adding:
             refuse("save()")
-        if self.state != QUEUED:
+        if self.state not in (QUEUED, BLOCKED):
             raise IllegalMove(f"A new job must be {QUEUED}, not {self.state!r}.")
         super().save(force_insert=force_insert, force_update=force_update, using=using, update_fields=update_fields)
 

@@ -85,6 +85,15 @@ def _rules(differs: str) -> list[tuple[str, str]]:
     ]
 
 
+def remove(using: str = "default", plan: Any = (), **_: Any) -> None:
+    """Before a migration of this app: SQLite copies a table that changes, and refuses this where a trigger names it."""
+    connection = connections[using]
+    ours = any(migration.app_label == "snakepit_pools" for migration, _ in plan)
+    if ours and connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"drop trigger if exists {ENTRIES_NAME}")
+
+
 def permit_fixtures(sender: Any, using: str, raw: bool = False, **_: Any) -> None:
     """Before a row of output is written: `loaddata` (raw) adds it to a job that has ended."""
     connection = connections[using]

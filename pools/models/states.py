@@ -6,16 +6,19 @@ queued ─▶ running ─▶ succeeded
    │ └─ retry of a job that ended without success
    └─▶ cancelled, failed (its deadline passed while it was queued)
 
+blocked waits for other jobs of its workflow ─▶ queued, cancelled, failed
+
 >>> may_move(QUEUED, RUNNING), may_move(SUCCEEDED, QUEUED)
 (True, False)
 >>> sources(CANCELLED)
-('queued', 'running')
+('blocked', 'queued', 'running')
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
+BLOCKED = "blocked"  # waits for the end of other jobs
 QUEUED = "queued"
 RUNNING = "running"
 SCHEDULED = "scheduled"  # shown, not stored: queued, and `run_after` has not come
@@ -26,17 +29,19 @@ LOST = "lost"  # its last attempt crashed with an unknown outcome
 QUARANTINED = "quarantined"  # several workers died of it
 
 TRANSITIONS: dict[str, frozenset[str]] = {
+    BLOCKED: frozenset({QUEUED, CANCELLED, FAILED}),
     QUEUED: frozenset({RUNNING, CANCELLED, FAILED}),
     RUNNING: frozenset({SUCCEEDED, FAILED, CANCELLED, LOST, QUARANTINED, QUEUED}),
     SUCCEEDED: frozenset(),
-    FAILED: frozenset({QUEUED}),
-    CANCELLED: frozenset({QUEUED}),
-    LOST: frozenset({QUEUED}),
-    QUARANTINED: frozenset({QUEUED}),
+    FAILED: frozenset({QUEUED, BLOCKED}),
+    CANCELLED: frozenset({QUEUED, BLOCKED}),
+    LOST: frozenset({QUEUED, BLOCKED}),
+    QUARANTINED: frozenset({QUEUED, BLOCKED}),
 }
 STATES = tuple(TRANSITIONS)
 SHOWN_STATES = (SCHEDULED, *STATES)
-ACTIVE = (QUEUED, RUNNING)
+ACTIVE = (BLOCKED, QUEUED, RUNNING)
+WAITING = (BLOCKED, QUEUED)
 TERMINAL = tuple(state for state in STATES if state not in ACTIVE)
 UNSUCCESSFUL = tuple(state for state in TERMINAL if state != SUCCEEDED)
 

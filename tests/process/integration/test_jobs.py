@@ -251,6 +251,8 @@ def test_a_guard_that_is_there_is_left_alone() -> None:
 
 def bring(state: str) -> Job:
     """A job in some state, along legal moves."""
+    if state == "blocked":
+        return Job.objects.create(pool="digits", command="classify", state="blocked")
     job = submitted()
     if state == "queued":
         return job
@@ -268,7 +270,7 @@ def columns(state: str, job: Job) -> dict[str, Any]:
     free = {"lease_until": None, "claimed_by": "", "error": None}
     if state == "running":
         return {**held, "finished_at": None, "expires_at": None, "result": None}
-    return {**free, **(leases.waiting(0) if state == "queued" else leases.ended(1))}
+    return {**free, **(leases.waiting(0) if state in ("blocked", "queued") else leases.ended(1))}
 
 
 @pytest.mark.parametrize(

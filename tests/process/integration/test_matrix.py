@@ -15,7 +15,7 @@ from django.test import Client
 from snakepit.pools import permissions
 from snakepit.pools.api.app import api
 from snakepit.pools.jobs import messages
-from snakepit.pools.models import ApiKey, Job, Node, Pool, Worker
+from snakepit.pools.models import ApiKey, Job, JobWorkflow, Node, Pool, Worker
 from snakepit.pools.models.moments import utc_now
 from tests.process.integration.fakes import FakeClient
 
@@ -49,6 +49,9 @@ ROUTES = {
     "GET /jobs": needs(*SEES, "run_command", any_of=True),
     "GET /jobs/errors": needs(*SEES, "run_command", any_of=True),
     "GET /jobs/export": needs(*SEES, "run_command", any_of=True),
+    "GET /workflows": needs(*SEES, "run_command", any_of=True),
+    "GET /workflows/{workflow_id}": needs(hidden=True),
+    "POST /workflows": needs("run_command", of=True),
     "POST /jobs/cancel": CHANGES, "POST /jobs/retry": CHANGES, "POST /jobs/delete": CHANGES,
     "GET /jobs/{job_id}": needs(hidden=True),
     "GET /jobs/{job_id}/events": needs("view_payload", hidden=True),
@@ -77,7 +80,14 @@ ROUTES = {
     "POST /diagnostics/recommendations/{advice}/apply": needs("change_pool", of=True),
     "DELETE /pools/{pool}": needs("delete_pool", of=True),  # the last one: the others need the pool
 }  # fmt: skip
-VALUES = {"pool": "digits", "command": "classify", "worker": "digits-1", "node": "node-1", "advice": "size:digits"}
+VALUES = {
+    "pool": "digits",
+    "command": "classify",
+    "worker": "digits-1",
+    "node": "node-1",
+    "workflow_id": "01a22a6c-b59f-708a-99f6-bda0934b3ecc",
+    "advice": "size:digits",
+}
 QUERIES = {
     "POST /jobs/batch": "?pool=digits&command=classify",
     "GET /diagnostics/compat": "?pool=digits",
@@ -85,6 +95,7 @@ QUERIES = {
 }
 BODIES = {"POST /jobs": {"pool": "digits", "command": "classify"}, "POST /pools/{pool}/scale": {"size": 2},
           "POST /pools": {"name": "digits", "adapter": "digits"},
+          "POST /workflows": {"jobs": [{"pool": "digits", "command": "classify"}]},
           "POST /jobs/cancel": COUNT, "POST /jobs/retry": COUNT, "POST /jobs/delete": COUNT,
           "POST /stream-tokens": {"job": "JOB"}}  # fmt: skip
 
@@ -120,7 +131,8 @@ def job(monkeypatch: pytest.MonkeyPatch, broker: FakeClient) -> str:
     Pool.objects.create(name="digits", adapter="digits", size=1)
     node = Node.objects.create(name="node-1", address="/run/broker.sock", pid=1, seen_at=utc_now())
     Worker.objects.create(node=node, worker_id="digits-1", pool="digits", state="ready", pid=7, seen_at=utc_now())
-    job = Job.objects.create(pool="digits", command="classify", owner="grace")
+    flow = JobWorkflow.objects.create(pk=VALUES["workflow_id"])
+    job = Job.objects.create(pool="digits", command="classify", owner="grace", workflow=flow)
     Job.objects.filter(pk=job.pk).move("cancelled", finished_at=utc_now(), expires_at=utc_now() + timedelta(days=1))
     return str(job.pk)
 

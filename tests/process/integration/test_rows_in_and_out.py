@@ -20,6 +20,7 @@ from snakepit.pools.models import (
     Event,
     Job,
     JobEntry,
+    JobWorkflow,
     Node,
     PeriodicJob,
     PeriodicRun,
@@ -50,6 +51,9 @@ def fill(users: Any) -> None:
     Audit.objects.create(actor="ada", action="pause")
     periodic = PeriodicJob.objects.create(name="night", pool="digits", command="classify", cron="30 2 * * *")
     PeriodicRun.objects.create(periodic=periodic, nominal=now)
+    flow = jobs.Workflow("night")
+    flow.job("digits", "classify", pixels=[], after=[flow.job("digits", "classify", pixels=[])])
+    flow.submit()
     for state in ("queued", "running", "succeeded", "failed"):
         job = jobs.submit("digits", "classify", {"pixels": [b"\0\xff"]}, tags=["night"])
         if state != "queued":
@@ -77,7 +81,19 @@ def test_all_rows_come_back_as_they_were(django_user_model: Any, tmp_path: Any) 
     assert {one["model"] for one in before} == models | {"auth.user"}
     file = tmp_path / "rows.json"
     file.write_text(json.dumps(before))
-    for model in (Job, Worker, Node, Event, PoolPeriod, Audit, ApiKey, PeriodicJob, Pool, django_user_model):
+    for model in (
+        Job,
+        JobWorkflow,
+        Worker,
+        Node,
+        Event,
+        PoolPeriod,
+        Audit,
+        ApiKey,
+        PeriodicJob,
+        Pool,
+        django_user_model,
+    ):
         model._default_manager.all().delete()
     assert dumped() == []
     call_command("loaddata", str(file), verbosity=0)
