@@ -15,6 +15,8 @@ import grpc
 import pytest
 from grpclib.health.v1 import health_pb2
 from grpclib.reflection.v1 import reflection_pb2
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 
 from snakepit.pools import permissions
 from snakepit.pools.adapters.grpc.peer import NEEDS
@@ -356,7 +358,7 @@ def test_a_peer_that_answers_nothing_is_noticed_on_both_sides(network: Network) 
 
 
 def test_the_number_of_connections_and_their_times_are_limited(tmp_path: Path) -> None:
-    limits = {"connections_per_host": 3, "handshake_timeout": 0.5, "login_timeout": 1.0}
+    limits = {"connections_per_host": 3, "handshake_timeout": 0.5, "login_timeout": 1.0, "streams": 7}
     files = {"cert": str(tmp_path / "server.crt"), "key": str(tmp_path / "server.key")}
     made = Network(tmp_path, tls=files, **limits)
     with broker({"one": {"size": 1, "max_payload": 2048}}, env=made.environment) as made.node:
@@ -374,6 +376,7 @@ def test_the_number_of_connections_and_their_times_are_limited(tmp_path: Path) -
         context.set_alpn_protocols(["h2"])
         until(lambda: login_ends(context, host, int(port)))
         made.until_refused("no_login")
+        until(lambda: announced_streams(context, host, int(port)) == 7)
         tls = made.tls()
         with connect(made.listener().address, tls=tls, key="snk_all", connect_timeout=PATIENCE) as client:
             until(lambda: client.call("one", "echo", value=1) == 1, BrokerUnreachable)
@@ -381,6 +384,19 @@ def test_the_number_of_connections_and_their_times_are_limited(tmp_path: Path) -
                 client.call("one", "echo", value="x" * 2_000_000)
             assert caught.value.code == "payload_too_large"
             assert made.listener().tls == "server"
+
+
+@pytest.mark.parametrize("wrong", ["port", "file"])
+def test_a_listener_that_cannot_start_ends_the_broker_with_the_setting(tmp_path: Path, wrong: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        files = {"cert": str(tmp_path / "none"), "key": str(tmp_path / "none")}
+        config = {"addresses": [address]} if wrong == "port" else {"tls": files}
+        environment = {**os.environ, "LISTEN_CONFIG": json.dumps(config)}
+        node = RunningBroker({"one": {"size": 1}}, tmp_path, 3600.0, env=environment)
+        assert node.process.wait(PATIENCE) == 1
+    said = node.errors.read_text()
+    assert (f"LISTEN: {address}: Address already in use" if wrong == "port" else "LISTEN_TLS: cert") in said
 
 
 def test_without_tls_the_loopback_interface_needs_a_key_too(tmp_path: Path) -> None:
@@ -407,6 +423,22 @@ def read_all(tls: ssl.SSLSocket) -> None:
     while tls.recv(65536):
         pass
     raise ConnectionResetError("EOF")
+
+
+def announced_streams(context: ssl.SSLContext, host: str, port: int) -> int:
+    """How many streams the broker allows on a connection; 0: it refused the connection."""
+    try:
+        tls = context.wrap_socket(socket.create_connection((host, port)), server_hostname="localhost")
+    except OSError:
+        return 0
+    client = H2Connection(H2Configuration(client_side=True))
+    client.initiate_connection()
+    with tls:
+        tls.settimeout(PATIENCE)
+        tls.sendall(client.data_to_send())
+        while client.remote_settings.max_concurrent_streams in (2**32 + 1, 100):  # no settings yet, and h2's own
+            client.receive_data(tls.recv(1000))
+        return client.remote_settings.max_concurrent_streams
 
 
 def login_ends(context: ssl.SSLContext, host: str, port: int) -> bool:
