@@ -1,6 +1,6 @@
 """Celery tasks: jobs, and the ticks of beat. A tick may run twice; no task stores a result.
 
-Beat is the clock of the lifecycle. `sweep` reads no rows and decides nothing: it only calls the broker.
+Beat is the clock of the lifecycle. `sweep` decides nothing: it only calls the broker of each node.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from snakepit.pools.jobs import (
 from snakepit.pools.jobs.fallback_reconciler import FallbackReconciler
 from snakepit.pools.models import Audit, Job
 from snakepit.pools.models.moments import utc_now
+from snakepit.pools.operations.at_node import others
 
 logger = logging.getLogger("snakepit.tasks")
 subscriber = messages.QueueSubscriber()
@@ -39,9 +40,14 @@ LATE = {"ignore_result": True, "acks_late": True, "reject_on_worker_lost": True}
 
 @shared_task(name="snakepit.sweep", **LATE)
 def sweep() -> int:
-    """Make the broker check age, memory and health of every worker. Returns the number of workers to replace."""
+    """Make the broker of each node check age, memory and health of its workers. Returns how many will be replaced."""
+    broker = shared.client()
+    return sum(map(_sweep, [broker, *others(broker).values()]))
+
+
+def _sweep(broker: Any) -> int:
     try:
-        return shared.client().sweep("beat", conf.current().sweep_interval).planned
+        return int(broker.sweep("beat", conf.current().sweep_interval).planned)
     except BrokerError as error:
         # Not raised: a restarting broker misses a tick or two, and their tracebacks would hide real problems.
         logger.warning("the sweep did not reach the broker: %s", error)

@@ -11,10 +11,9 @@ from django.template.response import TemplateResponse
 from snakepit.pools.admin.page import log, order
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
-from snakepit.pools.client.drain_status import check_node, drain_status
 from snakepit.pools.models import Node
 from snakepit.pools.operations import node_drain
-from snakepit.pools.web.last_status import ask_in_time
+from snakepit.pools.web.last_status import PATIENCE
 
 
 def drain(page: admin.ModelAdmin[Any], request: HttpRequest, nodes: list[Node]) -> HttpResponse | None:
@@ -54,8 +53,7 @@ def _order(page: admin.ModelAdmin[Any], request: HttpRequest, node: Node, action
 
 def _status(node: Node) -> dict[str, Any]:
     try:
-        now = drain_status(ask_in_time())
-        check_node(now.node, node.name)
+        now = node_drain.preview(shared.client(), node.name, PATIENCE)
     except BrokerError as error:
         return {"row": node, "error": error.message}
     return {"row": node, "drain": now, "longest": max((pool.longest for pool in now.pools), default=0.0)}

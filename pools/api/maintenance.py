@@ -16,9 +16,9 @@ from snakepit.pools.api.snapshot_schema import SnapshotOut
 from snakepit.pools.broker.errors import PermissionDenied
 from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
-from snakepit.pools.client.drain_status import DrainStatus, check_node, drain_status
+from snakepit.pools.client.drain_status import DrainStatus, drain_status
 from snakepit.pools.operations import node_drain, orders
-from snakepit.pools.web.last_status import Snapshot, last_status
+from snakepit.pools.web.last_status import PATIENCE, Snapshot, in_time, last_status
 
 router = Router(tags=["observed"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
@@ -36,9 +36,10 @@ async def read_drain_status(request: HttpRequest, node: str) -> HttpResponse:
     identity.check("view_node")
     _all_pools(identity)
     found = await last_status.aask()
-    now = drain_status(found.status)
-    check_node(now.node, node)
-    return _answer(now, found)
+    if found.status.node.name == node:
+        return _answer(drain_status(found.status), found)
+    with in_time():
+        return _answer(await sync_to_async(node_drain.preview)(shared.client(), node, PATIENCE))
 
 
 @order_route(router, "/nodes/{node}/drain", "drain_node", "Take no new calls on a node", ReasonIn, DrainStatusOut)

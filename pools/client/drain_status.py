@@ -59,5 +59,7 @@ def _of_pool(pool: PoolStatus, status: BrokerStatus) -> PoolDrainStatus:
 def check_node(here: str, node: str) -> None:
     """Raise NodeUnknown where an order names another node than the one whose broker answers here."""
     if here != node:
-        message = f"The broker that answers here is node {here}: order it on {node}, or with the web server of {node}."
+        message = (
+            f"The broker that answers here is node {here}; {node} cannot be reached from here: order it on {node}."
+        )
         raise NodeUnknown(message, details={"node": node, "here": here})

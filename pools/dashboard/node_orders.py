@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
+from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
 from snakepit.pools.client.drain_status import DrainStatus, PoolDrainStatus, drain_status
 from snakepit.pools.dashboard.confirm import Confirmation, ask
@@ -13,13 +14,14 @@ from snakepit.pools.dashboard.snippets import rest, shell
 from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.operations import node_drain
 from snakepit.pools.operations.orders import Order
+from snakepit.pools.web.last_status import PATIENCE
 
 
 @page("nodes", right="operate")
 def drain(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     consequences = [
         f"Every pool of {name} refuses new calls from now on; its jobs wait.",
-        *_in_flight(visit.state()),
+        *_in_flight(visit.state(), name),
         "Its workers stay warm. It takes calls again when an operator resumes it, or when its broker restarts.",
     ]
     lines = [*rest(request, "POST", f"nodes/{name}/drain", {}), shell("snakepit drain --node")]
@@ -55,11 +57,15 @@ def resume(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     )
 
 
-def _in_flight(state: DashboardState) -> list[str]:
+def _in_flight(state: DashboardState, name: str) -> list[str]:
     """The preview, pool by pool where there is something."""
-    if state.status is None:
+    try:
+        if state.status is not None and state.status.node.name == name:
+            now = drain_status(state.status)
+        else:
+            now = node_drain.preview(shared.client(), name, PATIENCE)
+    except BrokerError:
         return ["Running and waiting calls will finish."]
-    now = drain_status(state.status)
     if now.empty:
         return ["No call runs or waits: it is empty immediately."]
     return [_left(now), *(_line(pool) for pool in now.pools if pool.running or pool.waiting)]

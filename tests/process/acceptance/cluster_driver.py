@@ -42,11 +42,39 @@ def main() -> dict[str, Any]:
 
     if "stranger" in sys.argv:
         return {"calls": takers(40)}
-    found = {"calls": takers(4)}
+    found: dict[str, Any] = {"calls": takers(4)}
     client.drain("a test", "maintenance")
     found["drained"] = takers(4)
     client.resume("a test", "")
-    return found
+    return {**found, **orders()}
+
+
+def orders() -> dict[str, Any]:
+    """Order another node by its name, and send the tick of beat to every node."""
+    from snakepit import connect
+    from snakepit.pools import tasks
+    from snakepit.pools.broker.errors import BrokerError
+    from snakepit.pools.models import Audit, Node
+    from snakepit.pools.operations import node_drain
+    from snakepit.pools.operations.orders import Order
+
+    order = Order("a test", "maintenance", surface="shell")
+    drained = node_drain.drain(connect(), "n2", order)
+    try:
+        refused = connect().call("gpu", "echo", value=1, timeout=PATIENCE)
+    except BrokerError as error:
+        refused = error.code
+    shown = node_drain.preview(connect(), "n2")
+    resumed = node_drain.resume(connect(), "n2", order)
+    tasks.sweep()
+    end = time.monotonic() + PATIENCE
+    while set(Node.objects.values_list("clock", flat=True)) != {"beat"} and time.monotonic() < end:
+        time.sleep(0.1)
+    return {
+        "orders": [drained.node, drained.draining, refused, shown.draining, resumed.draining],
+        "audit": list(Audit.objects.order_by("pk").values_list("action", "target", "outcome")),
+        "clocks": list(Node.objects.order_by("name").values_list("name", "clock")),
+    }
 
 
 if __name__ == "__main__":

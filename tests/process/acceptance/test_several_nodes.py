@@ -64,6 +64,9 @@ def test_calls_stay_on_their_host_unless_it_is_drained_or_has_not_the_pool(clust
     found = cluster.drive()
     assert found["calls"] == {"pool": ["n1"], "gpu": ["n2"]}
     assert found["drained"] == {"pool": ["n2"], "gpu": ["n2"]}
+    assert found["orders"] == ["n2", True, "node_draining", True, False]
+    assert found["audit"] == [["drain", "n2", "done"], ["resume", "n2", "done"]]
+    assert found["clocks"] == [["n1", "beat"], ["n2", "beat"]]
 
 
 def test_a_host_without_a_broker_uses_all_nodes(cluster: Cluster) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import uuid
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -473,6 +474,21 @@ def test_a_page_of_an_operator_offers_the_orders(operator: Client, broker: FakeC
     for url in ORDERS:
         assert f'href="{url}"' in pages or url.endswith("resume/")
     broker.change_pool(state="paused")
+
+
+@pytest.mark.django_db
+def test_every_node_that_lives_has_an_order_and_its_labels(
+    operator: Client, broker: FakeClient, django_user_model: Any
+) -> None:
+    now = datetime.now(UTC)
+    Node.objects.create(name="far-1", seen_at=now, labels=["gpu=yes"])
+    Node.objects.create(name="far-2", seen_at=now, draining=True)
+    Node.objects.create(name="far-3", seen_at=now, stopped=True)
+    page = operator.get("/nodes/").content.decode()
+    assert re.findall(r'href="/nodes/(far-\d/\w+)/"', page) == ["far-1/drain", "far-2/resume"]
+    assert '<span class="tag">gpu=yes</span>' in page
+    operator.force_login(viewer_named("vera", django_user_model))
+    assert "/nodes/far-1/drain/" not in operator.get("/nodes/").content.decode()
 
 
 @pytest.mark.django_db
