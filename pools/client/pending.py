@@ -88,6 +88,7 @@ class SentCall:
         return DeadlineExceeded(
             f"The broker at {self.session.target} did not answer until {GRACE:g} s after the call's deadline.",
             outcome=UNKNOWN,
+            details={"silent": True},
         )
 
 

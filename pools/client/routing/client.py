@@ -244,6 +244,7 @@ class RoutedFuture(CallFuture):
             raise
 
     def fail(self, error: BrokerError) -> None:
+        self._trip.suspect(error)
         if self.done() or not is_movable(error):
             super().fail(error)
         else:  # this is the thread that runs the connections: it must not wait for a node

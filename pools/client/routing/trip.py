@@ -66,6 +66,7 @@ class Trip:
 
     def failed(self, error: BrokerError) -> None:
         """Note the end of a leg. Raises if no other node may take the call. May ask a node about the command."""
+        self.suspect(error)
         if not is_movable(error) or stand_in.is_used():
             raise error
         if self._node is not None:
@@ -76,6 +77,11 @@ class Trip:
             self._repeats += 1
             if self._repeats > MOST_REPEATS or not self._router.is_idempotent(self._call.pool, self._call.command):
                 raise error
+
+    def suspect(self, error: BrokerError) -> None:
+        """Ask the nodes from now on, if the broker was silent beyond a deadline: later calls need not wait for it."""
+        if error.details.get("silent") and not stand_in.is_used():
+            self._router.wake(0.0)
 
     async def afailed(self, error: BrokerError) -> None:
         """As `failed`, for an event loop."""

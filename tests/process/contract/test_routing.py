@@ -180,6 +180,21 @@ def test_the_deadline_holds_over_all_nodes(client: RoutedClient, far: RunningBro
     assert time.monotonic() - began < 10  # the bound of a loaded machine; without a deadline it is an hour
 
 
+def test_a_frozen_node_costs_one_deadline_and_then_gets_nothing(
+    client: RoutedClient, near: RunningBroker, far: RunningBroker
+) -> None:
+    near_boot = boot(near)
+    near.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(DeadlineExceeded):
+            client.call("both", "echo", value=1, timeout=0.2)
+        eventually(lambda: not client.router.rests("both"))
+        assert taker(client, "both") == boot(far)
+    finally:
+        near.process.send_signal(signal.SIGCONT)
+    eventually(lambda: taker(client, "both") == near_boot)
+
+
 def test_a_node_that_dies_loses_no_idempotent_call_and_is_used_again(far: RunningBroker, tmp_path: Path) -> None:
     pipes = [tmp_path / f"pipe-{number}" for number in range(4)]
     for pipe in pipes:
