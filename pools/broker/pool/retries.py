@@ -6,7 +6,7 @@ from snakepit.pools.broker.pool.batches import split_limit
 from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.pool.rates import RetryBudget
 
-MAX_ATTEMPTS = 3  # of one call, the first included
+MAX_ATTEMPTS = 6  # of one call: if a storm of kills ends one attempt of ten, one call of a million is lost
 
 
 class RetryRule:

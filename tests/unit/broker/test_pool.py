@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -408,15 +409,34 @@ def test_a_call_that_may_have_run_is_lost_with_its_worker(table: Any) -> None:
     assert error.details["worker"] == "p-0-1"
 
 
-def test_a_call_is_tried_three_times_at_most(table: Any) -> None:
+def test_a_call_that_kills_each_of_its_workers_is_tried_six_times_at_most(table: Any) -> None:
     t = table(size=1).ready(1)
     t.submit(patience=1000, idempotent=True)
-    for worker in (1, 2, 3):
+    for worker in range(1, 7):
         t.die(worker, begun={1})
         t.ready(worker + 1)
-    assert t.assigned() == [(1, 1), (1, 2), (1, 3)]
+    assert t.assigned() == [(1, worker) for worker in range(1, 7)]
     assert t.failed() == {1: "worker_lost"}
-    assert t.pool.retried_count == 2
+    assert t.pool.retried_count == 5
+    assert t.pool.worker_set.gate.failed == "", "the pool has not failed by one such call"
+
+
+@pytest.mark.parametrize("killed", [0.05, 0.1, 0.2])
+def test_no_idempotent_call_is_lost_in_a_storm_of_kills(table: Any, killed: float) -> None:
+    """A share of all attempts ends by a kill from outside; the budget allows as many retries as that."""
+    rng, worker = Random(7), 1
+    t = table(size=1, death_budget=100_000, retry_budget=1.0, queue_timeout=100.0).ready(1)
+    for call in range(1, 2001):
+        t.submit(patience=1000, idempotent=True)
+        while rng.random() < killed:
+            t.die(worker, begun={call})
+            worker += 1
+            while t.id(worker) not in t.pool.workers:  # after many deaths, starts have a pause
+                t.pass_time(1.0)
+            t.ready(worker)
+        t.finish(worker, call)
+    assert t.failed() == {}
+    assert t.pool.finished_count == 2000
 
 
 def test_the_retry_budget_ends_retries(table: Any) -> None:
