@@ -158,7 +158,7 @@ Every call works without it and takes longer. [Transport](../explanation/transpo
 | `SNAKEPIT_FAST_PATH` | Messages pass through the public API of grpclib. |
 | `SNAKEPIT_DIRECT_REPLY` | Every result passes through the broker. |
 | `SNAKEPIT_LOOP_OWNER` | A background thread alone runs the event loop. |
-| `SNAKEPIT_BUFFERS` | Large parts of results travel as text through the broker. |
+| `SNAKEPIT_BUFFERS` | Large parts of values travel through the broker, as text or attachments. |
 
 A broker passes its switches on to its workers.
 """

@@ -20,7 +20,15 @@ from typing import Any, cast
 
 from snakepit.pools.adapters.grpc.link import GrpcLink
 from snakepit.pools.broker.errors import StacksUnavailable
-from snakepit.pools.broker.ports import Exit, LaunchOrder, Template, TemplateOrder, TemplateReports, WorkerReports
+from snakepit.pools.broker.ports import (
+    Buffers,
+    Exit,
+    LaunchOrder,
+    Template,
+    TemplateOrder,
+    TemplateReports,
+    WorkerReports,
+)
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.status import ThreadStack
 from snakepit.testing.fakes import Fakes
@@ -182,6 +190,9 @@ class WorkerThread:
     def revoke(self, first: int, last: int) -> None:
         if self._record is None:
             self._page.revoke(first, last)
+
+    def pass_buffers(self, sequence: int, buffers: Buffers) -> None:
+        """Nothing to do: the client of a test sends none."""
 
     def output(self) -> Sequence[str]:
         return ()  # it prints where the test prints

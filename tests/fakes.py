@@ -22,6 +22,7 @@ from snakepit.pools.broker.errors import StacksUnavailable
 from snakepit.pools.broker.events import Event
 from snakepit.pools.broker.ports import (
     Assignment,
+    Buffers,
     Definition,
     Exit,
     ForkFailed,
@@ -160,6 +161,7 @@ class FakeProcess:
         self.kills = 0
         self.assigned: list[Assignment] = []
         self.cancelled: list[tuple[int, str]] = []
+        self.passed: list[tuple[int, tuple[int, ...]]] = []  # descriptors of arguments, by sequence
         self.link: FakeLink | None = None
         self._launcher = launcher
         self._on_exit = on_exit
@@ -188,6 +190,9 @@ class FakeProcess:
 
     def revoke(self, first: int, last: int) -> None:
         self._revoked = range(first, last + 1)
+
+    def pass_buffers(self, sequence: int, buffers: Buffers) -> None:
+        self.passed.append((sequence, tuple(buffers.descriptors)))
 
     def output(self) -> list[str]:
         return list(self._lines)

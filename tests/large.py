@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,16 @@ class Large(Adapter):
     @command
     def total(self, value: Any) -> Any:
         return [type(value).__name__, len(value) if isinstance(value, bytes) else float(np.sum(value))]
+
+    @command
+    def doubled(self, value: np.ndarray) -> Any:
+        value *= 2
+        return value
+
+    @command
+    def parts(self, value: np.ndarray, count: int) -> Iterator[float]:
+        for part in np.split(value, count):
+            yield float(part.sum())
 
     @command
     def slow(self, size: int, seconds: float, value: Any = None) -> Any:

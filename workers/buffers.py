@@ -41,6 +41,7 @@ ALIGNMENT = 64  # bytes, for the items of arrays
 WRITE_BYTES = 2**30  # of one write: the kernel takes at most 2 GiB
 MAP_FIXED = 0x10  # on Linux; Python has no name for it
 TAG = "$buffer"
+ATTACHMENT = "$buffer"  # the copied parts of arguments, where they are an attachment; no argument has this name
 _PART = re.compile(rb'\{"\$buffer":\[(\d+),(\d+),(\d+)\]\}')  # not in a string of JSON: there a quote is escaped
 ROOM = socket.CMSG_SPACE(MOST_FILES * array.array("i").itemsize) if hasattr(socket, "CMSG_SPACE") else 0
 
@@ -94,7 +95,8 @@ class MemoryFile:
         self.size = size
 
     def seal(self) -> None:
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _seals() | fcntl.F_SEAL_SEAL)
+        if not fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SEAL:
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _seals() | fcntl.F_SEAL_SEAL)
 
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1
@@ -224,6 +226,10 @@ class Outgoing:
             return bytes(self.inline[offset : offset + size])
         file = self._copied if number == COPIED and self._copied else self.placed[number]
         return memoryview(_map(file.descriptor, offset + size))[offset:]
+
+    def copied(self) -> bytes:
+        """The copied parts, for a receiver that gets them beside the text."""
+        return bytes(self.view((COPIED, 0, self._copied.size))) if self._copied else bytes(self.inline)
 
     def inlined(self, text: bytes) -> bytes:
         """The text with the bytes of each part in base64, for a receiver without descriptors."""

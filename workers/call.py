@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from snakepit.workers.buffers import Outgoing, PlacedFile
+from snakepit.workers.buffers import Incoming, Outgoing, PlacedFile
 
 CANCELLED = "cancelled"
 DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -39,6 +39,7 @@ class AssignedCall:
         "batch",
         "began",
         "buffer_socket",
+        "buffers",
         "call_id",
         "command",
         "deadline",
@@ -85,6 +86,7 @@ class AssignedCall:
         self.queued = queued  # seconds in the queues before it came here
         self.buffer_socket = buffer_socket  # path of the caller's own socket, where a result with buffers may go
         self.max_buffer = max_buffer  # bytes that its buffers may have
+        self.buffers: Incoming | None = None  # large parts of the arguments
         self.placed: list[PlacedFile] = []  # that the command computes in
         self.batch = batch  # sequence of the last call of its batch; 0: it runs alone
         self.streaming = credit > 0  # otherwise the caller wants one result

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from snakepit.pools.adapters.grpc.buffer_intake import BufferIntake, open_intake
 from snakepit.pools.adapters.grpc.link import GrpcLinker
 from snakepit.pools.adapters.grpc.service import make_server
 from snakepit.pools.adapters.network.listener import NO_LISTENER, ListenConfig, ListenError
@@ -98,6 +99,7 @@ class BrokerProcess:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.runtime = RuntimeDirectory(config.runtime)
+        self._intake: BufferIntake | None = None
         self._stopping = asyncio.Event()
         self._urgent = asyncio.Event()
 
@@ -110,9 +112,12 @@ class BrokerProcess:
         become_subreaper()
         ended = end_predecessors(self.runtime)
         reaper = ReaperProcess(self.runtime)
+        self._intake = open_intake(self.runtime.buffers)
         try:
             await self._serve(reaper, ended, announce)
         finally:
+            if self._intake:
+                self._intake.close()
             reaper.close()
             self.runtime.close()
 
@@ -124,7 +129,7 @@ class BrokerProcess:
         ports = Ports(launcher, GrpcLinker(), SystemClock(), config.definitions, recent, recent)
         broker = Broker(self._facts(), ports, random.Random())
         metrics.expose(broker.snapshot)
-        server = make_server(broker, runtime.token, recent, metrics.text)
+        server = make_server(broker, runtime.token, recent, metrics.text, self._intake)
         listener = make_listener(config.listen, broker, recent, metrics.text)
         listener.bind()
         await broker.start()

@@ -4,6 +4,7 @@ lock        held with flock as long as the broker lives
 instance    which broker this is: its instance token, pid, start time, and the boot of the machine
 token       what a client must present
 broker.sock where clients connect; workers' sockets are in w/, clients' reply sockets are l-XXXXXXXX
+buffers.sock where clients pass the descriptors of large arguments
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class RuntimeDirectory:
         self.instance = secrets.token_hex(16)
         self.token = secrets.token_urlsafe(32)
         self.socket = path / "broker.sock"
+        self.buffers = path / "buffers.sock"  # where clients pass descriptors
         self.predecessor: Predecessor | None = None
         self._lock = -1
 
@@ -73,7 +75,8 @@ class RuntimeDirectory:
         self._take_lock()
         try:
             self.predecessor = self._read_predecessor()
-            self.socket.unlink(missing_ok=True)  # left by a killed broker
+            for left in (self.socket, self.buffers):  # by a killed broker
+                left.unlink(missing_ok=True)
             self._clear_reply_sockets()  # its clients have to connect again anyway
             self._write("instance", json.dumps(self._identity()))
             self._write("token", self.token)
@@ -156,7 +159,7 @@ class RuntimeDirectory:
             return
         with contextlib.suppress(OSError):
             self._clear_reply_sockets()
-        for name in ("broker.sock", "token", "instance", ".token.new", ".instance.new", "lock"):
+        for name in ("broker.sock", "buffers.sock", "token", "instance", ".token.new", ".instance.new", "lock"):
             with contextlib.suppress(OSError):
                 (self.path / name).unlink()
         os.close(self._lock)

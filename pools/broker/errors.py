@@ -369,6 +369,15 @@ def arguments_too_large(pool: str, size: int, limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(message, details={"bytes": size, "limit": limit})
 
 
+def buffers_too_large(pool: str, size: int, limit: int) -> PayloadTooLarge:
+    """Return the error of arguments whose parts in shared memory are larger than the pool's max_buffer."""
+    message = (
+        f"The arguments have {size:,} bytes in shared memory; the max_buffer of pool {pool} is {limit:,}. "
+        "Raise max_buffer, send the data in parts, or pass the name of a file."
+    )
+    return PayloadTooLarge(message, details={"bytes": size, "limit": limit})
+
+
 def call_too_large(size: int, limit: int) -> PayloadTooLarge:
     """Return the error of a call that is refused by its declared size, before its pool is read."""
     message = (

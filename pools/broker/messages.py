@@ -8,7 +8,7 @@ from typing import Protocol
 
 from snakepit.pools.broker.caller import CallerIdentity
 from snakepit.pools.broker.errors import BrokerError
-from snakepit.pools.broker.ports import Payload
+from snakepit.pools.broker.ports import Buffers, Payload
 
 DELIVERED = Payload(b"")  # stands for a result that the caller has already
 
@@ -29,6 +29,17 @@ class Request:
     ref: int = 0  # the caller's number of the call, for its reply_socket
     buffer_socket: str = ""  # the same, for a result with buffers only
     caller: CallerIdentity | None = None  # None: no limits but those of the pool
+    buffers: Buffers | None = None  # large parts of the arguments
+
+    @property
+    def buffer_bytes(self) -> int:
+        return self.buffers.size if self.buffers else 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the arguments, in the message and in buffers."""
+        size = len(self.arguments) + sum(map(len, self.attachments.values()))
+        return size + self.buffers.size if self.buffers else size
 
 
 @dataclass(slots=True)

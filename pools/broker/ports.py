@@ -102,6 +102,18 @@ class NoMeter:
     def full(self, pool: str, times: int) -> None: ...
 
 
+class Buffers(Protocol):
+    """Large parts of a call's arguments in memory files. They are closed when nothing refers to this any more."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        ...
+
+    @property
+    def descriptors(self) -> Sequence[int]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchOrder:
     """What a launcher needs to start one worker."""
@@ -149,6 +161,7 @@ class Assignment:
     buffer_socket: str = ""  # as reply_socket, for a result with buffers only
     max_buffer: int = 0  # bytes that its buffers may have
     batch: int = 0  # sequence of the last call of its batch; 0: it runs alone
+    buffers: bool = False  # large parts of the arguments were passed as descriptors, under this sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +235,10 @@ class Process(Protocol):
     def revoke(self, first: int, last: int) -> None:
         """Keep the worker from beginning these sequences. A millisecond later `has_begun` is final: a revoked sequence
         that has not begun by then never will."""
+        ...
+
+    def pass_buffers(self, sequence: int, buffers: Buffers) -> None:
+        """Pass the descriptors of a call's arguments, before the call itself; what does not arrive fails the call."""
         ...
 
     def output(self) -> Sequence[str]:

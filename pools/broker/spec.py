@@ -136,8 +136,8 @@ class PoolSpec:
         0,
         2**36,
         unit="bytes",
-        help="Maximum size of the large parts of one result, which a Python caller on the same machine gets in shared "
-        "memory. 0: none.",
+        help="Maximum size of the parts of one call's arguments, and of its result, that travel in shared memory "
+        "between a Python caller and a worker on one machine. 0: none.",
     )
     boot_budget: int = setting(5, 1, 1000, help="Failed starts within 60 s before the pool is marked failed.")
     death_budget: int | None = setting(

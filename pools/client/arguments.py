@@ -17,18 +17,23 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from snakepit.pools.broker.caller import CallerIdentity, current
 from snakepit.pools.broker.errors import BadArguments, BadRequest, DeadlineExceeded, PayloadTooLarge
 from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.workers.buffers import ATTACHMENT, LARGEST, LARGEST_INLINE, BufferTooLarge, Outgoing, are_possible
 from snakepit.workers.report import utf8
 from snakepit.workers.schema import json_encode, kinds, typed
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
+from snakepit.workers.transport import BUFFERS as BUFFERS_SWITCH
+from snakepit.workers.transport import is_on
 
 MAX_MESSAGE = 256 * 2**20  # bytes: no call is larger, whatever its pool allows
 LONGEST_TIMEOUT = 31 * 86_400.0  # seconds; more is the same as no timeout
 BYTES = (bytes, bytearray, memoryview)
+PASSES_BUFFERS = is_on(BUFFERS_SWITCH) and are_possible()
+FILE_FROM = LARGEST_INLINE if PASSES_BUFFERS else math.inf  # bytes of large parts beyond which they are in a file
 NO_ARGUMENTS = b'{"@typed":1}'
 
 # Compact. NaN is refused here: it is not JSON, and the worker would refuse it later without naming the argument.
@@ -66,11 +71,12 @@ class EncodedCall:
     credit_bytes: int = 0
     result_only: bool = True  # the caller does not read chunks, progress and log lines
     caller: CallerIdentity | None = None  # for limits by key and owner
+    buffers: Outgoing | None = None  # large parts of the arguments
 
     @property
     def is_plain(self) -> bool:
         """Whether it may travel together with calls like it."""
-        return self.result_only and not self.attachments and self.caller is None
+        return self.result_only and not self.attachments and self.caller is None and self.buffers is None
 
     def is_like(self, other: EncodedCall) -> bool:
         """Whether two plain calls differ in nothing but their arguments."""
@@ -82,10 +88,28 @@ class EncodedCall:
         )
 
 
-def message_of(calls: Sequence[tuple[int, EncodedCall]], *, direct_reply: bool = False, buffers: bool = False) -> bytes:
+class Parts(Protocol):
+    """How a connection passes the large parts of values."""
+
+    @property
+    def taken(self) -> bool:
+        """Whether results may have descriptors beside them."""
+        ...
+
+    def send(self, buffers: Outgoing) -> int:
+        """Pass the descriptors of arguments to the broker; return their number, 0 if that is not possible."""
+        ...
+
+
+def message_of(
+    calls: Sequence[tuple[int, EncodedCall]],
+    *,
+    direct_reply: bool = False,
+    parts: Parts | None = None,
+) -> bytes:
     """Serialise one call, or plain calls that are alike, with their numbers, as a Requests message.
 
-    `direct_reply`: the result of the one call may come to the reply socket. `buffers`: so may buffers of results.
+    `direct_reply`: the result of the one call may come to the reply socket. `parts`: how large parts travel.
     """
     message = pb.Requests()
     request = message.requests.add()
@@ -101,11 +125,15 @@ def message_of(calls: Sequence[tuple[int, EncodedCall]], *, direct_reply: bool =
             wire.direct_reply = direct_reply
         for name, value in (first.attachments or {}).items():
             wire.attachments[name] = value
+        if first.buffers:
+            wire.buffer = parts.send(first.buffers) if parts else 0
+            if not wire.buffer:
+                wire.attachments[ATTACHMENT] = first.buffers.copied()
     else:
         wire = request.calls
         wire.refs.extend([ref for ref, _ in calls])
         wire.arguments.extend([call.arguments for _, call in calls])
-    wire.buffers = buffers and first.result_only
+    wire.buffers = first.result_only and parts is not None and parts.taken
     wire.pool, wire.command, wire.timeout, wire.priority = first.pool, first.command, first.timeout, first.priority
     return message.SerializeToString()
 
@@ -133,7 +161,7 @@ def encode(
     plain = type(arguments) is Json
     if not plain and typed.NAME in values:
         raise BadArguments(f"arguments: {typed.NAME!r} is a reserved name; rename the argument")
-    call.arguments, call.attachments = _encoded(values, plain=plain)
+    call.arguments, call.attachments, call.buffers = _encoded(values, plain=plain)
     if options.timeout is not None:
         call.timeout = _checked_timeout(options.timeout)
     if options.priority:
@@ -144,25 +172,28 @@ def encode(
     return call
 
 
-def _encoded(values: Mapping[str, Any], *, plain: bool) -> tuple[bytes, Mapping[str, bytes] | None]:
-    """The arguments as text, and those that are bytes or a file beside it."""
+def _encoded(values: Mapping[str, Any], *, plain: bool) -> tuple[bytes, Mapping[str, bytes] | None, Outgoing | None]:
+    """The arguments as text, those that are bytes or a file beside it, and the large parts of all."""
     if not values:
-        return (b"" if plain else NO_ARGUMENTS), None
+        return (b"" if plain else NO_ARGUMENTS), None, None
     size, attachments = 0, dict[str, bytes]()
     for name, value in values.items():
         if type(value) in typed.PLAIN:
             continue
         data = kinds.read_file(value) if kinds.is_file(value) else value
         if isinstance(data, BYTES):
-            size += memoryview(data).nbytes
+            nbytes = memoryview(data).nbytes
+            if nbytes > LARGEST_INLINE and not plain and PASSES_BUFFERS:
+                continue
+            size += nbytes
             _check_size(size)
             attachments[name] = bytes(data)
     if attachments:
         _check_text(*attachments)
         values = {name: value for name, value in values.items() if name not in attachments}
-    text = _json(values) if plain else _typed(values)
+    text, buffers = (_json(values), None) if plain else _typed(values)
     _check_size(size + len(text))
-    return text, attachments or None
+    return text, attachments or None, buffers
 
 
 def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -176,15 +207,17 @@ def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Map
     return {**arguments, **more}
 
 
-def _typed(values: Mapping[str, Any]) -> bytes:
+def _typed(values: Mapping[str, Any]) -> tuple[bytes, Outgoing | None]:
     """The arguments with tags for what JSON does not have. BadArguments has the path of a part without a form."""
     try:
-        return typed.encode_tree({typed.NAME: 1, **values}, MAX_MESSAGE, "")[0]
+        buffers = Outgoing(LARGEST if PASSES_BUFFERS else MAX_MESSAGE, file_from=FILE_FROM)
+        text = typed.encode_tree({typed.NAME: 1, **values}, MAX_MESSAGE, "", buffers)[0]
+        return text, buffers if buffers.is_used else None
     except NotCarried as problem:
         path = problem.path.removeprefix(".")
         name = next((name for name in values if path.startswith(name)), "")
         raise BadArguments(f"{path}: {problem.reason}", details={"argument": name, "path": path}) from problem
-    except ValueTooLarge as problem:
+    except (ValueTooLarge, BufferTooLarge) as problem:
         raise _too_large(problem.size) from problem
     except RecursionError as error:
         raise _explained(values, error) from error

@@ -30,6 +30,7 @@ from snakepit.pools.broker.errors import (
 )
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.arguments import MAX_MESSAGE
+from snakepit.pools.client.buffer_sender import BufferSender
 from snakepit.pools.client.direct_reply import DirectReplySocket
 from snakepit.pools.client.network import WatchedChannel, make_channel, reason_of_end
 from snakepit.pools.client.tls import find_refusal
@@ -63,6 +64,7 @@ class Connection:
     ) -> None:
         self.target = target
         self.reply_socket = reply_socket
+        self.parts = BufferSender(target.path, taken=reply_socket.takes_buffers)
         self._channel = channel
         self._stream = stream
         self._ending = False
@@ -175,7 +177,11 @@ async def connect(
             metadata["snakepit-reply-socket"] = reply_socket.name
         async with BrokerStub(channel).Session.open(metadata=metadata) as stream:
             await stream.send_request()
-            await use(Connection(target, channel, stream, token, reply_socket, on_message))
+            connection = Connection(target, channel, stream, token, reply_socket, on_message)
+            try:
+                await use(connection)
+            finally:
+                connection.parts.close()
     except ENDED as error:
         if reason := reason_of_end(channel, target, error):
             raise reason from error

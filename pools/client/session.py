@@ -262,8 +262,8 @@ class Session:
                 outbox.popleft()
                 calls.append((ref, call))
                 room -= len(call.arguments)
-        buffers = self._connection is not None and self._connection.reply_socket.takes_buffers
-        return message_of(calls, direct_reply=first.result_only and len(self._pending) <= 1, buffers=buffers)
+        parts = self._connection.parts if self._connection else None
+        return message_of(calls, direct_reply=first.result_only and len(self._pending) <= 1, parts=parts)
 
     async def _write(self, connection: Connection, rest: bytes) -> None:
         """Send as the broker makes room; what comes meanwhile waits in the outbox."""

@@ -32,6 +32,7 @@ class Boot:
     args: Mapping[str, Any] = field(default_factory=dict)
     blas_threads: int = 0
     max_payload: int = 1 << 20
+    buffer_fd: int = 0  # a datagram socket for descriptors of arguments; 0: none come
     thread_checks: bool = False
     no_new_privs: bool = False  # no program that it starts gets more rights, such as sudo
     protocol: int = PROTOCOL
@@ -39,7 +40,9 @@ class Boot:
     def __post_init__(self) -> None:
         _check_protocol(self.protocol)
         _check_strings(self, "worker", "pool", "adapter", "profile", "instance")
-        _check_numbers(self, "parent", "listen_fd", "shared_page_fd", "threads", "blas_threads", "max_payload")
+        _check_numbers(
+            self, "parent", "listen_fd", "shared_page_fd", "threads", "blas_threads", "max_payload", "buffer_fd"
+        )
         if self.profile not in PROFILES:
             raise BootInvalid(f"profile: {self.profile!r} is not one of {', '.join(PROFILES)}")
         if self.profile == "thread" and self.threads < 1:

@@ -34,7 +34,7 @@ from snakepit.workers.schema import commands
 from snakepit.workers.schema.commands import PreloadedAdapter
 
 MESSAGE = 4096  # bytes: an order is an id and a path
-DESCRIPTORS = 4  # that come with an order: listener, shared page, output, handshake
+DESCRIPTORS = 5  # that come with an order: listener, shared page, output, handshake, buffers
 PARENT_CHECK = 0.0005  # seconds between two looks at the parent's pid
 
 
@@ -48,11 +48,13 @@ class ForkOrder:
     shared_page: int
     output: int
     handshake: int
+    buffers: int = 0  # 0: there is no such descriptor
 
     def close(self) -> None:
         """Close the descriptors in the template: the worker has its own copies."""
-        for descriptor in (self.listener, self.shared_page, self.output, self.handshake):
-            os.close(descriptor)
+        for descriptor in (self.listener, self.shared_page, self.output, self.handshake, self.buffers):
+            if descriptor:
+                os.close(descriptor)
 
 
 class TemplateProgram:
@@ -161,7 +163,8 @@ class TemplateProgram:
         os.write(order.handshake, str(os.getpid()).encode())
         document = boot.read(order.handshake, Boot)
         assert self._preloaded is not None
-        return replace(document, listen_fd=order.listener, shared_page_fd=order.shared_page), self._preloaded
+        made = replace(document, listen_fd=order.listener, shared_page_fd=order.shared_page, buffer_fd=order.buffers)
+        return made, self._preloaded
 
 
 def flush() -> None:

@@ -52,7 +52,7 @@ class WorkerProgram:
         page = SharedPage(boot.shared_page_fd)
         stacks.answer_with(page.descriptor)  # before the adapter loads: its import may hang
         self._preloaded = preloaded  # by the template that forked this worker
-        self._link = WorkerService(boot.listen_fd, boot.max_payload, self.probe)
+        self._link = WorkerService(boot.listen_fd, boot.max_payload, self.probe, boot.buffer_fd)
         self._direct_reply = DirectReplySender(boot.worker)
         idling = self._link.loop_owner if is_on(LOOP_OWNER) else None
         self._runtime = CallRuntime(

@@ -92,7 +92,7 @@ class Execution:
             # A copy of the variables shares this mutable object.
             decimal.setcontext(self._decimal.copy())
         try:
-            return bound.signature.check(decode(call.arguments, call.attachments))
+            return bound.signature.check(decode(call.arguments, call.attachments, call.buffers))
         except InvalidArguments as error:
             return failure.failure(call, "bad_arguments", str(error), {"arguments": error.problems})
         except BaseException as error:  # code of the user's own type (an Enum, a dataclass) failed in an unusual way

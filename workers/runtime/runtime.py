@@ -235,11 +235,13 @@ class CallRuntime:
                         return batch
                     continue
                 if self._waiting.pop(call.sequence, None) is None:
+                    del call  # a slot that waits must not keep its arguments alive
                     continue  # cancelled while it waited, and reported
                 self._begun.begin(call.sequence)
                 if self._begun.is_revoked(call.sequence):
                     self._assigned.pop(call.sequence, None)
                     self._reports.put(RevokedReport(call.sequence))
+                    del call
                     continue
             return call
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit.workers.adapter import InvalidAdapter
+from snakepit.workers.buffers import ATTACHMENT, Incoming
 from snakepit.workers.context import Context
 from snakepit.workers.schema import typed
 from snakepit.workers.schema.annotation import Compiler, nearest
@@ -249,13 +250,14 @@ def _parse(text: str) -> Any:
 _RESTORER = typed.Restorer(strict=False)  # a JSON caller may send a dict that looks like an unknown tag
 
 
-def _restored(given: Mapping[str, Any]) -> dict[str, Any]:
+def _restored(given: Mapping[str, Any], buffers: Incoming | None) -> dict[str, Any]:
     """The arguments with their tags restored; InvalidArguments names each that has none of the documented forms."""
     made: dict[str, Any] = {}
     problems: dict[str, str] = {}
+    restorer = _RESTORER if buffers is None else typed.Restorer(strict=False, buffers=buffers)
     for name, tree in given.items():
         try:
-            made[name] = _RESTORER.value(tree)
+            made[name] = restorer.value(tree)
         except NotCarried as problem:
             problems[name] = str(problem.named(name))
     if problems:
@@ -263,8 +265,13 @@ def _restored(given: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def decode(text: bytes, attachments: Mapping[str, bytes] | None = None) -> dict[str, Any]:
-    """Decode the arguments of a call: one JSON object, and the bytes that were sent beside it."""
+def decode(
+    text: bytes, attachments: Mapping[str, bytes] | None = None, buffers: Incoming | None = None
+) -> dict[str, Any]:
+    """Decode the arguments of a call: one JSON object, and the bytes and buffers that were sent beside it."""
+    if attachments and ATTACHMENT in attachments:
+        buffers = Incoming(inline=attachments[ATTACHMENT])
+        attachments = {name: data for name, data in attachments.items() if name != ATTACHMENT}
     if too_deep(text):
         raise InvalidArguments({WHOLE: f"the arguments nest deeper than {MAX_DEPTH} levels"})
     try:
@@ -276,7 +283,7 @@ def decode(text: bytes, attachments: Mapping[str, bytes] | None = None) -> dict[
     if type(given) is not dict:
         raise InvalidArguments({WHOLE: "the arguments must be one JSON object, keyed by argument name"})
     given.pop(typed.NAME, None)
-    found: dict[str, Any] = _restored(given) if typed.has_tags(text) else given
+    found: dict[str, Any] = _restored(given, buffers) if typed.has_tags(text) else given
     if attachments:
         twice = sorted(found.keys() & attachments.keys())
         if twice:

@@ -38,6 +38,7 @@ from snakepit.workers.report import (
     RevokedReport,
     VitalsReport,
 )
+from snakepit.workers.transport.buffer_inbox import BufferInbox
 from snakepit.workers.transport.fast_path_check import has_fast_path
 from snakepit.workers.transport.loop_owner import LoopOwner
 from snakepit.workers.transport.message_stream import PUBLIC_TURNS, MessageStream
@@ -65,7 +66,10 @@ class Orders(Protocol):
 class WorkerService(WorkerBase):
     """Serves the one Work stream of this worker."""
 
-    def __init__(self, listen_fd: int, max_payload: int, probe: Callable[[int], VitalsReport]) -> None:
+    def __init__(
+        self, listen_fd: int, max_payload: int, probe: Callable[[int], VitalsReport], buffer_fd: int = 0
+    ) -> None:
+        self._inbox = BufferInbox(buffer_fd) if buffer_fd else None
         self._listen_fd = listen_fd
         self._max_payload = max_payload
         self._probe = probe
@@ -155,7 +159,7 @@ class WorkerService(WorkerBase):
     def _receive(self, message: bytes) -> None:
         assert self._orders is not None
         for order in pb.Orders.FromString(message).orders:
-            obey(order, self._orders, self._max_payload, self.outbox, self._probe)
+            obey(order, self._orders, self._max_payload, self.outbox, self._probe, self._inbox)
 
     def _send_waiting(self) -> None:
         stream = self._stream
@@ -191,7 +195,12 @@ class WorkerService(WorkerBase):
 
 
 def obey(
-    order: pb.Order, orders: Orders, max_payload: int, outbox: Outbox, probe: Callable[[int], VitalsReport]
+    order: pb.Order,
+    orders: Orders,
+    max_payload: int,
+    outbox: Outbox,
+    probe: Callable[[int], VitalsReport],
+    inbox: BufferInbox | None = None,
 ) -> None:
     """Carry out one order of the broker."""
     match order.WhichOneof("order"):
@@ -199,7 +208,7 @@ def obey(
             for call in calls_of(order.assigns, max_payload):
                 orders.assign(call)
         case "assign":
-            orders.assign(call_of(order.assign, max_payload))
+            orders.assign(call_of(order.assign, max_payload, inbox))
         case "cancel":
             orders.cancel(order.cancel.sequence, order.cancel.reason)
         case "credit":
@@ -226,8 +235,8 @@ async def _close(server: Server) -> None:
         await asyncio.wait(left, timeout=CLOSE_SECONDS)
 
 
-def call_of(assign: pb.Assign, max_payload: int) -> AssignedCall:
-    return AssignedCall(
+def call_of(assign: pb.Assign, max_payload: int, inbox: BufferInbox | None = None) -> AssignedCall:
+    call = AssignedCall(
         assign.sequence,
         assign.command,
         assign.arguments,
@@ -244,6 +253,9 @@ def call_of(assign: pb.Assign, max_payload: int) -> AssignedCall:
         max_buffer=assign.max_buffer,
         batch=assign.batch,
     )
+    if assign.buffers and inbox:
+        call.buffers = inbox.take(assign.sequence)
+    return call
 
 
 def calls_of(assigns: pb.Assigns, max_payload: int) -> Iterator[AssignedCall]:

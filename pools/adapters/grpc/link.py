@@ -50,7 +50,7 @@ class GrpcLink:
     # Link
 
     def assign(self, assignment: Assignment) -> None:
-        if assignment.credit or assignment.attachments or assignment.reply_socket:
+        if assignment.credit or assignment.attachments or assignment.reply_socket or assignment.buffers:
             self._assign_alone(assignment)
             return
         takers = ((assignment.ref, assignment.queued),) if assignment.buffer_socket else ()
@@ -101,6 +101,7 @@ class GrpcLink:
         order.budget = assignment.budget
         order.max_result = assignment.max_result
         order.batch = assignment.batch
+        order.buffers = assignment.buffers
         size = len(assignment.arguments)
         if assignment.credit:
             order.credit = assignment.credit

@@ -16,6 +16,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
+from snakepit.pools.adapters.grpc.buffer_intake import BufferIntake
 from snakepit.pools.adapters.grpc.health import PoolHealth
 from snakepit.pools.adapters.grpc.large_call import largest_message
 from snakepit.pools.adapters.grpc.peer import EVERYTHING, Allowed, FollowedRights, Peer
@@ -49,6 +50,7 @@ class BrokerService(BrokerBase):
         self._recent = recent
         self._metrics = metrics
         self._peer = peer
+        self.intake: BufferIntake | None = None  # where clients pass the descriptors of large arguments
 
     async def _allowed(self, stream: Any, method: str) -> Allowed:
         """What this request may do; raises Unauthenticated, or PermissionDenied if it may not use the method."""
@@ -60,7 +62,7 @@ class BrokerService(BrokerBase):
 
     async def Session(self, stream: Any) -> None:
         if self._peer is None:
-            await ClientSession(self._broker, stream).run()
+            await ClientSession(self._broker, stream, intake=self.intake).run()
             return
         async with _Answering(stream, self._broker):
             rights = FollowedRights(self._peer, stream.metadata)
@@ -288,9 +290,17 @@ async def _called(stream: Any, credit: int, allowed: Allowed) -> Request:
     return request
 
 
-def make_server(broker: Broker, token: str, recent: RecentEvents, metrics: Callable[[], str] = lambda: "") -> Server:
+def make_server(
+    broker: Broker,
+    token: str,
+    recent: RecentEvents,
+    metrics: Callable[[], str] = lambda: "",
+    intake: BufferIntake | None = None,
+) -> Server:
     """A server for the clients of the Unix socket, with health and reflection."""
-    server = Server(ServerReflection.extend([BrokerService(broker, recent, metrics), PoolHealth(broker)]))
+    service = BrokerService(broker, recent, metrics)
+    service.intake = intake
+    server = Server(ServerReflection.extend([service, PoolHealth(broker)]))
     expected = f"Bearer {token}".encode()
 
     async def check_token(event: RecvRequest) -> None:

@@ -15,6 +15,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from snakepit.pools.adapters.grpc import MAX_MESSAGE
+from snakepit.pools.adapters.grpc.buffer_intake import BufferCount, BufferIntake
 from snakepit.pools.adapters.grpc.large_call import LargeCalls
 from snakepit.pools.adapters.grpc.peer import FollowedRights
 from snakepit.pools.adapters.runtime_directory import REPLY_SOCKET
@@ -111,8 +112,12 @@ def requests_of(calls: pb.Calls, buffer_socket: str = "") -> list[Request]:
 
 
 class ClientSession:
-    def __init__(self, broker: Broker, stream: Any, rights: FollowedRights | None = None) -> None:
+    def __init__(
+        self, broker: Broker, stream: Any, rights: FollowedRights | None = None, intake: BufferIntake | None = None
+    ) -> None:
         """`rights`: those of a network client; None: a client of the Unix socket."""
+        self._intake = intake
+        self._buffer_count = intake.session() if intake else BufferCount(0)
         self._broker = broker
         self._stream = stream
         self._rights = rights
@@ -192,11 +197,24 @@ class ClientSession:
         except errors.BadRequest as wrong:
             self._refuse(call.ref, wrong)
             return
+        if call.buffer and not self._claim(call, request):
+            return
         if self._reply_socket and call.direct_reply:
             request.reply_socket, request.ref = self._reply_socket, call.ref
         if self._reply_socket and call.buffers and not call.credit:
             request.buffer_socket, request.ref = self._reply_socket, call.ref
         self._submit((call.ref,), (request,), together=False)
+
+    def _claim(self, call: pb.Call, request: Request) -> bool:
+        """Take the buffers of the arguments; False: the call is refused."""
+        try:
+            if self._intake is None:
+                raise errors.BadRequest("buffer: this broker takes no descriptors; send the arguments in the call")
+            request.buffers = self._intake.claim(call.buffer, self._buffer_count)
+        except errors.BrokerError as wrong:
+            self._refuse(call.ref, wrong)
+            return False
+        return True
 
     def _call_many(self, calls: pb.Calls) -> None:
         try:

@@ -86,16 +86,22 @@ class ProcessLauncher:
         loop = asyncio.get_running_loop()
         resources = self._resources(order.worker)
         try:
-            listener, page_fd = resources.listener.fileno(), resources.page_fd
+            listener, page_fd, buffers = resources.listener.fileno(), resources.page_fd, resources.buffer_fd
             restricted = self._settings.user is not None
             content = boot_document(
-                order, self._settings.instance, listener_fd=listener, page_fd=page_fd, no_new_privs=restricted
+                order,
+                self._settings.instance,
+                listener_fd=listener,
+                page_fd=page_fd,
+                buffer_fd=buffers,
+                no_new_privs=restricted,
             )
             boot_fd = document(content)
             options = ["--pool", order.spec.name, "--worker", order.worker, "--boot", str(boot_fd)]
             environment = self._environment(order.spec, order.worker, resources.scratch)
+            given = (listener, page_fd, boot_fd, *([buffers] if buffers else []))
             try:
-                child = self._spawn(order.spec, options, environment, (listener, page_fd, boot_fd), resources.output)
+                child = self._spawn(order.spec, options, environment, given, resources.output)
             finally:
                 os.close(boot_fd)
         except BaseException:

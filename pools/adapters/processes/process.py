@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,9 +19,10 @@ from snakepit.pools.adapters.processes import stacks
 from snakepit.pools.adapters.processes.memory_group import MemoryGroup
 from snakepit.pools.adapters.processes.vitals import vitals_of
 from snakepit.pools.broker.errors import StacksUnavailable
-from snakepit.pools.broker.ports import Exit
+from snakepit.pools.broker.ports import Buffers, Exit
 from snakepit.pools.broker.status import ThreadStack
 from snakepit.workers.process.shared_page import BegunRecord, SharedPage
+from snakepit.workers.transport import buffer_inbox
 
 LINE_LIMIT = 16 * 1024  # bytes; longer lines are cut
 LINES_KEPT = 200
@@ -214,6 +216,7 @@ class WorkerProcess(ChildProcess):
     ) -> None:
         super().__init__(name, pid, pidfd, output, scratch)
         self.socket_path = socket_path
+        self.buffers: socket.socket | None = None  # where descriptors go to the worker
         self._page = page
         self._record = BegunRecord()  # the page's numbers after the exit, when the page is closed
         self._reading_stacks = asyncio.Lock()
@@ -223,6 +226,8 @@ class WorkerProcess(ChildProcess):
             os.unlink(self.socket_path)
         self._record = self._page.record()
         self._page.close()
+        if self.buffers:
+            self.buffers.close()
 
     def last_begun(self) -> int:
         return self._record.begun if self.exited else self._page.last_begun
@@ -233,6 +238,10 @@ class WorkerProcess(ChildProcess):
     def revoke(self, first: int, last: int) -> None:
         if not self.exited:
             self._page.revoke(first, last)
+
+    def pass_buffers(self, sequence: int, buffers: Buffers) -> None:
+        if self.buffers and not self.exited:
+            buffer_inbox.send(self.buffers, sequence, buffers.descriptors)
 
     async def stacks(self) -> tuple[ThreadStack, ...]:
         async with self._reading_stacks:  # all answers go to one file

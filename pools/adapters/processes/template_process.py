@@ -109,6 +109,8 @@ class TemplateProcess(ChildProcess):
             raise ForkFailed("the template has ended")
         message = json.dumps({"worker": resources.worker, "scratch": str(resources.scratch)}).encode()
         descriptors = [resources.listener.fileno(), resources.page_fd, resources.output, worker_end.fileno()]
+        if resources.buffer_fd:
+            descriptors.append(resources.buffer_fd)
         try:
             socket.send_fds(self._control, [message], descriptors)
         except OSError as error:

@@ -18,6 +18,7 @@ from snakepit.pools.broker.spec import PoolSpec, Profile
 from snakepit.pools.cgroups import usable_cores
 from snakepit.workers.process import shared_page
 from snakepit.workers.process.boot import PROTOCOL
+from snakepit.workers.transport import buffer_inbox
 
 
 class WorkerResources:
@@ -41,6 +42,10 @@ class WorkerResources:
             self._given.callback(os.close, self.page_fd)
             self._page = shared_page.SharedPage(self.page_fd)
             self._kept.callback(self._page.close)
+            self.buffer_fd, self._buffers = 0, None
+            if ends := buffer_inbox.pair():
+                self._buffers = self._kept.enter_context(ends[0])
+                self.buffer_fd = self._given.enter_context(ends[1]).fileno()
             self._output, self.output = os.pipe()
             self._given.callback(os.close, self.output)
             self._kept.callback(os.close, self._output)
@@ -56,7 +61,9 @@ class WorkerResources:
         """Make the process, which owns the kept resources from now on."""
         self._kept.pop_all()
         output = Output(self.worker, self._output, loop)
-        return WorkerProcess(self.worker, pid, pidfd, output, self.scratch, socket_path=self.path, page=self._page)
+        process = WorkerProcess(self.worker, pid, pidfd, output, self.scratch, socket_path=self.path, page=self._page)
+        process.buffers = self._buffers
+        return process
 
     def discard(self) -> None:
         self._given.close()
@@ -94,7 +101,13 @@ def document(content: bytes) -> int:
 
 
 def boot_document(
-    order: LaunchOrder, instance: str, *, listener_fd: int = 0, page_fd: int = 0, no_new_privs: bool = False
+    order: LaunchOrder,
+    instance: str,
+    *,
+    listener_fd: int = 0,
+    page_fd: int = 0,
+    buffer_fd: int = 0,
+    no_new_privs: bool = False,
 ) -> bytes:
     """The worker's configuration. A forked worker gets its descriptors with the fork order: 0 here."""
     spec = order.spec
@@ -111,6 +124,7 @@ def boot_document(
             "threads": spec.slots,
             "listen_fd": listener_fd,
             "shared_page_fd": page_fd,
+            "buffer_fd": buffer_fd,
             "blas_threads": blas_threads(spec),
             "max_payload": spec.max_payload,
             "thread_checks": spec.thread_checks,

@@ -37,7 +37,7 @@ class Call:
     command: str
     arrived: float
     deadline: float
-    size: int = 0
+    size: int = 0  # bytes of the arguments, with those in buffers
     priority: int = 0
     idempotent: bool = False
     attempts: int = 0
@@ -51,6 +51,7 @@ class Call:
     answered: bool = False
     lost: bool = False  # it did not end when asked to: its slot is lost until its worker ends
     caller: CallerIdentity | None = None  # with limits of its own
+    buffer_bytes: int = 0  # of the arguments, in memory files
     batch: CallBatch | None = None  # the calls that it runs together with; None: it runs alone
     deferred_until: float = 0.0  # the latest moment to which it waits beside a free slot; 0: no slot was free yet
     batch_limit: int = 0  # most calls of its next batch, since an earlier one killed its worker; 0: its command's

@@ -306,8 +306,10 @@ class Admission:
             return errors.PoolPaused()
         if worker_set.gate.failed and worker_set.refuses(call.arrived):
             return errors.PoolFailed(f"The pool's workers cannot start: {worker_set.gate.failed}", retry_after=5.0)
-        if call.size > spec.max_payload:
-            return errors.arguments_too_large(spec.name, call.size, spec.max_payload)
+        if (size := call.size - call.buffer_bytes) > spec.max_payload:
+            return errors.arguments_too_large(spec.name, size, spec.max_payload)
+        if call.buffer_bytes > spec.max_buffer:
+            return errors.buffers_too_large(spec.name, call.buffer_bytes, spec.max_buffer)
         if self._dispatcher.load_index.with_free_slot and not self._dispatcher.batches.is_full(call):
             return None  # it will not wait, or only for its batch
         if call.caller and (

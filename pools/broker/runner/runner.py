@@ -105,9 +105,10 @@ class Runner:
         timeout = min(timeout or (spec.stream_timeout if streams else spec.call_timeout), MAX_TIMEOUT)
         idempotent = command.idempotent if command else False
         for number, request, reply in asked:
-            size = len(request.arguments) + sum(map(len, request.attachments.values()))
-            call = Call(number, request.command, now, now + timeout, size, request.priority, idempotent)
-            call.streams, call.caller = request.credit > 0, request.caller
+            call = Call(number, request.command, now, now + timeout, request.size, request.priority, idempotent)
+            call.streams, call.caller, call.buffer_bytes = request.credit > 0, request.caller, request.buffer_bytes
+            if call.buffer_bytes:
+                self._deps.meter.buffered(spec.name, "argument", call.buffer_bytes)
             one = InFlightCall(call, f"{boot}-{number}", request, reply, request.credit)
             if command is None and self.commands:
                 reply.failed(errors.no_command(spec.name, request.command, self.commands), one.timing(now))
@@ -365,14 +366,12 @@ class Runner:
     def _gone(self, handle: WorkerHandle, exit: Exit) -> None:
         if self.handles.pop(handle.id, None) is None:
             return
-        if handle.link:
-            handle.link.close()
-            handle.link = None
+        begun = handle.release()
         worker, output = self.workers.get(handle.id), handle.last_output()
         assigned = list(worker.assigned) if worker else []
         if worker and worker.ready_at == 0.0 and not worker.boot_failure:
             worker.boot_failure = describe_exit(exit) + (f"; it printed: {output[-500:]}" if output else "")
-        self._do(self.pool.exited(handle.id, exit, self._now(), begun=handle.begun(), evidence=output))
+        self._do(self.pool.exited(handle.id, exit, self._now(), begun=begun, evidence=output))
         self._forget(assigned)
         self._check_closed()
 

@@ -36,7 +36,8 @@ class InFlightCall:
     @property
     def is_plain(self) -> bool:
         """Whether it may be sent in one message with calls like it."""
-        return not (self.credit or self.request.attachments or self.request.reply_socket)
+        request = self.request
+        return not (self.credit or request.attachments or request.reply_socket or request.buffers)
 
     def assignment(self, now: float, max_result: int, max_buffer: int = 0, batch: int = 0) -> Assignment:
         request, call = self.request, self.call
@@ -56,6 +57,7 @@ class InFlightCall:
             request.buffer_socket,
             max_buffer if request.buffer_socket else 0,
             batch,
+            request.buffers is not None,
         )
 
     def timing(self, now: float, ran: float | None = None) -> Timing:
@@ -143,6 +145,8 @@ class WorkerHandle:
             )
             return
         for one in calls:
+            if (buffers := one.request.buffers) and self.process:
+                self.process.pass_buffers(one.sequence, buffers)
             link.assign(one.assignment(now, max_result, max_buffer, batch))
 
     def cancel(self, in_flight: InFlightCall, reason: str) -> None:
@@ -218,6 +222,18 @@ class WorkerHandle:
         if process is None:
             return set()
         return {one.call.id for sequence, one in self._in_flight.items() if process.has_begun(sequence)}
+
+    def release(self) -> set[int]:
+        """Let go of the link and the calls of a worker that has ended; return the numbers of those that it began.
+
+        Link and handle refer to each other: without this, buffers of calls would wait for the garbage collector.
+        """
+        begun = self.begun()
+        if self.link:
+            self.link.close()
+            self.link = None
+        self._in_flight.clear()
+        return begun
 
     def last_output(self) -> str:
         return "\n".join(last_output(self.process.output())) if self.process else ""

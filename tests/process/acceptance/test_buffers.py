@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from snakepit.pools.broker.errors import BrokerError, ResultTooLarge
+from snakepit.pools.broker.errors import (
+    BadArguments,
+    BadRequest,
+    BrokerError,
+    PayloadTooLarge,
+    QueueFull,
+    ResultTooLarge,
+)
 from snakepit.pools.client import Json
-from tests.brokers import PATIENCE, RunningBroker, broker
+from snakepit.pools.client.buffer_sender import BufferSender
+from snakepit.workers.buffers import rights
+from tests.brokers import PATIENCE, ROOT, RunningBroker, broker
 from tests.large import memory_files
 
 np = pytest.importorskip("numpy")
@@ -34,7 +47,7 @@ def node() -> Iterator[RunningBroker]:
 def eventually(question: Callable[[], bool]) -> None:
     ends = time.monotonic() + PATIENCE
     while not question():
-        assert time.monotonic() < ends
+        assert time.monotonic() < ends, (memory_files(os.getpid()), gc.collect(), memory_files(os.getpid()))
         time.sleep(0.01)
 
 
@@ -93,9 +106,132 @@ def test_long_text_arrives_past_the_broker(node: RunningBroker) -> None:
     assert node.client.call("one", "text", size=900_000) == ["x" * 1000] * 900
 
 
+@pytest.mark.parametrize("size", [100_000, MIB, 50 * MIB])
+@pytest.mark.parametrize("pool", ["one", "threads"])
+def test_a_large_argument_arrives_and_the_broker_does_not_read_it(node: RunningBroker, pool: str, size: int) -> None:
+    before = rss(node.process.pid)
+    for _ in range(2):
+        assert node.client.call(pool, "total", value=np.ones(size // 8)) == ["ndarray", size // 8]
+        assert node.client.call(pool, "total", value=b"x" * size) == ["bytes", size]
+    assert rss(node.process.pid) - before < 5 * 1024
+    eventually(lambda: node.client.call(pool, "descriptors") == 0)
+    eventually(lambda: memory_files(node.process.pid) == 0)
+
+
+def test_an_argument_comes_back_as_it_went_and_a_command_may_write_to_it(node: RunningBroker) -> None:
+    value = {"a": np.arange(100_000).reshape(100, 1000), "b": [b"x" * 70_000, 1.5, {2}], "c": bytearray(b"y" * 200_000)}
+    found = node.client.call("one", "echo", value=value)
+    assert (found["a"] == value["a"]).all()
+    assert found["b"] == value["b"]
+    assert found["c"] == bytes(value["c"])
+    assert node.client.call("one", "doubled", value=value["a"]).sum() == 2 * value["a"].sum()
+    assert value["a"][0, 1] == 1
+
+
+def test_calls_with_large_arguments_in_flight_keep_their_own(node: RunningBroker) -> None:
+    arguments = ({"value": np.full(30_000, number)} for number in range(60))
+    found = node.client.map("threads", "total", arguments, window=32)
+    assert [one[1] for one in found] == [30_000.0 * number for number in range(60)]
+
+
+async def test_an_event_loop_sends_large_arguments(node: RunningBroker) -> None:
+    assert (await node.client.acall("one", "total", value=np.ones(MIB)))[1] == MIB
+
+
+def test_a_stream_takes_large_arguments(node: RunningBroker) -> None:
+    assert list(node.client.stream("one", "parts", value=np.ones(100_000), count=2)) == [50_000.0, 50_000.0]
+
+
+def test_arguments_beyond_max_buffer_are_refused(node: RunningBroker) -> None:
+    with pytest.raises(PayloadTooLarge, match="the max_buffer of pool small is 0"):
+        node.client.call("small", "total", value=np.ones(MIB))
+    eventually(lambda: memory_files(node.process.pid) == 0)
+
+
+def test_arguments_that_would_wait_count_for_the_queue(node: RunningBroker) -> None:
+    with broker({"tight": {**LARGE, "size": 1, "queue_bytes": 2**20}}) as tight:
+        tight.ready("tight")
+        first = tight.client.submit("tight", "slow", size=80, seconds=30.0)
+        eventually(lambda: tight.client.status("tight").pools[0].free == 0)
+        with pytest.raises(QueueFull, match="bytes wait"):
+            tight.client.call("tight", "total", value=np.ones(MIB))
+        first.cancel()
+
+
+def test_without_a_way_for_descriptors_arguments_come_in_the_call(
+    node: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BufferSender, "send", lambda sender, buffers: 0)
+    assert node.client.call("one", "total", value=np.ones(50_000)) == ["ndarray", 50_000]
+    assert node.client.call("one", "total", value=b"x" * 400_000) == ["bytes", 400_000]
+    with pytest.raises(PayloadTooLarge, match="max_payload"):
+        node.client.call("one", "total", value=np.ones(MIB))
+
+
+def memory_file(size: int, seals: int) -> int:
+    descriptor = os.memfd_create("snakepit buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, size)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+HOSTILE = {
+    "not sealed": (lambda: memory_file(400_000, 0), BadRequest, "not sealed"),
+    "no memory file": (lambda: os.open("/dev/zero", os.O_RDONLY), BadRequest, "no memory file"),
+    "too short": (lambda: memory_file(399_999, SEALS), BadArguments, "outside of a buffer"),
+}
+
+
+@pytest.mark.parametrize(("make", "error", "words"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_descriptor_is_refused(
+    node: RunningBroker, monkeypatch: pytest.MonkeyPatch, make: Callable[[], int], error: type[BrokerError], words: str
+) -> None:
+    def send(sender: BufferSender, buffers: object) -> int:
+        descriptor = make()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.connect(str(Path(str(node.client.target)).parent / "buffers.sock"))
+            channel.sendmsg([(7).to_bytes(8, "little")], rights([descriptor]))
+        os.close(descriptor)
+        return 7
+
+    monkeypatch.setattr(BufferSender, "send", send)
+    with pytest.raises(error, match=words):
+        node.client.call("one", "total", value=np.ones(50_000))
+
+
+def test_a_number_without_descriptors_is_refused(node: RunningBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BufferSender, "send", lambda sender, buffers: 99)
+    with pytest.raises(BadRequest, match="its descriptors did not arrive"):
+        node.client.call("one", "total", value=np.ones(50_000))
+
+
+CLIENT = """
+import sys, numpy as np
+from snakepit.pools.client import connect
+client = connect(sys.argv[1])
+futures = [client.submit("threads", "slow", size=8_000_000, seconds=0.5, value=np.ones(10**6)) for _ in range(8)]
+print("sent", flush=True)
+futures[0].result()
+"""
+
+
+def test_a_killed_client_leaves_no_descriptor(node: RunningBroker) -> None:
+    words = [sys.executable, "-c", CLIENT, str(node.client.target)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        eventually(lambda: memory_files(node.process.pid) > 0)
+        client.kill()
+    eventually(lambda: memory_files(node.process.pid) == 0)
+    eventually(lambda: all(memory_files(pid) == 0 for pid in ready(node)))
+
+
 def test_the_metrics_count_buffers(node: RunningBroker) -> None:
     node.client.call("one", "ones", size=MIB)
+    node.client.call("one", "total", value=np.ones(MIB))
     eventually(lambda: 'snakepit_buffers_total{of="result",pool="one"}' in node.client.metrics())
+    assert 'snakepit_buffers_total{of="argument",pool="one"}' in node.client.metrics()
     assert 'snakepit_buffer_bytes_total{of="result",pool="one"}' in node.client.metrics()
 
 
@@ -114,11 +250,11 @@ def test_no_descriptor_is_left_where_calls_are_cancelled_and_late_and_workers_ar
 
     thread = threading.Thread(target=kill)
     thread.start()
+    arguments = {"size": 200_000, "seconds": 0.0, "value": np.ones(50_000)}
     outcomes = {"ok": 0, "cancelled": 0, "failed": 0}
     for turn in range(300):
         futures = [
-            node.client.submit("threads", "slow", size=200_000, seconds=0.0, timeout=0.002 if at == 0 else 30)
-            for at in range(10)
+            node.client.submit("threads", "slow", arguments, timeout=0.002 if at == 0 else 30) for at in range(10)
         ]
         for future in futures[1 + turn % 3 :: 3]:
             outcomes["cancelled"] += future.cancel()
@@ -128,8 +264,9 @@ def test_no_descriptor_is_left_where_calls_are_cancelled_and_late_and_workers_ar
         if killed.is_set() and turn > 100:
             break
     thread.join()
-    del futures, future
+    del futures, future, arguments
     assert min(outcomes.values()) > 0, outcomes
-    eventually(lambda: memory_files(os.getpid()) == before)
-    assert memory_files(node.process.pid) == 0
+    gc.collect()
+    eventually(lambda: memory_files(os.getpid()) <= before)
+    eventually(lambda: memory_files(node.process.pid) == 0)
     eventually(lambda: all(memory_files(one.pid) == 0 for one in node.client.status("threads").workers if one.pid))

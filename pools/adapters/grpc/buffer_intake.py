@@ -1,0 +1,143 @@
+"""Receives the descriptors of large arguments from clients, and keeps them until their call ends.
+
+     client ── datagram: number + descriptors ──▶ BufferIntake ── claim(number) ──▶ Request.buffers ──▶ worker
+     client ── Call(buffer=number) ─────────────▶ session
+
+A client sends the datagram before the call, so it is here when the call is. The broker never reads a buffer: it checks
+its seals and its size, and passes the descriptor on. A buffer is closed with its call, however that ends: it
+belongs to the call's request alone. What no call claims is closed after some seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from snakepit.pools.broker.errors import BadRequest, QueueFull
+from snakepit.workers.buffers import ROOM, BufferInvalid, Incoming, are_possible, received
+from snakepit.workers.transport import BUFFERS, is_on
+
+LONGEST_PATH = 107  # bytes of a socket's path
+NUMBER_BYTES = 8  # of a datagram: the number that its call names
+UNCLAIMED_SECONDS = 5.0  # that descriptors wait for their call
+MOST_UNCLAIMED = 256  # calls whose descriptors wait; beyond it the oldest are closed
+SHARE = 4  # a quarter of the broker's descriptors may be open for calls, and a quarter of that for one session
+
+
+class BufferCount:
+    """What is open for the calls of one session, or of all: descriptors and bytes."""
+
+    __slots__ = ("bytes", "files", "most_files")
+
+    def __init__(self, most_files: int) -> None:
+        self.files = self.bytes = 0
+        self.most_files = most_files
+
+    def add(self, files: int, size: int) -> None:
+        self.files += files
+        self.bytes += size
+
+
+class CallBuffers:
+    """The buffers of one call. They are closed with this object."""
+
+    __slots__ = ("_counts", "_incoming", "size")
+
+    def __init__(self, incoming: Incoming, size: int, counts: Sequence[BufferCount]) -> None:
+        self.size = size
+        self._incoming = incoming
+        self._counts = counts
+        for one in counts:
+            one.add(len(incoming), size)
+
+    @property
+    def descriptors(self) -> Sequence[int]:
+        return self._incoming.descriptors
+
+    def __del__(self) -> None:
+        for one in self._counts:
+            one.add(-len(self._incoming), -self.size)
+        self._incoming.close()
+
+
+class BufferIntake:
+    """The broker's socket for descriptors."""
+
+    def __init__(self, path: Path) -> None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = max(16, (soft if soft > 0 else 2**20) // SHARE)
+        self._total = BufferCount(self._most)
+        self._path = path
+        self._unclaimed: OrderedDict[int, tuple[float, Incoming]] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(str(path))
+        self._loop.add_reader(self._socket.fileno(), self._read)
+
+    def session(self) -> BufferCount:
+        """The count of a new session."""
+        return BufferCount(max(8, self._most // SHARE))
+
+    def claim(self, number: int, session: BufferCount) -> CallBuffers:
+        """The buffers that came under this number. Raises BadRequest or QueueFull."""
+        self._read()
+        _, incoming = self._unclaimed.pop(number, (0.0, None))
+        if incoming is None:
+            raise BadRequest("buffer: its descriptors did not arrive; send them before the call")
+        for one in (session, self._total):
+            if one.files + len(incoming) > one.most_files:
+                raise QueueFull(
+                    f"{one.files} descriptors are open for large arguments and {one.most_files} may; wait for results, "
+                    "or raise the broker's limit of open files",
+                    retry_after=1.0,
+                )
+        try:
+            return CallBuffers(incoming, incoming.sizes(), (session, self._total))
+        except BufferInvalid as wrong:
+            raise BadRequest(f"buffer: {wrong}") from None
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(NUMBER_BYTES + 1, ROOM, socket.MSG_CMSG_CLOEXEC)
+            except OSError:  # nothing more, or closed
+                break
+            incoming = received(ancillary)
+            if len(data) == NUMBER_BYTES and len(incoming):
+                self._unclaimed[int.from_bytes(data, "little")] = self._loop.time(), incoming
+            if len(self._unclaimed) > MOST_UNCLAIMED:
+                self._unclaimed.popitem(last=False)
+        if self._unclaimed and self._timer is None:
+            self._timer = self._loop.call_later(UNCLAIMED_SECONDS, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        before = self._loop.time() - UNCLAIMED_SECONDS
+        while self._unclaimed and next(iter(self._unclaimed.values()))[0] <= before:
+            self._unclaimed.popitem(last=False)
+        if self._unclaimed:
+            self._timer = self._loop.call_later(UNCLAIMED_SECONDS, self._expire)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._unclaimed.clear()
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+
+def open_intake(path: Path) -> BufferIntake | None:
+    """The intake at a path; None where this system passes no descriptors, or the path is too long."""
+    if not (is_on(BUFFERS) and are_possible()) or len(os.fsencode(path)) > LONGEST_PATH:
+        return None
+    return BufferIntake(path)
