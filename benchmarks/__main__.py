@@ -20,9 +20,9 @@ from benchmarks import plot, report, suite
 from benchmarks.latest import Latest
 from benchmarks.peers import ray
 from benchmarks.row import Failed, Outcome, Row, Run, target
-from benchmarks.rows import batches, calls, cold, flood, idle, scaling, service, starts, threads
+from benchmarks.rows import batches, calls, cold, data, flood, idle, scaling, service, starts, threads
 
-MODULES = (calls, batches, flood, starts, threads, idle, service, cold, scaling)
+MODULES = (calls, batches, data, flood, starts, threads, idle, service, cold, scaling)
 ROWS = {row.name: row for module in MODULES for row in module.ROWS}
 
 

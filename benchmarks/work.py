@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
-from snakepit.workers import Adapter, command
+from snakepit.workers import Adapter, Context, command
 from snakepit.workers.runtime.parallelism import spin
 
 SMALL = "x" * 98  # 100 bytes as JSON
@@ -23,6 +24,16 @@ def burn(seconds: float) -> float:
     while time.thread_time() < end:
         pass
     return seconds
+
+
+def array_of(size: int) -> Any:
+    import numpy as np  # comes with the bench extra
+
+    return np.ones(size // 8)
+
+
+def sum_of(value: Any) -> float:
+    return float(value[0] + value[-1])
 
 
 def chunks(count: int) -> Iterator[str]:
@@ -51,6 +62,21 @@ class Work(Adapter):
         """Sleep, like a call that waits for I/O."""
         time.sleep(seconds)
         return seconds
+
+    @command(idempotent=True)
+    def array_of(self, size: int) -> Any:
+        return array_of(size)
+
+    @command(idempotent=True)
+    def placed_array_of(self, size: int, ctx: Context) -> Any:
+        """The same, computed in the memory of the result."""
+        out = ctx.buffer(size // 8)
+        out += 1
+        return out
+
+    @command(idempotent=True)
+    def sum_of(self, value: Any) -> float:
+        return sum_of(value)
 
     @command
     def chunks(self, count: int) -> Iterator[str]:
