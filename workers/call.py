@@ -124,7 +124,8 @@ class AssignedCall:
 
     def new_buffers(self) -> Outgoing | None:
         """What takes the large parts of the result; None: its caller takes no descriptors."""
-        return Outgoing(self.max_buffer, self.placed) if self.buffer_socket and self.typed else None
+        takes = self.buffer_socket and self.max_buffer and self.typed
+        return Outgoing(self.max_buffer, self.placed) if takes else None
 
     def begin(self) -> None:
         self.began = time.perf_counter()

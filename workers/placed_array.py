@@ -24,7 +24,11 @@ def new_array(call: AssignedCall, shape: int | Sequence[int], dtype: Any) -> Any
     size = math.prod(sizes) * kind.itemsize
     if call.max_buffer and size + sum(one.size for one in call.placed) > call.max_buffer:
         raise BufferTooLarge(size, call.max_buffer)
-    if not (call.buffer_socket and call.typed) or size < THRESHOLD or len(call.placed) >= MOST_FILES // 2:
+    if (
+        not (call.buffer_socket and call.max_buffer and call.typed)
+        or size < THRESHOLD
+        or len(call.placed) >= MOST_FILES // 2
+    ):
         return numpy.zeros(sizes, kind)
     try:
         file = PlacedFile(size)

@@ -210,9 +210,9 @@ def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Map
 def _typed(values: Mapping[str, Any]) -> tuple[bytes, Outgoing | None]:
     """The arguments with tags for what JSON does not have. BadArguments has the path of a part without a form."""
     try:
-        buffers = Outgoing(LARGEST if PASSES_BUFFERS else MAX_MESSAGE, file_from=FILE_FROM)
-        text = typed.encode_tree({typed.NAME: 1, **values}, MAX_MESSAGE, "", buffers)[0]
-        return text, buffers if buffers.is_used else None
+        made: list[Outgoing] = []  # most calls have no large parts
+        text = typed.encode_tree({typed.NAME: 1, **values}, MAX_MESSAGE, "", lambda: _buffers(made))[0]
+        return text, made[0] if made and made[0].is_used else None
     except NotCarried as problem:
         path = problem.path.removeprefix(".")
         name = next((name for name in values if path.startswith(name)), "")
@@ -221,6 +221,11 @@ def _typed(values: Mapping[str, Any]) -> tuple[bytes, Outgoing | None]:
         raise _too_large(problem.size) from problem
     except RecursionError as error:
         raise _explained(values, error) from error
+
+
+def _buffers(made: list[Outgoing]) -> Outgoing:
+    made.append(Outgoing(LARGEST if PASSES_BUFFERS else MAX_MESSAGE, file_from=FILE_FROM))
+    return made[0]
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

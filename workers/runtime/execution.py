@@ -36,7 +36,7 @@ from snakepit.workers.schema.annotation import nearest
 from snakepit.workers.schema.commands import BoundCommand
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
 from snakepit.workers.schema.signature import InvalidArguments, decode
-from snakepit.workers.schema.typed import WRAPPER, encode_tree
+from snakepit.workers.schema.typed import SCALARS, WRAPPER, encode_tree
 from snakepit.workers.schema.value import encode, encode_json
 
 T = TypeVar("T")
@@ -208,7 +208,7 @@ class Collected:
 
 
 def result(call: AssignedCall, returned: Any) -> ResultReport:
-    buffers = call.new_buffers()
+    buffers = None if type(returned) in SCALARS else call.new_buffers()
     try:
         value = encode(returned, call.max_result, tags=call.typed, buffers=buffers)
     except BaseException:

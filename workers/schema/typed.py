@@ -49,8 +49,10 @@ def encode(value: Any, limit: int, what: str = "result", buffers: Outgoing | Non
     return b"%s%s}" % (WRAPPER, data) if has_tags else data
 
 
-def encode_tree(value: Any, limit: int, what: str, buffers: Outgoing | None = None) -> tuple[bytes, bool]:
-    """Return the text of a value's tree, and whether it may have tags."""
+def encode_tree(
+    value: Any, limit: int, what: str, buffers: Outgoing | Callable[[], Outgoing] | None = None
+) -> tuple[bytes, bool]:
+    """Return the text of a value's tree, and whether it may have tags. `buffers` may be made when it is needed."""
     data = None
     if is_plain(value):
         try:
@@ -60,7 +62,8 @@ def encode_tree(value: Any, limit: int, what: str, buffers: Outgoing | None = No
     tags = data is None
     if data is None:
         try:
-            data = to_bytes(_encoder(Tagger(limit, what, buffers).tree(value, 1)))
+            made = buffers() if callable(buffers) else buffers
+            data = to_bytes(_encoder(Tagger(limit, what, made).tree(value, 1)))
         except NotCarried as problem:
             raise problem.named(what) from None
     if len(data) > limit:

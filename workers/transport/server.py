@@ -249,7 +249,7 @@ def call_of(assign: pb.Assign, max_payload: int, inbox: BufferInbox | None = Non
         reply_socket=assign.reply_socket,
         ref=assign.ref,
         queued=assign.queued,
-        buffer_socket=assign.buffer_socket,
+        buffer_socket=assign.buffer_socket or (assign.reply_socket if assign.max_buffer else ""),
         max_buffer=assign.max_buffer,
         batch=assign.batch,
     )

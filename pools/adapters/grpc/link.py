@@ -109,8 +109,10 @@ class GrpcLink:
         if assignment.reply_socket:
             order.reply_socket, order.ref, order.queued = assignment.reply_socket, assignment.ref, assignment.queued
         if assignment.buffer_socket:
-            order.buffer_socket, order.max_buffer = assignment.buffer_socket, assignment.max_buffer
-            order.ref, order.queued = assignment.ref, assignment.queued
+            order.max_buffer = assignment.max_buffer
+            if not assignment.reply_socket:  # otherwise it is the same one
+                order.buffer_socket = assignment.buffer_socket
+                order.ref, order.queued = assignment.ref, assignment.queued
         for name, value in assignment.attachments.items():
             order.attachments[name] = value
             size += len(value)
