@@ -20,13 +20,18 @@ JSON_TYPES = ("", "application/json", "text/json")
 
 def read_object(request: HttpRequest) -> dict[str, Any]:
     """The JSON object in the body; an empty body is an empty object."""
-    text = _read(request)
+    text = read_body(request)
     if not text.strip():
         return {}
     kind = (request.content_type or "").lower()
     if kind not in JSON_TYPES and not kind.endswith("+json"):
         fix = "with curl, add -H 'Content-Type: application/json'"
         raise BadRequest(f"Content-Type: must be application/json, not {kind}; {fix}")
+    return json_object(text)
+
+
+def json_object(text: bytes) -> dict[str, Any]:
+    """The JSON object that a text is."""
     try:
         value = loads(text, max_depth=conf.current().max_depth)
     except NotStrict as error:
@@ -38,7 +43,7 @@ def read_object(request: HttpRequest) -> dict[str, Any]:
 
 def read_lines(request: HttpRequest, most: int) -> list[Json]:
     """The JSON objects in the body, one on each line (NDJSON)."""
-    text = _read(request)
+    text = read_body(request)
     kind = (request.content_type or "").lower()
     if kind not in LINE_TYPES:
         fix = "with curl, add -H 'Content-Type: application/x-ndjson' and use --data-binary"
@@ -70,7 +75,11 @@ def _line(number: int, text: bytes) -> Json:
 
 def read_arguments(request: HttpRequest) -> Json:
     """The arguments of a call. An argument {"$bytes": base64} reaches the command as bytes."""
-    return Json({name: _plain(name, value) for name, value in read_object(request).items()})
+    return Json(plain_arguments(read_object(request)))
+
+
+def plain_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(name, value) for name, value in given.items()}
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -82,10 +91,15 @@ def _plain(name: str, value: Any) -> Any:
         raise BadArguments(f"{name}: the value of $bytes is not base64", details={"argument": name}) from None
 
 
-def _read(request: HttpRequest) -> bytes:
+def limit_of(request: HttpRequest) -> int:
+    """The most bytes that the body of this caller may have."""
     limit, found = conf.current().max_body, getattr(request, "auth", None)
-    if found is not None:
-        limit = int(min(limit, found.quota.smallest("body_bytes")))
+    return limit if found is None else int(min(limit, found.quota.smallest("body_bytes")))
+
+
+def read_body(request: HttpRequest) -> bytes:
+    """The body, within the caller's limit."""
+    limit = limit_of(request)
     announced = request.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
         raise too_large(limit, announced)

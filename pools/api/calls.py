@@ -10,7 +10,8 @@ from ninja import Query, Router
 
 from snakepit.pools import conf
 from snakepit.pools.api.auth import caller
-from snakepit.pools.api.body import dumps, read_arguments
+from snakepit.pools.api.binary_body import FORM, RAW, arguments_of
+from snakepit.pools.api.body import dumps
 from snakepit.pools.api.schemas import CallAnswer, Failure, answers
 from snakepit.pools.api.streams import answer_body, stream_response
 from snakepit.pools.broker.caller import acting_for
@@ -24,7 +25,17 @@ DESCRIBED = answers("text/event-stream", "application/octet-stream") | {
     "requestBody": {
         "description": "The command's arguments as one JSON object; an empty body means no arguments. "
         'Write bytes as {"$bytes": "<base64>"}.',
-        "content": {"application/json": {"schema": {"type": "object"}, "example": {}}},
+        "content": {
+            "application/json": {"schema": {"type": "object"}, "example": {}},
+            RAW: {"schema": {"type": "string", "format": "binary"}},
+            FORM: {
+                "schema": {
+                    "type": "object",
+                    "properties": {"arguments": {"type": "string", "description": "The other arguments, as JSON."}},
+                    "additionalProperties": {"type": "string", "format": "binary"},
+                }
+            },
+        },
         "required": False,
     },
 }
@@ -43,9 +54,14 @@ async def call(
     command: str,
     timeout: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
     priority: Annotated[int, Query(ge=-100, le=100)] = 0,
+    *,
     stream: bool = False,
+    argument: Annotated[str, Query(max_length=100)] = "",
 ) -> HttpResponseBase:
     """Call a command of a pool and wait for its result.
+
+    A body of `application/octet-stream` is the argument that `?argument=` names. In a body of `multipart/form-data`,
+    each file is the argument of its field's name, and the field `arguments` has the others as one JSON object.
 
     With `Accept: text/event-stream` (or `?stream=true`) the response is a stream of server-sent events: `chunk`,
     `progress`, `log`, and last `result` or `error`. With `Accept: application/octet-stream`, a result of type bytes is
@@ -57,7 +73,7 @@ async def call(
     if timeout is not None and timeout > longest:
         message = f"timeout: {timeout} is more than {longest} seconds (SNAKEPIT['MAX_TIMEOUT'])"
         raise BadRequest(message, details={"fields": {"timeout": longest}})
-    arguments = read_arguments(request)
+    arguments = arguments_of(request, argument)
     accept = request.headers.get("Accept", "")
     quota = caller(request).quota
     if stream or "text/event-stream" in accept:

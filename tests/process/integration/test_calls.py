@@ -325,3 +325,52 @@ async def test_under_asgi_a_large_body_is_refused_before_it_is_stored(announced:
     assert read <= MiB
     assert sent[0]["status"] == 413
     assert json.loads(sent[1]["body"])["error"]["code"] == "payload_too_large"
+
+
+FORM = "multipart/form-data; boundary=x"
+
+
+def form(*parts: tuple[str, bytes]) -> bytes:
+    """Each part: what follows `name=`, and the content."""
+    head = b"--x\r\nContent-Disposition: form-data; name=%s\r\n\r\n%s\r\n"
+    return b"".join(head % (name.encode(), content) for name, content in parts) + b"--x--\r\n"
+
+
+@pytest.fixture
+def send(client: Client, broker: FakeClient, make_key: Callable[..., str]) -> Callable[..., Any]:
+    headers = {"Authorization": make_key()}
+    return lambda body, kind, url=URL: client.post(url, data=body, content_type=kind, headers=headers)
+
+
+def test_a_binary_body_is_the_argument_that_the_url_names(send: Any, broker: FakeClient) -> None:
+    assert send(b"\0PNG\xff", "application/octet-stream", f"{URL}?argument=image").status_code == 200
+    assert broker.calls[0][2] == {"image": b"\0PNG\xff"}
+
+
+def test_the_files_of_a_form_are_arguments_and_one_field_has_the_others(send: Any, broker: FakeClient) -> None:
+    body = form(('image; filename="a.png"', b"\0PNG\xff"), ("arguments", b'{"top": 3, "mask": {"$bytes": "UE5H"}}'))
+    assert send(body, FORM).status_code == 200
+    assert broker.calls[0][2] == {"image": b"\0PNG\xff", "top": 3, "mask": b"PNG"}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "query", "status", "words"),
+    [
+        (b"x", "application/octet-stream", "", 400, "name the parameter that gets the body"),
+        (b"{}", "application/json", "?argument=image", 400, "is for a body of application/octet-stream"),
+        (b"x" * (MiB + 1), "application/octet-stream", "?argument=image", 413, "MAX_BODY"),
+        (form(('a; filename="a"', b"x" * (MiB + 1))), FORM, "", 413, "MAX_BODY"),
+        (form(("top", b"3")), FORM, "", 400, "top: is a field of text"),
+        (form(("arguments", b"[]")), FORM, "", 400, "must be a JSON object"),
+        (form(('a; filename="a"', b"1"), ("arguments", b'{"a": 1}')), FORM, "", 422, "a: is given twice"),
+        (form(('a; filename="a"', b"1"), ('a; filename="b"', b"2")), FORM, "", 422, "a: is given twice"),
+        (b"nothing", "multipart/form-data", "", 400, "The body is not a form"),
+    ],
+)
+def test_a_binary_body_that_does_not_fit_is_refused(
+    send: Any, broker: FakeClient, body: bytes, kind: str, query: str, status: int, words: str
+) -> None:
+    response = send(body, kind, URL + query)
+    assert response.status_code == status
+    assert words in response.json()["error"]["message"]
+    assert not broker.calls
