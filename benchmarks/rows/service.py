@@ -58,6 +58,15 @@ def _rest(contestants: Contestants) -> Measured:
         return Measured(*rates(ours, bare, 1600, 1600))
 
 
+def _rest_with_key(contestants: Contestants) -> Measured:
+    """The peer checks the same key in the same way; the difference is the cost of routing, checks and the call."""
+    with stack.running() as site:
+        key = site.key()
+        ours = Poster(site.port, "/api/pools/work/commands/echo", key).many({"value": SMALL})
+        bare = Poster(site.port, "/bare/key/", key).many({"value": SMALL})
+        return Measured(*rates(ours, bare, 1600, 1600))
+
+
 def _tasks(count: int) -> None:
     from benchmarks.peers.celery import echo as task
 
@@ -124,4 +133,13 @@ ROWS = (
         smaller=False,
     ),
     Row("rest", "echo of 100 bytes over REST, 8 connections", "a bare Django view", "requests/s", _rest, smaller=False),
+    Row(
+        "rest-key",
+        "echo of 100 bytes over REST, 8 connections",
+        "a bare Django view that checks the same key",
+        "requests/s",
+        _rest_with_key,
+        target=0.8,
+        smaller=False,
+    ),
 )
