@@ -17,7 +17,7 @@ from snakepit.pools.broker import errors
 from snakepit.pools.client import Json
 from tests.brokers import RunningBroker, broker
 
-PROCESS = {"size": 1, "max_payload": 2**20, "cancel_grace": 0.3}
+PROCESS = {"size": 1, "max_payload": 2**20, "max_buffer": 2**20, "cancel_grace": 0.3}
 THREAD = {"profile": "thread", "size": 1, "threads": 2, "cancel_grace": 0.3}
 
 
