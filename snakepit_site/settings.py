@@ -15,6 +15,7 @@ SNAKEPIT_WORKER_USER    user that workers run as: a name or a number [the broker
 SNAKEPIT_WORKER_GROUPS  comma-separated supplementary groups of that user's workers
 SNAKEPIT_LISTEN         comma-separated network addresses of the broker, such as 0.0.0.0:7443
 SNAKEPIT_LISTEN_CERT, SNAKEPIT_LISTEN_KEY, SNAKEPIT_LISTEN_CLIENT_CA  its PEM files: LISTEN_TLS
+SNAKEPIT_LISTEN_CLIENTS comma-separated names in client certificates that may use all pools: LISTEN_CERTIFICATES
 SNAKEPIT_ADVERTISE      comma-separated addresses by which other hosts reach the broker
 SNAKEPIT_TLS_CA, SNAKEPIT_TLS_CERT, SNAKEPIT_TLS_KEY, SNAKEPIT_TOKEN  PEM files and API key for brokers on a network
 SNAKEPIT_DEMO           1: the three demo pools [1 beside a running `snakepit up --demo`, otherwise 0]
@@ -217,6 +218,8 @@ SNAKEPIT: dict[str, Any] = {
     "WORKER_USER": os.environ.get("SNAKEPIT_WORKER_USER", ""),
     "WORKER_GROUPS": _words("SNAKEPIT_WORKER_GROUPS"),
     "ADVERTISE": _words("SNAKEPIT_ADVERTISE"),
+    # The web servers and Celery workers of this site on other hosts.
+    "LISTEN_CERTIFICATES": {name: {"scopes": ["run", "view", "operate"]} for name in _words("SNAKEPIT_LISTEN_CLIENTS")},
     "LISTEN_TLS": {
         name: path
         for name in ("cert", "key", "client_ca")

@@ -276,25 +276,3 @@ def test_the_health_check_fails_without_a_listener() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused
         assert health(f"http://127.0.0.1:{bound.getsockname()[1]}/") == 1
-
-
-def test_the_kubernetes_example_has_the_structure_that_its_page_describes() -> None:
-    parts = list(yaml.safe_load_all((ROOT / "deploy/kubernetes.yaml").read_text()))
-    assert [part["kind"] for part in parts] == ["Service", "ConfigMap", "StatefulSet", "Deployment"]
-    settings, pod = parts[1]["data"], parts[2]["spec"]["template"]["spec"]
-    known = (ROOT / "deploy/snakepit.env.example").read_text()
-    assert {name for name in settings if f"{name}=" not in known} == set()
-    (broker,) = [one for one in pod["initContainers"] if one.get("restartPolicy") == "Always"]
-    assert broker["command"] == ["snakepit", "broker"]
-    clients = [broker, *pod["containers"]]
-    assert [one["name"] for one in clients] == ["broker", "web", "celery"]
-    for one in clients:
-        mounted = {mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]}
-        # Below the volume: its root is open to all users, which the broker refuses.
-        assert Path(settings["SNAKEPIT_RUNTIME_DIR"]).parent == Path(mounted["runtime"])
-    assert "emptyDir" in next(volume for volume in pod["volumes"] if volume["name"] == "runtime")
-    assert pod["terminationGracePeriodSeconds"] > 60
-    options = {name for one in uvicorn_command.params for name in (*one.opts, *one.secondary_opts)}
-    (web,) = [one for one in clients if one["name"] == "web"]
-    assert {word for word in web["command"] if word.startswith("--")} <= options
-    assert {port["name"] for port in web["ports"]} == {web["readinessProbe"]["httpGet"]["port"]}

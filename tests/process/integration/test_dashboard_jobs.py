@@ -340,7 +340,8 @@ def posted() -> list[str]:
         assert isinstance(route, URLPattern)
         names = route.pattern.regex.groupindex if hasattr(route.pattern, "regex") else {}
         names = set(names) | set(getattr(route.pattern, "converters", {}))
-        found.append(reverse(f"snakepit:{route.name}", kwargs={name: samples.get(name, "digits") for name in names}))
+        own = samples | ({"action": "run"} if route.name == "periodic-act" else {})
+        found.append(reverse(f"snakepit:{route.name}", kwargs={name: own.get(name, "digits") for name in names}))
     return sorted(set(found))
 
 

@@ -54,6 +54,7 @@ def test_the_doctor_prints_no_control_characters() -> None:
 
 def test_the_list_of_jobs_prints_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     job: dict[str, Any] = {"id": "1", "pool": HOSTILE, "command": HOSTILE, "state": "queued", "attempts": 0}
+    job |= {"owner": HOSTILE, "arguments_short": HOSTILE}
     jobs._list([{**job, "progress": None, "created_at": "2026-01-01T00:00:00Z"}])
     shown = capsys.readouterr().out
     assert is_harmless(shown)
