@@ -15,7 +15,8 @@ from ninja.params import functions
 from snakepit.pools import conf
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.calls import json_response
-from snakepit.pools.api.schemas import CompatOut, Failure, RecommendationsOut, ReportOut, ScalingOut
+from snakepit.pools.api.diagnostics_schemas import CompatOut, RecommendationsOut, ReportOut, ScalingOut
+from snakepit.pools.api.schemas import Failure
 from snakepit.pools.broker.errors import PoolUnknown
 from snakepit.pools.compat.ask import of_pool
 from snakepit.pools.compat.report import Report
