@@ -1,6 +1,6 @@
 """Durable jobs: calls that survive crashes of worker, broker, Celery worker and message transport.
 
-submit() ─▶ Job row ─ on commit ─▶ message (the id alone) ─▶ Celery ─▶ attempt.run() ─▶ client ─▶ broker
+submit() ─▶ Job row ─ on commit ─▶ message (the id alone) ─▶ Celery ─▶ runner ─▶ client ─▶ broker
               ▲  ▲                                                        │ claim, lease, fenced writes
               │  └────────────────────────────────────────────────────────┘
               └── reconcile(): resends unclaimed jobs, frees jobs whose lease has expired

@@ -59,7 +59,7 @@ def broker() -> Iterator[None]:
 def calls() -> Iterator[str]:
     from snakepit.pools import jobs
     from snakepit.pools.client import shared
-    from snakepit.pools.jobs import attempt, messages
+    from snakepit.pools.jobs import messages, runner
     from snakepit.pools.models import Job
 
     client = shared.client()
@@ -69,7 +69,7 @@ def calls() -> Iterator[str]:
         yield f"stream: {chunks!r}"
     messages.send = lambda *_: True  # type: ignore[assignment]  # this process is the Celery worker
     job = jobs.submit("primes", "count", {"below": 100})
-    attempt.run(str(job.pk))
+    runner.run_one(str(job.pk))
     if (ended := Job.objects.get(pk=job.pk)).state != "succeeded":
         yield f"job: {ended.state} {ended.error}"
 
