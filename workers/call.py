@@ -78,8 +78,7 @@ class AssignedCall:
         self.command = command
         self.arguments = arguments
         self.attachments: Mapping[str, bytes] = attachments or {}
-        # A budget of 0 is an unset field: no deadline.
-        self.deadline = time.monotonic() + budget if budget > 0 else math.inf
+        self.deadline = time.monotonic() + budget if budget > 0 else math.inf  # a budget of 0 is an unset field
         self.max_result = max_result
         self.reply_socket = reply_socket  # path of the caller's own socket, where the result may go
         self.ref = ref  # the caller's number for this call

@@ -1,7 +1,7 @@
 """The arguments of a job that receives the results of its predecessors. Pure: no I/O.
 
 >>> merged({"scale": 2}, [("parts", 1, "b"), ("parts", 0, "a"), ("first", None, 5), ("", None, 9)])
-{'scale': 2, 'parts': ['a', 'b'], 'first': 5}
+{'scale': 2, 'first': 5, 'parts': ['a', 'b']}
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class PlacedBox:
     """A box at its place."""
 
     box: Box
@@ -36,7 +36,7 @@ class Node:
 class Drawing:
     """Boxes and lines, each line as the path of an SVG."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[PlacedBox, ...]
     lines: tuple[str, ...]
     width: int
     height: int
@@ -46,11 +46,11 @@ def draw(boxes: Sequence[Box], edges: Sequence[tuple[str, str]]) -> Drawing:
     """Place the boxes. They must come in the order of submission, predecessors first."""
     columns = _columns(boxes, edges)
     rows: dict[int, int] = {}
-    places: dict[str, Node] = {}
+    places: dict[str, PlacedBox] = {}
     for box in boxes:
         column = columns[box.id]
         row = rows[column] = rows.get(column, -1) + 1
-        places[box.id] = Node(box, MARGIN + column * (WIDTH + GAP_X), MARGIN + row * (HEIGHT + GAP_Y))
+        places[box.id] = PlacedBox(box, MARGIN + column * (WIDTH + GAP_X), MARGIN + row * (HEIGHT + GAP_Y))
     lines = tuple(_line(places[old], places[new]) for old, new in edges if old in places and new in places)
     width = 2 * MARGIN + (max(columns.values(), default=0) + 1) * (WIDTH + GAP_X) - GAP_X
     height = 2 * MARGIN + (max(rows.values(), default=0) + 1) * (HEIGHT + GAP_Y) - GAP_Y
@@ -67,7 +67,7 @@ def _columns(boxes: Sequence[Box], edges: Sequence[tuple[str, str]]) -> dict[str
     return columns
 
 
-def _line(old: Node, new: Node) -> str:
+def _line(old: PlacedBox, new: PlacedBox) -> str:
     """A curve from the right side of one box to the left side of another."""
     x, y, to_x, to_y = old.x + WIDTH, old.y + HEIGHT // 2, new.x, new.y + HEIGHT // 2
     bend = max(GAP_X // 2, (to_x - x) // 2)

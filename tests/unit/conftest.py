@@ -16,6 +16,8 @@ from unittest import mock
 
 import pytest
 
+from snakepit.pools.client.routing import router
+
 PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"}
 SOCKET_EVENTS = {"socket.bind", "socket.connect", "socket.sendto", "socket.getaddrinfo"}
 
@@ -60,6 +62,15 @@ class Guard:
 
 
 GUARD = Guard()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_client_looks_for_nodes() -> None:
+    """End the threads that watch nodes for the calls of earlier tests: they open sockets, and draw random numbers."""
+    names = ("snakepit-nodes", "snakepit-find-nodes")
+    with mock.patch.object(router, "IDLE", -1.0):
+        while threads := [one for one in threading.enumerate() if one.name in names]:
+            threads[0].join(30)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,6 +6,7 @@ from snakepit.pools.broker.pool.batches import split_limit
 from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.pool.rates import RetryBudget
 
+BATCH_ATTEMPTS = 3  # after which a call that ran in batches runs alone
 MAX_ATTEMPTS = 6  # of one call: if a storm of kills ends one attempt of ten, one call of a million is lost
 
 
@@ -23,7 +24,7 @@ class RetryRule:
         if batch is None:
             return self.budget.spend(accepted)
         if begun:
-            call.batch_limit = split_limit(batch.size, MAX_ATTEMPTS - call.attempts)
+            call.batch_limit = split_limit(batch.size, max(1, BATCH_ATTEMPTS - call.attempts))
         if not batch.free_retries:
             if not self.budget.spend(accepted):
                 return False

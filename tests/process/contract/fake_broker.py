@@ -21,6 +21,7 @@ from grpclib.server import Server
 
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerBase
+from snakepit.workers.buffers import ATTACHMENT
 from snakepit.workers.schema import signature, typed
 from snakepit.workers.schema.value import encode_json
 from snakepit.workers.wire.worker_pb2 import Command, Delivery
@@ -36,7 +37,8 @@ class Run:
         self.credit = asyncio.Semaphore(call.credit)
         self.task: asyncio.Task[None] | None = None
         self.typed = call.arguments.startswith(typed.WRAPPER)
-        self.arguments = signature.decode(call.arguments or b"{}")
+        inline = {name: data for name, data in call.attachments.items() if name == ATTACHMENT}
+        self.arguments = signature.decode(call.arguments or b"{}", inline)
 
     def reply(self, **kind: Any) -> None:
         self.session.send(pb.Reply(ref=self.call.ref, **kind))
@@ -187,7 +189,7 @@ class Session:
         if run.arguments.get("nested"):
             run.result({"image": b"\x89PNG"})
         else:
-            run.result(run.call.attachments["data"])
+            run.result(bytes(run.arguments.get("data") or run.call.attachments["data"]))
 
     async def do_drop(self, run: Run) -> None:
         self.stream._stream._transport.abort()

@@ -13,6 +13,7 @@ from tests.process.integration.fakes import FakeClient
 
 pytestmark = pytest.mark.django_db
 VALUES = {"pool": "digits", "command": "classify", "worker": "digits-1", "node": "node-1", "advice": "size:digits",
+          "name": "nightly", "workflow_id": "00000000-0000-0000-0000-000000000001",
           "job_id": "00000000-0000-0000-0000-000000000000"}  # fmt: skip
 OPERATIONS = [
     (method, path, [one["name"] for one in found["parameters"] if one["in"] == "query"])

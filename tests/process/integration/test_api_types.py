@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from snakepit.pools.api.app import api
 from snakepit.pools.jobs import messages
-from snakepit.pools.models import Audit, Event, Job, Node, Pool, Worker
+from snakepit.pools.models import Audit, Event, Job, JobWorkflow, Node, PeriodicJob, Pool, Worker
 from snakepit.pools.models.moments import utc_now
 from tests.process.integration.fakes import FakeClient
 
@@ -82,14 +82,20 @@ def values(broker: FakeClient, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
     error = {"code": "adapter_error", "message": "KeyError: 'a'", "outcome": "failed", "details": {"type": "KeyError"}}
     job = Job.objects.create(pool="digits", command="classify", owner="grace", arguments={"pixels": [0.5]})
     Job.objects.filter(pk=job.pk).move("failed", finished_at=now, expires_at=now + timedelta(days=1), error=error)
+    PeriodicJob.objects.create(name="nightly", pool="digits", command="classify", interval=3600, owner="grace")
+    flow = JobWorkflow.objects.create(owner="grace")
+    Job.objects.create(pool="digits", command="classify", owner="grace", workflow=flow)
     return {"pool": "digits", "command": "classify", "worker": "digits-1", "node": "node-1", "job_id": str(job.pk),
-            "advice": "size:digits"}  # fmt: skip
+            "advice": "size:digits", "name": "nightly", "workflow_id": str(flow.pk)}  # fmt: skip
 
 
 BODIES = {
     "/api/pools": {"name": "primes", "adapter": "primes", "enabled": False},
     "/api/jobs": {"pool": "digits", "command": "classify"},
     "/api/pools/{pool}/scale": {"size": 2},
+    **{f"/api/jobs/{action}": {"pool": "digits", "dry_run": True} for action in ("cancel", "retry", "delete")},
+    "/api/periodic": {"name": "often", "pool": "digits", "command": "classify", "interval": 60},
+    "/api/workflows": {"jobs": [{"pool": "digits", "command": "classify"}]},
 }
 # There is no recommendation to apply, and the machine's own doctor takes seconds.
 LEFT_OUT = {"/api/diagnostics/recommendations/{advice}/apply", "/api/diagnostics"}

@@ -204,13 +204,13 @@ def test_a_runner_beside_a_drained_broker_claims_nothing_and_passes_the_hint_on(
     named("one")
     source = claimer.Claimer(client)  # type: ignore[arg-type]
     source.hint("digits")
-    source._look_around(Counter(), 1.0)
+    source._refresh(Counter(), 1.0)
     source.answered("digits", status([], draining=True), Counter())
     assert source.claim(Counter(), 1.5) == []
     assert hinted.pools == ["digits"]
     assert states() == {"queued": 1}
     assert source.leave(1.6)
     source.hint("digits")
-    source._look_around(Counter(), 3.0)
+    source._refresh(Counter(), 3.0)
     source.answered("digits", status([]), Counter())
     assert [job.arguments["name"] for job in source.claim(Counter(), 3.0)] == ["one"]

@@ -119,7 +119,7 @@ def test_the_metrics_count_jobs_that_have_not_ended(
         text = client.get("/api/metrics", headers=headers).content.decode()
         return {line for line in text.splitlines() if line.startswith(("snakepit_jobs", "snakepit_broker"))}
 
-    counts = {("scheduled", 2), ("queued", 1), ("running", 1)}
+    counts = {("scheduled", 2), ("blocked", 0), ("queued", 1), ("running", 1)}
     expected = {f'snakepit_jobs{{pool="digits",state="{state}"}} {count}.0' for state, count in counts}
     assert lines() == {"snakepit_broker_sessions 1.0", *expected}
 

@@ -15,7 +15,7 @@ from django.test import Client
 from snakepit.pools import permissions
 from snakepit.pools.api.app import api
 from snakepit.pools.jobs import messages
-from snakepit.pools.models import ApiKey, Job, JobWorkflow, Node, Pool, Worker
+from snakepit.pools.models import ApiKey, Job, JobWorkflow, Node, PeriodicJob, Pool, Worker
 from snakepit.pools.models.moments import utc_now
 from tests.process.integration.fakes import FakeClient
 
@@ -31,6 +31,7 @@ class Route:
     of: bool = False
     any_of: bool = False  # one of them is enough
     hidden: bool = False  # a job: 404 for those who may not see it
+    elsewhere: bool = False  # 404 for a key for another pool
 
 
 def needs(*names: str, **more: bool) -> Route:
@@ -38,6 +39,7 @@ def needs(*names: str, **more: bool) -> Route:
 
 
 OPERATE = needs("operate_pool", of=True)
+PERIODIC = needs("operate_pool", elsewhere=True)
 SEES = ("view_job", "manage_job")
 CHANGES = needs("manage_job", "run_command", any_of=True, of=True)
 COUNT = {"pool": "digits", "dry_run": True}
@@ -49,6 +51,10 @@ ROUTES = {
     "GET /jobs": needs(*SEES, "run_command", any_of=True),
     "GET /jobs/errors": needs(*SEES, "run_command", any_of=True),
     "GET /jobs/export": needs(*SEES, "run_command", any_of=True),
+    "GET /periodic": needs("view_periodicjob"), "GET /periodic/{name}": needs("view_periodicjob", elsewhere=True),
+    "POST /periodic": needs("add_periodicjob", of=True), "PATCH /periodic/{name}": needs("change_periodicjob", elsewhere=True),
+    "POST /periodic/{name}/run": PERIODIC,
+    "POST /periodic/{name}/pause": PERIODIC, "POST /periodic/{name}/resume": PERIODIC,
     "GET /workflows": needs(*SEES, "run_command", any_of=True),
     "GET /workflows/{workflow_id}": needs(hidden=True),
     "POST /workflows": needs("run_command", of=True),
@@ -66,6 +72,7 @@ ROUTES = {
     "GET /pools/{pool}/plan": needs("view_pool", "view_worker", of=True),
     "POST /pools/{pool}/recycle": OPERATE, "POST /pools/{pool}/scale": OPERATE,
     "POST /pools/{pool}/pause": OPERATE, "POST /pools/{pool}/resume": OPERATE,
+    "POST /pools/{pool}/queue/pause": OPERATE, "POST /pools/{pool}/queue/resume": OPERATE,
     "POST /workers/{worker}/kill": OPERATE, "POST /workers/{worker}/dump": OPERATE,
     "POST /nodes/{node}/drain": OPERATE, "POST /nodes/{node}/resume": OPERATE,
     "GET /nodes/{node}/drain": needs("view_node", of=True),
@@ -78,6 +85,7 @@ ROUTES = {
     "GET /diagnostics/recommendations": needs("view_pool", "view_worker"),
     "GET /diagnostics/scaling": needs("view_pool", "view_worker", "view_node", of=True),
     "POST /diagnostics/recommendations/{advice}/apply": needs("change_pool", of=True),
+    "DELETE /periodic/{name}": needs("delete_periodicjob", elsewhere=True),
     "DELETE /pools/{pool}": needs("delete_pool", of=True),  # the last one: the others need the pool
 }  # fmt: skip
 VALUES = {
@@ -87,6 +95,7 @@ VALUES = {
     "node": "node-1",
     "workflow_id": "01a22a6c-b59f-708a-99f6-bda0934b3ecc",
     "advice": "size:digits",
+    "name": "nightly",
 }
 QUERIES = {
     "POST /jobs/batch": "?pool=digits&command=classify",
@@ -95,6 +104,7 @@ QUERIES = {
 }
 BODIES = {"POST /jobs": {"pool": "digits", "command": "classify"}, "POST /pools/{pool}/scale": {"size": 2},
           "POST /pools": {"name": "digits", "adapter": "digits"},
+          "POST /periodic": {"name": "often", "pool": "digits", "command": "classify", "interval": 60},
           "POST /workflows": {"jobs": [{"pool": "digits", "command": "classify"}]},
           "POST /jobs/cancel": COUNT, "POST /jobs/retry": COUNT, "POST /jobs/delete": COUNT,
           "POST /stream-tokens": {"job": "JOB"}}  # fmt: skip
@@ -132,6 +142,7 @@ def job(monkeypatch: pytest.MonkeyPatch, broker: FakeClient) -> str:
     node = Node.objects.create(name="node-1", address="/run/broker.sock", pid=1, seen_at=utc_now())
     Worker.objects.create(node=node, worker_id="digits-1", pool="digits", state="ready", pid=7, seen_at=utc_now())
     flow = JobWorkflow.objects.create(pk=VALUES["workflow_id"])
+    PeriodicJob.objects.create(name="nightly", pool="digits", command="classify", interval=3600, owner="grace")
     job = Job.objects.create(pool="digits", command="classify", owner="grace", workflow=flow)
     Job.objects.filter(pk=job.pk).move("cancelled", finished_at=utc_now(), expires_at=utc_now() + timedelta(days=1))
     return str(job.pk)
@@ -167,12 +178,14 @@ def expected(identity: str, route: Route) -> str:
     rights, elsewhere = granted(identity), identity == "a key for another pool"
     if route.hidden and (elsewhere or not rights & set(SEES)):
         return "missing"
+    if route.elsewhere and elsewhere:
+        return "missing"
     lacks = not rights & route.needs if route.any_of else not route.needs <= rights
     return "denied" if lacks or (route.of and elsewhere) else "allowed"
 
 
 def outcome(status: int, route: Route) -> str:
-    outcomes = {401: "refused", 403: "denied", **({404: "missing"} if route.hidden else {})}
+    outcomes = {401: "refused", 403: "denied", **({404: "missing"} if route.hidden or route.elsewhere else {})}
     return outcomes.get(status, "allowed")
 
 

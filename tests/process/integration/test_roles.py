@@ -101,7 +101,8 @@ def test_a_viewer_is_refused_by_every_rest_route_that_changes_something(
     names = {"pool": "digits", "command": "classify", "job_id": str(job.pk), "worker": "digits-1"}
     names |= {"advice": "queue:digits", "node": "here", "name": "nightly"}
     url = re.sub(r"{(\w+)}", lambda found: names[found[1]], path)
-    body = {"pool": "digits", "command": "classify"}
+    body: dict[str, Any] = {"pool": "digits", "command": "classify"}
+    body = {"jobs": [body]} if path == "/api/workflows" else body
     client.force_login(looker)
     response = getattr(client, method)(url, body, content_type="application/json")
     assert (response.status_code, response.json()["error"]["code"]) == (403, "permission_denied")

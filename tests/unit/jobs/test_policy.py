@@ -23,7 +23,7 @@ def test_the_examples_in_the_docstrings_are_true(module: object) -> None:
 def test_every_state_is_reached_and_only_a_success_is_for_ever() -> None:
     assert {new for allowed in TRANSITIONS.values() for new in allowed} == set(STATES)
     assert [state for state in STATES if not TRANSITIONS[state]] == ["succeeded"]
-    assert all(TRANSITIONS[state] == {"queued"} for state in UNSUCCESSFUL)
+    assert all(TRANSITIONS[state] == {"queued", "blocked"} for state in UNSUCCESSFUL)
     assert all(may_move(old, new) == (old in sources(new)) for old in STATES for new in STATES)
 
 
