@@ -53,7 +53,6 @@ myst_heading_anchors = 4  # the anchors that a code host gives to headings
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"
-autodoc_preserve_defaults = True
 default_role = "code"  # docstrings write `name` for code
 add_module_names = False
 python_maximum_signature_line_length = 88
