@@ -61,6 +61,7 @@ class PoolAdmin(Page):
         ("Adapter", {"fields": ("args", "env", "python", "preload", "thread_checks")}),
         ("Queue and time", {"fields": ("queue_limit", "queue_bytes", "queue_timeout", "call_timeout", "stream_timeout",
                                        "cancel_grace", "max_payload", "max_buffer")}),
+        ("Jobs", {"fields": ("job_limits",)}),
         ("Lifecycle", {"fields": ("ttl", "max_requests", "jitter", "min_lifetime", "memory_soft_mb", "memory_hard_mb",
                                   "memory_samples", "max_surge", "max_unavailable", "drain_timeout")}),
         ("Start and failure", {"fields": ("startup_timeout", "startup_batch", "startup_delay", "boot_budget",

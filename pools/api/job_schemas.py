@@ -129,6 +129,7 @@ class JobOut(Schema):
     result: Any = Field(default=None, description="Not in lists.")
     workflow: str | None = Field(default=None, description="The id of its workflow.")
     arguments_short: str = Field(default="", description="Only in lists: the start of the arguments, as JSON.")
+    waits_for: str = Field(default="", description="The limit of jobs that a queued job waits for. Not in lists.")
     payload_hidden: bool = Field(
         default=False,
         description="The caller may not see arguments, result, progress message and the text of errors. Not in lists.",

@@ -38,7 +38,7 @@ from snakepit.pools.api.stream_tokens import LONGEST, SECONDS, Bearer, StreamTok
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PermissionDenied
 from snakepit.pools.client import Json
-from snakepit.pools.jobs import unique
+from snakepit.pools.jobs import limits, unique
 from snakepit.pools.jobs.bulk import on_line
 from snakepit.pools.jobs.listing import JobQuery, page
 from snakepit.pools.jobs.privacy import hide_payload
@@ -129,7 +129,12 @@ async def list_jobs(request: HttpRequest, filters: Query[JobFilter]) -> HttpResp
 @router.get("/jobs/{job_id}", response={200: JobOut, REFUSED: Failure}, operation_id="get_job", summary="One job")
 async def get_job(request: HttpRequest, job_id: str) -> HttpResponse:
     requester = caller(request)
-    return json_response(shown_to(requester, await sync_to_async(lambda: _find(requester, job_id))()))
+    return json_response(shown_to(requester, await sync_to_async(lambda: _explained(_find(requester, job_id)))()))
+
+
+def _explained(job: Job) -> Job:
+    job.waits_for = limits.reason(job)
+    return job
 
 
 @router.get(

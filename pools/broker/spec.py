@@ -24,6 +24,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+from snakepit.pools.broker.job_limits import find_problem as find_limits_problem
 from snakepit.pools.broker.placement import find_nodes_problem
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
@@ -144,6 +145,11 @@ class PoolSpec:
         None, 1, 100_000, help="Worker crashes within 60 s before the pool is marked failed (default: 10 x size)."
     )
     retry_budget: float = setting(0.1, 0.0, 1.0, help="Maximum share of calls that are retried after a worker's death.")
+    job_limits: tuple[Mapping[str, Any], ...] = setting(
+        (),
+        help="Limits of its jobs by pool, owner or one argument, over all nodes: a list such as "
+        '[{"by": "owner", "running": 4, "per_minute": 60}]; empty: none.',
+    )
     thread_checks: bool = setting(
         False,
         help="On: report writes to shared state by two threads without a lock. For staging (docs/howto/threads.md).",
@@ -152,8 +158,9 @@ class PoolSpec:
     paused: bool = setting(False, help="On: calls are refused; workers stay warm.")
 
     def __post_init__(self) -> None:
-        if isinstance(self.nodes, list):  # of a row, or of JSON
-            object.__setattr__(self, "nodes", tuple(self.nodes))
+        for name in ("nodes", "job_limits"):
+            if isinstance(value := getattr(self, name), list):  # of a row, or of JSON
+                object.__setattr__(self, name, tuple(value))
         problems = dict(find_problems(self))
         if problems:
             raise InvalidSpec(problems)
@@ -223,6 +230,8 @@ def _wrong(name: str, value: Any) -> str | None:
         return None if isinstance(value, str) and "\0" not in value else f"{value!r} is not a path"
     if name == "nodes":
         return find_nodes_problem(value)
+    if name == "job_limits":
+        return find_limits_problem(value)
     if name == "args":
         fits = isinstance(value, Mapping) and all(isinstance(key, str) and key.isidentifier() for key in value)
         return None if fits else "must be an object whose keys are argument names"
@@ -274,4 +283,5 @@ def spec_from(values: Mapping[str, Any]) -> PoolSpec:
 
 def spec_values(spec: PoolSpec) -> dict[str, Any]:
     """Return the spec as plain values for JSON."""
-    return {**asdict(spec), "profile": str(spec.profile), "preload": str(spec.preload), "nodes": list(spec.nodes)}
+    return {**asdict(spec), "profile": str(spec.profile), "preload": str(spec.preload), "nodes": list(spec.nodes),
+            "job_limits": [dict(one) for one in spec.job_limits]}  # fmt: skip

@@ -175,7 +175,15 @@ def job(
         if follow:
             _end(_follow(row, _lines), as_json)
             return
-        whole = {**brief(row), "arguments": row.arguments, "result": row.value, "attempts_made": _attempts(row)}
+        from snakepit.pools.jobs import limits
+
+        whole = {
+            **brief(row),
+            "waits_for": limits.reason(row),
+            "arguments": row.arguments,
+            "result": row.value,
+            "attempts_made": _attempts(row),
+        }
         if as_json:
             typer.echo(json_line(whole))
         else:

@@ -24,6 +24,7 @@ from snakepit.pools.dashboard.jobs import described
 from snakepit.pools.dashboard.page import Visit, forbid, page, show
 from snakepit.pools.dashboard.snippets import api_url, curl, line
 from snakepit.pools.dashboard.timeline import timeline
+from snakepit.pools.jobs import limits
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job
@@ -43,6 +44,7 @@ def job(request: HttpRequest, visit: Visit, ident: uuid.UUID) -> HttpResponse:
     row = _find(ident)
     alone = request.GET.get("part") == "now"
     may = _may(request, visit.rights, row)
+    row.waits_for = limits.reason(row)
     tries = list(row.tries.order_by("-number")[:TRIES])
     if not may["see"]:
         hide_payload(row, tries)

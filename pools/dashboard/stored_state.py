@@ -9,6 +9,7 @@ from django.db.models import Count, Max, Min, Q
 
 from snakepit.pools.dashboard.alerts import OVERDUE_COUNTED, StoredState
 from snakepit.pools.jobs.leases import db_unit
+from snakepit.pools.jobs.limits import holding_pools
 from snakepit.pools.models import Job, Node, Pool
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import FAILED, LOST, QUARANTINED, QUEUED
@@ -29,6 +30,7 @@ def read_stored_state() -> StoredState:
         late = utc_now() - timedelta(seconds=OVERDUE)
         due = Job.objects.filter(Q(run_after__isnull=True) | Q(run_after__lt=late), state=QUEUED, queued_at__lt=late)
         due = due.exclude(pool__in=Pool.objects.filter(queue_paused=True).values("name"))  # they wait on purpose
+        due = due.exclude(pool__in=holding_pools())
         overdue = list(due.order_by("queued_at").values_list("queued_at", flat=True)[: OVERDUE_COUNTED + 1])
         limits = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
         return StoredState(

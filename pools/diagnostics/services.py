@@ -22,7 +22,7 @@ from snakepit.pools.diagnostics.facts import (
     TransportFacts,
     Unknown,
 )
-from snakepit.pools.jobs import messages
+from snakepit.pools.jobs import limits, messages
 from snakepit.pools.models import ApiKey, Job, Node, Pool, schema
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
@@ -98,6 +98,7 @@ def _rows() -> dict[str, Any]:
     keys = tuple(ApiKeyFacts(name=row.name, days_left=_days(row.expires_at, now)) for row in _usable(alive))
     due = Job.objects.filter(Q(run_after__isnull=True) | Q(run_after__lte=now), state=QUEUED)
     due = due.exclude(pool__in=Pool.objects.filter(queue_paused=True).values("name"))  # they wait on purpose
+    due = due.exclude(pool__in=limits.holding_pools())
     since = [max(queued, after or queued) for queued, after in due.values_list("queued_at", "run_after")[:1000]]
     oldest = (now - min(since)).total_seconds() if since else 0.0
     return {

@@ -30,7 +30,14 @@ from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
 
 BATCH = 500  # rows that are checked, and then inserted by one statement
-OWN = ("id", "arguments", "idempotency_key", "unique_key", "size")  # columns that differ between the jobs of a call
+OWN = (
+    "id",
+    "arguments",
+    "idempotency_key",
+    "unique_key",
+    "limit_key",
+    "size",
+)  # columns that differ between the jobs of a call
 END = object()
 
 
@@ -97,6 +104,7 @@ class _Row:
     index: int
     arguments: dict[str, Any]
     key: str
+    limit_key: str
 
 
 def _checked(target: JobTarget, rows: Iterable[Any], keys: Iterable[str | None] | None) -> Iterator[_Row]:
@@ -114,7 +122,7 @@ def _checked(target: JobTarget, rows: Iterable[Any], keys: Iterable[str | None] 
                 raise BadArguments("arguments: must be a dict of keyword arguments, not NoneType")
             arguments = store(row)
             target.check(arguments)
-            yield _Row(index, arguments, check_key(key))  # type: ignore[arg-type]
+            yield _Row(index, arguments, check_key(key), target.limit_key(arguments))  # type: ignore[arg-type]
         except CommandUnknown:
             raise
         except BrokerError as error:
@@ -206,6 +214,7 @@ class _Submission:
             arguments=row.arguments,
             idempotency_key=row.key,
             unique_key=unique_key,
+            limit_key=row.limit_key,
             key=self._caller.key if self._caller else "",
             size=len(json.dumps(row.arguments)),
             **self._shared,

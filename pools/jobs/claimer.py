@@ -43,6 +43,8 @@ class _Pool:
     rate: planner.Rate = field(default_factory=planner.Rate)
     asked: float = 0.0  # when the broker was asked about the load
     passed_on: float = 0.0  # when other Celery workers got a hint
+    again: float = 0.0  # when a rate may allow more
+    awaited: float = 0.0  # when a hint for that moment comes: each process has one on its way, at most
     drained: bool = False  # the broker of this node takes no calls: the jobs are for other nodes
 
 
@@ -80,11 +82,15 @@ class Claimer:
                 return False
             self._runs = False
             self._hinted.clear()
+            later = {name: pool for name, pool in self._pools.items() if pool.again > now >= pool.awaited}
             for pool in self._pools.values():
                 pool.more = False
             self._began = 0.0
         for name in sorted(waiting):  # for another Celery worker, or for this one after the tasks that wait
             messages.pass_on(name)
+        for name, pool in later.items():  # no end of a job shows that a rate allows the next start
+            pool.awaited = min(pool.again, now + messages.LONGEST_COUNTDOWN)
+            messages.pass_on(name, pool.awaited - now)
         return True
 
     def claim(self, running: Counter[str], now: float) -> list[Job]:
@@ -98,9 +104,10 @@ class Claimer:
                 self._pass_on(name, pool, now)
                 pool.more = False
             if pool.more and (most := planner.room(load, running[name], pool.rate.value)):
-                found = claims.claim_batch(name, most, claimant(), conf.node_name())
-                pool.more = len(found) == most
-                jobs += found
+                found = claims.take_batch(name, most, claimant(), conf.node_name())
+                pool.more = found.more
+                pool.again = 0.0 if found.pause is None else now + found.pause
+                jobs += found.jobs
                 self._pass_on(name, pool, now)
         return jobs
 
@@ -141,6 +148,11 @@ class Claimer:
     def note_ends(self, pool: str, count: int, now: float) -> None:
         if (known := self._pools.get(pool)) is not None:
             known.rate.add(count, now)
+
+    def note_freed(self, pool: str) -> None:
+        """Note that jobs with limits stopped running: others of their keys may start."""
+        if (known := self._pools.get(pool)) is not None:
+            known.more = True
 
     def _rests(self, now: float) -> bool:
         """Whether the only thread of this process claims nothing, so that other tasks get their turn if it ends."""

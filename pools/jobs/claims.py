@@ -3,20 +3,25 @@
 PostgreSQL   one statement takes the rows, skips those that another claim has locked, and adds their attempts
 SQLite       one guarded UPDATE, which excludes other writers, and one INSERT of the attempts, in one transaction
 others       a guarded UPDATE by the ids of a query, then a read of the rows that it took
+
+A pool with limits of jobs has claims of its own, which follow each other: see `limits`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Now
 from django.db.models.sql import UpdateQuery
 
-from snakepit.pools.jobs import columns
-from snakepit.pools.jobs.fairness import fairly
+from snakepit.pools.broker.job_limits import find_problem
+from snakepit.pools.jobs import columns, limits
+from snakepit.pools.jobs.fairness import fairly, first_owner
 from snakepit.pools.models import Job, JobAttempt, Pool, schema
 from snakepit.pools.models.states import QUEUED, RUNNING
 
@@ -26,12 +31,16 @@ ATTEMPTED = (
     "(job_id, number, claimed_by, node, started_at, worker, call, outcome)"
     " select id, attempts, claimed_by, %s, started_at, '', '', ''"
 )
+CANDIDATES = 32  # jobs that a claim of a pool with limits compares at once, at least
 ORDER = ("-priority", "id")  # the index `snakepit_job_claim` has this order
 
 
-def eligible() -> Q:
-    """The condition for a claim of a queued job, apart from its pool. Each further condition belongs here."""
-    return DUE & UNEXPIRED & Q(cancel_requested=False) & ~Q(pool__in=paused_queues())
+def eligible(without: QuerySet[Any] | None = None) -> Q:
+    """The condition for a claim of a queued job, apart from its pool. Each further condition belongs here.
+
+    `without`: the names of the pools whose jobs are left out; default: those that are paused.
+    """
+    return DUE & UNEXPIRED & Q(cancel_requested=False) & ~Q(pool__in=paused_queues() if without is None else without)
 
 
 def paused_queues() -> QuerySet[Any]:
@@ -44,15 +53,87 @@ def claimable(**of: Any) -> QuerySet[Job]:
     return Job.objects.filter(eligible(), state=QUEUED, **of).order_by(*ORDER)
 
 
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The jobs of one claim, in the order of claims."""
+
+    jobs: list[Job]
+    more: bool = False  # there may be more to claim now
+    pause: float | None = None  # seconds until a rate may allow more
+
+
+NOTHING = Claimed([])
+
+
+def _unlimited(**of: Any) -> QuerySet[Job]:
+    """As `claimable`, without pools that have limits: one may have got them since it was read."""
+    without = Pool.objects.filter(Q(queue_paused=True) | ~Q(job_limits=[])).order_by().values("name")
+    return Job.objects.filter(eligible(without), state=QUEUED, **of).order_by(*ORDER)
+
+
 def claim(job_id: Any, claimant: str, node: str) -> Job | None:
     """Claim one job, if it may be claimed. Of concurrent claims exactly one succeeds."""
-    return next(iter(_take(claimable(pk=job_id)[:1], claimant, node)), None)
+    wanted = claimable(pk=job_id)
+    if taken := _take(_unlimited(pk=job_id)[:1], claimant, node):
+        return taken[0]
+    rules = Subquery(Pool.objects.filter(name=OuterRef("pool")).values("job_limits")[:1])
+    found = wanted.annotate(rules=rules).values_list("pool", "owner", "rules").first()
+    if found is None or found[2] in (None, []):
+        return None
+    pool, owner, rules = found
+    return next(iter(_claim_limited(_Limited(pool, rules, owner, job_id), 1, claimant, node).jobs), None)
 
 
 def claim_batch(pool: str, most: int, claimant: str, node: str) -> list[Job]:
+    """The jobs of `take_batch`."""
+    return take_batch(pool, most, claimant, node).jobs
+
+
+def take_batch(pool: str, most: int, claimant: str, node: str) -> Claimed:
     """Claim up to `most` jobs of a pool: the urgent ones first, owners in turn. No two claims get the same job."""
-    taken = _take(fairly(claimable, pool, most), claimant, node) if most > 0 else []
-    return sorted(taken, key=lambda job: (-job.priority, job.pk))
+    if most <= 0 or (first := first_owner(pool)) is None:
+        return NOTHING
+    owner, rules = first
+    if rules not in (None, []):
+        return _claim_limited(_Limited(pool, rules, owner), most, claimant, node)
+    taken = _take(fairly(_unlimited, pool, most, owner), claimant, node)
+    return Claimed(_ordered(taken), more=len(taken) == most)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limited:
+    """A claim of a pool with limits."""
+
+    pool: str
+    rules: Any
+    owner: str  # the first one with queued jobs
+    only: Any = None  # the id of the one job that is wanted
+
+    def page(self, size: int, full: limits.Full, taken: Sequence[Any]) -> Any:
+        """The next candidates."""
+        rest = limits.left_out(full, taken) & (Q() if self.only is None else Q(pk=self.only))
+        found = fairly(lambda **of: claimable(**of).filter(rest), self.pool, size, self.owner)
+        return found.values_list("pk", "owner", "limit_key")
+
+
+def _claim_limited(wanted: _Limited, most: int, claimant: str, node: str) -> Claimed:
+    if find_problem(wanted.rules):
+        return NOTHING  # no broker takes this definition; the job's page has the reason
+    pool, rules = wanted.pool, wanted.rules
+    with transaction.atomic(using=schema.alias()):
+        limits.lock(pool)
+        usage = limits.usage_of(pool, rules)
+        ids = limits.pick(partial(wanted.page, max(most, CANDIDATES)), usage, most)
+        jobs = _take(claimable(pk__in=ids), claimant, node) if ids else []
+        limits.note_starts(pool, rules, jobs)
+        pause = limits.pause_of_rate(pool) if usage.rated else None
+    for job in jobs:
+        job.limited = True
+    return Claimed(_ordered(jobs), more=len(ids) == most or len(ids) >= limits.PAGES, pause=pause)
+
+
+def _ordered(jobs: Sequence[Job]) -> list[Job]:
+    return sorted(jobs, key=lambda job: (-job.priority, job.pk))
 
 
 def _take(wanted: QuerySet[Job], claimant: str, node: str) -> list[Job]:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django.db import connections
-from django.db.models import Case, Count, IntegerField, QuerySet, Value, When
+from django.db.models import Case, Count, IntegerField, QuerySet, Subquery, Value, When
 
-from snakepit.pools.models import Job, schema
+from snakepit.pools.models import Job, Pool, schema
 from snakepit.pools.models.states import QUEUED, RUNNING
 
 OWNERS = 16  # whose jobs one claim compares; of more, some are chosen at random
@@ -37,12 +37,17 @@ def fair_order(waiting: Waiting, running: Mapping[str, int], ties: Mapping[str, 
     return [job_id for *_, job_id in sorted(ranked)]
 
 
-def fairly(claimable: Callable[..., QuerySet[Job]], pool: str, most: int) -> QuerySet[Job]:
+def first_owner(pool: str) -> tuple[str, Any] | None:
+    """The first owner by name with queued jobs, and the pool's limits of jobs; None: nothing is queued."""
+    rules = Subquery(Pool.objects.filter(name=pool).values("job_limits")[:1])
+    queued = Job.objects.filter(pool=pool, state=QUEUED).order_by("owner")
+    return queued.annotate(rules=rules).values_list("owner", "rules").first()
+
+
+def fairly(claimable: Callable[..., QuerySet[Job]], pool: str, most: int, first: str) -> QuerySet[Job]:
     """The jobs of a pool that a claim takes, in order. With one owner, they are those of `claimable`."""
     plain = claimable(pool=pool)
-    queued = Job.objects.filter(pool=pool, state=QUEUED)
-    first = queued.order_by("owner").values_list("owner", flat=True).first()
-    if first is None or not queued.filter(owner__gt=first).exists():
+    if not Job.objects.filter(pool=pool, state=QUEUED, owner__gt=first).exists():
         return plain[:most]
     counts = Job.objects.filter(pool=pool, state=RUNNING).order_by().values_list("owner").annotate(count=Count("pk"))
     running = dict(counts)

@@ -113,9 +113,15 @@ def send_many(job_ids: Sequence[Any], queue: str) -> Sent:
     return _send(tuple(job_ids), queue) if job_ids else Sent(())
 
 
-def pass_on(pool: str) -> None:
-    """Send a hint for other Celery workers, without waiting for the transport. A lost one delays jobs, no more."""
-    hints.add((), queue_of(pool))
+def pass_on(pool: str, pause: float = 0.0) -> None:
+    """Send a hint for other Celery workers, without waiting for the transport. A lost one delays jobs, no more.
+
+    With a `pause`, of LONGEST_COUNTDOWN at most, Celery holds the hint, and this waits for the transport.
+    """
+    if pause > 0:
+        _send((), queue_of(pool), pause)
+    else:
+        hints.add((), queue_of(pool))
 
 
 def _send(job_ids: tuple[Any, ...], queue: str, delay: float = 0.0) -> Sent:

@@ -64,7 +64,7 @@ def columns(periodic: PeriodicJob, nominal: datetime) -> dict[str, Any]:
     target = JobTarget(periodic.pool, periodic.command)
     target.check(arguments)
     own = {"pool": periodic.pool, "command": periodic.command, "arguments": arguments, "hooked": target.hooked}
-    return {**options, **own, "idempotency_key": ""}
+    return {**options, **own, "limit_key": target.limit_key(arguments), "idempotency_key": ""}
 
 
 def problems(periodic: PeriodicJob) -> dict[str, str]:

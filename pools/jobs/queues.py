@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from snakepit.pools.broker.errors import PoolUnknown
-from snakepit.pools.jobs import claims, messages
+from snakepit.pools.jobs import claims, limits, messages
 from snakepit.pools.models import Pool, schema
 
 MOST = 1000  # jobs that run in this process after a resume
@@ -22,6 +22,19 @@ def resume_queue(pool: str) -> bool:
     if changed:
         transaction.on_commit(lambda: _wake(pool), using=schema.alias(), robust=True)
     return changed
+
+
+def wake_limited() -> int:
+    """Send a hint for each pool with limits that has claimable jobs; returns the number of these pools.
+
+    A key may have got room without a hint: its worker died, its job was deleted, or a minute has passed.
+    """
+    waiting = claims.claimable(pool__in=limits.limited_pools()).order_by().values_list("pool", flat=True).distinct()
+    pools = list(waiting)
+    for pool in pools:
+        messages.pass_on(pool)
+    limits.prune()
+    return len(pools)
 
 
 def _set(pool: str, paused: bool) -> bool:

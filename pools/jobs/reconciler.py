@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import Expired
 from snakepit.pools.client import shared
-from snakepit.pools.jobs import commands, ends, leases, listing, messages, periodic, workflows
+from snakepit.pools.jobs import commands, ends, leases, listing, messages, periodic, queues, workflows
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.models import Job, schema
@@ -44,6 +44,7 @@ def reconcile() -> dict[str, int]:
         "released": workflows.release_missed(),
         "periodic": periodic.run_due(),
         "sent": _send_again(),
+        "limited": queues.wake_limited(),
     }
 
 

@@ -72,6 +72,10 @@ class JobSource(Protocol):
         """Note that so many calls have ended."""
         ...
 
+    def note_freed(self, pool: str) -> None:
+        """Note that jobs with limits stopped running."""
+        ...
+
     def leave(self, now: float) -> bool:
         """Whether the runner may end: there is nothing to claim. From then on another runner is needed."""
         ...
@@ -283,6 +287,8 @@ class BatchRunner:
         for pool, count in Counter(end.job.pool for end in written if end.is_last).items():
             if self._source is not None:
                 self._source.note_ends(pool, count, now)
+        for pool in {end.job.pool for end in written if end.job.limited}:
+            (self._source.note_freed if self._source is not None else messages.pass_on)(pool)
         for end in written:
             if not end.is_last:
                 messages.send(end.job.pk, messages.queue_of(end.job.pool), end.transition.pause)

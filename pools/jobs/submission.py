@@ -53,6 +53,7 @@ def submit(
     target = JobTarget(pool, command)
     target.check(stored)
     wanted = {**checked, "pool": pool, "command": command, "arguments": stored, "hooked": target.hooked}
+    wanted["limit_key"] = target.limit_key(stored)
     return enqueue({**wanted, "idempotency_key": key}, unique.of(options.unique))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, PoolUnknown, no_command
+from snakepit.pools.broker.job_limits import find_problem, key_of
 from snakepit.pools.broker.spec import ON_FAILURE, PoolSpec
 from snakepit.pools.client import shared
 from snakepit.pools.jobs import commands, in_process
@@ -32,6 +33,7 @@ class JobTarget:
         if spec is None or not spec.enabled:
             raise PoolUnknown(f"No pool is named {pool!r}." if spec is None else f"The pool {pool!r} is disabled.")
         self._pool, self._command, self._largest = pool, command, spec.max_payload
+        self._limits = spec.job_limits
         self._known: commands.Commands | None = None
         self._read = self._fresh = False
 
@@ -49,6 +51,10 @@ class JobTarget:
             refusal = self._refusal(arguments, later)
         if refusal:
             raise refusal
+
+    def limit_key(self, arguments: Mapping[str, Any]) -> str:
+        """The job's key for the pool's limit by an argument; empty if there is none."""
+        return "" if find_problem(self._limits) else key_of(self._limits, arguments)
 
     @property
     def hooked(self) -> bool:

@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 
 from snakepit.pools.broker.caller import current
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PayloadTooLarge
-from snakepit.pools.jobs import after_end, dependencies, ends, failure_hook
+from snakepit.pools.jobs import after_end, dependencies, ends, failure_hook, limits
 from snakepit.pools.jobs.arguments import storable, store
 from snakepit.pools.jobs.options import JobOptions
 from snakepit.pools.jobs.policy import Transition
@@ -192,6 +192,7 @@ def _columns(step: Step, target: JobTarget, owner: Any) -> dict[str, Any]:
         "arguments": arguments,
         "size": len(json.dumps(arguments)),
         "hooked": target.hooked,
+        "limit_key": target.limit_key(arguments),
         "state": BLOCKED if step.needs else QUEUED,
         "sent_at": None if step.needs else Now(),
     }
@@ -273,6 +274,8 @@ def queue(job: Job) -> None:
     arguments = dependencies.merged(job.arguments, _results(job))
     job.arguments, job.size, job.state = arguments, len(json.dumps(arguments)), QUEUED
     fields = {"arguments": arguments, "size": job.size, "queued_at": Now(), "sent_at": Now(), "sends": 1}
+    if job.limit_key:  # the pool had a limit by an argument, which may be one of the results
+        fields["limit_key"] = job.limit_key = limits.current_key(job.pool, arguments)
     Job.objects.filter(pk=job.pk).move(QUEUED, **fields)
 
 

@@ -3,6 +3,7 @@
 from snakepit.pools.models.apikey import ApiKey
 from snakepit.pools.models.audit import Audit
 from snakepit.pools.models.job import Job, JobAttempt, JobEntry
+from snakepit.pools.models.job_start import JobStart
 from snakepit.pools.models.observed import Event, Node, Worker
 from snakepit.pools.models.period import PoolPeriod
 from snakepit.pools.models.periodic import PeriodicJob, PeriodicRun
@@ -17,6 +18,7 @@ __all__ = [
     "JobAttempt",
     "JobEdge",
     "JobEntry",
+    "JobStart",
     "JobWorkflow",
     "Node",
     "PeriodicJob",

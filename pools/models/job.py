@@ -132,6 +132,7 @@ class Job(models.Model):
     sends = models.PositiveIntegerField(default=1)
     idempotency_key = models.CharField(max_length=200, blank=True)
     unique_key = models.CharField(max_length=40, blank=True, help_text="Digest of what makes it unique.")
+    limit_key = models.CharField(max_length=40, blank=True, help_text="Digest of the argument that a limit counts by.")
     owner = models.CharField(max_length=150, blank=True, help_text="Name of the user who owns the job.")
     key = models.CharField(max_length=20, blank=True, help_text="The API key that submitted it.")
     size = models.PositiveIntegerField(default=0, help_text="Arguments. [bytes]")
@@ -156,6 +157,8 @@ class Job(models.Model):
     expires_at = MomentField(null=True, blank=True)
 
     arguments_short = ""  # the start of the arguments, in rows of `listing.page`
+    limited = False  # True if it was claimed in a pool with limits of jobs
+    waits_for = ""  # the limit that a queued job waits for, where one job is shown
     existed = False  # True if `submit` returned an existing job, for its idempotency key or as unique
 
     objects = JobQuerySet.as_manager()

@@ -100,6 +100,7 @@ class Pool(models.Model):
     boot_budget = models.PositiveIntegerField(**_of_spec("boot_budget"))
     death_budget = models.PositiveIntegerField(**_of_spec("death_budget"))
     retry_budget = models.FloatField(**_of_spec("retry_budget"))
+    job_limits = models.JSONField(**_of_spec("job_limits", blank=True, default=list))
     thread_checks = models.BooleanField(**_of_spec("thread_checks"))
     enabled = models.BooleanField(**_of_spec("enabled"))
     paused = models.BooleanField(**_of_spec("paused"))
@@ -191,7 +192,7 @@ class Pool(models.Model):
             raise ValidationError(error.problems) from None
         if why := conf.find_python_problem(self.python):
             raise ValidationError({"python": f"{why}."})
-        problems = {name: find_problem(getattr(self, name)) for name in ("args", "env", "nodes")}
+        problems = {name: find_problem(getattr(self, name)) for name in ("args", "env", "nodes", "job_limits")}
         if found := {name: f"This {problem}." for name, problem in problems.items() if problem}:
             raise ValidationError(found)
 
@@ -230,6 +231,7 @@ def _sync(pool: Pool, spec: PoolSpec, using: str) -> bool:
     wanted: dict[str, Any] = {name: getattr(spec, name) for name in FIELDS}
     wanted |= {"profile": str(spec.profile), "preload": str(spec.preload), "source": "settings"}
     wanted |= {"args": dict(spec.args), "env": dict(spec.env), "nodes": list(spec.nodes)}
+    wanted["job_limits"] = [dict(one) for one in spec.job_limits]
     wanted["paused"] = spec.paused or (pool.paused and pool.source == Pool.Source.SETTINGS)
     if not pool._state.adding and all(getattr(pool, name) == value for name, value in wanted.items()):
         return False

@@ -110,6 +110,8 @@ def _effect(name: str) -> str:
         return "starts workers on nodes that match now, stops those of the others"
     if name == "paused":
         return "refuses or takes new calls immediately"
+    if name == "job_limits":
+        return "applies to the next claims of jobs"
     if name in LIFECYCLE:
         return "applies at the next sweep"
     return "applies to new calls"

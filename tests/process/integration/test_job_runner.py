@@ -185,13 +185,13 @@ def test_a_process_with_one_thread_claims_when_the_last_jobs_have_ended(
     monkeypatch.setattr(claimer, "one_thread", one := threading.Event())
     one.set()
     seen: list[int] = []
-    claim_batch = claims.claim_batch
+    take_batch = claims.take_batch
 
-    def claim(*given: Any) -> list[Job]:
+    def take(*given: Any) -> claims.Claimed:
         seen.append(Job.objects.filter(state="running").count())
-        return claim_batch(*given)
+        return take_batch(*given)
 
-    monkeypatch.setattr(claims, "claim_batch", claim)
+    monkeypatch.setattr(claims, "take_batch", take)
     named(*(f"n{number}" for number in range(20)))
     claimer.work("digits")
     assert states() == {"succeeded": 20}

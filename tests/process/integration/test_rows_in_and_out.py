@@ -20,6 +20,7 @@ from snakepit.pools.models import (
     Event,
     Job,
     JobEntry,
+    JobStart,
     JobWorkflow,
     Node,
     PeriodicJob,
@@ -47,6 +48,7 @@ def fill(users: Any) -> None:
     node = Node.objects.create(name="node-1", address="/run/x", pid=1, seen_at=now)
     Worker.objects.create(node=node, worker_id="digits-1", pool="digits", state="ready", pid=7, seen_at=now)
     Event.objects.create(at=now, kind="ready", pool="digits")
+    JobStart.objects.create(pool="digits", owner="ada", count=2, at=now)
     PoolPeriod.objects.create(pool="digits", node="node-1", at=now, seconds=60)
     Audit.objects.create(actor="ada", action="pause")
     periodic = PeriodicJob.objects.create(name="night", pool="digits", command="classify", cron="30 2 * * *")
@@ -83,6 +85,7 @@ def test_all_rows_come_back_as_they_were(django_user_model: Any, tmp_path: Any) 
     file.write_text(json.dumps(before))
     for model in (
         Job,
+        JobStart,
         JobWorkflow,
         Worker,
         Node,
