@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -15,8 +16,17 @@ def machine_boot() -> str:
 
 
 def host_id() -> str:
-    """The id of the boot, which containers of one machine share; elsewhere the name of the host.
-
-    The Unix path in the row of a node can be used on the machine with the same id only.
-    """
+    """The id of the boot, which containers of one machine share; elsewhere the name of the host."""
     return machine_boot() or socket.gethostname()
+
+
+def socket_id(path: str) -> str:
+    """The machine of a Unix socket, and its file there; empty: there is no file at this path.
+
+    Containers of one machine have the same boot id. Each of them may have another file at the same path, or none.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return ""
+    return f"{host_id()} {found.st_dev:x}:{found.st_ino:x}"

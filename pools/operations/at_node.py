@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 from snakepit.pools.client.client import Client
 from snakepit.pools.client.routing.client import RoutedClient
 from snakepit.pools.client.routing.discovery import NodeRow, nodes_of
-from snakepit.pools.host import host_id
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Node
 
@@ -30,4 +29,4 @@ def others(broker: Any, **given: Any) -> dict[str, Client]:
     with db_unit():
         rows = list(Node.objects.filter(stopped=False, **given).order_by("name")[:MOST_NODES])
     found = [NodeRow(one.name, one.address, one.host, tuple(map(str, one.advertised))) for one in rows]
-    return {one.name: Client(one.target) for one in nodes_of(found, broker.target, host_id()) if not one.own}
+    return {one.name: Client(one.target) for one in nodes_of(found, broker.target) if not one.own}

@@ -33,7 +33,7 @@ from snakepit.pools import conf, signals
 from snakepit.pools.adapters.records.minute_aggregator import MinuteAggregator, MinuteTotals
 from snakepit.pools.broker.events import Event as BrokerEvent
 from snakepit.pools.broker.status import BrokerStatus, NodeStatus, WorkerStatus
-from snakepit.pools.host import host_id
+from snakepit.pools.host import host_id, socket_id
 from snakepit.pools.models import PoolPeriod, schema
 from snakepit.pools.models.observed import LEVELS, WORKER_STATES, Event, Node, Worker
 from snakepit.pools.models.strict_json import scrub, scrub_text
@@ -284,7 +284,7 @@ def _event_row(node: str, at: float, event: BrokerEvent) -> Event:
 def _node_columns(node: NodeStatus) -> dict[str, Any]:
     return {
         "address": scrub_text(node.address, 500),
-        "host": host_id(),
+        "host": socket_id(node.address) or host_id(),
         "advertised": scrub(list(node.advertised)),
         "labels": scrub(list(node.labels)),
         "pid": node.pid,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client.address import TCP, Target, find_target
+from snakepit.pools.host import socket_id
 
 logger = logging.getLogger("snakepit.client")
 THIS_HOST = "this host"  # the name of its node while no row has it
@@ -52,9 +53,7 @@ class NodeRows:
         self._own = own
 
     def find(self) -> tuple[KnownNode, ...]:
-        from snakepit.pools.host import host_id
-
-        return nodes_of(_rows(), self._own, host_id())
+        return nodes_of(_rows(), self._own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +62,20 @@ class NodeRow:
 
     name: str
     path: str  # of its socket
-    host: str  # the machine on which the path works
+    host: str  # the machine and the file of that socket: `socket_id`
     advertised: tuple[str, ...] = ()  # host:port, for other machines
 
 
-def nodes_of(rows: Iterable[NodeRow], own: Target, host: str) -> tuple[KnownNode, ...]:
+def nodes_of(rows: Iterable[NodeRow], own: Target, locate: Callable[[str], str] = socket_id) -> tuple[KnownNode, ...]:
     """Return the nodes that this process can reach. The own node is first.
 
-    The path of a socket works on its own machine. Other machines use the first address that the broker advertises, with
-    the TLS and the key of the settings.
+    The path of a socket works where the same file is at this path. Other machines, and containers without this
+    directory, use the first address that the broker advertises, with the TLS and the key of the settings.
     """
     first, others = KnownNode(THIS_HOST, own, own=True, named=False), []
     for row in rows:
-        address = row.path if row.host == host else next(iter(row.advertised), "")
+        here = locate(row.path)
+        address = row.path if here and here == row.host else next(iter(row.advertised), "")
         if not address:
             continue
         try:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from snakepit.pools.adapters.records.recorder import DatabaseRecorder
 from snakepit.pools.broker.events import Event as BrokerEvent
 from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.status import BrokerStatus, WorkerStatus
-from snakepit.pools.host import host_id
+from snakepit.pools.host import host_id, socket_id
 from snakepit.pools.models import Event, Node, Pool, Worker
 from tests import statuses
 
@@ -72,12 +73,16 @@ def test_a_snapshot_becomes_a_node_and_its_workers(running: DatabaseRecorder) ->
     assert Node.objects.get().pid == 7
 
 
-def test_a_node_writes_how_others_reach_it_and_its_labels(running: DatabaseRecorder) -> None:
+def test_a_node_writes_how_others_reach_it_and_its_labels(running: DatabaseRecorder, tmp_path: Path) -> None:
+    path = str(tmp_path / "broker.sock")
+    Path(path).touch()
     found = snapshot(worker("digits-1"))
-    running.observe(replace(found, node=replace(found.node, labels=("gpu=yes",), advertised=("gpu-1:7443",))))
+    node = replace(found.node, address=path, labels=("gpu=yes",), advertised=("gpu-1:7443",))
+    running.observe(replace(found, node=node))
     wait_until(Node.objects.exists)
-    node = Node.objects.get()
-    assert (node.labels, node.advertised, node.host) == (["gpu=yes"], ["gpu-1:7443"], host_id())
+    row = Node.objects.get()
+    assert (row.labels, row.advertised, row.host) == (["gpu=yes"], ["gpu-1:7443"], socket_id(path))
+    assert row.host.startswith(host_id())
 
 
 def test_a_worker_that_left_the_snapshot_is_marked_gone(running: DatabaseRecorder) -> None:
