@@ -24,7 +24,9 @@ from snakepit.pools.client.steps import current_loop, run_short_step, run_step
 from snakepit.workers.transport.loop_owner import LoopOwner
 
 LONGEST_WAIT = 1.0  # seconds of one wait on a queue
-GRACE = 1.0  # seconds after the deadline for the broker's own DeadlineExceeded to arrive
+# Seconds after the deadline for the broker's own DeadlineExceeded to arrive. Less than the promised second, because a
+# thread may have to wait for a processor.
+GRACE = 0.8
 ATTEMPTS = 5  # sessions that may be lost, one after the other, before a call that was never sent fails
 
 _refs = itertools.count(1)  # of all sessions: a call keeps its number when another session takes it over

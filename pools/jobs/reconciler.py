@@ -26,6 +26,7 @@ from snakepit.pools.models.states import CANCELLED, FAILED, QUEUED, RUNNING, WAI
 logger = logging.getLogger("snakepit.jobs")
 BATCH = 500  # rows of each kind that one tick handles
 MOST_BATCHES = 20  # of jobs without any message that one tick sends
+READINGS = 2  # of both clocks, at most
 JUMP = 5.0  # seconds of drift between two clocks from one tick to the next; more is a clock jump
 # No message was sent yet: by a transport that was away, for the rest of a bulk submission, or before `run_after`.
 FIRST = Q(sent_at__isnull=True) | Q(run_after__gte=F("sent_at"), run_after__lte=Now())
@@ -50,7 +51,20 @@ def reconcile() -> dict[str, int]:
 
 def check_clock() -> bool:
     """Whether leases are unreliable now. A process that reconciles calls this as early as possible."""
-    return clock_jumps.leases_unreliable(time.monotonic(), _database_clock(), conf.current().jobs_lease)
+    return clock_jumps.leases_unreliable(*_both_clocks(), conf.current().jobs_lease)
+
+
+def _both_clocks() -> tuple[float, float]:
+    """The clock of this process and the wall clock, read together.
+
+    While the database is away, a reading takes long, and would look like a jump. The next one is fast.
+    """
+    for _ in range(READINGS):
+        before = time.monotonic()
+        wall = _database_clock()
+        if time.monotonic() - before < JUMP / 2:
+            break
+    return before, wall
 
 
 class ClockJumps:

@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import models, router, transaction
+from django.db import IntegrityError, models, router, transaction
 from django.db.models import F, Q
 from django.db.models.base import ModelBase
 
@@ -203,7 +203,13 @@ def sync_pools(node: str = "") -> list[str]:
     A pool belongs to the nodes whose settings name it. When the last of them drops it, it is disabled, not deleted: its
     history and its name remain. A paused pool stays paused, because a pause must survive a crash of the broker.
     """
-    node = node or conf.node_name()
+    try:
+        return _sync_pools(node or conf.node_name())
+    except IntegrityError:  # a broker that started at the same moment has written the same pool first
+        return _sync_pools(node or conf.node_name())
+
+
+def _sync_pools(node: str) -> list[str]:
     specs = {spec.name: spec for spec in conf.pool_specs()}
     using = router.db_for_write(Pool)
     with transaction.atomic(using):  # brokers that start together must not overwrite each other's `owners`

@@ -85,6 +85,10 @@ class Router:
         names = order((self._with_sent(one, pool) for one in facts.values()), pool, (), random.random)
         return (known[name] for name in names)
 
+    def refusing(self, pool: str) -> Iterator[KnownNode]:
+        """The nodes that have a pool and answer, but take no calls: they say why."""
+        return (node for node, one in self._facts.copy().items() if not one.serving and pool in one.pools)
+
     def _with_sent(self, facts: NodeReport, pool: str) -> NodeReport:
         load, sent = facts.pools.get(pool), self._sent[facts.name, pool]
         return replace(facts, pools={pool: replace(load, sent=sent)}) if load is not None and sent else facts

@@ -48,7 +48,11 @@ class Trip:
         if self._errors:
             raise most_telling(self._errors)
         # No node is known to take it. The broker at the address may have started just now, and has the best error.
-        return self.at_rest(), self._timed()
+        # Where there is none, a node that is drained has it.
+        own = router.own
+        if own is None or own.is_absent:
+            self._node = next(router.refusing(pool), None)
+        return (self.at_rest() if self._node is None else self._node.target), self._timed()
 
     async def aleg(self) -> tuple[Target, EncodedCall]:
         """As `leg`, for an event loop."""

@@ -165,6 +165,19 @@ def test_if_every_node_is_drained_the_error_says_so(
             node.client.resume("a test", "")
 
 
+def test_without_a_broker_here_a_drained_node_gives_the_error(far: RunningBroker, tmp_path: Path) -> None:
+    source = FixedNodes(far, own=False)
+    own = Target.parse(str(tmp_path / "broker.sock"))
+    source.own, source.first = own, (KnownNode("here", own, own=True, named=False),)
+    source._known = (*source.first, *source._known)
+    far.client.drain("a test", "maintenance")
+    try:
+        with pytest.raises(NodeDraining, match="maintenance"):
+            RoutedClient(own, Router(source)).call("both", "echo")
+    finally:
+        far.client.resume("a test", "")
+
+
 def test_a_cancel_reaches_the_node_that_has_the_call(client: RoutedClient, far: RunningBroker, tmp_path: Path) -> None:
     client.call("far", "echo")
     future = client.submit("far", "sleep", seconds=3600)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -719,6 +720,23 @@ def test_a_process_that_begins_after_the_clock_went_forward_ends_no_lease_of_the
     expire(held)
     assert reconciler.reconcile()["freed"] == 0
     assert leases.renew([held])
+
+
+def test_a_database_that_answers_late_is_no_jump_of_the_clock(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reconciler, "clock_jumps", reconciler.ClockJumps())
+    now, delays = [1000.0], [0.0, 13.0, 0.0]  # seconds that each reading of the database's clock takes
+
+    def database_clock() -> float:
+        now[0] += delays.pop(0) if delays else 0.0
+        return now[0] + 5000.0
+
+    monkeypatch.setattr(reconciler, "_database_clock", database_clock)
+    monkeypatch.setattr(reconciler, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    reconciler.check_clock()
+    reconciler.check_clock()
+    assert "set forward" not in caplog.text
 
 
 def test_leases_are_unreliable_for_one_lease_after_a_jump_but_not_after_a_drift() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from snakepit.pools.broker.spec import FIELDS, PoolSpec
 from snakepit.pools.models import ApiKey, Event, Node, Pool, Worker
+from snakepit.pools.models import pool as pool_rows
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.pool import sync_pools
 from snakepit.pools.models.strict_json import find_problem, scrub
@@ -153,6 +154,19 @@ def test_pools_of_the_settings_become_rows(settings: Any) -> None:
     row = Pool.objects.get()
     assert (row.source, row.size, row.args, row.ttl, row.profile) == ("settings", 3, {"x": 1}, 60, "process")
     assert row.revision == 1
+
+
+def test_a_pool_that_another_broker_writes_at_the_same_moment_is_no_error(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(*_: object) -> bool:
+        monkeypatch.setattr(pool_rows, "_sync", sync)
+        raise IntegrityError("duplicate key value violates unique constraint")
+
+    sync = pool_rows._sync
+    monkeypatch.setattr(pool_rows, "_sync", too_late)
+    pools(settings, digits={"adapter": "digits", "size": 3})
+    assert sync_pools() == ["digits"]
 
 
 def test_a_second_sync_changes_nothing(settings: Any) -> None:
