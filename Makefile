@@ -5,13 +5,16 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint quick proto matrix docs docs-site screenshots bench trace mutation chaos interrupts faults fmt clean
+.PHONY: help up cluster test lint quick proto matrix docs docs-site screenshots bench trace mutation chaos interrupts faults fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 up: $(VENV)/.demo ## run the demo on http://127.0.0.1:8000 (PORT=...); Ctrl-C ends it
 	@exec $(BIN)/snakepit up --demo --port $(PORT)
+
+cluster: $(VENV)/.test ## run three hosts on this machine, in namespaces: Linux, root; Ctrl-C ends them (CLUSTER=faults: check what holds)
+	@exec $(BIN)/python -m benchmarks.cluster $(or $(CLUSTER),demo)
 
 test: $(VENV)/.test lint ## run all checks and all tests (CI=true: a skipped test fails)
 	SNAKEPIT_DEMO=0 $(BIN)/python -m pytest $(PYTEST)

@@ -56,10 +56,12 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, name: str, *, days: float = 5, file: str = "") -> tuple[str, str]:
-        """Write a certificate for a DNS name, localhost and 127.0.0.1; return the paths of certificate and key."""
+    def issue(
+        self, name: str, *, days: float = 5, file: str = "", address: str = "127.0.0.1"
+    ) -> tuple[str, str]:  # fmt: skip
+        """Write a certificate for a DNS name, localhost and an address; return the paths of certificate and key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        own = (x509.DNSName(name), x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+        own = (x509.DNSName(name), x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(address)))
         certificate = self.directory / f"{file or name}.crt"
         private = self.directory / f"{file or name}.key"
         private.write_bytes(
