@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from asgiref.sync import sync_to_async
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
+from ninja.params import functions
 
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.bad_rows import shown
@@ -29,17 +31,22 @@ from snakepit.pools.api.schemas import (
     WorkerPage,
     answers,
 )
-from snakepit.pools.api.status_schema import StatusOut
+from snakepit.pools.api.status_schema import ClusterStatusOut, StatusOut
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
-from snakepit.pools.broker.status import as_json
+from snakepit.pools.broker.status import BrokerStatus, as_json
 from snakepit.pools.client import shared
+from snakepit.pools.client.cluster_status import merge
 from snakepit.pools.jobs import gauges
 from snakepit.pools.models import Audit, Event, Node, Worker
 from snakepit.pools.models.observed import WORKER_STATES
-from snakepit.pools.web.last_status import PATIENCE, in_time, last_status
+from snakepit.pools.operations import all_nodes
+from snakepit.pools.web.errors import seen_from_outside
+from snakepit.pools.web.last_status import PATIENCE, Snapshot, in_time, last_status
 
 router = Router(tags=["observed"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
+ALL = "all"
+NODE = functions.Query("", max_length=200, description="Name of a node; empty: the one of this host.")
 
 
 @router.get("/workers", response={200: WorkerPage, REFUSED: Failure}, operation_id="list_workers", summary="Workers")
@@ -108,20 +115,42 @@ async def list_nodes(request: HttpRequest) -> HttpResponse:
     return json_response({"nodes": nodes, "bad": bad})
 
 
-@router.get("/status", response={200: StatusOut, REFUSED: Failure}, operation_id="status", summary="Status now")
-async def status(request: HttpRequest) -> HttpResponse:
+@router.get(
+    "/status",
+    response={200: StatusOut | ClusterStatusOut, REFUSED: Failure},
+    operation_id="status",
+    summary="Status now",
+)
+async def status(request: HttpRequest, node: str = NODE) -> HttpResponse:
     """The status of the broker: node, pools and workers. `snapshot` has its age.
 
-    A broker that does not answer leaves the last status of this web process, with `stale`; without one, 503.
+    A broker that does not answer leaves the last status of this web process, with `stale`; without one, 503. With
+    `node=NAME`, the status of that node now, or 503. With `node=all`, the merged status of all nodes: one that does
+    not answer within a second is there with its reason.
     """
     identity = caller(request)
     identity.check("view_pool")
-    found = await last_status.aask()
-    now = found.status
-    pools = tuple(pool for pool in now.pools if identity.may_use(pool.name))
-    workers = tuple(worker for worker in now.workers if identity.may_use(worker.pool))
-    shown = as_json(replace(now, pools=pools, workers=workers))
-    return json_response({**shown, "snapshot": found.plain()})
+    _clean("node", node)
+    if node == ALL:
+        nodes = await sync_to_async(all_nodes.known)(shared.client())
+        answers = await all_nodes.aask(nodes, lambda error: seen_from_outside(error).message)
+        return json_response(as_json(merge(replace(one, status=_visible(one.status, identity)) for one in answers)))
+    if node:
+        with in_time():
+            asked = await sync_to_async(all_nodes.status_of)(shared.client(), node)
+        found = Snapshot(asked, time.time())
+    else:
+        found = await last_status.aask()
+    return json_response({**as_json(_visible(found.status, identity)), "snapshot": found.plain()})
+
+
+def _visible(status: BrokerStatus | None, identity: Caller) -> BrokerStatus | None:
+    """A status with the pools that the caller may see."""
+    if status is None:
+        return None
+    pools = tuple(pool for pool in status.pools if identity.may_use(pool.name))
+    workers = tuple(worker for worker in status.workers if identity.may_use(worker.pool))
+    return replace(status, pools=pools, workers=workers)
 
 
 @router.get(
@@ -131,15 +160,19 @@ async def status(request: HttpRequest) -> HttpResponse:
     operation_id="metrics",
     summary="Metrics",
 )
-async def metrics(request: HttpRequest) -> HttpResponse:
-    """The broker's metrics and the gauge of jobs, as Prometheus text. Not for keys that may see some pools only."""
+async def metrics(request: HttpRequest, node: str = NODE) -> HttpResponse:
+    """The metrics of one broker and the gauge of jobs, as Prometheus text. Not for keys that may see some pools only.
+
+    Without `node`, of the broker of this host. Each node is scraped for itself, so that Prometheus adds them up.
+    """
     identity = caller(request)
     identity.check("view_pool")
     identity.check("view_worker")
     if identity.pools is not None:
         raise PermissionDenied(f"{identity.actor} may see some pools only; metrics are of all")
     with in_time():
-        text = await shared.client().ametrics(timeout=PATIENCE)
+        asked = await sync_to_async(all_nodes.named)(shared.client(), _clean("node", node)) if node else None
+        text = await ((asked and asked.client) or shared.client()).ametrics(timeout=PATIENCE)
     text += await sync_to_async(gauges.text)()
     return HttpResponse(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -19,20 +19,22 @@ from snakepit.pools.broker.status import (
     TemplateStatus,
     WorkerStatus,
 )
-from snakepit.pools.cli.output import PROBLEM, json_line, report_errors, terminal
+from snakepit.pools.cli import cluster
+from snakepit.pools.cli.output import PROBLEM, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import PATIENCE, AsJson
 from snakepit.pools.cli.project import find_address
+from snakepit.pools.cli.tables import NARROW as NARROW
+from snakepit.pools.cli.tables import STYLES as STYLES
+from snakepit.pools.cli.tables import fitted
+from snakepit.pools.cli.tables import new_table as new_table
 from snakepit.pools.cli.units import duration, megabytes
 from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-STYLES = {"ready": "green", "starting": "cyan", "degraded": "yellow", "paused": "yellow", "failed": "bold red"}
 SHORT = ("failed", "starting", "degraded")
-NARROW = 100  # columns for a pipe, where the terminal's width is not known
 
 
 def register(app: typer.Typer) -> None:
@@ -41,11 +43,24 @@ def register(app: typer.Typer) -> None:
 
 def status(
     pool: Annotated[str, typer.Option(help="Only this pool.")] = "",
+    node: Annotated[str, typer.Option(metavar="NAME", help="The node with this name, not that of this host.")] = "",
+    all_nodes: Annotated[bool, typer.Option("--all-nodes", help="All nodes of the project, merged.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the broker, its pools and their workers. Exits with 1 if a pool has failed or a problem is reported."""
+    """Show the broker, its pools and their workers. Exits with 1 if a pool has failed or a problem is reported.
+
+    With --all-nodes, also if a node does not answer within a second; it is shown with the reason.
+    """
+    if all_nodes:
+        with report_errors(as_json):
+            if node:
+                raise UsageError("give --node or --all-nodes")
+            healthy = cluster.show(pool, as_json=as_json)
+        if not healthy:
+            raise typer.Exit(PROBLEM)
+        return
     with report_errors(as_json):
-        client = connect(find_address())
+        client = cluster.client_at(node) if node else connect(find_address())
         found = client.status(pool, timeout=PATIENCE)
         events = () if as_json else client.watch(timeout=PATIENCE).events
     if as_json:
@@ -141,56 +156,6 @@ def _template(template: TemplateStatus) -> str:
     size = f"{megabytes(template.memory_mb)}, " if template.memory_mb >= 0 else ""
     took = f"loaded in {template.load_seconds:.1f} s"
     return f"workers are forked from {template.id} (pid {template.pid}, {size}{took})"
-
-
-NUMBERS = {
-    "ready", "busy", "free", "waiting", "oldest", "calls/s", "done", "memory", "load", "served", "pid", "age",
-    "attempts", "progress",
-}  # fmt: skip
-LONG = {"pool", "worker", "command", "why", "error", "name"}  # columns that wrap where the terminal is narrow
-LESS = ("profile", "done", "gil", "served", "busy")  # columns that a narrow terminal leaves out, in this order
-LEAST_NAME = 12  # columns for a name that wraps
-
-
-def new_table(*columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        # A column that may not wrap keeps its width: numbers stay readable, long names take several lines.
-        table.add_column(
-            name,
-            justify="right" if name in NUMBERS else "left",
-            no_wrap=name not in LONG,
-            overflow="fold" if name in LONG else "ellipsis",
-        )
-    return table
-
-
-def fitted(console: Console, columns: Mapping[str, Sequence[str | Text]]) -> Table:
-    """A table as wide as the console at most: some columns are left out where it is narrow, and names wrap."""
-    chosen = dict(columns)
-    for name in LESS:
-        if _room(console, chosen) >= LEAST_NAME * sum(one in LONG for one in chosen):
-            break
-        chosen.pop(name, None)
-    table = new_table(*chosen)
-    names = [column for column in table.columns if not column.no_wrap]
-    for column in names:
-        column.max_width = max(LEAST_NAME, _room(console, chosen) // len(names))
-    for row in zip(*chosen.values(), strict=True):
-        table.add_row(*row)
-    return table
-
-
-def _room(console: Console, columns: Mapping[str, Sequence[str | Text]]) -> int:
-    """The width that is left for names. Each column takes 3 more than its text, for padding and border."""
-    taken = 0
-    for name, cells in columns.items():
-        if name not in LONG:
-            taken += max(console.measure(cell).maximum for cell in (name, *cells))
-    return console.width - taken - 3 * len(columns)
 
 
 def _pools(console: Console, pools: Sequence[PoolStatus]) -> Table:

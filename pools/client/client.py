@@ -234,6 +234,10 @@ class Client:
         """As `status`, for an event loop."""
         return decode_status(await self._aask("Status", StatusRequest(pool=pool), timeout))
 
+    async def ameasured(self, pool: str = "", timeout: float = QUESTION_TIMEOUT) -> BrokerStatus:
+        """As `astatus`, with the `histograms` of how long calls ran and waited."""
+        return decode_status(await self._aask("Status", StatusRequest(pool=pool, histograms=True), timeout))
+
     def watch(self, after: int = 0, timeout: float = QUESTION_TIMEOUT) -> BrokerStatus:
         """As `status`, with the `events` after this number, and `histograms` of how long calls ran and waited."""
         request = StatusRequest(watch=True, events_after=after)

@@ -244,14 +244,16 @@ class ExecuteReply(_message.Message):
     def __init__(self, json: _Optional[str] = ..., raw: _Optional[bytes] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
-    __slots__ = ("pool", "watch", "events_after")
+    __slots__ = ("pool", "watch", "events_after", "histograms")
     POOL_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
     EVENTS_AFTER_FIELD_NUMBER: _ClassVar[int]
+    HISTOGRAMS_FIELD_NUMBER: _ClassVar[int]
     pool: str
     watch: bool
     events_after: int
-    def __init__(self, pool: _Optional[str] = ..., watch: bool = ..., events_after: _Optional[int] = ...) -> None: ...
+    histograms: bool
+    def __init__(self, pool: _Optional[str] = ..., watch: bool = ..., events_after: _Optional[int] = ..., histograms: bool = ...) -> None: ...
 
 class StatusReply(_message.Message):
     __slots__ = ("node", "pools", "workers", "events", "histograms", "quotas")

@@ -7,6 +7,7 @@ import hmac
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -111,6 +112,8 @@ class BrokerService(BrokerBase):
             status = self._broker.snapshot(request.pool)
             if request.watch:
                 status = self._recent.add_to(status, request.events_after)
+            elif request.histograms:
+                status = replace(status, histograms=self._recent.histograms())
             await stream.send_message(encode_status(allowed.of_pools(status)))
 
     async def Commands(self, stream: Any) -> None:

@@ -67,27 +67,36 @@ class NodeRow:
 
 
 def nodes_of(rows: Iterable[NodeRow], own: Target, locate: Callable[[str], str] = socket_id) -> tuple[KnownNode, ...]:
-    """Return the nodes that this process can reach. The own node is first.
+    """Return the nodes that this process can reach. The own node is first."""
+    return reach(rows, own, locate)[0]
+
+
+def reach(
+    rows: Iterable[NodeRow], own: Target, locate: Callable[[str], str] = socket_id
+) -> tuple[tuple[KnownNode, ...], dict[str, str]]:
+    """Return the nodes that this process can reach, the own node first; and why it cannot reach the others, by name.
 
     The path of a socket works where the same file is at this path. Other machines, and containers without this
     directory, use the first address that the broker advertises, with the TLS and the key of the settings.
     """
-    first, others = KnownNode(THIS_HOST, own, own=True, named=False), []
+    first, others, away = KnownNode(THIS_HOST, own, own=True, named=False), [], {}
     for row in rows:
         here = locate(row.path)
         address = row.path if here and here == row.host else next(iter(row.advertised), "")
         if not address:
+            away[row.name] = "it is on another host and advertises no address (LISTEN, ADVERTISE)"
             continue
         try:
             target = find_target(address, "" if TCP.fullmatch(address) else own.token, None, own.connect_timeout)
         except BrokerError as error:  # such as no TLS for a host and port
+            away[row.name] = error.message
             logger.warning("node %s: %s", row.name, error)
             continue
         if target.path and target.path == own.path:
             first = replace(first, name=row.name, named=True)
         elif target != own:
             others.append(KnownNode(row.name, target))
-    return (first, *others)
+    return (first, *others), away
 
 
 def _rows() -> list[NodeRow]:

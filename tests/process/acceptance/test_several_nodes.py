@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ DRIVER = Path(__file__).with_name("cluster_driver.py")
 class Cluster:
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.brokers: dict[str, subprocess.Popen[bytes]] = {}
 
     def environment(self, node: str, labels: str = "") -> dict[str, str]:
         (self.home / "state").mkdir(exist_ok=True)
@@ -35,13 +37,18 @@ class Cluster:
             "SNAKEPIT_NODE_LABELS": labels,
         }
 
-    def run(self, *words: str, node: str = "n1") -> str:
+    def run(self, *words: str, node: str = "n1", code: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, *words], cwd=ROOT, env=self.environment(node), text=True, capture_output=True,
             timeout=3 * PATIENCE, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == code, done.stderr
         return done.stdout
+
+    def shell(self, *words: str, code: int = 0) -> Any:
+        """A command of the shell beside n1, after both nodes are ready."""
+        self.drive("wait")
+        return json.loads(self.run("-m", "snakepit.pools.cli", *words, "--json", code=code))
 
     def drive(self, *words: str, node: str = "n1") -> Any:
         return json.loads(self.run(str(DRIVER), *words, node=node).splitlines()[-1])
@@ -56,6 +63,7 @@ def cluster() -> Iterator[Cluster]:
             log = ends.enter_context((made.home / f"{node}.log").open("wb"))
             words = [sys.executable, "-m", "snakepit.pools.cli", "broker"]
             process = subprocess.Popen(words, cwd=ROOT, env=made.environment(node, labels), stdout=log, stderr=log)
+            made.brokers[node] = process
             ends.callback(lambda one=process: (one.terminate(), one.wait(PATIENCE)))
         yield made
 
@@ -71,3 +79,21 @@ def test_calls_stay_on_their_host_unless_it_is_drained_or_has_not_the_pool(clust
 
 def test_a_host_without_a_broker_uses_all_nodes(cluster: Cluster) -> None:
     assert cluster.drive("stranger", node="n3") == {"calls": {"pool": ["n1", "n2"], "gpu": ["n2"]}}
+
+
+def test_the_shell_shows_all_nodes_and_one_that_hangs_as_not_answering(cluster: Cluster) -> None:
+    found = cluster.shell("status", "--all-nodes")
+    assert [(one["name"], one["state"], one["own"]) for one in found["nodes"]] == [
+        ("n1", "live", True), ("n2", "live", False),
+    ]  # fmt: skip
+    sizes = {one["name"]: (one["size"], [part["node"] for part in one["nodes"]]) for one in found["pools"]}
+    assert sizes == {"pool": (2, ["n1", "n2"]), "gpu": (1, ["n2"])}
+    assert cluster.shell("status", "--node", "n2")["node"]["name"] == "n2"
+    cluster.brokers["n2"].send_signal(signal.SIGSTOP)
+    try:
+        found = json.loads(cluster.run("-m", "snakepit.pools.cli", "status", "--all-nodes", "--json", code=1))
+    finally:
+        cluster.brokers["n2"].send_signal(signal.SIGCONT)
+    assert [(one["name"], one["state"]) for one in found["nodes"]] == [("n1", "live"), ("n2", "not answering")]
+    assert found["nodes"][1]["reason"]
+    assert [(one["name"], one["size"]) for one in found["pools"]] == [("pool", 1)]

@@ -143,6 +143,9 @@ class FakeClient:
     async def astatus(self, pool: str = "", timeout: float = 10.0) -> BrokerStatus:
         return self.status(pool, timeout)
 
+    async def ameasured(self, pool: str = "", timeout: float = 10.0) -> BrokerStatus:
+        return replace(self.status(pool, timeout), histograms=self.histograms)
+
     def watch(self, after: int = 0, timeout: float = 10.0) -> BrokerStatus:
         events = tuple(event for event in self.events if event.seq > after)
         return replace(self.status(timeout=timeout), events=events, histograms=self.histograms)

@@ -1,0 +1,120 @@
+"""Status and orders for all nodes. The brokers are fakes; which nodes there are is fixed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from snakepit.pools.broker.errors import DeadlineExceeded
+from snakepit.pools.broker.status import BrokerStatus, PoolHistograms
+from snakepit.pools.operations import all_nodes
+from snakepit.pools.operations.all_nodes import AskedNode
+from tests.process.integration.fakes import FakeClient, unreachable
+from tests.statuses import pool, worker
+
+pytestmark = pytest.mark.django_db
+
+
+class FarClient(FakeClient):
+    """The broker of node-2, which has the pool digits as well, and a pool of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pools = [pool("digits", size=3, ready=3, slots=3, free=3, finished=5), pool("gpu")]
+        self.workers = [worker("digits-9")]
+
+    def status(self, pool: str = "", timeout: float = 10.0) -> BrokerStatus:
+        found = super().status(pool, timeout)
+        return replace(found, node=replace(found.node, name="node-2"))
+
+    async def ametrics(self, timeout: float) -> str:
+        return "far 1\n"
+
+
+@pytest.fixture
+def far() -> FarClient:
+    return FarClient()
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch, broker: FakeClient, far: FarClient) -> list[AskedNode]:
+    """Three nodes, one of which cannot be reached."""
+    found: list[Any] = [
+        AskedNode("node-1", broker, own=True),  # type: ignore[arg-type]
+        AskedNode("node-2", far),  # type: ignore[arg-type]
+        AskedNode("node-3", None, "it advertises no address"),
+    ]
+    monkeypatch.setattr(all_nodes, "known", lambda _: tuple(found))
+    return found
+
+
+@pytest.fixture
+def get(client: Client, make_key: Any) -> Any:
+    key = make_key()
+    return lambda path, **more: client.get(path, headers={"authorization": more.get("key", key)})
+
+
+def test_the_status_of_all_nodes_is_merged_and_has_those_that_do_not_answer(
+    get: Any, nodes: Any, broker: FakeClient, far: FarClient
+) -> None:
+    broker.histograms = {"digits": PoolHistograms(ran={40: 9})}
+    far.histograms = {"digits": PoolHistograms(ran={40: 9})}
+    found = get("/api/status?node=all").json()
+    assert [(one["name"], one["state"], one["own"]) for one in found["nodes"]] == [
+        ("node-1", "live", True), ("node-2", "live", False), ("node-3", "not answering", False),
+    ]  # fmt: skip
+    assert found["nodes"][2]["reason"] == "it advertises no address"
+    digits = next(one for one in found["pools"] if one["name"] == "digits")
+    assert (digits["size"], digits["finished"], digits["waiting"]) == (5, 15, 3)
+    assert [one["node"] for one in digits["nodes"]] == ["node-1", "node-2"]
+    assert digits["latency"]["run_p95"] > 0
+    assert {one["worker"]["id"]: one["node"] for one in found["workers"]} == {
+        "digits-1": "node-1", "digits-9": "node-2",
+    }  # fmt: skip
+    far.error = DeadlineExceeded("The broker did not answer within 0.8 s.")
+    found = get("/api/status?node=all").json()
+    assert (found["nodes"][1]["state"], found["nodes"][1]["reason"]) == ("not answering", far.error.message)
+    assert far.patience[-1] <= all_nodes.ANSWER
+
+
+def test_a_key_sees_its_own_pools_of_all_nodes(get: Any, nodes: Any, make_key: Any) -> None:
+    found = get("/api/status?node=all", key=make_key("view", pools=["gpu"])).json()
+    assert [one["name"] for one in found["pools"]] == ["gpu"]
+    assert found["workers"] == []
+    assert [one["pools"] for one in found["nodes"]] == [0, 1, 0]
+
+
+def test_the_status_and_the_metrics_of_one_node_by_its_name(get: Any, nodes: Any, far: FarClient) -> None:
+    assert get("/api/status?node=node-2").json()["node"]["name"] == "node-2"
+    assert get("/api/metrics?node=node-2").content.startswith(b"far 1\n")
+    far.error = unreachable()
+    for path, expected in {
+        "/api/status?node=node-2": (503, "broker_unreachable"),
+        "/api/status?node=node-3": (503, "broker_unreachable"),
+        "/api/status?node=other": (404, "node_unknown"),
+        "/api/metrics?node=node-3": (503, "broker_unreachable"),
+        "/api/metrics?node=other": (404, "node_unknown"),
+        "/api/status?node=a%00b": (400, "bad_request"),
+    }.items():
+        response = get(path)
+        assert (response.status_code, response.json()["error"]["code"]) == expected, path
+
+
+def test_without_rows_there_is_the_node_of_this_host_alone(get: Any, broker: FakeClient) -> None:
+    assert [one["name"] for one in get("/api/status?node=all").json()["nodes"]] == ["node-1"]
+    assert get("/api/status?node=node-1").json()["node"]["name"] == "node-1"
+    assert get("/api/status?node=node-2").json()["error"]["code"] == "node_unknown"
+    broker.error = unreachable()
+    (only,) = get("/api/status?node=all").json()["nodes"]
+    assert (only["name"], only["state"]) == ("this host", "not answering")
+
+
+def test_the_description_has_both_shapes_of_the_status(client: Client) -> None:
+    schema = client.get("/api/openapi.json").json()
+    answer = schema["paths"]["/api/status"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    shapes = {one["$ref"].rsplit("/", 1)[1] for one in answer["anyOf"]}
+    assert shapes == {"StatusOut", "ClusterStatusOut"}
+    assert {"nodes", "pools", "workers"} == set(schema["components"]["schemas"]["ClusterStatusOut"]["properties"])
