@@ -112,6 +112,11 @@ class NodeSummary:
     memory_mb: float
 
     @property
+    def taken(self) -> int:
+        """Slots that hold a call."""
+        return self.slots - self.free
+
+    @property
     def answers(self) -> bool:
         return self.state != AWAY
 

@@ -24,6 +24,7 @@ from snakepit.pools import conf
 from snakepit.pools.broker.errors import BrokerError, DeadlineExceeded
 from snakepit.pools.broker.status import BrokerStatus
 from snakepit.pools.client import shared
+from snakepit.pools.dashboard.asked_nodes import AskedNodes
 from snakepit.pools.dashboard.state import DashboardState, StateStore
 from snakepit.pools.dashboard.stored_state import read_stored_state
 from snakepit.pools.web.last_status import last_status
@@ -44,6 +45,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.store = StateStore()
+        self.nodes = AskedNodes()
         self.closing = False
         self._asking = threading.Lock()
         self._asked = self._looked = float("-inf")
@@ -61,10 +63,14 @@ class Hub:
             if time.monotonic() - self._asked < FRESH:
                 return self.store.state
             self._read_rows()
+            wait_for_nodes = self.nodes.begin()
             try:
                 self.store.objective = conf.current().queue_objective
-                return self._fold(shared.client().watch(self.store.last_event(), PAGE_PATIENCE))
+                status = shared.client().watch(self.store.last_event(), PAGE_PATIENCE)
+                wait_for_nodes()
+                return self._fold(status)
             except BrokerError as error:
+                wait_for_nodes()
                 return self._miss(error)
             finally:
                 # Also after a failure: a broker that hangs must delay one page, not every page in turn.
@@ -124,6 +130,7 @@ class Hub:
             began = time.monotonic()
             if self._due():
                 await sync_to_async(self._read_rows, thread_sensitive=False)()
+            self.nodes.tick()
             await self._ask()
             self._asked = time.monotonic()
             self._ring()
@@ -146,10 +153,12 @@ class Hub:
 
     def _fold(self, status: BrokerStatus) -> DashboardState:
         last_status.saw(status)
+        self.store.cluster = self.nodes.newest
         return self.store.fold(status, time.time())
 
     def _miss(self, error: BrokerError) -> DashboardState:
         trouble = last_status.missed(error)
+        self.store.cluster = self.nodes.newest
         return self.store.miss(trouble.message, trouble.since, trouble.kind)
 
     def _due(self) -> bool:
@@ -162,6 +171,7 @@ class Hub:
         self._looked = time.monotonic()
         try:
             self.store.note(read_stored_state())
+            self.nodes.find()
         except (DatabaseError, InterfaceError) as error:
             logger.warning("the dashboard cannot read the database: %s", error)
 

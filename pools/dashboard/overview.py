@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 
+from snakepit.pools.dashboard import cluster
 from snakepit.pools.dashboard.alerts import Alert
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
@@ -50,6 +51,9 @@ def _view_url(alert: Alert) -> str:
     if alert.view.startswith("node-"):
         return _url("nodes", "")
     return _url("pool" if alert.view.startswith("pool-") else alert.view, alert.argument)
+
+
+region("cluster", "snakepit/_cluster.html")(cluster.totals)
 
 
 @region("totals", "snakepit/_totals.html")

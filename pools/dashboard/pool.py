@@ -15,6 +15,7 @@ from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.spec import FIELDS, spec_values
 from snakepit.pools.broker.status import CommandInfo, RecordedEvent, WorkerStatus
 from snakepit.pools.client import shared
+from snakepit.pools.dashboard import cluster
 from snakepit.pools.dashboard.commands import costs
 from snakepit.pools.dashboard.hub import PAGE_PATIENCE
 from snakepit.pools.dashboard.leaks import leak_of
@@ -132,6 +133,9 @@ def overview(state: DashboardState, name: str) -> Context:
 
 def _due_in(worker: WorkerStatus) -> float:
     return worker.due_in or 0.0
+
+
+region("pool-nodes", "snakepit/_pool_nodes.html")(cluster.of_pool)
 
 
 @region("pool-events", "snakepit/_pool_events.html")

@@ -19,6 +19,7 @@ from snakepit.pools.dashboard.state import DashboardState
 Context = dict[str, Any]
 Region = Callable[[DashboardState, str], Context]
 
+WITHOUT_STATUS = ("banner", "cluster", "pool-nodes")  # they show something before the broker of this host answers
 _regions: dict[str, tuple[str, Region]] = {}
 
 
@@ -46,7 +47,7 @@ def render(of: str, state: DashboardState, rights: Rights) -> str:
     if name not in _regions:
         raise UnknownRegion(f"no region is named {name!r}")
     template, function = _regions[name]
-    if not state.known and name != "banner":
+    if not state.known and name not in WITHOUT_STATUS:
         return render_to_string("snakepit/_unknown.html", {"state": state})
     # Stripped, because CSS hides an empty element, but not one with a line break.
     return render_to_string(template, {"state": state, "rights": rights, **function(state, argument)}).strip()

@@ -22,6 +22,7 @@ from snakepit.pools.broker.status import (
     RecordedEvent,
     WorkerStatus,
 )
+from snakepit.pools.client.cluster_status import ClusterStatus
 from snakepit.pools.dashboard.alerts import Alert, StoredState, find_alerts
 from snakepit.pools.dashboard.memory import MemoryHistory
 from snakepit.pools.dashboard.points import RING, Point, PoolSeries, combined
@@ -48,6 +49,7 @@ class DashboardState:
     alerts: tuple[Alert, ...] = ()
     memory: Mapping[str, list[float]] = field(default_factory=dict)  # MiB in the last minutes, by worker
     stored: StoredState = field(default_factory=StoredState)
+    cluster: ClusterStatus | None = None  # of all nodes, where there are several
 
     @property
     def known(self) -> bool:
@@ -88,6 +90,7 @@ class StateStore:
     def __init__(self, objective: float = 1.0) -> None:
         self.objective = objective  # seconds that a call may wait
         self.state = DashboardState()
+        self.cluster: ClusterStatus | None = None  # shown with the next status
         self._series: dict[str, PoolSeries] = {}
         self._total: deque[Point] = deque(maxlen=RING)  # of all pools together
         self._lock = threading.Lock()
@@ -117,6 +120,7 @@ class StateStore:
                 sparks={name: series.spark() for name, series in self._series.items()},
                 memory={worker.id: self._memory.values(worker.id) for worker in status.workers},
                 stored=self._stored,
+                cluster=self.cluster,
             )
             self.state = replace(self.state, alerts=self._alerts(status, at))
             return self.state
@@ -129,8 +133,9 @@ class StateStore:
         """The broker has not answered since a time: the last state stays, marked as stale."""
         with self._lock:
             self.state = replace(
-                self.state, version=self.state.version + 1, trouble=trouble, trouble_since=since, trouble_kind=kind
-            )
+                self.state, version=self.state.version + 1, trouble=trouble, trouble_since=since, trouble_kind=kind,
+                cluster=self.cluster,
+            )  # fmt: skip
             return self.state
 
     def points(self, pool: str, after: float = 0.0) -> list[Point]:

@@ -93,14 +93,23 @@ def plain(error: BrokerError) -> str:
 
 def ask(nodes: Sequence[AskedNode], words: Callable[[BrokerError], str] = plain) -> list[NodeAnswer]:
     """Ask all nodes together; returns an answer for each. `words`: the reason that an error becomes."""
+    return begin(nodes, words)()
+
+
+def begin(nodes: Sequence[AskedNode], words: Callable[[BrokerError], str] = plain) -> Callable[[], list[NodeAnswer]]:
+    """As `ask`, but the returned function waits for the answers."""
     answers: list[NodeAnswer] = []
     # In a thread of its own: the thread of the caller may have an event loop that runs.
     asking = threading.Thread(
         target=lambda: answers.extend(asyncio.run(aask(nodes, words))), name="snakepit-ask-nodes", daemon=True
     )
     asking.start()
-    asking.join()
-    return answers
+
+    def wait() -> list[NodeAnswer]:
+        asking.join()
+        return answers
+
+    return wait
 
 
 async def aask(nodes: Iterable[AskedNode], words: Callable[[BrokerError], str] = plain) -> list[NodeAnswer]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.test import Client
 
 from snakepit.pools.broker.errors import DeadlineExceeded
 from snakepit.pools.broker.status import BrokerStatus, PoolHistograms
+from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.operations import all_nodes
 from snakepit.pools.operations.all_nodes import AskedNode
 from tests.process.integration.fakes import FakeClient, unreachable
@@ -118,3 +122,79 @@ def test_the_description_has_both_shapes_of_the_status(client: Client) -> None:
     shapes = {one["$ref"].rsplit("/", 1)[1] for one in answer["anyOf"]}
     assert shapes == {"StatusOut", "ClusterStatusOut"}
     assert {"nodes", "pools", "workers"} == set(schema["components"]["schemas"]["ClusterStatusOut"]["properties"])
+
+
+# The dashboard.
+
+
+@pytest.fixture
+def viewer(client: Client, django_user_model: Any, monkeypatch: pytest.MonkeyPatch) -> Client:
+    hub = Hub()
+    for module in ("page", "stream", "series"):
+        monkeypatch.setattr(f"snakepit.pools.dashboard.{module}.hub", hub)
+    user = django_user_model.objects.create_user("vera")
+    user.user_permissions.add(Permission.objects.get(codename="view_pool"))
+    client.force_login(user)
+    return client
+
+
+def test_the_overview_has_the_sums_and_a_row_for_each_node(viewer: Client, nodes: Any, far: FarClient) -> None:
+    page = viewer.get("/").content.decode()
+    assert 'data-region="cluster"' in page
+    assert '<dd data-figure="answering">2<small> of 3</small>' in page
+    assert '<dd data-figure="ready">6<small> of 6</small>' in page
+    for name, state in {"node-1": "live", "node-2": "live", "node-3": "not answering"}.items():
+        row = page.partition(f'data-node="{name}"')[2].partition("</tr>")[0]
+        assert state in row, name
+    assert "it advertises no address" in page
+    assert 'data-merged="gpu"' in page
+
+
+def test_the_page_of_a_pool_has_a_row_for_each_node_that_hosts_it(viewer: Client, nodes: Any) -> None:
+    page = viewer.get("/pools/digits/").content.decode()
+    part = page.partition('data-region="pool-nodes"')[2].partition("</section>")[0]
+    assert part.count("data-node=") == 2
+    assert "5/5" in part.partition("data-node-sum")[2]
+    assert "node-3 is not answering: it advertises no address" in part
+
+
+def test_pages_show_the_other_nodes_while_the_broker_of_this_host_is_away(
+    viewer: Client, nodes: Any, broker: FakeClient
+) -> None:
+    broker.error = unreachable()
+    page = viewer.get("/").content.decode()
+    assert '<dd data-figure="answering">1<small> of 3</small>' in page
+    assert broker.error.message in page.partition('data-node="node-1"')[2].partition("</tr>")[0]
+
+
+def test_with_one_node_nothing_more_is_shown_or_asked(viewer: Client, broker: FakeClient) -> None:
+    for path in ("/", "/pools/digits/"):
+        response = viewer.get(path)
+        page = response.content.decode()
+        assert response.status_code == 200
+        assert 'data-region="cluster"' not in page
+        assert 'data-region="pool-nodes"' not in page
+    asked = len(broker.patience)
+    Hub().fresh()
+    assert len(broker.patience) == asked + 1
+
+
+async def test_the_streams_poll_asks_the_nodes_again(
+    nodes: Any, broker: FakeClient, far: FarClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snakepit.pools.dashboard.asked_nodes.EVERY", 0.0)
+    monkeypatch.setattr("snakepit.pools.dashboard.hub.TICK", 0.05)
+    hub = Hub()
+    monkeypatch.setattr(hub, "_read_rows", hub.nodes.find)
+    async with asyncio.timeout(30):
+        async with aclosing(hub.watch()) as states:
+            async for state in states:
+                if state.cluster is None or state.cluster.away == ():
+                    continue
+                away = [one.name for one in state.cluster.away]
+                if far.error is None:
+                    assert away == ["node-3"]
+                    far.error = unreachable()
+                elif away == ["node-2", "node-3"]:
+                    break
+    hub.close()
