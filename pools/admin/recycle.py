@@ -11,7 +11,7 @@ from django.template.response import TemplateResponse
 from snakepit.pools.admin.page import log, order
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
-from snakepit.pools.operations import orders
+from snakepit.pools.operations import pool_nodes
 from snakepit.pools.web.last_status import PATIENCE, in_time
 
 Target = tuple[Any, str, str]  # the row, the pool, and the worker ("": all workers of the pool)
@@ -24,11 +24,12 @@ def recycle(page: admin.ModelAdmin[Any], request: HttpRequest, targets: list[Tar
     given = order(request)
     for row, pool, worker in targets:
         try:
-            planned = orders.recycle(shared.client(), pool, worker, given)
+            done = pool_nodes.recycle(shared.client(), pool, worker, given)
         except BrokerError as error:
             page.message_user(request, f"{row}: {error.message}", messages.ERROR)
             continue
-        text = f"Recycling {planned} worker{'' if planned == 1 else 's'}. Each replacement is ready first."
+        text = f"Recycling {done.planned} worker{'' if done.planned == 1 else 's'}. Each replacement is ready first."
+        text += "".join(f" {one.node}: {one.error}." for one in done.failures)
         log(request, row, f"{text} Reason: {given.reason}")
         page.message_user(request, f"{row}: {text}", messages.SUCCESS)
     return None

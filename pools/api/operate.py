@@ -15,6 +15,7 @@ from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.body import read_object
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.pool_schemas import QueueOut
+from snakepit.pools.api.recycle_schema import RecycleIn, RecycleOut
 from snakepit.pools.api.schemas import (
     ChangeOut,
     DumpOut,
@@ -22,21 +23,20 @@ from snakepit.pools.api.schemas import (
     KillOut,
     PlanOut,
     ReasonIn,
-    RecycleIn,
-    RecycleOut,
     ScaleIn,
 )
-from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
+from snakepit.pools.broker.errors import BadRequest, PermissionDenied
 from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
 from snakepit.pools.diagnostics import applying
-from snakepit.pools.operations import orders, queue_orders
+from snakepit.pools.operations import all_nodes, orders, pool_nodes, queue_orders
 from snakepit.pools.operations.orders import Change, Order
 from snakepit.pools.web.last_status import PATIENCE, in_time
 
 router = Router(tags=["pools"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
 ROW_REFUSED = REFUSED | {422}
+NODE = functions.Query("", max_length=200, pattern=r"^[^\x00]*$", description="Name of a node.")
 Body = TypeVar("Body", bound=Schema)
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -53,10 +53,11 @@ def order_route(
 
 @order_route(router, "/pools/{pool}/recycle", "recycle", "Replace workers, successor first", RecycleIn, RecycleOut)
 async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
+    """On every node that hosts the pool, or on the one that `node` names. Each node has its answer."""
     identity = await permitted(request, "recycle", pool)
     wanted = read(request, RecycleIn)
-    given = shared.client(), pool, wanted.worker, order_from(identity, wanted.reason)
-    return json_response({"planned": await sync_to_async(orders.recycle)(*given)})
+    given = shared.client(), pool, wanted.worker, order_from(identity, wanted.reason), wanted.node
+    return json_response(as_json(await sync_to_async(pool_nodes.recycle)(*given)))
 
 
 @router.get(
@@ -65,13 +66,19 @@ async def recycle(request: HttpRequest, pool: str) -> HttpResponse:
     operation_id="plan",
     summary="Preview of a recycle",
 )
-async def plan(request: HttpRequest, pool: str, worker: str = functions.Query("", max_length=100)) -> HttpResponse:
-    """The workers that a recycle would replace, in order, and those that age and count will. Changes nothing."""
+async def plan(
+    request: HttpRequest, pool: str, worker: str = functions.Query("", max_length=100), node: str = NODE
+) -> HttpResponse:
+    """The workers that a recycle would replace on one node, in order, and those that age and count will.
+
+    Changes nothing. Without `node`, it is the node of this host, or one that has the pool.
+    """
     identity = caller(request)
     identity.check("view_pool", pool)
     identity.check("view_worker", pool)
     with in_time():
-        found = await shared.client().aplan(pool, worker=worker, timeout=PATIENCE)
+        at = await sync_to_async(all_nodes.named)(shared.client(), node) if node else None
+        found = await ((at and at.client) or shared.client()).aplan(pool, worker=worker, timeout=PATIENCE)
     return json_response(PlanOut(**as_json(found)).model_dump(mode="json"))
 
 
@@ -124,7 +131,7 @@ async def _queue(request: HttpRequest, pool: str, action: str, work: Callable[[s
 async def kill(request: HttpRequest, worker: str) -> HttpResponse:
     """Its calls fail, or run again where their command is idempotent; a new worker takes its place."""
     pool, order = await _order_for_worker(request, "kill", worker)
-    await sync_to_async(orders.kill)(shared.client(), pool, worker, order)
+    await sync_to_async(pool_nodes.kill)(shared.client(), pool, worker, order)
     return json_response({"worker": worker, "pool": pool})
 
 
@@ -134,7 +141,7 @@ async def kill(request: HttpRequest, worker: str) -> HttpResponse:
 async def dump(request: HttpRequest, worker: str) -> HttpResponse:
     """The Python stacks of all threads of a live worker, also while C code holds the GIL. Recorded as an event."""
     pool, order = await _order_for_worker(request, "dump", worker)
-    found = await sync_to_async(orders.dump)(shared.client(), pool, worker, order)
+    found = await sync_to_async(pool_nodes.dump)(shared.client(), pool, worker, order)
     return json_response(DumpOut(**as_json(found)).model_dump(mode="json"))
 
 
@@ -175,11 +182,9 @@ async def _order_for_worker(request: HttpRequest, action: str, worker: str) -> t
     identity = await permitted(request, action, "", worker)
     reason = read(request, ReasonIn).reason
     with in_time():
-        found = (await shared.client().astatus(timeout=PATIENCE)).worker(worker)
-    if found is None:
-        raise WorkerUnknown(f"No worker {worker!r} lives on this node.", details={"worker": worker})
-    await permitted(request, action, found.pool, worker)
-    return found.pool, order_from(identity, reason)
+        pool = await sync_to_async(pool_nodes.pool_of_worker)(shared.client(), worker, PATIENCE)
+    await permitted(request, action, pool, worker)
+    return pool, order_from(identity, reason)
 
 
 def order_from(identity: Caller, reason: str) -> Order:

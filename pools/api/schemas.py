@@ -180,19 +180,6 @@ class NodeList(Listed):
     nodes: list[NodeOut]
 
 
-class RecycleIn(Schema):
-    """`worker` empty: all workers of the pool, one after another, each replaced before it leaves."""
-
-    model_config = {"extra": "forbid"}
-
-    worker: str = Field(default="", max_length=100, pattern=r"^[A-Za-z0-9_-]*$")
-    reason: str = Field(default="", max_length=200)
-
-
-class RecycleOut(Schema):
-    planned: int
-
-
 class ScaleIn(Schema):
     model_config = {"extra": "forbid"}
 

@@ -8,6 +8,7 @@ from datetime import datetime
 import typer
 
 from snakepit.pools.broker.status import ThreadStack, WorkerDump
+from snakepit.pools.cli.cluster import project_client
 from snakepit.pools.cli.operate import check_reason, name_actor, pool_of
 from snakepit.pools.cli.output import UsageError, json_line, report_errors
 from snakepit.pools.cli.parameters import PATIENCE, AsJson, Reason, Worker
@@ -39,10 +40,10 @@ def _order(client: Client, worker: str, reason: str) -> WorkerDump:
         start_django()
     except UsageError:  # a broker's socket alone, without its project: then its event is the only record
         return client.dump(worker, actor=name_actor(), reason=reason)
-    from snakepit.pools.operations import orders
+    from snakepit.pools.operations import orders, pool_nodes
 
     pool = pool_of(client.status(timeout=PATIENCE), worker)
-    return orders.dump(client, pool, worker, orders.Order(name_actor(), reason, surface="shell"))
+    return pool_nodes.dump(project_client(), pool, worker, orders.Order(name_actor(), reason, surface="shell"))
 
 
 def lines(found: WorkerDump) -> Iterator[str]:

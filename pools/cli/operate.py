@@ -16,11 +16,13 @@ import typer
 
 from snakepit.pools.broker.status import BrokerStatus, RecyclePlan
 from snakepit.pools.cli import maintenance
+from snakepit.pools.cli.cluster import client_at, project_client
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import PATIENCE, AsJson, Pool, Reason, Worker
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.cli.status import NARROW, new_table
 from snakepit.pools.client import Client, connect
+from snakepit.pools.client.recycle_result import PoolRecycle
 
 if TYPE_CHECKING:
     from snakepit.pools.operations.orders import Change, Order
@@ -43,6 +45,7 @@ def recycle(
     target: Target,
     *,
     worker: Annotated[str, typer.Option(metavar="ID", help="Only this worker of the pool.")] = "",
+    node: Annotated[str, typer.Option(metavar="NAME", help="Only on this node, not on each that hosts the pool.")] = "",
     reason: Reason = "",
     preview: Annotated[
         bool, typer.Option("--preview", help="Show what would be replaced and when; change nothing.")
@@ -52,12 +55,12 @@ def recycle(
     """Replace the workers of a pool, or one worker: the successor is ready first, running calls finish."""
     with report_errors(as_json):
         check_reason(reason)
-        client = connect(find_address())
+        client = client_at(node) if node else connect(find_address())
         pool, one = _aim(client, target, worker)
         if preview:
             _show_plan(client.plan(pool, one), one, as_json)
         else:
-            _recycle(client, pool, one, reason, as_json)
+            _recycle(client, pool, one, reason, as_json, node)
 
 
 def scale(
@@ -178,9 +181,9 @@ def kill(
         except UsageError:  # without a project the broker's event is the only record
             client.kill(worker, actor=name_actor(), reason=reason)
         else:
-            from snakepit.pools.operations import orders
+            from snakepit.pools.operations import orders, pool_nodes
 
-            orders.kill(client, pool, worker, orders.Order(name_actor(), reason, surface="shell"))
+            pool_nodes.kill(project_client(), pool, worker, orders.Order(name_actor(), reason, surface="shell"))
         typer.echo(json_line({"pool": pool, "worker": worker}) if as_json else f"{worker}: killed")
 
 
@@ -210,23 +213,30 @@ def pool_of(status: BrokerStatus, worker: str) -> str:
     return match["pool"] if match else ""  # the broker answers that there is no such worker
 
 
-def _recycle(client: Client, pool: str, worker: str, reason: str, as_json: bool) -> None:
-    planned = _order_recycle(client, pool, worker, reason)
+def _recycle(client: Client, pool: str, worker: str, reason: str, as_json: bool, node: str = "") -> None:
+    done = _order_recycle(client, pool, worker, reason, node)
+    planned = done.planned
     if as_json:
-        typer.echo(json_line({"pool": pool, "worker": worker, "planned": planned}))
+        typer.echo(json_line({"pool": pool, "worker": worker, **asdict(done)}))
     else:
         what = "1 worker is" if planned == 1 else f"{planned} workers are"
         typer.echo(f"{pool}: {what} to be replaced, each by a successor; watch it with: snakepit status --pool {pool}")
+        for one in done.nodes if len(done.nodes) > 1 else ():
+            typer.echo(f"{pool} on {one.node}: {one.error or f'{one.planned} to be replaced'}", err=bool(one.error))
+    if done.failures:
+        raise typer.Exit(PROBLEM)
 
 
-def _order_recycle(client: Client, pool: str, worker: str, reason: str) -> int:
+def _order_recycle(client: Client, pool: str, worker: str, reason: str, node: str) -> PoolRecycle:
     try:
         start_django()
     except UsageError:  # without a project the broker's event is the only record
-        return client.recycle(pool, worker=worker, actor=name_actor(), reason=reason)
-    from snakepit.pools.operations import orders
+        planned = client.recycle(pool, worker=worker, actor=name_actor(), reason=reason)
+        return PoolRecycle(planned, ())
+    from snakepit.pools.operations import orders, pool_nodes
 
-    return orders.recycle(client, pool, worker, orders.Order(name_actor(), reason, surface="shell"))
+    order = orders.Order(name_actor(), reason, surface="shell")
+    return pool_nodes.recycle(project_client(), pool, worker, order, node)
 
 
 def _change(verb: str, pool: str, reason: str, *more: Any) -> Change:

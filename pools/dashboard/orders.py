@@ -20,7 +20,7 @@ from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.snippets import rest, shell
 from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Pool
-from snakepit.pools.operations import orders
+from snakepit.pools.operations import orders, pool_nodes
 from snakepit.pools.operations.orders import Change, Order
 from snakepit.pools.web.actor import order_of
 from snakepit.pools.web.errors import seen_from_outside
@@ -115,7 +115,7 @@ def kill_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     lines = [*rest(request, "POST", f"workers/{ident}/kill", {}), shell("snakepit kill", ident)]
 
     def action(order: Order) -> str:
-        orders.kill(shared.client(), pool, ident, order)
+        pool_nodes.kill(shared.client(), pool, ident, order)
         return f"{ident} is killed."
 
     return ask(request, visit, Confirmation(f"Kill {ident}?", consequences, "Kill", back, danger=True), action, lines)
@@ -128,7 +128,7 @@ def stacks(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     if request.method == "POST":
         pool, order = _pool_of(visit.state(), ident), order_of(request, "", "dashboard")
         try:
-            context["dump"] = orders.dump(shared.client(), pool, ident, order)
+            context["dump"] = pool_nodes.dump(shared.client(), pool, ident, order)
         except BrokerError as error:
             context["trouble"] = seen_from_outside(error).message
     return show(request, visit, "snakepit/stacks.html", context)
@@ -136,8 +136,12 @@ def stacks(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
 
 def _recycled(pool: str, worker: str) -> Action:
     def action(order: Order) -> str:
-        planned = orders.recycle(shared.client(), pool, worker, order)
-        return f"{planned} worker{'' if planned == 1 else 's'} will be replaced."
+        done = pool_nodes.recycle(shared.client(), pool, worker, order)
+        text = f"{done.planned} worker{'' if done.planned == 1 else 's'} will be replaced."
+        if len(done.nodes) > 1:
+            answers = (f"{one.node}: {one.error or one.planned}" for one in done.nodes)
+            text += f" By node: {'; '.join(answers)}."
+        return text
 
     return action
 

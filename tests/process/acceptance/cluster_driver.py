@@ -16,15 +16,20 @@ import django
 PATIENCE = 60.0  # seconds; a bound, never a wait
 
 
+def start_of(worker: str) -> str:
+    return worker.rsplit("-", 2)[1]
+
+
 def until_ready() -> dict[str, str]:
-    """Wait until both nodes have written themselves and their workers; returns the node of each worker."""
+    """Wait until both nodes have written themselves and their workers; returns the node of each broker's start,
+    which is a part of the ids of its workers."""
     from snakepit.pools.models import Worker
 
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         rows = Worker.objects.filter(state="ready").values_list("worker_id", "node__name", "pool")
         if {(node, pool) for _, node, pool in rows} == {("n1", "pool"), ("n2", "pool"), ("n2", "gpu")}:
-            return {worker: node for worker, node, _ in rows}
+            return {start_of(worker): node for worker, node, _ in rows}
         time.sleep(0.1)
     raise SystemExit(f"the nodes are not ready: {list(rows)}")
 
@@ -35,7 +40,7 @@ def main() -> dict[str, Any]:
     nodes, client = until_ready(), connect()
 
     def taker(pool: str) -> str:
-        return nodes[client.execute(pool, "echo", value=1, timeout=PATIENCE).worker]
+        return nodes[start_of(client.execute(pool, "echo", value=1, timeout=PATIENCE).worker)]
 
     def takers(rounds: int) -> dict[str, list[str]]:
         return {pool: sorted({taker(pool) for _ in range(rounds)}) for pool in ("pool", "gpu")}
@@ -74,7 +79,7 @@ def orders() -> dict[str, Any]:
         time.sleep(0.1)
     return {
         "orders": [drained.node, drained.draining, refused, shown.draining, resumed.draining],
-        "audit": list(Audit.objects.order_by("pk").values_list("action", "target", "outcome")),
+        "audit": list(Audit.objects.filter(target="n2").order_by("pk").values_list("action", "target", "outcome")),
         "clocks": list(Node.objects.order_by("name").values_list("name", "clock")),
     }
 

@@ -97,3 +97,14 @@ def test_the_shell_shows_all_nodes_and_one_that_hangs_as_not_answering(cluster: 
     assert [(one["name"], one["state"]) for one in found["nodes"]] == [("n1", "live"), ("n2", "not answering")]
     assert found["nodes"][1]["reason"]
     assert [(one["name"], one["size"]) for one in found["pools"]] == [("pool", 1)]
+
+
+def test_the_shell_recycles_a_pool_on_the_nodes_that_host_it_and_dumps_a_worker_of_another_node(
+    cluster: Cluster,
+) -> None:
+    (worker,) = [one["worker"]["id"] for one in cluster.shell("status", "--all-nodes", "--pool", "gpu")["workers"]]
+    assert cluster.shell("dump", worker)["worker"] == worker
+    found = cluster.shell("recycle", "gpu")
+    assert (found["planned"], found["nodes"]) == (1, [{"node": "n2", "planned": 1, "error": ""}])
+    found = cluster.shell("recycle", "pool", "--node", "n1")
+    assert found["nodes"] == [{"node": "n1", "planned": 1, "error": ""}]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
+from django.db import OperationalError
 from django.test import Client
 
 from snakepit.pools.broker.errors import DeadlineExceeded
 from snakepit.pools.broker.status import BrokerStatus, PoolHistograms
 from snakepit.pools.dashboard.hub import Hub
-from snakepit.pools.operations import all_nodes
+from snakepit.pools.models import Audit
+from snakepit.pools.operations import all_nodes, pool_nodes
 from snakepit.pools.operations.all_nodes import AskedNode
+from snakepit.pools.operations.orders import Order
 from tests.process.integration.fakes import FakeClient, unreachable
 from tests.statuses import pool, worker
 
@@ -122,6 +126,82 @@ def test_the_description_has_both_shapes_of_the_status(client: Client) -> None:
     shapes = {one["$ref"].rsplit("/", 1)[1] for one in answer["anyOf"]}
     assert shapes == {"StatusOut", "ClusterStatusOut"}
     assert {"nodes", "pools", "workers"} == set(schema["components"]["schemas"]["ClusterStatusOut"]["properties"])
+
+
+# Orders.
+
+
+@pytest.fixture
+def post(client: Client, make_key: Any) -> Any:
+    headers = {"authorization": make_key()}
+
+    def send(path: str, **body: Any) -> Any:
+        return client.post(path, json.dumps(body), content_type="application/json", headers=headers)
+
+    return send
+
+
+def test_a_recycle_reaches_each_node_that_hosts_the_pool_and_has_an_answer_of_each(
+    post: Any, nodes: Any, broker: FakeClient, far: FarClient
+) -> None:
+    found = post("/api/pools/digits/recycle", reason="release").json()
+    assert found == {
+        "planned": 4,
+        "nodes": [
+            {"node": "node-1", "planned": 2, "error": ""},
+            {"node": "node-2", "planned": 2, "error": ""},
+            {"node": "node-3", "planned": 0, "error": "it advertises no address"},
+        ],
+    }
+    assert [one[:2] for one in (*broker.orders, *far.orders)] == [("digits", ""), ("digits", "")]
+    row = Audit.objects.get(action="recycle")
+    assert (row.outcome, row.reason) == ("done", "release")
+    assert row.message == ("node-1: 2 to be replaced; node-2: 2 to be replaced; node-3: it advertises no address")
+
+
+def test_a_recycle_reaches_the_named_node_alone_and_a_worker_where_it_lives(
+    post: Any, nodes: Any, broker: FakeClient, far: FarClient
+) -> None:
+    assert post("/api/pools/digits/recycle", node="node-2").json()["nodes"][0]["node"] == "node-2"
+    assert post("/api/pools/digits/recycle", worker="digits-9").json()["nodes"][0]["node"] == "node-2"
+    assert post("/api/pools/gpu/recycle").json()["planned"] == 2  # it lives on node-2 only
+    assert ([one[:2] for one in broker.orders], [one[:2] for one in far.orders]) == (
+        [], [("digits", ""), ("digits", "digits-9"), ("gpu", "")],
+    )  # fmt: skip
+    assert post("/api/pools/digits/recycle", node="other").json()["error"]["code"] == "node_unknown"
+    assert post("/api/pools/digits/recycle", node="node-3").json()["error"]["code"] == "broker_unreachable"
+
+
+def test_kill_and_dump_find_the_node_that_has_the_worker(
+    post: Any, nodes: Any, broker: FakeClient, far: FarClient
+) -> None:
+    assert post("/api/workers/digits-9/kill").json() == {"worker": "digits-9", "pool": "digits"}
+    assert post("/api/workers/digits-9/dump").json()["worker"] == "digits-9"
+    assert ([one[:2] for one in far.orders], broker.orders) == ([("digits-9", "kill"), ("digits-9", "dump")], [])
+    assert post("/api/workers/digits-1/kill").status_code == 200
+    assert [one[:2] for one in broker.orders] == [("digits-1", "kill")]
+    broker.error = unreachable()  # the broker of this host is away: the others get their orders
+    assert post("/api/workers/digits-9/kill").status_code == 200
+    assert post("/api/workers/digits-1/kill").json()["error"]["code"] == "broker_unreachable"
+    broker.error = None
+    assert post("/api/workers/digits-5/kill").json()["error"]["code"] == "worker_unknown"
+
+
+def test_a_recycle_that_no_node_takes_fails(post: Any, nodes: Any, broker: FakeClient, far: FarClient) -> None:
+    broker.error = far.error = unreachable()
+    assert post("/api/pools/digits/recycle").json()["error"]["code"] == "broker_unreachable"
+    assert Audit.objects.get(action="recycle").outcome == "broker_unreachable"
+
+
+def test_an_order_reaches_the_node_of_this_host_without_the_database(
+    broker: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: Any) -> Any:
+        raise OperationalError("server closed the connection")
+
+    monkeypatch.setattr(all_nodes, "known", away)
+    pool_nodes.kill(broker, "digits", "digits-1", Order("ada"))
+    assert [one[:2] for one in broker.orders] == [("digits-1", "kill")]
 
 
 # The dashboard.

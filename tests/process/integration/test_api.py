@@ -146,7 +146,7 @@ def test_recycle_has_actor_and_reason(
 ) -> None:
     headers = {"Authorization": make_key("operate")}
     response = client.post("/api/pools/digits/recycle", body, content_type="application/json", headers=headers)
-    assert response.json() == {"planned": 2}
+    assert response.json() == {"planned": 2, "nodes": []}
     (pool, worker, actor, reason) = broker.orders[0]
     assert (pool, worker, reason) == (order[0], order[1], order[3])
     assert actor.startswith("key test (snk_")

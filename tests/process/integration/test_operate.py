@@ -301,6 +301,7 @@ def test_the_admin_asks_for_the_permission_to_operate(
 @pytest.fixture
 def shell(broker: FakeClient, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     monkeypatch.setattr(operate, "connect", lambda address: broker)
+    monkeypatch.setattr(operate, "project_client", lambda: broker)
     monkeypatch.setattr(operate, "name_actor", lambda: "shell user ada")
     monkeypatch.setattr(operate, "POLL", 0.01)
     return broker
@@ -455,6 +456,7 @@ def test_the_shell_shows_stacks_and_records_the_actor(
     shell: FakeClient, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dump_command, "connect", lambda address: shell)
+    monkeypatch.setattr(dump_command, "project_client", lambda: shell)
     monkeypatch.setattr(dump_command, "name_actor", lambda: "shell user ada")
     assert run(["dump", "digits-1", "--reason", "it hangs"]) == 0
     out = capsys.readouterr().out
