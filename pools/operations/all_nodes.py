@@ -18,7 +18,6 @@ from snakepit.pools.client.cluster_status import NodeAnswer
 from snakepit.pools.client.drain_status import check_node
 from snakepit.pools.client.routing.client import RoutedClient
 from snakepit.pools.client.routing.discovery import FORGOTTEN, MOST_NODES, THIS_HOST, NodeRow, reach
-from snakepit.pools.host import host_id
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Node
 from snakepit.pools.models.moments import utc_now
@@ -48,7 +47,7 @@ def known(broker: Any) -> tuple[AskedNode, ...]:
         rows = Node.objects.filter(stopped=False, seen_at__gte=utc_now() - FORGOTTEN).order_by("name")
         found = list(rows.values_list("name", "address", "host", "advertised")[:MOST_NODES])
     given = [NodeRow(name, path, host, tuple(map(str, more))) for name, path, host, more in found]
-    nodes, away = reach(given, broker.target, host_id())
+    nodes, away = reach(given, broker.target)
     asked = [
         AskedNode(one.name, None, f"no broker listens at {one.target}", one.own, one.named)
         if one.is_absent

@@ -84,7 +84,9 @@ def reach(
         here = locate(row.path)
         address = row.path if here and here == row.host else next(iter(row.advertised), "")
         if not address:
-            away[row.name] = "it is on another host and advertises no address (LISTEN, ADVERTISE)"
+            away[row.name] = (
+                f"its socket {row.path} is not on this host, and it advertises no address (LISTEN, ADVERTISE)"
+            )
             continue
         try:
             target = find_target(address, "" if TCP.fullmatch(address) else own.token, None, own.connect_timeout)

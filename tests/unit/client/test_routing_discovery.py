@@ -81,8 +81,13 @@ def test_a_name_stands_for_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_node_that_cannot_be_reached_has_its_reason() -> None:
-    rows = [NodeRow("n1", OWN.path, "here"), NodeRow("n4", OWN.path, "there"), NodeRow("long", "/" + "x" * 200, "here")]
-    nodes, away = discovery.reach(rows, OWN, "here")
+    long = "/" + "x" * 200
+    rows = [
+        NodeRow("n1", OWN.path, here(OWN.path)),
+        NodeRow("n4", OWN.path, "there"),
+        NodeRow("long", long, here(long)),
+    ]
+    nodes, away = discovery.reach(rows, OWN, here)
     assert [node.name for node in nodes] == ["n1"]
-    assert away["n4"] == "it is on another host and advertises no address (LISTEN, ADVERTISE)"
+    assert away["n4"].endswith("is not on this host, and it advertises no address (LISTEN, ADVERTISE)")
     assert set(away) == {"n4", "long"}
