@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
-
 from tests import guardian
 
 PATIENCE = 60.0  # a bound for a machine under load, never a wait
@@ -85,6 +83,8 @@ class Postgres:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop every process of the server for a while: it accepts connections, and answers none."""
+        import psutil  # here: the workers of other interpreters run their tests without it
+
         first = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
         processes = [first, *first.children(recursive=True)]
         try:

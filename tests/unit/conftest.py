@@ -16,8 +16,6 @@ from unittest import mock
 
 import pytest
 
-from snakepit.pools.client.routing import router
-
 PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"}
 SOCKET_EVENTS = {"socket.bind", "socket.connect", "socket.sendto", "socket.getaddrinfo"}
 
@@ -68,6 +66,10 @@ GUARD = Guard()
 def no_client_looks_for_nodes() -> None:
     """End the threads that watch nodes for the calls of earlier tests: they open sockets, and draw random numbers."""
     names = ("snakepit-nodes", "snakepit-find-nodes")
+    if "snakepit.pools.client.routing.router" not in sys.modules:  # a worker's interpreter has no client
+        return
+    from snakepit.pools.client.routing import router
+
     with mock.patch.object(router, "IDLE", -1.0):
         while threads := [one for one in threading.enumerate() if one.name in names]:
             threads[0].join(30)

@@ -28,14 +28,8 @@ DASHBOARD = ("", "pools/", "pools/primes/", "workers/", "nodes/", "events/", "jo
 API = ("", "docs", "openapi.json", "live", "ready", "pools", "pools/primes", "pools/primes/commands",
        "pools/primes/plan", "workers", "events", "audit", "nodes", "status", "jobs", "diagnostics")  # fmt: skip
 MACHINE_READ = r'(?:style|data-(?:every|since|at|seen|span|max|size)|value|max|min|width|height)="[^"]*\d,\d[^"]*"'
-NO_PAGE = (
-    "jobattempt",
-    "jobentry",
-    "poolperiod",
-    "periodicrun",
-    "jobworkflow",
-    "jobedge",
-)  # shown on the pages of others
+# Shown on the pages of others.
+NO_PAGE = ("jobattempt", "jobentry", "poolperiod", "periodicrun", "jobworkflow", "jobedge", "jobstart")
 
 
 def prepare() -> list[str]:

@@ -29,7 +29,11 @@ def pools_without_a_gil() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def node(pools_without_a_gil: None) -> Iterator[RunningBroker]:
-    pools = {"one": {"size": 1}, "threads": {"size": 1, "threads": 2}, "paused": {"size": 1, "paused": True}}
+    pools = {
+        "one": {"size": 1, "max_buffer": 2**20},
+        "threads": {"size": 1, "threads": 2},
+        "paused": {"size": 1, "paused": True},
+    }
     with broker(pools) as running:
         running.ready("one")
         running.ready("threads")

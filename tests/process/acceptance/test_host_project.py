@@ -125,7 +125,7 @@ def test_a_new_projects_broker_names_what_is_missing_and_its_socket_and_leaves_n
 
         submitted = project.snakepit("submit", "greeter", "greet", '{"name": "Ada"}')
         assert submitted.returncode == 0, submitted.stderr
-        assert 'not sent: no Celery app found. Jobs need one, calls do not: set SNAKEPIT["CELERY_APP"]' in (
+        assert 'was sent: no Celery app found. Jobs need one, calls do not: set SNAKEPIT["CELERY_APP"]' in (
             submitted.stderr
         )
     finally:

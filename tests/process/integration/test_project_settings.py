@@ -22,6 +22,8 @@ from tests.process.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MIDSUMMER = datetime(2026, 7, 1, 12, 30, tzinfo=UTC)
+# Shown on the pages of others.
+NO_PAGE = ("jobattempt", "jobentry", "poolperiod", "periodicrun", "jobworkflow", "jobedge", "jobstart")
 
 
 @pytest.fixture(params=["atomic", "naive"])
@@ -99,7 +101,7 @@ def test_every_page_of_the_admin_opens(rows: dict[str, str], broker: FakeClient,
     ApiKey.create(name="test", owner=admin_user, expires_at=utc_now() + timedelta(days=1))
     for model in apps.get_app_config("snakepit_pools").get_models():
         name = f"admin:snakepit_pools_{model._meta.model_name}"
-        if model._meta.model_name in ("jobattempt", "jobentry", "poolperiod", "periodicrun", "jobworkflow", "jobedge"):
+        if model._meta.model_name in NO_PAGE:
             continue
         pages += [reverse(f"{name}_changelist")]
         pages += [reverse(f"{name}_change", args=(row.pk,)) for row in model.objects.all()]
