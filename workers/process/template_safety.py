@@ -7,6 +7,7 @@ do not depend on which library made these things, or how.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -87,7 +88,7 @@ def _threads() -> Iterator[str]:
     if not others:
         return
     known = {thread.native_id: thread for thread in threading.enumerate()}
-    frames = sys._current_frames()
+    frames = current_frames()
     named = [
         f"{known[number].name!r}{_origin(frames.get(known[number].ident or 0))}" for number in others if number in known
     ]
@@ -96,6 +97,21 @@ def _threads() -> Iterator[str]:
         named.append(f"{native} native{_suspects()}")
     count = "a thread runs" if len(others) == 1 else f"{len(others)} threads run"
     yield f"{count} beside the main one, and would be missing in every worker: {', '.join(named)}; start it in setup()"
+
+
+def current_frames() -> dict[int, FrameType]:
+    """The frame of each thread, by its identifier.
+
+    CPython 3.11 holds a lock of the interpreter meanwhile. A garbage collection that frees a thread's local data needs
+    the same lock, and the process would hang.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _origin(frame: FrameType | None) -> str:

@@ -41,6 +41,7 @@ from snakepit.pools.client.pending import ThreadPending
 from snakepit.pools.client.session import session_on
 from snakepit.pools.client.streams import WINDOW
 from snakepit.pools.wire.broker_pb2 import Reply
+from snakepit.workers.process.template_safety import current_frames
 from snakepit.workers.transport import DIRECT_REPLY, FAST_PATH, LOOP_OWNER
 from tests.process.contract.fake_broker import POOL, FakeBroker
 from tests.process.contract.kit_broker import KitBroker
@@ -353,7 +354,7 @@ def test_an_interrupt_cancels_the_call_that_waits(client: Client, broker: FakeBr
     def interrupt() -> None:
         broker.running.wait(10)
         # The signal comes while the thread waits, never in the middle of a step.
-        while sys._current_frames()[main].f_code not in waits and not ended.is_set():
+        while current_frames()[main].f_code not in waits and not ended.is_set():
             time.sleep(0)
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -7,12 +7,12 @@ import asyncio
 import os
 import selectors
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from snakepit.workers.process.template_safety import current_frames
 from snakepit.workers.transport.loop_owner import WAITING, BoundedSelector, LoopOwner, came_while_waiting
 
 PATIENCE = 20.0
@@ -195,7 +195,7 @@ def test_a_signal_right_before_the_wait_for_events_is_handled_soon() -> None:
     handled, rescued = threading.Event(), threading.Event()
 
     def interrupt() -> None:
-        while sys._current_frames()[main].f_code not in WAITING:
+        while current_frames()[main].f_code not in WAITING:
             pass
         _thread.interrupt_main()  # marks the signal as received, and interrupts no system call
         if not handled.wait(PATIENCE):
@@ -219,7 +219,7 @@ def test_a_signal_right_before_the_wait_for_events_is_handled_soon() -> None:
 def interrupt_select() -> None:
     main = threading.main_thread().ident
     assert main is not None
-    while sys._current_frames()[main].f_code is not selectors.DefaultSelector.select.__code__:
+    while current_frames()[main].f_code is not selectors.DefaultSelector.select.__code__:
         pass
     os.kill(os.getpid(), signal.SIGUSR1)
 
