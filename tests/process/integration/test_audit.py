@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from snakepit.pools import jobs, tasks
 from snakepit.pools.broker.errors import BadRequest, DefinitionInvalid, PoolUnknown
-from snakepit.pools.cli import operate
+from snakepit.pools.cli import cluster, operate
 from snakepit.pools.cli.main import run
 from snakepit.pools.jobs import messages
 from snakepit.pools.models import Audit, Pool
@@ -117,7 +117,8 @@ def test_rest_names_the_key_and_the_address(
 
 
 def test_the_shell_names_its_user(pool: Pool, broker: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operate, "connect", lambda address: broker)
+    for module in (operate, cluster):
+        monkeypatch.setattr(module, "connect", lambda *address: broker)
     job = jobs.submit("digits", "classify")
     assert run(["recycle", "digits", "--reason", "release"]) == 0
     assert run(["scale", "digits", "3"]) == 0
