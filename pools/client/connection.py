@@ -80,7 +80,9 @@ class Connection:
 
     def hung_up(self) -> bool:
         """Whether the connection has ended, though the event loop may not have read that yet."""
-        return self._raw.has_failed() or (self._hangup is not None and bool(self._hangup.poll(0)))
+        if self._raw.has_failed() or self._raw.is_closing():  # the loop closes a transport whose reader was interrupted
+            return True
+        return self._hangup is not None and bool(self._hangup.poll(0))
 
     @property
     def takes_calls(self) -> bool:
