@@ -121,6 +121,17 @@ class Allowed:
         )
 
 
+class EndedRights(Allowed):
+    """The rights of a session that ends: a call that arrives meanwhile gets the reason."""
+
+    def __init__(self, reason: errors.BrokerError) -> None:
+        super().__init__(None)
+        self._reason = reason
+
+    def take(self, requests: Iterable[Request]) -> None:
+        raise self._reason
+
+
 EVERYTHING = Allowed(None)
 
 
@@ -151,6 +162,7 @@ class FollowedRights:
         try:
             await asyncio.wait((running, following), return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
+                self.allowed = EndedRights(following.result())
                 session.end_calls(following.result())
                 await asyncio.sleep(0)  # the replies leave at the end of this turn of the loop
                 raise following.result()

@@ -251,7 +251,7 @@ class ClientSession:
         """Give a network client's calls their caller, or refuse them all."""
         try:
             rights.allowed.take(requests)
-        except errors.PermissionDenied as denied:
+        except errors.BrokerError as denied:
             for ref in refs:
                 self._refuse(ref, denied)
             return True
