@@ -76,9 +76,7 @@ def submit(
     unique_by: UniqueBy = None,
     unique_period: UniquePeriod = None,
     unique_state: UniqueState = None,
-    file: Annotated[
-        str, typer.Option(help="Submit one job for each line of this file (-: stdin), a JSON object of arguments.")
-    ] = "",
+    file: Annotated[str, typer.Option(help="Submit a job for each line of this file (-: stdin), JSON arguments.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Store a job and print its id. It runs even if all processes are killed in between.

@@ -45,7 +45,7 @@ def health_of(broker: Broker, service: str) -> HealthCheckResponse.ServingStatus
 
 
 class PoolHealth(HealthBase):
-    """`may_see` tells whether the peer of a request may see a pool; a pool that it may not see is unknown."""
+    """`may_see` returns whether the peer of a request may see a pool; any other pool is unknown to it."""
 
     def __init__(self, broker: Broker, may_see: Callable[[Any, str], Awaitable[bool]] | None = None) -> None:
         self._broker = broker

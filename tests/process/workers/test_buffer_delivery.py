@@ -57,14 +57,14 @@ def test_long_text_goes_in_shared_memory_too(sender: DirectReplySender, tmp_path
 
 
 def test_a_result_whose_caller_is_gone_goes_through_the_broker(sender: DirectReplySender, tmp_path: Path) -> None:
-    last = deliver(sender, call_of(tmp_path / "nobody"), np.ones(50_000))
+    last = deliver(sender, call_of(tmp_path / "missing"), np.ones(50_000))
     assert isinstance(last, ResultReport)
     assert last.value is not None
     assert Delivered(Delivery(json=last.value.data)).value().sum() == 50_000
 
 
 def test_beyond_max_payload_it_is_an_error_that_says_why(sender: DirectReplySender, tmp_path: Path) -> None:
-    last = deliver(sender, call_of(tmp_path / "nobody"), np.ones(MIB))
+    last = deliver(sender, call_of(tmp_path / "missing"), np.ones(MIB))
     assert isinstance(last, FailureReport)
     assert last.code == "result_too_large"
     assert "did not take it in shared memory" in last.message

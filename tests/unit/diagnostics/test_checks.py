@@ -314,7 +314,7 @@ def test_a_pool_that_no_living_node_hosts_is_a_problem() -> None:
 
 
 def test_a_pool_of_other_nodes_needs_no_room_and_no_interpreter_here() -> None:
-    gone = Unknown("nobody may ask")
+    gone = Unknown("the status may not be read")
     big = replace(GPU, size=1000, interpreter=gone, adapter=gone)
     node = known.NodeRowFacts(name="n2", address="", pid=1, stopped=False, silent=1.0, labels=("gpu=yes",))
     assert not worst(replace(SOUND, pools=(POOL, big), database=replace(DATABASE, nodes=(OWN, node))))
