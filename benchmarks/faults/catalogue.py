@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from benchmarks.faults.cases import calls, clock, drain, freezes, kill_storm, malformed, rest, services, soak
+from benchmarks.faults.cases import (
+    calls,
+    clock,
+    drain,
+    freezes,
+    frozen_jobs,
+    kill_storm,
+    malformed,
+    rest,
+    services,
+    soak,
+)
 
-MODULES = (kill_storm, calls, freezes, malformed, clock, services, drain, rest, soak)
+MODULES = (kill_storm, calls, freezes, frozen_jobs, malformed, clock, services, drain, rest, soak)
 FAULTS = {fault.name: fault for module in MODULES for fault in module.FAULTS}
