@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from snakepit.workers import Adapter, Context, command
 from snakepit.workers.transport.message_stream import MessageStream
@@ -38,6 +39,16 @@ class Target(Adapter):
         """Yield chunks of `size` characters."""
         for _ in range(to):
             yield "x" * size
+
+    @command
+    def mirror(self, ctx: Context, value: Any, placed: bool, seconds: float) -> Any:
+        """Return an array as it came, or a copy that was made in shared memory."""
+        time.sleep(seconds)
+        if not placed:
+            return value
+        out = ctx.buffer(value.shape, value.dtype)
+        out[:] = value
+        return out
 
     @command
     def shout(self, lines: int, size: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.faults.cases import (
+    buffers,
     calls,
     clock,
     drain,
@@ -15,5 +16,5 @@ from benchmarks.faults.cases import (
     soak,
 )
 
-MODULES = (kill_storm, calls, freezes, frozen_jobs, malformed, clock, services, drain, rest, soak)
+MODULES = (kill_storm, calls, buffers, freezes, frozen_jobs, malformed, clock, services, drain, rest, soak)
 FAULTS = {fault.name: fault for module in MODULES for fault in module.FAULTS}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.usage import children
 
 EXECUTOR = min(32, (os.cpu_count() or 1) + 4)  # threads that asyncio.to_thread keeps at most
+BUFFER = "memfd:snakepit buffer"
 SETTLE = 30.0  # seconds for descriptors and children to go after the last call
 
 
@@ -47,6 +49,18 @@ def is_zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return False
+
+
+def memory_files(pid: int) -> int:
+    """How many memory files of buffers a process holds, by a descriptor or by a map. 0: it has ended."""
+    found = 0
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(FileNotFoundError):
+                found += BUFFER in os.readlink(f"/proc/{pid}/fd/{name}")
+        return found + Path(f"/proc/{pid}/maps").read_text().count(BUFFER)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def settled(pid: int, before: Census) -> list[str]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.cases.buffers import many_large_calls
 from snakepit.pools.broker.errors import (
     BadArguments,
     BadRequest,
@@ -38,6 +37,7 @@ LARGE = {"adapter": "large", "max_buffer": 2**27}
 @pytest.fixture(scope="module")
 def node() -> Iterator[RunningBroker]:
     pools = {"one": {**LARGE, "size": 1}, "threads": {**LARGE, "size": 2, "profile": "thread", "threads": 2}}
+    pools["killed"] = {"adapter": "target", "size": 2, "profile": "thread", "threads": 2, "death_budget": 1000}
     with broker({**pools, "small": {**LARGE, "size": 1, "max_buffer": 0}}) as running:
         for name in ("one", "threads", "small"):
             running.ready(name)
@@ -235,38 +235,9 @@ def test_the_metrics_count_buffers(node: RunningBroker) -> None:
     assert 'snakepit_buffer_bytes_total{of="result",pool="one"}' in node.client.metrics()
 
 
-def test_no_descriptor_is_left_where_calls_are_cancelled_and_late_and_workers_are_killed(node: RunningBroker) -> None:
-    gc.collect()
-    before = memory_files(os.getpid())
-    killed = threading.Event()
-
-    def kill() -> None:
-        for _ in range(3):
-            eventually(lambda: bool(ready(node)))
-            for pid in ready(node)[:1]:
-                os.kill(pid, signal.SIGKILL)
-                eventually(lambda gone=pid: gone not in node.pids("threads"))  # type: ignore[misc]
-        killed.set()
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    arguments = {"size": 200_000, "seconds": 0.0, "value": np.ones(50_000)}
-    outcomes = {"ok": 0, "cancelled": 0, "failed": 0}
-    for turn in range(300):
-        futures = [
-            node.client.submit("threads", "slow", arguments, timeout=0.002 if at == 0 else 30) for at in range(10)
-        ]
-        for future in futures[1 + turn % 3 :: 3]:
-            outcomes["cancelled"] += future.cancel()
-        for future in futures:
-            if not future.cancelled():
-                outcomes["failed" if isinstance(future.exception(), BrokerError) else "ok"] += 1
-        if killed.is_set() and turn > 100:
-            break
-    thread.join()
-    del futures, future, arguments
-    assert min(outcomes.values()) > 0, outcomes
-    gc.collect()
-    eventually(lambda: memory_files(os.getpid()) <= before)
-    eventually(lambda: memory_files(node.process.pid) == 0)
-    eventually(lambda: all(memory_files(one.pid) == 0 for one in node.client.status("threads").workers if one.pid))
+def test_no_descriptor_is_left_where_calls_are_cancelled_and_late_and_workers_and_clients_are_killed(
+    node: RunningBroker,
+) -> None:
+    """Ten thousand such calls are `make faults FAULTS=large-values`."""
+    found = many_large_calls(node.client, node.process.pid, "killed", 400)
+    assert not found.broken, found
