@@ -115,6 +115,7 @@ def encode_commands(commands: Iterable[CommandInfo]) -> pb.CommandsReply:
                 schema=command.schema,
                 batch=command.batch,
                 batch_wait=command.batch_wait,
+                result_schema=command.result_schema,
             )
             for command in commands
         ]

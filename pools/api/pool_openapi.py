@@ -1,8 +1,8 @@
-"""The OpenAPI document of one pool: an operation for each command, so that clients are generated with their arguments.
+"""The OpenAPI document of one pool: an operation for each command, so that clients are generated with their types.
 
-    commands (JSON Schema of their arguments) ─▶ document() ─▶ paths, components
+    commands (JSON Schema of arguments and result) ─▶ document() ─▶ paths, components
 
-A worker does not report the type of a result, so a result allows every value.
+A command without a return annotation has no schema of its result, which then allows every value.
 """
 
 from __future__ import annotations
@@ -55,10 +55,13 @@ def document(pool: str, commands: Sequence[CommandInfo], site: Site) -> dict[str
     for model in (CallAnswer, Failure):
         found = model.model_json_schema(ref_template=COMPONENT + "{model}", mode="serialization")
         schemas |= found.pop("$defs", {}) | {model.__name__: found}
+    if any(info.streams for info in commands):
+        schemas |= _events()
     paths = {}
     for info in sorted((one for one in commands if one.name != ON_FAILURE), key=lambda one: one.name):
-        body = _components(info, schemas)
-        paths[f"{site.root}/commands/{quote(info.name, safe='')}"] = {"post": _operation(info, body, site)}
+        body = _component(info.name, "arguments", info.arguments or {"type": "object"}, schemas)
+        success = _success(info, schemas)
+        paths[f"{site.root}/commands/{quote(info.name, safe='')}"] = {"post": _operation(info, body, success, site)}
     contents = {
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": dict(site.security)},
@@ -69,7 +72,7 @@ def document(pool: str, commands: Sequence[CommandInfo], site: Site) -> dict[str
     return {"openapi": "3.1.0", "info": {"title": f"Pool {pool}", "version": version, "description": text}, **contents}
 
 
-def _operation(info: CommandInfo, body: dict[str, Any], site: Site) -> dict[str, Any]:
+def _operation(info: CommandInfo, body: dict[str, Any], success: dict[str, Any], site: Site) -> dict[str, Any]:
     required = bool(info.arguments.get("required"))
     notes = [info.description or info.summary]
     notes += ["It streams: ask for `text/event-stream` to get each chunk."] if info.streams else []
@@ -83,7 +86,7 @@ def _operation(info: CommandInfo, body: dict[str, Any], site: Site) -> dict[str,
         "tags": ["commands"],
         "parameters": _parameters(site),
         "requestBody": {"required": required, "content": {"application/json": {"schema": body}}},
-        "responses": {"200": _success(info), **{str(code): _refusal(code) for code in sorted(REFUSED)}},
+        "responses": {"200": success, **{str(code): _refusal(code) for code in sorted(REFUSED)}},
         "x-streams": info.streams,
         "x-idempotent": info.idempotent,
     }
@@ -100,12 +103,42 @@ def _parameters(site: Site) -> list[dict[str, Any]]:
     ]
 
 
-def _success(info: CommandInfo) -> dict[str, Any]:
+def _success(info: CommandInfo, schemas: dict[str, Any]) -> dict[str, Any]:
     """JSON, and a stream of a command that streams. Generated clients return the union of all that is listed."""
-    content: dict[str, Any] = {"application/json": {"schema": {"$ref": COMPONENT + "CallAnswer"}}}
+    whole = {"$ref": COMPONENT + "CallAnswer"}
+    part = _component(info.name, "chunk" if info.streams else "result", info.result, schemas) if info.result else {}
+    if part:
+        result = {"type": "array", "items": part} if info.streams else part
+        whole = _add(f"{info.name}.answer", _object(result=result, call={"$ref": COMPONENT + "CallFacts"}), schemas)
+    content: dict[str, Any] = {"application/json": {"schema": whole}}
     if info.streams:
-        content["text/event-stream"] = {"schema": BODIES["text/event-stream"]}
+        # OpenAPI 3.1 has no word for the type of an event; a generator makes the type of the component all the same.
+        chunk = _add(f"{info.name}.chunk_event", _event("chunk", part), schemas)
+        others = [{"$ref": f"{COMPONENT}{name}Event"} for name in ("Progress", "Log", "Result", "Error")]
+        events = _add(f"{info.name}.event", {"oneOf": [chunk, *others]}, schemas)
+        content["text/event-stream"] = {"schema": BODIES["text/event-stream"], "x-event": events}
     return {"description": "The result of the command.", "content": content}
+
+
+def _events() -> dict[str, Any]:
+    """The events that every stream has, beside its chunks, with their data."""
+    number, text = {"type": "number"}, {"type": "string"}
+    return {
+        "StreamProgress": _object(fraction=number, message=text),
+        "StreamLog": _object(message=text),
+        "ProgressEvent": _event("progress", {"$ref": COMPONENT + "StreamProgress"}),
+        "LogEvent": _event("log", {"$ref": COMPONENT + "StreamLog"}),
+        "ResultEvent": _event("result", {"$ref": COMPONENT + "CallAnswer"}),
+        "ErrorEvent": _event("error", {"$ref": COMPONENT + "Failure"}),
+    }
+
+
+def _event(name: str, data: dict[str, Any]) -> dict[str, Any]:
+    return _object(event={"type": "string", "const": name}, data=data)
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _refusal(status: int) -> dict[str, Any]:
@@ -114,26 +147,30 @@ def _refusal(status: int) -> dict[str, Any]:
     return {"description": f"{HTTPStatus(status).phrase}: {codes}.", "content": content}
 
 
-def _components(info: CommandInfo, schemas: dict[str, Any]) -> dict[str, Any]:
-    """Add the schemas of a command's arguments to the components, and return the reference to them."""
-    arguments = info.arguments or {"type": "object"}
-    arguments.pop("$schema", None)
-    definitions = arguments.pop("$defs", {})
-    own = _free(f"{info.name}.arguments", schemas)
-    schemas[own] = {}  # taken
-    names = {}
-    for name in definitions:
-        names[name] = _free(f"{info.name}.{name}", schemas)
-        schemas[names[name]] = {}
+def _add(name: str, schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """Add a component, and return the reference to it."""
+    own = _free(name, schemas)
+    schemas[own] = schema
+    return {"$ref": COMPONENT + own}
+
+
+def _component(command: str, name: str, schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """Add the schema of a command's arguments or result to the components, and return the reference to it."""
+    definitions = schema.get("$defs", {})
+    plain = {word: value for word, value in schema.items() if word not in ("$schema", "$defs")}
+    reference = _add(f"{command}.{name}", {}, schemas)
+    # A type may be in the arguments and in the result, where it has another form.
+    part = command if name == "arguments" else f"{command}.{name}"
+    names = {name: _add(f"{part}.{name}", {}, schemas)["$ref"] for name in definitions}
 
     def moved(target: str) -> str:
         name = target.removeprefix(LOCAL)
-        return COMPONENT + names[name] if target.startswith(LOCAL) and name in names else target
+        return str(names[name]) if target.startswith(LOCAL) and name in names else target
 
-    for name, schema in definitions.items():
-        schemas[names[name]] = _walked(schema, moved)
-    schemas[own] = _walked(arguments, moved)
-    return {"$ref": COMPONENT + own}
+    for name, one in definitions.items():
+        schemas[names[name].removeprefix(COMPONENT)] = _walked(one, moved)
+    schemas[reference["$ref"].removeprefix(COMPONENT)] = _walked(plain, moved)
+    return reference
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:
@@ -176,4 +213,6 @@ def _walked(schema: Any, moved: Callable[[str], str]) -> Any:
             found[word] = {name: _walked(one, moved) for name, one in value.items()}
         else:
             found[word] = value if word in VALUES else _walked(value, moved)
+    if found.get("type") == "array" and "prefixItems" not in found:
+        found.setdefault("items", {})  # openapi-python-client refuses an array without it
     return found

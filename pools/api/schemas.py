@@ -64,6 +64,9 @@ class CommandOut(Schema):
     arguments: dict[str, JsonValue] = Field(
         default_factory=dict, alias="schema", description="JSON Schema of the arguments"
     )
+    result_schema: dict[str, JsonValue] = Field(
+        default_factory=dict, description="JSON Schema of the result, or of a chunk if it streams; empty: any value."
+    )
 
 
 class CommandList(Schema):

@@ -308,11 +308,17 @@ class CommandInfo:
     schema: str = "{}"  # JSON Schema of the arguments, as text
     batch: int = 0  # calls that may run together; 0: each runs alone
     batch_wait: float = 0.0  # seconds that calls may wait for more of them
+    result_schema: str = "{}"  # JSON Schema of one result's JSON form, or of one chunk, as text; {}: any value
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The JSON Schema of its arguments."""
         return dict(json.loads(self.schema or "{}"))
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The JSON Schema of its result, or of a chunk if it streams; empty: any value."""
+        return dict(json.loads(self.result_schema or "{}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,11 +331,13 @@ class SweepResult:
 
 
 def as_json(value: Any) -> Any:
-    """A status as JSON-ready data: objects by field name, tuples as lists. The schema of a command is an object."""
+    """A status as JSON-ready data: objects by field name, tuples as lists. The schemas of a command are objects."""
     if type(value) in PLAIN:
         return value
     if is_dataclass(value):
-        return _object(value) | ({"schema": value.arguments} if isinstance(value, CommandInfo) else {})
+        if isinstance(value, CommandInfo):
+            return _object(value) | {"schema": value.arguments, "result_schema": value.result}
+        return _object(value)
     if isinstance(value, Mapping):
         return {key: as_json(one) for key, one in value.items()}
     return [as_json(one) for one in value] if isinstance(value, tuple | list) else value

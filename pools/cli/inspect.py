@@ -16,6 +16,7 @@ from snakepit.pools.cli.parameters import PATIENCE, AsJson
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.cli.units import duration, span
 from snakepit.pools.client import Client, connect
+from snakepit.pools.web.type_text import named_types, signature_text
 
 if TYPE_CHECKING:
     from snakepit.pools.broker.spec import PoolSpec
@@ -77,9 +78,8 @@ def _inspect(client: Client, target: str) -> Inspection:
         if pool in ("", name := one.name):
             workers = [each for each in status.workers_of(name) if worker in ("", each.id)]
             past = known.histories.get(name)
-            found.append(
-                inspect_pool(one, workers, client.plan(name, timeout=PATIENCE), known.definitions.get(name), past)
-            )
+            spec, plan = known.definitions.get(name), client.plan(name, timeout=PATIENCE)
+            found.append(inspect_pool(one, workers, plan, spec, past, client.commands(name, timeout=PATIENCE)))
     judged = known.judgements
     shown = None if judged is None else tuple(one for one in judged if pool in ("", one.pool))
     return Inspection(worker, tuple(found), shown, known.missing)
@@ -129,7 +129,7 @@ def lines(found: Inspection, detailed: bool, every: bool) -> Iterator[str]:
             yield from (f"  {name:<13} {text}" for name, text in _pool(pool))
             yield from (f"  {'warning':<13} {text}" for text in pool.warnings)
             if detailed:
-                yield from (f"  {'command':<13} {text}" for text in map(_command, pool.commands))
+                yield from _commands(pool.commands)
         for worker in pool.workers:
             if detailed or found.worker:
                 yield from _worker(worker)
@@ -205,7 +205,18 @@ def _past(past: History) -> str:
     return f"recycled: {recycled}; {past.died} died at work; {failed}"
 
 
+def _commands(commands: Sequence[InspectedCommand]) -> Iterator[str]:
+    """Each command with its types and run times; the types that it names are on lines of their own."""
+    for one in commands:
+        yield f"  {'command':<13} {_command(one)}"
+        if one.info:
+            types = (*named_types(one.info.arguments), *named_types(one.info.result))
+            yield from (f"  {'':<13}   {line}" for line in (signature_text(one.info), *dict.fromkeys(types)))
+
+
 def _command(one: InspectedCommand) -> str:
+    if not one.count:
+        return f"{one.command}: no runs"
     recent = f"recently {span_or_unknown(one.recent)}, on average {span_or_unknown(one.mean)}"
     p95 = f"below {span(one.p95_below)}" if one.p95_below else "above 10 s"
     return f"{one.command}: {one.count} runs, {recent}, p95 {p95}"

@@ -30,6 +30,7 @@ from snakepit.pools.models import Job, Pool
 from snakepit.pools.models.apikey import quota_of
 from snakepit.pools.web.errors import error_response, seen_from_outside
 from snakepit.pools.web.headers import csrf_header
+from snakepit.pools.web.type_text import named_types, signature_text
 
 
 @page("playground", right="run")
@@ -53,6 +54,8 @@ def playground(request: HttpRequest, visit: Visit) -> HttpResponse:
     if command:
         context["csrf_header"] = csrf_header()
         context["fields"] = fields(command.arguments, twin.arguments if twin else None)
+        context["signature"] = signature_text(command)
+        context["types"] = dict.fromkeys((*named_types(command.arguments), *named_types(command.result)))
         context["call_url"] = api_url(request, "call", pool, command.name)
     return show(request, visit, "snakepit/playground.html", context)
 

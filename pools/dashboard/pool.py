@@ -27,6 +27,7 @@ from snakepit.pools.dashboard.snippets import order, rest, shell
 from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Event, Pool
 from snakepit.pools.web.errors import seen_from_outside
+from snakepit.pools.web.type_text import named_types, result_text
 
 EVENTS = 15
 RACES = 10  # pieces of state whose stacks are shown
@@ -94,7 +95,8 @@ def _command(request: HttpRequest, pool: str, command: CommandInfo) -> dict[str,
     arguments = sample(command.arguments)
     lines = rest(request, "POST", f"pools/{pool}/commands/{command.name}", arguments)
     snippets = [*lines, shell("snakepit call", pool, command.name, json.dumps(arguments))]
-    return {"command": command, "snippets": snippets}
+    types = list(named_types(command.result))
+    return {"command": command, "snippets": snippets, "result": result_text(command), "types": types}
 
 
 def _edit_url(row: Pool | None) -> str:

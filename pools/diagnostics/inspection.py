@@ -14,6 +14,7 @@ from snakepit.pools.broker.command_status import BatchStatus, CommandRunTimes
 from snakepit.pools.broker.pool.run_times import BOUNDS
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.status import (
+    CommandInfo,
     GrowthStatus,
     PlannedWorker,
     PoolStatus,
@@ -92,10 +93,14 @@ class InspectedParallelism:
 
 @dataclass(frozen=True, slots=True)
 class InspectedCommand:
-    """Run times since the broker started. `*_below`: the percentile lies below it; None: above 10 s."""
+    """A command, and its run times since the broker started.
+
+    `*_below`: the percentile lies below it; None: above 10 s.
+    """
 
     command: str
     count: int
+    info: CommandInfo | None  # None: no ready worker has it now
     mean: float | None
     recent: float | None
     p50_below: float | None
@@ -159,6 +164,7 @@ def inspect_pool(
     plan: RecyclePlan,
     spec: PoolSpec | None,
     past: History | None,
+    catalogue: Sequence[CommandInfo] = (),
 ) -> InspectedPool:
     """`plan` is what a recycle would do; `spec` and `past` None: there is no row, or no database."""
     planned = {one.id: one for one in plan.workers}
@@ -178,7 +184,7 @@ def inspect_pool(
             pool.parallelism or None, pool.gil or None, pool.gil_culprit or None, pool.parallel or None
         ),
         template=pool.template,
-        commands=tuple(inspect_command(one) for one in pool.run_times),
+        commands=inspect_commands(pool.run_times, catalogue),
         batches=pool.batches,
         last_day=past,
         recycled=pool.recycled,
@@ -270,10 +276,21 @@ def inspect_worker(worker: WorkerStatus, planned: PlannedWorker | None, spec: Po
     )
 
 
-def inspect_command(times: CommandRunTimes) -> InspectedCommand:
+def inspect_commands(
+    run_times: Sequence[CommandRunTimes], catalogue: Sequence[CommandInfo]
+) -> tuple[InspectedCommand, ...]:
+    """The commands that ran, then those that did not."""
+    known = {info.name: info for info in catalogue}
+    ran = [inspect_command(times, known.pop(times.command, None)) for times in run_times]
+    never = (0,) * (len(BOUNDS) + 1)
+    return (*ran, *(inspect_command(CommandRunTimes(name, 0, 0.0, 0.0, never), known[name]) for name in known))
+
+
+def inspect_command(times: CommandRunTimes, info: CommandInfo | None) -> InspectedCommand:
     return InspectedCommand(
         command=times.command,
         count=times.count,
+        info=info,
         mean=times.seconds / times.count if times.count else None,
         recent=times.smoothed if times.count else None,
         p50_below=percentile(times.buckets, 0.5),

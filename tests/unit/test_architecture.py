@@ -171,6 +171,7 @@ def test_no_dependency_is_installed_for_nothing() -> None:
 # Documented names that begin with an underscore: safe to use everywhere.
 DOCUMENTED_NAMES = {
     "_exit": "os",
+    "_fields": "a named tuple",
     "_meta": "a Django model",
     "_state": "a Django model's instance",
     "_current_frames": "sys",

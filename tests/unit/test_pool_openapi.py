@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 
 from snakepit.pools.api.pool_openapi import Site, document
 from snakepit.pools.broker.status import CommandInfo
+from snakepit.workers.schema.result import result_schema
 from snakepit.workers.schema.signature import signature_of
 
 SITE = Site("/api/pools/p", 60.0, {"KeyAuth": {"type": "http", "scheme": "bearer"}})
@@ -36,10 +38,15 @@ class Tree(BaseModel):
 
 def measure(size: Größe, tree: Tree, kind: str = "#/$defs/Point") -> float: ...  # type: ignore[empty-body]
 def other(point: Point | None = None) -> None: ...
+def points(tree: Tree) -> list[Point]: ...  # type: ignore[empty-body]
+def stream(limit: int = 3) -> Iterator[Größe]: ...  # type: ignore[empty-body]
+def untyped(numbers: list): ...  # type: ignore[no-untyped-def]
 
 
 def info(function: Any, **more: Any) -> CommandInfo:
-    return CommandInfo(function.__name__, schema=json.dumps(dict(signature_of(function).schema)), **more)
+    result = result_schema(function, streams=more.get("streams", False))
+    schema = json.dumps(dict(signature_of(function).schema))
+    return CommandInfo(function.__name__, schema=schema, result_schema=json.dumps(result), **more)
 
 
 def made(*commands: CommandInfo) -> dict[str, Any]:
@@ -49,6 +56,15 @@ def made(*commands: CommandInfo) -> dict[str, Any]:
 def body_of(found: dict[str, Any], command: str) -> dict[str, Any]:
     body = found["paths"][f"/api/pools/p/commands/{command}"]["post"]["requestBody"]
     return {**body["content"]["application/json"]["schema"], "components": found["components"]}
+
+
+def answer_of(found: dict[str, Any], command: str) -> Draft202012Validator:
+    response = found["paths"][f"/api/pools/p/commands/{command}"]["post"]["responses"]["200"]
+    schema = response["content"]["application/json"]["schema"]
+    return Draft202012Validator({**schema, "components": found["components"]})
+
+
+CALL = {"id": "c", "worker": "p-1", "queued_ms": 0.5, "run_ms": 1.5}
 
 
 def references(value: Any) -> set[str]:
@@ -88,6 +104,38 @@ def test_errors_and_media_types_of_a_call_are_described() -> None:
     assert "`queue_full`" in operation["responses"]["429"]["description"]
     assert operation["responses"]["404"]["content"]["application/json"]["schema"]["$ref"].endswith("/Failure")
     assert operation["x-streams"] is True
+
+
+def test_each_answer_has_the_type_of_its_result() -> None:
+    found = made(info(points), info(measure), info(stream, streams=True), info(untyped))
+    right = {"points": [{"x": 1.0, "y": 2.0}], "measure": 0.5, "stream": [{"points": []}], "untyped": {"any": 1}}
+    wrong = {"points": [{"x": 1.0}], "measure": "0.5", "stream": {"points": []}}
+    for command, result in right.items():
+        answer_of(found, command).validate({"result": result, "call": CALL})
+    for command, result in wrong.items():
+        assert not answer_of(found, command).is_valid({"result": result, "call": CALL})
+    assert found["components"]["schemas"]["points.result.Point"]["required"] == ["x", "y"]
+
+
+def test_a_stream_has_the_types_of_its_events() -> None:
+    found = made(info(stream, streams=True))
+    content = found["paths"]["/api/pools/p/commands/stream"]["post"]["responses"]["200"]["content"]
+    events = content["text/event-stream"]["x-event"]
+    check = Draft202012Validator({**events, "components": found["components"]})
+    for name, data in {
+        "chunk": {"points": [{"x": 1.0, "y": 2.0}]},
+        "progress": {"fraction": 0.5, "message": ""},
+        "log": {"message": "a"},
+        "result": {"result": None, "call": CALL},
+        "error": {"error": {"code": "cancelled", "message": "", "outcome": "failed", "details": {}}},
+    }.items():
+        check.validate({"event": name, "data": data})
+        assert not check.is_valid({"event": "chunk" if name != "chunk" else "log", "data": data})
+
+
+def test_every_array_names_its_items_for_generators_that_require_it() -> None:
+    schemas = made(info(untyped))["components"]["schemas"]
+    assert schemas["untyped.arguments"]["properties"]["numbers"] == {"type": "array", "items": {}}
 
 
 def test_the_version_changes_with_the_commands_alone() -> None:

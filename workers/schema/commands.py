@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from snakepit.workers.adapter import MARK, ON_FAILURE, Adapter, CommandOptions, InvalidAdapter
 from snakepit.workers.schema.annotation import nearest
 from snakepit.workers.schema.batched import batch_signature_of
+from snakepit.workers.schema.result import result_schema
 from snakepit.workers.schema.signature import InvalidArguments, Signature, signature_of
 
 
@@ -49,6 +50,7 @@ class CommandSpec:
     problem: str = ""  # why it cannot be called
     batch: int = 0  # calls that may run together; 0: each runs alone
     wait: float = 0.0
+    result: Mapping[str, Any] = field(default_factory=dict)  # JSON Schema of one result or chunk; empty: any value
 
     def facts(self) -> dict[str, Any]:
         """What the broker, and through it every client, receives about the command."""
@@ -62,6 +64,7 @@ class CommandSpec:
             "schema": self.signature.schema,
             "batch": self.batch,
             "batch_wait": self.wait,
+            "result_schema": self.result,
         }
 
 
@@ -165,18 +168,20 @@ def _describe(kind: type[Adapter], attribute: str, options: CommandOptions) -> C
         signature = Signature({}, frozenset(), {"type": "object", "description": problem})
         text = f"Cannot be called: {problem}\n\n{text}".rstrip()
     inner = inspect.unwrap(method)
+    streams = inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner)
     return CommandSpec(
         name=options.name,
         attribute=attribute,
         summary=text.partition("\n")[0].strip(),
         description=text,
-        streams=inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner),
+        streams=streams,
         idempotent=options.idempotent,
         timeout=options.timeout,
         signature=signature,
         problem=problem,
         batch=options.batch,
         wait=options.wait,
+        result={} if problem else result_schema(method, streams=streams, batched=options.batch > 0),
     )
 
 

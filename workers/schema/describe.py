@@ -31,4 +31,6 @@ def as_text(described: dict[str, Any]) -> str:
         if command["summary"]:
             lines.append(f"  {command['summary']}")
         lines.append(f"  {json.dumps(command['schema'])}")
+        if command["result_schema"]:
+            lines.append(f"  {'chunk' if command['streams'] else 'result'}: {json.dumps(command['result_schema'])}")
     return "\n".join(lines)

@@ -369,7 +369,10 @@ def _race(report: RaceReport) -> pb.Report:
 
 
 def _hello(report: HelloReport) -> pb.Report:
-    commands = [pb.Command(**{**facts, "schema": json.dumps(facts["schema"])}) for facts in report.commands]
+    commands = [
+        pb.Command(**{**facts, **{name: json.dumps(facts[name]) for name in ("schema", "result_schema")}})
+        for facts in report.commands
+    ]
     return pb.Report(hello=pb.Hello(**report.facts, commands=commands))
 
 

@@ -190,7 +190,7 @@ class Hello(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., pid: _Optional[int] = ..., python: _Optional[str] = ..., implementation: _Optional[str] = ..., executable: _Optional[str] = ..., free_threaded: bool = ..., gil_enabled: bool = ..., gil_culprit: _Optional[str] = ..., load_seconds: _Optional[float] = ..., slots: _Optional[int] = ..., blas_threads: _Optional[int] = ..., commands: _Optional[_Iterable[_Union[Command, _Mapping]]] = ..., parallelism: _Optional[float] = ..., cores: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("name", "summary", "streams", "idempotent", "timeout", "schema", "description", "batch", "batch_wait")
+    __slots__ = ("name", "summary", "streams", "idempotent", "timeout", "schema", "description", "batch", "batch_wait", "result_schema")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     STREAMS_FIELD_NUMBER: _ClassVar[int]
@@ -200,6 +200,7 @@ class Command(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     BATCH_WAIT_FIELD_NUMBER: _ClassVar[int]
+    RESULT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     name: str
     summary: str
     streams: bool
@@ -209,7 +210,8 @@ class Command(_message.Message):
     description: str
     batch: int
     batch_wait: float
-    def __init__(self, name: _Optional[str] = ..., summary: _Optional[str] = ..., streams: bool = ..., idempotent: bool = ..., timeout: _Optional[float] = ..., schema: _Optional[str] = ..., description: _Optional[str] = ..., batch: _Optional[int] = ..., batch_wait: _Optional[float] = ...) -> None: ...
+    result_schema: str
+    def __init__(self, name: _Optional[str] = ..., summary: _Optional[str] = ..., streams: bool = ..., idempotent: bool = ..., timeout: _Optional[float] = ..., schema: _Optional[str] = ..., description: _Optional[str] = ..., batch: _Optional[int] = ..., batch_wait: _Optional[float] = ..., result_schema: _Optional[str] = ...) -> None: ...
 
 class BootFailure(_message.Message):
     __slots__ = ("type", "message", "traceback")

@@ -251,12 +251,13 @@ def _hello(reports: WorkerReports, report: pb.Report) -> None:
 
 
 def _command(command: pb.Command) -> CommandInfo:
-    try:
-        schema = json.loads(command.schema or "{}")
-    except ValueError:
-        schema = None
-    if not isinstance(schema, dict):
-        raise _ProtocolError(f"the schema of {command.name!r} is no JSON object")
+    for text in (command.schema, command.result_schema):
+        try:
+            schema = json.loads(text or "{}")
+        except ValueError:
+            schema = None
+        if not isinstance(schema, dict):
+            raise _ProtocolError(f"a schema of {command.name!r} is no JSON object")
     return CommandInfo(
         name=command.name,
         summary=command.summary,
@@ -267,6 +268,7 @@ def _command(command: pb.Command) -> CommandInfo:
         schema=command.schema or "{}",
         batch=min(command.batch, MAX_BATCH),
         batch_wait=_checked(command.batch_wait),
+        result_schema=command.result_schema or "{}",
     )
 
 

@@ -43,6 +43,7 @@ DUMP = WorkerDump(
 COMMAND = CommandInfo(
     "classify", "Which digit it is.", idempotent=True,
     schema='{"type": "object", "properties": {"pixels": {"type": "array"}}}',
+    result_schema='{"$ref": "#/$defs/Digit", "$defs": {"Digit": {"type": "integer", "enum": [7, 8]}}}',
 )  # fmt: skip
 
 

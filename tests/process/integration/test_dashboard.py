@@ -266,6 +266,7 @@ def test_a_pools_page_shows_its_workers_commands_and_forecast(viewer: Client, br
     assert 'data-worker="digits-1" data-state="busy"' in page
     assert "http://testserver/api/pools/digits/commands/classify" in page
     assert "no limit" in page
+    assert '<td data-type><code>Digit</code><div class="why"><code>Digit = 7 | 8</code></div></td>' in page
 
 
 @pytest.mark.django_db

@@ -267,6 +267,11 @@ def test_the_playground_has_a_field_for_every_argument(grace: Client, broker: Fa
     }  # fmt: skip
     broker.known[0] = replace(broker.known[0], schema=json.dumps(schema))
     page = text(grace, f"/playground/?job={job.pk}")
+    assert (
+        "label?: &quot;a&quot; | &quot;b&quot;, deep?: boolean, size: integer, name?: string, more?: More) -&gt; Digit"
+        in page
+    )
+    assert "Digit = 7 | 8" in page
     assert page.index('name="pixels"') < page.index('name="size"') < page.index('name="label"')
     assert '<textarea id="field-pixels" name="pixels" data-kind="json"' in page
     assert ">[1, 2]</textarea>" in page

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from snakepit.pools.broker.status import RecyclePlan
+from snakepit.pools.broker.command_status import CommandRunTimes
+from snakepit.pools.broker.status import CommandInfo, RecyclePlan
 from snakepit.pools.cli.inspect import Inspection, lines
 from snakepit.pools.diagnostics.inspection import InspectedPool, inspect_memory, inspect_pool
 from tests.statuses import pool, usage, worker
@@ -38,3 +39,20 @@ def test_several_pools_are_summed_up() -> None:
         inspected("a", 0.1), inspected("b", 0.1)
     )
     assert "all pools" not in text(inspected("a", 0.1))
+
+
+def test_each_command_is_shown_with_its_types_also_one_that_never_ran() -> None:
+    ran = CommandRunTimes("words", 2, 0.004, 0.002, (0, 0, 2, 0, 0, 0, 0))
+    gone = CommandRunTimes("gone", 1, 0.001, 0.001, (0, 1, 0, 0, 0, 0, 0))
+    known = (
+        CommandInfo("near", streams=True, result_schema='{"$ref": "#/$defs/P", "$defs": {"P": {"type": "object"}}}'),
+        CommandInfo("words", result_schema='{"type": "array", "items": {"type": "string"}}'),
+    )
+    made = inspect_pool(pool("a", run_times=(ran, gone)), [], PLAN, None, None, known)
+    shown = "\n".join(lines(Inspection("", (made,), (), ""), True, False))
+    assert "command       words: 2 runs, recently" in shown
+    assert "words() -> string[]" in shown
+    assert "command       gone: 1 runs" in shown
+    assert "command       near: no runs" in shown
+    assert "near() -> stream of P" in shown
+    assert "P = object" in shown
