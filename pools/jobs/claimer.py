@@ -39,6 +39,7 @@ class _Pool:
     """What this process has found out about a pool."""
 
     more: bool = True  # there may be jobs to claim
+    alone: bool = True  # one owner had all queued jobs at the last claim, and the pool had no limits of jobs
     load: planner.Load = planner.UNKNOWN
     rate: planner.Rate = field(default_factory=planner.Rate)
     asked: float = 0.0  # when the broker was asked about the load
@@ -104,8 +105,8 @@ class Claimer:
                 self._pass_on(name, pool, now)
                 pool.more = False
             if pool.more and (most := planner.room(load, running[name], pool.rate.value)):
-                found = claims.take_batch(name, most, claimant(), conf.node_name())
-                pool.more = found.more
+                found = claims.take_batch(name, most, claimant(), conf.node_name(), alone=pool.alone)
+                pool.more, pool.alone = found.more, found.alone
                 pool.again = 0.0 if found.pause is None else now + found.pause
                 jobs += found.jobs
                 self._pass_on(name, pool, now)

@@ -17,6 +17,7 @@ from typing import Any
 from django.db import connections, transaction
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Now
+from django.db.models.lookups import Exact
 from django.db.models.sql import UpdateQuery
 
 from snakepit.pools.broker.job_limits import find_problem
@@ -60,6 +61,7 @@ class Claimed:
     jobs: list[Job]
     more: bool = False  # there may be more to claim now
     pause: float | None = None  # seconds until a rate may allow more
+    alone: bool = True  # one owner had all queued jobs
 
 
 NOTHING = Claimed([])
@@ -69,6 +71,13 @@ def _unlimited(**of: Any) -> QuerySet[Job]:
     """As `claimable`, without pools that have limits: one may have got them since it was read."""
     without = Pool.objects.filter(Q(queue_paused=True) | ~Q(job_limits=[])).order_by().values("name")
     return Job.objects.filter(eligible(without), state=QUEUED, **of).order_by(*ORDER)
+
+
+def _of_one_owner(pool: str) -> QuerySet[Job]:
+    """As `_unlimited`, and no row if two owners have queued jobs: then they take turns."""
+    queued = Job.objects.filter(pool=pool, state=QUEUED)
+    first, last = (Subquery(queued.order_by(order).values("owner")[:1]) for order in ("owner", "-owner"))
+    return _unlimited(pool=pool).filter(Exact(first, last))
 
 
 def claim(job_id: Any, claimant: str, node: str) -> Job | None:
@@ -89,15 +98,23 @@ def claim_batch(pool: str, most: int, claimant: str, node: str) -> list[Job]:
     return take_batch(pool, most, claimant, node).jobs
 
 
-def take_batch(pool: str, most: int, claimant: str, node: str) -> Claimed:
-    """Claim up to `most` jobs of a pool: the urgent ones first, owners in turn. No two claims get the same job."""
-    if most <= 0 or (first := first_owner(pool)) is None:
+def take_batch(pool: str, most: int, claimant: str, node: str, *, alone: bool = True) -> Claimed:
+    """Claim up to `most` jobs of a pool: the urgent ones first, owners in turn. No two claims get the same job.
+
+    `alone`: first try the one statement of a pool without limits whose queued jobs have one owner. The statement checks
+    both, so a wrong guess costs a statement and no more.
+    """
+    if most <= 0:
+        return NOTHING
+    if alone and (taken := _take(_of_one_owner(pool)[:most], claimant, node)):
+        return Claimed(_ordered(taken), more=len(taken) == most)
+    if (first := first_owner(pool)) is None:
         return NOTHING
     owner, rules = first
     if rules not in (None, []):
         return _claim_limited(_Limited(pool, rules, owner), most, claimant, node)
     taken = _take(fairly(_unlimited, pool, most, owner), claimant, node)
-    return Claimed(_ordered(taken), more=len(taken) == most)
+    return Claimed(_ordered(taken), more=len(taken) == most, alone=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +146,7 @@ def _claim_limited(wanted: _Limited, most: int, claimant: str, node: str) -> Cla
         pause = limits.pause_of_rate(pool) if usage.rated else None
     for job in jobs:
         job.limited = True
-    return Claimed(_ordered(jobs), more=len(ids) == most or len(ids) >= limits.PAGES, pause=pause)
+    return Claimed(_ordered(jobs), more=len(ids) == most or len(ids) >= limits.PAGES, pause=pause, alone=False)
 
 
 def _ordered(jobs: Sequence[Job]) -> list[Job]:

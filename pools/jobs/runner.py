@@ -38,11 +38,10 @@ from snakepit.pools.jobs.signals import (
     job_requeued,
     job_started,
 )
+from snakepit.pools.jobs.waiting_ends import WaitingEnds
 from snakepit.pools.models import Job, schema
 
 logger = logging.getLogger("snakepit.jobs")
-DELAY = 0.01  # seconds that an end waits for others, while calls are in flight
-ENOUGH = ends.MOST  # ends that wait for no other
 DB_PATIENCE = 60.0  # seconds that a process which stops, or whose caller waits, tries to write ends
 LONGEST_PAUSE = 2.0  # seconds between two such tries
 KEPT = 1.0  # seconds after which Django may close an old connection
@@ -92,8 +91,7 @@ class BatchRunner:
         self._attempts: dict[tuple[Any, int], Attempt] = {}  # until their ends are written
         self._calls: dict[JobCall, Attempt] = {}
         self._uncalled: list[Attempt] = []
-        self._ends: dict[tuple[Any, int], ends.End] = {}
-        self._first_end = 0.0
+        self._ends = WaitingEnds()
         self._database_away: float | None = None  # since when
         self._next_write = 0.0
         self._checked = self._renewed = self._cleaned = time.monotonic()
@@ -222,9 +220,7 @@ class BatchRunner:
     # Ends.
 
     def _end(self, one: Attempt, end: ends.End) -> None:
-        if not self._ends:
-            self._first_end = time.monotonic()
-        self._ends[one.key] = end
+        self._ends.add(one.key, end, time.monotonic())
 
     def _drop(self, one: Attempt) -> None:
         """Write nothing more for this attempt. If it is still the newest one, its lease expires."""
@@ -233,7 +229,7 @@ class BatchRunner:
         self._no_call(one)
         if one in self._uncalled:
             self._uncalled.remove(one)
-        self._ends.pop(one.key, None)
+        self._ends.drop(one.key)
         self._attempts.pop(one.key, None)
         self.states.setdefault(one.job.pk, "")
 
@@ -251,12 +247,10 @@ class BatchRunner:
         self._uncalled.clear()
 
     def _must_write(self, now: float) -> bool:
-        if not self._ends or now < self._next_write:
-            return False
-        return not self._calls or len(self._ends) >= ENOUGH or now - self._first_end >= DELAY
+        return bool(self._ends) and now >= max(self._next_write, self._ends.due(len(self._calls)))
 
     def _write(self, now: float) -> None:
-        waiting = list(self._ends.items())
+        waiting = self._ends.all()
         try:
             self._write_some(waiting, now)
         except (OperationalError, InterfaceError) as error:
@@ -276,7 +270,7 @@ class BatchRunner:
         some = [(key, end) for key, end in waiting if key in self._ends]
         written = self._database(lambda: ends.write(end for _, end in some))
         for key, end in some:
-            del self._ends[key]
+            self._ends.drop(key)
             one = self._attempts.pop(key)
             self.states[end.job.pk] = end.transition.state if end.job.pk in written else ""
             if end.job.pk not in written:
@@ -375,8 +369,7 @@ class BatchRunner:
         """Seconds until something is to be done without an item of the inbox."""
         next_turn = now + attempts.FLUSH
         if self._ends:
-            soon = self._first_end + DELAY if self._calls and len(self._ends) < ENOUGH else now
-            next_turn = min(next_turn, max(soon, self._next_write))
+            next_turn = min(next_turn, max(self._ends.due(len(self._calls)), self._next_write))
         for one in self._uncalled:
             next_turn = min(next_turn, one.due)
         return max(0.0, next_turn - now)

@@ -45,6 +45,16 @@ def test_a_batch_takes_the_urgent_jobs_first_and_adds_their_attempts() -> None:
     assert claims.claim_batch("digits", 4, "host:1:1", "") == []
 
 
+def test_a_claim_reads_nothing_first_while_one_owner_has_all_queued_jobs() -> None:
+    many(3, owner="ada")
+    with CaptureQueriesContext(connection) as seen:
+        assert len(claims.claim_batch("digits", 2, "host:1:1", "")) == 2
+    assert not [one["sql"] for one in seen if one["sql"].startswith("SELECT")]
+    made = many(1, owner="bob")
+    taken = claims.claim_batch("digits", 1, "host:1:1", "")
+    assert [job.pk for job in taken] == [made[0].pk], "the owners do not take turns"
+
+
 def test_a_batch_leaves_jobs_that_are_not_due_or_cancelled_or_of_another_pool() -> None:
     Pool.objects.create(name="other", adapter="digits", size=1)
     due = submitted()

@@ -187,9 +187,9 @@ def test_a_process_with_one_thread_claims_when_the_last_jobs_have_ended(
     seen: list[int] = []
     take_batch = claims.take_batch
 
-    def take(*given: Any) -> claims.Claimed:
+    def take(*given: Any, **more: Any) -> claims.Claimed:
         seen.append(Job.objects.filter(state="running").count())
-        return take_batch(*given)
+        return take_batch(*given, **more)
 
     monkeypatch.setattr(claims, "take_batch", take)
     named(*(f"n{number}" for number in range(20)))
