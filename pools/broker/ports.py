@@ -360,7 +360,7 @@ class Link(Protocol):
     ) -> None:
         """Assign calls that differ from the first only in what the lists have; sequences count up from the first's.
 
-        They have no attachments, no credit and no reply_socket. The lists begin with the first call's own values.
+        They have no attachments and no reply_socket. The lists begin with the first call's own values.
         `takers`: the ref and the seconds queued of each call, if they have a buffer_socket.
         """
         ...

@@ -184,8 +184,10 @@ def exception(error: Error) -> BrokerError:
     return found
 
 
-def event(kind: str, reply: Reply) -> Chunk | Progress | Log | Answer:
+def event(kind: str, reply: Reply | Packed) -> Chunk | Progress | Log | Answer:
     """Return a reply as the value that a caller of `events` gets; raises an Error."""
+    if isinstance(reply, Packed):
+        return reply.answer()
     if kind == "chunk":
         return Chunk(decode(reply.chunk))
     if kind == "result":

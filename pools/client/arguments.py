@@ -76,7 +76,7 @@ class EncodedCall:
     @property
     def is_plain(self) -> bool:
         """Whether it may travel together with calls like it."""
-        return self.result_only and not self.attachments and self.caller is None and self.buffers is None
+        return not self.attachments and self.caller is None and self.buffers is None
 
     def is_like(self, other: EncodedCall) -> bool:
         """Whether two plain calls differ in nothing but their arguments."""
@@ -85,6 +85,9 @@ class EncodedCall:
             and self.pool == other.pool
             and self.timeout == other.timeout
             and self.priority == other.priority
+            and self.result_only == other.result_only
+            and self.credit == other.credit
+            and self.credit_bytes == other.credit_bytes
         )
 
 
@@ -133,6 +136,8 @@ def message_of(
         wire = request.calls
         wire.refs.extend([ref for ref, _ in calls])
         wire.arguments.extend([call.arguments for _, call in calls])
+        if first.credit:
+            wire.credit, wire.credit_bytes = first.credit, first.credit_bytes
     wire.buffers = first.result_only and parts is not None and parts.taken
     wire.pool, wire.command, wire.timeout, wire.priority = first.pool, first.command, first.timeout, first.priority
     return message.SerializeToString()

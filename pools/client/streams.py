@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import Answer, Chunk, Log, Progress, event
+from snakepit.pools.client.answers import Answer, Chunk, Log, Packed, Progress, event
 from snakepit.pools.client.arguments import EncodedCall
 from snakepit.pools.client.pending import LoopPending, SentCall, ThreadPending
 from snakepit.pools.client.steps import run_short_step
@@ -80,7 +80,8 @@ class _Base:
             self._ended = True
             self.answer = found
             # A plain command is a stream of one; a stream's own end carries no value.
-            single = not self.chunks and reply.result.value.WhichOneof("value") is not None
+            has_value = isinstance(reply, Packed) or reply.result.value.WhichOneof("value") is not None
+            single = not self.chunks and has_value
             return (single, found.value) if self._only_chunks else (True, found)
         return not self._only_chunks, found
 

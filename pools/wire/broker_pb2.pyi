@@ -89,7 +89,7 @@ class Limits(_message.Message):
     def __init__(self, calls_per_second: _Optional[float] = ..., calls_burst: _Optional[int] = ..., calls_in_flight: _Optional[int] = ..., calls_waiting: _Optional[int] = ..., share: _Optional[float] = ...) -> None: ...
 
 class Calls(_message.Message):
-    __slots__ = ("refs", "pool", "command", "arguments", "timeout", "priority", "buffers")
+    __slots__ = ("refs", "pool", "command", "arguments", "timeout", "priority", "buffers", "credit", "credit_bytes")
     REFS_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,8 @@ class Calls(_message.Message):
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     refs: _containers.RepeatedScalarFieldContainer[int]
     pool: str
     command: str
@@ -104,7 +106,9 @@ class Calls(_message.Message):
     timeout: float
     priority: int
     buffers: bool
-    def __init__(self, refs: _Optional[_Iterable[int]] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[_Iterable[bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., buffers: bool = ...) -> None: ...
+    credit: int
+    credit_bytes: int
+    def __init__(self, refs: _Optional[_Iterable[int]] = ..., pool: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[_Iterable[bytes]] = ..., timeout: _Optional[float] = ..., priority: _Optional[int] = ..., buffers: bool = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("ref",)

@@ -260,18 +260,21 @@ def call_of(assign: pb.Assign, max_payload: int, inbox: BufferInbox | None = Non
 
 def calls_of(assigns: pb.Assigns, max_payload: int) -> Iterator[AssignedCall]:
     command, max_result, batch = assigns.command, assigns.max_result or max_payload, assigns.batch
+    credit, credit_bytes = assigns.credit, assigns.credit_bytes
     calls = zip(assigns.calls, assigns.arguments, assigns.budgets, strict=True)
     if not (taker := assigns.buffer_socket):
         for sequence, (call_id, arguments, budget) in enumerate(calls, assigns.first):
             yield AssignedCall(
-                sequence, command, arguments, call_id=call_id, budget=budget, max_result=max_result, batch=batch
-            )
+                sequence, command, arguments, call_id=call_id, budget=budget, max_result=max_result, batch=batch,
+                credit=credit, credit_bytes=credit_bytes,
+            )  # fmt: skip
         return
     callers = zip(calls, assigns.refs, assigns.queued, strict=True)
     for sequence, ((call_id, arguments, budget), ref, queued) in enumerate(callers, assigns.first):
         yield AssignedCall(
             sequence, command, arguments, call_id=call_id, budget=budget, max_result=max_result,
             ref=ref, queued=queued, buffer_socket=taker, max_buffer=assigns.max_buffer, batch=batch,
+            credit=credit, credit_bytes=credit_bytes,
         )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ class Assign(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., call: _Optional[str] = ..., command: _Optional[str] = ..., arguments: _Optional[bytes] = ..., attachments: _Optional[_Mapping[str, bytes]] = ..., budget: _Optional[float] = ..., credit: _Optional[int] = ..., max_result: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., reply_socket: _Optional[str] = ..., ref: _Optional[int] = ..., queued: _Optional[float] = ..., buffer_socket: _Optional[str] = ..., max_buffer: _Optional[int] = ..., batch: _Optional[int] = ..., buffers: bool = ...) -> None: ...
 
 class Assigns(_message.Message):
-    __slots__ = ("first", "command", "calls", "arguments", "budgets", "max_result", "buffer_socket", "refs", "queued", "max_buffer", "batch")
+    __slots__ = ("first", "command", "calls", "arguments", "budgets", "max_result", "buffer_socket", "refs", "queued", "max_buffer", "batch", "credit", "credit_bytes")
     FIRST_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,8 @@ class Assigns(_message.Message):
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     MAX_BUFFER_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     first: int
     command: str
     calls: _containers.RepeatedScalarFieldContainer[str]
@@ -95,7 +97,9 @@ class Assigns(_message.Message):
     queued: _containers.RepeatedScalarFieldContainer[float]
     max_buffer: int
     batch: int
-    def __init__(self, first: _Optional[int] = ..., command: _Optional[str] = ..., calls: _Optional[_Iterable[str]] = ..., arguments: _Optional[_Iterable[bytes]] = ..., budgets: _Optional[_Iterable[float]] = ..., max_result: _Optional[int] = ..., buffer_socket: _Optional[str] = ..., refs: _Optional[_Iterable[int]] = ..., queued: _Optional[_Iterable[float]] = ..., max_buffer: _Optional[int] = ..., batch: _Optional[int] = ...) -> None: ...
+    credit: int
+    credit_bytes: int
+    def __init__(self, first: _Optional[int] = ..., command: _Optional[str] = ..., calls: _Optional[_Iterable[str]] = ..., arguments: _Optional[_Iterable[bytes]] = ..., budgets: _Optional[_Iterable[float]] = ..., max_result: _Optional[int] = ..., buffer_socket: _Optional[str] = ..., refs: _Optional[_Iterable[int]] = ..., queued: _Optional[_Iterable[float]] = ..., max_buffer: _Optional[int] = ..., batch: _Optional[int] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("sequence", "reason")

@@ -50,7 +50,7 @@ class GrpcLink:
     # Link
 
     def assign(self, assignment: Assignment) -> None:
-        if assignment.credit or assignment.attachments or assignment.reply_socket or assignment.buffers:
+        if assignment.attachments or assignment.reply_socket or assignment.buffers:
             self._assign_alone(assignment)
             return
         takers = ((assignment.ref, assignment.queued),) if assignment.buffer_socket else ()
@@ -74,10 +74,12 @@ class GrpcLink:
             or assigns.max_result != first.max_result
             or assigns.buffer_socket != first.buffer_socket
             or assigns.batch != first.batch
+            or assigns.credit != first.credit
+            or assigns.credit_bytes != first.credit_bytes
         ):
             assigns = self._assigns = message.orders.add().assigns
             assigns.first, assigns.command, assigns.max_result = sequence, first.command, first.max_result
-            assigns.batch = first.batch
+            assigns.batch, assigns.credit, assigns.credit_bytes = first.batch, first.credit, first.credit_bytes
             if first.buffer_socket:
                 assigns.buffer_socket, assigns.max_buffer = first.buffer_socket, first.max_buffer
             self._assigns_of = message

@@ -104,7 +104,10 @@ def requests_of(calls: pb.Calls, buffer_socket: str = "") -> list[Request]:
     pool, command, timeout, priority = calls.pool, calls.command, calls.timeout, calls.priority
     _check(timeout, priority)
     if not buffer_socket:
-        return [Request(pool, command, given or b"{}", NOTHING, timeout, priority) for given in calls.arguments]
+        credit = calls.credit, calls.credit_bytes
+        return [
+            Request(pool, command, given or b"{}", NOTHING, timeout, priority, *credit) for given in calls.arguments
+        ]
     return [
         Request(pool, command, given or b"{}", NOTHING, timeout, priority, ref=ref, buffer_socket=buffer_socket)
         for ref, given in zip(calls.refs, calls.arguments, strict=True)
@@ -218,7 +221,7 @@ class ClientSession:
 
     def _call_many(self, calls: pb.Calls) -> None:
         try:
-            requests = requests_of(calls, self._reply_socket if calls.buffers else "")
+            requests = requests_of(calls, self._reply_socket if calls.buffers and not calls.credit else "")
         except errors.BadRequest as wrong:
             for ref in calls.refs:
                 self._refuse(ref, wrong)
@@ -295,8 +298,12 @@ class ClientSession:
         results.run_seconds.append(timing.ran)
         self.batch.added(len(data))
 
+    def close_results(self) -> None:
+        """Let later results not join those before the next reply: it may be of the same call."""
+        self._results = None
+
     def send(self, reply: pb.Reply, size: int = 0) -> None:
-        self._results = None  # later results must not join those before this reply
+        self.close_results()
         if self.takes():
             self.batch.message.replies.append(reply)
             self.batch.added(size)
@@ -350,6 +357,7 @@ class _Reply:
     def chunk(self, payload: Payload) -> None:
         session = self._session
         if session.takes():
+            session.close_results()
             reply = session.batch.message.replies.add()
             reply.ref = self.ref
             _fill(reply.chunk, payload)

@@ -106,7 +106,8 @@ class Runner:
         idempotent = command.idempotent if command else False
         for number, request, reply in asked:
             call = Call(number, request.command, now, now + timeout, request.size, request.priority, idempotent)
-            call.streams, call.caller, call.buffer_bytes = request.credit > 0, request.caller, request.buffer_bytes
+            call.streams = streams and request.credit > 0  # else it sends no chunks, whatever its caller has room for
+            call.caller, call.buffer_bytes = request.caller, request.buffer_bytes
             if call.buffer_bytes:
                 self._deps.meter.buffered(spec.name, "argument", call.buffer_bytes)
             one = InFlightCall(call, f"{boot}-{number}", request, reply, request.credit)

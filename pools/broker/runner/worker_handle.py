@@ -37,7 +37,16 @@ class InFlightCall:
     def is_plain(self) -> bool:
         """Whether it may be sent in one message with calls like it."""
         request = self.request
-        return not (self.credit or request.attachments or request.reply_socket or request.buffers)
+        return not (request.attachments or request.reply_socket or request.buffers)
+
+    def is_like(self, other: InFlightCall) -> bool:
+        """Whether two plain calls of one command have the same caller's options."""
+        mine, its = self.request, other.request
+        return (
+            mine.buffer_socket == its.buffer_socket
+            and self.credit == other.credit
+            and mine.credit_bytes == its.credit_bytes
+        )
 
     def assignment(self, now: float, max_result: int, max_buffer: int = 0, batch: int = 0) -> Assignment:
         request, call = self.request, self.call
@@ -134,7 +143,7 @@ class WorkerHandle:
             in_flight[self._sequence] = one
         batch = self._sequence if calls[0].call.batch else 0
         taker = calls[0].request.buffer_socket
-        if len(calls) > 1 and all(one.is_plain and one.request.buffer_socket == taker for one in calls):
+        if len(calls) > 1 and all(one.is_plain and one.is_like(calls[0]) for one in calls):
             takers = ([(one.request.ref, one.call.assigned - one.call.arrived) for one in calls],) if taker else ()
             link.assign_alike(
                 calls[0].assignment(now, max_result, max_buffer, batch),

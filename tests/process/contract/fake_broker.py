@@ -106,7 +106,8 @@ class Session:
         results = pb.Results(worker="echo-1")
         others = []
         for reply in replies:
-            if reply.WhichOneof("reply") != "result" or not self.runs[reply.ref].together or reply.result.value.raw:
+            in_json = reply.result.value.WhichOneof("value") == "json"  # the end of a stream has no value
+            if reply.WhichOneof("reply") != "result" or not self.runs[reply.ref].together or not in_json:
                 others.append(reply)
                 continue
             results.refs.append(reply.ref)
@@ -127,6 +128,7 @@ class Session:
             for ref, arguments in zip(calls.refs, calls.arguments, strict=True):
                 call = pb.Call(ref=ref, pool=calls.pool, command=calls.command, arguments=arguments)
                 call.timeout, call.priority = calls.timeout, calls.priority
+                call.credit, call.credit_bytes = calls.credit, calls.credit_bytes
                 self._call(Run(self, call, together=True))
         elif kind == "cancel":
             run = self.runs[request.cancel.ref]

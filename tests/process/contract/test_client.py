@@ -542,6 +542,29 @@ def test_only_calls_that_are_alike_travel_together_and_each_keeps_what_it_asked_
     assert broker.batches == ([2] * 20 if broker.takes_calls else [])
 
 
+@over_a_socket("looks at messages on the wire")
+async def test_calls_whose_events_are_read_travel_together_and_each_reads_its_own(
+    client: Client, broker: FakeBroker
+) -> None:
+    async def read(command: str, **arguments: Any) -> list[Any]:
+        return [event async for event in client.aevents(POOL, command, arguments)]
+
+    await client.acall(POOL, "echo")
+    with nothing_sent():
+        quiet = [asyncio.ensure_future(read("echo", n=n)) for n in range(40)]
+        chatty = [asyncio.ensure_future(read("noisy", n=n)) for n in range(3)]
+        streams = [asyncio.ensure_future(read("count", to=200)) for _ in range(2)]
+        await asyncio.sleep(0)  # each makes its call
+    assert [[event.value for event in await one] for one in quiet] == [[{"n": n}] for n in range(40)]
+    for one in chatty:
+        assert [type(event) for event in await one] == [Progress, Log, Chunk, Answer]
+    for one in streams:
+        *chunks, last = await one
+        assert ([chunk.value for chunk in chunks], last.value) == (list(range(200)), None)
+    assert broker.batches == ([40, 3, 2] if broker.takes_calls else [])
+    assert [chunk async for chunk in client.astream(POOL, "echo", n=1)] == [{"n": 1}]
+
+
 def test_calls_that_travelled_together_tell_each_where_its_time_went(client: Client, broker: FakeBroker) -> None:
     async def all_at_once() -> list[Answer]:
         return await asyncio.gather(*(client.aexecute(POOL, "echo", n=n) for n in range(50)))

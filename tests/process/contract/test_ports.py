@@ -150,12 +150,12 @@ class WorkerDriver:
         self.link.assign(Assignment(number, f"c-{number}", command, arguments, attachments or {}, 60.0, credit, 2**20))
         return number
 
-    def assign_alike(self, values: list[Any]) -> list[int]:
+    def assign_alike(self, values: list[Any], *, command: str = "echo", name: str = "value", credit: int = 0) -> Any:
         numbers = [self._sequence + 1 + at for at in range(len(values))]
         self._sequence = numbers[-1]
         calls = [f"c-{number}" for number in numbers]
-        arguments = [json.dumps({"value": value}).encode() for value in values]
-        first = Assignment(numbers[0], calls[0], "echo", arguments[0], {}, 60.0, 0, 2**20)
+        arguments = [json.dumps({name: value}).encode() for value in values]
+        first = Assignment(numbers[0], calls[0], command, arguments[0], {}, 60.0, credit, 2**20)
         self.link.assign_alike(first, calls, arguments, [60.0] * len(calls))
         return numbers
 
@@ -363,6 +363,15 @@ async def test_a_stream_never_has_more_chunks_than_credit_and_credit_releases_mo
     ended, payload, _ = await driver.reports.until("result")
     assert (ended, payload) == (number, None)
     assert driver.chunks() == [0, 1, 2, 3, 4]
+
+
+async def test_each_of_alike_assignments_has_its_credit(start_worker: Any) -> None:
+    driver = await start_worker()
+    await driver.reports.until("hello")
+    first, second = driver.assign_alike([2, 3], command="count", name="to", credit=8)
+    await driver.reports.until("result", 2)
+    assert [number for number, _ in driver.reports.of("chunk")] == [first] * 2 + [second] * 3
+    assert driver.chunks() == [0, 1, 0, 1, 2]
 
 
 async def test_a_streaming_command_without_credit_gives_one_list(start_worker: Any) -> None:

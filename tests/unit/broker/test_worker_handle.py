@@ -90,8 +90,10 @@ class Stage:
     def send(self, *requests: Request, **fields: Any) -> list[InFlightCall]:
         """Assign calls of these requests, which arrived at 0 and have until 9."""
         self.calls = [
-            InFlightCall(Call(100 + at, "run", 0.0, 9.0, assigned=1.0, **fields), f"c-{at}", request, self.reply)  # type: ignore[arg-type]
-            for at, request in enumerate(requests)
+            InFlightCall(
+                Call(100 + at, "run", 0.0, 9.0, assigned=1.0, **fields), f"c-{at}", one, self.reply, one.credit
+            )  # type: ignore[arg-type]
+            for at, one in enumerate(requests)
         ]
         self.handle.assign(self.calls, 1024)
         return self.calls
@@ -198,6 +200,15 @@ def test_plain_calls_are_sent_in_one_message(stage: Stage) -> None:
     calls = stage.send(Request("p", "run", b"1"), Request("p", "run", b"2"))
     assert stage.link.alike == [(calls[0].assignment(2.0, 1024), ["c-0", "c-1"], [b"1", b"2"], [7.0, 7.0])]
     assert stage.link.assigned == []
+
+
+def test_calls_with_room_for_the_same_chunks_are_sent_in_one_message(stage: Stage) -> None:
+    room = Request("p", "run", credit=8, credit_bytes=64)
+    calls = stage.send(room, room)
+    assert stage.link.alike[0][0] == calls[0].assignment(2.0, 1024)
+    assert (stage.link.alike[0][0].credit, stage.link.alike[0][0].credit_bytes) == (8, 64)
+    stage.send(room, Request("p", "run"))
+    assert len(stage.link.alike) == 1, "calls with different room were sent as one"
 
 
 def test_one_call_and_calls_of_which_one_is_not_plain_are_sent_alone(stage: Stage) -> None:
