@@ -15,7 +15,7 @@ from django.utils import timezone
 from snakepit.pools import permissions
 from snakepit.pools.admin.page import ReadOnly, log, order
 from snakepit.pools.broker.errors import BrokerError
-from snakepit.pools.models import Job, JobAttempt, Pool
+from snakepit.pools.models import Job, JobAttempt, JobEdge, Pool
 from snakepit.pools.models.job import JobQuerySet
 from snakepit.pools.models.states import SHOWN_STATES
 from snakepit.pools.operations import orders
@@ -26,8 +26,9 @@ Work = Callable[[Any, orders.Order], Job]
 
 if TYPE_CHECKING:  # Django's class takes no type arguments at run time
     JobAttemptInline = admin.TabularInline[JobAttempt, Job]
+    JobEdgeInline = admin.TabularInline[JobEdge, Job]
 else:
-    JobAttemptInline = admin.TabularInline
+    JobAttemptInline = JobEdgeInline = admin.TabularInline
 
 
 class AttemptInline(JobAttemptInline):
@@ -41,6 +42,34 @@ class AttemptInline(JobAttemptInline):
         return tuple(name for name in self.fields if sees or name not in ("error", "evidence"))
 
     can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return "view_job" in permissions.of(request.user)
+
+
+class EdgeInline(JobEdgeInline):
+    """The jobs that this one waits for, or has waited for."""
+
+    model = JobEdge
+    fk_name = "job"
+    verbose_name_plural = "predecessors"
+    fields = readonly_fields = ("needs", "state", "policy", "argument")
+    extra = 0
+    can_delete = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[JobEdge]:
+        brief = "needs__pool", "needs__command", "needs__state", "needs__run_after"
+        return super().get_queryset(request).select_related("needs").only("job", "policy", "argument", *brief)
+
+    @admin.display(description="state")
+    def state(self, edge: JobEdge) -> str:
+        return edge.needs.shown_state
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -110,7 +139,7 @@ class JobAdmin(ReadOnly):
     ordering = ("-id",)
     date_hierarchy = "created_at"
     actions = ("cancel", "retry")
-    inlines = (AttemptInline,)
+    inlines = (AttemptInline, EdgeInline)
     exclude = ("result_raw", "state")
     readonly_fields = ("shown_state",)
 

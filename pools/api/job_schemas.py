@@ -11,6 +11,7 @@ from pydantic import BeforeValidator
 from snakepit.pools.api.bounds import PAGE
 from snakepit.pools.api.json_value import JsonValue
 from snakepit.pools.api.schemas import FailureBody
+from snakepit.pools.jobs import predecessors
 from snakepit.pools.models.states import SHOWN_STATES
 
 
@@ -59,6 +60,16 @@ class JobOptionsIn(Schema):
         description="The states in which a job counts; default: scheduled, queued and running.",
         json_schema_extra={"items": {"type": "string", "enum": list(SHOWN_STATES)}},
     )
+    depends_on: list[str] = Field(
+        default_factory=list,
+        description="Ids of jobs that it waits for, in any state. The caller must be able to see them.",
+        json_schema_extra={"maxItems": predecessors.MOST},
+    )
+    on_failure: str = Field(
+        default="cancel",
+        description="If one of them ends without success: cancel this job, or run it.",
+        json_schema_extra={"enum": ["cancel", "run"]},
+    )
 
 
 class JobIn(JobOptionsIn):
@@ -66,6 +77,10 @@ class JobIn(JobOptionsIn):
 
     arguments: dict[str, Any] = Field(default_factory=dict)
     idempotency_key: str | None = Field(default=None, json_schema_extra={"maxLength": 200})
+    results: dict[str, str | list[str]] = Field(
+        default_factory=dict,
+        description="By argument: the id of a job, or a list of ids. The argument receives the result, or their list.",
+    )
 
 
 class BatchOut(Schema):
@@ -129,7 +144,10 @@ class JobOut(Schema):
     result: Any = Field(default=None, description="Not in lists.")
     workflow: str | None = Field(default=None, description="The id of its workflow.")
     arguments_short: str = Field(default="", description="Only in lists: the start of the arguments, as JSON.")
-    waits_for: str = Field(default="", description="The limit of jobs that a queued job waits for. Not in lists.")
+    waits_for: str = Field(default="", description="The limit, or the jobs, that it waits for. Not in lists.")
+    depends_on: list[str] = Field(
+        default_factory=list, description="The jobs that it waits for, or has waited for. Not in lists."
+    )
     payload_hidden: bool = Field(
         default=False,
         description="The caller may not see arguments, result, progress message and the text of errors. Not in lists.",

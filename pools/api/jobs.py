@@ -21,6 +21,7 @@ from snakepit.pools.api.auth import BrowserAuth, Caller, KeyAuth, caller
 from snakepit.pools.api.body import read_lines, read_object
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.job_events import position, stream
+from snakepit.pools.api.job_predecessors import VisibleJobs
 from snakepit.pools.api.job_schemas import (
     BatchOut,
     JobFilter,
@@ -38,7 +39,7 @@ from snakepit.pools.api.stream_tokens import LONGEST, SECONDS, Bearer, StreamTok
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PermissionDenied
 from snakepit.pools.client import Json
-from snakepit.pools.jobs import limits, unique
+from snakepit.pools.jobs import unique, waiting
 from snakepit.pools.jobs.bulk import on_line
 from snakepit.pools.jobs.listing import JobQuery, page
 from snakepit.pools.jobs.privacy import hide_payload
@@ -56,7 +57,7 @@ TOKEN = functions.Query("", max_length=LONGEST, description="Of `POST /stream-to
 REFUSED = frozenset({400, 401, 403, 404, 413, 422, 429, 503})
 BODY = {"requestBody": {"content": {"application/json": {"schema": JobIn.model_json_schema()}}, "required": True}}
 
-LISTS = frozenset({"tags", "unique_by", "unique_states"})  # parameters that may be repeated
+LISTS = frozenset({"tags", "unique_by", "unique_states", "depends_on"})  # parameters that may be repeated
 LINES = {
     "parameters": [
         {"name": name, "in": "query", "required": name in ("pool", "command"), "schema": schema}
@@ -80,13 +81,18 @@ async def submit(request: HttpRequest) -> HttpResponse:
     requester = caller(request)
     wanted = _valid(JobIn, read_object(request))
     requester.allow("submit_job", wanted.pool)
-    given = wanted.model_dump(exclude={"pool", "command", "arguments"}, exclude_none=True)
+    given = wanted.model_dump(exclude={"pool", "command", "arguments", "results"}, exclude_none=True)
     key = request.headers.get("Idempotency-Key") or wanted.idempotency_key
     given |= {"idempotency_key": key, "owner": requester.owner, "unique": unique.from_parts(given)}
 
-    arguments = Json(wanted.arguments)
+    def store() -> Job:
+        seen = visible(requester)
+        seen.find("depends_on", wanted.depends_on)
+        arguments = Json({**wanted.arguments, **seen.results(wanted.results)})
+        return waiting.explain(durable.submit(wanted.pool, wanted.command, arguments, **given))
+
     with acting_for(requester.quota):
-        job = await sync_to_async(lambda: durable.submit(wanted.pool, wanted.command, arguments, **given))()
+        job = await sync_to_async(store)()
     response = json_response(shown_to(requester, job), status=200 if job.existed else 201)
     response["Location"] = f"{request.path}/{job.pk}"
     return response
@@ -109,6 +115,7 @@ async def submit_many(request: HttpRequest) -> HttpResponse:
     key = request.headers.get("Idempotency-Key")
     keys = [f"{key}:{number}" for number in range(1, len(rows) + 1)] if key else None
     try:
+        await sync_to_async(lambda: visible(requester).find("depends_on", wanted.depends_on))()
         with acting_for(requester.quota):
             found = await durable.asubmit_many(wanted.pool, wanted.command, rows, idempotency_keys=keys, **options)
     except BrokerError as error:
@@ -129,12 +136,7 @@ async def list_jobs(request: HttpRequest, filters: Query[JobFilter]) -> HttpResp
 @router.get("/jobs/{job_id}", response={200: JobOut, REFUSED: Failure}, operation_id="get_job", summary="One job")
 async def get_job(request: HttpRequest, job_id: str) -> HttpResponse:
     requester = caller(request)
-    return json_response(shown_to(requester, await sync_to_async(lambda: _explained(_find(requester, job_id)))()))
-
-
-def _explained(job: Job) -> Job:
-    job.waits_for = limits.reason(job)
-    return job
+    return json_response(shown_to(requester, await sync_to_async(lambda: waiting.explain(_find(requester, job_id)))()))
 
 
 @router.get(
@@ -256,6 +258,11 @@ def _may_see(requester: Caller, job: Job) -> bool:
         or "manage_job" in requester.permissions
         or ("run_command" in requester.permissions and job.owner == requester.owner)
     )
+
+
+def visible(requester: Caller) -> VisibleJobs:
+    """The jobs that a submission of the caller may wait for."""
+    return VisibleJobs(filtered(requester, JobFilters()), requester.sees_payload)
 
 
 def filtered(requester: Caller, filters: JobFilters) -> JobQuerySet:

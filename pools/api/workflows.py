@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.bounds import PAGE
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.job_schemas import JobFilters
-from snakepit.pools.api.jobs import REFUSED, filtered
+from snakepit.pools.api.jobs import REFUSED, filtered, visible
 from snakepit.pools.api.operate import read
 from snakepit.pools.api.schemas import Failure
 from snakepit.pools.broker.caller import acting_for
@@ -35,7 +36,8 @@ class WorkflowIn(Schema):
     jobs: list[dict[str, Any]] = Field(
         max_length=workflows.MOST_JOBS,
         description="Each has `pool`, `command`, `arguments` and options of a job, and: `id`, a name for the others; "
-        "`after`, ids of jobs; `results`, by argument the id of a job, or a list of ids; `on_failure`: cancel or run.",
+        "`after`, ids of jobs; `results`, by argument the id of a job, or a list of ids; `on_failure`: cancel or run. "
+        "The id of a job that was submitted before may stand for a name.",
     )
 
 
@@ -86,10 +88,19 @@ async def submit_workflow(request: HttpRequest) -> HttpResponse:
         requester.allow("submit_job", str(step.pool))
 
     def store() -> dict[str, Any]:
+        _check_earlier(requester, steps)
         with acting_for(requester.quota):
             return _shown(requester, workflows.submit(steps, wanted.name, requester.owner))
 
     return json_response(await sync_to_async(store)(), status=201)
+
+
+def _check_earlier(requester: Caller, steps: Sequence[workflows.Step]) -> None:
+    """Refuse jobs from before the workflow that the caller may not see, or whose result it may not read."""
+    seen = visible(requester)
+    earlier = [need for step in steps for need in step.needs if need.job]
+    seen.find("after", [need.job for need in earlier if not need.argument])
+    seen.find("results", [need.job for need in earlier if need.argument], results=True)
 
 
 @router.get(

@@ -47,6 +47,10 @@ UniquePeriod = Annotated[float | None, typer.Option(min=0.001, help="Count jobs 
 UniqueState = Annotated[
     list[str] | None, typer.Option(help="State in which a job counts; may be repeated. [scheduled, queued, running]")
 ]
+After = Annotated[
+    list[str] | None, typer.Option(metavar="ID", help="Wait for this job, by its id or its end; may be repeated.")
+]
+OnFailure = Annotated[str, typer.Option(help="If such a job ends without success: cancel or run.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or its end.", autocompletion=complete_job)]
 
 
@@ -76,6 +80,8 @@ def submit(
     unique_by: UniqueBy = None,
     unique_period: UniquePeriod = None,
     unique_state: UniqueState = None,
+    after: After = None,
+    on_failure: OnFailure = "cancel",
     file: Annotated[str, typer.Option(help="Submit a job for each line of this file (-: stdin), JSON arguments.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -87,6 +93,7 @@ def submit(
         options: dict[str, Any] = {
             "priority": priority, "run_after": job_selection.moment("--run-after", run_after),
             "expires": job_selection.moment("--expires", expires), "tags": tag or [], "timeout": timeout,
+            "depends_on": [_find(one).pk for one in after or ()], "on_failure": on_failure,
         }  # fmt: skip
         same = {"unique": unique, "unique_by": unique_by, "unique_period": unique_period, "unique_states": unique_state}
         if file:
@@ -173,11 +180,13 @@ def job(
         if follow:
             _end(_follow(row, _lines), as_json)
             return
-        from snakepit.pools.jobs import limits
+        from snakepit.pools.jobs import waiting
 
+        waiting.explain(row)
         whole = {
             **brief(row),
-            "waits_for": limits.reason(row),
+            "waits_for": row.waits_for,
+            "depends_on": list(row.depends_on),
             "arguments": row.arguments,
             "result": row.value,
             "attempts_made": _attempts(row),

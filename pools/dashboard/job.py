@@ -24,7 +24,7 @@ from snakepit.pools.dashboard.jobs import described
 from snakepit.pools.dashboard.page import Visit, forbid, page, show
 from snakepit.pools.dashboard.snippets import api_url, curl, line
 from snakepit.pools.dashboard.timeline import timeline
-from snakepit.pools.jobs import limits
+from snakepit.pools.jobs import waiting
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job
@@ -36,6 +36,7 @@ from snakepit.pools.operations.orders import Order
 SHOWN = 50_000  # characters of a payload on the page; the rest is in the file
 TRIES = 50  # attempts on the page
 RELATED = 6
+LINKED = 12  # predecessors and successors
 
 
 @page("jobs")
@@ -44,13 +45,13 @@ def job(request: HttpRequest, visit: Visit, ident: uuid.UUID) -> HttpResponse:
     row = _find(ident)
     alone = request.GET.get("part") == "now"
     may = _may(request, visit.rights, row)
-    row.waits_for = limits.reason(row)
+    waiting.explain(row)
     tries = list(row.tries.order_by("-number")[:TRIES])
     if not may["see"]:
         hide_payload(row, tries)
     context: dict[str, Any] = {"job": described(row), "row": row, "may": may, "ended": row.ended}
     context |= {"timeline": timeline(row, list(reversed(tries))), "cut": max(0, row.attempts - TRIES)}
-    context["error"] = row.error
+    context |= {"error": row.error, "before": _linked(row.edges_in, "needs"), "after": _linked(row.edges_out, "job")}
     if may["see"]:
         context["arguments"] = _shown(row.arguments)
         context["result"] = _shown(row.value) if row.state == "succeeded" else None
@@ -63,6 +64,13 @@ def job(request: HttpRequest, visit: Visit, ident: uuid.UUID) -> HttpResponse:
         context["related"] = list(related.order_by("-pk")[:RELATED])
         context["snippets"] = _snippets(request, row)
     return show(request, visit, "snakepit/_job.html" if alone else "snakepit/job.html", context)
+
+
+def _linked(edges: Any, end: str) -> dict[str, Any]:
+    """The jobs at the other end of the edges of a job, the first LINKED of them."""
+    ids = list(edges.order_by().values_list(f"{end}_id", flat=True).distinct()[: LINKED + 1])
+    rows = Job.objects.filter(pk__in=ids[:LINKED]).only("pk", "pool", "command", "state", "run_after").order_by("pk")
+    return {"rows": list(rows), "more": len(ids) > LINKED}
 
 
 def _find(ident: uuid.UUID | str) -> Job:

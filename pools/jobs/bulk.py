@@ -17,9 +17,10 @@ from django.db.models.functions import Now
 from snakepit.pools import conf
 from snakepit.pools.broker.caller import current
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, CommandUnknown
-from snakepit.pools.jobs import in_process, messages, unique
+from snakepit.pools.jobs import in_process, messages, predecessors, unique
 from snakepit.pools.jobs.arguments import store
 from snakepit.pools.jobs.options import JobOptions, check_key, show_options
+from snakepit.pools.jobs.predecessors import Predecessors
 from snakepit.pools.jobs.room import check_room
 from snakepit.pools.jobs.signals import emit, job_submitted
 from snakepit.pools.jobs.submission import CONTENDED, check_same
@@ -27,7 +28,7 @@ from snakepit.pools.jobs.target import JobTarget
 from snakepit.pools.models import Job, schema
 from snakepit.pools.models.job import uuid7s
 from snakepit.pools.models.moments import utc_now
-from snakepit.pools.models.states import QUEUED
+from snakepit.pools.models.states import BLOCKED, QUEUED
 
 BATCH = 500  # rows that are checked, and then inserted by one statement
 OWN = (
@@ -38,6 +39,7 @@ OWN = (
     "limit_key",
     "size",
 )  # columns that differ between the jobs of a call
+MOST_EDGES = 100_000  # dependencies of the jobs of one call
 END = object()
 
 
@@ -64,8 +66,9 @@ def submit_many(
         raise TypeError(f"submit_many() has no option named {', '.join(map(repr, unknown))}")
     shared = options.columns()
     target = JobTarget(pool, command)
+    _, needs = predecessors.read(options.depends_on, options.on_failure)
     submission = _Submission(
-        {**shared, "pool": pool, "command": command, "hooked": target.hooked}, unique.of(options.unique)
+        {**shared, "pool": pool, "command": command, "hooked": target.hooked}, unique.of(options.unique), needs
     )
     checked = _checked(target, rows, idempotency_keys)
     # Before the transaction: most calls have one batch, and a bad row among them costs the database nothing.
@@ -138,19 +141,21 @@ def _of_row(index: int, error: BrokerError) -> BrokerError:
 class _Submission:
     """The jobs of one call."""
 
-    def __init__(self, shared: Mapping[str, Any], only: unique.Unique | None = None) -> None:
+    def __init__(self, shared: Mapping[str, Any], only: unique.Unique | None, needs: Predecessors) -> None:
         self.jobs: list[Job] = []  # in the order of the rows
-        self._shared, self._caller = shared, current()
+        self._shared, self._caller, self._needs = {**shared, "state": BLOCKED if needs else QUEUED}, current(), needs
         self._new: list[Job] = []
         self._size = 0
         self._by_key: dict[str, Job] = {}
         self._unique, self._same = only, dict[str, Job]()
-        self._ids = uuid7s()
+        self._ids = uuid7s(needs.ids)
         # Decided once: at the commit it may be due, and then `reconcile` sends all of them.
         self._later = shared["run_after"] is not None and shared["run_after"] > utc_now()
 
     def begin(self, keyed: bool) -> None:
         """Become SQLite's writer before the keys are read: a transaction that reads first may fail when it writes."""
+        if self._needs:
+            predecessors.keep(self._needs.ids)
         if keyed and connections[schema.alias()].vendor == "sqlite":
             Job.objects.filter(pk=next(self._ids)).update(priority=0)  # no row
         if self._unique is not None:
@@ -168,7 +173,8 @@ class _Submission:
             try:
                 # A savepoint: on PostgreSQL a conflict would abort the transaction.
                 with transaction.atomic(using=schema.alias()) if keys else nullcontext():
-                    _insert(new, sent=not self._later)
+                    _insert(new, sent=not self._later and not self._needs)
+                    self._add_edges(new)
             except IntegrityError:
                 if not keys:
                     raise
@@ -178,6 +184,12 @@ class _Submission:
             self._same = same
             return
         raise BadRequest(CONTENDED)
+
+    def _add_edges(self, new: Sequence[Job]) -> None:
+        edges = (len(self._new) + len(new)) * len(self._needs.needs)
+        if edges > MOST_EDGES:
+            raise BadRequest(f"depends_on: jobs of one call wait {edges} times; at most {MOST_EDGES} are possible")
+        predecessors.add(new, self._needs)
 
     def _existing(self, keys: set[str]) -> dict[str, Job]:
         if not (unknown := keys - self._by_key.keys()):
@@ -242,9 +254,14 @@ class _Submission:
         if not self._new:
             return
         if in_process.runner is not None and in_process.runner.runs_now():
-            _announce(self._new, self._later)
+            self._announce()
         else:  # not a partial: see `submission`
-            transaction.on_commit(lambda: _announce(self._new, self._later), using=schema.alias(), robust=True)
+            transaction.on_commit(lambda: self._announce(), using=schema.alias(), robust=True)
+
+    def _announce(self) -> None:
+        _announce(self._new, self._later or bool(self._needs))
+        if self._needs and predecessors.settle([job.pk for job in self._new], self._needs.ids):
+            _refresh(self._new)
 
 
 def _insert(jobs: Sequence[Job], sent: bool) -> None:
@@ -313,6 +330,18 @@ def _announce(jobs: Sequence[Job], later: bool) -> None:
     if _runs_here():
         for job in jobs:
             job.refresh_from_db()
+
+
+def _refresh(jobs: Sequence[Job]) -> None:
+    """Read the states again that a release may have changed."""
+    if _runs_here():
+        for job in jobs:
+            job.refresh_from_db()
+        return
+    for start in range(0, len(jobs), BATCH):
+        part = {job.pk: job for job in jobs[start : start + BATCH]}
+        for job_id, state in Job.objects.filter(pk__in=part).values_list("pk", "state"):
+            part[job_id].state = state
 
 
 def _runs_here() -> bool:

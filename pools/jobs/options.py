@@ -40,6 +40,8 @@ class JobOptions:
     owner: Any = None
     retention: int | None = None
     unique: Unique | bool | None = None
+    depends_on: Sequence[Any] = ()
+    on_failure: str = "cancel"
 
     @classmethod
     def among(cls, given: Mapping[str, Any]) -> tuple[JobOptions, dict[str, Any]]:

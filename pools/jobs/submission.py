@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -12,15 +12,17 @@ from django.db.models.functions import Now
 
 from snakepit.pools.broker.caller import current
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.jobs import in_process, messages, unique
+from snakepit.pools.jobs import in_process, messages, predecessors, unique
 from snakepit.pools.jobs.arguments import store
 from snakepit.pools.jobs.options import JobOptions, check_key, show_options
+from snakepit.pools.jobs.predecessors import NOTHING, Predecessors
 from snakepit.pools.jobs.room import check_room
 from snakepit.pools.jobs.signals import emit, job_submitted
 from snakepit.pools.jobs.target import JobTarget
-from snakepit.pools.models import Job, schema
+from snakepit.pools.models import Job, JobEdge, schema
+from snakepit.pools.models.job import uuid7s
 from snakepit.pools.models.moments import utc_now
-from snakepit.pools.models.states import QUEUED
+from snakepit.pools.models.states import BLOCKED, QUEUED
 
 CONTENDED = "idempotency_key: jobs with this key are being added and deleted concurrently; try again"
 
@@ -45,16 +47,19 @@ def submit(
     With `unique`, an existing job that counts as the same is returned, with `existed` set: see `Unique`.
     A job that has not begun at its `expires` is cancelled; one that has not ended at its `deadline` fails.
     `timeout` and `backoff` are seconds, `retention` is seconds after the end. `owner` is a user or a user name.
+    The job waits for the end of the jobs in `depends_on`, and of a job that is an argument: it receives its result. If
+    one of them ends without success, `on_failure` decides: `cancel` this job, or `run` it.
     """
     options, rest = JobOptions.among(more)
-    stored = store(_merged(arguments, rest))
+    given, needs = predecessors.read(options.depends_on, options.on_failure, _merged(arguments, rest))
+    stored = store(given)
     checked = options.columns()
     key = check_key(idempotency_key)
     target = JobTarget(pool, command)
-    target.check(stored)
+    target.check(stored, later=needs.arguments)
     wanted = {**checked, "pool": pool, "command": command, "arguments": stored, "hooked": target.hooked}
     wanted["limit_key"] = target.limit_key(stored)
-    return enqueue({**wanted, "idempotency_key": key}, unique.of(options.unique))
+    return enqueue({**wanted, "idempotency_key": key}, unique.of(options.unique), needs)
 
 
 async def asubmit(
@@ -70,12 +75,13 @@ def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Map
     return {**(arguments or {}), **more}
 
 
-def enqueue(wanted: Mapping[str, Any], only: unique.Unique | None = None) -> Job:
+def enqueue(wanted: Mapping[str, Any], only: unique.Unique | None = None, needs: Predecessors = NOTHING) -> Job:
     """Insert a checked job, or find the one with its idempotency key, or the same unique one.
 
-    A new job is sent on commit.
+    A new job is sent on commit, or waits for its predecessors.
     """
     caller, size = current(), len(json.dumps(wanted["arguments"]))
+    start = _start_of(needs)
     unique_key = ""
     if only is not None:
         unique_key = only.key(wanted["pool"], wanted["command"], wanted["owner"], wanted["arguments"])
@@ -85,6 +91,8 @@ def enqueue(wanted: Mapping[str, Any], only: unique.Unique | None = None) -> Job
         try:
             # A savepoint: on PostgreSQL a conflict would abort the caller's transaction.
             with transaction.atomic(using=schema.alias()):
+                if needs:
+                    predecessors.keep(needs.ids)
                 if only is not None:
                     unique.lock(wanted["pool"], wanted["command"], unique_key)
                     if existing := only.existing([unique_key]):
@@ -94,30 +102,60 @@ def enqueue(wanted: Mapping[str, Any], only: unique.Unique | None = None) -> Job
                     key=caller.key if caller else "",
                     size=size,
                     unique_key=unique_key,
-                    sent_at=Now(),
+                    **start,
                 )
+                predecessors.add([job], needs)
                 check_room(job.pool, size, caller)
         except IntegrityError:
             if not wanted["idempotency_key"]:
                 raise
             continue
         announce(job)
+        if needs:
+            _settle_on_commit(job, needs.ids)
         return job
     raise BadRequest(CONTENDED)
 
 
+def _start_of(needs: Predecessors) -> dict[str, Any]:
+    """The columns of a new job that depend on whether it waits for others."""
+    return {"id": next(uuid7s(needs.ids)), "state": BLOCKED, "sent_at": None} if needs else {"sent_at": Now()}
+
+
+def _settle_on_commit(job: Job, needs: Sequence[Any]) -> None:
+    def settle() -> None:
+        if predecessors.settle([job.pk], needs):
+            job.refresh_from_db()
+
+    on_commit(settle)
+
+
 def announce(job: Job) -> None:
     """Send a new job and its signal, once the transaction around is committed."""
-    job.sent_at = job.created_at  # instead of a query; the row has the database's time
-    _on_commit(lambda: _announce(job))
+    if job.state != BLOCKED:
+        job.sent_at = job.created_at  # instead of a query; the row has the database's time
+    on_commit(lambda: _announce(job))
 
 
 def send_on_commit(job: Job) -> None:
     """Send a job that was stored before and is due now, once the transaction around is committed."""
-    _on_commit(lambda: _send(job))
+    on_commit(lambda: _send(job))
 
 
-def _on_commit(work: Callable[[], None]) -> None:
+def send_many_on_commit(pool: str, ids: Sequence[Any]) -> None:
+    """As `send_on_commit`, for jobs of one pool, with one message."""
+    on_commit(lambda: send_many(pool, ids))
+
+
+def send_many(pool: str, ids: Sequence[Any]) -> None:
+    """Send one hint for stored jobs of a pool. Those that are not sent are left to the next reconcile."""
+    sent = set(messages.send_many(ids, messages.queue_of(pool)).ids)
+    if unsent := [job_id for job_id in ids if job_id not in sent]:
+        Job.objects.filter(pk__in=unsent, state=QUEUED, attempts=0).update(sent_at=None)
+
+
+def on_commit(work: Callable[[], Any]) -> None:
+    """Run it once the transaction around is committed, or now if a test runs its jobs at once."""
     if in_process.runner is not None and in_process.runner.runs_now():
         work()
     else:
@@ -132,7 +170,7 @@ def _announce(job: Job) -> None:
 
 
 def _send(job: Job) -> None:
-    if job.run_after is not None and job.run_after > utc_now():
+    if job.state == BLOCKED or (job.run_after is not None and job.run_after > utc_now()):
         return
     sent = messages.send(job.pk, messages.queue_of(job.pool))
     if not sent:
@@ -153,7 +191,11 @@ def _same(wanted: Mapping[str, Any]) -> Job | None:
 
 def check_same(found: Job, command: str, arguments: Mapping[str, Any]) -> None:
     """Refuse an idempotency key whose job has another command or other arguments."""
-    if (found.command, found.arguments) != (command, arguments):
+    stored = found.arguments
+    if found.command == command and stored != arguments:  # results of predecessors may have come since then
+        later = set(JobEdge.objects.filter(job=found).exclude(argument="").values_list("argument", flat=True))
+        stored = {name: value for name, value in stored.items() if name not in later}
+    if (found.command, stored) != (command, arguments):
         raise BadRequest(
             "idempotency_key: already used for another command or other arguments; use a new key",
             details={"job": str(found.pk)},

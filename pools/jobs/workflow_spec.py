@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -17,10 +18,11 @@ from django.utils.dateparse import parse_datetime
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.client import Json
 from snakepit.pools.jobs.options import JobOptions
-from snakepit.pools.jobs.workflows import MOST_JOBS, Need, Step, check_policy
+from snakepit.pools.jobs.predecessors import check_policy
+from snakepit.pools.jobs.workflows import EARLIER, MOST_JOBS, Need, Step
 
 MOMENTS = ("run_after", "deadline", "expires")
-OPTIONS = frozenset(field.name for field in fields(JobOptions)) - {"owner", "unique"}
+OPTIONS = frozenset(field.name for field in fields(JobOptions)) - {"owner", "unique", "depends_on"}
 KEYS = OPTIONS | {"id", "pool", "command", "arguments", "after", "results", "on_failure"}
 
 
@@ -75,7 +77,7 @@ def _option(name: str, value: Any) -> Any:
 def _after(wanted: Any, names: Mapping[str, int]) -> Sequence[Need]:
     if not isinstance(wanted, list):
         raise BadRequest("after: must be a list of ids of jobs")
-    return [Need(_index("after", one, names)) for one in wanted]
+    return [_need("after", one, names) for one in wanted]
 
 
 def _results(wanted: Any, names: Mapping[str, int]) -> Sequence[Need]:
@@ -84,13 +86,19 @@ def _results(wanted: Any, names: Mapping[str, int]) -> Sequence[Need]:
     found: list[Need] = []
     for argument, value in wanted.items():
         if isinstance(value, list):
-            found += [Need(_index(f"results.{argument}", one, names), argument, at) for at, one in enumerate(value)]
+            found += [_need(f"results.{argument}", one, names, argument, at) for at, one in enumerate(value)]
         else:
-            found.append(Need(_index(f"results.{argument}", value, names), argument))
+            found.append(_need(f"results.{argument}", value, names, argument))
     return found
 
 
-def _index(field: str, name: Any, names: Mapping[str, int]) -> int:
-    if not isinstance(name, str) or name not in names:
-        raise BadRequest(f"{field}: {name!r} is not the id of a job before this one")
-    return names[name]
+def _need(field: str, name: Any, names: Mapping[str, int], argument: str = "", position: int | None = None) -> Need:
+    """A job of the workflow by its name in it, or a job that was submitted before by its id."""
+    if isinstance(name, str) and name in names:
+        return Need(names[name], argument, position)
+    try:
+        return Need(EARLIER, argument, position, uuid.UUID(name))
+    except (ValueError, TypeError, AttributeError):
+        raise BadRequest(
+            f"{field}: {str(name)[:50]!r} is neither the name of a job before this one nor the id of a submitted job"
+        ) from None

@@ -9,42 +9,50 @@ from __future__ import annotations
 
 import functools
 import json
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from snakepit.pools.broker.caller import current
 from snakepit.pools.broker.errors import BadRequest, BrokerError, PayloadTooLarge
-from snakepit.pools.jobs import after_end, dependencies, ends, failure_hook, limits
+from snakepit.pools.jobs import after_end, dependencies, ends, failure_hook, limits, predecessors
 from snakepit.pools.jobs.arguments import storable, store
 from snakepit.pools.jobs.options import JobOptions
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.jobs.room import check_room
 from snakepit.pools.jobs.signals import emit_finished
-from snakepit.pools.jobs.submission import announce, send_on_commit
+from snakepit.pools.jobs.submission import announce, on_commit, send_many_on_commit, send_on_commit
 from snakepit.pools.jobs.target import JobTarget
 from snakepit.pools.models import Job, JobEdge, JobWorkflow, schema
 from snakepit.pools.models.job import uuid7s
+from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import ACTIVE, BLOCKED, CANCELLED, FAILED, QUEUED, TERMINAL, UNSUCCESSFUL
-from snakepit.pools.models.workflow import CANCEL, POLICIES
+from snakepit.pools.models.workflow import CANCEL
 
 MOST_JOBS, MOST_EDGES = 1000, 10_000  # of one workflow
 MOST_RESULTS = 16 * 2**20  # bytes of JSON that one job receives from its predecessors
-BATCH = 500  # jobs that one reconcile releases
+BATCH = 500  # jobs that one reconcile releases, and rows of one statement
+EARLIER = -1  # the place of a job that was submitted before the workflow
+QUEUED_NOW: dict[str, Any] = {"queued_at": Now(), "sent_at": Now(), "sends": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A predecessor of a job: its place among the jobs, and the argument that receives its result."""
+    """A predecessor of a job: its place among the jobs, and the argument that receives its result.
+
+    `job`: the id of a job that was submitted before the workflow; then it has no place.
+    """
 
     index: int
     argument: str = ""
     position: int | None = None
+    job: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,31 +89,33 @@ class Workflow:
         command: str,
         arguments: Mapping[str, Any] | None = None,
         *,
-        after: Iterable[Step] = (),
+        after: Iterable[Step | Job | uuid.UUID | str] = (),
         on_failure: str = CANCEL,
         **more: Any,
     ) -> Step:
         """Add a job. It takes the options of `submit`, apart from `idempotency_key` and `owner`.
 
         An argument that is a step, or a list of steps, receives their results. The job waits for these steps and for
-        those in `after`. `on_failure` says what happens if one of them ends without success: `cancel` this job, or
-        `run` it with None as that result.
+        those in `after`. A job that was submitted before may stand for a step; in `after`, also its id. `on_failure`
+        says what happens if one of them ends without success: `cancel` this job, or `run` it with None as that result.
         """
         options, rest = JobOptions.among(more)
         if options.owner is not None or options.unique is not None:
             raise BadRequest("owner: give it to the workflow; unique: a job of a workflow is always a new one")
-        given, needs = {}, [Need(self._index(step)) for step in after]
+        if options.depends_on:
+            raise BadRequest("depends_on: a job of a workflow has `after` in its place")
+        given, needs = {}, [self._after(step) for step in after]
         for name, value in {**(arguments or {}), **rest}.items():
             found = list(self._results(name, value))
             needs += found
             if not found:
                 given[name] = value
-        step = Step(len(self.steps), pool, command, given, options, tuple(needs), check_policy(on_failure))
+        step = Step(len(self.steps), pool, command, given, options, tuple(needs), predecessors.check_policy(on_failure))
         self.steps.append(step)
         return step
 
     def group(
-        self, pool: str, command: str, rows: Iterable[Mapping[str, Any]], *, after: Iterable[Step] = (), **options: Any
+        self, pool: str, command: str, rows: Iterable[Mapping[str, Any]], *, after: Iterable[Any] = (), **options: Any
     ) -> list[Step]:
         """Add one job for each dict of arguments. Give the list to a later job, which is then the callback."""
         first = tuple(after)
@@ -129,24 +139,30 @@ class Workflow:
         return await sync_to_async(self.submit)()
 
     def _results(self, name: str, value: Any) -> Iterator[Need]:
-        if isinstance(value, Step):
-            yield Need(self._index(value), name)
-        elif isinstance(value, list | tuple) and any(isinstance(one, Step) for one in value):
+        if isinstance(value, Step | Job):
+            yield self._need(value, name)
+        elif isinstance(value, list | tuple) and any(isinstance(one, Step | Job) for one in value):
             for position, one in enumerate(value):
-                if not isinstance(one, Step):
-                    raise BadRequest(f"{name}: a list of results may have only steps, not {type(one).__name__}")
-                yield Need(self._index(one), name, position)
+                if not isinstance(one, Step | Job):
+                    raise BadRequest(
+                        f"{name}: a list of results may have only steps and jobs, not {type(one).__name__}"
+                    )
+                yield self._need(one, name, position)
+
+    def _need(self, value: Step | Job, name: str = "", position: int | None = None) -> Need:
+        if isinstance(value, Job):
+            return Need(EARLIER, name, position, value.pk)
+        return Need(self._index(value), name, position)
+
+    def _after(self, value: Any) -> Need:
+        if isinstance(value, uuid.UUID | str):
+            return Need(EARLIER, job=predecessors.id_of("after", value))
+        return self._need(value)
 
     def _index(self, step: Any) -> int:
         if not isinstance(step, Step) or step.index >= len(self.steps) or self.steps[step.index] is not step:
             raise BadRequest("after: only jobs that were added to this workflow before can be waited for")
         return step.index
-
-
-def check_policy(name: str) -> str:
-    if name not in POLICIES:
-        raise BadRequest(f"on_failure: {name!r} is not one of {', '.join(POLICIES)}")
-    return name
 
 
 def submit(steps: Sequence[Step], name: str = "", owner: Any = None) -> JobWorkflow:
@@ -166,8 +182,11 @@ def submit(steps: Sequence[Step], name: str = "", owner: Any = None) -> JobWorkf
             columns.append(_columns(step, target, owner))
         except BrokerError as error:
             raise _of_job(step.index, error) from None
-    caller, ids = current(), uuid7s()
+    earlier = list(dict.fromkeys(need.job for step in steps for need in step.needs if need.job))
+    caller, ids = current(), uuid7s(earlier)
     with transaction.atomic(using=schema.alias()):
+        if earlier:
+            predecessors.keep(earlier, "after")
         flow = JobWorkflow.objects.create(name=name, owner=columns[0]["owner"])
         shared = {"workflow": flow, "key": caller.key if caller else ""}
         jobs = [Job(id=next(ids), **shared, **one) for one in columns]
@@ -177,7 +196,10 @@ def submit(steps: Sequence[Step], name: str = "", owner: Any = None) -> JobWorkf
             mine = [job for job in jobs if job.pool == pool]
             check_room(pool, sum(job.size for job in mine), caller, len(mine))
     # Not in the transaction above: a test runs jobs at once only outside transactions.
-    after_end.announce(functools.partial(announce, job) for job in jobs if job.state == QUEUED)
+    after_end.announce(functools.partial(announce, job) for job in jobs)
+    if earlier:
+        waiting = [jobs[step.index].pk for step in steps if any(need.job for need in step.needs)]
+        on_commit(lambda: predecessors.settle(waiting, earlier))
     return flow
 
 
@@ -207,7 +229,7 @@ def _edges(steps: Sequence[Step], jobs: Sequence[Job]) -> Iterator[JobEdge]:
     for step in steps:
         for need in step.needs:
             given = {"policy": step.policy, "argument": need.argument, "position": need.position}
-            yield JobEdge(job=jobs[step.index], needs=jobs[need.index], **given)
+            yield JobEdge(job=jobs[step.index], needs_id=need.job or jobs[need.index].pk, **given)
 
 
 # Release.
@@ -224,11 +246,14 @@ def release(job_ids: Iterable[Any]) -> Iterator[after_end.Announcement]:
     The rows are locked first: of two transactions that end the last two predecessors, the second one then reads the
     end of the first, and releases the job.
     """
-    ids = set(job_ids)
-    while ids:
+    found = sorted(set(job_ids))
+    while found:
+        ids, found = found[:BATCH], found[BATCH:]
         blocked = Job.objects.filter(pk__in=ids, state=BLOCKED).order_by("pk")
+        list(blocked.select_for_update(no_key=True).values_list("pk"))
+        yield from _queue_plain(ids)
         over: list[ends.End] = []
-        for job in blocked.select_for_update(no_key=True):
+        for job in blocked:
             if bad := refusal(job):
                 over.append(_end(job, CANCELLED, "cancelled", f"{bad}, which this one waited for."))
             elif not waits(job):
@@ -242,7 +267,32 @@ def release(job_ids: Iterable[Any]) -> Iterator[after_end.Announcement]:
         yield from failure_hook.report(gone)
         for one in gone:
             yield functools.partial(emit_finished, one.job.pk)
-        ids = set(_waiting_for([one.job.pk for one in gone]))
+        found += _waiting_for([one.job.pk for one in gone])
+
+
+def _queue_plain(ids: Sequence[Any]) -> Iterator[after_end.Announcement]:
+    """Queue those of these jobs that receive no results, by one statement: thousands may wait for one job."""
+    given = JobEdge.objects.filter(job=OuterRef("pk")).exclude(argument="")
+    plain = Job.objects.filter(~Exists(_active()), ~Exists(_refused()), ~Exists(given), pk__in=ids, state=BLOCKED)
+    pools: dict[str, list[Any]] = {}
+    rows = list(plain.order_by("pk").values_list("pk", "pool", "run_after"))
+    for job_id, pool, run_after in rows:
+        due = pools.setdefault(pool, [])
+        if run_after is None or run_after <= utc_now():
+            due.append(job_id)
+    if rows:
+        Job.objects.filter(pk__in=[row[0] for row in rows]).move(QUEUED, **QUEUED_NOW)
+    for pool, due in pools.items():
+        if due:
+            yield functools.partial(send_many_on_commit, pool, due)
+
+
+def _active() -> QuerySet[JobEdge]:
+    return JobEdge.objects.filter(job=OuterRef("pk"), needs__state__in=ACTIVE)
+
+
+def _refused() -> QuerySet[JobEdge]:
+    return JobEdge.objects.filter(job=OuterRef("pk"), needs__state__in=UNSUCCESSFUL, policy=CANCEL)
 
 
 def _waiting_for(job_ids: Sequence[Any]) -> list[Any]:
@@ -273,7 +323,7 @@ def queue(job: Job) -> None:
     """Move a blocked job to the queue, with the results of its predecessors. The caller holds its row."""
     arguments = dependencies.merged(job.arguments, _results(job))
     job.arguments, job.size, job.state = arguments, len(json.dumps(arguments)), QUEUED
-    fields = {"arguments": arguments, "size": job.size, "queued_at": Now(), "sent_at": Now(), "sends": 1}
+    fields = {"arguments": arguments, "size": job.size, **QUEUED_NOW}
     if job.limit_key:  # the pool had a limit by an argument, which may be one of the results
         fields["limit_key"] = job.limit_key = limits.current_key(job.pool, arguments)
     Job.objects.filter(pk=job.pk).move(QUEUED, **fields)
@@ -292,9 +342,7 @@ def _results(job: Job) -> Iterator[tuple[str, int | None, Any]]:
 
 def release_missed() -> int:
     """Release jobs whose predecessors have ended in another way; returns the number of candidates."""
-    active = JobEdge.objects.filter(job=OuterRef("pk"), needs__state__in=ACTIVE)
-    refused = JobEdge.objects.filter(job=OuterRef("pk"), needs__state__in=UNSUCCESSFUL, policy=CANCEL)
-    blocked = Job.objects.filter(Q(~Exists(active)) | Q(Exists(refused)), state=BLOCKED)
+    blocked = Job.objects.filter(Q(~Exists(_active())) | Q(Exists(_refused())), state=BLOCKED)
     ids = list(blocked.order_by("pk").values_list("pk", flat=True)[:BATCH])
     if ids:
         with transaction.atomic(using=schema.alias()):
@@ -322,3 +370,4 @@ def prune() -> int:
 
 
 after_end.steps.append(on_end)
+predecessors.release = release

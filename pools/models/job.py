@@ -45,15 +45,18 @@ def uuid7() -> uuid.UUID:
     return _as_uuid7(_now_and_random())
 
 
-def uuid7s() -> Iterator[uuid.UUID]:
-    """Ids as of `uuid7`, each greater than the one before it, also within one millisecond.
+def uuid7s(after: Iterable[uuid.UUID] = ()) -> Iterator[uuid.UUID]:
+    """Ids as of `uuid7`, each greater than the one before it and than `after`, also within one millisecond.
 
     >>> ids = uuid7s()
     >>> some = [next(ids) for _ in range(1000)]
     >>> some == sorted(some)
     True
+    >>> future = uuid.UUID("ffffffff-0000-7000-8000-000000000000")  # of a host whose clock is ahead
+    >>> next(uuid7s([future])) > future
+    True
     """
-    last = _now_and_random()
+    last = max([_now_and_random(), *(_value_of(one) + 1 for one in after)])
     while True:
         yield _as_uuid7(last)
         fresh = _now_and_random()
@@ -71,6 +74,11 @@ def _as_uuid7(value: int) -> uuid.UUID:
     """Set version and variant between the bits."""
     high, low = value >> 62, value & (1 << 62) - 1
     return uuid.UUID(int=(high >> 12) << 80 | 0x7 << 76 | (high & 0xFFF) << 64 | 0x2 << 62 | low)
+
+
+def _value_of(key: uuid.UUID) -> int:
+    """The bits of an id without version and variant."""
+    return ((key.int >> 80) << 12 | key.int >> 64 & 0xFFF) << 62 | key.int & (1 << 62) - 1
 
 
 class JobQuerySet(models.QuerySet["Job"]):
@@ -158,7 +166,8 @@ class Job(models.Model):
 
     arguments_short = ""  # the start of the arguments, in rows of `listing.page`
     limited = False  # True if it was claimed in a pool with limits of jobs
-    waits_for = ""  # the limit that a queued job waits for, where one job is shown
+    waits_for = ""  # the limit or the jobs that it waits for, where one job is shown
+    depends_on: tuple[str, ...] = ()  # the ids of the jobs that it waits for or has waited for, where one is shown
     existed = False  # True if `submit` returned an existing job, for its idempotency key or as unique
 
     objects = JobQuerySet.as_manager()
