@@ -24,6 +24,7 @@ import os
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,10 @@ class ClientLoop(asyncio.SelectorEventLoop):
 
     _thread_id: int | None
     _csock: socket.socket | None
+
+    def __init__(self, selector: BoundedSelector) -> None:
+        super().__init__(selector)
+        self.network_transports: weakref.WeakSet[Any] = weakref.WeakSet()  # TLS of both ends closes one: it takes turns
 
     def _write_to_self(self) -> None:
         """As asyncio's, which also hides a TimeoutError of a signal handler: the wake-up would be lost."""
@@ -135,6 +140,9 @@ class LoopThread:
             tasks = asyncio.all_tasks(self.loop)
             for task in tasks:
                 task.cancel()
+            if not tasks:
+                for transport in tuple(self.loop.network_transports):
+                    transport.abort()  # TLS would wait for the broker's end of it
             with contextlib.suppress(Exception):  # a `stop` that was meant for a waiter, or a loop in a wrong state
                 self.loop.run_until_complete(
                     asyncio.wait(tasks, timeout=END_TIMEOUT) if tasks else asyncio.sleep(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 
@@ -12,6 +13,7 @@ from grpclib.exceptions import StreamTerminatedError
 
 from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable
 from snakepit.pools.client.address import Target
+from snakepit.pools.client.loop_thread import ClientLoop
 from snakepit.pools.client.tls import Tls, find_refusal
 from snakepit.workers.transport.grpclib_connections import NetworkChannel, missing_names, ping
 from snakepit.workers.transport.grpclib_internals import versions
@@ -26,6 +28,9 @@ class WatchedChannel(NetworkChannel):
     keepalive: Keepalive | None = None
 
     def watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, ClientLoop):
+            loop.network_transports.add(self.transport)
         if missing := missing_names():
             logger.warning("no keepalive: %s has no %s", versions(), missing)
             return

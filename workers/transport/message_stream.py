@@ -219,6 +219,11 @@ class Batch(Generic[M]):
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
+    def close(self) -> None:
+        """Send what waits, and nothing that is added later."""
+        self._flush()
+        self._stream = None
+
     def _flush(self) -> None:
         self._scheduled = False
         if self._stream is not None and self._size:

@@ -156,6 +156,7 @@ class ClientSession:
             raise GRPCError(Status.RESOURCE_EXHAUSTED, message) from None
         finally:
             self._broker.sessions -= 1
+            self.batch.close()  # a client that closes its session must not read that it cancelled its calls
             for ref, handle in tuple(self._handles.items()):
                 if ref in self._direct:  # a client that disconnects after it read its result has not cancelled the call
                     asyncio.get_running_loop().call_later(REPORT_GRACE, handle.cancel)

@@ -19,6 +19,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
+from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_grpc import BrokerBase
 from snakepit.workers.buffers import ATTACHMENT
@@ -201,15 +202,22 @@ class Session:
 
 
 class Service(BrokerBase):
-    def __init__(self, broker: FakeBroker) -> None:
+    def __init__(self, broker: FakeBroker, peer: Any = None) -> None:
+        """`peer`: the network connection whose API key counts; None: the token of the broker counts."""
         self.broker = broker
+        self.peer = peer
 
-    def _admit(self, stream: Any) -> None:
-        if (stream.metadata or {}).get("authorization") != f"Bearer {self.broker.token}":
+    async def _admit(self, stream: Any) -> None:
+        if self.peer is not None:
+            try:
+                await self.peer.rights(stream.metadata)
+            except BrokerError as error:
+                raise GRPCError(Status[error.grpc_status], error.message) from None
+        elif (stream.metadata or {}).get("authorization") != f"Bearer {self.broker.token}":
             raise GRPCError(Status.UNAUTHENTICATED, "wrong token")
 
     async def Session(self, stream: Any) -> None:
-        self._admit(stream)
+        await self._admit(stream)
         self.broker.sessions += 1
         if self.broker.takes_calls:
             await stream.send_initial_metadata(metadata={"snakepit-takes": "calls"})
@@ -223,7 +231,7 @@ class Service(BrokerBase):
         raise GRPCError(Status.UNIMPLEMENTED)
 
     async def Status(self, stream: Any) -> None:
-        self._admit(stream)
+        await self._admit(stream)
         request = await stream.recv_message()
         if request.pool not in ("", POOL):
             await stream.send_trailing_metadata(
@@ -238,7 +246,7 @@ class Service(BrokerBase):
         await stream.send_message(pb.StatusReply(node=node, pools=[pool], workers=[worker]))
 
     async def Commands(self, stream: Any) -> None:
-        self._admit(stream)
+        await self._admit(stream)
         await stream.recv_message()
         command = Command(name="echo", summary="Say it again.", schema='{"type": "object"}')
         await stream.send_message(pb.CommandsReply(commands=[command]))
@@ -319,8 +327,11 @@ class FakeBroker:
         takes_calls: bool = True,
         delivers: bool = False,
         tls: ssl.SSLContext | None = None,  # it then listens on a TCP port
+        network: Any = None,  # a Network of network_broker.py: the real listener takes its connections
     ) -> None:
         self.tls = tls
+        self.network = network
+        self.options: dict[str, Any] = {"tls": network.tls, "key": network.key} if network else {}  # of connect()
         self.port = 0
         self.takes_calls = takes_calls
         self.delivers = delivers  # results go into the client's reply_socket where they may
@@ -337,7 +348,7 @@ class FakeBroker:
 
     @property
     def address(self) -> str:
-        return f"localhost:{self.port}" if self.tls else str(self.path)
+        return f"localhost:{self.port}" if self.tls or self.network else str(self.path)
 
     def start(self) -> FakeBroker:
         self.path.with_name("token").write_text(self.token + "\n")
@@ -356,6 +367,9 @@ class FakeBroker:
     async def _main(self) -> None:
         self.ending, self.released = asyncio.Event(), asyncio.Event()
         self.path.unlink(missing_ok=True)
+        if self.network is not None:
+            await self._serve_network()
+            return
         server = TrackingServer([Service(self)])
         if self.tls is None:
             await server.start(path=self.address)
@@ -375,6 +389,16 @@ class FakeBroker:
                 protocol.connection._transport.abort()
         server.close()
         await server.wait_closed()
+        await self._turns()
+
+    async def _serve_network(self) -> None:
+        listener = self.network.listen(lambda peer: Service(self, peer))
+        self.port = int(listener.status()[0].address.rpartition(":")[2])
+        self.up.set()
+        await self.ending.wait()
+        listener.close()
+        for connection in tuple(listener._connections):
+            connection.transport.abort()
         await self._turns()
 
     async def _turns(self) -> None:

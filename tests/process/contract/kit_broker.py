@@ -12,6 +12,8 @@ from snakepit import Adapter, Context, command
 from snakepit.testing import override_pools
 from tests.process.contract.fake_broker import POOL
 
+FIELDS = {"profile": "thread", "threads": 64, "size": 1, "max_payload": 2**26}
+
 
 class Echo(Adapter):
     """The commands of the fake broker, as an adapter."""
@@ -80,8 +82,7 @@ class KitBroker:
         self.cancelled: list[str] = []
         self.sent = self.sessions = self.farewells = 0
         self.changed, self.running, self.released = threading.Event(), threading.Event(), threading.Event()
-        fields = {"profile": "thread", "threads": 64, "size": 1, "max_payload": 2**26}
-        self._override = override_pools({POOL: {"adapter": self._bound(), **fields}})
+        self.options: dict[str, Any] = {}  # of connect()
 
     def _bound(self) -> type[Adapter]:
         seen = self
@@ -93,6 +94,7 @@ class KitBroker:
         return Bound
 
     def start(self) -> KitBroker:
+        self._override = override_pools({POOL: {"adapter": self._bound(), **FIELDS}})
         self._pools = self._override.__enter__()
         local: Any = self._pools.target.local
         connect = local.connect

@@ -1,6 +1,7 @@
 """The client against a broker: a fake one, on a real socket with real gRPC, and the pools of `snakepit.testing`.
 
-Both pass the same tests, so that code that was tested with the kit finds the same client in production.
+Both pass the same tests, so that code that was tested with the kit finds the same client in production. Over the
+network, the real listener is in front: of the kit's broker, or of the fake one for tests that the kit cannot pass.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from snakepit.workers.process.template_safety import current_frames
 from snakepit.workers.transport import DIRECT_REPLY, FAST_PATH, LOOP_OWNER
 from tests.process.contract.fake_broker import POOL, FakeBroker
 from tests.process.contract.kit_broker import KitBroker
+from tests.process.contract.network_broker import Network, NetworkBroker
 
 ROOT = Path(__file__).parents[3]
 CERTIFICATE = Path(__file__).with_name("localhost.pem")  # for localhost, signed by itself, valid until 2126; tests only
@@ -52,22 +54,33 @@ CERTIFICATE = Path(__file__).with_name("localhost.pem")  # for localhost, signed
 
 SOCKETS = ("takes calls together", "takes calls one by one", "has results delivered", "has grpclib's public API")
 KIT = "runs in the test's process"
+NETWORK = "takes TLS and an API key"
 over_a_socket = pytest.mark.over_a_socket  # the reason why the kit cannot pass the test
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "broker" in metafunc.fixturenames:
-        kit = () if metafunc.definition.get_closest_marker("over_a_socket") else (KIT,)
-        metafunc.parametrize("broker", [*SOCKETS, *kit], indirect=True)
+        marker = metafunc.definition.get_closest_marker("over_a_socket")
+        kit = () if marker else (KIT,)
+        network = (NETWORK,) if marker is None or marker.kwargs.get("network", True) else ()
+        metafunc.parametrize("broker", [*SOCKETS, *network, *kit], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return Network.make(tmp_path_factory.mktemp("network"))
 
 
 @pytest.fixture
 def broker(
-    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, network: Network
 ) -> Iterator[FakeBroker | KitBroker]:
     """The public API means the client, which must not need the fast path."""
     started: FakeBroker | KitBroker
-    if request.param == KIT:
+    if request.param == NETWORK:
+        fake = request.node.get_closest_marker("over_a_socket")
+        started = FakeBroker(tmp_path, network=network).start() if fake else NetworkBroker(network).start()
+    elif request.param == KIT:
         started = KitBroker(tmp_path).start()
     else:
         takes_calls, delivers = request.param != SOCKETS[1], request.param == SOCKETS[2]
@@ -80,7 +93,7 @@ def broker(
 
 @pytest.fixture
 def client(broker: FakeBroker | KitBroker) -> Iterator[Client]:
-    with connect(broker.address) as client:
+    with connect(broker.address, **broker.options) as client:
         yield client
 
 
@@ -215,15 +228,15 @@ def test_unknown_pools_and_commands_are_typed_errors(client: Client) -> None:
 
 @over_a_socket("there is no token within a process")
 def test_a_wrong_token_is_said(broker: FakeBroker) -> None:
-    with connect(broker.address, token="wrong") as client:
-        with pytest.raises(Unauthenticated, match="token") as caught:
+    with connect(broker.address, token="wrong", tls=broker.options.get("tls")) as client:
+        with pytest.raises(Unauthenticated, match=r"token|API key") as caught:
             client.call(POOL, "echo")
         assert caught.value.outcome == "not_started"
         with pytest.raises(Unauthenticated):
             client.status()
 
 
-@over_a_socket("there is no token within a process")
+@over_a_socket("there is no token within a process", network=False)
 def test_a_missing_token_file_is_named(broker: FakeBroker, client: Client) -> None:
     broker.path.with_name("token").unlink()
     with pytest.raises(Unauthenticated, match=r"token cannot be read from .*token"):
@@ -795,5 +808,6 @@ if child:
 @over_a_socket("the calls come from another process")
 def test_parent_and_forked_child_end_without_a_word(broker: FakeBroker) -> None:
     command = [sys.executable, "-W", "error", "-X", "dev", "-c", CHILD, broker.address]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, **(broker.network.environment() if broker.network else {})}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
