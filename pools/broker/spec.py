@@ -90,7 +90,12 @@ class PoolSpec:
     )
     queue_limit: int = setting(1000, 0, 1_000_000, unit="calls", help="Maximum of waiting calls; more are refused.")
     queue_bytes: int = setting(
-        64 * 2**20, 0, 2**40, unit="bytes", help="Maximum size of the arguments of waiting calls."
+        64 * 2**20,
+        0,
+        2**40,
+        unit="bytes",
+        help="Maximum size of the arguments of waiting calls. Parts in shared memory count apart, up to the larger of "
+        "this and max_buffer.",
     )
     queue_timeout: float = setting(5.0, 0.001, 86_400, unit="s", help="Maximum wait for a slot.")
     call_timeout: float = setting(60.0, 0.001, 86_400, unit="s", help="Timeout of a call that has none of its own.")
@@ -174,6 +179,11 @@ class PoolSpec:
     def sizes(self) -> tuple[int, int]:
         """Bytes that a result may have: its text, and its buffers."""
         return self.max_payload, self.max_buffer
+
+    @property
+    def queue_buffer_bytes(self) -> int:
+        """Bytes in shared memory that waiting calls may have: at least those of the largest call."""
+        return max(self.queue_bytes, self.max_buffer)
 
     @property
     def deaths_allowed(self) -> int:

@@ -549,7 +549,7 @@ class Migration(migrations.Migration):
                     "queue_bytes",
                     models.PositiveBigIntegerField(
                         default=67108864,
-                        help_text="Maximum size of the arguments of waiting calls. [bytes]",
+                        help_text="Maximum size of the arguments of waiting calls. Parts in shared memory count apart, up to the larger of this and max_buffer. [bytes]",
                         validators=[
                             django.core.validators.MinValueValidator(0),
                             django.core.validators.MaxValueValidator(1099511627776),

@@ -92,7 +92,8 @@ class CallQueue:
         self.calls: dict[int, Call] = {}
         self.lanes: dict[str, CallQueue] = {}  # by command
         self.deferred: dict[str, float] = {}  # commands, and until when their calls may be held
-        self.bytes = 0
+        self.bytes = 0  # of arguments in messages, which the broker's own memory holds
+        self.buffer_bytes = 0  # of arguments in memory files
         self.waiting_of: Counter[tuple[str, str]] = Counter()  # calls of each key and owner
 
     def __len__(self) -> int:
@@ -116,7 +117,8 @@ class CallQueue:
         else:
             self._by_priority[call.priority][call.id] = call
         self.calls[call.id] = call
-        self.bytes += call.size
+        self.bytes += call.size - call.buffer_bytes
+        self.buffer_bytes += call.buffer_bytes
         if call.caller:
             self.waiting_of.update(call.caller.names)
 
@@ -208,7 +210,8 @@ class CallQueue:
             lane.remove(number)
             if not lane:
                 self.deferred.pop(call.command, None)
-        self.bytes -= call.size
+        self.bytes -= call.size - call.buffer_bytes
+        self.buffer_bytes -= call.buffer_bytes
         if call.caller:
             for name in call.caller.names:
                 self.waiting_of[name] -= 1

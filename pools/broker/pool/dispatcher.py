@@ -316,13 +316,20 @@ class Admission:
             refusal := queue_refusal(call.caller, self._queue.waiting_of, spec.queue_limit, self.retry_after())
         ):
             return refusal
+        if full := self._find_full(call):
+            return errors.QueueFull(f"The pool's queue is full: {full}.", retry_after=self.retry_after())
+        return None
+
+    def _find_full(self, call: Call) -> str:
+        """The limit of the queue that the call would exceed, as words; empty: none."""
+        queue, spec = self._queue, self._worker_set.spec
         if self.waiting >= spec.queue_limit:
-            full = f"{self.waiting} calls wait, {spec.queue_limit} may"
-        elif self._queue.bytes + call.size > spec.queue_bytes:
-            full = f"{self._queue.bytes} bytes wait, {spec.queue_bytes} may"
-        else:
-            return None
-        return errors.QueueFull(f"The pool's queue is full: {full}.", retry_after=self.retry_after())
+            return f"{self.waiting} calls wait, {spec.queue_limit} may"
+        if queue.bytes + call.size - call.buffer_bytes > spec.queue_bytes:
+            return f"{queue.bytes} bytes wait, {spec.queue_bytes} may"
+        if call.buffer_bytes and queue.buffer_bytes + call.buffer_bytes > spec.queue_buffer_bytes:
+            return f"{queue.buffer_bytes} bytes wait in shared memory, {spec.queue_buffer_bytes} may"
+        return ""
 
     def refuse(self, call: Call, error: errors.BrokerError) -> list[Action]:
         """Answer the call. One event for each time the queue fills up, not one for each refused call."""

@@ -38,6 +38,7 @@ LARGE = {"adapter": "large", "max_buffer": 2**27}
 def node() -> Iterator[RunningBroker]:
     pools = {"one": {**LARGE, "size": 1}, "threads": {**LARGE, "size": 2, "profile": "thread", "threads": 2}}
     pools["killed"] = {"adapter": "target", "size": 2, "profile": "thread", "threads": 2, "death_budget": 1000}
+    pools["tight"] = {**LARGE, "size": 1, "queue_bytes": 2**20, "max_buffer": 8 * MIB, "queue_timeout": 60.0}
     with broker({**pools, "small": {**LARGE, "size": 1, "max_buffer": 0}}) as running:
         for name in ("one", "threads", "small"):
             running.ready(name)
@@ -148,14 +149,15 @@ def test_arguments_beyond_max_buffer_are_refused(node: RunningBroker) -> None:
     eventually(lambda: memory_files(node.process.pid) == 0)
 
 
-def test_arguments_that_would_wait_count_for_the_queue(node: RunningBroker) -> None:
-    with broker({"tight": {**LARGE, "size": 1, "queue_bytes": 2**20}}) as tight:
-        tight.ready("tight")
-        first = tight.client.submit("tight", "slow", size=80, seconds=30.0)
-        eventually(lambda: tight.client.status("tight").pools[0].free == 0)
-        with pytest.raises(QueueFull, match="bytes wait"):
-            tight.client.call("tight", "total", value=np.ones(MIB))
-        first.cancel()
+def test_the_largest_argument_may_wait_and_the_next_one_is_refused(node: RunningBroker) -> None:
+    node.client.call("tight", "total", value=1)  # its worker is ready
+    first = node.client.submit("tight", "slow", size=80, seconds=0.5)
+    eventually(lambda: node.client.status("tight").pools[0].free == 0)
+    waits = node.client.submit("tight", "total", value=np.ones(MIB))
+    with pytest.raises(QueueFull, match="8388608 bytes wait in shared memory, 8388608 may"):
+        node.client.call("tight", "total", value=np.ones(MIB))
+    assert first.result().size == 10
+    assert waits.result() == ["ndarray", MIB]
 
 
 def test_without_a_way_for_descriptors_arguments_come_in_the_call(

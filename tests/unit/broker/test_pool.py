@@ -83,6 +83,25 @@ def test_a_call_beyond_the_bytes_that_may_wait_is_refused(table: Any) -> None:
     assert t.pool.queue.bytes == 100
 
 
+def test_bytes_in_shared_memory_that_wait_have_a_bound_of_their_own(table: Any) -> None:
+    t = table(queue_bytes=100, max_buffer=1000).ready(1)
+    t.submit()
+    for size, buffered in ((1000, 1000), (1001, 1000), (90, 0), (11, 0)):
+        t.submit(size=size, buffer_bytes=buffered)
+    assert t.failed() == {3: "queue_full", 5: "queue_full"}
+    assert "1000 bytes wait in shared memory, 1000 may" in t.error(3).message
+    assert (t.pool.queue.bytes, t.pool.queue.buffer_bytes) == (90, 1000)
+    t.finish(1, 1)
+    assert (t.pool.queue.bytes, t.pool.queue.buffer_bytes) == (90, 0)
+
+
+def test_queue_bytes_above_max_buffer_hold_for_shared_memory_too(table: Any) -> None:
+    t = table(queue_bytes=3000, max_buffer=1000).ready(1)
+    for _ in range(5):
+        t.submit(size=1000, buffer_bytes=1000)
+    assert t.failed() == {5: "queue_full"}
+
+
 def test_without_a_queue_a_free_slot_still_takes_a_call(table: Any) -> None:
     t = table(queue_limit=0, queue_bytes=0).ready(1)
     t.submit(size=50)
