@@ -27,6 +27,20 @@ class Spy(Adapter):
         return {"connect": connected, "signal": attempt(lambda: os.kill(pid, 0))}
 
     @command
+    def connect(self, host: str, port: int) -> str:
+        """What happens when a TCP connection is opened, and a datagram is sent."""
+        with socket.socket() as client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            opened = attempt(lambda: client.connect((host, port)))
+            return f"{opened} {attempt(lambda: datagrams.sendto(b'x', (host, port)))}"
+
+    @command
+    def write(self, path: str) -> str:
+        """What happens when a file is written, truncated and removed."""
+        return " ".join(
+            (attempt(lambda: write(path)), attempt(lambda: os.truncate(path, 0)), attempt(lambda: os.unlink(path)))
+        )
+
+    @command
     def me(self) -> dict[str, Any]:
         with open("/proc/self/status") as file:
             fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
@@ -47,6 +61,11 @@ def attempt(action: Callable[[], Any]) -> str:
         return str(action())
     except OSError as error:
         return type(error).__name__
+
+
+def write(path: str) -> None:
+    with open(path, "w") as file:
+        file.write("x")
 
 
 def read(path: str) -> str:

@@ -1,8 +1,8 @@
 """`python -m snakepit.workers`: a worker, a template of workers, or the description of an adapter.
 
-The order at start matters. The parent-death signal comes first, so that nothing after it can leave an orphan. The watch
-for imports that switch the GIL on comes before all further imports. The link comes before the adapter, so that the
-broker's probes are answered while the adapter loads.
+The order at start matters. The parent-death signal comes first, so that nothing after it can leave an orphan. The
+sandbox comes before any thread, and the watch for imports that switch the GIL on before all further imports. The link
+comes before the adapter, so that the broker's probes are answered while the adapter loads.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from snakepit.workers.process.boot import Boot, TemplateBoot
 from snakepit.workers.runtime import failure
 
 if TYPE_CHECKING:
+    from snakepit.workers.process.sandbox import SandboxUnavailable
     from snakepit.workers.schema.commands import PreloadedAdapter
 
 USAGE, UNLOADABLE, LINK_LOST = 2, 3, 4  # exit codes
@@ -60,16 +61,18 @@ def main(argv: list[str]) -> int:
 def run_worker(descriptor: int) -> int:
     """Run a worker from its boot document to its exit code."""
     document = start(descriptor, Boot)
-    return serve(document, watch_imports())
+    refusal = enter_sandbox(document)
+    return serve(document, watch_imports(), refusal=refusal)
 
 
 def run_template(descriptor: int, control: int) -> int:
     """Run a template, and in each process that it forks, a worker."""
     document = start(descriptor, TemplateBoot)
+    refusal = enter_sandbox(document)
     watch = watch_imports()
     from snakepit.workers.process.template import TemplateProgram
 
-    template = TemplateProgram(document, control)
+    template = TemplateProgram(document, control, refusal)
     if not template.load():
         exit_now(UNLOADABLE)
     order = template.serve()
@@ -99,6 +102,22 @@ def forbid_new_privileges() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS) failed")
 
 
+def enter_sandbox(document: Boot | TemplateBoot) -> SandboxUnavailable | None:
+    """Give up what the pool's sandbox names, before any thread starts. Return why this machine cannot.
+
+    The worker sends the reason over its link, so that the pool fails with it, and does not load the adapter.
+    """
+    if not document.sandbox.is_active:
+        return None
+    from snakepit.workers.process import sandbox
+
+    try:
+        sandbox.enter(document.sandbox)
+    except sandbox.SandboxUnavailable as error:
+        return error
+    return None
+
+
 def watch_imports() -> vitals.GilWatch:
     watch = vitals.GilWatch()
     watch.install()
@@ -106,10 +125,15 @@ def watch_imports() -> vitals.GilWatch:
     return watch
 
 
-def serve(document: Boot, watch: vitals.GilWatch, preloaded: PreloadedAdapter | None = None) -> int:
+def serve(
+    document: Boot,
+    watch: vitals.GilWatch,
+    preloaded: PreloadedAdapter | None = None,
+    refusal: SandboxUnavailable | None = None,
+) -> int:
     from snakepit.workers.process.worker import WorkerProgram, lower_priority  # loads gRPC: not for --help
 
-    code = WorkerProgram(document, watch, preloaded).run()
+    code = WorkerProgram(document, watch, preloaded, refusal).run()
     lower_priority()
     if code:
         exit_now(code)

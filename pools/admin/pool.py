@@ -58,7 +58,7 @@ class PoolAdmin(Page):
     fieldsets = (
         (None, {"fields": ("managed", "problem", "name", "adapter", "profile", "nodes", "size", "threads",
                            "enabled", "paused")}),
-        ("Adapter", {"fields": ("args", "env", "python", "preload", "thread_checks")}),
+        ("Adapter", {"fields": ("args", "env", "python", "preload", "sandbox", "thread_checks")}),
         ("Queue and time", {"fields": ("queue_limit", "queue_bytes", "queue_timeout", "call_timeout", "stream_timeout",
                                        "cancel_grace", "max_payload", "max_buffer")}),
         ("Jobs", {"fields": ("job_limits",)}),

@@ -178,6 +178,7 @@ class Greeting:
     blas_threads: int = 0
     parallelism: float = 0.0
     cores: int = 0
+    sandbox: str = ""  # what it gave up; empty: nothing
     commands: tuple[CommandInfo, ...] = ()
 
 

@@ -272,4 +272,5 @@ def worker_status(runner: Runner, worker: Worker, now: float, usage: Usage) -> W
         prefetched=worker.prefetched,
         mb_per_hour=None if seen is None or (slope := seen.mb_per_hour) is None else round(slope, 3),
         template=worker.template,
+        sandbox=greeting.sandbox if greeting else "",
     )

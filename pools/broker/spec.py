@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from enum import StrEnum
@@ -26,6 +26,8 @@ from typing import Any
 
 from snakepit.pools.broker.job_limits import find_problem as find_limits_problem
 from snakepit.pools.broker.placement import find_nodes_problem
+from snakepit.pools.broker.sandbox import find_problem as find_sandbox_problem
+from snakepit.pools.broker.sandbox import plain as plain_sandbox
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 ON_FAILURE = "on_failure"  # an adapter's hook: a command that runs only after a job has failed
@@ -87,6 +89,13 @@ class PoolSpec:
     )
     preload: Preload = setting(
         Preload.AUTO, help="Fork workers from a template: auto (if the adapter has a preload()), on, off."
+    )
+    sandbox: Mapping[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "help": "What the kernel keeps from its workers (docs/explanation/trust.md), such as "
+            '{"network": "none", "paths": ["/srv/models", "/srv/results:rw"]}; empty: nothing.'
+        },
     )
     queue_limit: int = setting(1000, 0, 1_000_000, unit="calls", help="Maximum of waiting calls; more are refused.")
     queue_bytes: int = setting(
@@ -199,7 +208,7 @@ class PoolSpec:
 
 
 # What is fixed when a worker starts: a change of any of these replaces the workers.
-WORKER_FIELDS = ("adapter", "args", "env", "profile", "threads", "python", "preload", "thread_checks")
+WORKER_FIELDS = ("adapter", "args", "env", "profile", "threads", "python", "preload", "thread_checks", "sandbox")
 FIELDS = {f.name: f for f in fields(PoolSpec)}
 
 
@@ -223,6 +232,14 @@ def find_problems(spec: PoolSpec) -> list[tuple[str, str]]:
     return problems
 
 
+# Fields whose rules stand in modules of their own.
+OF_OTHERS: dict[str, Callable[[Any], str | None]] = {
+    "nodes": find_nodes_problem,
+    "job_limits": find_limits_problem,
+    "sandbox": find_sandbox_problem,
+}
+
+
 def _wrong(name: str, value: Any) -> str | None:
     if name == "name":
         fits = isinstance(value, str) and bool(NAME.fullmatch(value))
@@ -238,10 +255,8 @@ def _wrong(name: str, value: Any) -> str | None:
         return None if value in tuple(Preload) else f"{value!r} is not one of {', '.join(Preload)}"
     if name == "python":
         return None if isinstance(value, str) and "\0" not in value else f"{value!r} is not a path"
-    if name == "nodes":
-        return find_nodes_problem(value)
-    if name == "job_limits":
-        return find_limits_problem(value)
+    if find := OF_OTHERS.get(name):
+        return find(value)
     if name == "args":
         fits = isinstance(value, Mapping) and all(isinstance(key, str) and key.isidentifier() for key in value)
         return None if fits else "must be an object whose keys are argument names"
@@ -294,4 +309,4 @@ def spec_from(values: Mapping[str, Any]) -> PoolSpec:
 def spec_values(spec: PoolSpec) -> dict[str, Any]:
     """Return the spec as plain values for JSON."""
     return {**asdict(spec), "profile": str(spec.profile), "preload": str(spec.preload), "nodes": list(spec.nodes),
-            "job_limits": [dict(one) for one in spec.job_limits]}  # fmt: skip
+            "job_limits": [dict(one) for one in spec.job_limits], "sandbox": plain_sandbox(spec.sandbox)}  # fmt: skip

@@ -171,6 +171,7 @@ class WorkerStatus:
     prefetched: int  # calls that were sent before a slot was free and have not begun
     mb_per_hour: float | None  # slope of its memory since its first call; None: under 4 samples or one minute
     template: str  # id of the template that it was forked from; empty: it was started as a new process
+    sandbox: str = ""  # what the kernel keeps from it, such as "network, files (Landlock 7)"; empty: nothing
 
     @property
     def activity(self) -> str:

@@ -228,6 +228,8 @@ def _worker(one: InspectedWorker) -> Iterator[str]:
     yield f"    load {one.load}/{one.capacity}, {one.served} served, loaded in {loaded}"
     hour, calls = or_unknown(one.mb_per_hour, "{:+.1f} MiB"), or_unknown(one.mb_per_1000_calls, "{:+.1f} MiB")
     yield f"    memory {or_unknown(one.memory_mb, '{:.0f} MiB')}; by the hour {hour}, by 1,000 calls {calls}"
+    if one.sandbox:
+        yield f"    sandbox: closed: {one.sandbox}"
     limit = "no limit" if one.memory_limit_mb is None else f"limit {one.memory_limit_mb:g} MiB"
     yield f"    {limit}" + (f", reached in {duration(one.seconds_to_limit)}" if one.seconds_to_limit else "")
     until, left = (

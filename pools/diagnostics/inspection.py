@@ -125,6 +125,7 @@ class InspectedWorker:
     seconds_to_limit: float | None  # at the present slope
     load_seconds: float | None
     template: str | None
+    sandbox: str | None  # what the kernel keeps from it; None: nothing
     gil: str | None
     gil_culprit: str | None
     parallelism: float | None
@@ -264,6 +265,7 @@ def inspect_worker(worker: WorkerStatus, planned: PlannedWorker | None, spec: Po
         seconds_to_limit=to_limit,
         load_seconds=worker.load_seconds or None,
         template=worker.template or None,
+        sandbox=worker.sandbox or None,
         gil=worker.gil or None,
         gil_culprit=worker.gil_culprit or None,
         parallelism=worker.parallelism or None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -97,17 +98,35 @@ def _shown_secrets(pid: int) -> tuple[str, ...] | Unknown:
 
 
 def workers(status: BrokerStatus) -> tuple[ProcessFacts, ...]:
-    found = (process(worker.id, worker.pid) for worker in status.workers if worker.pid)
-    return tuple(one for one in found if one)
+    network = _network(status.node.pid)
+    found = []
+    for worker in status.workers:
+        if worker.pid and (one := process(worker.id, worker.pid)):
+            own = _network(worker.pid)
+            found.append(
+                replace(one, sandbox=worker.sandbox, shares_network=own == network if own and network else None)
+            )
+    return tuple(found)
+
+
+def _network(pid: int) -> str:
+    """The network namespace of a process; empty: it cannot be read."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:
+        return ""
 
 
 def reach(running: Iterable[ProcessFacts]) -> tuple[ReachFacts, ...]:
-    """What the users of these workers can read, by the modes of files and of the directories above them."""
-    users: dict[int, set[int]] = {}
-    for one in running:
-        users.setdefault(one.uid, _groups(one.pid))
+    """What the users of these workers can read, by the modes of files and of the directories above them.
+
+    A user whose workers all have a limit of paths reads none of them.
+    """
+    running = list(running)
+    users = {one.uid: _groups(one.pid) for one in running}
+    open_ = {one.uid for one in running if not one.files_closed}
     return tuple(
-        ReachFacts(uid=uid, what=what, path=str(path), readable=can_read(path, uid, groups))
+        ReachFacts(uid=uid, what=what, path=str(path), readable=uid in open_ and can_read(path, uid, groups))
         for uid, groups in users.items()
         for what, path in secret_files()
         if path.exists()

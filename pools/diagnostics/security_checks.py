@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from snakepit.pools.diagnostics.checks import ok, problem, skipped, warning
 from snakepit.pools.diagnostics.facts import Unknown
 from snakepit.pools.diagnostics.finding import Finding
-from snakepit.pools.diagnostics.security_facts import SecurityFacts
+from snakepit.pools.diagnostics.security_facts import ProcessFacts, SecurityFacts
 
 SecurityCheck = Callable[[SecurityFacts], Iterator[Finding]]
 TRUST = "docs/explanation/trust.md"
@@ -121,7 +121,8 @@ def workers(facts: SecurityFacts) -> Iterator[Finding]:
         names = ", ".join(one.name for one in same)
         yield problem("worker user", f"{names} run as user {same[0].uid}, not as {wanted}", "Restart the broker.")
     elif same:
-        yield warning("worker user", f"{len(same)} workers run as the broker's user {same[0].uid}", fix)
+        evidence = f"{len(same)} workers run as the broker's user {same[0].uid}{_reached(same)}"
+        yield warning("worker user", evidence, f"{fix} Or close their network and files with `sandbox` of the pool.")
     if mighty:
         yield problem("worker user", f"{mighty[0].name} has capabilities {mighty[0].capabilities:x}", fix)
     open_ = [one for one in facts.workers if one not in same and not one.no_new_privs]
@@ -129,9 +130,8 @@ def workers(facts: SecurityFacts) -> Iterator[Finding]:
         yield problem("worker user", f"{open_[0].name} can gain privileges by set-user-id programs", fix)
     if not (same or mighty or open_):
         users = ", ".join(sorted({str(one.uid) for one in facts.workers}))
-        yield ok(
-            "worker user", f"{len(facts.workers)} workers run as user {users}, with no capability or new privileges"
-        )
+        known = f"{len(facts.workers)} workers run as user {users}, with no capability or new privileges"
+        yield ok("worker user", known + _reached(facts.workers))
 
 
 def reach(facts: SecurityFacts) -> Iterator[Finding]:
@@ -145,6 +145,25 @@ def reach(facts: SecurityFacts) -> Iterator[Finding]:
             yield warning("adapter code", f"user {one.uid} can read the {one.what}: {one.path}", fix)
     if closed := [f"{one.what} {one.path}" for one in facts.reach if not one.readable]:
         yield ok("adapter code", f"cannot read: {', '.join(closed)}")
+
+
+def sandbox(facts: SecurityFacts) -> Iterator[Finding]:
+    """What the kernel keeps from workers by the `sandbox` of their pools."""
+    if isinstance(facts.workers, Unknown):
+        return  # the check of the workers' user gives the reason
+    false = [one for one in facts.workers if one.network_closed and one.shares_network]
+    for one in false:
+        yield problem("sandbox", f"{one.name} reports no network, and has the broker's", "Restart the broker.")
+    if closed := [f"{one.name}: {one.sandbox}" for one in facts.workers if one.sandbox and one not in false]:
+        yield ok("sandbox", f"the kernel closes {_some(closed)}")
+
+
+def _reached(workers: Iterable[ProcessFacts]) -> str:
+    """What the kernel leaves open to workers, by the `sandbox` of their pools; empty: nothing."""
+    network = [one.name for one in workers if not one.network_closed]
+    files = [one.name for one in workers if not one.files_closed]
+    open_to = (("the network", network), ("all files of their user", files))
+    return "".join(f"; {what} open to {_some(names)}" for what, names in open_to if names)
 
 
 def environment(facts: SecurityFacts) -> Iterator[Finding]:
@@ -218,5 +237,5 @@ def _some(names: list[str]) -> str:
 
 
 CHECKS: tuple[SecurityCheck, ...] = (
-    deployment, pages, runtime, broker, workers, reach, environment, keys, services,
+    deployment, pages, runtime, broker, workers, reach, sandbox, environment, keys, services,
 )  # fmt: skip

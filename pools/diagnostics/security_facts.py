@@ -28,6 +28,16 @@ class ProcessFacts:
     uid: int
     no_new_privs: bool
     capabilities: int  # effective ones, as bits
+    sandbox: str = ""  # what a worker reports that the kernel keeps from it; empty: nothing
+    shares_network: bool | None = None  # it is in the broker's network; None: not known
+
+    @property
+    def network_closed(self) -> bool:
+        return "network" in self.sandbox
+
+    @property
+    def files_closed(self) -> bool:
+        return "files" in self.sandbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

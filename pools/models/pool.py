@@ -14,6 +14,7 @@ from django.db.models import F, Q
 from django.db.models.base import ModelBase
 
 from snakepit.pools import conf
+from snakepit.pools.broker.sandbox import plain
 from snakepit.pools.broker.spec import FIELDS, InvalidSpec, PoolSpec, Preload, Profile, spec_from
 from snakepit.pools.models.moments import MomentField, utc_now
 from snakepit.pools.models.observed import Node
@@ -21,6 +22,7 @@ from snakepit.pools.models.strict_json import find_problem
 
 PROFILES = [(one.value, one.value) for one in Profile]
 PRELOADS = [(one.value, one.value) for one in Preload]
+JSON_FIELDS = ("args", "env", "nodes", "sandbox", "job_limits")
 OWNER_AWAY = timedelta(days=1)  # after which a node that wrote nothing owns no pool
 
 
@@ -76,6 +78,7 @@ class Pool(models.Model):
     threads = models.PositiveIntegerField(**_of_spec("threads"))
     python = models.CharField(**_of_spec("python", max_length=500, blank=True))
     preload = models.CharField(**_of_spec("preload", max_length=8, choices=PRELOADS, default="auto"))
+    sandbox = models.JSONField(**_of_spec("sandbox", blank=True, default=dict))
     queue_limit = models.PositiveIntegerField(**_of_spec("queue_limit"))
     queue_bytes = models.PositiveBigIntegerField(**_of_spec("queue_bytes"))
     queue_timeout = models.FloatField(**_of_spec("queue_timeout"))
@@ -192,7 +195,7 @@ class Pool(models.Model):
             raise ValidationError(error.problems) from None
         if why := conf.find_python_problem(self.python):
             raise ValidationError({"python": f"{why}."})
-        problems = {name: find_problem(getattr(self, name)) for name in ("args", "env", "nodes", "job_limits")}
+        problems = {name: find_problem(getattr(self, name)) for name in JSON_FIELDS}
         if found := {name: f"This {problem}." for name, problem in problems.items() if problem}:
             raise ValidationError(found)
 
@@ -237,7 +240,7 @@ def _sync(pool: Pool, spec: PoolSpec, using: str) -> bool:
     wanted: dict[str, Any] = {name: getattr(spec, name) for name in FIELDS}
     wanted |= {"profile": str(spec.profile), "preload": str(spec.preload), "source": "settings"}
     wanted |= {"args": dict(spec.args), "env": dict(spec.env), "nodes": list(spec.nodes)}
-    wanted["job_limits"] = [dict(one) for one in spec.job_limits]
+    wanted |= {"job_limits": [dict(one) for one in spec.job_limits], "sandbox": plain(spec.sandbox)}
     wanted["paused"] = spec.paused or (pool.paused and pool.source == Pool.Source.SETTINGS)
     if not pool._state.adding and all(getattr(pool, name) == value for name, value in wanted.items()):
         return False

@@ -620,7 +620,7 @@ class CommandGrowth(_message.Message):
     def __init__(self, command: _Optional[str] = ..., mb_per_1000_calls: _Optional[float] = ..., error: _Optional[float] = ..., calls: _Optional[int] = ..., samples: _Optional[int] = ..., verdict: _Optional[str] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output", "due_in", "expected", "growth", "silent_for", "prefetched", "mb_per_hour", "template")
+    __slots__ = ("id", "pool", "pid", "state", "reason", "load", "capacity", "lost", "served", "memory_mb", "gil", "gil_culprit", "generation", "started_at", "load_seconds", "python", "parallelism", "calls", "output", "due_in", "expected", "growth", "silent_for", "prefetched", "mb_per_hour", "template", "sandbox")
     ID_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -647,6 +647,7 @@ class Worker(_message.Message):
     PREFETCHED_FIELD_NUMBER: _ClassVar[int]
     MB_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    SANDBOX_FIELD_NUMBER: _ClassVar[int]
     id: str
     pool: str
     pid: int
@@ -673,7 +674,8 @@ class Worker(_message.Message):
     prefetched: int
     mb_per_hour: float
     template: str
-    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., load: _Optional[int] = ..., capacity: _Optional[int] = ..., lost: _Optional[int] = ..., served: _Optional[float] = ..., memory_mb: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., generation: _Optional[int] = ..., started_at: _Optional[float] = ..., load_seconds: _Optional[float] = ..., python: _Optional[str] = ..., parallelism: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., output: _Optional[_Iterable[str]] = ..., due_in: _Optional[float] = ..., expected: bool = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., silent_for: _Optional[float] = ..., prefetched: _Optional[int] = ..., mb_per_hour: _Optional[float] = ..., template: _Optional[str] = ...) -> None: ...
+    sandbox: str
+    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., load: _Optional[int] = ..., capacity: _Optional[int] = ..., lost: _Optional[int] = ..., served: _Optional[float] = ..., memory_mb: _Optional[float] = ..., gil: _Optional[str] = ..., gil_culprit: _Optional[str] = ..., generation: _Optional[int] = ..., started_at: _Optional[float] = ..., load_seconds: _Optional[float] = ..., python: _Optional[str] = ..., parallelism: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., output: _Optional[_Iterable[str]] = ..., due_in: _Optional[float] = ..., expected: bool = ..., growth: _Optional[_Union[Growth, _Mapping]] = ..., silent_for: _Optional[float] = ..., prefetched: _Optional[int] = ..., mb_per_hour: _Optional[float] = ..., template: _Optional[str] = ..., sandbox: _Optional[str] = ...) -> None: ...
 
 class RunningCall(_message.Message):
     __slots__ = ("id", "command", "seconds", "remaining")

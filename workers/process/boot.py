@@ -17,6 +17,31 @@ class BootInvalid(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxBoot:
+    """What the process gives up before it imports the adapter."""
+
+    network: bool = False
+    paths: tuple[str, ...] | None = None  # that stay open besides what Python needs; None: files have no limit
+    scratch: str = ""  # the directory of its temporary files, which stays open
+
+    @property
+    def is_active(self) -> bool:
+        return self.network or self.paths is not None
+
+
+def _sandbox(given: object) -> SandboxBoot:
+    if isinstance(given, SandboxBoot):
+        return given
+    if not isinstance(given, Mapping) or given.keys() - {"network", "paths", "scratch"}:
+        raise BootInvalid("sandbox: must be an object with network, paths and scratch")
+    network, paths, scratch = given.get("network", False), given.get("paths"), given.get("scratch", "")
+    is_list = paths is None or (isinstance(paths, list) and all(isinstance(one, str) for one in paths))
+    if not isinstance(network, bool) or not isinstance(scratch, str) or not is_list:
+        raise BootInvalid("sandbox: network is true or false, paths a list of strings or null, scratch a string")
+    return SandboxBoot(network=network, paths=None if paths is None else tuple(paths), scratch=scratch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Boot:
     """The configuration of one worker."""
 
@@ -35,6 +60,7 @@ class Boot:
     buffer_fd: int = 0  # a datagram socket for descriptors of arguments; 0: none come
     thread_checks: bool = False
     no_new_privs: bool = False  # no program that it starts gets more rights, such as sudo
+    sandbox: SandboxBoot = field(default_factory=SandboxBoot)
     protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
@@ -50,6 +76,7 @@ class Boot:
         _check_switches(self, "thread_checks", "no_new_privs")
         if not isinstance(self.args, Mapping):
             raise BootInvalid("args: must be an object")
+        object.__setattr__(self, "sandbox", _sandbox(self.sandbox))
 
     @property
     def slots(self) -> int:
@@ -68,6 +95,7 @@ class TemplateBoot:
     args: Mapping[str, Any] = field(default_factory=dict)
     always: bool = False  # also fork an adapter without preload()
     no_new_privs: bool = False  # also for the workers that it forks
+    sandbox: SandboxBoot = field(default_factory=SandboxBoot)  # also for the workers that it forks
     protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
@@ -77,6 +105,7 @@ class TemplateBoot:
         _check_switches(self, "always", "no_new_privs")
         if not isinstance(self.args, Mapping):
             raise BootInvalid("args: must be an object")
+        object.__setattr__(self, "sandbox", _sandbox(self.sandbox))
 
 
 def _check_protocol(protocol: object) -> None:

@@ -58,8 +58,9 @@ class ForkOrder:
 
 
 class TemplateProgram:
-    def __init__(self, boot: TemplateBoot, control: int) -> None:
+    def __init__(self, boot: TemplateBoot, control: int, refusal: Exception | None = None) -> None:
         self._boot = boot
+        self._refusal = refusal  # why this process must not run the adapter
         self._control = socket.socket(fileno=control)
         self._preloaded: PreloadedAdapter | None = None
 
@@ -81,6 +82,8 @@ class TemplateProgram:
         return True
 
     def _load(self) -> tuple[str, str] | None:
+        if self._refusal:
+            raise self._refusal
         kind = commands.load_class(self._boot.adapter)
         if not (self._boot.always or commands.has_preload(kind)):
             return "no_preload", f"{kind.__name__} has no preload()"

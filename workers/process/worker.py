@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit.workers.adapter import Adapter
-from snakepit.workers.process import stacks, vitals
+from snakepit.workers.process import sandbox, stacks, vitals
 from snakepit.workers.process.boot import PROTOCOL, Boot
 from snakepit.workers.process.shared_page import SharedPage
 from snakepit.workers.report import BootFailureReport, HelloReport, VitalsReport, clean
@@ -42,11 +42,18 @@ EXIT_NICE = 10  # gives a tenth of the CPU share of a process at nice 0, where o
 
 
 class WorkerProgram:
-    def __init__(self, boot: Boot, watch: vitals.GilWatch, preloaded: PreloadedAdapter | None = None) -> None:
+    def __init__(
+        self,
+        boot: Boot,
+        watch: vitals.GilWatch,
+        preloaded: PreloadedAdapter | None = None,
+        refusal: sandbox.SandboxUnavailable | None = None,
+    ) -> None:
         os.set_inheritable(boot.listen_fd, False)  # processes that commands start must not hold the socket
         os.set_inheritable(boot.shared_page_fd, False)
         self._boot = boot
         self._watch = watch
+        self._refusal = refusal  # why this process must not run the adapter
         self._forked = False  # True in a process that setup, a command or teardown forked
         self._gil_reported = False  # whether the broker has been sent that the GIL is on
         page = SharedPage(boot.shared_page_fd)
@@ -129,6 +136,8 @@ class WorkerProgram:
             self._link.outbox.put(self.probe(UNASKED))
 
     def _load(self) -> tuple[Adapter, Mapping[str, CommandSpec]]:
+        if self._refusal:
+            raise self._refusal
         boot = self._boot
         loaded = self._preloaded or self._preload()
         adapter = commands.make(loaded.kind, boot.args)
@@ -173,6 +182,7 @@ class WorkerProgram:
             "blas_threads": vitals.blas_threads(),
             "parallelism": self._parallelism(slots, cores, gil),
             "cores": cores,
+            "sandbox": sandbox.summary(self._boot.sandbox),
         }
         return HelloReport(facts, tuple(command.facts() for command in described.values()))
 

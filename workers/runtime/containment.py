@@ -29,6 +29,7 @@ _signal: Any = importlib.import_module("_signal")
 get_handler: Callable[[int], Any] = getattr(_signal, "getsignal", signal.getsignal)
 get_mask: Callable[[int, tuple[()]], set[int]] = getattr(_signal, "pthread_sigmask", signal.pthread_sigmask)
 MARK = 37  # a signal that marks an open file; it is sent only for a file with O_ASYNC, which these have not
+PASS = getattr(os, "O_PATH", os.O_RDONLY)  # a sandbox may refuse to read it
 HIGH = 200  # copies of descriptors get numbers from here on, away from those that a command opens
 UNCHANGED = "unlimited"
 LIMITS = {
@@ -64,7 +65,7 @@ class Containment:
         self._streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
         self._outputs = {descriptor: _identity(descriptor) for descriptor in (1, 2)}
         self._copies = {descriptor: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH) for descriptor in (1, 2)}
-        self._directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._directory = os.open(".", PASS | os.O_DIRECTORY | os.O_CLOEXEC)
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())

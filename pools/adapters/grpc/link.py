@@ -247,6 +247,7 @@ def _hello(reports: WorkerReports, report: pb.Report) -> None:
             blas_threads=hello.blas_threads,
             parallelism=hello.parallelism,
             cores=hello.cores,
+            sandbox=hello.sandbox[:64],
             commands=tuple(_command(command) for command in hello.commands),
         )
     )

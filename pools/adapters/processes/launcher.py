@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -25,9 +27,16 @@ from pathlib import Path
 import snakepit
 from snakepit.pools.adapters.processes.process import Output, WorkerProcess, open_pidfd
 from snakepit.pools.adapters.processes.template_process import TemplateProcess
-from snakepit.pools.adapters.processes.worker_resources import WorkerResources, blas_threads, boot_document, document
+from snakepit.pools.adapters.processes.worker_resources import (
+    WorkerResources,
+    blas_threads,
+    boot_document,
+    document,
+    sandbox_document,
+)
 from snakepit.pools.adapters.processes.worker_user import WorkerUser, open_place, without_capabilities
 from snakepit.pools.broker.ports import Exit, LaunchOrder, Template, TemplateOrder, TemplateReports
+from snakepit.pools.broker.sandbox import paths_of
 from snakepit.pools.broker.spec import PoolSpec, Preload
 from snakepit.workers.process import process_title
 from snakepit.workers.process.boot import PROTOCOL
@@ -80,11 +89,12 @@ class ProcessLauncher:
         # A link to this package alone: another interpreter must not find the compiled packages of our site-packages.
         (self._package_link / "snakepit").symlink_to(Path(snakepit.__file__).parent, target_is_directory=True)
         self._numbers = count(1)
+        self._folders: set[Path] = set()  # in self._scratch, of pools whose paths are limited
         self._devnull = os.open(os.devnull, os.O_RDONLY)
 
     async def launch(self, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> WorkerProcess:
         loop = asyncio.get_running_loop()
-        resources = self._resources(order.worker)
+        resources = self._resources(order.spec, order.worker)
         try:
             listener, page_fd, buffers = resources.listener.fileno(), resources.page_fd, resources.buffer_fd
             restricted = self._settings.user is not None
@@ -95,6 +105,7 @@ class ProcessLauncher:
                 page_fd=page_fd,
                 buffer_fd=buffers,
                 no_new_privs=restricted,
+                scratch=resources.scratch,
             )
             boot_fd = document(content)
             options = ["--pool", order.spec.name, "--worker", order.worker, "--boot", str(boot_fd)]
@@ -116,13 +127,13 @@ class ProcessLauncher:
         if sys.platform != "linux":  # there is no subreaper and no /proc, which adoption and the safety checks need
             raise OSError(f"templates need Linux; this is {sys.platform}")
         loop = asyncio.get_running_loop()
-        scratch = self._scratch / order.template
+        scratch = self._scratch_of(order.spec, order.template)
         scratch.mkdir(mode=0o700, exist_ok=True)
         if self._settings.user:
             self._settings.user.own(scratch)
         control, template_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         read_end, write_end = os.pipe()
-        boot_fd = document(_template_document(order, no_new_privs=self._settings.user is not None))
+        boot_fd = document(_template_document(order, scratch, no_new_privs=self._settings.user is not None))
         try:
             # The id is the last argument and padded, so that a forked worker can write its own over it.
             options = ["--pool", order.spec.name, "--boot", str(boot_fd), "--template", str(template_end.fileno())]
@@ -149,12 +160,22 @@ class ProcessLauncher:
 
     async def fork(self, template: Template, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> WorkerProcess:
         assert isinstance(template, TemplateProcess)
-        return await template.fork(self._resources(order.worker), order, on_exit)
+        return await template.fork(self._resources(order.spec, order.worker), order, on_exit)
 
-    def _resources(self, worker: str) -> WorkerResources:
+    def _scratch_of(self, spec: PoolSpec, name: str) -> Path:
+        """The directory for a process's temporary files: with a limit of paths, in one that its pool alone reaches."""
+        if paths_of(spec.sandbox) is None:
+            return self._scratch / name
+        folder = self._scratch / hashlib.sha256(spec.name.encode()).hexdigest()[:8]
+        folder.mkdir(exist_ok=True)
+        folder.chmod(stat.S_IMODE(self._scratch.stat().st_mode))
+        self._folders.add(folder)
+        return folder / name
+
+    def _resources(self, spec: PoolSpec, worker: str) -> WorkerResources:
         # A short path: a socket's may have about a hundred bytes.
         path = str(self._sockets / str(next(self._numbers)))
-        return WorkerResources(worker, path, self._scratch / worker, self._settings.user)
+        return WorkerResources(worker, path, self._scratch_of(spec, worker), self._settings.user)
 
     def _spawn(
         self, spec: PoolSpec, options: list[str], environment: dict[str, str], inherited: tuple[int, ...], output: int
@@ -217,7 +238,7 @@ class ProcessLauncher:
             os.close(self._devnull)
             self._devnull = -1
         (self._package_link / "snakepit").unlink(missing_ok=True)
-        for directory in (self._sockets, self._scratch, self._package_link):
+        for directory in (*self._folders, self._sockets, self._scratch, self._package_link):
             with contextlib.suppress(OSError):
                 directory.rmdir()
         if self._settings.user:
@@ -230,7 +251,7 @@ def working_directory(path: Iterable[str]) -> str | None:
     return next((entry for entry in path if os.path.isdir(entry)), None)
 
 
-def _template_document(order: TemplateOrder, *, no_new_privs: bool) -> bytes:
+def _template_document(order: TemplateOrder, scratch: Path, *, no_new_privs: bool) -> bytes:
     return json.dumps(
         {
             "protocol": PROTOCOL,
@@ -241,5 +262,6 @@ def _template_document(order: TemplateOrder, *, no_new_privs: bool) -> bytes:
             "args": dict(order.spec.args),
             "always": order.spec.preload == Preload.ON,
             "no_new_privs": no_new_privs,
+            "sandbox": sandbox_document(order.spec, scratch),
         }
     ).encode()

@@ -97,7 +97,9 @@ class TemplateProcess(ChildProcess):
                     resources.close_given()
                     pid = await self._pid(handshake)
                 process = self._adopt(resources, pid, handshake)
-                await self._configure(process, handshake, boot_document(order, self._instance))
+                await self._configure(
+                    process, handshake, boot_document(order, self._instance, scratch=resources.scratch)
+                )
         except BaseException:
             resources.discard()
             raise

@@ -10,10 +10,12 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from snakepit.pools.adapters.processes.process import Output, WorkerProcess
 from snakepit.pools.adapters.processes.worker_user import WorkerUser
 from snakepit.pools.broker.ports import LaunchOrder
+from snakepit.pools.broker.sandbox import closes_network, paths_of
 from snakepit.pools.broker.spec import PoolSpec, Profile
 from snakepit.pools.cgroups import usable_cores
 from snakepit.workers.process import shared_page
@@ -108,6 +110,7 @@ def boot_document(
     page_fd: int = 0,
     buffer_fd: int = 0,
     no_new_privs: bool = False,
+    scratch: Path | None = None,
 ) -> bytes:
     """The worker's configuration. A forked worker gets its descriptors with the fork order: 0 here."""
     spec = order.spec
@@ -129,8 +132,19 @@ def boot_document(
             "max_payload": spec.max_payload,
             "thread_checks": spec.thread_checks,
             "no_new_privs": no_new_privs,
+            "sandbox": sandbox_document(spec, scratch),
         }
     ).encode()
+
+
+def sandbox_document(spec: PoolSpec, scratch: Path | None) -> dict[str, Any]:
+    """What a worker gives up. Its directory of temporary files, which stays open, is in one of its pool's own."""
+    paths = paths_of(spec.sandbox)
+    return {
+        "network": closes_network(spec.sandbox),
+        "paths": None if paths is None else list(paths),
+        "scratch": str(scratch.parent) if scratch else "",
+    }
 
 
 def blas_threads(spec: PoolSpec) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -22,12 +23,14 @@ from tests.brokers import PATIENCE, ROOT, RunningBroker, broker, wait_gone
 from tests.conftest import unavailable
 
 OTHER, THIRD = 65_534, 65_533  # numbers need no account
+UNREACHED = "OSError OSError"  # for a connection, and for a datagram
 PACKAGES = ("grpclib", "h2", "hpack", "hyperframe", "multidict", "google", "prometheus_client", "psutil")
 POOLS: dict[str, dict[str, Any]] = {
     "spawned": {"adapter": "spy", "size": 1},
     "threads": {"adapter": "spy", "size": 1, "profile": "thread", "threads": 2},
     "forked": {"adapter": "preloaded_spy", "size": 1},
 }
+CLOSED = {"closed": {"adapter": "spy", "size": 1, "sandbox": {"network": "none", "paths": []}}}
 SECRETS = {"DJANGO_SECRET_KEY": "s3cret-of-django", "SHOP_DB": "postgres://shop:s3cret-of-db@db/shop"}
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="users are changed on Linux")
@@ -92,8 +95,8 @@ def of_broker(node: RunningBroker, *more: Path) -> list[str]:
 def separated(place: Path, python: str) -> Iterator[RunningBroker]:
     """A broker of root whose workers run as another user."""
     given = options(place, python, WORKER_USER=str(OTHER), WORKER_GROUPS=str(THIRD))
-    with broker(POOLS, **given) as node:
-        for pool in POOLS:
+    with broker(POOLS | CLOSED, **given) as node:
+        for pool in POOLS | CLOSED:
             node.ready(pool)
         yield node
     assert os.listdir(given["env"]["TMPDIR"]) == []
@@ -122,9 +125,21 @@ def test_a_worker_has_the_user_the_groups_and_no_rights(separated: RunningBroker
     assert all("/snakepit-workers-0-" in name for name in me["files"])
 
 
+def test_a_worker_of_another_user_leaves_the_network_without_a_right(separated: RunningBroker) -> None:
+    me = separated.client.call("closed", "me")
+    assert me["Uid"] == me["Gid"] == [str(OTHER)] * 4
+    assert {bits for key in ("CapInh", "CapPrm", "CapEff", "CapAmb") for bits in me[key]} == {"0" * 16}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert separated.client.call("closed", "connect", host="127.0.0.1", port=server.getsockname()[1]) == UNREACHED
+        assert separated.client.call("spawned", "connect", host="127.0.0.1", port=server.getsockname()[1]) == "None 1"
+    paths = ["/etc/passwd", str(separated.runtime), *of_broker(separated)]
+    assert separated.client.call("closed", "look", paths=paths) == dict.fromkeys(paths, "PermissionError")
+
+
 def test_the_security_checks_show_the_workers_user_and_what_it_can_read(separated: RunningBroker) -> None:
     found = protection.workers(separated.status())
-    assert len(found) == len(POOLS)
+    assert len(found) == len(POOLS | CLOSED)
+    assert [one.shares_network for one in found if one.network_closed] == [False]
     assert {(one.uid, one.no_new_privs, one.capabilities) for one in found} == {(OTHER, True, 0)}
     assert not protection.can_read(separated.runtime / "token", OTHER, {OTHER, THIRD})
     shown = protection.broker_process(separated.status())
@@ -186,7 +201,12 @@ def test_a_broker_with_capabilities_gives_its_workers_none(place: Path, python: 
 
 
 def test_workers_of_the_same_user_read_no_memory_and_no_secret_of_the_broker(place: Path, python: str) -> None:
-    with broker(POOLS, owner=OTHER, **options(place, python), user=OTHER, group=OTHER, extra_groups=()) as node:
+    pools = POOLS | CLOSED
+    with broker(pools, owner=OTHER, **options(place, python), user=OTHER, group=OTHER, extra_groups=()) as node:
+        node.ready("closed")
+        assert node.client.dump(node.status("closed").workers[0].id).threads
+        paths = of_broker(node)
+        assert node.client.call("closed", "look", paths=paths) == dict.fromkeys(paths, "PermissionError")
         for pool in POOLS:
             node.ready(pool)
             paths = of_broker(node)[:5]

@@ -170,9 +170,12 @@ def test_a_pool_that_another_broker_writes_at_the_same_moment_is_no_error(
 
 
 def test_a_second_sync_changes_nothing(settings: Any) -> None:
-    pools(settings, digits={"adapter": "digits", "size": 3, "ttl": 60, "env": {"A": "b"}})
+    pools(
+        settings, digits={"adapter": "digits", "size": 3, "ttl": 60, "env": {"A": "b"}, "sandbox": {"paths": ("/srv",)}}
+    )
     sync_pools()
     assert sync_pools() == []
+    assert Pool.objects.get().sandbox == {"paths": ["/srv"]}
     assert Pool.objects.get().revision == 1
 
 

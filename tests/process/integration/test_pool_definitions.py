@@ -13,6 +13,7 @@ from snakepit.pools.models import Audit, Pool
 from tests.process.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db
+CLOSED = {"network": "none", "paths": ["/srv/models"]}
 NEW = {"name": "digits", "adapter": "digits", "size": 2}
 
 
@@ -31,10 +32,12 @@ def test_a_pool_is_added_changed_and_deleted(send: Any, broker: FakeClient) -> N
     added = send("POST", "/api/pools", {**NEW, "reason": "launch"})
     assert (added.status_code, added["Location"]) == (201, "/api/pools/digits")
     assert added.json() == {"pool": "digits", "size": 2, "paused": False, "changed": True, "in_force": True, "note": ""}
-    changed = send("PATCH", "/api/pools/digits", {"size": 3, "ttl": 60, "args": {"a": 1}, "reason": "more"})
+    changed = send(
+        "PATCH", "/api/pools/digits", {"size": 3, "ttl": 60, "args": {"a": 1}, "sandbox": CLOSED, "reason": "more"}
+    )
     assert (changed.status_code, changed.json()["size"], changed.json()["changed"]) == (200, 3, True)
     row = Pool.objects.get()
-    assert (row.ttl, row.args, str(row.updated_by)) == (60, {"a": 1}, "ada")
+    assert (row.ttl, row.args, row.sandbox, str(row.updated_by)) == (60, {"a": 1}, CLOSED, "ada")
     assert send("DELETE", "/api/pools/digits", {"reason": "over"}).status_code == 200
     assert not Pool.objects.exists()
     assert [(one.action, one.outcome, one.reason, one.surface) for one in Audit.objects.order_by("pk")] == [
@@ -50,7 +53,7 @@ def test_a_pool_is_added_changed_and_deleted(send: Any, broker: FakeClient) -> N
         ({**NEW, "adapter": "os.system"}, "adapter"), ({**NEW, "size": "2"}, "size"), ({**NEW, "size": 10**9}, "size"),
         ({**NEW, "sise": 2}, "sise"), ({**NEW, "env": {"LD_PRELOAD": "/tmp/x.so"}}, "env"),
         ({**NEW, "python": "/tmp/python"}, "python"), ({"adapter": "digits"}, "name"), ({**NEW, "name": 5}, "name"),
-        ({**NEW, "source": "settings"}, "source"),
+        ({**NEW, "source": "settings"}, "source"), ({**NEW, "sandbox": {"paths": ["etc"]}}, "sandbox"),
     ],
 )  # fmt: skip
 def test_a_wrong_definition_is_refused_by_field(send: Any, broker: FakeClient, body: Any, field: str) -> None:

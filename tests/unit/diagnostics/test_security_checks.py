@@ -23,6 +23,7 @@ from snakepit.pools.diagnostics.security_facts import (
 
 BROKER = ProcessFacts(name="broker", pid=10, uid=1000, no_new_privs=False, capabilities=0x800E3)
 WORKER = ProcessFacts(name="digits-1", pid=11, uid=2000, no_new_privs=True, capabilities=0)
+CLOSED = replace(WORKER, sandbox="network, files (Landlock 7)", shares_network=False)
 DEPLOY = DeployFacts(
     warnings=(),
     redirects_to_tls=True,
@@ -63,6 +64,13 @@ def test_a_healthy_service_has_only_good_findings_each_with_evidence() -> None:
     assert len({one.check for one in found}) == len(found) == 11
 
 
+def test_what_the_kernel_closes_is_shown_as_evidence() -> None:
+    found = {one.check: one for one in findings(replace(HEALTHY, workers=(CLOSED,)))}
+    assert found["sandbox"].status == "ok"
+    assert "digits-1: network, files (Landlock 7)" in found["sandbox"].evidence
+    assert "open to" not in found["worker user"].evidence
+
+
 SAME = replace(WORKER, uid=1000, no_new_privs=False)
 SHOWN = BrokerProcessFacts(process=replace(BROKER, uid=0), closed=None, secrets=())
 ALONE = replace(ENVIRONMENT, worker_user="")
@@ -78,6 +86,8 @@ FAULTS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"broker": replace(SHOWN, secrets=("SECRET_KEY",))}, "broker process", "problem", "environ shows SECRET_KEY"),
     ({"broker": SHOWN}, "broker process", "warning", "as root"),
     ({"workers": (SAME,), "environment": ALONE}, "worker user", "warning", "1 workers run as"),
+    ({"workers": (SAME,), "environment": ALONE}, "worker user", "warning", "; the network open to digits-1; all files"),
+    ({"workers": (replace(CLOSED, shares_network=True),)}, "sandbox", "problem", "digits-1 reports no network"),
     ({"workers": (SAME,)}, "worker user", "problem", "not as worker"),
     ({"workers": (replace(WORKER, capabilities=1),)}, "worker user", "problem", "has capabilities 1"),
     ({"workers": (replace(WORKER, no_new_privs=False),)}, "worker user", "problem", "can gain privileges"),
