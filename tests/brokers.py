@@ -60,6 +60,7 @@ ADAPTERS = {
     "patterns": "snakepit.examples.patterns.Words",
     "docs": "snakepit.examples.docs_search.DocsSearch",
     "large": "tests.large.Large",
+    "typed": "tests.typed.Typed",
     "spy": "tests.spy.Spy",
     "preloaded_spy": "tests.spy.PreloadedSpy",
     "target": "benchmarks.faults.adapter.Target",
