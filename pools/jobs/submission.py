@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -16,7 +17,7 @@ from snakepit.pools.jobs import in_process, messages, predecessors, unique
 from snakepit.pools.jobs.arguments import store
 from snakepit.pools.jobs.options import JobOptions, check_key, show_options
 from snakepit.pools.jobs.predecessors import NOTHING, Predecessors
-from snakepit.pools.jobs.room import check_room
+from snakepit.pools.jobs.room import count_room, is_far
 from snakepit.pools.jobs.signals import emit, job_submitted
 from snakepit.pools.jobs.target import JobTarget
 from snakepit.pools.models import Job, JobEdge, schema
@@ -85,12 +86,14 @@ def enqueue(wanted: Mapping[str, Any], only: unique.Unique | None = None, needs:
     unique_key = ""
     if only is not None:
         unique_key = only.key(wanted["pool"], wanted["command"], wanted["owner"], wanted["arguments"])
+    counted = not is_far(wanted["pool"], size, caller)
+    several = counted or only is not None or bool(needs) or bool(wanted["idempotency_key"])
     for _ in range(3):  # the job with the key may be deleted between insert and read
         if wanted["idempotency_key"] and (found := _same(wanted)):
             return found
         try:
-            # A savepoint: on PostgreSQL a conflict would abort the caller's transaction.
-            with transaction.atomic(using=schema.alias()):
+            # A savepoint: on PostgreSQL a conflict would abort the caller's transaction. One insert needs none.
+            with transaction.atomic(using=schema.alias()) if several else nullcontext():
                 if needs:
                     predecessors.keep(needs.ids)
                 if only is not None:
@@ -105,14 +108,14 @@ def enqueue(wanted: Mapping[str, Any], only: unique.Unique | None = None, needs:
                     **start,
                 )
                 predecessors.add([job], needs)
-                check_room(job.pool, size, caller)
+                if counted:
+                    count_room(job.pool, size, caller)
         except IntegrityError:
             if not wanted["idempotency_key"]:
                 raise
             continue
         announce(job)
-        if needs:
-            _settle_on_commit(job, needs.ids)
+        _settle_on_commit(job, needs.ids)
         return job
     raise BadRequest(CONTENDED)
 
@@ -127,7 +130,8 @@ def _settle_on_commit(job: Job, needs: Sequence[Any]) -> None:
         if predecessors.settle([job.pk], needs):
             job.refresh_from_db()
 
-    on_commit(settle)
+    if needs:
+        on_commit(settle)
 
 
 def announce(job: Job) -> None:

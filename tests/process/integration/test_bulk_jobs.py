@@ -29,7 +29,7 @@ from snakepit.pools.broker.errors import (
     QueueFull,
 )
 from snakepit.pools.cli.main import run
-from snakepit.pools.jobs import bulk, commands, messages, reconciler
+from snakepit.pools.jobs import bulk, commands, messages, reconciler, room
 from snakepit.pools.jobs.signals import job_submitted
 from snakepit.pools.models import Job, Pool
 from tests.process.integration.fakes import COMMAND, FakeClient
@@ -237,13 +237,22 @@ def test_a_thousand_jobs_cost_a_dozen_statements(django_capture_on_commit_callba
     assert len(seen) <= 12, [one["sql"][:80] for one in seen]
 
 
-def test_one_job_costs_a_read_of_the_pool_an_insert_and_a_count(django_capture_on_commit_callbacks: Capture) -> None:
-    jobs.submit("digits", "classify", n=1)
-    with CaptureQueriesContext(connection) as seen, django_capture_on_commit_callbacks(execute=True):
-        job = jobs.submit("digits", "classify", n=1)
-        assert job.sent_at is not None
-    words = [one["sql"].split()[0].strip('"').upper() for one in seen]
-    assert words == ["SELECT", "SAVEPOINT", "INSERT", "SELECT", "RELEASE"]
+def test_one_job_costs_a_read_of_the_pool_and_an_insert_and_far_from_a_limit_no_count(
+    snakepit: Any, django_capture_on_commit_callbacks: Capture
+) -> None:
+    def words(count: int = 1) -> list[str]:
+        with CaptureQueriesContext(connection) as seen, django_capture_on_commit_callbacks(execute=True):
+            for _ in range(count):
+                assert jobs.submit("digits", "classify", n=1).sent_at is not None
+        return [one["sql"].split()[0].strip('"').upper() for one in seen]
+
+    snakepit.SNAKEPIT = {**snakepit.SNAKEPIT, "JOBS_QUEUED_LIMIT": 10**6, "JOBS_QUEUED_BYTES": 2**40}
+    jobs.submit("digits", "classify", n=1)  # the commands are read
+    room.forget()
+    counted = ["SELECT", "SAVEPOINT", "INSERT", "SELECT", "RELEASE"]
+    assert words() == counted
+    assert words(64) == ["SELECT", "INSERT"] * 64
+    assert words() == counted
 
 
 # Messages.
