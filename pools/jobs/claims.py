@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from django.db import connections, transaction
@@ -20,6 +20,7 @@ from django.db.models.functions import Now
 from django.db.models.lookups import Exact
 from django.db.models.sql import UpdateQuery
 
+from snakepit.pools import conf
 from snakepit.pools.broker.job_limits import find_problem
 from snakepit.pools.jobs import columns, limits
 from snakepit.pools.jobs.fairness import fairly, first_owner
@@ -34,6 +35,8 @@ ATTEMPTED = (
 )
 CANDIDATES = 32  # jobs that a claim of a pool with limits compares at once, at least
 ORDER = ("-priority", "id")  # the index `snakepit_job_claim` has this order
+# In place of values in a statement that is built once. No text of a database has a NUL.
+POOL, CLAIMANT, NODE, MOST = "\0pool", "\0claimant", "\0node", 2**31 - 1
 
 
 def eligible(without: QuerySet[Any] | None = None) -> Q:
@@ -106,7 +109,7 @@ def take_batch(pool: str, most: int, claimant: str, node: str, *, alone: bool = 
     """
     if most <= 0:
         return NOTHING
-    if alone and (taken := _take(_of_one_owner(pool)[:most], claimant, node)):
+    if alone and (taken := _take_alone(pool, most, claimant, node)):
         return Claimed(_ordered(taken), more=len(taken) == most)
     if (first := first_owner(pool)) is None:
         return NOTHING
@@ -156,13 +159,39 @@ def _ordered(jobs: Sequence[Job]) -> list[Job]:
 def _take(wanted: QuerySet[Job], claimant: str, node: str) -> list[Job]:
     using = schema.alias()
     vendor = connections[using].vendor
-    if vendor == "postgresql":
-        return list(Job.objects.raw(*_statement(wanted, claimant, node)).using(using))
+    if vendor in ("postgresql", "sqlite"):
+        return _run(using, *_statement(wanted, claimant, node if vendor == "postgresql" else None), node)
     with transaction.atomic(using=using):
-        if vendor == "sqlite":
-            jobs = list(Job.objects.raw(*_statement(wanted, claimant, None)).using(using))
-        else:
-            jobs = _take_in_steps(wanted, claimant)
+        jobs = _take_in_steps(wanted, claimant)
+        if jobs:
+            _add_attempts(connections[using], jobs, node)
+    return jobs
+
+
+def _take_alone(pool: str, most: int, claimant: str, node: str) -> list[Job]:
+    """The claim of nearly all jobs. To build its statement takes longer than to run it, so it is built once."""
+    using = schema.alias()
+    vendor = connections[using].vendor
+    if vendor not in ("postgresql", "sqlite"):
+        return _take(_of_one_owner(pool)[:most], claimant, node)
+    statement, values = _statement_alone(using, vendor, conf.current().jobs_lease)
+    given = {POOL: pool, CLAIMANT: claimant[:200], NODE: node}
+    filled = [given.get(value, value) if isinstance(value, str) else value for value in values]
+    return _run(using, statement.replace(f"LIMIT {MOST}", f"LIMIT {most}"), filled, node)
+
+
+@lru_cache(maxsize=8)
+def _statement_alone(using: str, vendor: str, lease: float) -> tuple[str, list[Any]]:
+    """`_statement` with names in place of values; `lease` is among its values."""
+    return _statement(_of_one_owner(POOL)[:MOST], CLAIMANT, NODE if vendor == "postgresql" else None)
+
+
+def _run(using: str, statement: str, values: list[Any], node: str) -> list[Job]:
+    rows = Job.objects.raw(statement, values).using(using)
+    if connections[using].vendor == "postgresql":
+        return list(rows)
+    with transaction.atomic(using=using):
+        jobs = list(rows)
         if jobs:
             _add_attempts(connections[using], jobs, node)
     return jobs

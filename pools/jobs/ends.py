@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,7 @@ from snakepit.pools.models.states import QUEUED, RUNNING, SUCCEEDED, sources
 
 MOST = 90  # rows of one statement: older SQLite libraries take 999 values
 RESULTS = ("result", "result_raw", "error")  # columns of a job that differ from row to row
+KINDS = 200  # of which the statement is kept
 FACTS = ("outcome", "worker", "call", "error", "evidence")  # columns of an attempt
 
 
@@ -166,7 +168,22 @@ def _column(connection: Any, number: int, model_field: Field[Any, Any]) -> str:
     return f"cast({name} as {model_field.db_type(connection)})" if connection.vendor == "postgresql" else name
 
 
+_updates: dict[tuple[Any, ...], tuple[str, list[Any]]] = {}  # to build one takes longer than to run it
+
+
 def _update_of_jobs(connection: Any, end: End) -> tuple[str, list[Any]]:
+    """The UPDATE for ends of one kind. Those of a pause are not kept, because each pause is another one."""
+    kind = (connection.alias, connection.vendor, end.kind)
+    if (found := _updates.get(kind)) is None:
+        found = _built_update(connection, end)
+        if end.is_last:
+            if len(_updates) >= KINDS:
+                _updates.clear()
+            _updates[kind] = found
+    return found
+
+
+def _built_update(connection: Any, end: End) -> tuple[str, list[Any]]:
     query: Any = _guard(end).query.chain(UpdateQuery)
     query.add_update_values(_changes(end))
     update, values = query.get_compiler(connection=connection).as_sql()
@@ -178,6 +195,12 @@ def _update_of_jobs(connection: Any, end: End) -> tuple[str, list[Any]]:
 
 
 def _update_of_attempts(connection: Any, skipped: int) -> str:
+    return _built_update_of_attempts(connection.alias, connection.vendor, skipped)
+
+
+@lru_cache(maxsize=8)
+def _built_update_of_attempts(alias: str, vendor: str, skipped: int) -> str:
+    connection = connections[alias]
     now = Job.objects.all().query.get_compiler(connection=connection).compile(Now())[0]
     fields = enumerate(_attempt_fields(), 3 + skipped)
     own = ", ".join(f"{one.column} = {_column(connection, n, one)}" for n, one in fields)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
@@ -298,8 +298,16 @@ def _refused() -> QuerySet[JobEdge]:
 def _waiting_for(job_ids: Sequence[Any]) -> list[Any]:
     if not job_ids:
         return []
-    edges = JobEdge.objects.filter(needs__in=job_ids, job__state=BLOCKED)
-    return list(edges.order_by().values_list("job_id", flat=True).distinct())
+    connection, key = connections[schema.alias()], Job._meta.pk
+    ids = [key.get_db_prep_value(one, connection) for one in job_ids]
+    # Not by the ORM: each write of ends runs it, and there it would take a third of the write.
+    statement = (
+        f"select distinct edge.job_id from {JobEdge._meta.db_table} edge join {Job._meta.db_table} job"
+        f" on job.id = edge.job_id where job.state = %s and edge.needs_id in ({', '.join(['%s'] * len(ids))})"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [BLOCKED, *ids])
+        return [key.to_python(row[0]) for row in cursor.fetchall()]
 
 
 def _end(job: Job, state: str, code: str, message: str) -> ends.End:
