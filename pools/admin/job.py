@@ -1,4 +1,4 @@
-"""Jobs in the admin: read-only, filtered by indexed columns, with the actions cancel and retry."""
+"""Jobs in the admin: read-only, filtered by indexed columns, with the actions cancel, retry and delete."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.db.models import Max, Min, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
 from snakepit.pools import permissions
+from snakepit.pools.admin.job_delete import delete
 from snakepit.pools.admin.page import ReadOnly, log, order
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.models import Job, JobAttempt, JobEdge, Pool
@@ -138,7 +139,7 @@ class JobAdmin(ReadOnly):
     search_help_text = "An id, or part of a command, owner, tag or idempotency key."
     ordering = ("-id",)
     date_hierarchy = "created_at"
-    actions = ("cancel", "retry")
+    actions = ("cancel", "retry", "delete_ended")
     inlines = (AttemptInline, EdgeInline)
     exclude = ("result_raw", "state")
     readonly_fields = ("shown_state",)
@@ -173,6 +174,10 @@ class JobAdmin(ReadOnly):
     @admin.action(description="Retry the selected jobs", permissions=["manage"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         self._each(request, queryset, orders.retry_job, "Queued again")
+
+    @admin.action(description="Delete the selected ended jobs", permissions=["manage"])
+    def delete_ended(self, request: HttpRequest, queryset: JobQuerySet) -> HttpResponse | None:
+        return delete(self, request, queryset)
 
     def _each(self, request: HttpRequest, queryset: QuerySet[Job], work: Work, text: str) -> None:
         given = order(request)

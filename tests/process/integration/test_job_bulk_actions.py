@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission
 from django.test import Client
+from django.urls import reverse
 
 from snakepit.pools import jobs
 from snakepit.pools.cli.main import run
@@ -193,3 +194,42 @@ def test_the_dashboard_asks_with_the_count_and_then_acts(client: Client, django_
     assert late.refresh().state == "queued"
     assert Audit.objects.get(action="cancel_jobs").data["filter"] == {"pool": "digits"}
     assert client.get("/jobs/all/cancel/?state=none").status_code == 400
+
+
+def test_the_admin_shows_the_count_and_deletes_ended_jobs_alone(client: Client, django_user_model: Any) -> None:
+    made, url = bring_all(), reverse("admin:snakepit_pools_job_changelist")
+    client.force_login(user := django_user_model.objects.create_user("grace", is_staff=True))
+    chosen = {"action": "delete_ended", "_selected_action": [str(job.pk) for job in made]}
+    grant(user, "view_job")
+    client.post(url, {**chosen, "upto": str(made[-1].pk)})
+    assert len(states()) == 6
+    grant(user, "view_job", "manage_job")
+    asked = client.post(url, chosen)
+    page = asked.content.decode()
+    assert "Delete 3 jobs?" in page
+    assert f'value="{made[4].pk}"' in page.partition('name="upto"')[2]
+    assert len(states()) == 6
+    late = bring("failed")
+    again = {**chosen, "_selected_action": [*chosen["_selected_action"], str(late.pk)]}
+    done = client.post(url, {**again, "upto": str(made[4].pk), "reason": "old"}, follow=True)
+    assert "3 jobs deleted." in done.content.decode()
+    assert states() == ["queued", "running", "queued", "failed"]
+    row = Audit.objects.get(action="delete_jobs")
+    assert (row.actor, row.surface, row.reason, row.data["jobs"]) == ("user grace", "admin", "old", 3)
+    none = client.post(url, {**chosen, "_selected_action": [str(made[0].pk)]}, follow=True)
+    assert "None of the selected jobs has ended" in none.content.decode()
+
+
+def test_the_admin_deletes_all_jobs_that_its_filters_match(admin_client: Client) -> None:
+    made, url = bring_all(), reverse("admin:snakepit_pools_job_changelist") + "?state=failed"
+    chosen = {"action": "delete_ended", "_selected_action": [str(made[3].pk)], "select_across": "1"}
+    page = admin_client.post(url, chosen).content.decode()
+    assert "Delete 1 job?" in page
+    assert 'name="select_across" value="1"' in page
+    admin_client.post(url, {**chosen, "upto": str(made[3].pk)})
+    assert states() == ["queued", "running", "succeeded", "lost", "queued"]
+    assert Audit.objects.get().data["filter"] == {"state": "failed", "selected": "all that match in the admin"}
+
+
+def grant(user: Any, *names: str) -> None:
+    user.user_permissions.set(Permission.objects.filter(codename__in=names))
