@@ -58,14 +58,14 @@ def combine(parts: Iterable[PoolPeriod]) -> dict[str, Any]:
     }
 
 
-def columns(pool: str, span: int, now: datetime) -> dict[str, list[float | None]]:
-    """The last `span` seconds of a pool, or of all (""), on all nodes. Gaps in time become gaps in the lines."""
+def columns(pool: str, span: int, now: datetime, node: str = "") -> dict[str, list[float | None]]:
+    """The last `span` seconds of a pool, or of all (""), on all nodes or on one. Gaps in time are gaps in the lines."""
     step = MINUTE if span <= BY_MINUTE else QUARTER
     begin = now - timedelta(seconds=span)
-    rows = _rows(pool, step, begin)
+    rows = _rows(pool, node, step, begin)
     if step == QUARTER:
         # Minutes that beat has not rolled up yet are shown too, also where beat does not run at all.
-        rows += _quarters(_rows(pool, MINUTE, rows[-1].at + timedelta(seconds=QUARTER) if rows else begin))
+        rows += _quarters(_rows(pool, node, MINUTE, rows[-1].at + timedelta(seconds=QUARTER) if rows else begin))
     moments: dict[float, list[PoolPeriod]] = {}
     for row in rows:
         moments.setdefault(_floor(row.at, step).timestamp(), []).append(row)
@@ -73,8 +73,9 @@ def columns(pool: str, span: int, now: datetime) -> dict[str, list[float | None]
     return _with_gaps(points, step)
 
 
-def _rows(pool: str, seconds: int, begin: datetime) -> list[PoolPeriod]:
+def _rows(pool: str, node: str, seconds: int, begin: datetime) -> list[PoolPeriod]:
     rows = PoolPeriod.objects.filter(seconds=seconds, at__gte=begin).order_by("at")
+    rows = rows.filter(node=node[:200]) if node else rows
     return list(rows.filter(pool=pool) if pool else rows)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
-from snakepit.pools.client.cluster_status import ClusterStatus, NodeAnswer, merge
+from snakepit.pools.client.cluster_status import NodeAnswer
 from snakepit.pools.operations import all_nodes
 from snakepit.pools.operations.all_nodes import AskedNode
 from snakepit.pools.web.errors import seen_from_outside
@@ -20,10 +20,10 @@ logger = logging.getLogger("snakepit.dashboard")
 
 
 class AskedNodes:
-    """The nodes, and what they answered last. `find` reads the database; the rest does not."""
+    """The nodes. `find` reads the database; the rest does not. `take` receives each round of answers and its time."""
 
-    def __init__(self) -> None:
-        self.newest: ClusterStatus | None = None  # None: there is one node, or no answer yet
+    def __init__(self, take: Callable[[Sequence[NodeAnswer], float], None]) -> None:
+        self._take = take  # no answers: there is one node
         self._nodes: tuple[AskedNode, ...] = ()
         self._began = float("-inf")
         self._task: asyncio.Task[None] | None = None
@@ -35,7 +35,7 @@ class AskedNodes:
         except BrokerError:  # an address that cannot be used; the question for the status reports it
             self._nodes = ()
         if len(self._nodes) < 2:
-            self.newest = None
+            self._take((), time.time())
 
     def begin(self) -> Callable[[], None]:
         """For a page: ask in a thread; the returned function waits for the answers, which is bounded."""
@@ -63,7 +63,7 @@ class AskedNodes:
 
     def _note(self, answers: list[NodeAnswer]) -> None:
         if len(self._nodes) > 1:
-            self.newest = merge(answers)
+            self._take(answers, time.time())
 
 
 def _reason(error: BrokerError) -> str:

@@ -45,7 +45,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.store = StateStore()
-        self.nodes = AskedNodes()
+        self.nodes = AskedNodes(self.store.fold_nodes)
         self.closing = False
         self._asking = threading.Lock()
         self._asked = self._looked = float("-inf")
@@ -153,12 +153,10 @@ class Hub:
 
     def _fold(self, status: BrokerStatus) -> DashboardState:
         last_status.saw(status)
-        self.store.cluster = self.nodes.newest
         return self.store.fold(status, time.time())
 
     def _miss(self, error: BrokerError) -> DashboardState:
         trouble = last_status.missed(error)
-        self.store.cluster = self.nodes.newest
         return self.store.miss(trouble.message, trouble.since, trouble.kind)
 
     def _due(self) -> bool:

@@ -104,8 +104,8 @@ def recycle_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpRespon
 
 @page("workers", right=OPERATE)
 def kill_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
-    worker = visit.state().worker(ident)
-    running = len(worker.calls) if worker else 0
+    found = visit.state().find_worker(ident)
+    running = len(found.worker.calls) if found else 0
     calls = f"{running} running call{'' if running == 1 else 's'}"
     consequences = [
         "Its process is killed now; a new worker takes its place.",
@@ -157,8 +157,8 @@ def _plan(visit: Visit, pool: str, worker: str = "") -> RecyclePlan | None:
 
 
 def _pool_of(state: DashboardState, ident: str) -> str:
-    worker = state.worker(ident)
-    return worker.pool if worker else ident.rsplit("-", 2)[0]
+    found = state.find_worker(ident)
+    return found.worker.pool if found else ident.rsplit("-", 2)[0]
 
 
 def _in_flight(state: DashboardState, name: str) -> str:

@@ -9,7 +9,7 @@ from snakepit.pools.dashboard import cluster
 from snakepit.pools.dashboard.alerts import Alert
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
-from snakepit.pools.dashboard.series import chosen_span, span_choice
+from snakepit.pools.dashboard.series import of_charts
 from snakepit.pools.dashboard.snippets import rest, shell
 from snakepit.pools.dashboard.state import DashboardState
 
@@ -19,11 +19,9 @@ SHOWN = 12  # events
 
 @page("overview")
 def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
-    span = chosen_span(request)
     snippets = [*rest(request, "GET", "status"), shell("snakepit status")]
-    return show(
-        request, visit, "snakepit/overview.html", {"span": span, "spans": span_choice(span), "snippets": snippets}
-    )
+    context = {**of_charts(request, visit.state()), "snippets": snippets}
+    return show(request, visit, "snakepit/overview.html", context)
 
 
 @region("alerts", "snakepit/_alerts.html")

@@ -41,10 +41,10 @@ def _pages(visit: Visit) -> Iterator[PaletteEntry]:
 
 def _of_state(state: DashboardState, visit: Visit) -> Iterator[PaletteEntry]:
     operates, node = visit.may("operate"), state.node
-    for pool in state.pools:
-        yield _entry(pool.name, "pool", reverse("snakepit:pool", args=[pool.name]))
-    for worker in state.workers:
-        yield _entry(worker.id, "worker", reverse("snakepit:worker", args=[worker.id]))
+    for named in (state.cluster or state).pools:
+        yield _entry(named.name, "pool", reverse("snakepit:pool", args=[named.name]))
+    for one in state.all_workers:
+        yield _entry(one.worker.id, "worker", reverse("snakepit:worker", args=[one.worker.id]))
     if not operates or node is None:
         return
     for pool in state.pools:

@@ -22,7 +22,7 @@ from snakepit.pools.dashboard.leaks import leak_of
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.pools import PoolRow
 from snakepit.pools.dashboard.region import Context, region
-from snakepit.pools.dashboard.series import chosen_span, span_choice
+from snakepit.pools.dashboard.series import of_charts
 from snakepit.pools.dashboard.snippets import order, rest, shell
 from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Event, Pool
@@ -41,15 +41,15 @@ ENDS = ("worker.died", "worker.killed", "worker.recycled")
 def pool(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     row = Pool.objects.filter(name=name).select_related("updated_by").first()
     state = visit.state()
-    if row is None and state.known and state.pool(name) is None:
+    elsewhere = state.cluster is not None and state.cluster.pool(name) is not None
+    if row is None and state.known and state.pool(name) is None and not elsewhere:
         raise Http404(f"No pool is named {name}.")
-    span, values = chosen_span(request), definition(row) if row else []
+    values = definition(row) if row else []
     context = {
         "name": name,
         "row": row,
         "edit": _edit_url(row),
-        "span": span,
-        "spans": span_choice(span),
+        **of_charts(request, state),
         "definition": [one for one in values if one["origin"] != "default"],
         "defaults": [one for one in values if one["origin"] == "default"],
         "snippets": [*rest(request, "GET", f"pools/{name}"), shell("snakepit status"), order("snakepit recycle", name)],

@@ -35,29 +35,45 @@ def span_choice(chosen: int) -> list[dict[str, Any]]:
     return [{"seconds": span, "title": title, "current": span == chosen} for span, title in SPANS.items()]
 
 
+def of_charts(request: HttpRequest, state: DashboardState) -> dict[str, Any]:
+    """The choices of a page with charts: the time span, and the node where there are several."""
+    span = chosen_span(request)
+    names = [node.name for node in state.cluster.nodes] if state.cluster else []
+    chosen = request.GET.get("node", "")
+    return {
+        "span": span,
+        "spans": span_choice(span),
+        "node": chosen if chosen in names else "",
+        "node_names": names,
+    }
+
+
 @page("series")
 def series(request: HttpRequest, visit: Visit) -> HttpResponse:
-    """`?pool=&span=`: one pool, or all together; seconds, one of SPANS."""
-    pool, text = request.GET.get("pool", ""), request.GET.get("span", str(LIVE))
+    """`?pool=&span=&node=`: one pool, or all together; seconds, one of SPANS; one node, or all together."""
+    pool, text, node = request.GET.get("pool", ""), request.GET.get("span", str(LIVE)), request.GET.get("node", "")
     if text not in map(str, SPANS):
         choice = ", ".join(map(str, SPANS))
         return HttpResponse(f"span: {text!r} is none of {choice}", status=400, content_type="text/plain")
-    state, span = visit.state(), int(text)
+    state, span, now = visit.state(), int(text), utc_now()
     if span == LIVE:
-        found, marks = with_past(as_columns(hub.store.points(pool)), pool), live_marks(state, pool)
+        found = with_past(as_columns(hub.store.points(pool, node=node)), pool, node)
     else:
-        now = utc_now()
-        found, marks = history.columns(pool, span, now), old_marks(pool, now - timedelta(seconds=span))
+        found = history.columns(pool, span, now, node)
+    if span == LIVE and state.cluster is None:
+        marks = live_marks(state, pool)
+    else:
+        marks = old_marks(pool, now - timedelta(seconds=span), node)
     return JsonResponse({"live": COLUMNS, "columns": found, "marks": marks})
 
 
-def with_past(found: dict[str, list[float | None]], pool: str) -> dict[str, list[float | None]]:
+def with_past(found: dict[str, list[float | None]], pool: str, node: str = "") -> dict[str, list[float | None]]:
     """Add the minutes of the database wherever no page was open, because the hub only collects while one is.
 
     A minute is a level line with a gap after it: a slope to the next point would show values never measured.
     """
     now = utc_now().timestamp()
-    past = history.columns(pool, LIVE + MINUTE, datetime.fromtimestamp(now, UTC))
+    past = history.columns(pool, LIVE + MINUTE, datetime.fromtimestamp(now, UTC), node)
     rows = [list(values) for values in zip(*(found[name] for name in COLUMNS), strict=True)]
     unseen = _unseen([values[0] or 0.0 for values in rows], now)
     for index, at in enumerate(past.get("at", ())):
@@ -81,10 +97,12 @@ def live_marks(state: DashboardState, pool: str) -> list[dict[str, Any]]:
     return [_mark(one.kind, one.at, one.worker or one.pool, one.reason) for one in found[:MOST_MARKS]]
 
 
-def old_marks(pool: str, begin: datetime) -> list[dict[str, Any]]:
+def old_marks(pool: str, begin: datetime, node: str = "") -> list[dict[str, Any]]:
     """The newest marks from the database; a chart of a week has no room for more."""
     rows = Event.objects.filter(kind__in=MARKS, at__gte=begin)
-    found = (rows.filter(pool=pool) if pool else rows).order_by("-pk").values("kind", "at", "worker", "pool", "reason")
+    rows = rows.filter(pool=pool) if pool else rows
+    rows = rows.filter(node=node[:200]) if node else rows
+    found = rows.order_by("-pk").values("kind", "at", "worker", "pool", "reason")
     return [
         _mark(one["kind"], one["at"].timestamp(), one["worker"] or one["pool"], one["reason"])
         for one in found[:MOST_MARKS]

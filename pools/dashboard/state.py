@@ -10,26 +10,24 @@ which the broker has not answered.
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from snakepit.pools.broker.status import (
     BrokerStatus,
     NodeStatus,
-    PoolHistograms,
     PoolStatus,
     RecordedEvent,
     WorkerStatus,
 )
-from snakepit.pools.client.cluster_status import ClusterStatus
+from snakepit.pools.client.cluster_status import ClusterStatus, NodeAnswer, WorkerOnNode, merge
 from snakepit.pools.dashboard.alerts import Alert, StoredState, find_alerts
 from snakepit.pools.dashboard.memory import MemoryHistory
-from snakepit.pools.dashboard.points import RING, Point, PoolSeries, combined
+from snakepit.pools.dashboard.node_series import NO_HISTOGRAMS, ClusterSeries, NodeSeries, broker_of
+from snakepit.pools.dashboard.points import Point
 from snakepit.pools.web.last_status import OTHER
 
 EVENTS = 200
-NO_HISTOGRAMS = PoolHistograms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +71,20 @@ class DashboardState:
     def worker(self, ident: str) -> WorkerStatus | None:
         return self.status.worker(ident) if self.status else None
 
+    @property
+    def all_workers(self) -> tuple[WorkerOnNode, ...]:
+        """The workers of all nodes that answer, by node; in a project with one node, its own."""
+        if self.cluster is None:
+            name = self.node.name if self.node else ""
+            return tuple(WorkerOnNode(name, one) for one in self.workers)
+        return self.cluster.workers
+
+    def find_worker(self, ident: str) -> WorkerOnNode | None:
+        """A worker of any node; that of this host is the newest one that is known."""
+        if (own := self.worker(ident)) is not None and self.node is not None:
+            return WorkerOnNode(self.node.name, own)
+        return next((one for one in self.all_workers if one.worker.id == ident), None)
+
     def workers_of(self, pool: str) -> tuple[WorkerStatus, ...]:
         return self.status.workers_of(pool) if self.status else ()
 
@@ -90,9 +102,9 @@ class StateStore:
     def __init__(self, objective: float = 1.0) -> None:
         self.objective = objective  # seconds that a call may wait
         self.state = DashboardState()
-        self.cluster: ClusterStatus | None = None  # shown with the next status
-        self._series: dict[str, PoolSeries] = {}
-        self._total: deque[Point] = deque(maxlen=RING)  # of all pools together
+        self._cluster: ClusterStatus | None = None  # shown with the next status
+        self._cluster_series = ClusterSeries()
+        self._series = NodeSeries()
         self._lock = threading.Lock()
         self._broker = ("", 0, 0.0)  # another pid or start means other counters and other numbers of events
         self._settled = False  # the same broker has answered twice
@@ -102,25 +114,25 @@ class StateStore:
 
     def fold(self, status: BrokerStatus, at: float) -> DashboardState:
         with self._lock:
-            broker = (status.node.name, status.node.pid, status.node.started_at)
+            broker = broker_of(status)
             self._settled = broker == self._broker
             if not self._settled:
                 self._series.clear()
-                self._total.clear()
                 self._memory.clear()
                 self._broker = broker
-            self._add_points(status, at)
+            self._series.add(status, at)
+            workers = self._add_memory(status.workers, at)
             self.state = DashboardState(
                 version=self.state.version + 1,
                 seen_at=at,
                 status=status,
                 events=_newest(self.state.events if self._settled else (), status.events),
-                rates={name: series.points[-1] for name, series in self._series.items()},
-                total=self._total[-1] if self._total else None,
-                sparks={name: series.spark() for name, series in self._series.items()},
-                memory={worker.id: self._memory.values(worker.id) for worker in status.workers},
+                rates={name: series.points[-1] for name, series in self._series.pools.items()},
+                total=self._series.total[-1] if self._series.total else None,
+                sparks={name: series.spark() for name, series in self._series.pools.items()},
+                memory={worker: self._memory.values(worker) for worker in workers},
                 stored=self._stored,
-                cluster=self.cluster,
+                cluster=self._cluster,
             )
             self.state = replace(self.state, alerts=self._alerts(status, at))
             return self.state
@@ -134,14 +146,22 @@ class StateStore:
         with self._lock:
             self.state = replace(
                 self.state, version=self.state.version + 1, trouble=trouble, trouble_since=since, trouble_kind=kind,
-                cluster=self.cluster,
+                cluster=self._cluster,
             )  # fmt: skip
             return self.state
 
-    def points(self, pool: str, after: float = 0.0) -> list[Point]:
-        """The points of a pool, or of all pools together (""), after a time."""
+    def fold_nodes(self, answers: Sequence[NodeAnswer], at: float) -> None:
+        """Take what all nodes answered; it is shown with the next status. Empty: there is one node."""
         with self._lock:
-            return [point for point in self._points(pool) if point.at > after]
+            self._cluster = merge(answers) if answers else None
+            self._cluster_series.add(answers, at)
+
+    def points(self, pool: str, after: float = 0.0, node: str = "") -> list[Point]:
+        """The points of a pool, or of all pools together (""), after a time; on all nodes, or on one."""
+        with self._lock:
+            alone = self._cluster is None
+            found = self._series.points(pool) if alone else self._cluster_series.points(pool, node)
+            return [point for point in found if point.at > after]
 
     def last_event(self) -> int:
         """The number after which the broker is asked for events; 0, all, until one broker has answered twice."""
@@ -154,25 +174,14 @@ class StateStore:
             alert if alert.since else replace(alert, since=self._since[alert.key], first_seen=True) for alert in found
         )
 
-    def _points(self, pool: str) -> Iterable[Point]:
-        if not pool:
-            return self._total
-        return self._series[pool].points if pool in self._series else ()
-
-    def _add_points(self, status: BrokerStatus, at: float) -> None:
-        states: dict[str, list[str]] = {pool.name: [] for pool in status.pools}
-        for worker in status.workers:
-            states.setdefault(worker.pool, []).append(worker.state)
-        for pool in status.pools:
-            histograms = status.histograms.get(pool.name, NO_HISTOGRAMS)
-            self._series.setdefault(pool.name, PoolSeries()).add(pool, states[pool.name], histograms, at)
-        for worker in status.workers:
-            self._memory.add(worker.id, worker.memory_mb, at)
-        self._memory.keep([worker.id for worker in status.workers])
-        for gone in self._series.keys() - {pool.name for pool in status.pools}:
-            del self._series[gone]
-        if total := combined(list(self._series.values())):
-            self._total.append(total)
+    def _add_memory(self, own: Iterable[WorkerStatus], at: float) -> list[str]:
+        """Sample the memory of the workers of all nodes; return their ids."""
+        away = self._cluster.workers if self._cluster else ()
+        workers = {worker.id: worker.memory_mb for worker in (*(one.worker for one in away), *own)}
+        for ident, memory_mb in workers.items():
+            self._memory.add(ident, memory_mb, at)
+        self._memory.keep(list(workers))
+        return list(workers)
 
 
 def _newest(known: tuple[RecordedEvent, ...], fresh: Iterable[RecordedEvent]) -> tuple[RecordedEvent, ...]:

@@ -38,6 +38,7 @@ TOPICS = 20  # regions a page
 BEAT = 2.0  # seconds between two events at most
 LIFE = 600.0  # seconds of one stream; the browser then reconnects, and its rights are read again
 ALL = "*"  # the points of all pools together
+AT = "@"  # between a pool and a node; without it, the points of all nodes
 
 _rendered = RenderCache()
 
@@ -55,7 +56,7 @@ class Reader:
     """One open page: what it shows, and what it has received."""
 
     topics: tuple[str, ...]
-    pools: tuple[str, ...]  # pools whose points it wants
+    pools: tuple[str, ...]  # pools whose points it wants, or pool@node
     rights: Rights
     since: float = 0.0  # it has the points up to this time
     sent: dict[str, str] = field(default_factory=dict)
@@ -73,10 +74,13 @@ class Reader:
         return [*found, ("beat", beat(state))]
 
     def _points(self, state: DashboardState) -> dict[str, list[list[float | None]]]:
-        after, self.since = self.since, state.seen_at
-        found = {
-            name: [row(point) for point in hub.store.points("" if name == ALL else name, after)] for name in self.pools
-        }
+        after = self.since
+        self.since = after if state.trouble else state.seen_at  # other nodes may answer meanwhile
+        found = {}
+        for key in self.pools:
+            pool, _, node = key.partition(AT)
+            found[key] = [row(point) for point in hub.store.points("" if pool == ALL else pool, after, node)]
+            self.since = max([self.since, *(points[0] or 0.0 for points in found[key])])
         return {name: points for name, points in found.items() if points}
 
 

@@ -20,7 +20,8 @@ ENDED = ("worker.died", "worker.killed", "worker.recycled")
 def worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     row = Worker.objects.filter(worker_id=ident).select_related("node").order_by("-pk").first()
     state = visit.state()
-    living = state.worker(ident)
+    found = state.find_worker(ident)
+    living = found.worker if found else None
     life = list(Event.objects.filter(worker=ident).order_by("-pk")[:LIFE])
     if row is None and living is None and not life and state.known and not state.events_of(worker=ident):
         raise Http404(f"No worker {ident} is known.")
@@ -45,19 +46,22 @@ def worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
 
 @region("worker", "snakepit/_worker.html")
 def overview(state: DashboardState, ident: str) -> Context:
-    found = state.worker(ident)
-    if found is None:
+    living = state.find_worker(ident)
+    if living is None:
         end = next((event for event in state.events_of(worker=ident) if event.kind in ENDED), None)
-        return {"worker": None, "ident": ident, "end": end}
+        return {"worker": None, "ident": ident, "end": end, "away": state.cluster.away if state.cluster else ()}
+    found = living.worker
     limit = state.stored.soft_limits.get(found.pool)
+    own = state.worker(ident) is not None
     return {
         "worker": found,
+        "node": living.node if state.cluster else "",
         "ident": ident,
         "memory": state.memory.get(ident, []),
         "limit": limit,
         "until": seconds_to(limit, found),
-        "pool": state.pool(found.pool),
-        "age": state.seen_at - found.started_at if found.started_at else None,
+        "pool": state.pool(found.pool) if own else None,  # how parallel the pool is here says nothing of another node
+        "age": max(0.0, state.seen_at - found.started_at) if found.started_at else None,
         "output": "\n".join(found.output),
     }
 
@@ -69,4 +73,4 @@ def happened(state: DashboardState, ident: str) -> Context:
 
 @region("worker-orders", "snakepit/_worker_orders.html")
 def orders(state: DashboardState, ident: str) -> Context:
-    return {"worker": state.worker(ident), "ident": ident}
+    return {"worker": state.find_worker(ident), "ident": ident}

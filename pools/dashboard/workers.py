@@ -1,4 +1,4 @@
-"""The workers of this node in pages, and workers that are gone."""
+"""The workers of all nodes in pages, and workers that are gone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from django.http import HttpRequest, HttpResponse
 
-from snakepit.pools.broker.status import WorkerStatus
+from snakepit.pools.client.cluster_status import NodeSummary, WorkerOnNode
 from snakepit.pools.dashboard.page import Visit, page, show
 from snakepit.pools.dashboard.region import Context, region
 from snakepit.pools.dashboard.snippets import rest, shell
@@ -20,13 +20,17 @@ STATES = ("starting", "ready", "busy", "draining", "stopping")
 
 @page("workers")
 def workers(request: HttpRequest, visit: Visit) -> HttpResponse:
-    """`?pool=&state=&q=&page=`; `state=gone` lists the rows of ended workers."""
-    chosen = {name: request.GET.get(name, "")[:100] for name in ("pool", "state", "q")}
+    """`?pool=&node=&state=&q=&page=`; `state=gone` lists the rows of ended workers."""
+    chosen = {name: request.GET.get(name, "")[:200] for name in ("pool", "node", "state", "q")}
+    cluster = visit.state().cluster
+    several = [*rest(request, "GET", "status?node=all"), shell("snakepit status --all-nodes")]
+    alone = [*rest(request, "GET", "workers"), shell("snakepit status")]
     context: Context = {
         "chosen": chosen,
-        "pools": [pool.name for pool in visit.state().pools],
+        "pools": [pool.name for pool in (cluster or visit.state()).pools],
+        "nodes": [node.name for node in cluster.nodes] if cluster else [],
         "states": (*STATES, "gone"),
-        "snippets": [*rest(request, "GET", "workers"), shell("snakepit status")],
+        "snippets": several if cluster else alone,
     }
     if chosen["state"] == "gone":
         return show(
@@ -39,23 +43,31 @@ def workers(request: HttpRequest, visit: Visit) -> HttpResponse:
 @region("workers", "snakepit/_workers.html")
 def table(state: DashboardState, query: str) -> Context:
     chosen = dict(parse_qsl(query))
-    found = [worker for worker in state.workers if _fits(worker, chosen)]
+    found = [one for one in state.all_workers if _fits(one, chosen)]
     last = max(1, -(-len(found) // PAGE))
     number = min(last, max(1, int(chosen.get("page", "1")) if chosen.get("page", "1").isdecimal() else 1))
     shown = found[(number - 1) * PAGE : number * PAGE]
     turn = {name: value for name, value in chosen.items() if name != "page"}
     return {
         "workers": shown,
-        "count": len(found), "all": len(state.workers), "page": number, "last": last, "first": (number - 1) * PAGE + 1,
+        "cluster": state.cluster, "away": _away(state, chosen),
+        "count": len(found), "all": len(state.all_workers),
+        "page": number, "last": last, "first": (number - 1) * PAGE + 1,
         "before": urlencode({**turn, "page": number - 1}), "after": urlencode({**turn, "page": number + 1}),
     }  # fmt: skip
 
 
-def _fits(worker: WorkerStatus, chosen: dict[str, str]) -> bool:
-    state = chosen.get("state", "")
+def _away(state: DashboardState, chosen: dict[str, str]) -> list[NodeSummary]:
+    """The nodes whose workers are missing, because they do not answer."""
+    away = state.cluster.away if state.cluster else ()
+    return [node for node in away if chosen.get("node", "") in ("", node.name)]
+
+
+def _fits(one: WorkerOnNode, chosen: dict[str, str]) -> bool:
+    worker, state = one.worker, chosen.get("state", "")
     if state and worker.activity != state:
         return False
-    if chosen.get("pool") and worker.pool != chosen["pool"]:
+    if chosen.get("pool", "") not in ("", worker.pool) or chosen.get("node", "") not in ("", one.node):
         return False
     words = chosen.get("q", "").lower()
     return words in f"{worker.id} {worker.pid} {worker.reason}".lower()
@@ -65,6 +77,8 @@ def _gone(chosen: dict[str, str], before: str) -> Context:
     rows = Worker.objects.filter(state="gone").select_related("node").order_by("-pk")
     if chosen["pool"]:
         rows = rows.filter(pool=chosen["pool"])
+    if chosen["node"]:
+        rows = rows.filter(node__name=chosen["node"].replace("\0", ""))
     if chosen["q"]:
         rows = rows.filter(worker_id__icontains=chosen["q"].replace("\0", ""))
     if before.isdecimal() and len(before) < 19:

@@ -40,7 +40,8 @@
 
   // Live regions.
   const topics = [...new Set(all("[data-live]").map(element => element.dataset.live))];
-  const points = [...new Set(all("[data-chart]").map(chart => chart.dataset.pool || "*"))];
+  const pointsOf = ({dataset}) => (dataset.pool || "*") + (dataset.node ? "@" + dataset.node : "");
+  const points = [...new Set(all("[data-chart]").map(pointsOf))];
   let source = null, since = "", poller = 0, failures = 0;
 
   function withTopics(url) {
@@ -115,7 +116,7 @@
   addEventListener("pagehide", shut);
   addEventListener("pageshow", event => { if (event.persisted) open(); });
 
-  // Charts. Attributes of a figure: data-chart (kind), data-pool (none: all pools), data-span (seconds).
+  // Charts. Attributes of a figure: data-chart (kind), data-pool (none: all pools), data-node (none: all nodes), data-span (seconds).
   const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const number = value => value == null ? "–" : value === 0 ? "0" : value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(value < 10 ? 1 : 0);
   const seconds = value => value == null ? "–" : value === 0 ? "0" : value < .001 ? Math.round(value * 1e6) + " µs" : value < 1 ? (value * 1000).toFixed(value < .01 ? 1 : 0) + " ms" : value < 60 ? value.toFixed(1) + " s" : (value / 60).toFixed(1) + " min";
@@ -138,6 +139,7 @@
       this.figure = figure;
       this.kind = KINDS[figure.dataset.chart];
       this.pool = figure.dataset.pool || "";
+      this.node = figure.dataset.node || "";
       this.span = Number(figure.dataset.span || 300);
       this.data = {};           // column name: values; "at" ascending
       this.marks = [];
@@ -237,7 +239,7 @@
   function addPoints(found) {
     for (const chart of charts) {
       if (chart.span !== LIVE_SPAN || !columns.length) continue;
-      const rows = found[chart.pool || "*"];
+      const rows = found[pointsOf(chart.figure)];
       if (rows) chart.add(rows.map(named));
     }
   }
@@ -245,13 +247,13 @@
   async function load() {
     const wanted = new Map();
     for (const chart of charts) {
-      const key = chart.pool + " " + chart.span;
+      const key = chart.pool + " " + chart.span + " " + chart.node;
       wanted.set(key, [...(wanted.get(key) || []), chart]);
     }
     for (const group of wanted.values()) {
-      const {pool, span: length} = group[0];
+      const {pool, node, span: length} = group[0];
       try {
-        const answer = await fetch(body.dataset.series + "?" + new URLSearchParams({pool, span: length}), {signal: AbortSignal.timeout(8000)});
+        const answer = await fetch(body.dataset.series + "?" + new URLSearchParams({pool, node, span: length}), {signal: AbortSignal.timeout(8000)});
         if (!answer.ok) throw new Error("the server responded with " + answer.status);
         const data = await answer.json();
         columns = data.live;

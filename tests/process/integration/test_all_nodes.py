@@ -16,6 +16,7 @@ from django.test import Client
 from snakepit.pools.broker.errors import DeadlineExceeded
 from snakepit.pools.broker.status import BrokerStatus, PoolHistograms
 from snakepit.pools.dashboard.hub import Hub
+from snakepit.pools.dashboard.points import COLUMNS
 from snakepit.pools.models import Audit
 from snakepit.pools.operations import all_nodes, pool_nodes
 from snakepit.pools.operations.all_nodes import AskedNode
@@ -245,6 +246,46 @@ def test_pages_show_the_other_nodes_while_the_broker_of_this_host_is_away(
     page = viewer.get("/").content.decode()
     assert '<dd data-figure="answering">1<small> of 3</small>' in page
     assert broker.error.message in page.partition('data-node="node-1"')[2].partition("</tr>")[0]
+
+
+def test_the_page_of_workers_has_those_of_all_nodes(viewer: Client, nodes: Any) -> None:
+    page = viewer.get("/workers/").content.decode()
+    for name, node in {"digits-1": "node-1", "digits-9": "node-2"}.items():
+        row = page.partition(f'data-worker="{name}"')[2].partition("</tr>")[0]
+        assert f'<td data-node="{node}">{node}</td>' in row, name
+    assert "node-3 is not answering, so its workers are missing here: it advertises no address" in page
+    far = viewer.get("/workers/?node=node-2").content.decode()
+    assert ('data-worker="digits-9"' in far, 'data-worker="digits-1"' in far, "node-3 is not" in far) == (
+        True, False, False,
+    )  # fmt: skip
+    assert "<option selected>node-2</option>" in far
+    assert viewer.get("/workers/?state=gone&node=node-2").status_code == 200
+
+
+def test_the_page_of_a_worker_shows_one_of_another_node(viewer: Client, nodes: Any) -> None:
+    page = viewer.get("/workers/digits-9/").content.decode()
+    assert 'data-region="worker" data-worker="digits-9"' in page
+    assert '<dd data-figure="node"><a href="/nodes/">node-2</a>' in page
+    gone = viewer.get("/workers/digits-77/")
+    assert gone.status_code == 404
+
+
+def test_charts_are_of_all_nodes_or_of_the_chosen_one(viewer: Client, nodes: Any) -> None:
+    page = viewer.get("/").content.decode()
+    assert 'aria-label="Node of the charts"' in page
+    assert 'data-node="node-2" data-span' not in page
+    assert 'data-node="node-2" data-span' in viewer.get("/pools/digits/?node=node-2").content.decode()
+    for node, ready in {"": 5, "node-1": 2, "node-2": 3}.items():
+        found = viewer.get("/live/series/", {"pool": "digits", "node": node}).json()["columns"]
+        assert [value for value in found["ready"] if value is not None][-1] == ready, node
+    frames = viewer.get("/live/fragments/", {"points": ["digits", "digits@node-2", "*@node-3"]}).json()["points"]
+    ready = {key: rows[-1][COLUMNS.index("ready")] for key, rows in frames.items()}
+    assert ready == {"digits": 5, "digits@node-2": 3}
+
+
+def test_the_palette_finds_workers_and_pools_of_all_nodes(viewer: Client, nodes: Any) -> None:
+    titles = {entry["title"] for entry in viewer.get("/live/palette/").json()["entries"]}
+    assert {"digits-1", "digits-9", "gpu"} <= titles
 
 
 def test_with_one_node_nothing_more_is_shown_or_asked(viewer: Client, broker: FakeClient) -> None:
