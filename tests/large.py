@@ -67,6 +67,11 @@ class Large(Adapter):
             yield float(part.sum())
 
     @command
+    def keep(self, value: Any) -> None:
+        """Hold a value, unread, until the next one comes."""
+        self.kept = value
+
+    @command
     def slow(self, size: int, seconds: float, value: Any = None) -> Any:
         time.sleep(seconds)
         return np.ones(size // 8)

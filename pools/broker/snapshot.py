@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from snakepit.pools.broker.node import NodeState
 from snakepit.pools.broker.node_status import ListenerStatus
+from snakepit.pools.broker.pool.pool import Pool
 from snakepit.pools.broker.pool.recycle_policy import due_at
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.runner.runner import Runner
@@ -97,9 +98,16 @@ def pool_status(runner: Runner, now: float, usage: Usage, *, removed: bool = Fal
         prefetched=pool.dispatcher.prefetched,
         run_times=pool.dispatcher.run_times.status(),
         batches=pool.dispatcher.batches.status(),
+        buffer_bytes=buffer_bytes(pool),
         usage=usage.status(),
         template=template_status(runner),
     )
+
+
+def buffer_bytes(pool: Pool) -> int:
+    """Bytes of arguments in shared memory: the broker holds their descriptors until the calls have ended."""
+    assigned = (worker.assigned.values() for worker in pool.worker_set.workers.values())
+    return pool.queue.buffer_bytes + sum(call.buffer_bytes for calls in assigned for call in calls)
 
 
 def pool_memory(runner: Runner) -> float:

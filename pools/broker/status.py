@@ -122,6 +122,7 @@ class PoolStatus:
     prefetched: int  # of `waiting`: calls that were sent to a busy worker before a slot was free
     run_times: tuple[CommandRunTimes, ...]
     batches: tuple[BatchStatus, ...]  # of commands that run in batches, by name
+    buffer_bytes: int  # of the arguments in shared memory, of calls that wait or run
     usage: UsageStatus
     template: TemplateStatus
 
@@ -129,6 +130,11 @@ class PoolStatus:
     def taken(self) -> int:
         """Slots that hold a call."""
         return self.slots - self.free
+
+    @property
+    def buffer_mb(self) -> float:
+        """MiB of arguments in shared memory."""
+        return self.buffer_bytes / 2**20
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,8 @@ def _pool(pool: InspectedPool) -> Iterator[tuple[str, str]]:
     grows = or_unknown(growth.mb_per_1000_calls, "{:.1f} MiB per 1,000 calls")
     mostly = f", mostly `{growth.mostly}`" if growth.mostly else ""
     yield "memory", f"{or_unknown(memory.mb, '{:.0f} MiB')}{_spread(memory)}, grows {grows}{mostly}"
+    if memory.buffer_mb:
+        yield "shared memory", f"{memory.buffer_mb:.1f} MiB of arguments of calls that wait or run"
     yield "load time", span_or_unknown(pool.load_seconds)
     for batch in pool.batches:
         yield "batches", f"{batch.command}: {batch}"

@@ -19,7 +19,7 @@ WORST_FIRST = ("failed", "degraded", "stopping", "starting", "paused", "ready") 
 LIVE, DRAINING, AWAY = "live", "draining", "not answering"  # states of a node
 SUMMED = (
     "size", "ready", "busy", "slots", "free", "lost", "waiting", "queue_limit", "finished", "failed", "refused",
-    "retried", "recycled", "died", "memory_mb",
+    "retried", "recycled", "died", "memory_mb", "buffer_bytes",
 )  # fmt: skip
 
 
@@ -63,6 +63,7 @@ class PoolTotals:
     recycled: int
     died: int
     memory_mb: float
+    buffer_bytes: int  # of the arguments in shared memory, of calls that wait or run
     oldest_wait: float  # the longest
     latency: Latency
 

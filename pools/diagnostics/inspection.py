@@ -74,9 +74,10 @@ class InspectedQueue:
 
 @dataclass(frozen=True, slots=True)
 class InspectedMemory:
-    """MiB. The last three but one are of the measured workers."""
+    """MiB. Mean, smallest and largest are of the measured workers."""
 
     mb: float | None
+    buffer_mb: float  # of arguments in shared memory, of calls that wait or run
     mean_mb: float | None
     smallest_mb: float | None
     largest_mb: float | None
@@ -234,6 +235,7 @@ def inspect_memory(pool: PoolStatus, workers: Sequence[WorkerStatus]) -> Inspect
     known = [one.memory_mb for one in workers if one.memory_mb >= 0]
     return InspectedMemory(
         mb=pool.memory_mb or None,
+        buffer_mb=round(pool.buffer_mb, 1),
         mean_mb=sum(known) / len(known) if known else None,
         smallest_mb=min(known, default=None),
         largest_mb=max(known, default=None),

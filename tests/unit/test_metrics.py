@@ -30,6 +30,7 @@ def snapshot(**changes: Any) -> BrokerStatus:
         free=1,
         waiting=3,
         prefetched=1,
+        buffer_bytes=8000,
         oldest_wait=1.5,
         load_seconds=2.0,
         memory_mb=110.0,

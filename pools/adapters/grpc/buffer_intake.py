@@ -28,16 +28,32 @@ NUMBER_BYTES = 8  # of a datagram: the number that its call names
 UNCLAIMED_SECONDS = 5.0  # that descriptors wait for their call
 MOST_UNCLAIMED = 256  # calls whose descriptors wait; beyond it the oldest are closed
 SHARE = 4  # a quarter of the broker's descriptors may be open for calls, and a quarter of that for one session
+MEMORY_SHARE = 2  # half of the machine's memory may be in arguments, and half of that in those of one session
 
 
 class BufferCount:
     """What is open for the calls of one session, or of all: descriptors and bytes."""
 
-    __slots__ = ("bytes", "files", "most_files")
+    __slots__ = ("bytes", "files", "most_bytes", "most_files")
 
-    def __init__(self, most_files: int) -> None:
+    def __init__(self, most_files: int, most_bytes: int) -> None:
         self.files = self.bytes = 0
-        self.most_files = most_files
+        self.most_files, self.most_bytes = most_files, most_bytes
+
+    def check(self, files: int, size: int) -> None:
+        """Raise QueueFull if this much more is too much. Where nothing is open, a call has all the bytes it wants."""
+        if self.files + files > self.most_files:
+            raise QueueFull(
+                f"{self.files} descriptors are open for large arguments and {self.most_files} may; wait for results, "
+                "or raise the broker's limit of open files",
+                retry_after=1.0,
+            )
+        if self.bytes and self.bytes + size > self.most_bytes:
+            raise QueueFull(
+                f"the large arguments of open calls have {self.bytes:,} bytes and may have {self.most_bytes:,}; "
+                "wait for results",
+                retry_after=1.0,
+            )
 
     def add(self, files: int, size: int) -> None:
         self.files += files
@@ -72,7 +88,8 @@ class BufferIntake:
     def __init__(self, path: Path) -> None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = max(16, (soft if soft > 0 else 2**20) // SHARE)
-        self._total = BufferCount(self._most)
+        self._most_bytes = machine_memory() // MEMORY_SHARE
+        self._total = BufferCount(self._most, self._most_bytes)
         self._path = path
         self._unclaimed: OrderedDict[int, tuple[float, Incoming]] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
@@ -84,7 +101,7 @@ class BufferIntake:
 
     def session(self) -> BufferCount:
         """The count of a new session."""
-        return BufferCount(max(8, self._most // SHARE))
+        return BufferCount(max(8, self._most // SHARE), self._most_bytes // MEMORY_SHARE)
 
     def claim(self, number: int, session: BufferCount) -> CallBuffers:
         """The buffers that came under this number. Raises BadRequest or QueueFull."""
@@ -92,17 +109,13 @@ class BufferIntake:
         _, incoming = self._unclaimed.pop(number, (0.0, None))
         if incoming is None:
             raise BadRequest("buffer: its descriptors did not arrive; send them before the call")
-        for one in (session, self._total):
-            if one.files + len(incoming) > one.most_files:
-                raise QueueFull(
-                    f"{one.files} descriptors are open for large arguments and {one.most_files} may; wait for results, "
-                    "or raise the broker's limit of open files",
-                    retry_after=1.0,
-                )
         try:
-            return CallBuffers(incoming, incoming.sizes(), (session, self._total))
+            size = incoming.sizes()
         except BufferInvalid as wrong:
             raise BadRequest(f"buffer: {wrong}") from None
+        for one in (session, self._total):
+            one.check(len(incoming), size)
+        return CallBuffers(incoming, size, (session, self._total))
 
     def _read(self) -> None:
         while True:
@@ -134,6 +147,11 @@ class BufferIntake:
         self._unclaimed.clear()
         with contextlib.suppress(OSError):
             os.unlink(self._path)
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def open_intake(path: Path) -> BufferIntake | None:

@@ -120,7 +120,7 @@ class ClientSession:
     ) -> None:
         """`rights`: those of a network client; None: a client of the Unix socket."""
         self._intake = intake
-        self._buffer_count = intake.session() if intake else BufferCount(0)
+        self._buffer_count = intake.session() if intake else BufferCount(0, 0)
         self._broker = broker
         self._stream = stream
         self._rights = rights

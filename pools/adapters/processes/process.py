@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from snakepit.pools.adapters.processes import stacks
+from snakepit.pools.adapters.processes.buffer_memory import unseen_kb
 from snakepit.pools.adapters.processes.memory_group import MemoryGroup
 from snakepit.pools.adapters.processes.vitals import vitals_of
 from snakepit.pools.broker.errors import StacksUnavailable
@@ -218,6 +219,7 @@ class WorkerProcess(ChildProcess):
         self.socket_path = socket_path
         self.buffers: socket.socket | None = None  # where descriptors go to the worker
         self._page = page
+        self._may_have_buffers = False
         self._record = BegunRecord()  # the page's numbers after the exit, when the page is closed
         self._reading_stacks = asyncio.Lock()
 
@@ -241,7 +243,18 @@ class WorkerProcess(ChildProcess):
 
     def pass_buffers(self, sequence: int, buffers: Buffers) -> None:
         if self.buffers and not self.exited:
+            self._may_have_buffers = True
             buffer_inbox.send(self.buffers, sequence, buffers.descriptors)
+
+    def memory_mb(self) -> float | None:
+        """As of every process, and the large arguments that it holds and has not read."""
+        found = super().memory_mb()
+        if found is None or not self._may_have_buffers:  # the look at its maps takes a millisecond
+            return found
+        self._may_have_buffers = False  # before the look: arguments may be passed meanwhile
+        unseen = unseen_kb(self.pid)
+        self._may_have_buffers |= unseen > 0
+        return round(found + unseen / 1024, 1)
 
     async def stacks(self) -> tuple[ThreadStack, ...]:
         async with self._reading_stacks:  # all answers go to one file

@@ -360,6 +360,7 @@ POOL_GAUGES: tuple[tuple[str, str, PoolGauge], ...] = (
         "Of those, calls that were sent to a busy worker before a slot was free.",
         lambda pool: pool.prefetched,
     ),
+    ("buffer_bytes", "Arguments in shared memory, of calls that wait or run.", lambda pool: pool.buffer_bytes),
     ("oldest_wait_seconds", "Wait of the oldest waiting call.", lambda pool: pool.oldest_wait),
     ("degraded", "1: workers are missing, or cannot be replaced.", lambda pool: float(pool.state == "degraded")),
     ("load_seconds", "Expected time of a start.", lambda pool: pool.load_seconds),

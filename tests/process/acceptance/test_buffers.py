@@ -154,10 +154,13 @@ def test_the_largest_argument_may_wait_and_the_next_one_is_refused(node: Running
     first = node.client.submit("tight", "slow", size=80, seconds=0.5)
     eventually(lambda: node.client.status("tight").pools[0].free == 0)
     waits = node.client.submit("tight", "total", value=np.ones(MIB))
+    eventually(lambda: node.pool("tight").buffer_bytes == 8 * MIB)
+    assert 'snakepit_pool_buffer_bytes{pool="tight"} 8.388608e+06' in node.client.metrics()
     with pytest.raises(QueueFull, match="8388608 bytes wait in shared memory, 8388608 may"):
         node.client.call("tight", "total", value=np.ones(MIB))
     assert first.result().size == 10
     assert waits.result() == ["ndarray", MIB]
+    eventually(lambda: node.pool("tight").buffer_bytes == 0)
 
 
 def test_without_a_way_for_descriptors_arguments_come_in_the_call(
@@ -243,3 +246,18 @@ def test_no_descriptor_is_left_where_calls_are_cancelled_and_late_and_workers_an
     """Ten thousand such calls are `make faults FAULTS=large-values`."""
     found = many_large_calls(node.client, node.process.pid, "killed", 400)
     assert not found.broken, found
+
+
+def test_the_memory_of_a_worker_has_the_argument_that_it_holds(node: RunningBroker) -> None:
+    def memory() -> float:
+        return float(node.client.status("one").workers[0].memory_mb)
+
+    node.client.sweep("test", 3600.0)
+    eventually(lambda: memory() > 0)
+    before = memory()
+    node.client.call("one", "keep", value=np.empty(80 * MIB, "uint8"))
+    node.client.sweep("test", 3600.0)
+    eventually(lambda: memory() > before + 70)
+    node.client.call("one", "keep", value=0)
+    node.client.sweep("test", 3600.0)
+    eventually(lambda: memory() < before + 70)

@@ -11,7 +11,9 @@ import psutil
 import pytest
 
 from snakepit.pools.adapters.processes import vitals
+from snakepit.pools.adapters.processes.buffer_memory import unseen_kb
 from snakepit.pools.adapters.processes.vitals import MAX_SKIPPED, ProcessVitals, ProcVitals, PsutilVitals, vitals_of
+from snakepit.workers.buffers import Incoming, Outgoing, are_possible
 
 CHILD = """
 import os, signal, sys
@@ -191,3 +193,23 @@ def test_a_process_that_is_gone_has_no_vitals(told: Told) -> None:
     told.process.wait()
     assert told.vitals.memory_mb() is None
     assert told.vitals.cpu_seconds() is None
+
+
+@pytest.mark.skipif(not are_possible(), reason="this system has no sealed memory files")
+def test_a_memory_file_counts_until_its_pages_are_in_the_proportional_memory() -> None:
+    before = unseen_kb(os.getpid())
+    outgoing = Outgoing(10**8)
+    part = outgoing.add(b"x" * 20_000_000)
+    assert unseen_kb(os.getpid()) - before == pytest.approx(20_000_000 / 1024, rel=0.01)
+    incoming = Incoming([os.dup(one) for one in outgoing.seal()])
+    outgoing.close()
+    view = incoming.view(part)
+    assert unseen_kb(os.getpid()) - before == pytest.approx(20_000_000 / 1024, rel=0.01)
+    incoming.close()
+    assert sum(view[::4096]) > 0
+    assert unseen_kb(os.getpid()) - before < 1000
+    del view
+
+
+def test_a_process_that_has_ended_holds_no_memory_files() -> None:
+    assert unseen_kb(2**22 + 1) == 0

@@ -27,7 +27,19 @@ from snakepit.pools.broker.status import (
 from snakepit.pools.client import Answer, Chunk, Log, Progress
 from tests.statuses import pool, status, worker
 
-POOL = pool("digits", size=2, ready=2, busy=1, slots=2, free=1, waiting=3, oldest_wait=0.5, finished=10, memory_mb=80.5)
+POOL = pool(
+    "digits",
+    size=2,
+    ready=2,
+    busy=1,
+    slots=2,
+    free=1,
+    waiting=3,
+    oldest_wait=0.5,
+    finished=10,
+    memory_mb=80.5,
+    buffer_bytes=8 * 2**20,
+)
 WORKER = worker(
     "digits-1", pid=7, load=1, served=8, memory_mb=40.0, output=("a line",),
     calls=(RunningCall("call-1", "classify", 0.2, 59.8),),

@@ -267,6 +267,7 @@ def test_a_pools_page_shows_its_workers_commands_and_forecast(viewer: Client, br
     assert "http://testserver/api/pools/digits/commands/classify" in page
     assert "no limit" in page
     assert '<td data-type><code>Digit</code><div class="why"><code>Digit = 7 | 8</code></div></td>' in page
+    assert "8 MiB of arguments in shared memory" in page
 
 
 @pytest.mark.django_db
