@@ -1,4 +1,4 @@
-"""The ASGI entry point: Django behind the body limit."""
+"""The ASGI entry point: Django behind the body limit, with the short way for calls with a key."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "snakepit.site.settings")
 django_application = get_asgi_application()
 
 from snakepit.pools.adapters.processes.hiding import hide  # noqa: E402
+from snakepit.pools.api.key_requests import KeyRequests  # noqa: E402
 from snakepit.pools.api.limits import BodyLimit  # noqa: E402 - needs the apps, which the line above loads
 
 # WhiteNoise returns synchronous iterators. The files are small, so Django may read each at once.
 warnings.filterwarnings("ignore", "StreamingHttpResponse must consume synchronous iterators")
 
 hide()  # from adapters that run as the same user
-application = BodyLimit(django_application)
+application = BodyLimit(KeyRequests(django_application))

@@ -5,6 +5,7 @@ Both become a Caller with one set of permissions, so that routes need not distin
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from ninja.utils import check_csrf
 from snakepit.pools import permissions
 from snakepit.pools.broker.caller import CallerIdentity
 from snakepit.pools.broker.errors import PermissionDenied, Unauthenticated
-from snakepit.pools.models import ApiKey
+from snakepit.pools.jobs.leases import db_unit
+from snakepit.pools.models import ApiKey, known_keys
 from snakepit.pools.models.apikey import quota_of
 from snakepit.pools.web.actor import address_of
 from snakepit.pools.web.headers import csrf_header
@@ -60,13 +62,22 @@ class KeyAuth(HttpBearer):
         scheme, _, secret = header.partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated("The Authorization header must be `Bearer snk_...`.")
-        return await sync_to_async(self.authenticate)(request, secret.strip())
+        secret = secret.strip()
+        if known := known_keys.find(secret):
+            return _caller_of(known.key, known.permissions, request)
+        return await sync_to_async(self._authenticate)(request, secret)
+
+    def _authenticate(self, request: HttpRequest, secret: str) -> Caller:
+        with db_unit():  # the thread may be of this request alone
+            return self.authenticate(request, secret)
 
     def authenticate(self, request: HttpRequest, token: str) -> Caller:
+        since = time.monotonic()
         key = ApiKey.find(token)
         if key is None:
             raise Unauthenticated("The API key is unknown, expired or revoked.")
-        return caller_of_key(key, request)
+        key.touch()
+        return _caller_of(key, known_keys.remember(token, key, since).permissions, request)
 
 
 class BrowserAuth(SessionAuth):
@@ -87,9 +98,13 @@ class BrowserAuth(SessionAuth):
 def caller_of_key(key: ApiKey, request: HttpRequest) -> Caller:
     """The caller with this usable key. Records its use."""
     key.touch()
+    return _caller_of(key, key.permissions, request)
+
+
+def _caller_of(key: ApiKey, granted: frozenset[str], request: HttpRequest) -> Caller:
     return Caller(
         f"key {key.name} (snk_{key.prefix})",
-        key.permissions,
+        granted,
         frozenset(key.pools) or None,
         key.owner.get_username(),
         address_of(request),

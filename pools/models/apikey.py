@@ -19,6 +19,7 @@ from django.db.models.base import ModelState
 
 from snakepit.pools import conf
 from snakepit.pools.broker.caller import CallerIdentity, Limits, find_limit_problem
+from snakepit.pools.models.known_keys import KeyQuerySet
 from snakepit.pools.models.moments import MomentField, utc_now
 from snakepit.pools.models.owner_rights import of_owner
 from snakepit.pools.permissions import SCOPES, of_scopes
@@ -47,6 +48,8 @@ class ApiKey(models.Model):
     expires_at = MomentField(null=True, blank=True, help_text="Empty: the key does not expire.")
     last_used_at = MomentField(null=True, blank=True, editable=False)
     revoked_at = MomentField(null=True, blank=True, editable=False)
+
+    objects = KeyQuerySet.as_manager()
 
     class Meta:
         db_table = "snakepit_apikey"
@@ -116,7 +119,7 @@ class ApiKey(models.Model):
         """Record the use, at most once a minute: a write per call would cost more than the call."""
         now = utc_now()
         if self.last_used_at is None or now - self.last_used_at >= USED_EVERY:
-            type(self).objects.filter(pk=self.pk).update(last_used_at=now)
+            models.QuerySet(type(self)).filter(pk=self.pk).update(last_used_at=now)  # known keys stay known
 
     def revoke(self) -> None:
         if self.revoked_at is None:

@@ -185,6 +185,7 @@ PRIVATE_NAMES: dict[str, set[str] | None] = {
     # Without them a broker does not listen on a network.
     "workers/transport/grpclib_connections.py": {"_connection", "_protocol_factory"},
     "workers/transport/fast_path_check.py": {"_stream"},  # a stream without it takes grpclib's public API
+    "pools/api/key_requests.py": {"_get_response_async", "_live_receivers"},  # without them Django's own handler serves
     "pools/jobs/celery_connections.py": {"_fixups"},  # without it Celery's own rule stays
     "pools/jobs/messages.py": {"_consume_from"},  # without it a worker reads its pools' queues beside those of -Q
     "testing/jobs.py": {"_from_testcase"},  # without it a job of a TestCase waits for run_jobs()

@@ -14,6 +14,7 @@ import pytest
 from celery import Celery, signals
 from celery.fixups.django import DjangoFixup, DjangoWorkerFixup
 
+from snakepit.pools.api.key_requests import KeyRequests, has_names
 from snakepit.pools.cli.transport import bundled_program
 from snakepit.pools.jobs import celery_connections
 from snakepit.workers.runtime import containment
@@ -89,3 +90,13 @@ def test_grpclib_has_the_names_of_network_connections() -> None:
 def test_a_grpclib_without_a_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("grpclib.server.Server._protocol_factory")
     assert missing_names() == "_protocol_factory"
+
+
+def test_django_has_the_names_of_the_short_way_of_calls() -> None:
+    assert has_names()
+
+
+def test_a_django_without_the_names_serves_calls_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("django.dispatch.Signal._live_receivers")
+    application = object()
+    assert KeyRequests(application)._handler is application

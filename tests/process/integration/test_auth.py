@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, Permission
+from django.db.models import QuerySet
 from django.middleware.csrf import _get_new_csrf_string  # the same as a page of the site would set
 from django.test import Client
 from django.utils import timezone
 
 from snakepit.pools import permissions
-from snakepit.pools.models import ApiKey, owner_rights
+from snakepit.pools.models import ApiKey, known_keys, owner_rights
 from tests.process.integration.fakes import FakeClient
 
 pytestmark = pytest.mark.django_db
@@ -119,13 +120,14 @@ def test_a_key_does_no_more_than_its_owner_may_do_now(
     assert outcomes() == [200, 403]
     group.permissions.add(*Permission.objects.filter(codename__in=permissions.VIEW))
     assert outcomes() == [200, 200]
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(0):  # the key was looked up just now
         assert send(client, Authorization=key).status_code == 200
     owner.user_permissions.clear()
     assert outcomes() == [403, 200]
     group.delete()
     assert outcomes() == [403, 403]
     django_user_model.objects.filter(pk=owner.pk).update(is_staff=True)  # staff may view
+    known_keys.forget()  # an update sends no signal: it takes effect after KEPT seconds
     assert outcomes() == [403, 200]
 
 
@@ -137,8 +139,31 @@ def test_rights_that_another_process_changed_are_read_again(
     key = f"Bearer {ApiKey.create(name='test', owner=owner, scopes=('run',))[1]}"
     assert send(client, Authorization=key).status_code == 200
     django_user_model.user_permissions.through.objects.all().delete()  # sends no signal of many-to-many changes
+    assert send(client, Authorization=key).status_code == 200  # for KEPT seconds
     monkeypatch.setattr(owner_rights, "KEPT", 0.0)
+    monkeypatch.setattr(known_keys, "KEPT", 0.0)
     assert send(client, Authorization=key).status_code == 403
+
+
+def test_a_key_that_another_process_revoked_is_refused_once_it_is_looked_up_again(
+    client: Client, broker: FakeClient, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make_key()
+    assert send(client, Authorization=key).status_code == 200
+    QuerySet(ApiKey).update(revoked_at=timezone.now())  # as in another process: nothing is discarded here
+    assert send(client, Authorization=key).status_code == 200
+    monkeypatch.setattr(known_keys, "KEPT", 0.0)
+    assert code_of(send(client, Authorization=key)) == (401, "unauthenticated")
+
+
+def test_a_known_key_is_refused_at_the_moment_when_its_time_ends(
+    client: Client, broker: FakeClient, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = timezone.now() + timedelta(hours=1)
+    key = make_key(expires_at=ends)
+    assert send(client, Authorization=key).status_code == 200
+    monkeypatch.setattr("snakepit.pools.models.apikey.utc_now", lambda: ends)
+    assert code_of(send(client, Authorization=key)) == (401, "unauthenticated")
 
 
 def test_a_key_for_some_pools_reaches_no_other(
@@ -159,7 +184,10 @@ def test_the_use_of_a_key_is_noted_once_a_minute(
     send(client, Authorization=key)
     noted = ApiKey.objects.get().last_used_at
     assert noted is not None
-    with django_assert_num_queries(1):  # a call costs one query: the key's
+    with django_assert_num_queries(0):  # a call of a known key costs no query
+        send(client, Authorization=key)
+    known_keys.forget()
+    with django_assert_num_queries(1):  # others cost one: the key's
         send(client, Authorization=key)
     assert ApiKey.objects.get().last_used_at == noted
     ApiKey.objects.update(last_used_at=timezone.now() - timedelta(minutes=2))
