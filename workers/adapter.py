@@ -162,7 +162,8 @@ def command(
     """Make a method a command, which callers of the pool may run.
 
     `name`: the command's public name; the method's own by default.
-    `idempotent`: True if running it twice does no harm. The broker may then retry a call whose worker died.
+    `idempotent`: True if running it twice does no harm. The broker may then retry a call whose worker died,
+    and a worker may run a call again that saw what another one had changed in the process.
     `timeout`: the longest time of one call in seconds, instead of the pool's.
     `batch`: the most calls that run together as one call of the method. Each parameter then is a list with one item for
     each call (`list[T]` for arguments of type T), and the method returns a list with one result for each. An item that

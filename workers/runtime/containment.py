@@ -21,8 +21,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 # The functions of `signal` make enums of their answers, which takes up to ten times as long.
 _signal: Any = importlib.import_module("_signal")
@@ -62,7 +63,7 @@ class Containment:
     def __init__(self, watched: tuple[int, ...] = ()) -> None:
         """`watched`: descriptors without which the worker cannot work."""
         self._watched = {descriptor: _identity(descriptor) for descriptor in watched}
-        self._streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+        self._stdin, self._stdout, self._stderr = sys.stdin, sys.stdout, sys.stderr
         self._outputs = {descriptor: _identity(descriptor) for descriptor in (1, 2)}
         self._copies = {descriptor: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH) for descriptor in (1, 2)}
         self._directory = os.open(".", PASS | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -76,48 +77,69 @@ class Containment:
         self._locale = locale.setlocale(locale.LC_ALL)
         self._filters, self._show = list(warnings.filters), warnings.showwarning
         self._limits = read_limits()
-        self._settings = [(read, write, read()) for read, write in SETTINGS]
+        self._values = read_settings()
+        self._status = read_status()
         self._marked = mark_files((*watched, 1, 2))
-        self._signals, self._functions = tuple(self._handlers), tuple(self._handlers.values())
+        self._signals, self._functions = list(self._handlers), list(self._handlers.values())
 
-    def restore(self) -> None:
-        """Undo what a call changed. Raises Uncontained where that is not possible."""
-        # Nearly all calls change nothing. To see that takes half as long as to restore each part.
-        if not (self._is_process_unchanged() and self._is_interpreter_unchanged()):
+    def restore(self) -> bool:
+        """Undo what a call changed; return whether there was anything. Raises Uncontained where it is not possible."""
+        changed = not self._is_unchanged()  # nearly all calls change nothing
+        if changed:
             self._restore_all()
         if "resource" in sys.modules:  # nothing in this package imports it: without it, no limit has changed
             self._restore_limits()
+        return changed
 
-    def _is_process_unchanged(self) -> bool:
-        """Sets umask and working directory. Returns whether descriptors and signals are as they were."""
-        os.umask(self._umask)
+    def _is_unchanged(self) -> bool:
+        """Set umask and working directory, stop a timer. Return whether everything else is as it was."""
         try:
+            os.umask(self._umask)
             os.fchdir(self._directory)
-            for descriptor, get_mark, mark in self._marked:
-                if get_mark(descriptor) != mark:
+        except OSError:
+            return False
+        if self._no_timer:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # takes no longer than reading it
+        return get_mask(signal.SIG_BLOCK, ()) == self._mask and self._is_interpreter_unchanged()
+
+    def _is_interpreter_unchanged(self) -> bool:
+        """Written out: a loop or a helper takes as long as most of these comparisons."""
+        try:
+            for read_mark, mark in self._marked:
+                if read_mark() != mark:
                     return False
         except OSError:
             return False
+        stdout, stderr = sys.stdout, sys.stderr
         return (
-            get_mask(signal.SIG_BLOCK, ()) == self._mask
-            and not (self._no_timer and signal.getitimer(signal.ITIMER_REAL)[0])
-            and tuple(map(get_handler, self._signals)) == self._functions
-        )
-
-    def _is_interpreter_unchanged(self) -> bool:
-        for name, stream in self._streams.items():
-            if getattr(sys, name) is not stream:
-                return False
-        if (sys.stdout and sys.stdout.closed) or (sys.stderr and sys.stderr.closed):
-            return False
-        for read, _, value in self._settings:
-            if read() != value:
-                return False
-        return (
-            _environment() == self._raw
+            stdout is self._stdout
+            and stderr is self._stderr
+            and sys.stdin is self._stdin
+            and not (stdout and stdout.closed)
+            and not (stderr and stderr.closed)
+            and getattr(os.environ, "_data", os.environ) == self._raw
+            and list(map(get_handler, self._signals)) == self._functions
+            and read_settings() == self._values
             and locale.setlocale(locale.LC_ALL) == self._locale
             and warnings.filters == self._filters
             and warnings.showwarning is self._show
+        )
+
+    def is_unchanged_beside(self) -> bool:
+        """The same for another thread, while the main thread runs a call: it changes nothing, and takes longer.
+
+        What the kernel keeps of the main thread is in /proc; its trace function cannot be seen from here.
+        """
+        try:
+            here, there = os.stat("."), os.fstat(self._directory)
+        except OSError:
+            return False
+        return (
+            (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+            and self._status != ""
+            and read_status() == self._status
+            and not (self._no_timer and signal.getitimer(signal.ITIMER_REAL)[0])
+            and self._is_interpreter_unchanged()
         )
 
     def _restore_all(self) -> None:
@@ -134,9 +156,6 @@ class Containment:
         self._restore_interpreter()
 
     def _restore_output(self) -> None:
-        for name, stream in self._streams.items():
-            if getattr(sys, name) is not stream:
-                setattr(sys, name, stream)
         for descriptor, identity in self._outputs.items():
             try:
                 if _identity(descriptor) == identity:
@@ -147,17 +166,13 @@ class Containment:
                 os.dup2(self._copies[descriptor], descriptor)
             except OSError:
                 raise Uncontained(CUT_OFF) from None
-        for name, descriptor in (("stdout", 1), ("stderr", 2)):
-            if self._streams[name] is not None and self._streams[name].closed:
-                made = os.fdopen(descriptor, "w", buffering=1, closefd=False, errors="backslashreplace")
-                self._streams[name] = made
-                setattr(sys, name, made)
+        sys.stdin = self._stdin
+        sys.stdout = self._stdout = _opened(self._stdout, 1)
+        sys.stderr = self._stderr = _opened(self._stderr, 2)
 
     def _restore_signals(self) -> None:
         if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        if self._no_timer and signal.getitimer(signal.ITIMER_REAL)[0]:
-            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._handlers.items():
             if get_handler(number) is not handler and handler is not None:
                 signal.signal(number, handler)
@@ -176,8 +191,8 @@ class Containment:
             warnings.filters[:] = self._filters  # type: ignore[index]
         if warnings.showwarning is not self._show:
             warnings.showwarning = self._show
-        for read, write, value in self._settings:
-            if read() != value:
+        for found, write, value in zip(read_settings(), WRITES, self._values, strict=True):
+            if found != value:
                 write(value)
 
     def _restore_limits(self) -> None:
@@ -209,29 +224,40 @@ def _identity(descriptor: int) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def mark_files(descriptors: tuple[int, ...]) -> list[tuple[int, Callable[[int], Any], Any]]:
-    """A way to see that each descriptor still means the same open file: what to call with it, and what that returns.
+def mark_files(descriptors: tuple[int, ...]) -> list[tuple[Callable[[], Any], Any]]:
+    """A way to see that each descriptor still means the same open file: what to call, and what that returns.
 
     A mark of the open file itself is read in a third of the time of fstat. Linux has such marks.
     """
-    made: list[tuple[int, Callable[[int], Any], Any]] = []
+    made: list[tuple[Callable[[], Any], Any]] = []
     for descriptor in descriptors:
         try:
             fcntl.fcntl(descriptor, fcntl.F_SETSIG, MARK)
-            made.append((descriptor, _mark_of, MARK))
+            made.append((partial(fcntl.fcntl, descriptor, fcntl.F_GETSIG), MARK))
         except (AttributeError, OSError):
-            made.append((descriptor, _identity, _identity(descriptor)))
+            made.append((partial(_identity, descriptor), _identity(descriptor)))
     return made
 
 
-def _mark_of(descriptor: int) -> int:
-    return fcntl.fcntl(descriptor, fcntl.F_GETSIG)
+def _opened(stream: TextIO | None, descriptor: int) -> TextIO | None:
+    """A standard stream, or another one on its descriptor if a call has closed it."""
+    if stream is None or not stream.closed:
+        return stream
+    return os.fdopen(descriptor, "w", buffering=1, closefd=False, errors="backslashreplace")
 
 
 def _handled() -> list[int]:
     """The signals that may have a handler, without those of real time, which nearly no program uses."""
     fixed = (signal.SIGKILL, signal.SIGSTOP)
     return [number for number in signal.valid_signals() if number < 32 and number not in fixed]
+
+
+def read_status() -> str:
+    """Umask and blocked signals of the main thread, as the kernel shows them; empty outside of Linux."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return " ".join(line for line in lines if line.startswith(("Umask:", "SigBlk:")))
+    return ""
 
 
 def read_limits() -> dict[str, tuple[int, int]]:
@@ -254,11 +280,23 @@ def _switch_gc(enabled: bool) -> None:
     (gc.enable if enabled else gc.disable)()
 
 
-SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
-    (sys.getrecursionlimit, sys.setrecursionlimit),
-    (sys.gettrace, sys.settrace),
-    (sys.getprofile, sys.setprofile),
-    (socket.getdefaulttimeout, socket.setdefaulttimeout),
-    (gc.isenabled, _switch_gc),
-    (gc.get_threshold, lambda thresholds: gc.set_threshold(*thresholds)),
+def read_settings() -> tuple[Any, ...]:
+    """The interpreter's settings, in the order of WRITES."""
+    return (
+        sys.getrecursionlimit(),
+        sys.gettrace(),
+        sys.getprofile(),
+        socket.getdefaulttimeout(),
+        gc.isenabled(),
+        gc.get_threshold(),
+    )
+
+
+WRITES: tuple[Callable[[Any], None], ...] = (
+    sys.setrecursionlimit,
+    sys.settrace,
+    sys.setprofile,
+    socket.setdefaulttimeout,
+    _switch_gc,
+    lambda thresholds: gc.set_threshold(*thresholds),
 )

@@ -25,6 +25,7 @@ from snakepit.workers.runtime.async_commands import CommandLoop, OwnLoop, Shared
 from snakepit.workers.runtime.batches import BatchExecution
 from snakepit.workers.runtime.containment import CUT_OFF, Containment, Uncontained
 from snakepit.workers.runtime.execution import Execution
+from snakepit.workers.runtime.shared_check import SharedCheck
 from snakepit.workers.schema.commands import BoundCommand
 
 
@@ -46,6 +47,8 @@ class Idling(Protocol):
     def run_until(self, is_done: Callable[[], bool]) -> None: ...
 
     def run_once(self) -> None: ...
+
+    def call_soon(self, callback: Callable[[], None]) -> None: ...
 
 
 class DirectReply(Protocol):
@@ -96,6 +99,7 @@ class CallRuntime:
         self._batch_ends = 0.0
         self._draining = False
         self._execution: Execution | None = None
+        self._shared: SharedCheck | None = None  # process profile: answers that wait for one check of the process
         self._watched = watched
         self.uncontained = ""  # what a call changed that cannot be undone
         self.cut_off = False  # with it, the link to the broker is gone
@@ -169,6 +173,8 @@ class CallRuntime:
         execution = self._execution = Execution(commands, self._reports, self.loop)
         if not self._threads:
             contained = None if self._watched is None else Containment(self._watched)
+            if contained and self._idling:
+                self._shared = SharedCheck(contained, execution.perform, self._finish)
             self._serve(execution, commands, contained)
             if contained:
                 contained.close()
@@ -189,13 +195,22 @@ class CallRuntime:
         while True:
             item = self._next()
             if item is None:
+                self._settle()
                 return
             calls = item if isinstance(item, list) else (item,)
             bound = commands.get(calls[0].command)
             answers: Sequence[AnswerReport]
             if isinstance(item, list) or (bound is not None and bound.batch):
+                if not self._settle():
+                    return
                 answers = batches.perform(calls, bound)
+            elif self._shared and self._shared.takes(item, bound):
+                self._share(self._shared, item, execution.perform(item))
+                del item, calls
+                continue
             else:
+                if not self._settle():
+                    return
                 answers = (execution.perform(item),)
             if contained is None:
                 self._finish_each(calls, answers)
@@ -206,6 +221,24 @@ class CallRuntime:
             with self._counting:
                 self.served += len(calls)
             del item, calls, answers  # a waiting slot must not keep the arguments of its last call alive
+
+    def _share(self, shared: SharedCheck, call: AssignedCall, answer: AnswerReport) -> None:
+        if shared.add(call, answer) and self._idling:
+            self._idling.call_soon(shared.release)
+        with self._counting:
+            self.served += 1
+
+    def _settle(self) -> bool:
+        """Let the answers go that wait for a check. False: a call has changed what cannot be undone."""
+        shared = self._shared
+        if shared is not None:
+            try:
+                shared.settle()
+            except Uncontained as change:
+                self.uncontained, self.cut_off = f"after a call of {shared.suspects}: {change}", change.cut_off
+            except OSError as error:
+                self.uncontained, self.cut_off = f"after a call of {shared.suspects}: {CUT_OFF} ({error})", True
+        return not self.uncontained
 
     def _finish_contained(
         self, contained: Containment, calls: Sequence[AssignedCall], answers: Sequence[AnswerReport]
@@ -224,8 +257,8 @@ class CallRuntime:
     def _next(self) -> Item:
         while True:
             with self._dequeue:
-                if self._idling:
-                    self._idle(self._idling)
+                if self._idling and not self._idle(self._idling):
+                    return None
                 call = self._queue.get()
                 if call is None:
                     self._queue.put(None)  # for the other slots
@@ -260,17 +293,24 @@ class CallRuntime:
                 kept.append(call)
         return kept
 
-    def _idle(self, idling: Idling) -> None:
-        """Let the loop send reports and wait for calls. While calls wait, it gets a turn only now and then."""
-        if self._queue.empty():
-            idling.run_until(self._has_calls)
-        elif self._in_batch < BATCH_CALLS and time.monotonic() < self._batch_ends:
+    def _idle(self, idling: Idling) -> bool:
+        """Let the loop send reports and wait for calls. While calls wait, it gets a turn only now and then.
+
+        False: no call can run here any more.
+        """
+        is_empty = self._queue.empty()
+        if not is_empty and self._in_batch < BATCH_CALLS and time.monotonic() < self._batch_ends:
             self._in_batch += 1
-            return
+            return True
+        if not self._settle():
+            return False
+        if is_empty:
+            idling.run_until(self._has_calls)
         elif self._in_batch:
             idling.run_once()
         self._in_batch = 1
         self._batch_ends = time.monotonic() + BATCH_SECONDS
+        return True
 
     def _has_calls(self) -> bool:
         return not self._queue.empty()

@@ -570,6 +570,21 @@ class Meddler(Adapter):
         except (OSError, ValueError):  # a descriptor or stream is closed
             return True
 
+    @command(idempotent=True)
+    def visit(self, change: bool) -> list[Any]:
+        """Return what this call sees, and change it then."""
+        seen = [os.getcwd(), read_umask(), os.environ.get("TENANT"), list(signal.pthread_sigmask(signal.SIG_BLOCK, ()))]
+        if change:
+            for what in ("changes the working directory", "sets the umask", "blocks a signal"):
+                self.actions[what]()
+            os.environ["TENANT"] = "acme"
+        return seen
+
+    @command(idempotent=True)
+    def linger(self, ctx: Context) -> None:
+        while not ctx.wait(3600):
+            pass
+
     @command
     async def leave_a_task(self) -> bool:
         self.tasks.append(asyncio.create_task(asyncio.sleep(3600)))

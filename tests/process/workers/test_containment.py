@@ -86,6 +86,43 @@ def test_what_cannot_be_undone_ends_the_worker_with_its_reason(what: str) -> Non
     assert b"the worker ends after a call of change: it " in output
 
 
+def test_what_a_call_in_flight_changes_is_not_seen_by_those_behind_it() -> None:
+    async def around() -> Any:
+        async with harness.worker("meddler") as link:
+            before = await link.result("visit", {"change": False})
+            orders = []
+            for _ in range(4):
+                changes = [False, True, False, True, False, False, True, False]
+                orders.append(link.together("visit", [{"change": change} for change in changes]))
+            await link.order(*orders)
+            seen = {}
+            for _ in range(32):
+                result = (await link.next("result")).result
+                seen[result.sequence] = harness.value_of(result.value)
+            return before, list(seen.values())
+
+    before, seen = asyncio.run(around())
+    assert seen == [before] * 32
+
+
+@pytest.mark.parametrize("change", [False, True], ids=["after nothing", "after a change"])
+def test_the_answers_before_a_long_call_do_not_wait_for_it(change: bool) -> None:
+    async def around() -> Any:
+        async with harness.worker("meddler") as link:
+            before = await link.result("visit", {"change": False})
+            if change:  # from now on, this command gets a check of its own
+                await link.result("visit", {"change": True})
+            linger = link.call("linger", budget=3600)
+            await link.order(link.together("visit", [{"change": False}] * 8), linger)
+            seen = [harness.value_of((await link.next("result")).result.value) for _ in range(8)]
+            await link.cancel(linger.assign.sequence)
+            await link.next("failure", "result")
+            return before, seen
+
+    before, seen = asyncio.run(around())
+    assert seen == [before] * 8
+
+
 async def privileged(link: Any, process: Any) -> bool:
     """Whether the worker serves another call, and its limit is as before."""
     try:
