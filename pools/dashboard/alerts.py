@@ -41,7 +41,7 @@ ORIGINS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-OVERDUE_COUNTED = 1000  # jobs that are due and wait; above it their number is not counted
+COUNTED = 1000  # jobs of an alert; above it their number is not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class StoredState:
     quarantined: int = 0
     quarantined_since: float = 0.0
     ended_jobs: tuple[tuple[str, str, int, float], ...] = ()  # lately: failed or lost, error's code, count, first
+    ended_more: bool = False  # there are more of them: the newest are counted
     overdue: int = 0  # jobs that are due and that no Celery worker takes
     overdue_since: float = 0.0  # when the oldest of them was queued
     uses_jobs: bool = True  # False: no job was ever submitted, so the project may run without Celery
@@ -130,23 +131,27 @@ def _of_stored(stored: StoredState) -> Iterator[Alert]:
         cause = "The broker stopped reporting without a clean shutdown."
         yield Alert(f"silent:{name}", ERROR, f"Node {name} is silent", cause, "nodes", since=seen)
     if stored.quarantined:
-        jobs = "1 job is" if stored.quarantined == 1 else f"{stored.quarantined} jobs are"
+        jobs = "1 job is" if stored.quarantined == 1 else f"{_counted(stored.quarantined)} jobs are"
         cause = "Their attempts killed workers several times. Read their arguments before you retry one."
         since = stored.quarantined_since
         yield Alert("quarantined", WARNING, f"{jobs} quarantined", cause, "jobs", "state=quarantined", since=since)
 
 
+def _counted(count: int) -> str:
+    return f"more than {COUNTED:,}" if count > COUNTED else str(count)
+
+
 def _of_jobs(stored: StoredState) -> Iterator[Alert]:
     if stored.overdue:
-        many = f"more than {OVERDUE_COUNTED:,}" if stored.overdue > OVERDUE_COUNTED else str(stored.overdue)
-        jobs = "1 job is due and waits" if stored.overdue == 1 else f"{many} jobs are due and wait"
+        jobs = "1 job is due and waits" if stored.overdue == 1 else f"{_counted(stored.overdue)} jobs are due and wait"
         cause = (
             "No Celery worker takes them. Start Celery workers and the message transport, or add threads or workers."
         )
         since = stored.overdue_since
         yield Alert("jobs:overdue", ERROR, jobs, cause, "diagnostics", action="Check", since=since)
     for state, code, count, since in stored.ended_jobs:
-        title = f"{count} job{'' if count == 1 else 's'} {state} in the last hour: {code}"
+        least = "at least " if stored.ended_more else ""
+        title = f"{least}{count} job{'' if count == 1 else 's'} {state} in the last hour: {code}"
         cause = "Read the error of one before you retry them."
         if state == "lost":
             cause = "Their last attempt ended without an answer, so they may have run. Check before you retry them."

@@ -3,11 +3,14 @@ ended jobs, whether there are jobs, soft limits."""
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
+from typing import Any
 
-from django.db.models import Count, Max, Min, Q
+from django.db.models import Q
 
-from snakepit.pools.dashboard.alerts import OVERDUE_COUNTED, StoredState
+from snakepit.pools.dashboard.alerts import COUNTED, StoredState
+from snakepit.pools.jobs.distinct import values_of
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.jobs.limits import holding_pools
 from snakepit.pools.models import Job, Node, Pool
@@ -16,6 +19,8 @@ from snakepit.pools.models.states import FAILED, LOST, QUARANTINED, QUEUED
 
 LATELY = 3600.0  # seconds for which jobs that failed or were lost need attention
 OVERDUE = 60.0  # seconds that a due job may wait for a Celery worker
+LATELY_COUNTED = 2000  # of those jobs; of more, the newest are counted
+POOLS = 1000  # with queued jobs
 GROUPS = 5  # causes that are shown
 SILENT = 20.0  # seconds without an update; the recorder writes every five
 
@@ -24,25 +29,46 @@ def read_stored_state() -> StoredState:
     with db_unit():
         before = utc_now() - timedelta(seconds=SILENT)
         silent = Node.objects.filter(stopped=False, seen_at__lt=before).values_list("name", "seen_at")
-        jobs = Job.objects.filter(state=QUARANTINED).aggregate(count=Count("pk"), newest=Max("finished_at"))
-        lately = Job.objects.filter(state__in=(FAILED, LOST), finished_at__gte=utc_now() - timedelta(seconds=LATELY))
-        groups = lately.values_list("state", "error__code").annotate(count=Count("pk"), first=Min("finished_at"))
-        late = utc_now() - timedelta(seconds=OVERDUE)
-        due = Job.objects.filter(Q(run_after__isnull=True) | Q(run_after__lt=late), state=QUEUED, queued_at__lt=late)
-        due = due.exclude(pool__in=Pool.objects.filter(queue_paused=True).values("name"))  # they wait on purpose
-        due = due.exclude(pool__in=holding_pools())
-        overdue = list(due.order_by("queued_at").values_list("queued_at", flat=True)[: OVERDUE_COUNTED + 1])
+        quarantined = Job.objects.filter(state=QUARANTINED).order_by("-pk")
+        ends = [at.timestamp() for at in quarantined.values_list("finished_at", flat=True)[: COUNTED + 1] if at]
+        ended, more = _ended_lately()
+        overdue = _overdue()
         limits = Pool.objects.filter(memory_soft_mb__isnull=False).values_list("name", "memory_soft_mb")
         return StoredState(
             silent_nodes=tuple((name, seen.timestamp()) for name, seen in silent),
-            quarantined=jobs["count"],
-            quarantined_since=jobs["newest"].timestamp() if jobs["newest"] else 0.0,
-            ended_jobs=tuple(
-                (state, str(code or "unknown"), count, first.timestamp())
-                for state, code, count, first in groups.order_by("-count")[:GROUPS]
-            ),
+            quarantined=len(ends),
+            quarantined_since=max(ends, default=0.0),
+            ended_jobs=ended,
+            ended_more=more,
             overdue=len(overdue),
             overdue_since=overdue[0].timestamp() if overdue else 0.0,
             uses_jobs=Job.objects.exists(),
             soft_limits=dict(limits),
         )
+
+
+def _ended_lately() -> tuple[tuple[tuple[str, str, int, float], ...], bool]:
+    """The most frequent ends without success of the last hour, and whether there were more than are counted."""
+    since = utc_now() - timedelta(seconds=LATELY)
+    newest = Job.objects.filter(state__in=(FAILED, LOST), finished_at__gte=since).order_by("-finished_at")
+    rows = list(newest.values_list("state", "error__code", "finished_at")[: LATELY_COUNTED + 1])
+    kinds = [((state, str(code or "unknown")), at) for state, code, at in rows[:LATELY_COUNTED]]
+    counts = Counter(kind for kind, _ in kinds)
+    first = {kind: at.timestamp() for kind, at in kinds if at is not None}  # the last one of each is the oldest
+    found = tuple((*kind, count, first[kind]) for kind, count in counts.most_common(GROUPS))
+    return found, len(rows) > LATELY_COUNTED
+
+
+def _overdue() -> list[Any]:
+    """When the oldest due jobs were queued, of the pools whose jobs do not wait on purpose.
+
+    The pools are found first: the jobs of a pool that is paused would be read one by one.
+    """
+    late = utc_now() - timedelta(seconds=OVERDUE)
+    waiting = set(values_of("pool", f"state = '{QUEUED}'", [], POOLS))
+    on_purpose = Pool.objects.filter(Q(queue_paused=True) | Q(name__in=holding_pools()))
+    if not (pools := waiting.difference(on_purpose.values_list("name", flat=True))):
+        return []
+    due = Job.objects.filter(Q(run_after__isnull=True) | Q(run_after__lt=late), state=QUEUED, queued_at__lt=late)
+    due = due.filter(pool__in=sorted(pools)).order_by("queued_at")
+    return list(due.values_list("queued_at", flat=True)[: COUNTED + 1])

@@ -16,10 +16,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from django.db import connections
 from django.db.models import Case, Count, IntegerField, QuerySet, Subquery, Value, When
 
-from snakepit.pools.models import Job, Pool, schema
+from snakepit.pools.jobs.distinct import values_of
+from snakepit.pools.models import Job, Pool
 from snakepit.pools.models.states import QUEUED, RUNNING
 
 OWNERS = 16  # whose jobs one claim compares; of more, some are chosen at random
@@ -71,13 +71,5 @@ def _some_owners(pool: str, running: Mapping[str, int]) -> list[str]:
 
 
 def _owners(pool: str) -> list[str]:
-    """The owners with queued jobs, by one step of an index for each: a DISTINCT would read all jobs."""
-    table, mine = Job._meta.db_table, f"pool = %s and state = '{QUEUED}'"
-    statement = (
-        f"with recursive found(owner) as (select min(owner) from {table} where {mine} union all "
-        f"select (select min(owner) from {table} where {mine} and owner > found.owner) from found "
-        f"where found.owner is not null) select owner from found where owner is not null limit {KNOWN}"
-    )
-    with connections[schema.alias()].cursor() as cursor:
-        cursor.execute(statement, [pool, pool])
-        return [row[0] for row in cursor.fetchall()]
+    """The owners with queued jobs."""
+    return values_of("owner", f"pool = %s and state = '{QUEUED}'", [pool], KNOWN)

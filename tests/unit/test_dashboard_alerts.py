@@ -238,3 +238,12 @@ def test_a_death_by_the_memory_cgroup_is_an_alert_that_says_what_to_change() -> 
     assert (alert.key, alert.level, alert.since) == ("oom:p", "error", 980)
     assert alert.title == "The kernel killed 2 workers of p: the memory cgroup is full"
     assert "memory_hard_mb" in alert.cause
+
+
+def test_an_alert_of_many_jobs_says_where_its_count_stops() -> None:
+    stored = StoredState(quarantined=1001, overdue=1001, ended_jobs=(("failed", "x", 2000, 1.0),), ended_more=True)
+    assert [alert.title for alert in alerts(stored=stored)] == [
+        "more than 1,000 jobs are due and wait",
+        "more than 1,000 jobs are quarantined",
+        "at least 2000 jobs failed in the last hour: x",
+    ]

@@ -15,7 +15,7 @@ from django.urls import URLPattern, reverse
 
 from snakepit.pools import jobs
 from snakepit.pools.broker.errors import BadRequest, QueueFull
-from snakepit.pools.dashboard import urls
+from snakepit.pools.dashboard import stored_state, urls
 from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.dashboard.stored_state import read_stored_state
 from snakepit.pools.dashboard.timeline import timeline
@@ -378,3 +378,16 @@ def test_failed_and_lost_jobs_need_attention_in_groups_by_cause() -> None:
     assert leases.fail(held, Transition("lost"), {**ERROR, "code": "worker_lost"}, {})
     found = {(state, code): count for state, code, count, _ in read_stored_state().ended_jobs}
     assert found == {("failed", "adapter_error"): 2, ("lost", "worker_lost"): 1}
+    assert not read_stored_state().ended_more
+
+
+@pytest.mark.django_db
+def test_the_counts_of_the_overview_stop_at_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    for state in ("failed", "failed", "failed", "quarantined", "quarantined", "quarantined"):
+        held = leases.claim(jobs.submit("digits", "classify").pk, "test", "node-1")
+        assert held is not None
+        assert leases.fail(held, Transition(state), ERROR, {})
+    monkeypatch.setattr(stored_state, "LATELY_COUNTED", 2)
+    monkeypatch.setattr(stored_state, "COUNTED", 1)
+    found = read_stored_state()
+    assert ([count for _, _, count, _ in found.ended_jobs], found.ended_more, found.quarantined) == ([2], True, 2)
