@@ -14,8 +14,8 @@ import typer
 
 from snakepit.pools.cli.output import UsageError, json_line, print_value, report_errors, terminal
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
-from snakepit.pools.cli.project import find_address
-from snakepit.pools.client import Answer, Chunk, Log, Progress, Stream, connect
+from snakepit.pools.cli.routed import open_stream
+from snakepit.pools.client import Answer, Chunk, Log, Progress
 from snakepit.pools.client.arguments import Json, Options, encode
 from snakepit.pools.client.streams import WINDOW
 
@@ -38,14 +38,16 @@ def call(
 ) -> None:
     """Run one command of a pool and print its result.
 
+    A call that the broker of this host does not take goes to another node, as those of connect() do. With
+    SNAKEPIT_ADDRESS it goes to that broker alone.
+
     Progress and log lines go to standard error. The chunks of a stream are collected, unless --stream is given.
     """
     with report_errors(as_json):
         values = read_arguments(arguments)
         options = Options(timeout, priority, WINDOW if stream else 0)
         message = encode(pool, command, values, {}, options)
-        client = connect(find_address())
-        with Stream(client.target, message, only_chunks=False) as events, _progress_on_stderr() as show:
+        with open_stream(message) as events, _progress_on_stderr() as show:
             for event in events:
                 if isinstance(event, Progress | Log):
                     show(event)

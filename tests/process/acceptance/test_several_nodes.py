@@ -108,3 +108,9 @@ def test_the_shell_recycles_a_pool_on_the_nodes_that_host_it_and_dumps_a_worker_
     assert (found["planned"], found["nodes"]) == (1, [{"node": "n2", "planned": 1, "error": ""}])
     found = cluster.shell("recycle", "pool", "--node", "n1")
     assert found["nodes"] == [{"node": "n1", "planned": 1, "error": ""}]
+
+
+def test_a_call_of_the_shell_finds_the_node_of_its_pool(cluster: Cluster) -> None:
+    found = [cluster.shell("call", pool, "echo", f'{{"value": "{pool}"}}') for pool in ("pool", "gpu")]
+    assert found == ["pool", "gpu"]  # gpu lives on n2 alone
+    assert cluster.shell("call", "gpus", "echo", code=1)["error"]["code"] == "pool_unknown"
