@@ -39,7 +39,7 @@ LONG = "tests/process/integration/test_postgresql.py"  # runs its folder a secon
 # They judge the source, the same on every leg; and the generator of stubs would hold protobuf below 7.
 LEFT_OUT = {"check-jsonschema", "django-stubs", "grpcio-tools", "import-linter", "mypy", "pandas", "playwright", "ruff"}
 LEFT_OUT |= {"daphne", "gevent", "granian", "gunicorn"}  # the web servers of the acceptance tests
-LEFT_OUT |= {"kubernetes-validate"}  # 100 MB of schemas, for files that are the same on every leg
+LEFT_OUT |= {"grafana-foundation-sdk", "kubernetes-validate"}  # schemas, of files that are the same on every leg
 LEFT_OUT |= {"furo", "myst-parser", "sphinx"}  # the documentation site
 PROBE = """\
 import json, sys, sysconfig

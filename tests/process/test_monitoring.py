@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
@@ -81,6 +84,34 @@ def test_an_expression_uses_metrics_and_labels_that_exist(expression: str) -> No
     everywhere = {"instance", "le"}  # of Prometheus itself, and of histograms
     for name in used:
         assert labels <= known[name] | everywhere, name
+
+
+def missing(given: Any, known: Any, path: str = "") -> Iterator[str]:
+    """The paths of what `given` has and `known` has not, or has with another value."""
+    if isinstance(given, dict) and isinstance(known, dict):
+        for name, value in given.items():
+            yield from missing(value, known[name], f"{path}/{name}") if name in known else (f"{path}/{name}",)
+    elif isinstance(given, list) and isinstance(known, list) and len(given) == len(known):
+        for number, (one, other) in enumerate(zip(given, known, strict=True)):
+            yield from missing(one, other, f"{path}/{number}")
+    elif given != known:
+        yield path
+
+
+def through_grafana(dashboard: dict[str, Any]) -> Any:
+    """Read a dashboard into the types that Grafana generates from its schemas, and write it again."""
+    register_default_plugins()
+    return json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))
+
+
+def test_the_dashboard_has_only_what_the_schemas_of_grafana_have() -> None:
+    assert list(missing(DASHBOARD, through_grafana(DASHBOARD))) == []
+    panel = next(panels())
+    wrong = {**panel, "titel": "Calls", "options": {**panel["options"], "colour": "red"}}
+    assert sorted(missing({"panels": [wrong]}, through_grafana({"panels": [wrong]}))) == [
+        "/panels/0/options/colour",
+        "/panels/0/titel",
+    ]
 
 
 def test_each_panel_says_what_it_shows_and_in_which_unit() -> None:
