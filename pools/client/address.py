@@ -57,6 +57,9 @@ class Target:
     local: InProcessBroker | None = None
     server_name: str = ""  # that its certificate must have; empty: `host`
 
+    def __hash__(self) -> int:
+        return hash(self.path or self.host)  # each call finds its session by this; all fields take as long as sending
+
     @classmethod
     def parse(
         cls,

@@ -79,7 +79,7 @@ class EncodedCall:
         return not self.attachments and self.caller is None and self.buffers is None
 
     def is_like(self, other: EncodedCall) -> bool:
-        """Whether two plain calls differ in nothing but their arguments."""
+        """Whether this is a plain call that differs from another one in nothing but its arguments."""
         return (
             self.command == other.command
             and self.pool == other.pool
@@ -88,6 +88,7 @@ class EncodedCall:
             and self.result_only == other.result_only
             and self.credit == other.credit
             and self.credit_bytes == other.credit_bytes
+            and self.is_plain
         )
 
 
@@ -181,6 +182,9 @@ def _encoded(values: Mapping[str, Any], *, plain: bool) -> tuple[bytes, Mapping[
     """The arguments as text, those that are bytes or a file beside it, and the large parts of all."""
     if not values:
         return (b"" if plain else NO_ARGUMENTS), None, None
+    if not plain and (flat := _flat(values)):
+        _check_size(len(flat))
+        return flat, None, None
     size, attachments = 0, dict[str, bytes]()
     for name, value in values.items():
         if type(value) in typed.PLAIN:
@@ -201,6 +205,15 @@ def _encoded(values: Mapping[str, Any], *, plain: bool) -> tuple[bytes, Mapping[
     return text, attachments or None, buffers
 
 
+def _flat(values: Mapping[str, Any]) -> bytes:
+    """The text of arguments that are texts and numbers, which most are; empty: it takes more to encode them."""
+    try:
+        members = json_encode.encode_flat(values)
+        return b"" if members is None else b'{"@typed":1,%b}' % members.encode()
+    except ValueError:  # an integer with too many digits, or a lone surrogate
+        return b""
+
+
 def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
     if arguments is None:
         return more
@@ -209,7 +222,7 @@ def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Map
     for name in arguments:
         if not isinstance(name, str):
             raise BadArguments(f"arguments: {name!r} is not the name of an argument; names are strings")
-    return {**arguments, **more}
+    return {**arguments, **more} if more else arguments
 
 
 def _typed(values: Mapping[str, Any]) -> tuple[bytes, Outgoing | None]:

@@ -158,9 +158,8 @@ class Client:
         """
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window: {window!r} is not a number of calls, 1 or more")
-        return self._map(
-            (encode(pool, command, item, {}, Options(timeout, priority)) for item in items), window, return_errors
-        )
+        options = Options(timeout, priority)
+        return self._map((encode(pool, command, item, {}, options) for item in items), window, return_errors)
 
     def _map(self, messages: Iterator[EncodedCall], window: int, return_errors: bool) -> Iterator[Any]:
         flying: deque[tuple[SentCall, ThreadPending, EncodedCall]] = deque()

@@ -55,17 +55,14 @@ class SentCall:
     def send(self) -> None:
         """Send the call; whatever interrupts that also cancels it."""
         try:
-            self._send()
+            for _ in range(ATTEMPTS):
+                loop_thread = current_loop()
+                if run_step(loop_thread, self._send_on, loop_thread):
+                    return
+            raise BrokerUnreachable(f"The broker at {self._target} ends each session immediately.", outcome=NOT_STARTED)
         except BaseException:
             self.cancel()
             raise
-
-    def _send(self) -> None:
-        for _ in range(ATTEMPTS):
-            loop_thread = current_loop()
-            if run_step(loop_thread, self._send_on, loop_thread):
-                return
-        raise BrokerUnreachable(f"The broker at {self._target} ends each session immediately.", outcome=NOT_STARTED)
 
     def _send_on(self, loop_thread: LoopThread) -> bool:
         try:
@@ -143,7 +140,9 @@ class ThreadPending:
                 self._loop_owner = session.loop_owner
                 run_step(session.loop_thread, session.wait, self._has_item, sent.remaining())
                 self._loop_owner = None
-            item = self._await_item(sent)
+                item = self._await_item(sent)
+            else:
+                item = self._items.get_nowait()  # no other thread takes them
         except queue.Empty:
             raise sent.overdue() from None
         except BaseException:  # KeyboardInterrupt, or another exception of a signal handler

@@ -253,15 +253,14 @@ class Session:
         calls = [(ref, first)]
         if self._connection is not None and self._connection.takes_calls and first.is_plain:
             room -= len(first.arguments)
-            while outbox and room > 0:
+            while outbox:
                 ref, call = outbox[0]
-                if not isinstance(call, EncodedCall) or not call.is_plain or not call.is_like(first):
+                if not isinstance(call, EncodedCall) or not call.is_like(first):
                     break
-                if len(call.arguments) > room:  # alone, so that the broker can refuse it alone
+                if (room := room - len(call.arguments)) < 0:  # alone, so that the broker can refuse it alone
                     break
                 outbox.popleft()
                 calls.append((ref, call))
-                room -= len(call.arguments)
         parts = self._connection.parts if self._connection else None
         return message_of(calls, direct_reply=first.result_only and len(self._pending) <= 1, parts=parts)
 
@@ -293,7 +292,11 @@ class Session:
             kind = reply.WhichOneof("reply")
             if kind == "results":  # nearly all of them
                 for packed in unpack(reply.results):
-                    self._deliver_last(packed.ref, "packed", packed)
+                    self._delivering = call = pending.get(packed.ref)  # as in `_deliver_last`, without its call
+                    if call is not None:
+                        pending.pop(packed.ref, None)
+                        call.deliver("packed", packed)
+                self._delivering = None
             elif kind in LAST_REPLIES:
                 self._deliver_last(reply.ref, kind, reply)
             elif kind is not None and (call := pending.get(reply.ref)) is not None:

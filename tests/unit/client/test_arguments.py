@@ -13,6 +13,7 @@ from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerUnreach
 from snakepit.pools.client import arguments
 from snakepit.pools.client.address import Target, default_address
 from snakepit.pools.client.arguments import Json, Options, encode
+from snakepit.workers.schema import typed
 
 
 def call_of(values: Any, **options: Any) -> Any:
@@ -23,6 +24,16 @@ def test_arguments_and_keywords_are_merged_and_compact() -> None:
     call = encode("pool", "command", {"a": 1}, {"b": "ü"}, Options())
     assert call.arguments.decode() == '{"@typed":1,"a":1,"b":"ü"}'
     assert encode("pool", "command", None, {}, Options()).arguments == b'{"@typed":1}'
+
+
+TEXTS = ("", 'a"b\\\n', "é", "a\ud800b", pytest.param("x" * 9000, id="long"), pytest.param("é" * 9000, id="long é"))
+NUMBERS = (0, -1, 2**64, pytest.param(10**5000, id="digits"), 1.5, 1e300, float("inf"), True, None)
+
+
+@pytest.mark.parametrize("value", [*TEXTS, *NUMBERS, [1], {"$x": 1}, (1,)])
+def test_the_short_way_of_texts_and_numbers_writes_what_the_codec_writes(value: Any) -> None:
+    values = {"é": value, "$b": 1}
+    assert call_of(values).arguments == typed.encode_tree({typed.NAME: 1, **values}, arguments.MAX_MESSAGE, "")[0]
 
 
 def test_arguments_that_are_json_are_sent_as_they_are() -> None:

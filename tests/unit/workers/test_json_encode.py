@@ -54,3 +54,25 @@ class Text(str):
 
 def test_kinds_of_text_of_ones_own_are_left_to_the_slow_way() -> None:
     assert json_encode.encode(Text("x" * LONG), lambda value: "slow") == "slow"
+
+
+@pytest.mark.parametrize("size", [0, 1, LONG - 1, LONG])
+@pytest.mark.parametrize("alphabet", [*ALPHABETS, "\u2028 "])
+def test_texts_and_numbers_of_an_object_are_written_as_by_the_standard_library(alphabet: str, size: int) -> None:
+    text = "".join(random.Random(size).choice(alphabet) for _ in range(size))
+    values = {text: text, "": -1, "b": True, "c": False, "d": None, "e": -0.0, "f": 1e-7, "g": 2**64, "h": 0.1}
+    members = json_encode.encode_flat(values)
+    if members is None:  # long, with a character that its fast search does not escape
+        assert size == LONG
+    else:
+        assert f"{{{members}}}" == slowly(values)
+
+
+@pytest.mark.parametrize("value", [[], {}, b"", (), Text("x"), float("nan"), float("-inf"), range(2)])
+def test_other_values_of_an_object_are_left_to_an_encoder(value: Any) -> None:
+    assert json_encode.encode_flat({"plain": 1, "other": value}) is None
+
+
+def test_an_integer_with_too_many_digits_is_left_to_an_encoder() -> None:
+    with pytest.raises(ValueError, match="digits"):
+        json_encode.encode_flat({"large": 10**5000})
