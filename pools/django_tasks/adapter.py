@@ -29,9 +29,10 @@ class DjangoTasks(Adapter):
     def preload(cls) -> None:
         """Set Django up and import the tasks. Connections are made in each worker, after the fork."""
         import django
-
-        django.setup()
         from django.apps import apps
+
+        if not apps.ready:  # a second setup() configures logging again, which removes the handlers of a test
+            django.setup()
         from django.db import connections
 
         for app in apps.get_app_configs():

@@ -62,12 +62,15 @@ class SnakepitBackend(api.BaseTaskBackend):  # type: ignore[misc]  # the base co
             "task": task.module_path, "args": result.args, "kwargs": result.kwargs, "backend": self.alias, "key": key,
         }  # fmt: skip
         options = {name: value for name, value in self.options.items() if name != "pools"}
-        job = submission.submit(
-            self.pool_of(task.queue_name), COMMAND, arguments, priority=task.priority, run_after=task.run_after,
-            idempotency_key=key, **options,
-        )  # fmt: skip
-        _set(result, id=str(job.pk), enqueued_at=job.created_at)
-        api.task_enqueued.send(type(self), task_result=result)
+        options |= {"priority": task.priority, "run_after": task.run_after}
+        prepared = submission.prepare(self.pool_of(task.queue_name), COMMAND, arguments, key, options)
+
+        def stored(job: Job) -> None:
+            _set(result, id=str(job.pk), enqueued_at=job.created_at)
+            # Before the job is sent: the task may start a moment later.
+            api.task_enqueued.send(type(self), task_result=result)
+
+        job = submission.enqueue(*prepared, stored=stored)
         if job.state != QUEUED:  # eager tasks have run by now
             _fill(result, job)
         return result

@@ -51,6 +51,17 @@ def submit(
     The job waits for the end of the jobs in `depends_on`, and of a job that is an argument: it receives its result. If
     one of them ends without success, `on_failure` decides: `cancel` this job, or `run` it.
     """
+    return enqueue(*prepare(pool, command, arguments, idempotency_key, more))
+
+
+def prepare(
+    pool: str,
+    command: str,
+    arguments: Mapping[str, Any] | None,
+    idempotency_key: str | None,
+    more: Mapping[str, Any],
+) -> tuple[dict[str, Any], unique.Unique | None, Predecessors]:
+    """Check a job that `enqueue` shall insert: its columns, what it is unique by, and the jobs that it waits for."""
     options, rest = JobOptions.among(more)
     given, needs = predecessors.read(options.depends_on, options.on_failure, _merged(arguments, rest))
     stored = store(given)
@@ -60,7 +71,7 @@ def submit(
     target.check(stored, later=needs.arguments)
     wanted = {**checked, "pool": pool, "command": command, "arguments": stored, "hooked": target.hooked}
     wanted["limit_key"] = target.limit_key(stored)
-    return enqueue({**wanted, "idempotency_key": key}, unique.of(options.unique), needs)
+    return {**wanted, "idempotency_key": key}, unique.of(options.unique), needs
 
 
 async def asubmit(
@@ -76,10 +87,15 @@ def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Map
     return {**(arguments or {}), **more}
 
 
-def enqueue(wanted: Mapping[str, Any], only: unique.Unique | None = None, needs: Predecessors = NOTHING) -> Job:
+def enqueue(
+    wanted: Mapping[str, Any],
+    only: unique.Unique | None = None,
+    needs: Predecessors = NOTHING,
+    stored: Callable[[Job], None] | None = None,
+) -> Job:
     """Insert a checked job, or find the one with its idempotency key, or the same unique one.
 
-    A new job is sent on commit, or waits for its predecessors.
+    A new job is sent on commit, or waits for its predecessors; before that, `stored` gets it.
     """
     caller, size = current(), len(json.dumps(wanted["arguments"]))
     start = _start_of(needs)
@@ -94,12 +110,8 @@ def enqueue(wanted: Mapping[str, Any], only: unique.Unique | None = None, needs:
         try:
             # A savepoint: on PostgreSQL a conflict would abort the caller's transaction. One insert needs none.
             with transaction.atomic(using=schema.alias()) if several else nullcontext():
-                if needs:
-                    predecessors.keep(needs.ids)
-                if only is not None:
-                    unique.lock(wanted["pool"], wanted["command"], unique_key)
-                    if existing := only.existing([unique_key]):
-                        return existing[unique_key]
+                if existing := _locked(wanted, only, unique_key, needs):
+                    return existing
                 job = Job.objects.create(
                     **wanted,
                     key=caller.key if caller else "",
@@ -114,10 +126,22 @@ def enqueue(wanted: Mapping[str, Any], only: unique.Unique | None = None, needs:
             if not wanted["idempotency_key"]:
                 raise
             continue
+        if stored is not None:
+            stored(job)
         announce(job)
         _settle_on_commit(job, needs.ids)
         return job
     raise BadRequest(CONTENDED)
+
+
+def _locked(wanted: Mapping[str, Any], only: unique.Unique | None, unique_key: str, needs: Predecessors) -> Job | None:
+    """Take the locks of an insert in this transaction; return the job that counts as the same."""
+    if needs:
+        predecessors.keep(needs.ids)
+    if only is None:
+        return None
+    unique.lock(wanted["pool"], wanted["command"], unique_key)
+    return only.existing([unique_key]).get(unique_key)
 
 
 def _start_of(needs: Predecessors) -> dict[str, Any]:

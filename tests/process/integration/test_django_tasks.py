@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -20,6 +22,7 @@ from snakepit.pools.django_tasks.execution import execute
 from snakepit.pools.jobs import submit
 from snakepit.pools.models import Job, JobAttempt
 from snakepit.pools.models.moments import utc_now
+from snakepit.testing import override_pools
 
 pytestmark = pytest.mark.django_db
 
@@ -190,6 +193,39 @@ def test_a_worker_runs_only_tasks_that_it_has_loaded(tasks: Any, path: str) -> N
     with pytest.raises(LookupError, match="is no task of this worker"):
         execute(path, [], {}, "default", "key")
     assert "antigravity" not in sys.modules
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_task_in_the_process_of_a_test_logs_each_step_in_order(
+    tasks: Any,
+) -> None:
+    """As with Django's own backend that runs tasks at once. The adapter must not configure logging a second time."""
+    logger = logging.getLogger(api.PACKAGE)
+    seen = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage().rpartition(" ")[2])  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        with override_pools({"models": {"adapter": "django", "size": 1}}):
+            result = tasks.add.enqueue(2, second=3)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    assert (result.status, result.return_value) == ("SUCCESSFUL", 5)
+    assert seen == ["backend=default", "state=RUNNING", "state=SUCCESSFUL"]
+
+
+def test_a_preload_where_django_is_set_up_leaves_the_handlers_of_its_loggers() -> None:
+    logger, handler = logging.getLogger("django.of_a_test"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        loading = threading.Thread(target=DjangoTasks.preload)  # it closes the connections of its thread
+        loading.start()
+        loading.join(60)
+        assert logger.handlers == [handler]
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_modules_of_the_pool_must_belong_to_an_app() -> None:
