@@ -21,6 +21,8 @@ from dataclasses import dataclass
 HORIZON = 0.1  # seconds of work that a process claims beyond the free slots
 MOST_EXTRA = 100  # jobs beyond the free slots
 FORGET = 0.25  # seconds after which a measured rate has half its weight
+QUIET = 1.0  # seconds without an end after which the rate says little about the next ones
+LITTLE = 0.3  # the weight that it has then
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,20 @@ def room(load: Load, running: int, rate: float) -> int:
 
 
 class Rate:
-    """Ends per second, the newest of which weigh most."""
+    """Ends per second, the newest of which weigh most. What was before the first end, or a quiet time, weighs little.
+
+    >>> rate = Rate()
+    >>> for at in range(5):
+    ...     rate.add(20 if at else 0, at * 0.05)
+    >>> 250 < rate.value < 350  # of 400
+    True
+    """
 
     def __init__(self) -> None:
         self.value = 0.0
         self._at: float | None = None
         self._count = 0
+        self._sum, self._weight = 0.0, LITTLE
 
     def add(self, count: int, now: float) -> None:
         """Note that `count` jobs ended since the last time."""
@@ -64,5 +74,9 @@ class Rate:
         passed = now - self._at
         if passed >= FORGET / 10:
             kept = 0.5 ** (passed / FORGET)
-            self.value = self.value * kept + self._count / passed * (1 - kept)
+            self._sum = self._sum * kept + self._count / passed * (1 - kept)
+            self._weight = self._weight * kept + 1 - kept
+            self.value = self._sum / self._weight
+            if passed > QUIET:
+                self._sum, self._weight = self.value * LITTLE, LITTLE
             self._at, self._count = now, 0
