@@ -23,7 +23,7 @@ from django.db.models.sql import UpdateQuery
 from snakepit.pools import conf
 from snakepit.pools.broker.job_limits import find_problem
 from snakepit.pools.jobs import columns, limits
-from snakepit.pools.jobs.fairness import fairly, first_owner
+from snakepit.pools.jobs.fairness import fair_rows, fairly, rules_of_queue
 from snakepit.pools.models import Job, JobAttempt, Pool, schema
 from snakepit.pools.models.states import QUEUED, RUNNING
 
@@ -89,11 +89,11 @@ def claim(job_id: Any, claimant: str, node: str) -> Job | None:
     if taken := _take(_unlimited(pk=job_id)[:1], claimant, node):
         return taken[0]
     rules = Subquery(Pool.objects.filter(name=OuterRef("pool")).values("job_limits")[:1])
-    found = wanted.annotate(rules=rules).values_list("pool", "owner", "rules").first()
-    if found is None or found[2] in (None, []):
+    found = wanted.annotate(rules=rules).values_list("pool", "rules").first()
+    if found is None or found[1] in (None, []):
         return None
-    pool, owner, rules = found
-    return next(iter(_claim_limited(_Limited(pool, rules, owner, job_id), 1, claimant, node).jobs), None)
+    pool, rules = found
+    return next(iter(_claim_limited(_Limited(pool, rules, job_id), 1, claimant, node).jobs), None)
 
 
 def claim_batch(pool: str, most: int, claimant: str, node: str) -> list[Job]:
@@ -111,12 +111,12 @@ def take_batch(pool: str, most: int, claimant: str, node: str, *, alone: bool = 
         return NOTHING
     if alone and (taken := _take_alone(pool, most, claimant, node)):
         return Claimed(_ordered(taken), more=len(taken) == most)
-    if (first := first_owner(pool)) is None:
+    if (found := rules_of_queue(pool)) is None:
         return NOTHING
-    owner, rules = first
+    (rules,) = found
     if rules not in (None, []):
-        return _claim_limited(_Limited(pool, rules, owner), most, claimant, node)
-    taken = _take(fairly(_unlimited, pool, most, owner), claimant, node)
+        return _claim_limited(_Limited(pool, rules), most, claimant, node)
+    taken = _take(fairly(_unlimited, pool, most), claimant, node)
     return Claimed(_ordered(taken), more=len(taken) == most, alone=False)
 
 
@@ -126,14 +126,15 @@ class _Limited:
 
     pool: str
     rules: Any
-    owner: str  # the first one with queued jobs
     only: Any = None  # the id of the one job that is wanted
 
     def page(self, size: int, full: limits.Full, taken: Sequence[Any]) -> Any:
         """The next candidates."""
-        rest = limits.left_out(full, taken) & (Q() if self.only is None else Q(pk=self.only))
-        found = fairly(lambda **of: claimable(**of).filter(rest), self.pool, size, self.owner)
-        return found.values_list("pk", "owner", "limit_key")
+        rest = limits.left_out(full, taken)
+        if self.only is not None:
+            found = claimable(pk=self.only).filter(rest).exclude(owner__in=full.owners)
+            return found.values_list("pk", "owner", "limit_key")
+        return fair_rows(lambda **of: claimable(**of).filter(rest), self.pool, size, full.owners)
 
 
 def _claim_limited(wanted: _Limited, most: int, claimant: str, node: str) -> Claimed:

@@ -13,18 +13,22 @@ that it has had. A tie is decided at random, so that a claim of a single job fav
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from django.db import connections
 from django.db.models import Case, Count, IntegerField, QuerySet, Subquery, Value, When
 
 from snakepit.pools.jobs.distinct import values_of
-from snakepit.pools.models import Job, Pool
+from snakepit.pools.models import Job, Pool, schema
 from snakepit.pools.models.states import QUEUED, RUNNING
 
 OWNERS = 16  # whose jobs one claim compares; of more, some are chosen at random
+WINDOW = 1000  # jobs, the first in the order of claims, that a claim looks at where owners are left out
 KNOWN = 1000  # owners that one claim chooses from
 SPARE = 32  # jobs above those wanted, for rows that another claim takes meanwhile
+OWNER = "\0owner"  # in place of a value in a statement that is built for several owners
+Claimable = Callable[..., QuerySet[Job]]
 Waiting = Mapping[str, Sequence[tuple[Any, int]]]  # (id, priority) of each owner's next jobs, in their order
 
 
@@ -37,37 +41,65 @@ def fair_order(waiting: Waiting, running: Mapping[str, int], ties: Mapping[str, 
     return [job_id for *_, job_id in sorted(ranked)]
 
 
-def first_owner(pool: str) -> tuple[str, Any] | None:
-    """The first owner by name with queued jobs, and the pool's limits of jobs; None: nothing is queued."""
+def rules_of_queue(pool: str) -> Any | None:
+    """The limits of jobs of a pool with queued jobs, in a tuple; None: nothing is queued."""
     rules = Subquery(Pool.objects.filter(name=pool).values("job_limits")[:1])
-    queued = Job.objects.filter(pool=pool, state=QUEUED).order_by("owner")
-    return queued.annotate(rules=rules).values_list("owner", "rules").first()
+    return Job.objects.filter(pool=pool, state=QUEUED).order_by().annotate(rules=rules).values_list("rules").first()
 
 
-def fairly(claimable: Callable[..., QuerySet[Job]], pool: str, most: int, first: str) -> QuerySet[Job]:
+def fairly(claimable: Claimable, pool: str, most: int) -> QuerySet[Job]:
     """The jobs of a pool that a claim takes, in order. With one owner, they are those of `claimable`."""
-    plain = claimable(pool=pool)
-    if not Job.objects.filter(pool=pool, state=QUEUED, owner__gt=first).exists():
-        return plain[:most]
-    counts = Job.objects.filter(pool=pool, state=RUNNING).order_by().values_list("owner").annotate(count=Count("pk"))
-    running = dict(counts)
-    waiting: dict[str, list[tuple[Any, int]]] = {}
-    for owner, job_id, priority in plain.values_list("owner", "pk", "priority")[: most + SPARE]:
-        waiting.setdefault(owner, []).append((job_id, priority))
-    for owner in _some_owners(pool, running):
-        waiting[owner] = list(claimable(pool=pool, owner=owner).values_list("pk", "priority")[:most])
-    order = fair_order(waiting, running, {owner: random.random() for owner in waiting})[: most + SPARE]
+    owners = _owners(pool)
+    if len(owners) < 2:
+        return claimable(pool=pool)[:most]
+    order = [job_id for job_id, _, _ in _in_turns(claimable, pool, most, owners, ())]
     ranks = [When(pk=job_id, then=Value(rank)) for rank, job_id in enumerate(order)]
     if not ranks:
-        return plain[:most]
+        return claimable(pool=pool)[:most]
     return claimable(pk__in=order).order_by(Case(*ranks, output_field=IntegerField()))[:most]
 
 
-def _some_owners(pool: str, running: Mapping[str, int]) -> list[str]:
-    """Owners with queued jobs: those with the fewest running ones, in random order."""
-    owners = _owners(pool)
-    random.shuffle(owners)
-    return sorted(owners, key=lambda owner: running.get(owner, 0))[:OWNERS]
+def fair_rows(claimable: Claimable, pool: str, most: int, full: Collection[str]) -> list[tuple[Any, str, str]]:
+    """(id, owner, key of the argument) of jobs, in the order of claims, without the owners that are `full`."""
+    return _in_turns(claimable, pool, most, _owners(pool), full)
+
+
+def _in_turns(
+    claimable: Claimable, pool: str, most: int, owners: Sequence[str], full: Collection[str]
+) -> list[tuple[Any, str, str]]:
+    others = [owner for owner in owners if owner not in full]
+    counts = Job.objects.filter(pool=pool, state=RUNNING).order_by().values_list("owner").annotate(count=Count("pk"))
+    running = dict(counts) if len(others) > 1 else {}
+    found: list[tuple[str, Any, int, str]] = []
+    if len(others) > OWNERS:
+        # The urgent jobs of owners that are not compared. An index has no order without the owners that are full, so
+        # only the first rows are looked at.
+        first = claimable(pool=pool).values_list("owner", "pk", "priority", "limit_key")
+        found = [row for row in first[: WINDOW if full else most + SPARE] if row[0] not in full][: most + SPARE]
+        random.shuffle(others)
+        others = sorted(others, key=lambda owner: running.get(owner, 0))[:OWNERS]
+    chosen = set(others)
+    found = [row for row in found if row[0] not in chosen] + _heads(claimable, pool, others, most)
+    waiting: dict[str, list[tuple[Any, int]]] = {}
+    for owner, job_id, priority, _ in sorted(found, key=lambda row: (-row[2], row[1])):
+        waiting.setdefault(owner, []).append((job_id, priority))
+    rows = {job_id: (job_id, owner, key) for owner, job_id, _, key in found}
+    order = fair_order(waiting, running, {owner: random.random() for owner in waiting})
+    return [rows[job_id] for job_id in order[: most + SPARE]]
+
+
+def _heads(claimable: Claimable, pool: str, owners: Sequence[str], most: int) -> list[tuple[str, Any, int, str]]:
+    """The first jobs of each of these owners, by one statement: (owner, id, priority, key of the argument)."""
+    if not owners:
+        return []
+    connection, key = connections[schema.alias()], Job._meta.pk
+    wanted = claimable(pool=pool, owner=OWNER).values_list("owner", "pk", "priority", "limit_key")[:most]
+    part, values = wanted.query.get_compiler(connection=connection).as_sql()
+    statement = " union all ".join(f"select * from ({part}) part{number}" for number in range(len(owners)))
+    given = [owner if value == OWNER else value for owner in owners for value in values]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, given)
+        return [(owner, key.to_python(job_id), priority, limit_key) for owner, job_id, priority, limit_key in cursor]
 
 
 def _owners(pool: str) -> list[str]:

@@ -132,10 +132,8 @@ def pick(page: Page, usage: KeyUsage, most: int) -> list[Any]:
 
 
 def left_out(full: Full, taken: Sequence[Any]) -> Q:
-    """The condition that leaves these jobs out."""
+    """The condition that leaves these jobs out, apart from those of full owners: `fairness` does not ask for them."""
     rest = ~Q(pk__in=list(taken)) if taken else Q()
-    if full.owners:
-        rest &= ~Q(owner__in=full.owners)
     return rest & ~Q(limit_key__in=full.keys) if full.keys else rest
 
 

@@ -71,6 +71,18 @@ def test_running_jobs_of_an_owner_stay_within_the_limit_and_others_go_on() -> No
     assert [job.pk for job in claim()] == [mine[2].pk]
 
 
+def test_a_claim_finds_the_one_owner_with_room_behind_many_full_ones_by_few_statements() -> None:
+    limit({"by": "owner", "running": 1})
+    for number in range(20):
+        submit(f"full-{number:02}", 3)
+    assert len(claim(20)) == 20
+    late = submit("late", 2)
+    with CaptureQueriesContext(connection) as found:
+        assert [job.pk for job in claim()] == [late[0].pk]
+    assert len(found) <= 16, [one["sql"][:80] for one in found]
+    assert claim() == []
+
+
 def test_a_limit_by_an_argument_counts_the_jobs_that_were_submitted_since() -> None:
     (old,) = submit("", 1, "x")
     limit({"by": "argument:tenant", "running": 1})
