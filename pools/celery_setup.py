@@ -44,16 +44,20 @@ def configure_celery(app: Any) -> None:
 
 def beat_schedule() -> dict[str, dict[str, Any]]:
     """The entries of beat. A tick expires when the next one is due."""
-    settings = conf.current()
-    intervals = {
-        "snakepit.sweep": settings.sweep_interval,
-        "snakepit.reconcile": settings.reconcile_interval,
-        "snakepit.rollup": ROLLUP_INTERVAL,
-        "snakepit.prune": PRUNE_INTERVAL,
-    }
     return {
         task: {"task": task, "schedule": BeatSchedule(seconds), "options": {"expires": seconds}}
-        for task, seconds in intervals.items()
+        for task, seconds in intervals().items()
+    }
+
+
+def intervals() -> dict[str, float]:
+    """Seconds between two ticks, by task. One at least: django-celery-beat stores whole seconds, and 0 would flood."""
+    settings = conf.current()
+    return {
+        "snakepit.sweep": settings.sweep_interval,
+        "snakepit.reconcile": max(1.0, settings.reconcile_interval),
+        "snakepit.rollup": ROLLUP_INTERVAL,
+        "snakepit.prune": PRUNE_INTERVAL,
     }
 
 

@@ -25,6 +25,7 @@ from snakepit.pools.jobs import (
     workflows,
 )
 from snakepit.pools.jobs.fallback_reconciler import FallbackReconciler
+from snakepit.pools.jobs.ticks import Tick
 from snakepit.pools.models import Audit, Job
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.operations.at_node import others
@@ -38,7 +39,7 @@ fallback_reconciler = FallbackReconciler()
 LATE = {"ignore_result": True, "acks_late": True, "reject_on_worker_lost": True}
 
 
-@shared_task(name="snakepit.sweep", **LATE)
+@shared_task(name="snakepit.sweep", base=Tick, **LATE)
 def sweep() -> int:
     """Make the broker of each node check age, memory and health of its workers. Returns how many will be replaced."""
     broker = shared.client()
@@ -68,20 +69,20 @@ def run_job(self: Any, job_id: str, pool: str = "") -> str:
     return claimer.work(pool) if pool else "gone"
 
 
-@shared_task(name=messages.RECONCILE, **LATE)
+@shared_task(name=messages.RECONCILE, base=Tick, **LATE)
 def reconcile() -> dict[str, int]:
     """Free jobs with an expired lease, and resend jobs that were not claimed."""
     return fallback_reconciler.tick()
 
 
-@shared_task(name="snakepit.rollup", **LATE)
+@shared_task(name="snakepit.rollup", base=Tick, **LATE)
 def roll_up() -> int:
     """Aggregate the pools' minutes into quarters of an hour, for the charts."""
     with leases.db_unit():
         return history.roll_up(utc_now())
 
 
-@shared_task(name="snakepit.prune", **LATE)
+@shared_task(name="snakepit.prune", base=Tick, **LATE)
 def prune() -> int:
     """Delete expired jobs, old audit rows and old history; returns the number of deleted rows."""
     with leases.db_unit():

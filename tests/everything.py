@@ -186,6 +186,15 @@ class Everything(Adapter):
         ctx.snooze(seconds)
 
     @command
+    def puts_off_once(self, path: str, ctx: Context) -> str:
+        """Put its job off for a second, in the first run."""
+        self.note(f"puts off {path}")
+        if not Path(path).exists():
+            Path(path).touch()
+            ctx.snooze(1.0)
+        return "done"
+
+    @command
     def raises(self, text: str = "as asked") -> None:
         raise LookupError(text)
 

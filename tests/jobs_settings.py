@@ -6,11 +6,14 @@ import os
 
 from snakepit.pools.client import connection
 from snakepit.site.settings import *  # noqa: F403
-from snakepit.site.settings import BASE_DIR
+from snakepit.site.settings import BASE_DIR, INSTALLED_APPS
 from snakepit.workers.transport import grpclib_internals
 
 # For brokers that take their pools from the database.
 RECENT = {"recent": path} if (path := os.environ.get("SNAKEPIT_TEST_RECENT")) else {}
+
+if os.environ.get("SNAKEPIT_TEST_CELERY_BEAT"):
+    INSTALLED_APPS = [*INSTALLED_APPS, "django_celery_beat"]
 
 SNAKEPIT = {
     "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),

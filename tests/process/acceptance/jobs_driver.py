@@ -41,6 +41,50 @@ def periods() -> dict[str, int]:
     return {name.rstrip("_"): total for name, total in sums.items()}
 
 
+def periodic(what: str, facts: dict[str, Any]) -> Any:
+    """Schedules, their runs, and how each surface shows one."""
+    from snakepit.pools.models import PeriodicJob, PeriodicRun
+
+    if what == "schedule":
+        return PeriodicJob.objects.create(pool="pool", **facts).pk
+    if what == "stop schedules":
+        return PeriodicJob.objects.update(enabled=False)
+    if what == "runs":
+        rows = PeriodicRun.objects.exclude(job=None).order_by("nominal")
+        return [{"nominal": run.nominal.isoformat(), "job": str(run.job)} for run in rows]
+    if what == "ticks":
+        from django_celery_beat.models import PeriodicTask
+
+        return dict(PeriodicTask.objects.values_list("task", "total_run_count"))
+    return surfaces(facts["name"])
+
+
+def surfaces(name: str) -> dict[str, str]:
+    import io
+    from contextlib import redirect_stdout
+
+    from django.contrib.auth import get_user_model
+    from django.test import Client
+    from django.test.utils import override_settings
+
+    from snakepit.pools.cli.main import run
+
+    headers = {"Authorization": f"Bearer {key()}"}
+    client, found = Client(), {}
+    client.force_login(get_user_model().objects.get(username="chaos"))
+    with override_settings(ALLOWED_HOSTS=["*"]), redirect_stdout(io.StringIO()) as out:
+        pages = {
+            "dashboard": "/periodic/",
+            "admin": "/admin/snakepit_pools/periodicjob/",
+            "jobs": "/jobs/?tag=periodic:" + name,
+        }
+        found = {place: client.get(path).content.decode() for place, path in pages.items()}
+        found["rest"] = client.get("/api/periodic", headers=headers).content.decode()
+        run(["periodic", "list"])
+        found["shell"] = out.getvalue()
+    return found
+
+
 def answer(what: str, facts: dict[str, Any]) -> Any:
     from django.core.management import call_command
 
@@ -54,6 +98,8 @@ def answer(what: str, facts: dict[str, Any]) -> Any:
         Job.objects.all().delete()  # a PostgreSQL is shared by the tests of a session
         sync_pools()
         return True
+    if what in ("schedule", "stop schedules", "runs", "ticks", "periodic surfaces"):
+        return periodic(what, facts)
     if what == "key":
         return key()
     if what == "periods":

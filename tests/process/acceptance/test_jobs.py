@@ -60,6 +60,12 @@ class Stand:
     def beat(self) -> subprocess.Popen[bytes]:
         return self.start("beat", "beat", "--pidfile=", "--schedule", str(self.home / "schedule"))
 
+    def database_beat(self) -> subprocess.Popen[bytes]:
+        """The beat of django-celery-beat, whose entries are in the database."""
+        return self.start(
+            "dbeat", "beat", "--pidfile=", "--scheduler", "django_celery_beat.schedulers:DatabaseScheduler"
+        )
+
     def ask(self, what: str, **facts: Any) -> Any:
         """Have the driver, which is a Django process of this stand, do something."""
         if self._driver is None:
@@ -150,17 +156,47 @@ def place(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-def test_every_job_runs_once_also_when_its_message_comes_three_times(place: tuple[str, str], tmp_path: Path) -> None:
+def test_every_job_runs_once_also_when_its_message_comes_three_times_or_two_schedulers_make_it(
+    place: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place[1]:
+        monkeypatch.setenv("SNAKEPIT_TEST_CELERY_BEAT", "1")
     with stand(tmp_path, *place) as here:
         ids = here.submit("once", {"mark": "x"}, 60)
         for _ in range(2):
             here.ask("send", ids=ids)
         here.worker()
-        here.beat()
+        beat = here.beat()
         rows = here.ended(ids)
         assert Counter(row["state"] for row in rows) == {"succeeded": 60}
         assert {row["attempts"] for row in rows} == {1}
         assert len(here.lines("once")) == 60
+        if place[1]:
+            check_schedule(here, beat)
+
+
+def check_schedule(here: Stand, beat: subprocess.Popen[bytes]) -> None:
+    """A schedule of each second has one job a time beside two beats, on each surface; a snoozed job comes back."""
+    here.ask("schedule", name="each-second", command="once", arguments={"mark": "tick"}, interval=1)
+    snoozed = here.submit("puts_off_once", {"path": str(here.home / "seen")})
+    beats = [beat, here.database_beat()]
+    here.until(lambda: "snakepit.reconcile" in here.ask("ticks"), "the entries of django-celery-beat")
+    before = len(here.ask("runs"))
+    here.until(lambda: len(here.ask("runs")) >= before + 3, "runs of the schedule")
+    shown = here.ask("periodic surfaces", name="each-second")
+    here.ask("stop schedules")
+    for one in beats:
+        one.terminate()
+    assert [one.wait(PATIENCE) for one in beats] == [0, 0]
+    assert here.ask("ticks")["snakepit.reconcile"] > 0  # it stores its counts when it ends
+    runs = here.ask("runs")
+    rows = here.ended([run["job"] for run in runs])
+    assert {(row["state"], row["attempts"]) for row in rows} == {("succeeded", 1)}
+    assert len({run["nominal"] for run in runs}) == len(runs) == len(here.lines("once tick"))
+    assert [name for name, text in shown.items() if "each-second" not in text] == []
+    (row,) = here.ended(snoozed)
+    assert (row["state"], row["result"], row["outcomes"]) == ("succeeded", "done", ["snoozed", "succeeded"])
+    assert len(here.lines("puts off")) == 2
 
 
 @pytest.mark.slow

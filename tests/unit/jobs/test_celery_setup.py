@@ -10,7 +10,7 @@ import pytest
 from celery import Celery
 
 import snakepit
-from snakepit.pools.celery_setup import find_missing_entries, given_url
+from snakepit.pools.celery_setup import beat_schedule, find_missing_entries, given_url
 from snakepit.pools.jobs.messages import TASK
 
 TICKS = {"snakepit.sweep", "snakepit.reconcile", "snakepit.rollup", "snakepit.prune"}
@@ -59,6 +59,24 @@ def test_an_entry_of_the_project_for_the_same_task_wins() -> None:
     schedule = project_app(beat_schedule={"nightly": own}).conf.beat_schedule
     assert schedule["nightly"] == own
     assert set(schedule) == {"nightly", *TICKS - {"snakepit.prune"}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expires"), [({}, True), ({"own": {"task": "snakepit.prune", "schedule": 60.0}}, False)]
+)
+def test_a_tick_expires_when_the_next_one_is_due_by_whatever_scheduler(entry: dict[str, Any], expires: bool) -> None:
+    app = project_app(broker_url="memory://", beat_schedule=entry)
+    app.loader.import_default_modules()
+    app.tasks["snakepit.prune"].apply_async(queue="ticks")  # django-celery-beat sends no expiry
+    with app.connection_for_read() as connection:
+        message = connection.SimpleQueue("ticks").get(timeout=10)
+        message.ack()
+    assert bool(message.headers["expires"]) == expires
+
+
+def test_no_entry_has_an_interval_that_django_celery_beat_would_store_as_zero(settings: Any) -> None:
+    settings.SNAKEPIT = {"RECONCILE_INTERVAL": 0.25}
+    assert all(entry["schedule"].seconds >= 1 for entry in beat_schedule().values())
 
 
 def test_an_app_that_is_configured_already_gets_them_at_once() -> None:
