@@ -84,11 +84,18 @@ class MemoryFile:
     def append(self, data: Any) -> int:
         """Write bytes behind those that are there; return where they begin."""
         at = _aligned(self.size)
+        self._write(data, at)
+        return at
+
+    def extend(self, data: Any) -> None:
+        """Write more bytes of the part that was appended last."""
+        self._write(data, self.size)
+
+    def _write(self, data: Any, at: int) -> None:
         view, end = memoryview(data).cast("B"), at
         while end - at < len(view):  # a write may be cut short
             end += os.pwrite(self.descriptor, view[end - at : end - at + WRITE_BYTES], end)
         self.size = end
-        return at
 
     def cut(self, size: int) -> None:
         os.ftruncate(self.descriptor, size)
@@ -159,6 +166,13 @@ class Outgoing:
         self.placed: list[PlacedFile] = []  # those that the value has
         self._placed = placed  # those of the call
         self._copied: MemoryFile | None = None
+
+    @classmethod
+    def holding(cls, file: MemoryFile) -> Outgoing:
+        """The parts that were written to a file before; each is in the file COPIED."""
+        made = cls(LARGEST)
+        made._copied, made.size = file, file.size
+        return made
 
     @property
     def is_used(self) -> bool:
@@ -281,6 +295,17 @@ class Incoming:
         if not 0 <= number < len(self.descriptors):
             raise BufferInvalid("a buffer did not arrive")
         return _checked_map(self.descriptors[number])
+
+    def place(self, number: int, offset: int, size: int) -> int | memoryview:
+        """Where a part is: the descriptor of its file, or its bytes. Raises BufferInvalid."""
+        if number == COPIED and self.inline:
+            return self.view([number, offset, size])
+        at = len(self.descriptors) - 1 if number == COPIED else number
+        if not 0 <= at < len(self.descriptors) or offset < 0 or size < 0:
+            raise BufferInvalid("a buffer did not arrive")
+        if offset + size > checked_size(self.descriptors[at]):
+            raise BufferInvalid(f"bytes {offset} to {offset + size} are outside of a buffer")
+        return self.descriptors[at]
 
     def sizes(self) -> int:
         """The bytes of all files. Raises BufferInvalid for a descriptor that is no sealed memory file."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -10,9 +12,10 @@ from ninja import Query, Router
 
 from snakepit.pools import conf
 from snakepit.pools.api.auth import caller
-from snakepit.pools.api.binary_body import FORM, RAW, arguments_of
+from snakepit.pools.api.binary_body import ARROW, FORM, NPY, RAW, arguments_of
+from snakepit.pools.api.binary_result import accepted, binary_response, plain_value
 from snakepit.pools.api.body import dumps
-from snakepit.pools.api.schemas import CallAnswer, Failure, answers
+from snakepit.pools.api.schemas import BODIES, CallAnswer, Failure, answers
 from snakepit.pools.api.streams import answer_body, stream_response
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, CommandUnknown
@@ -21,13 +24,13 @@ from snakepit.pools.client import shared
 
 router = Router(tags=["calls"])
 
-DESCRIBED = answers("text/event-stream", "application/octet-stream") | {
+DESCRIBED = answers("text/event-stream", RAW, NPY, ARROW) | {
     "requestBody": {
         "description": "The command's arguments as one JSON object; an empty body means no arguments. "
         'Write bytes as {"$bytes": "<base64>"}.',
         "content": {
             "application/json": {"schema": {"type": "object"}, "example": {}},
-            RAW: {"schema": {"type": "string", "format": "binary"}},
+            **{kind: {"schema": BODIES[kind]} for kind in (RAW, NPY, ARROW)},
             FORM: {
                 "schema": {
                     "type": "object",
@@ -60,12 +63,14 @@ async def call(
 ) -> HttpResponseBase:
     """Call a command of a pool and wait for its result.
 
-    A body of `application/octet-stream` is the argument that `?argument=` names. In a body of `multipart/form-data`,
+    A body of `application/octet-stream` is the argument that `?argument=` names. So is the array of a body of
+    `application/x-npy`, and the table of `application/vnd.apache.arrow.stream`. In a body of `multipart/form-data`,
     each file is the argument of its field's name, and the field `arguments` has the others as one JSON object.
 
     With `Accept: text/event-stream` (or `?stream=true`) the response is a stream of server-sent events: `chunk`,
     `progress`, `log`, and last `result` or `error`. With `Accept: application/octet-stream`, a result of type bytes is
-    the raw body.
+    the raw body; with `application/x-npy` an array, with `application/vnd.apache.arrow.stream` a table. Every other
+    result is JSON.
     """
     caller(request).allow("call", pool)
     refuse_hook(command)
@@ -73,7 +78,7 @@ async def call(
     if timeout is not None and timeout > longest:
         message = f"timeout: {timeout} is more than {longest} seconds (SNAKEPIT['MAX_TIMEOUT'])"
         raise BadRequest(message, details={"fields": {"timeout": longest}})
-    arguments = arguments_of(request, argument)
+    arguments = await arguments_of(request, argument)
     accept = request.headers.get("Accept", "")
     quota = caller(request).quota
     if stream or "text/event-stream" in accept:
@@ -83,13 +88,16 @@ async def call(
                 return shared.client().aevents(pool, command, arguments, timeout=timeout, priority=priority)
 
         return await stream_response(request, begin)
+    types = accepted(accept)
+    execute = shared.client().aexecute_encoded if types else shared.client().aexecute
     with acting_for(quota):
-        answer = await shared.client().aexecute(pool, command, arguments, timeout=timeout, priority=priority)
+        answer = await execute(pool, command, arguments, timeout=timeout, priority=priority)
     request.rate_left = answer.calls_left, answer.calls_reset  # type: ignore[attr-defined]
-    if isinstance(answer.value, bytes) and "application/octet-stream" in accept:
-        headers = {"X-Snakepit-Call": answer.call, "X-Snakepit-Worker": answer.worker}
-        return HttpResponse(answer.value, content_type="application/octet-stream", headers=headers)
-    return json_response(answer_body(answer))
+    if not types:
+        return json_response(answer_body(answer))
+    if response := binary_response(request, answer, types):
+        return response
+    return json_response(answer_body(replace(answer, value=json.loads(plain_value(answer.value)))))
 
 
 def refuse_hook(command: str) -> None:

@@ -30,6 +30,12 @@ BODIES: dict[str, dict[str, Any]] = {
     "text/event-stream": {"type": "string", "description": "Server-sent events: `id`, `event` and `data` as JSON."},
     "text/plain": {"type": "string"},
     "application/octet-stream": {"type": "string", "format": "binary"},
+    "application/x-npy": {"type": "string", "format": "binary", "description": "An array as a .npy file."},
+    "application/vnd.apache.arrow.stream": {
+        "type": "string",
+        "format": "binary",
+        "description": "A table as an Arrow IPC stream.",
+    },
 }
 
 

@@ -47,9 +47,9 @@ class Packed(NamedTuple):
     def value(self) -> Any:
         return _parse(self.json)
 
-    def answer(self) -> Answer:
+    def answer(self, value: Any) -> Answer:
         wire, at = self.results, self.at
-        return Answer(self.value(), wire.calls[at], wire.worker, wire.queued_seconds[at], wire.run_seconds[at])
+        return Answer(value, wire.calls[at], wire.worker, wire.queued_seconds[at], wire.run_seconds[at])
 
 
 class Delivered(NamedTuple):
@@ -59,10 +59,21 @@ class Delivered(NamedTuple):
     buffers: Incoming | None = None
 
     def value(self) -> Any:
-        wire, buffers = self.delivery, self.buffers
+        wire = self.delivery
         if not wire.buffers and not wire.inline:
             return _parse(wire.json)
-        buffers = buffers or Incoming()
+        try:
+            data, buffers = self.checked()
+            return _parse(data, buffers)
+        except BufferInvalid as problem:
+            raise ResultUnreadable(f"The result cannot be read: {problem}.") from None
+        finally:
+            if self.buffers is not None:
+                self.buffers.close()
+
+    def checked(self) -> tuple[bytes, Incoming]:
+        """The text of the result, and its buffers, which are all there and sealed."""
+        wire, buffers = self.delivery, self.buffers or Incoming()
         if len(buffers) != wire.buffers:
             raise ResultUnreadable(
                 f"The result came with {len(buffers)} of its {wire.buffers} descriptors. Raise the limit of open "
@@ -71,15 +82,13 @@ class Delivered(NamedTuple):
         try:
             buffers.inline = wire.inline
             buffers.sizes()
-            return _parse(bytes(buffers.view(list(wire.text))) if wire.text else wire.json, buffers)
+            return bytes(buffers.view(list(wire.text))) if wire.text else wire.json, buffers
         except BufferInvalid as problem:
             raise ResultUnreadable(f"The result cannot be read: {problem}.") from None
-        finally:
-            buffers.close()
 
-    def answer(self) -> Answer:
+    def answer(self, value: Any) -> Answer:
         wire = self.delivery
-        return Answer(self.value(), wire.call, wire.worker, wire.queued_seconds, wire.run_seconds)
+        return Answer(value, wire.call, wire.worker, wire.queued_seconds, wire.run_seconds)
 
 
 def unpack(results: Results) -> list[Packed]:
@@ -157,14 +166,15 @@ def value_of(result: Result | Packed | Delivered) -> Any:
     return decode(result.value) if isinstance(result, Result) else result.value()
 
 
-def answer(result: Result | Packed | Delivered) -> Answer:
+def answer(result: Result | Packed | Delivered, value: Any = ...) -> Answer:
+    """The Answer of a result; `value` replaces what the command returned."""
     if not isinstance(result, Result):
-        return result.answer()
+        return result.answer(result.value() if value is ... else value)
     timing = result.timing
     left = timing.calls_left if timing.HasField("calls_left") else -1
     return Answer(
-        decode(result.value), timing.call, timing.worker, timing.queued_seconds, timing.run_seconds,
-        left, timing.calls_reset,
+        decode(result.value) if value is ... else value, timing.call, timing.worker, timing.queued_seconds,
+        timing.run_seconds, left, timing.calls_reset,
     )  # fmt: skip
 
 

@@ -47,6 +47,9 @@ class Json(dict[str, Any]):
     processes without the libraries of a result's types: `client.call("pool", "command", Json(x=1))`.
     """
 
+    buffers: Outgoing | None = None  # the parts that its values name
+    keeps_types = False  # the result has its tags, for `Client.aexecute_encoded`
+
 
 class Options(NamedTuple):
     """What a caller may set for a call besides its arguments."""
@@ -164,10 +167,15 @@ def encode(
     values = _merged(arguments, more)
     call = EncodedCall(pool, command)
     call.caller = current()
-    plain = type(arguments) is Json
+    plain = isinstance(arguments, Json)
     if not plain and typed.NAME in values:
         raise BadArguments(f"arguments: {typed.NAME!r} is a reserved name; rename the argument")
     call.arguments, call.attachments, call.buffers = _encoded(values, plain=plain)
+    if isinstance(arguments, Json):
+        call.buffers = arguments.buffers
+        if arguments.keeps_types:
+            text = call.arguments[1:] if len(call.arguments) > 2 else b"}"
+            call.arguments = NO_ARGUMENTS[:-1] + (b"," if len(text) > 1 else b"") + text
     if options.timeout is not None:
         call.timeout = _checked_timeout(options.timeout)
     if options.priority:

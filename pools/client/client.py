@@ -18,7 +18,8 @@ from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import BrokerStatus, CommandInfo, RecyclePlan, SweepResult, WorkerDump
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
-from snakepit.pools.client.arguments import EncodedCall, Options, encode
+from snakepit.pools.client.arguments import EncodedCall, Json, Options, encode
+from snakepit.pools.client.encoded import Encoded
 from snakepit.pools.client.pending import CallFuture, LoopPending, SentCall, ThreadPending
 from snakepit.pools.client.pool import PoolClient
 from snakepit.pools.client.questions import Question
@@ -89,6 +90,14 @@ class Client:
     ) -> Answer:  # fmt: skip
         """As `execute`, for an event loop."""
         return answer(await self._arun(encode(pool, command, arguments, more, Options(timeout, priority))))
+
+    async def aexecute_encoded(
+        self, pool: str, command: str, arguments: Json, /, *, timeout: float | None = None, priority: int = 0,
+    ) -> Answer:  # fmt: skip
+        """As `aexecute`, for programs that pass a result on: its `value` is an Encoded, which the caller closes."""
+        arguments.keeps_types = True
+        reply = await self._arun(encode(pool, command, arguments, {}, Options(timeout, priority)))
+        return answer(reply, Encoded.of(reply))
 
     # One call that streams.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from snakepit.workers.schema.checker import Checker, Mismatch, Schema, describe, number_of, refuse
-from snakepit.workers.schema.libraries import library
+from snakepit.workers.schema.libraries import is_a, library
 
 
 def checker_of(annotation: Any, definitions: dict[str, Schema]) -> Checker | None:
@@ -153,6 +153,8 @@ def _made(kind: Any, value: Any) -> Any:
     """A table from its JSON form: columns and rows, or a list of objects; a series from its data."""
     owner = kind.__module__.partition(".")[0].lstrip("_")
     module = library(owner, "a table")
+    if is_a(value, "pyarrow", "Table"):  # of a caller that sent an Arrow stream
+        return _from_arrow(kind, module, value)
     if isinstance(value, dict) and "data" in value:
         if owner == "pandas" and "index_names" in value and "columns" in value:
             return kind.from_dict(value, orient="tight")
@@ -174,6 +176,14 @@ def _made(kind: Any, value: Any) -> Any:
     if owner == "pyarrow":
         return module.Table.from_pylist(rows) if rows else module.table(value)
     return kind(rows or value)
+
+
+def _from_arrow(kind: Any, module: Any, table: Any) -> Any:
+    if kind.__name__ == "Series":
+        if table.num_columns != 1:
+            raise ValueError(f"it has {table.num_columns} columns")
+        return _from_arrow(module.DataFrame, module, table)[table.column_names[0]]
+    return table.to_pandas() if module.__name__ == "pandas" else module.from_arrow(table)
 
 
 def _image(kind: Any, definitions: dict[str, Schema]) -> Checker:

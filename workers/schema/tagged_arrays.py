@@ -99,17 +99,23 @@ def _library() -> Any:
 
 
 def _restore_array(restorer: Any, content: Any) -> Any:
-    dtype_text, shape, text = content
+    dtype_text, shape, text, *order = content  # "F" of a .npy file whose first index varies fastest
     data = restorer.blob(text)
     if not (isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)):
         raise ValueError("the shape must be a list of sizes")
+    if order not in ([], ["F"]):
+        raise ValueError("the order of an array can only be F")
     numpy = _library()
     if numpy is None:
+        if order:
+            raise NotCarried(
+                "is an array in Fortran's order, and NumPy is not installed in this process; pip install numpy"
+            )
         return _nested(_unpacked(dtype_text, data), shape)
     dtype = read_dtype(numpy, dtype_text)
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"{len(data)} bytes do not fit the shape {shape}")
-    made = numpy.frombuffer(data, dtype).reshape(shape)
+    made = numpy.frombuffer(data, dtype).reshape(shape, order="F" if order else "C")
     return made if made.flags.writeable else made.copy()  # the receiver may write to it
 
 

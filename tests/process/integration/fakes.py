@@ -25,6 +25,8 @@ from snakepit.pools.broker.status import (
     WorkerStatus,
 )
 from snakepit.pools.client import Answer, Chunk, Log, Progress
+from snakepit.pools.client.encoded import Encoded
+from snakepit.workers.schema import typed
 from tests.statuses import pool, status, worker
 
 POOL = pool(
@@ -134,6 +136,12 @@ class FakeClient:
             raise CommandUnknown(f"The pool digits has no command {command!r}.")
         value = self.answers[command]
         return self._answer(value(arguments) if isinstance(value, Callable) else value)  # type: ignore[arg-type]
+
+    async def aexecute_encoded(
+        self, pool: str, command: str, arguments: Mapping[str, Any], /, *, timeout: float | None, priority: int
+    ) -> Answer:
+        answer = await self.aexecute(pool, command, arguments, timeout=timeout, priority=priority)
+        return replace(answer, value=Encoded.parse(typed.encode(answer.value, 2**20)))
 
     def aevents(
         self, pool: str, command: str, arguments: Mapping[str, Any], /, *, timeout: float | None, priority: int

@@ -14,7 +14,7 @@ from django.test import Client
 from snakepit.pools.api import health
 from snakepit.pools.api.app import api
 from snakepit.pools.broker.status import as_json
-from snakepit.pools.models import Event, Node, Pool, Worker
+from snakepit.pools.models import Event, Node, Pool, Worker, known_keys
 from snakepit.pools.web.last_status import last_status
 from tests.process.integration.fakes import FakeClient, unreachable
 
@@ -86,6 +86,7 @@ def test_a_page_costs_two_queries_whatever_its_size(
     get: Any, workers: list[Worker], django_assert_num_queries: Any
 ) -> None:
     get("/api/workers")
+    known_keys.forget()
     with django_assert_num_queries(2):  # the key, the page
         assert len(get("/api/workers?limit=6").json()["workers"]) == 6
 
@@ -277,7 +278,10 @@ def test_the_description_names_every_route_once(client: Client) -> None:
     lacking = {path: {"401", "403", "503"} - set(one) for path, one in documented.items() if path not in open_to_all}
     assert not any(lacking.values()), f"every operation may be refused, and meet a database that is away: {lacking}"
     called = documented["/api/pools/{pool}/commands/{command}"]["200"]["content"]
-    assert set(called) == {"application/json", "text/event-stream", "application/octet-stream"}
+    binary = {"application/octet-stream", "application/x-npy", "application/vnd.apache.arrow.stream"}
+    assert set(called) == {"application/json", "text/event-stream", *binary}
+    bodies = description["paths"]["/api/pools/{pool}/commands/{command}"]["post"]["requestBody"]["content"]
+    assert set(bodies) == {"application/json", "multipart/form-data", *binary}
     assert set(documented["/api/jobs/{job_id}/events"]["200"]["content"]) == {"text/event-stream"}
     assert set(documented["/api/metrics"]["200"]["content"]) == {"text/plain"}
     names = [one["operationId"] for path in description["paths"].values() for one in path.values()]

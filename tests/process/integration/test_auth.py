@@ -31,6 +31,12 @@ def grant(user: Any, *names: str) -> None:
     user.user_permissions.add(*Permission.objects.filter(codename__in=names, content_type__app_label="snakepit_pools"))
 
 
+@pytest.fixture
+def kept_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked-up keys stay known, however slow the machine is."""
+    monkeypatch.setattr(known_keys, "KEPT", 3600.0)
+
+
 def code_of(response: Any) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
@@ -102,6 +108,7 @@ def test_a_key_does_what_its_scopes_say(client: Client, broker: FakeClient, make
                 assert response.json()["error"]["details"]["scope"] == scope
 
 
+@pytest.mark.usefixtures("kept_long")
 def test_a_key_does_no_more_than_its_owner_may_do_now(
     client: Client, broker: FakeClient, django_user_model: Any, django_assert_num_queries: Any
 ) -> None:
@@ -131,6 +138,7 @@ def test_a_key_does_no_more_than_its_owner_may_do_now(
     assert outcomes() == [403, 200]
 
 
+@pytest.mark.usefixtures("kept_long")
 def test_rights_that_another_process_changed_are_read_again(
     client: Client, broker: FakeClient, django_user_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +153,7 @@ def test_rights_that_another_process_changed_are_read_again(
     assert send(client, Authorization=key).status_code == 403
 
 
+@pytest.mark.usefixtures("kept_long")
 def test_a_key_that_another_process_revoked_is_refused_once_it_is_looked_up_again(
     client: Client, broker: FakeClient, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +186,7 @@ def test_a_key_for_some_pools_reaches_no_other(
     assert broker.calls == []
 
 
+@pytest.mark.usefixtures("kept_long")
 def test_the_use_of_a_key_is_noted_once_a_minute(
     client: Client, broker: FakeClient, make_key: Callable[..., str], django_assert_num_queries: Any
 ) -> None:
