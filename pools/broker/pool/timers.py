@@ -22,14 +22,15 @@ from heapq import heappop, heappush
 class Timers:
     """One timer for each key; setting a key again moves it. Every operation costs O(log n) at most, amortised.
 
-    Keys of one moment share a place in the heap: calls that came together are due together.
+    Keys of one moment share a place in the heap: calls that came together are due together. A key that moves to a later
+    moment keeps its place, and gets the new one when the old one comes up: most calls end before.
     """
 
     def __init__(self) -> None:
         self._at: dict[Hashable, float] = {}
         self._keys: dict[float, list[Hashable]] = {}  # by moment, in the order in which they were set
         self._moments: list[float] = []  # a heap
-        self._entries = 0  # keys in all lists; moved and cleared ones stay in them until they come up
+        self._entries = 0  # keys in all lists, for each timer one at its moment or before
         self.soonest = float("inf")  # no timer is due before this; lowered by `set`, made exact by `next`
 
     def __len__(self) -> int:
@@ -39,7 +40,10 @@ class Timers:
         return self._at.keys()
 
     def set(self, key: Hashable, at: float) -> None:
+        before = self._at.get(key)
         self._at[key] = at
+        if before is not None and before <= at:
+            return
         self._add(key, at)
         if at < self.soonest:
             self.soonest = at
@@ -70,8 +74,8 @@ class Timers:
                 if self._at.get(keys[-1]) == at:
                     self.soonest = at
                     return at
-                keys.pop()
                 self._entries -= 1
+                self._add_later(keys.pop(), at)
             del self._keys[heappop(self._moments)]
         self.soonest = float("inf")
         return None
@@ -86,4 +90,12 @@ class Timers:
                 if self._at.get(key) == at:
                     del self._at[key]
                     due.append(key)
+                else:
+                    self._add_later(key, at)
         return due
+
+    def _add_later(self, key: Hashable, passed: float) -> None:
+        """Give a key whose old moment has come up the place of its new one, if it has one."""
+        at = self._at.get(key)
+        if at is not None and at > passed:
+            self._add(key, at)

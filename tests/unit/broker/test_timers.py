@@ -27,6 +27,15 @@ def test_a_timer_that_is_moved_again_and_again_leaves_a_small_heap() -> None:
     assert timers.next() == 99_999.0
 
 
+def test_a_timer_that_moves_back_and_forth_leaves_a_small_heap_and_rings_where_it_is() -> None:
+    timers = Timers()
+    for number in range(10_000):
+        timers.set("one", float(-number))
+        timers.set("one", float(number))
+    assert timers._entries <= 65
+    assert (timers.due(9_998.0), timers.next(), timers.due(9_999.0)) == ([], 9_999.0, ["one"])
+
+
 def test_a_compacted_heap_still_knows_every_timer() -> None:
     timers = Timers()
     for number in range(1000):
