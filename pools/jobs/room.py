@@ -121,7 +121,7 @@ def _rooms(pool: str, caller: CallerIdentity | None) -> Iterator[Room]:
     sums: dict[str, Any] = {"pool_jobs": Count("*"), "pool_bytes": Sum("size", default=0)}
     for kind, name in names.items():
         mine = Q(**{kind: name})
-        sums |= {f"{kind}_jobs": Count("*", filter=mine), f"{kind}_bytes": Sum("size", filter=mine, default=0)}
+        sums |= {f"{kind}_jobs": Count("pool", filter=mine), f"{kind}_bytes": Sum("size", filter=mine, default=0)}
     used = Job.objects.filter(pool=pool, state__in=WAITING).order_by().aggregate(**sums)
     for kind, jobs, most in _limits(caller):
         name = names.get(kind, pool)
