@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help up cluster test lint quick proto matrix docs docs-site screenshots bench trace mutation chaos interrupts faults fmt clean
+.PHONY: help up cluster test lint quick locked lock proto matrix docs docs-site screenshots bench trace mutation chaos interrupts faults fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -27,6 +27,14 @@ lint: $(VENV)/.test ## check style, types and layers
 
 quick: $(VENV)/.test ## run unit tests and doctests: no process, no socket, under half a minute
 	$(BIN)/python -m pytest $(PYTEST) tests/unit snakepit
+
+locked: ## install what uv.lock has into .venv, instead of the newest libraries (needs uv)
+	uv venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV)
+	uv sync --locked --inexact --extra test
+	@touch $(VENV)/.test $(VENV)/.demo
+
+lock: ## write uv.lock again: after a change of the dependencies, or with LOCK=--upgrade for the newest (needs uv)
+	uv lock --default-index https://pypi.org/simple $(LOCK)
 
 matrix: ## run the tests on the lowest and newest dependencies, on each Python found (MATRIX=--quick: the two ends; --list)
 	@$(PYTHON) tests/matrix.py $(MATRIX)

@@ -55,3 +55,29 @@ def test_hooks_before_a_commit_run_the_linters_of_the_test_extra() -> None:
     lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)
     assert lint
     assert set(re.findall(r"\$\(BIN\)/([\w-]+)", lint[1])) == {Path(hook["entry"].split()[0]).name for hook in hooks}
+
+
+def test_the_lock_file_has_what_the_project_requires_from_the_public_index_alone() -> None:
+    text = (ROOT / "uv.lock").read_text()
+    assert set(re.findall(r"https?://([^/\"]+)", text)) == {"pypi.org", "files.pythonhosted.org"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    packages = tomllib.loads(text)["package"]
+    (own,) = [one for one in packages if one["name"] == project["name"]]
+    assert own["source"] == {"editable": "."}
+    wanted = {("", one) for one in project["dependencies"]}
+    wanted |= {(extra, one) for extra, given in project["optional-dependencies"].items() for one in given}
+    locked = {extra_of(one) for one in own["metadata"]["requires-dist"]}
+    assert {requirement(extra, one) for extra, one in wanted} == locked, "say `make lock`"
+    assert all("hash" in wheel for one in packages for wheel in one.get("wheels", ()))
+
+
+def requirement(extra: str, text: str) -> tuple[str, str, frozenset[str]]:
+    """The extra, the name and the versions of a dependency in pyproject.toml."""
+    name, versions = re.match(r"([\w.-]+)(?:\[[^]]*\])?\s*([^;]*)", text).groups()  # type: ignore[union-attr]
+    return extra, re.sub(r"[-_.]+", "-", name).lower(), frozenset(filter(None, versions.replace(" ", "").split(",")))
+
+
+def extra_of(entry: dict[str, str]) -> tuple[str, str, frozenset[str]]:
+    """The same of an entry in uv.lock."""
+    found = re.search(r"extra == '([\w-]+)'", entry.get("marker", ""))
+    return found[1] if found else "", entry["name"], frozenset(filter(None, entry.get("specifier", "").split(",")))
