@@ -23,7 +23,7 @@ from django.db.models.sql import UpdateQuery
 from snakepit.pools import conf
 from snakepit.pools.broker.job_limits import find_problem
 from snakepit.pools.jobs import columns, limits
-from snakepit.pools.jobs.fairness import fair_rows, fairly, rules_of_queue
+from snakepit.pools.jobs.fairness import Full, fair_rows, fairly, rules_of_queue
 from snakepit.pools.models import Job, JobAttempt, Pool, schema
 from snakepit.pools.models.states import QUEUED, RUNNING
 
@@ -128,13 +128,13 @@ class _Limited:
     rules: Any
     only: Any = None  # the id of the one job that is wanted
 
-    def page(self, size: int, full: limits.Full, taken: Sequence[Any]) -> Any:
+    def page(self, size: int, full: Full, taken: Sequence[Any]) -> Any:
         """The next candidates."""
-        rest = limits.left_out(full, taken)
         if self.only is not None:
-            found = claimable(pk=self.only).filter(rest).exclude(owner__in=full.owners)
-            return found.values_list("pk", "owner", "limit_key")
-        return fair_rows(lambda **of: claimable(**of).filter(rest), self.pool, size, full.owners)
+            found = claimable(pk=self.only).exclude(pk__in=taken).values_list("pk", "owner", "limit_key")
+            return [row for row in found if full.allows(row[1], row[2])]
+        rest = ~Q(pk__in=taken) if taken else Q()
+        return fair_rows(lambda **of: claimable(**of).filter(rest), self.pool, size, full)
 
 
 def _claim_limited(wanted: _Limited, most: int, claimant: str, node: str) -> Claimed:

@@ -13,7 +13,8 @@ that it has had. A tie is decided at random, so that a claim of a single job fav
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
@@ -27,9 +28,30 @@ OWNERS = 16  # whose jobs one claim compares; of more, some are chosen at random
 WINDOW = 1000  # jobs, the first in the order of claims, that a claim looks at where owners are left out
 KNOWN = 1000  # owners that one claim chooses from
 SPARE = 32  # jobs above those wanted, for rows that another claim takes meanwhile
-OWNER = "\0owner"  # in place of a value in a statement that is built for several owners
+NAME = "\0name"  # in place of a value in a statement that is built for several
 Claimable = Callable[..., QuerySet[Job]]
+Row = tuple[Any, str, str]  # (id, owner, key of the argument)
+_Found = tuple[str, Any, int, str]  # (owner, id, priority, key of the argument)
 Waiting = Mapping[str, Sequence[tuple[Any, int]]]  # (id, priority) of each owner's next jobs, in their order
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """The keys of limits that may start no job now."""
+
+    pool: bool = False
+    owners: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return self.pool or bool(self.owners or self.keys)
+
+    def allows(self, owner: str, key: str) -> bool:
+        """Whether a job of this owner and key of an argument may start."""
+        return not self.pool and owner not in self.owners and key not in self.keys
+
+
+NOTHING_FULL = Full()
 
 
 def fair_order(waiting: Waiting, running: Mapping[str, int], ties: Mapping[str, float]) -> list[Any]:
@@ -52,54 +74,66 @@ def fairly(claimable: Claimable, pool: str, most: int) -> QuerySet[Job]:
     owners = _owners(pool)
     if len(owners) < 2:
         return claimable(pool=pool)[:most]
-    order = [job_id for job_id, _, _ in _in_turns(claimable, pool, most, owners, ())]
+    order = [job_id for job_id, _, _ in _in_turns(claimable, pool, most, owners, NOTHING_FULL)]
     ranks = [When(pk=job_id, then=Value(rank)) for rank, job_id in enumerate(order)]
     if not ranks:
         return claimable(pool=pool)[:most]
     return claimable(pk__in=order).order_by(Case(*ranks, output_field=IntegerField()))[:most]
 
 
-def fair_rows(claimable: Claimable, pool: str, most: int, full: Collection[str]) -> list[tuple[Any, str, str]]:
-    """(id, owner, key of the argument) of jobs, in the order of claims, without the owners that are `full`."""
+def fair_rows(claimable: Claimable, pool: str, most: int, full: Full) -> list[Row]:
+    """(id, owner, key of the argument) of jobs, in the order of claims, without those that are `full`."""
     return _in_turns(claimable, pool, most, _owners(pool), full)
 
 
-def _in_turns(
-    claimable: Claimable, pool: str, most: int, owners: Sequence[str], full: Collection[str]
-) -> list[tuple[Any, str, str]]:
-    others = [owner for owner in owners if owner not in full]
+def _in_turns(claimable: Claimable, pool: str, most: int, owners: Sequence[str], full: Full) -> list[Row]:
+    others = [owner for owner in owners if owner not in full.owners]
     counts = Job.objects.filter(pool=pool, state=RUNNING).order_by().values_list("owner").annotate(count=Count("pk"))
     running = dict(counts) if len(others) > 1 else {}
-    found: list[tuple[str, Any, int, str]] = []
+    found: list[_Found] = []
     if len(others) > OWNERS:
-        # The urgent jobs of owners that are not compared. An index has no order without the owners that are full, so
-        # only the first rows are looked at.
+        # The urgent jobs of owners that are not compared. No index has their order without what is full, so only the
+        # first rows are looked at.
         first = claimable(pool=pool).values_list("owner", "pk", "priority", "limit_key")
-        found = [row for row in first[: WINDOW if full else most + SPARE] if row[0] not in full][: most + SPARE]
+        found = [row for row in first[: WINDOW if full else most + SPARE] if full.allows(row[0], row[3])]
+        found = found[: most + SPARE]
         random.shuffle(others)
         others = sorted(others, key=lambda owner: running.get(owner, 0))[:OWNERS]
     chosen = set(others)
-    found = [row for row in found if row[0] not in chosen] + _heads(claimable, pool, others, most)
-    waiting: dict[str, list[tuple[Any, int]]] = {}
+    found = [row for row in found if row[0] not in chosen]
+    found += _heads(claimable, pool, "owner", others, most)
+    if full.keys:  # the first jobs of an owner may all have full keys
+        found += _heads(claimable, pool, "limit_key", _free_keys(pool, full), most)
+    rows = {job_id: (job_id, owner, key) for owner, job_id, _, key in found if full.allows(owner, key)}
+    waiting: dict[str, dict[Any, int]] = {}
     for owner, job_id, priority, _ in sorted(found, key=lambda row: (-row[2], row[1])):
-        waiting.setdefault(owner, []).append((job_id, priority))
-    rows = {job_id: (job_id, owner, key) for owner, job_id, _, key in found}
-    order = fair_order(waiting, running, {owner: random.random() for owner in waiting})
+        if job_id in rows:
+            waiting.setdefault(owner, {})[job_id] = priority
+    turns = {owner: list(jobs.items()) for owner, jobs in waiting.items()}
+    order = fair_order(turns, running, {owner: random.random() for owner in waiting})
     return [rows[job_id] for job_id in order[: most + SPARE]]
 
 
-def _heads(claimable: Claimable, pool: str, owners: Sequence[str], most: int) -> list[tuple[str, Any, int, str]]:
-    """The first jobs of each of these owners, by one statement: (owner, id, priority, key of the argument)."""
-    if not owners:
+def _heads(claimable: Claimable, pool: str, field: str, names: Sequence[str], most: int) -> list[_Found]:
+    """The first jobs with each of these values, by one statement."""
+    if not names:
         return []
     connection, key = connections[schema.alias()], Job._meta.pk
-    wanted = claimable(pool=pool, owner=OWNER).values_list("owner", "pk", "priority", "limit_key")[:most]
+    wanted = claimable(pool=pool, **{field: NAME}).values_list("owner", "pk", "priority", "limit_key")[:most]
     part, values = wanted.query.get_compiler(connection=connection).as_sql()
-    statement = " union all ".join(f"select * from ({part}) part{number}" for number in range(len(owners)))
-    given = [owner if value == OWNER else value for owner in owners for value in values]
+    statement = " union all ".join(f"select * from ({part}) part{number}" for number in range(len(names)))
+    given = [name if value == NAME else value for name in names for value in values]
     with connection.cursor() as cursor:
         cursor.execute(statement, given)
         return [(owner, key.to_python(job_id), priority, limit_key) for owner, job_id, priority, limit_key in cursor]
+
+
+def _free_keys(pool: str, full: Full) -> list[str]:
+    """Some keys of queued jobs that have room, at random."""
+    keys = values_of("limit_key", f"pool = %s and state = '{QUEUED}' and limit_key <> ''", [pool], KNOWN)
+    free = [key for key in keys if key not in full.keys]
+    random.shuffle(free)
+    return free[:OWNERS]
 
 
 def _owners(pool: str) -> list[str]:

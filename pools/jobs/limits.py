@@ -20,7 +20,6 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +29,7 @@ from django.db.models.functions import Now
 
 from snakepit.pools.broker.job_limits import ARGUMENT, JobLimit, find_problem, key_of, parse
 from snakepit.pools.jobs.columns import moment
+from snakepit.pools.jobs.fairness import Full
 from snakepit.pools.models import Job, JobStart, Pool, schema
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED, RUNNING
@@ -39,15 +39,6 @@ KEPT = 120.0  # seconds after which starts are deleted
 JUMP = 5.0  # seconds in the future from which on a start is left over from before a clock was set back
 PAGES = 64  # pages of candidates that one claim reads
 Counts = Iterable[tuple[str, str, int]]  # (owner, key of the argument, jobs)
-
-
-@dataclass(frozen=True, slots=True)
-class Full:
-    """The keys that may start no job now."""
-
-    pool: bool
-    owners: frozenset[str]
-    keys: frozenset[str]
 
 
 class KeyUsage:
@@ -129,12 +120,6 @@ def pick(page: Page, usage: KeyUsage, most: int) -> list[Any]:
         if not refused:
             break
     return picked
-
-
-def left_out(full: Full, taken: Sequence[Any]) -> Q:
-    """The condition that leaves these jobs out, apart from those of full owners: `fairness` does not ask for them."""
-    rest = ~Q(pk__in=list(taken)) if taken else Q()
-    return rest & ~Q(limit_key__in=full.keys) if full.keys else rest
 
 
 def limited_pools() -> QuerySet[Any]:

@@ -242,6 +242,11 @@ class Job(models.Model):
                 fields=["pool", "owner", "-priority", "id"], name="snakepit_job_turns", condition=Q(state=QUEUED)
             ),
             models.Index(
+                fields=["pool", "limit_key", "-priority", "id"],
+                name="snakepit_job_keys",
+                condition=Q(state=QUEUED) & ~Q(limit_key=""),
+            ),
+            models.Index(
                 fields=["pool", "owner", "key", "size"], name="snakepit_job_waiting", condition=Q(state__in=WAITING)
             ),
             models.Index(fields=["workflow", "id"], name="snakepit_job_workflow", condition=Q(workflow__isnull=False)),

@@ -93,6 +93,16 @@ def test_a_limit_by_an_argument_counts_the_jobs_that_were_submitted_since() -> N
     assert Job.objects.filter(state="queued", pk__in=[second.pk, single.pk]).count() == 2
 
 
+def test_a_claim_finds_the_one_key_with_room_behind_many_jobs_of_full_ones() -> None:
+    limit({"by": "argument:tenant", "running": 1})
+    submit("ada", 0, *["x"] * 30, *["y"] * 30, "z")
+    assert len(claim(2)) == 2
+    assert [job.arguments["tenant"] for job in claim(2)] == ["z"]
+    (other,) = submit("bob", 1, "new")
+    assert [job.pk for job in claim(2)] == [other.pk]
+    assert claim(2) == []
+
+
 def test_a_rate_counts_starts_also_of_jobs_that_have_ended() -> None:
     limit({"by": "pool", "per_minute": 3})
     submit("ada", 5)
