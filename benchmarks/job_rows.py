@@ -5,7 +5,8 @@
 Needs a PostgreSQL in SNAKEPIT_DATABASE_URL whose database may be filled; it creates the tables and removes the jobs
 that it finds. Prints the median time of the database and of the whole
 request, of ROUNDS requests of each page. Then it prunes EXPIRED jobs while a thread submits and another one updates
-single rows, and prints the quantiles of the time of these writes.
+single rows, and prints the quantiles of the time of these writes. It also claims jobs of a pool with limits, of which
+nearly all keys have reached theirs.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ FILL = """
 insert into snakepit_job (id, pool, command, arguments, state, priority, retry, max_attempts, backoff, attempts,
   failures, deaths, claimed_by, cancel_requested, sends, idempotency_key, owner, key, size, tags, progress_message,
   entry_count, entry_bytes, truncated, retention, created_at, queued_at, run_after, finished_at, expires_at, error,
-  {more})
+  limit_key, {more})
 select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3) || '8'
     || substr(md5(n::text), 4, 15))::uuid,
   case n % 5 when 0 then 'primes' else 'digits' end, 'c' || (n % 40), jsonb_build_object('n', n % 1000, 'digit', 'x'),
@@ -53,7 +54,8 @@ select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7' ||
   at, null, case state when 'queued' then null else at end, case state when 'queued' then null else at + '90 days' end,
   case state when 'failed' then
     jsonb_build_object('code', 'adapter_error', 'message', 'KeyError: order ' || n, 'outcome', 'failed',
-      'details', jsonb_build_object('type', 'KeyError')) end, {values}
+      'details', jsonb_build_object('type', 'KeyError')) end,
+  case state when 'queued' then 'k' || (n * 7919 % 800) else '' end, {values}
 from (select n, now() - '30 days'::interval * (1 - n::float / {count}) as at,
   {state} as state from generate_series(1, {count}) n) rows
 """
@@ -148,7 +150,43 @@ def counts() -> None:
 
     show("counts of the overview", timed(read_stored_state))
     show("metric of jobs", timed(gauges.text))
-    show("limits of a submission", timed(lambda: room.check_room("digits", 1, None)))
+    show("limits of a submission", timed(lambda: room.count_room("digits", 1, None)))
+
+
+RUN_ALL_BUT = """
+update snakepit_job set state = 'running', attempts = 1, lease_until = now() + interval '1 hour', claimed_by = 'x',
+  started_at = now() where id in (select distinct on ({column}) id from snakepit_job where pool = 'digits'
+  and state = 'queued' and {column} <> %s order by {column}, id)
+"""
+
+
+def claims_with_limits() -> None:
+    """Claims of 25 jobs, each of which is taken back. `but`: the only key with room; None: all have room."""
+    from django.db import connection, transaction
+
+    from snakepit.pools.jobs import claims
+    from snakepit.pools.models import Pool
+
+    def claim() -> None:
+        with transaction.atomic():
+            claims.take_batch("digits", 25, "benchmark:1:1", "")
+            transaction.set_rollback(True)
+
+    Pool.objects.get_or_create(name="digits", defaults={"adapter": "digits", "size": 1})
+    for name, rules, column, but in (
+        ("claim, no limits", [], "", None),
+        ("claim, by owner", [{"by": "owner", "running": 1}], "", None),
+        ("claim, all owners but one full", [{"by": "owner", "running": 1}], "owner", "user99"),
+        ("claim, all owners full", [{"by": "owner", "running": 1}], "owner", "-"),
+        ("claim, all keys but one full", [{"by": "argument:n", "running": 1}], "limit_key", "k7"),
+        ("claim, all keys full", [{"by": "argument:n", "running": 1}], "limit_key", "-"),
+    ):
+        with transaction.atomic(), connection.cursor() as cursor:
+            Pool.objects.filter(name="digits").update(job_limits=rules)
+            if but is not None:
+                cursor.execute(RUN_ALL_BUT.format(column=column), [but])
+            show(name, timed(claim))
+            transaction.set_rollback(True)
 
 
 def show(name: str, found: list[tuple[float, float]]) -> None:
@@ -218,6 +256,7 @@ def main() -> None:
     print(f"{ended:,} ended and {waiting:,} waiting jobs")
     pages(client)
     counts()
+    claims_with_limits()
     prune_beside_writes(min(EXPIRED, ended))
 
 

@@ -23,7 +23,7 @@ from django.db.models.sql import UpdateQuery
 from snakepit.pools import conf
 from snakepit.pools.broker.job_limits import find_problem
 from snakepit.pools.jobs import columns, limits
-from snakepit.pools.jobs.fairness import Full, fair_rows, fairly, rules_of_queue
+from snakepit.pools.jobs.fairness import Full, Queue, fair_rows, fairly, rules_of_queue
 from snakepit.pools.models import Job, JobAttempt, Pool, schema
 from snakepit.pools.models.states import QUEUED, RUNNING
 
@@ -93,7 +93,7 @@ def claim(job_id: Any, claimant: str, node: str) -> Job | None:
     if found is None or found[1] in (None, []):
         return None
     pool, rules = found
-    return next(iter(_claim_limited(_Limited(pool, rules, job_id), 1, claimant, node).jobs), None)
+    return next(iter(_claim_limited(_Limited(Queue(pool), rules, job_id), 1, claimant, node).jobs), None)
 
 
 def claim_batch(pool: str, most: int, claimant: str, node: str) -> list[Job]:
@@ -115,7 +115,7 @@ def take_batch(pool: str, most: int, claimant: str, node: str, *, alone: bool = 
         return NOTHING
     (rules,) = found
     if rules not in (None, []):
-        return _claim_limited(_Limited(pool, rules), most, claimant, node)
+        return _claim_limited(_Limited(Queue(pool), rules), most, claimant, node)
     taken = _take(fairly(_unlimited, pool, most), claimant, node)
     return Claimed(_ordered(taken), more=len(taken) == most, alone=False)
 
@@ -124,7 +124,7 @@ def take_batch(pool: str, most: int, claimant: str, node: str, *, alone: bool = 
 class _Limited:
     """A claim of a pool with limits."""
 
-    pool: str
+    queue: Queue
     rules: Any
     only: Any = None  # the id of the one job that is wanted
 
@@ -134,13 +134,13 @@ class _Limited:
             found = claimable(pk=self.only).exclude(pk__in=taken).values_list("pk", "owner", "limit_key")
             return [row for row in found if full.allows(row[1], row[2])]
         rest = ~Q(pk__in=taken) if taken else Q()
-        return fair_rows(lambda **of: claimable(**of).filter(rest), self.pool, size, full)
+        return fair_rows(lambda **of: claimable(**of).filter(rest), self.queue, size, full)
 
 
 def _claim_limited(wanted: _Limited, most: int, claimant: str, node: str) -> Claimed:
     if find_problem(wanted.rules):
         return NOTHING  # no broker takes this definition; the job's page has the reason
-    pool, rules = wanted.pool, wanted.rules
+    pool, rules = wanted.queue.pool, wanted.rules
     with transaction.atomic(using=schema.alias()):
         limits.lock(pool)
         usage = limits.usage_of(pool, rules)

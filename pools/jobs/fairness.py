@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from django.db import connections
@@ -69,27 +70,45 @@ def rules_of_queue(pool: str) -> Any | None:
     return Job.objects.filter(pool=pool, state=QUEUED).order_by().annotate(rules=rules).values_list("rules").first()
 
 
+class Queue:
+    """What one claim reads about a pool, each once."""
+
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+
+    @cached_property
+    def owners(self) -> list[str]:
+        """The owners with queued jobs."""
+        return values_of("owner", f"pool = %s and state = '{QUEUED}'", [self.pool], KNOWN)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The keys of arguments of queued jobs, without the empty one."""
+        return values_of("limit_key", f"pool = %s and state = '{QUEUED}' and limit_key <> ''", [self.pool], KNOWN)
+
+    @cached_property
+    def running(self) -> dict[str, int]:
+        """The running jobs of each owner."""
+        rows = Job.objects.filter(pool=self.pool, state=RUNNING).order_by()
+        return dict(rows.values_list("owner").annotate(count=Count("pk")))
+
+
 def fairly(claimable: Claimable, pool: str, most: int) -> QuerySet[Job]:
     """The jobs of a pool that a claim takes, in order. With one owner, they are those of `claimable`."""
-    owners = _owners(pool)
-    if len(owners) < 2:
+    queue = Queue(pool)
+    if len(queue.owners) < 2:
         return claimable(pool=pool)[:most]
-    order = [job_id for job_id, _, _ in _in_turns(claimable, pool, most, owners, NOTHING_FULL)]
+    order = [job_id for job_id, _, _ in fair_rows(claimable, queue, most, NOTHING_FULL)]
     ranks = [When(pk=job_id, then=Value(rank)) for rank, job_id in enumerate(order)]
     if not ranks:
         return claimable(pool=pool)[:most]
     return claimable(pk__in=order).order_by(Case(*ranks, output_field=IntegerField()))[:most]
 
 
-def fair_rows(claimable: Claimable, pool: str, most: int, full: Full) -> list[Row]:
-    """(id, owner, key of the argument) of jobs, in the order of claims, without those that are `full`."""
-    return _in_turns(claimable, pool, most, _owners(pool), full)
-
-
-def _in_turns(claimable: Claimable, pool: str, most: int, owners: Sequence[str], full: Full) -> list[Row]:
-    others = [owner for owner in owners if owner not in full.owners]
-    counts = Job.objects.filter(pool=pool, state=RUNNING).order_by().values_list("owner").annotate(count=Count("pk"))
-    running = dict(counts) if len(others) > 1 else {}
+def fair_rows(claimable: Claimable, queue: Queue, most: int, full: Full) -> list[Row]:
+    """Jobs in the order of claims, a few more than wanted, without those that are `full`."""
+    pool, others = queue.pool, [owner for owner in queue.owners if owner not in full.owners]
+    running = queue.running if len(others) > 1 else {}
     found: list[_Found] = []
     if len(others) > OWNERS:
         # The urgent jobs of owners that are not compared. No index has their order without what is full, so only the
@@ -103,7 +122,8 @@ def _in_turns(claimable: Claimable, pool: str, most: int, owners: Sequence[str],
     found = [row for row in found if row[0] not in chosen]
     found += _heads(claimable, pool, "owner", others, most)
     if full.keys:  # the first jobs of an owner may all have full keys
-        found += _heads(claimable, pool, "limit_key", _free_keys(pool, full), most)
+        free = [key for key in queue.keys if key not in full.keys]
+        found += _heads(claimable, pool, "limit_key", random.sample(free, min(OWNERS, len(free))), most)
     rows = {job_id: (job_id, owner, key) for owner, job_id, _, key in found if full.allows(owner, key)}
     waiting: dict[str, dict[Any, int]] = {}
     for owner, job_id, priority, _ in sorted(found, key=lambda row: (-row[2], row[1])):
@@ -126,16 +146,3 @@ def _heads(claimable: Claimable, pool: str, field: str, names: Sequence[str], mo
     with connection.cursor() as cursor:
         cursor.execute(statement, given)
         return [(owner, key.to_python(job_id), priority, limit_key) for owner, job_id, priority, limit_key in cursor]
-
-
-def _free_keys(pool: str, full: Full) -> list[str]:
-    """Some keys of queued jobs that have room, at random."""
-    keys = values_of("limit_key", f"pool = %s and state = '{QUEUED}' and limit_key <> ''", [pool], KNOWN)
-    free = [key for key in keys if key not in full.keys]
-    random.shuffle(free)
-    return free[:OWNERS]
-
-
-def _owners(pool: str) -> list[str]:
-    """The owners with queued jobs."""
-    return values_of("owner", f"pool = %s and state = '{QUEUED}'", [pool], KNOWN)
