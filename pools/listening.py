@@ -17,7 +17,7 @@ from typing import Any, Self
 from snakepit.pools.broker.caller import find_limit_problem
 
 ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:\s\[\]]+):(?P<port>\d{1,5})")
-SERVER_FILES = ("cert", "key", "client_ca")
+SERVER_FILES = ("cert", "key", "client_ca", "crl")
 CLIENT_FILES = ("ca", "cert", "key", "server_name")
 RIGHTS = ("scopes", "pools", "limits")
 
@@ -84,6 +84,8 @@ def server_files(value: Any) -> str | None:
     wrong = _files(value, SERVER_FILES)
     if wrong is None and value and not (value.get("cert") and value.get("key")):
         return "cert and key are needed: the files of the broker's certificate chain and of its private key"
+    if wrong is None and value.get("crl") and not value.get("client_ca"):
+        return "crl needs client_ca: it has the certificates that the authorities there have revoked"
     return wrong
 
 

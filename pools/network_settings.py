@@ -23,7 +23,8 @@ class NetworkConfiguration:
     listen_tls: Mapping[str, str] = setting(
         dict,
         check=listening.server_files,
-        help="PEM files of LISTEN: `cert`, `key`, and `client_ca` for mutual TLS. A changed file is read again.",
+        help="PEM files of LISTEN: `cert`, `key`, `client_ca` for mutual TLS, and `crl` with the revocation lists of "
+        "its authorities. A changed file is read again.",
     )
     listen_plaintext: bool = setting(
         False,

@@ -56,6 +56,19 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
+    def revoke(self, *certificates: str, days: float = 5) -> bytes:
+        """A list of revoked certificates, given by their paths; it expires after so many days."""
+        now = datetime.now(UTC)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self._name).last_update(now - timedelta(days=30))
+        builder = builder.next_update(now + timedelta(days=days))
+        for path in certificates:
+            serial = x509.load_pem_x509_certificate(Path(path).read_bytes()).serial_number
+            revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - timedelta(days=1))
+            builder = builder.add_revoked_certificate(revoked.build())
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(x509.CRLNumber(1), critical=False).add_extension(signer, critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
     def issue(
         self, name: str, *, days: float = 5, file: str = "", address: str = "127.0.0.1"
     ) -> tuple[str, str]:  # fmt: skip

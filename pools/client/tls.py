@@ -19,7 +19,7 @@ VARIABLES = {
 # Alerts of a broker that does not take the client's certificate, as OpenSSL names them.
 ALERTS = {
     "CERTIFICATE_REQUIRED": "it wants a client certificate: pass tls=Tls(ca=..., cert=..., key=...)",
-    "CERTIFICATE_EXPIRED": "the client's certificate has expired",
+    "CERTIFICATE_EXPIRED": "the client's certificate has expired, or the broker's revocation list has",
     "CERTIFICATE_REVOKED": "the client's certificate is revoked",
     "UNKNOWN_CA": "the authority of the client's certificate is not in the broker's client_ca",
     "BAD_CERTIFICATE": "the client's certificate is not valid",

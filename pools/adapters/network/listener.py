@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -209,7 +210,7 @@ class Listener:
                 address=_name(one),
                 tls=tls.kind if tls else "none",
                 certificate_expires=tls.loaded.expires if tls else 0.0,
-                problem=tls.problem if tls else "",
+                problem=tls.problem(time.time()) if tls else "",
                 connections=len(self._connections),
                 accepted=counts.accepted,
                 refused=dict(counts.refused),

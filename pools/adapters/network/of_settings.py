@@ -16,7 +16,7 @@ def listen_config() -> ListenConfig:
     files = settings.listen_tls
     return ListenConfig(
         addresses=settings.listen,
-        tls=TlsFiles(files["cert"], files["key"], files.get("client_ca", "")) if files else None,
+        tls=TlsFiles(**files) if files else None,
         certificates=certificate_rights(settings.listen_certificates, conf.key_limits()),
         keys=DatabaseKeys(),
         key_share=settings.key_share,

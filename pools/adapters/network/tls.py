@@ -6,13 +6,14 @@ import logging
 import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from snakepit.pools.adapters.network.der import certificate_end, issuer_and_serial
+from snakepit.pools.adapters.network.revocation import RevocationLists, read_lists
+
 Marks = tuple[tuple[int, int, int], ...]
-VERSION, UTC_TIME = 0xA0, 0x17  # tags of DER
 BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 logger = logging.getLogger("snakepit.listener")
@@ -24,15 +25,19 @@ class TlsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Paths of PEM files. `client_ca`: those that sign clients' certificates, or such certificates themselves."""
+    """Paths of PEM files. `client_ca`: those that sign clients' certificates, or such certificates themselves.
+
+    `crl`: the revocation lists of these authorities; with it, each authority needs one.
+    """
 
     cert: str
     key: str
     client_ca: str = ""
+    crl: str = ""
 
     @property
     def paths(self) -> tuple[str, ...]:
-        return (self.cert, self.key, self.client_ca) if self.client_ca else (self.cert, self.key)
+        return tuple(path for path in (self.cert, self.key, self.client_ca, self.crl) if path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class LoadedTls:
     context: ssl.SSLContext
     expires: float  # of the broker's certificate, seconds since the epoch
     trusted: frozenset[Any]  # DER of each certificate in `client_ca`, and the subject of each authority there
+    lists: RevocationLists = field(default_factory=RevocationLists)
 
 
 class ServerTls:
@@ -49,7 +55,7 @@ class ServerTls:
 
     def __init__(self, files: TlsFiles) -> None:
         self.files = files
-        self.problem = ""
+        self._problem = ""
         self._marks = _marks(files)
         self.loaded = load(files)
 
@@ -57,8 +63,12 @@ class ServerTls:
     def kind(self) -> str:
         return "mutual" if self.files.client_ca else "server"
 
+    def problem(self, now: float) -> str:
+        """What is wrong with the files; empty: nothing."""
+        return self._problem or self.loaded.lists.problem(self.files.crl, now)
+
     def reload(self) -> frozenset[Any]:
-        """Read changed files again; return the trusted certificates and authorities that are gone."""
+        """Read changed files again; return the certificates and authorities that are not trusted any more."""
         marks = _marks(self.files)
         if marks == self._marks:
             return frozenset()
@@ -66,12 +76,13 @@ class ServerTls:
         try:
             self.loaded = load(self.files)
         except TlsError as error:  # perhaps one file of a pair is written and the other is not yet
-            self.problem = str(error)
+            self._problem = str(error)
             logger.warning("the certificates that were read before stay in force: %s", error)
             return frozenset()
-        self.problem = ""
+        self._problem = ""
         logger.info("certificates were read again from %s", ", ".join(self.files.paths))
-        return before.trusted - self.loaded.trusted
+        revoked = self.loaded.lists.revoked - before.lists.revoked
+        return (before.trusted - self.loaded.trusted) | revoked
 
 
 def _marks(files: TlsFiles) -> Marks:
@@ -104,7 +115,20 @@ def load(files: TlsFiles) -> LoadedTls:
             trusted = _trusted(context, Path(files.client_ca).read_text())
         except (OSError, ssl.SSLError, ValueError) as error:
             raise TlsError(f"LISTEN_TLS: client_ca {files.client_ca}: {_reason(error)}") from error
-    return LoadedTls(context, certificate_expiry(files.cert), trusted)
+    return LoadedTls(context, certificate_expiry(files.cert), trusted, _load_lists(context, files.crl))
+
+
+def _load_lists(context: ssl.SSLContext, path: str) -> RevocationLists:
+    """Have the context check the certificates of clients against these lists."""
+    if not path:
+        return RevocationLists()
+    try:
+        lists = read_lists(Path(path).read_text())
+        context.load_verify_locations(cafile=path)
+    except (OSError, ssl.SSLError, ValueError, IndexError) as error:
+        raise TlsError(f"LISTEN_TLS: crl {path}: {_reason(error)}") from error
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    return lists
 
 
 def _reason(error: Exception) -> str:
@@ -124,34 +148,9 @@ def certificate_expiry(path: str) -> float:
     """When the first certificate of a PEM file ends, in seconds since the epoch; 0: it cannot be read."""
     try:
         block = Path(path).read_text().split(BEGIN)[1].partition(END)[0]
-        return _not_after(ssl.PEM_cert_to_DER_cert(f"{BEGIN}{block}{END}\n"))
+        return certificate_end(ssl.PEM_cert_to_DER_cert(f"{BEGIN}{block}{END}\n"))
     except (OSError, ValueError, IndexError):
         return 0.0
-
-
-def _not_after(certificate: bytes) -> float:
-    """Read the end of the validity in a DER certificate: the standard library shows only that of a peer."""
-    _, signed, _ = _element(certificate)  # Certificate
-    _, fields, _ = _element(signed)  # TBSCertificate
-    tag, _, rest = _element(fields)
-    for _ in range(3 if tag == VERSION else 2):  # version, serial number, algorithm, issuer
-        _, _, rest = _element(rest)
-    _, validity, _ = _element(rest)
-    _, _, rest = _element(validity)
-    tag, moment, _ = _element(rest)
-    text = moment.decode()
-    if tag == UTC_TIME:
-        text = ("19" if text >= "5" else "20") + text
-    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
-
-
-def _element(data: bytes) -> tuple[int, bytes, bytes]:
-    """Split off the first element of DER: its tag, its content, and what follows."""
-    size, start = data[1], 2
-    if size & 0x80:
-        start += size & 0x7F
-        size = int.from_bytes(data[2:start], "big")
-    return data[0], data[start : start + size], data[start + size :]
 
 
 def names_of(certificate: Mapping[str, Any]) -> tuple[str, ...]:
@@ -166,5 +165,5 @@ def names_of(certificate: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def is_of(removed: frozenset[Any], certificate: Mapping[str, Any], der: bytes) -> bool:
-    """Whether a client's certificate, or the authority that signed it, is among the removed ones."""
-    return der in removed or certificate.get("issuer") in removed
+    """Whether a client's certificate, or the authority that signed it, is among the removed or revoked ones."""
+    return der in removed or certificate.get("issuer") in removed or issuer_and_serial(der) in removed

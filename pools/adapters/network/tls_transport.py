@@ -28,6 +28,10 @@ class HandshakeFailed(Exception):
 def reason_of(error: BaseException) -> str:
     """The label of a failed handshake: what is wrong with the client's certificate, or with the connection."""
     message = str(getattr(error, "verify_message", "") or "").lower()
+    if "revoked" in message:
+        return "certificate_revoked"
+    if "crl" in message:  # of the authority there is no list, or it has expired
+        return "revocation_list"
     if "expired" in message:
         return "certificate_expired"
     if message:

@@ -392,7 +392,7 @@ class FakeBroker:
         await self._turns()
 
     async def _serve_network(self) -> None:
-        listener = self.network.listen(lambda peer: Service(self, peer))
+        listener = self.listener = self.network.listen(lambda peer: Service(self, peer))
         self.port = int(listener.status()[0].address.rpartition(":")[2])
         self.up.set()
         await self.ending.wait()
