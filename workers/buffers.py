@@ -3,7 +3,7 @@
      Outgoing.add(data) ──▶ [file, offset, length] in the text     seal ──▶ descriptors beside the message
      Incoming.view([file, offset, length]) ──▶ a map of that part, after its seals and its size were checked
 
-Some hundred kilobytes travel in the message itself, as they are: there a memory file costs more than two copies.
+Some ten kilobytes travel in the message itself, as they are: there a memory file costs more than two copies.
 
 A memory file is a memfd of Linux. It is sealed against every change before it is sent, so what a receiver has checked
 stays as it was, and a map of it cannot end with SIGBUS. The map is private: what the receiver writes there is its own.
@@ -33,7 +33,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 THRESHOLD = 64 * 1024  # bytes; a smaller part is base64 in the text
-LARGEST_INLINE = 160 * 1024  # bytes of all parts that go into the message itself: up to here a file costs more
+LARGEST_INLINE = 112 * 1024  # bytes of all parts in the message itself: a datagram above 128 KiB costs more than a file
 LARGEST = 2**36  # bytes that one file may have, whatever its pool allows
 MOST_FILES = 64  # of one value; the kernel passes at most 253 descriptors in one message
 COPIED = MOST_FILES  # the number of the file that has all copied parts

@@ -18,14 +18,15 @@ import socket
 import struct
 from dataclasses import replace
 
-from snakepit.workers.buffers import THRESHOLD, Outgoing, rights
+from snakepit.workers.buffers import LARGEST_INLINE, THRESHOLD, Outgoing, rights
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.report import DeliveredReport, EncodedValue, FailureReport, ResultReport
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 LARGEST_RESULT = 128 * 1024  # bytes; by default a socket has room for datagrams of some 200 KB
-LARGEST_DELIVERY = LARGEST_RESULT + 4096  # bytes: a reader of a reply socket needs room for all of it
 LARGEST_TEXT = 16 * 1024  # bytes of JSON beside buffers; more goes into one of them
+# Bytes of a datagram. A reader of a reply socket needs room for all of it: the kernel cuts off what does not fit.
+LARGEST_DELIVERY = max(LARGEST_RESULT, LARGEST_INLINE + LARGEST_TEXT) + 4096
 BUSY_SECONDS = 2  # that a client may leave its socket full; then the result goes through the broker
 
 

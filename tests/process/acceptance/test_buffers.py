@@ -76,6 +76,14 @@ def test_a_large_result_arrives_past_the_broker(node: RunningBroker, pool: str, 
     eventually(lambda: node.client.call(pool, "descriptors") == 0)
 
 
+def test_results_and_arguments_of_each_size_arrive(node: RunningBroker) -> None:
+    sizes = [*range(2_000, 20_000, 6_000), *range(56_000, 180_000, 8_000)]
+    for size in sizes:
+        assert node.client.call("one", "bytes_of", size=size) == b"x" * size
+        assert node.client.call("one", "total", value=b"x" * size) == ["bytes", size]
+        assert node.client.call("one", "echo", value=["y" * 15_000, b"x" * size])[1] == b"x" * size
+
+
 def test_a_result_computed_in_place_arrives_and_stays_as_it_was(node: RunningBroker) -> None:
     found = node.client.call("one", "placed", size=8 * MIB, keep=True)
     assert found["shared"]
