@@ -32,7 +32,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
-THRESHOLD = 64 * 1024  # bytes; a smaller part is base64 in the text
+THRESHOLD = 8 * 1024  # bytes; a smaller part is base64 in the text
+FILE_FROM = 64 * 1024  # bytes of a text, or of an array that a command computes in place, that get a file of their own
 LARGEST_INLINE = 112 * 1024  # bytes of all parts in the message itself: a datagram above 128 KiB costs more than a file
 LARGEST = 2**36  # bytes that one file may have, whatever its pool allows
 MOST_FILES = 64  # of one value; the kernel passes at most 253 descriptors in one message

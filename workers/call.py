@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from snakepit.workers.buffers import Incoming, Outgoing, PlacedFile
+from snakepit.workers.buffers import LARGEST_INLINE, Incoming, Outgoing, PlacedFile
 
 CANCELLED = "cancelled"
 DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -123,7 +123,7 @@ class AssignedCall:
 
     def new_buffers(self) -> Outgoing | None:
         """What takes the large parts of the result; None: its caller takes no descriptors."""
-        takes = self.buffer_socket and self.max_buffer and self.typed
+        takes = self.buffer_socket and self.max_buffer >= LARGEST_INLINE and self.typed
         return Outgoing(self.max_buffer, self.placed) if takes else None
 
     def begin(self) -> None:

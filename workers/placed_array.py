@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from snakepit.workers.buffers import MOST_FILES, THRESHOLD, BufferTooLarge, PlacedFile
+from snakepit.workers.buffers import FILE_FROM, MOST_FILES, BufferTooLarge, PlacedFile
 from snakepit.workers.call import AssignedCall
 
 
@@ -26,7 +26,7 @@ def new_array(call: AssignedCall, shape: int | Sequence[int], dtype: Any) -> Any
         raise BufferTooLarge(size, call.max_buffer)
     if (
         not (call.buffer_socket and call.max_buffer and call.typed)
-        or size < THRESHOLD
+        or size < FILE_FROM
         or len(call.placed) >= MOST_FILES // 2
     ):
         return numpy.zeros(sizes, kind)

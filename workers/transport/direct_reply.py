@@ -18,7 +18,7 @@ import socket
 import struct
 from dataclasses import replace
 
-from snakepit.workers.buffers import LARGEST_INLINE, THRESHOLD, Outgoing, rights
+from snakepit.workers.buffers import FILE_FROM, LARGEST_INLINE, Outgoing, rights
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.report import DeliveredReport, EncodedValue, FailureReport, ResultReport
 from snakepit.workers.wire.worker_pb2 import Delivery
@@ -46,7 +46,7 @@ class DirectReplySender:
         """Send a call's last report to its client; return the report that the broker gets."""
         if not isinstance(last, ResultReport) or (value := last.value) is None or value.raw:
             return last
-        if call.buffer_socket and ((value.buffers and value.buffers.is_used) or len(value.data) >= THRESHOLD):
+        if call.buffer_socket and ((value.buffers and value.buffers.is_used) or len(value.data) >= FILE_FROM):
             return self._deliver_buffers(call, last, value)
         if not call.reply_socket or len(value.data) > LARGEST_RESULT:
             return last
