@@ -157,7 +157,7 @@ class Client:
 
     def map(
         self, pool: str, command: str, items: Iterable[Mapping[str, Any]], /, *,
-        timeout: float | None = None, priority: int = 0, window: int = 64, return_errors: bool = False,
+        timeout: float | None = None, priority: int = 0, window: int = 128, return_errors: bool = False,
     ) -> Iterator[Any]:  # fmt: skip
         """Call a command once for each item (its arguments) and yield the results in the items' order.
 
