@@ -7,7 +7,7 @@ from typing import Any, NoReturn, Protocol
 
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.placed_array import new_array
-from snakepit.workers.report import LogReport, ProgressReport, Report, clean
+from snakepit.workers.report import FinalReport, LogReport, ProgressReport, Report, clean
 
 LONGEST_SNOOZE = 31 * 86_400  # seconds
 
@@ -35,6 +35,8 @@ class ReportSink(Protocol):
     """Where reports go; the worker's Outbox."""
 
     def put(self, report: Report) -> None: ...
+
+    def put_all(self, reports: Sequence[FinalReport]) -> None: ...
 
 
 class Context:

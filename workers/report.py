@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,7 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
     return utf8(text)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would triple its price
 class EncodedValue:
     """A result or chunk as it is sent: JSON in UTF-8, or the bytes that the command returned (`raw`)."""
 
@@ -231,6 +231,17 @@ class Outbox:
                 return
             self._awake = True
         self._wake(isinstance(report, FinalReport))
+
+    def put_all(self, reports: Sequence[FinalReport]) -> None:
+        """As `put` of each of these last reports, in one step."""
+        if self._closed:
+            return
+        with self._lock:
+            self._reports.extend(reports)
+            if self._awake:
+                return
+            self._awake = True
+        self._wake(True)
 
     def take(self) -> list[Report]:
         """Return the next batch, about 1 MiB at most. If it is empty, the next `put` calls `wake` again."""

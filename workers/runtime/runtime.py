@@ -174,7 +174,7 @@ class CallRuntime:
         if not self._threads:
             contained = None if self._watched is None else Containment(self._watched)
             if contained and self._idling:
-                self._shared = SharedCheck(contained, execution.perform, self._finish)
+                self._shared = SharedCheck(contained, execution.perform, self._finish_shared)
             self._serve(execution, commands, contained)
             if contained:
                 contained.close()
@@ -225,8 +225,7 @@ class CallRuntime:
     def _share(self, shared: SharedCheck, call: AssignedCall, answer: AnswerReport) -> None:
         if shared.add(call, answer) and self._idling:
             self._idling.call_soon(shared.release)
-        with self._counting:
-            self.served += 1
+        self.served += 1  # this is the only slot
 
     def _settle(self) -> bool:
         """Let the answers go that wait for a check. False: a call has changed what cannot be undone."""
@@ -323,9 +322,15 @@ class CallRuntime:
             self._finish(call, answer)
 
     def _finish(self, call: AssignedCall, answer: AnswerReport) -> None:
+        self._reports.put(self._final(call, answer))
+
+    def _finish_shared(self, answered: Sequence[tuple[AssignedCall, AnswerReport]]) -> None:
+        self._reports.put_all([self._final(call, answer) for call, answer in answered])
+
+    def _final(self, call: AssignedCall, answer: AnswerReport) -> FinalReport:
         call.ended = True
         final: FinalReport = answer
         if (call.reply_socket or call.buffer_socket) and self._direct_reply:
             final = self._direct_reply.deliver(call, answer)
         self._assigned.pop(call.sequence, None)
-        self._reports.put(final)
+        return final

@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from snakepit.workers.call import AssignedCall
@@ -39,13 +39,13 @@ class ProcessState(Protocol):
 
 
 class SharedCheck:
-    """The answers that wait. `perform` runs a call, `finish` reports its answer."""
+    """The answers that wait. `perform` runs a call, `finish` reports answers."""
 
     def __init__(
         self,
         state: ProcessState,
         perform: Callable[[AssignedCall], AnswerReport],
-        finish: Callable[[AssignedCall, AnswerReport], None],
+        finish: Callable[[Sequence[tuple[AssignedCall, AnswerReport]]], None],
     ) -> None:
         self._state = state
         self._perform = perform
@@ -83,8 +83,7 @@ class SharedCheck:
             self._waiting.clear()
             if waiting and self._restore(waiting):
                 waiting = self._run_again(waiting)
-            for call, answer in waiting:
-                self._finish(call, answer)
+            self._finish(waiting)
 
     def _restore(self, waiting: list[tuple[AssignedCall, AnswerReport]]) -> bool:
         try:
@@ -116,8 +115,7 @@ class SharedCheck:
         try:
             count = len(self._waiting)  # the call that runs may end during the check, and wants one of its own
             if count and self._state.is_unchanged_beside():
-                for _ in range(count):
-                    self._finish(*self._waiting.popleft())
+                self._finish([self._waiting.popleft() for _ in range(count)])
         finally:
             self._settling.release()
 

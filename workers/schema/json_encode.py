@@ -43,19 +43,21 @@ def encode_flat(values: Mapping[str, Any]) -> str | None:
     """
     parts = []
     for name, value in values.items():
-        kind = type(value)
-        if kind is str:
-            text = encode_basestring(value) if len(value) < LONG else encode_text(value)
-        elif kind is int or (kind is float and value - value == 0.0):
-            text = repr(value)  # ValueError: the integer has too many digits
-        elif value is None or kind is bool:
-            text = LITERALS[value]
-        else:
-            return None
+        text = encode_scalar(value)
         if type(name) is not str or not text:
             return None
         parts.append(f"{encode_basestring(name)}:{text}")
     return ",".join(parts)
+
+
+def encode_scalar(value: Any) -> str:
+    """A text or number as JSON; empty: an encoder has to write it. ValueError: it is an integer of too many digits."""
+    kind = type(value)
+    if kind is str:
+        return encode_basestring(value) if len(value) < LONG else encode_text(value)
+    if kind is int or (kind is float and value - value == 0.0):
+        return repr(value)
+    return LITERALS[value] if value is None or kind is bool else ""
 
 
 def encode_text(text: str) -> str:

@@ -55,6 +55,13 @@ def encode(
 
     `buffers`: takes its large parts, for a Python caller that takes them beside the text.
     """
+    if type(value) in typed.SCALARS:
+        try:
+            data = json_encode.encode_scalar(value).encode()
+        except ValueError:  # an integer with too many digits, or a lone surrogate
+            data = b""
+        if data and len(data) <= limit:
+            return EncodedValue(data)
     if isinstance(value, bytes | bytearray | memoryview):
         size = value.nbytes if isinstance(value, memoryview) else len(value)
         if buffers is not None and size >= THRESHOLD:

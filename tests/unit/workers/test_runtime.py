@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -24,6 +25,10 @@ class Reports:
 
     def put(self, report: Report) -> None:
         self._queue.put(report)
+
+    def put_all(self, reports: Sequence[Report]) -> None:
+        for report in reports:
+            self.put(report)
 
     def next(self) -> Any:
         return self._queue.get(timeout=PATIENCE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -46,8 +47,8 @@ class Worker:
         self.ran.append(call.sequence)
         return ResultReport(call.sequence, None, seconds=len(self.ran))
 
-    def finish(self, call: AssignedCall, answer: AnswerReport) -> None:
-        self.sent.append((call.sequence, answer.seconds))
+    def finish(self, answered: Sequence[tuple[AssignedCall, AnswerReport]]) -> None:
+        self.sent += [(call.sequence, answer.seconds) for call, answer in answered]
 
     def run(self, *commands: str) -> list[bool]:
         calls = [AssignedCall(sequence, name) for sequence, name in enumerate(commands, 1)]
