@@ -197,7 +197,7 @@ def exception(error: Error) -> BrokerError:
 def event(kind: str, reply: Reply | Packed) -> Chunk | Progress | Log | Answer:
     """Return a reply as the value that a caller of `events` gets; raises an Error."""
     if isinstance(reply, Packed):
-        return reply.answer()
+        return reply.answer(reply.value())
     if kind == "chunk":
         return Chunk(decode(reply.chunk))
     if kind == "result":
