@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -72,14 +73,29 @@ def are_possible() -> bool:
     return hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS") and hasattr(socket, "MSG_CMSG_CLOEXEC")
 
 
+def _inode(descriptor: int) -> int:
+    """Which file a number names; -1: none. Other code may close a descriptor of ours, and the number is used again."""
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return -1
+
+
+def _close(descriptor: int, inode: int) -> None:
+    """Close a descriptor if it still names that file."""
+    if descriptor >= 0 and _inode(descriptor) == inode:
+        os.close(descriptor)
+
+
 class MemoryFile:
     """One memory file that this process writes. Its descriptor is closed with the object at the latest."""
 
-    __slots__ = ("descriptor", "size")
+    __slots__ = ("_inode", "descriptor", "size")
 
     def __init__(self) -> None:
         self.descriptor = -1
         self.descriptor = os.memfd_create("snakepit buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._inode = _inode(self.descriptor)
         self.size = 0
 
     def append(self, data: Any) -> int:
@@ -103,13 +119,16 @@ class MemoryFile:
         self.size = size
 
     def seal(self) -> None:
+        """Make it final. Raises OSError if its number names another file, which must not go to the receiver."""
+        if _inode(self.descriptor) != self._inode:
+            raise OSError(errno.EBADF, "the memory file was closed by other code of this process")
         if not fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SEAL:
             fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _seals() | fcntl.F_SEAL_SEAL)
 
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            _close(descriptor, self._inode)
 
     def __del__(self) -> None:
         self.close()
@@ -265,11 +284,12 @@ class Outgoing:
 class Incoming:
     """The descriptors that arrived beside a message. They are closed with the object at the latest."""
 
-    __slots__ = ("_maps", "descriptors", "inline")
+    __slots__ = ("_inodes", "_maps", "descriptors", "inline")
 
     def __init__(self, descriptors: Iterable[int] = (), inline: bytes = b"") -> None:
         """`inline`: the copied parts, if they came in the message itself."""
         self.descriptors = list(descriptors)
+        self._inodes = {descriptor: _inode(descriptor) for descriptor in self.descriptors}
         self.inline = inline
         self._maps: dict[int, memoryview] = {}
 
@@ -317,7 +337,7 @@ class Incoming:
         self._maps.clear()
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
-                os.close(descriptor)
+                _close(descriptor, self._inodes[descriptor])
 
     def __del__(self) -> None:
         self.close()

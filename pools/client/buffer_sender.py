@@ -13,6 +13,7 @@ import struct
 from snakepit.pools.client.address import LONGEST_PATH
 from snakepit.workers.buffers import Outgoing, are_possible, rights
 from snakepit.workers.transport import BUFFERS, is_on
+from snakepit.workers.transport.own_files import OwnSocket
 
 SOCKET = "buffers.sock"  # beside the broker's own
 BUSY_SECONDS = 2  # that a broker may leave its socket full
@@ -27,7 +28,7 @@ class BufferSender:
         self._socket: socket.socket | None = None
         path = os.path.join(os.path.dirname(broker), SOCKET)
         if broker and is_on(BUFFERS) and are_possible() and len(os.fsencode(path)) <= LONGEST_PATH:
-            made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            made = OwnSocket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", BUSY_SECONDS, 0))
                 made.connect(path)

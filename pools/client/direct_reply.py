@@ -22,6 +22,7 @@ from snakepit.pools.client.answers import Delivered
 from snakepit.workers.buffers import ROOM, are_possible, received
 from snakepit.workers.transport import BUFFERS, DIRECT_REPLY, is_on
 from snakepit.workers.transport.direct_reply import LARGEST_DELIVERY
+from snakepit.workers.transport.own_files import OwnSocket
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 
@@ -42,7 +43,7 @@ class DirectReplySocket:
     def _bind(self, name: str) -> None:
         if len(os.fsencode(self._path)) > LONGEST_PATH:
             return
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        made = OwnSocket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             made.bind(self._path)
         except OSError:  # no right to write there, or no room: results come through the broker

@@ -21,7 +21,6 @@ import asyncio
 import atexit
 import contextlib
 import os
-import socket
 import sys
 import threading
 import weakref
@@ -31,30 +30,21 @@ from typing import Any
 from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerUnreachable
 from snakepit.pools.greenlets import PATCHED, is_patched
 from snakepit.workers.transport.loop_owner import BoundedSelector, LoopOwner, release
+from snakepit.workers.transport.own_files import DescriptorGone, OwnLoop
 
 END_TURNS = 3  # in which the tasks of a loop end
 END_TIMEOUT = 0.2  # seconds of each turn: a task that was interrupted may never end
 STOP_TIMEOUT = 2.0  # seconds that the end of the process waits for the sessions to end in order
 
 
-class ClientLoop(asyncio.SelectorEventLoop):
+class ClientLoop(OwnLoop):
     """A loop that can be run again after an interrupt in the middle of asyncio's own `run_forever`."""
 
     _thread_id: int | None
-    _csock: socket.socket | None
 
     def __init__(self, selector: BoundedSelector) -> None:
         super().__init__(selector)
         self.network_transports: weakref.WeakSet[Any] = weakref.WeakSet()  # TLS of both ends closes one: it takes turns
-
-    def _write_to_self(self) -> None:
-        """As asyncio's, which also hides a TimeoutError of a signal handler: the wake-up would be lost."""
-        if self._csock is not None:
-            try:
-                self._csock.send(b"\0")
-            except OSError as error:  # it is full, so the loop wakes up; or closed
-                if error.errno is None:
-                    raise
 
     def let_go(self) -> None:
         """On the interrupted thread: undo what `run_forever` sets and has not reset."""
@@ -143,12 +133,13 @@ class LoopThread:
             if not tasks:
                 for transport in tuple(self.loop.network_transports):
                     transport.abort()  # TLS would wait for the broker's end of it
+            # Transports close one turn later.
+            turn = asyncio.wait(tasks, timeout=END_TIMEOUT) if tasks else asyncio.sleep(0)
             with contextlib.suppress(Exception):  # a `stop` that was meant for a waiter, or a loop in a wrong state
-                self.loop.run_until_complete(
-                    asyncio.wait(tasks, timeout=END_TIMEOUT) if tasks else asyncio.sleep(0)
-                )  # transports close one turn later
+                self.loop.run_until_complete(turn)
                 if not tasks:
                     return
+            turn.close()
 
     def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Have the waiting thread raise what a signal handler raised in a callback: asyncio would only log it."""
@@ -174,10 +165,10 @@ class LoopThread:
             self._owner.retire()
 
     def check_descriptors(self) -> None:
-        """Raise if the process has closed the loop's own descriptor: no thread would wake up any more."""
+        """Raise if the process has closed a descriptor of the loop: no thread would wake up any more."""
         try:
-            os.fstat(self.selector.fileno())
-        except (OSError, ValueError) as error:
+            self.selector.check()
+        except OSError as error:
             raise BrokerUnreachable("The process has closed the client's descriptors.", outcome=UNKNOWN) from error
 
     def stop(self) -> None:
@@ -185,7 +176,7 @@ class LoopThread:
         self._over = True
         if self._owner is None or self.thread is None:
             return
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
+        with contextlib.suppress(RuntimeError, DescriptorGone):  # the loop is closed already
             self.loop.call_soon_threadsafe(self.loop.stop)
         self._owner.leave_to_backup()
         self.thread.join(STOP_TIMEOUT)
@@ -194,8 +185,8 @@ class LoopThread:
         """In the child of a fork: let go of the parent's descriptors without a message to any broker."""
         self.forked = self.retired = True
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        own = [self.selector.fileno()] if hasattr(self.selector, "fileno") else []
-        for descriptor in [*own, *(key.fd for key in self.selector.get_map().values())]:
+        own = [self.selector.fileno()] if self.selector.is_ours() and hasattr(self.selector, "fileno") else []
+        for descriptor in [*own, *self.selector.registered()]:
             os.dup2(nowhere, descriptor, inheritable=False)
         os.close(nowhere)
 

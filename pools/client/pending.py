@@ -130,6 +130,8 @@ class ThreadPending:
             except queue.Empty:
                 if left is not None and left <= LONGEST_WAIT:
                     raise
+                loop_thread = sent.session.loop_thread
+                run_step(loop_thread, loop_thread.check_descriptors)
 
     def take(self, sent: SentCall) -> tuple[str, Any]:
         """Return the next reply; raises an error that the broker did not send."""

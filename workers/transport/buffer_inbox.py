@@ -12,6 +12,7 @@ import socket
 from collections.abc import Sequence
 
 from snakepit.workers.buffers import ROOM, Incoming, are_possible, received, rights
+from snakepit.workers.transport.own_files import OwnSocket
 
 SEQUENCE_BYTES = 8
 
@@ -38,7 +39,7 @@ class BufferInbox:
     """Used on the thread that runs the loop."""
 
     def __init__(self, descriptor: int) -> None:
-        self._socket = socket.socket(fileno=descriptor)
+        self._socket = OwnSocket(fileno=descriptor)
         self._socket.setblocking(False)
         self._socket.set_inheritable(False)
 

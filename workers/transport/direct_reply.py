@@ -21,6 +21,7 @@ from dataclasses import replace
 from snakepit.workers.buffers import FILE_FROM, LARGEST_INLINE, Outgoing, rights
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.report import DeliveredReport, EncodedValue, FailureReport, ResultReport
+from snakepit.workers.transport.own_files import OwnSocket
 from snakepit.workers.wire.worker_pb2 import Delivery
 
 LARGEST_RESULT = 128 * 1024  # bytes; by default a socket has room for datagrams of some 200 KB
@@ -35,9 +36,9 @@ class DirectReplySender:
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket = OwnSocket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._patient = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)  # waits until the client has read
+        self._patient = OwnSocket(socket.AF_UNIX, socket.SOCK_DGRAM)  # waits until the client has read
         self._patient.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", BUSY_SECONDS, 0))
 
     def deliver(

@@ -29,6 +29,7 @@ from grpclib.metadata import decode_metadata
 
 from snakepit.workers.transport.frames import HEADER, PREFIX, data_frames, framed, plain_header
 from snakepit.workers.transport.oversize import Oversize
+from snakepit.workers.transport.own_files import is_same, of_transport
 
 READ_BYTES = 1 << 16
 LARGE = 1 << 12  # received bytes from which a memoryview is cheaper than copies of slices
@@ -128,6 +129,7 @@ class FrameReader(asyncio.Protocol):
         self._unaccounted = 0
         self._left = 0  # bytes of a frame of this stream that are still to come
         self._head = b""  # the beginning of a frame's header
+        self._known = of_transport(raw._transport)
         raw._transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
@@ -201,7 +203,7 @@ class FrameReader(asyncio.Protocol):
         if socket is None or self._raw._transport.get_extra_info("sslcontext") is not None:
             return
         with contextlib.suppress(Exception):  # nothing is left, or h2 finds a protocol error
-            while data := os.read(socket.fileno(), READ_BYTES):
+            while is_same(socket.fileno(), self._known) and (data := os.read(socket.fileno(), READ_BYTES)):
                 if rest := self._take(data):
                     self._inner.data_received(rest)
 

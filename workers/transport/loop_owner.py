@@ -23,26 +23,33 @@ from contextlib import contextmanager, suppress
 from traceback import walk_tb
 from typing import Any
 
+from snakepit.workers.transport.own_files import DescriptorGone, OwnSelector
+
 BACKUP_DELAY = 0.005  # seconds that the loop may stand still
 IDLE_CHECKS = 40  # in a row in which the backup thread is not needed, after which it sleeps until a waiter leaves
 LONGEST_SLEEP = 1.0  # seconds after which the backup thread looks again, even if its wake-up was lost
 LONGEST_SELECT = 1.0  # seconds of one wait of the main thread for events
+LONGEST_OF_OTHERS = 5.0  # of another thread
 
 
-class BoundedSelector(selectors.DefaultSelector):
-    """A selector whose wait on the main thread has a bound.
+class BoundedSelector(OwnSelector):
+    """A selector whose wait has a bound.
 
     A signal that comes between Python's last look for signals and the system call does not interrupt that call. Its
-    handler runs when the call returns.
+    handler runs when the call returns. A descriptor that other code has closed sends no event: it is found then.
     """
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if (timeout is None or timeout > LONGEST_SELECT) and threading.main_thread().ident == threading.get_ident():
-            timeout = LONGEST_SELECT
-        return super().select(timeout)
+        bound = LONGEST_SELECT if threading.main_thread().ident == threading.get_ident() else LONGEST_OF_OTHERS
+        if timeout is not None and timeout <= bound:
+            return super().select(timeout)
+        events = super().select(bound)
+        if not events:
+            self.check()
+        return events
 
 
-WAITING = (selectors.DefaultSelector.select.__code__, BoundedSelector.select.__code__)
+WAITING = tuple(kind.select.__code__ for kind in (selectors.DefaultSelector, OwnSelector, BoundedSelector))
 
 
 def came_while_waiting(error: BaseException) -> bool:
@@ -239,7 +246,7 @@ class LoopOwner:
         """Give the loop up: its state is unknown. The backup thread, if it lives, comes to its end."""
         self.retired = True
         release(self._state)
-        with suppress(RuntimeError):  # the loop is closed
+        with suppress(RuntimeError, DescriptorGone):  # the loop is closed, or its wake-up pipe is gone
             self.loop.call_soon_threadsafe(self.loop.stop)
         self._wake_backup()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -42,6 +41,7 @@ from snakepit.workers.transport.buffer_inbox import BufferInbox
 from snakepit.workers.transport.fast_path_check import has_fast_path
 from snakepit.workers.transport.loop_owner import LoopOwner
 from snakepit.workers.transport.message_stream import PUBLIC_TURNS, MessageStream
+from snakepit.workers.transport.own_files import OwnLoop, OwnSocket
 from snakepit.workers.wire import worker_pb2 as pb
 from snakepit.workers.wire.worker_grpc import WorkerBase
 
@@ -85,7 +85,7 @@ class WorkerService(WorkerBase):
         self._thread = threading.Thread(target=self._run, name="io", daemon=True)
         self._broken: BaseException | None = None
         self.lost = False
-        self.loop = asyncio.new_event_loop()
+        self.loop = OwnLoop()
         self.loop_owner = LoopOwner(self.loop, turns=1 if has_fast_path() else PUBLIC_TURNS)
         self.outbox = Outbox(self._wake)
 
@@ -136,7 +136,7 @@ class WorkerService(WorkerBase):
 
     async def _serve(self) -> Server:
         server = Server([self])
-        await server.start(sock=socket.socket(fileno=self._listen_fd))
+        await server.start(sock=OwnSocket(fileno=self._listen_fd))
         return server
 
     async def Work(self, stream: Stream[pb.Orders, pb.Reports]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import queue
 import signal
@@ -23,6 +24,7 @@ from snakepit.pools.client import Client, connect, loop_thread
 from snakepit.pools.client.loop_thread import event_loop
 from snakepit.pools.client.steps import run_step
 from tests.process.contract.fake_broker import POOL, FakeBroker
+from tests.process.contract.foreign_files import KINDS
 
 ROOT = Path(__file__).parents[3]
 TRACED = ("pools/client/", "workers/transport/", "asyncio/", "selectors.py")
@@ -407,3 +409,19 @@ def test_after_the_process_closed_all_descriptors_calls_end_typed_and_the_next_o
     lines = done.stdout.splitlines()
     assert lines[-1] == "{'a': 2}", done.stdout + done.stderr
     assert set(lines) <= {"{'a': 2}", "broker_unreachable"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the script looks into /proc")
+def test_a_file_that_took_the_number_of_a_descriptor_is_not_read_written_or_closed(broker: FakeBroker) -> None:
+    command = [sys.executable, "-m", "tests.process.contract.foreign_files", broker.address, *KINDS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for kind in KINDS:
+        cases = [one for one in found if one["kind"] == kind]
+        assert {one["link"] for one in cases} == {"anon_inode", "socket"}, "the event loop's own, and sockets"
+        assert len(cases) >= 4
+    for one in found:
+        assert one["after"] == one["before"], one
+        assert one["ends"][-1] == "result", one
+        assert set(one["ends"]) <= {"result", "broker_unreachable"}, one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import ctypes
 import decimal
@@ -482,6 +483,13 @@ def redirect() -> None:
     os.close(other)
 
 
+def put_others() -> None:
+    last = os.open(os.devnull, os.O_RDWR)
+    os.closerange(3, 4096)
+    while os.open(os.devnull, os.O_RDWR) < last:
+        pass
+
+
 def read_umask() -> int:
     found = os.umask(0o77)
     os.umask(found)
@@ -522,6 +530,7 @@ class Meddler(Adapter):
         "lowers a soft limit": lambda: lower("RLIMIT_CPU", 100_000),
         "lowers a hard limit": lambda: lower("RLIMIT_CPU", 100_000, 100_000),
         "closes the worker's descriptors": lambda: os.closerange(3, 4096),
+        "puts other files in place of the worker's descriptors": put_others,
         "forks and returns in the child": fork_and_return,
         "leaves a thread behind": leave_a_thread,
         "seeds the random generator": lambda: random.seed(7),
@@ -584,6 +593,20 @@ class Meddler(Adapter):
     def linger(self, ctx: Context) -> None:
         while not ctx.wait(3600):
             pass
+
+    @command
+    def replace(self, port: int, only: int = -1) -> int:
+        """Put TCP connections in place of this worker's sockets and event loop, all or one; return how many."""
+        own = []
+        for number in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{number}").startswith(("socket:", "anon_inode:")):
+                    own.append(number)
+        own.sort()
+        for number in own if only < 0 else own[only : only + 1]:
+            with socket.create_connection(("127.0.0.1", port)) as theirs:
+                os.dup2(theirs.fileno(), number)
+        return len(own)
 
     @command
     async def leave_a_task(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ async def change(link: Any, what: str) -> Any:
 
 
 def test_the_table_is_read() -> None:
-    assert len(ROWS) == 32
+    assert len(ROWS) == 33
 
 
 @pytest.mark.parametrize("what", [what for what, outcome in ROWS if outcome in ("undone", "contained")])
@@ -121,6 +123,32 @@ def test_the_answers_before_a_long_call_do_not_wait_for_it(change: bool) -> None
 
     before, seen = asyncio.run(around())
     assert seen == [before] * 8
+
+
+def arrived(server: socket.socket) -> bytes:
+    """What the connections that wait in a listener received until their end."""
+    received = b""
+    server.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            with server.accept()[0] as taken:
+                taken.settimeout(harness.PATIENCE)
+                while data := taken.recv(65_536):
+                    received += data
+    return received
+
+
+def test_a_worker_never_writes_to_a_file_that_took_the_number_of_its_link() -> None:
+    async def around(port: int) -> Any:
+        with harness.started("meddler") as process:
+            async with harness.linked(process) as link:
+                await link.assign("replace", {"port": port})
+                return await asyncio.to_thread(process.exit_code), process.output()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code, output = asyncio.run(around(server.getsockname()[1]))
+        assert code, output
+        assert arrived(server) == b""
 
 
 async def privileged(link: Any, process: Any) -> bool:

@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,6 +189,22 @@ def test_a_reply_that_nothing_reads_closes_its_descriptors() -> None:
     assert open_files() == before + 1
     del delivered
     assert open_files() == before
+
+
+@pytest.mark.parametrize("kind", ["sent", "received"])
+def test_a_file_that_took_the_number_of_a_buffer_is_neither_closed_nor_sent(kind: str, tmp_path: Path) -> None:
+    file = MemoryFile()
+    file.append(b"x")
+    holder = file if kind == "sent" else Incoming([os.dup(file.descriptor)])
+    number = file.descriptor if kind == "sent" else holder.descriptors[0]  # type: ignore[union-attr]
+    with (tmp_path / "theirs").open("wb") as theirs:
+        os.dup2(theirs.fileno(), number)
+    if kind == "sent":
+        with pytest.raises(OSError, match="closed by other code"):
+            file.seal()
+    holder.close()
+    assert os.fstat(number).st_ino == (tmp_path / "theirs").stat().st_ino
+    os.close(number)
 
 
 # Computed in place

@@ -1,0 +1,256 @@
+"""Descriptors of ours, which other code of the process may close so that their numbers name foreign files.
+
+A library that closes "all descriptors", or one number twice, closes sockets of the client or the worker. The next file
+that is opened gets the number. These classes compare what a number names with what it named at first. A call then ends
+with EBADF, the foreign file is neither read, written nor closed, and its number is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import selectors
+import socket
+import sys
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+FIRST_MARK, MARKS = 36, 28  # numbers of real-time signals; none is sent for an epoll without O_ASYNC
+_marks = count()
+_kept: list[object] = []  # objects whose number is a foreign file's: their end would close it
+
+
+class DescriptorGone(OSError):
+    """Other code has closed a descriptor of ours."""
+
+
+def identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def is_same(descriptor: int, known: tuple[int, int]) -> bool:
+    """Whether a number still names the file that had this identity."""
+    try:
+        return identity(descriptor) == known
+    except OSError:
+        return False
+
+
+def of_transport(transport: Any) -> tuple[int, int]:
+    """The identity of a connection's socket; (0, 0), which no file has, for a transport without one."""
+    ask = getattr(transport, "get_extra_info", None)
+    found = ask("socket") if ask else None
+    return (0, 0) if found is None else identity(found.fileno())
+
+
+def gone() -> DescriptorGone:
+    return DescriptorGone(errno.EBADF, "the descriptor was closed by other code of this process")
+
+
+class OwnSocket(socket.socket):
+    """A socket that does not touch a file which took its number."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+        super().__init__(family, type, proto, fileno)
+        self._known = identity(super().fileno())
+
+    def check(self) -> None:
+        """Raise OSError if the number names another file, or none."""
+        if not is_same(super().fileno(), self._known):
+            raise gone()
+
+    def send(self, *args: Any) -> int:
+        self.check()
+        return super().send(*args)
+
+    def sendto(self, *args: Any) -> int:
+        self.check()
+        return super().sendto(*args)
+
+    def sendmsg(self, *args: Any) -> int:
+        self.check()
+        return super().sendmsg(*args)
+
+    def recv(self, *args: Any) -> bytes:
+        self.check()
+        return super().recv(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        self.check()
+        return super().recv_into(*args)
+
+    def recvmsg(self, *args: Any) -> Any:
+        self.check()
+        return super().recvmsg(*args)
+
+    def recvmsg_into(self, *args: Any) -> Any:
+        self.check()
+        return super().recvmsg_into(*args)
+
+    def accept(self) -> Any:
+        self.check()
+        made, address = super().accept()
+        return OwnSocket(fileno=made.detach()), address
+
+    def shutdown(self, how: int) -> None:
+        self.check()
+        super().shutdown(how)
+
+    def close(self) -> None:
+        if super().fileno() >= 0 and not is_same(super().fileno(), self._known):
+            self.detach()
+        super().close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):  # a constructor that failed, the end of the interpreter
+            self.close()
+
+
+def own(made: socket.socket) -> OwnSocket:
+    """The same socket, guarded, with its time-out."""
+    timeout = made.gettimeout()
+    guarded = OwnSocket(fileno=made.detach())
+    guarded.settimeout(timeout)
+    return guarded
+
+
+class OwnSelector(selectors.DefaultSelector):
+    """A selector that does not touch an epoll which took its number, such as that of another event loop."""
+
+    _selector: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mark = FIRST_MARK + next(_marks) % MARKS
+        self._known: dict[int, tuple[int, int]] = {}  # by registered descriptor
+        self._lost = False
+        if sys.platform.startswith("linux"):  # all epolls have one inode, so that fstat cannot tell them apart
+            fcntl.fcntl(self.fileno(), fcntl.F_SETSIG, self._mark)
+
+    def is_ours(self) -> bool:
+        """False also after `close`."""
+        if not self._lost and self._is_foreign():
+            # The object of the lost number must not end. An empty one takes its place for what is still unregistered.
+            _kept.append(self._selector)
+            self._selector = type(self._selector)()
+            self._lost = True
+        return not self._lost and self._selector is not None and not getattr(self._selector, "closed", False)
+
+    def _is_foreign(self) -> bool:
+        try:
+            if sys.platform.startswith("linux"):
+                return bool(fcntl.fcntl(self.fileno(), fcntl.F_GETSIG) != self._mark)
+            os.fstat(self.fileno())
+        except OSError:  # closed, and the number is free
+            return True
+        except ValueError:  # by `close`
+            return False
+        return False
+
+    def check(self) -> None:
+        """Raise OSError if the epoll, or a descriptor that it watches, was closed: its events come no more."""
+        if not self.is_ours() or len(self.registered()) < len(self._known):
+            raise gone()
+
+    def registered(self) -> list[int]:
+        """The registered descriptors that are not foreign files."""
+        return [number for number, known in self._known.items() if is_same(number, known)]
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        if not self.is_ours():
+            raise gone()
+        key = super().register(fileobj, events, data)
+        self._known[key.fd] = identity(key.fd)
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        self.is_ours()
+        key = super().unregister(fileobj)
+        self._known.pop(key.fd, None)
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        if not self.is_ours():
+            raise gone()
+        return super().modify(fileobj, events, data)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if not self.is_ours():
+            raise gone()
+        return super().select(timeout)
+
+    def close(self) -> None:
+        self.is_ours()
+        super().close()
+
+
+class OwnLoop(asyncio.SelectorEventLoop):
+    """An event loop whose own descriptors, and those of the connections that it makes or accepts, are guarded."""
+
+    _csock: socket.socket | None
+
+    def __init__(self, selector: OwnSelector | None = None) -> None:
+        super().__init__(selector or OwnSelector())
+        for name in ("_ssock", "_csock"):  # its wake-up pipe
+            if isinstance(made := getattr(self, name, None), socket.socket):
+                setattr(self, name, own(made))
+
+    def _write_to_self(self) -> None:
+        """As asyncio's, which also hides that the pipe is gone, and a TimeoutError of a signal handler.
+
+        The wake-up would be lost.
+        """
+        if self._csock is not None:
+            try:
+                self._csock.send(b"\0")
+            except OSError as error:  # it is full, so the loop wakes up
+                if error.errno is None or isinstance(error, DescriptorGone):
+                    raise
+
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
+        if host is None or options.get("sock") is not None:
+            return await super().create_connection(protocol_factory, host, port, **options)
+        if options.get("ssl") and options.get("server_hostname") is None:
+            options["server_hostname"] = host
+        made = await self._connected(await self.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        try:
+            return await super().create_connection(protocol_factory, **options | {"sock": made})
+        except BaseException:
+            made.close()
+            raise
+
+    async def _connected(self, addresses: Sequence[Any]) -> OwnSocket:
+        """Connect to the first address that answers; raises the error of the last one."""
+        failure: OSError | None = None
+        for family, kind, protocol, _, address in addresses:
+            made = OwnSocket(family, kind, protocol)
+            try:
+                made.setblocking(False)
+                await self.sock_connect(made, address)
+                return made
+            except OSError as error:
+                made.close()
+                failure = error
+            except BaseException:
+                made.close()
+                raise
+        raise failure or OSError(errno.EHOSTUNREACH, "the name has no address")
+
+    async def create_unix_connection(self, protocol_factory: Any, path: Any = None, **options: Any) -> Any:
+        if path is None or options.get("sock") is not None:
+            return await super().create_unix_connection(protocol_factory, path, **options)
+        made = OwnSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            made.setblocking(False)
+            await self.sock_connect(made, os.fspath(path))
+            return await super().create_unix_connection(protocol_factory, **options | {"sock": made})
+        except BaseException:
+            made.close()
+            raise
