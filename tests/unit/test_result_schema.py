@@ -1,4 +1,6 @@
-"""The schema of a result: it describes the JSON form that a caller receives, for each type that has one."""
+"""The schema of a result: it describes the JSON form that a caller receives, for each type that has one.
+
+Other interpreters run the tests of workers without these libraries, so these stand apart."""
 
 from __future__ import annotations
 
@@ -14,21 +16,22 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict, TypeVar
 from uuid import UUID
 
-import msgspec
-import numpy as np
-import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pytest
 from jsonschema import Draft202012Validator
-from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, Field, PlainSerializer, RootModel, computed_field, field_serializer, model_serializer
 
 from snakepit.workers import Adapter, command
 from snakepit.workers.schema.commands import find_commands
 from snakepit.workers.schema.result import result_schema
 from snakepit.workers.schema.value import encode_json
+
+np = pytest.importorskip("numpy")
+pd = pytest.importorskip("pandas")
+pl = pytest.importorskip("polars")
+pa = pytest.importorskip("pyarrow")
+msgspec = pytest.importorskip("msgspec")
+Image = pytest.importorskip("PIL.Image")
+NDArray = pytest.importorskip("numpy.typing").NDArray
 
 if typing.TYPE_CHECKING:
     from nowhere import Missing
