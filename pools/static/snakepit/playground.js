@@ -51,8 +51,8 @@
     const lines = {
       curl: `curl${stream ? " -N" : ""} -H "Authorization: Bearer $SNAKEPIT_KEY"${stream ? " -H 'Accept: text/event-stream'" : ""} -H 'Content-Type: application/json' ${call || "https://HOST/api/pools/" + pool + "/commands/" + command} -d ${quoted(text)}`,
       shell: `snakepit call ${pool} ${command} ${quoted(text)}${stream ? " --stream" : ""}`,
-      python: stream ? `from snakepit.pools.client import connect\n\nfor chunk in connect().stream("${pool}", "${command}", ${python}):\n    print(chunk)`
-        : `from snakepit.pools.client import connect\n\nprint(connect().call("${pool}", "${command}", ${python}))`,
+      python: stream ? `from snakepit import connect\n\nfor chunk in connect().stream("${pool}", "${command}", ${python}):\n    print(chunk)`
+        : `from snakepit import connect\n\nprint(connect().call("${pool}", "${command}", ${python}))`,
     };
     for (const [name, line] of Object.entries(lines)) place.querySelector(`[data-as=${name}]`).textContent = line;
   }
