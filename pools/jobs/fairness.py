@@ -141,8 +141,16 @@ def _heads(claimable: Claimable, pool: str, field: str, names: Sequence[str], mo
     connection, key = connections[schema.alias()], Job._meta.pk
     wanted = claimable(pool=pool, **{field: NAME}).values_list("owner", "pk", "priority", "limit_key")[:most]
     part, values = wanted.query.get_compiler(connection=connection).as_sql()
-    statement = " union all ".join(f"select * from ({part}) part{number}" for number in range(len(names)))
-    given = [name if value == NAME else value for name in names for value in values]
+    if connection.vendor == "postgresql":  # it would plan each part of a UNION, for longer than it runs them
+        at = values.index(NAME)
+        before, after = part.split("%s")[: at + 1], part.split("%s")[at + 1 :]
+        part = f"{'%s'.join(before)}names.name{'%s'.join(after)}"
+        listed = ", ".join(["(%s)"] * len(names))
+        statement = f"select part.* from (values {listed}) names(name) cross join lateral ({part}) part"
+        given = [*names, *values[:at], *values[at + 1 :]]
+    else:
+        statement = " union all ".join(f"select * from ({part}) part{number}" for number in range(len(names)))
+        given = [name if value == NAME else value for name in names for value in values]
     with connection.cursor() as cursor:
         cursor.execute(statement, given)
         return [(owner, key.to_python(job_id), priority, limit_key) for owner, job_id, priority, limit_key in cursor]
