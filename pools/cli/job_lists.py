@@ -66,6 +66,8 @@ def export(
         try:
             check_format(form)
             rows: Any = query(since, until, **filters, arguments=arguments).rows()
+        except UsageError:
+            raise
         except BadRequest as error:
             raise UsageError(f"--{error.message}") from error
         for text in pages(rows, out, form, dumps):

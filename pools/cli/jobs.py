@@ -158,6 +158,8 @@ def jobs(
 
         try:
             wanted = job_selection.query(since, until, **filters, arguments=arguments).rows()
+        except UsageError:
+            raise
         except BadRequest as error:
             raise UsageError(f"--{error.message}") from error
         rows, _ = page(wanted, limit)

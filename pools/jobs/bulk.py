@@ -67,10 +67,9 @@ def submit_many(
     shared = options.columns()
     target = JobTarget(pool, command)
     _, needs = predecessors.read(options.depends_on, options.on_failure)
-    submission = _Submission(
-        {**shared, "pool": pool, "command": command, "hooked": target.hooked}, unique.of(options.unique), needs
-    )
-    checked = _checked(target, rows, idempotency_keys)
+    only = unique.of(options.unique)
+    submission = _Submission({**shared, "pool": pool, "command": command, "hooked": target.hooked}, only, needs)
+    checked = _checked(target, rows, idempotency_keys, unique.names_of(only))
     # Before the transaction: most calls have one batch, and a bad row among them costs the database nothing.
     batch = list(islice(checked, BATCH))
     with transaction.atomic(using=schema.alias()):
@@ -110,7 +109,9 @@ class _Row:
     limit_key: str
 
 
-def _checked(target: JobTarget, rows: Iterable[Any], keys: Iterable[str | None] | None) -> Iterator[_Row]:
+def _checked(
+    target: JobTarget, rows: Iterable[Any], keys: Iterable[str | None] | None, unique_by: frozenset[str]
+) -> Iterator[_Row]:
     for name, value in (("rows", rows), ("idempotency_keys", keys)):
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable | None):
             raise BadRequest(f"{name}: must be an iterable with one value for each job, not {type(value).__name__}")
@@ -124,7 +125,7 @@ def _checked(target: JobTarget, rows: Iterable[Any], keys: Iterable[str | None] 
             if row is None:
                 raise BadArguments("arguments: must be a dict of keyword arguments, not NoneType")
             arguments = store(row)
-            target.check(arguments)
+            target.check(arguments, unique_by=unique_by)
             yield _Row(index, arguments, check_key(key), target.limit_key(arguments))  # type: ignore[arg-type]
         except CommandUnknown:
             raise

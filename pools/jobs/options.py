@@ -63,13 +63,16 @@ class JobOptions:
             "deadline": _moment("deadline", self.deadline),
             "expires": _moment("expires", self.expires),
             "timeout": None if self.timeout is None else _seconds("timeout", self.timeout, 0.001, 31 * 86_400),
-            "max_attempts": _whole("max_attempts", self.max_attempts or settings.jobs_max_attempts, 1, 100),
+            "max_attempts": _whole("max_attempts", _or(self.max_attempts, settings.jobs_max_attempts), 1, 100),
             "backoff": _seconds("backoff", _or(self.backoff, settings.jobs_backoff), 0, 3600),
             "retry": _one_of("retry", self.retry, RETRIES),
             "tags": _tags(self.tags),
             "owner": _text("owner", owner if isinstance(owner, str) else owner.get_username() if owner else "", 150),
             "retention": _whole("retention", _or(self.retention, settings.jobs_retention), 0, 10**9),
         }
+        for name in ("expires", "deadline"):
+            if self.run_after and checked[name] and checked[name] <= self.run_after:
+                raise BadRequest(f"{name}: is not after run_after, so the job could never run; set a later time")
         _check_horizon(self.run_after, self.retention)
         return checked
 

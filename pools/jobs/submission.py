@@ -68,10 +68,11 @@ def prepare(
     checked = options.columns()
     key = check_key(idempotency_key)
     target = JobTarget(pool, command)
-    target.check(stored, later=needs.arguments)
+    only = unique.of(options.unique)
+    target.check(stored, later=needs.arguments, unique_by=unique.names_of(only))
     wanted = {**checked, "pool": pool, "command": command, "arguments": stored, "hooked": target.hooked}
     wanted["limit_key"] = target.limit_key(stored)
-    return {**wanted, "idempotency_key": key}, unique.of(options.unique), needs
+    return {**wanted, "idempotency_key": key}, only, needs
 
 
 async def asubmit(

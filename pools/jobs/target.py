@@ -37,18 +37,20 @@ class JobTarget:
         self._known: commands.Commands | None = None
         self._read = self._fresh = False
 
-    def check(self, arguments: Mapping[str, Any], later: frozenset[str] = frozenset()) -> None:
+    def check(
+        self, arguments: Mapping[str, Any], later: frozenset[str] = frozenset(), unique_by: frozenset[str] = frozenset()
+    ) -> None:
         """Refuse what the pool's workers would refuse. Without an answer of the broker, an attempt finds the error.
 
         A rollout may have changed the commands since they were read. Therefore a refusal needs a fresh answer.
-        `later` names arguments whose values are not known yet.
+        `later` names arguments whose values are not known yet, `unique_by` those that make the job unique.
         """
         check_size(self._pool, arguments, self._largest)
         self._ask()
-        refusal = self._refusal(arguments, later)
+        refusal = self._refusal(arguments, later, unique_by)
         if refusal and not self._fresh:
             self._fresh, self._known = True, commands.cache.find(shared.client(), self._pool, fresh=True)
-            refusal = self._refusal(arguments, later)
+            refusal = self._refusal(arguments, later, unique_by)
         if refusal:
             raise refusal
 
@@ -66,7 +68,9 @@ class JobTarget:
         if not self._read:
             self._read, self._known = True, commands.cache.find(shared.client(), self._pool)
 
-    def _refusal(self, arguments: Mapping[str, Any], later: frozenset[str]) -> BrokerError | None:
+    def _refusal(
+        self, arguments: Mapping[str, Any], later: frozenset[str], unique_by: frozenset[str]
+    ) -> BrokerError | None:
         if not self._known:
             return None
         if self._command not in self._known:
@@ -74,9 +78,13 @@ class JobTarget:
         schema = self._known[self._command].arguments
         # An argument that comes later must exist, and is not missing. Its value is checked in the worker.
         required = [name for name in schema.get("required", ()) if name not in later]
-        unknown = dict.fromkeys(later - set(schema.get("properties", {})), None)
+        known = set(schema.get("properties", {}))
+        unknown = dict.fromkeys(later - known, None)
         if found := problems({**schema, "required": required}, {**unknown, **arguments}):
             return BadArguments("; ".join(found.values()), details={"arguments": found})
+        # A misspelt name would make all jobs of the command the same.
+        if found := problems({**schema, "required": []}, dict.fromkeys(sorted(unique_by - known), None)):
+            return BadRequest(f"unique: by: {'; '.join(found.values())}")
         return None
 
 

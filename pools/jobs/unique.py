@@ -89,6 +89,13 @@ class Unique:
         return found
 
 
+def names_of(only: Unique | None) -> frozenset[str]:
+    """The arguments that are named."""
+    if only is None or only.by == ALL:
+        return frozenset()
+    return frozenset({only.by} if isinstance(only.by, str) else only.by)
+
+
 def of(given: Any) -> Unique | None:
     """The option `unique` of a submission: an Unique, True for its defaults, or nothing."""
     if given is None or given is False:

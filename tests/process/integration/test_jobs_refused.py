@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 
 from snakepit.pools import jobs
-from snakepit.pools.broker.errors import BadArguments, BrokerUnreachable, CommandUnknown, PoolUnknown
+from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerUnreachable, CommandUnknown, PoolUnknown
 from snakepit.pools.broker.status import CommandInfo
 from snakepit.pools.client import shared
 from snakepit.pools.jobs import commands, messages
@@ -66,6 +66,15 @@ def test_wrong_arguments_are_refused_by_name(broker: Broker) -> None:
     with pytest.raises(BadArguments, match=r"pixels\[1\] must be number, not a string") as refusal:
         jobs.submit("digits", "classify", {"pixels": [1, "2"]})
     assert list(refusal.value.details["arguments"]) == ["pixels"]
+    assert not Job.objects.exists()
+
+
+def test_a_name_that_is_no_argument_makes_no_job_unique(broker: Broker) -> None:
+    only = jobs.Unique(by=["pixls"])
+    with pytest.raises(BadRequest, match=r"unique: by: pixls is unknown \(did you mean 'pixels'\?\)"):
+        jobs.submit("digits", "classify", {"pixels": [1]}, unique=only)
+    with pytest.raises(BadRequest, match="row 0: unique: by: pixls is unknown"):
+        jobs.submit_many("digits", "classify", [{"pixels": [1]}], unique=only)
     assert not Job.objects.exists()
 
 
