@@ -41,6 +41,8 @@ MOST_FILES = 64  # of one value; the kernel passes at most 253 descriptors in on
 COPIED = MOST_FILES  # the number of the file that has all copied parts
 ALIGNMENT = 64  # bytes, for the items of arrays
 WRITE_BYTES = 2**30  # of one write: the kernel takes at most 2 GiB
+HUGE_PAGE = 2**21  # bytes; a smaller file has no use for one
+HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 MAP_FIXED = 0x10  # on Linux; Python has no name for it
 TAG = "$buffer"
 ATTACHMENT = "$buffer"  # the copied parts of arguments, where they are an attachment; no argument has this name
@@ -110,9 +112,21 @@ class MemoryFile:
 
     def _write(self, data: Any, at: int) -> None:
         view, end = memoryview(data).cast("B"), at
+        if len(view) >= HUGE_PAGE and huge_pages():
+            end = self._write_mapped(at, view)
         while end - at < len(view):  # a write may be cut short
             end += os.pwrite(self.descriptor, view[end - at : end - at + WRITE_BYTES], end)
         self.size = end
+
+    def _write_mapped(self, at: int, view: memoryview) -> int:
+        """Write through a map; return where the bytes end. `write` would not use huge pages."""
+        end, start = at + len(view), at - at % mmap.ALLOCATIONGRANULARITY
+        os.ftruncate(self.descriptor, end)
+        with mmap.mmap(self.descriptor, end - start, offset=start) as mapped:
+            mapped.madvise(mmap.MADV_HUGEPAGE)
+            with memoryview(mapped) as target:
+                target[at - start :] = view
+        return end
 
     def cut(self, size: int) -> None:
         os.ftruncate(self.descriptor, size)
@@ -144,7 +158,11 @@ class PlacedFile(MemoryFile):
         self.cut(size)
         import ctypes  # few commands need it
 
-        self.memory = mmap.mmap(self.descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        huge = size >= HUGE_PAGE and huge_pages()
+        flags = mmap.MAP_SHARED if huge else mmap.MAP_SHARED | mmap.MAP_POPULATE
+        self.memory = mmap.mmap(self.descriptor, size, flags=flags)
+        if huge:
+            self.memory.madvise(mmap.MADV_HUGEPAGE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
     def seal(self) -> None:
@@ -156,6 +174,16 @@ class PlacedFile(MemoryFile):
         if _system_mmap()(self.address, self.size, rights, flags, self.descriptor, 0) != self.address:
             raise OSError("the map of a buffer cannot be made private")
         super().seal()
+
+
+@lru_cache(maxsize=1)
+def huge_pages() -> bool:
+    """Whether the kernel gives huge pages to memory files that ask for them. By default it does not."""
+    try:
+        with open(HUGE_PAGES) as file:
+            return not {"[never]", "[deny]"} & set(file.read().split())
+    except OSError:  # a kernel without them
+        return False
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ import pytest
 
 from snakepit.pools.broker.errors import ResultUnreadable
 from snakepit.pools.client.answers import Delivered
+from snakepit.workers import buffers as memory_files
 from snakepit.workers.buffers import (
     COPIED,
     LARGEST_INLINE,
@@ -272,3 +273,50 @@ def test_a_placed_file_cannot_be_changed_once_it_is_sealed() -> None:
         os.pwrite(file.descriptor, b"c", 0)
     with pytest.raises(PermissionError):
         mmap.mmap(file.descriptor, MIB)
+
+
+@pytest.fixture(params=[False, True], ids=["small pages", "huge pages"])
+def pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_files, "huge_pages", lambda: request.param)
+
+
+def test_parts_are_the_same_with_each_size_of_pages(pages: None) -> None:
+    value = [b"a" * 70_001, np.arange(600_000.0), b"b" * 70_001, np.arange(700_000.0).reshape(7, -1), b"c" * 3 * MIB]
+    before = open_files()
+    found = arrived(value)
+    assert [one if isinstance(one, bytes) else one.tolist() for one in found] == [
+        one if isinstance(one, bytes) else one.tolist() for one in value
+    ]
+    del found
+    assert open_files() == before
+
+
+def test_a_place_is_the_same_with_each_size_of_pages(pages: None) -> None:
+    call = call_of()
+    out = Context(call, None).buffer(500_000)  # type: ignore[arg-type]
+    assert not out.any()
+    out += 2
+    outgoing = call.new_buffers()
+    assert outgoing is not None
+    part = outgoing.add(out)
+    incoming = Incoming([os.dup(one) for one in outgoing.seal()])
+    assert (np.frombuffer(incoming.view(part)) == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("always within_size advise [never] deny force\n", False),
+        ("always within_size [advise] never deny force\n", True),
+        ("always within_size advise never [deny] force\n", False),
+        (None, False),
+    ],
+)
+def test_huge_pages_are_used_where_the_kernel_gives_them_to_those_that_ask(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, expected: bool
+) -> None:
+    setting = tmp_path / "shmem_enabled"
+    if text is not None:
+        setting.write_text(text)
+    monkeypatch.setattr(memory_files, "HUGE_PAGES", str(setting))
+    assert memory_files.huge_pages.__wrapped__() is expected
