@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from snakepit.pools.adapters.grpc.buffer_intake import BufferIntake
 from snakepit.pools.adapters.grpc.service import BrokerService
 from snakepit.pools.adapters.records.metrics import Metrics
 from snakepit.pools.adapters.records.recent_events import RecentEvents
@@ -34,6 +35,7 @@ from snakepit.testing.calls import Calls
 from snakepit.testing.connection import MemoryConnection
 from snakepit.testing.definitions import PoolDefinitions
 from snakepit.testing.fakes import Fakes
+from snakepit.testing.passing import Passing
 from snakepit.testing.workers import ThreadLauncher
 
 T = TypeVar("T")
@@ -59,6 +61,7 @@ class LocalBroker:
         self._thread: threading.Thread | None = None
         self._up = threading.Event()
         self._ended = False
+        self.passing = Passing()
 
     def __str__(self) -> str:
         return "the pools of this test"
@@ -127,8 +130,11 @@ class LocalBroker:
             raise BrokerUnreachable("The pools of this test have ended.", outcome="not_started")
         await asyncio.to_thread(self._start)
         connection = MemoryConnection(self, on_message)
-        await connection.open()
-        await use(connection)
+        try:
+            await connection.open()
+            await use(connection)
+        finally:
+            connection.reply_socket.close()
 
     # The broker's thread
 
@@ -139,13 +145,14 @@ class LocalBroker:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        launcher = ThreadLauncher(self._fakes, self._definitions.classes)
+        launcher = ThreadLauncher(self._fakes, self._definitions.classes, self.passing)
         metrics = Metrics(_Recorder(self._record))
         recent = RecentEvents(metrics, metrics)
         facts = NodeFacts("test", "0", os.getpid(), str(self), platform.python_version(), "test")
         ports = Ports(launcher, launcher, _Clock(), _Definitions(self._opened), recent, recent)
         self.broker = _RecordingBroker(facts, ports, self, self._definitions.names)
         self.service = BrokerService(self.broker, recent, metrics.text)
+        self.service.intake = cast(BufferIntake, self.passing)
         metrics.expose(self.broker.snapshot)
         await self.broker.start()
         self._up.set()

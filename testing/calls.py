@@ -12,10 +12,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from snakepit.pools.broker.messages import Request
 from snakepit.pools.client.arguments import Options, encode
+from snakepit.testing.passing import copied
+from snakepit.workers.buffers import Incoming, Outgoing
 from snakepit.workers.schema.signature import InvalidArguments, decode
 
 SHOWN = 10  # calls in a message
@@ -48,7 +50,9 @@ class Calls:
         call = MadeCall(
             request.pool,
             request.command,
-            _read(request.arguments, request.attachments),
+            _read(
+                request.arguments, request.attachments, copied(request.buffers.descriptors) if request.buffers else None
+            ),
             request.timeout or None,
             request.priority,
             request.credit > 0,
@@ -117,12 +121,15 @@ def _as_sent(
 ) -> Mapping[str, Any]:
     """The arguments in the form that the broker receives, through the client's own encoder."""
     call = encode(pool, command, arguments, more, Options())
-    return _read(call.arguments or b"{}", call.attachments or {})
+    return _read(call.arguments or b"{}", call.attachments or {}, call.buffers)
 
 
-def _read(arguments: bytes, attachments: Mapping[str, bytes]) -> Mapping[str, Any]:
+def _read(
+    arguments: bytes, attachments: Mapping[str, bytes], buffers: Incoming | Outgoing | None = None
+) -> Mapping[str, Any]:
+    """The arguments as the worker gets them; `buffers` has their large parts."""
     try:
-        return decode(arguments or b"{}", attachments)
+        return decode(arguments or b"{}", attachments, cast(Incoming, buffers))
     except InvalidArguments:  # nested too deeply: the worker refuses it
         return {"$unreadable": arguments}
 

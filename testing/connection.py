@@ -16,10 +16,16 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from snakepit.pools.adapters.grpc.service import BrokerService
+from snakepit.pools.adapters.grpc.session import REPLY_SOCKET_NAME
 from snakepit.pools.broker.errors import BrokerUnreachable, DeadlineExceeded
 from snakepit.pools.client.address import Target
+from snakepit.pools.client.answers import Delivered
+from snakepit.pools.client.arguments import PASSES_BUFFERS
 from snakepit.pools.client.connection import typed
 from snakepit.pools.wire.broker_pb2 import Requests
+from snakepit.testing.passing import Passing
+from snakepit.workers.buffers import Incoming
+from snakepit.workers.wire.worker_pb2 import Delivery
 
 
 class Served(Protocol):
@@ -30,6 +36,9 @@ class Served(Protocol):
 
     @property
     def service(self) -> BrokerService: ...
+
+    @property
+    def passing(self) -> Passing: ...
 
     def prepare(self, pool: str) -> None: ...
 
@@ -67,16 +76,31 @@ class MemoryStream:
         self.status, self.status_message, self.trailers = status, status_message, metadata or {}
 
 
-class NoReplySocket:
-    """In place of the client's reply socket: results come through the broker."""
+class MemoryReplySocket:
+    """The client's reply socket and its way for large arguments: parts of values are passed in memory."""
 
-    taken = False
+    taken = PASSES_BUFFERS
 
-    def send(self, buffers: Any) -> int:
-        """No descriptors are passed: large parts of arguments are in the call."""
-        return 0
+    def __init__(self, passing: Passing) -> None:
+        self._passing = passing
+        self._loop = asyncio.get_running_loop()
+        self._take: Callable[[int, str, Delivered], None] | None = None
+        self.name = passing.open(self._arrived)
+        self.send = passing.send
 
-    def open(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[Any], None]) -> None: ...
+    def open(self, loop: asyncio.AbstractEventLoop, take: Callable[[int, str, Delivered], None]) -> None:
+        self._take = take
+
+    def _arrived(self, data: bytes, buffers: Incoming) -> None:
+        with contextlib.suppress(RuntimeError):  # the client's loop is closed
+            self._loop.call_soon_threadsafe(self._deliver, Delivery.FromString(data), buffers)
+
+    def _deliver(self, delivery: Delivery, buffers: Incoming) -> None:
+        if self._take is not None:
+            self._take(delivery.ref, "packed", Delivered(delivery, buffers))
+
+    def close(self) -> None:
+        self._passing.end(self.name)
 
 
 @dataclass(slots=True)
@@ -91,8 +115,6 @@ class MemoryConnection:
 
     takes_calls = True
     writes_now = True
-    reply_socket = NoReplySocket()
-    parts = reply_socket
 
     def __init__(self, broker: Served, on_message: Callable[[bytes], None]) -> None:
         self._broker = broker
@@ -100,12 +122,15 @@ class MemoryConnection:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[_End] = self._loop.create_future()
         self._stream: MemoryStream | None = None
+        self.reply_socket = self.parts = MemoryReplySocket(broker.passing)
 
     async def open(self) -> None:
         broker_loop = self._broker.loop
 
         async def opened() -> MemoryStream:
             stream = MemoryStream(self._reply)
+            if PASSES_BUFFERS:
+                stream.metadata[REPLY_SOCKET_NAME] = self.reply_socket.name
             task = broker_loop.create_task(self._broker.service.Session(stream))
             task.add_done_callback(self._session_ended)
             return stream

@@ -33,6 +33,7 @@ from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.status import ThreadStack
 from snakepit.testing.fakes import Fakes
 from snakepit.testing.loading import LazyAdapter, Loading
+from snakepit.testing.passing import MemoryInbox, MemoryReply, Passing
 from snakepit.workers.adapter import Adapter
 from snakepit.workers.process import vitals
 from snakepit.workers.process.boot import Boot
@@ -41,6 +42,7 @@ from snakepit.workers.process.worker import WorkerProgram
 from snakepit.workers.report import Outbox, VitalsReport
 from snakepit.workers.runtime.runtime import CallRuntime
 from snakepit.workers.schema.commands import CommandSpec
+from snakepit.workers.transport.buffer_inbox import BufferInbox
 from snakepit.workers.transport.message_stream import MessageStream
 from snakepit.workers.transport.server import Orders, obey, to_wire
 from snakepit.workers.wire import worker_pb2 as pb
@@ -61,6 +63,7 @@ class MemoryService:
         self._probe = probe
         self._orders: Orders | None = None
         self._receive: Callable[[bytes], None] | None = None
+        self.inbox = MemoryInbox()
 
     # The worker's program, on its thread
 
@@ -83,7 +86,7 @@ class MemoryService:
     def send(self, message: bytes) -> None:
         assert self._orders is not None
         for order in pb.Orders.FromString(message).orders:
-            obey(order, self._orders, self._max_payload, self.outbox, self._probe)
+            obey(order, self._orders, self._max_payload, self.outbox, self._probe, cast(BufferInbox, self.inbox))
 
     def cut(self) -> None:
         """Drop what the worker reports from now on."""
@@ -95,19 +98,12 @@ class MemoryService:
             self._receive(to_wire(batch))
 
 
-class NoDirectReply:
-    """Results come through the broker: there is no reply socket."""
-
-    def deliver(self, call: Any, last: Any) -> Any:
-        return last
-
-    def close(self) -> None: ...
-
-
 class ThreadProgram(WorkerProgram):
     """A worker's program on a thread. Only what belongs to a process is different."""
 
-    def __init__(self, boot: Boot, page: SharedPage, loop: asyncio.AbstractEventLoop, loading: Loading) -> None:
+    def __init__(
+        self, boot: Boot, page: SharedPage, loop: asyncio.AbstractEventLoop, loading: Loading, passing: Passing
+    ) -> None:
         self._boot = boot
         self._watch = vitals.GilWatch()  # not installed: it would watch the imports of the test as well
         self._forked = False
@@ -116,8 +112,8 @@ class ThreadProgram(WorkerProgram):
         self._loading = loading
         self.service = MemoryService(loop, boot.max_payload, self.probe)
         self._link: Any = self.service
-        self._direct_reply: Any = NoDirectReply()
-        self._runtime = CallRuntime(self.service.outbox, page, slots=boot.slots)
+        self._direct_reply = MemoryReply(boot.worker, passing)
+        self._runtime = CallRuntime(self.service.outbox, page, slots=boot.slots, direct_reply=self._direct_reply)
         self.service.start(self._runtime, lambda: None)  # orders may come before the thread runs
 
     def _load(self) -> tuple[Adapter, Mapping[str, CommandSpec]]:
@@ -145,7 +141,9 @@ class ThreadProgram(WorkerProgram):
 class WorkerThread:
     """One worker, as the broker sees its process."""
 
-    def __init__(self, order: LaunchOrder, path: str, loading: Loading, on_exit: Callable[[Exit], None]) -> None:
+    def __init__(
+        self, order: LaunchOrder, path: str, loading: Loading, passing: Passing, on_exit: Callable[[Exit], None]
+    ) -> None:
         self.pid = os.getpid()
         self.socket_path = path
         self.gone = asyncio.Event()
@@ -155,7 +153,7 @@ class WorkerThread:
         descriptor = make()
         self._page = SharedPage(descriptor)
         os.close(descriptor)
-        self._program = ThreadProgram(boot_of(order), self._page, self._loop, loading)
+        self._program = ThreadProgram(boot_of(order), self._page, self._loop, loading, passing)
         self.service = self._program.service
         self._thread = threading.Thread(target=self._run, name=f"snakepit-{order.worker}", daemon=True)
         self._thread.start()
@@ -192,7 +190,7 @@ class WorkerThread:
             self._page.revoke(first, last)
 
     def pass_buffers(self, sequence: int, buffers: Buffers) -> None:
-        """Nothing to do: the client of a test sends none."""
+        self.service.inbox.put(sequence, buffers.descriptors)
 
     def output(self) -> Sequence[str]:
         return ()  # it prints where the test prints
@@ -228,8 +226,9 @@ class MemoryLink(GrpcLink):
 class ThreadLauncher:
     """Starts workers as threads, and links them."""
 
-    def __init__(self, fakes: Fakes, classes: Mapping[str, type[Adapter]]) -> None:
+    def __init__(self, fakes: Fakes, classes: Mapping[str, type[Adapter]], passing: Passing) -> None:
         self._loading = Loading(fakes, classes)
+        self._passing = passing
         self._numbers = itertools.count(1)
         self._workers: dict[str, WorkerThread] = {}
 
@@ -240,7 +239,7 @@ class ThreadLauncher:
             self._workers.pop(path, None)
             on_exit(exit)
 
-        worker = self._workers[path] = WorkerThread(order, path, self._loading, ended)
+        worker = self._workers[path] = WorkerThread(order, path, self._loading, self._passing, ended)
         return worker
 
     async def prepare(self, order: TemplateOrder, reports: TemplateReports) -> Template:
