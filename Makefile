@@ -1,8 +1,10 @@
 # A clone needs python3 (3.11 or newer) and make. `make help` lists the targets; PYTEST=... is passed on to pytest.
+# `make test` shares the files of the tests among PROCESSES; PROCESSES=0 runs them in one, for a debugger.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8000
+PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help up cluster test lint quick locked lock proto matrix docs docs-site screenshots bench trace mutation chaos interrupts faults fmt clean
@@ -17,7 +19,7 @@ cluster: $(VENV)/.test ## run three hosts on this machine, in namespaces: Linux,
 	@exec $(BIN)/python -m benchmarks.cluster $(or $(CLUSTER),demo)
 
 test: $(VENV)/.test lint ## run all checks and all tests (CI=true: a skipped test fails)
-	SNAKEPIT_DEMO=0 $(BIN)/python -m pytest $(PYTEST)
+	SNAKEPIT_DEMO=0 $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder $(PYTEST)
 
 lint: $(VENV)/.test ## check style, types and layers
 	$(BIN)/ruff check .

@@ -170,6 +170,7 @@ def run_tests(leg: Leg, short: bool) -> int:
         (configuration,) = (ROOT / "tests").glob("**/workers/plain.ini")
         chosen = ["-c", str(configuration), "--confcutdir", str(configuration.parent), str(configuration.parent)]
     else:
+        options += ["--numprocesses=3", "--dist=loadfile"]
         chosen = [*SUITE, *([f"--ignore={LONG}"] if short else [])]
     environment = {"SNAKEPIT_DEMO": "0", **{k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}}
     return subprocess.run([leg.program, "-m", "pytest", *options, *chosen], cwd=ROOT, env=environment).returncode
