@@ -34,7 +34,6 @@ from snakepit.pools.client.protocol import Pending
 from snakepit.pools.client.steps import FORKED, run_short_step
 from snakepit.pools.wire.broker_pb2 import Cancel, Replies, Request, Requests
 from snakepit.workers.transport import LOOP_OWNER, is_on
-from snakepit.workers.transport.own_files import DescriptorGone
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
 LAST_REPLIES = frozenset({"result", "error"})
@@ -104,7 +103,7 @@ class Session:
 
     def _begin_end(self) -> bool:
         _drop(self)  # the next call must not travel on a connection that ends, even if this is interrupted
-        with contextlib.suppress(RuntimeError, DescriptorGone):  # the loop is closed: so is the connection
+        with contextlib.suppress(RuntimeError, OSError):  # the loop, or what wakes it, is closed: so is the connection
             self.loop.call_soon_threadsafe(self._end)
             self.loop_owner.ensure_running()
             return True
