@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import io
 import json
 import typing
+from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -21,8 +23,10 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field, PlainSerializer, RootModel, computed_field, field_serializer, model_serializer
 
 from snakepit.workers import Adapter, command
+from snakepit.workers.adapter import InvalidAdapter
 from snakepit.workers.schema.commands import find_commands
 from snakepit.workers.schema.result import result_schema
+from snakepit.workers.schema.signature import InvalidArguments, Signature, decode, signature_of
 from snakepit.workers.schema.value import encode_json
 
 np = pytest.importorskip("numpy")
@@ -257,3 +261,68 @@ def test_commands_report_the_schema_of_one_result() -> None:
     assert found["each"]["$ref"] == "#/$defs/Point"  # of one call
     assert found["later"]["items"] == {"type": "integer"}
     assert found["hidden"] == found["partly"] == found["nothing"] == {}
+
+
+# They have other names as a result, or fields that no argument sets.
+ONE_WAY = (Tree, Struct, Model, list[Model])
+
+
+def test_each_argument_takes_the_json_form_of_a_result_of_its_type() -> None:
+    """A client in another language sends back what it received."""
+    refused = {}
+    for annotation, given, _ in FITTING:
+        if annotation in ONE_WAY:
+            continue
+        try:
+            signature = taking(annotation)
+        except InvalidAdapter:
+            continue  # a type of results alone
+        sent = b'{"value":' + encode_json(given, 10_000) + b"}"
+        try:
+            signature.check(decode(sent))
+        except InvalidArguments as error:
+            refused[str(annotation)] = f"{sent.decode()}: {error}"
+    assert not refused, "\n".join(f"{name}: {why}" for name, why in refused.items())
+
+
+def taking(annotation: Any) -> Signature:
+    def function(value: Any) -> None: ...
+
+    function.__annotations__["value"] = annotation
+    return signature_of(function)
+
+
+def argument(annotation: Any, value: Any) -> Any:
+    """The argument of a JSON value that its schema allows."""
+    signature = taking(annotation)
+    Draft202012Validator(dict(signature.schema)).validate({"value": value})
+    return signature.check({"value": value})["value"]
+
+
+def test_values_of_json_become_ranges_and_numpy_times() -> None:
+    for one in (range(0), range(3), range(5, 6), range(6, 0, -2), range(-1, 9, 5)):
+        assert list(argument(range, list(one))) == list(one)
+    for wrong in ([1, 1], [1, 2, 4], ["a"], 3, [True]):
+        with pytest.raises(InvalidArguments, match="value must be a range"):
+            taking(range).check({"value": wrong})
+    assert argument(np.datetime64, "2026-01-02T03:04:05.5") == np.datetime64("2026-01-02T03:04:05.5")
+    assert argument(np.timedelta64, 180) == np.timedelta64(3, "m")
+    assert argument(np.timedelta64, 0.25) == np.timedelta64(250, "ms")
+    assert np.isnat(argument(np.datetime64, None))
+    assert np.isnat(argument(np.timedelta64, None))
+    for annotation, value in (
+        (np.datetime64, "soon"),
+        (np.datetime64, 3),
+        (np.timedelta64, "3"),
+        (np.timedelta64, True),
+    ):
+        with pytest.raises(InvalidArguments, match="value must be a"):
+            taking(annotation).check({"value": value})
+
+
+def test_an_image_may_be_base64_text_as_its_schema_says() -> None:
+    sink = io.BytesIO()
+    Image.new("L", (2, 1)).save(sink, "png")
+    assert argument(Image.Image, b64encode(sink.getvalue()).decode()).size == (2, 1)
+    with pytest.raises(InvalidArguments, match="must be base64"):
+        argument(Image.Image, "*")

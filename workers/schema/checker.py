@@ -109,12 +109,17 @@ def _number(value: Any) -> float:
 
 
 def _bytes(value: Any) -> bytes:
+    return read_base64("bytes or base64 text", value)
+
+
+def read_base64(words: str, value: Any) -> bytes:
+    """Bytes, from text in base64 where it is text. Raises Mismatch with `words`."""
     if type(value) is bytes:
         return value
     if type(value) is dict and value.keys() == {"$bytes"}:  # in the args of a pool
         value = value["$bytes"]
     if type(value) is not str:
-        raise refuse("bytes or base64 text", value)
+        raise refuse(words, value)
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
@@ -181,7 +186,7 @@ SIMPLE: dict[Any, Checker] = {
     time: _text("a time of day (ISO 8601)", {"format": "time"}, time.fromisoformat, time),
     timedelta: Checker("a number of seconds", {"type": "number"}, _seconds),
     complex: Checker("a complex number", {}, lambda value: _complex(value)),
-    range: Checker("a range", {}, lambda value: _range(value)),
+    range: Checker("a range of integers", {"type": "array", "items": {"type": "integer"}}, lambda value: _range(value)),
     UUID: _text("a UUID", {"format": "uuid"}, UUID, UUID),
     Decimal: Checker("a decimal number", {"type": ["string", "number"]}, _decimal),
     pathlib.Path: _text("a path", {}, pathlib.Path, pathlib.Path),
@@ -205,9 +210,16 @@ def _complex(value: Any) -> complex:
 
 
 def _range(value: Any) -> range:
+    """A range, or the array of its numbers, which is its JSON form."""
     if type(value) is range:
         return value
-    raise refuse("a range", value)
+    if type(value) is not list or any(type(one) is not int for one in value):
+        raise refuse("a range of integers", value)
+    step = value[1] - value[0] if len(value) > 1 else 1
+    made = range(value[0], value[-1] + (1 if step > 0 else -1), step) if value and step else range(0)
+    if list(made) != value:
+        raise Mismatch("must be a range: integers with the same distance")
+    return made
 
 
 def many(item: Checker, make: Callable[[list[Any]], Any] | None) -> Checker:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from snakepit.workers.schema.checker import Checker, Mismatch, Schema, describe, number_of, refuse
+from snakepit.workers.schema.checker import Checker, Mismatch, Schema, describe, number_of, read_base64, refuse
 from snakepit.workers.schema.libraries import is_a, library
 
 
@@ -115,6 +115,8 @@ def _array(kind: Any, definitions: dict[str, Schema]) -> Checker:
 
 
 def _scalar(kind: Any, definitions: dict[str, Schema]) -> Checker:
+    if kind.__name__ in _TIMES:
+        return _numpy_time(kind)
     words = f"a number of type {kind.__name__}"
 
     def check(value: Any) -> Any:
@@ -130,6 +132,32 @@ def _scalar(kind: Any, definitions: dict[str, Schema]) -> Checker:
         return made
 
     return Checker(words, {}, check)
+
+
+_TIMES: dict[str, tuple[str, Schema]] = {
+    "datetime64": ("a date, or date and time (ISO 8601)", {"type": ["string", "null"]}),
+    "timedelta64": ("a number of seconds", {"type": ["number", "null"]}),
+}
+
+
+def _numpy_time(kind: Any) -> Checker:
+    """A datetime64 from text and a timedelta64 from seconds; null is NaT."""
+    words, schema = _TIMES[kind.__name__]
+
+    def check(value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        given = str if kind.__name__ == "datetime64" else (int, float)
+        if value is not None and (not isinstance(value, given) or isinstance(value, bool)):
+            raise refuse(words, value)
+        try:
+            if isinstance(value, float):
+                return kind(value) if value != value else kind(round(value * 1e9), "ns")
+            return kind("NaT") if value is None else kind(value, "s") if isinstance(value, int) else kind(value)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise Mismatch(f"must be {words}, not {str(value)[:80]!r}: {error}"[:200]) from None
+
+    return Checker(words, schema, check)
 
 
 # Tables and images
@@ -190,8 +218,7 @@ def _image(kind: Any, definitions: dict[str, Schema]) -> Checker:
     def check(value: Any) -> Any:
         if isinstance(value, kind):
             return value
-        if type(value) is not bytes:
-            raise refuse("an image, or the bytes of its file", value)
+        value = read_base64("an image, or the bytes of its file", value)
         try:
             opened = library("PIL.Image", "an image").open(io.BytesIO(value))
             opened.load()
