@@ -25,7 +25,8 @@ def key() -> str:
 
     from snakepit.pools.models import ApiKey
 
-    user = get_user_model().objects.create_superuser("chaos", password="chaos")
+    users = get_user_model().objects
+    user = users.filter(username="chaos").first() or users.create_superuser("chaos", password="chaos")
     return ApiKey.create(name="chaos", owner=user, scopes=("run", "view", "operate"))[1]
 
 
@@ -90,12 +91,13 @@ def answer(what: str, facts: dict[str, Any]) -> Any:
 
     from snakepit.pools import jobs
     from snakepit.pools.jobs import messages
-    from snakepit.pools.models import Job
+    from snakepit.pools.models import Job, PeriodicJob
     from snakepit.pools.models.pool import sync_pools
 
     if what == "migrate":
         call_command("migrate", interactive=False, verbosity=0)
         Job.objects.all().delete()  # a PostgreSQL is shared by the tests of a session
+        PeriodicJob.objects.all().delete()
         sync_pools()
         return True
     if what in ("schedule", "stop schedules", "runs", "ticks", "periodic surfaces"):
