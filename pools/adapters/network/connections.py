@@ -16,6 +16,8 @@ from snakepit.pools.broker.errors import BrokerError, Unauthenticated
 from snakepit.workers.transport.keepalive import Keepalive
 
 BEARER = "bearer "
+PINGS = 1000  # a second; gRPC measures the bandwidth with pings
+CANCELS = 20  # times the most streams of a connection, a second
 NO_KEY = (
     "the metadata 'authorization: Bearer snk_...' with an API key is missing, and the connection has no client "
     "certificate with rights in LISTEN_CERTIFICATES"
@@ -60,6 +62,25 @@ class ConnectionLimits:
             del self._hosts[host]
 
 
+class FrameBudget:
+    """How many frames of a kind a peer may send: so many a second, and a burst of twice as many. Pure.
+
+    >>> budget = FrameBudget()
+    >>> [budget.take(0.0, rate=1) for _ in range(3)], budget.take(1.0, rate=1), budget.take(1.0, rate=9)
+    ([True, True, False], False, True)
+    """
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._used = 0.0
+
+    def take(self, now: float, rate: float) -> bool:
+        """Count a frame; False: there are too many."""
+        self._used = max(0.0, self._used - rate * (now - self._at)) + 1
+        self._at = now
+        return self._used <= 2 * rate
+
+
 class NetworkPeer:
     """One accepted connection, and the Peer of its requests."""
 
@@ -74,6 +95,9 @@ class NetworkPeer:
         self.certificate: Mapping[str, Any] = {}
         self.der = b""
         self._of_certificate: NetworkCaller | None = None
+        self.known = False  # it has shown rights
+        self.refusals = 0  # requests without rights, as long as it has shown none
+        self._cancels, self._pings = FrameBudget(), FrameBudget()
 
     def opened(self, transport: Any, keepalive: Keepalive, login_by: float) -> None:
         """Take the transport, and the client's certificate where TLS has verified one."""
@@ -83,6 +107,17 @@ class NetworkPeer:
             self.certificate, self.der, self.login_by = certificate, tls.getpeercert(binary_form=True), 0.0
             if name := find_certificate(certificate, self._rights):
                 self._of_certificate = self._rights[name].caller(name, self._key_share)
+                self.known = True
+
+    def allows(self, now: float, streams: int, *, cancel: bool) -> bool:
+        """Count a cancelled request, or a ping; False: it is a flood.
+
+        Two small frames of the peer, a request and its cancel, cost the broker a task. So a peer that has shown no
+        rights may cancel few; any other one, what a client does whose calls all miss their deadline.
+        """
+        if not cancel:
+            return self._pings.take(now, PINGS)
+        return self._cancels.take(now, streams * (CANCELS if self.known else 1))
 
     @property
     def is_verified(self) -> bool:
@@ -91,6 +126,15 @@ class NetworkPeer:
 
     async def rights(self, metadata: Mapping[str, Any]) -> NetworkCaller:
         """The caller of a request: that of its API key, else that of the connection's certificate."""
+        try:
+            caller = await self._caller(metadata)
+        except Unauthenticated:
+            self.refusals += not self.known
+            raise
+        self.known = True
+        return caller
+
+    async def _caller(self, metadata: Mapping[str, Any]) -> NetworkCaller:
         given = metadata.get("authorization", "")
         if not isinstance(given, str) or not given:
             if self._of_certificate is not None:

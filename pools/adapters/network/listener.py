@@ -24,11 +24,18 @@ from snakepit.pools.adapters.network.tls import ServerTls, TlsError, TlsFiles, i
 from snakepit.pools.adapters.network.tls_transport import HandshakeFailed, TlsProtocol
 from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.listening import ListenAddress
-from snakepit.workers.transport.grpclib_connections import limit_streams, missing_names, ping, server_protocol
+from snakepit.workers.transport.grpclib_connections import (
+    limit_streams,
+    missing_names,
+    ping,
+    server_protocol,
+    watch_floods,
+)
 from snakepit.workers.transport.grpclib_internals import versions
 from snakepit.workers.transport.keepalive import TICK, Keepalive
 
 BACKLOG = 1024
+MOST_REFUSALS = 100  # requests without rights of a connection that has shown none
 PAUSE = 0.1  # seconds after a failed accept: no descriptor is free
 
 logger = logging.getLogger("snakepit.listener")
@@ -145,6 +152,7 @@ class Listener:
         keepalive = Keepalive(transport, lambda: ping(protocol))
         connection.opened(transport, keepalive, self._loop.time() + config.login_timeout)
         limit_streams(protocol, config.streams)
+        watch_floods(protocol, lambda cancel: self._allows(connection, cancel))
         self.counts.accepted += 1
         if not left:
             self._connections.add(connection)
@@ -177,6 +185,13 @@ class Listener:
         protocol = await tls.ready
         return tls.transport, protocol
 
+    def _allows(self, connection: NetworkPeer, cancel: bool) -> bool:
+        allowed = connection.allows(self._loop.time(), self.config.streams, cancel=cancel)
+        if not allowed:
+            sent = "cancels requests" if cancel else "sends pings or settings"
+            self._end(connection, "flood", f"the client {sent} faster than any client needs to")
+        return allowed
+
     # Every second
 
     async def _tick(self) -> None:
@@ -192,7 +207,9 @@ class Listener:
                     connection.keepalive.tick()
                     if connection.keepalive.found_dead:
                         self._end(connection, "dead_peer", "the peer does not answer")
-                if connection.login_by and now > connection.login_by:
+                if connection.refusals > MOST_REFUSALS:
+                    self._end(connection, "no_login", f"{connection.refusals} requests came without a valid API key")
+                elif connection.login_by and now > connection.login_by:
                     limit = self.config.login_timeout
                     self._end(connection, "no_login", f"no request with a valid API key came within {limit:g} s")
 

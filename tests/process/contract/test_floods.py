@@ -1,0 +1,96 @@
+"""Peers that send frames which cost them nothing: their connection ends, and the calls of others go on."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+
+from snakepit.pools.adapters.network.listener import MOST_REFUSALS
+from snakepit.pools.client import connect
+from snakepit.pools.wire import broker_pb2 as pb
+from snakepit.pools.wire.broker_pb2_grpc import BrokerStub
+from tests.brokers import PATIENCE
+from tests.process.contract.fake_broker import POOL, FakeBroker
+from tests.process.contract.network_broker import Network
+
+AT_ONCE = 50  # requests, less than a connection may have
+MOST = 100_000  # frames
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return Network.make(tmp_path_factory.mktemp("network"))
+
+
+@pytest.fixture
+def broker(tmp_path: Path, network: Network) -> Iterator[FakeBroker]:
+    started = FakeBroker(tmp_path, network=network).start()
+    yield started
+    started.stop()
+
+
+class Peer:
+    """HTTP/2 without manners, over a connection with a client certificate that has no rights."""
+
+    def __init__(self, broker: FakeBroker, key: str) -> None:
+        context = broker.network.tls.context()
+        context.set_alpn_protocols(["h2"])
+        raw = socket.create_connection(("127.0.0.1", broker.port), timeout=PATIENCE)
+        self.tls = context.wrap_socket(raw, server_hostname="localhost")
+        self.h2 = H2Connection(H2Configuration(client_side=True))
+        self.h2.initiate_connection()
+        self.next = 1
+        self.headers = [
+            (":method", "POST"), (":scheme", "https"), (":path", "/snakepit.broker.v1.Broker/Session"),
+            (":authority", "localhost"), ("te", "trailers"), ("content-type", "application/grpc+proto"),
+            ("authorization", f"Bearer {key}"),
+        ]  # fmt: skip
+
+    def cancel_requests(self) -> None:
+        for _ in range(AT_ONCE):
+            self.h2.send_headers(self.next, self.headers)
+            self.h2.reset_stream(self.next)
+            self.next += 2
+
+    def ping(self) -> None:
+        for _ in range(AT_ONCE):
+            self.h2.ping(b"8 bytes!")
+
+    def is_ended_by(self, send: Callable[[], None]) -> bool:
+        try:
+            for _ in range(MOST // AT_ONCE):
+                send()
+                self.tls.sendall(self.h2.data_to_send())
+        except OSError:
+            return True
+        return False
+
+
+@pytest.mark.parametrize(("kind", "key"), [("cancel", "wrong"), ("cancel", "snk_contract"), ("ping", "wrong")])
+def test_a_flood_ends_its_connection_and_no_other_one(broker: FakeBroker, kind: str, key: str) -> None:
+    with connect(broker.address, **broker.options) as client:
+        assert client.call(POOL, "echo", a=1) == {"a": 1}
+        peer = Peer(broker, key)
+        with peer.tls:
+            assert peer.is_ended_by(peer.cancel_requests if kind == "cancel" else peer.ping)
+        assert client.call(POOL, "echo", a=2) == {"a": 2}
+        assert broker.ask(broker.listener.status)[0].refused == {"flood": 1}
+
+
+def test_a_connection_whose_requests_all_lack_a_valid_key_ends(broker: FakeBroker) -> None:
+    tls = broker.network.tls
+    files = [Path(path).read_bytes() for path in (tls.ca, tls.key, tls.cert)]
+    asked = 0
+    with grpc.secure_channel(broker.address, grpc.ssl_channel_credentials(*files)) as channel:
+        stub = BrokerStub(channel)
+        while "no_login" not in broker.ask(broker.listener.status)[0].refused:
+            with pytest.raises(grpc.RpcError):
+                stub.Status(pb.StatusRequest(), metadata=(("authorization", "Bearer wrong"),), timeout=PATIENCE)
+            asked += 1
+    assert asked > MOST_REFUSALS
