@@ -20,9 +20,9 @@ from benchmarks import plot, report, suite
 from benchmarks.latest import Latest
 from benchmarks.peers import ray
 from benchmarks.row import Failed, Outcome, Row, Run, target
-from benchmarks.rows import batches, calls, cold, data, flood, idle, scaling, service, starts, threads
+from benchmarks.rows import batches, calls, cold, data, flood, idle, round_trips, scaling, service, starts, threads
 
-MODULES = (calls, batches, data, flood, starts, threads, idle, service, cold, scaling)
+MODULES = (calls, batches, data, round_trips, flood, starts, threads, idle, service, cold, scaling)
 ROWS = {row.name: row for module in MODULES for row in module.ROWS}
 
 
@@ -30,6 +30,8 @@ def missing(row: Row) -> str:
     """What this machine lacks for a row; empty: nothing."""
     if "ray" in row.needs and not ray.INSTALLED:
         return "Ray is not installed"
+    if row.name == round_trips.FRAME and not round_trips.HAS_PANDAS:
+        return "pandas is not installed"
     if row in threads.ROWS and not threads.interpreter():
         return "no free-threaded interpreter with the worker's requirements was found"
     return ""

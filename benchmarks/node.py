@@ -104,7 +104,7 @@ def serving(
 @contextmanager
 def running(workers: int, environment: Mapping[str, str] | None = None) -> Iterator[Node]:
     """A broker with a pool `work` whose workers are all ready."""
-    pools = [{"name": "work", "path": "benchmarks.work.Work", "size": workers, **ENDLESS}]
+    pools = [{"name": "work", "path": "benchmarks.work.Work", "size": workers, "max_buffer": 2**31, **ENDLESS}]
     with serving(pools, environment=environment) as node:
         node.wait_until_ready("work", workers)
         yield node

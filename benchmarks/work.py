@@ -36,6 +36,10 @@ def sum_of(value: Any) -> float:
     return float(value[0] + value[-1])
 
 
+def same(value: Any) -> Any:
+    return value
+
+
 def chunks(count: int) -> Iterator[str]:
     for _ in range(count):
         yield CHUNK
@@ -73,6 +77,10 @@ class Work(Adapter):
         out = ctx.buffer(size // 8)
         out += 1
         return out
+
+    @command(idempotent=True)
+    def same(self, value: Any) -> Any:
+        return value
 
     @command(idempotent=True)
     def sum_of(self, value: Any) -> float:
