@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import http.client
 import json
+import statistics
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
 
 from benchmarks import stack
+from benchmarks.batching import MODEL_SECONDS
 from benchmarks.job_rate import await_end
 from benchmarks.row import Contestants, Measured, Row
 from benchmarks.timing import Run, rates
 from benchmarks.work import SMALL
 
 CLIENTS = 8
+CALLERS = 64  # of the row of batches
+EACH = {"infer": 20, "infer_alone": 3}  # requests of a caller
 
 
 class Poster:
@@ -65,6 +71,46 @@ def _rest_with_key(contestants: Contestants) -> Measured:
         ours = Poster(site.port, "/api/pools/work/commands/echo", key).many({"value": SMALL})
         bare = Poster(site.port, "/bare/key/", key).many({"value": SMALL})
         return Measured(*rates(ours, bare, 1600, 1600))
+
+
+def _timed(port: int, path: str, key: str, count: int) -> tuple[float, float]:
+    """Requests a second of CALLERS connections, and the p50 of one in seconds."""
+    taken: list[float] = []
+    content = json.dumps({"value": 1.5}).encode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+
+    def caller(_: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            for _ in range(count):
+                began = time.perf_counter()
+                connection.request("POST", path, content, headers)
+                answer = connection.getresponse()
+                if (answer.read(), answer.status)[1] != 200:
+                    raise RuntimeError(f"{path} answered {answer.status}")
+                taken.append(time.perf_counter() - began)
+        finally:
+            connection.close()
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(CALLERS) as threads:
+        list(threads.map(caller, range(CALLERS)))
+    return CALLERS * count / (time.perf_counter() - began), statistics.median(taken)
+
+
+def _rest_batches(contestants: Contestants) -> Measured:
+    """A model that takes as long for 64 inputs as for one."""
+    root = "/api/pools/model/commands/"
+    with stack.running() as site:
+        key = site.key()
+        runs = {name: partial(_timed, site.port, root + name, key) for name in ("infer", "infer_alone")}
+        for run in runs.values():
+            run(1)
+        measured = {name: [run(EACH[name]) for _ in range(3)] for name, run in runs.items()}
+    p50 = {name: statistics.median(wait for _, wait in found) * 1000 for name, found in measured.items()}
+    rates = {name: statistics.median(rate for rate, _ in found) for name, found in measured.items()}
+    note = f"p50 {p50['infer']:.0f} ms, without batches {p50['infer_alone']:.0f} ms"
+    return Measured(rates["infer"], rates["infer_alone"], note=note)
 
 
 def _tasks(count: int) -> None:
@@ -130,6 +176,15 @@ ROWS = (
         "jobs/s",
         _single_jobs,
         ("celery",),
+        smaller=False,
+    ),
+    Row(
+        "rest-batches",
+        f"a model of {MODEL_SECONDS * 1000:.0f} ms over REST, {CALLERS} connections",
+        "the same without batches",
+        "requests/s",
+        _rest_batches,
+        target=3,
         smaller=False,
     ),
     Row("rest", "echo of 100 bytes over REST, 8 connections", "a bare Django view", "requests/s", _rest, smaller=False),
