@@ -17,7 +17,7 @@ from typing import Any
 from snakepit.pools.adapters.grpc.buffer_intake import BufferCount, CallBuffers
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.client.arguments import PASSES_BUFFERS
-from snakepit.workers.buffers import Incoming, Outgoing, received
+from snakepit.workers.buffers import LARGEST, Incoming, Outgoing, received
 from snakepit.workers.transport.direct_reply import DirectReplySender
 
 MOST_FILES = 10_000  # of the calls of a session
@@ -43,7 +43,7 @@ class Passing:
         return number
 
     def session(self) -> BufferCount:
-        return BufferCount(MOST_FILES)
+        return BufferCount(MOST_FILES, LARGEST)
 
     def claim(self, number: int, session: BufferCount) -> CallBuffers:
         incoming = self._sent.pop(number, None)
@@ -91,7 +91,7 @@ def copied(descriptors: Sequence[int]) -> Incoming:
     """The same files under descriptors of the receiver's own."""
     incoming = Incoming()
     for one in descriptors:
-        incoming.descriptors.append(os.dup(one))
+        incoming.add(os.dup(one))
     return incoming
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import errno
 import fcntl
 import mmap
 import os
@@ -29,9 +28,10 @@ import socket
 import sys
 import weakref
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from snakepit.workers.memory_file import WRITE_BYTES, MemoryFile, PlacedFile, aligned, close, inode, seals
 
 THRESHOLD = 8 * 1024  # bytes; a smaller part is base64 in the text
 FILE_FROM = 64 * 1024  # bytes of a text, or of an array that a command computes in place, that get a file of their own
@@ -39,11 +39,6 @@ LARGEST_INLINE = 112 * 1024  # bytes of all parts in the message itself: a datag
 LARGEST = 2**36  # bytes that one file may have, whatever its pool allows
 MOST_FILES = 64  # of one value; the kernel passes at most 253 descriptors in one message
 COPIED = MOST_FILES  # the number of the file that has all copied parts
-ALIGNMENT = 64  # bytes, for the items of arrays
-WRITE_BYTES = 2**30  # of one write: the kernel takes at most 2 GiB
-HUGE_PAGE = 2**21  # bytes; a smaller file has no use for one
-HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
-MAP_FIXED = 0x10  # on Linux; Python has no name for it
 TAG = "$buffer"
 ATTACHMENT = "$buffer"  # the copied parts of arguments, where they are an attachment; no argument has this name
 _PART = re.compile(rb'\{"\$buffer":\[(\d+),(\d+),(\d+)\]\}')  # not in a string of JSON: there a quote is escaped
@@ -60,141 +55,6 @@ class BufferTooLarge(Exception):
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(f"the buffers have {size:,} bytes and the pool's max_buffer is {limit:,}; raise max_buffer")
         self.size, self.limit = size, limit
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _seals() -> int:
-    return fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-
-
-def are_possible() -> bool:
-    """Whether this system has sealed memory files and passes descriptors."""
-    return hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS") and hasattr(socket, "MSG_CMSG_CLOEXEC")
-
-
-def _inode(descriptor: int) -> int:
-    """Which file a number names; -1: none. Other code may close a descriptor of ours, and the number is used again."""
-    try:
-        return os.fstat(descriptor).st_ino
-    except OSError:
-        return -1
-
-
-def _close(descriptor: int, inode: int) -> None:
-    """Close a descriptor if it still names that file."""
-    if descriptor >= 0 and _inode(descriptor) == inode:
-        os.close(descriptor)
-
-
-class MemoryFile:
-    """One memory file that this process writes. Its descriptor is closed with the object at the latest."""
-
-    __slots__ = ("_inode", "descriptor", "size")
-
-    def __init__(self) -> None:
-        self.descriptor = -1
-        self.descriptor = os.memfd_create("snakepit buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        self._inode = _inode(self.descriptor)
-        self.size = 0
-
-    def append(self, data: Any) -> int:
-        """Write bytes behind those that are there; return where they begin."""
-        at = _aligned(self.size)
-        self._write(data, at)
-        return at
-
-    def extend(self, data: Any) -> None:
-        """Write more bytes of the part that was appended last."""
-        self._write(data, self.size)
-
-    def _write(self, data: Any, at: int) -> None:
-        view, end = memoryview(data).cast("B"), at
-        if len(view) >= HUGE_PAGE and huge_pages():
-            end = self._write_mapped(at, view)
-        while end - at < len(view):  # a write may be cut short
-            end += os.pwrite(self.descriptor, view[end - at : end - at + WRITE_BYTES], end)
-        self.size = end
-
-    def _write_mapped(self, at: int, view: memoryview) -> int:
-        """Write through a map; return where the bytes end. `write` would not use huge pages."""
-        end, start = at + len(view), at - at % mmap.ALLOCATIONGRANULARITY
-        os.ftruncate(self.descriptor, end)
-        with mmap.mmap(self.descriptor, end - start, offset=start) as mapped:
-            mapped.madvise(mmap.MADV_HUGEPAGE)
-            with memoryview(mapped) as target:
-                target[at - start :] = view
-        return end
-
-    def cut(self, size: int) -> None:
-        os.ftruncate(self.descriptor, size)
-        self.size = size
-
-    def seal(self) -> None:
-        """Make it final. Raises OSError if its number names another file, which must not go to the receiver."""
-        if _inode(self.descriptor) != self._inode:
-            raise OSError(errno.EBADF, "the memory file was closed by other code of this process")
-        if not fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SEAL:
-            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _seals() | fcntl.F_SEAL_SEAL)
-
-    def close(self) -> None:
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            _close(descriptor, self._inode)
-
-    def __del__(self) -> None:
-        self.close()
-
-
-class PlacedFile(MemoryFile):
-    """A memory file that a command computes in. `memory` is its shared map."""
-
-    __slots__ = ("address", "memory")
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.cut(size)
-        import ctypes  # few commands need it
-
-        huge = size >= HUGE_PAGE and huge_pages()
-        flags = mmap.MAP_SHARED if huge else mmap.MAP_SHARED | mmap.MAP_POPULATE
-        self.memory = mmap.mmap(self.descriptor, size, flags=flags)
-        if huge:
-            self.memory.madvise(mmap.MADV_HUGEPAGE)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-
-    def seal(self) -> None:
-        """Replace the shared map by a private one at the same address, and seal.
-
-        The kernel refuses the seal while a writable shared map lives, and an array of the command may still be in use.
-        """
-        rights, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | MAP_FIXED
-        if _system_mmap()(self.address, self.size, rights, flags, self.descriptor, 0) != self.address:
-            raise OSError("the map of a buffer cannot be made private")
-        super().seal()
-
-
-@lru_cache(maxsize=1)
-def huge_pages() -> bool:
-    """Whether the kernel gives huge pages to memory files that ask for them. By default it does not."""
-    try:
-        with open(HUGE_PAGES) as file:
-            return not {"[never]", "[deny]"} & set(file.read().split())
-    except OSError:  # a kernel without them
-        return False
-
-
-@lru_cache(maxsize=1)
-def _system_mmap() -> Callable[..., int]:
-    """The mmap of the C library: Python's own has no address."""
-    import ctypes
-
-    found = ctypes.CDLL(None).mmap
-    found.restype = ctypes.c_void_p
-    found.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *3 * (ctypes.c_int,), ctypes.c_long)
-    return cast("Callable[..., int]", found)
 
 
 class Outgoing:
@@ -259,7 +119,7 @@ class Outgoing:
 
     def _append(self, data: Any, size: int) -> int:
         if self._copied is None:
-            at = _aligned(len(self.inline))
+            at = aligned(len(self.inline))
             if at + size <= self.file_from:
                 self.inline.extend(bytes(at - len(self.inline)))
                 self.inline.extend(memoryview(data).cast("B"))
@@ -316,10 +176,17 @@ class Incoming:
 
     def __init__(self, descriptors: Iterable[int] = (), inline: bytes = b"") -> None:
         """`inline`: the copied parts, if they came in the message itself."""
-        self.descriptors = list(descriptors)
-        self._inodes = {descriptor: _inode(descriptor) for descriptor in self.descriptors}
+        self.descriptors: list[int] = []
+        self._inodes: dict[int, int] = {}
         self.inline = inline
         self._maps: dict[int, memoryview] = {}
+        for descriptor in descriptors:
+            self.add(descriptor)
+
+    def add(self, descriptor: int) -> None:
+        """Take over one more descriptor."""
+        self.descriptors.append(descriptor)
+        self._inodes[descriptor] = inode(descriptor)
 
     def __len__(self) -> int:
         return len(self.descriptors)
@@ -365,7 +232,7 @@ class Incoming:
         self._maps.clear()
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
-                _close(descriptor, self._inodes[descriptor])
+                close(descriptor, self._inodes[descriptor])
 
     def __del__(self) -> None:
         self.close()
@@ -374,10 +241,10 @@ class Incoming:
 def checked_size(descriptor: int) -> int:
     """The bytes of a sealed memory file. Raises BufferInvalid for anything else."""
     try:
-        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+        given = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError:  # a file, a pipe, a socket
         raise BufferInvalid("a buffer is no memory file") from None
-    if seals & _seals() != _seals():
+    if given & seals() != seals():
         raise BufferInvalid("a buffer is not sealed: its sender could still change it")
     size = os.fstat(descriptor).st_size
     if not size <= LARGEST:

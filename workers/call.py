@@ -13,7 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from snakepit.workers.buffers import LARGEST_INLINE, Incoming, Outgoing, PlacedFile
+from snakepit.workers.buffers import LARGEST_INLINE, Incoming, Outgoing
+from snakepit.workers.memory_file import PlacedFile
 
 CANCELLED = "cancelled"
 DEADLINE_EXCEEDED = "deadline_exceeded"

@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from snakepit.workers.buffers import FILE_FROM, MOST_FILES, BufferTooLarge, PlacedFile
+from snakepit.workers.buffers import FILE_FROM, MOST_FILES, BufferTooLarge
 from snakepit.workers.call import AssignedCall
+from snakepit.workers.memory_file import PlacedFile
 
 
 def new_array(call: AssignedCall, shape: int | Sequence[int], dtype: Any) -> Any:

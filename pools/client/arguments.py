@@ -22,7 +22,8 @@ from typing import Any, NamedTuple, Protocol
 from snakepit.pools.broker.caller import CallerIdentity, current
 from snakepit.pools.broker.errors import BadArguments, BadRequest, DeadlineExceeded, PayloadTooLarge
 from snakepit.pools.wire import broker_pb2 as pb
-from snakepit.workers.buffers import ATTACHMENT, LARGEST, LARGEST_INLINE, BufferTooLarge, Outgoing, are_possible
+from snakepit.workers.buffers import ATTACHMENT, LARGEST, LARGEST_INLINE, BufferTooLarge, Outgoing
+from snakepit.workers.memory_file import are_possible
 from snakepit.workers.report import utf8
 from snakepit.workers.schema import json_encode, kinds, typed
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge

@@ -11,7 +11,8 @@ import socket
 import struct
 
 from snakepit.pools.client.address import LONGEST_PATH
-from snakepit.workers.buffers import Outgoing, are_possible, rights
+from snakepit.workers.buffers import Outgoing, rights
+from snakepit.workers.memory_file import are_possible
 from snakepit.workers.transport import BUFFERS, is_on
 from snakepit.workers.transport.own_files import OwnSocket
 

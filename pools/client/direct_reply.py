@@ -19,7 +19,8 @@ from google.protobuf.message import DecodeError
 
 from snakepit.pools.client.address import LONGEST_PATH
 from snakepit.pools.client.answers import Delivered
-from snakepit.workers.buffers import ROOM, are_possible, received
+from snakepit.workers.buffers import ROOM, received
+from snakepit.workers.memory_file import are_possible
 from snakepit.workers.transport import BUFFERS, DIRECT_REPLY, is_on
 from snakepit.workers.transport.direct_reply import LARGEST_DELIVERY
 from snakepit.workers.transport.own_files import OwnSocket

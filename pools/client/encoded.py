@@ -26,7 +26,8 @@ from snakepit.pools.broker.errors import ResultUnreadable
 from snakepit.pools.client.answers import Delivered, Packed, decode
 from snakepit.pools.client.arguments import PASSES_BUFFERS
 from snakepit.pools.wire.broker_pb2 import Result
-from snakepit.workers.buffers import COPIED, LARGEST_INLINE, TAG, BufferInvalid, Incoming, MemoryFile, Outgoing
+from snakepit.workers.buffers import COPIED, LARGEST_INLINE, TAG, BufferInvalid, Incoming, Outgoing
+from snakepit.workers.memory_file import MemoryFile
 from snakepit.workers.schema import typed
 from snakepit.workers.schema.not_carried import NotCarried
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
-from snakepit.workers.buffers import ROOM, Incoming, are_possible, received, rights
+from snakepit.workers.buffers import ROOM, Incoming, received, rights
+from snakepit.workers.memory_file import are_possible
 from snakepit.workers.transport.own_files import OwnSocket
 
 SEQUENCE_BYTES = 8

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snakepit.pools.broker.errors import BadRequest, QueueFull
-from snakepit.workers.buffers import ROOM, BufferInvalid, Incoming, are_possible, received
+from snakepit.workers.buffers import ROOM, BufferInvalid, Incoming, received
+from snakepit.workers.memory_file import are_possible
 from snakepit.workers.transport import BUFFERS, is_on
 
 LONGEST_PATH = 107  # bytes of a socket's path

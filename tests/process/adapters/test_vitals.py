@@ -13,7 +13,8 @@ import pytest
 from snakepit.pools.adapters.processes import vitals
 from snakepit.pools.adapters.processes.buffer_memory import unseen_kb
 from snakepit.pools.adapters.processes.vitals import MAX_SKIPPED, ProcessVitals, ProcVitals, PsutilVitals, vitals_of
-from snakepit.workers.buffers import Incoming, Outgoing, are_possible
+from snakepit.workers.buffers import Incoming, Outgoing
+from snakepit.workers.memory_file import are_possible
 
 CHILD = """
 import os, signal, sys

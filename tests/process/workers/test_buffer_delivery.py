@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from snakepit.pools.client.answers import Delivered
-from snakepit.workers.buffers import ROOM, are_possible, received
+from snakepit.workers.buffers import ROOM, received
 from snakepit.workers.call import AssignedCall
+from snakepit.workers.memory_file import are_possible
 from snakepit.workers.report import DeliveredReport, EncodedValue, FailureReport, ResultReport
 from snakepit.workers.schema.value import encode
 from snakepit.workers.transport.direct_reply import DirectReplySender

@@ -11,7 +11,7 @@ import pytest
 from snakepit import connect
 from snakepit.pools.broker.errors import PayloadTooLarge, ResultTooLarge
 from snakepit.testing import Pools, override_pools
-from snakepit.workers.buffers import are_possible
+from snakepit.workers.memory_file import are_possible
 
 np = pytest.importorskip("numpy")
 pytestmark = pytest.mark.skipif(not are_possible(), reason="this system has no sealed memory files")

@@ -14,20 +14,11 @@ import pytest
 
 from snakepit.pools.broker.errors import ResultUnreadable
 from snakepit.pools.client.answers import Delivered
-from snakepit.workers import buffers as memory_files
-from snakepit.workers.buffers import (
-    COPIED,
-    LARGEST_INLINE,
-    THRESHOLD,
-    BufferTooLarge,
-    Incoming,
-    MemoryFile,
-    Outgoing,
-    PlacedFile,
-    are_possible,
-)
+from snakepit.workers import memory_file
+from snakepit.workers.buffers import COPIED, LARGEST_INLINE, THRESHOLD, BufferTooLarge, Incoming, Outgoing
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.context import Context
+from snakepit.workers.memory_file import MemoryFile, PlacedFile, are_possible
 from snakepit.workers.schema.value import encode
 from snakepit.workers.wire.worker_pb2 import Delivery
 
@@ -277,7 +268,7 @@ def test_a_placed_file_cannot_be_changed_once_it_is_sealed() -> None:
 
 @pytest.fixture(params=[False, True], ids=["small pages", "huge pages"])
 def pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_files, "huge_pages", lambda: request.param)
+    monkeypatch.setattr(memory_file, "huge_pages", lambda: request.param)
 
 
 def test_parts_are_the_same_with_each_size_of_pages(pages: None) -> None:
@@ -318,5 +309,5 @@ def test_huge_pages_are_used_where_the_kernel_gives_them_to_those_that_ask(
     setting = tmp_path / "shmem_enabled"
     if text is not None:
         setting.write_text(text)
-    monkeypatch.setattr(memory_files, "HUGE_PAGES", str(setting))
-    assert memory_files.huge_pages.__wrapped__() is expected
+    monkeypatch.setattr(memory_file, "HUGE_PAGES", str(setting))
+    assert memory_file.huge_pages.__wrapped__() is expected
