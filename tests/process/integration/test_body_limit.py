@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,3 +131,14 @@ async def test_the_server_ends_connections_that_send_no_request(monkeypatch: pyt
     writer.close()
     listening.close()
     await listening.wait_closed()
+
+
+def test_the_server_bounds_what_a_connection_buffers() -> None:
+    ends = socket.socketpair()
+    with ends[0], ends[1]:
+        assert ends[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) > 2 * http.RECEIVE_BYTES
+        http.limit_buffer(SimpleNamespace(get_extra_info={"socket": ends[0]}.get))
+        # Linux doubles the value for its own bookkeeping.
+        assert ends[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * http.RECEIVE_BYTES
+        ends[0].close()
+        http.limit_buffer(SimpleNamespace(get_extra_info={"socket": ends[0]}.get))  # closed meanwhile: no error
