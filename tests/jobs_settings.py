@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from snakepit.pools.client import connection
@@ -11,6 +12,7 @@ from snakepit.workers.transport import grpclib_internals
 
 # For brokers that take their pools from the database.
 RECENT = {"recent": path} if (path := os.environ.get("SNAKEPIT_TEST_RECENT")) else {}
+LIMITS = json.loads(os.environ.get("SNAKEPIT_TEST_LIMITS", "[]"))
 
 if os.environ.get("SNAKEPIT_TEST_CELERY_BEAT"):
     INSTALLED_APPS = [*INSTALLED_APPS, "django_celery_beat"]
@@ -19,7 +21,7 @@ SNAKEPIT = {
     "RUNTIME_DIR": os.environ.get("SNAKEPIT_RUNTIME_DIR", ""),
     "WORKER_PATH": [str(BASE_DIR)],
     "ADAPTERS": {"everything": "tests.everything.Everything"},
-    "POOLS": {"pool": {"adapter": "everything", "size": 2, "args": RECENT}},
+    "POOLS": {"pool": {"adapter": "everything", "size": 2, "args": RECENT, "job_limits": LIMITS}},
     "CELERY_APP": "snakepit.site.celery",
     "RECONCILE_INTERVAL": 1.0,
     "JOBS_LEASE": 3.0,

@@ -91,6 +91,7 @@ def answer(what: str, facts: dict[str, Any]) -> Any:
 
     from snakepit.pools import jobs
     from snakepit.pools.jobs import messages
+    from snakepit.pools.jobs.unique import from_parts
     from snakepit.pools.models import Job, PeriodicJob
     from snakepit.pools.models.pool import sync_pools
 
@@ -107,8 +108,9 @@ def answer(what: str, facts: dict[str, Any]) -> Any:
     if what == "periods":
         return periods()
     if what == "submit":
-        made = range(facts["count"])
-        return [str(jobs.submit("pool", facts["command"], facts["arguments"], **facts["options"]).pk) for _ in made]
+        made, options = range(facts["count"]), facts["options"]
+        options["unique"] = from_parts(options)
+        return [str(jobs.submit("pool", facts["command"], facts["arguments"], **options).pk) for _ in made]
     if what == "eager":
         messages.celery_app().conf.task_always_eager = True
         return True

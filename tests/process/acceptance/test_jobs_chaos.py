@@ -1,7 +1,9 @@
 """300 jobs while everything that carries them is killed in turn: each ends once, and what it did is recorded once.
 
-Four witnesses that share nothing: the rows, a recent file that the command writes, a trigger of PostgreSQL that notes
-every UPDATE from or to a terminal state, and the ids that the callers were given.
+Some wait for others, some are unique, all are bound by a limit of their owner, and a schedule adds more.
+
+Four witnesses that share nothing: the rows, a recent file that the command writes, triggers of PostgreSQL that note
+every UPDATE from or to a terminal state and how many jobs an owner runs, and the ids that the callers were given.
 """
 
 from __future__ import annotations
@@ -29,14 +31,20 @@ from psycopg.rows import dict_row
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import WorkerStatus
 from snakepit.pools.client import connect
+from snakepit.pools.models.periodic import KEPT_RUNS
+from snakepit.pools.models.states import SHOWN_STATES
 from tests import services
 from tests.brokers import ROOT, assert_nothing_left
 from tests.process.acceptance.test_jobs import DRIVER, SETTINGS
 
 PATIENCE = 45.0  # the promised recovery, and the bound of every wait in which nothing moves
+START = 240.0  # a bound: five processes that import Django at once on a busy machine took more than 45 s
 MIX = {"once": 120, "echo": 80, "sleep": 60, "count": 40}
 JOBS = sum(MIX.values())
 WINDOW = 60  # jobs that may be unfinished before the next is submitted, so that submitting lasts through the faults
+LIMIT = 3  # running jobs of one owner
+LIMITS = [{"by": "owner", "running": LIMIT, "per_minute": 100_000}]
+OWN = "tags = ''"  # the jobs of the callers; those of the schedule have a tag
 TERMINAL = {"succeeded", "failed", "cancelled", "lost", "quarantined"}
 AUDIT = """
 create table audit (id serial, job uuid, before text, after text, attempts int);
@@ -45,8 +53,17 @@ create function note_end() returns trigger language plpgsql as $$ begin
   return new;
 end $$;
 create trigger note_end after update on snakepit_job for each row
-  when (old.state not in ('queued', 'running') or new.state not in ('queued', 'running'))
+  when (old.state not in ('blocked', 'queued', 'running') or new.state not in ('blocked', 'queued', 'running'))
   execute function note_end();
+create table running (owner text, jobs int);
+create function note_running() returns trigger language plpgsql as $$ begin
+  if exists (select from changed where state = 'running') then
+    insert into running select owner, count(*) from snakepit_job where state = 'running' group by owner;
+  end if;
+  return null;
+end $$;
+create trigger note_running after update on snakepit_job referencing new table as changed for each statement
+  execute function note_running();
 """
 
 
@@ -111,6 +128,7 @@ class Site:
             "SNAKEPIT_CELERY_URL": transport.url,
             "SNAKEPIT_DATABASE_URL": database.url,
             "SNAKEPIT_TEST_RECENT": str(self.recent),
+            "SNAKEPIT_TEST_LIMITS": json.dumps(LIMITS),
             "PYTHONPATH": str(ROOT),
         }
         with socket.socket() as probe:
@@ -135,6 +153,7 @@ class Site:
         self.ask("migrate")
         self.key = self.ask("key")
         self.rows(AUDIT)
+        self.ask("schedule", name="always", command="echo", arguments={"value": "periodic"}, interval=2)
         celery = ("celery", "-A", "snakepit.site")
         worker = (*celery, "worker", "--pool=threads", "--concurrency=4", "--without-mingle", "--loglevel=INFO", "-n")
         for name, words in {
@@ -145,7 +164,11 @@ class Site:
             "web": ("uvicorn", "snakepit.site.asgi:application", "--port", str(self.port), "--no-access-log"),
         }.items():
             self.services[name] = Service(name, self.home, self.environment, *words)
-        self.until(self.workers, "the pool's workers")
+        self.until(self.workers, "the pool's workers", patience=START)
+        for name in ("w1", "w2"):
+            self.until(
+                lambda name=name: "ready." in self.services[name].tail(), f"the Celery worker {name}", patience=START
+            )
 
     def stop(self) -> None:
         self._client.close()
@@ -185,7 +208,7 @@ class Site:
         return int(row["n"])
 
     def finished(self) -> int:
-        return self.one("select count(*) from snakepit_job where finished_at is not null")
+        return self.one(f"select count(*) from snakepit_job where finished_at is not null and {OWN}")
 
     def ended(self) -> int:
         """The same for who asks while the database may be away: then the last answer."""
@@ -202,16 +225,22 @@ class Site:
             return []
         return [worker for worker in status.workers if worker.pid and worker.state == "ready"]
 
-    def until(self, question: Callable[[], Any], what: str, moving: Callable[[], Any] | None = None) -> Any:
+    def until(
+        self,
+        question: Callable[[], Any],
+        what: str,
+        moving: Callable[[], Any] | None = None,
+        patience: float = PATIENCE,
+    ) -> Any:
         """Ask again and again, within bounds: rows of other processes give no other sign.
 
         What takes long because there is much to do, and the machine slow, is not recovery: as long as `moving` has new
         answers, the wait begins anew.
         """
-        end, seen = time.monotonic() + PATIENCE, None
+        end, seen = time.monotonic() + patience, None
         while not (answer := question()):
             if moving and (now := moving()) != seen:
-                end, seen = time.monotonic() + PATIENCE, now
+                end, seen = time.monotonic() + patience, now
             if time.monotonic() > end:
                 logs = "\n".join(service.tail() for service in self.services.values())
                 open_ = self.rows("select * from snakepit_job where finished_at is null limit 5")
@@ -248,9 +277,16 @@ class Site:
             for number, (mark, command, arguments) in enumerate(self.jobs(marks)):
                 self.wait_for_room(number)
                 body = {"pool": "pool", "command": command, "arguments": arguments, "backoff": 0.2}
+                body |= self.after(marks, number)
                 self.given[mark] = self.post(client, mark, body)
                 if number % 5 == 0:  # a caller who heard the answer and asks again all the same
                     assert self.post(client, mark, body) == self.given[mark]
+
+    def after(self, marks: range, number: int) -> dict[str, Any]:
+        """The options of every fourth job: it waits for the three before it, however they end."""
+        if number % 4 != 3:
+            return {}
+        return {"depends_on": [self.given[f"m{marks[number - back]}"] for back in (3, 2, 1)], "on_failure": "run"}
 
     def post(self, client: httpx.Client, mark: str, body: dict[str, Any]) -> str:
         def attempt() -> str | None:
@@ -263,14 +299,18 @@ class Site:
             assert reply.status_code in (200, 201) or reply.status_code >= 500, reply.text
             return str(reply.json()["id"]) if reply.status_code < 300 else None
 
-        return str(self.until(attempt, f"an answer for {mark}"))
+        return str(self.until(attempt, f"an answer for {mark}", self.ended))
 
     def submit_in_python(self, marks: range) -> None:
         for number, (mark, command, arguments) in enumerate(self.jobs(marks)):
             self.wait_for_room(number)
 
-            def attempt(mark: str = mark, command: str = command, arguments: Any = arguments) -> str | None:
-                options = {"idempotency_key": mark, "backoff": 0.2}
+            options = {"backoff": 0.2, "owner": ("", "bob")[number % 2], **self.after(marks, number)}
+            # A unique job has no key: what it is finds it.
+            unique = command == "echo" and number % 3 == 0
+            options |= {"unique_states": SHOWN_STATES} if unique else {"idempotency_key": mark}
+
+            def attempt(command: str = command, arguments: Any = arguments, options: Any = options) -> str | None:
                 try:
                     found = self.ask("submit", command=command, arguments=arguments, count=1, options=options)
                 except ConnectionError as error:
@@ -279,7 +319,9 @@ class Site:
                     raise
                 return str(found[0])
 
-            self.given[mark] = str(self.until(attempt, f"an id for {mark}"))
+            self.given[mark] = str(self.until(attempt, f"an id for {mark}", self.ended))
+            if unique:
+                assert self.until(attempt, f"the same id for {mark}", self.ended) == self.given[mark]
 
     # Faults
 
@@ -374,8 +416,8 @@ class Submitter(threading.Thread):
 def check_rows(here: Site) -> None:
     """Every job is there once, has ended, and its attempts tell one story."""
     jobs = {str(row["id"]): row for row in here.rows("select * from snakepit_job")}
-    assert len(jobs) == JOBS
-    assert sorted(here.given.values()) == sorted(jobs)
+    assert sorted(here.given.values()) == sorted(key for key, job in jobs.items() if not job["tags"])
+    assert len(here.given) == JOBS
     tries: dict[str, list[dict[str, Any]]] = {key: [] for key in jobs}
     for row in here.rows("select * from snakepit_jobattempt order by number"):
         tries[str(row["job_id"])].append(row)
@@ -414,7 +456,7 @@ def check_recovery(here: Site) -> None:
 def check_ends(here: Site) -> None:
     """PostgreSQL saw one UPDATE to a terminal state a job, from running, and none afterwards."""
     ends = here.rows("select a.*, j.state, j.attempts as last from audit a join snakepit_job j on j.id = a.job")
-    assert Counter(Counter(row["job"] for row in ends).values()) == {1: JOBS}
+    assert Counter(Counter(row["job"] for row in ends).values()) == {1: here.one("select count(*) from snakepit_job")}
     for row in ends:
         assert (row["before"], row["after"], row["attempts"]) == ("running", row["state"], row["last"]), row
 
@@ -434,10 +476,8 @@ def check_recent(here: Site) -> None:
         if row["state"] == "succeeded":
             assert row["result"] in pids, f"{row} ran {pids}"
     assert runs == {}
-    values = here.rows(
-        "select result, idempotency_key from snakepit_job where command = 'echo' and state = 'succeeded'"
-    )
-    assert all(row["result"] == row["idempotency_key"] for row in values)
+    values = here.rows("select result, arguments from snakepit_job where command = 'echo' and state = 'succeeded'")
+    assert all(row["result"] == row["arguments"]["value"] for row in values)
 
 
 def check_entries(here: Site) -> None:
@@ -450,6 +490,40 @@ def check_entries(here: Site) -> None:
         chunks.setdefault(str(row["job_id"]), []).append(row["data"])
     streams = here.one("select count(*) from snakepit_job where command = 'count' and state = 'succeeded'")
     assert list(chunks.values()) == [list(range(12))] * streams
+
+
+def check_order(here: Site) -> None:
+    """No job began before the end of one that it waits for, and none is left that waits."""
+    edges = here.rows(
+        "select p.finished_at as ended, (select min(started_at) from snakepit_jobattempt where job_id = e.job_id)"
+        " as began from snakepit_jobedge e join snakepit_job p on p.id = e.needs_id"
+    )
+    assert len(edges) == 3 * 2 * (JOBS // 2 // 4)
+    assert all(row["ended"] <= row["began"] for row in edges)
+
+
+def check_limits(here: Site) -> None:
+    """At no claim an owner had more running jobs than its limit; what was counted is free afterwards."""
+    most = {row["owner"]: row["most"] for row in here.rows("select owner, max(jobs) as most from running group by 1")}
+    print("most running jobs by owner", most)
+    assert most.keys() == {"", "bob", "chaos"}
+    assert max(most.values()) <= LIMIT
+    assert here.one("select count(*) from snakepit_job where state = 'running'") == 0
+    starts = here.one("select coalesce(sum(count), 0) from snakepit_jobstart")
+    assert 0 < starts <= here.one("select count(*) from snakepit_jobattempt")
+    here.until(lambda: all(not worker.calls for worker in here.workers()), "free slots")
+
+
+def check_schedule(here: Site) -> None:
+    """Each time of the schedule has one job, whatever was killed."""
+    runs = here.rows("select job from snakepit_periodicrun where job is not null")
+    jobs = here.rows("select id from snakepit_job where tags = ',periodic:always,'")
+    print(f"{len(jobs)} jobs of the schedule")
+    assert len(runs) == len({row["job"] for row in runs}) > 0
+    assert {row["job"] for row in runs} <= {row["id"] for row in jobs}
+    times = here.one("select count(distinct nominal) from snakepit_periodicrun")
+    assert times == here.one("select count(*) from snakepit_periodicrun")
+    assert len(jobs) == len(runs) or len(runs) >= KEPT_RUNS
 
 
 @pytest.mark.slow
@@ -481,13 +555,21 @@ def test_300_jobs_end_once_while_all_that_carries_them_is_killed_in_turn(postgre
         try:
             for number, (name, fault) in enumerate(faults, 1):
                 due = number * 30
-                here.until(lambda due=due: here.finished() >= due, f"{due} ended jobs", here.finished)
+                # A caller that has failed submits no more: `done` raises its error here.
+                here.until(
+                    lambda due=due: [caller.done() for caller in callers] and here.finished() >= due,
+                    f"{due} ended jobs",
+                    here.finished,
+                )
                 told = f"{time.monotonic() - began:5.1f} s {name}, {here.finished()} jobs had ended"
                 fault()
                 print(f"{told}; done at {time.monotonic() - began:5.1f} s")
             last = time.monotonic()
             here.until(lambda: all(caller.done() for caller in callers), "the callers", here.finished)
             here.until(lambda: here.finished() == JOBS, "the end of all jobs", here.finished)
+            here.rows("update snakepit_periodicjob set enabled = false")
+            left = "select count(*) from snakepit_job where finished_at is null"
+            here.until(lambda: here.one(left) == 0, "the end of the jobs of the schedule", here.finished)
             print(f"all had ended {time.monotonic() - last:.1f} s after the last fault; replies {here.replies}")
         finally:
             for caller in callers:
@@ -502,3 +584,6 @@ def test_300_jobs_end_once_while_all_that_carries_them_is_killed_in_turn(postgre
         check_ends(here)
         check_recent(here)
         check_entries(here)
+        check_order(here)
+        check_limits(here)
+        check_schedule(here)
