@@ -30,14 +30,14 @@ from typing import Any
 from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerUnreachable
 from snakepit.pools.greenlets import PATCHED, is_patched
 from snakepit.workers.transport.loop_owner import BoundedSelector, LoopOwner, release
-from snakepit.workers.transport.own_files import DescriptorGone, OwnLoop
+from snakepit.workers.transport.own_files import DescriptorGone, GuardedLoop
 
 END_TURNS = 3  # in which the tasks of a loop end
 END_TIMEOUT = 0.2  # seconds of each turn: a task that was interrupted may never end
 STOP_TIMEOUT = 2.0  # seconds that the end of the process waits for the sessions to end in order
 
 
-class ClientLoop(OwnLoop):
+class ClientLoop(GuardedLoop):
     """A loop that can be run again after an interrupt in the middle of asyncio's own `run_forever`."""
 
     _thread_id: int | None

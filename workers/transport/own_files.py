@@ -191,7 +191,7 @@ class OwnSelector(selectors.DefaultSelector):
         super().close()
 
 
-class OwnLoop(asyncio.SelectorEventLoop):
+class GuardedLoop(asyncio.SelectorEventLoop):
     """An event loop whose own descriptors, and those of the connections that it makes or accepts, are guarded."""
 
     _csock: socket.socket | None

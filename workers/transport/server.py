@@ -41,7 +41,7 @@ from snakepit.workers.transport.buffer_inbox import BufferInbox
 from snakepit.workers.transport.fast_path_check import has_fast_path
 from snakepit.workers.transport.loop_owner import LoopOwner
 from snakepit.workers.transport.message_stream import PUBLIC_TURNS, MessageStream
-from snakepit.workers.transport.own_files import OwnLoop, OwnSocket
+from snakepit.workers.transport.own_files import GuardedLoop, OwnSocket
 from snakepit.workers.wire import worker_pb2 as pb
 from snakepit.workers.wire.worker_grpc import WorkerBase
 
@@ -85,7 +85,7 @@ class WorkerService(WorkerBase):
         self._thread = threading.Thread(target=self._run, name="io", daemon=True)
         self._broken: BaseException | None = None
         self.lost = False
-        self.loop = OwnLoop()
+        self.loop = GuardedLoop()
         self.loop_owner = LoopOwner(self.loop, turns=1 if has_fast_path() else PUBLIC_TURNS)
         self.outbox = Outbox(self._wake)
 
