@@ -1,7 +1,8 @@
 """The HTTP protocol of uvicorn, with a time limit for the headers of a connection and a bound on what it buffers.
 
 uvicorn ends an idle connection after a response, but waits without end for the first request: connections that send
-nothing, or one byte a minute, stay. `uvicorn --http snakepit.site.http:Protocol` ends them.
+nothing, or one byte a minute, stay. It also reads a body before the application wants it. `uvicorn --http
+snakepit.site.http:Protocol` ends such connections, and reads a body when the application receives it.
 """
 
 from __future__ import annotations
@@ -26,12 +27,26 @@ def limit_buffer(transport: Any) -> None:
 
 
 class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """Closes a connection whose first request has not begun in time."""
+    """Closes a connection whose first request has not begun in time, and reads no body that the application ignores."""
+
+    _idle: asyncio.TimerHandle
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         limit_buffer(transport)
-        self.loop.call_later(HEADER_SECONDS, self.close_idle)
+        self._idle = self.loop.call_later(HEADER_SECONDS, self.close_idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._idle.cancel()  # it would keep this object and its buffers until its time
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:  # uvicorn leaves it after a reset
+            self.timeout_keep_alive_task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before and self.cycle.more_body and not self.transport.is_closing():
+            self.flow.pause_reading()  # until the application receives; a refused body is never read
 
     def close_idle(self) -> None:
         """Close the connection if the headers of its first request are not complete."""

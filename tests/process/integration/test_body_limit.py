@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import socket
+import struct
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,6 +110,19 @@ def test_under_wsgi_a_body_is_refused_before_it_is_read(path: str, header: dict[
     assert json.loads(content)["error"]["outcome"] == "not_started"
 
 
+@asynccontextmanager
+async def served(application: Any) -> AsyncIterator[tuple[int, list[Any]]]:
+    """The port of a server with our protocol, and its open connections."""
+    config = uvicorn.Config(application, http=http.Protocol, lifespan="off", log_level="critical", access_log=False)
+    config.load()
+    state = uvicorn.Server(config).server_state
+    server = await asyncio.get_running_loop().create_server(
+        lambda: http.Protocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    async with server:
+        yield server.sockets[0].getsockname()[1], state.connections  # type: ignore[misc]
+
+
 async def test_the_server_ends_connections_that_send_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(0.3)  # longer than the limit: a request that has begun goes on
@@ -112,25 +130,64 @@ async def test_the_server_ends_connections_that_send_no_request(monkeypatch: pyt
         await send({"type": "http.response.body", "body": b"ok"})
 
     monkeypatch.setattr(http, "HEADER_SECONDS", 0.1)
-    config = uvicorn.Config(application, http=http.Protocol, lifespan="off", log_level="critical", access_log=False)
-    config.load()
-    server = uvicorn.Server(config)
-    state, loop = server.server_state, asyncio.get_running_loop()
-    listening = await loop.create_server(
-        lambda: http.Protocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
-    )
-    port = listening.sockets[0].getsockname()[1]
-    for begun in (b"", b"GET / HTTP/1.1\r\nHost: lo"):
+    async with served(application) as (port, _):
+        for begun in (b"", b"GET / HTTP/1.1\r\nHost: lo"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(begun)
+            assert await asyncio.wait_for(reader.read(), 30) == b""
+            writer.close()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(begun)
-        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 30)).endswith(b"ok")
         writer.close()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    assert (await asyncio.wait_for(reader.read(), 30)).endswith(b"ok")
-    writer.close()
-    listening.close()
-    await listening.wait_closed()
+
+
+async def test_the_server_reads_a_body_when_the_application_receives_it() -> None:
+    length, begun, wanted = 8 * MiB, asyncio.Event(), asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        await wanted.wait()
+        read, more = 0, True
+        while more:
+            message = await receive()
+            read, more = read + len(message["body"]), message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": str(read).encode()})
+
+    async with served(application) as (port, connections):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode())
+        writer.write(bytes(1000))
+        await asyncio.wait_for(begun.wait(), 30)
+        (protocol,) = connections
+        assert not protocol.transport.is_reading()
+        writer.write(bytes(length - 1000))
+        wanted.set()
+        assert (await asyncio.wait_for(reader.read(), 60)).endswith(f"\r\n{length}\r\n0\r\n\r\n".encode())
+        writer.close()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_an_ended_connection_leaves_nothing_in_memory(reset: bool) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(application) as (port, connections):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        (remains,) = map(weakref.ref, connections)
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.close()
+        async with asyncio.timeout(30):
+            while connections:
+                await asyncio.sleep(0.01)
+        gc.collect()
+        assert remains() is None
 
 
 def test_the_server_bounds_what_a_connection_buffers() -> None:
