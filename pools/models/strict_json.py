@@ -112,9 +112,11 @@ def _refuse_constant(word: str) -> NoReturn:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise NotStrict(f"contains the key {twice[:100]!r} twice in one object")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise NotStrict(f"contains the key {name[:100]!r} twice in one object")
+            seen.add(name)
     return value
 
 
