@@ -22,6 +22,7 @@ MOST = 10_000  # bytes of a header's text, as NumPy itself allows
 HEAD = len(MAGIC) + 6 + MOST  # bytes that hold every header
 ALIGNMENT = 64  # bytes
 MOST_DIMENSIONS = 64
+MOST_ITEMS = 2**63 - 1  # of one dimension, as in NumPy; Python writes no number of more than 4300 digits as text
 MOST_FIELDS, MOST_NESTED = 1000, 8
 SIMPLE = re.compile(r"[<>|=]([biufcSUMmV])(\d{1,9})(?:\[[^\]]{1,20}\])?")
 CHARACTER = 4  # bytes of one in a text of NumPy
@@ -60,6 +61,8 @@ def read_header(head: bytes, total: int) -> Header:
     shape, fortran = facts["shape"], facts["fortran_order"]
     if not isinstance(shape, tuple) or len(shape) > MOST_DIMENSIONS or any(type(n) is not int or n < 0 for n in shape):
         raise NotNpy("its shape must be a tuple of sizes")
+    if any(size > MOST_ITEMS for size in shape):
+        raise NotNpy(f"a size in its shape is more than {MOST_ITEMS}")
     if type(fortran) is not bool:
         raise NotNpy("its fortran_order must be True or False")
     dtype, item = _dtype(facts["descr"])
@@ -90,8 +93,8 @@ def _dtype(given: Any, depth: int = 0) -> tuple[Any, int]:
         kind, size = _dtype(field[1], depth + 1)
         inner = field[2] if len(field) == 3 else ()
         inner = (inner,) if type(inner) is int else inner
-        if not isinstance(inner, tuple) or any(type(n) is not int or n < 1 for n in inner):
-            raise NotNpy("the shape of a field must be a tuple of sizes")
+        if not isinstance(inner, tuple) or any(type(n) is not int or not 0 < n <= MOST_ITEMS for n in inner):
+            raise NotNpy(f"the shape of a field must be a tuple of sizes from 1 to {MOST_ITEMS}")
         fields.append([field[0], kind, *([list(inner)] if inner else [])])
         total += size * math.prod(inner)
     return fields, total

@@ -10,6 +10,7 @@ import pytest
 from snakepit.pools.api.npy import HEAD, MAGIC, NotNpy, header_of, read_header
 
 np = pytest.importorskip("numpy")
+NINES = "9" * 2500  # Python writes no number of more than 4300 digits, so the product of two has no text
 ARRAYS = [
     np.arange(6, dtype="<f8").reshape(2, 3),
     np.asfortranarray(np.arange(6, dtype=">i2").reshape(2, 3)),
@@ -68,6 +69,13 @@ def test_a_file_of_numpy_is_read_and_written_as_numpy_does(array: Any) -> None:
         (written("{'descr': '<f8', 'fortran_order': False, 'shape': [1]}"), "tuple of sizes"),
         (written("{'descr': '<f8', 'fortran_order': False, 'shape': (2,)}"), "the array has 8 bytes"),
         (written("{'descr': '<f8', 'fortran_order': False, 'shape': (10**30,)}"), "cannot be read"),
+        (written(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({NINES}, {NINES})}}"), "a size in its shape"),
+        (written(f"{{'descr': '<f8', 'fortran_order': False, 'shape': (0, {NINES})}}", 0), "a size in its shape"),
+        (written(f"{{'descr': '<f8', 'fortran_order': False, 'shape': (0, {2**63})}}", 0), "a size in its shape"),
+        (
+            written(f"{{'descr': [('a', '<f8', ({NINES}, {NINES}))], 'fortran_order': False, 'shape': (1,)}}"),
+            "the shape of a field",
+        ),
         (written("{'descr': [('', '|V4')], 'fortran_order': False, 'shape': (2,)}"), "packed array"),
         (written("{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (1,)}"), "holds Python objects"),
         (written("{'descr': [], 'fortran_order': False, 'shape': (1,)}"), "list of fields"),
