@@ -33,6 +33,7 @@ from snakepit.workers.schema.libraries import library
 from snakepit.workers.schema.not_carried import NotCarried
 from snakepit.workers.schema.signature import InvalidArguments
 from snakepit.workers.schema.tagged_pandas import _same_objects
+from snakepit.workers.schema.value import encode_json
 from snakepit.workers.wire.worker_pb2 import Value
 
 np = pytest.importorskip("numpy")
@@ -277,6 +278,14 @@ def test_a_dict_of_a_json_caller_that_looks_like_an_unknown_tag_is_kept() -> Non
 def test_a_result_with_an_unknown_tag_is_unreadable() -> None:
     with pytest.raises(ResultUnreadable, match=r"result\[0\] has the unknown tag '\$new'; update snakepit"):
         client_decode(Value(json=b'{"@typed":[{"$new":1}]}'))
+
+
+@pytest.mark.parametrize("value", [{"@typed": [1], "x": 2}, {"@typed": 1}, {"@typed": {"$date": "2026-01-02"}, "": 0}])
+def test_a_result_whose_first_key_is_that_of_the_wrapper_arrives_whole(value: Any) -> None:
+    assert client_decode(Value(json=typed.encode(value, LIMIT))) == value
+    if "$date" not in str(value):  # a JSON caller gets a tag for what looks like one
+        as_json = encode_json(value, LIMIT)
+        assert client_decode(Value(json=as_json)) == json.loads(as_json) == value
 
 
 def test_a_result_whose_library_is_missing_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

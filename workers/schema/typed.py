@@ -46,7 +46,8 @@ def encode(value: Any, limit: int, what: str = "result", buffers: Outgoing | Non
     `buffers`: takes large parts, which then are not in the text.
     """
     data, has_tags = encode_tree(value, limit, what, buffers)
-    return b"%s%s}" % (WRAPPER, data) if has_tags else data
+    # A dict whose first key is that of the wrapper must not look like one.
+    return b"%s%s}" % (WRAPPER, data) if has_tags or data.startswith(WRAPPER) else data
 
 
 def encode_tree(
