@@ -243,7 +243,9 @@ def _typed(values: Mapping[str, Any]) -> tuple[bytes, Outgoing | None]:
     except NotCarried as problem:
         path = problem.path.removeprefix(".")
         name = next((name for name in values if path.startswith(name)), "")
-        raise BadArguments(f"{path}: {problem.reason}", details={"argument": name, "path": path}) from problem
+        raise BadArguments(
+            f"{path or 'arguments'}: {problem.reason}", details={"argument": name, "path": path}
+        ) from problem
     except (ValueTooLarge, BufferTooLarge) as problem:
         raise _too_large(problem.size) from problem
     except RecursionError as error:

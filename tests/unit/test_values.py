@@ -288,6 +288,14 @@ def test_a_result_whose_first_key_is_that_of_the_wrapper_arrives_whole(value: An
         assert client_decode(Value(json=as_json)) == json.loads(as_json) == value
 
 
+def test_text_that_json_would_change_is_not_carried() -> None:
+    lone, pair = "a\ude00\ud83d", "a\ud83d\ude00"
+    assert client_decode(Value(json=typed.encode([lone], LIMIT))) == [lone]
+    for text in (pair, [pair], {pair: 1}, (pair,)):
+        with pytest.raises(NotCarried, match="result has text with a surrogate pair"):
+            typed.encode(text, LIMIT)
+
+
 def test_a_result_whose_library_is_missing_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = typed.encode({"table": pl.DataFrame({"a": [1]})}, LIMIT)
     monkeypatch.delitem(__import__("sys").modules, "polars")

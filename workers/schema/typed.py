@@ -19,6 +19,7 @@ value names it. docs/reference/values.md has the list.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +37,7 @@ SCALARS = frozenset({str, int, float, bool, type(None)})
 CONTAINERS = frozenset({list, dict})
 PLAIN = SCALARS | CONTAINERS
 TEXT = frozenset({str})
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
@@ -55,18 +57,18 @@ def encode_tree(
 ) -> tuple[bytes, bool]:
     """Return the text of a value's tree, and whether it may have tags. `buffers` may be made when it is needed."""
     data = None
-    if is_plain(value):
-        try:
-            data = to_bytes(json_encode.encode(value, _encoder))
-        except ValueError:  # NaN, or an integer with too many digits for text
-            data = None
-    tags = data is None
-    if data is None:
-        try:
+    try:
+        if is_plain(value):
+            try:
+                data = _to_bytes(json_encode.encode(value, _encoder))
+            except ValueError:  # NaN, or an integer with too many digits for text
+                data = None
+        tags = data is None
+        if data is None:
             made = buffers() if callable(buffers) else buffers
-            data = to_bytes(_encoder(Tagger(limit, what, made).tree(value, 1)))
-        except NotCarried as problem:
-            raise problem.named(what) from None
+            data = _to_bytes(_encoder(Tagger(limit, what, made).tree(value, 1)))
+    except NotCarried as problem:
+        raise problem.named(what) from None
     if len(data) > limit:
         raise ValueTooLarge(len(data), limit, what)
     return data, tags
@@ -99,6 +101,16 @@ def to_bytes(text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError:  # a lone surrogate: JSON can escape it, UTF-8 has no code for it
         return json.dumps(json.loads(text), separators=(",", ":")).encode("ascii")
+
+
+def _to_bytes(text: str) -> bytes:
+    """As `to_bytes`, but without loss: JSON reads the two escapes of a surrogate pair as one character."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        if _PAIR.search(text):
+            raise NotCarried("has text with a surrogate pair; decode it as UTF-16 first") from None
+        return to_bytes(text)
 
 
 class Tagger:

@@ -58,6 +58,12 @@ def test_a_reserved_name_is_refused() -> None:
         call_of({"@typed": 1})
 
 
+def test_an_argument_with_a_surrogate_pair_is_refused() -> None:
+    for value in ("\ud83d\ude00", ["\ud83d\ude00"]):
+        with pytest.raises(BadArguments, match="surrogate pair"):
+            call_of({"text": value})
+
+
 def circular() -> dict[str, Any]:
     values: dict[str, Any] = {}
     values["self"] = values
