@@ -169,8 +169,9 @@ def encode(
     call = EncodedCall(pool, command)
     call.caller = current()
     plain = isinstance(arguments, Json)
-    if not plain and typed.NAME in values:
-        raise BadArguments(f"arguments: {typed.NAME!r} is a reserved name; rename the argument")
+    for reserved in (ATTACHMENT,) if plain else (typed.NAME, ATTACHMENT):
+        if reserved in values:
+            raise BadArguments(f"arguments: {reserved!r} is a reserved name; rename the argument")
     call.arguments, call.attachments, call.buffers = _encoded(values, plain=plain)
     if isinstance(arguments, Json):
         call.buffers = arguments.buffers
