@@ -229,9 +229,12 @@ def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Map
         return more
     if not isinstance(arguments, Mapping):
         raise BadArguments(f"arguments: must be an object of keyword arguments, not {type(arguments).__name__}")
-    for name in arguments:
-        if not isinstance(name, str):
-            raise BadArguments(f"arguments: {name!r} is not the name of an argument; names are strings")
+    if not typed.TEXT.issuperset(map(type, arguments)):
+        for name in arguments:
+            if not isinstance(name, str):
+                raise BadArguments(f"arguments: {name!r} is not the name of an argument; names are strings")
+        # A subclass, such as a member of a StrEnum.
+        arguments = {str.__str__(name): value for name, value in arguments.items()}
     return {**arguments, **more} if more else arguments
 
 

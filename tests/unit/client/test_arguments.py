@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import io
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ def test_a_reserved_name_is_refused() -> None:
     for values in ({"$buffer": b"x"}, {"a": 1, "$buffer": 2}, Json({"$buffer": b"x"})):
         with pytest.raises(BadArguments, match=r"'\$buffer' is a reserved name"):
             call_of(values)
+
+
+class Name(enum.StrEnum):
+    A = "a"
+
+
+def test_a_name_may_be_a_subclass_of_text() -> None:
+    for values in ({Name.A: 1, "b": (2,)}, {Name.A: 1, "b": (2,), Name("a"): 1}):
+        assert call_of(values).arguments == b'{"@typed":1,"a":1,"b":{"$tuple":[2]}}'
+    assert call_of({Name.A: b"x"}).attachments == {"a": b"x"}
 
 
 def test_an_argument_with_a_surrogate_pair_is_refused() -> None:
