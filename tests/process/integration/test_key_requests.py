@@ -69,6 +69,50 @@ async def test_other_requests_take_the_way_of_the_project(given: dict[str, Any])
     assert seen == [True]
 
 
+async def test_the_requests_of_one_key_to_the_api_take_turns() -> None:
+    begun, go_on = list[str](), asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        begun.append(scope["path"])
+        await go_on.wait()
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    wrapped = KeyRequests(application)
+    given = [scope("Bearer x", f"/api/{number}") for number in range(3)]
+    given += [scope("Bearer y", "/api/other"), scope("Bearer x", "/elsewhere"), scope("", "/api/live")]
+    sent = [asyncio.create_task(wrapped(one, receive, None)) for one in given]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sorted(begun) == ["/api/0", "/api/1", "/api/live", "/api/other", "/elsewhere"]
+    go_on.set()
+    await asyncio.wait_for(asyncio.gather(*sent), PATIENCE)
+    assert len(begun) == len(given)
+
+
+async def test_a_call_that_waits_for_its_broker_does_not_hold_up_the_calls_behind_it(
+    broker: FakeClient, amake_key: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snakepit.pools.api.turns.LONGEST_TURN", 1e6)
+    reached, answer, execute = list[str](), asyncio.Event(), broker.aexecute
+
+    async def waits(*words: Any, **options: Any) -> Any:
+        reached.append(words[1])
+        await answer.wait()
+        return await execute(*words, **options)
+
+    monkeypatch.setattr(broker, "aexecute", waits)
+    short, key = KeyRequests(get_asgi_application()), await amake_key()
+    sent = [asyncio.create_task(asked(short, scope(key))) for _ in range(4)]
+    async with asyncio.timeout(PATIENCE):
+        while len(reached) < 4:
+            await asyncio.sleep(0.01)
+    answer.set()
+    assert [status for status, _, _ in await asyncio.gather(*sent)] == [200] * 4
+
+
 def test_with_a_middleware_of_the_project_no_request_takes_the_short_way(settings: Any) -> None:
     application = object()
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.middleware.gzip.GZipMiddleware"]

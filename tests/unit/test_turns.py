@@ -1,0 +1,178 @@
+"""Turns of the requests with a key: who computes, who waits, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from snakepit.pools.api import turns
+from snakepit.pools.api.turns import Turn, Turns, aside, name_of
+
+BODY = {"type": "http.request", "body": b"", "more_body": False}
+START = {"type": "http.response.start", "status": 200, "headers": []}
+Step = Callable[[Callable[[dict[str, Any]], Awaitable[None]]], Awaitable[None]]
+
+
+class Requests:
+    """Requests whose application reads the body, notes its start, and does one more step."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.begun: list[str] = []
+        self.go_on = asyncio.Event()
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def compute(self, send: Any) -> None:
+        await self.go_on.wait()
+
+    async def arrive(self, *names: str, key: int = 1, step: Step | None = None, bodies: Any = None) -> None:
+        """Start a request of this key for each name, and let all go as far as they can."""
+        for name in names:
+            self.tasks[name] = asyncio.create_task(self._run(name, key, step or self.compute, bodies))
+        await settle()
+
+    async def _run(self, name: str, key: int, step: Step, bodies: asyncio.Queue[Any] | None) -> None:
+        async def receive() -> Any:
+            return await bodies.get() if bodies else BODY
+
+        async def send(message: Any) -> None:
+            pass
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            while (message := await receive()).get("more_body"):
+                pass
+            if message["type"] == "http.request":
+                self.begun.append(name)
+                await step(send)
+
+        await self.turns.run(application, key, {}, receive, send)
+
+    async def end(self) -> None:
+        """Let all requests end; no key may be left."""
+        self.go_on.set()
+        await asyncio.wait_for(asyncio.gather(*self.tasks.values(), return_exceptions=True), 60)
+        assert not self.turns._keys
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_the_requests_of_a_key_take_turns_in_order_of_arrival() -> None:
+    requests = Requests()
+    await requests.arrive("a", "b", "c", "d")
+    assert requests.begun == ["a", "b"]
+    await requests.end()
+    assert requests.begun == ["a", "b", "c", "d"]
+
+
+async def test_a_request_of_another_key_does_not_wait() -> None:
+    requests = Requests()
+    await requests.arrive(*(f"greedy {number}" for number in range(100)))
+    await requests.arrive("other", key=2)
+    assert requests.begun == ["greedy 0", "greedy 1", "other"]
+    await requests.end()
+
+
+async def test_a_call_that_waits_for_the_broker_has_no_turn() -> None:
+    requests, answer, done = Requests(), asyncio.Event(), []
+
+    async def call(send: Any) -> None:
+        await aside(answer.wait())
+        done.append("call")
+
+    await requests.arrive("a", "b", "c", step=call)
+    assert requests.begun == ["a", "b", "c"]
+    await requests.arrive("d", "e")  # they compute, and leave no turn for what follows the answers
+    answer.set()
+    await settle()
+    assert done == []
+    await requests.end()
+    assert done == ["call"] * 3
+
+
+async def test_the_error_of_a_call_waits_for_a_turn_too() -> None:
+    requests, answer, seen = Requests(), asyncio.get_running_loop().create_future(), []
+
+    async def call(send: Any) -> None:
+        try:
+            await aside(answer)
+        except ValueError as error:
+            seen.append(str(error))
+
+    await requests.arrive("a", step=call)
+    await requests.arrive("b", "c")
+    answer.set_exception(ValueError("refused"))
+    await settle()
+    assert seen == []
+    await requests.end()
+    assert seen == ["refused"]
+
+
+async def test_a_stream_has_no_turn_once_its_response_has_begun() -> None:
+    requests = Requests()
+
+    async def stream(send: Any) -> None:
+        await send(START)
+        await requests.go_on.wait()
+
+    await requests.arrive(*"abcde", step=stream)
+    assert requests.begun == [*"abcde"]
+    await requests.end()
+
+
+async def test_a_slow_body_takes_no_turn() -> None:
+    requests, bodies = Requests(), asyncio.Queue[Any]()
+    bodies.put_nowait({"type": "http.request", "body": b"x", "more_body": True})
+    await requests.arrive("slow", "also slow", bodies=bodies)
+    await requests.arrive("a")
+    assert requests.begun == ["a"]
+    bodies.put_nowait({"type": "http.disconnect"})
+    bodies.put_nowait(BODY)
+    await settle()
+    assert len(requests.begun) == 2
+    await requests.end()
+
+
+@pytest.mark.parametrize("has_turn", [False, True])
+async def test_a_cancelled_request_passes_its_turn_on(has_turn: bool) -> None:
+    turns = Turns()
+    first, second, cancelled, last = (Turn(turns, 1) for _ in range(4))
+    await first.take()
+    await second.take()
+    waiting = [asyncio.create_task(one.take()) for one in (cancelled, last)]
+    await settle()
+    if has_turn:
+        first.give()  # to the next one, which has not run yet
+    waiting[0].cancel()
+    await settle()
+    assert waiting[1].done() is has_turn
+    first.give()
+    await waiting[1]
+    for one in (second, last):
+        one.give()
+    assert not turns._keys
+
+
+async def test_a_request_that_waits_for_something_else_loses_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LONGEST_TURN", 0.0)
+    requests = Requests()
+    await requests.arrive(*"abcdef")
+    async with asyncio.timeout(60):
+        while len(requests.begun) < 6:
+            await asyncio.sleep(0)
+    await requests.end()
+
+
+async def test_outside_of_a_request_nothing_waits_for_a_turn() -> None:
+    assert await aside(asyncio.sleep(0, "answer")) == "answer"
+
+
+def test_a_key_has_one_name_in_all_spellings_of_its_header() -> None:
+    assert len({name_of(one) for one in (b"Bearer snk_1", b"bearer  snk_1", b"BEARER\t\xa0snk_1 ")}) == 1
+    assert name_of(b"Bearer snk_1") != name_of(b"Bearer snk_2")
+    assert isinstance(name_of(b""), int)
