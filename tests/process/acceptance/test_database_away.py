@@ -95,8 +95,10 @@ def test_every_operation_and_page_reports_an_unavailable_database_and_works_when
             check_frozen(client, headers)
         assert client.get("/api/jobs", headers=headers).status_code == 200
         database.crash()
+        # The key above stays known for some seconds, and its calls need no database.
+        unseen = {"Authorization": f"Bearer snk_{12 * '0'}_{43 * 'x'}"}
         for name, method, path in operations(client):
-            reply = client.request(method, path, headers=headers, json=None if method == "GET" else {})
+            reply = client.request(method, path, headers=unseen, json=None if method == "GET" else {})
             if name in OPEN:
                 assert reply.status_code == OPEN[name], name
                 continue
