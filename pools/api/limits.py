@@ -7,6 +7,7 @@ before a view can check it.
     declared size ─▶ too large: 413, nothing is read
     counted size  ─▶ too large: 413 at the limit
     time          ─▶ the body takes longer than BODY_SECONDS: 408
+    charset       ─▶ no encoding of text: 400, nothing is read
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from django.conf import settings
 
 from snakepit.pools import conf
+from snakepit.pools.api import charset
 from snakepit.pools.api.body import too_large
 from snakepit.pools.broker.errors import NOT_STARTED
 from snakepit.pools.web.errors import body_of, error_body
@@ -60,6 +62,10 @@ def _without_length() -> _Refusal:
     return _Refusal(411, error_body("bad_request", message, NOT_STARTED, {}))
 
 
+def _bad_charset(problem: str) -> _Refusal:
+    return _Refusal(400, error_body("bad_request", problem, NOT_STARTED, {}))
+
+
 def limit_of(path: str, prefix: str) -> int:
     """The limit of a path in bytes. A form of the admin may be as large as Django allows."""
     limit = conf.current().max_body
@@ -77,7 +83,11 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.application(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"")
+        headers = dict(scope["headers"])
+        if problem := charset.find_problem(headers.get(b"content-type", b"").decode("latin-1")):
+            await _answer(send, _bad_charset(problem))
+            return
+        announced = headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced[:20]) > limit_of(scope["path"], self.prefix):
             await _answer(send, _too_large(scope["path"], self.prefix, announced.decode()))
             return
@@ -142,6 +152,8 @@ class WsgiBodyLimit:
             refused = _too_large(path, self.prefix, announced)
         elif "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
             refused = _without_length()  # Django would read an empty body, and call the command without arguments
+        elif problem := charset.find_problem(environ.get("CONTENT_TYPE") or ""):
+            refused = _bad_charset(problem)
         if refused is None:
             answer: Iterable[bytes] = self.application(environ, start_response)
             return answer

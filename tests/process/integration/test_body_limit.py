@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from snakepit.pools.api import limits
+from snakepit.pools.api import charset, limits
 from snakepit.site import asgi, http, wsgi
 
 MiB = 2**20
@@ -108,6 +108,38 @@ def test_under_wsgi_a_body_is_refused_before_it_is_read(path: str, header: dict[
     assert started[0][0].startswith(str(status))
     assert started[0][1]["connection"] == "close"
     assert json.loads(content)["error"]["outcome"] == "not_started"
+
+
+CHARSETS = [
+    "multipart/form-data; boundary=x; charset=zlib",
+    "application/x-www-form-urlencoded; charset=undefined",
+    "multipart/form-data; boundary=x; charset=idna",
+    "text/plain; charset*=nonsense''x",
+    'application/json; charset="a\0b"',
+]
+
+
+@pytest.mark.parametrize("path", ["/admin/login/", "/api/jobs"])
+@pytest.mark.parametrize("content_type", CHARSETS)
+async def test_a_charset_that_is_no_encoding_of_text_is_refused_before_django_reads_it(
+    content_type: str, path: str
+) -> None:
+    server = Endless(path)
+    server.scope["headers"] = [(b"host", b"localhost"), (b"content-type", content_type.encode())]
+    await asyncio.wait_for(asgi.application(server.scope, server.receive, server.send), 60)
+    assert server.error() == (400, "bad_request")
+    assert server.read == 0
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": path, "SERVER_NAME": "localhost", "SERVER_PORT": "80"}
+    environ |= {"CONTENT_TYPE": content_type, "wsgi.input": Unreadable(), "wsgi.url_scheme": "http"}
+    started: list[str] = []
+    content = b"".join(wsgi.application(environ, lambda line, headers: started.append(line)))
+    assert started == ["400 Bad Request"]
+    assert json.loads(content)["error"]["message"].startswith("Content-Type: ")
+
+
+@pytest.mark.parametrize("name", ["utf-8", "UTF8", "latin-1", "utf-16", "shift_jis", "nonsense", "ascii", '"utf-8"'])
+def test_a_charset_of_text_is_taken_and_one_that_python_does_not_have_is_ignored(name: str) -> None:
+    assert charset.find_problem(f"application/json; charset={name}") == ""
 
 
 @asynccontextmanager
