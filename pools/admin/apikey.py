@@ -80,6 +80,9 @@ class ApiKeyAdmin(Page):
         mine = ("name", "scopes", "pools", "limits", "expires_at")
         return (*mine, *self.readonly_fields) if obj else mine
 
+    def hidden_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        return ("digest",)
+
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         return type("BoundApiKeyForm", (form,), {"request": request})

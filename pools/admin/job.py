@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from snakepit.pools import permissions
 from snakepit.pools.admin.job_delete import delete
-from snakepit.pools.admin.page import ReadOnly, log, order
+from snakepit.pools.admin.page import ReadOnly, log, order, without_payload
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.models import Job, JobAttempt, JobEdge, Pool
 from snakepit.pools.models.job import JobQuerySet
@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # Django's class takes no type arguments at run time
     JobEdgeInline = admin.TabularInline[JobEdge, Job]
 else:
     JobAttemptInline = JobEdgeInline = admin.TabularInline
+
+
+# The two keys are hashes of arguments: a value of few digits can be found by trying all.
+PAYLOAD = ("arguments", "result", "result_raw", "error", "progress_message", "limit_key", "unique_key")
 
 
 class AttemptInline(JobAttemptInline):
@@ -159,9 +163,10 @@ class JobAdmin(ReadOnly):
             return super().get_search_results(request, queryset, search_term)
 
     def get_exclude(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        if "view_payload" in permissions.of(request.user):
-            return self.exclude
-        return (*self.exclude, "arguments", "result", "error", "progress_message")
+        return tuple(dict.fromkeys((*self.exclude, *self.hidden_fields(request))))
+
+    def hidden_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        return without_payload(request, *PAYLOAD)
 
     @admin.display(description="state", ordering="state")
     def shown_state(self, job: Job) -> str:

@@ -35,6 +35,11 @@ class CappedPaginator(AnyPaginator):
         return rows.order_by()[:COUNTED].count()
 
 
+def without_payload(request: HttpRequest, *columns: str) -> tuple[str, ...]:
+    """These columns, unless the user may see the payload of jobs."""
+    return () if "view_payload" in permissions.of(request.user) else columns
+
+
 class Page(AnyModelAdmin):
     """Staff can view without a grant, as in the dashboard; everything else needs a permission."""
 
@@ -46,6 +51,15 @@ class Page(AnyModelAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """The list and its actions. An action notifies the broker, which must find the changed row committed."""
         return super().changelist_view(request, extra_context)
+
+    def hidden_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        """The columns that this user may not read in any row."""
+        return ()
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Refuse a filter by a hidden column: Django allows each column of the table, and the matches reveal it."""
+        hidden = lookup.partition("__")[0] in self.hidden_fields(request)
+        return not hidden and super().lookup_allowed(lookup, value, request)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         granted = permissions.of(request.user)

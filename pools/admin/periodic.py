@@ -16,7 +16,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from snakepit.pools import permissions
-from snakepit.pools.admin.page import Page, log, order
+from snakepit.pools.admin.page import Page, log, order, without_payload
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.jobs import periodic
 from snakepit.pools.models import PeriodicJob
@@ -71,6 +71,9 @@ class PeriodicJobAdmin(Page):
             return self.fieldsets
         (title, first), *rest = self.fieldsets
         return ((title, {"fields": tuple(name for name in first["fields"] if name != "arguments")}), *rest)
+
+    def hidden_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        return without_payload(request, "arguments")
 
     def _sees(self, request: HttpRequest, obj: PeriodicJob) -> bool:
         return obj.owner == request.user.get_username() or "view_payload" in permissions.of(request.user)

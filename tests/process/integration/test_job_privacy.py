@@ -11,7 +11,7 @@ from django.test import Client
 
 from snakepit.pools.jobs import leases
 from snakepit.pools.jobs.policy import Transition
-from snakepit.pools.models import Job, JobAttempt
+from snakepit.pools.models import Job, JobAttempt, PeriodicJob
 from tests.process.integration.fakes import FakeClient
 
 pytestmark = pytest.mark.django_db
@@ -70,3 +70,28 @@ def test_a_page_shows_the_payload_to_those_with_the_permission(
     user.user_permissions.add(Permission.objects.get(codename="view_payload"))
     for path in (f"/jobs/{job.pk}/", f"/admin/snakepit_pools/job/{job.pk}/change/", "/jobs/"):
         assert SECRET in client.get(path).content.decode(), path
+
+
+def test_the_admin_takes_no_filter_by_a_column_that_it_does_not_show(
+    job: Job, client: Client, make_key: Callable[..., str], django_user_model: Any
+) -> None:
+    """Django filters by each column of a table, and the matches reveal what the page hides."""
+    make_key()
+    PeriodicJob.objects.create(
+        name="nightly", pool="digits", command="classify", arguments={"name": SECRET}, interval=9
+    )
+    user = django_user_model.objects.create_user("lena", password="x", is_staff=True, is_superuser=False)
+    user.user_permissions.add(Permission.objects.get(codename="view_apikey"))
+    client.force_login(user)
+    admin = "/admin/snakepit_pools"
+    payload = ("arguments", "error", "progress_message", "result", "result_raw", "limit_key", "unique_key")
+    hidden = [f"{admin}/job/?{name}__icontains=a" for name in payload]
+    hidden += [f"{admin}/periodicjob/?arguments__icontains=Ada"]
+    for path in (*hidden, f"{admin}/apikey/?digest__startswith=a"):
+        assert client.get(path).status_code == 400, path
+    page = client.get(f"{admin}/job/{job.pk}/change/").content.decode()
+    assert ("field-limit_key" in page, "field-unique_key" in page, "field-command" in page) == (False, False, True)
+    assert client.get(f"{admin}/job/?command__icontains=class&owner=grace").status_code == 200
+    user.user_permissions.add(Permission.objects.get(codename="view_payload"))
+    for path in hidden[:3]:
+        assert client.get(path).status_code == 200, path
