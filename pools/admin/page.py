@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 from django.contrib import admin
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseRedirect
 from django.utils.functional import cached_property
 
 from snakepit.pools import permissions
@@ -50,6 +52,8 @@ class Page(AnyModelAdmin):
     @non_atomic
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """The list and its actions. An action notifies the broker, which must find the changed row committed."""
+        if "\0" in unquote(request.META.get("QUERY_STRING", "")):  # PostgreSQL refuses it: an error 500
+            return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")  # as Django for other wrong filters
         return super().changelist_view(request, extra_context)
 
     def hidden_fields(self, request: HttpRequest) -> tuple[str, ...]:
