@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from snakepit.pools.broker.caller import CallerIdentity, current
-from snakepit.pools.broker.errors import BadArguments, BadRequest, DeadlineExceeded, PayloadTooLarge
+from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, DeadlineExceeded, PayloadTooLarge
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.workers.buffers import ATTACHMENT, LARGEST, LARGEST_INLINE, BufferTooLarge, Outgoing
 from snakepit.workers.memory_file import are_possible
@@ -186,6 +186,19 @@ def encode(
         call.credit = options.credit
         call.credit_bytes = options.credit_bytes
     return call
+
+
+def encode_each(
+    pool: str, command: str, items: Iterator[Mapping[str, Any]], options: Options
+) -> Iterator[EncodedCall | BrokerError]:
+    """A call for each item; for one that cannot be sent, its error."""
+    for item in items:
+        made: EncodedCall | BrokerError
+        try:
+            made = encode(pool, command, item, {}, options)
+        except BrokerError as error:
+            made = error
+        yield made
 
 
 def _encoded(values: Mapping[str, Any], *, plain: bool) -> tuple[bytes, Mapping[str, bytes] | None, Outgoing | None]:

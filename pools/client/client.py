@@ -7,7 +7,6 @@ Every call may raise an error of `snakepit.pools.broker.errors`; its `outcome` s
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, cast
@@ -18,8 +17,9 @@ from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import BrokerStatus, CommandInfo, RecyclePlan, SweepResult, WorkerDump
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Answer, Delivered, Packed, answer, exception, value_of
-from snakepit.pools.client.arguments import EncodedCall, Json, Options, encode
+from snakepit.pools.client.arguments import EncodedCall, Json, Options, encode, encode_each
 from snakepit.pools.client.encoded import Encoded
+from snakepit.pools.client.mapped import results_of
 from snakepit.pools.client.pending import CallFuture, LoopPending, SentCall, ThreadPending
 from snakepit.pools.client.pool import PoolClient
 from snakepit.pools.client.questions import Question
@@ -168,33 +168,8 @@ class Client:
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window: {window!r} is not a number of calls, 1 or more")
         options = Options(timeout, priority)
-        return self._map((encode(pool, command, item, {}, options) for item in items), window, return_errors)
-
-    def _map(self, messages: Iterator[EncodedCall], window: int, return_errors: bool) -> Iterator[Any]:
-        flying: deque[tuple[SentCall, ThreadPending, EncodedCall]] = deque()
-        try:
-            while True:
-                while len(flying) < window and (message := next(messages, None)) is not None:
-                    pending = ThreadPending()
-                    sent = SentCall(self._target_of(message), message, pending)
-                    flying.append((sent, pending, message))
-                    sent.send()
-                if not flying:
-                    return
-                sent, pending, message = flying[0]
-                try:
-                    value = value_of(self._finished(sent, pending, message))
-                    flying.popleft()
-                except BrokerError as error:
-                    if not return_errors:
-                        raise
-                    flying.popleft()
-                    yield error
-                else:
-                    yield value
-        finally:
-            for sent, *_ in flying:
-                sent.cancel()
+        calls = encode_each(pool, command, iter(items), options)
+        return results_of(calls, window, self._target_of, self._finished, return_errors=return_errors)
 
     def _target_of(self, call: EncodedCall) -> Target:
         """The broker that takes a call."""

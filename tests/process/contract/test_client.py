@@ -28,6 +28,7 @@ import pytest
 
 from snakepit.pools.broker.errors import (
     AdapterError,
+    BadArguments,
     BadRequest,
     BrokerUnreachable,
     CommandUnknown,
@@ -668,6 +669,19 @@ def test_a_map_that_is_closed_cancels_the_rest(client: Client, broker: FakeBroke
     mute.close()  # type: ignore[attr-defined]
     results.close()  # type: ignore[attr-defined]
     assert client.call(POOL, "echo", a=1) == {"a": 1}
+
+
+def test_arguments_that_cannot_be_sent_fail_in_their_turn(client: Client) -> None:
+    items = [{"n": 0}, {"n": 1}, {"n": object()}, {"n": 3}]
+    first, second, third, fourth = client.map(POOL, "echo", items, return_errors=True)
+    assert (first, second, fourth) == ({"n": 0}, {"n": 1}, {"n": 3})
+    assert isinstance(third, BadArguments)
+    results = client.map(POOL, "echo", items)
+    assert [next(results), next(results)] == [{"n": 0}, {"n": 1}]
+    with pytest.raises(BadArguments, match="n: is a object"):
+        next(results)
+    with pytest.raises(TypeError):
+        client.map(POOL, "echo", 5)  # type: ignore[arg-type]
 
 
 def test_map_can_yield_errors_instead_of_raising(client: Client) -> None:
