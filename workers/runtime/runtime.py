@@ -205,7 +205,7 @@ class CallRuntime:
                     return
                 answers = batches.perform(calls, bound)
             elif self._shared and self._shared.takes(item, bound):
-                self._share(self._shared, item, execution.perform(item))
+                self._share(self._shared, item)
                 del item, calls
                 continue
             else:
@@ -222,8 +222,8 @@ class CallRuntime:
                 self.served += len(calls)
             del item, calls, answers  # a waiting slot must not keep the arguments of its last call alive
 
-    def _share(self, shared: SharedCheck, call: AssignedCall, answer: AnswerReport) -> None:
-        if shared.add(call, answer) and self._idling:
+    def _share(self, shared: SharedCheck, call: AssignedCall) -> None:
+        if shared.run(call) and self._idling:
             self._idling.call_soon(shared.release)
         self.served += 1  # this is the only slot
 

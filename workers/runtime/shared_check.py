@@ -52,7 +52,8 @@ class SharedCheck:
         self._finish = finish
         self._waiting: deque[tuple[AssignedCall, AnswerReport]] = deque()
         self._release_due = False
-        self._changing: set[str] = set()  # commands that have changed the process
+        self._changing: set[str] = set()  # commands that have changed the process, perhaps for their own time
+        self._running = ""  # the command of the call that runs, or ran last
         self._settling = threading.Lock()
         self.suspects = ""  # the commands of which one changed what cannot be undone
 
@@ -65,6 +66,11 @@ class SharedCheck:
             and call.command not in self._changing
             and "resource" not in sys.modules  # a hard limit cannot be undone: it must have one call that lowered it
         )
+
+    def run(self, call: AssignedCall) -> bool:
+        """Run a call, and keep its answer. Returns as `add`."""
+        self._running = call.command
+        return self.add(call, self._perform(call))
 
     def add(self, call: AssignedCall, answer: AnswerReport) -> bool:
         """Keep an answer until `settle`. True: have the loop's next runner call `release`."""
@@ -114,8 +120,12 @@ class SharedCheck:
             return  # they go now
         try:
             count = len(self._waiting)  # the call that runs may end during the check, and wants one of its own
-            if count and self._state.is_unchanged_beside():
+            if not count:
+                return
+            if self._state.is_unchanged_beside():
                 self._finish([self._waiting.popleft() for _ in range(count)])
+            else:  # perhaps only while the call runs, such as with warnings.catch_warnings: no answer may wait for it
+                self._changing.add(self._running)
         finally:
             self._settling.release()
 

@@ -52,7 +52,7 @@ class Worker:
 
     def run(self, *commands: str) -> list[bool]:
         calls = [AssignedCall(sequence, name) for sequence, name in enumerate(commands, 1)]
-        return [self.shared.add(call, self.perform(call)) for call in calls]
+        return [self.shared.run(call) for call in calls]
 
 
 @pytest.fixture
@@ -118,6 +118,22 @@ def test_while_a_call_takes_long_no_answer_leaves_a_changed_process(worker: Work
     assert worker.sent == []
     worker.shared.settle()
     assert worker.sent == [(1, 3), (2, 4)]
+
+
+def test_no_answer_waits_twice_for_a_command_that_changes_the_process_while_it_runs(worker: Worker) -> None:
+    def runs_long(call: AssignedCall) -> AnswerReport:
+        if call.command == "long":
+            worker.shared.release()  # by the thread that runs the loop meanwhile
+        return ResultReport(call.sequence, None)
+
+    worker.shared = SharedCheck(worker, runs_long, worker.finish)
+    worker.unchanged_beside = False
+    worker.changes.append(False)  # it took its change back
+    worker.run("a", "long")
+    worker.shared.settle()
+    assert [sequence for sequence, _ in worker.sent] == [1, 2]
+    assert worker.shared.takes(AssignedCall(3, "a"), IDEMPOTENT)
+    assert not worker.shared.takes(AssignedCall(4, "long"), IDEMPOTENT), "those before it have a check of their own"
 
 
 def test_a_call_that_ends_during_the_look_waits_for_the_next_one(worker: Worker, monkeypatch: Any) -> None:
