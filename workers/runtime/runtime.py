@@ -224,7 +224,10 @@ class CallRuntime:
 
     def _share(self, shared: SharedCheck, call: AssignedCall) -> None:
         if shared.run(call) and self._idling:
-            self._idling.call_soon(shared.release)
+            try:
+                self._idling.call_soon(shared.release)
+            except OSError:
+                self._batch_ends = 0.0  # the call has closed descriptors of the loop: the check comes now
         self.served += 1  # this is the only slot
 
     def _settle(self) -> bool:

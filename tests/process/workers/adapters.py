@@ -580,6 +580,11 @@ class Meddler(Adapter):
             return True
 
     @command(idempotent=True)
+    def change_again(self, what: str) -> None:
+        """Do it in a call that shares the check of the process."""
+        self.actions[what]()
+
+    @command(idempotent=True)
     def visit(self, change: bool) -> list[Any]:
         """Return what this call sees, and change it then."""
         seen = [os.getcwd(), read_umask(), os.environ.get("TENANT"), list(signal.pthread_sigmask(signal.SIG_BLOCK, ()))]

@@ -88,6 +88,21 @@ def test_what_cannot_be_undone_ends_the_worker_with_its_reason(what: str) -> Non
     assert b"the worker ends after a call of change: it " in output
 
 
+@pytest.mark.parametrize(
+    "what", [what for what, outcome in ROWS if outcome == "ends the worker" and "scriptors" in what]
+)
+def test_a_call_that_shares_a_check_ends_the_worker_with_its_reason(what: str) -> None:
+    async def around() -> Any:
+        with harness.started("meddler") as process:
+            async with harness.linked(process) as link:
+                await link.order(link.together("change_again", [{"what": what}]))
+                return await asyncio.to_thread(process.exit_code), process.output()
+
+    code, output = asyncio.run(around())
+    assert code == 6, output
+    assert b"the worker ends after a call of change_again: it closed descriptors" in output
+
+
 def test_what_a_call_in_flight_changes_is_not_seen_by_those_behind_it() -> None:
     async def around() -> Any:
         async with harness.worker("meddler") as link:
