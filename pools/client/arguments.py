@@ -169,7 +169,7 @@ def encode(
     call = EncodedCall(pool, command)
     call.caller = current()
     plain = isinstance(arguments, Json)
-    for reserved in (ATTACHMENT,) if plain else (typed.NAME, ATTACHMENT):
+    for reserved in (typed.NAME, ATTACHMENT):
         if reserved in values:
             raise BadArguments(f"arguments: {reserved!r} is a reserved name; rename the argument")
     call.arguments, call.attachments, call.buffers = _encoded(values, plain=plain)
