@@ -10,6 +10,7 @@ import pytest
 from snakepit.workers.process import inherited
 from tests import guardian, services
 
+collect_ignore = ["generated"]  # programs that tests run with a generated client
 GUARDIAN = pytest.StashKey[guardian.Guardian | None]()
 
 

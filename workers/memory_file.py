@@ -40,7 +40,9 @@ def inode(descriptor: int) -> int:
     """Which file a number names; -1: none. Other code may close a descriptor of ours, and the number is used again."""
     try:
         return os.fstat(descriptor).st_ino
-    except OSError:
+    except OSError as error:
+        if error.errno is None:  # a TimeoutError of a signal handler, which came between
+            raise
         return -1
 
 

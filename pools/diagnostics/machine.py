@@ -150,8 +150,15 @@ def _threads_of(user: int) -> int:
 
 def orphans() -> tuple[int, ...]:
     """Workers whose broker is gone: they carry the token of a broker that has no reaper."""
+    found = _without_reaper()
+    # A second look: a reaper that was just started has no command line for a moment.
+    return tuple(sorted(found & _without_reaper())) if found else ()
+
+
+def _without_reaper() -> set[int]:
     script = f"/{Path(reaper.__file__).name}"
-    watched, carriers = set(), {}
+    watched: set[str] = set()
+    carriers: dict[int, str] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             words = process.cmdline()
@@ -161,7 +168,7 @@ def orphans() -> tuple[int, ...]:
             variables = process.environ()
             if "SNAKEPIT_WORKER" in variables and (token := variables.get(TOKEN)):
                 carriers[process.pid] = token
-    return tuple(sorted(pid for pid, token in carriers.items() if token not in watched))
+    return {pid for pid, token in carriers.items() if token not in watched}
 
 
 def greenlet_processes() -> tuple[tuple[int, str, str], ...]:

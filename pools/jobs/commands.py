@@ -65,13 +65,19 @@ class CommandCache:
         if now < answers.silent_until:
             return None if fresh else known or None
         try:
-            found = {one.name: one for one in self._thread.run(lambda: client.commands(pool))}
+            found = {one.name: one for one in self._ask(client, pool)}
         except (BrokerUnreachable, DeadlineExceeded, Hangs):
             answers.silent_until = time.monotonic() + SILENCE
             return None if fresh else known or None
         except BrokerError:  # it has no such pool, or refuses this client: the call itself gets the error
             return {}
         answers.pools[pool] = (now, found)
+        return found
+
+    def _ask(self, client: Client, pool: str) -> tuple[CommandInfo, ...]:
+        if stand_in.is_used():  # a broker of this process does not freeze, and a busy machine may need its time
+            return client.commands(pool)
+        found: tuple[CommandInfo, ...] = self._thread.run(lambda: client.commands(pool))
         return found
 
 

@@ -37,7 +37,9 @@ def is_same(descriptor: int, known: tuple[int, int]) -> bool:
     """Whether a number still names the file that had this identity."""
     try:
         return identity(descriptor) == known
-    except OSError:
+    except OSError as error:
+        if error.errno is None:  # a TimeoutError of a signal handler, which came between
+            raise
         return False
 
 
@@ -63,7 +65,8 @@ class OwnSocket(socket.socket):
 
     def check(self) -> None:
         """Raise OSError if the number names another file, or none."""
-        if not is_same(super().fileno(), self._known):
+        number = super().fileno()
+        if number >= 0 and not is_same(number, self._known):  # below: we have closed it, and the operation says so
             raise gone()
 
     def send(self, *args: Any) -> int:
@@ -148,7 +151,9 @@ class OwnSelector(selectors.DefaultSelector):
             if sys.platform.startswith("linux"):
                 return bool(fcntl.fcntl(self.fileno(), fcntl.F_GETSIG) != self._mark)
             os.fstat(self.fileno())
-        except OSError:  # closed, and the number is free
+        except OSError as error:  # closed, and the number is free
+            if error.errno is None:
+                raise
             return True
         except ValueError:  # by `close`
             return False
@@ -161,7 +166,8 @@ class OwnSelector(selectors.DefaultSelector):
 
     def registered(self) -> list[int]:
         """The registered descriptors that are not foreign files."""
-        return [number for number, known in self._known.items() if is_same(number, known)]
+        known = self._known.copy()  # in one step: another thread may register meanwhile
+        return [number for number, mark in known.items() if is_same(number, mark)]
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         if not self.is_ours():
@@ -237,6 +243,8 @@ class GuardedLoop(asyncio.SelectorEventLoop):
                 return made
             except OSError as error:
                 made.close()
+                if error.errno is None:
+                    raise
                 failure = error
             except BaseException:
                 made.close()
