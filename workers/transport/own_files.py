@@ -66,7 +66,8 @@ class OwnSocket(socket.socket):
     def check(self) -> None:
         """Raise OSError if the number names another file, or none."""
         number = super().fileno()
-        if number >= 0 and not is_same(number, self._known):  # below: we have closed it, and the operation says so
+        # -1 before or after: we have closed it, perhaps in another thread, and the operation says so.
+        if number >= 0 and not is_same(number, self._known) and super().fileno() == number:
             raise gone()
 
     def send(self, *args: Any) -> int:
