@@ -8,6 +8,7 @@ before a view can check it.
     counted size  ─▶ too large: 413 at the limit
     time          ─▶ the body takes longer than BODY_SECONDS: 408
     charset       ─▶ no encoding of text: 400, nothing is read
+    all together  ─▶ incomplete bodies without a key or session have more than INCOMPLETE_BYTES: 429 for the oldest
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from snakepit.pools.broker.errors import NOT_STARTED
 from snakepit.pools.web.errors import body_of, error_body
 
 BODY_SECONDS = 30.0  # from a request's headers to the end of its body
+INCOMPLETE_BYTES = 8_388_608  # of all incomplete bodies of a process without a key or session
+RETRY_SECONDS = 5.0
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -36,15 +39,17 @@ Send = Callable[[Message], Awaitable[None]]
 class _Refusal:
     """The body is too large or too slow: a status and a JSON body."""
 
-    def __init__(self, status: int, body: dict[str, Any]) -> None:
+    def __init__(self, status: int, body: dict[str, Any], retry_after: float = 0) -> None:
         self.status = status
+        self._retry_after = retry_after
         self.content = json.dumps(body).encode()
 
     @property
     def headers(self) -> list[tuple[str, str]]:
         # The rest of the body stays unread, so the connection cannot be reused.
         length = str(len(self.content))
-        return [("content-type", "application/json"), ("content-length", length), ("connection", "close")]
+        retry = [("retry-after", f"{self._retry_after:g}")] if self._retry_after else []
+        return [("content-type", "application/json"), ("content-length", length), ("connection", "close"), *retry]
 
 
 def _too_large(path: str, prefix: str, announced: str = "") -> _Refusal:
@@ -55,6 +60,12 @@ def _too_large(path: str, prefix: str, announced: str = "") -> _Refusal:
 def _too_slow() -> _Refusal:
     message = f"The body did not arrive within {BODY_SECONDS:g} seconds."
     return _Refusal(408, error_body("request_timeout", message, NOT_STARTED, {"limit": BODY_SECONDS}))
+
+
+def _too_many() -> _Refusal:
+    message = f"The incomplete bodies without a key or session have more than {INCOMPLETE_BYTES} bytes together."
+    details = {"limit": "body_bytes", "value": INCOMPLETE_BYTES, "of": "process"}
+    return _Refusal(429, error_body("limit_reached", message, NOT_STARTED, details), RETRY_SECONDS)
 
 
 def _without_length() -> _Refusal:
@@ -78,6 +89,7 @@ class BodyLimit:
     def __init__(self, application: Any, prefix: str = "/api/") -> None:
         self.application = application
         self.prefix = prefix
+        self._incomplete = _Incomplete()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -92,13 +104,18 @@ class BodyLimit:
             await _answer(send, _too_large(scope["path"], self.prefix, announced.decode()))
             return
         body, began = _Body(receive, scope["path"], self.prefix), False
+        if b"authorization" not in headers and b"cookie" not in headers:
+            body.incomplete = self._incomplete
 
         async def sent(message: Message) -> None:
             nonlocal began
             began = True
             await send(message)
 
-        await self.application(scope, body.receive, sent)
+        try:
+            await self.application(scope, body.receive, sent)
+        finally:
+            body.incomplete.remove(body)
         if body.refusal and not began:
             await _answer(send, body.refusal)
 
@@ -111,25 +128,63 @@ class _Body:
         self._receive = receive
         self._path, self._prefix = path, prefix
         self._left = limit_of(path, prefix)
-        self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+        self._until = asyncio.get_running_loop().time() + BODY_SECONDS
+        self._wait: asyncio.Timeout | None = None  # set while this body waits for more
+        self.incomplete = _Incomplete()
         self._ended = False
 
     async def receive(self) -> Message:
         if self._ended:  # Django waits here for a disconnect, as long as the response takes
             return await self._receive()
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
-        except TimeoutError:
-            self.refusal = _too_slow()
-        else:
-            self._left -= len(message.get("body", b""))
-            self._ended = not message.get("more_body", False)
-            if self._left >= 0:
+        if message := None if self.refusal else await self._in_time():
+            size, self._ended = len(message.get("body", b"")), not message.get("more_body", False)
+            self._left -= size
+            if self._left < 0:
+                self.refusal = _too_large(self._path, self._prefix)
+            elif self._ended:
+                self.incomplete.remove(self)
+            else:
+                self.incomplete.add(self, size)
+            if not self.refusal:
                 return message
-            self.refusal = _too_large(self._path, self._prefix)
         self._ended = True
+        self.incomplete.remove(self)
         return {"type": "http.disconnect"}
+
+    async def _in_time(self) -> Message | None:
+        try:
+            async with asyncio.timeout_at(self._until) as self._wait:
+                return await self._receive()
+        except TimeoutError:
+            self.refusal = self.refusal or _too_slow()
+            return None
+        finally:
+            self._wait = None
+
+    def refuse(self) -> None:
+        """Refuse this body also while it waits for more."""
+        self.refusal = _too_many()
+        if self._wait and not self._wait.expired():
+            self._wait.reschedule(0)
+
+
+class _Incomplete:
+    """The bytes of incomplete bodies. Beyond the bound, the oldest body is refused: a slow one. One alone is not."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[_Body, int] = {}
+        self._total = 0
+
+    def add(self, body: _Body, size: int) -> None:
+        self._bytes[body] = self._bytes.get(body, 0) + size
+        self._total += size
+        while self._total > INCOMPLETE_BYTES and len(self._bytes) > 1:
+            oldest = next(iter(self._bytes))
+            self.remove(oldest)
+            oldest.refuse()
+
+    def remove(self, body: _Body) -> None:
+        self._total -= self._bytes.pop(body, 0)
 
 
 async def _answer(send: Send, refusal: _Refusal) -> None:

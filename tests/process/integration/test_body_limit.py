@@ -70,6 +70,36 @@ async def test_a_body_that_does_not_arrive_in_time_ends(path: str, monkeypatch: 
     assert server.error() == (408, "request_timeout")
 
 
+async def test_of_too_many_incomplete_bodies_without_a_key_the_oldest_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    monkeypatch.setattr(limits, "INCOMPLETE_BYTES", 2 * 2**16)
+    limited = limits.BodyLimit(application)
+    servers = [Endless("/jobs/", stall=True) for _ in range(5)]
+    for one, header in zip(servers, (b"authorization", b"cookie"), strict=False):
+        one.scope["headers"].append((header, b"x"))
+    tasks = [asyncio.create_task(limited(one.scope, one.receive, one.send)) for one in servers]
+    await asyncio.wait_for(tasks[2], 60)
+    assert servers[2].error() == (429, "limit_reached")
+    assert (b"retry-after", b"5") in servers[2].sent[0]["headers"]
+    assert [one.done() for one in tasks] == [False, False, True, False, False]
+    for one in tasks:
+        one.cancel()
+    await asyncio.wait(tasks)
+    assert limited._incomplete._total == 0
+
+
+async def test_a_body_alone_may_have_more_than_the_bound_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "INCOMPLETE_BYTES", 1)
+    server = Endless("/jobs/")
+    await asyncio.wait_for(asgi.application(server.scope, server.receive, server.send), 60)
+    assert server.error() == (413, "payload_too_large")
+
+
 async def test_the_wait_for_a_disconnect_has_no_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream may be open for longer than a body may take."""
     monkeypatch.setattr(limits, "BODY_SECONDS", 0.01)
