@@ -8,6 +8,8 @@ from typing import Any
 
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied
 from snakepit.pools.jobs import predecessors
+from snakepit.pools.jobs.predecessors import MOST
+from snakepit.pools.jobs.workflows import MOST_EDGES
 from snakepit.pools.models import Job
 from snakepit.pools.models.job import JobQuerySet
 
@@ -23,6 +25,7 @@ class VisibleJobs:
     def find(self, field: str, given: Iterable[Any], *, results: bool = False) -> dict[uuid.UUID, Job]:
         """The jobs by id. BadRequest and PermissionDenied name the field."""
         ids = list(dict.fromkeys(predecessors.id_of(field, one) for one in given))
+        _check_count(field, len(ids), MOST_EDGES)
         found: dict[uuid.UUID, Job] = {}
         for start in range(0, len(ids), BATCH):
             some = self._rows.filter(pk__in=ids[start : start + BATCH]).order_by().only("pk", "owner")
@@ -40,6 +43,7 @@ class VisibleJobs:
     def results(self, wanted: Mapping[str, str | list[str]]) -> dict[str, Job | list[Job]]:
         """The arguments that are results of jobs, for `submit`."""
         arguments: dict[str, Job | list[Job]] = {}
+        _check_count("results", sum(len(ids) if isinstance(ids, list) else 1 for ids in wanted.values()), MOST)
         for name, given in wanted.items():
             ids = given if isinstance(given, list) else [given]
             if not ids:
@@ -48,3 +52,16 @@ class VisibleJobs:
             jobs = [found[uuid.UUID(one)] for one in ids]
             arguments[name] = jobs if isinstance(given, list) else jobs[0]
         return arguments
+
+
+def _check_count(field: str, count: int, most: int) -> None:
+    """Before the first query: a body has room for tens of thousands of ids."""
+    if count > most:
+        raise BadRequest(f"{field}: has {count} jobs; at most {most} are possible", details={"fields": {field: most}})
+
+
+def refuse_both(arguments: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Refuse an argument that has a value and shall receive a result: one of them would be lost."""
+    if both := sorted(arguments.keys() & results.keys()):
+        message = f"results.{both[0][:100]}: is in arguments too; give the value or the job"
+        raise BadRequest(message, details={"fields": {"results": message}})

@@ -21,7 +21,7 @@ from snakepit.pools.api.auth import BrowserAuth, Caller, KeyAuth, caller
 from snakepit.pools.api.body import read_lines, read_object
 from snakepit.pools.api.calls import json_response
 from snakepit.pools.api.job_events import position, stream
-from snakepit.pools.api.job_predecessors import VisibleJobs
+from snakepit.pools.api.job_predecessors import VisibleJobs, refuse_both
 from snakepit.pools.api.job_schemas import (
     BatchOut,
     JobFilter,
@@ -81,6 +81,7 @@ async def submit(request: HttpRequest) -> HttpResponse:
     requester = caller(request)
     wanted = _valid(JobIn, read_object(request))
     requester.allow("submit_job", wanted.pool)
+    refuse_both(wanted.arguments, wanted.results)
     given = wanted.model_dump(exclude={"pool", "command", "arguments", "results"}, exclude_none=True)
     key = request.headers.get("Idempotency-Key") or wanted.idempotency_key
     given |= {"idempotency_key": key, "owner": requester.owner, "unique": unique.from_parts(given)}

@@ -305,6 +305,27 @@ def test_rest_passes_no_result_on_that_the_caller_may_not_read(
     assert client.post("/api/workflows", flow, content_type="application/json", headers=headers).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"results": {f"a{number}": str(uuid.UUID(int=number)) for number in range(1001)}}, "results: has 1001 jobs"),
+        ({"results": {"found": [str(uuid.UUID(int=1))] * 1001}}, "results: has 1001 jobs"),
+        ({"depends_on": [str(uuid.UUID(int=number)) for number in range(10_001)]}, "depends_on: has 10001 jobs"),
+        ({"results": {"found": str(uuid.UUID(int=1))}, "arguments": {"found": 3}}, "results.found: is in arguments"),
+    ],
+)
+def test_rest_refuses_too_many_predecessors_before_it_reads_one(
+    given: dict[str, Any], words: str, manual: Pools, client: Client, make_key: Callable[..., str],
+    django_assert_max_num_queries: Any,
+) -> None:  # fmt: skip
+    headers = {"Authorization": make_key("run")}
+    body = {"pool": "sums", "command": "show", **given}
+    with django_assert_max_num_queries(5):  # of the key
+        refused = client.post("/api/jobs", body, content_type="application/json", headers=headers)
+    assert refused.status_code == 400
+    assert words in refused.json()["error"]["message"]
+
+
 def test_rest_takes_predecessors_for_a_batch_and_a_workflow(
     manual: Pools, client: Client, make_key: Callable[..., str]
 ) -> None:
