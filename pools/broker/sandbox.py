@@ -17,6 +17,8 @@ KEYS = ("network", "paths")
 NETWORKS = ("host", "none")
 WRITABLE = ":rw"  # the end of a path in which workers may also write
 MOST = 100  # paths of a pool
+LONGEST = 4096  # bytes of a path, as in Linux
+SHOWN = 200  # characters of a wrong value in an error
 
 
 def closes_network(sandbox: Mapping[str, Any]) -> bool:
@@ -48,9 +50,9 @@ def find_problem(value: Any) -> str | None:
         return 'must be an object such as {"network": "none", "paths": ["/srv/models", "/srv/results:rw"]}'
     for name in value:
         if name not in KEYS:
-            return f"{name!r} is not one of {', '.join(KEYS)}"
+            return f"{_quoted(name)} is not one of {', '.join(KEYS)}"
     if value.get("network", "host") not in NETWORKS:
-        return f"network: {value['network']!r} is not one of {', '.join(NETWORKS)}"
+        return f"network: {_quoted(value['network'])} is not one of {', '.join(NETWORKS)}"
     return _wrong_paths(value["paths"]) if "paths" in value else None
 
 
@@ -61,7 +63,15 @@ def _wrong_paths(paths: Any) -> str | None:
         return f"paths: {len(paths)} are more than {MOST}"
     for path in paths:
         if not isinstance(path, str) or "\0" in path or not PurePosixPath(path).is_absolute():
-            return f"paths: {path!r} is not an absolute path"
+            return f"paths: {_quoted(path)} is not an absolute path"
+        if len(path.encode("utf-8", "replace")) > LONGEST:
+            return f"paths: {_quoted(path)} has more than {LONGEST} bytes"
         if ".." in PurePosixPath(path).parts:
-            return f"paths: {path!r} has '..' in it; write the path without it"
+            return f"paths: {_quoted(path)} has '..' in it; write the path without it"
     return None
+
+
+def _quoted(value: Any) -> str:
+    """The value for an error, which also logs and events have."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

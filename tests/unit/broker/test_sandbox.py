@@ -44,6 +44,7 @@ def test_paths_that_are_left_out_are_no_limit_and_an_empty_list_is_one() -> None
         ({"paths": [7]}, "paths: 7 is not an absolute path"),
         ({"paths": ["/srv\0"]}, "is not an absolute path"),
         ({"paths": ["/srv/../etc"]}, "has '..' in it"),
+        ({"paths": ["/" + "ä" * 2048]}, "has more than 4096 bytes"),
         ({"paths": ["/srv"] * 101}, "paths: 101 are more than 100"),
     ],
 )
@@ -51,3 +52,8 @@ def test_a_wrong_sandbox_is_refused_with_the_key(sandbox: Any, part: str) -> Non
     assert part in (find_problem(sandbox) or "")
     with pytest.raises(InvalidSpec, match="sandbox: "):
         PoolSpec(name="ocr", adapter="ocr", sandbox=sandbox)
+
+
+@pytest.mark.parametrize("wrong", [{"paths": ["x" * 10_000]}, {"x" * 10_000: 1}, {"network": ["x" * 10_000]}])
+def test_the_error_of_a_long_value_is_short(wrong: Any) -> None:
+    assert len(find_problem(wrong) or "") < 300
