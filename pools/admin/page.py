@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.views.main import ERROR_FLAG
+from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseRedirect
@@ -54,7 +56,17 @@ class Page(AnyModelAdmin):
         """The list and its actions. An action notifies the broker, which must find the changed row committed."""
         if "\0" in unquote(request.META.get("QUERY_STRING", "")):  # PostgreSQL refuses it: an error 500
             return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")  # as Django for other wrong filters
+        if not self._are_keys(request.POST.getlist(ACTION_CHECKBOX_NAME)):  # for Django, an error 500
+            self.message_user(request, "The selection is not of rows of this list: select them again.", messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
         return super().changelist_view(request, extra_context)
+
+    def _are_keys(self, selected: list[str]) -> bool:
+        key = self.opts.pk
+        try:
+            return all(key is not None and key.to_python(one) is not None for one in selected)
+        except ValidationError:
+            return False
 
     def hidden_fields(self, request: HttpRequest) -> tuple[str, ...]:
         """The columns that this user may not read in any row."""

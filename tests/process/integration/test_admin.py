@@ -120,6 +120,16 @@ def test_a_filter_with_a_null_character_is_a_wrong_filter(admin_client: Client, 
     assert admin_client.get(url(model), follow=True).status_code == 200
 
 
+@pytest.mark.parametrize(("model", "action"), [("job", "delete_ended"), ("job", "cancel"), ("pool", "pause")])
+@pytest.mark.parametrize("selected", ["x", "\0", "", "'; drop"])
+def test_a_selection_that_no_row_has_is_refused(
+    admin_client: Client, rows: dict[str, Any], model: str, action: str, selected: str
+) -> None:
+    response = admin_client.post(url(model), {"action": action, "_selected_action": [selected]}, follow=True)
+    assert response.status_code == 200
+    assert "The selection is not of rows of this list" in response.content.decode()
+
+
 def test_jobs_are_found_by_their_day(admin_client: Client) -> None:
     for _ in range(2):
         Job.objects.create(pool="digits", command="classify")
