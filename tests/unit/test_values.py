@@ -10,6 +10,7 @@ import io
 import json
 import math
 import re
+import warnings
 from collections import deque
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -187,6 +188,17 @@ def frames(draw: Any) -> Any:
     elif kind == "dates":
         frame.index = pd.date_range("2026", periods=height, freq="D")
     return frame
+
+
+@pytest.mark.parametrize("columns", [[1, "1"], [1, 2.5], [("a", 1), "b"]])
+def test_a_frame_with_names_of_several_types_arrives_without_a_warning(columns: list[Any]) -> None:
+    frame = pd.DataFrame([[1, 2.5]])
+    frame.columns = pd.Index(columns, dtype="object", tupleize_cols=False)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        arrived = returned([frame])[0]
+    assert list(arrived.columns) == columns
+    assert not seen
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)

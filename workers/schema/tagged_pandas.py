@@ -67,8 +67,8 @@ def _table(tagger: Any, value: Any, depth: int) -> Any:
 
 
 def _as_arrow(tagger: Any, frame: Any, depth: int) -> Any:
-    if not has_arrow():
-        return None
+    if not has_arrow() or (frame.columns.nlevels == 1 and frame.columns.inferred_type.startswith("mixed")):
+        return None  # with a warning, Arrow makes text of names that have several types
     pyarrow = library("pyarrow", "a DataFrame")
     return tagger.blob(arrow_stream(pyarrow, pyarrow.Table.from_pandas(frame)))
 
