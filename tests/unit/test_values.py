@@ -463,3 +463,13 @@ def test_a_constraint_that_cannot_be_checked_is_refused_at_boot() -> None:
 def test_a_library_that_is_not_installed_is_named() -> None:
     with pytest.raises(NotCarried, match="pip install nonesuch"):
         library("nonesuch", "a table")
+
+
+@pytest.mark.parametrize("shape", [[10**9, 0], [1000, 0, 10**9]])
+def test_an_array_without_items_is_refused_where_its_shape_has_a_billion_lists(
+    shape: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tagged_arrays, "_library", lambda: None)
+    with pytest.raises(NotCarried, match="at most 1,000,000 lists"):
+        typed.decode(json.dumps({"@typed": {"$ndarray": ["<f8", shape, ""]}}).encode())
+    assert typed.decode(json.dumps({"@typed": {"$ndarray": ["<f8", [3, 0], ""]}}).encode()) == [[], [], []]

@@ -22,6 +22,7 @@ from snakepit.workers.schema.not_carried import NotCarried
 
 KINDS = frozenset("biufcSUMmV")
 MAX_DIMENSIONS = 64
+MOST_EMPTY = 1_000_000
 
 
 def tree(tagger: Any, value: Any, depth: int) -> Any:
@@ -152,6 +153,8 @@ def _unpacked(dtype: Any, data: bytes) -> list[Any]:
 def _nested(flat: list[Any], shape: list[int]) -> Any:
     if math.prod(shape) != len(flat):
         raise ValueError("the bytes do not fit the shape")
+    if not flat and math.prod(size for size in shape if size) > MOST_EMPTY:  # no bytes bound the lists of such a shape
+        raise ValueError(f"a shape without items has at most {MOST_EMPTY:,} lists where NumPy is not installed")
     if not shape:
         return flat[0]
     for size in reversed(shape[1:]):
