@@ -6,6 +6,7 @@ pytest without plugins; they have no Django.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -25,11 +26,13 @@ def environment_for(python: str, name: str) -> Path:
     home = ROOT / name
     stamp = home / "stamp"
     mark = hashlib.sha256("\n".join([os.path.realpath(python), *wanted]).encode()).hexdigest()
-    if not stamp.exists() or stamp.read_text() != mark:
-        shutil.rmtree(home, ignore_errors=True)
-        run([python, "-m", "venv", str(home)])
-        run([str(home / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted])
-        stamp.write_text(mark)
+    with open(ROOT / f"{name}.lock", "w") as lock:  # the processes of one run share it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.read_text() != mark:
+            shutil.rmtree(home, ignore_errors=True)
+            run([python, "-m", "venv", str(home)])
+            run([str(home / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted])
+            stamp.write_text(mark)
     return home / "bin/python"
 
 
