@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -185,12 +186,16 @@ class MemoryConnection:
             )
         if refusal := self._broker.refusal():
             raise refusal
-        asked = asyncio.run_coroutine_threadsafe(self._answer(method, request), self._broker.loop)
+        answer = self._answer(method, request)
         try:
             async with asyncio.timeout(timeout):
+                asked = asyncio.run_coroutine_threadsafe(answer, self._broker.loop)
                 stream, reply = await asyncio.wrap_future(asked)
         except TimeoutError as error:
             raise DeadlineExceeded(f"{method} was not answered within {timeout:g} s.") from error
+        finally:
+            if inspect.getcoroutinestate(answer) == inspect.CORO_CREATED:  # the broker's loop ended before it began
+                answer.close()
         if stream.status is not Status.OK:
             failed = GRPCError(stream.status, stream.status_message)
             raise typed(failed, Target(path="in memory"), stream.trailers) from failed

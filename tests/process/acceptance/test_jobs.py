@@ -159,7 +159,9 @@ def place(request: pytest.FixtureRequest) -> tuple[str, str]:
 def test_every_job_runs_once_also_when_its_message_comes_three_times_or_two_schedulers_make_it(
     place: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if place[1]:
+    # django-celery-beat holds Django below 6.1, so it is installed on the oldest Python alone.
+    scheduled = bool(place[1]) and sys.version_info < (3, 12)
+    if scheduled:
         monkeypatch.setenv("SNAKEPIT_TEST_CELERY_BEAT", "1")
     with stand(tmp_path, *place) as here:
         ids = here.submit("once", {"mark": "x"}, 60)
@@ -171,7 +173,7 @@ def test_every_job_runs_once_also_when_its_message_comes_three_times_or_two_sche
         assert Counter(row["state"] for row in rows) == {"succeeded": 60}
         assert {row["attempts"] for row in rows} == {1}
         assert len(here.lines("once")) == 60
-        if place[1]:
+        if scheduled:
             check_schedule(here, beat)
 
 

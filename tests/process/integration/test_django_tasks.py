@@ -87,7 +87,9 @@ def test_a_queue_or_function_that_cannot_run_is_refused(tasks: Any) -> None:
     with pytest.raises(Exception, match="Queue 'nowhere' is not valid"):
         tasks.add.using(queue_name="nowhere")
     with pytest.raises(Exception, match="module level"):
-        tasks.add.using().__class__(func=lambda: None, backend="default")
+        tasks.add.using().__class__(
+            func=lambda: None, backend="default", priority=0, queue_name="default", run_after=None
+        )
 
 
 def test_the_row_is_the_result(tasks: Any) -> None:
