@@ -824,4 +824,6 @@ def test_parent_and_forked_child_end_without_a_word(broker: FakeBroker) -> None:
     command = [sys.executable, "-W", "error", "-X", "dev", "-c", CHILD, broker.address]
     environment = {**os.environ, **(broker.network.environment() if broker.network else {})}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # In the development mode, asyncio reports each step that takes a tenth of a second, as on a busy machine.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert (done.returncode, done.stdout, said) == (0, "", [])

@@ -380,7 +380,9 @@ def test_a_call_at_the_shutdown_of_the_interpreter_is_a_typed_error(
 ) -> None:
     command = [sys.executable, "-X", "dev", "-c", LAST_CALL, broker.address, *called_before]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "not_started not_started ", "")
+    # In the development mode, asyncio reports each step that takes a tenth of a second, as on a busy machine.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert (done.returncode, done.stdout, said) == (0, "not_started not_started ", [])
 
 
 CLOSES_ALL = """
