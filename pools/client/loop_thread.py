@@ -57,6 +57,12 @@ class ClientLoop(GuardedLoop):
             sys.set_asyncgen_hooks(None, None)
 
 
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Take the exception of a task, which asyncio would report otherwise: its coroutine may be closed by now."""
+    if not task.cancelled():
+        task.exception()
+
+
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """The event loop that this thread runs now, the client's or the caller's own: it cannot run another one."""
     return asyncio._get_running_loop()
@@ -136,7 +142,9 @@ class LoopThread:
             # Transports close one turn later.
             turn = asyncio.wait(tasks, timeout=END_TIMEOUT) if tasks else asyncio.sleep(0)
             with contextlib.suppress(Exception):  # a `stop` that was meant for a waiter, or a loop in a wrong state
-                self.loop.run_until_complete(turn)
+                task = self.loop.create_task(turn)
+                task.add_done_callback(_retrieve)
+                self.loop.run_until_complete(task)
                 if not tasks:
                     return
             turn.close()
