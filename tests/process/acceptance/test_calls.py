@@ -165,6 +165,7 @@ def test_three_calls_on_two_slots_queue_and_capacity_is_never_exceeded(node: Run
 def test_waiting_calls_of_higher_priority_go_first(node: RunningBroker, pipe: Path) -> None:
     done: list[str] = []
     held = node.client.submit("one", "hold", path=str(pipe))
+    _until_busy(node, "one")
     low = node.client.submit("one", "echo", {"value": "low"}, priority=-5)
     high = node.client.submit("one", "echo", {"value": "high"}, priority=5)
     for future in (low, high):

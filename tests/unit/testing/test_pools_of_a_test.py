@@ -161,7 +161,9 @@ def test_a_setup_that_fails_fails_the_pool_with_its_reason(client: Client) -> No
 
 
 def test_status_and_commands_are_those_of_the_pools(client: Client) -> None:
-    assert [pool.state for pool in client.status().pools] == ["ready"]
+    (pool,) = client.status().pools
+    assert pool.name == "shop"
+    assert pool.ready >= 1  # the second worker may still start
     assert {one.name: one.summary for one in client.commands("shop")}["total"] == "Add prices."
     assert "snakepit_" in client.metrics()
 
