@@ -1,4 +1,4 @@
-"""Turns of the requests with a key: who computes, who waits, and that nothing is left behind."""
+"""Turns of the requests with a key: which request computes, which one waits, and that none is left behind."""
 
 from __future__ import annotations
 

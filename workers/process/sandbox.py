@@ -103,7 +103,7 @@ def _namespace() -> str:
 
 
 def _keep_ids(uid: int, gid: int) -> None:
-    """Let the process see its own user and group; without a mapping it sees those of nobody."""
+    """Map its own user and group into the namespace; without a map both read 65534."""
     try:
         for name, content in (("setgroups", "deny"), ("gid_map", f"{gid} {gid} 1"), ("uid_map", f"{uid} {uid} 1")):
             Path("/proc/self", name).write_text(content)
