@@ -90,6 +90,7 @@ class LoopOwner:
         self._backup_runs = False
         self.runner = 0  # the thread that runs the loop, or ran it last
         self.retired = False
+        self._intact = True  # False while a waiter runs the loop, and for good if an interrupt cut it off there
         self.failure: BaseException | None = None  # of a callback; the thread that runs the loop raises it
 
     # Waiters.
@@ -132,8 +133,9 @@ class LoopOwner:
         if not self._running.acquire(blocking=False) and not (alone and self._take_from_backup()):
             return
         try:
-            if self.retired:
+            if self._is_given_up():
                 return
+            self._intact = False
             self.runner = threading.get_ident()
             with self._state:
                 self._no_waiter = self._urgent = False
@@ -145,13 +147,22 @@ class LoopOwner:
             else:
                 self._run_with_timeout(is_done, timeout)
             self._raise_failure()
+            self._intact = True
         except BaseException as error:
-            if not came_while_waiting(error):
-                self.retired = True  # before the release: no other thread may run a loop whose state is unknown
+            # Before the release: no other thread may run a loop whose state is unknown. A second interrupt may come
+            # here, so the loop counts as intact only once that is certain. A failure that waits is this thread's own.
+            self._intact = came_while_waiting(error) and self.failure is None
+            self.retired = self.retired or not self._intact
             raise
         finally:
             self._leave()
             self._running.release()
+
+    def _is_given_up(self) -> bool:
+        """Whether the loop may not be run: it was retired, or an interrupt cut off the thread that ran it last."""
+        if not self._intact:
+            self.retired = True
+        return self.retired
 
     def _take_from_backup(self) -> bool:
         if not self._backup_runs:
@@ -286,7 +297,7 @@ class LoopOwner:
             if is_over():  # an interrupted thread may hold the lock forever
                 return
         try:
-            if self.retired:
+            if self._is_given_up():
                 return
             self._backup_runs = True
             self.runner = threading.get_ident()

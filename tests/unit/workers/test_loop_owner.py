@@ -139,6 +139,55 @@ def test_an_interrupt_while_a_waiter_takes_the_loop_leaves_it_to_the_backup_thre
     assert owned.runner() is owned.thread
 
 
+class InterruptedSelector(BoundedSelector):
+    """A signal arrives in its first wait of the main thread."""
+
+    interrupts = 1
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.interrupts and threading.current_thread() is threading.main_thread():
+            self.interrupts -= 1
+            raise Interrupt
+        return super().select(timeout)
+
+
+def test_no_other_thread_gets_the_failure_of_a_waiter_that_was_interrupted_before_it_raised_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = (*WAITING, InterruptedSelector.select.__code__)
+    monkeypatch.setattr("snakepit.workers.transport.loop_owner.WAITING", waiting)
+    loop = asyncio.SelectorEventLoop(InterruptedSelector())
+    owner = LoopOwner(loop)
+
+    def fail() -> None:
+        owner.failure = ValueError("of a signal handler of the first waiter")
+
+    owner.call_soon(fail)
+    with pytest.raises(Interrupt):
+        owner.try_run_until(lambda: False, None, alone=True)
+    owner.try_run_until(lambda: False, 0.1, alone=True)
+    assert owner.retired
+    loop.close()
+
+
+def test_a_second_interrupt_does_not_leave_a_loop_of_unknown_state_to_the_next_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_: BaseException) -> bool:
+        raise Interrupt
+
+    monkeypatch.setattr("snakepit.workers.transport.loop_owner.came_while_waiting", interrupted)
+    loop = asyncio.new_event_loop()
+    owner = LoopOwner(loop)
+    with pytest.raises(Interrupt):
+        owner.try_run_until(lambda: bool(1 / 0), None, alone=True)
+    assert not owner.retired
+    owner.try_run_until(lambda: False, 0.1, alone=True)
+    assert owner.retired
+    owner.run_backup(lambda: False)
+    loop.close()
+
+
 def test_a_waiter_with_a_timeout_comes_back_without_its_answer(owned: Owned) -> None:
     assert owned.runner() is owned.thread
     owned.loop_owner.try_run_until(lambda: False, 0.01, alone=True)
