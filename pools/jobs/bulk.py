@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError, connections, transaction
+from django.db.models import CharField, Field, IntegerField
 from django.db.models.functions import Now
 
 from snakepit.pools import conf
@@ -31,14 +32,8 @@ from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import BLOCKED, QUEUED
 
 BATCH = 500  # rows that are checked, and then inserted by one statement
-OWN = (
-    "id",
-    "arguments",
-    "idempotency_key",
-    "unique_key",
-    "limit_key",
-    "size",
-)  # columns that differ between the jobs of a call
+OWN = ("id", "arguments", "size")  # columns that differ between the jobs of a call
+OFTEN_SHARED = ("idempotency_key", "unique_key", "limit_key")  # those that may differ
 MOST_EDGES = 100_000  # dependencies of the jobs of one call
 END = object()
 
@@ -105,6 +100,7 @@ class _Row:
 
     index: int
     arguments: dict[str, Any]
+    size: int
     key: str
     limit_key: str
 
@@ -125,8 +121,10 @@ def _checked(
             if row is None:
                 raise BadArguments("arguments: must be a dict of keyword arguments, not NoneType")
             arguments = store(row)
-            target.check(arguments, unique_by=unique_by)
-            yield _Row(index, arguments, check_key(key), target.limit_key(arguments))  # type: ignore[arg-type]
+            size = len(json.dumps(arguments))
+            target.check(arguments, unique_by=unique_by, size=size)
+            name = check_key(key) if key else ""  # type: ignore[arg-type]
+            yield _Row(index, arguments, size, name, target.limit_key(arguments))
         except CommandUnknown:
             raise
         except BrokerError as error:
@@ -137,6 +135,21 @@ def _of_row(index: int, error: BrokerError) -> BrokerError:
     details = {"row": index, **error.details}
     message = f"row {index}: {error.message}"
     return type(error)(message, outcome=error.outcome, details=details, retry_after=error.retry_after)
+
+
+class _Shape:
+    """Makes jobs that share all columns but their own. By position, because names cost most of an instance."""
+
+    def __init__(self, like: Job) -> None:
+        names = [field.attname for field in Job._meta.concrete_fields]
+        self._values = [getattr(like, name) for name in names]
+        self._places = [names.index(name) for name in (*OWN, *OFTEN_SHARED)]
+
+    def job(self, own: Sequence[Any]) -> Job:
+        """A job with these values of OWN and OFTEN_SHARED."""
+        for place, value in zip(self._places, own, strict=True):
+            self._values[place] = value
+        return Job(*self._values)  # type: ignore[misc]  # the plugin counts a list as one argument
 
 
 class _Submission:
@@ -150,6 +163,7 @@ class _Submission:
         self._by_key: dict[str, Job] = {}
         self._unique, self._same = only, dict[str, Job]()
         self._ids = uuid7s(needs.ids)
+        self._shape = _Shape(Job(key=self._caller.key if self._caller else "", **self._shared))
         # Decided once: at the commit it may be due, and then `reconcile` sends all of them.
         self._later = shared["run_after"] is not None and shared["run_after"] > utc_now()
 
@@ -222,16 +236,8 @@ class _Submission:
         unique_key = self._unique_key(row)
         if unique_key in same:
             return same[unique_key]
-        job = Job(
-            id=next(self._ids),
-            arguments=row.arguments,
-            idempotency_key=row.key,
-            unique_key=unique_key,
-            limit_key=row.limit_key,
-            key=self._caller.key if self._caller else "",
-            size=len(json.dumps(row.arguments)),
-            **self._shared,
-        )
+        own = (next(self._ids), row.arguments, row.size, row.key, unique_key, row.limit_key)
+        job = self._shape.job(own)
         if row.key:
             known[row.key] = job
         if unique_key:
@@ -288,13 +294,14 @@ def _rows_a_statement(connection: Any) -> int:
         return BATCH
     connection.ensure_connection()
     values = connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)  # 999 in libraries before 3.32
-    return int(min(BATCH, (values - len(Job._meta.concrete_fields)) // len(OWN)))
+    return int(min(BATCH, (values - len(Job._meta.concrete_fields)) // len((*OWN, *OFTEN_SHARED))))
 
 
 def _insert_some(connection: Any, jobs: Sequence[Job]) -> None:
     """Insert ... select own, shared from (values ...): a tenth of the values of `bulk_create`, whose cost they are."""
-    own = [field for field in Job._meta.concrete_fields if field.name in OWN]
-    shared = [field for field in Job._meta.concrete_fields if field.name not in OWN]
+    differ = {*OWN, *(name for name in OFTEN_SHARED if len({getattr(job, name) for job in jobs}) > 1)}
+    own = [field for field in Job._meta.concrete_fields if field.name in differ]
+    shared = [field for field in Job._meta.concrete_fields if field.name not in differ]
     compiler = Job.objects.all().query.get_compiler(connection=connection)
     selected, values = [], []
     for field in shared:
@@ -306,7 +313,8 @@ def _insert_some(connection: Any, jobs: Sequence[Job]) -> None:
         # PostgreSQL takes a value without a type for text here, which it does not convert to a column's type.
         selected.append(f"cast({text} as {field.db_type(connection)})" if connection.vendor == "postgresql" else text)
         values += some
-    values += [field.get_db_prep_save(getattr(job, field.attname), connection) for job in jobs for field in own]
+    columns = [_prepared(connection, field, [getattr(job, field.attname) for job in jobs]) for field in own]
+    values += chain.from_iterable(zip(*columns, strict=True))
     names = ", ".join(connection.ops.quote_name(field.column) for field in (*own, *shared))
     rows = ", ".join([f"({', '.join(['%s'] * len(own))})"] * len(jobs))
     statement = (
@@ -314,6 +322,13 @@ def _insert_some(connection: Any, jobs: Sequence[Job]) -> None:
     )
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
+
+
+def _prepared(connection: Any, field: Field[Any, Any], values: list[Any]) -> list[Any]:
+    """The values of a column for the database. Text and numbers are what it takes already."""
+    if isinstance(field, CharField | IntegerField):
+        return values
+    return [field.get_db_prep_save(value, connection) for value in values]
 
 
 def _announce(jobs: Sequence[Job], later: bool) -> None:

@@ -10,6 +10,7 @@ from snakepit.pools import conf
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, PoolUnknown, no_command
 from snakepit.pools.broker.job_limits import find_problem, key_of
 from snakepit.pools.broker.spec import ON_FAILURE, PoolSpec
+from snakepit.pools.broker.status import CommandInfo
 from snakepit.pools.client import shared
 from snakepit.pools.jobs import commands, in_process
 from snakepit.pools.jobs.arguments import check_size
@@ -35,17 +36,24 @@ class JobTarget:
         self._pool, self._command, self._largest = pool, command, spec.max_payload
         self._limits = spec.job_limits
         self._known: commands.Commands | None = None
+        self._parsed: tuple[CommandInfo, Mapping[str, Any]] | None = None
         self._read = self._fresh = False
 
     def check(
-        self, arguments: Mapping[str, Any], later: frozenset[str] = frozenset(), unique_by: frozenset[str] = frozenset()
+        self,
+        arguments: Mapping[str, Any],
+        later: frozenset[str] = frozenset(),
+        unique_by: frozenset[str] = frozenset(),
+        size: int | None = None,
     ) -> None:
         """Refuse what the pool's workers would refuse. Without an answer of the broker, an attempt finds the error.
 
         A rollout may have changed the commands since they were read. Therefore a refusal needs a fresh answer.
         `later` names arguments whose values are not known yet, `unique_by` those that make the job unique.
+        `size`: the characters of `json.dumps`, which are never fewer than the bytes that the limit counts.
         """
-        check_size(self._pool, arguments, self._largest)
+        if size is None or size > self._largest:
+            check_size(self._pool, arguments, self._largest)
         self._ask()
         refusal = self._refusal(arguments, later, unique_by)
         if refusal and not self._fresh:
@@ -75,17 +83,27 @@ class JobTarget:
             return None
         if self._command not in self._known:
             return no_command(self._pool, self._command, self._known)
-        schema = self._known[self._command].arguments
+        schema = self._schema_of(self._known[self._command])
         # An argument that comes later must exist, and is not missing. Its value is checked in the worker.
-        required = [name for name in schema.get("required", ()) if name not in later]
-        known = set(schema.get("properties", {}))
-        unknown = dict.fromkeys(later - known, None)
-        if found := problems({**schema, "required": required}, {**unknown, **arguments}):
+        known = set(schema.get("properties", {})) if later or unique_by else ()
+        if later:
+            required = [name for name in schema.get("required", ()) if name not in later]
+            found = problems({**schema, "required": required}, {**dict.fromkeys(later.difference(known)), **arguments})
+        else:
+            found = problems(schema, arguments)
+        if found:
             return BadArguments("; ".join(found.values()), details={"arguments": found})
         # A misspelt name would make all jobs of the command the same.
-        if found := problems({**schema, "required": []}, dict.fromkeys(sorted(unique_by - known), None)):
+        misspelt = dict.fromkeys(sorted(unique_by.difference(known)), None)
+        if misspelt and (found := problems({**schema, "required": []}, misspelt)):
             return BadRequest(f"unique: by: {'; '.join(found.values())}")
         return None
+
+    def _schema_of(self, info: CommandInfo) -> Mapping[str, Any]:
+        """The schema of the command's arguments, parsed once for all rows of a bulk submission."""
+        if self._parsed is None or self._parsed[0] is not info:
+            self._parsed = (info, info.arguments)
+        return self._parsed[1]
 
 
 def _definition(pool: str) -> Pool | PoolSpec | None:

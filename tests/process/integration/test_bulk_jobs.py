@@ -95,6 +95,33 @@ def test_the_jobs_come_in_the_order_of_the_rows_with_ascending_ids_and_shared_op
             assert getattr(stored[7], field.name) == getattr(single, field.name), field.name
 
 
+def test_the_jobs_that_come_back_have_the_columns_of_their_rows(pool: Pool) -> None:
+    Pool.objects.filter(pk=pool.pk).update(job_limits=[{"by": "argument:n", "running": 1}])
+    keys = [None, "a", None, "b"]
+    made = jobs.submit_many(
+        "digits", "classify", rows(4), idempotency_keys=keys, unique=True, tags=["night"], owner="x"
+    )
+    for job in made:
+        stored = Job.objects.get(pk=job.pk)
+        for field in Job._meta.concrete_fields:
+            if field.name not in {"created_at", "queued_at", "sent_at"}:  # the row has the database's time
+                assert getattr(job, field.attname) == getattr(stored, field.attname), field.name
+    assert len({job.limit_key for job in made}) == len({job.unique_key for job in made}) == 4
+    assert [job.idempotency_key for job in made] == ["", "a", "", "b"]
+
+
+def test_the_limit_of_arguments_counts_bytes_and_not_the_escapes_of_their_row(
+    broker: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = replace(COMMAND, schema='{"properties": {"text": {"type": "string"}}}')
+    monkeypatch.setattr(broker, "commands", lambda _: (texts,), raising=False)
+    fits = {"text": "ä" * 990}  # 1,991 bytes as UTF-8, and 5,952 characters as escapes
+    (made,) = jobs.submit_many("digits", "classify", [fits])
+    assert Job.objects.get(pk=made.pk).arguments == fits
+    with pytest.raises(PayloadTooLarge):
+        jobs.submit_many("digits", "classify", [{"text": "ä" * 1000}])
+
+
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
