@@ -162,7 +162,9 @@ class OwnSelector(selectors.DefaultSelector):
 
     def check(self) -> None:
         """Raise OSError if the epoll, or a descriptor that it watches, was closed: its events come no more."""
-        if not self.is_ours() or len(self.registered()) < len(self._known):
+        # Another thread may register, or unregister and close, while this one looks: what counts is what stays known.
+        lost = ((number, mark) for number, mark in self._known.copy().items() if not is_same(number, mark))
+        if not self.is_ours() or any(self._known.get(number) == mark for number, mark in lost):
             raise gone()
 
     def registered(self) -> list[int]:
