@@ -1,4 +1,4 @@
-"""The ASGI entry point: Django behind the body limit, with the short way for calls with a key."""
+"""The ASGI entry point: Django behind turns of its callers and the body limit, with the short way for calls."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ django_application = get_asgi_application()
 
 from snakepit.pools.adapters.processes.hiding import hide  # noqa: E402
 from snakepit.pools.api.key_requests import KeyRequests  # noqa: E402
-from snakepit.pools.api.limits import BodyLimit  # noqa: E402 - needs the apps, which the line above loads
+from snakepit.pools.api.limits import BodyLimit  # noqa: E402
+from snakepit.pools.api.request_turns import RequestTurns  # noqa: E402 - needs the apps, which are loaded above
 
 # WhiteNoise returns synchronous iterators. The files are small, so Django may read each at once.
 warnings.filterwarnings("ignore", "StreamingHttpResponse must consume synchronous iterators")
 
 hide()  # from adapters that run as the same user
-application = BodyLimit(KeyRequests(django_application))
+application = RequestTurns(BodyLimit(KeyRequests(django_application)), prefix="/")

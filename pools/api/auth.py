@@ -72,12 +72,8 @@ class KeyAuth(HttpBearer):
             return self.authenticate(request, secret)
 
     def authenticate(self, request: HttpRequest, token: str) -> Caller:
-        since = time.monotonic()
-        key = ApiKey.find(token)
-        if key is None:
-            raise Unauthenticated("The API key is unknown, expired or revoked.")
-        key.touch()
-        return _caller_of(key, known_keys.remember(token, key, since).permissions, request)
+        known = read_key(token)
+        return _caller_of(known.key, known.permissions, request)
 
 
 class BrowserAuth(SessionAuth):
@@ -93,6 +89,16 @@ class BrowserAuth(SessionAuth):
         if check_csrf(request) is not None:
             raise PermissionDenied(f"The CSRF token is missing or wrong: send it as the header {csrf_header()}.")
         return caller_of_user(user, request)
+
+
+def read_key(secret: str) -> known_keys.KnownKey:
+    """The key with this secret, which is known from now on. Records its use."""
+    since = time.monotonic()
+    key = ApiKey.find(secret)
+    if key is None:
+        raise Unauthenticated("The API key is unknown, expired or revoked.")
+    key.touch()
+    return known_keys.remember(secret, key, since)
 
 
 def caller_of_key(key: ApiKey, request: HttpRequest) -> Caller:

@@ -1,4 +1,4 @@
-"""Requests with an API key over ASGI: they take turns by key, and calls skip what Django does for browsers.
+"""Calls with an API key over ASGI skip what Django does for browsers.
 
      POST .../pools/{pool}/commands/{command} with Authorization ─▶ KeyHandler: the project's middleware without
                                                                     sessions, CSRF, users, messages, static files
@@ -7,9 +7,6 @@
 Django runs each synchronous step of its middleware and its signals in another thread: some fifteen changes of thread a
 request, which take longer than the call. KeyHandler runs them on the event loop, since none of them blocks. It is used
 only if it has all middleware of the project in its lists, so that no middleware of a project is left out.
-
-Each request of the API with a key takes turns with the others of its key, so that another key's requests do not wait
-for all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -30,8 +26,6 @@ from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import set_script_prefix
 from django.utils.module_loading import import_string
-
-from snakepit.pools.api.turns import Turns, name_of
 
 Scope = dict[str, Any]
 
@@ -60,29 +54,13 @@ class KeyRequests:
 
     def __init__(self, application: Any, prefix: str = "/api/") -> None:
         self.application = application
-        self._prefix = prefix
-        # A server may run several loops in one process.
-        self._turns_of: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
         self._is_call = re.compile(rf"{re.escape(prefix)}pools/[^/]+/commands/[^/]+").fullmatch
         self._handler = KeyHandler() if has_names() and knows_middleware() else application
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        key = None
-        if scope["type"] == "http" and scope["path"].startswith(self._prefix):
-            key = next((value for name, value in scope["headers"] if name == b"authorization"), None)
-        if key is None:
-            await self.application(scope, receive, send)
-            return
-        is_call = scope["method"] == "POST" and self._is_call(scope["path"])
-        handler = self._handler if is_call else self.application
-        await self._turns().run(handler, name_of(key), scope, receive, send)
-
-    def _turns(self) -> Turns:
-        loop = asyncio.get_running_loop()
-        found = self._turns_of.get(loop)
-        if found is None:
-            found = self._turns_of[loop] = Turns()
-        return found
+        is_call = scope["type"] == "http" and scope["method"] == "POST" and self._is_call(scope["path"])
+        with_key = is_call and any(name == b"authorization" for name, _ in scope["headers"])
+        await (self._handler if with_key else self.application)(scope, receive, send)
 
 
 def knows_middleware() -> bool:

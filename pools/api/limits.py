@@ -8,7 +8,10 @@ before a view can check it.
     counted size  ─▶ too large: 413 at the limit
     time          ─▶ the body takes longer than BODY_SECONDS: 408
     charset       ─▶ no encoding of text: 400, nothing is read
-    all together  ─▶ incomplete bodies without a key or session have more than INCOMPLETE_BYTES: 429 for the oldest
+    all together  ─▶ incomplete bodies without a proven key or session have more than INCOMPLETE_BYTES, or those of one
+                     key or user more than IDENTITY_BYTES: 429 for the oldest
+
+Inside of RequestTurns a body is incomplete until its request has a turn.
 """
 
 from __future__ import annotations
@@ -18,17 +21,20 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from typing import Any
+from weakref import WeakValueDictionary
 
 from django.conf import settings
 
 from snakepit.pools import conf
 from snakepit.pools.api import charset
 from snakepit.pools.api.body import too_large
+from snakepit.pools.api.identities import Identity, identities
 from snakepit.pools.broker.errors import NOT_STARTED
 from snakepit.pools.web.errors import body_of, error_body
 
-BODY_SECONDS = 30.0  # from a request's headers to the end of its body
-INCOMPLETE_BYTES = 8_388_608  # of all incomplete bodies of a process without a key or session
+BODY_SECONDS = 30.0  # from a request's headers to the end of its body and its turn
+INCOMPLETE_BYTES = 8_388_608  # of all incomplete bodies of a process without a proven key or session
+IDENTITY_BYTES = 67_108_864  # of the incomplete bodies of one key or user, or four times MAX_BODY if that is more
 RETRY_SECONDS = 5.0
 
 Message = MutableMapping[str, Any]
@@ -58,13 +64,14 @@ def _too_large(path: str, prefix: str, announced: str = "") -> _Refusal:
 
 
 def _too_slow() -> _Refusal:
-    message = f"The body did not arrive within {BODY_SECONDS:g} seconds."
+    message = f"The body did not arrive, or the request had no turn, within {BODY_SECONDS:g} seconds."
     return _Refusal(408, error_body("request_timeout", message, NOT_STARTED, {"limit": BODY_SECONDS}))
 
 
-def _too_many() -> _Refusal:
-    message = f"The incomplete bodies without a key or session have more than {INCOMPLETE_BYTES} bytes together."
-    details = {"limit": "body_bytes", "value": INCOMPLETE_BYTES, "of": "process"}
+def _too_many(most: int, *, proven: bool) -> _Refusal:
+    whose, of = ("of this key or user", "identity") if proven else ("without a valid key or session", "process")
+    message = f"The incomplete bodies {whose} have more than {most} bytes together."
+    details = {"limit": "body_bytes", "value": most, "of": of}
     return _Refusal(429, error_body("limit_reached", message, NOT_STARTED, details), RETRY_SECONDS)
 
 
@@ -89,7 +96,8 @@ class BodyLimit:
     def __init__(self, application: Any, prefix: str = "/api/") -> None:
         self.application = application
         self.prefix = prefix
-        self._incomplete = _Incomplete()
+        self._anonymous = _Incomplete()
+        self._proven: WeakValueDictionary[str, _Incomplete] = WeakValueDictionary()  # by the name of an identity
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -103,9 +111,8 @@ class BodyLimit:
         if announced.isdigit() and int(announced[:20]) > limit_of(scope["path"], self.prefix):
             await _answer(send, _too_large(scope["path"], self.prefix, announced.decode()))
             return
-        body, began = _Body(receive, scope["path"], self.prefix), False
-        if b"authorization" not in headers and b"cookie" not in headers:
-            body.incomplete = self._incomplete
+        incomplete = self._incomplete_of(await identities.of(scope))
+        body, began = _Body(receive, scope["path"], self.prefix, incomplete), False
 
         async def sent(message: Message) -> None:
             nonlocal began
@@ -115,22 +122,27 @@ class BodyLimit:
         try:
             await self.application(scope, body.receive, sent)
         finally:
-            body.incomplete.remove(body)
+            incomplete.remove(body)
         if body.refusal and not began:
             await _answer(send, body.refusal)
+
+    def _incomplete_of(self, identity: Identity) -> _Incomplete:
+        if not identity.proven:
+            return self._anonymous
+        return self._proven.setdefault(identity.name, _Incomplete(proven=True))
 
 
 class _Body:
     """Counts a body and its time. To the application, a refused body looks like a client that has disconnected."""
 
-    def __init__(self, receive: Receive, path: str, prefix: str) -> None:
+    def __init__(self, receive: Receive, path: str, prefix: str, incomplete: _Incomplete) -> None:
         self.refusal: _Refusal | None = None
         self._receive = receive
         self._path, self._prefix = path, prefix
         self._left = limit_of(path, prefix)
         self._until = asyncio.get_running_loop().time() + BODY_SECONDS
         self._wait: asyncio.Timeout | None = None  # set while this body waits for more
-        self.incomplete = _Incomplete()
+        self._incomplete = incomplete
         self._ended = False
 
     async def receive(self) -> Message:
@@ -142,13 +154,13 @@ class _Body:
             if self._left < 0:
                 self.refusal = _too_large(self._path, self._prefix)
             elif self._ended:
-                self.incomplete.remove(self)
+                self._incomplete.remove(self)
             else:
-                self.incomplete.add(self, size)
+                self._incomplete.add(self, size)
             if not self.refusal:
                 return message
         self._ended = True
-        self.incomplete.remove(self)
+        self._incomplete.remove(self)
         return {"type": "http.disconnect"}
 
     async def _in_time(self) -> Message | None:
@@ -161,9 +173,9 @@ class _Body:
         finally:
             self._wait = None
 
-    def refuse(self) -> None:
+    def refuse(self, refusal: _Refusal) -> None:
         """Refuse this body also while it waits for more."""
-        self.refusal = _too_many()
+        self.refusal = refusal
         if self._wait and not self._wait.expired():
             self._wait.reschedule(0)
 
@@ -171,17 +183,19 @@ class _Body:
 class _Incomplete:
     """The bytes of incomplete bodies. Beyond the bound, the oldest body is refused: a slow one. One alone is not."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, proven: bool = False) -> None:
+        self._is_proven = proven
         self._bytes: dict[_Body, int] = {}
         self._total = 0
 
     def add(self, body: _Body, size: int) -> None:
         self._bytes[body] = self._bytes.get(body, 0) + size
         self._total += size
-        while self._total > INCOMPLETE_BYTES and len(self._bytes) > 1:
+        most = max(IDENTITY_BYTES, 4 * conf.current().max_body) if self._is_proven else INCOMPLETE_BYTES
+        while self._total > most and len(self._bytes) > 1:
             oldest = next(iter(self._bytes))
             self.remove(oldest)
-            oldest.refuse()
+            oldest.refuse(_too_many(most, proven=self._is_proven))
 
     def remove(self, body: _Body) -> None:
         self._total -= self._bytes.pop(body, 0)

@@ -1,10 +1,10 @@
-"""Turns of the requests with a key in a web process: at most AT_ONCE of one key compute at the same time.
+"""Turns of the requests in a web process: at most AT_ONCE of one key, user or address compute at the same time.
 
 A web process has one event loop and one interpreter lock, so all requests that arrive wait for one another. Without
 turns, a key with a hundred requests in flight makes each request of another key wait for a hundred.
 
     body complete ─▶ turn ─▶ computes ─▶ waits for the broker: no turn ─▶ turn ─▶ computes ─▶ the response begins
-                      └ AT_ONCE requests of this key have one: waits, in order of arrival
+                      └ AT_ONCE requests of this name have one: waits, in order of arrival
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from collections.abc import Awaitable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-AT_ONCE = 2  # requests of one key that compute at the same time
+AT_ONCE = 2  # requests of one name that compute at the same time
 LONGEST_TURN = 0.5  # seconds after which a request that waits for something else has no turn any more
 
 Scope = dict[str, Any]
 Answer = TypeVar("Answer")
 
 
-class _Key:
-    """The requests of one key."""
+class _Lane:
+    """The requests of one name."""
 
     def __init__(self) -> None:
         self.turns = 0
@@ -33,7 +33,7 @@ class _Key:
 class Turn:
     """The turn of one request. It may give it back and take another one."""
 
-    def __init__(self, turns: Turns, name: int) -> None:
+    def __init__(self, turns: Turns, name: str) -> None:
         self._turns = turns
         self._name = name
         self._loop = asyncio.get_running_loop()
@@ -44,7 +44,7 @@ class Turn:
         self._end = self._loop.call_later(LONGEST_TURN, self.give)
 
     def give(self) -> None:
-        """Give the turn to the next request of this key; without a turn, do nothing."""
+        """Give the turn to the next request of this name; without a turn, do nothing."""
         if self._end is not None:
             self._end.cancel()
             self._end = None
@@ -65,19 +65,19 @@ class Turn:
 
 
 class Turns:
-    """The turns of all keys on one event loop."""
+    """The turns of all names on one event loop. A name is that of a key, a user or an address."""
 
     def __init__(self) -> None:
-        self._keys: dict[int, _Key] = {}
+        self._lanes: dict[str, _Lane] = {}
 
-    async def enter(self, name: int) -> None:
-        """Wait until a request of this key may compute."""
-        key = self._keys.setdefault(name, _Key())
-        if key.turns < AT_ONCE:
-            key.turns += 1
+    async def enter(self, name: str) -> None:
+        """Wait until a request of this name may compute."""
+        lane = self._lanes.setdefault(name, _Lane())
+        if lane.turns < AT_ONCE:
+            lane.turns += 1
             return
         waiter = asyncio.get_running_loop().create_future()
-        key.waiting.append(waiter)
+        lane.waiting.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -85,18 +85,18 @@ class Turns:
                 self.leave(name)
             raise
 
-    def leave(self, name: int) -> None:
-        key = self._keys[name]
-        while key.waiting:
-            waiter = key.waiting.popleft()
+    def leave(self, name: str) -> None:
+        lane = self._lanes[name]
+        while lane.waiting:
+            waiter = lane.waiting.popleft()
             if not waiter.done():  # else its request was cancelled
                 waiter.set_result(None)
                 return
-        key.turns -= 1
-        if not key.turns:
-            del self._keys[name]
+        lane.turns -= 1
+        if not lane.turns:
+            del self._lanes[name]
 
-    async def run(self, application: Any, name: int, scope: Scope, receive: Any, send: Any) -> None:
+    async def run(self, application: Any, name: str, scope: Scope, receive: Any, send: Any) -> None:
         """Run an ASGI application, with a turn from the end of the request's body to the begin of the response."""
         turn, began = Turn(self, name), False
 
@@ -123,11 +123,6 @@ class Turns:
 
 
 _current: ContextVar[Turn | None] = ContextVar("snakepit_turn", default=None)
-
-
-def name_of(authorization: bytes) -> int:
-    """A number for a key: the secret is not kept, and no other spelling of the header has turns of its own."""
-    return hash("".join(authorization.decode("latin-1").split()[-1:]))
 
 
 async def aside(awaited: Awaitable[Answer]) -> Answer:

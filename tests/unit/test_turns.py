@@ -1,4 +1,4 @@
-"""Turns of the requests with a key: which request computes, which one waits, and that none is left behind."""
+"""Turns of requests: which request computes, which one waits, and that none is left behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.api import turns
-from snakepit.pools.api.turns import Turn, Turns, aside, name_of
+from snakepit.pools.api.turns import Turn, Turns, aside
 
 BODY = {"type": "http.request", "body": b"", "more_body": False}
 START = {"type": "http.response.start", "status": 200, "headers": []}
@@ -28,13 +28,13 @@ class Requests:
     async def compute(self, send: Any) -> None:
         await self.go_on.wait()
 
-    async def arrive(self, *names: str, key: int = 1, step: Step | None = None, bodies: Any = None) -> None:
+    async def arrive(self, *names: str, key: str = "1", step: Step | None = None, bodies: Any = None) -> None:
         """Start a request of this key for each name, and let all go as far as they can."""
         for name in names:
             self.tasks[name] = asyncio.create_task(self._run(name, key, step or self.compute, bodies))
         await settle()
 
-    async def _run(self, name: str, key: int, step: Step, bodies: asyncio.Queue[Any] | None) -> None:
+    async def _run(self, name: str, key: str, step: Step, bodies: asyncio.Queue[Any] | None) -> None:
         async def receive() -> Any:
             return await bodies.get() if bodies else BODY
 
@@ -54,7 +54,7 @@ class Requests:
         """Let all requests end; no key may be left."""
         self.go_on.set()
         await asyncio.wait_for(asyncio.gather(*self.tasks.values(), return_exceptions=True), 60)
-        assert not self.turns._keys
+        assert not self.turns._lanes
 
 
 async def settle() -> None:
@@ -73,7 +73,7 @@ async def test_the_requests_of_a_key_take_turns_in_order_of_arrival() -> None:
 async def test_a_request_of_another_key_does_not_wait() -> None:
     requests = Requests()
     await requests.arrive(*(f"greedy {number}" for number in range(100)))
-    await requests.arrive("other", key=2)
+    await requests.arrive("other", key="2")
     assert requests.begun == ["greedy 0", "greedy 1", "other"]
     await requests.end()
 
@@ -141,7 +141,7 @@ async def test_a_slow_body_takes_no_turn() -> None:
 @pytest.mark.parametrize("has_turn", [False, True])
 async def test_a_cancelled_request_passes_its_turn_on(has_turn: bool) -> None:
     turns = Turns()
-    first, second, cancelled, last = (Turn(turns, 1) for _ in range(4))
+    first, second, cancelled, last = (Turn(turns, "1") for _ in range(4))
     await first.take()
     await second.take()
     waiting = [asyncio.create_task(one.take()) for one in (cancelled, last)]
@@ -155,7 +155,7 @@ async def test_a_cancelled_request_passes_its_turn_on(has_turn: bool) -> None:
     await waiting[1]
     for one in (second, last):
         one.give()
-    assert not turns._keys
+    assert not turns._lanes
 
 
 async def test_a_request_that_waits_for_something_else_loses_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,9 +170,3 @@ async def test_a_request_that_waits_for_something_else_loses_its_turn(monkeypatc
 
 async def test_outside_of_a_request_nothing_waits_for_a_turn() -> None:
     assert await aside(asyncio.sleep(0, "answer")) == "answer"
-
-
-def test_a_key_has_one_name_in_all_spellings_of_its_header() -> None:
-    assert len({name_of(one) for one in (b"Bearer snk_1", b"bearer  snk_1", b"BEARER\t\xa0snk_1 ")}) == 1
-    assert name_of(b"Bearer snk_1") != name_of(b"Bearer snk_2")
-    assert isinstance(name_of(b""), int)

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from snakepit.pools.api import charset, limits
+from snakepit.pools.api import charset, identities, limits, turns
+from snakepit.pools.api.request_turns import RequestTurns
 from snakepit.site import asgi, http, wsgi
 
 MiB = 2**20
@@ -70,27 +71,81 @@ async def test_a_body_that_does_not_arrive_in_time_ends(path: str, monkeypatch: 
     assert server.error() == (408, "request_timeout")
 
 
-async def test_of_too_many_incomplete_bodies_without_a_key_the_oldest_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        while (await receive()).get("more_body"):
-            pass
+async def reads_all(scope: Any, receive: Any, send: Any) -> None:
+    while (await receive()).get("more_body"):
+        pass
 
-    monkeypatch.setattr(limits, "INCOMPLETE_BYTES", 2 * 2**16)
-    limited = limits.BodyLimit(application)
-    servers = [Endless("/jobs/", stall=True) for _ in range(5)]
-    for one, header in zip(servers, (b"authorization", b"cookie"), strict=False):
-        one.scope["headers"].append((header, b"x"))
+
+async def refused(limited: limits.BodyLimit, servers: list[Endless]) -> list[int]:
+    """Which of these bodies, none of which ends, are refused."""
     tasks = [asyncio.create_task(limited(one.scope, one.receive, one.send)) for one in servers]
-    await asyncio.wait_for(tasks[2], 60)
-    assert servers[2].error() == (429, "limit_reached")
-    assert (b"retry-after", b"5") in servers[2].sent[0]["headers"]
-    assert [one.done() for one in tasks] == [False, False, True, False, False]
+    done, _ = await asyncio.wait(tasks, timeout=60, return_when=asyncio.FIRST_COMPLETED)
     for one in tasks:
         one.cancel()
     await asyncio.wait(tasks)
-    assert limited._incomplete._total == 0
+    assert {one._total for one in (limited._anonymous, *limited._proven.values())} == {0}
+    return [number for number, one in enumerate(tasks) if one in done]
+
+
+async def test_of_too_many_incomplete_bodies_the_oldest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with a key or session that nothing has proven."""
+    monkeypatch.setattr(limits, "INCOMPLETE_BYTES", 4 * 2**16)
+    limited = limits.BodyLimit(reads_all)
+    servers = [Endless("/jobs/", stall=True) for _ in range(5)]
+    given = [
+        (b"authorization", b"Bearer x"),
+        (b"authorization", b"Basic x"),
+        (b"cookie", b"sessionid="),
+        (b"cookie", b"x"),
+    ]
+    for one, header in zip(servers, given, strict=False):
+        one.scope["headers"].append(header)
+    assert await refused(limited, servers) == [0]
+    assert servers[0].error() == (429, "limit_reached")
+    assert (b"retry-after", b"5") in servers[0].sent[0]["headers"]
+
+
+async def test_the_incomplete_bodies_of_each_proven_caller_have_a_bound_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    monkeypatch.setattr(limits, "INCOMPLETE_BYTES", 0)
+    monkeypatch.setattr(limits, "IDENTITY_BYTES", 2 * 2**16)
+    settings.SNAKEPIT = {**settings.SNAKEPIT, "MAX_BODY": 2**15}  # four bodies of this size would be allowed too
+    limited = limits.BodyLimit(reads_all)
+    servers = [Endless("/jobs/", stall=True) for _ in range(6)]
+    for one, name in zip(servers, ("key 1", "key 1", "key 2", "key 2", "key 1"), strict=False):
+        one.scope[identities.FIELD] = identities.Identity(name, proven=True)
+    assert await refused(limited, servers) == [0]
+    assert servers[0].error() == (429, "limit_reached")
+
+
+async def test_a_body_that_waits_for_its_turn_counts_as_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = [], asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await reads_all(scope, receive, send)
+        begun.append(scope["number"])
+        await go_on.wait()
+
+    monkeypatch.setattr(turns, "LONGEST_TURN", 1e6)
+    limited = limits.BodyLimit(application)
+    wrapped = RequestTurns(limited, prefix="/")
+    tasks = []
+    for number in range(4):
+        messages = [{"type": "http.request", "body": bytes(100), "more_body": more} for more in (True, False)]
+        scope = Endless("/jobs/").scope | {"number": number}
+
+        async def receive(messages: list[Any] = messages) -> Any:
+            return messages.pop(0)
+
+        tasks.append(asyncio.create_task(wrapped(scope, receive, receive)))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert begun == [0, 1]
+    assert limited._anonymous._total == 200
+    go_on.set()
+    await asyncio.wait_for(asyncio.gather(*tasks), 60)
+    assert limited._anonymous._total == 0
 
 
 async def test_a_body_alone_may_have_more_than_the_bound_of_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from django.core.signals import request_finished, request_started
 
 from snakepit.pools.api import key_requests
 from snakepit.pools.api.key_requests import KeyHandler, KeyRequests
+from snakepit.pools.api.request_turns import RequestTurns
 from snakepit.pools.broker.errors import QueueFull
 from snakepit.pools.client import Chunk
 from tests.process.integration.fakes import FakeClient
@@ -69,29 +70,6 @@ async def test_other_requests_take_the_way_of_the_project(given: dict[str, Any])
     assert seen == [True]
 
 
-async def test_the_requests_of_one_key_to_the_api_take_turns() -> None:
-    begun, go_on = list[str](), asyncio.Event()
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        begun.append(scope["path"])
-        await go_on.wait()
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    wrapped = KeyRequests(application)
-    given = [scope("Bearer x", f"/api/{number}") for number in range(3)]
-    given += [scope("Bearer y", "/api/other"), scope("Bearer x", "/elsewhere"), scope("", "/api/live")]
-    sent = [asyncio.create_task(wrapped(one, receive, None)) for one in given]
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert sorted(begun) == ["/api/0", "/api/1", "/api/live", "/api/other", "/elsewhere"]
-    go_on.set()
-    await asyncio.wait_for(asyncio.gather(*sent), PATIENCE)
-    assert len(begun) == len(given)
-
-
 async def test_a_call_that_waits_for_its_broker_does_not_hold_up_the_calls_behind_it(
     broker: FakeClient, amake_key: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +82,7 @@ async def test_a_call_that_waits_for_its_broker_does_not_hold_up_the_calls_behin
         return await execute(*words, **options)
 
     monkeypatch.setattr(broker, "aexecute", waits)
-    short, key = KeyRequests(get_asgi_application()), await amake_key()
+    short, key = RequestTurns(KeyRequests(get_asgi_application())), await amake_key()
     sent = [asyncio.create_task(asked(short, scope(key))) for _ in range(4)]
     async with asyncio.timeout(PATIENCE):
         while len(reached) < 4:
