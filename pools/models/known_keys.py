@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
@@ -32,6 +33,7 @@ class KnownKey:
 
 
 _known: dict[bytes, KnownKey] = {}
+_discarded = 0.0  # the monotonic time of the last change
 
 
 def find(secret: str) -> KnownKey | None:
@@ -47,12 +49,27 @@ def remember(secret: str, key: ApiKey, since: float) -> KnownKey:
     found = KnownKey(key, key.permissions, since)
     if len(_known) >= MOST:
         _known.clear()
-    _known[_mark(secret)] = found
+    mark = _mark(secret)
+    _known[mark] = found
+    # Looked at last: a change that comes now discards what was kept above.
+    if since <= _discarded:  # a change came during the lookup, which may not have read it
+        _known.pop(mark, None)
     return found
 
 
-def forget(**_: Any) -> None:
-    """Discard all kept keys; a receiver of signals."""
+def forget(using: str | None = None, **_: Any) -> None:
+    """Discard all kept keys; a receiver of signals. `using`: the database of the change.
+
+    A signal comes before the commit. Another thread may read the old row until then, so the commit discards once more.
+    """
+    _discard()
+    if using is not None and connections[using].in_atomic_block:
+        transaction.on_commit(_discard, using=using)
+
+
+def _discard() -> None:
+    global _discarded
+    _discarded = time.monotonic()
     _known.clear()
 
 
@@ -66,7 +83,7 @@ class KeyQuerySet(QuerySet["ApiKey"]):
 
     def update(self, **changes: Any) -> int:
         changed = super().update(**changes)
-        forget()
+        forget(self.db)
         return changed
 
 

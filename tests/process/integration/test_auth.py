@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -163,6 +164,36 @@ def test_a_key_that_another_process_revoked_is_refused_once_it_is_looked_up_agai
     assert send(client, Authorization=key).status_code == 200
     monkeypatch.setattr(known_keys, "KEPT", 0.0)
     assert code_of(send(client, Authorization=key)) == (401, "unauthenticated")
+
+
+@pytest.mark.usefixtures("kept_long")
+def test_a_key_that_is_revoked_during_its_lookup_is_not_kept(
+    client: Client, broker: FakeClient, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, find = make_key(), ApiKey.find
+
+    def revoked_meanwhile(secret: str) -> ApiKey | None:
+        found = find(secret)
+        ApiKey.objects.get().revoke()
+        return found
+
+    monkeypatch.setattr(ApiKey, "find", revoked_meanwhile)
+    assert send(client, Authorization=key).status_code == 200
+    monkeypatch.setattr(ApiKey, "find", find)
+    assert code_of(send(client, Authorization=key)) == (401, "unauthenticated")
+
+
+@pytest.mark.usefixtures("kept_long")
+def test_a_key_that_is_read_before_the_commit_of_its_revocation_is_not_kept(
+    make_key: Callable[..., str], django_capture_on_commit_callbacks: Any
+) -> None:
+    make_key()
+    read = ApiKey.objects.get()
+    for revoke in (ApiKey.objects.get().revoke, lambda: ApiKey.objects.update(revoked_at=timezone.now())):
+        with django_capture_on_commit_callbacks(execute=True):
+            revoke()
+            known_keys.remember("snk_x", read, time.monotonic())  # as another thread, which still sees the old row
+        assert known_keys.find("snk_x") is None
 
 
 def test_a_known_key_is_refused_at_the_moment_when_its_time_ends(
