@@ -77,6 +77,18 @@ class Large(Adapter):
         return np.ones(size // 8)
 
     @command
+    def linger(self, value: Any, ctx: Context) -> None:
+        """Run until the call is cancelled."""
+        while not ctx.wait(60):
+            pass
+
+    @command
+    def hold(self, path: str) -> str:
+        """Run until something opens the pipe for writing."""
+        with open(path, "rb"):
+            return "released"
+
+    @command
     def descriptors(self) -> int:
         """How many memory files of buffers this worker holds."""
         return memory_files(os.getpid())

@@ -38,7 +38,7 @@ LARGE = {"adapter": "large", "max_buffer": 2**27}
 def node() -> Iterator[RunningBroker]:
     pools = {"one": {**LARGE, "size": 1}, "threads": {**LARGE, "size": 2, "profile": "thread", "threads": 2}}
     pools["killed"] = {"adapter": "target", "size": 2, "profile": "thread", "threads": 2, "death_budget": 1000}
-    pools["tight"] = {**LARGE, "size": 1, "queue_bytes": 2**20, "max_buffer": 8 * MIB, "queue_timeout": 60.0}
+    pools["tight"] = {**LARGE, "size": 1, "queue_bytes": 2**20, "max_buffer": 8 * MIB, "queue_timeout": 300.0}
     with broker({**pools, "small": {**LARGE, "size": 1, "max_buffer": 0}}) as running:
         for name in ("one", "threads", "small"):
             running.ready(name)
@@ -157,16 +157,18 @@ def test_arguments_beyond_max_buffer_are_refused(node: RunningBroker) -> None:
     eventually(lambda: memory_files(node.process.pid) == 0)
 
 
-def test_the_largest_argument_may_wait_and_the_next_one_is_refused(node: RunningBroker) -> None:
+def test_the_largest_argument_may_wait_and_the_next_one_is_refused(node: RunningBroker, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
     node.client.call("tight", "total", value=1)  # its worker is ready
-    first = node.client.submit("tight", "slow", size=80, seconds=0.5)
+    first = node.client.submit("tight", "hold", path=str(pipe), timeout=300)
     eventually(lambda: node.client.status("tight").pools[0].free == 0)
-    waits = node.client.submit("tight", "total", value=np.ones(MIB))
+    waits = node.client.submit("tight", "total", {"value": np.ones(MIB)}, timeout=300)
     eventually(lambda: node.pool("tight").buffer_bytes == 8 * MIB)
     assert 'snakepit_pool_buffer_bytes{pool="tight"} 8.388608e+06' in node.client.metrics()
     with pytest.raises(QueueFull, match="8388608 bytes wait in shared memory, 8388608 may"):
         node.client.call("tight", "total", value=np.ones(MIB))
-    assert first.result().size == 10
+    pipe.open("wb").close()
+    assert first.result() == "released"
     assert waits.result() == ["ndarray", MIB]
     eventually(lambda: node.pool("tight").buffer_bytes == 0)
 
@@ -223,7 +225,7 @@ CLIENT = """
 import sys, numpy as np
 from snakepit.pools.client import connect
 client = connect(sys.argv[1])
-futures = [client.submit("threads", "slow", size=8_000_000, seconds=0.5, value=np.ones(10**6)) for _ in range(8)]
+futures = [client.submit("threads", "linger", value=np.ones(10**6)) for _ in range(8)]
 print("sent", flush=True)
 futures[0].result()
 """
