@@ -16,6 +16,12 @@ START = {"type": "http.response.start", "status": 200, "headers": []}
 Step = Callable[[Callable[[dict[str, Any]], Awaitable[None]]], Awaitable[None]]
 
 
+@pytest.fixture(autouse=True)
+def turns_that_time_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for half a second would end them."""
+    monkeypatch.setattr(turns, "LONGEST_TURN", 1e6)
+
+
 class Requests:
     """Requests whose application reads the body, notes its start, and does one more step."""
 
