@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.jobs import ends, leases, messages, workflows
+from snakepit.pools.jobs import ends, leases, limits, messages, workflows
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.jobs.submission import enqueue
@@ -102,6 +102,7 @@ def clone(job_id: Any, owner: str = "") -> Job:
     """Submit a new job with the same command, arguments and options."""
     job = Job.objects.get(pk=job_id)
     wanted = {name: getattr(job, name) for name in COPIED}
+    wanted["limit_key"] = limits.current_key(job.pool, job.arguments)
     return enqueue({**wanted, "owner": owner or job.owner, "idempotency_key": ""})
 
 

@@ -201,6 +201,12 @@ def test_a_result_that_becomes_the_argument_decides_the_key() -> None:
     assert Job.objects.get(pool="digits", workflow__isnull=False).limit_key == same.limit_key
 
 
+def test_a_clone_counts_for_the_limit_by_an_argument() -> None:
+    limit({"by": "argument:tenant", "running": 1})
+    (job,) = submit("", 1, "x")
+    assert jobs.clone(job.pk).limit_key == job.limit_key != ""
+
+
 def test_each_surface_shows_the_limit_that_a_job_waits_for(
     client: Client, admin_client: Client, make_key: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
