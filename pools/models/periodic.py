@@ -95,7 +95,7 @@ class PeriodicJob(models.Model):
     ) -> None:
         """Store the definition. The next run is computed anew if the schedule has changed or was paused."""
         adding = self._state.adding
-        if problems := self.recurrence.problems():
+        if problems := self._problems():
             raise ValidationError(problems)
         self.tags = ",".join(self.tag_list)
         names = {field.name for field in self._meta.concrete_fields if not field.primary_key} - RUN_COLUMNS
@@ -108,11 +108,15 @@ class PeriodicJob(models.Model):
 
     def clean(self) -> None:
         super().clean()
+        if problems := self._problems():
+            raise ValidationError(problems)
+
+    def _problems(self) -> dict[str, str]:
+        """What is wrong with the schedule and the name, which becomes a tag of the jobs."""
         problems = self.recurrence.problems()
         if not NAME.fullmatch(self.name or ""):
             problems["name"] = "must have 1 to 40 characters: lower-case letters, digits and _.-"
-        if problems:
-            raise ValidationError(problems)
+        return problems
 
     def _plan(self, adding: bool) -> bool:
         """Compute the next run, if the stored one does not hold any more; returns whether it did."""

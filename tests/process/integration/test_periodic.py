@@ -191,7 +191,9 @@ def test_old_runs_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row.runs.count() == 2
 
 
-@pytest.mark.parametrize("wrong", [{"cron": "nonsense"}, {"time_zone": "Mars/Base"}, {"interval": 5}, {"cron": ""}])
+@pytest.mark.parametrize(
+    "wrong", [{"cron": "nonsense"}, {"time_zone": "Mars/Base"}, {"interval": 5}, {"cron": ""}, {"name": "Night Run"}]
+)
 def test_a_wrong_schedule_is_not_stored(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         make(**wrong)
