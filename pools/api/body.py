@@ -49,7 +49,7 @@ def read_lines(request: HttpRequest, most: int) -> list[Json]:
         fix = "with curl, add -H 'Content-Type: application/x-ndjson' and use --data-binary"
         raise BadRequest(f"Content-Type: must be application/x-ndjson, not {kind}; {fix}")
     lines = text.split(b"\n")
-    if not lines[-1].strip():
+    while lines and not lines[-1].strip():
         del lines[-1]
     if not lines:
         raise BadRequest("The body is empty: it must have one JSON object of arguments on each line.")

@@ -51,13 +51,13 @@ class JobOptionsIn(Schema):
     unique: bool = Field(default=False, description="Answer with a job of the caller that is the same, if one exists.")
     unique_by: list[str] | None = Field(
         default=None,
-        description="Names of the arguments that must be equal; default: all.",
+        description="Names of the arguments that must be equal; default: all. An empty list: the command alone.",
         json_schema_extra={"maxItems": 50},
     )
     unique_period: float | None = Field(default=None, description="Only jobs that were created in these seconds count.")
     unique_states: list[str] | None = Field(
         default=None,
-        description="The states in which a job counts; default: scheduled, queued and running.",
+        description="The states in which a job counts; default: scheduled, blocked, queued and running.",
         json_schema_extra={"items": {"type": "string", "enum": list(SHOWN_STATES)}},
     )
     depends_on: list[str] = Field(

@@ -23,6 +23,7 @@ from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.jobs import workflow_spec, workflows
 from snakepit.pools.models import JobEdge, JobWorkflow
+from snakepit.pools.models.states import QUEUED, SCHEDULED
 
 router = Router(tags=["jobs"])
 
@@ -161,6 +162,9 @@ def _shown(requester: Caller, row: JobWorkflow, *, brief: bool = False) -> dict[
 def describe(row: JobWorkflow, jobs: Any, *, brief: bool = False) -> dict[str, Any]:
     """A workflow as programs read it."""
     states = dict(jobs.order_by().values_list("state").annotate(count=Count("pk")))
+    if states.get(QUEUED) and (later := jobs.shown_as(SCHEDULED).count()):
+        states = {**states, SCHEDULED: later, QUEUED: states[QUEUED] - later}
+        states = {state: count for state, count in states.items() if count > 0}
     shown: dict[str, Any] = {
         "id": str(row.pk),
         "name": row.name,

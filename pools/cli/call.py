@@ -88,7 +88,7 @@ def read_lines(path: str) -> list[Json]:
         raise UsageError(f"{source} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{source}: must be UTF-8: {error}") from error
-    if not lines[-1].strip():
+    while lines and not lines[-1].strip():
         del lines[-1]
     if not lines:
         raise UsageError(f"{source} is empty: each line must be a JSON object of arguments")

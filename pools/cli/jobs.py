@@ -45,7 +45,7 @@ BRIEF = (
 UniqueBy = Annotated[list[str] | None, typer.Option(help="Argument that must be equal; may be repeated. [all]")]
 UniquePeriod = Annotated[float | None, typer.Option(min=0.001, help="Count jobs of the last so many seconds only.")]
 UniqueState = Annotated[
-    list[str] | None, typer.Option(help="State in which a job counts; may be repeated. [scheduled, queued, running]")
+    list[str] | None, typer.Option(help="State in which a job counts; may be repeated. [those that wait or run]")
 ]
 After = Annotated[
     list[str] | None, typer.Option(metavar="ID", help="Wait for this job, by its id or its end; may be repeated.")
@@ -95,7 +95,8 @@ def submit(
             "expires": job_selection.moment("--expires", expires), "tags": tag or [], "timeout": timeout,
             "depends_on": [_find(one).pk for one in after or ()], "on_failure": on_failure,
         }  # fmt: skip
-        same = {"unique": unique, "unique_by": unique_by, "unique_period": unique_period, "unique_states": unique_state}
+        same: dict[str, Any] = {"unique": unique, "unique_period": unique_period}
+        same |= {"unique_by": unique_by or None, "unique_states": unique_state or None}
         if file:
             if wait or arguments != "{}":
                 raise UsageError("--file takes neither ARGUMENTS nor --wait: its lines are the arguments")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from snakepit.pools.broker.errors import BadRequest
@@ -36,17 +36,19 @@ def pages(rows: JobQuerySet, show: Show, form: str, encode: Encode = json.dumps)
     while found := list((rows if last is None else rows.filter(pk__lt=last)).order_by("-pk")[:PAGE]):
         shown = [show(job) for job in found]
         if form == "csv":
-            yield _csv(shown, head)
+            yield _csv(shown, shown[0] if head else ())
         else:
             yield "".join(f"{encode(one)}\n" for one in shown)
         last, head = found[-1].pk, False
+    if head and form == "csv":  # a reader needs the columns of an empty table too
+        yield _csv([], show(Job()))
 
 
-def _csv(shown: Sequence[Mapping[str, Any]], head: bool) -> str:
+def _csv(shown: Sequence[Mapping[str, Any]], head: Iterable[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     if head:
-        writer.writerow(shown[0])
+        writer.writerow(head)
     writer.writerows([cell(value) for value in one.values()] for one in shown)
     return text.getvalue()
 

@@ -159,10 +159,10 @@ def _end_overdue() -> int:
 
 
 def _end_expired() -> int:
-    """Cancel queued jobs that have not begun before their `expires`. No attempt claims them meanwhile."""
+    """Cancel waiting jobs that have not begun before their `expires`. No attempt claims them meanwhile."""
     error = _error("expired", str(Expired()), "not_started")
-    late = Job.objects.filter(state=QUEUED, begun=False, expires__lte=Now()).defer(*listing.LARGE)[:BATCH]
-    written = ends.write(ends.End(job, Transition(CANCELLED), error, source=QUEUED) for job in late)
+    late = Job.objects.filter(state__in=WAITING, begun=False, expires__lte=Now()).defer(*listing.LARGE)[:BATCH]
+    written = ends.write(ends.End(job, Transition(CANCELLED), error, source=job.state) for job in late)
     for job_id in written:
         emit_finished(job_id)
     return len(written)

@@ -111,7 +111,7 @@ def from_parts(given: dict[str, Any]) -> Unique | None:
     """Take `unique`, `unique_by`, `unique_period` and `unique_states` out of the options of a request or shell."""
     wanted = bool(given.pop("unique", False))
     parts = {name: given.pop(f"unique_{name}", None) for name in ("by", "period", "states")}
-    chosen = {name: value for name, value in parts.items() if value is not None and value != []}
+    chosen = {name: value for name, value in parts.items() if value is not None}
     return Unique(**chosen) if wanted or chosen else None
 
 

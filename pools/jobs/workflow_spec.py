@@ -49,6 +49,8 @@ def _step(index: int, job: Any, names: dict[str, int]) -> Step:
     if not isinstance(arguments, dict):
         raise BadRequest("arguments: must be an object")
     needs = [*_after(job.get("after", []), names), *_results(job.get("results", {}), names)]
+    if both := sorted({need.argument for need in needs} & arguments.keys()):
+        raise BadRequest(f"results.{both[0][:100]}: is in arguments too; give the value or the job")
     step = Step(
         index,
         job.get("pool", ""),
@@ -85,6 +87,8 @@ def _results(wanted: Any, names: Mapping[str, int]) -> Sequence[Need]:
         raise BadRequest("results: must be an object: the argument, and the id or ids of jobs")
     found: list[Need] = []
     for argument, value in wanted.items():
+        if value == []:
+            raise BadRequest(f"results.{argument}: must be the id of a job, or a list of ids")
         if isinstance(value, list):
             found += [_need(f"results.{argument}", one, names, argument, at) for at, one in enumerate(value)]
         else:

@@ -32,7 +32,7 @@ from snakepit.pools.jobs.target import JobTarget
 from snakepit.pools.models import Job, JobEdge, JobWorkflow, schema
 from snakepit.pools.models.job import uuid7s
 from snakepit.pools.models.moments import utc_now
-from snakepit.pools.models.states import ACTIVE, BLOCKED, CANCELLED, FAILED, QUEUED, TERMINAL, UNSUCCESSFUL
+from snakepit.pools.models.states import ACTIVE, BLOCKED, CANCELLED, FAILED, QUEUED, SCHEDULED, TERMINAL, UNSUCCESSFUL
 from snakepit.pools.models.workflow import CANCEL
 
 MOST_JOBS, MOST_EDGES = 1000, 10_000  # of one workflow
@@ -365,7 +365,7 @@ def state_of(states: Mapping[str, int]) -> str:
     >>> state_of({"succeeded": 2, "blocked": 1}), state_of({"succeeded": 2, "failed": 1}), state_of({"succeeded": 3})
     ('running', 'failed', 'succeeded')
     """
-    if any(states.get(state) for state in ACTIVE):
+    if any(states.get(state) for state in (*ACTIVE, SCHEDULED)):
         return "running"
     return "failed" if any(states.get(state) for state in UNSUCCESSFUL) else "succeeded"
 

@@ -236,7 +236,7 @@ class Job(models.Model):
             models.Index(
                 fields=["expires"],
                 name="snakepit_job_unbegun",
-                condition=Q(state=QUEUED, begun=False, expires__isnull=False),
+                condition=Q(state__in=WAITING, begun=False, expires__isnull=False),
             ),
             models.Index(
                 fields=["pool", "owner", "-priority", "id"], name="snakepit_job_turns", condition=Q(state=QUEUED)

@@ -364,7 +364,7 @@ def test_lines_are_submitted_over_rest(client: Client, make_key: Callable[..., s
     first, second = (post(client, key, '{"n": 1}\n{"n": 2}', **{"Idempotency-Key": "night"}) for _ in range(2))
     assert (first.status_code, second.status_code) == (201, 200)
     assert second.json() == {**first.json(), "created": 0}
-    more = post(client, key, '{"n": 1}\n{"n": 2}\n{"n": 3}', **{"Idempotency-Key": "night"})
+    more = post(client, key, '{"n": 1}\r\n{"n": 2}\r\n{"n": 3}\r\n\r\n\n', **{"Idempotency-Key": "night"})
     assert (more.status_code, more.json()["created"]) == (201, 1)
 
 
@@ -376,6 +376,7 @@ def test_lines_are_submitted_over_rest(client: Client, make_key: Callable[..., s
         ('{"n": 1}\n\n{"n": 1}', "", 400, "line 2: "),
         ("[1]", "", 400, "line 1: must be a JSON object of arguments, not an array"),
         ("", "", 400, "empty"),
+        (" \r\n\n", "", 400, "empty"),
         ('{"n": 1}\n' * 6, "", 413, "JOBS_BATCH_ROWS"),
         ('{"n": "' + "y" * 2**20 + '"}', "", 413, "MAX_BODY"),
         ('{"n": 1}', "&prioritie=1", 400, "prioritie"),

@@ -151,7 +151,10 @@ def test_rest_answers_with_the_job_that_exists(client: Client, make_key: Callabl
     by = post(arguments={"pixels": [1], "mode": "b"}, unique_by=["pixels"], unique_period=60, unique_states=["queued"])
     assert by.status_code == 200  # one argument is all arguments of the first
     assert post(unique_states=["waiting"]).status_code == 400
+    assert post(unique_states=[]).status_code == 400
     assert post().status_code == 201
+    alone = [post(arguments={"pixels": [number]}, unique_by=[]).json()["id"] for number in (7, 8)]
+    assert alone[0] == alone[1]  # no argument counts: the command is the same
     url = "/api/jobs/batch?pool=digits&command=classify&unique_by=pixels&unique_states=queued&unique_states=running"
     lines = b'{"pixels": [1]}\n{"pixels": [2]}\n{"pixels": [2], "mode": "c"}\n'
     batch = client.post(url, lines, content_type="application/x-ndjson", headers=headers).json()

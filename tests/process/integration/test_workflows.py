@@ -21,6 +21,7 @@ from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.jobs import bulk_actions, deletion, reconciler, workflows
 from snakepit.pools.jobs.listing import JobQuery
 from snakepit.pools.models import Job, JobEdge, JobWorkflow
+from snakepit.pools.models.moments import utc_now
 from snakepit.testing import Pools, override_pools
 
 
@@ -147,6 +148,21 @@ def test_a_blocked_job_can_be_cancelled_and_has_a_deadline(manual: Pools) -> Non
     assert states(flow) == ["queued", "cancelled", "failed", "cancelled"]
 
 
+def test_a_blocked_job_that_has_not_begun_at_its_expiry_is_cancelled_and_what_follows(manual: Pools) -> None:
+    flow = jobs.Workflow()
+    first = flow.job("sums", "add", number=1)
+    second = flow.job("sums", "add", number=first, expires=utc_now() + timedelta(hours=1))
+    flow.job("sums", "add", number=second)
+    row = flow.submit()
+    assert reconciler.reconcile()["expired"] == 0
+    Job.objects.exclude(expires=None).update(expires=Now() - timedelta(seconds=1))
+    assert reconciler.reconcile()["expired"] == 1
+    assert states(row) == ["queued", "cancelled", "cancelled"]
+    error = row.jobs.order_by("pk")[1].error
+    assert error is not None
+    assert error["code"] == "expired"
+
+
 def test_a_result_that_is_waited_for_is_not_deleted(manual: Pools) -> None:
     flow = diamond()
     first = flow.jobs.order_by("pk")[0]
@@ -227,6 +243,13 @@ def test_rest_submits_shows_and_lists(manual: Pools, client: Client, make_key: A
     assert {job["workflow"] for job in one} == {shown["id"]}
     assert len(one) == 2
     assert client.get("/api/workflows/none", headers=headers).status_code == 404
+    later = {**SPEC[0], "run_after": (utc_now() + timedelta(hours=1)).isoformat()}
+    assert post({"jobs": [later, SPEC[1]]}).json()["states"] == {"scheduled": 1, "blocked": 1}
+    both = {"arguments": {"numbers": [1]}, "results": {"numbers": ["a"]}}
+    for wrong in (both, {"results": {"numbers": []}}):  # one of two values would be lost; no job to wait for
+        refused = post({"jobs": [SPEC[0], {**SPEC[1], **wrong}]})
+        assert refused.status_code == 400
+        assert "jobs[1]: results.numbers" in refused.json()["error"]["message"]
     for wrong in ([{**SPEC[1], "results": {"numbers": ["z"]}}], [SPEC[1], SPEC[0]], [{"pool": "sums", "colour": 1}]):
         refused = post({"jobs": wrong})
         assert refused.status_code == 400
