@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -198,6 +199,7 @@ def test_a_process_that_is_gone_has_no_vitals(told: Told) -> None:
 
 @pytest.mark.skipif(not are_possible(), reason="this system has no sealed memory files")
 def test_a_memory_file_counts_until_its_pages_are_in_the_proportional_memory() -> None:
+    gc.collect()  # else a file of an earlier test could end below
     before = unseen_kb(os.getpid())
     outgoing = Outgoing(10**8)
     part = outgoing.add(b"x" * 20_000_000)

@@ -11,6 +11,7 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
+from snakepit.pools.adapters.network import connections
 from snakepit.pools.adapters.network.listener import MOST_REFUSALS
 from snakepit.pools.client import connect
 from snakepit.pools.wire import broker_pb2 as pb
@@ -73,7 +74,11 @@ class Peer:
 
 
 @pytest.mark.parametrize(("kind", "key"), [("cancel", "wrong"), ("cancel", "snk_contract"), ("ping", "wrong")])
-def test_a_flood_ends_its_connection_and_no_other_one(broker: FakeBroker, kind: str, key: str) -> None:
+def test_a_flood_ends_its_connection_and_no_other_one(
+    broker: FakeBroker, kind: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "PINGS", 50)  # a second: a busy machine sends more of them, too
+    monkeypatch.setattr(connections, "CANCELS", 1)
     with connect(broker.address, **broker.options) as client:
         assert client.call(POOL, "echo", a=1) == {"a": 1}
         peer = Peer(broker, key)
