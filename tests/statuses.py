@@ -43,8 +43,8 @@ _POOL = PoolStatus(
     name="p", profile="process", adapter="digits", state="ready", reason="", size=1, ready=1, busy=0, slots=1, free=1,
     lost=0, waiting=0, oldest_wait=0.0, queue_limit=1000, generation=1, finished=0, failed=0, refused=0, retried=0,
     recycled=0, died=0, memory_mb=0.0, warnings=(), interpreter="", load_seconds=0.0, growth=_GROWTH, gil="",
-    gil_culprit="", parallelism=0.0, parallel="", races=(), prefetched=0, run_times=(), batches=(), buffer_bytes=0,
-    usage=_USAGE, template=_TEMPLATE,
+    gil_culprit="", parallelism=0.0, parallel="", races=(), suspended=(), prefetched=0, run_times=(), batches=(),
+    buffer_bytes=0, usage=_USAGE, template=_TEMPLATE,
 )  # fmt: skip
 _WORKER = WorkerStatus(
     id="p-1", pool="p", pid=11, state="ready", reason="", load=0, capacity=1, lost=0, served=0, memory_mb=-1.0,

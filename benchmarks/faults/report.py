@@ -38,9 +38,11 @@ These promises hold under every fault of this page.
 ## What is not guaranteed
 
 - A call whose worker dies fails with `worker_lost` if it has begun and is not idempotent. Its outcome is `unknown`.
-- A pool with more deaths than its `death_budget` in a minute is a crash loop. Calls wait for the next start if it comes
-  within `queue_timeout`. Otherwise they fail with `pool_failed`. The kill storm raises this budget, because it kills
-  more workers than a healthy pool loses.
+- If more workers of a pool die in a minute than its `death_budget`, and the calls of a command end more of them than
+  survive, that command is suspended. Its calls fail with `command_suspended`, and the pool serves the other commands.
+- Without such a command the pool is in a crash loop. Calls wait for the next start if it comes within `queue_timeout`.
+  Otherwise they fail with `pool_failed`. The kill storm raises this budget, because it kills more workers than a
+  healthy pool loses.
 - A worker that sends half a frame and holds a call is ended at the call's deadline, not before.
 - While the database is away, REST answers `database_unavailable`, because it cannot check a key. Python clients on the
   machine of the broker need no database.

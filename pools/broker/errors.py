@@ -280,6 +280,15 @@ class PoolFailed(BrokerError):
     default_outcome = NOT_STARTED
 
 
+class CommandSuspended(BrokerError):
+    """The command ended its workers again and again, so its calls are refused for a while."""
+
+    code = "command_suspended"
+    http_status = 503
+    grpc_status = "FAILED_PRECONDITION"
+    default_outcome = NOT_STARTED
+
+
 class NodeDraining(BrokerError):
     """The node is drained by its operator and takes no calls."""
 
@@ -362,29 +371,25 @@ def from_code(
 
 def arguments_too_large(pool: str, size: int, limit: int) -> PayloadTooLarge:
     """Return the error of arguments that are larger than the pool's max_payload."""
-    message = (
-        f"The arguments have {size:,} bytes; the max_payload of pool {pool} is {limit:,}. "
-        "Raise max_payload, send the data in parts, or pass the name of a file."
-    )
-    return PayloadTooLarge(message, details={"bytes": size, "limit": limit})
+    sentence = f"The arguments have {size:,} bytes; the max_payload of pool {pool} is {limit:,}."
+    return _too_large(sentence, size, limit, "max_payload")
 
 
 def buffers_too_large(pool: str, size: int, limit: int) -> PayloadTooLarge:
     """Return the error of arguments whose parts in shared memory are larger than the pool's max_buffer."""
-    message = (
-        f"The arguments have {size:,} bytes in shared memory; the max_buffer of pool {pool} is {limit:,}. "
-        "Raise max_buffer, send the data in parts, or pass the name of a file."
-    )
-    return PayloadTooLarge(message, details={"bytes": size, "limit": limit})
+    sentence = f"The arguments have {size:,} bytes in shared memory; the max_buffer of pool {pool} is {limit:,}."
+    return _too_large(sentence, size, limit, "max_buffer")
 
 
 def call_too_large(size: int, limit: int) -> PayloadTooLarge:
     """Return the error of a call that is refused by its declared size, before its pool is read."""
-    message = (
-        f"The call has about {size:,} bytes; the largest max_payload of the broker's pools is {limit:,}. "
-        "Raise max_payload, send the data in parts, or pass the name of a file."
-    )
-    return PayloadTooLarge(message, details={"bytes": size, "limit": limit})
+    sentence = f"The call has about {size:,} bytes; the largest max_payload of the broker's pools is {limit:,}."
+    return _too_large(sentence, size, limit, "max_payload")
+
+
+def _too_large(sentence: str, size: int, limit: int, setting: str) -> PayloadTooLarge:
+    advice = f"Raise {setting}, send the data in parts, or pass the name of a file."
+    return PayloadTooLarge(f"{sentence} {advice}", details={"bytes": size, "limit": limit})
 
 
 def no_command(pool: str, name: str, known: Iterable[str]) -> CommandUnknown:

@@ -35,6 +35,8 @@ class Kind(StrEnum):
     THREAD_RACE = "thread.race"  # with thread_checks: unlocked writes from two threads; data has both stacks
     GIL_ENABLED = "gil.enabled"  # in a free-threaded interpreter, by an import or by its environment
     CALL_RETRIED = "call.retried"
+    COMMAND_SUSPENDED = "command.suspended"  # it ended its workers too often; its calls are refused for a while
+    COMMAND_RESUMED = "command.resumed"
     CLOCK_MISSING = "clock.missing"
     CLOCK_FOUND = "clock.found"
     ORPHANS_REAPED = "orphans.reaped"

@@ -60,8 +60,7 @@ def pool_status(runner: Runner, now: float, usage: Usage, *, removed: bool = Fal
     """`removed`: its definition is gone, and its last calls still run."""
     pool, worker_set = runner.pool, runner.pool.worker_set
     ready = worker_set.among(State.READY)
-    slots = sum(worker.slots for worker in ready)
-    state, reason = pool_state(runner)
+    state, reason = pool_state(runner, now)
     parallelism = pool_parallelism(runner)
     return PoolStatus(
         name=pool.spec.name,
@@ -72,7 +71,7 @@ def pool_status(runner: Runner, now: float, usage: Usage, *, removed: bool = Fal
         size=pool.spec.size,
         ready=len(ready),
         busy=sum(worker.load > 0 for worker in ready),
-        slots=slots,
+        slots=sum(worker.slots for worker in ready),
         free=sum(worker.slots - worker.load for worker in ready if not worker.silent),
         lost=sum(worker.lost for worker in worker_set.workers.values()),
         waiting=pool.waiting,
@@ -94,6 +93,7 @@ def pool_status(runner: Runner, now: float, usage: Usage, *, removed: bool = Fal
         gil_culprit=parallelism.culprit,
         parallelism=parallelism.factor,
         parallel=parallelism.sentence,
+        suspended=worker_set.gate.suspects.names(now),
         races=tuple(runner.races),
         prefetched=pool.dispatcher.prefetched,
         run_times=pool.dispatcher.run_times.status(),
@@ -207,7 +207,7 @@ def _command_growth(found: CommandGrowth) -> CommandGrowthStatus:
     )
 
 
-def pool_state(runner: Runner) -> tuple[str, str]:
+def pool_state(runner: Runner, now: float) -> tuple[str, str]:
     """The state of a pool, and the reason where it is not simply ready."""
     spec, worker_set = runner.pool.spec, runner.pool.worker_set
     ready = len(worker_set.among(State.READY))
@@ -218,15 +218,20 @@ def pool_state(runner: Runner) -> tuple[str, str]:
     if spec.paused:
         return "paused", "paused by its operator"
     trouble = worker_set.gate.stuck
+    refused = worker_set.gate.suspects.describe(now)
     if ready == 0:
-        return "starting", trouble or ("its template loads" if worker_set.template.is_loading else "")
+        return "starting", trouble or refused or ("its template loads" if worker_set.template.is_loading else "")
     if ready < spec.size - spec.max_unavailable:
-        return "degraded", f"{ready} of {spec.size} workers are ready" + (f"; {trouble}" if trouble else "")
+        return "degraded", f"{ready} of {spec.size} workers are ready" + "".join(
+            f"; {why}" for why in (trouble, refused) if why
+        )
     if trouble:  # all slots serve, but no worker can be replaced
         old = sum(worker.generation != worker_set.generation for worker in worker_set.among(State.READY))
         workers = "1 worker of an older definition serves" if old == 1 else f"{old} workers of older definitions serve"
         serving = f"; {workers}" if old else ""
         return "degraded", f"workers cannot be replaced: {trouble}{serving}"
+    if refused:
+        return "degraded", refused
     return "ready", ""
 
 

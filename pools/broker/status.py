@@ -118,6 +118,7 @@ class PoolStatus:
     gil_culprit: str  # module whose import switched the GIL on, where known
     parallelism: float  # slots of a worker that run together, of the ready worker with the fewest; 0: not measured
     parallel: str  # the same as a sentence, with the reason
+    suspended: tuple[str, ...]  # commands that ended their workers too often: their calls are refused for a while
     races: tuple[str, ...]  # with thread_checks: state that two threads wrote without a common lock
     prefetched: int  # of `waiting`: calls that were sent to a busy worker before a slot was free
     run_times: tuple[CommandRunTimes, ...]

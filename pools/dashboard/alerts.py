@@ -31,6 +31,7 @@ ORIGINS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "clock": (("clock.missing",), ("clock.found",)),
     "draining": (("node.stopping",), ()),
     "failed": (("pool.failed",), ("pool.recovered", "pool.applied")),
+    "suspended": (("command.suspended",), ("command.resumed", "pool.applied")),
     "paused": (("operator.acted/pause",), ("operator.acted/resume",)),
     "starting": (("worker.died", "worker.killed"), ("worker.started",)),
     "degraded": (("worker.died", "worker.killed"), ("worker.started",)),
@@ -162,6 +163,9 @@ def _of_pool(pool: PoolStatus, objective: float, now: float) -> Iterator[Alert]:
     name = pool.name
     if pool.state == "failed":
         yield Alert(f"failed:{name}", ERROR, f"{name} has failed: calls are refused", pool.reason, "pool", name)
+    elif pool.state == "degraded" and pool.suspended and pool.ready >= pool.size:
+        names = ", ".join(f"`{command}`" for command in pool.suspended)
+        yield Alert(f"suspended:{name}", ERROR, f"{name} refuses calls of {names}", pool.reason, "pool", name)
     elif pool.state == "degraded":
         full = pool.ready >= pool.size
         title = f"{name} cannot replace its workers" if full else f"{name} has {pool.ready} of {pool.size} workers"

@@ -50,6 +50,7 @@ class Metrics:
             Kind.WORKER_UNHEALTHY: counter("health_check_failures", "Workers that failed the check.", *by_reason),
             Kind.POOL_SATURATED: counter("pool_saturated", "How often a queue was full.", "pool"),
             Kind.POOL_FAILED: counter("pool_failures", "How often a pool was marked failed.", *by_reason),
+            Kind.COMMAND_SUSPENDED: counter("command_suspensions", "Commands that ended too many workers.", "pool"),
             Kind.THREAD_RACE: counter("thread_races", "State that two threads wrote without a lock.", "pool"),
             Kind.GIL_ENABLED: counter("gil_enabled", "Workers whose GIL was switched on.", *by_reason),
             Kind.TEMPLATE_STARTED: counter("template_starts", "Templates that were ready.", "pool"),

@@ -12,7 +12,7 @@ free: it prefetches them. The worker begins them without a wake-up in between.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
 from snakepit.pools.broker import errors
@@ -226,8 +226,9 @@ class Dispatcher:
         self.load_index.update(worker)
         return released
 
-    def orphans(self, worker: Worker) -> tuple[list[Call], set[int]]:
-        """Return the calls of a worker that has ended, newest first, and the numbers of the prefetched ones."""
+    def orphans(self, worker: Worker, begun: Collection[int] | None) -> tuple[list[Call], set[int], set[str]]:
+        """Return the calls of a worker that has ended, newest first; the numbers of the prefetched ones; and the
+        commands that it was running. `begun`: the calls that it had begun; None: those with a slot."""
         prefetched = {call.id for call in worker.waiting()}
         assigned = sorted(worker.assigned.values(), key=lambda call: -call.id)
         for call in assigned:
@@ -236,7 +237,8 @@ class Dispatcher:
         self._timers.clear(("stall", worker.id))
         self._timers.clear(("begin", worker.id))
         self.load_index.remove(worker)
-        return assigned, prefetched
+        ran = worker.assigned.keys() - prefetched if begun is None else begun
+        return assigned, prefetched, {call.command for call in assigned if call.id in ran}
 
     def revoke_stalled(self, worker: Worker, now: float) -> list[Action]:
         """Revoke the prefetched calls of a worker if the first of them has waited for STALL_SECONDS."""
@@ -297,15 +299,18 @@ class Admission:
         """Calls that have no slot yet, in the queue or prefetched."""
         return len(self._queue) + self._dispatcher.prefetched
 
-    def refusal(self, call: Call) -> errors.BrokerError | None:
+    def refusal(self, call: Call, open_calls: Collection[int] = ()) -> errors.BrokerError | None:
         """Return why a call is refused, or None if it is accepted."""
         worker_set, spec = self._worker_set, self._worker_set.spec
         if worker_set.closing:
             return errors.ShuttingDown()
         if spec.paused:
             return errors.PoolPaused()
+        suspects = worker_set.gate.suspects
+        if suspects.suspended and (suspension := suspects.refusal(call, open_calls, call.arrived)):
+            return suspension
         if worker_set.gate.failed and worker_set.refuses(call.arrived):
-            return errors.PoolFailed(f"The pool's workers cannot start: {worker_set.gate.failed}", retry_after=5.0)
+            return worker_set.pool_failed(call.arrived)
         if (size := call.size - call.buffer_bytes) > spec.max_payload:
             return errors.arguments_too_large(spec.name, size, spec.max_payload)
         if call.buffer_bytes > spec.max_buffer:

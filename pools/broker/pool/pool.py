@@ -10,7 +10,7 @@ Nothing here awaits, reads a clock or opens a socket. A call takes a free slot i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from random import Random
 from typing import cast
 
@@ -37,8 +37,7 @@ class Pool:
         self.timers = Timers()
         self.worker_set = WorkerSet(spec, boot, self.timers, rng or Random())
         self.template = self.worker_set.template
-        self.accepted_count = self.finished_count = 0
-        self.failed_count = self.retried_count = 0
+        self.accepted_count = self.finished_count = self.failed_count = self.retried_count = 0
         self.dispatcher = Dispatcher(self.timers, Batches(self.queue, self.timers))
         self.admission = Admission(self.worker_set, self.queue, self.dispatcher)
         self._retry_rule = RetryRule(spec.retry_budget)
@@ -51,10 +50,10 @@ class Pool:
         actions, waiting = list[Action](), list[Call]()
         admission, dispatcher, batches = self.admission, self.dispatcher, self.dispatcher.batches
         for call in calls:
-            refusal = admission.refusal(call)
+            refusal = admission.refusal(call, self.calls)
             if refusal and waiting:  # perhaps those before it need not wait in the queue
                 self._settle(actions, now)
-                refusal = admission.refusal(call)
+                refusal = admission.refusal(call, self.calls)
             if refusal:
                 actions += admission.refuse(call, refusal)
                 continue
@@ -106,7 +105,7 @@ class Pool:
             self.worker_set.mark_if_due(worker, now)
         self._workers_changed |= worker.state is not State.READY or bool(worker.reason)
         self.dispatcher.load_index.update(worker)
-        return self._settle([], now)
+        return self._settle(list(self.worker_set.ended(calls)), now)
 
     def revoked(self, worker_id: str, numbers: Iterable[int], now: float) -> list[Action]:
         """The worker has not begun these calls and never will. The answer to a Revoke, or unasked."""
@@ -132,7 +131,7 @@ class Pool:
 
     def boot_failed(self, worker_id: str, message: str) -> None:
         """The adapter could not be loaded. The process exits by itself; `exited` uses this message."""
-        if worker := self.worker_set.workers.get(worker_id):
+        if worker := self.workers.get(worker_id):
             worker.boot_failure = message
 
     def process_ended(self, worker_id: str) -> None:
@@ -142,21 +141,23 @@ class Pool:
             self.dispatcher.load_index.remove(worker)
 
     def exited(
-        self, worker_id: str, exit: Exit, now: float, *, begun: Iterable[int] | None = None, evidence: str = ""
+        self, worker_id: str, exit: Exit, now: float, *, begun: Collection[int] | None = None, evidence: str = ""
     ) -> list[Action]:
         """The worker's process is reaped. `begun` are the calls that it had begun; None: any may have."""
         worker = self.worker_set.workers.get(worker_id)
         if worker is None:
             return []
-        orphans, prefetched = self.dispatcher.orphans(worker)
-        actions = list(self.worker_set.exited(worker, exit, evidence, now))
-        started = set(worker.assigned) if begun is None else set(begun)
+        orphans, prefetched, ran = self.dispatcher.orphans(worker, begun)
+        actions = list(self.worker_set.exited(worker, exit, evidence, now, ran))
+        started = tuple(worker.assigned) if begun is None else begun
         worker.assigned.clear()
         for call in orphans:
             if call.id in started or call.id not in prefetched:
                 actions += self._orphaned(call, worker, call.id in started, evidence, now)
             else:
                 actions += self._wait_again(call, now)
+        for call, error in self.worker_set.gate.suspects.refused(self.queue, now):
+            actions += self._end(call, error, now)
         return self._settle(actions, now, workers_changed=True)
 
     def fork_failed(self, worker_id: str, why: str, now: float) -> list[Action]:
@@ -315,8 +316,8 @@ class Pool:
         if call.answered:
             del self.calls[call.id]
             return []
-        closing = self.worker_set.closing
-        if not closing and self._retry_rule.grant(call, begun=begun, accepted=self.accepted_count):
+        final = self.worker_set.closing or call.command in self.worker_set.gate.suspects.suspended
+        if not final and self._retry_rule.grant(call, begun=begun, accepted=self.accepted_count):
             self.retried_count += 1
             self.queue.put(call, first=True)
             self.timers.set(call.id, min(call.deadline, now + self.spec.queue_timeout))
@@ -383,8 +384,7 @@ class Pool:
         actions += worker_set.start_missing(now)
         if worker_set.refuses(now):
             for call in self.queue:
-                message = f"The pool's workers cannot start: {worker_set.gate.failed}"
-                actions += self._end(call, errors.PoolFailed(message), now)
+                actions += self._end(call, worker_set.pool_failed(now), now)
 
     @property
     def waiting(self) -> int:

@@ -26,6 +26,7 @@ from snakepit.pools.broker.spec import PoolSpec
 
 FIRST_DELAY = 0.5  # seconds; doubles with each failed start, as supervisors and container runtimes do
 LONGEST_DELAY = 60.0
+CRASH_LOOP_FAILURES = 3  # failed starts that a crash loop counts as: its first delay is 2 s
 LAST_LINES = 20  # of a dead worker's output, kept with the event
 
 EXIT_CODES = {

@@ -6,14 +6,15 @@ has it loaded: at most `startup_batch` of them start at once, and each that beco
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from random import Random
 
 from snakepit.pools.broker.pool.rates import SlidingWindow
-from snakepit.pools.broker.pool.recycle_policy import restart_delay
+from snakepit.pools.broker.pool.recycle_policy import CRASH_LOOP_FAILURES, restart_delay
+from snakepit.pools.broker.pool.suspects import WINDOW, Suspects
 from snakepit.pools.broker.spec import PoolSpec
 
-WINDOW = 60.0  # seconds, of both budgets
-CRASH_LOOP_FAILURES = 3  # failed starts that a crash loop counts as: its first delay is 2 s
+UNFIT_RETRY = 5.0  # seconds; the broker looks for an interpreter every ten
 
 
 class StartGate:
@@ -25,7 +26,7 @@ class StartGate:
         self._in_batch = 0
         self._not_before = float("-inf")
         self._boots = SlidingWindow(WINDOW)
-        self._deaths = SlidingWindow(WINDOW)
+        self.suspects = Suspects(rng)
         self._failures = 0  # failed starts in a row
         self._crashes = 0  # deaths at work above the budget
         self._boots_in_a_row = 0  # failed starts since the last that succeeded
@@ -105,9 +106,20 @@ class StartGate:
         self.failed = f"{count} starts failed within {WINDOW:.0f} s; the last one: {why}"
         return True
 
-    def died(self, spec: PoolSpec, why: str, now: float) -> bool:
-        """A worker died at work. True: the pool is failed by this."""
-        count = self._deaths.add(now)
+    def retry_after(self, now: float) -> float:
+        """Return the seconds until a failed pool tries another start."""
+        return UNFIT_RETRY if self.blocked else round(max(1.0, self._not_before - now), 1)
+
+    def died(self, spec: PoolSpec, why: str, now: float, commands: Collection[str] = ()) -> tuple[bool, list[str]]:
+        """A worker died at work while it ran these commands. Return whether the pool is failed by this, and the
+        commands that are suspended instead."""
+        count = self.suspects.died(commands, now)
+        suspended = self.suspects.suspend(commands, spec.deaths_allowed, why, now)
+        if suspended:
+            count = self.suspects.unexplained
+        return self._count_deaths(count, spec, why, now), suspended
+
+    def _count_deaths(self, count: int, spec: PoolSpec, why: str, now: float) -> bool:
         if count <= spec.deaths_allowed:
             self._crashes = 0
             return False
@@ -125,5 +137,5 @@ class StartGate:
         self.last_failure = ""
         self._not_before = float("-inf")
         self._boots.clear()
-        self._deaths.clear()
+        self.suspects.reset()
         self.failed = self.blocked

@@ -7,12 +7,14 @@ ends within the time that a start takes `expires_soon`: its successor starts, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from random import Random
 from typing import Any
 
+from snakepit.pools.broker.errors import PoolFailed
 from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.pool.actions import Action, Emit, Kill, Start, Stop
+from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.pool.recycle_policy import (
     OUT_OF_MEMORY,
     above_limit,
@@ -72,6 +74,13 @@ class WorkerSet:
         """Whether calls are refused: no worker serves, and none is likely to before they have waited too long."""
         return self.is_hopeless() and not self.gate.opens_within(self.spec.queue_timeout, self.spec, now)
 
+    def pool_failed(self, now: float) -> PoolFailed:
+        """Return the error of a call of a pool that refuses: why, and when it tries another start."""
+        after = self.gate.retry_after(now)
+        when = f"; it tries again in {after:g} s" if self.gate.failed and not self.gate.blocked else ""
+        message = f"The pool's workers cannot start: {self.gate.failed.rstrip('.')}{when}."
+        return PoolFailed(message, retry_after=after)
+
     # Facts
 
     def ready(self, worker: Worker, now: float) -> Iterator[Action]:
@@ -90,8 +99,10 @@ class WorkerSet:
             message = f"a worker is ready again; before: {recovered}"
             yield self.emit(Kind.POOL_RECOVERED, reason="started", message=message)
 
-    def exited(self, worker: Worker, exit: Exit, evidence: str, now: float) -> Iterator[Action]:
-        """The process is reaped; `evidence` is its last output."""
+    def exited(
+        self, worker: Worker, exit: Exit, evidence: str, now: float, commands: Collection[str] = ()
+    ) -> Iterator[Action]:
+        """The process is reaped; `evidence` is its last output, `commands` those that it was running."""
         was, how = worker.state, describe_exit(exit, at_work=worker.ready_at > 0.0)
         worker.out_of_memory = exit.out_of_memory and not worker.killed
         self._forget(worker)
@@ -119,8 +130,19 @@ class WorkerSet:
             message = f"died at work ({was}), {how}"
             reason = OUT_OF_MEMORY if worker.out_of_memory else "crash"
             yield self.emit(Kind.WORKER_DIED, worker, reason, message, level="error", data=numbers)
-            if self.gate.died(self.spec, how, now):
+            failed, suspended = self.gate.died(self.spec, how, now, commands)
+            for name in suspended:
+                error = self.gate.suspects.error(name, now)
+                data = {"command": name, "seconds": error.retry_after}
+                yield self.emit(Kind.COMMAND_SUSPENDED, None, "crash_loop", error.message, level="error", data=data)
+            if failed:
                 yield self.emit(Kind.POOL_FAILED, reason="crash_loop", message=self.gate.failed, level="error")
+
+    def ended(self, calls: Iterable[Call]) -> Iterator[Action]:
+        """Calls ended without a death: a command whose trial this was is resumed."""
+        for name in self.gate.suspects.ended(calls) if self.gate.suspects.watches else ():
+            message = f"a call of `{name}` ended without the death of its worker"
+            yield self.emit(Kind.COMMAND_RESUMED, None, "trial", message, data={"command": name})
 
     def fork_failed(self, worker: Worker, why: str, now: float) -> Iterator[Action]:
         """The template did not fork it. None of its code ran, so this does not count as a failed start."""

@@ -42,7 +42,7 @@ REFUSALS = {
 # Refused whatever the length of the queue: they say nothing about the pool's use, and have a count of their own.
 NOT_ADMITTED = frozenset({
     "pool_failed", "pool_paused", "node_draining", "shutting_down", "payload_too_large", "limit_reached",
-    "command_unknown",
+    "command_unknown", "command_suspended",
 })  # fmt: skip
 COUNTED = (*REFUSALS.values(), "not_admitted")
 

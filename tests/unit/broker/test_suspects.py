@@ -1,0 +1,166 @@
+"""A command that ends its workers is refused, and the other commands of its pool are served."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from snakepit.pools.broker.ports import Exit
+
+MORE = {"death_budget": 3, "startup_delay": 0.0, "queue_timeout": 5.0}
+
+
+def kill(t: Any, times: int, command: str = "kills", **fields: Any) -> list[int]:
+    """Have so many workers die of a call of this command, each as soon as it is ready."""
+    calls = []
+    for _ in range(times):
+        calls.append(t.submit(command=command, **fields))
+        t.pass_time(0.0)
+        starting = [worker for worker, state in t.states().items() if state == "starting"]
+        t.ready(*starting)
+        (worker,) = [worker for call, worker in t.assigned() if call == calls[-1]]
+        t.die(worker, begun={calls[-1]})
+    return calls
+
+
+def test_a_command_beyond_the_budget_is_refused_and_others_are_served(table: Any) -> None:
+    t = table(**MORE)
+    kill(t, 4)
+    (event,) = t.told("command.suspended")
+    assert event.message.startswith("`kills` ended its worker 4 times within 60 s; the last one: signal SIGSEGV")
+    assert event.data["command"] == "kills"
+    assert not t.told("pool.failed")
+    refused = t.error(t.submit(command="kills"))
+    assert (refused.code, refused.outcome) == ("command_suspended", "not_started")
+    assert 1.0 <= refused.retry_after <= 2.4
+    assert f"The next call is tried in {refused.retry_after:g} s." in refused.message
+    other = t.submit(command="run")
+    t.pass_time(0.0)
+    t.ready(5)
+    assert t.assigned()[-1] == (other, 5), "its worker started at once"
+
+
+def test_the_waiting_calls_of_a_suspended_command_are_refused_and_others_wait(table: Any) -> None:
+    t = table(**MORE)
+    kill(t, 3)
+    t.pass_time(0.0)
+    last, kills, other = t.submit(command="kills"), t.submit(command="kills"), t.submit(command="run")
+    t.ready(4)
+    t.die(4, begun={last})
+    assert t.failed()[last] == "worker_lost"
+    assert t.failed()[kills] == "command_suspended"
+    t.pass_time(0.0)
+    t.ready(5)
+    assert t.assigned()[-1] == (other, 5)
+
+
+def test_an_idempotent_call_that_kills_is_not_tried_again_once_its_command_is_suspended(table: Any) -> None:
+    t = table(**MORE, retry_budget=1.0)
+    call = t.submit(command="kills", idempotent=True)
+    for worker in (1, 2, 3, 4):
+        t.ready(worker)
+        t.die(worker, begun={call})
+        t.pass_time(0.0)
+    assert t.error(call).code == "worker_lost"
+    assert t.error(call).outcome == "unknown"
+
+
+def test_one_call_is_let_through_after_the_pause_and_resumes_its_command(table: Any) -> None:
+    t = table(**MORE)
+    kill(t, 4)
+    t.pass_time(3.0)
+    t.ready(5)
+    trial, beside = t.submit(command="kills"), t.submit(command="kills")
+    assert t.assigned()[-1] == (trial, 5)
+    assert "A call of it is tried now" in t.error(beside).message
+    t.finish(5, trial)
+    assert [event.data["command"] for event in t.told("command.resumed")] == ["kills"]
+    again = t.submit(command="kills")
+    assert t.assigned()[-1] == (again, 5)
+    assert t.pool.worker_set.gate.suspects.describe(t.now) == ""
+
+
+def test_a_trial_that_ends_without_an_answer_makes_room_for_the_next(table: Any) -> None:
+    t = table(**MORE)
+    kill(t, 4)
+    t.pass_time(3.0)
+    t.cancel(t.submit(command="kills"))  # no worker is ready: it waits
+    t.ready(5)
+    trial = t.submit(command="kills")
+    assert t.assigned()[-1] == (trial, 5)
+
+
+def test_a_command_that_goes_on_killing_has_few_tries_in_a_minute(table: Any) -> None:
+    t = table(death_budget=5, startup_delay=0.0, queue_timeout=600.0)
+    served = 0
+    for _ in range(600):
+        t.pass_time(0.1)
+        for worker, state in t.states().items():
+            if state == "starting":
+                t.ready(worker)
+        t.submit(command="kills")
+        other = t.submit(command="run")
+        for worker in list(t.states()):
+            held = list(t.worker(worker).assigned.values())
+            if held and held[0].command == "kills":
+                t.die(worker, begun={held[0].id})
+            elif held:
+                t.finish(worker, held[0].id)
+        served += other not in t.failed()
+    assert t.pool.worker_set.died <= 6 + 6, "the pauses are 2, 4, 8, 16, 32 and 60 s"
+    assert served == 600
+    assert not t.told("pool.failed")
+
+
+def test_kills_from_outside_blame_no_command(table: Any) -> None:
+    t = table(**MORE)
+    for worker in (1, 2, 3, 4):
+        t.ready(worker)
+        for _ in range(5):
+            t.finish(worker, t.submit(command="run"))
+        t.die(worker, Exit(signal=9), begun={t.submit(command="run")})
+        t.pass_time(0.0)
+    assert not t.told("command.suspended")
+    assert t.told("pool.failed")
+
+
+def test_of_the_commands_beside_each_other_the_one_that_never_ends_well_is_to_blame(table: Any) -> None:
+    t = table(**MORE, profile="thread", threads=4)
+    for worker in (1, 2, 3, 4):
+        t.ready(worker)
+        for _ in range(3):
+            t.finish(worker, t.submit(command="run"))
+        t.die(worker, begun={t.submit(command="kills"), t.submit(command="run")})
+        t.pass_time(0.0)
+    assert [event.data["command"] for event in t.told("command.suspended")] == ["kills"]
+    assert not t.told("pool.failed")
+
+
+def test_deaths_without_a_call_fail_the_pool_with_the_time_of_the_next_start(table: Any) -> None:
+    t = table(**{**MORE, "queue_timeout": 1.0})
+    for worker in (1, 2, 3, 4):
+        t.ready(worker)
+        t.die(worker)
+        t.pass_time(0.0)
+    error = t.error(t.submit())
+    assert error.code == "pool_failed"
+    assert f"it tries again in {error.retry_after:g} s." in error.message
+    assert 1.0 <= error.retry_after <= 2.4
+
+
+def test_a_new_definition_and_an_operator_give_a_suspended_command_another_chance(table: Any) -> None:
+    t = table(**MORE)
+    kill(t, 4)
+    assert t.error(t.submit(command="kills")).code == "command_suspended"
+    t.recycle()
+    t.pass_time(0.0)
+    t.ready(*[worker for worker, state in t.states().items() if state == "starting"])
+    assert t.submit(command="kills") not in t.failed()
+
+
+def test_a_suspension_that_nothing_calls_is_not_shown_for_ever(table: Any) -> None:
+    t = table(**MORE)
+    kill(t, 4)
+    suspects = t.pool.worker_set.gate.suspects
+    assert suspects.names(t.now) == ("kills",)
+    assert "calls are refused: `kills` ended its worker 4 times" in suspects.describe(t.now)
+    assert suspects.names(t.now + 70.0) == ()
