@@ -20,14 +20,11 @@ from snakepit.pools.diagnostics.security_facts import (
     BrokerProcessFacts,
     DeployFacts,
     EnvironmentFacts,
-    KeyFacts,
     ProcessFacts,
     ReachFacts,
     ServiceFacts,
 )
 from snakepit.pools.jobs import messages
-from snakepit.pools.models import ApiKey
-from snakepit.pools.models.moments import utc_now
 
 POLICIES = ("snakepit.pools.middleware.ContentSecurityPolicy", "django.middleware.csp.ContentSecurityPolicyMiddleware")
 PROXIES = "snakepit.pools.middleware.TrustedProxies"
@@ -181,19 +178,6 @@ def environment() -> EnvironmentFacts:
         worker_user=known.worker_user,
         passed=tuple(name for name in known.worker_env if SECRET_NAME.search(name)),
         allowed=tuple(one for one in known.worker_env_allowed if any(fnmatchcase(name, one) for name in DECIDING)),
-    )
-
-
-def api_keys() -> tuple[KeyFacts, ...]:
-    now = utc_now()
-    rows = [key for key in ApiKey.objects.select_related("owner").filter(revoked_at__isnull=True) if key.usable]
-    return tuple(
-        KeyFacts(
-            name=str(row),
-            days_left=None if row.expires_at is None else (row.expires_at - now).total_seconds() / 86_400,
-            unused_days=(now - (row.last_used_at or row.created_at)).total_seconds() / 86_400,
-        )
-        for row in rows
     )
 
 

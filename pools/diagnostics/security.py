@@ -10,7 +10,7 @@ from typing import TypeVar
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.status import BrokerStatus
-from snakepit.pools.diagnostics import protection
+from snakepit.pools.diagnostics import exposure, protection
 from snakepit.pools.diagnostics.facts import Unknown
 from snakepit.pools.diagnostics.finding import DoctorReport, report_of
 from snakepit.pools.diagnostics.security_checks import CHECKS
@@ -31,7 +31,7 @@ def gather(status: Callable[[], BrokerStatus]) -> SecurityFacts:
         unknown = Unknown(f"the settings are wrong: {problems[0]}")
         return SecurityFacts(
             deploy=unknown, runtime=unknown, user=os.geteuid(), broker=unknown, workers=unknown, reach=unknown,
-            environment=unknown, keys=unknown, services=unknown,
+            environment=unknown, keys=unknown, network=unknown, limits=unknown, services=unknown,
         )  # fmt: skip
     live = _guarded(status)
     workers = live if isinstance(live, Unknown) else protection.workers(live)
@@ -43,7 +43,9 @@ def gather(status: Callable[[], BrokerStatus]) -> SecurityFacts:
         workers=workers,
         reach=workers if isinstance(workers, Unknown) else _guarded(lambda: protection.reach(workers)),
         environment=_guarded(protection.environment),
-        keys=_guarded(protection.api_keys),
+        keys=_guarded(exposure.api_keys),
+        network=live if isinstance(live, Unknown) else _guarded(lambda: exposure.network(live)),
+        limits=_guarded(exposure.limits),
         services=_guarded(protection.services),
     )
 

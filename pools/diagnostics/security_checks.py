@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from snakepit.pools.diagnostics.checks import ok, problem, skipped, warning
 from snakepit.pools.diagnostics.facts import Unknown
 from snakepit.pools.diagnostics.finding import Finding
-from snakepit.pools.diagnostics.security_facts import ProcessFacts, SecurityFacts
+from snakepit.pools.diagnostics.security_facts import ProcessFacts, RevocationFacts, SecurityFacts
 
 SecurityCheck = Callable[[SecurityFacts], Iterator[Finding]]
 TRUST = "docs/explanation/trust.md"
 # DEBUG, a weak SECRET_KEY and a host of anybody give the site away; the other warnings weaken it.
 GRAVE = {"security.W009", "security.W018", "security.W020", "security.W025"}
 LONG_UNUSED = 90.0  # days
+ENDS_SOON = 7.0  # days; both keys of a rotation are valid for this time
+LIST_ENDS_SOON = 1.0  # days; authorities often write lists for a week
+NAMES_OF_TLS = {"mutual": "mutual TLS", "server": "TLS with an API key", "none": "no TLS"}
 
 
 def deployment(facts: SecurityFacts) -> Iterator[Finding]:
@@ -205,6 +208,86 @@ def keys(facts: SecurityFacts) -> Iterator[Finding]:
         yield ok("API keys", f"{len(facts.keys)} usable; all expire, and all were used lately")
 
 
+def rotation(facts: SecurityFacts) -> Iterator[Finding]:
+    """Keys that end soon have a successor, and a rotation ends."""
+    if isinstance(facts.keys, Unknown):
+        return  # the check of the keys gives the reason
+    soon = [one for one in facts.keys if one.days_left is not None and one.days_left < ENDS_SOON and not one.successor]
+    used = [f"{one.name} in {one.days_left:.1f} days" for one in soon if one.unused_days <= LONG_UNUSED]
+    replaced = [one for one in facts.keys if one.successor]
+    endless = [f"{one.name} beside {one.successor}" for one in replaced if one.days_left is None]
+    if used:
+        fix = "Rotate it: both keys are valid for up to 7 days (snakepit keys rotate PREFIX, or the admin)."
+        yield warning("key rotation", f"keys in use end soon: {_some(used)}", fix)
+    if endless:
+        fix = "Revoke the older key once nothing uses it: snakepit keys revoke PREFIX."
+        yield warning("key rotation", f"two keys of one name, and the older has no end: {_some(endless)}", fix)
+    if used or endless:
+        return
+    both = [f"{one.name} for {one.days_left or 0:.1f} days beside {one.successor}" for one in replaced]
+    ends = [one.days_left for one in facts.keys if one.days_left is not None and not one.successor]
+    next_ = f"the next key ends in {min(ends):.0f} days" if ends else "no key ends"
+    yield ok("key rotation", f"valid with their successors: {_some(both)}" if both else f"none under way; {next_}")
+
+
+def network(facts: SecurityFacts) -> Iterator[Finding]:
+    """Network addresses of the broker ask for TLS, and revoked certificates of clients are refused."""
+    known = facts.network
+    if isinstance(known, Unknown):
+        yield skipped("network", known.reason)
+        return
+    if not known.listeners:
+        yield ok("network", "the broker listens on its Unix socket only")
+        return
+    fine = []
+    for one in known.listeners:
+        if one.trouble:
+            yield problem("network", one.trouble, "Correct the file: the broker reads it again by itself.")
+        elif one.tls == "none" and not one.loopback:
+            fix = "Set LISTEN_TLS: docs/howto/several-machines.md."
+            yield problem("network", f"{one.address} takes calls without TLS: others can read keys and data", fix)
+        elif one.tls != "none" and one.days_left <= 0:
+            yield problem("network", f"the certificate of {one.address} has ended", "Renew it.")
+        else:
+            ends = f", certificate for {one.days_left:.0f} days" if one.tls != "none" else ""
+            fine.append(f"{one.address}: {NAMES_OF_TLS[one.tls]}{ends}")
+    if fine:
+        yield ok("network", _some(fine))
+    if any(one.tls == "mutual" for one in known.listeners):
+        yield _revocation(known.revocation)
+
+
+def _revocation(known: RevocationFacts | Unknown | None) -> Finding:
+    name = "revocation lists"
+    if known is None:
+        fix = "Set LISTEN_TLS['crl'] if your authority writes revocation lists; else give clients short certificates."
+        return warning(name, "none: a stolen client certificate is accepted until it ends", fix)
+    if isinstance(known, Unknown):
+        return problem(name, known.reason, "Correct LISTEN_TLS['crl'].")
+    found = f"{known.path}: {known.revoked} revoked"
+    if known.days_left is None:
+        return ok(name, f"{found}, without an end")
+    if known.days_left <= 0:
+        return problem(name, f"{found}; a list has expired, so its certificates are refused", "Renew the list.")
+    if known.days_left < LIST_ENDS_SOON:
+        return warning(name, f"{found}; a list expires in {known.days_left:.1f} days", "Renew the list.")
+    return ok(name, f"{found}; the next list expires in {known.days_left:.1f} days")
+
+
+def limits(facts: SecurityFacts) -> Iterator[Finding]:
+    """Each caller has limits, so that none takes the share of others."""
+    known = facts.limits
+    if isinstance(known, Unknown):
+        yield skipped("caller limits", known.reason)
+        return
+    if off := [*known.settings, *known.keys]:
+        fix = "Set a limit: docs/reference/limits.md#callers."
+        yield warning("caller limits", f"a caller may take everything: {_some(off)}", fix)
+    else:
+        own = f"{known.number} keys have limits of their own" if known.number else "no key has limits of its own"
+        yield ok("caller limits", f"keys and owners have limits of calls, streams and queues; {own}")
+
+
 def services(facts: SecurityFacts) -> Iterator[Finding]:
     """Database and messages ask for a password, and messages cannot run code."""
     known = facts.services
@@ -237,5 +320,6 @@ def _some(names: list[str]) -> str:
 
 
 CHECKS: tuple[SecurityCheck, ...] = (
-    deployment, pages, runtime, broker, workers, reach, sandbox, environment, keys, services,
+    deployment, pages, runtime, broker, workers, reach, sandbox, environment, keys, rotation, limits, network,
+    services,
 )  # fmt: skip

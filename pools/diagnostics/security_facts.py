@@ -69,6 +69,42 @@ class KeyFacts:
     name: str
     days_left: float | None  # None: it does not expire
     unused_days: float  # since its last use, or since it was made
+    successor: str = ""  # a newer key of the same name and owner: this one is being rotated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerFacts:
+    """One network address of the broker."""
+
+    address: str
+    loopback: bool
+    tls: str  # mutual, server or none
+    days_left: float  # of the broker's certificate
+    trouble: str  # why its files are not in force; empty: they are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationFacts:
+    """The revocation lists of clients' certificates."""
+
+    path: str
+    revoked: int
+    days_left: float | None  # until the first list expires; None: none does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkFacts:
+    listeners: tuple[ListenerFacts, ...]
+    revocation: RevocationFacts | Unknown | None  # None: the settings name no lists
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitFacts:
+    """Limits of callers that are switched off."""
+
+    settings: tuple[str, ...]  # such as KEY_LIMITS["streams"]
+    keys: tuple[str, ...]  # such as `ci (snk_1): streams`
+    number: int  # of keys with limits of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,4 +127,6 @@ class SecurityFacts:
     reach: tuple[ReachFacts, ...] | Unknown
     environment: EnvironmentFacts | Unknown
     keys: tuple[KeyFacts, ...] | Unknown
+    network: NetworkFacts | Unknown
+    limits: LimitFacts | Unknown
     services: ServiceFacts | Unknown

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from snakepit.pools import conf
+from snakepit.pools.broker.node_status import ListenerStatus
 from snakepit.pools.broker.status import BrokerStatus
-from snakepit.pools.diagnostics import protection, security
+from snakepit.pools.diagnostics import exposure, protection, security
 from snakepit.pools.diagnostics.facts import Unknown
+from snakepit.pools.diagnostics.security_facts import LimitFacts, RevocationFacts
 from snakepit.pools.models import ApiKey
 from snakepit.pools.models.moments import utc_now
+from tests.certificates import Authority
 from tests.process.integration.fakes import unreachable
 
 
@@ -85,11 +90,61 @@ def test_keys_have_their_expiry_and_last_use(django_user_model: Any) -> None:
     ApiKey.create(name="endless", owner=ada)
     ApiKey.create(name="revoked", owner=ada)[0].revoke()
     ApiKey.objects.filter(name="endless").update(created_at=utc_now() - timedelta(days=100))
-    found = {one.name.split()[0]: one for one in protection.api_keys()}
+    found = {one.name.split()[0]: one for one in exposure.api_keys()}
     assert set(found) == {"ends", "endless"}
     assert found["endless"].days_left is None
     assert found["endless"].unused_days > 99
     assert 9 < (found["ends"].days_left or 0) <= 10
+
+
+@pytest.mark.django_db
+def test_a_key_that_is_rotated_names_its_successor(django_user_model: Any) -> None:
+    ada, bob = (django_user_model.objects.create_user(name) for name in ("ada", "bob"))
+    old, _ = ApiKey.create(name="ci", owner=ada)
+    new, _ = old.rotate()
+    ApiKey.create(name="ci", owner=bob)
+    found = {one.name: one for one in exposure.api_keys()}
+    assert len(found) == 3
+    assert {one.successor for name, one in found.items() if name != str(old)} == {""}
+    assert found[str(old)].successor == new.visible
+    assert 6 < (found[str(old)].days_left or 0) <= 7
+
+
+@pytest.mark.django_db
+def test_limits_that_are_off_are_named(django_user_model: Any, settings: Any) -> None:
+    ada = django_user_model.objects.create_user("ada")
+    assert exposure.limits() == LimitFacts(settings=(), keys=(), number=0)
+    key, _ = ApiKey.create(name="ci", owner=ada, limits={"streams": 0, "jobs_waiting": 0})
+    settings.SNAKEPIT = {"KEY_LIMITS": {"calls_per_second": 0}, "OWNER_SHARE": 1.0}
+    conf.forget()
+    off = ("KEY_LIMITS['calls_per_second'] is 0", "OWNER_SHARE is the whole queue")
+    assert exposure.limits() == LimitFacts(settings=off, keys=(f"{key}: streams",), number=1)
+
+
+def test_network_addresses_and_revocation_lists_are_read(tmp_path: Path, settings: Any) -> None:
+    authority = Authority(tmp_path)
+    certificate, _ = authority.issue("a")
+    lists = tmp_path / "crl.pem"
+    lists.write_bytes(authority.revoke(certificate, days=4))
+    end = time.time() + 10 * 86_400
+    listeners = (
+        ListenerStatus("[::]:7443", "mutual", end, "", 0, 0, {}),
+        ListenerStatus("127.0.0.1:1", "none", 0, "", 0, 0, {}),
+    )
+    status: Any = SimpleNamespace(node=SimpleNamespace(listeners=listeners))
+    files = dict.fromkeys(("cert", "key", "client_ca"), "x")
+    settings.SNAKEPIT = {"LISTEN_TLS": {**files, "crl": str(lists)}}
+    conf.forget()
+    found = exposure.network(status)
+    assert [(one.loopback, one.tls) for one in found.listeners] == [(False, "mutual"), (True, "none")]
+    assert found.listeners[0].days_left == pytest.approx(10, abs=0.1)
+    assert isinstance(found.revocation, RevocationFacts)
+    assert (found.revocation.revoked, found.revocation.days_left) == (1, pytest.approx(4, abs=0.1))
+    lists.write_text("no list")
+    assert "crl.pem cannot be read" in exposure.network(status).revocation.reason
+    settings.SNAKEPIT = {}
+    conf.forget()
+    assert exposure.network(status).revocation is None
 
 
 @pytest.mark.parametrize(
@@ -111,7 +166,7 @@ def test_the_database_is_described_without_its_password(
 
 
 def test_without_a_broker_its_parts_are_unknown_and_the_others_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protection, "api_keys", lambda: 1 / 0)
+    monkeypatch.setattr(exposure, "api_keys", lambda: 1 / 0)
     found = security.gather(away)
     assert isinstance(found.broker, Unknown)
     assert isinstance(found.workers, Unknown)

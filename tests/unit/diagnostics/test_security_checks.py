@@ -15,8 +15,12 @@ from snakepit.pools.diagnostics.security_facts import (
     DeployFacts,
     EnvironmentFacts,
     KeyFacts,
+    LimitFacts,
+    ListenerFacts,
+    NetworkFacts,
     ProcessFacts,
     ReachFacts,
+    RevocationFacts,
     SecurityFacts,
     ServiceFacts,
 )
@@ -35,6 +39,10 @@ DEPLOY = DeployFacts(
 TOKEN = ReachFacts(uid=2000, what="token", path="/run/snakepit/token", readable=False)
 ENVIRONMENT = EnvironmentFacts(worker_user="worker", passed=(), allowed=())
 KEY = KeyFacts(name="ci (snk_1)", days_left=30, unused_days=1)
+LISTENER = ListenerFacts(address="0.0.0.0:7443", loopback=False, tls="mutual", days_left=300, trouble="")
+LISTS = RevocationFacts(path="/etc/revoked.pem", revoked=3, days_left=6)
+NETWORK = NetworkFacts(listeners=(LISTENER,), revocation=LISTS)
+LIMITS = LimitFacts(settings=(), keys=(), number=2)
 SERVICES = ServiceFacts(
     database="postgresql at db", database_password=True, database_encrypted=True, messages="redis://redis/0",
     messages_password=True, unsafe_content=(),
@@ -48,9 +56,11 @@ HEALTHY = SecurityFacts(
     reach=(TOKEN,),
     environment=ENVIRONMENT,
     keys=(KEY,),
+    network=NETWORK,
+    limits=LIMITS,
     services=SERVICES,
 )
-PARTS = ("deploy", "runtime", "broker", "workers", "reach", "environment", "keys", "services")
+PARTS = ("deploy", "runtime", "broker", "workers", "reach", "environment", "keys", "network", "limits", "services")
 
 
 def findings(facts: SecurityFacts) -> list[Finding]:
@@ -61,7 +71,7 @@ def test_a_healthy_service_has_only_good_findings_each_with_evidence() -> None:
     found = findings(HEALTHY)
     assert {one.status for one in found} == {"ok"}
     assert all(one.evidence and not one.fix for one in found)
-    assert len({one.check for one in found}) == len(found) == 11
+    assert len({one.check for one in found}) == len(found) == 15
 
 
 def test_what_the_kernel_closes_is_shown_as_evidence() -> None:
@@ -74,6 +84,16 @@ def test_what_the_kernel_closes_is_shown_as_evidence() -> None:
 SAME = replace(WORKER, uid=1000, no_new_privs=False)
 SHOWN = BrokerProcessFacts(process=replace(BROKER, uid=0), closed=None, secrets=())
 ALONE = replace(ENVIRONMENT, worker_user="")
+
+
+def listening(**changes: Any) -> NetworkFacts:
+    return replace(NETWORK, listeners=(replace(LISTENER, **changes),))
+
+
+def listed(lists: Any) -> NetworkFacts:
+    return replace(NETWORK, revocation=lists)
+
+
 FAULTS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"deploy": replace(DEPLOY, warnings=(("security.W004", "no HSTS", ""),))}, "deployment", "warning", "no HSTS"),
     ({"deploy": replace(DEPLOY, warnings=(("security.W009", "short", "x"),))}, "deployment", "problem", "short"),
@@ -96,6 +116,16 @@ FAULTS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"environment": replace(ENVIRONMENT, allowed=("LD_*",))}, "worker environment", "problem", "LD_*"),
     ({"keys": (replace(KEY, days_left=None),)}, "API keys", "warning", "do not expire: ci"),
     ({"keys": (replace(KEY, unused_days=100),)}, "API keys", "warning", "not used for 90 days: ci"),
+    ({"keys": (replace(KEY, days_left=3),)}, "key rotation", "warning", "ci (snk_1) in 3.0 days"),
+    ({"limits": replace(LIMITS, settings=("KEY_LIMITS['streams'] is 0",))}, "caller limits", "warning", "['streams']"),
+    ({"limits": replace(LIMITS, keys=("ci: streams",))}, "caller limits", "warning", "ci: streams"),
+    ({"network": listening(tls="none")}, "network", "problem", "0.0.0.0:7443 takes calls without TLS"),
+    ({"network": listening(days_left=-1)}, "network", "problem", "has ended"),
+    ({"network": listening(trouble="LISTEN_TLS: key: no")}, "network", "problem", "LISTEN_TLS: key: no"),
+    ({"network": listed(None)}, "revocation lists", "warning", "until it ends"),
+    ({"network": listed(Unknown("not readable"))}, "revocation lists", "problem", "not readable"),
+    ({"network": listed(replace(LISTS, days_left=0.5))}, "revocation lists", "warning", "expires in 0.5 days"),
+    ({"network": listed(replace(LISTS, days_left=-1))}, "revocation lists", "problem", "has expired"),
     ({"services": replace(SERVICES, database_password=False)}, "database", "warning", "without a password"),
     ({"services": replace(SERVICES, database_encrypted=False)}, "database", "warning", "without TLS"),
     ({"services": replace(SERVICES, messages_password=False)}, "messages", "warning", "without a password"),
@@ -118,3 +148,29 @@ def test_what_cannot_be_read_is_skipped_with_the_reason(part: str) -> None:
     found = [one for one in findings(replace(HEALTHY, **{part: Unknown("no such luck")})) if one.status != "ok"]
     assert found
     assert {(str(one.status), one.evidence) for one in found} == {("skipped", "no such luck")}
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "words"),
+    [
+        ({"keys": (replace(KEY, days_left=2, successor="snk_2"),)}, "key rotation", "for 2.0 days beside snk_2"),
+        ({"keys": (KEY,)}, "key rotation", "none under way; the next key ends in 30 days"),
+        ({"keys": ()}, "key rotation", "no key ends"),
+        ({"network": NetworkFacts(listeners=(), revocation=None)}, "network", "Unix socket only"),
+        ({"network": listening(tls="none", loopback=True)}, "network", "0.0.0.0:7443: no TLS"),
+        ({"network": listening(tls="server")}, "network", "TLS with an API key, certificate for 300 days"),
+        ({}, "revocation lists", "/etc/revoked.pem: 3 revoked; the next list expires in 6.0 days"),
+        ({"network": listed(replace(LISTS, days_left=None))}, "revocation lists", "without an end"),
+        ({"limits": replace(LIMITS, number=0)}, "caller limits", "no key has limits of its own"),
+    ],
+)
+def test_what_is_well_has_its_evidence(change: dict[str, Any], check: str, words: str) -> None:
+    (found,) = [one for one in findings(replace(HEALTHY, **change)) if one.check == check]
+    assert found.status == "ok"
+    assert words in found.evidence
+
+
+def test_of_two_keys_the_older_one_without_an_end_is_named() -> None:
+    old = replace(KEY, days_left=None, successor="snk_2")
+    found = {one.evidence: one for one in findings(replace(HEALTHY, keys=(old,))) if one.check == "key rotation"}
+    assert [*found] == ["two keys of one name, and the older has no end: ci (snk_1) beside snk_2"]
