@@ -17,7 +17,7 @@ from snakepit.pools.broker.caller import current
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.jobs.unique import Unique
 from snakepit.pools.models.job import RETRIES, join_tags
-from snakepit.pools.models.moments import utc_now
+from snakepit.pools.models.moments import find_problem, utc_now
 
 TAG = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,49}")
 MOST_TAGS = 16
@@ -130,6 +130,8 @@ def _moment(name: str, value: Any) -> datetime | None:
         return None
     if not isinstance(value, datetime) or timezone.is_naive(value):
         raise BadRequest(f"{name}: {value!r} is not a datetime with a time zone, such as 2026-01-31T12:00:00Z")
+    if problem := find_problem(value):
+        raise BadRequest(f"{name}: {problem}")
     return value
 
 

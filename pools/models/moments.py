@@ -5,6 +5,9 @@
              USE_TZ = False: PostgreSQL converts by itself; SQLite has no time zones and gets UTC, which Now() is there
 
 Local times without a zone repeat an hour each autumn and skip one each spring: leases and deadlines would end early.
+
+The first and last days of the calendar have no local time in some zones: one such row would fail each list that has it.
+So input refuses them, and a row that has one is read as FIRST or LAST.
 """
 
 from __future__ import annotations
@@ -13,9 +16,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
+
+FIRST, LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
+
+
+def find_problem(moment: datetime) -> str:
+    """What is wrong with an aware moment that came from outside; empty: nothing.
+
+    >>> find_problem(datetime(9999, 12, 31, tzinfo=UTC))
+    'is outside the years 2 to 9998'
+    """
+    return "" if FIRST <= moment <= LAST else "is outside the years 2 to 9998"
+
+
+def validate(moment: datetime) -> None:
+    """Refuse such a moment in a form."""
+    if timezone.is_aware(moment) and (problem := find_problem(moment)):
+        raise ValidationError(f"This time {problem}.")
 
 
 def utc_now() -> datetime:
@@ -25,6 +46,8 @@ def utc_now() -> datetime:
 
 class MomentField(models.DateTimeField):  # type: ignore[type-arg]  # it takes none at run time
     """An instant. Naive input (an admin form under USE_TZ = False) is local time in TIME_ZONE."""
+
+    default_validators = [validate]
 
     def to_python(self, value: Any) -> Any:
         moment = super().to_python(value)
@@ -39,11 +62,13 @@ class MomentField(models.DateTimeField):  # type: ignore[type-arg]  # it takes n
         return super().pre_save(model_instance, add)
 
     def from_db_value(self, value: datetime | None, expression: Any, connection: BaseDatabaseWrapper) -> Any:
-        if value is None or timezone.is_aware(value):
-            return value
+        if value is None:
+            return None
         local = timezone.get_default_timezone()
+        if timezone.is_aware(value):
+            return value if FIRST.year < value.year < LAST.year else min(max(value, FIRST), LAST)
         stored = local if connection.features.supports_timezones else UTC
-        return timezone.make_aware(value, stored).astimezone(local)
+        return min(max(timezone.make_aware(value, stored), FIRST), LAST).astimezone(local)
 
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
         value = value if prepared else self.get_prep_value(value)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test import Client
 from django.urls import resolve, reverse
 from django.utils import timezone
 
 from snakepit.pools.dashboard.hub import Hub
-from snakepit.pools.models import Audit, Event, Job, Node, Pool, Worker
+from snakepit.pools.models import ApiKey, Audit, Event, Job, Node, Pool, Worker
 from tests.process.integration.fakes import FakeClient, unreachable
 
 BAD = ["a/b", "..", "%", "a%2Fb", "x\ny", "<b>", "?a=b#c", "ü"]
@@ -66,6 +68,42 @@ def test_a_row_with_an_impossible_name_takes_no_page_away(
 def test_the_page_of_a_job_with_an_impossible_name_opens(root: Client, bad_rows: list[Job], broker: FakeClient) -> None:
     for job in bad_rows:
         assert root.get(f"/jobs/{job.pk}/").status_code == 200
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_a_row_with_a_moment_at_the_end_of_time_takes_no_page_away(
+    zone: str, root: Client, broker: FakeClient, settings: Any
+) -> None:
+    """In another zone, the first and last day of the calendar have no local time."""
+    settings.TIME_ZONE = zone
+    job = Job.objects.create(pool="digits", command="classify", run_after=timezone.now())
+    for moment in (datetime.max, datetime.min):
+        ends = moment.replace(tzinfo=UTC)
+        Job.objects.filter(pk=job.pk).update(run_after=ends, deadline=ends, expires=ends)
+        ApiKey.objects.all().delete()
+        ApiKey.objects.create(name="far", owner=get_user_model().objects.get(), prefix="1", digest="1", expires_at=ends)
+        Audit.objects.create(actor="x", action="kill", pool="", target="", outcome="done", at=ends)
+        Event.objects.create(at=ends, kind="operator.acted", pool="", worker="", message="long ago")
+        pages = [
+            f"/jobs/{job.pk}/",
+            "/admin/snakepit_pools/apikey/",
+            "/admin/snakepit_pools/job/",
+            f"/api/jobs/{job.pk}",
+        ]
+        for url in (*PAGES, *pages, "/api/jobs", "/api/audit", "/api/events", "/api/jobs/export"):
+            assert root.get(url).status_code == 200, url
+
+
+@pytest.mark.parametrize("name", ["run_after", "deadline", "expires"])
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+def test_a_moment_at_the_end_of_time_is_refused_by_name(
+    name: str, moment: str, client: Client, make_key: Any, broker: FakeClient
+) -> None:
+    Pool.objects.create(name="digits", adapter="digits", size=1)
+    body = {"pool": "digits", "command": "classify", name: moment}
+    answer = client.post("/api/jobs", body, content_type="application/json", headers={"Authorization": make_key()})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("name", [*BAD, "", ".", "...", "digits-1-2", "a/../b"])
