@@ -70,6 +70,7 @@ def _encode_status(status: BrokerStatus, plain: Callable[[Any], Any]) -> pb.Stat
     )
     for event in status.events:
         values = plain(event)
+        del values["node"]  # the status has it once
         reply.events.add(**{**values, "message": values["message"][:MAX_MESSAGE]})
     for pool, histograms in status.histograms.items():
         reply.histograms.add(pool=pool, **plain(histograms))
@@ -126,11 +127,12 @@ def encode_commands(commands: Iterable[CommandInfo]) -> pb.CommandsReply:
 
 
 def decode_status(reply: pb.StatusReply) -> BrokerStatus:
+    name = reply.node.name
     return BrokerStatus(
         node=decode(NodeStatus, reply.node),
         pools=tuple(decode(PoolStatus, pool) for pool in reply.pools),
         workers=tuple(decode(WorkerStatus, worker) for worker in reply.workers),
-        events=tuple(decode(RecordedEvent, event) for event in reply.events),
+        events=tuple(decode(RecordedEvent, event, node=name) for event in reply.events),
         histograms={
             one.pool: PoolHistograms(dict(one.ran), dict(one.queued), dict(one.recycled)) for one in reply.histograms
         },

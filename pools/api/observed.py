@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -15,6 +13,7 @@ from ninja.params import functions
 from snakepit.pools.api.auth import Caller, caller
 from snakepit.pools.api.bad_rows import shown
 from snakepit.pools.api.calls import json_response
+from snakepit.pools.api.nodes import ALL, NODE, clean, status_of_all, status_of_node, visible
 from snakepit.pools.api.pages import page
 from snakepit.pools.api.schemas import (
     AuditFilter,
@@ -33,20 +32,17 @@ from snakepit.pools.api.schemas import (
 )
 from snakepit.pools.api.status_schema import ClusterStatusOut, StatusOut
 from snakepit.pools.broker.errors import BadRequest, PermissionDenied, WorkerUnknown
-from snakepit.pools.broker.status import BrokerStatus, as_json
+from snakepit.pools.broker.status import as_json
 from snakepit.pools.client import shared
-from snakepit.pools.client.cluster_status import merge
 from snakepit.pools.jobs import gauges
 from snakepit.pools.models import Audit, Event, Node, Worker
 from snakepit.pools.models.observed import WORKER_STATES
 from snakepit.pools.operations import all_nodes
-from snakepit.pools.web.errors import seen_from_outside
-from snakepit.pools.web.last_status import PATIENCE, Snapshot, in_time, last_status
+from snakepit.pools.web.last_status import PATIENCE, in_time, last_status
 
 router = Router(tags=["observed"])
 REFUSED = frozenset({400, 401, 403, 404, 503})
-ALL = "all"
-NODE = functions.Query("", max_length=200, description="Name of a node; empty: the one of this host.")
+OF_NODE = functions.Query("", max_length=200, description="Name of a node; empty: the one of this host.")
 
 
 @router.get("/workers", response={200: WorkerPage, REFUSED: Failure}, operation_id="list_workers", summary="Workers")
@@ -83,13 +79,17 @@ async def get_worker(request: HttpRequest, worker: str) -> HttpResponse:
 
 @router.get("/events", response={200: EventPage, REFUSED: Failure}, operation_id="list_events", summary="Events")
 async def list_events(request: HttpRequest, filters: Query[EventFilter]) -> HttpResponse:
-    """Events of the brokers, newest first, with reasons and numbers."""
+    """Events of all nodes, newest first, with their node, reasons and numbers.
+
+    Pages follow the order in which the brokers wrote them, within seconds of the event; a page is in order of time.
+    """
     identity = caller(request)
     identity.check("view_event", filters.pool)
     rows = _of_pools(Event.objects.all(), identity, filters.pool)
-    given = {"worker": filters.worker, "kind": filters.kind}
-    rows = rows.filter(**{name: _clean(name, value) for name, value in given.items() if value})
+    given = {"node": filters.node, "worker": filters.worker, "kind": filters.kind}
+    rows = rows.filter(**{name: clean(name, value) for name, value in given.items() if value})
     found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
+    found.sort(key=lambda row: (row.at, row.pk), reverse=True)  # brokers write theirs at different moments
     events, bad = shown(found, EventOut.from_orm)
     return json_response({"events": events, "bad": bad, "next": after})
 
@@ -101,7 +101,7 @@ async def list_audit(request: HttpRequest, filters: Query[AuditFilter]) -> HttpR
     identity.check("view_audit", filters.pool)
     rows = _of_pools(Audit.objects.all(), identity, filters.pool)
     given = {name: getattr(filters, name) for name in ("actor", "action", "target", "outcome")}
-    rows = rows.filter(**{name: _clean(name, value) for name, value in given.items() if value})
+    rows = rows.filter(**{name: clean(name, value) for name, value in given.items() if value})
     found, after = await sync_to_async(page)(rows, filters.limit, filters.cursor)
     rows_shown, bad = shown(found, AuditOut.from_orm)
     return json_response({"audit": rows_shown, "bad": bad, "next": after})
@@ -130,27 +130,10 @@ async def status(request: HttpRequest, node: str = NODE) -> HttpResponse:
     """
     identity = caller(request)
     identity.check("view_pool")
-    _clean("node", node)
     if node == ALL:
-        nodes = await sync_to_async(all_nodes.known)(shared.client())
-        answers = await all_nodes.aask(nodes, lambda error: seen_from_outside(error).message)
-        return json_response(as_json(merge(replace(one, status=_visible(one.status, identity)) for one in answers)))
-    if node:
-        with in_time():
-            asked = await sync_to_async(all_nodes.status_of)(shared.client(), node)
-        found = Snapshot(asked, time.time())
-    else:
-        found = await last_status.aask()
-    return json_response({**as_json(_visible(found.status, identity)), "snapshot": found.plain()})
-
-
-def _visible(status: BrokerStatus | None, identity: Caller) -> BrokerStatus | None:
-    """A status with the pools that the caller may see."""
-    if status is None:
-        return None
-    pools = tuple(pool for pool in status.pools if identity.may_use(pool.name))
-    workers = tuple(worker for worker in status.workers if identity.may_use(worker.pool))
-    return replace(status, pools=pools, workers=workers)
+        return json_response(as_json(await status_of_all(identity)))
+    found = await status_of_node(node) if node else await last_status.aask()
+    return json_response({**as_json(visible(found.status, identity)), "snapshot": found.plain()})
 
 
 @router.get(
@@ -160,7 +143,7 @@ def _visible(status: BrokerStatus | None, identity: Caller) -> BrokerStatus | No
     operation_id="metrics",
     summary="Metrics",
 )
-async def metrics(request: HttpRequest, node: str = NODE) -> HttpResponse:
+async def metrics(request: HttpRequest, node: str = OF_NODE) -> HttpResponse:
     """The metrics of one broker and the gauge of jobs, as Prometheus text. Not for keys that may see some pools only.
 
     Without `node`, of the broker of this host. Each node is scraped for itself, so that Prometheus adds them up.
@@ -171,7 +154,7 @@ async def metrics(request: HttpRequest, node: str = NODE) -> HttpResponse:
     if identity.pools is not None:
         raise PermissionDenied(f"{identity.actor} may see some pools only; metrics are of all")
     with in_time():
-        asked = await sync_to_async(all_nodes.named)(shared.client(), _clean("node", node)) if node else None
+        asked = await sync_to_async(all_nodes.named)(shared.client(), clean("node", node)) if node else None
         text = await ((asked and asked.client) or shared.client()).ametrics(timeout=PATIENCE)
     text += await sync_to_async(gauges.text)()
     return HttpResponse(text, content_type="text/plain; version=0.0.4; charset=utf-8")
@@ -179,12 +162,5 @@ async def metrics(request: HttpRequest, node: str = NODE) -> HttpResponse:
 
 def _of_pools(rows: QuerySet[Any], identity: Caller, pool: str) -> QuerySet[Any]:
     if pool:
-        return rows.filter(pool=_clean("pool", pool))
+        return rows.filter(pool=clean("pool", pool))
     return rows if identity.pools is None else rows.filter(pool__in=identity.pools)
-
-
-def _clean(name: str, value: str) -> str:
-    """Refuse a NUL: SQLite finds nothing for it, PostgreSQL raises an error."""
-    if "\0" in value:
-        raise BadRequest(f"{name}: holds the character NUL")
-    return value

@@ -91,6 +91,7 @@ class WorkerFilter(_Paged):
 
 
 class EventFilter(_Paged):
+    node: str = Field(default="", max_length=200, description="Name of a node; empty: all nodes.")
     worker: str = ""
     kind: str = ""
 

@@ -208,6 +208,7 @@ class RecordedEvent:
     reason: str
     message: str
     level: str  # "info", "warning" or "error"
+    node: str = ""  # of its broker
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import typer
 from snakepit.pools.cli.output import json_line, terminal
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.cli.tables import NARROW, STYLES, fitted
-from snakepit.pools.cli.units import megabytes, span
+from snakepit.pools.cli.units import duration, megabytes, span
 from snakepit.pools.client import Client, connect
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def show(pool: str, *, as_json: bool) -> bool:
     from snakepit.pools.client.cluster_status import merge
     from snakepit.pools.operations import all_nodes
 
-    found = _only(merge(all_nodes.ask(all_nodes.known(project_client()))), pool)
+    found = _only(merge(all_nodes.ask(all_nodes.known(project_client())), time.time()), pool)
     if as_json:
         typer.echo(json_line(found))
     else:
@@ -75,8 +76,8 @@ def _print(found: ClusterStatus) -> None:
     console.print(_nodes(console, found))
     for node in found.nodes:
         if node.reason:
-            style = NODE_STYLES[node.state]
-            console.print(f"{node.name}: {node.state}: {node.reason}", style=style, markup=False, soft_wrap=True)
+            text = f"{node.name}: {node.state}: {node.reason}{last_seen(node)}"
+            console.print(text, style=NODE_STYLES[node.state], markup=False, soft_wrap=True)
         for problem in node.problems:
             console.print(f"{node.name}: problem: {problem}", style="bold red", markup=False, soft_wrap=True)
     if found.pools:
@@ -84,6 +85,13 @@ def _print(found: ClusterStatus) -> None:
     for pool in found.pools:
         for text in lines(pool):
             console.print(text, style=STYLES.get(pool.state, ""), markup=False, soft_wrap=True)
+
+
+def last_seen(node: NodeSummary) -> str:
+    """When a node that does not answer was seen last, as the end of a sentence."""
+    if node.answers:
+        return ""
+    return "; it never reported" if node.age is None else f"; last seen {duration(node.age)} ago"
 
 
 def lines(pool: MergedPool) -> list[str]:

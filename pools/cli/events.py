@@ -14,8 +14,10 @@ import typer
 
 from snakepit.pools.broker.errors import BrokerUnreachable
 from snakepit.pools.broker.text import one_line
+from snakepit.pools.cli import cluster, cluster_events
+from snakepit.pools.cli.cluster_events import Round
 from snakepit.pools.cli.completion import complete_pool
-from snakepit.pools.cli.output import RED, YELLOW, colour, json_line, report_errors
+from snakepit.pools.cli.output import PROBLEM, RED, YELLOW, UsageError, colour, json_line, report_errors
 from snakepit.pools.cli.parameters import PATIENCE, AsJson
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import connect
@@ -35,23 +37,44 @@ def register(app: typer.Typer) -> None:
 def events(
     *,
     pool: Annotated[str, typer.Option(help="Only of this pool.", autocompletion=complete_pool)] = "",
+    node: Annotated[str, typer.Option(metavar="NAME", help="Of the node with this name, not that of this host.")] = "",
+    all_nodes: Annotated[bool, typer.Option("--all-nodes", help="Of all nodes, in order of time.")] = False,
     kind: Annotated[str, typer.Option(help="Only of this kind, such as worker.died; worker.* matches many.")] = "*",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events until Ctrl-C.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the broker did, and why: the events that it has in memory. With --json one line for each."""
+    """Show what the broker did, and why: the events that it has in memory. With --json one line for each.
+
+    With --all-nodes, each line names its node. A node that does not answer within a second is named on standard error,
+    and the exit code is 1.
+    """
 
     def wanted(found: Iterable[RecordedEvent]) -> list[RecordedEvent]:
         return [one for one in found if fnmatch.fnmatchcase(one.kind, kind) and pool in ("", one.pool)]
 
+    whole, newest = True, slice(-limit, None)
     with report_errors(as_json), contextlib.suppress(KeyboardInterrupt):
-        client = connect(find_address())
-        first = client.watch(timeout=PATIENCE).events
-        _print(wanted(first)[-limit:], as_json)
-        if follow:
-            for found in _later(client, first[-1].seq if first else 0):
-                _print(wanted(found), as_json)
+        if node and all_nodes:
+            raise UsageError("give --node or --all-nodes")
+        if all_nodes:
+            rounds = cluster_events.rounds(follow=follow)
+        else:
+            rounds = _rounds(cluster.client_at(node) if node else connect(find_address()), follow=follow)
+        for one in rounds:
+            _print(wanted(one.events)[newest], as_json, of_node=all_nodes)
+            whole, newest = one.whole, slice(None)
+    if not whole:
+        raise typer.Exit(PROBLEM)
+
+
+def _rounds(client: Client, *, follow: bool) -> Iterator[Round]:
+    """What one broker has; with `follow`, again and again what is new."""
+    first = client.watch(timeout=PATIENCE).events
+    yield Round(first, whole=True)
+    if follow:
+        for found in _later(client, first[-1].seq if first else 0):
+            yield Round(found, whole=True)
 
 
 def _later(client: Client, last: int) -> Iterator[tuple[RecordedEvent, ...]]:
@@ -71,16 +94,16 @@ def _later(client: Client, last: int) -> Iterator[tuple[RecordedEvent, ...]]:
         yield status.events
 
 
-def _print(found: Iterable[RecordedEvent], as_json: bool) -> None:
+def _print(found: Iterable[RecordedEvent], as_json: bool, *, of_node: bool = False) -> None:
     for event in found:
-        typer.echo(json_line(event) if as_json else line(event))
+        typer.echo(json_line(event) if as_json else line(event, of_node=of_node))
     sys.stdout.flush()
 
 
-def line(event: RecordedEvent) -> str:
-    """An event as one line: local time, kind, what it is about, and the message."""
+def line(event: RecordedEvent, *, of_node: bool = False) -> str:
+    """An event as one line: local time, with `of_node` its node, kind, what it is about, and the message."""
     at = datetime.fromtimestamp(event.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     about = event.worker or event.pool
     text = one_line(f"{about}: {event.message}" if about and not event.message.startswith(about) else event.message)
-    shown = f"{at} {event.kind:<20} {text}"
+    shown = f"{at} {one_line(event.node) + ' ' if of_node else ''}{event.kind:<20} {text}"
     return colour(shown, COLOURS[event.level]) if event.level in COLOURS else shown

@@ -8,6 +8,7 @@ pool is the worst one, with its node.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ class NodeAnswer:
     status: BrokerStatus | None = None  # None: see the reason
     reason: str = ""
     own: bool = False  # the node of this host
+    seen_at: float = 0.0  # seconds since the epoch: when it answered, or last wrote its row; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class PoolTotals:
         """Slots that hold a call."""
         return self.slots - self.free
 
+    @property
+    def buffer_mb(self) -> float:
+        """MiB of arguments in shared memory."""
+        return self.buffer_bytes / 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class PoolOnNode(PoolTotals):
@@ -80,6 +87,11 @@ class PoolOnNode(PoolTotals):
     node: str
     state: str
     reason: str
+
+    @property
+    def kind(self) -> tuple[str, str, int, int]:
+        """What is compared between nodes."""
+        return self.state, self.reason, self.ready, self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +102,24 @@ class MergedPool(PoolTotals):
     state: str  # the worst one
     reason: str
     state_node: str  # the node that is in this state
+    profile: str
+    parallel: str  # how many threads of a worker run together, where it is the same on all nodes
+    warnings: tuple[str, ...]  # each with its nodes, unless all have it
     nodes: tuple[PoolOnNode, ...]  # those that host it, by name
+
+    @property
+    def paused(self) -> bool:
+        """Whether a node that hosts it refuses calls because of a pause."""
+        return any(one.state == "paused" for one in self.nodes)
+
+    @property
+    def different(self) -> tuple[PoolOnNode, ...]:
+        """The nodes on which its state, reason or number of workers is not that of most nodes."""
+        kinds = Counter(one.kind for one in self.nodes)
+        if len(kinds) < 2:
+            return ()
+        (usual, count), (_, second) = kinds.most_common(2)
+        return tuple(one for one in self.nodes if count == second or one.kind != usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +130,8 @@ class NodeSummary:
     own: bool  # the node of this host
     state: str  # "live", "draining" or "not answering"
     reason: str  # why it does not answer, or why it drains
+    seen_at: float  # seconds since the epoch: when it answered, or last wrote its row; 0: not known
+    age: float | None  # seconds since then; None: not known
     version: str
     problems: tuple[str, ...]
     pools: int
@@ -151,8 +182,8 @@ class ClusterStatus:
         return next((one.node for one in self.workers if one.worker.id == worker), "")
 
 
-def merge(answers: Iterable[NodeAnswer]) -> ClusterStatus:
-    """One view of all nodes, by name. The order of the answers does not matter."""
+def merge(answers: Iterable[NodeAnswer], now: float = 0.0) -> ClusterStatus:
+    """One view of all nodes, by name, at a time. The order of the answers does not matter."""
     ordered = sorted(answers, key=lambda one: one.name)
     parts: dict[str, list[tuple[str, PoolStatus, PoolHistograms]]] = {}
     workers = []
@@ -164,19 +195,30 @@ def merge(answers: Iterable[NodeAnswer]) -> ClusterStatus:
             parts.setdefault(pool.name, []).append((answer.name, pool, histograms))
         workers += [WorkerOnNode(answer.name, one) for one in answer.status.workers]
     pools = tuple(_merged(name, parts[name]) for name in sorted(parts))
-    return ClusterStatus(tuple(_summary(one) for one in ordered), pools, tuple(workers))
+    return ClusterStatus(tuple(_summary(one, now) for one in ordered), pools, tuple(workers))
 
 
 def _merged(name: str, parts: Sequence[tuple[str, PoolStatus, PoolHistograms]]) -> MergedPool:
     node, worst, _ = min(parts, key=lambda part: (_rank(part[1].state), part[0]))
     return MergedPool(
         **_totals([pool for _, pool, _ in parts], [histograms for *_, histograms in parts]),
-        name=name, state=worst.state, reason=worst.reason, state_node=node,
+        name=name, state=worst.state, reason=worst.reason, state_node=node, profile=worst.profile,
+        parallel=worst.parallel if len({pool.parallel for _, pool, _ in parts}) == 1 else "",
+        warnings=_warnings(parts),
         nodes=tuple(
             PoolOnNode(**_totals([pool], [histograms]), node=at, state=pool.state, reason=pool.reason)
             for at, pool, histograms in parts
         ),
     )  # fmt: skip
+
+
+def _warnings(parts: Sequence[tuple[str, PoolStatus, PoolHistograms]]) -> tuple[str, ...]:
+    """Each warning once; with its nodes, unless all nodes of the pool have it."""
+    found: dict[str, list[str]] = {}
+    for node, pool, _ in parts:
+        for warning in pool.warnings:
+            found.setdefault(warning, []).append(node)
+    return tuple(text if len(on) == len(parts) else f"on {', '.join(on)}: {text}" for text, on in found.items())
 
 
 def _rank(state: str) -> int:
@@ -197,7 +239,7 @@ def _latency(histograms: Sequence[PoolHistograms]) -> Latency:
     )  # fmt: skip
 
 
-def _summary(answer: NodeAnswer) -> NodeSummary:
+def _summary(answer: NodeAnswer, now: float) -> NodeSummary:
     status = answer.status
     pools, node = (status.pools, status.node) if status else ((), None)
     draining = node is not None and node.draining
@@ -207,6 +249,8 @@ def _summary(answer: NodeAnswer) -> NodeSummary:
         own=answer.own,
         state=AWAY if node is None else DRAINING if draining else LIVE,
         reason=answer.reason if node is None else (node.drain_reason or "its broker stops") if draining else "",
+        seen_at=answer.seen_at,
+        age=round(max(0.0, now - answer.seen_at), 3) if now and answer.seen_at else None,
         version=node.version if node else "",
         problems=node.problems if node else (),
         pools=len(pools),

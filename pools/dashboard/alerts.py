@@ -60,6 +60,7 @@ class Alert:
     part: str = ""  # of that page
     since: float = 0.0  # seconds since the epoch, when it happened; 0: not known
     first_seen: bool = False  # `since` is only when this web process first saw it
+    nodes: tuple[str, ...] = ()  # where it is, in a project with several nodes; empty: of no node
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,23 @@ def find_alerts(
     status: BrokerStatus, events: Sequence[RecordedEvent], stored: StoredState, objective: float, now: float
 ) -> list[Alert]:
     """`events` with the newest first. `objective`: seconds that a call may wait."""
-    found: list[Alert] = [*_of_node(status.node, stored), *_of_stored(stored), *_of_jobs(stored)]
+    return worst_first([*of_stored(stored), *of_broker(status, events, stored, objective, now)])
+
+
+def worst_first(found: Iterable[Alert]) -> list[Alert]:
+    return sorted(found, key=lambda alert: alert.level != ERROR)
+
+
+def of_stored(stored: StoredState) -> list[Alert]:
+    """Those that only the database has."""
+    return [*_of_stored(stored), *_of_jobs(stored)]
+
+
+def of_broker(
+    status: BrokerStatus, events: Sequence[RecordedEvent], stored: StoredState, objective: float, now: float
+) -> list[Alert]:
+    """Those of one broker. `events` are its own, the newest first."""
+    found: list[Alert] = [*_of_node(status.node, stored)]
     failed = {pool.name for pool in status.pools if pool.state == "failed"}
     for pool in status.pools:
         workers = status.workers_of(pool.name)
@@ -92,8 +109,7 @@ def find_alerts(
         found += _of_threads(pool, workers)
     found += _out_of_memory(events, now)
     found += [alert for alert in _crash_loops(events, now) if alert.key.partition(":")[2] not in failed]
-    dated = [alert if alert.since else replace(alert, since=_began(alert.key, events)) for alert in found]
-    return sorted(dated, key=lambda alert: alert.level != ERROR)
+    return [alert if alert.since else replace(alert, since=_began(alert.key, events)) for alert in found]
 
 
 def _began(key: str, events: Sequence[RecordedEvent]) -> float:

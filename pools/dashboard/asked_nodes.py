@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.client import shared
@@ -20,10 +20,16 @@ logger = logging.getLogger("snakepit.dashboard")
 
 
 class AskedNodes:
-    """The nodes. `find` reads the database; the rest does not. `take` receives each round of answers and its time."""
+    """The nodes. `find` reads the database; the rest does not.
 
-    def __init__(self, take: Callable[[Sequence[NodeAnswer], float], None]) -> None:
+    `take` receives each round of answers and its time. `events` says after which event each node is asked for more.
+    """
+
+    def __init__(
+        self, take: Callable[[Sequence[NodeAnswer], float], None], events: Callable[[], Mapping[str, int]]
+    ) -> None:
         self._take = take  # no answers: there is one node
+        self._events = events  # the number of the last known event of each node
         self._nodes: tuple[AskedNode, ...] = ()
         self._began = float("-inf")
         self._task: asyncio.Task[None] | None = None
@@ -42,8 +48,12 @@ class AskedNodes:
         if len(self._nodes) < 2 or time.monotonic() - self._began < EVERY:
             return lambda: None
         self._began = time.monotonic()
-        wait = all_nodes.begin(self._nodes, _reason)
+        wait = all_nodes.begin(self._nodes, _reason, self._events())
         return lambda: self._note(wait())
+
+    def forget(self) -> None:
+        """Make the next page ask all nodes, because an order has just changed something."""
+        self._began = float("-inf")
 
     def tick(self) -> None:
         """For streams, on their loop: start a round if one is due. Its answers are there at a later tick."""
@@ -56,7 +66,7 @@ class AskedNodes:
 
     async def _ask(self) -> None:
         try:
-            self._note(await all_nodes.aask(self._nodes, _reason))
+            self._note(await all_nodes.aask(self._nodes, _reason, self._events()))
         except Exception:
             # A bug here must not end the stream of every page; the log has its traceback.
             logger.exception("the dashboard cannot read the status of all nodes")

@@ -6,20 +6,16 @@ from snakepit.pools.dashboard.region import Context
 from snakepit.pools.dashboard.state import DashboardState
 
 
-def totals(state: DashboardState, _: str) -> Context:
+def nodes(state: DashboardState, _: str) -> Context:
+    return {"cluster": state.cluster}
+
+
+def answering(state: DashboardState) -> Context:
+    """How many nodes answer."""
     cluster = state.cluster
     if cluster is None:
-        return {"cluster": None}
-    names = ("size", "ready", "busy", "slots", "free", "waiting", "memory_mb")
-    sums = {name: sum(getattr(pool, name) for pool in cluster.pools) for name in names}
-    return {
-        "cluster": cluster,
-        **sums,
-        "taken": sums["slots"] - sums["free"],
-        "oldest_wait": max((pool.oldest_wait for pool in cluster.pools), default=0.0),
-        "answering": len(cluster.nodes) - len(cluster.away),
-        "here": next((node.name for node in cluster.nodes if node.own), ""),
-    }
+        return {"nodes": 0}
+    return {"nodes": len(cluster.nodes), "answering": len(cluster.nodes) - len(cluster.away)}
 
 
 def of_pool(state: DashboardState, name: str) -> Context:

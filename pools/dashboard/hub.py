@@ -45,7 +45,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.store = StateStore()
-        self.nodes = AskedNodes(self.store.fold_nodes)
+        self.nodes = AskedNodes(self.store.fold_nodes, self.store.event_numbers)
         self.closing = False
         self._asking = threading.Lock()
         self._asked = self._looked = float("-inf")
@@ -79,6 +79,7 @@ class Hub:
     def forget(self) -> None:
         """Make the next page ask the broker, because an order has just changed something."""
         self._asked = float("-inf")
+        self.nodes.forget()
 
     # For streams, on their loop.
 
@@ -149,7 +150,7 @@ class Hub:
         except Exception:
             # A bug here must not end the stream of every page; the log has its traceback.
             logger.exception("the dashboard cannot read the broker's status")
-            self.store.miss("The web server cannot read the broker's status; see its log.", time.time())
+            self.store.miss("The web server cannot read the broker's status; see its log.", time.time(), at=time.time())
 
     def _fold(self, status: BrokerStatus) -> DashboardState:
         last_status.saw(status)
@@ -157,7 +158,7 @@ class Hub:
 
     def _miss(self, error: BrokerError) -> DashboardState:
         trouble = last_status.missed(error)
-        return self.store.miss(trouble.message, trouble.since, trouble.kind)
+        return self.store.miss(trouble.message, trouble.since, trouble.kind, time.time())
 
     def _due(self) -> bool:
         return time.monotonic() - self._looked >= ROWS_EVERY

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from snakepit.pools.broker.status import BrokerStatus, PoolHistograms
 from snakepit.pools.client.cluster_status import NodeAnswer
-from snakepit.pools.dashboard.points import RING, Point, PoolSeries, combined
+from snakepit.pools.dashboard.points import RING, Point, PoolSeries, combined, spark
 
 NO_HISTOGRAMS = PoolHistograms()
 
@@ -33,6 +33,14 @@ class NodeSeries:
             del self.pools[gone]
         if total := combined(list(self.pools.values())):
             self.total.append(total)
+
+    def newest(self) -> dict[str, Point]:
+        """The last point of each pool; "": of all pools together."""
+        found = {name: series.points[-1] for name, series in self.pools.items()}
+        return {**found, "": self.total[-1]} if self.total else found
+
+    def sparks(self) -> dict[str, list[float | None]]:
+        return {name: spark(series.points) for name, series in self.pools.items()}
 
     def clear(self) -> None:
         self.pools.clear()
@@ -87,6 +95,13 @@ class ClusterSeries:
         hosted = {"", *(name for one in self._nodes.values() for name in one.pools)}
         for gone in self._merged.keys() - hosted:
             del self._merged[gone]
+
+    def newest(self) -> dict[str, Point]:
+        """The last point of each pool on all nodes together; "": of all pools."""
+        return {name: points[-1] for name, points in self._merged.items()}
+
+    def sparks(self) -> dict[str, list[float | None]]:
+        return {name: spark(points) for name, points in self._merged.items()}
 
     def points(self, pool: str, node: str = "") -> Iterable[Point]:
         """Those of a pool, or of all pools (""), on all nodes or on one."""

@@ -148,7 +148,7 @@ def _recycled(pool: str, worker: str) -> Action:
 
 def _plan(visit: Visit, pool: str, worker: str = "") -> RecyclePlan | None:
     """The broker's plan; None if the broker cannot be asked. The order then shows the reason."""
-    if visit.state().trouble:
+    if visit.state().stale:
         return None
     try:
         return shared.client().plan(pool, worker, PAGE_PATIENCE)
@@ -162,15 +162,15 @@ def _pool_of(state: DashboardState, ident: str) -> str:
 
 
 def _in_flight(state: DashboardState, name: str) -> str:
-    pool = state.pool(name)
+    pool = state.totals_of(name)
     if pool is None:
         return "Running and waiting calls will finish."
-    running = sum(worker.load for worker in state.workers_of(name))
+    running = sum(one.worker.load for one in state.all_workers if one.worker.pool == name)
     return f"{running} running and {pool.waiting} waiting calls will finish."
 
 
 def _memory(state: DashboardState, name: str) -> list[str]:
-    pool = state.pool(name)
+    pool = state.totals_of(name)
     if not pool or not pool.ready or not pool.memory_mb:
         return []
     return [f"One of its workers uses about {pool.memory_mb / pool.ready:.0f} MiB."]

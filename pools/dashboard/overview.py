@@ -30,7 +30,9 @@ def alerts(state: DashboardState, _: str) -> Context:
         "alerts": [
             {"alert": alert, "url": _url(alert.view, alert.argument, alert.part), "page": _view_url(alert)}
             for alert in state.alerts
-        ]
+        ],
+        "pools": len((state.cluster or state).pools),
+        "workers": len(state.all_workers),
     }
 
 
@@ -51,18 +53,20 @@ def _view_url(alert: Alert) -> str:
     return _url("pool" if alert.view.startswith("pool-") else alert.view, alert.argument)
 
 
-region("cluster", "snakepit/_cluster.html")(cluster.totals)
+region("cluster", "snakepit/_cluster.html")(cluster.nodes)
 
 
 @region("totals", "snakepit/_totals.html")
 def totals(state: DashboardState, _: str) -> Context:
-    sums: dict[str, int] = {name: sum(getattr(pool, name) for pool in state.pools) for name in SUMMED}
+    pools = (state.cluster or state).pools
+    sums: dict[str, int] = {name: sum(getattr(pool, name) for pool in pools) for name in SUMMED}
     return {
         **sums,
         "taken": sums["slots"] - sums["free"],
-        "oldest_wait": max((pool.oldest_wait for pool in state.pools), default=0.0),
+        "oldest_wait": max((pool.oldest_wait for pool in pools), default=0.0),
         "rate": state.total,
-        "memory_mb": sum(pool.memory_mb for pool in state.pools),
+        "memory_mb": sum(pool.memory_mb for pool in pools),
+        **cluster.answering(state),
     }
 
 

@@ -77,17 +77,18 @@ class PoolSeries:
             )
         )
 
-    def spark(self) -> list[float | None]:
-        """Calls a second in the last minute; None where nothing was measured."""
-        end, known = self.points[-1].at, list(self.points)[-2 * int(SPARK_SLOTS * SPARK_SLOT) :]
-        values: list[float | None] = []
-        for slot in range(SPARK_SLOTS):
-            until = end - (SPARK_SLOTS - 1 - slot) * SPARK_SLOT
-            # A rate is of the seconds before its point, so it holds for these seconds.
-            near = [point for point in known if until - SPAN < point.at <= until]
-            ok = near[-1].ok_rate if near else None
-            values.append(None if ok is None else ok + (near[-1].failed_rate or 0.0))
-        return values
+
+def spark(points: Sequence[Point]) -> list[float | None]:
+    """Calls a second in the last minute of these points; None where nothing was measured."""
+    end, known = points[-1].at, list(points)[-2 * int(SPARK_SLOTS * SPARK_SLOT) :]
+    values: list[float | None] = []
+    for slot in range(SPARK_SLOTS):
+        until = end - (SPARK_SLOTS - 1 - slot) * SPARK_SLOT
+        # A rate is of the seconds before its point, so it holds for these seconds.
+        near = [point for point in known if until - SPAN < point.at <= until]
+        ok = near[-1].ok_rate if near else None
+        values.append(None if ok is None else ok + (near[-1].failed_rate or 0.0))
+    return values
 
 
 def row(point: Point) -> list[float | None]:

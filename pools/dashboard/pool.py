@@ -15,6 +15,7 @@ from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.spec import FIELDS, spec_values
 from snakepit.pools.broker.status import CommandInfo, RecordedEvent, WorkerStatus
 from snakepit.pools.client import shared
+from snakepit.pools.client.cluster_status import MergedPool, WorkerOnNode
 from snakepit.pools.dashboard import cluster
 from snakepit.pools.dashboard.commands import costs
 from snakepit.pools.dashboard.hub import PAGE_PATIENCE
@@ -26,6 +27,7 @@ from snakepit.pools.dashboard.series import of_charts
 from snakepit.pools.dashboard.snippets import order, rest, shell
 from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Event, Pool
+from snakepit.pools.operations import all_nodes
 from snakepit.pools.web.errors import seen_from_outside
 from snakepit.pools.web.type_text import named_types, result_text
 
@@ -33,6 +35,7 @@ EVENTS = 15
 RACES = 10  # pieces of state whose stacks are shown
 GONE = 6  # workers that ended recently and are still shown as tiles
 GONE_FOR = 120.0  # seconds for which they are shown
+AT = "@"  # in a topic: between a pool and the chosen node
 SHORT = ("failed", "starting", "degraded")
 ENDS = ("worker.died", "worker.killed", "worker.recycled")
 
@@ -41,21 +44,21 @@ ENDS = ("worker.died", "worker.killed", "worker.recycled")
 def pool(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     row = Pool.objects.filter(name=name).select_related("updated_by").first()
     state = visit.state()
-    elsewhere = state.cluster is not None and state.cluster.pool(name) is not None
-    if row is None and state.known and state.pool(name) is None and not elsewhere:
+    if row is None and state.shown and state.pool(name) is None and state.totals_of(name) is None:
         raise Http404(f"No pool is named {name}.")
-    values = definition(row) if row else []
+    values, charts = definition(row) if row else [], of_charts(request, state)
     context = {
         "name": name,
+        "topic": f"{name}{AT}{charts['node']}" if charts["node"] else name,
         "row": row,
         "edit": _edit_url(row),
-        **of_charts(request, state),
+        **charts,
         "definition": [one for one in values if one["origin"] != "default"],
         "defaults": [one for one in values if one["origin"] == "default"],
         "snippets": [*rest(request, "GET", f"pools/{name}"), shell("snakepit status"), order("snakepit recycle", name)],
         "races": _races(name),
         "death": _last_death(name, state),
-        **_asked(request, name, state),
+        **_asked(request, name, state, charts["node"]),
     }
     return show(request, visit, "snakepit/pool.html", context)
 
@@ -73,22 +76,37 @@ def _races(name: str) -> list[dict[str, Any]]:
 
 def _last_death(name: str, state: DashboardState) -> Event | None:
     """How the newest worker died, with its last lines, while the pool is short of workers."""
-    found = state.pool(name)
+    found = state.totals_of(name)
     if found is None or found.state not in SHORT:
         return None
     return Event.objects.filter(pool=name, kind=Kind.WORKER_DIED).order_by("-pk").first()
 
 
-def _asked(request: HttpRequest, name: str, state: DashboardState) -> Context:
+def _asked(request: HttpRequest, name: str, state: DashboardState, node: str) -> Context:
     """Commands and plan, which only this page asks for. A pool that is not running has neither."""
-    if state.trouble:  # another question would only make the page wait longer
+    if state.stale:  # another question would only make the page wait longer
         return {"commands": [], "plan": None, "silence": state.trouble}
     try:
-        broker = shared.client()
+        broker = _broker_of(state, name, node)
         commands, plan = broker.commands(name, PAGE_PATIENCE), broker.plan(name, timeout=PAGE_PATIENCE)
-        return {"commands": [_command(request, name, one) for one in commands], "plan": plan}
+        of_node = node_of(state, name, node) if state.cluster else ""
+        return {"commands": [_command(request, name, one) for one in commands], "plan": plan, "plan_node": of_node}
     except BrokerError as error:
         return {"commands": [], "plan": None, "silence": seen_from_outside(error).message}
+
+
+def _broker_of(state: DashboardState, pool: str, node: str) -> Any:
+    """The client of the node that the page shows. Raises the error of one that cannot be reached."""
+    found = node_of(state, pool, node)
+    if state.cluster is None or not found or (state.node is not None and found == state.node.name):
+        return shared.client()
+    return all_nodes.named(shared.client(), found).client
+
+
+def node_of(state: DashboardState, pool: str, chosen: str = "") -> str:
+    """The node of what cannot be added up: the chosen one, this host, or the first that has the pool; empty: none."""
+    hosts = state.hosts_of(pool)
+    return chosen if chosen in hosts else next(iter(hosts), "")
 
 
 def _command(request: HttpRequest, pool: str, command: CommandInfo) -> dict[str, Any]:
@@ -107,19 +125,24 @@ def _edit_url(row: Pool | None) -> str:
 
 
 @region("pool", "snakepit/_pool.html")
-def overview(state: DashboardState, name: str) -> Context:
-    found = state.pool(name)
-    if found is None:
-        return {"pool": None, "name": name}
-    workers, limit = state.workers_of(name), state.stored.soft_limits.get(name)
-    row, used = PoolRow.of(state, found), found.usage
+def overview(state: DashboardState, argument: str) -> Context:
+    """`argument`: the name, and after an @ the node of what cannot be added up."""
+    name, _, chosen = argument.partition(AT)
+    hosts, node = state.hosts_of(name), node_of(state, name, chosen)
+    found, totals = hosts[node].pool(name) if node else None, state.totals_of(name)
+    if found is None or totals is None:
+        return {"pool": None, "name": name, "cluster": state.cluster}
+    workers, limit = hosts[node].workers_of(name), state.stored.soft_limits.get(name)
+    row, used = PoolRow.of(state, totals), found.usage
     served = max(0, used.answered - used.refused - used.timed_out)  # `answered` includes calls that got no slot
     return {
         "pool": found,
         "kind": row.kind,
         "rate": row.rate,
         "name": name,
-        "tiles": workers,
+        "totals": totals,
+        "node": node if state.cluster else "",
+        "tiles": [WorkerOnNode(at, one) for at, host in hosts.items() for one in host.workers_of(name)],
         "gone": _just_ended(state, name),
         "recycled": sorted(state.recycled(name).items()),
         "costs": costs(found),
@@ -129,7 +152,7 @@ def overview(state: DashboardState, name: str) -> Context:
         "next": min((one for one in workers if one.due_in is not None), key=_due_in, default=None),
         "leak": leak_of(found, workers, limit),
         "limit": limit,
-        "drained": found.state == "paused" and not found.busy and not found.waiting,
+        "drained": totals.state == "paused" and not totals.busy and not totals.waiting,
     }
 
 
@@ -147,15 +170,17 @@ def happened(state: DashboardState, name: str) -> Context:
 
 @region("pool-orders", "snakepit/_pool_orders.html")
 def orders(state: DashboardState, name: str) -> Context:
-    return {"pool": state.pool(name), "name": name}
+    found = state.totals_of(name)
+    paused = found is not None and (found.paused if isinstance(found, MergedPool) else found.state == "paused")
+    return {"pool": found, "name": name, "paused": paused}
 
 
 def _just_ended(state: DashboardState, name: str) -> list[RecordedEvent]:
     """Workers that left in the last two minutes, with the reason, so that viewers see why a tile is gone."""
-    present = {worker.id for worker in state.workers}
+    present = {one.worker.id for one in state.all_workers}
     ended: dict[str, RecordedEvent] = {}
     for event in state.events_of(pool=name):
-        if event.at > state.seen_at - GONE_FOR and event.kind in ENDS and event.worker not in present:
+        if event.at > state.at - GONE_FOR and event.kind in ENDS and event.worker not in present:
             ended.setdefault(event.worker, event)
     return list(ended.values())[:GONE]
 

@@ -19,7 +19,8 @@ from snakepit.pools.dashboard.state import DashboardState
 Context = dict[str, Any]
 Region = Callable[[DashboardState, str], Context]
 
-WITHOUT_STATUS = ("banner", "cluster", "pool-nodes")  # they show something before the broker of this host answers
+WITHOUT_STATUS = ("banner", "cluster", "pool-nodes")  # they show something before any broker answers
+OF_THIS_HOST = ("node", "limits")  # they show the broker of this host alone
 _regions: dict[str, tuple[str, Region]] = {}
 
 
@@ -42,12 +43,13 @@ def topic(name: str, argument: str = "") -> str:
 
 
 def render(of: str, state: DashboardState, rights: Rights) -> str:
-    """The HTML of a topic. Until the broker has answered once, every region shows that it has not."""
+    """The HTML of a topic. Until a broker has answered once, every region shows that none has."""
     name, _, argument = of.partition(":")
     if name not in _regions:
         raise UnknownRegion(f"no region is named {name!r}")
     template, function = _regions[name]
-    if not state.known and name not in WITHOUT_STATUS:
+    known = state.known if name in OF_THIS_HOST else state.shown
+    if not known and name not in WITHOUT_STATUS:
         return render_to_string("snakepit/_unknown.html", {"state": state})
     # Stripped, because CSS hides an empty element, but not one with a line break.
     return render_to_string(template, {"state": state, "rights": rights, **function(state, argument)}).strip()

@@ -86,9 +86,9 @@ class Reader:
 
 def beat(state: DashboardState) -> dict[str, Any]:
     """How old the numbers are; with the server's time, because the browser's clock may be wrong."""
-    freshness = "stale" if state.trouble else "live"
+    freshness = "stale" if state.stale else "live"
     return {
-        "at": state.seen_at, "now": round(time.time(), 3), "state": freshness, "since": state.trouble_since,
+        "at": state.at, "now": round(time.time(), 3), "state": freshness, "since": state.trouble_since,
         "trouble": state.trouble_kind,
     }  # fmt: skip
 

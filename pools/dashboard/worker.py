@@ -23,7 +23,7 @@ def worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     found = state.find_worker(ident)
     living = found.worker if found else None
     life = list(Event.objects.filter(worker=ident).order_by("-pk")[:LIFE])
-    if row is None and living is None and not life and state.known and not state.events_of(worker=ident):
+    if row is None and living is None and not life and state.shown and not state.events_of(worker=ident):
         raise Http404(f"No worker {ident} is known.")
     pool = living.pool if living else (row.pool if row else (life[0].pool if life else ident.rsplit("-", 2)[0]))
     context = {
@@ -52,7 +52,7 @@ def overview(state: DashboardState, ident: str) -> Context:
         return {"worker": None, "ident": ident, "end": end, "away": state.cluster.away if state.cluster else ()}
     found = living.worker
     limit = state.stored.soft_limits.get(found.pool)
-    own = state.worker(ident) is not None
+    host = state.hosts_of(found.pool).get(living.node)
     return {
         "worker": found,
         "node": living.node if state.cluster else "",
@@ -60,8 +60,8 @@ def overview(state: DashboardState, ident: str) -> Context:
         "memory": state.memory.get(ident, []),
         "limit": limit,
         "until": seconds_to(limit, found),
-        "pool": state.pool(found.pool) if own else None,  # how parallel the pool is here says nothing of another node
-        "age": max(0.0, state.seen_at - found.started_at) if found.started_at else None,
+        "pool": host.pool(found.pool) if host else None,
+        "age": max(0.0, state.at - found.started_at) if found.started_at else None,
         "output": "\n".join(found.output),
     }
 

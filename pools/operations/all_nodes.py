@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from snakepit.pools.broker.errors import BrokerError, BrokerUnreachable, NodeUnknown
@@ -34,6 +35,7 @@ class AskedNode:
     reason: str = ""
     own: bool = False  # the node of this host
     named: bool = True  # its broker must answer with this name
+    seen_at: float = 0.0  # seconds since the epoch: when it last wrote its row; 0: not known
 
 
 def known(broker: Any) -> tuple[AskedNode, ...]:
@@ -45,8 +47,9 @@ def known(broker: Any) -> tuple[AskedNode, ...]:
         return (AskedNode("", broker, own=True, named=False),)
     with db_unit():
         rows = Node.objects.filter(stopped=False, seen_at__gte=utc_now() - FORGOTTEN).order_by("name")
-        found = list(rows.values_list("name", "address", "host", "advertised")[:MOST_NODES])
-    given = [NodeRow(name, path, host, tuple(map(str, more))) for name, path, host, more in found]
+        found = list(rows.values_list("name", "address", "host", "advertised", "seen_at")[:MOST_NODES])
+    given = [NodeRow(name, path, host, tuple(map(str, more))) for name, path, host, more, _ in found]
+    seen = {name: at.timestamp() for name, *_, at in found}
     nodes, away = reach(given, broker.target)
     asked = [
         AskedNode(one.name, None, f"no broker listens at {one.target}", one.own, one.named)
@@ -55,7 +58,8 @@ def known(broker: Any) -> tuple[AskedNode, ...]:
         for one in nodes
         if one.named or not one.is_absent or len(nodes) + len(away) == 1  # a host without a broker is no node
     ]
-    return (*asked, *(AskedNode(name, None, reason) for name, reason in away.items()))
+    asked += [AskedNode(name, None, reason) for name, reason in away.items()]
+    return tuple(replace(one, seen_at=seen.get(one.name, 0.0)) for one in asked)
 
 
 def named(broker: Any, name: str) -> AskedNode:
@@ -90,17 +94,27 @@ def plain(error: BrokerError) -> str:
     return error.message
 
 
-def ask(nodes: Sequence[AskedNode], words: Callable[[BrokerError], str] = plain) -> list[NodeAnswer]:
-    """Ask all nodes together; returns an answer for each. `words`: the reason that an error becomes."""
-    return begin(nodes, words)()
+Numbers = Mapping[str, int]  # of each node, the number of its last event that is known
 
 
-def begin(nodes: Sequence[AskedNode], words: Callable[[BrokerError], str] = plain) -> Callable[[], list[NodeAnswer]]:
+def ask(
+    nodes: Sequence[AskedNode], words: Callable[[BrokerError], str] = plain, events: Numbers | None = None
+) -> list[NodeAnswer]:
+    """Ask all nodes together; returns an answer for each. `words`: the reason that an error becomes.
+
+    With `events`, the answers have the events of each node after its number; without a number, all that it keeps.
+    """
+    return begin(nodes, words, events)()
+
+
+def begin(
+    nodes: Sequence[AskedNode], words: Callable[[BrokerError], str] = plain, events: Numbers | None = None
+) -> Callable[[], list[NodeAnswer]]:
     """As `ask`, but the returned function waits for the answers."""
     answers: list[NodeAnswer] = []
     # In a thread of its own: the thread of the caller may have an event loop that runs.
     asking = threading.Thread(
-        target=lambda: answers.extend(asyncio.run(aask(nodes, words))), name="snakepit-ask-nodes", daemon=True
+        target=lambda: answers.extend(asyncio.run(aask(nodes, words, events))), name="snakepit-ask-nodes", daemon=True
     )
     asking.start()
 
@@ -111,20 +125,25 @@ def begin(nodes: Sequence[AskedNode], words: Callable[[BrokerError], str] = plai
     return wait
 
 
-async def aask(nodes: Iterable[AskedNode], words: Callable[[BrokerError], str] = plain) -> list[NodeAnswer]:
+async def aask(
+    nodes: Iterable[AskedNode], words: Callable[[BrokerError], str] = plain, events: Numbers | None = None
+) -> list[NodeAnswer]:
     """As `ask`, for an event loop."""
-    return list(await asyncio.gather(*(_ask(one, words) for one in nodes)))
+    return list(await asyncio.gather(*(_ask(one, words, events) for one in nodes)))
 
 
-async def _ask(node: AskedNode, words: Callable[[BrokerError], str]) -> NodeAnswer:
-    name = node.name or THIS_HOST
+async def _ask(node: AskedNode, words: Callable[[BrokerError], str], events: Numbers | None) -> NodeAnswer:
+    away = NodeAnswer(node.name or THIS_HOST, None, node.reason, node.own, node.seen_at)
     if node.client is None:
-        return NodeAnswer(name, None, node.reason, node.own)
+        return away
     try:
-        found = await node.client.ameasured(timeout=ANSWER)
+        if events is None:
+            found = await node.client.ameasured(timeout=ANSWER)
+        else:
+            found = await node.client.awatch(events.get(node.name, 0), ANSWER)
     except BrokerError as error:
-        return NodeAnswer(name, None, words(error), node.own)
+        return replace(away, reason=words(error))
     here = found.node.name
-    if node.named and here != name:
-        return NodeAnswer(name, None, f"the broker of node {here} answers at its address", node.own)
-    return NodeAnswer(here, found, own=node.own)
+    if node.named and here != away.name:
+        return replace(away, reason=f"the broker of node {here} answers at its address")
+    return NodeAnswer(here, found, own=node.own, seen_at=time.time())

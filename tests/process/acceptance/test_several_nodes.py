@@ -89,13 +89,20 @@ def test_the_shell_shows_all_nodes_and_one_that_hangs_as_not_answering(cluster: 
     sizes = {one["name"]: (one["size"], [part["node"] for part in one["nodes"]]) for one in found["pools"]}
     assert sizes == {"pool": (2, ["n1", "n2"]), "gpu": (1, ["n2"])}
     assert cluster.shell("status", "--node", "n2")["node"]["name"] == "n2"
+    events = ("-m", "snakepit.pools.cli", "events", "--all-nodes", "--kind", "worker.started", "--json")
+    started = [json.loads(line) for line in cluster.run(*events).splitlines()]
+    assert {one["node"] for one in started} == {"n1", "n2"}
+    assert [one["at"] for one in started] == sorted(one["at"] for one in started)
     cluster.brokers["n2"].send_signal(signal.SIGSTOP)
     try:
         found = json.loads(cluster.run("-m", "snakepit.pools.cli", "status", "--all-nodes", "--json", code=1))
+        started = [json.loads(line) for line in cluster.run(*events, code=1).splitlines()]
     finally:
         cluster.brokers["n2"].send_signal(signal.SIGCONT)
     assert [(one["name"], one["state"]) for one in found["nodes"]] == [("n1", "live"), ("n2", "not answering")]
     assert found["nodes"][1]["reason"]
+    assert found["nodes"][1]["seen_at"] > 0
+    assert {one["node"] for one in started} == {"n1"}
     assert [(one["name"], one["size"]) for one in found["pools"]] == [("pool", 1)]
 
 

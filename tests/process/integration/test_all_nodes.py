@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import time
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,12 +20,12 @@ from snakepit.pools.broker.errors import DeadlineExceeded
 from snakepit.pools.broker.status import BrokerStatus, PoolHistograms
 from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.dashboard.points import COLUMNS
-from snakepit.pools.models import Audit
+from snakepit.pools.models import Audit, Event, Pool
 from snakepit.pools.operations import all_nodes, pool_nodes
 from snakepit.pools.operations.all_nodes import AskedNode
 from snakepit.pools.operations.orders import Order
 from tests.process.integration.fakes import FakeClient, unreachable
-from tests.statuses import pool, worker
+from tests.statuses import event, pool, worker
 
 pytestmark = pytest.mark.django_db
 
@@ -94,6 +97,40 @@ def test_a_key_sees_its_own_pools_of_all_nodes(get: Any, nodes: Any, make_key: A
     assert [one["name"] for one in found["pools"]] == ["gpu"]
     assert found["workers"] == []
     assert [one["pools"] for one in found["nodes"]] == [0, 1, 0]
+
+
+def test_pools_have_their_live_state_of_one_node_or_of_all(
+    get: Any, nodes: list[Any], make_key: Any, settings: Any
+) -> None:
+    nodes[2] = replace(nodes[2], seen_at=time.time() - 60)
+    Pool.objects.create(name="digits", adapter="digits")
+    Pool.objects.create(name="gpu", adapter="digits")
+    found = {one["name"]: one for one in get("/api/pools").json()["pools"]}
+    assert (found["digits"]["live"]["ready"], found["digits"]["merged"], found["gpu"]["live"]) == (2, None, None)
+    found = {one["name"]: one for one in get("/api/pools?node=node-2").json()["pools"]}
+    assert (found["digits"]["live"]["ready"], found["gpu"]["live"]["ready"]) == (3, 1)
+    answer = get("/api/pools?node=all").json()
+    found = {one["name"]: one for one in answer["pools"]}
+    assert (found["digits"]["merged"]["ready"], found["digits"]["live"]) == (5, None)
+    assert [one["node"] for one in found["gpu"]["merged"]["nodes"]] == ["node-2"]
+    assert [one["state"] for one in answer["all_nodes"]] == ["live", "live", "not answering"]
+    assert answer["all_nodes"][2]["age"] >= 60
+    one = get("/api/pools/digits?node=all").json()
+    assert (one["merged"]["ready"], len(one["all_nodes"]), one["snapshot"]) == (5, 3, None)
+    assert get("/api/pools/digits?node=node-2").json()["live"]["ready"] == 3
+    assert get("/api/pools?node=node-3").json()["error"]["code"] == "broker_unreachable"
+    assert get("/api/pools/digits?node=other").json()["error"]["code"] == "node_unknown"
+    key = make_key("view", pools=["gpu"])
+    assert [one["pools"] for one in get("/api/pools?node=all", key=key).json()["all_nodes"]] == [0, 1, 0]
+
+
+def test_recorded_events_are_in_order_of_time_and_of_one_node(get: Any) -> None:
+    for node, seconds in (("n1", 30), ("n1", 50), ("n2", 40)):  # n2 wrote its rows later
+        Event.objects.create(at=datetime.fromtimestamp(seconds, UTC), node=node, kind="worker.started")
+    found = get("/api/events").json()["events"]
+    assert [(one["node"], one["at"][17:19]) for one in found] == [("n1", "50"), ("n2", "40"), ("n1", "30")]
+    assert [one["node"] for one in get("/api/events?node=n2").json()["events"]] == ["n2"]
+    assert get("/api/events?node=a%00b").status_code == 400
 
 
 def test_the_status_and_the_metrics_of_one_node_by_its_name(get: Any, nodes: Any, far: FarClient) -> None:
@@ -228,7 +265,92 @@ def test_the_overview_has_the_sums_and_a_row_for_each_node(viewer: Client, nodes
         row = page.partition(f'data-node="{name}"')[2].partition("</tr>")[0]
         assert state in row, name
     assert "it advertises no address" in page
-    assert 'data-merged="gpu"' in page
+    gpu = page.partition('data-pool="gpu"')[2].partition("</tr>")[0]
+    assert 'class="quiet">node-2</td>' in gpu
+    digits = page.partition('data-pool="digits"')[2].partition("</tr>")[0]
+    assert '<td class="number">5/5</td>' in digits
+    assert "All healthy" not in page
+    away = page.partition('data-alert="away:node-3"')[2].partition("</li>")[0]
+    assert '<span class="tag" data-on="node-3">node-3</span>' in away
+
+
+def test_an_alert_names_its_nodes_and_a_pool_has_a_row_for_the_node_that_differs(
+    viewer: Client, nodes: list[Any], broker: FakeClient, far: FarClient
+) -> None:
+    third = FarClient()
+    third.status = lambda *given, **more: replace(  # type: ignore[method-assign]
+        found := FarClient.status(third, *given, **more), node=replace(found.node, name="node-3")
+    )
+    nodes[2] = AskedNode("node-3", third)  # type: ignore[arg-type]
+    for one in (broker, far, third):
+        one.pools = [pool("digits", size=2, ready=2, state="paused")]
+    third.pools = [pool("digits", size=2, ready=0, state="failed", reason="cannot import")]
+    page = viewer.get("/").content.decode()
+    paused = page.partition('data-alert="paused:digits"')[2].partition("</li>")[0]
+    assert 'data-on="node-1 node-2"' in paused
+    assert page.count("data-pool-on=") == 1
+    differs = page.partition('data-pool-on="node-3"')[2].partition("</tr>")[0]
+    assert ("failed" in differs, "0/2" in differs) == (True, True)
+    assert "on node-3: cannot import" in page.partition('data-pool="digits"')[2].partition("</tr>")[0]
+
+
+def test_the_feed_has_the_events_of_all_nodes_by_time_with_their_node(
+    viewer: Client, nodes: Any, broker: FakeClient, far: FarClient
+) -> None:
+    broker.events = [
+        event(1, "worker.started", at=10.0, pool="digits"),
+        event(2, "worker.died", at=30.0, pool="digits"),
+    ]
+    far.events = [event(1, "pool.failed", at=20.0, pool="digits")]
+    for path in ("/", "/events/", "/pools/digits/"):
+        found = re.findall(r'data-event="([^"]+)".*?data-on="([^"]+)"', viewer.get(path).content.decode(), re.DOTALL)
+        assert found == [("worker.died", "node-1"), ("pool.failed", "node-2"), ("worker.started", "node-1")], path
+    of_far = viewer.get("/events/?node=node-2").content.decode()
+    assert ("pool.failed</span>" in of_far, "worker.died</span>" in of_far) == (True, False)
+
+
+def test_a_host_without_a_broker_shows_the_other_nodes(
+    viewer: Client, nodes: list[Any], broker: FakeClient, far: FarClient
+) -> None:
+    del nodes[0]
+    broker.error = unreachable()
+    page = viewer.get("/").content.decode()
+    assert "No data." not in page
+    assert '<dd data-figure="ready">4<small> of 4</small>' in page
+    assert "Calls on this host go to the other nodes." in page
+    assert 'data-worker="digits-9"' in viewer.get("/pools/digits/").content.decode()
+    assert "No data." in viewer.get("/nodes/").content.decode()  # this page is about the broker of this host
+    frames = viewer.get("/live/fragments/", {"topic": "totals"}).json()
+    assert (frames["beat"]["state"], frames["beat"]["at"] > 0) == ("live", True)
+
+
+def test_the_page_of_a_pool_has_the_workers_of_all_nodes_and_the_rest_of_the_chosen_one(
+    viewer: Client, nodes: Any, far: FarClient
+) -> None:
+    page = viewer.get("/pools/digits/").content.decode()
+    assert '<dd data-figure="ready">5<small> of 5</small>' in page
+    tiles = re.findall(r'id="tile-([^"]+)".*?data-on="([^"]+)"', page, re.DOTALL)
+    assert tiles == [("digits-1", "node-1"), ("digits-9", "node-2")]
+    assert 'data-part-node="node-1"' in page
+    far.patience.clear()
+    assert 'data-part-node="node-2"' in viewer.get("/pools/digits/?node=node-2").content.decode()
+    assert 'data-part-node="node-2"' in viewer.get("/pools/gpu/").content.decode()  # it lives there alone
+
+
+def test_the_last_time_at_which_a_node_answered_is_shown(
+    viewer: Client, nodes: list[Any], far: FarClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes[2] = replace(nodes[2], seen_at=1e9)
+    hub = Hub()
+    monkeypatch.setattr("snakepit.pools.dashboard.page.hub", hub)
+    viewer.get("/")
+    far.error = unreachable()
+    hub.forget()
+    page = viewer.get("/").content.decode()
+    for name in ("node-2", "node-3"):
+        row = page.partition(f'data-node="{name}"')[2].partition("</tr>")[0]
+        assert "last seen <time" in row, name
+    assert 'data-ago="1000000000' in page
 
 
 def test_the_page_of_a_pool_has_a_row_for_each_node_that_hosts_it(viewer: Client, nodes: Any) -> None:

@@ -114,3 +114,31 @@ def test_a_node_that_does_not_answer_stays_in_the_list_with_its_reason() -> None
     ]
     assert [one.name for one in found.away] == ["n2"]
     assert (found.node_of("p-1"), found.node_of("p-2")) == ("n1", "")
+
+
+def test_a_node_that_does_not_answer_has_its_last_report_and_its_age() -> None:
+    found = merge([NodeAnswer("a", status(), seen_at=99.5), NodeAnswer("b", None, "away", seen_at=40.0),
+                   NodeAnswer("c", None, "away")], now=100.0)  # fmt: skip
+    assert [(one.name, one.seen_at, one.age) for one in found.nodes] == [
+        ("a", 99.5, 0.5), ("b", 40.0, 60.0), ("c", 0.0, None),
+    ]  # fmt: skip
+
+
+def test_the_nodes_that_differ_from_most_are_named_and_all_of_them_where_none_is_usual() -> None:
+    def different(*of: PoolStatus) -> list[str]:
+        (found,) = merge(NodeAnswer(f"n{at}", status([one])) for at, one in enumerate(of)).pools
+        return [one.node for one in found.different]
+
+    usual, short = pool("p", size=2, ready=2), pool("p", size=2, ready=1)
+    assert different(usual, usual, usual) == []
+    assert different(usual, short, usual) == ["n1"]
+    assert different(usual, short) == ["n0", "n1"]
+    assert different(usual, usual, short, short) == ["n0", "n1", "n2", "n3"]
+
+
+def test_a_warning_has_its_nodes_unless_all_have_it() -> None:
+    (found,) = merge([
+        NodeAnswer("a", status([pool("p", warnings=("same", "one by one"))])),
+        NodeAnswer("b", status([pool("p", warnings=("same",))])),
+    ]).pools  # fmt: skip
+    assert found.warnings == ("same", "on a: one by one")
