@@ -38,8 +38,7 @@ again. A claim may be outdated: please send a correction with its source.
 
 `snakepit compat POOL` combines the table with two more sources. One is what is installed in the pool's interpreter:
 versions, wheel tags, the classifier *Free Threading*. The other is what its workers observed: the import that enabled
-the GIL. It reports the result for that pool's profile. The exit code is 1 if a library is unsafe, and 2 if there is no
-such pool.
+the GIL. It reports the result for that pool's profile. The exit code is 1 if a library is unsafe.
 
 - `-r FILE` checks a requirements file, `--python KEY` an interpreter. `--json` is for programs.
 - Over REST: `GET /api/diagnostics/compat?pool=NAME`.

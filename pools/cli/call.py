@@ -68,7 +68,8 @@ def read_arguments(text: str) -> Json:
         if text == "-":
             source, text = "standard input", sys.stdin.read()
         elif text.startswith("@"):
-            source, text = text[1:], Path(text[1:]).read_text()
+            source = text[1:]  # before the read, whose error names it
+            text = Path(source).read_text()
         values = json.loads(text)
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror}") from error

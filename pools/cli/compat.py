@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snakepit.pools.broker.errors import PoolUnknown
 from snakepit.pools.cli.output import PROBLEM, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import ONE_OF_MANY, AsJson
 from snakepit.pools.cli.project import find_address, start_django
@@ -69,10 +68,7 @@ def _report(pool: str, requirements: Path | None, python: str | None) -> Report:
         raise UsageError(f"--python {why}; `snakepit pythons` lists what is here")
     if not pool:
         return ask.of_python(python or "")
-    try:
-        return ask.of_pool(pool, lambda name: connect(find_address()).status(name, timeout=ONE_OF_MANY))
-    except PoolUnknown as error:  # a usage error, because exit code 1 means that a library is unsafe
-        raise UsageError(error.message) from error
+    return ask.of_pool(pool, lambda name: connect(find_address()).status(name, timeout=ONE_OF_MANY))
 
 
 def _show(found: Report) -> None:
@@ -97,4 +93,5 @@ def _show(found: Report) -> None:
         )  # fmt: skip
     console.print(table)
     rest = f"; {found.left_out} more of Python alone are left out" if found.left_out else ""
-    console.print(f"{len(found.verdicts)} libraries{rest}. Sources: --json, docs/reference/compat.md.", markup=False)
+    counted = f"{len(found.verdicts)} {'library' if len(found.verdicts) == 1 else 'libraries'}"
+    console.print(f"{counted}{rest}. Sources: --json, docs/reference/compat.md.", markup=False)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PROBLEM, USAGE, UNREACHABLE = 1, 2, 3
+IN_THE_MESSAGE = {  # details that repeat the message, which a person reads once
+    "adapter_error": ("args",), "bad_arguments": ("arguments",), "command_unknown": ("command",),
+    "node_unknown": ("node",), "pool_unknown": ("pool",),
+}  # fmt: skip
 RED, YELLOW, GREEN, BOLD, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
@@ -108,8 +112,8 @@ def _explain(error: BrokerError) -> None:
     typer.echo(f"{head}: {error.code}: {many_lines(error.message)}", err=True)
     details = dict(error.details)
     traceback = details.pop("traceback", "")
-    if error.code == "adapter_error":
-        details.pop("args", None)  # the message has them
+    for name in IN_THE_MESSAGE.get(error.code, ()):
+        details.pop(name, None)
     for name, value in details.items():
         typer.echo(f"  {name}: {many_lines(value) if isinstance(value, str) else json_line(value)}", err=True)
     if error.retry_after:

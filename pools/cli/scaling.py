@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from snakepit.pools.cli.output import BOLD, UsageError, colour, json_line, report_errors
+from snakepit.pools.broker.errors import PoolUnknown
+from snakepit.pools.cli.output import BOLD, colour, json_line, report_errors
 from snakepit.pools.cli.parameters import PATIENCE, AsJson, Pool
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.cli.units import span
@@ -36,7 +37,8 @@ def _estimate(pool: str) -> ScalingEstimate:
     status = connect(address).status(timeout=PATIENCE)
     names = [one.name for one in status.pools]
     if pool not in names:
-        raise UsageError(f"No pool is named {pool!r}. There is: {', '.join(names) or 'none'}.")
+        known = ", ".join(names) or "none"
+        raise PoolUnknown(f"No pool is named {pool!r}. Known are: {known}.", details={"pool": pool})
     return scale(gather(status, pool, room_here(address, status.node.pid)))
 
 

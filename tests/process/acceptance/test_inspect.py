@@ -98,6 +98,6 @@ def test_scaling_refuses_to_guess_and_names_the_pools_that_there_are(
         found = json.loads(capsys.readouterr().out)
         assert (found["pool"], found["binds"], found["facts"]["size"]) == ("p", None, 1)
         assert found["facts"]["cores"] > 0
-        assert run(["scaling", "nobody"]) == 2
-        assert "No pool is named 'nobody'. There is: p." in capsys.readouterr().err
+        assert run(["scaling", "nobody"]) == 1  # as for every command
+        assert "No pool is named 'nobody'. Known are: p." in capsys.readouterr().err
     assert run(["scaling", "p"]) == 3

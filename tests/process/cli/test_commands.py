@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from snakepit.pools.broker.errors import BadArguments
 from snakepit.pools.cli.main import run
+from snakepit.pools.cli.output import report_errors
 from snakepit.pools.cli.project import choose_settings
 from tests.process.contract.fake_broker import FakeBroker
 
@@ -46,7 +49,16 @@ def test_arguments_come_from_a_file_or_standard_input(
 @pytest.mark.parametrize("arguments", ["{", "[1]", "7", "@/does/not/exist", "[" * 100_000])
 def test_arguments_that_are_no_json_object_are_wrong_usage(arguments: str, capsys: Captured) -> None:
     assert run(["call", "echo", "echo", arguments]) == 2
-    assert capsys.readouterr().err.startswith("error: bad_request: ")
+    told = capsys.readouterr().err
+    assert told.startswith("error: bad_request: ")
+    assert arguments[0] != "@" or f"{arguments[1:]} cannot be read: No such file" in told
+
+
+def test_an_error_of_arguments_is_written_once(capsys: Captured) -> None:
+    reason = "below must be an integer, not a string"
+    with pytest.raises(typer.Exit), report_errors():
+        raise BadArguments(reason, details={"arguments": {"below": reason}})
+    assert capsys.readouterr().err == f"error: bad_arguments: {reason}\n"
 
 
 @pytest.mark.parametrize(
