@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -40,11 +41,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 fine, 1 a problem was found, 2 wrong usage, 3 no broker answers.",
 )
-for module in (
-    up, broker, status, top, events, call, jobs, workflow, periodic, keys, operate, doctor, inspect, scaling, compat,
-    dump, pythons, adapter_template,
-):  # fmt: skip
-    module.register(app)
+PANELS: dict[str, tuple[ModuleType, ...]] = {
+    "Start": (up, broker, adapter_template, pythons),
+    "Call": (call,),
+    "Jobs": (jobs, workflow, periodic),
+    "Watch": (status, top, events),
+    "Operate": (operate, keys),
+    "Diagnose": (doctor, inspect, scaling, compat, dump),
+}  # the help lists the commands under these titles
+
+
+def _register() -> None:
+    for title, modules in PANELS.items():
+        commands, groups = len(app.registered_commands), len(app.registered_groups)
+        for module in modules:
+            module.register(app)
+        for command in app.registered_commands[commands:]:
+            command.rich_help_panel = title
+        for group in app.registered_groups[groups:]:
+            group.rich_help_panel = title
+
+
+_register()
 
 
 def _show_version(wanted: bool) -> None:

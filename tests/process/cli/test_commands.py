@@ -202,6 +202,16 @@ def test_settings_that_cannot_be_read_are_wrong_usage(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_help_lists_every_command_under_a_title(capsys: Captured) -> None:
+    from snakepit.pools.cli.main import PANELS, app
+
+    titles = {one.rich_help_panel for one in app.registered_commands}
+    assert titles | {one.rich_help_panel for one in app.registered_groups} == set(PANELS)
+    assert run(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert [title for title in PANELS if title not in told] == []
+
+
 def test_every_command_names_its_arguments_in_capitals_and_brackets_them_once(capsys: Captured) -> None:
     from typer.main import get_command
 
