@@ -93,7 +93,8 @@ def described(job: Job) -> dict[str, Any]:
     """A job as a row of the list; times in seconds."""
     now = utc_now()
     begun = job.started_at if job.state != "queued" else None
-    waited = ((begun or job.finished_at or now) - job.queued_at).total_seconds()
+    due = max(job.queued_at, job.run_after or job.queued_at)  # it does not wait for a worker before
+    waited = ((begun or job.finished_at or now) - due).total_seconds()
     ran = ((job.finished_at or now) - begun).total_seconds() if begun else None
     return {
         "id": str(job.pk),
@@ -109,7 +110,7 @@ def described(job: Job) -> dict[str, Any]:
         "progress": job.progress,
         "progress_message": job.progress_message,
         "created_at": job.created_at,
-        "waited": max(0.0, waited),
+        "waited": None if job.shown_state == SCHEDULED else max(0.0, waited),
         "ran": ran,
         "arguments": job.arguments_short,
         "error": (job.error or {}).get("message", ""),

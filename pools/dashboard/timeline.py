@@ -63,7 +63,7 @@ def timeline(job: Job, tries: Sequence[JobAttempt], now: datetime | None = None)
         )  # fmt: skip
         waits_from = finished or now
     if job.state == "queued":
-        due = f"not before {job.run_after:%H:%M:%S} UTC" if job.run_after and job.run_after > now else ""
+        due = f"not before {job.run_after:%Y-%m-%d %H:%M:%S} UTC" if job.run_after and job.run_after > now else ""
         kind = shown(job.state, job.run_after, now)
         add("waits", kind, (max(waits_from, job.queued_at), None), detail=due)
     elif not tries:

@@ -17,12 +17,14 @@ from snakepit.pools import jobs
 from snakepit.pools.broker.errors import BadRequest, QueueFull
 from snakepit.pools.dashboard import stored_state, urls
 from snakepit.pools.dashboard.hub import Hub
+from snakepit.pools.dashboard.jobs import described
 from snakepit.pools.dashboard.stored_state import read_stored_state
 from snakepit.pools.dashboard.timeline import timeline
 from snakepit.pools.jobs import leases, listing, messages
 from snakepit.pools.jobs.listing import JobQuery
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Audit, Job, JobAttempt, Pool
+from snakepit.pools.models.moments import utc_now
 from tests.process.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db
@@ -245,6 +247,17 @@ def test_the_timeline_of_a_job_has_a_bar_for_each_phase() -> None:
     assert found[1].detail == "worker_lost: signal 9"
     waiting = timeline(Job(state="queued", created_at=at, queued_at=at), [], at + timedelta(seconds=5))
     assert [(one.title, one.width, one.open) for one in waiting] == [("waits", 100, True)]
+
+
+def test_a_scheduled_job_shows_its_date_and_no_queue_time() -> None:
+    at = utc_now()
+    job = Job(state="queued", created_at=at, queued_at=at, run_after=datetime(2040, 1, 1, 6, tzinfo=UTC))
+    [waits] = timeline(job, [], at)
+    assert waits.detail == "not before 2040-01-01 06:00:00 UTC"
+    assert described(job)["waited"] is None
+    job = Job(state="running", created_at=at, queued_at=at, run_after=at + timedelta(hours=2))
+    job.started_at = at + timedelta(hours=2, seconds=3)
+    assert described(job)["waited"] == 3
 
 
 # The playground.
