@@ -17,9 +17,10 @@ from grpclib.health.v1 import health_pb2
 from grpclib.reflection.v1 import reflection_pb2
 
 from snakepit.examples.grpc_client import CallFailed, GrpcClient
+from snakepit.pools.broker.errors import DeadlineExceeded
 from snakepit.pools.wire import broker_pb2 as pb
 from snakepit.pools.wire.broker_pb2_grpc import BrokerStub
-from tests.brokers import PATIENCE, ROOT, RunningBroker, broker
+from tests.brokers import PATIENCE, ROOT, RunningBroker, broker, overrun
 from tests.certificates import Authority
 
 
@@ -170,12 +171,15 @@ def test_a_deadline_of_grpcio_ends_the_call(client: GrpcClient) -> None:
 
 
 def test_a_timeout_in_the_request_has_code_and_outcome(stock: Stock) -> None:
-    request = pb.ExecuteRequest(pool="one", command="obedient", timeout=0.3)
-    with pytest.raises(grpc.RpcError) as caught:
-        stock.broker.Execute(request, metadata=stock.metadata, timeout=PATIENCE)
-    failed = CallFailed(caught.value)
-    assert failed.status is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert failed.outcome == "unknown"
+    def late(timeout: float) -> None:
+        request = pb.ExecuteRequest(pool="one", command="obedient", timeout=timeout)
+        with pytest.raises(grpc.RpcError) as caught:
+            stock.broker.Execute(request, metadata=stock.metadata, timeout=PATIENCE)
+        failed = CallFailed(caught.value)
+        assert (failed.status, failed.code) == (grpc.StatusCode.DEADLINE_EXCEEDED, "deadline_exceeded")
+        raise DeadlineExceeded(str(failed), outcome=failed.outcome)
+
+    overrun(late, 0.3)
 
 
 def test_cancel_frees_the_slot_of_a_running_call(stock: Stock, client: GrpcClient) -> None:
