@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,11 @@ import pytest
 
 from snakepit.pools.broker import errors
 from snakepit.pools.client import Json
-from tests.brokers import RunningBroker, broker
+from tests.brokers import PATIENCE, RunningBroker, broker
 
-PROCESS = {"size": 1, "max_payload": 2**20, "max_buffer": 2**20, "cancel_grace": 0.3}
-THREAD = {"profile": "thread", "size": 1, "threads": 2, "cancel_grace": 0.3}
+# A grace that no busy machine needs: a cancelled command must end by itself.
+PROCESS = {"size": 1, "max_payload": 2**20, "max_buffer": 2**20, "cancel_grace": PATIENCE}
+THREAD = {"profile": "thread", "size": 1, "threads": 2, "cancel_grace": PATIENCE}
 
 
 @pytest.fixture(scope="module")
@@ -163,18 +165,16 @@ def test_three_calls_on_two_slots_queue_and_capacity_is_never_exceeded(node: Run
 
 
 def test_waiting_calls_of_higher_priority_go_first(node: RunningBroker, pipe: Path) -> None:
-    done: list[str] = []
+    done: queue.SimpleQueue[str] = queue.SimpleQueue()
     held = node.client.submit("one", "hold", path=str(pipe))
-    _until_busy(node, "one")
+    _until_busy(node, "one", "hold")
     low = node.client.submit("one", "echo", {"value": "low"}, priority=-5)
     high = node.client.submit("one", "echo", {"value": "high"}, priority=5)
     for future in (low, high):
-        future.add_done_callback(lambda finished: done.append(finished.result()))
+        future.add_done_callback(lambda finished: done.put(finished.result()))
     _until_waiting(node, "one", 2)
     _release(pipe, [held])
-    low.result(timeout=30)
-    high.result(timeout=30)
-    assert done == ["high", "low"]
+    assert [done.get(timeout=PATIENCE) for _ in range(2)] == ["high", "low"]
 
 
 def test_a_stream_brings_its_chunks_in_order_with_progress(node: RunningBroker) -> None:
@@ -191,7 +191,7 @@ def test_a_streaming_command_called_for_one_result_gives_a_list(node: RunningBro
 def test_a_cancelled_call_ends_its_work_politely(node: RunningBroker) -> None:
     before = node.client.call("one", "pid")
     running = node.client.submit("one", "obedient")
-    _until_busy(node, "one")
+    _until_busy(node, "one", "obedient")
     running.cancel()
     assert node.client.call("one", "pid", timeout=30) == before
 
@@ -256,8 +256,9 @@ def _until_waiting(node: RunningBroker, pool: str, count: int) -> None:
     _until(lambda: node.pool(pool).waiting == count)
 
 
-def _until_busy(node: RunningBroker, pool: str) -> None:
-    _until(lambda: any(worker.calls for worker in node.status(pool).workers))
+def _until_busy(node: RunningBroker, pool: str, command: str) -> None:
+    """Wait until a worker has a call of this command: that of an earlier test may not be counted as ended yet."""
+    _until(lambda: any(call.command == command for worker in node.status(pool).workers for call in worker.calls))
 
 
 def _until(question: object) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from snakepit.pools.cgroups import usable_cores
-from tests.brokers import RunningBroker, broker, overrun
+from tests.brokers import PATIENCE, RunningBroker, broker, overrun
 from tests.interpreters import free_threaded
 from tests.process.acceptance.test_calls import *  # noqa: F403
 from tests.process.acceptance.test_faults import *  # noqa: F403
@@ -30,8 +30,8 @@ def pools_without_a_gil() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def node(pools_without_a_gil: None) -> Iterator[RunningBroker]:
     pools = {
-        "one": {"size": 1, "max_buffer": 2**20},
-        "threads": {"size": 1, "threads": 2},
+        "one": {"size": 1, "max_buffer": 2**20, "cancel_grace": PATIENCE},
+        "threads": {"size": 1, "threads": 2, "cancel_grace": PATIENCE},
         "paused": {"size": 1, "paused": True},
     }
     with broker(pools) as running:
