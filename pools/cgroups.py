@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class CgroupLimits:
     cores: float | None = None  # the CPU quota
     throttled: float = 0.0  # share of the quota's periods in which the kernel stopped the group
     memory: int | None = None  # bytes
-    memory_used: int = 0
+    memory_used: int = 0  # bytes, without the file cache that the kernel drops first; the kubelet counts the same way
     oom_kills: int = 0
     processes: int | None = None
     processes_now: int = 0
@@ -37,11 +37,12 @@ class _Names:
 
     memory: str
     memory_used: str
+    cache: str  # the line of memory.stat with the file cache that the kernel drops first
     events: str
 
 
-V1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control")
-V2 = _Names("memory.max", "memory.current", "memory.events")
+V1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "memory.oom_control")
+V2 = _Names("memory.max", "memory.current", "inactive_file", "memory.events")
 
 
 def read_limits(pid: int = 0, root: Path = Path("/")) -> CgroupLimits:
@@ -57,8 +58,8 @@ def read_limits(pid: int = 0, root: Path = Path("/")) -> CgroupLimits:
         cpu = memory = processes = _groups(root, pid, "")
     table = _table(cpu, "cpu.stat")
     periods = table.get("nr_periods", 0)
-    allowed, used = _tightest(memory, names.memory, names.memory_used)
-    tasks, tasks_now = _tightest(processes, "pids.max", "pids.current")
+    allowed, used = _tightest_memory(memory, names)
+    tasks, tasks_now = _tightest(processes, "pids.max", lambda group: _number(group / "pids.current") or 0)
     return CgroupLimits(
         cores=min((cores for group in cpu if (cores := _quota(group)) is not None), default=None),
         throttled=table.get("nr_throttled", 0) / periods if periods else 0.0,
@@ -68,6 +69,13 @@ def read_limits(pid: int = 0, root: Path = Path("/")) -> CgroupLimits:
         processes=tasks,
         processes_now=tasks_now,
     )
+
+
+def memory_limit(root: Path = Path("/")) -> tuple[int | None, int]:
+    """The memory that this process's groups allow (None: no limit) and use, in bytes."""
+    if groups := _groups(root, 0, "memory"):
+        return _tightest_memory(groups, V1)
+    return _tightest_memory(_groups(root, 0, ""), V2)
 
 
 def group_lines(pid: int, root: Path = Path("/")) -> str:
@@ -141,14 +149,20 @@ def _quota(group: Path) -> float | None:
     return int(words[0]) / int(words[1]) if len(words) == 2 and all(word.isdigit() for word in words) else None
 
 
-def _tightest(groups: list[Path], limit: str, used: str) -> tuple[int | None, int]:
+def _tightest(groups: list[Path], limit: str, used: Callable[[Path], int]) -> tuple[int | None, int]:
     """Limit and use of the group with the least room; without a limit, the use of the process's own group."""
-    pairs = [
-        (allowed, _number(group / used) or 0) for group in groups if (allowed := _number(group / limit)) is not None
-    ]
+    pairs = [(allowed, used(group)) for group in groups if (allowed := _number(group / limit)) is not None]
     if pairs:
         return min(pairs, key=lambda pair: pair[0] - pair[1])
-    return None, (_number(groups[0] / used) or 0) if groups else 0
+    return None, used(groups[0]) if groups else 0
+
+
+def _tightest_memory(groups: list[Path], names: _Names) -> tuple[int | None, int]:
+    return _tightest(groups, names.memory, lambda group: _memory_used(group, names))
+
+
+def _memory_used(group: Path, names: _Names) -> int:
+    return max(0, (_number(group / names.memory_used) or 0) - _table([group], "memory.stat").get(names.cache, 0))
 
 
 def _number(path: Path) -> int | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from snakepit.pools.cgroups import CgroupLimits, read_limits, usable_cores
+from snakepit.pools.adapters.processes.free_memory import MemoryShort, check_free_memory
+from snakepit.pools.cgroups import CgroupLimits, memory_limit, read_limits, usable_cores
 
 MIB = 2**20
 
@@ -61,6 +64,33 @@ def test_version_1_gives_the_same(tmp_path: Path) -> None:
         cores=1.5, throttled=0.4, memory=500 * MIB, memory_used=200 * MIB, oom_kills=2, processes=100, processes_now=7
     )
     assert usable_cores(root) == 2
+
+
+def test_the_file_cache_that_the_kernel_drops_is_not_used_memory(tmp_path: Path) -> None:
+    stat = f"anon 1\ninactive_file {60 * MIB}\ntotal_inactive_file {70 * MIB}"
+    memory = {"memory__max": str(500 * MIB), "memory__current": str(200 * MIB), "memory__stat": stat}
+    root = v2(tmp_path / "2", "a/b", **memory)
+    assert read_limits(root=root).memory_used == 140 * MIB
+    assert memory_limit(root) == (500 * MIB, 140 * MIB)
+    root = v1(
+        tmp_path / "1",
+        memory__limit_in_bytes=str(500 * MIB), memory__usage_in_bytes=str(200 * MIB), memory__stat=stat,
+    )  # fmt: skip
+    assert read_limits(root=root).memory_used == 130 * MIB
+    assert memory_limit(root) == (500 * MIB, 130 * MIB)
+
+
+def test_no_worker_starts_while_almost_no_memory_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = SimpleNamespace(available=50 * MIB, total=1000 * MIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    root = v2(tmp_path, "a/b", memory__max=str(500 * MIB), memory__current=str(400 * MIB))
+    check_free_memory(root)
+    v2(tmp_path, "a/b", memory__current=str(490 * MIB))
+    with pytest.raises(MemoryShort, match=r"only 10 MiB of the 500 MiB of the control group of the broker are free"):
+        check_free_memory(root)
+    machine.available = 20 * MIB
+    with pytest.raises(MemoryShort, match=r"only 20 MiB of the 1,000 MiB of the machine are free.* below 3%"):
+        check_free_memory(root)
 
 
 def test_no_limit_differs_from_a_limit(tmp_path: Path) -> None:

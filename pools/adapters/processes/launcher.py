@@ -25,6 +25,7 @@ from itertools import count
 from pathlib import Path
 
 import snakepit
+from snakepit.pools.adapters.processes.free_memory import check_free_memory
 from snakepit.pools.adapters.processes.process import Output, WorkerProcess, open_pidfd
 from snakepit.pools.adapters.processes.template_process import TemplateProcess
 from snakepit.pools.adapters.processes.worker_resources import (
@@ -93,6 +94,7 @@ class ProcessLauncher:
         self._devnull = os.open(os.devnull, os.O_RDONLY)
 
     async def launch(self, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> WorkerProcess:
+        check_free_memory()
         loop = asyncio.get_running_loop()
         resources = self._resources(order.spec, order.worker)
         try:
@@ -160,6 +162,7 @@ class ProcessLauncher:
 
     async def fork(self, template: Template, order: LaunchOrder, on_exit: Callable[[Exit], None]) -> WorkerProcess:
         assert isinstance(template, TemplateProcess)
+        check_free_memory()
         return await template.fork(self._resources(order.spec, order.worker), order, on_exit)
 
     def _scratch_of(self, spec: PoolSpec, name: str) -> Path:

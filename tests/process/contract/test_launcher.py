@@ -9,11 +9,14 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from snakepit.pools.adapters.grpc.link import GrpcLinker
+from snakepit.pools.adapters.processes.free_memory import MemoryShort
 from snakepit.pools.adapters.processes.launcher import LaunchSettings, ProcessLauncher
 from snakepit.pools.broker.ports import Assignment, LaunchOrder
 from snakepit.pools.broker.spec import PoolSpec
@@ -91,3 +94,12 @@ async def test_relative_entries_of_the_worker_path_start_where_the_broker_runs(
     found = await look(home, "code", "bundle.zip")
     assert found["module"] == str(tmp_path / "bundle.zip" / "bundled.py")
     assert found["directory"] == str(tmp_path / "code")
+
+
+async def test_no_process_starts_while_almost_no_memory_is_free(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**20, total=2**30))
+    launcher = ProcessLauncher(LaunchSettings(home, "1" * 32))
+    order = LaunchOrder("p-1", "bundled.Where", PoolSpec(name="p", adapter="where"))
+    with pytest.raises(MemoryShort, match="only 1 MiB of the 1,024 MiB of the machine are free"):
+        await launcher.launch(order, lambda exit: None)
+    await launcher.close()
