@@ -18,7 +18,7 @@ from snakepit.pools.jobs.privacy import hide_payload
 from snakepit.pools.models import Job, Pool, schema
 from snakepit.pools.models.job import JobQuerySet
 from snakepit.pools.models.moments import utc_now
-from snakepit.pools.models.states import SCHEDULED, SHOWN_STATES
+from snakepit.pools.models.states import SCHEDULED
 
 ROWS = 50
 SPANS = {"15m": 15, "1h": 60, "6h": 360, "1d": 1440, "7d": 10_080}  # minutes
@@ -36,12 +36,13 @@ def jobs(request: HttpRequest, visit: Visit) -> HttpResponse:
         context["rows"] = [described(_seen(request, visit, job)) for job in context["rows"]]
     except BadRequest as error:
         context |= {"trouble": error.message, "rows": [], "states": []}
-    context["paused"] = list(Pool.objects.filter(queue_paused=True).values_list("name", flat=True))
+    pools = list(Pool.objects.values_list("name", "queue_paused"))
+    context["paused"] = [name for name, paused in pools if paused]
     context["same"] = urlencode({name: value for name, value in given.items() if value})
     context["actions"] = ("cancel", "retry", "delete") if {"jobs", "run"} & visit.rights else ()
     if not alone:
         context["searches"] = connections[schema.alias()].vendor == "postgresql"
-        context["pools"] = list(Pool.objects.values_list("name", flat=True))
+        context["pools"] = [name for name, _ in pools]
         context["snippets"] = _snippets(request, given)
     return show(request, visit, "snakepit/_jobs.html" if alone else "snakepit/jobs.html", context)
 
@@ -50,11 +51,11 @@ def _found(request: HttpRequest, visit: Visit, given: dict[str, str], cursor: st
     rows, after = listing.page(filtered(request, visit, given), ROWS, cursor)
     counted = filtered(request, visit, {**given, "state": ""})
     # A count for each state would search the arguments of 20,000 jobs as many times.
-    shown = () if given["arguments"] else SHOWN_STATES
+    counts = {} if given["arguments"] else listing.counts_by_state(counted)
     return {
         "rows": rows,
         "next": after,
-        "states": [_state(name, counted, given) for name in shown],
+        "states": [_state(name, count, more, given) for name, (count, more) in counts.items()],
         "scanned": listing.SCANNED if given["tag"] or given["arguments"] else 0,
     }
 
@@ -73,8 +74,7 @@ def _seen(request: HttpRequest, visit: Visit, job: Job) -> Job:
     return job if mine or "payload" in visit.rights else hide_payload(job)
 
 
-def _state(name: str, rows: JobQuerySet, given: dict[str, str]) -> dict[str, Any]:
-    count, more = listing.capped_count(rows.shown_as(name))
+def _state(name: str, count: int, more: bool, given: dict[str, str]) -> dict[str, Any]:
     others = {key: value for key, value in given.items() if value and key != "state"}
     chosen = given["state"] == name
     query = urlencode(others if chosen else {**others, "state": name})

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connections
 from django.db.models import Case, QuerySet, TextField, Value, When
 from django.db.models.functions import Cast, Concat, Left
@@ -122,6 +123,26 @@ def capped_count(rows: QuerySet[Job], most: int = COUNTED) -> tuple[int, bool]:
     # the table, and reads all ended rows before it finds those that wait.
     found = rows.order_by("-pk")[: most + 1].count()
     return min(found, most), found > most
+
+
+def counts_by_state(rows: JobQuerySet, most: int = COUNTED) -> dict[str, tuple[int, bool]]:
+    """`capped_count` of these rows in each state that is shown, by one statement."""
+    connection = connections[schema.alias()]
+    parts, values = [], []
+    for place, state in enumerate(SHOWN_STATES):
+        some = rows.shown_as(state).order_by("-pk").values("pk")[: most + 1]
+        try:
+            part, more = some.query.get_compiler(connection=connection).as_sql()
+        except EmptyResultSet:
+            continue
+        parts.append(f"select {place}, count(*) from ({part}) part{place}")
+        values += more
+    counts = dict.fromkeys(range(len(SHOWN_STATES)), 0)
+    if parts:
+        with connection.cursor() as cursor:
+            cursor.execute(" union all ".join(parts), values)
+            counts |= dict(cursor.fetchall())
+    return {state: (min(counts[place], most), counts[place] > most) for place, state in enumerate(SHOWN_STATES)}
 
 
 def key_at(moment: datetime) -> uuid.UUID:

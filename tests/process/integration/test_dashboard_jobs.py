@@ -11,7 +11,9 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, reverse
+from django.utils import timezone
 
 from snakepit.pools import jobs
 from snakepit.pools.broker.errors import BadRequest, QueueFull
@@ -25,6 +27,7 @@ from snakepit.pools.jobs.listing import JobQuery
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Audit, Job, JobAttempt, Pool
 from snakepit.pools.models.moments import utc_now
+from snakepit.pools.models.states import SHOWN_STATES
 from tests.process.integration.fakes import FakeClient, unreachable
 
 pytestmark = pytest.mark.django_db
@@ -100,7 +103,7 @@ def test_jobs_are_listed_filtered_and_counted(lena: Client, broker: FakeClient) 
 def test_pages_of_jobs_follow_each_other_and_counts_end(lena: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("snakepit.pools.dashboard.jobs.ROWS", 2)
     monkeypatch.setattr(listing, "COUNTED", 2)
-    monkeypatch.setattr(listing.capped_count, "__defaults__", (2,))
+    monkeypatch.setattr(listing.counts_by_state, "__defaults__", (2,))
     made = [str(jobs.submit("digits", "classify").pk) for _ in range(3)]
     page = lena.get("/jobs/")
     assert "<b>2+</b>" in page.content.decode()
@@ -108,6 +111,20 @@ def test_pages_of_jobs_follow_each_other_and_counts_end(lena: Client, monkeypatc
     older = lena.get(f"/jobs/?cursor={page.context['next']}")
     assert [row["id"] for row in older.context["rows"]] == made[:1]
     assert "data-poll" not in older.content.decode()
+
+
+def test_the_counts_of_all_states_are_one_statement(lena: Client) -> None:
+    for later in (None, None, timezone.now() + timedelta(hours=1)):
+        jobs.submit("digits", "classify", run_after=later)
+    jobs.cancel(Job.objects.earliest("pk").pk)
+    with CaptureQueriesContext(connection) as seen:
+        page = lena.get("/jobs/?part=table")
+    counts = {one["name"]: one["count"] for one in page.context["states"] if one["count"]}
+    assert counts == {"scheduled": 1, "queued": 1, "cancelled": 1}
+    assert len([one for one in seen if "snakepit_job" in one["sql"]]) == 2  # the rows and the counts
+    empty = listing.counts_by_state(Job.objects.none())
+    assert set(empty.values()) == {(0, False)}
+    assert list(empty) == list(SHOWN_STATES)
 
 
 def test_a_tag_is_looked_for_among_the_newest_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
