@@ -144,6 +144,7 @@ def _claim_limited(wanted: _Limited, most: int, claimant: str, node: str) -> Cla
     with transaction.atomic(using=schema.alias()):
         limits.lock(pool)
         usage = limits.usage_of(pool, rules)
+        wanted.queue.running = usage.running_of_owners
         ids = limits.pick(partial(wanted.page, max(most, CANDIDATES)), usage, most)
         jobs = _take(claimable(pk__in=ids), claimant, node) if ids else []
         limits.note_starts(pool, rules, jobs)

@@ -109,21 +109,23 @@ def fair_rows(claimable: Claimable, queue: Queue, most: int, full: Full) -> list
     """Jobs in the order of claims, a few more than wanted, without those that are `full`."""
     pool, others = queue.pool, [owner for owner in queue.owners if owner not in full.owners]
     running = queue.running if len(others) > 1 else {}
+    free = [key for key in queue.keys if key not in full.keys] if full.keys else []
+    few: list[str] | None = None  # the keys that may start, if there are few: others need not be sent
+    if full.keys and len(free) <= OWNERS and len(queue.keys) < KNOWN:
+        few = ["", *free]
     found: list[_Found] = []
     if len(others) > OWNERS:
         # The urgent jobs of owners that are not compared. No index has their order without what is full, so only the
         # first rows are looked at.
-        first = claimable(pool=pool).values_list("owner", "pk", "priority", "limit_key")
-        found = [row for row in first[: WINDOW if full else most + SPARE] if full.allows(row[0], row[3])]
-        found = found[: most + SPARE]
+        found = _first(claimable, pool, WINDOW if full else most + SPARE, few)
+        found = [row for row in found if full.allows(row[0], row[3])][: most + SPARE]
         random.shuffle(others)
         others = sorted(others, key=lambda owner: running.get(owner, 0))[:OWNERS]
     chosen = set(others)
     found = [row for row in found if row[0] not in chosen]
-    found += _heads(claimable, pool, "owner", others, most)
-    if full.keys:  # the first jobs of an owner may all have full keys
-        free = [key for key in queue.keys if key not in full.keys]
-        found += _heads(claimable, pool, "limit_key", random.sample(free, min(OWNERS, len(free))), most)
+    found += _heads(claimable, pool, "owner", others, most, few)
+    # The first jobs of an owner may all have full keys.
+    found += _heads(claimable, pool, "limit_key", random.sample(free, min(OWNERS, len(free))), most)
     rows = {job_id: (job_id, owner, key) for owner, job_id, _, key in found if full.allows(owner, key)}
     waiting: dict[str, dict[Any, int]] = {}
     for owner, job_id, priority, _ in sorted(found, key=lambda row: (-row[2], row[1])):
@@ -134,11 +136,36 @@ def fair_rows(claimable: Claimable, queue: Queue, most: int, full: Full) -> list
     return [rows[job_id] for job_id in order[: most + SPARE]]
 
 
-def _heads(claimable: Claimable, pool: str, field: str, names: Sequence[str], most: int) -> list[_Found]:
-    """The first jobs with each of these values, by one statement."""
+def _first(claimable: Claimable, pool: str, most: int, keys: Sequence[str] | None) -> list[_Found]:
+    """Those of the first jobs that have one of the keys."""
+    wanted = claimable(pool=pool).values_list("owner", "pk", "priority", "limit_key")[:most]
+    part, values = wanted.query.get_compiler(using=schema.alias()).as_sql()
+    return _run(f"select * from ({part}) part", list(values), keys)
+
+
+def _run(statement: str, values: list[Any], keys: Sequence[str] | None) -> list[_Found]:
+    """The rows of a statement that ends with `part`, with one of the keys."""
+    if keys is not None:
+        statement = f"{statement} where part.limit_key in ({', '.join(['%s'] * len(keys))})"
+        values = [*values, *keys]
+    to_python = Job._meta.pk.to_python
+    with connections[schema.alias()].cursor() as cursor:
+        cursor.execute(statement, values)
+        return [(owner, to_python(job_id), priority, limit_key) for owner, job_id, priority, limit_key in cursor]
+
+
+def _heads(
+    claimable: Claimable,
+    pool: str,
+    field: str,
+    names: Sequence[str],
+    most: int,
+    keys: Sequence[str] | None = None,
+) -> list[_Found]:
+    """The first jobs with each of these values, by one statement; of them, those that have one of the keys."""
     if not names:
         return []
-    connection, key = connections[schema.alias()], Job._meta.pk
+    connection = connections[schema.alias()]
     wanted = claimable(pool=pool, **{field: NAME}).values_list("owner", "pk", "priority", "limit_key")[:most]
     part, values = wanted.query.get_compiler(connection=connection).as_sql()
     if connection.vendor == "postgresql":  # it would plan each part of a UNION, for longer than it runs them
@@ -149,8 +176,7 @@ def _heads(claimable: Claimable, pool: str, field: str, names: Sequence[str], mo
         statement = f"select part.* from (values {listed}) names(name) cross join lateral ({part}) part"
         given = [*names, *values[:at], *values[at + 1 :]]
     else:
-        statement = " union all ".join(f"select * from ({part}) part{number}" for number in range(len(names)))
+        parts = " union all ".join(f"select * from ({part}) part{number}" for number in range(len(names)))
+        statement = f"select * from ({parts}) part"
         given = [name if value == NAME else value for name in names for value in values]
-    with connection.cursor() as cursor:
-        cursor.execute(statement, given)
-        return [(owner, key.to_python(job_id), priority, limit_key) for owner, job_id, priority, limit_key in cursor]
+    return _run(statement, given, keys)

@@ -49,6 +49,10 @@ class KeyUsage:
         self._running: Counter[tuple[str, str]] = Counter()
         self._started: Counter[tuple[str, str]] = Counter()
         self.rated = False  # whether a rate has refused a job, or has left a key out
+        self.running_of_owners: Counter[str] = Counter()
+        running = list(running)
+        for owner, _, count in running:
+            self.running_of_owners[owner] += count
         for counter, counts in ((self._running, running), (self._started, started)):
             for owner, key, count in counts:
                 for limit in limits:

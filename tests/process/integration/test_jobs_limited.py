@@ -20,7 +20,7 @@ from snakepit.pools import jobs
 from snakepit.pools.cli.main import run as shell
 from snakepit.pools.dashboard.hub import Hub
 from snakepit.pools.dashboard.stored_state import read_stored_state
-from snakepit.pools.jobs import claimer, claims, leases, limits, messages, queues, reconciler
+from snakepit.pools.jobs import claimer, claims, fairness, leases, limits, messages, queues, reconciler
 from snakepit.pools.jobs.workflows import Workflow
 from snakepit.pools.models import Job, JobStart, Pool
 from snakepit.pools.models.moments import utc_now
@@ -101,6 +101,18 @@ def test_a_claim_finds_the_one_key_with_room_behind_many_jobs_of_full_ones() -> 
     (other,) = submit("bob", 1, "new")
     assert [job.pk for job in claim(2)] == [other.pk]
     assert claim(2) == []
+
+
+@pytest.mark.parametrize("owners", [1, fairness.OWNERS + 1])
+def test_a_claim_finds_jobs_without_a_key_among_those_of_full_keys(owners: int) -> None:
+    free = [submit(f"owner{number}", 1)[0].pk for number in range(2)]
+    limit({"by": "argument:tenant", "running": 1})
+    (first,) = submit("", 1, "x")
+    assert claims.claim(first.pk, "test", "node-1") is not None
+    for number in range(owners):
+        submit(f"owner{number}", 0, "x", "x")
+    assert {job.pk for job in claim(5)} == set(free)
+    assert claim(5) == []
 
 
 def test_a_rate_counts_starts_also_of_jobs_that_have_ended() -> None:
