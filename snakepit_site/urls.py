@@ -10,7 +10,10 @@ from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.urls import include, path
 
-handler500 = "snakepit.pools.web.away.server_error"
+handler400 = "snakepit.site.error_pages.bad_request"
+handler403 = "snakepit.site.error_pages.not_allowed"
+handler404 = "snakepit.site.error_pages.not_found"
+handler500 = "snakepit.site.error_pages.server_error"
 admin.site.site_title = admin.site.site_header = "Snakepit"
 
 

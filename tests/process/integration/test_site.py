@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 from django.core.checks import run_checks
-from django.test import Client
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.test import Client, RequestFactory
 from django.urls import include, path, reverse
 
 from snakepit.pools import tasks
 from snakepit.pools.celery_setup import transport_options
 from snakepit.pools.checks import check_snakepit, check_urls
 from snakepit.pools.cli import demo
+from snakepit.site import error_pages
 from snakepit.site.celery import app
 from tests.process.integration.fakes import FakeClient, unreachable
 
@@ -181,6 +183,24 @@ def test_options_of_redis_go_to_redis_alone(tmp_path: Path, monkeypatch: pytest.
     assert Path(options["control_folder"]).is_dir()
 
 
+# The error pages.
+
+
+def test_an_error_has_a_page_in_the_look_of_the_site_with_the_way_back(client: Client, rf: RequestFactory) -> None:
+    missing = client.get("/nowhere/<b>")
+    refused = error_pages.not_allowed(rf.get("/"), PermissionDenied())
+    invalid = error_pages.bad_request(rf.get("/"), SuspiciousOperation())
+    failed = error_pages.server_error(rf.get("/"))
+    form = Client(enforce_csrf_checks=True).post("/admin/login/", {"username": "x"})
+    pages = [(missing, 404), (refused, 403), (invalid, 400), (failed, 500), (form, 403)]
+    for page, status in pages:
+        text = page.content.decode()
+        assert (page.status_code, "snakepit.css" in text, 'href="/"' in text) == (status, True, True)
+    assert "There is no page at /nowhere/&lt;b&gt;." in missing.content.decode()
+    assert "security token" in form.content.decode()
+    assert client.get("/api/nowhere").json()["error"]["code"] == "not_found"
+
+
 # The demo login.
 
 
@@ -194,6 +214,8 @@ def test_the_demo_login_takes_its_token_alone(client: Client, broker: FakeClient
     response = client.get("/demo-login/", {"token": settings.SNAKEPIT_DEMO_TOKEN})
     assert (response.status_code, response["Location"]) == (302, "/")
     assert client.get("/admin/").status_code == 200
+    again = client.get("/demo-login/", {"token": settings.SNAKEPIT_DEMO_TOKEN})  # by the user who is signed in
+    assert (again.status_code, again["Location"]) == (302, "/")
 
 
 @pytest.mark.django_db
