@@ -79,6 +79,7 @@ def test_a_drained_node_finishes_what_it_holds_refuses_the_rest_and_serves_again
         assert [pool.ready for pool in node.client.status().pools] == [1, 1], "the workers stay warm"
         node.client.resume(actor="ada")
         assert node.client.call("q", "echo", value=2) == 2
+        node.until("operator.acted", 2)
         told = [event["data"]["action"] for event in node.told("operator.acted")]
         assert told == [f"drain node {found.node.name}", f"resume node {found.node.name}"]
 
