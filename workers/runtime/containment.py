@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -289,6 +290,10 @@ def read_settings() -> tuple[Any, ...]:
         socket.getdefaulttimeout(),
         gc.isenabled(),
         gc.get_threshold(),
+        sys.excepthook,
+        threading.excepthook,
+        sys.getswitchinterval(),
+        sys.get_int_max_str_digits(),
     )
 
 
@@ -299,4 +304,8 @@ WRITES: tuple[Callable[[Any], None], ...] = (
     socket.setdefaulttimeout,
     _switch_gc,
     lambda thresholds: gc.set_threshold(*thresholds),
+    partial(setattr, sys, "excepthook"),
+    partial(setattr, threading, "excepthook"),
+    sys.setswitchinterval,
+    sys.set_int_max_str_digits,
 )
