@@ -7,16 +7,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
+
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Left
 
 from snakepit.pools.jobs.privacy import kind_of
 from snakepit.pools.models.job import JobQuerySet
 from snakepit.pools.models.states import UNSUCCESSFUL
 
+# Of a stored error, without the traceback, which may have kilobytes.
+PARTS = (
+    KeyTextTransform("code", "error"),
+    KeyTextTransform("type", KeyTextTransform("details", "error")),
+    Left(KeyTextTransform("message", "error"), 1000),
+)
 COVERED = 2000  # jobs, the newest that match
 LONGEST = 200  # characters of a first line
 NUMBER = re.compile(r"\b(?:[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\d+)\b")  # differs between errors of one cause
@@ -38,13 +46,16 @@ class ErrorGroup:
 
 def groups(rows: JobQuerySet, sees: Callable[[str], bool]) -> list[ErrorGroup]:
     """The groups, the largest first. `sees`: whether the viewer may see the payload of a job of this owner."""
-    names = ("pk", "pool", "command", "owner", "error", "created_at")
-    failed = rows.filter(state__in=UNSUCCESSFUL).order_by("-pk").values_list(*names)
+    names = ("pk", "pool", "command", "owner", "created_at")
+    failed = rows.filter(state__in=UNSUCCESSFUL).order_by("-pk").values_list(*names, *PARTS)
     found: dict[tuple[str, ...], ErrorGroup] = {}
-    for job_id, pool, command, owner, error, at in failed[:COVERED]:
-        if not error:
+    for job_id, pool, command, owner, at, code, kind, message in failed[:COVERED]:
+        if code is None:
             continue
-        key = (pool, command, *_key(error if sees(owner) else kind_of(error)))
+        if sees(owner):
+            key = (pool, command, code, kind or "", first_line(message or ""))
+        else:
+            key = (pool, command, *_hidden(code, kind or ""))
         if key in found:
             found[key].count += 1
         else:
@@ -52,10 +63,10 @@ def groups(rows: JobQuerySet, sees: Callable[[str], bool]) -> list[ErrorGroup]:
     return sorted(found.values(), key=lambda group: -group.count)
 
 
-def _key(error: Any) -> tuple[str, str, str]:
-    details = error.get("details")
-    kind = str(details.get("type", "")) if isinstance(details, Mapping) else ""
-    return str(error.get("code", "")), kind, first_line(str(error.get("message", "")))
+def _hidden(code: str, kind: str) -> tuple[str, str, str]:
+    """Code, kind and message of an error whose payload the viewer may not see."""
+    shown = kind_of({"code": code, "details": {"type": kind}}) or {}
+    return code, "", first_line(shown["message"])
 
 
 def first_line(message: str) -> str:
