@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+LATE = 0.2  # share of the life of a revocation list
+
 
 @dataclass(frozen=True, slots=True)
 class ListenerStatus:
@@ -17,6 +19,12 @@ class ListenerStatus:
     connections: int
     accepted: int  # since the broker started
     refused: Mapping[str, int]  # connections and handshakes, by reason
+    lists_expire: float = 0.0  # of its revocation lists, the end of the first, seconds since the epoch; 0: none
+    lists_issued: float = 0.0  # when that list was written
+
+    def lists_end_soon(self, now: float) -> bool:
+        """Whether a revocation list has less than a fifth of its life left: a new one is due before that."""
+        return bool(self.lists_expire) and self.lists_expire - now < LATE * (self.lists_expire - self.lists_issued)
 
 
 @dataclass(frozen=True, slots=True)

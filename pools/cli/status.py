@@ -135,6 +135,8 @@ def listener_line(one: ListenerStatus, now: float) -> str:
     """
     tls = f"TLS {one.tls}, certificate ends in {(one.certificate_expires - now) / 86_400:.1f} days"
     refused = ", ".join(f"{reason} {times}" for reason, times in sorted(one.refused.items()))
+    if one.lists_expire:
+        tls += f", revocation list expires in {(one.lists_expire - now) / 86_400:.1f} days"
     parts = [tls if one.tls != "none" else "no TLS", f"{one.connections} connections"]
     parts += [f"refused: {refused}"] if refused else []
     parts += [one.problem] if one.problem else []

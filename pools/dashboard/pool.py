@@ -202,10 +202,17 @@ def definition(row: Pool) -> list[dict[str, Any]]:
             origin = "default"
         unit = spec_field.metadata.get("unit", "")
         rows.append({
-            "name": name, "value": "off" if value is None else value, "unit": unit, "origin": origin, "note": note,
+            "name": name, "value": _text(value), "unit": unit, "origin": origin, "note": note,
             "help": spec_field.metadata["help"],
         })  # fmt: skip
     return rows
+
+
+def _text(value: Any) -> Any:
+    """A value of a definition for a reader: a list of nodes or names without the marks of Python."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "off" if value is None else value
 
 
 def _given(row: Pool) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def snapshot(**changes: Any) -> BrokerStatus:
         worker("p-2", state="starting", gil=""),
     ]
     of_node: dict[str, Any] = {"loop_lag": 0.25, "sessions": 4, "clock": "lifecycle clock missing", "draining": True}
-    of_node["listeners"] = (ListenerStatus("0.0.0.0:7443", "mutual", 2e9, "", 3, 9, {"certificate_expired": 2}),)
+    refused = {"certificate_expired": 2}
+    of_node["listeners"] = (ListenerStatus("0.0.0.0:7443", "mutual", 2e9, "", 3, 9, refused, 1.9e9, 1.8e9),)
     return status([replace(found, **changes)], workers, **of_node)
 
 
@@ -57,13 +58,15 @@ def scraped(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 def test_the_network_listener_has_its_figures() -> None:
     metrics = Metrics(ListRecorder())
-    one = ListenerStatus("0.0.0.0:7443", "mutual", 2e9, "", 3, 9, {"certificate_expired": 2})
+    one = ListenerStatus("0.0.0.0:7443", "mutual", 2e9, "", 3, 9, {"certificate_expired": 2}, 1.9e9, 1.8e9)
     metrics.expose(lambda: status([], [], listeners=(one, replace(one, address="[::1]:7443"))))
     found = scraped(metrics)
     assert found["snakepit_network_connections", ()] == 3
     assert found["snakepit_network_connections_accepted_total", ()] == 9
     assert found["snakepit_network_connections_refused_total", (("reason", "certificate_expired"),)] == 2
     assert found["snakepit_certificate_expires_timestamp_seconds", (("address", "[::1]:7443"),)] == 2e9
+    assert found["snakepit_revocation_list_expires_timestamp_seconds", ()] == 1.9e9
+    assert found["snakepit_revocation_list_issued_timestamp_seconds", ()] == 1.8e9
 
 
 def test_calls_are_counted_by_their_end_and_timed() -> None:

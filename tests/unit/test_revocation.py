@@ -27,6 +27,7 @@ def test_the_certificates_of_every_list_are_found_by_issuer_and_serial(tmp_path:
     lists = read_lists(text)
     assert [issuer_and_serial(der(path)) in lists.revoked for path in certificates] == [True, False, True]
     assert lists.expires == pytest.approx(time.time() + 4 * DAY, abs=60)
+    assert lists.issued == pytest.approx(time.time() - 30 * DAY, abs=60)
     assert lists.problem("crl.pem", time.time()) == ""
     assert "crl.pem: a list has expired" in lists.problem("crl.pem", time.time() + 5 * DAY)
 

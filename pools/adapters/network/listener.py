@@ -231,6 +231,8 @@ class Listener:
                 connections=len(self._connections),
                 accepted=counts.accepted,
                 refused=dict(counts.refused),
+                lists_expire=tls.loaded.lists.expires if tls else 0.0,
+                lists_issued=tls.loaded.lists.issued if tls else 0.0,
             )
             for one in self._sockets
         )

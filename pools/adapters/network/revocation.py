@@ -30,6 +30,7 @@ class RevocationLists:
 
     revoked: Revoked = frozenset()
     expires: float = 0.0  # seconds since the epoch, of the list that expires first; 0: none expires
+    issued: float = 0.0  # when that list was written
 
     def problem(self, path: str, now: float) -> str:
         """What is wrong with the lists now; empty: nothing."""
@@ -50,23 +51,23 @@ def read_lists(text: str) -> RevocationLists:
     if not blocks:
         raise ValueError("it has no list")
     revoked: set[tuple[bytes, int]] = set()
-    ends = []
+    times = []
     for block in blocks:
-        issuer, serials, expires = _list(base64.b64decode(block))
+        issuer, serials, issued, expires = _list(base64.b64decode(block))
         revoked |= {(issuer, serial) for serial in serials}
-        ends += [expires] if expires else []
-    return RevocationLists(frozenset(revoked), min(ends, default=0.0))
+        times += [(expires, issued)] if expires else []
+    return RevocationLists(frozenset(revoked), *min(times, default=(0.0, 0.0)))
 
 
-def _list(data: bytes) -> tuple[bytes, list[int], float]:
-    """The issuer of a list, the serial numbers in it, and when it expires (0: never)."""
+def _list(data: bytes) -> tuple[bytes, list[int], float, float]:
+    """The issuer of a list, the serial numbers in it, when it was written, and when it expires (0: never)."""
     _, signed, _ = element(data)
     _, inner, _ = element(signed)
     fields = list(elements(inner))
     if fields[0][0] == INTEGER:  # the version
         del fields[0]
     issuer = fields[1][1]  # after the algorithm
-    rest = fields[3:]  # after the time of this list
+    issued, rest = moment(*fields[2]), fields[3:]
     expires = moment(*rest.pop(0)) if rest and rest[0][0] in (UTC_TIME, GENERALIZED_TIME) else 0.0
     entries = elements(rest[0][1]) if rest and rest[0][0] == SEQUENCE else ()
-    return issuer, [number(element(entry)[1]) for _, entry in entries], expires
+    return issuer, [number(element(entry)[1]) for _, entry in entries], issued, expires

@@ -257,6 +257,11 @@ def _of_network(listeners: Sequence[ListenerStatus]) -> Iterator[Metric]:
         if one.certificate_expires:
             expiry.add_metric((one.address,), one.certificate_expires)
     yield expiry
+    if first.lists_expire:
+        name = "snakepit_revocation_list_expires_timestamp_seconds"
+        yield GaugeMetricFamily(name, "End of the revocation list that expires first.", first.lists_expire)
+        name = "snakepit_revocation_list_issued_timestamp_seconds"
+        yield GaugeMetricFamily(name, "When that revocation list was written.", first.lists_issued)
 
 
 def _of_callers(quotas: Iterable[QuotaStatus]) -> Iterator[Metric]:

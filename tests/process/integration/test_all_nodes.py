@@ -266,7 +266,7 @@ def test_the_overview_has_the_sums_and_a_row_for_each_node(viewer: Client, nodes
         assert state in row, name
     assert "it advertises no address" in page
     gpu = page.partition('data-pool="gpu"')[2].partition("</tr>")[0]
-    assert 'class="quiet">node-2</td>' in gpu
+    assert 'class="quiet nowrap">node-2</td>' in gpu
     digits = page.partition('data-pool="digits"')[2].partition("</tr>")[0]
     assert '<td class="number">5/5</td>' in digits
     assert "All healthy" not in page

@@ -77,6 +77,11 @@ def broker(pool: dict[str, Any] | None = None, **node: Any) -> BrokerStatus:
     return status([replace(RUNNING, **(pool or {}))], **{**NODE, **node})
 
 
+def test_a_revocation_list_of_a_short_life_is_no_warning_while_it_is_fresh() -> None:
+    fresh = replace(LISTENER, lists_issued=NOW - 3600, lists_expire=NOW + 2 * 3600)
+    assert worst(replace(SOUND, broker=broker(listeners=(fresh,)))) == []
+
+
 def test_a_sound_listener_is_ok() -> None:
     plain = replace(LISTENER, address="127.0.0.1:7443", tls="none", certificate_expires=0.0)
     found = [one for one in judge(replace(SOUND, broker=broker(listeners=(LISTENER, plain)))) if one.check == "network"]
@@ -127,6 +132,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "a certificate that ends soon": (
         {"broker": broker(listeners=(replace(LISTENER, certificate_expires=NOW + 2 * 86_400),))},
         *("network", "warning", "the certificate of 0.0.0.0:7443 ends in 2.0 days"),
+    ),
+    "a revocation list that expires soon": (
+        {"broker": broker(listeners=(replace(LISTENER, lists_issued=NOW - 86_400, lists_expire=NOW + 5400),))},
+        *("network", "warning", "a revocation list of 0.0.0.0:7443 expires in 1.5 h"),
     ),
     "a certificate that has ended": (
         {"broker": broker(listeners=(replace(LISTENER, certificate_expires=NOW - 60),))},
