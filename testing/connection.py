@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import Delivered
 from snakepit.pools.client.arguments import PASSES_BUFFERS
 from snakepit.pools.client.connection import typed
+from snakepit.pools.client.direct_reply import Take, hand_over
+from snakepit.pools.client.protocol import Pending
 from snakepit.pools.wire.broker_pb2 import Requests
 from snakepit.testing.passing import Passing
 from snakepit.workers.buffers import Incoming
@@ -85,12 +87,16 @@ class MemoryReplySocket:
     def __init__(self, passing: Passing) -> None:
         self._passing = passing
         self._loop = asyncio.get_running_loop()
-        self._take: Callable[[int, str, Delivered], None] | None = None
+        self._take: Take | None = None
+        self._waiting: Mapping[int, Pending] = {}
         self.name = passing.open(self._arrived)
         self.send = passing.send
 
-    def open(self, loop: asyncio.AbstractEventLoop, take: Callable[[int, str, Delivered], None]) -> None:
-        self._take = take
+    def open(self, loop: asyncio.AbstractEventLoop, take: Take, waiting: Mapping[int, Pending]) -> None:
+        self._take, self._waiting = take, waiting
+
+    def read_waiting(self) -> None:
+        """Nothing to do: what a worker passed first is on the loop first."""
 
     def _arrived(self, data: bytes, buffers: Incoming) -> None:
         with contextlib.suppress(RuntimeError):  # the client's loop is closed
@@ -98,7 +104,7 @@ class MemoryReplySocket:
 
     def _deliver(self, delivery: Delivery, buffers: Incoming) -> None:
         if self._take is not None:
-            self._take(delivery.ref, "packed", Delivered(delivery, buffers))
+            hand_over(Delivered(delivery, buffers), self._take, self._waiting)
 
     def close(self) -> None:
         self._passing.end(self.name)

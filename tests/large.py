@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,27 @@ class Large(Adapter):
     def parts(self, value: np.ndarray, count: int) -> Iterator[float]:
         for part in np.split(value, count):
             yield float(part.sum())
+
+    @command
+    def frames(self, sizes: list[int], ctx: Context, placed: bool = False, pause: float = 0.0) -> Iterator[Any]:
+        """Arrays of so many bytes, the first of zeros, the second of ones."""
+        for number, size in enumerate(sizes):
+            frame = ctx.buffer(size // 8) if placed else np.empty(size // 8)
+            frame[:] = number
+            yield frame
+            frame[:] = -1  # the reader has its own
+            ctx.wait(pause)
+
+    @command
+    def told(self, size: int, ctx: Context) -> Any:
+        ctx.log("a line")
+        ctx.progress(0.5, "half")
+        return self.ones(size)
+
+    @command
+    async def aframes(self, sizes: list[int]) -> AsyncIterator[Any]:
+        for number, size in enumerate(sizes):
+            yield {"number": number, "frame": np.full(size // 8, float(number))}
 
     @command
     def keep(self, value: Any) -> None:

@@ -47,6 +47,7 @@ class AssignedCall:
         "ended",
         "max_buffer",
         "max_result",
+        "parts",
         "placed",
         "queued",
         "ref",
@@ -95,7 +96,7 @@ class AssignedCall:
         self._credit = credit
         self._credit_bytes = credit_bytes  # maximum of unacknowledged chunk bytes; 0: unlimited
         self._unacknowledged: deque[int] | None = deque() if credit_bytes else None  # sizes of chunks
-        self._unacknowledged_bytes = 0
+        self._unacknowledged_bytes = self.parts = 0  # `parts`: Deliveries of large parts of a stream so far
         self._reason = ""
         self._lock = threading.Lock()
         self._condition: threading.Condition | None = None

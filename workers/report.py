@@ -55,6 +55,13 @@ class EncodedValue:
     data: bytes
     raw: bool = False
     buffers: Outgoing | None = None  # its large parts
+    parts: int = 0  # the number of the Delivery that brought the large parts of a stream's value; 0: none did
+    parts_bytes: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the text and of the large parts."""
+        return len(self.data) + (self.buffers.size if self.buffers else 0)
 
 
 @dataclass(slots=True)

@@ -51,6 +51,12 @@ class Target(Adapter):
         return out
 
     @command
+    def mirrors(self, ctx: Context, value: Any, placed: bool, count: int) -> Iterator[Any]:
+        """The same as a stream of this many arrays."""
+        for _ in range(count):
+            yield self.mirror(ctx, value, placed, 0.0)
+
+    @command
     def shout(self, lines: int, size: int) -> int:
         """Print lines of this size, then as many bytes without a line end that are no text."""
         for _ in range(lines):

@@ -1,4 +1,4 @@
-"""A caller of large values, of which a third is cancelled and a tenth is late.
+"""A caller of large values, of which a third is cancelled and a tenth is late. A sixth are streams.
 
     python -m benchmarks.faults.large_calls ADDRESS POOL SEED
 
@@ -13,6 +13,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from snakepit.pools.client import Client, connect
 THREADS = 3
 LATE_ONES = frozenset({1, 11, 22})  # of each 30 calls; those divisible by 3 are cancelled
 LATE = 0.001  # seconds: less than a call with large values takes
+STREAMS = frozenset({4, 14, 19, 26, 29})  # of each 30 calls; most readers leave before the end
+CHUNKS = 4
 SIZES = (100_000, 200_000, 1_000_000, 4_000_000)  # bytes: beside the message, and in files
 
 
@@ -44,6 +47,8 @@ class LargeCaller:
         value = np.full(chance.choice(SIZES) // 8, expected)
         arguments = {"value": value, "placed": bool(number % 2), "seconds": 0.0}
         try:
+            if number % 30 in STREAMS:
+                return self._stream(value, bool(number % 2))
             if number % 3 == 0:
                 arguments["seconds"] = 0.02
                 future = self._client.submit(self._pool, "mirror", arguments, timeout=60.0)
@@ -58,6 +63,12 @@ class LargeCaller:
         except BrokerError as error:
             return error.code
         return "right" if found.shape == value.shape and (found == expected).all() else "wrong"
+
+    def _stream(self, value: Any, placed: bool) -> str:
+        arguments = {"value": value, "placed": placed, "count": CHUNKS}
+        with self._client.stream(self._pool, "mirrors", arguments, timeout=60.0) as stream:
+            read = [found for _, found in zip(range(self._chance.randint(1, CHUNKS)), stream, strict=False)]
+        return "right" if read and all(np.array_equal(found, value) for found in read) else "wrong"
 
 
 def main() -> None:

@@ -80,7 +80,7 @@ class Meter(Protocol):
         ...
 
     def buffered(self, pool: str, of: str, size: int) -> None:
-        """Large parts travelled in memory files of that many bytes: of a "result" or of an "argument"."""
+        """Large parts travelled in memory files of that many bytes: of a "result", a "chunk" or an "argument"."""
         ...
 
     def full(self, pool: str, times: int) -> None:
@@ -210,6 +210,8 @@ class Payload:
 
     data: bytes
     raw: bool = False
+    parts: int = 0  # the number under which the client has the large parts of a stream's value; 0: there are none
+    parts_bytes: int = 0
 
 
 class Process(Protocol):

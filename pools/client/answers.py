@@ -11,6 +11,7 @@ b'as it is'
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ class Packed(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """A result that came to the reply socket, perhaps with buffers."""
+    """What came to the reply socket, perhaps with buffers: a result, or the large parts of a stream's value."""
 
     delivery: Delivery
     buffers: Incoming | None = None
@@ -68,8 +69,16 @@ class Delivered(NamedTuple):
         except BufferInvalid as problem:
             raise ResultUnreadable(f"The result cannot be read: {problem}.") from None
         finally:
-            if self.buffers is not None:
-                self.buffers.close()
+            self.close()
+
+    def value_of(self, text: bytes) -> Any:
+        """The value of a text whose large parts these are."""
+        self.delivery.json = text
+        return self.value()
+
+    def close(self) -> None:
+        if self.buffers is not None:
+            self.buffers.close()
 
     def checked(self) -> tuple[bytes, Incoming]:
         """The text of the result, and its buffers, which are all there and sealed."""
@@ -123,8 +132,17 @@ class Log:
     message: str
 
 
-def decode(value: Value) -> Any:
-    """Return the Python value that a worker sent; an unset one is None."""
+def names_parts(kind: str, reply: Reply) -> bool:
+    """Whether the large parts of a reply's value came to the reply socket, before the reply."""
+    return bool(reply.chunk.parts if kind == "chunk" else kind == "result" and reply.result.value.parts)
+
+
+def decode(value: Value, ahead: Delivered | None = None) -> Any:
+    """Return the Python value that a worker sent; an unset one is None. `ahead`: its large parts."""
+    if value.parts:
+        if ahead is None:
+            raise ResultUnreadable("The large parts of this value did not arrive.")
+        return ahead.value_of(value.json)
     kind = value.WhichOneof("value")
     if kind == "raw":
         return value.raw
@@ -194,14 +212,15 @@ def exception(error: Error) -> BrokerError:
     return found
 
 
-def event(kind: str, reply: Reply | Packed) -> Chunk | Progress | Log | Answer:
-    """Return a reply as the value that a caller of `events` gets; raises an Error."""
+def event(kind: str, reply: Reply | Packed, ahead: Mapping[int, Delivered]) -> Chunk | Progress | Log | Answer:
+    """Return a reply as the value that a caller of `events` gets; raises an Error. `ahead`: large parts by number."""
     if isinstance(reply, Packed):
         return reply.answer(reply.value())
     if kind == "chunk":
-        return Chunk(decode(reply.chunk))
+        return Chunk(decode(reply.chunk, ahead.get(reply.chunk.parts)))
     if kind == "result":
-        return answer(reply.result)
+        value = reply.result.value
+        return answer(reply.result, decode(value, ahead.get(value.parts)))
     if kind == "progress":
         return Progress(reply.progress.fraction, reply.progress.message)
     if kind == "log":

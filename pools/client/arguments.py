@@ -78,6 +78,11 @@ class EncodedCall:
     buffers: Outgoing | None = None  # large parts of the arguments
 
     @property
+    def takes_parts(self) -> bool:
+        """Whether a stream's values may have large parts beside them: for a reader of JSON, all is in the text."""
+        return self.credit > 0 and self.arguments.startswith(b'{"@typed":')
+
+    @property
     def is_plain(self) -> bool:
         """Whether it may travel together with calls like it."""
         return not self.attachments and self.caller is None and self.buffers is None
@@ -143,7 +148,7 @@ def message_of(
         wire.arguments.extend([call.arguments for _, call in calls])
         if first.credit:
             wire.credit, wire.credit_bytes = first.credit, first.credit_bytes
-    wire.buffers = first.result_only and parts is not None and parts.taken
+    wire.buffers = parts is not None and parts.taken and (first.result_only or first.takes_parts)
     wire.pool, wire.command, wire.timeout, wire.priority = first.pool, first.command, first.timeout, first.priority
     return message.SerializeToString()
 

@@ -108,6 +108,10 @@ class ThreadPending:
     def fail(self, error: BrokerError) -> None:
         self._put(error)
 
+    def discard(self) -> None:
+        """Drop what has come. The session closes what comes later."""
+        self._items = queue.SimpleQueue()
+
     def _put(self, item: Item) -> None:
         self._items.put(item)
         if self._loop_owner is not None:
@@ -203,7 +207,7 @@ def inbox() -> LoopInbox:
 class LoopPending:
     """Replies for a task of the caller's own event loop."""
 
-    __slots__ = ("_inbox", "_items", "_waiter")
+    __slots__ = ("_inbox", "_is_read", "_items", "_waiter")
 
     runs_loop = False
 
@@ -211,6 +215,7 @@ class LoopPending:
         self._inbox = inbox()
         self._items: deque[Item] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._is_read = True
 
     def deliver(self, kind: str, reply: Any) -> None:
         self._inbox.put(self, (kind, reply))
@@ -222,8 +227,14 @@ class LoopPending:
         """Nothing to do: no event loop of the parent runs in the child."""
 
     def arrive(self, item: Item) -> None:
-        self._items.append(item)
-        self._wake()
+        if self._is_read:
+            self._items.append(item)
+            self._wake()
+
+    def discard(self) -> None:
+        """Drop what has come, and what will."""
+        self._is_read = False
+        self._items.clear()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

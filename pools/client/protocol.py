@@ -13,7 +13,8 @@ class Pending(Protocol):
     runs_loop: bool  # the thread that sends it then waits for the answer, and runs the loop meanwhile
 
     def deliver(self, kind: str, reply: Any) -> None:
-        """`kind` is that of the Reply, or "packed", a result that came with others or from its worker."""
+        """`kind` is that of the Reply; "packed": a result that came with others or from its worker; "parts": large
+        parts of a chunk or result that follows."""
         ...
 
     def fail(self, error: BrokerError) -> None: ...

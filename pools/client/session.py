@@ -26,13 +26,13 @@ from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, Brok
 from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import unpack
+from snakepit.pools.client.answers import names_parts, unpack
 from snakepit.pools.client.arguments import EncodedCall, message_of
 from snakepit.pools.client.connection import Connection, connect, copy_of, is_of_connection, not_opened, typed
 from snakepit.pools.client.loop_thread import LoopThread, running_loop
 from snakepit.pools.client.protocol import Pending
 from snakepit.pools.client.steps import FORKED, run_short_step
-from snakepit.pools.wire.broker_pb2 import Cancel, Replies, Request, Requests
+from snakepit.pools.wire.broker_pb2 import Cancel, Credit, Replies, Request, Requests
 from snakepit.workers.transport import LOOP_OWNER, is_on
 
 BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
@@ -90,9 +90,7 @@ class Session:
         if self._successor is not None:
             self._successor.grant(ref, chunks, urgent)
             return
-        request = Request()
-        request.credit.ref, request.credit.chunks = ref, chunks
-        self._send_request(request, urgent=urgent)
+        self._send_request(Request(credit=Credit(ref=ref, chunks=chunks)), urgent=urgent)
 
     def end(self) -> None:
         """Close the connection; calls in flight end with `broker_unreachable`."""
@@ -211,7 +209,7 @@ class Session:
         self._connection = connection
         self._opened.set()
         self._flush()
-        connection.reply_socket.open(self.loop, self._deliver_last)
+        connection.reply_socket.open(self.loop, self._deliver_last, self._pending)
         await connection.listen()
 
     def _flush(self) -> None:
@@ -297,10 +295,13 @@ class Session:
                         pending.pop(packed.ref, None)
                         call.deliver("packed", packed)
                 self._delivering = None
-            elif kind in LAST_REPLIES:
-                self._deliver_last(reply.ref, kind, reply)
-            elif kind is not None and (call := pending.get(reply.ref)) is not None:
-                call.deliver(kind, reply)
+            elif kind is not None:
+                if names_parts(kind, reply) and self._connection is not None:
+                    self._connection.reply_socket.read_waiting()  # they were sent before this reply
+                if kind in LAST_REPLIES:
+                    self._deliver_last(reply.ref, kind, reply)
+                elif (call := pending.get(reply.ref)) is not None:
+                    call.deliver(kind, reply)
 
     def _deliver_last(self, ref: int, kind: str, reply: Any) -> None:
         self._proven = True
@@ -355,8 +356,7 @@ class Session:
         except TimeoutError:
             raise not_opened(self.target, timeout) from None
         if self.lost is not None or self._connection is None:
-            reason = self.lost or BrokerUnreachable(outcome=NOT_STARTED)
-            raise copy_of(reason, NOT_STARTED)
+            raise copy_of(self.lost or BrokerUnreachable(outcome=NOT_STARTED), NOT_STARTED)
         try:
             return await self._connection.unary(method, request, timeout)
         except BrokerUnreachable:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from snakepit.pools.client.address import Target
-from snakepit.pools.client.answers import Answer, Chunk, Log, Packed, Progress, event
+from snakepit.pools.client.answers import Answer, Chunk, Delivered, Log, Packed, Progress, event
 from snakepit.pools.client.arguments import EncodedCall
 from snakepit.pools.client.pending import LoopPending, SentCall, ThreadPending
 from snakepit.pools.client.steps import run_short_step
@@ -54,6 +54,7 @@ class _Base:
         self._pending = pending
         self.chunks = 0
         self.answer: Answer | None = None  # set once the stream has ended
+        self._ahead: dict[int, Delivered] = {}  # large parts whose values follow, by number
         message.result_only = False
         self._sent = SentCall(target, message, pending)
         self._window = CreditWindow(self._sent, urgent=not pending.runs_loop)
@@ -64,6 +65,8 @@ class _Base:
             self._ended = True
             if self._sent is not None:
                 self._sent.cancel()
+                self._pending.discard()  # after the cancel: what comes now is closed by the session
+                self._ahead.clear()
 
     def __del__(self) -> None:
         self._leave()
@@ -71,14 +74,20 @@ class _Base:
     def _read(self, item: tuple[str, Any]) -> tuple[bool, Any]:
         """Return whether the caller gets it, and the value."""
         kind, reply = item
-        found = event(kind, reply)
+        if kind == "parts":
+            self._ahead[reply.delivery.parts] = reply
+            return False, None
+        found = event(kind, reply, self._ahead)
         if isinstance(found, Chunk):
+            wire = reply.chunk
             self.chunks += 1
-            self._window.take(len(reply.chunk.json) or len(reply.chunk.raw))
+            self._ahead.pop(wire.parts, None)
+            self._window.take((len(wire.json) or len(wire.raw)) + wire.parts_bytes)
             return True, found.value if self._only_chunks else found
         if isinstance(found, Answer):
             self._ended = True
             self.answer = found
+            self._ahead.clear()
             # A plain command is a stream of one; a stream's own end carries no value.
             has_value = isinstance(reply, Packed) or reply.result.value.WhichOneof("value") is not None
             single = not self.chunks and has_value

@@ -29,9 +29,10 @@ from typing import Any, NoReturn, TypeVar
 from snakepit.workers.buffers import BufferTooLarge
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.context import CallCancelled, Context, ReportSink, Snooze
-from snakepit.workers.report import AnswerReport, ChunkReport, EncodedValue, FailureReport, ResultReport
+from snakepit.workers.report import AnswerReport, EncodedValue, FailureReport, ResultReport
 from snakepit.workers.runtime import failure
 from snakepit.workers.runtime.async_commands import CommandLoop, TaskWatch, close_generator
+from snakepit.workers.runtime.chunks import ChunkSender, PartsSender
 from snakepit.workers.schema.annotation import nearest
 from snakepit.workers.schema.commands import BoundCommand
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
@@ -47,9 +48,17 @@ PLAIN = frozenset({str, int, float, bool, type(None), dict, list, tuple, bytes})
 class Execution:
     """Runs calls; keeps nothing of them."""
 
-    def __init__(self, commands: Mapping[str, BoundCommand], reports: ReportSink, loop: CommandLoop) -> None:
+    def __init__(
+        self,
+        commands: Mapping[str, BoundCommand],
+        reports: ReportSink,
+        loop: CommandLoop,
+        sender: PartsSender | None = None,
+    ) -> None:
+        """`sender`: takes the large parts of a stream's values; None: they are in the text."""
         self._commands = commands
         self.reports = reports
+        self._chunks = ChunkSender(reports, sender)
         self._loop = loop
         self._variables = copy_context()
         self._decimal = decimal_context(self._variables)
@@ -124,11 +133,8 @@ class Execution:
                 if self.forked:
                     end_fork()
                 if call.streaming:
-                    # Encoded before the wait: the chunk may be a buffer that the generator uses again.
-                    value = encode(chunk, call.max_result, "chunk", tags=call.typed)
-                    if not call.take_credit(len(value.data)):
+                    if not self._chunks.send(call, chunk):
                         return failure.stopped(call)
-                    self.reports.put(ChunkReport(call.sequence, value))
                 else:
                     collected.add(chunk)
                 if call.cancelled:
@@ -163,9 +169,7 @@ class Execution:
                 if not call.streaming:
                     collected.add(chunk)
                     continue
-                value = encode(chunk, call.max_result, "chunk", tags=call.typed)
-                await watch.take_credit(len(value.data))
-                self.reports.put(ChunkReport(call.sequence, value))
+                await self._chunks.asend(call, chunk, watch)
                 if call.cancelled:  # a generator that never waits gives its task no chance to be cancelled
                     return failure.stopped(call)
             return ResultReport(call.sequence, None if call.streaming else collected.value(), call.seconds)

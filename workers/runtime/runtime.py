@@ -23,6 +23,7 @@ from snakepit.workers.report import AnswerReport, FinalReport, RevokedReport
 from snakepit.workers.runtime import failure
 from snakepit.workers.runtime.async_commands import CommandLoop, OwnLoop, SharedLoop
 from snakepit.workers.runtime.batches import BatchExecution
+from snakepit.workers.runtime.chunks import PartsSender
 from snakepit.workers.runtime.containment import CUT_OFF, Containment, Uncontained
 from snakepit.workers.runtime.execution import Execution
 from snakepit.workers.runtime.shared_check import SharedCheck
@@ -51,7 +52,7 @@ class Idling(Protocol):
     def call_soon(self, callback: Callable[[], None]) -> None: ...
 
 
-class DirectReply(Protocol):
+class DirectReply(PartsSender, Protocol):
     """Sends results directly to callers; the worker's DirectReplySender."""
 
     def deliver(self, call: AssignedCall, last: AnswerReport) -> FinalReport: ...
@@ -170,7 +171,7 @@ class CallRuntime:
     # Slots.
 
     def run(self, commands: Mapping[str, BoundCommand]) -> None:
-        execution = self._execution = Execution(commands, self._reports, self.loop)
+        execution = self._execution = Execution(commands, self._reports, self.loop, self._direct_reply)
         if not self._threads:
             contained = None if self._watched is None else Containment(self._watched)
             if contained and self._idling:

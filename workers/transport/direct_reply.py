@@ -10,6 +10,9 @@ gone, or has not read for long.
 
 Large parts of a result are in sealed memory files (buffers.py), whose descriptors go with the datagram. If the client
 ends or does not read it, the kernel closes them with its socket.
+
+The values of a stream go through the broker, which keeps their order and bounds them by credit. Their large parts go
+ahead of them, to the reply socket.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from dataclasses import replace
 from snakepit.workers.buffers import FILE_FROM, LARGEST_INLINE, Outgoing, rights
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.report import DeliveredReport, EncodedValue, FailureReport, ResultReport
+from snakepit.workers.runtime.chunks import following, goes_ahead, release, without_buffers
+from snakepit.workers.schema.not_carried import ValueTooLarge
 from snakepit.workers.transport.own_files import OwnSocket
 from snakepit.workers.wire.worker_pb2 import Delivery
 
@@ -47,6 +52,8 @@ class DirectReplySender:
         """Send a call's last report to its client; return the report that the broker gets."""
         if not isinstance(last, ResultReport) or (value := last.value) is None or value.raw:
             return last
+        if call.streaming:
+            return self._deliver_in_order(call, last, value)
         if call.buffer_socket and ((value.buffers and value.buffers.is_used) or len(value.data) >= FILE_FROM):
             return self._deliver_buffers(call, last, value)
         if not call.reply_socket or len(value.data) > LARGEST_RESULT:
@@ -65,6 +72,38 @@ class DirectReplySender:
             return last
         return DeliveredReport(last.sequence, last.seconds)
 
+    def _deliver_in_order(
+        self, call: AssignedCall, last: ResultReport, value: EncodedValue
+    ) -> ResultReport | FailureReport:
+        """The result of a call whose reader gets chunks, progress and log lines: it follows them through the broker."""
+        try:
+            sent = goes_ahead(call, value) and self.send_parts(call, value, wait=True)
+            return ResultReport(last.sequence, following(call, value, sent=sent), last.seconds)
+        except ValueTooLarge as error:
+            return self._too_large(call, last, error.size)
+        finally:
+            release(call, value)
+
+    def send_parts(self, call: AssignedCall, value: EncodedValue, *, wait: bool) -> bool:
+        """Send the large parts of a stream's value ahead of it. False: the caller cannot take any, now or later.
+
+        Raises BlockingIOError if its socket is full, and `wait` is not set.
+        """
+        assert value.buffers is not None
+        parts = Delivery(ref=call.ref, parts=call.parts + 1)
+        try:
+            descriptors = value.buffers.seal()
+            parts.buffers, parts.inline = len(descriptors), bytes(value.buffers.inline)
+            end = self._patient if wait else self._socket
+            end.sendmsg([parts.SerializeToString()], rights(descriptors), 0, call.buffer_socket)
+        except OSError as error:
+            if isinstance(error, BlockingIOError) and not wait:
+                raise
+            call.buffer_socket = ""
+            return False
+        call.parts += 1
+        return True
+
     def _deliver_buffers(
         self, call: AssignedCall, last: ResultReport, value: EncodedValue
     ) -> ResultReport | DeliveredReport | FailureReport:
@@ -74,16 +113,19 @@ class DirectReplySender:
             size = self._send_buffers(call, last.seconds, plain.data, buffers)
             if size >= 0:
                 return DeliveredReport(last.sequence, last.seconds, size)
-            data = buffers.inlined(plain.data)
+            plain = without_buffers(value)
         finally:
             buffers.close()
-        if len(data) <= call.max_result:
-            return ResultReport(last.sequence, EncodedValue(data), last.seconds)
+        if len(plain.data) <= call.max_result:
+            return ResultReport(last.sequence, plain, last.seconds)
+        return self._too_large(call, last, len(plain.data))
+
+    def _too_large(self, call: AssignedCall, last: ResultReport, size: int) -> FailureReport:
         message = (
-            f"the result has {len(data):,} bytes, its caller did not take it in shared memory, and the pool's "
+            f"the result has {size:,} bytes, its caller did not take it in shared memory, and the pool's "
             f"max_payload is {call.max_result:,}; read results as they come, or raise max_payload"
         )
-        details = {"size": len(data), "limit": call.max_result}
+        details = {"size": size, "limit": call.max_result}
         return FailureReport(last.sequence, "result_too_large", message, seconds=last.seconds, details=details)
 
     def _send_buffers(self, call: AssignedCall, seconds: float, data: bytes, buffers: Outgoing) -> int:

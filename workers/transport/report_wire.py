@@ -30,7 +30,7 @@ def to_wire(batch: list[Report]) -> bytes:
     reports = message.reports
     results: pb.Results | None = None
     for report in batch:
-        if type(report) is ResultReport and (value := report.value) is not None and not value.raw:
+        if type(report) is ResultReport and (value := report.value) is not None and is_text(value):
             if results is None:
                 results = reports.add().results
             results.sequences.append(report.sequence)
@@ -47,11 +47,18 @@ def to_wire(batch: list[Report]) -> bytes:
     return message.SerializeToString()
 
 
+def is_text(value: EncodedValue) -> bool:
+    """Whether a value is JSON and nothing else."""
+    return not (value.raw or value.parts)
+
+
 def fill(wire: pb.Value, value: EncodedValue) -> None:
     if value.raw:
         wire.raw = value.data
     else:
         wire.json = value.data
+    if value.parts:
+        wire.parts, wire.parts_bytes = value.parts, value.parts_bytes
 
 
 def _result(report: ResultReport) -> pb.Report:

@@ -230,12 +230,16 @@ class BootFailure(_message.Message):
     def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
 
 class Value(_message.Message):
-    __slots__ = ("json", "raw")
+    __slots__ = ("json", "raw", "parts", "parts_bytes")
     JSON_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    PARTS_BYTES_FIELD_NUMBER: _ClassVar[int]
     json: bytes
     raw: bytes
-    def __init__(self, json: _Optional[bytes] = ..., raw: _Optional[bytes] = ...) -> None: ...
+    parts: int
+    parts_bytes: int
+    def __init__(self, json: _Optional[bytes] = ..., raw: _Optional[bytes] = ..., parts: _Optional[int] = ..., parts_bytes: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("sequence", "value", "seconds")
@@ -346,7 +350,7 @@ class Race(_message.Message):
     def __init__(self, attribute: _Optional[str] = ..., first_thread: _Optional[str] = ..., first_stack: _Optional[str] = ..., second_thread: _Optional[str] = ..., second_stack: _Optional[str] = ...) -> None: ...
 
 class Delivery(_message.Message):
-    __slots__ = ("ref", "json", "call", "worker", "queued_seconds", "run_seconds", "buffers", "inline", "text")
+    __slots__ = ("ref", "json", "call", "worker", "queued_seconds", "run_seconds", "buffers", "inline", "text", "parts")
     REF_FIELD_NUMBER: _ClassVar[int]
     JSON_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
@@ -356,6 +360,7 @@ class Delivery(_message.Message):
     BUFFERS_FIELD_NUMBER: _ClassVar[int]
     INLINE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     ref: int
     json: bytes
     call: str
@@ -365,4 +370,5 @@ class Delivery(_message.Message):
     buffers: int
     inline: bytes
     text: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, ref: _Optional[int] = ..., json: _Optional[bytes] = ..., call: _Optional[str] = ..., worker: _Optional[str] = ..., queued_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ..., buffers: _Optional[int] = ..., inline: _Optional[bytes] = ..., text: _Optional[_Iterable[int]] = ...) -> None: ...
+    parts: int
+    def __init__(self, ref: _Optional[int] = ..., json: _Optional[bytes] = ..., call: _Optional[str] = ..., worker: _Optional[str] = ..., queued_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ..., buffers: _Optional[int] = ..., inline: _Optional[bytes] = ..., text: _Optional[_Iterable[int]] = ..., parts: _Optional[int] = ...) -> None: ...

@@ -165,8 +165,8 @@ def large_values(seconds: float) -> Findings:
 FAULTS = (
     Fault(
         "large-values",
-        "10,000 calls with arrays of 100 kB to 4 MB: a third cancelled, a tenth late, SIGKILL to a worker after every "
-        "70 and to a client after every 300",
+        "10,000 calls and streams with arrays of 100 kB to 4 MB: a third cancelled, a tenth late, SIGKILL to a worker "
+        "after every 70 and to a client after every 300",
         "Every other call has its array or a typed error. No memory file is left in broker, worker or client.",
         (
             "process/acceptance/test_buffers.py::"

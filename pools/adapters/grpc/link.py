@@ -222,7 +222,9 @@ def _fraction(value: float) -> float:
 
 
 def _payload(value: pb.Value) -> Payload:
-    return Payload(value.json) if value.HasField("json") else Payload(value.raw, raw=value.HasField("raw"))
+    if value.HasField("json"):
+        return Payload(value.json, parts=value.parts, parts_bytes=value.parts_bytes)
+    return Payload(value.raw, raw=value.HasField("raw"))
 
 
 def _hello(reports: WorkerReports, report: pb.Report) -> None:

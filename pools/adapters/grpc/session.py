@@ -103,13 +103,15 @@ def requests_of(calls: pb.Calls, buffer_socket: str = "") -> list[Request]:
         raise errors.BadRequest(f"arguments: as many as refs are needed ({lengths})")
     pool, command, timeout, priority = calls.pool, calls.command, calls.timeout, calls.priority
     _check(timeout, priority)
+    credit = calls.credit, calls.credit_bytes
     if not buffer_socket:
-        credit = calls.credit, calls.credit_bytes
         return [
             Request(pool, command, given or b"{}", NOTHING, timeout, priority, *credit) for given in calls.arguments
         ]
     return [
-        Request(pool, command, given or b"{}", NOTHING, timeout, priority, ref=ref, buffer_socket=buffer_socket)
+        Request(
+            pool, command, given or b"{}", NOTHING, timeout, priority, *credit, ref=ref, buffer_socket=buffer_socket
+        )
         for ref, given in zip(calls.refs, calls.arguments, strict=True)
     ]
 
@@ -205,7 +207,7 @@ class ClientSession:
             return
         if self._reply_socket and call.direct_reply:
             request.reply_socket, request.ref = self._reply_socket, call.ref
-        if self._reply_socket and call.buffers and not call.credit:
+        if self._reply_socket and call.buffers:
             request.buffer_socket, request.ref = self._reply_socket, call.ref
         self._submit((call.ref,), (request,), together=False)
 
@@ -222,7 +224,7 @@ class ClientSession:
 
     def _call_many(self, calls: pb.Calls) -> None:
         try:
-            requests = requests_of(calls, self._reply_socket if calls.buffers and not calls.credit else "")
+            requests = requests_of(calls, self._reply_socket if calls.buffers else "")
         except errors.BadRequest as wrong:
             for ref in calls.refs:
                 self._refuse(ref, wrong)
@@ -315,6 +317,8 @@ def _fill(value: worker_pb2.Value, payload: Payload) -> None:
         value.raw = payload.data
     else:
         value.json = payload.data
+    if payload.parts:
+        value.parts, value.parts_bytes = payload.parts, payload.parts_bytes
 
 
 class _Reply:
@@ -334,7 +338,7 @@ class _Reply:
         session.over(self.ref)
         if payload is DELIVERED or not session.takes():
             return
-        if self._together and payload is not None and not payload.raw:
+        if self._together and payload is not None and not (payload.raw or payload.parts):
             session.add_result(self.ref, payload.data, timing)
             return
         reply = session.batch.message.replies.add()

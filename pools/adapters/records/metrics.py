@@ -37,8 +37,8 @@ class Metrics:
         self.registry.register(self._calls)
         self._full = self._counter("pool_capacity_reached", "How often the last free slot was taken.", "pool")
         of = ("pool", "of")
-        self._buffers = self._counter("buffers", "Results and arguments with parts in shared memory.", *of)
-        self._buffer_bytes = self._counter("buffer_bytes", "Bytes of results and arguments in shared memory.", *of)
+        self._buffers = self._counter("buffers", "Results, chunks and arguments with parts in shared memory.", *of)
+        self._buffer_bytes = self._counter("buffer_bytes", "Bytes of these parts in shared memory.", *of)
         self._started = self._histogram("worker_start_seconds", "From a worker's start until it is ready.", "pool")
         by_reason = ("pool", "reason")
         counter = self._event_counter

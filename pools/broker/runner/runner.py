@@ -238,10 +238,11 @@ class Runner:
             self.count()
         self._do(self.pool.finished_many(handle.id, [(one.call.id, seconds) for one, _, seconds in ended], now))
 
-    def call_delivered(self, handle: WorkerHandle, one: InFlightCall, seconds: float, buffer_bytes: int) -> None:
+    def buffered(self, of: str, size: int) -> None:
+        self._deps.meter.buffered(self.name, of, size)
+
+    def call_delivered(self, handle: WorkerHandle, one: InFlightCall, seconds: float) -> None:
         self._delivered += 1
-        if buffer_bytes:
-            self._deps.meter.buffered(self.name, "result", buffer_bytes)
         self.calls_succeeded(handle, [(one, DELIVERED, seconds)])
 
     def call_failed(self, handle: WorkerHandle, one: InFlightCall, failure: WorkerFailure, seconds: float) -> None:

@@ -100,7 +100,9 @@ class WorkerObserver(Protocol):
         self, handle: WorkerHandle, ended: list[tuple[InFlightCall, Payload | None, float]]
     ) -> None: ...
 
-    def call_delivered(self, handle: WorkerHandle, one: InFlightCall, seconds: float, buffer_bytes: int) -> None: ...
+    def buffered(self, of: str, size: int) -> None: ...
+
+    def call_delivered(self, handle: WorkerHandle, one: InFlightCall, seconds: float) -> None: ...
 
     def calls_revoked(self, handle: WorkerHandle, numbers: list[int]) -> None: ...
 
@@ -291,12 +293,16 @@ class WorkerHandle:
             if (one := in_flight.pop(sequence, None)) is not None
         ]
         if known:
+            if (first := known[0][1]) and first.parts_bytes:  # such a result comes alone
+                self.observer.buffered("result", first.parts_bytes)
             self.observer.calls_succeeded(self, known)
 
     def delivered(self, sequence: int, seconds: float, buffer_bytes: int = 0) -> None:
         if one := self._in_flight.pop(sequence, None):
             if one.request.reply_socket or one.request.buffer_socket:
-                self.observer.call_delivered(self, one, seconds, buffer_bytes)
+                if buffer_bytes:
+                    self.observer.buffered("result", buffer_bytes)
+                self.observer.call_delivered(self, one, seconds)
             else:  # its caller would wait until the deadline
                 failure = WorkerFailure("internal", "The worker delivered a result to a caller without a reply socket.")
                 self.observer.call_failed(self, one, failure, seconds)
@@ -312,6 +318,8 @@ class WorkerHandle:
     def chunk(self, sequence: int, payload: Payload) -> None:
         if (one := self._in_flight.get(sequence)) and not one.call.answered:
             one.call.idempotent = False  # a second run would send the same chunks twice
+            if payload.parts_bytes:
+                self.observer.buffered("chunk", payload.parts_bytes)
             one.reply.chunk(payload)
 
     def progress(self, sequence: int, fraction: float, message: str) -> None:

@@ -19,11 +19,12 @@ from snakepit.pools.broker.errors import (
     BadArguments,
     BadRequest,
     BrokerError,
+    DeadlineExceeded,
     PayloadTooLarge,
     QueueFull,
     ResultTooLarge,
 )
-from snakepit.pools.client import Json
+from snakepit.pools.client import Answer, Json, Log, Progress
 from snakepit.pools.client.buffer_sender import BufferSender
 from snakepit.workers.buffers import rights
 from tests.brokers import PATIENCE, ROOT, RunningBroker, broker
@@ -151,6 +152,75 @@ def test_a_stream_takes_large_arguments(node: RunningBroker) -> None:
     assert list(node.client.stream("one", "parts", value=np.ones(100_000), count=2)) == [50_000.0, 50_000.0]
 
 
+SIZES = [80, 9_000, 70_000, 200_000, MIB, 20 * MIB]
+
+
+@pytest.mark.parametrize("placed", [False, True])
+@pytest.mark.parametrize("pool", ["one", "threads"])
+def test_large_chunks_arrive_past_the_broker(node: RunningBroker, pool: str, placed: bool) -> None:
+    before = rss(node.process.pid)
+    frames = list(node.client.stream(pool, "frames", sizes=SIZES, placed=placed))
+    assert [frame.nbytes for frame in frames] == SIZES
+    assert all((frame == number).all() for number, frame in enumerate(frames))
+    frames[0][:] = 2
+    assert rss(node.process.pid) - before < 5 * 1024
+    eventually(lambda: node.client.call(pool, "descriptors") == 0)
+    assert memory_files(node.process.pid) == 0
+
+
+@pytest.mark.parametrize("pool", ["one", "threads"])
+async def test_large_chunks_of_an_async_command_arrive_in_an_event_loop(node: RunningBroker, pool: str) -> None:
+    numbers = []
+    async for chunk in node.client.astream(pool, "aframes", sizes=[100_000] * 30 + [MIB]):
+        assert (chunk["frame"] == chunk["number"]).all()
+        numbers.append(chunk["number"])
+    assert numbers == list(range(31))
+
+
+def test_a_large_result_follows_what_a_command_reports(node: RunningBroker) -> None:
+    *before, answer = node.client.events("one", "told", size=MIB)
+    assert before == [Log("a line"), Progress(0.5, "half")]
+    assert isinstance(answer, Answer)
+    assert answer.value.nbytes == MIB
+    assert next(node.client.stream("one", "bytes_of", size=200_000)) == b"x" * 200_000
+
+
+def test_a_reader_of_json_gets_large_chunks_in_the_text(node: RunningBroker) -> None:
+    assert list(node.client.stream("one", "frames", Json(sizes=[80, 80_000]))) == [[0.0] * 10, [1.0] * 10_000]
+    with pytest.raises(ResultTooLarge, match="max_payload"):
+        list(node.client.stream("one", "frames", Json(sizes=[4 * MIB])))
+
+
+def test_chunks_beyond_max_buffer_are_refused(node: RunningBroker) -> None:
+    stream = node.client.stream("tight", "frames", sizes=[MIB, 9 * MIB])
+    assert next(stream).nbytes == MIB
+    with pytest.raises(ResultTooLarge, match="max_buffer is 8,388,608"):
+        next(stream)
+    with pytest.raises(ResultTooLarge, match="max_payload"):
+        next(node.client.stream("small", "frames", sizes=[2 * MIB]))
+
+
+def test_large_chunks_wait_for_a_reader_that_stopped_and_go_with_it(node: RunningBroker) -> None:
+    gc.collect()
+    eventually(lambda: memory_files(os.getpid()) == 0)
+    stream = node.client.stream("one", "frames", sizes=[300_000] * 200)
+    assert next(stream).sum() == 0
+    eventually(lambda: memory_files(os.getpid()) >= 3)  # 1 MiB may be unread, and one more chunk
+    assert memory_files(os.getpid()) <= 4
+    stream.close()
+    eventually(lambda: memory_files(os.getpid()) == 0)
+    eventually(lambda: node.client.call("one", "descriptors") == 0)
+
+
+def test_late_and_abandoned_large_chunks_leave_no_descriptor(node: RunningBroker) -> None:
+    with pytest.raises(DeadlineExceeded):
+        list(node.client.stream("threads", "frames", sizes=[300_000] * 1000, pause=0.01, timeout=0.3))
+    assert next(node.client.stream("threads", "frames", sizes=[300_000] * 100)).nbytes == 300_000  # the reader leaves
+    gc.collect()
+    eventually(lambda: memory_files(os.getpid()) == 0)
+    eventually(lambda: all(memory_files(pid) == 0 for pid in ready(node)))
+
+
 def test_arguments_beyond_max_buffer_are_refused(node: RunningBroker) -> None:
     with pytest.raises(PayloadTooLarge, match="the max_buffer of pool small is 0"):
         node.client.call("small", "total", value=np.ones(MIB))
@@ -245,6 +315,8 @@ def test_a_killed_client_leaves_no_descriptor(node: RunningBroker) -> None:
 def test_the_metrics_count_buffers(node: RunningBroker) -> None:
     node.client.call("one", "ones", size=MIB)
     node.client.call("one", "total", value=np.ones(MIB))
+    list(node.client.stream("one", "frames", sizes=[MIB]))
+    assert 'snakepit_buffers_total{of="chunk",pool="one"}' in node.client.metrics()
     eventually(lambda: 'snakepit_buffers_total{of="result",pool="one"}' in node.client.metrics())
     assert 'snakepit_buffers_total{of="argument",pool="one"}' in node.client.metrics()
     assert 'snakepit_buffer_bytes_total{of="result",pool="one"}' in node.client.metrics()

@@ -36,6 +36,7 @@ def test_large_arguments_and_results_are_bounded_by_max_buffer_and_not_by_max_pa
     found[0] = 2  # it belongs to the caller
     assert client.call("large", "bytes_of", size=3 * MIB) == b"x" * 3 * MIB
     assert client.call("large", "doubled", value=found)[0] == 4
+    assert [frame[0] for frame in client.stream("large", "frames", sizes=[80, 3 * MIB], placed=True)] == [0, 1]
     with pytest.raises(PayloadTooLarge, match="max_buffer of pool small"):
         client.call("small", "total", value=np.ones(MIB // 2))
     with pytest.raises(ResultTooLarge, match="max_buffer"):
