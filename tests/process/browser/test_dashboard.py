@@ -28,6 +28,8 @@ from tests.process.browser import chromium
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 VENDOR = Path(__file__).parent / "vendor"
 AXE = (VENDOR / "axe-core-4.14.1.min.js").read_text()
+PHONE: Any = {"width": 390, "height": 844}
+DESK: Any = {"width": 1280, "height": 720}
 SLOW_JOB = {"start": 10**12, "limit": 1_000_000}
 PATIENCE = 60_000  # milliseconds; a bound for a machine under load, never a wait
 expect.set_options(timeout=PATIENCE)
@@ -118,6 +120,12 @@ def violations(page: Page) -> list[str]:
     ]
 
 
+def too_wide(page: Page) -> list[str]:
+    """The page scrolls sideways as a whole; only its tables may."""
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    return [f"{wide} pixels wide on a screen of {PHONE['width']}"] if wide > PHONE["width"] else []
+
+
 OTHER_PAGES = (
     "/admin/", "/admin/snakepit_pools/pool/", "/admin/snakepit_pools/pool/add/", "/admin/snakepit_pools/apikey/add/",
     "/admin/snakepit_pools/job/", "/admin/snakepit_pools/audit/", "/admin/snakepit_pools/event/",
@@ -162,6 +170,10 @@ def test_every_page_opens_without_a_complaint_of_the_browser_or_of_axe(
         page.goto(path)
         settle(page)
         found[path] = complaints + violations(page)
+        if scheme == "dark":
+            page.set_viewport_size(PHONE)
+            found[path] += [one for one in violations(page) if "scrollable-region" in one] + too_wide(page)
+            page.set_viewport_size(DESK)
         complaints.clear()
     wrong = [f"{path}: {one}" for path, said in found.items() for one in said]
     assert not wrong, "\n".join(wrong)

@@ -292,7 +292,7 @@ def test_the_dashboard_draws_it(
     assert page.count("data-step=") == 4
     assert page.count('class="edge"') == 4
     assert "<title" in page
-    assert 'role="img"' in page
+    assert 'role="group"' in page
     job = row.jobs.first()
     assert job is not None
     assert f"/workflows/{row.pk}/" in client.get(f"/jobs/{job.pk}/").content.decode()
