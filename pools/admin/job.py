@@ -136,7 +136,7 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(Job)
 class JobAdmin(ReadOnly):
-    list_display = ("id", "pool", "command", "shown_state", "attempts", "progress", "priority", "owner", "created_at",
+    list_display = ("short_id", "pool", "command", "shown_state", "attempts", "done", "priority", "owner", "created_at",
                     "finished_at")  # fmt: skip
     list_filter = (StateFilter, PoolFilter)
     search_fields = ("command", "owner", "tags", "idempotency_key")
@@ -167,6 +167,15 @@ class JobAdmin(ReadOnly):
 
     def hidden_fields(self, request: HttpRequest) -> tuple[str, ...]:
         return without_payload(request, *PAYLOAD)
+
+    @admin.display(description="job", ordering="id")
+    def short_id(self, job: Job) -> str:
+        """The end of the id, as on the dashboard: the whole one takes four lines of the list."""
+        return str(job.pk)[-12:]
+
+    @admin.display(description="progress", ordering="progress")
+    def done(self, job: Job) -> str:
+        return "-" if job.progress is None else f"{job.progress:.0%}"
 
     @admin.display(description="state", ordering="state")
     def shown_state(self, job: Job) -> str:

@@ -14,12 +14,38 @@ from snakepit.pools.models import Event, Node, Worker
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnly):
-    list_display = ("worker_id", "pool", "node", "state", "reason", "pid", "load", "capacity", "served", "memory_mb",
-                    "gil", "parallelism", "started_at", "seen_at")  # fmt: skip
+    list_display = ("worker_id", "pool", "node", "state", "reason", "pid", "calls", "served", "memory", "lock",
+                    "parallel", "started_at", "seen_at")  # fmt: skip
+    fields = ("node", "worker_id", "pool", "state", "reason", "pid", "generation", "calls", "lost", "served", "memory",
+              "lock", "python", "parallel", "template", "loading", "started_at", "seen_at", "gone_at")  # fmt: skip
+    readonly_fields = ("calls", "memory", "lock", "parallel", "loading")
     list_filter = ("state", "pool", "node")
     list_select_related = ("node",)
     search_fields = ("worker_id", "pool", "pid")
     actions = ("recycle",)
+
+    @admin.display(description="load", ordering="load")
+    def calls(self, row: Worker) -> str:
+        return f"{row.load}/{row.capacity}"
+
+    @admin.display(description="memory", ordering="memory_mb")
+    def memory(self, row: Worker) -> str:
+        return "-" if row.memory_mb is None or row.memory_mb < 0 else f"{row.memory_mb:.0f} MiB"
+
+    @admin.display(description="GIL", ordering="gil")
+    def lock(self, row: Worker) -> str:
+        """The state of the GIL, and the import that enabled it."""
+        return " ".join(filter(None, (row.gil, row.gil_culprit and f"because of {row.gil_culprit}"))) or "-"
+
+    @admin.display(description="parallelism", ordering="parallelism")
+    def parallel(self, row: Worker) -> str:
+        """How many of its threads run in parallel, as measured."""
+        return f"{row.parallelism:.1f} x" if row.parallelism else "-"
+
+    @admin.display(description="load time", ordering="load_seconds")
+    def loading(self, row: Worker) -> str:
+        """How long its adapter took to load."""
+        return f"{row.load_seconds:.3f} s"
 
     @admin.action(description="Recycle the selected workers: start replacements, then drain", permissions=["operate"])
     def recycle(self, request: HttpRequest, queryset: QuerySet[Worker]) -> HttpResponse | None:

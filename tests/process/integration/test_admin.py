@@ -120,6 +120,18 @@ def test_a_filter_with_a_null_character_is_a_wrong_filter(admin_client: Client, 
     assert admin_client.get(url(model), follow=True).status_code == 200
 
 
+def test_lists_show_short_ids_and_figures_with_their_units(admin_client: Client, rows: dict[str, Any]) -> None:
+    job = Job.objects.create(pool="digits", command="classify", progress=0.25)
+    page = admin_client.get(url("job")).content.decode()
+    assert f">{str(job.pk)[-12:]}</a>" in page
+    assert ">25%</td>" in page
+    Worker.objects.update(memory_mb=41.3, gil="on", gil_culprit="numpy", parallelism=0.0, load=1, capacity=4)
+    for path in (url("worker"), url("worker", "change", rows["worker"].pk)):
+        page = admin_client.get(path).content.decode()
+        assert [one for one in ("41 MiB", "on because of numpy", "1/4") if one not in page] == []
+        assert ">0.0<" not in page
+
+
 @pytest.mark.parametrize(("model", "action"), [("job", "delete_ended"), ("job", "cancel"), ("pool", "pause")])
 @pytest.mark.parametrize("selected", ["x", "\0", "", "'; drop"])
 def test_a_selection_that_no_row_has_is_refused(
