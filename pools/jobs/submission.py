@@ -99,7 +99,6 @@ def enqueue(
     A new job is sent on commit, or waits for its predecessors; before that, `stored` gets it.
     """
     caller, size = current(), len(json.dumps(wanted["arguments"]))
-    start = _start_of(needs)
     unique_key = ""
     if only is not None:
         unique_key = only.key(wanted["pool"], wanted["command"], wanted["owner"], wanted["arguments"])
@@ -118,7 +117,7 @@ def enqueue(
                     key=caller.key if caller else "",
                     size=size,
                     unique_key=unique_key,
-                    **start,
+                    **_start_of(needs),  # after `_locked`, which refuses an id that no job has
                 )
                 predecessors.add([job], needs)
                 if counted:

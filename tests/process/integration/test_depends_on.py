@@ -227,6 +227,7 @@ def test_a_workflow_waits_for_jobs_from_before_it(manual: Pools) -> None:
         ({"depends_on": ["x"]}, "depends_on: 'x' is neither a job nor the id of one"),
         ({"depends_on": [None]}, "depends_on: 'None' is neither"),
         ({"depends_on": [uuid.UUID(int=7)]}, "depends_on: no job has the id 00000000-"),
+        ({"depends_on": [uuid.UUID(int=2**128 - 1)]}, "depends_on: no job has the id ffffffff-"),
         ({"depends_on": [Job(pool="sums", command="add")]}, "depends_on: no job has the id"),
         ({"depends_on": [uuid.UUID(int=n) for n in range(1001)]}, "at most 1000 jobs, not 1001"),
         ({"on_failure": "stop"}, "on_failure: 'stop' is not one of cancel, run"),
