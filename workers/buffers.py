@@ -277,10 +277,8 @@ def _map(descriptor: int, size: int) -> Any:
 
 
 def _most_maps() -> int:
-    """A quarter of the descriptors that this process may have."""
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """A quarter of the descriptors that this process may have. Not by `resource`: see `Containment.restore`."""
+    soft = os.sysconf("SC_OPEN_MAX")
     return (soft if soft > 0 else 2**20) // 4
 
 

@@ -6,6 +6,8 @@ import fcntl
 import json
 import mmap
 import os
+import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 
 from snakepit.pools.broker.errors import ResultUnreadable
 from snakepit.pools.client.answers import Delivered
-from snakepit.workers import memory_file
+from snakepit.workers import buffers, memory_file
 from snakepit.workers.buffers import COPIED, LARGEST_INLINE, THRESHOLD, BufferTooLarge, Incoming, Outgoing
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.context import Context
@@ -311,3 +313,13 @@ def test_huge_pages_are_used_where_the_kernel_gives_them_to_those_that_ask(
         setting.write_text(text)
     monkeypatch.setattr(memory_file, "HUGE_PAGES", str(setting))
     assert memory_file.huge_pages.__wrapped__() is expected
+
+
+def test_the_bound_of_maps_is_read_without_the_module_whose_import_means_a_changed_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With `resource` imported, a worker compares all limits after each call, and its calls share no check."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.delitem(sys.modules, "resource")
+    assert buffers._most_maps() == soft // 4
+    assert "resource" not in sys.modules
