@@ -18,8 +18,8 @@ import asyncio
 import selectors
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from traceback import walk_tb
 from typing import Any
 
@@ -33,23 +33,13 @@ LONGEST_OF_OTHERS = 5.0  # of another thread
 
 
 class BoundedSelector(OwnSelector):
-    """A selector whose wait has a bound.
+    """A selector whose wait has a bound, so that it finds a late signal, and a descriptor that was closed."""
 
-    A signal that comes between Python's last look for signals and the system call does not interrupt that call. Its
-    handler runs when the call returns. A descriptor that other code has closed sends no event: it is found then.
-    """
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        bound = LONGEST_SELECT if threading.main_thread().ident == threading.get_ident() else LONGEST_OF_OTHERS
-        if timeout is not None and timeout <= bound:
-            return super().select(timeout)
-        events = super().select(bound)
-        if not events:
-            self.check()
-        return events
+    def __init__(self) -> None:
+        super().__init__(LONGEST_OF_OTHERS, LONGEST_SELECT)
 
 
-WAITING = tuple(kind.select.__code__ for kind in (selectors.DefaultSelector, OwnSelector, BoundedSelector))
+WAITING = tuple(kind.select.__code__ for kind in (selectors.DefaultSelector, OwnSelector))
 
 
 def came_while_waiting(error: BaseException) -> bool:
@@ -95,37 +85,44 @@ class LoopOwner:
 
     # Waiters.
 
-    def run_until(self, is_done: Callable[[], bool]) -> None:
+    def run_until(self, is_done: Callable[[], object]) -> None:
         """Run the loop on this thread until `is_done`; takes it from the backup thread. See `recheck`."""
-        with self._as_waiter():
+        running = False
+        try:
+            running = self._take()
+            if self._callbacks:
+                self._run_callbacks()
             while not is_done():
                 self.loop.run_forever()
+        finally:
+            self._give_back(running)
 
     def run_once(self) -> None:
         """Let the loop write and read what there is, without waiting for more."""
-        with self._as_waiter():
+        running = False
+        try:
+            running = self._take()
+            self._run_callbacks()
             for _ in range(self._turns):
                 self.loop.stop()  # before it runs: it then takes one turn
                 self.loop.run_forever()
-
-    @contextmanager
-    def _as_waiter(self) -> Iterator[None]:
-        running = False
-        try:
-            with self._state:
-                self._no_waiter = self._urgent = False
-            if not self._running.acquire(blocking=False):
-                self.loop.call_soon_threadsafe(self.loop.stop)
-                self._running.acquire()
-            running = True
-            self._run_callbacks()
-            yield
         finally:
-            self._leave()  # before the release: the next waiter's arrival must not be undone by this departure
-            if running:
-                self._running.release()
+            self._give_back(running)
 
-    def try_run_until(self, is_done: Callable[[], bool], timeout: float | None, *, alone: bool) -> None:
+    def _take(self) -> bool:
+        with self._state:
+            self._no_waiter = self._urgent = False
+        if not self._running.acquire(blocking=False):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._running.acquire()
+        return True
+
+    def _give_back(self, running: bool) -> None:
+        self._leave()  # before the release: the next waiter's arrival must not be undone by this departure
+        if running:
+            self._running.release()
+
+    def try_run_until(self, is_done: Callable[[], object], timeout: float | None, *, alone: bool) -> None:
         """As `run_until`, for a thread that can also wait without the loop; `is_done` may be false afterwards.
 
         Returns immediately if another waiter has the loop, or if the backup thread runs it for others (not `alone`).
@@ -133,20 +130,23 @@ class LoopOwner:
         if not self._running.acquire(blocking=False) and not (alone and self._take_from_backup()):
             return
         try:
-            if self._is_given_up():
+            if (self.retired or not self._intact) and self._is_given_up():
                 return
             self._intact = False
             self.runner = threading.get_ident()
             with self._state:
                 self._no_waiter = self._urgent = False
-            self._run_callbacks()
+            if self._callbacks:
+                self._run_callbacks()
             if timeout is None:
                 while not is_done():
                     self.loop.run_forever()
-                    self._raise_failure()
+                    if self.failure is not None:
+                        break
             else:
                 self._run_with_timeout(is_done, timeout)
-            self._raise_failure()
+            if self.failure is not None:
+                self._raise_failure()
             self._intact = True
         except BaseException as error:
             # Before the release: no other thread may run a loop whose state is unknown. A second interrupt may come
@@ -178,7 +178,7 @@ class LoopOwner:
                 self._leave()
         return taken
 
-    def _run_with_timeout(self, is_done: Callable[[], bool], timeout: float) -> None:
+    def _run_with_timeout(self, is_done: Callable[[], object], timeout: float) -> None:
         expired = threading.Event()  # not a look at the clock: a timer of asyncio may come a little early
         timer = self.loop.call_later(timeout, self._expire, expired)
         try:

@@ -11,16 +11,26 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import math
 import os
+import select
 import selectors
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-FIRST_MARK, MARKS = 36, 28  # numbers of real-time signals; none is sent for an epoll without O_ASYNC
+ON_LINUX = sys.platform.startswith("linux")
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+SO_COOKIE, COOKIE_BYTES = 57, 8  # Linux: a number that no other socket of the machine has; `socket` has no name for it
+FIRST_MARK, MARKS, NO_MARK = 36, 28, -1  # numbers of real-time signals; none is sent for an epoll without O_ASYNC
 _marks = count()
+# Of the parent class, for what each call uses: `super()` takes as long as the check.
+_option = socket.socket.getsockopt
+_send, _sendto = socket.socket.send, socket.socket.sendto
+_recv, _recv_into, _recvmsg_into = socket.socket.recv, socket.socket.recv_into, socket.socket.recvmsg_into
 _kept: list[object] = []  # objects whose number is a foreign file's: their end would close it
 
 
@@ -54,17 +64,36 @@ def gone() -> DescriptorGone:
     return DescriptorGone(errno.EBADF, "the descriptor was closed by other code of this process")
 
 
+def cookie(made: socket.socket) -> bytes | None:
+    """What is unique to a socket and takes half the time of its identity; None: this system does not have it."""
+    if not ON_LINUX:
+        return None
+    try:
+        return made.getsockopt(socket.SOL_SOCKET, SO_COOKIE, COOKIE_BYTES)
+    except OSError as error:
+        if error.errno is None:  # a TimeoutError of a signal handler
+            raise
+        return None
+
+
 class OwnSocket(socket.socket):
     """A socket that does not touch a file which took its number."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_cookie", "_known")
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
         super().__init__(family, type, proto, fileno)
         self._known = identity(super().fileno())
+        self._cookie = cookie(self)
 
     def check(self) -> None:
         """Raise OSError if the number names another file, or none."""
+        try:
+            if self._cookie is not None and _option(self, socket.SOL_SOCKET, SO_COOKIE, COOKIE_BYTES) == self._cookie:
+                return
+        except OSError as error:  # no socket; else a TimeoutError of a signal handler
+            if error.errno is None:
+                raise
         number = super().fileno()
         # -1 before or after: we have closed it, perhaps in another thread, and the operation says so.
         if number >= 0 and not is_same(number, self._known) and super().fileno() == number:
@@ -72,11 +101,11 @@ class OwnSocket(socket.socket):
 
     def send(self, *args: Any) -> int:
         self.check()
-        return super().send(*args)
+        return _send(self, *args)
 
     def sendto(self, *args: Any) -> int:
         self.check()
-        return super().sendto(*args)
+        return _sendto(self, *args)
 
     def sendmsg(self, *args: Any) -> int:
         self.check()
@@ -84,11 +113,11 @@ class OwnSocket(socket.socket):
 
     def recv(self, *args: Any) -> bytes:
         self.check()
-        return super().recv(*args)
+        return _recv(self, *args)
 
     def recv_into(self, *args: Any) -> int:
         self.check()
-        return super().recv_into(*args)
+        return _recv_into(self, *args)
 
     def recvmsg(self, *args: Any) -> Any:
         self.check()
@@ -96,7 +125,7 @@ class OwnSocket(socket.socket):
 
     def recvmsg_into(self, *args: Any) -> Any:
         self.check()
-        return super().recvmsg_into(*args)
+        return _recvmsg_into(self, *args)
 
     def accept(self) -> Any:
         self.check()
@@ -130,13 +159,21 @@ class OwnSelector(selectors.DefaultSelector):
 
     _selector: Any
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float = math.inf, longest_of_main: float = math.inf) -> None:
+        """`longest`: seconds of one wait; `longest_of_main`: of one of the main thread.
+
+        A signal that comes between Python's last look for signals and the system call does not interrupt that call. Its
+        handler runs when the call returns. A descriptor that other code has closed sends no event: it is found then.
+        """
         super().__init__()
-        self._mark = FIRST_MARK + next(_marks) % MARKS
+        self._longest, self._longest_of_main = longest, longest_of_main
+        self._main = threading.main_thread().ident
         self._known: dict[int, tuple[int, int]] = {}  # by registered descriptor
+        self._keys: dict[int, selectors.SelectorKey] = {}
         self._lost = False
-        if sys.platform.startswith("linux"):  # all epolls have one inode, so that fstat cannot tell them apart
-            fcntl.fcntl(self.fileno(), fcntl.F_SETSIG, self._mark)
+        if ON_LINUX:  # all epolls have one inode, so that fstat cannot tell them apart
+            self._number, self._mark = self.fileno(), FIRST_MARK + next(_marks) % MARKS
+            fcntl.fcntl(self._number, fcntl.F_SETSIG, self._mark)
 
     def is_ours(self) -> bool:
         """False also after `close`."""
@@ -144,12 +181,12 @@ class OwnSelector(selectors.DefaultSelector):
             # The object of the lost number must not end. An empty one takes its place for what is still unregistered.
             _kept.append(self._selector)
             self._selector = type(self._selector)()
-            self._lost = True
+            self._lost, self._mark = True, NO_MARK
         return not self._lost and self._selector is not None and not getattr(self._selector, "closed", False)
 
     def _is_foreign(self) -> bool:
         try:
-            if sys.platform.startswith("linux"):
+            if ON_LINUX:
                 return bool(fcntl.fcntl(self.fileno(), fcntl.F_GETSIG) != self._mark)
             os.fstat(self.fileno())
         except OSError as error:  # closed, and the number is free
@@ -176,24 +213,48 @@ class OwnSelector(selectors.DefaultSelector):
         if not self.is_ours():
             raise gone()
         key = super().register(fileobj, events, data)
-        self._known[key.fd] = identity(key.fd)
+        self._known[key.fd], self._keys[key.fd] = identity(key.fd), key
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         self.is_ours()
         key = super().unregister(fileobj)
         self._known.pop(key.fd, None)
+        self._keys.pop(key.fd, None)
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         if not self.is_ours():
             raise gone()
-        return super().modify(fileobj, events, data)
+        key = super().modify(fileobj, events, data)
+        self._keys[key.fd] = key
+        return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if not self.is_ours():
+        """Wait for events, at most for the longest time. It is one function, because each call waits here."""
+        longest = self._longest_of_main if threading.get_ident() == self._main else self._longest
+        is_bounded = timeout is None or timeout > longest
+        wait = longest if timeout is None or is_bounded else timeout
+        try:
+            is_ours = fcntl.fcntl(self._number, fcntl.F_GETSIG) == self._mark if ON_LINUX else self.is_ours()
+        except OSError as error:  # closed, and the number is free
+            if error.errno is None:
+                raise
+            is_ours = False
+        if not is_ours and not self.is_ours():
             raise gone()
-        return super().select(timeout)
+        if ON_LINUX:  # as the standard library does it, without two more functions
+            keys, events = self._keys, []
+            wait = -1 if wait == math.inf else max(0, math.ceil(wait * 1e3) * 1e-3)  # rounded up, epoll rounds down
+            for number, event in self._selector.poll(wait, len(keys) or 1):
+                if (key := keys.get(number)) is not None:
+                    ready = (READ if event & ~select.EPOLLOUT else 0) | (WRITE if event & ~select.EPOLLIN else 0)
+                    events.append((key, ready & key.events))
+        else:
+            events = super().select(None if wait == math.inf else wait)
+        if is_bounded and not events:
+            self.check()
+        return events
 
     def close(self) -> None:
         self.is_ours()

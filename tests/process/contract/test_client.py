@@ -10,7 +10,6 @@ import asyncio
 import gc
 import json
 import os
-import selectors
 import signal
 import ssl
 import subprocess
@@ -45,6 +44,7 @@ from snakepit.pools.client.streams import WINDOW
 from snakepit.pools.wire.broker_pb2 import Reply
 from snakepit.workers.process.template_safety import current_frames
 from snakepit.workers.transport import DIRECT_REPLY, FAST_PATH, LOOP_OWNER
+from snakepit.workers.transport.loop_owner import WAITING
 from tests.process.contract.fake_broker import POOL, FakeBroker
 from tests.process.contract.kit_broker import KitBroker
 from tests.process.contract.network_broker import Network, NetworkBroker
@@ -362,7 +362,7 @@ def test_an_interrupt_cancels_the_call_that_waits(client: Client, broker: FakeBr
     for _ in range(calls_before):  # the first one connects
         client.call(POOL, "echo")
     # In the loop, or on its queue, if the backup thread did not let go of the loop in time.
-    waits = selectors.DefaultSelector.select.__code__, ThreadPending._await_item.__code__
+    waits = *WAITING, ThreadPending._await_item.__code__
     main, ended = threading.get_ident(), threading.Event()
 
     def interrupt() -> None:
