@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -30,6 +31,7 @@ from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
 from snakepit.workers.transport import BUFFERS as BUFFERS_SWITCH
 from snakepit.workers.transport import is_on
 
+BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
 MAX_MESSAGE = 256 * 2**20  # bytes: no call is larger, whatever its pool allows
 LONGEST_TIMEOUT = 31 * 86_400.0  # seconds; more is the same as no timeout
 BYTES = (bytes, bytearray, memoryview)
@@ -114,6 +116,54 @@ class Parts(Protocol):
         ...
 
 
+class CallTaker(Protocol):
+    """What a message to the broker depends on; the session's Connection."""
+
+    @property
+    def parts(self) -> Parts: ...
+
+    @property
+    def takes_calls(self) -> bool: ...
+
+
+Outbox = deque[tuple[int, EncodedCall | pb.Request]]  # a call with its number; anything else with 0
+
+
+def next_message(outbox: Outbox, taker: CallTaker, *, alone: bool) -> bytes:
+    """Take what waits longest as one message: serialised protobuf messages put one after the other are their sum.
+
+    `alone`: at most one call is in flight.
+    """
+    part = _next_part(outbox, BATCH_BYTES, taker, alone=alone)
+    if not outbox:
+        return part
+    parts, size = [part], len(part)
+    while outbox and size < BATCH_BYTES:
+        part = _next_part(outbox, BATCH_BYTES - size, taker, alone=alone)
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
+
+
+def _next_part(outbox: Outbox, room: int, taker: CallTaker, *, alone: bool) -> bytes:
+    """Take what waits longest: a plain call with the calls like it behind it, if the broker takes Calls."""
+    ref, first = outbox.popleft()
+    if isinstance(first, pb.Request):
+        return pb.Requests(requests=[first]).SerializeToString()
+    calls = [(ref, first)]
+    if outbox and taker.takes_calls and first.is_plain:
+        room -= len(first.arguments)
+        while outbox:
+            ref, call = outbox[0]
+            if not isinstance(call, EncodedCall) or not call.is_like(first):
+                break
+            if (room := room - len(call.arguments)) < 0:  # alone, so that the broker can refuse it alone
+                break
+            outbox.popleft()
+            calls.append((ref, call))
+    return message_of(calls, direct_reply=alone and first.result_only, parts=taker.parts)
+
+
 def message_of(
     calls: Sequence[tuple[int, EncodedCall]],
     *,
@@ -131,13 +181,13 @@ def message_of(
     if len(calls) == 1:
         wire = request.call
         wire.ref, wire.arguments = ref, first.arguments
-        wire.credit, wire.credit_bytes = first.credit, first.credit_bytes
         if first.caller:  # its reply has what is left of its limits
             _name_caller(wire.caller, first.caller)
         else:
             wire.direct_reply = direct_reply
-        for name, value in (first.attachments or {}).items():
-            wire.attachments[name] = value
+        if first.attachments:
+            for name, value in first.attachments.items():
+                wire.attachments[name] = value
         if first.buffers:
             wire.buffer = parts.send(first.buffers) if parts else 0
             if not wire.buffer:
@@ -146,10 +196,12 @@ def message_of(
         wire = request.calls
         wire.refs.extend([ref for ref, _ in calls])
         wire.arguments.extend([call.arguments for _, call in calls])
-        if first.credit:
-            wire.credit, wire.credit_bytes = first.credit, first.credit_bytes
+    if first.credit:
+        wire.credit, wire.credit_bytes = first.credit, first.credit_bytes
+    if first.priority:
+        wire.priority = first.priority
     wire.buffers = parts is not None and parts.taken and (first.result_only or first.takes_parts)
-    wire.pool, wire.command, wire.timeout, wire.priority = first.pool, first.command, first.timeout, first.priority
+    wire.pool, wire.command, wire.timeout = first.pool, first.command, first.timeout
     return message.SerializeToString()
 
 
@@ -169,7 +221,8 @@ def encode(
     """Check a call and return it."""
     if not isinstance(pool, str) or not isinstance(command, str) or not pool or not command:
         raise BadRequest(f"pool and command must be names, not {pool!r} and {command!r}")
-    _check_text(pool, command)
+    if not (pool.isascii() and command.isascii()):
+        _check_text(pool, command)
     values = _merged(arguments, more)
     call = EncodedCall(pool, command)
     call.caller = current()
@@ -177,12 +230,12 @@ def encode(
     for reserved in (typed.NAME, ATTACHMENT):
         if reserved in values:
             raise BadArguments(f"arguments: {reserved!r} is a reserved name; rename the argument")
-    call.arguments, call.attachments, call.buffers = _encoded(values, plain=plain)
+    if values and not plain and (flat := _flat(values)) and len(flat) <= MAX_MESSAGE:  # nearly always
+        call.arguments = flat
+    else:
+        call.arguments, call.attachments, call.buffers = _encoded(values, plain=plain)
     if isinstance(arguments, Json):
-        call.buffers = arguments.buffers
-        if arguments.keeps_types:
-            text = call.arguments[1:] if len(call.arguments) > 2 else b"}"
-            call.arguments = NO_ARGUMENTS[:-1] + (b"," if len(text) > 1 else b"") + text
+        _add_options_of(call, arguments)
     if options.timeout is not None:
         call.timeout = _checked_timeout(options.timeout)
     if options.priority:
@@ -191,6 +244,13 @@ def encode(
         call.credit = options.credit
         call.credit_bytes = options.credit_bytes
     return call
+
+
+def _add_options_of(call: EncodedCall, given: Json) -> None:
+    call.buffers = given.buffers
+    if given.keeps_types:
+        text = call.arguments[1:] if len(call.arguments) > 2 else b"}"
+        call.arguments = NO_ARGUMENTS[:-1] + (b"," if len(text) > 1 else b"") + text
 
 
 def encode_each(
@@ -210,9 +270,6 @@ def _encoded(values: Mapping[str, Any], *, plain: bool) -> tuple[bytes, Mapping[
     """The arguments as text, those that are bytes or a file beside it, and the large parts of all."""
     if not values:
         return (b"" if plain else NO_ARGUMENTS), None, None
-    if not plain and (flat := _flat(values)):
-        _check_size(len(flat))
-        return flat, None, None
     size, attachments = 0, dict[str, bytes]()
     for name, value in values.items():
         if type(value) in typed.PLAIN:
@@ -245,7 +302,7 @@ def _flat(values: Mapping[str, Any]) -> bytes:
 def _merged(arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
     if arguments is None:
         return more
-    if not isinstance(arguments, Mapping):
+    if type(arguments) is not dict and not isinstance(arguments, Mapping):
         raise BadArguments(f"arguments: must be an object of keyword arguments, not {type(arguments).__name__}")
     if not typed.TEXT.issuperset(map(type, arguments)):
         for name in arguments:

@@ -73,14 +73,16 @@ class Connection:
         self._stub = BrokerStub(channel)
         self._end = partial(reason_of_end, channel, target)
         self._raw = raw_stream(stream, Requests, on_message, LARGEST_FRAME)
+        self.write_now = self._raw.write_now  # sends one message, if the transport has room for it
         self._hangup: select.poll | None = None
         if (descriptor := self._raw.descriptor()) >= 0:
             self._hangup = select.poll()
             self._hangup.register(descriptor, HANGUP)
+        self.writes_now = self._hangup is not None  # whether `write_now` can succeed; if not, only `write` sends
 
     def hung_up(self) -> bool:
         """Whether the connection has ended, though the event loop may not have read that yet."""
-        if self._raw.has_failed() or self._raw.is_closing():  # the loop closes a transport whose reader was interrupted
+        if self._raw.has_ended():
             return True
         return self._hangup is not None and bool(self._hangup.poll(0))
 
@@ -91,15 +93,6 @@ class Connection:
             initial = self._stream.initial_metadata
             self._takes_calls = initial is not None and initial.get("snakepit-takes") == "calls"
         return self._takes_calls
-
-    @property
-    def writes_now(self) -> bool:
-        """Whether `write_now` can succeed; if not, only `write` sends."""
-        return self._hangup is not None
-
-    def write_now(self, message: bytes) -> bool:
-        """Send one message, if the transport has room for it."""
-        return self._raw.write_now(message)
 
     async def write(self, message: bytes) -> None:
         """Send one message as fast as the broker takes it."""

@@ -63,9 +63,8 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that this thread runs now, the client's or the caller's own: it cannot run another one."""
-    return asyncio._get_running_loop()
+# Returns the event loop that this thread runs now, the client's or the caller's own: it cannot run another one.
+running_loop: Callable[[], asyncio.AbstractEventLoop | None] = asyncio._get_running_loop
 
 
 class LoopThread:
@@ -79,6 +78,7 @@ class LoopThread:
         self.level = level
         self.inside: set[int] = set()
         self.sessions: dict[Any, Any] = {}  # by target: those that the next call uses
+        self.latest: Any = None  # one of them: most processes have one broker, and need no look-up
         self.open_sessions: set[Any] = set()  # all that have a task still, also those that were lost
         self.questions: set[Any] = set()  # to the broker itself, that are not answered yet
         self.lock = threading.RLock()  # a finalizer or a signal handler may call while its thread holds it

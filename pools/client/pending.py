@@ -13,13 +13,13 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from snakepit.pools.broker.errors import NOT_STARTED, UNKNOWN, BrokerError, BrokerUnreachable, DeadlineExceeded
+from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import exception, value_of
 from snakepit.pools.client.arguments import EncodedCall
 from snakepit.pools.client.loop_thread import LoopThread, check_shutdown
 from snakepit.pools.client.protocol import Pending
 from snakepit.pools.client.session import Session, session_on
-from snakepit.pools.client.stand_in import prepare
 from snakepit.pools.client.steps import current_loop, run_short_step, run_step
 from snakepit.workers.transport.loop_owner import LoopOwner
 
@@ -40,7 +40,8 @@ class SentCall:
     __slots__ = ("_call", "_pending", "_session", "_target", "deadline", "ref")
 
     def __init__(self, target: Target, call: EncodedCall, pending: Pending) -> None:
-        prepare(call.pool)
+        if stand_in.current is not None:
+            stand_in.prepare(call.pool)
         timeout = call.timeout
         self.deadline = time.monotonic() + timeout + GRACE if timeout else None
         self.ref = next(_refs)  # before it is sent: a call that an interrupt cuts off there can be cancelled
@@ -103,22 +104,18 @@ class ThreadPending:
         self._loop_owner: LoopOwner | None = None  # while the waiting thread may run its loop
 
     def deliver(self, kind: str, reply: Any) -> None:
-        self._put((kind, reply))
+        self._items.put((kind, reply))
+        if self._loop_owner is not None:
+            self._loop_owner.recheck()
 
     def fail(self, error: BrokerError) -> None:
-        self._put(error)
+        self._items.put(error)
+        if self._loop_owner is not None:
+            self._loop_owner.recheck()
 
     def discard(self) -> None:
         """Drop what has come. The session closes what comes later."""
         self._items = queue.SimpleQueue()
-
-    def _put(self, item: Item) -> None:
-        self._items.put(item)
-        if self._loop_owner is not None:
-            self._loop_owner.recheck()
-
-    def _has_item(self) -> bool:
-        return not self._items.empty()
 
     def forked(self, error: BrokerError) -> None:
         # The parent's thread may have been inside the old queue at the moment of the fork.
@@ -142,13 +139,12 @@ class ThreadPending:
         try:
             if self._items.empty():
                 check_shutdown()
-                session = sent.session
+                session, remaining = sent.session, sent.remaining() if sent.deadline else None
                 self._loop_owner = session.loop_owner
-                run_step(session.loop_thread, session.wait, self._has_item, sent.remaining())
+                run_step(session.loop_thread, session.wait, self._items.qsize, remaining)
                 self._loop_owner = None
-                item = self._await_item(sent)
-            else:
-                item = self._items.get_nowait()  # no other thread takes them
+            # No other thread takes them.
+            item = self._await_item(sent) if self._items.empty() else self._items.get_nowait()
         except queue.Empty:
             raise sent.overdue() from None
         except BaseException:  # KeyboardInterrupt, or another exception of a signal handler

@@ -27,15 +27,14 @@ from snakepit.pools.client import loop_thread as background
 from snakepit.pools.client import stand_in
 from snakepit.pools.client.address import Target
 from snakepit.pools.client.answers import names_parts, unpack
-from snakepit.pools.client.arguments import EncodedCall, message_of
+from snakepit.pools.client.arguments import EncodedCall, next_message
 from snakepit.pools.client.connection import Connection, connect, copy_of, is_of_connection, not_opened, typed
 from snakepit.pools.client.loop_thread import LoopThread, running_loop
 from snakepit.pools.client.protocol import Pending
 from snakepit.pools.client.steps import FORKED, run_short_step
-from snakepit.pools.wire.broker_pb2 import Cancel, Credit, Replies, Request, Requests
+from snakepit.pools.wire.broker_pb2 import Cancel, Credit, Replies, Request
 from snakepit.workers.transport import LOOP_OWNER, is_on
 
-BATCH_BYTES = 2**18  # a message to the broker is closed when it is this large
 LAST_REPLIES = frozenset({"result", "error"})
 CLOSED = "The connection to the broker was closed by this process."
 GOODBYE, END_GRACE = 0.25, 1.0  # seconds for the broker to end the session after our end of it; for all of `end`
@@ -114,9 +113,10 @@ class Session:
         while self._pending:
             self._pending.popitem()[1].forked(self.lost)
 
-    def wait(self, is_done: Callable[[], bool], timeout: float | None) -> None:
+    def wait(self, is_done: Callable[[], object], timeout: float | None) -> None:
         """Run the loop on this thread until `is_done`, unless another thread needs it; may return early."""
-        if not self._waiters_run_loop or not self._opened.is_set() or running_loop() is not None:
+        is_open = self._connection is not None or self.lost is not None
+        if not self._waiters_run_loop or not is_open or running_loop() is not None:
             self.loop_owner.ensure_running()  # the background thread connects: no signal handler can interrupt that
             return
         try:
@@ -126,8 +126,10 @@ class Session:
                 raise
         if not is_done():
             self.loop_thread.check_descriptors()
-        if self._pending or any(session._pending for session in tuple(self.loop_thread.sessions.values())):
-            self.loop_owner.ensure_running()
+        for session in (self, *self.loop_thread.sessions.values()):
+            if session._pending:
+                self.loop_owner.ensure_running()
+                return
 
     def end_calls(self, reason: BrokerError) -> None:
         """On any thread, after the loop was given up: end what waits. Nothing but the register is trusted."""
@@ -158,8 +160,10 @@ class Session:
     def _wake(self, *, urgent: bool) -> None:
         if not self._woken:
             self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: `_lose` reports it
+            try:
                 self.loop_owner.call_soon(self._flush)
+            except RuntimeError:  # the loop is closed: `_lose` reports it
+                return
         if urgent:
             self.loop_owner.ensure_running()
 
@@ -222,8 +226,8 @@ class Session:
                 self._lose(BrokerUnreachable(f"The broker at {self.target} closed the connection."))
                 return
             rest = b""
-            while self._outbox and connection.writes_now and not rest:
-                batch = self._batch()
+            while self._outbox and not rest and connection.writes_now:
+                batch = next_message(self._outbox, connection, alone=len(self._pending) <= 1)
                 rest = b"" if connection.write_now(batch) else batch
             if rest or self._outbox:
                 self._writer = self.loop.create_task(self._write(connection, rest))
@@ -232,35 +236,6 @@ class Session:
             self._lose(connection.typed(error))
             if not is_of_connection(error) and threading.current_thread() is not self.loop_thread.thread:
                 raise  # of a signal handler: the waiter gets it
-
-    def _batch(self) -> bytes:
-        """Return what waits as one message: serialised protobuf messages put one after the other are their sum."""
-        parts, size = [], 0
-        while self._outbox and size < BATCH_BYTES:
-            part = self._part(BATCH_BYTES - size)
-            parts.append(part)
-            size += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _part(self, room: int) -> bytes:
-        """Return what waits longest: a plain call with the calls like it behind it, if the broker takes Calls."""
-        outbox = self._outbox
-        ref, first = outbox.popleft()
-        if isinstance(first, Request):
-            return Requests(requests=[first]).SerializeToString()
-        calls = [(ref, first)]
-        if self._connection is not None and self._connection.takes_calls and first.is_plain:
-            room -= len(first.arguments)
-            while outbox:
-                ref, call = outbox[0]
-                if not isinstance(call, EncodedCall) or not call.is_like(first):
-                    break
-                if (room := room - len(call.arguments)) < 0:  # alone, so that the broker can refuse it alone
-                    break
-                outbox.popleft()
-                calls.append((ref, call))
-        parts = self._connection.parts if self._connection else None
-        return message_of(calls, direct_reply=first.result_only and len(self._pending) <= 1, parts=parts)
 
     async def _write(self, connection: Connection, rest: bytes) -> None:
         """Send as the broker makes room; what comes meanwhile waits in the outbox."""
@@ -271,7 +246,7 @@ class Session:
                 await connection.settle()
                 if self.lost is not None:
                     return
-                batch = self._batch()
+                batch = next_message(self._outbox, connection, alone=len(self._pending) <= 1)
                 if not connection.write_now(batch):
                     await connection.write(batch)
         except Exception as error:
@@ -368,28 +343,33 @@ class Session:
 
 def session_on(loop_thread: LoopThread, target: Target) -> Session:
     """The session with a broker on a loop; a new one if there is none or it was lost."""
-    target = stand_in.resolve(target)
-    session: Session | None = loop_thread.sessions.get(target)
+    target = stand_in.current or target
+    session: Session | None = loop_thread.latest
+    if session is not None and session.target is target and session.lost is None:
+        return session
+    session = loop_thread.sessions.get(target)
     if session is None or session.lost is not None:
         with loop_thread.lock:
             session = loop_thread.sessions.get(target)
             if session is None or session.lost is not None:
-                session = loop_thread.sessions[target] = Session(target, loop_thread)
+                session = loop_thread.sessions[target] = loop_thread.latest = Session(target, loop_thread)
     return session
 
 
 def end_session(target: Target) -> None:
     """Close the connections to a broker, if there are any."""
     for loop_thread in background.all_loops():
-        if session := loop_thread.sessions.get(stand_in.resolve(target)):
+        if session := loop_thread.sessions.get(stand_in.current or target):
             session.end()
 
 
 def _drop(session: Session) -> None:
     # Without a lock on purpose: this runs on the loop thread. A new session that slips in is not removed.
-    sessions = session.loop_thread.sessions
-    if sessions.get(session.target) is session:
-        sessions.pop(session.target, None)
+    loop_thread = session.loop_thread
+    if loop_thread.latest is session:
+        loop_thread.latest = None
+    if loop_thread.sessions.get(session.target) is session:
+        loop_thread.sessions.pop(session.target, None)
 
 
 def _end_all() -> None:

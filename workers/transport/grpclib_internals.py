@@ -226,7 +226,8 @@ class BufferedFrameReader(FrameReader, asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._buffer[:nbytes]))
+        if rest := self._take(bytes(self._buffer[:nbytes])):
+            self._inner.data_received(rest)
 
 
 class FastStream:
@@ -240,6 +241,7 @@ class FastStream:
         self._raw = raw
         self._transport = raw._transport
         connection, number = raw.connection, raw.id
+        self._header = plain_header(number)
         self._messages = MessageBuffer(lambda size: connection.ack(number, size), on_message, limit, oversize)
 
     def open(self, reader: type[FrameReader] | None = None) -> None:
@@ -268,13 +270,14 @@ class FastStream:
         closing: bool = self._transport.is_closing()
         return closing
 
-    def has_failed(self) -> bool:
-        return self._messages.error is not None
+    def has_ended(self) -> bool:
+        # The loop closes a transport whose reader was interrupted.
+        return self._messages.error is not None or self._transport.is_closing()
 
     def write_now(self, message: bytes) -> bool:
         """Write a message, if both windows and the transport have room for all of it. False: nothing was written."""
-        raw, data = self._raw, framed(message)
-        h2, size = raw._h2_connection, len(data)
+        raw, size = self._raw, PREFIX + len(message)
+        h2 = raw._h2_connection
         stream = h2.streams.get(raw.id)
         if (
             stream is None
@@ -289,9 +292,10 @@ class FastStream:
         stream.outbound_flow_control_window -= size
         before = h2.data_to_send()  # usually empty; what h2 has queued goes first
         if size <= h2.max_outbound_frame_size:
-            self._transport.write(before + size.to_bytes(3, "big") + plain_header(raw.id) + data)
+            length = size.to_bytes(3, "big"), (size - PREFIX).to_bytes(4, "big")
+            self._transport.write(b"%b%b%b\0%b%b" % (before, length[0], self._header, length[1], message))
         else:
-            self._transport.write(before + b"".join(data_frames(raw.id, data, h2.max_outbound_frame_size)))
+            self._transport.write(before + b"".join(data_frames(raw.id, framed(message), h2.max_outbound_frame_size)))
         return True
 
     async def write(self, message: bytes) -> None:

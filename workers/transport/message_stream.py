@@ -36,8 +36,8 @@ class RawStream(Protocol):
 
     def is_closing(self) -> bool: ...
 
-    def has_failed(self) -> bool:
-        """Whether `ended` will raise, though the loop may not have come to it yet."""
+    def has_ended(self) -> bool:
+        """Whether `ended` returns or raises soon, though the loop may not have come to it yet."""
         ...
 
     def write_now(self, message: bytes) -> bool: ...
@@ -76,8 +76,8 @@ class PublicStream:
     def is_closing(self) -> bool:
         return self._over
 
-    def has_failed(self) -> bool:
-        return False  # `ended` raises at once
+    def has_ended(self) -> bool:
+        return self._over
 
     def write_now(self, message: bytes) -> bool:
         """Return False: only a coroutine can write here."""
@@ -135,10 +135,10 @@ class MessageStream:
 
     def send(self, message: bytes) -> None:
         """Send a serialised message now, or queue it as long as the peer has no room."""
-        if self._raw.is_closing():
-            return  # the stream's end reports it
         if not self._queue and self._writer is None and self._raw.write_now(message):  # nearly always
             return
+        if self._raw.is_closing():
+            return  # the stream's end reports it
         self._queue.append(message)
         self.waiting += len(message)
         if self._writer is None:
