@@ -45,7 +45,7 @@ class Idling(Protocol):
 
     def recheck(self) -> None: ...
 
-    def run_until(self, is_done: Callable[[], bool]) -> None: ...
+    def run_until(self, is_done: Callable[[], object]) -> None: ...
 
     def run_once(self) -> None: ...
 
@@ -205,12 +205,12 @@ class CallRuntime:
                 if not self._settle():
                     return
                 answers = batches.perform(calls, bound)
-            elif self._shared and self._shared.takes(item, bound):
+            elif self._shared and not item.reply_socket and self._shared.takes(item, bound):
                 self._share(self._shared, item)
                 del item, calls
                 continue
             else:
-                if not self._settle():
+                if self._shared and self._shared.waiting and not self._settle():
                     return
                 answers = (execution.perform(item),)
             if contained is None:
@@ -249,7 +249,10 @@ class CallRuntime:
         """Report, and then undo what the calls changed, while the callers read. False: it cannot be undone."""
         call = calls[0]
         try:
-            self._finish_each(calls, answers)
+            if len(calls) == 1:  # nearly always
+                self._reports.put(self._final(call, answers[0]))
+            else:
+                self._finish_each(calls, answers)
             contained.restore()
         except Uncontained as change:
             self.uncontained, self.cut_off = f"after a call of {call.command}: {change}", change.cut_off
@@ -305,23 +308,17 @@ class CallRuntime:
         if not is_empty and self._in_batch < BATCH_CALLS and time.monotonic() < self._batch_ends:
             self._in_batch += 1
             return True
-        if not self._settle():
+        if self._shared and self._shared.waiting and not self._settle():
             return False
         if is_empty:
-            idling.run_until(self._has_calls)
+            idling.run_until(self._queue.qsize)
         elif self._in_batch:
             idling.run_once()
         self._in_batch = 1
         self._batch_ends = time.monotonic() + BATCH_SECONDS
         return True
 
-    def _has_calls(self) -> bool:
-        return not self._queue.empty()
-
     def _finish_each(self, calls: Sequence[AssignedCall], answers: Sequence[AnswerReport]) -> None:
-        if len(calls) == 1:  # nearly always
-            self._finish(calls[0], answers[0])
-            return
         for call, answer in zip(calls, answers, strict=True):
             self._finish(call, answer)
 

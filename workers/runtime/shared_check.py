@@ -50,7 +50,7 @@ class SharedCheck:
         self._state = state
         self._perform = perform
         self._finish = finish
-        self._waiting: deque[tuple[AssignedCall, AnswerReport]] = deque()
+        self.waiting: deque[tuple[AssignedCall, AnswerReport]] = deque()  # answers, for `settle`
         self._release_due = False
         self._changing: set[str] = set()  # commands that have changed the process, perhaps for their own time
         self._running = ""  # the command of the call that runs, or ran last
@@ -74,7 +74,7 @@ class SharedCheck:
 
     def add(self, call: AssignedCall, answer: AnswerReport) -> bool:
         """Keep an answer until `settle`. True: have the loop's next runner call `release`."""
-        self._waiting.append((call, answer))
+        self.waiting.append((call, answer))
         if self._release_due:
             return False
         self._release_due = True
@@ -82,11 +82,11 @@ class SharedCheck:
 
     def settle(self) -> None:
         """Check, and let the answers go. On the thread that runs the calls. Raises Uncontained."""
-        if not self._waiting:
+        if not self.waiting:
             return
         with self._settling:
-            waiting = list(self._waiting)
-            self._waiting.clear()
+            waiting = list(self.waiting)
+            self.waiting.clear()
             if waiting and self._restore(waiting):
                 waiting = self._run_again(waiting)
             self._finish(waiting)
@@ -116,14 +116,14 @@ class SharedCheck:
     def release(self) -> None:
         """On the thread that runs the loop while a call takes long: let the answers before it go."""
         self._release_due = False
-        if not self._waiting or not self._settling.acquire(blocking=False):
+        if not self.waiting or not self._settling.acquire(blocking=False):
             return  # they go now
         try:
-            count = len(self._waiting)  # the call that runs may end during the check, and wants one of its own
+            count = len(self.waiting)  # the call that runs may end during the check, and wants one of its own
             if not count:
                 return
             if self._state.is_unchanged_beside():
-                self._finish([self._waiting.popleft() for _ in range(count)])
+                self._finish([self.waiting.popleft() for _ in range(count)])
             else:  # perhaps only while the call runs, such as with warnings.catch_warnings: no answer may wait for it
                 self._changing.add(self._running)
         finally:

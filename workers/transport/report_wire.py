@@ -38,7 +38,11 @@ def to_wire(batch: list[Report]) -> bytes:
             results.seconds.append(report.seconds)
             continue
         results = None
-        if type(report) is ChunkReport:
+        if type(report) is DeliveredReport:  # of nearly all lone calls
+            delivered = reports.add().delivered
+            delivered.sequence, delivered.seconds = report.sequence, report.seconds
+            delivered.buffer_bytes = report.buffer_bytes
+        elif type(report) is ChunkReport:
             chunk = reports.add().chunk
             chunk.sequence = report.sequence
             fill(chunk.value, report.value)
@@ -66,11 +70,6 @@ def _result(report: ResultReport) -> pb.Report:
     if report.value is not None:
         fill(wire.result.value, report.value)
     return wire
-
-
-def _delivered(report: DeliveredReport) -> pb.Report:
-    delivered = pb.Delivered(sequence=report.sequence, seconds=report.seconds, buffer_bytes=report.buffer_bytes)
-    return pb.Report(delivered=delivered)
 
 
 def _failure(report: FailureReport) -> pb.Report:
@@ -139,7 +138,6 @@ def _boot_failure(report: BootFailureReport) -> pb.Report:
 
 TO_WIRE: dict[type[Report], Callable[[Any], pb.Report]] = {
     ResultReport: _result,
-    DeliveredReport: _delivered,
     FailureReport: _failure,
     RevokedReport: _revoked,
     ProgressReport: _progress,
