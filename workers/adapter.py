@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import dataclass, replace
+from functools import partial, wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, ClassVar, Self, TypeVar, cast, overload
 
@@ -150,15 +150,10 @@ def command(
     wait: float | None = None,
 ) -> Callable[[Method], Method]: ...
 def command(
-    method: Any = None,
-    /,
-    *,
-    name: str = "",
-    idempotent: bool = False,
-    timeout: float | None = None,
-    batch: int | None = None,
-    wait: float | None = None,
-) -> Any:
+    method: Any = None, /, *,
+    name: str = "", idempotent: bool = False, timeout: float | None = None,
+    batch: int | None = None, wait: float | None = None,
+) -> Any:  # fmt: skip
     """Make a method a command, which callers of the pool may run.
 
     `name`: the command's public name; the method's own by default.
@@ -192,26 +187,31 @@ def command(
     Raises InvalidAdapter if the name is not an identifier or begins with an underscore, or if a number is outside its
     bounds: the timeout is above 0, the batch 2 to 1024, the wait 0 to 1.
     """
+    require_timeout(timeout)
+    require_batch(batch, wait)
+    together = (batch, DEFAULT_WAIT if wait is None else float(wait)) if batch else (0, 0.0)
+    options = CommandOptions(name, idempotent, float(timeout or 0.0), *together)
+    return partial(mark, options) if method is None else mark(options, method)
+
+
+def mark(options: CommandOptions, method: Method) -> Method:
+    """Note on a method that it is a command. Its own name is the default."""
+    inner = getattr(method, "__func__", method)  # of a staticmethod or classmethod
+    if not callable(inner):
+        raise InvalidAdapter(f"@command stands before a method, not before {type(method).__name__}")
+    public = options.name or inner.__name__
+    if not public.isidentifier() or public.startswith("_"):
+        raise InvalidAdapter(
+            f"command {public!r}: a command's name is an identifier without a leading underscore; "
+            "rename the method or give @command(name=...)"
+        )
+    setattr(inner, MARK, replace(options, name=public))
+    return method
+
+
+def require_timeout(timeout: Any) -> None:
     if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < float("inf")):
         raise InvalidAdapter(f"@command(timeout={timeout!r}): give seconds above 0, or leave it out for the pool's")
-    require_batch(batch, wait)
-
-    def mark(method: Any) -> Any:
-        inner = getattr(method, "__func__", method)  # of a staticmethod or classmethod
-        if not callable(inner):
-            raise InvalidAdapter(f"@command stands before a method, not before {type(method).__name__}")
-        public = name or inner.__name__
-        if not public.isidentifier() or public.startswith("_"):
-            raise InvalidAdapter(
-                f"command {public!r}: a command's name is an identifier without a leading underscore; "
-                "rename the method or give @command(name=...)"
-            )
-        seconds = DEFAULT_WAIT if wait is None else float(wait)
-        together = (batch, seconds) if batch else (0, 0.0)
-        setattr(inner, MARK, CommandOptions(public, idempotent, float(timeout or 0.0), *together))
-        return method
-
-    return mark if method is None else mark(method)
 
 
 def require_batch(batch: Any, wait: Any) -> None:

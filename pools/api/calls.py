@@ -21,7 +21,7 @@ from snakepit.pools.api.turns import aside
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, CommandUnknown
 from snakepit.pools.broker.spec import ON_FAILURE
-from snakepit.pools.client import shared
+from snakepit.pools.client import Answer, shared
 
 router = Router(tags=["calls"])
 
@@ -75,10 +75,7 @@ async def call(
     """
     caller(request).allow("call", pool)
     refuse_hook(command)
-    longest = conf.current().max_timeout
-    if timeout is not None and timeout > longest:
-        message = f"timeout: {timeout} is more than {longest} seconds (SNAKEPIT['MAX_TIMEOUT'])"
-        raise BadRequest(message, details={"fields": {"timeout": longest}})
+    check_timeout(timeout)
     arguments = await arguments_of(request, argument)
     accept = request.headers.get("Accept", "")
     quota = caller(request).quota
@@ -94,6 +91,18 @@ async def call(
     with acting_for(quota):
         answer = await aside(execute(pool, command, arguments, timeout=timeout, priority=priority))
     request.rate_left = answer.calls_left, answer.calls_reset  # type: ignore[attr-defined]
+    return answer_response(request, answer, types)
+
+
+def check_timeout(timeout: float | None) -> None:
+    longest = conf.current().max_timeout
+    if timeout is not None and timeout > longest:
+        message = f"timeout: {timeout} is more than {longest} seconds (SNAKEPIT['MAX_TIMEOUT'])"
+        raise BadRequest(message, details={"fields": {"timeout": longest}})
+
+
+def answer_response(request: HttpRequest, answer: Answer, types: frozenset[str]) -> HttpResponseBase:
+    """The response with a result, in one of these types of body if it has one; else JSON."""
     if not types:
         return json_response(answer_body(answer))
     if response := binary_response(request, answer, types):

@@ -107,11 +107,12 @@ def submit(
         from snakepit.pools.jobs.unique import from_parts
 
         row = store(pool, command, values, idempotency_key=key, unique=from_parts(same), **options)
-        if wait:
-            _end(_follow(row, _bar), as_json)
-        else:
-            shown = {**brief(row), "created": not row.existed}
-            typer.echo(json_line(shown) if as_json else str(row.pk))
+        _end(_follow(row, _bar), as_json) if wait else _show_stored(row, as_json)
+
+
+def _show_stored(row: Any, as_json: bool) -> None:
+    shown = {**brief(row), "created": not row.existed}
+    typer.echo(json_line(shown) if as_json else str(row.pk))
 
 
 def _submit_lines(
