@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Mapping
@@ -23,12 +24,16 @@ from snakepit.pools.diagnostics.facts import (
     Unknown,
 )
 from snakepit.pools.jobs import limits, messages
+from snakepit.pools.jobs.bounded_thread import BoundedThread, Hangs
 from snakepit.pools.models import ApiKey, Job, Node, Pool, schema
 from snakepit.pools.models.moments import utc_now
 from snakepit.pools.models.states import QUEUED
 
 REACH = 3.0  # seconds for the message transport to answer
 PING = 1.5  # seconds that Celery workers have to answer
+PATIENCE = 10.0  # seconds for all questions; a frozen server keeps its connections open, and no time-out ends them all
+
+asker = BoundedThread("snakepit-doctor", "message transport", PATIENCE)
 
 
 def database() -> DatabaseFacts | Unknown:
@@ -135,14 +140,20 @@ def transport() -> TransportFacts | Unknown:
         why = "messages are files: Celery workers cannot be asked through them"
         return TransportFacts(url=url, scheme=scheme, workers=Unknown(why))
     try:
-        with connection:
-            connection.ensure_connection(max_retries=0, timeout=REACH)
-            server = _redis(connection) if "redis" in scheme else {}
-            workers = _workers(app, connection)
-            pools = _worker_pools(app, connection, workers)
-            return TransportFacts(url=url, scheme=scheme, workers=workers, worker_pools=pools, **server)
+        known = asker.run(functools.partial(_ask, app, connection, scheme))
+    except Hangs as error:
+        return TransportFacts(url=url, scheme=scheme, error=str(error))
     except Exception as error:
         return TransportFacts(url=url, scheme=scheme, error=_first_line(error))
+    return TransportFacts(url=url, scheme=scheme, **known)
+
+
+def _ask(app: Any, connection: Any, scheme: str) -> dict[str, Any]:
+    with connection:
+        connection.ensure_connection(max_retries=0, timeout=REACH)
+        server = _redis(connection) if "redis" in scheme else {}
+        workers = _workers(app, connection)
+        return {"workers": workers, "worker_pools": _worker_pools(app, connection, workers), **server}
 
 
 def celery() -> CeleryFacts | Unknown:

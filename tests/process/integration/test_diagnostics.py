@@ -26,6 +26,7 @@ from snakepit.pools.cli.main import run
 from snakepit.pools.diagnostics import doctor, interpreters, latest, machine, services
 from snakepit.pools.diagnostics.facts import Unknown
 from snakepit.pools.diagnostics.finding import DoctorReport, Finding, FindingStatus, report_of
+from snakepit.pools.jobs.bounded_thread import BoundedThread
 from snakepit.pools.models import ApiKey, Job, Node, Pool
 from tests.process.integration.conftest import ADAPTERS
 from tests.process.integration.fakes import FakeClient
@@ -234,6 +235,20 @@ def test_a_message_transport_that_is_away_is_an_error_without_its_password(monke
     assert not isinstance(found, Unknown)
     assert "refused" in found.error
     assert "secret" not in found.url + found.error
+
+
+def test_a_message_transport_that_is_frozen_holds_the_report_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(services, "asker", BoundedThread("doctor-test", "message transport", 0.2))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # the kernel accepts connections, and nothing answers
+        address = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        monkeypatch.setattr(services.messages, "celery_app", lambda: app_at(address))
+        found = services.transport()
+    assert not isinstance(found, Unknown)
+    assert found.error == "the message transport did not answer within 0.2 s"
 
 
 def test_messages_as_files_cannot_be_asked_for_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
