@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -25,6 +26,7 @@ from snakepit.pools import conf
 from snakepit.pools.api.body import dumps
 from snakepit.pools.api.job_hub import BATCH, Follower, frame_of, hub
 from snakepit.pools.api.streams import HEARTBEAT, open_response
+from snakepit.pools.api.turns import within
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Job, JobEntry
@@ -47,7 +49,7 @@ async def frames(job_id: uuid.UUID, last: int, show: Show, lifetime: float) -> A
     quiet = time.monotonic()
     while True:  # until this stream has read all that is stored
         try:
-            entries, job = await sync_to_async(_read)(job_id, last)
+            entries, job = await within(partial(sync_to_async(_read), job_id, last))
         except (OperationalError, InterfaceError):
             # The stream survives a restart of the database.
             yield HEARTBEAT

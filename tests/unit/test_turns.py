@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from snakepit.pools.api import turns
-from snakepit.pools.api.turns import Turn, Turns, aside
+from snakepit.pools.api.turns import Turn, Turns, aside, within
 
 BODY = {"type": "http.request", "body": b"", "more_body": False}
 START = {"type": "http.response.start", "status": 200, "headers": []}
@@ -129,6 +130,85 @@ async def test_a_stream_has_no_turn_once_its_response_has_begun() -> None:
     await requests.arrive(*"abcde", step=stream)
     assert requests.begun == [*"abcde"]
     await requests.end()
+
+
+async def test_a_whole_response_has_its_turn_until_it_is_sent() -> None:
+    requests = Requests()
+
+    async def answer(send: Any) -> None:
+        await send({**START, "headers": [(b"Content-Length", b"2")]})
+        await requests.go_on.wait()
+
+    await requests.arrive(*"abc", step=answer)
+    assert requests.begun == ["a", "b"]
+    await requests.end()
+
+
+async def test_a_stream_takes_a_turn_for_what_it_computes() -> None:
+    requests, done = Requests(), []
+
+    async def stream(send: Any) -> None:
+        await send(START)
+        assert await within(lambda: asyncio.sleep(0, "read")) == "read"
+        done.append("stream")
+
+    await requests.arrive("a", "b")
+    await requests.arrive("stream", step=stream)
+    assert done == []
+    await requests.end()
+    assert done == ["stream"]
+    assert await within(lambda: asyncio.sleep(0, "outside of a request")) == "outside of a request"
+
+
+async def test_what_a_stream_computes_within_a_turn_takes_no_second_one() -> None:
+    requests = Requests()
+
+    async def two(send: Any) -> None:
+        await within(partial(asyncio.sleep, 0))
+        await requests.go_on.wait()
+
+    await requests.arrive(*"abc", step=two)
+    assert requests.begun == ["a", "b"]
+    await requests.end()
+
+
+async def test_beside_another_key_one_request_of_each_computes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "SHARED_SECONDS", 1e6)
+    shared = Turns()
+    lone, greedy, waiting, other, next_ = (Turn(shared, name) for name in ("1", "1", "1", "2", "1"))
+    await lone.take()
+    await greedy.take()
+    queued = [asyncio.create_task(one.take()) for one in (waiting, next_)]
+    await other.take()
+    lone.give()
+    await settle()
+    assert not queued[0].done()  # one of its key computes
+    greedy.give()
+    await settle()
+    assert [one.done() for one in queued] == [True, False]
+    waiting.give()
+    await queued[1]
+    for one in (other, next_):
+        one.give()
+    assert not shared._lanes
+
+
+async def test_a_key_has_both_turns_again_after_a_while_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "SHARED_SECONDS", 0.0)
+    shared = Turns()
+    other, *mine = (Turn(shared, name) for name in "2111")
+    await other.take()
+    other.give()
+    await mine[0].take()
+    await mine[1].take()
+    last = asyncio.create_task(mine[2].take())
+    await settle()
+    assert not last.done()
+    for one in mine[:2]:
+        one.give()
+    await last
+    mine[2].give()
+    assert not shared._lanes
 
 
 async def test_a_slow_body_takes_no_turn() -> None:

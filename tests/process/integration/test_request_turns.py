@@ -179,6 +179,7 @@ async def test_keys_sessions_and_addresses_take_turns_of_their_own(
     amake_key: Any, cookie: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("snakepit.pools.api.turns.LONGEST_TURN", 1e6)
+    monkeypatch.setattr("snakepit.pools.api.turns.WHILE_SHARED", 2)
     monkeypatch.setattr("snakepit.pools.api.request_turns.identities", Identities())
     begun, go_on, taken = list[str](), asyncio.Event(), asyncio.Condition()
 
