@@ -50,11 +50,13 @@ def _confirm(page: admin.ModelAdmin[Any], request: HttpRequest, targets: list[Ta
 def _plan(row: Any, pool: str, worker: str) -> dict[str, Any]:
     try:
         with in_time():
-            plan = shared.client().plan(pool, worker, PATIENCE)
+            plans = pool_nodes.plans(shared.client(), pool, worker, PATIENCE)
     except BrokerError as error:
         return {"row": row, "error": error.message}
-    selected = [one for one in plan.workers if worker in ("", one.id)]
+    known = [one.plan for one in plans if one.plan is not None]
+    selected = [one for plan in known for one in plan.workers if worker in ("", one.id)]
     leaving = [one for one in selected if one.in_turn]
     busy = sum(one.load > 0 for one in leaving)
     starting = sum(one.state == "starting" for one in selected)
-    return {"row": row, "workers": len(leaving), "busy": busy, "starting": starting, "at_once": plan.at_once}
+    counts = {"workers": len(leaving), "busy": busy, "starting": starting, "at_once": sum(one.at_once for one in known)}
+    return {"row": row, **counts, "away": [one for one in plans if one.plan is None]}

@@ -9,9 +9,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from snakepit.pools.broker.errors import BrokerError
-from snakepit.pools.broker.status import RecyclePlan
 from snakepit.pools.dashboard.page import Visit, notify, show
 from snakepit.pools.operations.orders import MAX_REASON, Order
+from snakepit.pools.operations.pool_nodes import NodePlan
 from snakepit.pools.web.actor import order_of
 from snakepit.pools.web.errors import seen_from_outside
 
@@ -25,7 +25,7 @@ class Confirmation:
     button: str
     back: str
     danger: bool = False
-    plan: RecyclePlan | None = None  # the workers that the broker would replace
+    plans: Sequence[NodePlan] = ()  # the workers that each node would replace
     size: int | None = None  # a field for it is shown, if given
     trouble: str = ""  # why the last try failed
 

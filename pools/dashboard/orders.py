@@ -5,14 +5,13 @@ Every order goes through `operations.orders`, as from the shell and the REST API
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from snakepit.pools.broker.errors import BrokerError
-from snakepit.pools.broker.status import RecyclePlan
 from snakepit.pools.client import shared
 from snakepit.pools.dashboard.confirm import Action, Confirmation, ask
 from snakepit.pools.dashboard.hub import PAGE_PATIENCE
@@ -22,6 +21,7 @@ from snakepit.pools.dashboard.state import DashboardState
 from snakepit.pools.models import Pool
 from snakepit.pools.operations import orders, pool_nodes
 from snakepit.pools.operations.orders import Change, Order
+from snakepit.pools.operations.pool_nodes import NodePlan
 from snakepit.pools.web.actor import order_of
 from snakepit.pools.web.errors import seen_from_outside
 
@@ -90,7 +90,7 @@ def scale(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
 def recycle(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     consequences = ["Each worker is replaced: its successor is ready first, and it finishes the calls that it holds."]
     lines = [*rest(request, "POST", f"pools/{name}/recycle", {}), shell("snakepit recycle", name)]
-    asked = Confirmation(f"Recycle {name}?", consequences, "Recycle", _of_pool(name), plan=_plan(visit, name))
+    asked = Confirmation(f"Recycle {name}?", consequences, "Recycle", _of_pool(name), plans=_plans(visit, name))
     return ask(request, visit, asked, _recycled(name, ""), lines)
 
 
@@ -98,7 +98,7 @@ def recycle(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
 def recycle_worker(request: HttpRequest, visit: Visit, ident: str) -> HttpResponse:
     pool, back = _pool_of(visit.state(), ident), reverse("snakepit:worker", args=[ident])
     consequences = ["A successor starts first. Then this worker takes no new calls, finishes its calls, and leaves."]
-    asked = Confirmation(f"Recycle {ident}?", consequences, "Recycle", back, plan=_plan(visit, pool, ident))
+    asked = Confirmation(f"Recycle {ident}?", consequences, "Recycle", back, plans=_plans(visit, pool, ident))
     return ask(request, visit, asked, _recycled(pool, ident), [shell("snakepit recycle", ident)])
 
 
@@ -146,14 +146,14 @@ def _recycled(pool: str, worker: str) -> Action:
     return action
 
 
-def _plan(visit: Visit, pool: str, worker: str = "") -> RecyclePlan | None:
-    """The broker's plan; None if the broker cannot be asked. The order then shows the reason."""
+def _plans(visit: Visit, pool: str, worker: str = "") -> Sequence[NodePlan]:
+    """The plan of each node that the order reaches; none if no broker can be asked. The order then shows the reason."""
     if visit.state().stale:
-        return None
+        return ()
     try:
-        return shared.client().plan(pool, worker, PAGE_PATIENCE)
+        return pool_nodes.plans(shared.client(), pool, worker, PAGE_PATIENCE)
     except BrokerError:
-        return None
+        return ()
 
 
 def _pool_of(state: DashboardState, ident: str) -> str:

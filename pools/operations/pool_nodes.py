@@ -1,21 +1,24 @@
 """Orders on a pool or a worker that reach the nodes that have it, with an answer for each node.
 
 recycle ─▶ one node by its name, or all that host the pool ─▶ one Audit row, one answer a node
+plans ─▶ the same nodes, before the order
 kill, dump ─▶ the node that has the worker
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from django.db import DatabaseError, InterfaceError
 
 from snakepit.pools.broker.errors import BrokerError, WorkerUnknown
-from snakepit.pools.broker.status import WorkerDump
-from snakepit.pools.client.cluster_status import merge
+from snakepit.pools.broker.status import RecyclePlan, WorkerDump
+from snakepit.pools.client.client import Client
+from snakepit.pools.client.cluster_status import NodeAnswer, merge
 from snakepit.pools.client.recycle_result import NodeRecycle, PoolRecycle
 from snakepit.pools.operations import all_nodes, orders
 from snakepit.pools.operations.all_nodes import AskedNode
@@ -23,6 +26,16 @@ from snakepit.pools.operations.orders import Order, recorded
 
 logger = logging.getLogger("snakepit.operations")
 AT_ONCE = 16  # nodes that get an order together
+Answered = TypeVar("Answered")
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """What a recycle would replace on one node."""
+
+    node: str  # empty: the only one
+    plan: RecyclePlan | None  # None: see the error
+    error: str = ""
 
 
 def recycle(broker: Any, pool: str, worker: str, order: Order, node: str = "") -> PoolRecycle:
@@ -46,6 +59,29 @@ def recycle(broker: Any, pool: str, worker: str, order: Order, node: str = "") -
         result = PoolRecycle(sum(one.planned for one in found), found)
         record.message = "; ".join(f"{one.node}: {one.error or f'{one.planned} to be replaced'}" for one in found)
         return result
+
+
+def plans(broker: Any, pool: str, worker: str, timeout: float) -> tuple[NodePlan, ...]:
+    """What the same recycle would replace now, on each node that it would reach.
+
+    Raises the error of the broker if there is one node, or for one worker.
+    """
+    if worker:
+        client, name = at_worker(broker, worker)
+        return (NodePlan(name, client.plan(pool, worker, timeout)),)
+    nodes = _nodes(broker)
+    if len(nodes) == 1:
+        return (NodePlan(nodes[0].name, broker.plan(pool, timeout=timeout)),)
+
+    def work(client: Client, name: str) -> NodePlan:
+        try:
+            return NodePlan(name, client.plan(pool, timeout=timeout))
+        except BrokerError as error:
+            return NodePlan(name, None, error.message)
+
+    done, away = _each(nodes, pool, work)
+    missing = (NodePlan(one.name, None, one.reason) for one in away)
+    return tuple(sorted((*done, *missing), key=lambda one: one.node))
 
 
 def kill(broker: Any, pool: str, worker: str, order: Order) -> None:
@@ -102,20 +138,27 @@ def _single(node: str, planned: int) -> PoolRecycle:
 def _on_all(nodes: Sequence[AskedNode], pool: str, order: Order) -> tuple[NodeRecycle, ...]:
     """Order it on each node that answers and has the pool. A node that does not answer may have it: it is named."""
 
-    def work(node: AskedNode, name: str) -> NodeRecycle:
-        assert node.client is not None
+    def work(client: Client, name: str) -> NodeRecycle:
         try:
-            return NodeRecycle(name, node.client.recycle(pool, actor=order.actor, reason=order.reason))
+            return NodeRecycle(name, client.recycle(pool, actor=order.actor, reason=order.reason))
         except BrokerError as error:
             return NodeRecycle(name, 0, error.message)
 
+    done, away = _each(nodes, pool, work)
+    missing = (NodeRecycle(one.name, 0, one.reason) for one in away)
+    return tuple(sorted((*done, *missing), key=lambda one: one.node))
+
+
+def _each(
+    nodes: Sequence[AskedNode], pool: str, work: Callable[[Client, str], Answered]
+) -> tuple[list[Answered], list[NodeAnswer]]:
+    """Do something together on each node that answers and has the pool; also return the nodes that do not answer."""
     answers = list(zip(nodes, all_nodes.ask(nodes), strict=True))
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="snakepit-order") as threads:
         waits = [
-            threads.submit(work, node, answer.name)
+            threads.submit(work, node.client, answer.name)
             for node, answer in answers
-            if answer.status is not None and answer.status.pool(pool) is not None
+            if node.client is not None and answer.status is not None and answer.status.pool(pool) is not None
         ]
         done = [one.result() for one in waits]
-    away = [NodeRecycle(answer.name, 0, answer.reason) for _, answer in answers if answer.status is None]
-    return tuple(sorted((*done, *away), key=lambda one: one.node))
+    return done, [answer for _, answer in answers if answer.status is None]

@@ -353,6 +353,24 @@ def test_the_last_time_at_which_a_node_answered_is_shown(
     assert 'data-ago="1000000000' in page
 
 
+def test_the_preview_of_a_recycle_has_each_node_that_the_order_reaches(
+    viewer: Client, nodes: Any, far: FarClient, django_user_model: Any
+) -> None:
+    viewer.force_login(django_user_model.objects.create_superuser("root"))
+    page = viewer.get("/pools/digits/recycle/").content.decode()
+    assert re.findall(r'data-plan-of="([^"]+)"', page) == ["node-1", "node-2", "node-3"]
+    assert "the order does not reach it: it advertises no address" in page
+    only = viewer.get("/pools/gpu/recycle/").content.decode()
+    assert re.findall(r'data-plan-of="([^"]+)"', only) == ["node-2", "node-3"]
+    of_worker = viewer.get("/workers/digits-9/recycle/").content.decode()
+    assert re.findall(r'data-plan-of="([^"]+)"', of_worker) == ["node-2"]
+    row = Pool.objects.create(name="digits", adapter="digits")
+    chosen = {"action": "recycle", "_selected_action": [row.pk]}
+    admin = viewer.post("/admin/snakepit_pools/pool/", chosen).content.decode()
+    assert "<td>4</td><td>2</td><td>2</td>" in admin
+    assert "node-3 is not answering, so the order does not reach it: it advertises no address." in admin
+
+
 def test_the_page_of_a_pool_has_a_row_for_each_node_that_hosts_it(viewer: Client, nodes: Any) -> None:
     page = viewer.get("/pools/digits/").content.decode()
     part = page.partition('data-region="pool-nodes"')[2].partition("</section>")[0]
