@@ -1,7 +1,8 @@
 """Callers of one process, on a host without a broker: `python -m benchmarks.cluster.caller COUNT SECONDS FILE`.
 
 Each thread calls, rests and calls again. Of ten callers, seven call an idempotent command, two another one, and one
-calls the placed pool. FILE gets one line for each call, as JSON.
+calls the placed pool. FILE.begun is made after the first call. FILE.over ends the callers, at the latest SECONDS do.
+FILE then gets one line for each call, as JSON.
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ class Call(NamedTuple):
     code: str
 
 
+def begun_of(file: str) -> Path:
+    return Path(f"{file}.begun")
+
+
+def over_of(file: str) -> Path:
+    return Path(f"{file}.over")
+
+
 def make(client: Any, kind: str, number: int) -> Call:
     """Make one call."""
     from snakepit.pools.broker.errors import BrokerError
@@ -56,16 +65,20 @@ def main(count: int, seconds: float, file: str) -> None:
     from snakepit import connect
 
     client, over, calls = connect(), threading.Event(), []
+    begun, ends = begun_of(file), over_of(file)
 
     def work(number: int) -> None:
         kind = KINDS[number % len(KINDS)]
         while not over.wait(random.uniform(0.0, 2 * REST)):
             calls.append(make(client, kind, random.randrange(10**9)))
+            begun.touch()
 
     threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(count)]
     for thread in threads:
         thread.start()
-    over.wait(seconds)
+    end = time.monotonic() + seconds
+    while not ends.exists() and time.monotonic() < end:
+        time.sleep(0.1)
     over.set()
     end = time.monotonic() + 2 * max(DEADLINES.values())
     for thread in threads:

@@ -7,9 +7,13 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 from benchmarks.cluster import servers
-from benchmarks.cluster.caller import DEADLINES, Call
+from benchmarks.cluster.caller import DEADLINES, Call, begun_of, over_of
 from benchmarks.cluster.network import HOSTS, PATIENCE
 from benchmarks.cluster.site import GPU, Site
 from benchmarks.cluster.verdict import JobFacts, Moments, Names, judge
@@ -72,14 +76,37 @@ def run(site: Site, callers: int, seconds: float) -> Findings:
     with psycopg.connect(servers.DATABASE_URL, autocommit=True) as connection:
         connection.execute(AUDIT)
     files = [site.home / f"calls-{number}" for number in range(PROCESSES)]
-    processes = [site.call_from((str(callers // PROCESSES), str(seconds), str(file))) for file in files]
+    most = str(seconds + 4 * PATIENCE)
+    processes = [site.call_from((str(callers // PROCESSES), most, str(file))) for file in files]
+    await_callers(files)
     submitter = Submitter()
     moments = make_faults(site, seconds)
+    for file in files:
+        over_of(str(file)).touch()
     for process in processes:
         process.wait(3 * max(DEADLINES.values()) + PATIENCE)
     submitter.stop()
     calls = [Call(*json.loads(line)) for file in files for line in file.read_text().splitlines()]
-    return judge(calls, job_facts(submitter), moments, NAMES)
+    jobs = job_facts(submitter)
+    return judge(calls, jobs, replace(moments, ready=ready_after(NAMES.killed, moments.killed[1])), NAMES)
+
+
+def await_callers(files: Iterable[Path]) -> None:
+    """Wait until the callers of each process call: the faults begin then, however slowly the programs start."""
+    end = time.monotonic() + 4 * PATIENCE
+    while absent := [file.name for file in files if not begun_of(str(file)).exists()]:
+        if time.monotonic() > end:
+            raise TimeoutError(f"no call ended in {', '.join(absent)}; see programs.log")
+        time.sleep(0.1)
+
+
+def ready_after(node: str, moment: float) -> float:
+    """When a broker that was started had its first worker, by its own event; infinite: it had none."""
+    from snakepit.pools.models import Event
+
+    since = datetime.fromtimestamp(moment, UTC)
+    found = Event.objects.filter(node=node, kind="worker.started", at__gte=since).order_by("at").first()
+    return found.at.timestamp() if found else float("inf")
 
 
 def make_faults(site: Site, seconds: float) -> Moments:
@@ -109,7 +136,8 @@ def make_faults(site: Site, seconds: float) -> Moments:
     node_drain.drain(client, drained.name, order)
     until_drain = at(0.82)
     node_drain.resume(client, drained.name, order)
-    return Moments(quiet, (from_kill, until_kill), (from_lost, until_lost), (from_drain, until_drain), at(1.0))
+    killed_at, lost_at, drained_at = (from_kill, until_kill), (from_lost, until_lost), (from_drain, until_drain)
+    return Moments(quiet, killed_at, lost_at, drained_at, at(1.0))
 
 
 def job_facts(submitter: Submitter) -> JobFacts:

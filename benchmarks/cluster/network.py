@@ -183,9 +183,10 @@ def end(programs: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def remove() -> None:
     """Delete the namespaces of this module, with all interfaces in them. Processes in them are the caller's to end."""
+    # The link first: the kernel deletes a namespace, and with it the other end, some time after `ip` has returned.
+    if Path("/sys/class/net/sp-here").exists():
+        _ip("link", "del", "sp-here")
     existing = {path.name for path in Path("/run/netns").iterdir()} if Path("/run/netns").exists() else set()
     for name in (SWITCH, *(host.namespace for host in EVERY)):
         if name in existing:
             _ip("netns", "del", name)
-    if Path("/sys/class/net/sp-here").exists():
-        _ip("link", "del", "sp-here")

@@ -26,6 +26,7 @@ class Moments:
     lost: tuple[float, float]
     drained: tuple[float, float]
     end: float
+    ready: float = 0.0  # when the broker that was killed had a worker again
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,15 @@ def _returns(found: Findings, calls: Iterable[Call], moments: Moments, names: Na
     found.measured["calls to the drained node"] = f"{late} later than {DRAINED:.0f} s after the order"
     found.expect(not late, f"{late} calls went to a drained node")
     for what, node, moment in (
-        ("killed broker", names.killed, moments.killed[1]),
+        ("killed broker", names.killed, max(moments.ready, moments.killed[1])),
         ("lost host", names.lost, moments.lost[1]),
         ("drained node", names.drained, moments.drained[1]),
     ):
         after = min((one - moment for one in at[node] if one >= moment), default=float("inf"))
-        found.measured[f"back: {what}"] = f"first call after {after:.1f} s"
+        started = (
+            f", ready {moments.ready - moments.killed[1]:.1f} s after its start" if what == "killed broker" else ""
+        )
+        found.measured[f"back: {what}"] = f"first call after {after:.1f} s{started}"
         found.expect(after <= AGAIN, f"the {what} had no call within {AGAIN:.0f} s after its return")
 
 
