@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from snakepit.workers.process import boot, inherited, parent_death, vitals
 from snakepit.workers.process.boot import Boot, TemplateBoot
+from snakepit.workers.process.heap import keep_freed_memory
 from snakepit.workers.runtime import failure
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def main(argv: list[str]) -> int:
         return describe(options.describe, as_json=options.json)
     if options.boot is None:
         parser().error("the broker starts workers, with --boot; to look at an adapter use --describe")
+    keep_freed_memory()
     try:
         if options.template is None:
             return run_worker(options.boot)
