@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from snakepit.pools.cli.output import PROBLEM, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import ONE_OF_MANY, AsJson
 from snakepit.pools.cli.project import find_address, start_django
-from snakepit.pools.cli.status import new_table
+from snakepit.pools.cli.tables import fitted
 from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
@@ -82,16 +83,16 @@ def _show(found: Report) -> None:
         console.print(found.note, style="yellow", markup=False, soft_wrap=True)
     for race in found.races:
         console.print(f"unsafe: two threads wrote `{race}` without a lock", style="bold red", markup=False)
-    table = new_table("library", "version", "here", "in threads", "GIL", "free-threaded", "why")
-    table.columns[-2].max_width, table.columns[-2].no_wrap = 21, False  # the width is for the reasons
-    table.columns[-1].ratio = 1
-    for one in found.verdicts:
-        why = "; ".join((*one.reasons, *((one.advice,) if one.advice else ())))
-        table.add_row(
-            Text(one.name), Text(one.version or "-"), Text(one.status, STYLES[one.status]), one.threads, one.gil,
-            one.wheels, Text(why),
-        )  # fmt: skip
-    console.print(table)
+    columns: dict[str, list[str | Text]] = {
+        "library": [Text(one.name) for one in found.verdicts],
+        "version": [Text(one.version or "-") for one in found.verdicts],
+        "here": [Text(one.status, STYLES[one.status]) for one in found.verdicts],
+        "in threads": [one.threads for one in found.verdicts],
+        "GIL": [one.gil for one in found.verdicts],
+        "free-threaded": [textwrap.shorten(one.wheels, 40, placeholder=" …") for one in found.verdicts],
+        "why": [Text("; ".join(filter(None, (*one.reasons, one.advice)))) for one in found.verdicts],
+    }
+    console.print(fitted(console, columns, less=("free-threaded", "GIL", "in threads"), least=20))
     rest = f"; {found.left_out} more of Python alone are left out" if found.left_out else ""
     counted = f"{len(found.verdicts)} {'library' if len(found.verdicts) == 1 else 'libraries'}"
     console.print(f"{counted}{rest}. Sources: --json, docs/reference/compat.md.", markup=False)

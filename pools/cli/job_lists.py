@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from snakepit.pools.cli.job_selection import CommandName, Owner, PoolName, Since
 from snakepit.pools.cli.output import UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import start_django
-from snakepit.pools.cli.status import NARROW, new_table
+from snakepit.pools.cli.tables import NARROW, fitted, short_id
 
 Contents = Annotated[
     str, typer.Option(help="PostgreSQL: only those whose arguments contain this text, or JSON object.")
@@ -43,11 +44,15 @@ def errors(
             return
         from rich.text import Text
 
-        table = new_table("jobs", "pool", "command", "error", "newest")
-        for one in found:
-            names = Text(one.pool), Text(one.command)
-            table.add_row(str(one.count), *names, Text(one_line(f"{one.code}: {one.message}")), str(one.newest))
-        terminal(width=NARROW + 60, highlight=False).print(table)
+        console = terminal(width=None if sys.stdout.isatty() else NARROW + 60, highlight=False)
+        columns: dict[str, list[str | Text]] = {
+            "jobs": [str(one.count) for one in found],
+            "pool": [Text(one.pool) for one in found],
+            "command": [Text(one.command) for one in found],
+            "error": [Text(one_line(f"{one.code}: {one.message}")) for one in found],
+            "newest": [short_id(console, str(one.newest)) for one in found],
+        }
+        console.print(fitted(console, columns, less=("newest",)))
 
 
 def export(

@@ -17,9 +17,12 @@ from snakepit.pools.cli.completion import complete_job
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, print_value, report_errors, terminal
 from snakepit.pools.cli.parameters import Arguments, AsJson, Command, Pool, Priority
 from snakepit.pools.cli.project import start_django
-from snakepit.pools.cli.status import NARROW, new_table
+from snakepit.pools.cli.tables import NARROW, fitted, short_id
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from snakepit.pools.models import Job, JobEntry
     from snakepit.pools.operations.orders import Order
 
@@ -336,16 +339,28 @@ def _end(row: Job, as_json: bool) -> None:
 
 
 def _list(found: list[dict[str, Any]]) -> None:
+    console = terminal(width=None if sys.stdout.isatty() else NARROW + 60, highlight=False)
+    console.print(_table(console, found))
+
+
+def _table(console: Console, found: list[dict[str, Any]]) -> Table:
     from rich.text import Text
 
-    rows = new_table("id", "pool", "command", "state", "attempts", "progress", "created", "owner", "arguments", "error")
-    for one in found:
-        done = "" if one["progress"] is None else f"{one['progress']:.0%}"
-        state = Text(one["state"], STYLES.get(one["state"], ""))
-        created = one["created_at"][:19].replace("T", " ")
-        failure = one.get("error")
-        error = Text(one_line(f"{failure['code']}: {failure['message']}")[:ERROR] if failure else "")
-        names = Text(one["pool"]), Text(one["command"])
-        more = Text(one["owner"]), Text(one_line(one["arguments_short"])[:SHORT])
-        rows.add_row(one["id"], *names, state, str(one["attempts"]), done, created, *more, error)
-    terminal(width=None if sys.stdout.isatty() else NARROW + 60, highlight=False).print(rows)
+    failures = [one.get("error") for one in found]
+    errors = [one_line(f"{error['code']}: {error['message']}")[:ERROR] if error else "" for error in failures]
+    return fitted(
+        console,
+        {
+            "id": [short_id(console, one["id"]) for one in found],
+            "pool": [Text(one["pool"]) for one in found],
+            "command": [Text(one["command"]) for one in found],
+            "state": [Text(one["state"], STYLES.get(one["state"], "")) for one in found],
+            "attempts": [str(one["attempts"]) for one in found],
+            "progress": ["" if one["progress"] is None else f"{one['progress']:.0%}" for one in found],
+            "created": [one["created_at"][:19].replace("T", " ") for one in found],
+            "owner": [Text(one["owner"]) for one in found],
+            "arguments": [Text(one_line(one["arguments_short"])[:SHORT]) for one in found],
+            "error": [Text(error) for error in errors],
+        },
+        less=("owner", "arguments", "progress", "attempts", "created", "error"),
+    )

@@ -13,7 +13,7 @@ from snakepit.pools.cli.completion import complete_pool
 from snakepit.pools.cli.output import Problem, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import start_django
-from snakepit.pools.cli.status import NARROW, new_table
+from snakepit.pools.cli.tables import NARROW, fitted
 
 if TYPE_CHECKING:
     from snakepit.pools.models import ApiKey
@@ -126,13 +126,17 @@ def _print_secret(key: ApiKey, secret: str, as_json: bool) -> None:
 def _table(found: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
-    rows = new_table("prefix", "name", "owner", "scopes", "pools", "state", "last used", "expires")
-    for one in found:
-        state = "valid" if one["usable"] else "revoked" if one["revoked_at"] else "not valid"
-        rows.add_row(
-            one["prefix"], Text(one["name"]), Text(one["owner"]), " ".join(one["scopes"]),
-            Text(" ".join(one["pools"]) or "all"), Text(state, "green" if state == "valid" else "dim"),
-            (one["last_used_at"] or "never")[:10], (one["expires_at"] or "never")[:10],
-        )  # fmt: skip
+    states = ["valid" if one["usable"] else "revoked" if one["revoked_at"] else "not valid" for one in found]
+    columns: dict[str, list[str | Text]] = {
+        "prefix": [one["prefix"] for one in found],
+        "name": [Text(one["name"]) for one in found],
+        "owner": [Text(one["owner"]) for one in found],
+        "scopes": [" ".join(one["scopes"]) for one in found],
+        "pools": [Text(" ".join(one["pools"]) or "all") for one in found],
+        "state": [Text(state, "green" if state == "valid" else "dim") for state in states],
+        "last used": [(one["last_used_at"] or "never")[:10] for one in found],
+        "expires": [(one["expires_at"] or "never")[:10] for one in found],
+    }
     width = None if sys.stdout.isatty() else NARROW + 40
-    terminal(width=width, no_color=bool(os.environ.get("NO_COLOR")), highlight=False).print(rows)
+    console = terminal(width=width, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
+    console.print(fitted(console, columns, less=("expires", "last used", "owner", "pools", "scopes")))

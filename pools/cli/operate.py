@@ -20,7 +20,8 @@ from snakepit.pools.cli.cluster import client_at, project_client
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import PATIENCE, AsJson, Pool, Reason, Worker
 from snakepit.pools.cli.project import find_address, start_django
-from snakepit.pools.cli.status import NARROW, new_table
+from snakepit.pools.cli.tables import NARROW, fitted
+from snakepit.pools.cli.units import duration
 from snakepit.pools.client import Client, connect
 from snakepit.pools.client.recycle_result import PoolRecycle
 
@@ -306,16 +307,22 @@ def _show_plan(plan: RecyclePlan, chosen: str, as_json: bool) -> None:
         return
     from rich.text import Text
 
-    table = new_table("turn", "worker", "state", "load", "served", "age", "ttl in", "starts in", "calls left", "why")
-    for one in plan.workers:
-        why = f"{one.reason}: {one.detail}; {one.effect}" if one.reason else one.effect
-        table.add_row(
-            str(one.in_turn or "-"), Text(one.id), one.state, str(one.load), str(one.served),
-            f"{one.age:.0f} s", _limit(one.seconds_until_ttl, " s"), _limit(one.seconds_until_successor, " s"),
-            _limit(one.calls_until_max, ""), Text(why),
-        )  # fmt: skip
+    columns: dict[str, list[str | Text]] = {
+        "turn": [str(one.in_turn or "-") for one in plan.workers],
+        "worker": [Text(one.id) for one in plan.workers],
+        "state": [one.state for one in plan.workers],
+        "load": [str(one.load) for one in plan.workers],
+        "served": [str(one.served) for one in plan.workers],
+        "age": [duration(one.age) for one in plan.workers],
+        "ttl in": [_until(one.seconds_until_ttl) for one in plan.workers],
+        "starts in": [_until(one.seconds_until_successor) for one in plan.workers],
+        "calls left": ["-" if one.calls_until_max is None else str(one.calls_until_max) for one in plan.workers],
+        "why": [
+            Text(f"{one.reason}: {one.detail}; {one.effect}" if one.reason else one.effect) for one in plan.workers
+        ],
+    }
     console = terminal(width=None if sys.stdout.isatty() else NARROW + 40, highlight=False)
-    console.print(table)
+    console.print(fitted(console, columns, less=("served", "starts in", "calls left", "ttl in", "load", "age")))
     leaving = sum(one.in_turn > 0 for one in plan.workers)
     busy = sum(one.in_turn > 0 and one.load > 0 for one in plan.workers)
     known = f", a start takes {plan.load_seconds:.1f} s" if plan.load_seconds else ""
@@ -327,5 +334,5 @@ def _show_plan(plan: RecyclePlan, chosen: str, as_json: bool) -> None:
     )
 
 
-def _limit(value: float | None, unit: str) -> str:
-    return "-" if value is None else f"{value:.0f}{unit}"
+def _until(seconds: float | None) -> str:
+    return "-" if seconds is None else duration(round(max(0.0, seconds)))

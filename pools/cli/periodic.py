@@ -10,7 +10,7 @@ import typer
 from snakepit.pools.cli.output import json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import start_django
-from snakepit.pools.cli.status import NARROW, new_table
+from snakepit.pools.cli.tables import NARROW, fitted
 
 if TYPE_CHECKING:
     from snakepit.pools.models import PeriodicJob
@@ -104,10 +104,13 @@ def _short(moment: str | None) -> str:
 def _table(found: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
-    rows = new_table("name", "command", "schedule", "next run", "last run", "problem")
-    for one in found:
-        coming = _short(one["next_run"]) if one["enabled"] else "paused"
-        command = Text(f"{one['pool']}.{one['command']}")
-        last = _short(one["last_run"])
-        rows.add_row(one["name"], command, Text(one["schedule"]), coming, last, Text(one["problem"], "red"))
-    terminal(width=None if sys.stdout.isatty() else NARROW + 60, highlight=False).print(rows)
+    columns: dict[str, list[str | Text]] = {
+        "name": [Text(one["name"]) for one in found],
+        "command": [Text(f"{one['pool']}.{one['command']}") for one in found],
+        "schedule": [Text(one["schedule"]) for one in found],
+        "next run": [_short(one["next_run"]) if one["enabled"] else "paused" for one in found],
+        "last run": [_short(one["last_run"]) for one in found],
+        "problem": [Text(one["problem"], "red") for one in found],
+    }
+    console = terminal(width=None if sys.stdout.isatty() else NARROW + 60, highlight=False)
+    console.print(fitted(console, columns, less=("last run", "schedule", "problem")))

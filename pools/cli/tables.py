@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions
+    from rich.table import Column, Table
     from rich.text import Text
 
 NARROW = 100  # columns for a pipe, where the terminal's width is not known
@@ -16,8 +17,12 @@ NUMBERS = {
     "ready", "busy", "free", "waiting", "oldest", "calls/s", "done", "memory", "load", "served", "pid", "age",
     "attempts", "progress",
 }  # fmt: skip
-LONG = {"pool", "worker", "command", "why", "error", "name"}  # columns that wrap where the terminal is narrow
+LONG = {  # columns that wrap where the terminal is narrow
+    "pool", "worker", "command", "why", "error", "name", "arguments", "problem", "schedule", "scopes", "pools",
+    "library",
+}  # fmt: skip
 LESS = ("profile", "done", "gil", "served", "busy")  # columns that a narrow terminal leaves out, in this order
+WHOLE_IDS = 120  # columns of a terminal whose tables show whole ids of jobs, and not their ends
 LEAST_NAME = 12  # columns for a name that wraps
 
 
@@ -37,20 +42,56 @@ def new_table(*columns: str) -> Table:
     return table
 
 
-def fitted(console: Console, columns: Mapping[str, Sequence[str | Text]]) -> Table:
-    """A table as wide as the console at most: some columns are left out where it is narrow, and names wrap."""
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A table that fits itself into the width at which it is drawn."""
+
+    columns: Mapping[str, Sequence[str | Text]]
+    less: Sequence[str] = LESS
+    least: int = LEAST_NAME
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        yield fitted(console, self.columns, self.less, self.least)
+
+
+def fitted(
+    console: Console,
+    columns: Mapping[str, Sequence[str | Text]],
+    less: Sequence[str] = LESS,
+    least: int = LEAST_NAME,
+) -> Table:
+    """A table as wide as the console at most: where it is narrow, names wrap and the columns of `less` are left out.
+
+    Empty columns go first, then the others in their order, until each column that wraps has `least` characters.
+    """
     chosen = dict(columns)
-    for name in LESS:
-        if _room(console, chosen) >= LEAST_NAME * sum(one in LONG for one in chosen):
+    for name in sorted(less, key=lambda one: any(map(str, columns.get(one, ())))):
+        if _room(console, chosen) >= least * sum(one in LONG for one in chosen):
             break
         chosen.pop(name, None)
     table = new_table(*chosen)
-    names = [column for column in table.columns if not column.no_wrap]
-    for column in names:
-        column.max_width = max(LEAST_NAME, _room(console, chosen) // len(names))
+    _share(console, [column for column in table.columns if not column.no_wrap], chosen)
     for row in zip(*chosen.values(), strict=True):
         table.add_row(*row)
     return table
+
+
+def short_id(console: Console, ident: str) -> str:
+    """An id of a job: its end where the table is narrow. The commands take both."""
+    return ident if console.width >= WHOLE_IDS else ident[-12:]
+
+
+def _share(console: Console, names: Sequence[Column], columns: Mapping[str, Sequence[str | Text]]) -> None:
+    """Share the room for names: each column gets what it needs, and the widest the rest."""
+
+    def needs(column: Column) -> int:
+        title = str(column.header)
+        return max(console.measure(cell).maximum for cell in (title, *columns[title]))
+
+    room = _room(console, columns)
+    for left, column in zip(range(len(names), 0, -1), sorted(names, key=needs), strict=True):
+        column.max_width = max(min(LEAST_NAME, needs(column)), min(needs(column), room // left))
+        room -= column.max_width
 
 
 def _room(console: Console, columns: Mapping[str, Sequence[str | Text]]) -> int:

@@ -23,13 +23,13 @@ from snakepit.pools.broker.status import BrokerStatus, PoolStatus, WorkerStatus
 from snakepit.pools.cli.output import UNREACHABLE, report_errors, terminal
 from snakepit.pools.cli.parameters import PATIENCE
 from snakepit.pools.cli.project import find_address
-from snakepit.pools.cli.status import STYLES, drain_line, new_table
+from snakepit.pools.cli.status import STYLES, drain_line
+from snakepit.pools.cli.tables import Fitted
 from snakepit.pools.cli.units import duration, megabytes, span
 from snakepit.pools.client import connect
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
-    from rich.table import Table
 
     from snakepit.pools.client import Client
 
@@ -162,49 +162,53 @@ def frame(screen: Screen, now: float, rows: int) -> Group:
     return Group(*parts)
 
 
-def _pools(screen: Screen, pools: Sequence[PoolStatus]) -> Table:
+def _pools(screen: Screen, pools: Sequence[PoolStatus]) -> Fitted:
     from rich.text import Text
 
-    table = new_table("pool", "state", "ready", "busy", "free", "waiting", "oldest", "calls/s", "done", "memory")
-    for pool in sorted(pools, key=lambda one: (-_use(one), -one.waiting, one.name)):
-        rate = screen.rates.get(pool.name)
-        table.add_row(
-            Text(pool.name),
-            Text(pool.state, STYLES.get(pool.state, "")),
-            f"{pool.ready}/{pool.size}",
-            str(pool.busy),
-            f"{pool.free}/{pool.slots}",
-            str(pool.waiting),
-            span(pool.oldest_wait) if pool.waiting else "-",
-            "-" if rate is None else f"{rate:.1f}",
-            str(pool.finished),
-            megabytes(pool.memory_mb or None),
-        )
-    return table
+    ranked = sorted(pools, key=lambda one: (-_use(one), -one.waiting, one.name))
+    rates = [screen.rates.get(pool.name) for pool in ranked]
+    return Fitted(
+        {
+            "pool": [Text(pool.name) for pool in ranked],
+            "state": [Text(pool.state, STYLES.get(pool.state, "")) for pool in ranked],
+            "ready": [f"{pool.ready}/{pool.size}" for pool in ranked],
+            "busy": [str(pool.busy) for pool in ranked],
+            "free": [f"{pool.free}/{pool.slots}" for pool in ranked],
+            "waiting": [str(pool.waiting) for pool in ranked],
+            "oldest": [span(pool.oldest_wait) if pool.waiting else "-" for pool in ranked],
+            "calls/s": ["-" if rate is None else f"{rate:.1f}" for rate in rates],
+            "done": [str(pool.finished) for pool in ranked],
+            "memory": [megabytes(pool.memory_mb or None) for pool in ranked],
+        },
+        less=("done", "oldest", "busy", "calls/s", "memory"),
+    )
 
 
 def _use(pool: PoolStatus) -> float:
     return pool.taken / pool.slots if pool.slots else 0.0
 
 
-def _workers(workers: Sequence[WorkerStatus], rows: int, now: float) -> Table:
+def _workers(workers: Sequence[WorkerStatus], rows: int, now: float) -> Fitted:
     from rich.text import Text
 
-    table = new_table("worker", "pid", "state", "load", "served", "age", "memory", "gil", "why")
     ranked = sorted(workers, key=lambda one: (-one.load / max(1, one.capacity), -one.load, one.id))
-    for one in ranked[:rows]:
-        running = ", ".join(f"{call.command} {span(call.seconds)}" for call in one.calls[:3])
-        table.add_row(
-            Text(one.id),
-            str(one.pid),
-            Text(one.state, STYLES.get(one.state, "")),
-            f"{one.load}/{one.capacity}",
-            str(one.served),
-            duration(max(0.0, now - one.started_at)) if one.started_at else "-",
-            megabytes(one.memory_mb),
-            one.gil,
-            Text(one.reason or running),
-        )
+    shown = ranked[:rows]
+    columns: dict[str, list[str | Text]] = {
+        "worker": [Text(one.id) for one in shown],
+        "pid": [str(one.pid) for one in shown],
+        "state": [Text(one.state, STYLES.get(one.state, "")) for one in shown],
+        "load": [f"{one.load}/{one.capacity}" for one in shown],
+        "served": [str(one.served) for one in shown],
+        "age": [duration(max(0.0, now - one.started_at)) if one.started_at else "-" for one in shown],
+        "memory": [megabytes(one.memory_mb) for one in shown],
+        "gil": [one.gil for one in shown],
+        "why": [Text(one.reason or _running(one)) for one in shown],
+    }
     if len(ranked) > rows:
-        table.add_row(Text(f"... and {len(ranked) - rows} more"))
-    return table
+        for name, cells in columns.items():
+            cells.append(f"... and {len(ranked) - rows} more" if name == "worker" else "")
+    return Fitted(columns, less=("gil", "served", "age", "memory", "pid"))
+
+
+def _running(worker: WorkerStatus) -> str:
+    return ", ".join(f"{call.command} {span(call.seconds)}" for call in worker.calls[:3])

@@ -13,7 +13,7 @@ import typer
 from snakepit.pools.cli.output import Problem, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import AsJson
 from snakepit.pools.cli.project import start_django
-from snakepit.pools.cli.status import NARROW, new_table
+from snakepit.pools.cli.tables import NARROW, fitted, short_id
 
 
 def register(app: typer.Typer) -> None:
@@ -76,9 +76,13 @@ def _table(jobs: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
     numbers = {job["id"]: str(number) for number, job in enumerate(jobs, 1)}
-    rows = new_table("#", "id", "pool", "command", "state", "after")
-    for job in jobs:
-        after = " ".join(numbers.get(one, one[-12:]) for one in job["after"])
-        names = Text(job["pool"]), Text(job["command"])
-        rows.add_row(numbers[job["id"]], job["id"], *names, job["state"], after)
-    terminal(width=NARROW + 60, highlight=False).print(rows)
+    console = terminal(width=None if sys.stdout.isatty() else NARROW + 60, highlight=False)
+    columns: dict[str, list[str | Text]] = {
+        "#": list(numbers.values()),
+        "id": [short_id(console, job["id"]) for job in jobs],
+        "pool": [Text(job["pool"]) for job in jobs],
+        "command": [Text(job["command"]) for job in jobs],
+        "state": [job["state"] for job in jobs],
+        "after": [" ".join(numbers.get(one, one[-12:]) for one in job["after"]) for job in jobs],
+    }
+    console.print(fitted(console, columns, less=("id",)))

@@ -7,8 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
+from snakepit.pools.cli import jobs, top
 from snakepit.pools.cli.events import line
 from snakepit.pools.cli.status import _pools, _workers
+from snakepit.pools.cli.tables import fitted
 from tests.statuses import event, pool, worker
 
 LONG = "a-pool-whose-name-has-as-many-characters-as-fit1"
@@ -44,6 +46,46 @@ def test_a_worker_keeps_its_pid_and_state(width: int) -> None:
     assert "…" not in text
     assert "4194304" in text
     assert "ready" in text
+
+
+JOB = {
+    "id": "01a22bbc-58a0-7cd5-9bec-770102c94667", "pool": LONG, "command": "classify", "state": "quarantined",
+    "attempts": 3, "progress": 0.5, "created_at": "2026-11-30T09:14:58.123456+00:00", "owner": "grace",
+    "arguments_short": '{"pixels": [0.0, 1.0]}', "error": {"code": "adapter_error", "message": "KeyError: 'region'"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_a_list_of_jobs_keeps_what_names_a_job_and_its_state(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width)
+    console.print(jobs._table(console, [JOB]))
+    text = out.getvalue()
+    assert "…" not in text
+    assert [one for one in ("770102c94667", "quarantined", "classify") if one not in text] == []
+    assert all(len(row) <= width for row in text.splitlines())
+    assert (JOB["id"] in text) == (width >= 160)
+    assert ("adapter_error" in text) == (width >= 80)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_top_fits_a_narrow_terminal(width: int) -> None:
+    out = io.StringIO()
+    screen = top.Screen("")
+    one = worker(f"{LONG}-2aeb-17", pid=4194304, state="ready", served=1234567)
+    console = Console(file=out, width=width)
+    console.print(top._pools(screen, [pool(LONG, ready=12, size=12, waiting=1234, finished=1234567)]))
+    console.print(top._workers([one] * 3, 2, 0.0))
+    text = out.getvalue()
+    assert "…" not in text
+    assert [part for part in ("12/12", "1234", "... and 1", "a-pool-whose") if part not in text] == []
+    assert all(len(row) <= width for row in text.splitlines())
+
+
+def test_an_empty_column_is_left_out_first() -> None:
+    columns = {"name": ["x" * 30], "error": [""], "created": ["2026-11-30 09:14:58"]}
+    table = fitted(Console(width=44), columns, less=("created", "error"))
+    assert [column.header for column in table.columns] == ["name", "created"]
 
 
 def test_a_wide_terminal_shows_every_column() -> None:
