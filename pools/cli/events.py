@@ -57,15 +57,23 @@ def events(
     with report_errors(as_json), contextlib.suppress(KeyboardInterrupt):
         if node and all_nodes:
             raise UsageError("give --node or --all-nodes")
-        if all_nodes:
-            rounds = cluster_events.rounds(follow=follow)
-        else:
-            rounds = _rounds(cluster.client_at(node) if node else connect(find_address()), follow=follow)
-        for one in rounds:
-            _print(wanted(one.events)[newest], as_json, of_node=all_nodes)
+        client = None if all_nodes else cluster.client_at(node) if node else connect(find_address())
+        for one in cluster_events.rounds(follow=follow) if client is None else _rounds(client, follow=follow):
+            found = wanted(one.events)[newest]
+            if not (found or follow):
+                _explain_none(client, pool, as_json)
+            _print(found, as_json, of_node=all_nodes)
             whole, newest = one.whole, slice(None)
     if not whole:
         raise typer.Exit(PROBLEM)
+
+
+def _explain_none(client: Client | None, pool: str, as_json: bool) -> None:
+    """Say that there is no such event; raises if there is no such pool."""
+    if client is not None and pool:
+        client.status(pool, timeout=PATIENCE)
+    if not as_json:
+        typer.echo("No such event is among those that the broker has in memory.", err=True)
 
 
 def _rounds(client: Client, *, follow: bool) -> Iterator[Round]:

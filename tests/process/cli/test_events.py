@@ -38,8 +38,11 @@ def test_events_are_filtered_by_pool_and_kind(address: str, capsys: Captured) ->
     kinds = [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()]
     assert "worker.started" in kinds
     assert all(kind.startswith("worker.") for kind in kinds)
-    assert run(["events", "--pool", "q"]) == 0
-    assert capsys.readouterr().out == ""
+    assert run(["events", "--pool", "q"]) == 1
+    assert "pool_unknown" in capsys.readouterr().err
+    assert run(["events", "--pool", "p", "--kind", "node.nothing"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "No such event is among those that the broker has in memory.\n")
     assert run(["events", "--limit", "1"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
 
