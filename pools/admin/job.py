@@ -36,16 +36,10 @@ else:
 PAYLOAD = ("arguments", "result", "result_raw", "error", "progress_message", "limit_key", "unique_key")
 
 
-class AttemptInline(JobAttemptInline):
-    model = JobAttempt
-    fields = readonly_fields = ("number", "outcome", "worker", "node", "claimed_by", "started_at", "finished_at",
-                                "error", "evidence")  # fmt: skip
+class Shown:
+    """The rows of an inline are shown with a job, to those who may see it, and never changed."""
+
     extra = 0
-
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        sees = "view_payload" in permissions.of(request.user)
-        return tuple(name for name in self.fields if sees or name not in ("error", "evidence"))
-
     can_delete = False
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -58,15 +52,23 @@ class AttemptInline(JobAttemptInline):
         return "view_job" in permissions.of(request.user)
 
 
-class EdgeInline(JobEdgeInline):
+class AttemptInline(Shown, JobAttemptInline):
+    model = JobAttempt
+    fields = readonly_fields = ("number", "outcome", "worker", "node", "claimed_by", "started_at", "finished_at",
+                                "error", "evidence")  # fmt: skip
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        sees = "view_payload" in permissions.of(request.user)
+        return tuple(name for name in self.fields if sees or name not in ("error", "evidence"))
+
+
+class EdgeInline(Shown, JobEdgeInline):
     """The jobs that this one waits for, or has waited for."""
 
     model = JobEdge
     fk_name = "job"
     verbose_name_plural = "predecessors"
     fields = readonly_fields = ("needs", "state", "policy", "argument")
-    extra = 0
-    can_delete = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[JobEdge]:
         brief = "needs__pool", "needs__command", "needs__state", "needs__run_after"
@@ -75,15 +77,6 @@ class EdgeInline(JobEdgeInline):
     @admin.display(description="state")
     def state(self, edge: JobEdge) -> str:
         return edge.needs.shown_state
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return "view_job" in permissions.of(request.user)
 
 
 class JobsByDate(JobQuerySet):
