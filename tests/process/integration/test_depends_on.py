@@ -12,7 +12,6 @@ import pytest
 from django.db import connection, transaction
 from django.test import Client
 
-from snakepit import Adapter, command
 from snakepit.pools import jobs
 from snakepit.pools.broker.errors import BadArguments, BadRequest
 from snakepit.pools.cli.main import run
@@ -22,24 +21,7 @@ from snakepit.pools.models import Job, JobEdge
 from snakepit.pools.models.job import uuid7s
 from snakepit.pools.models.states import CANCELLED
 from snakepit.testing import Pools, override_pools
-
-
-class Sums(Adapter):
-    @command
-    def add(self, number: int, more: int = 1) -> int:
-        return number + more
-
-    @command
-    def total(self, numbers: list[int]) -> int:
-        return sum(numbers)
-
-    @command
-    def fail(self, text: str = "") -> str:
-        raise ValueError(text)
-
-    @command
-    def show(self, found: Any = 7) -> str:
-        return repr(found)
+from tests.process.integration.sums import Sums
 
 
 @pytest.fixture

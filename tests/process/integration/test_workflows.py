@@ -13,7 +13,6 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 from django.test import Client
 
-from snakepit import Adapter, command
 from snakepit.pools import jobs
 from snakepit.pools.broker.errors import BadArguments, BadRequest, CommandUnknown
 from snakepit.pools.cli.main import run
@@ -23,33 +22,12 @@ from snakepit.pools.jobs.listing import JobQuery
 from snakepit.pools.models import Job, JobEdge, JobWorkflow
 from snakepit.pools.models.moments import utc_now
 from snakepit.testing import Pools, override_pools
-
-
-class Sums(Adapter):
-    broken = True
-
-    @command
-    def add(self, number: int, more: int = 1) -> int:
-        return number + more
-
-    @command
-    def total(self, numbers: list[int]) -> int:
-        return sum(numbers)
-
-    @command
-    def fail(self, text: str = "") -> str:
-        if Sums.broken:
-            raise ValueError(text)
-        return text
-
-    @command
-    def count(self, found: Any = 7) -> str:
-        return repr(found)
+from tests.process.integration.sums import Sums
 
 
 @pytest.fixture
-def manual(db: None) -> Iterator[Pools]:
-    Sums.broken = True
+def manual(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pools]:
+    monkeypatch.setattr(Sums, "broken", True)
     with override_pools({"sums": Sums}, jobs="manual") as pools:
         yield pools
 
@@ -90,8 +68,8 @@ def test_a_predecessor_without_success_cancels_what_follows_or_not(policy: str, 
     flow = jobs.Workflow()
     bad = flow.job("sums", "fail", text="x")
     good = flow.job("sums", "add", number=1)
-    then = flow.job("sums", "count", found=bad, after=[good], on_failure=policy)
-    flow.job("sums", "count", after=[then])
+    then = flow.job("sums", "show", found=bad, after=[good], on_failure=policy)
+    flow.job("sums", "show", after=[then])
     row = flow.submit()
     manual.run_jobs()
     assert states(row) == ["failed", "succeeded", after, after]
@@ -113,7 +91,7 @@ def test_a_workflow_that_is_cancelled_by_its_filter_ends_as_a_whole(manual: Pool
 def test_a_retry_of_the_whole_blocks_what_waits_and_goes_on(manual: Pools) -> None:
     flow = jobs.Workflow()
     bad = flow.job("sums", "fail", text="now")
-    flow.job("sums", "count", found=bad)
+    flow.job("sums", "show", found=bad)
     row = flow.submit()
     manual.run_jobs()
     second = row.jobs.order_by("pk")[1]
