@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from snakepit.pools.broker.errors import BadRequest, BrokerError, BrokerUnreachable
+from snakepit.pools.broker.errors import (
+    NOT_STARTED,
+    BadRequest,
+    BrokerError,
+    BrokerUnreachable,
+    DatabaseUnavailable,
+)
 from snakepit.pools.broker.status import as_json
 from snakepit.pools.broker.text import many_lines
 
@@ -88,12 +94,32 @@ def report_errors(as_json: bool = False) -> Iterator[None]:
     except Problem as error:
         typer.echo(f"{colour('error', RED, stream=sys.stderr)}: {many_lines(error)}", err=True)
         raise typer.Exit(PROBLEM) from error
-    except BrokerError as error:
+    except Exception as error:
+        told = error if isinstance(error, BrokerError) else _of_the_database(error)
+        if told is None:
+            raise
         if as_json:
-            typer.echo(json_line({"error": shape(error)}))
+            typer.echo(json_line({"error": shape(told)}))
         else:
-            _explain(error)
-        raise typer.Exit(exit_code(error)) from error
+            _explain(told)
+        raise typer.Exit(exit_code(told)) from error
+
+
+def _of_the_database(error: Exception) -> BrokerError | None:
+    """What a person can do about an error of the database; None: it is another error."""
+    if "django.db.utils" not in sys.modules:  # Django is not imported for it
+        return None
+    from django.db import Error, ProgrammingError
+
+    from snakepit.pools.web.errors import database_is_away
+
+    why = next(iter(str(error).splitlines()), "")
+    if isinstance(error, Error) and ("no such" in why or (isinstance(error, ProgrammingError) and "exist" in why)):
+        message = f"The database lacks a table or a column: {why}. Run manage.py migrate."
+        return DatabaseUnavailable(message, outcome=NOT_STARTED)
+    if database_is_away(error):
+        return DatabaseUnavailable(f"The database does not answer: {why}. Check it with: snakepit doctor")
+    return None
 
 
 def shape(error: BrokerError) -> dict[str, Any]:

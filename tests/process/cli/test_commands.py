@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from django.db import IntegrityError, OperationalError, ProgrammingError
 
 from snakepit.pools.broker.errors import BadArguments
 from snakepit.pools.cli.main import run
@@ -52,6 +53,33 @@ def test_arguments_that_are_no_json_object_are_wrong_usage(arguments: str, capsy
     told = capsys.readouterr().err
     assert told.startswith("error: bad_request: ")
     assert arguments[0] != "@" or f"{arguments[1:]} cannot be read: No such file" in told
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OperationalError("no such table: snakepit_job"), "Run manage.py migrate."),
+        (ProgrammingError('relation "snakepit_job" does not exist\nLINE 1: SELECT'), "Run manage.py migrate."),
+        (OperationalError("connection refused\nIs the server running?"), "connection refused. Check it with"),
+    ],
+)
+def test_a_database_that_is_away_or_has_no_tables_is_an_error_with_the_next_step(
+    error: Exception, words: str, capsys: Captured
+) -> None:
+    with pytest.raises(typer.Exit) as ended, report_errors():
+        raise error
+    told = capsys.readouterr().err
+    assert (ended.value.exit_code, told.count("\n")) == (1, 1)
+    assert told.startswith("error: database_unavailable: ")
+    assert words in told
+    with pytest.raises(typer.Exit), report_errors(as_json=True):
+        raise error
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "database_unavailable"
+
+
+def test_an_error_in_the_code_keeps_its_traceback() -> None:
+    with pytest.raises(IntegrityError), report_errors():
+        raise IntegrityError("UNIQUE constraint failed")
 
 
 def test_an_error_of_arguments_is_written_once(capsys: Captured) -> None:
