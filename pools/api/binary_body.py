@@ -13,7 +13,8 @@ process never has it as a whole, and needs neither NumPy nor pyarrow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation, TooManyFilesSent
@@ -120,7 +121,8 @@ def _form(request: HttpRequest, argument: str) -> Json:
     if int(announced[:20]) > limit:
         raise too_large(limit, announced)
     spool = Spool()
-    request.upload_handlers = [_Parts(spool)]
+    with suppress(AttributeError):  # the check of a session's CSRF token has read the form already
+        request.upload_handlers = [_Parts(spool)]
     try:
         fields, files = request.POST, request.FILES
     except RequestDataTooBig:
@@ -131,11 +133,20 @@ def _form(request: HttpRequest, argument: str) -> Json:
     for name, values in files.lists():
         if name in found or len(values) > 1:
             raise BadArguments(f"{name[:100]}: is given twice", details={"argument": name[:100]})
-        file = cast(_PartFile, values[0])
-        found[name] = _value(name[:100], file.part, (file.content_type or "").lower())
+        file = values[0]
+        part = file.part if isinstance(file, _PartFile) else _part_of(file, spool)
+        found[name] = _value(name[:100], part, (file.content_type or "").lower())
     made = Json(found)
     made.buffers = spool.buffers
     return made
+
+
+def _part_of(file: UploadedFile[Any], spool: Spool) -> PartWriter:
+    """A file that Django's own handlers have stored."""
+    part = spool.writer()
+    for data in file.chunks(PIECE):
+        part.write(data)
+    return part
 
 
 def _fields(fields: Mapping[str, str]) -> dict[str, Any]:

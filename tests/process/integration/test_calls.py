@@ -353,6 +353,26 @@ def test_the_files_of_a_form_are_arguments_and_one_field_has_the_others(send: An
     assert broker.calls[0][2] == {"image": b"\0PNG\xff", "top": 3, "mask": b"PNG"}
 
 
+@pytest.mark.parametrize("size", [3, 3 * MiB])
+def test_a_session_sends_a_form_with_its_csrf_token_in_the_header_or_in_a_field(
+    broker: FakeClient, django_user_model: Any, settings: Any, size: int
+) -> None:
+    """The check of the token reads the form before the view does."""
+    settings.SNAKEPIT = {**settings.SNAKEPIT, "MAX_BODY": 2**23}
+    client, token = Client(enforce_csrf_checks=True), "x" * 32
+    client.force_login(django_user_model.objects.create_superuser("ada"))
+    client.cookies[settings.CSRF_COOKIE_NAME] = token
+    for field, headers in ((b"", {"X-CSRFToken": token}), (token.encode(), {})):
+        parts = [('a; filename="a"', b"\0" * size), ("arguments", b'{"b": 1}')]
+        body = form(*parts, *([("csrfmiddlewaretoken", field)] if field else []))
+        answer = client.post("/api/pools/digits/commands/echo", body, content_type=FORM, headers=headers)
+        assert answer.status_code == 200, answer.content
+    for call in broker.calls:
+        value = call[2]["a"]
+        assert call[2]["b"] == 1
+        assert (value["$bytes"]["$buffer"][2] if size > MiB else len(value)) == size
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "query", "status", "words"),
     [
