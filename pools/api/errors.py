@@ -16,6 +16,7 @@ from typing import Any
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import Error
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.multipartparser import MultiPartParserError
 from django.urls import URLPattern, URLResolver
 from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
@@ -77,7 +78,7 @@ def on_missing(request: HttpRequest, error: Http404) -> HttpResponse:
     return _error_response(404, "not_found", str(error) or f"There is no resource at {request.path}.")
 
 
-def on_suspicious(request: HttpRequest, error: SuspiciousOperation) -> HttpResponse:
+def on_suspicious(request: HttpRequest, error: SuspiciousOperation | MultiPartParserError) -> HttpResponse:
     if isinstance(error, RequestDataTooBig):
         message = "The request's body is larger than Django's setting DATA_UPLOAD_MAX_MEMORY_SIZE allows: raise it."
         return error_response(PayloadTooLarge(message))
@@ -108,6 +109,7 @@ def register(api: NinjaAPI) -> None:
         HttpError: on_http_error,
         Http404: on_missing,
         SuspiciousOperation: on_suspicious,
+        MultiPartParserError: on_suspicious,  # of a session's form, which the check of its token reads
         Error: on_database_error,
         Exception: on_bug,
     }

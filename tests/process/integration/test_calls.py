@@ -353,6 +353,18 @@ def test_the_files_of_a_form_are_arguments_and_one_field_has_the_others(send: An
     assert broker.calls[0][2] == {"image": b"\0PNG\xff", "top": 3, "mask": b"PNG"}
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=\xe9"])
+def test_a_form_of_a_session_that_cannot_be_read_is_refused(
+    broker: FakeClient, django_user_model: Any, settings: Any, kind: str
+) -> None:
+    client, token = Client(enforce_csrf_checks=True), "x" * 32
+    client.force_login(django_user_model.objects.create_superuser("ada"))
+    client.cookies[settings.CSRF_COOKIE_NAME] = token
+    for url in (URL, "/api/jobs"):
+        answer = client.post(url, b"x", content_type=kind, headers={"X-CSRFToken": token})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+
+
 @pytest.mark.parametrize("size", [3, 3 * MiB])
 def test_a_session_sends_a_form_with_its_csrf_token_in_the_header_or_in_a_field(
     broker: FakeClient, django_user_model: Any, settings: Any, size: int
