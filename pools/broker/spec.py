@@ -185,11 +185,6 @@ class PoolSpec:
         return self.threads if self.profile == Profile.THREAD else 1
 
     @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes that a result may have: its text, and its buffers."""
-        return self.max_payload, self.max_buffer
-
-    @property
     def queue_buffer_bytes(self) -> int:
         """Bytes in shared memory that waiting calls may have: at least those of the largest call."""
         return max(self.queue_bytes, self.max_buffer)

@@ -127,7 +127,7 @@ class Batches:
 
     def is_full(self, call: Call) -> bool:
         """Whether as many calls of its command wait as one batch may have."""
-        times = self.times.get(call.command) if self.times else None
+        times = self.times.get(call.command)
         return times is not None and len(self._queue.lanes[call.command]) >= times.rule.limit
 
     def release_due(self, now: float) -> None:

@@ -315,7 +315,8 @@ class Admission:
             return errors.arguments_too_large(spec.name, size, spec.max_payload)
         if call.buffer_bytes > spec.max_buffer:
             return errors.buffers_too_large(spec.name, call.buffer_bytes, spec.max_buffer)
-        if self._dispatcher.load_index.with_free_slot and not self._dispatcher.batches.is_full(call):
+        batches = self._dispatcher.batches
+        if self._dispatcher.load_index.with_free_slot and not (batches.times and batches.is_full(call)):
             return None  # it will not wait, or only for its batch
         if call.caller and (
             refusal := queue_refusal(call.caller, self._queue.waiting_of, spec.queue_limit, self.retry_after())

@@ -294,7 +294,8 @@ class Runner:
             self._set_timer(self.pool.timers.soonest)
 
     def _assign(self, calls: Sequence[Call], worker: str) -> None:
-        self.handles[worker].assign([self._in_flight[call.id] for call in calls], *self.pool.spec.sizes)
+        spec = self.pool.spec
+        self.handles[worker].assign([self._in_flight[call.id] for call in calls], spec.max_payload, spec.max_buffer)
         if not calls[0].prefetched and not self.pool.dispatcher.load_index.with_free_slot:
             self._full += 1
 
