@@ -75,6 +75,7 @@ class StoredState:
     overdue: int = 0  # jobs that are due and that no Celery worker takes
     overdue_since: float = 0.0  # when the oldest of them was queued
     uses_jobs: bool = True  # False: no job was ever submitted, so the project may run without Celery
+    full_disks: tuple[tuple[str, int], ...] = ()  # path and bytes free
     soft_limits: Mapping[str, float] = field(default_factory=dict)  # memory_soft_mb, of each pool that has one
 
 
@@ -144,6 +145,12 @@ def _of_node(node: NodeStatus, stored: StoredState) -> Iterator[Alert]:
 
 
 def _of_stored(stored: StoredState) -> Iterator[Alert]:
+    for path, free in stored.full_disks:
+        cause = (
+            f"{free / 2**20:,.0f} MiB are free. Without room, jobs are refused and events are not stored; calls go on. "
+            "Free space on it."
+        )
+        yield Alert(f"disk:{path}", ERROR, f"The disk of {path} is full", cause, "diagnostics", action="Check")
     for name, seen in stored.silent_nodes:
         cause = "The broker stopped reporting without a clean shutdown."
         yield Alert(f"silent:{name}", ERROR, f"Node {name} is silent", cause, "nodes", since=seen)

@@ -9,7 +9,10 @@ from typing import Any
 
 from django.db.models import Q
 
+from snakepit.pools import conf
 from snakepit.pools.dashboard.alerts import COUNTED, StoredState
+from snakepit.pools.diagnostics import machine
+from snakepit.pools.diagnostics.doctor import data_directories
 from snakepit.pools.jobs.distinct import values_of
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.jobs.limits import holding_pools
@@ -44,7 +47,17 @@ def read_stored_state() -> StoredState:
             overdue_since=overdue[0].timestamp() if overdue else 0.0,
             uses_jobs=Job.objects.exists(),
             soft_limits=dict(limits),
+            full_disks=full_disks(),
         )
+
+
+def full_disks() -> tuple[tuple[str, int], ...]:
+    """The file systems of this machine on which the database or the broker's directory cannot grow, and bytes free."""
+    try:
+        found = machine.rooms(conf.runtime_dir(), *data_directories())
+    except OSError:  # a file system that is gone: what needs it reports it
+        return ()
+    return tuple((room.path, room.free) for room in found if room.is_full)
 
 
 def _ended_lately() -> tuple[tuple[tuple[str, str, int, float], ...], bool]:

@@ -48,7 +48,7 @@ def gather(status: Callable[[], BrokerStatus], address: str) -> SystemFacts:
         transport = threads.submit(_guarded, services.transport)
         celery = threads.submit(_guarded, services.celery)
         local = threads.submit(_guarded, lambda: _machine(broker.result()))
-        place = threads.submit(_guarded, lambda: machine.runtime(conf.runtime_dir(), _data_directories()))
+        place = threads.submit(_guarded, lambda: machine.runtime(conf.runtime_dir(), data_directories()))
         fast_path = threads.submit(_guarded, machine.fast_path)
         pools = _pools(threads, database.result())
         return SystemFacts(
@@ -110,7 +110,8 @@ def _settings(problems: tuple[str, ...], interval: float) -> facts.SettingsFacts
     )
 
 
-def _data_directories() -> list[Path]:
+def data_directories() -> list[Path]:
+    """Where SQLite's files are."""
     from django.conf import settings
 
     names = [one["NAME"] for one in settings.DATABASES.values() if one.get("ENGINE", "").endswith("sqlite3")]

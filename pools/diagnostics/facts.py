@@ -41,6 +41,10 @@ class FileFacts:
         return self.mode >= 0
 
 
+LEAST_FREE = 200 * 2**20  # bytes
+LEAST_INODES = 1000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskFacts:
     """A file system, in bytes and inodes."""
@@ -50,6 +54,12 @@ class DiskFacts:
     total: int
     inodes_free: int
     inodes_total: int
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a database on it can hardly grow. A small file system, such as /run, is not full for its size."""
+        few = bool(self.inodes_total) and self.inodes_free < min(LEAST_INODES, self.inodes_total / 10)
+        return few or self.free < min(LEAST_FREE, self.total / 10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,8 +44,7 @@ from snakepit.pools.diagnostics.placement_checks import placement
 Known = TypeVar("Known", InterpreterFacts, AdapterFacts)
 
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path on Linux
-ROOM = (200 * 2**20, 1024 * 2**20)  # bytes free: a problem below the first, a warning below the second
-INODES = 1000
+LITTLE_ROOM = 1024 * 2**20  # bytes free
 FILES_EACH = 12  # descriptors that a broker holds for one worker
 FILES_BASE = 128
 LITTLE_MEMORY = 0.1  # share that should be free
@@ -101,9 +100,9 @@ def disk(facts: SystemFacts) -> Iterator[Finding]:
         return
     for room in facts.runtime.rooms:
         evidence = f"{room.path}: {room.free / 2**30:.1f} GiB free of {room.total / 2**30:.1f}"
-        if room.free < ROOM[0] or (room.inodes_total and room.inodes_free < INODES):
+        if room.is_full:
             yield problem("disk", f"{evidence}, {room.inodes_free} inodes", "Free space: the database cannot grow.")
-        elif room.free < ROOM[1]:
+        elif room.free < LITTLE_ROOM:
             yield warning("disk", evidence, "Free space soon.")
         else:
             yield ok("disk", evidence)

@@ -29,18 +29,22 @@ Limits = tuple[int | None, int | None]  # open files and processes; None: no lim
 
 def runtime(directory: Path, more: Iterable[Path] = ()) -> RuntimeFacts:
     """The broker's directory, and the room on its file system and on those of `more`."""
-    rooms: dict[int, DiskFacts] = {}
-    for path in (directory, *more):
-        found = _nearest(path)
-        rooms.setdefault(os.stat(found).st_dev, _room(found))
     return RuntimeFacts(
         user=os.geteuid(),
         directory=_entry(directory),
         socket=_entry(directory / "broker.sock"),
         token=_entry(directory / "token"),
         longest_socket=len(os.fsencode(directory / LONGEST_NAME)),
-        rooms=tuple(rooms.values()),
+        rooms=rooms(directory, *more),
     )
+
+
+def rooms(*paths: Path) -> tuple[DiskFacts, ...]:
+    """The room on the file systems of these paths, each once."""
+    found: dict[int, DiskFacts] = {}
+    for path in map(_nearest, paths):
+        found.setdefault(os.stat(path).st_dev, _room(path))
+    return tuple(found.values())
 
 
 def _entry(path: Path) -> FileFacts:

@@ -47,6 +47,11 @@ def test_a_healthy_pool_has_no_alert() -> None:
         ({"pool": {"state": "failed", "reason": "ImportError"}}, "failed:p", "error"),
         ({"pool": {"state": "degraded", "reason": "1 of 2", "ready": 1}}, "degraded:p", "warning"),
         ({"pool": {"state": "degraded", "reason": "3 failed starts", "ready": 2, "size": 2}}, "degraded:p", "warning"),
+        (
+            {"pool": {"state": "degraded", "reason": "x", "ready": 2, "size": 2, "suspended": ("resize",)}},
+            "suspended:p",
+            "error",
+        ),
         ({"pool": {"state": "starting", "reason": "the last start failed"}}, "starting:p", "error"),
         ({"pool": {"state": "paused", "reason": "x"}}, "paused:p", "warning"),
         ({"pool": {"waiting": 10}}, "full:p", "error"),
@@ -65,6 +70,7 @@ def test_a_healthy_pool_has_no_alert() -> None:
         ({"pool": {"template": FELL_BACK, "warnings": WARNED}}, "template:p", "warning"),
         ({"stored": StoredState(silent_nodes=(("m", 5.0),))}, "silent:m", "error"),
         ({"stored": StoredState(quarantined=2, quarantined_since=7.0)}, "quarantined", "warning"),
+        ({"stored": StoredState(full_disks=(("/data", 5 * 2**20),))}, "disk:/data", "error"),
         ({"stored": StoredState(ended_jobs=(("lost", "worker_lost", 3, 7.0),))}, "jobs:lost:worker_lost", "warning"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.test import Client
 
 from snakepit.pools.dashboard.alerts import find_alerts
 from snakepit.pools.dashboard.stored_state import OVERDUE, read_stored_state
+from snakepit.pools.diagnostics.facts import DiskFacts
 from snakepit.pools.models import Job, Pool
 from snakepit.pools.models.moments import utc_now
 from tests import statuses
@@ -127,3 +129,16 @@ def test_jobs_that_no_celery_worker_takes_are_an_alert(django_user_model: Any) -
     Job.objects.filter(pk=made[0].pk).update(run_after=utc_now() + timedelta(hours=1))  # scheduled for later
     (alert,) = alerts()
     assert (alert.title, alert.since) == ("2 jobs are due and wait", pytest.approx(long_ago.timestamp()))
+
+
+@pytest.mark.django_db
+def test_a_full_disk_is_an_alert_before_a_job_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = DiskFacts(path="/data", free=5 * 2**20, total=2**40, inodes_free=10**6, inodes_total=10**6)
+    monkeypatch.setattr("snakepit.pools.diagnostics.machine._room", lambda path: room)
+    found = find_alerts(statuses.status(), (), read_stored_state(), 1.0, 0.0)
+    (alert,) = {one.key: one for one in found if one.key.startswith("disk:")}.values()
+    assert (alert.level, alert.title) == ("error", "The disk of /data is full")
+    assert alert.cause.startswith("5 MiB are free. Without room, jobs are refused")
+    small = replace(room, total=40 * 2**20)
+    monkeypatch.setattr("snakepit.pools.diagnostics.machine._room", lambda path: small)
+    assert read_stored_state().full_disks == (), "a small file system is not full for its size"
