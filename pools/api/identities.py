@@ -7,6 +7,7 @@
 
 An identity decides with which requests another one shares turns and memory, never what it may do: each view
 authenticates its caller by itself. So a lookup that fails, or takes long, makes a request not proven, and no more.
+A key or session that is in use is known: a flood of wrong ones, each of which costs a lookup, does not hold it up.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import ipaddress
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -38,9 +40,10 @@ from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import known_keys
 from snakepit.pools.models.apikey import SECRET
 
-KEPT = 60.0  # seconds for which a session stays known
+KEPT = 60.0  # seconds for which a key or session stays known
 MOST = 10_000  # known sessions
 LOOKUP_SECONDS = 1.0  # for one lookup
+MOST_LOOKUPS = 20  # that wait, of one address
 AWAY_SECONDS = 2.0  # without lookups, after one that the database did not answer
 FIELD = "snakepit.identity"  # of the scope of a request
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -57,13 +60,22 @@ class Identity:
     proven: bool
 
 
+class _Lookups:
+    """The lookups that wait or run on one event loop."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.pending: dict[bytes, asyncio.Task[str]] = {}  # by what is looked up: many requests come at once
+        self.waiting: Counter[str] = Counter()  # by address
+
+
 class Identities:
     """The identities of requests in this process."""
 
     def __init__(self) -> None:
         self._sessions: dict[bytes, tuple[str, float]] = {}  # the name of the user, and until when it is known
         self._away_until = 0.0  # the database did not answer: no lookups before this time
-        self._lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
+        self._lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictionary()
 
     async def of(self, scope: Scope) -> Identity:
         """The identity of a request; once for each request."""
@@ -80,7 +92,10 @@ class Identities:
             secret = secret.strip()
             if scheme.lower() != "bearer" or not SECRET.fullmatch(secret):
                 return ""
-            return _known_key(secret) or await self._find(scope, lambda: _known_key(secret), lambda: _key(secret))
+            # An active key never waits here: its views look it up again and again.
+            if known := known_keys.find(secret, KEPT):
+                return f"key {known.key.pk}"
+            return await self._find(scope, secret, lambda: _key(secret))
         query = scope.get("query_string", b"")
         if f"{PARAMETER}=".encode() in query and scope["path"].endswith("/events"):
             return _bearer(query)
@@ -90,20 +105,25 @@ class Identities:
         session = parse_cookie("; ".join(cookies)).get(settings.SESSION_COOKIE_NAME, "")
         if not session:
             return ""
-        return self._known(session) or await self._find(
-            scope, lambda: self._known(session), lambda: self._session(session)
-        )
+        return self._known(session) or await self._find(scope, session, lambda: self._session(session))
 
-    async def _find(self, scope: Scope, known: Callable[[], str], read: Callable[[], str]) -> str:
-        """Two lookups of one address at a time: with a key that is not known any more, many requests come at once."""
-        lookups, source = self._lookups_here(), source_of(scope)
-        await lookups.enter(source)
+    async def _find(self, scope: Scope, secret: str, read: Callable[[], str]) -> str:
+        """Look a key or session up, once for all requests that wait for it."""
+        lookups, source, mark = self._lookups_here(), source_of(scope), _mark(secret)
+        task = lookups.pending.get(mark)
+        if task is None:
+            if lookups.waiting[source] >= MOST_LOOKUPS:
+                return ""  # wrong keys in a flood; the view of this request looks its key up by itself
+            lookups.waiting[source] += 1
+            task = lookups.pending[mark] = asyncio.create_task(self._read(lookups, source, mark, read))
+        return await asyncio.shield(task)
+
+    async def _read(self, lookups: _Lookups, source: str, mark: bytes, read: Callable[[], str]) -> str:
+        await lookups.turns.enter(source)
         try:
             if time.monotonic() < self._away_until:
                 return ""
-            return known() or await asyncio.wait_for(
-                sync_to_async(_in_unit, thread_sensitive=False)(read), LOOKUP_SECONDS
-            )
+            return await asyncio.wait_for(sync_to_async(_in_unit, thread_sensitive=False)(read), LOOKUP_SECONDS)
         except (Error, TimeoutError):
             self._away_until = time.monotonic() + AWAY_SECONDS
             return ""
@@ -112,13 +132,17 @@ class Identities:
             logger.debug("the caller of a request cannot be looked up", exc_info=True)
             return ""
         finally:
-            lookups.leave(source)
+            del lookups.pending[mark]
+            lookups.waiting[source] -= 1
+            if not lookups.waiting[source]:
+                del lookups.waiting[source]
+            lookups.turns.leave(source)
 
-    def _lookups_here(self) -> Turns:
+    def _lookups_here(self) -> _Lookups:
         loop = asyncio.get_running_loop()
         found = self._lookups.get(loop)
         if found is None:
-            found = self._lookups[loop] = Turns()
+            found = self._lookups[loop] = _Lookups()
         return found
 
     def _known(self, session: str) -> str:
@@ -153,11 +177,6 @@ def _texts(scope: Scope, wanted: bytes) -> list[str]:
     return [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
 
 
-def _known_key(secret: str) -> str:
-    known = known_keys.find(secret)
-    return f"key {known.key.pk}" if known else ""
-
-
 def _key(secret: str) -> str:
     try:
         return f"key {read_key(secret).key.pk}"
@@ -188,9 +207,9 @@ def _in_unit(read: Callable[[], str]) -> str:
         return read()
 
 
-def _mark(session: str) -> bytes:
-    """The session's key itself is not kept in memory."""
-    return hashlib.sha256(session.encode("utf-8", "replace")).digest()
+def _mark(secret: str) -> bytes:
+    """The secret itself is not kept in memory."""
+    return hashlib.sha256(secret.encode("utf-8", "replace")).digest()
 
 
 identities = Identities()

@@ -36,10 +36,13 @@ _known: dict[bytes, KnownKey] = {}
 _discarded = 0.0  # the monotonic time of the last change
 
 
-def find(secret: str) -> KnownKey | None:
-    """The key with this secret, if it was looked up recently and is still usable. Reads no database."""
+def find(secret: str, kept: float | None = None) -> KnownKey | None:
+    """The key with this secret, if it was looked up recently and is still usable. Reads no database.
+
+    `kept`: seconds in place of KEPT, for what decides no rights.
+    """
     found = _known.get(_mark(secret)) if _known else None
-    if found is None or time.monotonic() - found.since >= KEPT or not found.key.usable:
+    if found is None or time.monotonic() - found.since >= (KEPT if kept is None else kept) or not found.key.usable:
         return None
     return found
 
