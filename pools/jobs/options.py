@@ -56,7 +56,7 @@ class JobOptions:
 
     def columns(self) -> dict[str, Any]:
         """The columns of a job that its options decide. BadRequest names an option that is wrong."""
-        settings, owner = conf.current(), self.owner
+        settings = conf.current()
         checked: dict[str, Any] = {
             "priority": _whole("priority", self.priority, -100, 100),
             "run_after": _moment("run_after", self.run_after),
@@ -67,7 +67,7 @@ class JobOptions:
             "backoff": _seconds("backoff", _or(self.backoff, settings.jobs_backoff), 0, 3600),
             "retry": _one_of("retry", self.retry, RETRIES),
             "tags": _tags(self.tags),
-            "owner": _text("owner", owner if isinstance(owner, str) else owner.get_username() if owner else "", 150),
+            "owner": _text("owner", _name_of(self.owner), 150),
             "retention": _whole("retention", _or(self.retention, settings.jobs_retention), 0, 10**9),
         }
         for name in ("expires", "deadline"):
@@ -105,6 +105,15 @@ def _check_horizon(run_after: datetime | None, retention: int | None) -> None:
     if retention is not None and retention > (most := caller.smallest("retention")):
         message = f"retention: {retention} is more than {most:.0f} s, your limit retention"
         raise BadRequest(message, details={"limit": "retention", "value": most})
+
+
+def _name_of(owner: Any) -> str:
+    """The name of a user; empty for nothing and for a visitor who is not signed in."""
+    if owner is None or isinstance(owner, str):
+        return owner or ""
+    if not callable(name := getattr(owner, "get_username", None)):
+        raise BadRequest(f"owner: {owner!r} is neither a user nor the name of one")
+    return str(name() or "")
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -354,6 +354,7 @@ def test_a_job_for_later_is_not_sent_now(wire: Wire, django_capture_on_commit_ca
         ({"idempotency_key": "x" * 201}, BadRequest, "idempotency_key"),
         ({"max_attempts": 101}, BadRequest, "max_attempts"),
         ({"retention": -1}, BadRequest, "retention"),
+        ({"owner": 5}, BadRequest, "owner"),
         ({"pool": "nothing"}, PoolUnknown, "nothing"),
         ({"pool": "nul\0"}, BadRequest, "pool"),
         ({"command": "a b"}, BadRequest, "command"),
