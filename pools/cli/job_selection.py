@@ -58,8 +58,9 @@ def query(since: str = "", until: str = "", **filters: str) -> Any:
     """The JobQuery of the filters of a command line. It needs a started Django."""
     from snakepit.pools.jobs.listing import JobQuery
 
+    begin, end = moment("--since", since), moment("--until", until)
     try:
-        return JobQuery(**filters, since=moment("--since", since), until=moment("--until", until))
+        return JobQuery(**filters, since=begin, until=end)
     except BadRequest as error:
         raise UsageError(f"--{error.message}") from error
 

@@ -314,6 +314,7 @@ def test_a_job_that_failed_is_exit_code_one(shell: Any) -> None:
         (("submit", "digits", "x", "--run-after", "2026-01-01T00:00:00"), 1, "run_after"),
         (("jobs", "--state", "no"), 2, ": --state: 'no' is not one of"),
         (("jobs", "export", "--state", "no"), 2, ": --state: 'no' is not one of"),
+        (("jobs", "--since", "1h"), 2, ": --since '1h' is not a time"),
         (("job", "xyz"), 2, "is not the id of a job"),
         (("cancel", "01a1fc74-719c-711a-a1ad-ada04c90a194"), 1, "No job"),
     ],
