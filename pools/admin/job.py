@@ -138,8 +138,8 @@ class JobAdmin(ReadOnly):
     date_hierarchy = "created_at"
     actions = ("cancel", "retry", "delete_ended")
     inlines = (AttemptInline, EdgeInline)
-    exclude = ("result_raw", "state")
-    readonly_fields = ("shown_state",)
+    exclude = ("result_raw", "state", "tags")
+    readonly_fields = ("shown_state", "tag_names")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         rows = JobsByDate(Job).order_by("-id").defer("result_raw")
@@ -165,6 +165,10 @@ class JobAdmin(ReadOnly):
     def short_id(self, job: Job) -> str:
         """The end of the id, as on the dashboard: the whole one takes four lines of the list."""
         return str(job.pk)[-12:]
+
+    @admin.display(description="tags")
+    def tag_names(self, job: Job) -> str:
+        return ", ".join(job.tag_list) or "-"
 
     @admin.display(description="progress", ordering="progress")
     def done(self, job: Job) -> str:

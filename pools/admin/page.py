@@ -30,13 +30,21 @@ IN_ADMIN = "ordered in the admin"
 COUNTED = 10_000  # rows; a list ends there
 
 
+class AtLeast(int):
+    """A number of rows where the count ended. Its text says that there may be more."""
+
+    def __str__(self) -> str:
+        return f"{int(self):,} or more"
+
+
 class CappedPaginator(AnyPaginator):
     """Counts at most COUNTED rows, because counting a million takes seconds."""
 
     @cached_property
     def count(self) -> int:
         rows = cast("QuerySet[Any]", self.object_list)
-        return rows.order_by()[:COUNTED].count()
+        found = rows.order_by()[:COUNTED].count()
+        return AtLeast(found) if found >= COUNTED else found
 
 
 def without_payload(request: HttpRequest, *columns: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from snakepit.pools.admin.live import live_states
 from snakepit.pools.admin.page import Page, log, order
 from snakepit.pools.admin.recycle import recycle
 from snakepit.pools.admin.scale import scale
@@ -50,13 +51,13 @@ class PoolForm(PoolModelForm):
 @admin.register(Pool)
 class PoolAdmin(Page):
     form = PoolForm
-    list_display = ("name", "profile", "adapter", "place", "size", "slots_each", "enabled", "paused",
+    list_display = ("name", "now", "profile", "adapter", "place", "size", "slots_each", "enabled", "paused",
                     "queue_paused", "source", "problem", "updated_at")  # fmt: skip
     list_filter = ("profile", "enabled", "paused", "queue_paused", "source")
     search_fields = ("name", "adapter")
     actions = ("pause", "resume", "pause_queue", "resume_queue", "scale", "recycle")
     fieldsets = (
-        (None, {"fields": ("managed", "problem", "name", "adapter", "profile", "nodes", "size", "threads",
+        (None, {"fields": ("now", "managed", "problem", "name", "adapter", "profile", "nodes", "size", "threads",
                            "enabled", "paused")}),
         ("Adapter", {"fields": ("args", "env", "python", "preload", "sandbox", "thread_checks")}),
         ("Queue and time", {"fields": ("queue_limit", "queue_bytes", "queue_timeout", "call_timeout", "stream_timeout",
@@ -68,10 +69,23 @@ class PoolAdmin(Page):
                                           "death_budget", "retry_budget")}),
         ("Row", {"fields": ("source", "revision", "created_at", "updated_at", "updated_by")}),
     )  # fmt: skip
-    readonly_fields = ("managed", "problem", "source", "revision", "created_at", "updated_at", "updated_by")
+    readonly_fields = ("now", "managed", "problem", "source", "revision", "created_at", "updated_at", "updated_by")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pool]:
         return super().get_queryset(request).select_related("updated_by")
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Ask the broker once for all rows of the page."""
+        found = super().get_changelist_instance(request)
+        states = live_states()
+        for pool in found.result_list:
+            pool.live_state = states(pool.name)
+        return found
+
+    @admin.display(description="now")
+    def now(self, pool: Pool) -> str:
+        """What the broker of this host reports: a definition alone hides that its workers fail to start."""
+        return getattr(pool, "live_state", None) or (live_states()(pool.name) if pool.pk else "-")
 
     @admin.display(description="threads", ordering="threads")
     def slots_each(self, pool: Pool) -> int | None:

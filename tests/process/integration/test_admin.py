@@ -120,6 +120,28 @@ def test_a_filter_with_a_null_character_is_a_wrong_filter(admin_client: Client, 
     assert admin_client.get(url(model), follow=True).status_code == 200
 
 
+def test_a_pool_shows_what_the_broker_reports(admin_client: Client, rows: dict[str, Any], broker: FakeClient) -> None:
+    broker.change_pool(state="failed", ready=0, size=2, reason="boot_failed: ImportError: no module named torch")
+    for path in (url("pool"), url("pool", "change", rows["pool"].pk)):
+        page = admin_client.get(path).content.decode()
+        assert "failed, 0 of 2 ready: boot_failed: ImportError" in page
+    broker.error = unreachable()
+    assert "last known: failed, 0 of 2 ready" in admin_client.get(url("pool")).content.decode()
+    assert "no module named torch" not in admin_client.get(url("pool", "add")).content.decode()
+
+
+def test_a_job_shows_its_tags_as_names_and_a_capped_list_says_so(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "COUNTED", 2)
+    for _ in range(2):
+        job = Job.objects.create(pool="digits", command="classify", tags=",import,customer-4711,")
+    page = admin_client.get(url("job", "change", job.pk)).content.decode()
+    assert "import, customer-4711" in page
+    assert ",import,customer-4711," not in page
+    assert "2 or more results" in admin_client.get(url("job")).content.decode()
+
+
 def test_lists_show_short_ids_and_figures_with_their_units(admin_client: Client, rows: dict[str, Any]) -> None:
     job = Job.objects.create(pool="digits", command="classify", progress=0.25)
     page = admin_client.get(url("job")).content.decode()
