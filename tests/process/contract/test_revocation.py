@@ -110,6 +110,8 @@ def _is_refused(client: Client) -> bool:
         client.call(POOL, "echo")
     except CertificateRefused:
         return True
+    except BrokerUnreachable:  # the list came during the call, which ended its connection
+        return False
     client.close()
     return False
 
