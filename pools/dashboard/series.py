@@ -51,7 +51,8 @@ def of_charts(request: HttpRequest, state: DashboardState) -> dict[str, Any]:
 @page("series")
 def series(request: HttpRequest, visit: Visit) -> HttpResponse:
     """`?pool=&span=&node=`: one pool, or all together; seconds, one of SPANS; one node, or all together."""
-    pool, text, node = request.GET.get("pool", ""), request.GET.get("span", str(LIVE)), request.GET.get("node", "")
+    text = request.GET.get("span", str(LIVE))
+    pool, node = (request.GET.get(name, "").replace("\0", "") for name in ("pool", "node"))  # PostgreSQL refuses a NUL
     if text not in map(str, SPANS):
         choice = ", ".join(map(str, SPANS))
         return HttpResponse(f"span: {text!r} is none of {choice}", status=400, content_type="text/plain")

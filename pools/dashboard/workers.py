@@ -15,13 +15,15 @@ from snakepit.pools.models import Event, Worker
 
 PAGE = 50
 ENDED = ("worker.died", "worker.killed", "worker.recycled")
+LONGEST_NUMBER = 19  # digits: Python reads no number of 4300, and the database none of 20
 STATES = ("starting", "ready", "busy", "draining", "stopping")
 
 
 @page("workers")
 def workers(request: HttpRequest, visit: Visit) -> HttpResponse:
     """`?pool=&node=&state=&q=&page=`; `state=gone` lists the rows of ended workers."""
-    chosen = {name: request.GET.get(name, "")[:200] for name in ("pool", "node", "state", "q")}
+    # PostgreSQL refuses a query with a NUL.
+    chosen = {name: request.GET.get(name, "")[:200].replace("\0", "") for name in ("pool", "node", "state", "q")}
     cluster = visit.state().cluster
     several = [*rest(request, "GET", "status?node=all"), shell("snakepit status --all-nodes")]
     alone = [*rest(request, "GET", "workers"), shell("snakepit status")]
@@ -45,7 +47,8 @@ def table(state: DashboardState, query: str) -> Context:
     chosen = dict(parse_qsl(query))
     found = [one for one in state.all_workers if _fits(one, chosen)]
     last = max(1, -(-len(found) // PAGE))
-    number = min(last, max(1, int(chosen.get("page", "1")) if chosen.get("page", "1").isdecimal() else 1))
+    wanted = chosen.get("page", "1")
+    number = min(last, max(1, int(wanted))) if wanted.isdecimal() and len(wanted) < LONGEST_NUMBER else 1
     shown = found[(number - 1) * PAGE : number * PAGE]
     turn = {name: value for name, value in chosen.items() if name != "page"}
     return {
@@ -78,10 +81,10 @@ def _gone(chosen: dict[str, str], before: str) -> Context:
     if chosen["pool"]:
         rows = rows.filter(pool=chosen["pool"])
     if chosen["node"]:
-        rows = rows.filter(node__name=chosen["node"].replace("\0", ""))
+        rows = rows.filter(node__name=chosen["node"])
     if chosen["q"]:
-        rows = rows.filter(worker_id__icontains=chosen["q"].replace("\0", ""))
-    if before.isdecimal() and len(before) < 19:
+        rows = rows.filter(worker_id__icontains=chosen["q"])
+    if before.isdecimal() and len(before) < LONGEST_NUMBER:
         rows = rows.filter(pk__lt=int(before))
     found = list(rows[: PAGE + 1])
     # The row of a worker that died has no reason: nothing had decided that it should end.

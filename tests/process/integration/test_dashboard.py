@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission
 from django.contrib.staticfiles import finders
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -439,6 +441,25 @@ def test_the_palette_is_for_viewers_alone_and_answers_while_the_broker_is_away(
     client.force_login(django_user_model.objects.create_user("grace"))
     assert client.get("/live/palette/").status_code == 403
     assert client.get("/live/palette/?job=0123").status_code == 403
+
+
+@pytest.mark.django_db
+def test_a_page_of_workers_that_no_number_names_is_the_first(viewer: Client, broker: FakeClient) -> None:
+    for wrong in ("9" * 5000, "-1", "x", ""):
+        assert 'data-worker="digits-1"' in viewer.get("/workers/", {"page": wrong}).content.decode(), wrong[:5]
+        assert viewer.get("/live/fragments/", {"topic": f"workers:page={wrong}"}).status_code == 200
+        assert viewer.get("/workers/", {"state": "gone", "before": wrong}).status_code == 200
+
+
+@pytest.mark.django_db
+def test_no_null_character_of_a_query_reaches_the_database(viewer: Client, broker: FakeClient) -> None:
+    """PostgreSQL refuses it: an error 500."""
+    for path in ("/live/series/?pool=a%00b&node=a%00b", "/workers/?state=gone&pool=a%00b&node=a%00b&q=a%00b"):
+        with CaptureQueriesContext(connection) as seen:
+            assert viewer.get(path).status_code == 200
+        text = "".join(one["sql"] for one in seen)
+        assert "'ab'" in text
+        assert "\0" not in text
 
 
 # Orders.
