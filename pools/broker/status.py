@@ -208,7 +208,7 @@ class RecordedEvent:
     reason: str
     message: str
     level: str  # "info", "warning" or "error"
-    node: str = ""  # of its broker
+    node: str = ""  # of its broker; the client adds it
 
 
 @dataclass(frozen=True, slots=True)

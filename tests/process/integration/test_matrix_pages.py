@@ -26,7 +26,8 @@ PAGES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("playground", "playground-run", "playground-submit"), (RUN,)),
     **dict.fromkeys(
         ("pool-recycle", "pool-scale", "pool-pause", "pool-drain", "pool-resume", "pool-pause_queue",
-         "pool-resume_queue", "worker-recycle", "worker-stacks", "worker-kill", "node-drain", "node-resume", "periodic-act"),
+         "pool-resume_queue", "worker-recycle", "worker-stacks", "worker-kill", "node-drain", "node-resume",
+         "periodic-act"),
         (OPERATE,),
     ),
     "jobs-act": (MANAGE, RUN),  # of their own jobs
