@@ -46,6 +46,15 @@ class ClientLoop(GuardedLoop):
         super().__init__(selector)
         self.network_transports: weakref.WeakSet[Any] = weakref.WeakSet()  # TLS of both ends closes one: it takes turns
 
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """As asyncio's, but raise what a signal handler raises meanwhile: asyncio logs it, and the loop would go on in
+        an unknown state."""
+        handler = self.get_exception_handler()
+        if handler is None or threading.get_ident() != threading.main_thread().ident:  # no signal comes there
+            super().call_exception_handler(context)
+        else:
+            handler(self, context)
+
     def let_go(self) -> None:
         """On the interrupted thread: undo what `run_forever` sets and has not reset."""
         if self._thread_id == threading.get_ident():
