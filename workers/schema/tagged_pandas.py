@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from snakepit.workers.buffers import TAG
 from snakepit.workers.schema.libraries import arrow_stream, has_arrow, is_a, library, read_arrow
 from snakepit.workers.schema.not_carried import NotCarried
 from snakepit.workers.schema.zones import restore_zone, zone_of
@@ -187,7 +188,7 @@ def restore(restorer: Any, kind: str, facts: Any, data: Any) -> Any:
 
 
 def _frame_of(restorer: Any, pandas: Any, data: Any, what: str) -> Any:
-    if isinstance(data, str):
+    if isinstance(data, str) or TAG in data:
         return read_arrow(restorer.blob(data), what).to_pandas()
     index = _index_of(restorer, pandas, data["index"])
     columns = [_column(restorer, pandas, item, index) for item in data["data"]]

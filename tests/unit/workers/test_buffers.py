@@ -98,6 +98,17 @@ def test_a_table_arrives(library: str) -> None:
     assert found.equals(value)
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_a_table_with_text_has_nothing_in_the_message(library: str) -> None:
+    pytest.importorskip("pyarrow")
+    module = pytest.importorskip(library)
+    columns = {"a": list(range(60_000)), "b": [f"row {number}" for number in range(60_000)]}
+    value = module.table(columns) if library == "pyarrow" else module.DataFrame(columns)
+    buffers = Outgoing(64 * MIB)
+    assert len(encode({"table": value}, MIB, tags=True, buffers=buffers).data) < 300
+    buffers.close()
+
+
 def test_a_table_that_arrow_does_not_keep_leaves_no_bytes_of_the_first_try() -> None:
     pandas = pytest.importorskip("pandas")
     value = pandas.DataFrame({"a": np.arange(50_000), "b": [1, "x"] * 25_000})
