@@ -36,19 +36,22 @@ class RuntimeDirectoryError(Exception):
 class Predecessor:
     """The broker that wrote the directory's instance file.
 
-    The file may be a copy (a restored backup, a copied volume), so its broker may still run elsewhere. Boot, pid and
-    start time together identify one process, so whether it still runs can be checked.
+    The file may be a copy (a restored backup, a copied volume), so its broker may still run elsewhere. Boot, pid
+    namespace, pid and start time together identify one process, so whether it still runs can be checked.
     """
 
     instance: str
     pid: int
     started: int
     machine_boot: str
+    pids: str  # the namespace in which its pid has a meaning: that of a container is another one
 
     @property
     def is_gone(self) -> bool:
-        """Whether this was a broker of this boot of the machine that has ended."""
-        return bool(self.machine_boot) and self.machine_boot == machine_boot() and start_time(self.pid) != self.started
+        """Whether this was a broker of this boot and pid namespace that has ended."""
+        known = bool(self.machine_boot and self.pids) and self.started > 0
+        here = known and (self.machine_boot, self.pids) == (machine_boot(), pid_namespace())
+        return here and start_time(self.pid) != self.started
 
 
 class RuntimeDirectory:
@@ -86,7 +89,8 @@ class RuntimeDirectory:
 
     def _identity(self) -> dict[str, object]:
         pid = os.getpid()
-        return {"instance": self.instance, "pid": pid, "started": start_time(pid), "boot": machine_boot()}
+        place = {"boot": machine_boot(), "pids": pid_namespace()}
+        return {"instance": self.instance, "pid": pid, "started": start_time(pid), **place}
 
     def _unusable(self, error: OSError) -> RuntimeDirectoryError:
         return RuntimeDirectoryError(f"{self.path} cannot be used as the runtime directory: {error}")
@@ -132,7 +136,8 @@ class RuntimeDirectory:
         """None: there was none, or its file is not one that a broker writes. Nothing is ended by such a file."""
         try:
             facts = json.loads((self.path / "instance").read_text())
-            found = Predecessor(facts["instance"], int(facts["pid"]), int(facts["started"]), str(facts["boot"]))
+            place = str(facts["boot"]), str(facts["pids"])
+            found = Predecessor(facts["instance"], int(facts["pid"]), int(facts["started"]), *place)
             return found if INSTANCE_TOKEN.fullmatch(found.instance) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -164,6 +169,14 @@ class RuntimeDirectory:
                 (self.path / name).unlink()
         os.close(self._lock)
         self._lock = -1
+
+
+def pid_namespace() -> str:
+    """The name of this process's pid namespace; empty where there are none."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def start_time(pid: int) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.adapters.processes import orphans, reaper
-from snakepit.pools.adapters.runtime_directory import RuntimeDirectory, machine_boot
+from snakepit.pools.adapters.runtime_directory import RuntimeDirectory, machine_boot, pid_namespace
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
@@ -85,9 +85,27 @@ def test_the_workers_of_a_broker_that_is_gone_are_ended(home: Path) -> None:
         assert worker.wait(PATIENCE) < 0
 
 
+@pytest.mark.parametrize(
+    "copied", [{"pids": "pid:[1]"}, {"pids": ""}, {"started": 0}, {"started": -1}, {"boot": ""}], ids=str
+)
+def test_a_broker_whose_process_cannot_be_checked_from_here_keeps_its_workers(
+    home: Path, copied: dict[str, Any]
+) -> None:
+    """Its number means another process, for example in a container."""
+    running = RuntimeDirectory(home / "running")
+    running.open()
+    facts = {**facts_of(running), "started": 1, **copied}
+    try:
+        with worker_of(facts["instance"]) as worker, successor(home / "copy", **facts) as ended:
+            assert ended == 0
+            assert worker.poll() is None
+    finally:
+        running.close()
+
+
 @pytest.mark.parametrize("token", ["", "0" * 31, "*", None])
 def test_a_token_that_no_broker_made_is_never_acted_on(home: Path, token: Any) -> None:
-    facts = {"instance": token, "pid": 2**22, "started": 1, "boot": machine_boot()}
+    facts = {"instance": token, "pid": 2**22, "started": 1, "boot": machine_boot(), "pids": pid_namespace()}
     with worker_of(token or "") as worker, successor(home / "next", **facts) as ended:
         assert ended == 0
         assert worker.poll() is None
