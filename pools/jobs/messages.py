@@ -275,7 +275,7 @@ class QueueSubscriber:
     """Makes one Celery worker read the queues of this node's pools, also as these change, and none while it drains."""
 
     def __init__(self) -> None:
-        self._joined: set[str] = set()
+        self._ours: set[str] = set()  # the queues that this has joined at some time
         self._given: set[str] | None = None  # by -Q
         self._stop = threading.Event()
 
@@ -284,13 +284,13 @@ class QueueSubscriber:
         queues = instance.app.amqp.queues
         if getattr(queues, "_consume_from", None):  # -Q was given: only those queues
             ours = {name for name in queues.consume_from if name == COMMON or name.startswith(queue_of(""))}
-            self._given = self._joined = ours
+            self._given = self._ours = ours
             return
         with leases.db_unit():
-            self._joined = served_queues()
-        for name in sorted(self._joined):
+            self._ours = served_queues()
+        for name in sorted(self._ours):
             queues.add(name)
-        queues.select([*queues.consume_from, *sorted(self._joined)])
+        queues.select([*queues.consume_from, *sorted(self._ours)])
 
     def refuse(self, instance: Any) -> None:
         """Read no pool's queue: the client cannot run in this worker, and its jobs would never end."""
@@ -304,18 +304,24 @@ class QueueSubscriber:
     def follow(self, consumer: Any) -> None:
         """Start the thread that follows pools and drains until the worker shuts down."""
         if not self._stop.is_set() and self._given != set():
-            arguments = (consumer.app, consumer.hostname)
-            threading.Thread(target=self._watch, args=arguments, name="snakepit-queues", daemon=True).start()
+            threading.Thread(target=self._watch, args=(consumer,), name="snakepit-queues", daemon=True).start()
 
     def leave(self) -> None:
         self._stop.set()
 
-    def _watch(self, app: Any, hostname: str) -> None:
+    def _watch(self, consumer: Any) -> None:
         while not self._stop.wait(POLL):
-            self.turn(app, hostname)
+            self.turn(consumer)
 
-    def turn(self, app: Any, hostname: str) -> None:
-        """Join and leave queues, as the rows say now."""
+    def turn(self, consumer: Any) -> None:
+        """Join and leave queues, as the rows say now.
+
+        The worker's own consumer says which it reads. An order may get lost: Redis keeps none for a mailbox that
+        reconnects. A worker that had left its queues for a drain would then never come back to them.
+        """
+        tasks = consumer.task_consumer
+        if tasks is None:  # it connects: it will read what the list of queues says
+            return
         try:
             with leases.db_unit():
                 wanted = set() if is_draining() else _queues() if self._given is None else self._given
@@ -323,13 +329,14 @@ class QueueSubscriber:
             logger.warning("cannot read the pools; the queues stay as they are: %s", error)
             return
         # Sent to the worker's own mailbox, because only its main thread may use its connection.
-        control = app.control
-        changes = [(name, control.add_consumer) for name in sorted(wanted - self._joined)]
-        changes += [(name, control.cancel_consumer) for name in sorted(self._joined - wanted)]
+        control = consumer.app.control
+        self._ours = self._ours | wanted
+        joined = {name for name in self._ours if tasks.consuming_from(name)}
+        changes = [(name, control.add_consumer) for name in sorted(wanted - joined)]
+        changes += [(name, control.cancel_consumer) for name in sorted(joined - wanted)]
         for name, order in changes:
             try:
-                order(name, destination=[hostname])
+                order(name, destination=[consumer.hostname])
             except Exception as error:  # the transport is away or has no control: the next turn tries again
                 logger.warning("cannot change the queue %s yet: %s", one_line(name), one_line(error))
                 break
-            self._joined = self._joined ^ {name}

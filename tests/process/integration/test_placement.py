@@ -100,15 +100,19 @@ class Control:
 
     def __init__(self) -> None:
         self.reads: set[str] = set()
-        self.broken = False
+        self.broken = self.loses = False
 
     def add_consumer(self, name: str, destination: list[str]) -> None:
         self._check(destination)
-        self.reads.add(name)
+        if not self.loses:
+            self.reads.add(name)
 
     def cancel_consumer(self, name: str, destination: list[str]) -> None:
         self._check(destination)
         self.reads.remove(name)
+
+    def consuming_from(self, name: str) -> bool:
+        return name in self.reads
 
     def _check(self, destination: list[str]) -> None:
         assert destination == ["celery@n1"]
@@ -135,44 +139,59 @@ def subscribed(*given: str) -> tuple[QueueSubscriber, Any, Control]:
     subscriber = QueueSubscriber()
     subscriber.at_start(SimpleNamespace(app=app))
     control.reads = set(queues.consume_from)
-    return subscriber, app, control
+    return subscriber, SimpleNamespace(app=app, hostname="celery@n1", task_consumer=control), control
 
 
 def test_a_celery_worker_leaves_the_queues_of_a_drained_node_and_comes_back(cluster: None) -> None:
-    subscriber, app, control = subscribed()
+    subscriber, consumer, control = subscribed()
     own = {"snakepit.jobs", "snakepit.plain"}
     assert control.reads == own
     node = Node.objects.create(name="n1", draining=True, seen_at=utc_now())
     control.broken = True
-    subscriber.turn(app, "celery@n1")
+    subscriber.turn(consumer)
     assert control.reads == own
     control.broken = False
-    subscriber.turn(app, "celery@n1")
+    subscriber.turn(consumer)
     assert control.reads == set()
     Node.objects.filter(pk=node.pk).update(draining=False)
-    subscriber.turn(app, "celery@n1")
+    subscriber.turn(consumer)
     assert control.reads == own
+
+
+def test_an_order_to_join_a_queue_that_gets_lost_is_sent_again(cluster: None) -> None:
+    subscriber, consumer, control = subscribed()
+    own, node = set(control.reads), Node.objects.create(name="n1", draining=True, seen_at=utc_now())
+    subscriber.turn(consumer)
+    Node.objects.filter(pk=node.pk).update(draining=False)
+    control.loses = True
+    subscriber.turn(consumer)
+    assert control.reads == set()
+    control.loses = False
+    subscriber.turn(consumer)
+    assert control.reads == own
+    consumer.task_consumer = None  # it reconnects
+    subscriber.turn(consumer)
 
 
 def test_with_named_queues_only_the_queues_of_jobs_are_left(cluster: None) -> None:
-    subscriber, app, control = subscribed("mail", "snakepit.plain")
+    subscriber, consumer, control = subscribed("mail", "snakepit.plain")
     Node.objects.create(name="n1", draining=True, seen_at=utc_now())
-    subscriber.turn(app, "celery@n1")
+    subscriber.turn(consumer)
     assert control.reads == {"mail"}
 
 
 def test_a_drain_of_a_broker_that_is_gone_does_not_keep_jobs_waiting(cluster: None) -> None:
-    subscriber, app, control = subscribed()
+    subscriber, consumer, control = subscribed()
     Node.objects.create(name="n1", draining=True, seen_at=utc_now() - timedelta(minutes=5))
-    subscriber.turn(app, "celery@n1")
+    subscriber.turn(consumer)
     assert control.reads == {"snakepit.jobs", "snakepit.plain"}
 
 
 def test_a_celery_worker_follows_a_pool_that_moves(cluster: None) -> None:
-    subscriber, app, control = subscribed()
+    subscriber, consumer, control = subscribed()
     Pool.objects.filter(name="plain").update(nodes=["n2"])
     Pool.objects.filter(name="gpu").update(nodes=["n1"])
-    subscriber.turn(app, "celery@n1")
+    subscriber.turn(consumer)
     assert control.reads == {"snakepit.jobs", "snakepit.gpu"}
 
 
