@@ -10,6 +10,7 @@ import typer
 
 from snakepit.pools.broker.errors import PoolUnknown
 from snakepit.pools.broker.status import BrokerStatus, as_json
+from snakepit.pools.cli import cluster
 from snakepit.pools.cli.operate import pool_of
 from snakepit.pools.cli.output import BOLD, UsageError, colour, json_line, report_errors
 from snakepit.pools.cli.parameters import PATIENCE, AsJson
@@ -43,11 +44,12 @@ def inspect(
     recommendations: Annotated[
         bool, typer.Option("--recommendations", help="Show the result of every rule, not only what is advised.")
     ] = False,
+    node: Annotated[str, typer.Option(metavar="NAME", help="The node with this name, not that of this host.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Show capacity, utilization, waits, memory, history and forecast of pools, and the advice."""
     with report_errors(as_json):
-        found = _inspect(connect(find_address()), target)
+        found = _inspect(cluster.client_at(node) if node else connect(find_address()), target)
     if not recommendations:
         found = replace(found, judgements=tuple(one for one in found.judgements or () if one.advice))
     typer.echo(json_line(_plain(found)) if as_json else "\n".join(lines(found, detailed, recommendations)))
@@ -61,6 +63,7 @@ class Inspection:
     pools: tuple[InspectedPool, ...]
     judgements: tuple[Judgement, ...] | None
     not_known_because: str
+    node: str = ""  # whose broker was asked
 
 
 def _inspect(client: Client, target: str) -> Inspection:
@@ -82,7 +85,7 @@ def _inspect(client: Client, target: str) -> Inspection:
             found.append(inspect_pool(one, workers, plan, spec, past, client.commands(name, timeout=PATIENCE)))
     judged = known.judgements
     shown = None if judged is None else tuple(one for one in judged if pool in ("", one.pool))
-    return Inspection(worker, tuple(found), shown, known.missing)
+    return Inspection(worker, tuple(found), shown, known.missing, status.node.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,8 @@ def _plain(found: Inspection) -> dict[str, Any]:
 
 
 def lines(found: Inspection, detailed: bool, every: bool) -> Iterator[str]:
+    if found.node:
+        yield f"node {found.node}"
     for pool in found.pools:
         if not found.worker:
             yield colour(f"{pool.pool}: {pool.state}", BOLD) + (f", {pool.reason}" if pool.reason else "")

@@ -48,6 +48,8 @@ def lines(found: ScalingEstimate) -> Iterator[str]:
 
     facts = found.facts
     yield f"{colour(facts.pool, BOLD)}: {found.sentence}"
+    if facts.node:
+        yield f"  {'node':<13} {facts.node}"
     busy = "not known" if facts.busy is None else f"{facts.busy:.0%}"
     wait = "not known" if facts.wait_p95 is None else span(facts.wait_p95)
     rate = said_rate(facts.served / facts.seconds) if facts.seconds else "no look yet"

@@ -19,7 +19,9 @@ SHOWN = 12  # events
 
 @page("overview")
 def overview(request: HttpRequest, visit: Visit) -> HttpResponse:
-    snippets = [*rest(request, "GET", "status"), shell("snakepit status")]
+    several = visit.state().cluster is not None
+    path, words = ("status?node=all", "snakepit status --all-nodes") if several else ("status", "snakepit status")
+    snippets = [*rest(request, "GET", path), shell(words)]
     context = {**of_charts(request, visit.state()), "snippets": snippets}
     return show(request, visit, "snakepit/overview.html", context)
 

@@ -20,9 +20,9 @@ CROWDED = 0.9  # share of the slots in use from which the bar warns
 
 @page("pools")
 def pools(request: HttpRequest, visit: Visit) -> HttpResponse:
-    return show(
-        request, visit, "snakepit/pools.html", {"snippets": [*rest(request, "GET", "pools"), shell("snakepit status")]}
-    )
+    several = visit.state().cluster is not None
+    path, words = ("pools?node=all", "snakepit status --all-nodes") if several else ("pools", "snakepit status")
+    return show(request, visit, "snakepit/pools.html", {"snippets": [*rest(request, "GET", path), shell(words)]})
 
 
 @region("pools", "snakepit/_pools.html")

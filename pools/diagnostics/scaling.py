@@ -56,6 +56,7 @@ class ScalingFacts:
     cores: float | None = None
     others: float = 0.0  # cores that the other pools of this broker use
     free_mb: float | None = None
+    node: str = ""  # the node that was measured
 
     @property
     def is_threaded(self) -> bool:
@@ -126,6 +127,7 @@ def gather(status: BrokerStatus, pool: str, machine: Capacity = NOT_KNOWN) -> Sc
     ready = [one for one in case.workers if one.state == "ready"]
     return ScalingFacts(
         pool=pool,
+        node=status.node.name,
         profile=found.profile,
         size=found.size,
         ready=len(ready),

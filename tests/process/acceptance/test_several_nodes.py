@@ -89,6 +89,7 @@ def test_the_shell_shows_all_nodes_and_one_that_hangs_as_not_answering(cluster: 
     sizes = {one["name"]: (one["size"], [part["node"] for part in one["nodes"]]) for one in found["pools"]}
     assert sizes == {"pool": (2, ["n1", "n2"]), "gpu": (1, ["n2"])}
     assert cluster.shell("status", "--node", "n2")["node"]["name"] == "n2"
+    assert cluster.shell("inspect", "gpu", "--node", "n2")["node"] == "n2"
     events = ("-m", "snakepit.pools.cli", "events", "--all-nodes", "--kind", "worker.started", "--json")
     started = [json.loads(line) for line in cluster.run(*events).splitlines()]
     assert {one["node"] for one in started} == {"n1", "n2"}

@@ -56,3 +56,7 @@ def test_each_command_is_shown_with_its_types_also_one_that_never_ran() -> None:
     assert "command       near: no runs" in shown
     assert "near() -> stream of P" in shown
     assert "P = object" in shown
+
+
+def test_the_first_line_names_the_node() -> None:
+    assert next(lines(Inspection("", (), (), "", "gpu-1"), False, False)) == "node gpu-1"
