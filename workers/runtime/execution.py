@@ -127,7 +127,7 @@ class Execution:
         return result(call, returned)
 
     def _stream(self, call: AssignedCall, chunks: Generator[Any, Any, Any]) -> AnswerReport:
-        collected = Collected(call.max_result, tags=call.typed)
+        collected = Collected(call)
         try:
             for chunk in chunks:
                 if self.forked:
@@ -139,6 +139,9 @@ class Execution:
                     collected.add(chunk)
                 if call.cancelled:
                     return failure.stopped(call)
+        except BaseException:
+            collected.close()
+            raise
         finally:
             # Explicitly: the generator's `finally` must run on this thread, before the call ends.
             chunks.close()
@@ -161,7 +164,7 @@ class Execution:
 
     async def _await_stream(self, call: AssignedCall, chunks: AsyncGenerator[Any, Any]) -> AnswerReport:
         watch = TaskWatch(call)
-        collected = Collected(call.max_result, tags=call.typed)
+        collected = Collected(call)
         try:
             async for chunk in chunks:
                 if self.forked:
@@ -176,6 +179,7 @@ class Execution:
         except BaseException as error:
             if self.forked:
                 end_fork(error)
+            collected.close()
             return ended_by(call, error)
         finally:
             if self.forked:
@@ -187,9 +191,10 @@ class Execution:
 class Collected:
     """The chunks of a stream whose caller wants one result: a JSON array whose size is checked as it grows."""
 
-    def __init__(self, limit: int, *, tags: bool) -> None:
-        self._limit = limit
-        self._tags = tags  # for a Python caller
+    def __init__(self, call: AssignedCall) -> None:
+        self._limit = call.max_result
+        self._tags = call.typed  # for a Python caller
+        self._buffers = None if call.streaming else call.new_buffers()
         self._tagged = False  # whether an item has any
         self._items: list[bytes] = []
         self._size = 2  # the brackets
@@ -197,7 +202,7 @@ class Collected:
     def add(self, chunk: Any) -> None:
         what = f"result[{len(self._items)}]"
         if self._tags:
-            item, tagged = encode_tree(chunk, self._limit, what)
+            item, tagged = encode_tree(chunk, self._limit, what, self._buffers)
             self._tagged = self._tagged or tagged
         else:
             item = encode_json(chunk, self._limit, what)
@@ -208,7 +213,12 @@ class Collected:
 
     def value(self) -> EncodedValue:
         data = b"[" + b",".join(self._items) + b"]"
-        return EncodedValue(b"%s%s}" % (WRAPPER, data) if self._tagged else data)
+        return EncodedValue(b"%s%s}" % (WRAPPER, data) if self._tagged else data, buffers=self._buffers)
+
+    def close(self) -> None:
+        """Let go of the large parts of a stream that failed."""
+        if self._buffers is not None:
+            self._buffers.close()
 
 
 def result(call: AssignedCall, returned: Any) -> ResultReport:

@@ -177,6 +177,16 @@ async def test_large_chunks_of_an_async_command_arrive_in_an_event_loop(node: Ru
     assert numbers == list(range(31))
 
 
+def test_large_chunks_that_are_collected_arrive_in_one_result(node: RunningBroker) -> None:
+    for command, found in (("frames", lambda frame: frame), ("aframes", lambda chunk: chunk["frame"])):
+        chunks = node.client.call("threads", command, sizes=SIZES)
+        assert [found(chunk).nbytes for chunk in chunks] == SIZES
+        assert all((found(chunk) == number).all() for number, chunk in enumerate(chunks))
+    with pytest.raises(ResultTooLarge, match="max_buffer"):
+        node.client.call("tight", "frames", sizes=[MIB] * 9)
+    eventually(lambda: node.client.call("tight", "descriptors") == 0)
+
+
 def test_a_large_result_follows_what_a_command_reports(node: RunningBroker) -> None:
     *before, answer = node.client.events("one", "told", size=MIB)
     assert before == [Log("a line"), Progress(0.5, "half")]
