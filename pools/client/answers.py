@@ -137,12 +137,12 @@ def names_parts(kind: str, reply: Reply) -> bool:
     return bool(reply.chunk.parts if kind == "chunk" else kind == "result" and reply.result.value.parts)
 
 
-def decode(value: Value, ahead: Delivered | None = None) -> Any:
-    """Return the Python value that a worker sent; an unset one is None. `ahead`: its large parts."""
+def decode(value: Value, parts: Delivered | None = None) -> Any:
+    """Return the Python value that a worker sent; an unset one is None. `parts`: its large parts."""
     if value.parts:
-        if ahead is None:
+        if parts is None:
             raise ResultUnreadable("The large parts of this value did not arrive.")
-        return ahead.value_of(value.json)
+        return parts.value_of(value.json)
     kind = value.WhichOneof("value")
     if kind == "raw":
         return value.raw
@@ -212,15 +212,15 @@ def exception(error: Error) -> BrokerError:
     return found
 
 
-def event(kind: str, reply: Reply | Packed, ahead: Mapping[int, Delivered]) -> Chunk | Progress | Log | Answer:
-    """Return a reply as the value that a caller of `events` gets; raises an Error. `ahead`: large parts by number."""
+def event(kind: str, reply: Reply | Packed, parts: Mapping[int, Delivered]) -> Chunk | Progress | Log | Answer:
+    """Return a reply as the value that a caller of `events` gets; raises an Error. `parts`: large ones by number."""
     if isinstance(reply, Packed):
         return reply.answer(reply.value())
     if kind == "chunk":
-        return Chunk(decode(reply.chunk, ahead.get(reply.chunk.parts)))
+        return Chunk(decode(reply.chunk, parts.get(reply.chunk.parts)))
     if kind == "result":
         value = reply.result.value
-        return answer(reply.result, decode(value, ahead.get(value.parts)))
+        return answer(reply.result, decode(value, parts.get(value.parts)))
     if kind == "progress":
         return Progress(reply.progress.fraction, reply.progress.message)
     if kind == "log":

@@ -54,7 +54,7 @@ class _Base:
         self._pending = pending
         self.chunks = 0
         self.answer: Answer | None = None  # set once the stream has ended
-        self._ahead: dict[int, Delivered] = {}  # large parts whose values follow, by number
+        self._parts: dict[int, Delivered] = {}  # large parts whose values follow, by number
         message.result_only = False
         self._sent = SentCall(target, message, pending)
         self._window = CreditWindow(self._sent, urgent=not pending.runs_loop)
@@ -66,7 +66,7 @@ class _Base:
             if self._sent is not None:
                 self._sent.cancel()
                 self._pending.discard()  # after the cancel: what comes now is closed by the session
-                self._ahead.clear()
+                self._parts.clear()
 
     def __del__(self) -> None:
         self._leave()
@@ -75,19 +75,19 @@ class _Base:
         """Return whether the caller gets it, and the value."""
         kind, reply = item
         if kind == "parts":
-            self._ahead[reply.delivery.parts] = reply
+            self._parts[reply.delivery.parts] = reply
             return False, None
-        found = event(kind, reply, self._ahead)
+        found = event(kind, reply, self._parts)
         if isinstance(found, Chunk):
             wire = reply.chunk
             self.chunks += 1
-            self._ahead.pop(wire.parts, None)
+            self._parts.pop(wire.parts, None)
             self._window.take((len(wire.json) or len(wire.raw)) + wire.parts_bytes)
             return True, found.value if self._only_chunks else found
         if isinstance(found, Answer):
             self._ended = True
             self.answer = found
-            self._ahead.clear()
+            self._parts.clear()
             # A plain command is a stream of one; a stream's own end carries no value.
             has_value = isinstance(reply, Packed) or reply.result.value.WhichOneof("value") is not None
             single = not self.chunks and has_value

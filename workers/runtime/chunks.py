@@ -59,7 +59,7 @@ class ChunkSender:
         try:
             if not call.take_credit(value.size):
                 return False
-            sent = self._is_ahead(call, value) and self._send_parts(call, value, wait=True)
+            sent = self._goes_directly(call, value) and self._send_parts(call, value, wait=True)
             self._reports.put(ChunkReport(call.sequence, following(call, value, sent=sent)))
         finally:
             release(call, value)
@@ -70,13 +70,13 @@ class ChunkSender:
         value = encode_chunk(call, chunk)
         try:
             await watch.take_credit(value.size)
-            sent = self._is_ahead(call, value) and await self._asend_parts(call, value)
+            sent = self._goes_directly(call, value) and await self._asend_parts(call, value)
             self._reports.put(ChunkReport(call.sequence, following(call, value, sent=sent)))
         finally:
             release(call, value)
 
-    def _is_ahead(self, call: AssignedCall, value: EncodedValue) -> bool:
-        return self._sender is not None and goes_ahead(call, value)
+    def _goes_directly(self, call: AssignedCall, value: EncodedValue) -> bool:
+        return self._sender is not None and goes_directly(call, value)
 
     def _send_parts(self, call: AssignedCall, value: EncodedValue, *, wait: bool) -> bool:
         assert self._sender is not None
@@ -91,7 +91,7 @@ class ChunkSender:
         return False
 
 
-def goes_ahead(call: AssignedCall, value: EncodedValue) -> bool:
+def goes_directly(call: AssignedCall, value: EncodedValue) -> bool:
     """Whether the large parts of a stream's value go directly to its client."""
     return bool(call.buffer_socket) and value.buffers is not None and value.buffers.is_used
 

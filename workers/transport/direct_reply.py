@@ -24,7 +24,7 @@ from dataclasses import replace
 from snakepit.workers.buffers import FILE_FROM, LARGEST_INLINE, Outgoing, rights
 from snakepit.workers.call import AssignedCall
 from snakepit.workers.report import DeliveredReport, EncodedValue, FailureReport, ResultReport
-from snakepit.workers.runtime.chunks import following, goes_ahead, release, without_buffers
+from snakepit.workers.runtime.chunks import following, goes_directly, release, without_buffers
 from snakepit.workers.schema.not_carried import ValueTooLarge
 from snakepit.workers.transport.own_files import OwnSocket
 from snakepit.workers.wire.worker_pb2 import Delivery
@@ -77,7 +77,7 @@ class DirectReplySender:
     ) -> ResultReport | FailureReport:
         """The result of a call whose reader gets chunks, progress and log lines: it follows them through the broker."""
         try:
-            sent = goes_ahead(call, value) and self.send_parts(call, value, wait=True)
+            sent = goes_directly(call, value) and self.send_parts(call, value, wait=True)
             return ResultReport(last.sequence, following(call, value, sent=sent), last.seconds)
         except ValueTooLarge as error:
             return self._too_large(call, last, error.size)

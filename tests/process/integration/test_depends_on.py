@@ -153,12 +153,12 @@ def test_a_job_that_is_waited_for_cannot_be_deleted_before_the_commit(manual: Po
 
 def test_a_job_of_a_host_whose_clock_is_ahead_can_be_waited_for(manual: Pools) -> None:
     first = jobs.submit("sums", "add", number=1)
-    ahead = uuid.UUID(int=first.pk.int + (3_600_000 << 80))
-    Job.objects.filter(pk=first.pk).update(id=ahead)
-    second = jobs.submit("sums", "show", depends_on=[ahead])
+    later = uuid.UUID(int=first.pk.int + (3_600_000 << 80))
+    Job.objects.filter(pk=first.pk).update(id=later)
+    second = jobs.submit("sums", "show", depends_on=[later])
     third = jobs.submit_many("sums", "show", [{}, {}], depends_on=[second])
-    assert ahead < second.pk < third[0].pk < third[1].pk
-    assert next(uuid7s([ahead])) > ahead
+    assert later < second.pk < third[0].pk < third[1].pk
+    assert next(uuid7s([later])) > later
 
 
 def test_a_repeated_submission_finds_its_job_after_the_results_came(manual: Pools) -> None:
