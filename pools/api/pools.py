@@ -103,8 +103,8 @@ class _Live:
 
     def ages(self) -> dict[str, Any]:
         """The age of what is shown: of the one node, or of each."""
-        nodes = None if self.cluster is None else as_json(self.cluster.nodes)
-        return {"snapshot": self.snapshot.plain() if self.snapshot else None, "all_nodes": nodes}
+        nodes = {} if self.cluster is None else {"all_nodes": as_json(self.cluster.nodes)}
+        return {"snapshot": self.snapshot.plain() if self.snapshot else None, **nodes}
 
 
 async def _live(node: str, requester: Caller) -> _Live:
