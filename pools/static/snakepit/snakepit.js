@@ -37,6 +37,8 @@
     else pulse.textContent = "connecting";
   }
   setInterval(() => { updateAges(); updatePulse(); }, 1000);
+  // In the same task as the new text, so that no time of day appears for a moment.
+  document.addEventListener("snakepit:fresh", event => { if (event.detail instanceof Element) updateAges(event.detail); });
 
   // Live regions.
   const topics = [...new Set(all("[data-live]").map(element => element.dataset.live))];

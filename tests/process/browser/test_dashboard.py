@@ -221,6 +221,19 @@ def test_the_palette_goes_anywhere_with_the_keyboard_alone(page: Page, demo: Dem
     expect(page.locator("#palette")).to_be_hidden()
 
 
+def test_a_part_that_is_fetched_again_keeps_its_ages(page: Page) -> None:
+    page.goto("/")
+    settle(page)
+    fill = """() => {
+        const part = document.createElement("p"), at = Date.now() / 1000 - 7000;
+        part.innerHTML = `<time data-ago="${at}">10:19:52</time>`;
+        document.querySelector("main").append(part);
+        document.dispatchEvent(new CustomEvent("snakepit:fresh", {detail: part}));
+        return part.textContent;  // in the task that filled it: the clock of the page has not run
+    }"""
+    assert page.evaluate(fill) == "2 h ago"
+
+
 def test_the_row_that_j_chose_stays_chosen_when_the_table_updates(page: Page, demo: Demo, job: str) -> None:
     page.goto("/jobs/")
     rows = page.locator("tr[data-job]")
