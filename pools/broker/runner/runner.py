@@ -46,7 +46,7 @@ from snakepit.pools.broker.ports import (
 from snakepit.pools.broker.runner.deps import RunnerDeps
 from snakepit.pools.broker.runner.templates import Templates
 from snakepit.pools.broker.runner.translation import error_of, gil_event, race_event, rules_of
-from snakepit.pools.broker.runner.worker_handle import InFlightCall, WorkerHandle
+from snakepit.pools.broker.runner.worker_handle import MAX_CREDIT, InFlightCall, WorkerHandle
 from snakepit.pools.broker.status import CommandInfo
 
 UNLINKED_GRACE = 2.0  # seconds from a lost link to the kill of its process, which usually ends by itself
@@ -54,7 +54,6 @@ LAST_REPORTS = 0.5  # seconds until a dead worker's link is closed, should a chi
 REVOKE_SETTLES = 0.002  # seconds after which it is certain which of the revoked calls had begun
 MAX_TIMEOUT = 86_400.0  # seconds
 MAX_RACES = 50  # pieces of state whose races are listed for a pool
-MAX_CREDIT = 2**32 - 1  # chunks; the wire has no room for more
 NEVER = float("inf")
 MAX_UNCOUNTED = 500  # results that wait for the meter; half a millisecond of work
 

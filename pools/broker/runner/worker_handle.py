@@ -20,6 +20,7 @@ SILENT_CHECKS = 6  # probes, one a second, that a worker may miss in a row
 STACKS_WITHIN = 0.5  # seconds that a worker that hangs has to show its stacks, before it is killed
 MAX_THREADS, MAX_FRAMES, MAX_STACKS = 20, 30, 8000  # threads, frames of each, characters of all that are kept
 MAX_LOG = 4096  # characters of one line that a command logs
+MAX_CREDIT = 2**32 - 1  # chunks; the wire has no room for more
 
 
 @dataclass(slots=True, eq=False)
