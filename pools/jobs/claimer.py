@@ -43,6 +43,7 @@ class _Pool:
     load: planner.Load = planner.UNKNOWN
     rate: planner.Rate = field(default_factory=planner.Rate)
     asked: float = 0.0  # when the broker was asked about the load
+    unanswered: int = 0  # questions about it
     passed_on: float = 0.0  # when other Celery workers got a hint
     again: float = 0.0  # when a rate may allow more
     awaited: float = 0.0  # when a hint for that moment comes: each process has one on its way, at most
@@ -101,9 +102,10 @@ class Claimer:
             return jobs
         for name, pool in self._pools.items():
             load = planner.ONE if one_thread.is_set() else pool.load
+            if pool.drained and not pool.unanswered:  # else it may have been resumed since the last answer
+                self._hand_over(name, pool, now)
             if pool.drained:
-                self._pass_on(name, pool, now)
-                pool.more = False
+                continue
             if pool.more and (most := planner.room(load, running[name], pool.rate.value)):
                 found = claims.take_batch(name, most, claimant(), conf.node_name(), alone=pool.alone)
                 pool.more, pool.alone = found.more, found.alone
@@ -117,6 +119,16 @@ class Claimer:
         if pool.more and now - pool.passed_on >= INTERVAL:
             pool.passed_on = now
             messages.pass_on(name)
+
+    def _hand_over(self, name: str, pool: _Pool, now: float) -> None:
+        """Give the hint back, for other nodes or for this one after its drain: at once, or when the second is over."""
+        pause = pool.passed_on + INTERVAL - now
+        if pause > 0:
+            messages.pass_on(name, pause)
+        else:
+            pool.passed_on = now
+            messages.pass_on(name)
+        pool.more = False
 
     def _refresh(self, running: Counter[str], now: float) -> None:
         """Take the hints; once a second claim without one, and ask the broker what the pools can run."""
@@ -132,12 +144,14 @@ class Claimer:
         for name, pool in self._pools.items():
             if (pool.more or running[name]) and now - pool.asked >= INTERVAL:
                 pool.asked = now
+                pool.unanswered += 1
                 calls.ask(name, functools.partial(self._client.astatus, name, INTERVAL), self.inbox)
 
     def answered(self, key: Any, answer: Any, running: Counter[str]) -> None:
         pool = self._pools.get(key)
         if pool is None:
             return
+        pool.unanswered = max(0, pool.unanswered - 1)
         found = [one for one in answer.pools if one.name == key] if isinstance(answer, BrokerStatus) else []
         pool.drained = isinstance(answer, BrokerStatus) and answer.node.draining
         if found:

@@ -49,7 +49,7 @@ class Hinted:
 def hinted(monkeypatch: pytest.MonkeyPatch) -> Hinted:
     """The pools for which other Celery workers got a hint."""
     seen = Hinted([])
-    monkeypatch.setattr(messages, "pass_on", seen.pools.append)
+    monkeypatch.setattr(messages, "pass_on", lambda pool, pause=0.0: seen.pools.append(pool))
     return seen
 
 
@@ -210,7 +210,31 @@ def test_a_runner_beside_a_drained_broker_claims_nothing_and_passes_the_hint_on(
     assert hinted.pools == ["digits"]
     assert states() == {"queued": 1}
     assert source.leave(1.6)
+    source.hint("digits")  # the node drains still: no hint may be lost, as no other node may have the pool
+    source._refresh(Counter(), 1.7)
+    assert source.claim(Counter(), 1.7) == []
+    assert hinted.pools == ["digits", "digits"]
+    assert source.leave(1.7)
     source.hint("digits")
     source._refresh(Counter(), 3.0)
+    assert source.claim(Counter(), 3.0) == []
+    assert not source.leave(3.0), "the answer is on its way"
     source.answered("digits", status([]), Counter())
     assert [job.arguments["name"] for job in source.claim(Counter(), 3.0)] == ["one"]
+    assert hinted.pools == ["digits", "digits"]
+
+
+def test_a_hint_after_a_drain_runs_the_jobs_that_waited(client: ByArgument, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resumed(pool: str, timeout: float) -> Any:
+        return status([])
+
+    monkeypatch.setattr(client, "astatus", resumed)
+    source = claimer._claimers.setdefault(client, claimer.Claimer(client))  # type: ignore[arg-type]
+    source.hint("digits")
+    source._refresh(Counter(), 1.0)
+    source.answered("digits", status([], draining=True), Counter())
+    source.claim(Counter(), 1.5)
+    assert source.leave(1.6)
+    named("one", "two")
+    assert claimer.work("digits") == "ran"
+    assert states() == {"succeeded": 2}
