@@ -21,7 +21,7 @@ from snakepit.pools.api import (
     job_lists,
     jobs,
     keys,
-    maintenance,
+    node_drain,
     observed,
     operate,
     periodic,
@@ -91,7 +91,7 @@ for router in (
     periodic.router,
     definitions.router,  # with those of the module pools
     operate.router,
-    maintenance.router,
+    node_drain.router,
     observed.router,
     diagnostics.router,
     health.router,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snakepit.pools.broker.status import BrokerStatus, RecyclePlan
-from snakepit.pools.cli import maintenance
+from snakepit.pools.cli import node_drain
 from snakepit.pools.cli.cluster import client_at, project_client
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, report_errors, terminal
 from snakepit.pools.cli.parameters import PATIENCE, AsJson, Pool, Reason, Worker
@@ -115,7 +115,7 @@ def resume(
             _queue(pool, False, reason, as_json)
             return
         if node:
-            maintenance.resume_node(name_actor(), reason, as_json=as_json)
+            node_drain.resume_node(name_actor(), reason, as_json=as_json)
             return
         _print_change(_change("resume", pool, reason), as_json)
 
@@ -142,10 +142,10 @@ def drain(
         if preview and not node:
             raise UsageError("--preview: only with --node; for a pool or a worker use recycle --preview")
         if preview:
-            maintenance.preview_drain(as_json=as_json)
+            node_drain.preview_drain(as_json=as_json)
             return
         if node:
-            maintenance.drain_node(name_actor(), reason, timeout, as_json=as_json)
+            node_drain.drain_node(name_actor(), reason, timeout, as_json=as_json)
             return
         client = connect(find_address())
         pool, worker = _aim(client, target, "")

@@ -87,6 +87,7 @@ RETIRED_NAMES = {  # whole names whose words are ordinary
     "Pace": "RateMeter",
     "Retries": "RetryBudget",
     "Word": "Scope",
+    "maintenance.py": "node_drain.py",
     "minutes.py": "minute_aggregator.py",
     "parallel.py": "gil_report.py",
     "rollout.py": "change_preview.py",

@@ -1,4 +1,4 @@
-"""`snakepit drain --node` and `resume --node`: maintenance of a whole node."""
+"""`snakepit drain --node` and `resume --node`: preview, order and wait for the drain of a whole node."""
 
 from __future__ import annotations
 

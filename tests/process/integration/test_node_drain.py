@@ -1,4 +1,4 @@
-"""A whole node out of service and back, through REST, the admin, the dashboard and the shell: orders, who and why."""
+"""Drain and resume of a node through REST, the admin, the dashboard and the shell: orders, actor and reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from snakepit.pools.broker.status import BrokerStatus
-from snakepit.pools.cli import maintenance as commands
+from snakepit.pools.cli import node_drain as commands
 from snakepit.pools.cli import operate
 from snakepit.pools.cli.main import run
 from snakepit.pools.dashboard.hub import Hub
