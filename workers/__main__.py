@@ -97,7 +97,7 @@ def start(descriptor: int, kind: type[boot.Document]) -> boot.Document:
 
 
 def forbid_new_privileges() -> None:
-    """Have the kernel ignore set-user-id bits of programs that this process starts, for good."""
+    """Have the kernel ignore set-user-id bits of programs that this process starts. This is permanent."""
     import ctypes
 
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
@@ -105,7 +105,7 @@ def forbid_new_privileges() -> None:
 
 
 def enter_sandbox(document: Boot | TemplateBoot) -> SandboxUnavailable | None:
-    """Give up what the pool's sandbox names, before any thread starts. Return why this machine cannot.
+    """Apply the pool's sandbox before any thread starts. Return the reason if this machine cannot.
 
     The worker sends the reason over its link, so that the pool fails with it, and does not load the adapter.
     """

@@ -81,7 +81,7 @@ class Adapter:
     """
 
     thread_safe: ClassVar[bool] = False
-    """Set it to True if several threads may run commands of one instance at once. The thread profile needs it."""
+    """Set it to True if several threads may run commands of one instance together. The thread profile needs it."""
 
     local: threading.local
     """State of one slot (one thread). Async commands share one thread, and therefore one `local`."""
@@ -107,9 +107,9 @@ class Adapter:
         and then forks the workers, so that they start in milliseconds and share this memory. It may name some of the
         pool's `args` as parameters.
 
-        Leave no threads, no open connections and no GPU context behind: they do not survive a fork. If some are found,
-        the workers are spawned instead, and the pool says why. Write `preload = True` if imports are all there is to
-        share.
+        Leave no threads, no open connections and no GPU context behind: they do not survive a fork. If the check finds
+        any, the broker spawns the workers instead, and the pool's status has the reason. Write `preload = True` if you
+        share only imports.
         """
 
     def setup(self) -> Any:
@@ -158,7 +158,7 @@ def command(
 
     `name`: the command's public name; the method's own by default.
     `idempotent`: True if running it twice does no harm. The broker may then retry a call whose worker died,
-    and a worker may run a call again that saw what another one had changed in the process.
+    and a worker may repeat a call that ran after another call had changed the process.
     `timeout`: the longest time of one call in seconds, instead of the pool's.
     `batch`: the most calls that run together as one call of the method. Each parameter then is a list with one item for
     each call (`list[T]` for arguments of type T), and the method returns a list with one result for each. An item that
@@ -215,7 +215,7 @@ def require_timeout(timeout: Any) -> None:
 
 
 def require_batch(batch: Any, wait: Any) -> None:
-    """Refuse what `@command(batch=, wait=)` cannot mean."""
+    """Refuse invalid values of `@command(batch=, wait=)`."""
     if batch is None:
         if wait is not None:
             raise InvalidAdapter(f"@command(wait={wait!r}) is for batches: give batch= as well")

@@ -90,7 +90,7 @@ class AssignedCall:
         self.buffers: Incoming | None = None  # large parts of the arguments
         self.placed: list[PlacedFile] = []  # that the command computes in
         self.batch = batch  # sequence of the last call of its batch; 0: it runs alone
-        self.streaming = credit > 0  # otherwise the caller wants one result
+        self.streaming = credit > 0  # otherwise the caller reads one result
         self.began = 0.0
         self.ended = False
         self._credit = credit
@@ -187,7 +187,7 @@ class AssignedCall:
         return True
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until then, a cancel or the deadline. True: the call should stop."""
+        """Sleep for these seconds, or until a cancel or the deadline. True: the call should stop."""
         until = time.monotonic() + seconds
         with self._lock:
             while not self.cancelled:

@@ -48,7 +48,7 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
     return utf8(text)
 
 
-@dataclass(slots=True)  # not frozen, which would triple its price
+@dataclass(slots=True)  # not frozen, which would triple the cost of making one
 class EncodedValue:
     """A result or chunk as it is sent: JSON in UTF-8, or the bytes that the command returned (`raw`)."""
 

@@ -14,6 +14,6 @@ def keep_freed_memory() -> None:
     """Raise the bound, for this process and those that it forks.
 
     glibc adapts it to the largest block that was freed and had a map of its own, up to 32 MiB. The block is not written
-    to, so it takes no memory. Another C library keeps its own ways.
+    to, so it takes no memory. The function changes nothing with another C library.
     """
     bytearray(KEPT)  # freed immediately

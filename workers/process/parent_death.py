@@ -44,7 +44,7 @@ def set_death_signal() -> None:
 def require_parent(parent: int) -> None:
     found = os.getppid()
     if found != parent:
-        raise Orphaned(f"the parent is process {found}, not {parent}: it died before this process was ready")
+        raise Orphaned(f"the parent is process {found}, not {parent}: it ended before this process was ready")
 
 
 def main(argv: list[str]) -> int:

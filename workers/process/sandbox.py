@@ -1,4 +1,4 @@
-"""The sandbox of a worker: it gives up the network and files before it imports the adapter, for good.
+"""The sandbox of a worker: it gives up the network and files permanently, before it imports the adapter.
 
 The kernel enforces both, also on threads and programs that the adapter starts. The network: a namespace of its own
 without any interface. Unix sockets with a path, and open descriptors such as the link to the broker, are not part of
@@ -25,7 +25,7 @@ CAPABILITY_VERSION = 0x20080522
 # The numbers are the same on all architectures of Linux.
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 VERSION, PATH_BENEATH = 1, 1
-OLDEST = 3  # before it the kernel does not refuse truncate()
+OLDEST = 3  # an older kernel does not refuse truncate()
 WRITABLE = ":rw"
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -52,7 +52,7 @@ LOOKED_AT = 2000  # entries of a folder
 
 
 class SandboxUnavailable(Exception):
-    """This machine cannot close what the pool's `sandbox` names; the message says what to do."""
+    """This machine cannot apply the pool's `sandbox`; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _no_namespace(why: str) -> SandboxUnavailable:
 
 
 def _drop_capabilities() -> None:
-    """Drop all capabilities, for good: with them a process of root could enter the broker's network again."""
+    """Drop all capabilities permanently: with them a process of root could enter the broker's network again."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:  # Landlock also needs it
         raise SandboxUnavailable(f"sandbox: prctl(PR_SET_NO_NEW_PRIVS): {os.strerror(ctypes.get_errno())}")

@@ -6,7 +6,7 @@ another worker, and nothing runs twice. Behind these bytes the worker's threads 
 The broker may also revoke prefetched calls of a worker that reads no messages, for instance because native code holds
 the GIL. The broker writes which sequences are revoked; the worker reads that after it has written what it begins.
 
-    worker:  begun = 7 ─▶ is 7 revoked? ─▶ run it      broker:  revoke 7 to 9 ─▶ wait ─▶ begun < 7? all mine
+    worker:  begun = 7 ─▶ is 7 revoked? ─▶ run it      broker:  revoke 7 to 9 ─▶ wait ─▶ begun < 7? none ran
                               └─ yes: write it as skipped, and report it as revoked
 
 One of the two always reads what the other wrote: each writes first and reads second. The broker waits for milliseconds

@@ -35,7 +35,7 @@ from snakepit.workers.schema.commands import PreloadedAdapter
 
 MESSAGE = 4096  # bytes: an order is an id and a path
 DESCRIPTORS = 5  # that come with an order: listener, shared page, output, handshake, buffers
-PARENT_CHECK = 0.0005  # seconds between two looks at the parent's pid
+PARENT_CHECK = 0.0005  # seconds between two checks of the parent's pid
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Checks whether this process may be forked, and names what would not survive a fork.
 
 A fork copies one thread. Locks that other threads hold stay locked forever, a GPU context is unusable in the child,
-and a connection would be used by many workers at once. The checks read what the kernel shows of this process, so they
+and a connection would be used by many workers together. The checks read what the kernel shows of this process, so they
 do not depend on which library made these things, or how.
 """
 

@@ -82,7 +82,7 @@ class GilWatch:
         self._lock = threading.Lock()
 
     def is_gil_enabled(self) -> bool:
-        """Whether the GIL is on for good. While an extension module loads, Python switches it on for that time only."""
+        """Whether the GIL stays on. While an extension module loads, Python switches it on for that time only."""
         return is_gil_enabled() and (bool(self.culprit) or not self._loading)
 
     def install(self) -> None:
@@ -95,7 +95,7 @@ class GilWatch:
 
         def create_module(loader: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
             if self.culprit or (is_gil_enabled() and not self._loading):
-                return create(loader, spec)  # it is on already: there is no culprit to find
+                return create(loader, spec)  # it is on already: no import of this process is the cause
             with self._lock:
                 self._loading += 1
             try:

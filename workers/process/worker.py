@@ -38,7 +38,7 @@ DRAINED, UNLOADABLE, LINK_LOST, UNCONTAINED = 0, 3, 4, 6  # exit codes
 
 UNASKED = 0  # the nonce of vitals that no probe asked for
 LOST_SECONDS = 1.0  # for calls to end and for the teardown when the broker is gone
-EXIT_NICE = 10  # gives a tenth of the CPU share of a process at nice 0, where others want the CPU
+EXIT_NICE = 10  # gives a tenth of the CPU share of a process at nice 0, where others need the CPU
 
 
 class WorkerProgram:
@@ -108,7 +108,7 @@ class WorkerProgram:
         os.register_at_fork(after_in_child=self._in_fork)
 
     def _end_uncontained(self) -> int:
-        """A call changed the process for good. Send what waits; no further call may run here, not even the teardown."""
+        """A call changed the process irreversibly. Send the waiting reports; run no further call and no teardown."""
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(f"the worker ends {self._runtime.uncontained}\n")
         if not self._runtime.cut_off:
@@ -212,10 +212,10 @@ def boot_failure(error: BaseException) -> BootFailureReport:
 
 
 def lower_priority() -> None:
-    """Lower the CPU priority of a process that has only its exit left, for good. Without permission it stays as it is.
+    """Lower the CPU priority of a process that is about to exit. Without permission the priority does not change.
 
-    The kernel needs a tenth of a second to free some hundred megabytes, and counts it as the exiting process's time:
-    beside busy workers that made their slowest calls. Only the exit can be lowered, because an unprivileged process
+    The kernel needs a tenth of a second to free some hundred megabytes, and counts it as the exiting process's time. At
+    normal priority this delayed calls of busy workers. It happens only before the exit, because an unprivileged process
     cannot raise its priority again. The teardown has run by now, at the worker's own priority.
     """
     if not sys.platform.startswith("linux"):

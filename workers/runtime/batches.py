@@ -30,7 +30,7 @@ class NotAList(Exception):
 
 
 class BatchExecution:
-    """Runs batches; keeps nothing of them."""
+    """Runs batches and keeps no state of them."""
 
     def __init__(self, execution: Execution, loop: CommandLoop) -> None:
         self._execution = execution

@@ -46,7 +46,7 @@ PLAIN = frozenset({str, int, float, bool, type(None), dict, list, tuple, bytes})
 
 
 class Execution:
-    """Runs calls; keeps nothing of them."""
+    """Runs calls and keeps no state of them."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class Execution:
 
 
 class Collected:
-    """The chunks of a stream whose caller wants one result: a JSON array whose size is checked as it grows."""
+    """The chunks of a stream whose caller reads one result: a JSON array whose size is checked as it grows."""
 
     def __init__(self, call: AssignedCall) -> None:
         self._limit = call.max_result
@@ -216,7 +216,7 @@ class Collected:
         return EncodedValue(b"%s%s}" % (WRAPPER, data) if self._tagged else data, buffers=self._buffers)
 
     def close(self) -> None:
-        """Let go of the large parts of a stream that failed."""
+        """Release the large parts of a stream that failed."""
         if self._buffers is not None:
             self._buffers.close()
 

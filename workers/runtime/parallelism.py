@@ -1,4 +1,4 @@
-"""Measures how many slots run at once: the same CPU-bound piece of Python alone, and in all slots together.
+"""Measures how many slots run in parallel: the same CPU-bound piece of Python alone, and in all slots together.
 
 1.0 means that one thread runs at a time (a GIL). Without a GIL the factor comes near the number of cores.
 """

@@ -4,8 +4,8 @@ For each piece of state (an attribute of the adapter, or a dict, list or set in 
 that were held at every write since the setup. If two threads have written it and the set is empty, that is a race, also
 if the writes did not overlap in time: nothing prevented it (the lockset method, Eraser, 1997). Reads are not checked.
 
-Locks count if they are attributes of the adapter (such as `self.lock`) or globals of its module. Writes inside objects
-of other types are not seen, nor are containers that something else than the adapter also holds.
+Locks count if they are attributes of the adapter (such as `self.lock`) or globals of its module. The checker does not
+find writes inside objects of other types, or to containers that another object holds as well.
 """
 
 from __future__ import annotations

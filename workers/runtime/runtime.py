@@ -6,7 +6,7 @@
      drain ──▶ None behind the calls that wait
 
 The dequeue lock makes calls begin in the order of their sequences, so that one number in the shared page says which
-calls have begun. One slot would not need it, but one code path for both profiles is worth its 50 ns.
+calls have begun. One slot does not need it, but it costs only 50 ns, and both profiles share one code path.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class CallRuntime:
         self.served += 1  # this is the only slot
 
     def _settle(self) -> bool:
-        """Let the answers go that wait for a check. False: a call has changed what cannot be undone."""
+        """Send the answers that wait for a check. False: a call has changed what cannot be undone."""
         shared = self._shared
         if shared is not None:
             try:

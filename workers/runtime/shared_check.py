@@ -5,9 +5,9 @@
      call ─▶ answer ─┘                           └─ changed ───▶ undo; each call again, with its own check
 
 A check after each call takes as long as a short call. So the calls of idempotent commands that run before the loop's
-next turn share one. The answers would wait for that turn anyway. If a call has changed the process, those behind it may
-have seen that. Then their answers are dropped, and all of them run again one by one: an idempotent command allows it. A
-command that has changed the process once gets a check of its own for each later call.
+next turn share one. The answers would wait for that turn anyway. If a call has changed the process, later calls may
+depend on that change. Then the worker drops their answers and runs each of them again, which an idempotent command
+allows. A command that has changed the process once gets a check of its own for each later call.
 
 A call that takes long must not delay the answers of those before it. The backup thread then runs the loop, and calls
 `release`.
@@ -81,7 +81,7 @@ class SharedCheck:
         return True
 
     def settle(self) -> None:
-        """Check, and let the answers go. On the thread that runs the calls. Raises Uncontained."""
+        """Check, and send the answers. On the thread that runs the calls. Raises Uncontained."""
         if not self.waiting:
             return
         with self._settling:
@@ -99,7 +99,7 @@ class SharedCheck:
             raise
 
     def _run_again(self, waiting: list[tuple[AssignedCall, AnswerReport]]) -> list[tuple[AssignedCall, AnswerReport]]:
-        if len(waiting) == 1:  # only this call can have seen what it changed
+        if len(waiting) == 1:  # no other call can depend on what this one changed
             self._changing.add(waiting[0][0].command)
             return waiting
         again = []
@@ -114,12 +114,12 @@ class SharedCheck:
         return again
 
     def release(self) -> None:
-        """On the thread that runs the loop while a call takes long: let the answers before it go."""
+        """On the thread that runs the loop while a call takes long: send the answers before it."""
         self._release_due = False
         if not self.waiting or not self._settling.acquire(blocking=False):
             return  # they go now
         try:
-            count = len(self.waiting)  # the call that runs may end during the check, and wants one of its own
+            count = len(self.waiting)  # the call that runs may end during the check, and needs one of its own
             if not count:
                 return
             if self._state.is_unchanged_beside():

@@ -186,7 +186,7 @@ def _describe(kind: type[Adapter], attribute: str, options: CommandOptions) -> C
 
 
 def has_preload(kind: type[Adapter]) -> bool:
-    """Whether the adapter wants a template: it has its own `preload`, or sets `preload = True`."""
+    """Whether the adapter asks for a template: it has its own `preload`, or sets `preload = True`."""
     found: Any = inspect.getattr_static(kind, "preload")
     if isinstance(found, bool):
         return found

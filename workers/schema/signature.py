@@ -197,7 +197,7 @@ def property_schema(checker: Checker, default: Any) -> dict[str, Any]:
 
 
 class NotFinite(ValueError):
-    """The number is NaN or infinite, which JSON has not, although Python's parser accepts it."""
+    """The number is NaN or infinite, which JSON does not have, although Python's parser accepts it."""
 
 
 def _refuse_constant(name: str) -> Any:

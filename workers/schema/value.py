@@ -4,7 +4,7 @@
      a JSON caller ────▶ here: the documented JSON form of each type (docs/reference/values.md)
 
 JSON's own types go through its C encoder. Other objects have one form for each type. An object without a form becomes
-a marker that names the type: the caller sees what was there instead of a guess:
+a marker that names the type: the caller reads what the object was:
 
     {"$bytes": base64}   {"$float": "nan" | "inf" | "-inf"}   {"$unserializable": "module.Type", "reason": ...}
 

@@ -46,7 +46,7 @@ def ping(protocol: Any) -> None:
 
 
 def limit_streams(protocol: Any, streams: int) -> None:
-    """Set how many streams the peer of a connected protocol may have open at once."""
+    """Set how many streams the peer of a connected protocol may have open together."""
     connection = protocol.connection
     connection._connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams})
     connection.flush()

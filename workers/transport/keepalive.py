@@ -3,8 +3,8 @@
     every second: silence of the peer ─▶ Liveness ─▶ nothing, a ping, or the end of the connection
 
 A peer whose machine or link is lost closes nothing, so its silence is the only sign. The kernel has the time of the
-last bytes from the peer. A large message that arrives slowly is therefore no silence, though the answer to a ping waits
-behind it, and the way of a message stays as it is.
+last bytes from the peer. So a large message that arrives slowly does not count as silence, although the answer to a
+ping waits behind it. Messages take the same path as without a keepalive.
 """
 
 from __future__ import annotations

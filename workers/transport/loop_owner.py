@@ -27,7 +27,7 @@ from snakepit.workers.transport.own_files import DescriptorGone, OwnSelector
 
 BACKUP_DELAY = 0.005  # seconds that the loop may stand still
 IDLE_CHECKS = 40  # in a row in which the backup thread is not needed, after which it sleeps until a waiter leaves
-LONGEST_SLEEP = 1.0  # seconds after which the backup thread looks again, even if its wake-up was lost
+LONGEST_SLEEP = 1.0  # seconds after which the backup thread checks again, even if its wake-up was lost
 LONGEST_SELECT = 1.0  # seconds of one wait of the main thread for events
 LONGEST_OF_OTHERS = 5.0  # of another thread
 
@@ -179,7 +179,7 @@ class LoopOwner:
         return taken
 
     def _run_with_timeout(self, is_done: Callable[[], object], timeout: float) -> None:
-        expired = threading.Event()  # not a look at the clock: a timer of asyncio may come a little early
+        expired = threading.Event()  # not a look at the clock: a timer of asyncio may fire a little early
         timer = self.loop.call_later(timeout, self._expire, expired)
         try:
             while not is_done() and not expired.is_set():
