@@ -38,12 +38,12 @@ from snakepit.pools.broker.node import NodeFacts
 from snakepit.pools.broker.ports import Definitions, Ports, Recorder
 
 CLOSE_SECONDS = 0.5  # for clients to close their connections when the broker stops
-CHECK_EVERY = 1.0  # seconds between two looks for orphans and at the reaper process
-# Connections that may wait to be accepted. Beyond it a connect fails at once, for instance when all web processes of a
-# machine connect to a new broker at the same time.
+CHECK_EVERY = 1.0  # seconds between two checks for orphans and of the reaper process
+# Connections that may wait to be accepted. Beyond it a connect fails immediately, for instance when all web processes
+# of a machine connect to a new broker at the same time.
 BACKLOG = 1024
 COLLECT_AFTER = 50_000  # objects; thousands of calls in flight have fewer
-COLLECT_GONE = 10  # ended workers whose garbage is collected at once; each leaves some 35 KB in cycles
+COLLECT_GONE = 10  # ended workers whose garbage is collected together; each leaves some 35 KB in cycles
 
 logger = logging.getLogger("snakepit.broker")
 

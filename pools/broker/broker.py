@@ -215,7 +215,7 @@ class Broker:
     def _open(self, definition: Definition) -> None:
         name = definition.spec.name
         self.runners[name] = runner = Runner(definition, self._deps)
-        self._usage(runner)  # its window begins here: calls before the first look count too
+        self._usage(runner)  # its window begins here: calls before the first reading count too
         self.emit(_applied(definition, 1))
         runner.open()
 

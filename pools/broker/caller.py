@@ -29,7 +29,7 @@ class Limits:
     """Limits of an API key, or of an owner over all keys and sessions; 0: no limit of its own."""
 
     calls_per_second: float = limit(0.0, 1e6, "Rate of calls, on each node.")
-    calls_burst: int = limit(0, 10**7, "Calls at once after a pause; 0: twice the rate.")
+    calls_burst: int = limit(0, 10**7, "Burst of calls after a pause; 0: twice the rate.")
     calls_in_flight: int = limit(0, 10**6, "Calls that wait or run, on each node.")
     calls_waiting: int = limit(0, 10**6, "Calls in the queue of one pool.")
     jobs_waiting: int = limit(0, 10**7, "Queued jobs of one pool.")

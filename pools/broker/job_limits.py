@@ -1,4 +1,4 @@
-"""The limits of a pool's jobs: how many run at once, and how many start within a minute, for each key.
+"""The limits of a pool's jobs: how many run together, and how many start within a minute, for each key.
 
 A key is the pool, an owner, or the value of one argument.
 

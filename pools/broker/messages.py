@@ -50,7 +50,7 @@ class Timing:
     worker: str = ""
     queued: float = 0.0
     ran: float = 0.0
-    calls_left: int = -1  # that the caller may make at once; -1: it has no rate
+    calls_left: int = -1  # that the caller may make now; -1: it has no rate
     calls_reset: float = 0.0
 
 

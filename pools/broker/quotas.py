@@ -96,7 +96,7 @@ class Quotas:
                 quota.in_flight -= 1
 
     def left(self, caller: CallerIdentity, now: float) -> tuple[int, float]:
-        """The calls that the caller may make at once, and the seconds until its burst is complete; -1: no rate."""
+        """The calls that the caller may make now, and the seconds until its burst is complete; -1: no rate."""
         rated = [
             self._of(kind, name, limits, now) for kind, name, limits, _ in caller.scopes() if limits.calls_per_second
         ]

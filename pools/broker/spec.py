@@ -181,7 +181,7 @@ class PoolSpec:
 
     @property
     def slots(self) -> int:
-        """Calls that one worker takes at once."""
+        """Calls that one worker runs together."""
         return self.threads if self.profile == Profile.THREAD else 1
 
     @property

@@ -54,7 +54,7 @@ class UsageStatus:
     seconds: float  # length of this window
     answered: int  # calls that were answered, with a result or an error
     calls_per_second: float | None  # None: the window has no length yet
-    busy: float | None  # share of the slot time that was taken, by one look a second; None: there was no slot
+    busy: float | None  # share of the slot time that was taken, by one reading a second; None: there was no slot
     peak: int  # most slots that were taken together
     waited: int  # calls whose wait for a slot is known
     wait_p50: float | None  # seconds, within a tenth; None: no call waited
@@ -72,7 +72,7 @@ class UsageStatus:
 class TemplateStatus:
     """What workers are forked from, or why each is started as a new process."""
 
-    state: str  # "off" (not wanted), "absent" (made by the next start), "loading", "ready" or "refused"
+    state: str  # "off" (not configured), "absent" (made by the next start), "loading", "ready" or "refused"
     reason: str  # of "off" and "refused": off, thread_profile, no_preload, unsafe, load_failed, ...
     why: str  # the same as a sentence
     id: str  # of the newest template; empty: there was none yet
@@ -93,7 +93,7 @@ class PoolStatus:
     adapter: str
     state: str  # "starting", "ready", "degraded", "paused", "failed" or "stopping"
     reason: str  # why it is in this state, where it is not simply ready
-    size: int  # workers that are wanted
+    size: int  # desired number of workers
     ready: int
     busy: int  # ready workers with at least one call
     slots: int  # of ready workers

@@ -29,7 +29,7 @@ class WorkerWatch:
         self._served: dict[str, int] = {}  # calls that a worker had ended when its memory was last read here
 
     async def run(self) -> None:
-        """Look at all workers, once a second, until cancelled. Reading memory may take long, so it has its own task."""
+        """Check all workers, once a second, until cancelled. Reading memory may take long, so it has its own task."""
         loop = asyncio.get_running_loop()
         try:
             while True:

@@ -42,7 +42,7 @@ class BufferCount:
         self.most_files, self.most_bytes = most_files, most_bytes
 
     def check(self, files: int, size: int) -> None:
-        """Raise QueueFull if this much more is too much. Where nothing is open, a call has all the bytes it wants."""
+        """Raise QueueFull if this much more is too much. While nothing is open, a call may have any number of bytes."""
         if self.files + files > self.most_files:
             raise QueueFull(
                 f"{self.files} descriptors are open for large arguments and {self.most_files} may; wait for results, "

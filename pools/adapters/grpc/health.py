@@ -22,7 +22,7 @@ from snakepit.pools.broker.broker import Broker
 from snakepit.pools.broker.pool.worker import State
 
 SERVICE = "snakepit.broker.v1.Broker"
-WATCH_EVERY = 0.25  # seconds between two looks for a watcher
+WATCH_EVERY = 0.25  # seconds between two checks for a watcher
 SERVING, NOT_SERVING, UNKNOWN = (
     HealthCheckResponse.SERVING,
     HealthCheckResponse.NOT_SERVING,

@@ -230,9 +230,7 @@ def _payload(value: pb.Value) -> Payload:
 def _hello(reports: WorkerReports, report: pb.Report) -> None:
     hello = report.hello
     if hello.protocol != PROTOCOL:
-        failure = (
-            f"the worker speaks protocol {hello.protocol}, this broker {PROTOCOL}; install the same version in both"
-        )
+        failure = f"the worker has protocol {hello.protocol}, this broker {PROTOCOL}; install the same version in both"
         reports.boot_failed(WorkerFailure("internal", failure))
         raise _ProtocolError(failure)
     if len(hello.commands) > MAX_COMMANDS:

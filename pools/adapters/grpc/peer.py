@@ -13,7 +13,7 @@ from snakepit.pools.broker.caller import CallerIdentity
 from snakepit.pools.broker.messages import Request
 from snakepit.pools.broker.status import BrokerStatus
 
-CHECK_EVERY = 3.0  # seconds between two looks at the rights of an open session
+CHECK_EVERY = 3.0  # seconds between two checks of the rights of an open session
 
 
 class PeerRights(Protocol):
@@ -86,7 +86,7 @@ class Allowed:
             raise errors.PermissionDenied(f"{rights.actor} may use some pools only; a node has all of them")
 
     def take(self, requests: Iterable[Request]) -> None:
-        """Give calls of one pool their caller, whatever they say; raises PermissionDenied."""
+        """Set the caller of calls to one pool, whatever caller they name; raises PermissionDenied."""
         if self.rights is None:
             return
         for request in requests:
@@ -101,7 +101,7 @@ class Allowed:
                     self.check(method, runner.name)
 
     def actor(self, named: str) -> str:
-        """The actor of an order: who the caller is, and for whom it says that it works."""
+        """The actor of an order: the caller, and the person that its message names."""
         if self.rights is None:
             return named
         return f"{self.rights.actor} for {named}" if named else self.rights.actor

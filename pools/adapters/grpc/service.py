@@ -128,7 +128,7 @@ class BrokerService(BrokerBase):
             (await self._allowed(stream, "Sweep")).check("Sweep")
             request = await _receive(stream)
             if not request.source or request.source == "own":
-                raise errors.BadRequest("source: say who sweeps, for instance beat")
+                raise errors.BadRequest("source: name the sender of the sweep, for instance beat")
             if not 0 < request.interval < math.inf:
                 raise errors.BadRequest(f"interval: {request.interval} is not the number of seconds between two sweeps")
             await stream.send_message(encode_sweep(self._broker.sweep(request.source, request.interval)))

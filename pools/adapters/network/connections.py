@@ -1,4 +1,4 @@
-"""The network connections of a broker: how many there are, who the peer of each is, and which were refused.
+"""The network connections of a broker: their number, the peer of each, and the refusals.
 
 A connection is counted from its accept on. It is refused before its handshake when there are too many.
 """
@@ -91,7 +91,7 @@ class NetworkPeer:
         self._key_share = key_share
         self.transport: Any = None
         self.keepalive: Keepalive | None = None
-        self.login_by = 0.0  # loop time; 0: it has presented who it is
+        self.login_by = 0.0  # loop time; 0: it has authenticated itself
         self.certificate: Mapping[str, Any] = {}
         self.der = b""
         self._of_certificate: NetworkCaller | None = None

@@ -1,4 +1,4 @@
-"""Who calls over the network: the owner of an API key, or of a client certificate that the settings name."""
+"""The caller over the network: the owner of an API key, or of a client certificate that the settings name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Looks API keys up for the listener: in a thread, and with a memory of some seconds.
+"""Looks API keys up for the listener: in a thread, with a cache of some seconds.
 
 A revoked key is refused FRESH seconds later at most. A database that does not answer leaves known keys valid for STALE
-seconds: calls need no database. Wrong keys are remembered too, so that a flood of them is no flood of queries.
+seconds: calls need no database. Wrong keys are cached too, so that many requests with one cause one query.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ Revoked = frozenset[tuple[bytes, int]]  # the issuer, encoded, and the serial nu
 
 @dataclass(frozen=True, slots=True)
 class RevocationLists:
-    """What the lists of one file say."""
+    """The content of the lists of one file."""
 
     revoked: Revoked = frozenset()
     expires: float = 0.0  # seconds since the epoch, of the list that expires first; 0: none expires

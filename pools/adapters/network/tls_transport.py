@@ -164,16 +164,16 @@ class TlsProtocol(asyncio.Protocol):
             self._flush()
 
     def close(self) -> None:
-        """Say the end of TLS, and close once all is written."""
+        """Send the end of TLS, and close once all is written."""
         if not self._raw.is_closing():
-            with contextlib.suppress(ssl.SSLError):  # the peer has not said its end yet
+            with contextlib.suppress(ssl.SSLError):  # the peer has not sent its end yet
                 self.tls.unwrap()
             self._flush()
             self._raw.close()
 
 
 class TlsTransport(asyncio.Transport):
-    """The transport that HTTP/2 sees."""
+    """The transport that the protocol of HTTP/2 uses."""
 
     def __init__(self, protocol: TlsProtocol, raw: Any, context: ssl.SSLContext) -> None:
         super().__init__({"sslcontext": context, "ssl_object": protocol.tls})

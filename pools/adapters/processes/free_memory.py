@@ -12,7 +12,7 @@ import psutil
 
 from snakepit.pools.cgroups import memory_limit
 
-RESERVE = 0.03  # of the memory: about what a batch of workers that start can take before the next look
+RESERVE = 0.03  # of the memory: about what a batch of workers that start can take before the next check
 
 
 class MemoryShort(Exception):

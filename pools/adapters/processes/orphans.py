@@ -91,7 +91,7 @@ class Orphans:
         self._mark = reaper.VARIABLE + instance.encode()
         self._own = own
         self._workers = workers
-        self._before: frozenset[str] = frozenset()  # the workers at the last look
+        self._before: frozenset[str] = frozenset()  # the workers at the last check
         self._descent: dict[Identity, frozenset[str]] = {}  # the workers that a process may descend from
 
     def reap(self) -> None:
@@ -103,7 +103,7 @@ class Orphans:
     def end(self) -> int:
         """Reap those that have ended, and kill those whose worker is gone. Returns how many were killed.
 
-        A process that emptied its environment is known by descent, from an earlier look at its worker. One that was
+        A process that emptied its environment is known by descent, from an earlier check of its worker. One that was
         born since then may descend from any worker of that look, most likely from one that has ended; it ends with the
         last of these. The latter is no evidence where the broker is process 1 of a container, which adopts everything.
         """
@@ -129,7 +129,7 @@ class Orphans:
         return killed
 
     def _adopted(self) -> list[int]:
-        """Workers lead sessions of their own, so what the broker itself started in its session is left alone."""
+        """Workers lead sessions of their own, so what the broker itself started in its session is not killed."""
         found, session = [], os.getsid(0)
         for pid in set(children()) - set(self._own()):
             with contextlib.suppress(ProcessLookupError):

@@ -249,9 +249,9 @@ class WorkerProcess(ChildProcess):
     def memory_mb(self) -> float | None:
         """As of every process, and the large arguments that it holds and has not read."""
         found = super().memory_mb()
-        if found is None or not self._may_have_buffers:  # the look at its maps takes a millisecond
+        if found is None or not self._may_have_buffers:  # reading its maps takes a millisecond
             return found
-        self._may_have_buffers = False  # before the look: arguments may be passed meanwhile
+        self._may_have_buffers = False  # before the maps are read: arguments may be passed meanwhile
         unseen = unseen_kb(self.pid)
         self._may_have_buffers |= unseen > 0
         return round(found + unseen / 1024, 1)

@@ -95,7 +95,7 @@ def open_place(runtime: Path) -> Path:
 def without_capabilities() -> Iterator[None]:
     """Give a process that is started in this context none of the broker's capabilities.
 
-    Ambient capabilities pass through exec(), also to another user: the worker would be as mighty as the broker. They
+    Ambient capabilities pass through exec(), also to another user: the worker would have the broker's rights. They
     end with the inheritable ones. Both belong to a thread, so this is for the thread that starts the process.
     """
     libc = ctypes.CDLL(None, use_errno=True)

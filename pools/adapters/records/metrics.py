@@ -1,7 +1,7 @@
 """Prometheus metrics of a broker: counters from calls and events, gauges from its status at each scrape.
 
-The broker is the only long-lived process that sees every call, so the numbers are kept here; web and Celery processes
-pass them on. docs/reference/metrics.md explains every name.
+Every call passes through the broker, so it keeps the numbers; web and Celery processes pass them on.
+docs/reference/metrics.md explains every name.
 """
 
 from __future__ import annotations
@@ -356,7 +356,7 @@ def batches(pools: Iterable[PoolStatus]) -> Iterator[Metric]:
 
 PoolGauge = Callable[[PoolStatus], float]
 POOL_GAUGES: tuple[tuple[str, str, PoolGauge], ...] = (
-    ("size", "Workers that are wanted.", lambda pool: pool.size),
+    ("size", "Desired number of workers.", lambda pool: pool.size),
     ("slots", "Slots of ready workers.", lambda pool: pool.slots),
     ("slots_free", "Slots that would take a call now.", lambda pool: pool.free),
     ("slots_lost_now", "Slots held by calls that did not stop.", lambda pool: pool.lost),

@@ -1,4 +1,4 @@
-"""What a pool wants done. The runner does it; the pool itself does no I/O."""
+"""The actions that a pool orders. The runner carries them out; the pool itself does no I/O."""
 
 from __future__ import annotations
 

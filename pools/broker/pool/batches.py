@@ -4,7 +4,7 @@
                                                              └─ else: deferred, for `wait` seconds at most
 
 While all slots are busy, calls collect in the queue by themselves. Beside a free slot a batch waits only if more calls
-are likely to come: it is complete as soon as it has as many calls as the command had callers at once recently. So a
+are likely to come: it is complete as soon as it has as many calls as the command recently had callers at a time. So a
 single caller never waits.
 
 >>> times = BatchTimes(BatchRule(limit=8, wait=0.005))
@@ -36,12 +36,12 @@ SAMPLES = 15  # of the newest runs, from which the gain is measured
 SURE = 4  # samples of each kind, from which on the gain decides
 PAYS, DOES_NOT = 1.2, 1.1  # gains from which on batches are used, and below which they are not
 FIRST_ALONE, ALONE_EVERY = 8, 64  # of so many batches one call runs alone, for the comparison: at first, and later
-TRY_EVERY = 64  # calls, after which a command whose batches do not pay gets one again
+TRY_EVERY = 64  # calls, after which a command whose batches gain too little gets one again
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRule:
-    """What `@command(batch=, wait=)` says."""
+    """The arguments of `@command(batch=, wait=)`."""
 
     limit: int
     wait: float
@@ -59,7 +59,7 @@ class BatchTimes:
         self.running = 0  # calls that workers hold
         self.crowd = 0.0  # calls that wait or run at the same time, recently
         self.turns = 0  # batches that were formed
-        self.since = 0  # calls that ran alone since the last try, while batches do not pay
+        self.since = 0  # calls that ran alone since the last try, while batches gain too little
         self._alone: deque[float] = deque(maxlen=SAMPLES)  # seconds
         self._together: deque[tuple[int, float]] = deque(maxlen=SAMPLES)  # calls and seconds
 
@@ -101,7 +101,7 @@ class BatchTimes:
 
 
 class Batches:
-    """Forms the batches of a pool. It decides and does nothing: the dispatcher assigns what it takes."""
+    """Forms the batches of a pool. It only decides: the dispatcher assigns the calls."""
 
     def __init__(self, queue: CallQueue, timers: Timers) -> None:
         self.times: dict[str, BatchTimes] = {}  # by command; empty for a pool without batches
@@ -109,7 +109,7 @@ class Batches:
         self._timers = timers
 
     def learn(self, rules: Mapping[str, BatchRule]) -> None:
-        """Take over what the commands of a new worker say. What was measured under the same rule stays."""
+        """Take over the batch rules of a new worker's commands. Measurements under an unchanged rule stay."""
         for command in [name for name, times in self.times.items() if rules.get(name) != times.rule]:
             self._queue.close_lane(command)
             del self.times[command]
@@ -160,7 +160,7 @@ class Batches:
         return calls
 
     def _until(self, head: Call, times: BatchTimes, now: float) -> float:
-        """Until when the batch may wait beside a free slot: from the first look at its oldest call."""
+        """Until when the batch may wait beside a free slot: from the first check of its oldest call."""
         if head.deferred_until:
             return head.deferred_until
         return now + min(times.rule.wait, max(0.0, head.deadline - now) / 2)

@@ -1,4 +1,4 @@
-"""A call as the pool sees it, and the queue in which calls wait: highest priority first, then in order of arrival.
+"""A call of a pool, and the queue in which calls wait: highest priority first, then in order of arrival.
 
 >>> queue = CallQueue()
 >>> for number, priority in [(1, 0), (2, 5), (3, 0)]:
@@ -41,7 +41,7 @@ class Call:
     priority: int = 0
     idempotent: bool = False
     attempts: int = 0
-    streams: bool = False  # the caller wants chunks as they come
+    streams: bool = False  # the caller reads chunks as they come
     worker: str = ""  # the worker it is assigned to; empty while it waits in the queue
     assigned: float = 0.0
     checked: bool = False  # it had its slot long enough to have begun, and was asked for

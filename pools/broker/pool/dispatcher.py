@@ -31,7 +31,7 @@ PREFETCH_CALLS = 64  # calls that a worker may have prefetched
 PREFETCH_BYTES = 64 * 1024  # arguments of a prefetched call
 # A prefetched call may wait this long for its turn; on a crowded machine half of it is normal.
 STALL_SECONDS = 0.05
-# A call with a slot begins at once, unless its worker is frozen or native code holds the GIL.
+# A call with a slot begins immediately, unless its worker is frozen or native code holds the GIL.
 BEGIN_SECONDS = 0.25
 
 RETRY_AFTER = (0.1, 60.0)  # seconds, at least and at most
@@ -41,7 +41,7 @@ Ended = Iterable[tuple[int, float | None]]  # calls that ended: number, and the 
 
 
 class LoadIndex:
-    """Workers with room by load: the least loaded one is found without a look at the others.
+    """Workers with room by load: the least loaded one is found without a search of all.
 
     Among equals the one that has been free longest comes first, so that all workers age alike.
     """
@@ -117,7 +117,7 @@ def may_prefetch(worker: Worker) -> bool:
 
 
 def prefetch_room(worker: Worker, expected: float) -> int:
-    """Return how many calls of this expected time the worker may prefetch at once; at least 1 if it may prefetch."""
+    """Return how many calls of this expected time the worker may prefetch together; at least 1 if it may prefetch."""
     room = worker.slots + worker.riders + PREFETCH_CALLS - len(worker.assigned)
     if worker.max_served is not None:
         room = min(room, worker.max_served - worker.served - len(worker.assigned))
@@ -285,7 +285,7 @@ def _release(worker: Worker, number: int) -> Call:
 
 
 class Admission:
-    """Accepts or refuses calls at once. A refused caller learns when to try again."""
+    """Accepts or refuses calls immediately. A refusal has the time after which to try again."""
 
     def __init__(self, worker_set: WorkerSet, queue: CallQueue, dispatcher: Dispatcher) -> None:
         self.refused_count = 0

@@ -72,7 +72,7 @@ class Pool:
         return actions
 
     def cancel(self, number: int, now: float) -> list[Action]:
-        """The caller does not want the answer any more. Unknown and answered calls are left alone."""
+        """The caller does not need the answer any more. Unknown and answered calls do not change."""
         call = self.calls.get(number)
         if call is None or call.answered:
             return []
@@ -193,7 +193,7 @@ class Pool:
         if worker is None or worker.state in (State.STARTING, State.STOPPING):
             return []
         if busy := signal == "event_loop" and not worker.is_idle():
-            signal, detail = "busy", f"{detail}; it is busy within its deadline, and left alone"
+            signal, detail = "busy", f"{detail}; it is busy within its deadline, and is not killed"
         event: Action = self.worker_set.emit(Kind.WORKER_UNHEALTHY, worker, signal, detail, level="warning")
         if busy:
             return [] if known else [event]
@@ -293,7 +293,7 @@ class Pool:
         """The call did not stop when asked to. A process can be killed; a thread cannot, so its slot is lost."""
         worker = self.worker_set.workers[call.worker]
         if not worker.runs(call) or (call.batch and call.batch.has_time(now)):
-            # It is only prefetched, or its batch has calls with time left: they must not die for it.
+            # It is only prefetched, or its batch has calls with time left: they must go on.
             self.timers.set(call.id, now + max(STALL_SECONDS, self.spec.cancel_grace))
             return []
         detail = f"call {call.id} of {call.command} did not stop within {self.spec.cancel_grace:g} s"
@@ -309,7 +309,7 @@ class Pool:
         return [self.worker_set.emit(Kind.SLOT_LOST, worker, "overrun", message, level="warning")]
 
     def _orphaned(self, call: Call, worker: Worker, begun: bool, evidence: str, now: float) -> list[Action]:
-        """A call's worker died: forget the call, try it again, or answer it with an error."""
+        """A call's worker died: drop the call, run it again, or answer it with an error."""
         call.worker = ""
         call.begun |= begun
         self.timers.clear(call.id)
@@ -373,7 +373,7 @@ class Pool:
         return actions
 
     def _settle_workers(self, actions: list[Action], now: float) -> None:
-        """Drain workers whose turn has come, stop idle drained ones, start missing ones; without hope, fail calls."""
+        """Drain due workers, stop idle drained ones, start missing ones; fail calls if none can start."""
         worker_set = self.worker_set
         for worker in worker_set.surplus_starts():
             actions += self._kill(worker, "scale", f"{worker_set.target_size} wanted")

@@ -1,7 +1,7 @@
 """When workers may start: in batches, later after each failed start, one at a time once a pool has failed.
 
 A spawned worker loads its adapter, so a batch of them is a burst of work, and batches are spaced by time. A forked one
-has it loaded: at most `startup_batch` of them start at once, and each that becomes ready makes room for the next.
+has it loaded: at most `startup_batch` of them start together, and each that becomes ready makes room for the next.
 """
 
 from __future__ import annotations

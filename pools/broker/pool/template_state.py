@@ -7,7 +7,7 @@
                                    refused: workers are spawned, and `reason` has the cause
 
 Decides only; the runner does it. After a template has died, the next start that needs one makes another. A refusal
-that only new code can change (an unsafe import, no preload) is for good, any other for a minute.
+that only new code can change (an unsafe import, no preload) stays; any other lasts a minute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FOR_GOOD = ("no_preload", "unsafe")  # until there is new code or a new definiti
 
 
 class TemplateState(StrEnum):
-    OFF = "off"  # the definition wants none
+    OFF = "off"  # the definition has none
     ABSENT = "absent"
     LOADING = "loading"
     READY = "ready"

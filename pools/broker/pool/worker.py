@@ -1,4 +1,4 @@
-"""A worker as the pool sees it: its state, why it leaves, and the calls assigned to it.
+"""A worker in the memory of its pool: its state, why it is replaced, and the calls assigned to it.
 
 >>> advance(State.READY, State.DRAINING)
 <State.DRAINING: 'draining'>

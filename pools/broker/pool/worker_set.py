@@ -177,7 +177,7 @@ class WorkerSet:
             yield from self.template.invalidate("definition")
             self.growth = MemoryGrowth()
             for worker in tuple(self.workers.values()):
-                yield from self.replace(worker, "definition", f"generation {self.generation} is wanted")
+                yield from self.replace(worker, "definition", f"generation {self.generation} is in force")
 
     def close(self) -> Iterator[Action]:
         self.closing = True
@@ -311,7 +311,7 @@ class WorkerSet:
         return self.emit(Kind.WORKER_STARTING, worker, reason, f"starts in place of {leaves.id}, {why}", data=data)
 
     def next_to_drain(self) -> list[Worker]:
-        """Return the ready workers whose turn to drain has come, oldest first, and those above the wanted number."""
+        """Return the ready workers whose turn to drain has come, oldest first, and those above the desired number."""
         ready = self.among(State.READY)
         spare = len(ready) - max(0, self.target_size - self.spec.max_unavailable)
         marked = [worker for worker in ready if worker.reason]

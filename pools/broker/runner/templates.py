@@ -11,7 +11,7 @@ from snakepit.pools.broker.ports import Exit, ForkFailed, Launcher, LaunchOrder,
 
 
 class TemplateObserver(Protocol):
-    """What a runner learns of its templates."""
+    """What a runner receives about its templates."""
 
     def template_loaded(self, name: str, seconds: float) -> None: ...
 

@@ -83,7 +83,7 @@ class InFlightCall:
 
 
 class WorkerObserver(Protocol):
-    """What a runner learns of its workers."""
+    """What a runner receives about its workers."""
 
     def worker_ready(self, handle: WorkerHandle, greeting: Greeting) -> None: ...
 
@@ -236,7 +236,7 @@ class WorkerHandle:
         return {one.call.id for sequence, one in self._in_flight.items() if process.has_begun(sequence)}
 
     def release(self) -> set[int]:
-        """Let go of the link and the calls of a worker that has ended; return the numbers of those that it began.
+        """Release the link and the calls of a worker that has ended; return the numbers of those that it began.
 
         Link and handle refer to each other: without this, buffers of calls would wait for the garbage collector.
         """
@@ -253,7 +253,7 @@ class WorkerHandle:
     def check(self) -> str:
         """Probe the worker. Return its silence in words if it has missed SILENT_CHECKS; else nothing.
 
-        Looks are counted, not seconds: a broker that was stopped itself finds an old probe whose answer it must read.
+        It counts checks, not seconds: a broker that was stopped itself finds an old probe whose answer it must read.
         """
         at = self.probed_at
         self.silent_checks = 0 if at is None else self.silent_checks + 1
@@ -341,7 +341,7 @@ class WorkerHandle:
 
     @property
     def parallelism(self) -> float:
-        """Slots that run at once, as measured at the start; 1 if the GIL was switched on since. 0: not measured.
+        """Slots that run together, as measured at the start; 1 if the GIL was switched on since. 0: not measured.
 
         At most the cores: the measurement of short work may come out above them.
         """

@@ -1,4 +1,4 @@
-"""How many threads of a worker run at once: one sentence with numbers and reason.
+"""How many threads of a worker run in parallel: one sentence with numbers and reason.
 
 >>> describe(8, 3.7, cores=4, free_threaded=True, gil_enabled=False)
 '8 slots, 3.7 x on 4 cores'
@@ -21,7 +21,7 @@ def describe(
     culprit: str = "",
     python: str = "",
 ) -> str:
-    """`factor`: slots that run at once, measured; 0: not measured."""
+    """`factor`: slots that run together, measured; 0: not measured."""
     head = f"{slots} slot{'s' * (slots != 1)}" + (f", {factor:.1f} x" if factor else ", not measured")
     if not gil_enabled:
         return head + (f" on {cores} core{'s' * (cores != 1)}" if cores else "")

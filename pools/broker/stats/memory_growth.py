@@ -100,7 +100,7 @@ class MemoryGrowth:
                 worker.memory, worker.counts = memory, defaultdict(int)
             return
         if not counts:
-            if idle:  # it grew or shrank by itself: no command's doing
+            if idle:  # it grew or shrank by itself: no command is the cause
                 worker.memory = memory
             return  # else within a call that is still to be counted
         delta, worker.memory, worker.counts = memory - worker.memory, memory, defaultdict(int)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 
 # The worst of a few, not a mean: a successor that is ready too early costs memory for a moment, one that is ready too
-# late makes a worker overstay. A start beside seven others is slow; it is forgotten after so many better ones.
+# late keeps a worker beyond its age. A start beside seven others is slow; it is discarded after so many better ones.
 KEPT = 5
 
 
@@ -34,5 +34,5 @@ class StartupTimes:
         self._last.append(seconds)
 
     def forget(self) -> None:
-        """Forget all: a new definition or new code takes another time."""
+        """Discard all times: a new definition or new code takes another time."""
         self._last.clear()

@@ -161,7 +161,7 @@ class Usage:
         self._marks = deque([self._now])
 
     def keep(self, workers: Iterable[str]) -> None:
-        """Forget all workers but these."""
+        """Discard all workers but these."""
         for gone in self.workers.keys() - set(workers):
             del self.workers[gone]
 
@@ -226,7 +226,7 @@ class Usages:
         return usage
 
     def observe(self, now: float, pools: Iterable[PoolStatus], workers: Iterable[WorkerStatus]) -> None:
-        """Read the slots of each pool, and forget pools and workers that are gone."""
+        """Read the slots of each pool, and discard pools and workers that are gone."""
         living: dict[str, list[str]] = {pool.name: [] for pool in pools}
         for worker in workers:
             living[worker.pool].append(worker.id)

@@ -402,7 +402,7 @@ def test_a_frozen_idle_worker_is_replaced_and_a_frozen_busy_one_ended_at_its_dea
         for worker in (busy, idle):
             os.kill(worker.pid, signal.SIGSTOP)
         _sweep_until(node, worker=idle.id, reason="event_loop")
-        assert "left alone" in _sweep_until(node, worker=busy.id, reason="busy")["message"]
+        assert "not killed" in _sweep_until(node, worker=busy.id, reason="busy")["message"]
         assert wait_gone(idle.pid, 10)
         node.ready("p", 3)
         with pytest.raises(errors.DeadlineExceeded) as caught:

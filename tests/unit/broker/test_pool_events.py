@@ -118,12 +118,12 @@ def test_a_worker_that_does_not_exit_when_asked_to_is_killed(table: Any) -> None
 def test_a_new_definition_names_the_generation_that_replaces_a_worker(table: Any) -> None:
     t = table().ready(1)
     t.apply(args={"model": "b"})
-    assert (t.worker(1).reason, t.worker(1).detail) == ("definition", "generation 2 is wanted")
+    assert (t.worker(1).reason, t.worker(1).detail) == ("definition", "generation 2 is in force")
     worker, reason, level, message = [
         (event.worker, event.reason, event.level, event.message) for event in t.told("worker.starting")
     ][-1]
     assert (worker, reason, level) == ("p-0-2", "definition", "info")
-    assert message == "starts in place of p-0-1, definition: generation 2 is wanted"
+    assert message == "starts in place of p-0-1, definition: generation 2 is in force"
 
 
 def test_a_pool_that_closes_has_shutdown_as_the_reason(table: Any) -> None:

@@ -647,7 +647,7 @@ def test_an_idle_silent_worker_is_killed_and_a_busy_one_is_left_alone(table: Any
     busy, idle = t.told("worker.health_check_failed")
     assert (idle.reason, idle.message) == ("event_loop", "no answer for 15 s")
     assert (busy.reason, busy.worker) == ("busy", "p-0-1")
-    assert busy.message == "no answer for 15 s; it is busy within its deadline, and left alone"
+    assert busy.message == "no answer for 15 s; it is busy within its deadline, and is not killed"
     t.do(t.pool.unresponsive("p-0-1", "no answer for 30 s", t.now, "event_loop", known=True))
     assert len(t.told("worker.health_check_failed")) == 2, "once is enough"
 
