@@ -2,7 +2,7 @@
 
     /proc/PID/cgroup ─▶ the process's group, and the groups above it ─▶ the limit with the least room left
 
-A container sees its own group as the root. Without a cgroup namespace the path is that of the host and does not exist
+In a container its own group is the root. Without a cgroup namespace the path is that of the host and does not exist
 in the container; then the root is read.
 """
 

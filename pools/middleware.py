@@ -63,7 +63,7 @@ class DatabaseAway(MiddlewareMixin):
 class HostCheck(MiddlewareMixin):
     """Refuse a Host header that ALLOWED_HOSTS does not have, with one line in the log. Put it first.
 
-    Django's own refusal logs a traceback of thirty lines for any stranger, and answers with HTML.
+    Django's own refusal logs a traceback of thirty lines for each such request, and answers with HTML.
     """
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:

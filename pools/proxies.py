@@ -40,7 +40,7 @@ def is_trusted(peer: str, proxies: Iterable[str]) -> bool:
 def client_of(peer: str, forwarded_for: str, proxies: Iterable[str]) -> str:
     """The client's address: the last one in X-Forwarded-For that is no trusted proxy.
 
-    Each proxy appends the address of its own peer, so only the right end of the list can be believed.
+    Each proxy appends the address of its own peer, so only the right end of the list is reliable.
 
     >>> client_of("10.0.0.1", "6.6.6.6, 203.0.113.9, 10.0.0.2", ["10.0.0.0/8"])
     '203.0.113.9'

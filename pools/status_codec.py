@@ -58,7 +58,7 @@ __all__ = ["RunningCall", "decode", "decode_commands", "decode_dump", "decode_pl
 def encode_status(status: BrokerStatus) -> pb.StatusReply:
     try:
         return _encode_status(status, as_json)
-    except UnicodeEncodeError:  # a path of a locale that is not UTF-8; looking at each text every time would cost more
+    except UnicodeEncodeError:  # a path of a locale that is not UTF-8; checking each text every time would cost more
         return _encode_status(status, _encodable)
 
 

@@ -1,6 +1,6 @@
 """The REST API (django-ninja).
 
-request ─▶ limits ─▶ auth ─▶ calls, streams ──▶ door.broker() ─▶ broker
+request ─▶ limits ─▶ auth ─▶ calls, streams ──▶ shared.client() ─▶ broker
                           └▶ pools, observed ─▶ rows, snapshot
 every refusal, from anywhere ─▶ errors ─▶ {"error": {"code", "message", "outcome", "details"}}
 """

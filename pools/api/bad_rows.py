@@ -1,4 +1,4 @@
-"""Rows that cannot be shown. They are named beside the others, and never take their list away."""
+"""Rows that cannot be shown: a list names them beside its valid rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 
 class BadRow(Schema):
-    """A row that cannot be shown. It does not take the rest of its list away."""
+    """A row that cannot be shown. The list still has the other rows."""
 
     row: str = Field(description="The row's name, or its number in the database.")
     problem: str = Field(description="The fields that are wrong, and how.")

@@ -33,7 +33,7 @@ RAW, FORM = "application/octet-stream", "multipart/form-data"
 NPY, ARROW = "application/x-npy", "application/vnd.apache.arrow.stream"
 ONE_ARGUMENT = (RAW, NPY, ARROW)
 OTHERS = "arguments"  # the field with the arguments that are no files
-PIECE = 256 * 1024  # bytes that are read at once
+PIECE = 256 * 1024  # bytes that one read returns
 SHORT = 512 * 1024  # bytes of a body that the event loop reads itself
 
 

@@ -91,7 +91,7 @@ def _other_pools(mine: frozenset[str], report: DoctorReport) -> set[str]:
     summary="Libraries of a pool",
 )
 async def compat(request: HttpRequest, pool: str = functions.Query(max_length=48)) -> HttpResponse:
-    """Which libraries of a pool's interpreter are safe for its profile: by table, metadata, and what workers saw."""
+    """Which libraries of a pool's interpreter are safe for its profile: by table, metadata and observations."""
     identity = caller(request)
     identity.check("view_pool", pool)
     identity.check("view_worker", pool)

@@ -7,7 +7,7 @@
 
 An identity decides with which requests another one shares turns and memory, never what it may do: each view
 authenticates its caller by itself. So a lookup that fails, or takes long, makes a request not proven, and no more.
-A key or session that is in use is known: a flood of wrong ones, each of which costs a lookup, does not hold it up.
+A key or session that is in use is known: a flood of wrong ones, each of which costs a lookup, does not delay it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Lookups:
 
     def __init__(self) -> None:
         self.turns = Turns()
-        self.pending: dict[bytes, asyncio.Task[str]] = {}  # by what is looked up: many requests come at once
+        self.pending: dict[bytes, asyncio.Task[str]] = {}  # by what is looked up: many requests come together
         self.waiting: Counter[str] = Counter()  # by address
 
 

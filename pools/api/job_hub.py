@@ -168,7 +168,7 @@ class JobHub:
                     logger.warning("the streams of jobs cannot read the database: %s", error)
                     more = False
                 except Exception:
-                    # A bug must not end every stream in silence.
+                    # A bug must not end every stream without a log line.
                     logger.exception("the streams of jobs cannot be updated")
                     more = False
                 if not more:

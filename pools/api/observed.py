@@ -96,7 +96,7 @@ async def list_events(request: HttpRequest, filters: Query[EventFilter]) -> Http
 
 @router.get("/audit", response={200: AuditPage, REFUSED: Failure}, operation_id="list_audit", summary="Audit")
 async def list_audit(request: HttpRequest, filters: Query[AuditFilter]) -> HttpResponse:
-    """Who ordered what, when, from where and why, and the outcome; newest first."""
+    """Orders with actor, time, surface, reason and outcome; newest first."""
     identity = caller(request)
     identity.check("view_audit", filters.pool)
     rows = _of_pools(Audit.objects.all(), identity, filters.pool)

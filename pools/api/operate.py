@@ -136,7 +136,7 @@ async def kill(request: HttpRequest, worker: str) -> HttpResponse:
 
 
 @order_route(
-    router, "/workers/{worker}/dump", "dump", "Where a worker's threads are", ReasonIn, DumpOut, tags=["observed"]
+    router, "/workers/{worker}/dump", "dump", "Stacks of a worker's threads", ReasonIn, DumpOut, tags=["observed"]
 )
 async def dump(request: HttpRequest, worker: str) -> HttpResponse:
     """The Python stacks of all threads of a live worker, also while C code holds the GIL. Recorded as an event."""

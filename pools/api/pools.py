@@ -95,7 +95,7 @@ async def pool_openapi(request: HttpRequest, pool: str) -> HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """What the brokers say about pools."""
+    """What the brokers report about pools."""
 
     snapshot: Snapshot | None = None  # of one node
     cluster: ClusterStatus | None = None  # of all nodes, where they were asked

@@ -74,9 +74,9 @@ def read_arguments(text: str) -> Json:
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{source}: not JSON: {error}; an object is wanted, such as '{{\"below\": 100}}'") from error
+        raise UsageError(f"{source}: not JSON: {error}; write an object, such as '{{\"below\": 100}}'") from error
     if not isinstance(values, dict):
-        raise UsageError(f"{source}: a JSON object is wanted, such as '{{\"below\": 100}}', not {text.strip()[:40]}")
+        raise UsageError(f"{source}: must be a JSON object, such as '{{\"below\": 100}}', not {text.strip()[:40]}")
     return Json(values)
 
 
@@ -100,9 +100,9 @@ def _object(place: str, text: str) -> Json:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{place}: not JSON: {error}; an object is wanted, such as '{{\"below\": 100}}'") from error
+        raise UsageError(f"{place}: not JSON: {error}; write an object, such as '{{\"below\": 100}}'") from error
     if not isinstance(values, dict):
-        raise UsageError(f"{place}: a JSON object is wanted, such as '{{\"below\": 100}}', not {text.strip()[:40]}")
+        raise UsageError(f"{place}: must be a JSON object, such as '{{\"below\": 100}}', not {text.strip()[:40]}")
     return Json(values)
 
 
@@ -111,7 +111,7 @@ def _print(value: Any, as_json: bool, *, line: bool) -> None:
         typer.echo(json_line(value))
     else:
         print_value(value, line=line)
-    sys.stdout.flush()  # a reader at the other end of a pipe wants each chunk when it comes
+    sys.stdout.flush()  # a reader at the other end of a pipe needs each chunk when it comes
 
 
 @contextlib.contextmanager

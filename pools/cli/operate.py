@@ -327,7 +327,7 @@ def _show_plan(plan: RecyclePlan, chosen: str, as_json: bool) -> None:
     busy = sum(one.in_turn > 0 and one.load > 0 for one in plan.workers)
     known = f", a start takes {plan.load_seconds:.1f} s" if plan.load_seconds else ""
     console.print(
-        f"{chosen or plan.pool}: {leaving} would be replaced, {busy} of them busy; {plan.at_once} at once "
+        f"{chosen or plan.pool}: {leaving} would be replaced, {busy} of them busy; {plan.at_once} at a time "
         f"(max_surge {plan.max_surge}, max_unavailable {plan.max_unavailable}{known}). Nothing was done.",
         markup=False,
         soft_wrap=True,

@@ -33,7 +33,7 @@ class Answer:
     worker: str
     queued_seconds: float
     run_seconds: float
-    calls_left: int = -1  # that the caller may make at once; -1: it has no rate
+    calls_left: int = -1  # that the caller may make now; -1: it has no rate
     calls_reset: float = 0.0  # seconds until its burst is complete
 
 

@@ -55,11 +55,11 @@ class Options(NamedTuple):
 
     timeout: float | None = None  # seconds; None: the command's or the pool's default
     priority: int = 0  # -100 to 100, higher first
-    credit: int = 0  # chunks that there is room for; 0: the caller wants one result
+    credit: int = 0  # chunks that there is room for; 0: the caller reads one result
     credit_bytes: int = 0  # maximum unacknowledged chunk bytes; 0: unlimited
 
 
-@dataclass(slots=True)  # not frozen, which would double its price
+@dataclass(slots=True)  # not frozen, which would double the cost of making one
 class EncodedCall:
     """A call that is ready to be sent; it has the fields of the protobuf message."""
 

@@ -1,4 +1,4 @@
-"""The public face: what a Client can do.
+"""The public API: what a Client can do.
 
 Every call may raise an error of `snakepit.pools.broker.errors`; its `outcome` shows whether the work was
 `not_started`, `failed` or is `unknown`. Times are in seconds.
@@ -250,9 +250,9 @@ class Client:
         return decode_sweep(await self._aask("Sweep", request, QUESTION_TIMEOUT))
 
     def apply(self, pool: str = "", action: str = "", actor: str = "", reason: str = "") -> int:
-        """Read the pools' definitions again now; returns how many pools are wanted.
+        """Read the pools' definitions again now; returns how many pools are defined.
 
-        With an `action`, the broker records an event: who did what to a row, and why.
+        With an `action`, the broker records an event with actor, change and reason.
         """
         request = ApplyRequest(pool=pool, action=action, actor=actor, reason=reason)
         return int(self._ask("Apply", request, ORDER_TIMEOUT).pools)
@@ -263,7 +263,7 @@ class Client:
         return int((await self._aask("Apply", request, ORDER_TIMEOUT)).pools)
 
     def recycle(self, pool: str, worker: str = "", actor: str = "", reason: str = "") -> int:
-        """Replace a pool's workers, or one of them, successor first; returns how many. The event has who and why."""
+        """Replace a pool's workers, or one, successor first; returns how many. The event has actor and reason."""
         request = RecycleRequest(pool=pool, worker=worker, actor=actor, reason=reason)
         return int(self._ask("Recycle", request, ORDER_TIMEOUT).planned)
 
@@ -281,7 +281,7 @@ class Client:
         return decode_plan(pool, await self._aask("Plan", PlanRequest(pool=pool, worker=worker), timeout))
 
     def drain(self, actor: str = "", reason: str = "") -> None:
-        """Take no new calls on the broker's node until `resume`; accepted calls finish. The event has who and why."""
+        """Take no new calls on the node until `resume`; accepted calls finish. The event has actor and reason."""
         self._ask("Drain", DrainRequest(actor=actor, reason=reason), ORDER_TIMEOUT)
 
     async def adrain(self, actor: str = "", reason: str = "") -> None:
@@ -297,7 +297,7 @@ class Client:
         await self._aask("Drain", DrainRequest(resume=True, actor=actor, reason=reason), ORDER_TIMEOUT)
 
     def kill(self, worker: str, actor: str = "", reason: str = "") -> None:
-        """End the process of a worker now; its calls fail, or run again where allowed. The event has who and why."""
+        """Kill the process of a worker; its calls fail, or run again where allowed. The event has actor and reason."""
         self._ask("Kill", KillRequest(worker=worker, actor=actor, reason=reason), ORDER_TIMEOUT)
 
     async def akill(self, worker: str, actor: str = "", reason: str = "") -> None:
@@ -305,7 +305,7 @@ class Client:
         await self._aask("Kill", KillRequest(worker=worker, actor=actor, reason=reason), ORDER_TIMEOUT)
 
     def dump(self, worker: str, actor: str = "", reason: str = "") -> WorkerDump:
-        """The Python stacks of all threads of a live worker, and the calls that it holds. The event has who and why."""
+        """The Python stacks of all threads of a live worker, and its calls. The event has actor and reason."""
         request = DumpRequest(worker=worker, actor=actor, reason=reason)
         return decode_dump(self._ask("Dump", request, QUESTION_TIMEOUT))
 

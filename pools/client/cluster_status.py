@@ -50,7 +50,7 @@ class Latency:
 class PoolTotals:
     """PoolTotals of a pool, on one node or on several. Counters rise from the start of each broker."""
 
-    size: int  # workers that are wanted
+    size: int  # desired number of workers
     ready: int
     busy: int  # ready workers with at least one call
     slots: int

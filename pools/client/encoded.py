@@ -31,7 +31,7 @@ from snakepit.workers.memory_file import MemoryFile
 from snakepit.workers.schema import typed
 from snakepit.workers.schema.not_carried import NotCarried
 
-CHUNK = 256 * 1024  # bytes that are read at once
+CHUNK = 256 * 1024  # bytes that one read returns
 MALFORMED = "The result cannot be read: {}."
 
 

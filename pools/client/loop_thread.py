@@ -109,7 +109,7 @@ class LoopThread:
     def _start(self) -> None:
         if is_patched():
             raise BrokerUnreachable(PATCHED, outcome=NOT_STARTED)
-        # Our own selector, because the child of a fork has to know which descriptors the loop has.
+        # Our own selector, because the child of a fork has to find the descriptors of the loop.
         self.selector = BoundedSelector()
         self.loop = ClientLoop(self.selector)
         self.loop.set_exception_handler(self._report)

@@ -1,4 +1,4 @@
-"""Iterators over the chunks of a streaming command; the reader sets the pace.
+"""Iterators over the chunks of a streaming command; the reader controls the flow.
 
 The command may be `WINDOW` chunks ahead of the reader, and sends none while `WINDOW_BYTES` are unacknowledged. When the
 reader has read half a window, of either kind, it acknowledges it. A reader that stops reading stops the generator in

@@ -18,7 +18,7 @@ VARIABLES = {
 }
 # Alerts of a broker that does not take the client's certificate, as OpenSSL names them.
 ALERTS = {
-    "CERTIFICATE_REQUIRED": "it wants a client certificate: pass tls=Tls(ca=..., cert=..., key=...)",
+    "CERTIFICATE_REQUIRED": "it requires a client certificate: pass tls=Tls(ca=..., cert=..., key=...)",
     "CERTIFICATE_EXPIRED": "the client's certificate has expired, or the broker's revocation list has",
     "CERTIFICATE_REVOKED": "the client's certificate is revoked",
     "UNKNOWN_CA": "the authority of the client's certificate is not in the broker's client_ca",
@@ -90,7 +90,7 @@ client_ca.
         return None
     name = str(error.reason or "").upper()
     if name == "WRONG_VERSION_NUMBER":
-        message = f"The broker at {address} does not speak TLS there: check the address, or pass tls=False."
+        message = f"The broker at {address} does not use TLS there: check the address, or pass tls=False."
         return CertificateRefused(message, details={"side": "broker", "reason": "no TLS"})
     for alert, meaning in ALERTS.items():
         if name.endswith(f"ALERT_{alert}"):

@@ -59,7 +59,7 @@ class Alert:
     right: str = "view"
     part: str = ""  # of that page
     since: float = 0.0  # seconds since the epoch, when it happened; 0: not known
-    first_seen: bool = False  # `since` is only when this web process first saw it
+    first_seen: bool = False  # `since` is only the time at which this web process first found it
     nodes: tuple[str, ...] = ()  # where it is, in a project with several nodes; empty: of no node
 
 

@@ -1,4 +1,4 @@
-"""The audit: who ordered what, when, from where and why, and the outcome."""
+"""The audit: orders with actor, time, surface, reason and outcome."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A name as one segment of a URL. Each text has a URL, so a stored name can never break the page that links to it.
 
-Django refuses to build a URL for a name with a slash, and one such row would take its whole list away.
+Django refuses to build a URL for a name with a slash, and one such row would make its whole list fail.
 
 >>> NameConverter().to_url("a/b"), NameConverter().to_python("a%2Fb")
 ('a%2Fb', 'a/b')

@@ -10,7 +10,7 @@ from snakepit.pools.broker.stats.histogram import Sparse, merged, quantile, sinc
 from snakepit.pools.broker.status import PoolHistograms, PoolStatus
 
 SPAN = 5.0  # seconds over which a rate is measured; with fewer, a slow pool's rate would jump between 0 and 2
-GAP = 8.0  # seconds without a look after which a line breaks; it is longer than a page's poll
+GAP = 8.0  # seconds without a reading after which a line breaks; it is longer than a page's poll
 SPARK_SLOTS, SPARK_SLOT = 30, 2.0  # a sparkline: so many values, each of so many seconds
 RING = 600  # points: five minutes at two a second
 COLUMNS = (

@@ -176,7 +176,7 @@ def orders(state: DashboardState, name: str) -> Context:
 
 
 def _just_ended(state: DashboardState, name: str) -> list[RecordedEvent]:
-    """Workers that left in the last two minutes, with the reason, so that viewers see why a tile is gone."""
+    """Workers that left in the last two minutes, with the reason, so that the page shows why a tile is gone."""
     present = {one.worker.id for one in state.all_workers}
     ended: dict[str, RecordedEvent] = {}
     for event in state.events_of(pool=name):

@@ -153,7 +153,7 @@ class StateStore:
         self._broker = ("", 0, 0.0)  # another pid or start means other counters
         self._memory = MemoryHistory()
         self._stored = StoredState()
-        self._since: dict[tuple[str, tuple[str, ...]], float] = {}  # when this process first saw each alert
+        self._since: dict[tuple[str, tuple[str, ...]], float] = {}  # when this process first found each alert
 
     def fold(self, status: BrokerStatus, at: float) -> DashboardState:
         """Take the status of the broker of this host."""

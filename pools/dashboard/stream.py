@@ -56,7 +56,7 @@ class Reader:
     """One open page: what it shows, and what it has received."""
 
     topics: tuple[str, ...]
-    pools: tuple[str, ...]  # pools whose points it wants, or pool@node
+    pools: tuple[str, ...]  # pools whose points it requests, or pool@node
     rights: Rights
     since: float = 0.0  # it has the points up to this time
     sent: dict[str, str] = field(default_factory=dict)

@@ -41,7 +41,7 @@ def _brief(row: JobWorkflow) -> dict[str, Any]:
 
 @page("jobs")
 def workflow(request: HttpRequest, visit: Visit, ident: uuid.UUID) -> HttpResponse:
-    """The drawing, and a table of the same for those who do not see it. The script asks for this part again."""
+    """The drawing, and a table of the same for screen readers. The script asks for this part again."""
     row = JobWorkflow.objects.filter(pk=ident).first()
     if row is None:
         raise Http404("There is no such workflow; it may have been deleted with its jobs.")

@@ -188,7 +188,7 @@ class AdapterFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolFacts:
-    """A pool as its definition wants it."""
+    """A pool as its definition describes it."""
 
     name: str
     profile: str

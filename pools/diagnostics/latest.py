@@ -47,7 +47,7 @@ def latest(status: Callable[[], BrokerStatus], address: str) -> DoctorReport:
 
 
 def latest_security(status: Callable[[], BrokerStatus], address: str) -> DoctorReport:
-    """The security checklist, as `latest`. It sees what this process may see."""
+    """The security checklist, as `latest`. It covers what this process may read."""
 
     def make() -> DoctorReport:
         try:

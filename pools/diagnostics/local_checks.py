@@ -260,7 +260,7 @@ def _of_pools(
 
 
 def pools(facts: SystemFacts) -> Iterator[Finding]:
-    """Each pool runs as its definition wants."""
+    """Each pool runs as its definition says."""
     if isinstance(facts.pools, Unknown):
         yield skipped("pool", facts.pools.reason)
         return

@@ -155,7 +155,7 @@ def _threads_of(user: int) -> int:
 def orphans() -> tuple[int, ...]:
     """Workers whose broker is gone: they carry the token of a broker that has no reaper."""
     found = _without_reaper()
-    # A second look: a reaper that was just started has no command line for a moment.
+    # A second reading: a reaper that was just started has no command line for a moment.
     return tuple(sorted(found & _without_reaper())) if found else ()
 
 

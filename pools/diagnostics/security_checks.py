@@ -11,7 +11,7 @@ from snakepit.pools.diagnostics.security_facts import ProcessFacts, RevocationFa
 
 SecurityCheck = Callable[[SecurityFacts], Iterator[Finding]]
 TRUST = "docs/explanation/trust.md"
-# DEBUG, a weak SECRET_KEY and a host of anybody give the site away; the other warnings weaken it.
+# DEBUG, a weak SECRET_KEY or ALLOWED_HOSTS with * expose the site; the other warnings weaken it.
 GRAVE = {"security.W009", "security.W018", "security.W020", "security.W025"}
 LONG_UNUSED = 90.0  # days
 ENDS_SOON = 7.0  # days; both keys of a rotation are valid for this time
@@ -46,9 +46,9 @@ def pages(facts: SecurityFacts) -> Iterator[Finding]:
     if not known.reads_proxies:
         fix = "Put snakepit.pools.middleware.TrustedProxies first in MIDDLEWARE, and name the proxies."
         if known.trusts_tls_header:
-            yield problem("proxies", "each client can say by a header that it uses TLS", fix)
+            yield problem("proxies", "each client can claim by a header that it uses TLS", fix)
         else:
-            yield warning("proxies", "headers of proxies are not checked; the web server may believe some", fix)
+            yield warning("proxies", "headers of proxies are not checked; the web server may accept some", fix)
     elif known.redirects_to_tls and not known.proxies:
         fix = "Set SNAKEPIT['TRUSTED_PROXIES'] (SNAKEPIT_PROXIES) to the proxy that terminates TLS."
         yield warning("proxies", "pages redirect to HTTPS, and no proxy is named that can report it", fix)

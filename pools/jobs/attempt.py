@@ -1,4 +1,4 @@
-"""One attempt of a job: what its call has said so far, and the end that follows from an answer or an error.
+"""One attempt of a job: what its call has reported so far, and the end that follows from an answer or an error.
 
 An attempt does no I/O: `runner` makes the call, reads and writes the rows. Only the settings are read here.
 """

@@ -1,4 +1,4 @@
-"""submit_many(): store the rows of many jobs by few statements, all of them or none, and send few messages at once."""
+"""submit_many(): store the rows of many jobs by few statements, all of them or none, and send few messages."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from snakepit.pools.models import Job
 
 logger = logging.getLogger("snakepit.jobs")
 BUFFERED_EVENTS = 64  # events of a call that may wait for the database before the command has to wait
-PAUSE = 0.025  # seconds between two looks at the events that wait
+PAUSE = 0.025  # seconds between two checks of the events that wait
 
 Inbox = queue.SimpleQueue[tuple[Any, Any]]  # (the call, or what else was asked; an event, a BrokerError or an answer)
 

@@ -33,7 +33,7 @@ ATTEMPTED = (
     "(job_id, number, claimed_by, node, started_at, worker, call, outcome)"
     " select id, attempts, claimed_by, %s, started_at, '', '', ''"
 )
-CANDIDATES = 32  # jobs that a claim of a pool with limits compares at once, at least
+CANDIDATES = 32  # jobs that a claim of a pool with limits compares together, at least
 ORDER = ("-priority", "id")  # the index `snakepit_job_claim` has this order
 # In place of values in a statement that is built once. No text of a database has a NUL.
 POOL, CLAIMANT, NODE, MOST = "\0pool", "\0claimant", "\0node", 2**31 - 1
@@ -126,7 +126,7 @@ class _Limited:
 
     queue: Queue
     rules: Any
-    only: Any = None  # the id of the one job that is wanted
+    only: Any = None  # the id of the one job to claim
 
     def page(self, size: int, full: Full, taken: Sequence[Any]) -> Any:
         """The next candidates."""

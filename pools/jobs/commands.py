@@ -46,7 +46,7 @@ class CommandCache:
         self._thread = BoundedThread("snakepit-commands", "broker", patience)
 
     def clear(self) -> None:
-        """Forget all answers: the broker is another one now."""
+        """Discard all answers: the broker is another one now."""
         self._answers.clear()
 
     def kept(self, client: Client, pool: str) -> Commands:

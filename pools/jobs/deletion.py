@@ -1,4 +1,4 @@
-"""Delete ended jobs with their attempts and output, in small transactions that hold up no other write.
+"""Delete ended jobs with their attempts and output, in small transactions that delay no other write.
 
 A batch ends at BATCH jobs or ENTRIES pieces of output. Rows that another transaction has locked wait for the next call.
 Between two batches the process pauses for as long as the batch took: SQLite has one writer at a time.

@@ -26,7 +26,7 @@ _running = threading.local()
 def run(attempt: Callable[[str], str], job_id: str, *, pauses: bool = True) -> bool:
     """Make attempts, which return the job's state, until it ends. False if no broker accepts its call: it stays queued.
 
-    Without `pauses`, the next attempt is due at once. A job that its command put off stays scheduled then.
+    Without `pauses`, the next attempt is due immediately. A job that its command put off stays scheduled then.
     """
     running: set[str] = _running.__dict__.setdefault("ids", set())
     if job_id in running:  # the attempt queues its job again; the loop below repeats it

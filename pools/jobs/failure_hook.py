@@ -1,8 +1,9 @@
 """The hook `on_failure` of an adapter: a job that reports the final failure of another one to its adapter.
 
 The end of a job as `failed`, `lost` or `quarantined` and the row of the hook's job are one transaction. Therefore the
-hook runs at least once for each final failure, whatever dies in between. It has the bounds of a job: HOOK_TIMEOUT for
-an attempt, `JOBS_MAX_ATTEMPTS` attempts. Its own failure is the failure of its job, and changes nothing else.
+hook runs at least once for each final failure, also if a process dies in between. It has the bounds of a job:
+HOOK_TIMEOUT for an attempt, `JOBS_MAX_ATTEMPTS` attempts. Its own failure is the failure of its job, and changes
+nothing else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The order of claims among owners: jobs of one owner do not hold up those of another.
+"""The order of claims among owners: jobs of one owner do not delay those of another.
 
 Priority decides first. Among jobs of one priority, owners take turns, and the running jobs of an owner count as turns
-that it has had. A tie is decided at random, so that a claim of a single job favours no owner.
+that it has had. A tie is decided at random, so that a claim of a single job prefers no owner.
 
 >>> waiting = {"ada": [(1, 0), (2, 0), (3, 0)], "bob": [(4, 0)]}
 >>> fair_order(waiting, running={}, ties={"ada": 0.1, "bob": 0.2})
@@ -28,7 +28,7 @@ from snakepit.pools.models.states import QUEUED, RUNNING
 OWNERS = 16  # whose jobs one claim compares; of more, some are chosen at random
 WINDOW = 1000  # jobs, the first in the order of claims, that a claim looks at where owners are left out
 KNOWN = 1000  # owners that one claim chooses from
-SPARE = 32  # jobs above those wanted, for rows that another claim takes meanwhile
+SPARE = 32  # jobs above those requested, for rows that another claim takes meanwhile
 NAME = "\0name"  # in place of a value in a statement that is built for several
 Claimable = Callable[..., QuerySet[Job]]
 Row = tuple[Any, str, str]  # (id, owner, key of the argument)
@@ -106,7 +106,7 @@ def fairly(claimable: Claimable, pool: str, most: int) -> QuerySet[Job]:
 
 
 def fair_rows(claimable: Claimable, queue: Queue, most: int, full: Full) -> list[Row]:
-    """Jobs in the order of claims, a few more than wanted, without those that are `full`."""
+    """Jobs in the order of claims, a few more than requested, without those that are `full`."""
     pool, others = queue.pool, [owner for owner in queue.owners if owner not in full.owners]
     running = queue.running if len(others) > 1 else {}
     free = [key for key in queue.keys if key not in full.keys] if full.keys else []

@@ -13,7 +13,7 @@ class JobRunner(Protocol):
         ...
 
     def runs_now(self) -> bool:
-        """Whether a job that is submitted at this moment runs at once, and does not wait for a commit."""
+        """Whether a job that is submitted at this moment runs immediately, and does not wait for a commit."""
         ...
 
     def send(self, job_id: str, delay: float) -> bool:

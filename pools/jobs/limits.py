@@ -1,4 +1,4 @@
-"""Limits of a pool's jobs by pool, owner or argument: how many run at once, and how many start within a minute.
+"""Limits of a pool's jobs by pool, owner or argument: how many run together, and how many start within a minute.
 
 The rules are `job_limits` of the pool's row. A claim of such a pool holds a lock of the database, so that claims on all
 nodes follow each other: it counts what runs and what has started, and takes no job of a key that has nothing left.

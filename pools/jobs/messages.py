@@ -314,13 +314,13 @@ class QueueSubscriber:
             self.turn(consumer)
 
     def turn(self, consumer: Any) -> None:
-        """Join and leave queues, as the rows say now.
+        """Join and leave queues, as the rows require now.
 
-        The worker's own consumer says which it reads. An order may get lost: Redis keeps none for a mailbox that
-        reconnects. A worker that had left its queues for a drain would then never come back to them.
+        The worker's own consumer has the list of queues that it reads. An order may get lost: Redis keeps none for a
+        mailbox that reconnects. A worker that had left its queues for a drain would then never read them again.
         """
         tasks = consumer.task_consumer
-        if tasks is None:  # it connects: it will read what the list of queues says
+        if tasks is None:  # it connects: it will read the queues of the list
             return
         try:
             with leases.db_unit():

@@ -183,7 +183,7 @@ def send_many(pool: str, ids: Sequence[Any]) -> None:
 
 
 def on_commit(work: Callable[[], Any]) -> None:
-    """Run it once the transaction around is committed, or now if a test runs its jobs at once."""
+    """Run it once the transaction around is committed, or now if a test runs its jobs immediately."""
     if in_process.runner is not None and in_process.runner.runs_now():
         work()
     else:

@@ -47,7 +47,7 @@ class WaitingEnds:
         self._ends[key], self._last = end, now
 
     def drop(self, key: Key) -> None:
-        """Forget an end, because it is written or because it came too late."""
+        """Drop an end, because it is written or because it came too late."""
         self._ends.pop(key, None)
 
     def all(self) -> list[tuple[Key, ends.End]]:

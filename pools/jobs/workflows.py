@@ -195,7 +195,7 @@ def submit(steps: Sequence[Step], name: str = "", owner: Any = None) -> JobWorkf
         for pool in {job.pool for job in jobs}:
             mine = [job for job in jobs if job.pool == pool]
             check_room(pool, sum(job.size for job in mine), caller, len(mine))
-    # Not in the transaction above: a test runs jobs at once only outside transactions.
+    # Not in the transaction above: a test runs jobs immediately only outside transactions.
     after_end.announce(functools.partial(announce, job) for job in jobs)
     if earlier:
         waiting = [jobs[step.index].pk for step in steps if any(need.job for need in step.needs)]

@@ -8,7 +8,7 @@ output: an attempt that was frozen and superseded adds nothing.
 
 `install` runs after each `migrate`, not in a migration. On SQLite, Django changes a table by copying it, which loses
 its triggers; and a migration would contain a second, older table of transitions. PostgreSQL and SQLite have triggers.
-Other databases have only the check constraints, which do not see the previous row.
+Other databases have only the check constraints, which cannot read the previous row.
 """
 
 from __future__ import annotations

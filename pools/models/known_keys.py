@@ -1,6 +1,6 @@
 """API keys that were looked up some moments ago: a call then needs no database and no other thread.
 
-A change in this process discards all of them at once. A change by another process takes effect after KEPT seconds. A
+A change in this process discards all of them. A change by another process takes effect after KEPT seconds. A
 key whose time ends is refused at that moment. Only usable keys are kept, so a wrong key always costs a lookup.
 """
 

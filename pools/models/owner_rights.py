@@ -1,7 +1,7 @@
 """What the owner of an API key may do now, which bounds the scopes of the key.
 
 A superuser costs no query. For others, the permissions are kept for KEPT seconds, so that a call costs one query, the
-key's. A change of permissions or groups in this process discards them at once.
+key's. A change of permissions or groups in this process discards them immediately.
 """
 
 from __future__ import annotations

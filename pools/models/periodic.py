@@ -22,7 +22,7 @@ from snakepit.pools.models.recurrence import Recurrence
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 SHOWN_RUNS = 5  # next times on the pages
 KEPT_RUNS = 100  # rows of runs of one schedule
-# Columns that the scheduler writes. `save` leaves them alone: a form may hold old values.
+# Columns that the scheduler writes. `save` does not write them: a form may hold old values.
 RUN_COLUMNS = frozenset({"last_run", "last_job", "problem"})
 
 

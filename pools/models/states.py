@@ -47,7 +47,7 @@ UNSUCCESSFUL = tuple(state for state in TERMINAL if state != SUCCEEDED)
 
 
 def shown(state: str, run_after: datetime | None, now: datetime) -> str:
-    """The state that people and programs see: `queued` is `scheduled` until `run_after`.
+    """The state that every surface shows: `queued` is `scheduled` until `run_after`.
 
     >>> noon = datetime(2026, 1, 31, 12)
     >>> shown(QUEUED, noon, datetime(2026, 1, 31, 11)), shown(QUEUED, noon, noon), shown(RUNNING, noon, noon)

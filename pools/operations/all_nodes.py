@@ -1,4 +1,4 @@
-"""Ask all nodes at once, each for a bounded time. A node that does not answer has its reason in the result.
+"""Ask all nodes together, each for a bounded time. A node that does not answer has its reason in the result.
 
 Node rows ─▶ known() ─▶ ask() ─▶ every broker, together, ANSWER seconds at most ─▶ merge()
 """

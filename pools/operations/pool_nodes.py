@@ -54,7 +54,7 @@ def recycle(broker: Any, pool: str, worker: str, order: Order, node: str = "") -
         return _single(nodes[0].name, orders.recycle(broker, pool, "", order))
     with recorded(order, "recycle", pool) as record:
         found = _on_all(nodes, pool, order)
-        if not any(not one.error for one in found):  # its own broker says why, such as an unknown pool
+        if not any(not one.error for one in found):  # its own broker has the reason, such as an unknown pool
             return _single("", broker.recycle(pool, worker="", actor=order.actor, reason=order.reason))
         result = PoolRecycle(sum(one.planned for one in found), found)
         record.message = "; ".join(f"{one.node}: {one.error or f'{one.planned} to be replaced'}" for one in found)
@@ -108,7 +108,7 @@ def at_worker(broker: Any, worker: str) -> tuple[Any, str]:
 
 def pool_of_worker(broker: Any, worker: str, timeout: float) -> str:
     """The pool of a living worker of any node; the own node is asked first. Raises WorkerUnknown, or the own error."""
-    trouble: BrokerError = WorkerUnknown(f"No worker {worker!r} lives on any node.", details={"worker": worker})
+    trouble: BrokerError = WorkerUnknown(f"No node has a worker {worker!r}.", details={"worker": worker})
     try:
         if found := broker.status(timeout=timeout).worker(worker):
             return str(found.pool)

@@ -84,7 +84,7 @@ def _checked(row: Pool, values: Mapping[str, Any]) -> Pool:
 
 
 def _applied(broker: Applies, name: str, action: str, order: Order) -> str:
-    """Apply the row now, not at the broker's next look; return why that failed."""
+    """Apply the row now, not at the broker's next poll; return why that failed."""
     try:
         broker.apply(pool=name, action=action, actor=order.actor, reason=order.reason)
     except BrokerError as error:

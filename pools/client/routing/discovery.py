@@ -39,7 +39,7 @@ class NodeSource(Protocol):
     """Finds nodes. `find` may block: it runs in a thread of its own."""
 
     own: Target | None
-    first: tuple[KnownNode, ...]  # what is known without a look
+    first: tuple[KnownNode, ...]  # what is known without a query
 
     def find(self) -> tuple[KnownNode, ...]: ...
 

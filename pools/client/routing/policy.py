@@ -53,7 +53,7 @@ class PoolLoad:
 
     @property
     def left(self) -> int:
-        """Slots that are still free, as far as this process can know."""
+        """Estimate of the slots that are still free."""
         return max(0, self.free - self.sent)
 
     @property

@@ -1,6 +1,7 @@
-"""The nodes as this process sees them, and the choice of one for a call.
+"""The newest reports of the nodes, and the choice of one node for a call.
 
-At rest, when the broker of this host takes every call, this costs two look-ups and no thread. A refusal wakes it.
+At rest, when the broker of this host takes every call, this costs two look-ups and no thread. The first refusal starts
+the reports.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Router:
 
     @property
     def is_ready(self) -> bool:
-        """Whether `choose` returns at once."""
+        """Whether `choose` returns immediately."""
         watch = self._watch
         return watch is not None and watch.asked.is_set()
 
@@ -86,7 +87,7 @@ class Router:
         return (known[name] for name in names)
 
     def refusing(self, pool: str) -> Iterator[KnownNode]:
-        """The nodes that have a pool and answer, but take no calls: they say why."""
+        """The nodes that have a pool and answer, but take no calls; their refusals have the reason."""
         return (node for node, one in self._facts.copy().items() if not one.serving and pool in one.pools)
 
     def _with_sent(self, facts: NodeReport, pool: str) -> NodeReport:
@@ -123,7 +124,7 @@ class Router:
                 self._watch.hurry(known)
 
     def is_idempotent(self, pool: str, command: str) -> bool:
-        """Whether a command may run twice, as a node that lives reports it. Asks one node, or two."""
+        """Whether a command may run twice, as a running node reports it. Asks one node, or two."""
         at, known = self._idempotent.get((pool, command), (float("-inf"), False))
         if time.monotonic() - at < KEPT:
             return known

@@ -19,7 +19,7 @@ from snakepit.pools.client.client import Client
 from snakepit.pools.client.routing.discovery import KnownNode, NodeSource
 
 logger = logging.getLogger("snakepit.client")
-FIND = 5.0  # seconds between two looks for nodes
+FIND = 5.0  # seconds between two searches for nodes
 ASK = 1.0  # seconds between two questions to a node
 PATIENCE = 0.8  # seconds that a node may take to answer
 FIRST_FIND = 0.5  # seconds that the first round waits for the nodes

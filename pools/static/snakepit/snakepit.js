@@ -4,7 +4,7 @@
   const body = document.body;
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const announce = text => { document.getElementById("announcement").textContent = text; };
-  const remember = (name, value) => { document.cookie = `snakepit_${name}=${value}; path=/; max-age=31536000; samesite=lax`; };
+  const setCookie = (name, value) => { document.cookie = `snakepit_${name}=${value}; path=/; max-age=31536000; samesite=lax`; };
 
   // Ages. The browser's clock may be wrong: ages are computed from the server's clock.
   let skew = 0, seenAt = 0, paused = false, trouble = "", silent = false;
@@ -247,12 +247,12 @@
   }
   const named = row => Object.fromEntries(columns.map((name, index) => [name, row[index]]));
   async function load() {
-    const wanted = new Map();
+    const groups = new Map();
     for (const chart of charts) {
       const key = chart.pool + " " + chart.span + " " + chart.node;
-      wanted.set(key, [...(wanted.get(key) || []), chart]);
+      groups.set(key, [...(groups.get(key) || []), chart]);
     }
-    for (const group of wanted.values()) {
+    for (const group of groups.values()) {
       const {pool, node, span: length} = group[0];
       try {
         const answer = await fetch(body.dataset.series + "?" + new URLSearchParams({pool, node, span: length}), {signal: AbortSignal.timeout(8000)});
@@ -280,7 +280,7 @@
       const names = ["auto", "light", "dark"], root = document.documentElement;
       const next = names[(names.indexOf(root.dataset.theme) + 1) % 3];
       root.dataset.theme = next;
-      remember("theme", next);
+      setCookie("theme", next);
       all("[data-theme-name]").forEach(element => { element.textContent = next; });
       charts.forEach(chart => chart.restyle());
     },

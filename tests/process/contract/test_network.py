@@ -134,7 +134,7 @@ def test_a_certificate_with_rights_needs_no_key(network: Network) -> None:
     [
         ("client", "certificate_expired", "the client's certificate has expired"),
         ("client", "certificate_untrusted", "not in the broker's client_ca"),
-        ("client", "certificate_missing", "it wants a client certificate"),
+        ("client", "certificate_missing", "it requires a client certificate"),
         ("broker", "closed_by_client", "The certificate of the broker at .* is not accepted"),
     ],
 )

@@ -365,8 +365,8 @@ def test_the_preview_of_the_shell_orders_nothing(shell: FakeClient, capsys: Capt
     assert run(["recycle", "digits", "--preview"]) == 0
     out = capsys.readouterr().out
     assert (
-        "digits: 2 would be replaced, 1 of them busy; 1 at once (max_surge 1, max_unavailable 0, a start takes 2.0 s)."
-        in out
+        "digits: 2 would be replaced, 1 of them busy; 1 at a time "
+        "(max_surge 1, max_unavailable 0, a start takes 2.0 s)." in out
     )
     assert "digits-2" in out
     assert "48 s" in out

@@ -99,7 +99,7 @@ FAULTS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"deploy": replace(DEPLOY, warnings=(("security.W009", "short", "x"),))}, "deployment", "problem", "short"),
     ({"deploy": replace(DEPLOY, has_policy=False)}, "content policy", "warning", "no middleware"),
     ({"deploy": replace(DEPLOY, proxies=())}, "proxies", "warning", "no proxy is named"),
-    ({"deploy": replace(DEPLOY, reads_proxies=False)}, "proxies", "problem", "each client can say"),
+    ({"deploy": replace(DEPLOY, reads_proxies=False)}, "proxies", "problem", "each client can claim"),
     ({"deploy": replace(DEPLOY, reads_proxies=False, trusts_tls_header=False)}, "proxies", "warning", "not checked"),
     ({"runtime": (FileFacts(path="/r/token", mode=0o644),)}, "runtime directory", "problem", "/r/token has mode 0644"),
     ({"broker": BrokerProcessFacts(process=BROKER, closed=False, secrets=())}, "broker process", "problem", "memory"),
