@@ -13,9 +13,8 @@ from django.template.response import TemplateResponse
 from snakepit.pools.admin.page import log, order
 from snakepit.pools.broker.errors import BrokerError
 from snakepit.pools.broker.spec import FIELDS
-from snakepit.pools.client import shared
 from snakepit.pools.models import Pool
-from snakepit.pools.operations import orders
+from snakepit.pools.web import scale as web_scale
 
 
 class ScaleForm(forms.Form):
@@ -40,7 +39,7 @@ def scale(page: admin.ModelAdmin[Any], request: HttpRequest, pools: Iterable[Poo
     given, size = order(request), form.cleaned_data["size"]
     for pool in rows:
         try:
-            done = orders.scale(shared.client(), pool.name, size, given)
+            done = web_scale.scale(pool.name, size, given)
         except BrokerError as error:
             page.message_user(request, f"{pool}: {error.message}", messages.ERROR)
             continue

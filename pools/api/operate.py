@@ -31,6 +31,7 @@ from snakepit.pools.client import shared
 from snakepit.pools.diagnostics import applying
 from snakepit.pools.operations import all_nodes, orders, pool_nodes, queue_orders
 from snakepit.pools.operations.orders import Change, Order
+from snakepit.pools.web import scale as web_scale
 from snakepit.pools.web.last_status import PATIENCE, in_time
 
 router = Router(tags=["pools"])
@@ -86,9 +87,11 @@ async def plan(
     router, "/pools/{pool}/scale", "scale", "Change the number of workers", ScaleIn, ChangeOut, refused=ROW_REFUSED
 )
 async def scale(request: HttpRequest, pool: str) -> HttpResponse:
+    """Without a question. `note` has a warning if the memory of the broker's machine does not hold the workers."""
     identity = await permitted(request, "scale", pool)
     wanted = read(request, ScaleIn)
-    return await _change(orders.scale, pool, wanted.size, order_from(identity, wanted.reason))
+    done = await sync_to_async(web_scale.scale)(pool, wanted.size, order_from(identity, wanted.reason))
+    return json_response(ChangeOut.from_orm(done).model_dump(mode="json"))
 
 
 @order_route(

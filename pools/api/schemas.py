@@ -211,7 +211,7 @@ class ChangeOut(Schema):
     paused: bool
     changed: bool = Field(description="false: the row had this value before.")
     in_force: bool = Field(description="false: no broker has applied it yet; a broker does when it reads the row.")
-    note: str
+    note: str = Field(description="What to know about it: how long it lasts, or that the memory does not hold a size.")
 
 
 class PlannedWorkerOut(Schema):

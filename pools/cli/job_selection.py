@@ -11,7 +11,7 @@ import typer
 from snakepit.pools.broker.errors import BadRequest
 from snakepit.pools.cli.completion import complete_pool
 from snakepit.pools.cli.output import Problem, UsageError, json_line, report_errors
-from snakepit.pools.cli.parameters import AsJson
+from snakepit.pools.cli.parameters import AsJson, Yes
 from snakepit.pools.cli.project import start_django
 
 State = Annotated[str, typer.Option(help="Only those in this state, such as queued, scheduled or failed.")]
@@ -24,7 +24,6 @@ Since = Annotated[str, typer.Option(help="Created at this time or later, such as
 Until = Annotated[str, typer.Option(help="Created before this time.")]
 All = Annotated[bool, typer.Option("--all", help="Needed without any filter.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count and show the jobs, and change nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Reason = Annotated[str, typer.Option(help="Reason, for the audit log.")]
 
 ACTIONS = {

@@ -9,16 +9,16 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from snakepit.pools.broker.status import BrokerStatus, RecyclePlan
-from snakepit.pools.cli import node_drain
+from snakepit.pools.cli import node_drain, scale_warning
 from snakepit.pools.cli.cluster import client_at, project_client
 from snakepit.pools.cli.output import PROBLEM, Problem, UsageError, json_line, report_errors, terminal
-from snakepit.pools.cli.parameters import PATIENCE, AsJson, Pool, Reason, Worker
+from snakepit.pools.cli.parameters import PATIENCE, AsJson, Pool, Reason, Worker, Yes
 from snakepit.pools.cli.project import find_address, start_django
 from snakepit.pools.cli.tables import NARROW, fitted
 from snakepit.pools.cli.units import duration
@@ -68,12 +68,22 @@ def scale(
     pool: Pool,
     size: Annotated[int, typer.Argument(metavar="SIZE", help="New number of workers.")],
     *,
+    yes: Yes = False,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """Change the number of a pool's workers. A pool of the settings gets its old size back when the broker restarts."""
+    """Change the number of a pool's workers. A pool of the settings gets its old size back when the broker restarts.
+
+    It asks first if the free memory of the broker's machine does not hold the workers.
+    """
     with report_errors(as_json):
-        _print_change(_change("scale", pool, reason, size), as_json)
+        check_reason(reason)
+        address = find_address()
+        warning = scale_warning.look(connect(address), address, pool, size)
+        if warning:
+            scale_warning.confirm(warning, size, yes)
+        done = _change("scale", pool, reason, size)
+        _print_change(replace(done, note=f"{done.note} {warning}".strip()), as_json)
 
 
 def pause(pool: Pool, *, jobs: Jobs = False, reason: Reason = "", as_json: AsJson = False) -> None:

@@ -28,3 +28,4 @@ Worker = Annotated[
 Priority = Annotated[int, typer.Option(min=-100, max=100, help="Higher first.")]
 Reason = Annotated[str, typer.Option(help="Why; kept with the event.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON, errors too.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -22,6 +22,7 @@ from snakepit.pools.models import Pool
 from snakepit.pools.operations import orders, pool_nodes
 from snakepit.pools.operations.orders import Change, Order
 from snakepit.pools.operations.pool_nodes import NodePlan
+from snakepit.pools.web import scale as web_scale
 from snakepit.pools.web.actor import order_of
 from snakepit.pools.web.errors import seen_from_outside
 
@@ -82,7 +83,11 @@ def scale(request: HttpRequest, visit: Visit, name: str) -> HttpResponse:
     ]
     lines = [*rest(request, "POST", f"pools/{name}/scale", {"size": size}), shell("snakepit scale", name, size)]
     asked = Confirmation(f"Scale {name}?", consequences, "Scale", _of_pool(name), size=size)
-    action = _changed(orders.scale, f"{name} is to have {size} worker{'' if size == 1 else 's'}.", name, size)
+
+    def action(order: Order) -> str:
+        done = web_scale.scale(name, size, order)
+        return f"{name} is to have {size} worker{'' if size == 1 else 's'}. {done.note}".strip()
+
     return ask(request, visit, asked, action, lines)
 
 
@@ -171,6 +176,7 @@ def _in_flight(state: DashboardState, name: str) -> str:
 
 def _memory(state: DashboardState, name: str) -> list[str]:
     pool = state.totals_of(name)
-    if not pool or not pool.ready or not pool.memory_mb:
-        return []
-    return [f"One of its workers uses about {pool.memory_mb / pool.ready:.0f} MiB."]
+    measured = pool and pool.ready and pool.memory_mb
+    uses = f"One of its workers uses about {pool.memory_mb / pool.ready:.0f} MiB." if pool and measured else ""
+    holds = web_scale.room(state.status, name) if state.status and not state.stale else ""
+    return [text for text in (uses, holds) if text]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,7 @@ from snakepit.pools.broker.status import BrokerStatus, as_json
 from snakepit.pools.cli import dump as dump_command
 from snakepit.pools.cli import operate
 from snakepit.pools.cli.main import run
+from snakepit.pools.diagnostics.advice import Capacity
 from snakepit.pools.models import Audit, Node, Pool, Worker
 from snakepit.pools.models.pool import sync_pools
 from snakepit.pools.operations import orders
@@ -293,6 +296,76 @@ def test_the_admin_asks_for_the_permission_to_operate(
     client.force_login(user)
     act(client, "pool", action, pool)
     assert broker.orders == []
+
+
+# More workers than the memory holds.
+
+
+@pytest.fixture
+def small(pool: Pool, broker: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One ready worker of 40 MiB on a machine with 400 MiB free: it holds eleven."""
+    room = "snakepit.pools.diagnostics.scale_room.room_here"
+    monkeypatch.setattr(room, lambda *_: Capacity(cores=2.0, free_mb=400.0))
+
+
+HOLDS = "holds about 11 workers of digits (40 MiB each, of 1 measured; 400 MiB are free)."
+
+
+def test_rest_warns_of_more_workers_than_the_memory_holds(small: None, post: Any, broker: FakeClient) -> None:
+    answer = post("scale", {"size": 999}).json()
+    assert (answer["size"], answer["in_force"]) == (999, True)
+    assert HOLDS in answer["note"]
+    assert "999 do not fit" in answer["note"]
+    assert post("scale", {"size": 11}).json()["note"] == ""
+    broker.change_pool(size=999)
+    assert post("scale", {"size": 500}).json()["note"] == "", "fewer than now are no new load"
+
+
+def test_admin_and_dashboard_warn_of_more_workers_than_the_memory_holds(
+    small: None, pool: Pool, admin_client: Client, broker: FakeClient
+) -> None:
+    done = act(admin_client, "pool", "scale", pool, confirmed="yes", size="999", reason="typo")
+    assert HOLDS in done
+    assert "999 do not fit" in done
+    assert HOLDS in admin_client.get("/pools/digits/scale/").content.decode()
+    ordered = admin_client.post("/pools/digits/scale/", {"size": "998"}, follow=True).content.decode()
+    assert "998 do not fit" in ordered
+
+
+def test_before_the_first_sweep_the_memory_of_a_worker_is_read(small: None, post: Any, broker: FakeClient) -> None:
+    broker.change_worker(memory_mb=-1.0, pid=os.getpid())
+    note = post("scale", {"size": 999}).json()["note"]
+    assert "of 1 measured; 400 MiB are free" in note
+    broker.change_worker(pid=2**31 - 1)  # no process has this number
+    assert post("scale", {"size": 1000}).json()["note"] == ""
+
+
+def test_the_shell_asks_before_more_workers_than_the_memory_holds(
+    small: None, shell: FakeClient, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["scale", "digits", "999"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, HOLDS in err, "add --yes" in err) == ("", True, True)
+    assert run(["scale", "digits", "999", "--json"]) == 1
+    assert "add --yes" in capsys.readouterr().err
+    assert Pool.objects.get().size == 2
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert run(["scale", "digits", "999"]) != 0
+    out, err = capsys.readouterr()
+    assert (out.strip(), HOLDS in err, "Scale to 999?" in err) == ("", True, True)
+    assert shell.orders == []
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert run(["scale", "digits", "999"]) == 0
+    capsys.readouterr()
+    assert run(["scale", "digits", "998", "--yes", "--json"]) == 0
+    assert HOLDS in json.loads(capsys.readouterr().out)["note"]
+    assert run(["scale", "digits", "5"]) == 0
+    assert [order[1] for order in shell.orders] == ["scale 2 to 999", "scale 999 to 998", "scale 998 to 5"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 # The command line

@@ -19,6 +19,7 @@ from snakepit.pools.diagnostics.scaling import (
     ScalingEstimate,
     ScalingFacts,
     gather,
+    memory_warning,
     scale,
 )
 from tests.statuses import pool, run_times, status, template, usage, worker
@@ -164,3 +165,25 @@ def test_the_answer_is_plain_json_also_where_nothing_is_known() -> None:
     assert json.loads(json.dumps(scale(OCR).plain(), allow_nan=False))["carries"]["workers"] == 8
     nothing = json.loads(json.dumps(scale(ScalingFacts("p")).plain(), allow_nan=False))
     assert (nothing["verdict"], nothing["binds"], nothing["limits"][0]["calls_per_second"]) == (TOO_LITTLE, None, None)
+
+
+@pytest.mark.parametrize(
+    ("size", "change", "warns"),
+    [
+        (44, {}, False),  # four are ready, and 8,000 MiB hold 40 of 200 MiB
+        (45, {}, True),
+        (45, {"size": 45}, False),
+        (45, {"free_mb": None}, False),
+        (45, {"each_mb": None}, False),
+        (5, {"free_mb": 0.0}, True),
+    ],
+)
+def test_a_larger_size_that_the_memory_does_not_hold_has_a_warning(
+    size: int, change: dict[str, Any], warns: bool
+) -> None:
+    facts = replace(OCR, node="n", **change)
+    said = memory_warning(facts, size)
+    assert bool(said) is warns
+    if warns:
+        assert f"holds about {facts.ready + int((facts.free_mb or 0) // 200)} workers of ocr (200 MiB each" in said
+        assert f"{size} do not fit" in said
