@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
 from django.apps import apps
 from django.db import connection, connections
 from django.test import Client
-from django.urls import reverse
+from django.urls import URLResolver, reverse
 
 from snakepit.pools import history, jobs
 from snakepit.pools.jobs import leases, messages, reconciler
@@ -206,3 +207,23 @@ def test_a_job_is_submitted_through_the_api(naive: None, broker: FakeClient, mak
     answer = Client().post("/api/jobs", body, content_type="application/json", headers=headers)
     assert answer.status_code == 201, answer.content
     assert answer.json()["run_after"] == "2026-07-01T12:30:00Z"
+
+
+# ATOMIC_REQUESTS, for the views that no list above has.
+
+
+def views(patterns: Iterable[Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for pattern in patterns:
+        where = f"{at}{pattern.pattern}"
+        if isinstance(pattern, URLResolver):
+            yield from views(pattern.url_patterns, where)
+        else:
+            yield where, pattern.callback
+
+
+@pytest.mark.parametrize("conf", ["snakepit.pools.urls", "snakepit.pools.dashboard.urls"])
+def test_no_view_runs_in_the_transaction_of_atomic_requests(conf: str) -> None:
+    found = dict(views(import_module(conf).urlpatterns))
+    assert len(found) > 20
+    aliases = set(connections)
+    assert [at for at, view in found.items() if getattr(view, "_non_atomic_requests", set()) != aliases] == []
