@@ -64,16 +64,17 @@ class Suspects:
 
     def died(self, commands: Iterable[str], now: float) -> int:
         """Note a death while these commands ran; return how many deaths count against the pool's budget."""
-        names = frozenset(commands)
+        while self._deaths and self._deaths[0][0] <= now - WINDOW:
+            self._deaths.popleft()
+        names, seen = frozenset(commands), frozenset[str]().union(*(of for _, of in self._deaths))
+        # Before the new death: calls that ended well before the window would hide a command that kills now.
+        for name in self._ended.keys() - seen:
+            del self._ended[name]
+            if name not in names:
+                self._counts.pop(name, None)
         self._deaths.append((now, names))
         for name in names:
             self._ended.setdefault(name, 0)
-        while self._deaths[0][0] <= now - WINDOW:
-            self._deaths.popleft()
-        seen = frozenset[str]().union(*(of for _, of in self._deaths))
-        for name in self._ended.keys() - seen:
-            del self._ended[name]
-            self._counts.pop(name, None)
         return self.unexplained
 
     @property

@@ -164,3 +164,18 @@ def test_a_suspension_that_nothing_calls_is_not_shown_for_ever(table: Any) -> No
     assert suspects.names(t.now) == ("kills",)
     assert "calls are refused: `kills` ended its worker 4 times" in suspects.describe(t.now)
     assert suspects.names(t.now + 70.0) == ()
+
+
+def test_good_calls_from_before_the_last_minute_do_not_hide_a_command_that_kills_now(table: Any) -> None:
+    t = table(**MORE)
+    kill(t, 1)
+    t.pass_time(0.0)
+    t.ready(2)
+    for _ in range(50):
+        t.finish(2, t.submit(command="kills"))
+    t.pass_time(3600.0)
+    last = t.submit(command="kills")
+    t.die(2, begun={last})
+    kill(t, 3)
+    assert [event.data["command"] for event in t.told("command.suspended")] == ["kills"]
+    assert not t.told("pool.failed")
