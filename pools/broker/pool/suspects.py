@@ -85,9 +85,10 @@ class Suspects:
     def suspend(self, commands: Iterable[str], allowed: int, why: str, now: float) -> list[str]:
         """After a death of these commands: suspend those that are to blame, until no more deaths than `allowed` count.
 
-        A command whose trial has died is suspended again.
+        A command that is suspended already is suspended again once its pause is over, by the death of its trial. The
+        calls that ran when it was suspended say nothing new.
         """
-        names = [name for name in sorted(commands) if name in self.suspended]
+        names = [name for name in sorted(commands) if name in self.suspended and now >= self.suspended[name].until]
         if self.unexplained > allowed:
             deaths = Counter(name for _, of in self._deaths for name in of)
             names += [

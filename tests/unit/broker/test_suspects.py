@@ -179,3 +179,16 @@ def test_good_calls_from_before_the_last_minute_do_not_hide_a_command_that_kills
     kill(t, 3)
     assert [event.data["command"] for event in t.told("command.suspended")] == ["kills"]
     assert not t.told("pool.failed")
+
+
+def test_calls_that_ran_when_their_command_was_suspended_do_not_make_the_pause_longer(table: Any) -> None:
+    t = table(**MORE, size=6)
+    t.pass_time(0.0)
+    t.ready(*range(1, 7))
+    calls = {t.submit(command="kills") for _ in range(6)}
+    for call, worker in t.assigned():
+        assert call in calls
+        t.die(worker, begun={call})
+    assert len(t.told("command.suspended")) == 1
+    assert t.error(t.submit(command="kills")).retry_after <= 2.4
+    assert not t.told("pool.failed")
