@@ -130,10 +130,11 @@ class Suspects:
         return errors.CommandSuspended(f"{found.why}. {when}.", retry_after=left)
 
     def refused(self, queue: Iterable[Call], now: float) -> list[tuple[Call, errors.CommandSuspended]]:
-        """Return the waiting calls of suspended commands, each with its error."""
+        """Return the waiting calls of suspended commands, each with its error. A trial may wait for a worker."""
         if not self.suspended:
             return []
-        return [(call, self.error(call.command, now)) for call in queue if call.command in self.suspended]
+        found = ((call, self.suspended.get(call.command)) for call in queue)
+        return [(call, self.error(call.command, now)) for call, one in found if one and one.trial != call.id]
 
     def names(self, now: float) -> tuple[str, ...]:
         """Return the commands that are suspended, without those that nothing has called for a minute."""

@@ -192,3 +192,18 @@ def test_calls_that_ran_when_their_command_was_suspended_do_not_make_the_pause_l
     assert len(t.told("command.suspended")) == 1
     assert t.error(t.submit(command="kills")).retry_after <= 2.4
     assert not t.told("pool.failed")
+
+
+def test_the_end_of_another_worker_does_not_refuse_a_trial_that_waits(table: Any) -> None:
+    t = table(**MORE)
+    kill(t, 4)
+    t.pass_time(0.0)
+    t.ready(5)
+    other = t.submit(command="run")
+    t.pass_time(3.0)
+    trial = t.submit(command="kills")
+    t.die(5, begun={other})
+    assert trial not in t.failed()
+    t.pass_time(0.0)
+    t.ready(6)
+    assert trial in {call for call, _ in t.assigned()}
