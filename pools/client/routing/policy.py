@@ -23,6 +23,7 @@ from snakepit.pools.broker.errors import (
     UNKNOWN,
     BrokerError,
     BrokerUnreachable,
+    CommandSuspended,
     NodeDraining,
     PoolFailed,
     PoolUnknown,
@@ -33,10 +34,10 @@ from snakepit.pools.broker.errors import (
 
 AWAY = (BrokerUnreachable, NodeDraining, ShuttingDown)  # the node takes no calls
 UNFIT = (PoolUnknown, PoolFailed)  # the node takes none for this pool
-FULL = (QueueFull, QueueTimeout)  # it takes some, but not this one now
+FULL = (QueueFull, QueueTimeout, CommandSuspended)  # it takes some, but not this one now
 # If every node refuses: the error that says most about the pool.
 TELLING: tuple[type[BrokerError], ...] = (
-    QueueFull, QueueTimeout, PoolFailed, NodeDraining, ShuttingDown, BrokerUnreachable, PoolUnknown,
+    QueueFull, QueueTimeout, CommandSuspended, PoolFailed, NodeDraining, ShuttingDown, BrokerUnreachable, PoolUnknown,
 )  # fmt: skip
 MOST_REPEATS = 2  # times that a call which may have run is sent again; its command must be idempotent
 

@@ -12,8 +12,10 @@ from snakepit.pools.broker.errors import (
     AdapterError,
     BrokerError,
     BrokerUnreachable,
+    CommandSuspended,
     DeadlineExceeded,
     NodeDraining,
+    PoolFailed,
     PoolPaused,
     PoolUnknown,
     QueueFull,
@@ -107,6 +109,7 @@ def test_processes_that_share_old_reports_share_the_load() -> None:
         (NodeDraining(), True, False),
         (PoolUnknown(), True, False),
         (QueueFull(), True, False),
+        (CommandSuspended(), True, False),
         (PoolPaused(), False, False),
         (WorkerLost(), False, False),
         (AdapterError(), False, False),
@@ -123,5 +126,7 @@ def test_the_error_of_all_nodes_is_the_one_that_says_most() -> None:
     assert most_telling([late, PoolUnknown(), soon]) is soon
     drained = NodeDraining()
     assert most_telling([PoolUnknown(), BrokerUnreachable(outcome="not_started"), drained]) is drained
+    suspended = CommandSuspended()
+    assert most_telling([PoolFailed(), suspended, drained]) is suspended
     ran = BrokerUnreachable()
     assert most_telling([soon, ran]) is ran
