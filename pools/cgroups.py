@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +38,14 @@ class _Names:
     memory: str
     memory_used: str
     cache: str  # the line of memory.stat with the file cache that the kernel drops first
+    cache_in_use: str  # the line with that which was read more than once, and is dropped last
     events: str
 
 
-V1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "memory.oom_control")
-V2 = _Names("memory.max", "memory.current", "inactive_file", "memory.events")
+V1 = _Names(
+    "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file", "memory.oom_control"
+)
+V2 = _Names("memory.max", "memory.current", "inactive_file", "active_file", "memory.events")
 
 
 def read_limits(pid: int = 0, root: Path = Path("/")) -> CgroupLimits:
@@ -58,7 +61,7 @@ def read_limits(pid: int = 0, root: Path = Path("/")) -> CgroupLimits:
         cpu = memory = processes = _groups(root, pid, "")
     table = _table(cpu, "cpu.stat")
     periods = table.get("nr_periods", 0)
-    allowed, used = _tightest_memory(memory, names)
+    allowed, used = _tightest_memory(memory, names, (names.cache,))
     tasks, tasks_now = _tightest(processes, "pids.max", lambda group: _number(group / "pids.current") or 0)
     return CgroupLimits(
         cores=min((cores for group in cpu if (cores := _quota(group)) is not None), default=None),
@@ -72,10 +75,14 @@ def read_limits(pid: int = 0, root: Path = Path("/")) -> CgroupLimits:
 
 
 def memory_limit(root: Path = Path("/")) -> tuple[int | None, int]:
-    """The memory that this process's groups allow (None: no limit) and use, in bytes."""
-    if groups := _groups(root, 0, "memory"):
-        return _tightest_memory(groups, V1)
-    return _tightest_memory(_groups(root, 0, ""), V2)
+    """The memory that this process's groups allow (None: no limit) and use beside files that are cached, in bytes.
+
+    The kernel drops all cached files before it ends a process. Those of large models alone may reach the limit.
+    """
+    groups, names = _groups(root, 0, "memory"), V1
+    if not groups:
+        groups, names = _groups(root, 0, ""), V2
+    return _tightest_memory(groups, names, (names.cache, names.cache_in_use))
 
 
 def group_lines(pid: int, root: Path = Path("/")) -> str:
@@ -157,12 +164,14 @@ def _tightest(groups: list[Path], limit: str, used: Callable[[Path], int]) -> tu
     return None, used(groups[0]) if groups else 0
 
 
-def _tightest_memory(groups: list[Path], names: _Names) -> tuple[int | None, int]:
-    return _tightest(groups, names.memory, lambda group: _memory_used(group, names))
+def _tightest_memory(groups: list[Path], names: _Names, dropped: Sequence[str]) -> tuple[int | None, int]:
+    """`dropped`: lines of memory.stat that do not count as used."""
+    return _tightest(groups, names.memory, lambda group: _memory_used(group, names, dropped))
 
 
-def _memory_used(group: Path, names: _Names) -> int:
-    return max(0, (_number(group / names.memory_used) or 0) - _table([group], "memory.stat").get(names.cache, 0))
+def _memory_used(group: Path, names: _Names, dropped: Sequence[str]) -> int:
+    stat = _table([group], "memory.stat")
+    return max(0, (_number(group / names.memory_used) or 0) - sum(stat.get(line, 0) for line in dropped))
 
 
 def _number(path: Path) -> int | None:
