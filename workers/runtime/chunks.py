@@ -88,6 +88,7 @@ class ChunkSender:
                 return self._send_parts(call, value, wait=False)
             except BlockingIOError:  # a wait in the kernel would stop the loop of all async commands
                 await asyncio.sleep(FULL_PAUSE)
+        call.buffer_socket = ""  # each further chunk would wait as long
         return False
 
 

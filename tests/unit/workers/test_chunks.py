@@ -60,7 +60,7 @@ def stream(credit: int = 10, credit_bytes: int = MIB, max_result: int = MIB) -> 
 def no_file_is_left() -> Iterator[None]:
     before = open_files()
     yield
-    assert open_files() == before
+    assert open_files() <= before  # fewer, if files of an earlier test were collected meanwhile
 
 
 def test_large_parts_go_ahead_and_the_text_names_them() -> None:
@@ -125,6 +125,22 @@ def test_an_async_command_waits_for_room_and_lets_others_run() -> None:
 
     asyncio.run(main())
     assert (len(sender.sent), sender.full, others, reports[0].value.parts) == (1, 0, [1], 1)
+
+
+def test_a_caller_that_never_has_room_gets_all_further_parts_in_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snakepit.workers.runtime.chunks.FULL_TRIES", 3)
+    sender, reports = Sender(full=100), Reports()
+
+    async def main() -> None:
+        call = stream()
+        watch = TaskWatch(call)
+        for _ in range(2):
+            await ChunkSender(reports, sender).asend(call, np.ones(20_000), watch)
+        watch.close()
+
+    asyncio.run(main())
+    assert (sender.sent, 100 - sender.full) == ([], 3), "the second chunk waits for no room"
+    assert [report.value.parts for report in reports] == [0, 0]
 
 
 def test_parts_beyond_the_pool_limit_are_refused() -> None:
