@@ -97,10 +97,13 @@ class MemoryFile:
 
     def seal(self) -> None:
         """Make it final. Raises OSError if its number names another file, which must not go to the receiver."""
+        if not self._is_sealed():
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals() | fcntl.F_SEAL_SEAL)
+
+    def _is_sealed(self) -> bool:
         if inode(self.descriptor) != self._inode:
             raise OSError(errno.EBADF, "the memory file was closed by other code of this process")
-        if not fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SEAL:
-            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals() | fcntl.F_SEAL_SEAL)
+        return bool(fcntl.fcntl(self.descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SEAL)
 
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1
@@ -133,6 +136,8 @@ class PlacedFile(MemoryFile):
 
         The kernel refuses the seal while a writable shared map lives, and an array of the command may still be in use.
         """
+        if self._is_sealed():  # by a try to send it; a second private map would drop what was written since
+            return
         rights, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | MAP_FIXED
         if _system_mmap()(self.address, self.size, rights, flags, self.descriptor, 0) != self.address:
             raise OSError("the map of a buffer cannot be made private")

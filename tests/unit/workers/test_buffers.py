@@ -277,6 +277,8 @@ def test_a_placed_file_cannot_be_changed_once_it_is_sealed() -> None:
         os.pwrite(file.descriptor, b"c", 0)
     with pytest.raises(PermissionError):
         mmap.mmap(file.descriptor, MIB)
+    file.seal()  # for the next try to send it
+    assert file.memory[:1] == b"b", "the command keeps what it wrote meanwhile"
 
 
 @pytest.fixture(params=[False, True], ids=["small pages", "huge pages"])
