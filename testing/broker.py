@@ -97,7 +97,7 @@ class LocalBroker:
         return None
 
     def error_of_call(self, request: Request) -> BrokerError | None:
-        """Note a call, and return the error that the test wants it to have."""
+        """Note a call, and return the error that the test gave for it."""
         if refusal := self.refusal():
             return refusal
         self._calls.add(request)
@@ -167,7 +167,7 @@ class LocalBroker:
 
 
 class _RecordingBroker(Broker):
-    """Keeps the calls that came, and fails those that the test wants to fail."""
+    """Keeps the calls that came, and fails those for which the test gave an error."""
 
     def __init__(self, facts: NodeFacts, ports: Ports, local: LocalBroker, names: Callable[[], list[str]]) -> None:
         super().__init__(facts, ports, random.Random())
@@ -205,7 +205,7 @@ class _Definitions:
 
 
 class _Recorder:
-    """Passes events on; keeps nothing."""
+    """Passes events on and keeps none."""
 
     def __init__(self, on_event: Callable[[Event], None]) -> None:
         self._on_event = on_event

@@ -61,7 +61,7 @@ class Calls:
             self._made.append(call)
 
     def clear(self) -> None:
-        """Forget the calls so far."""
+        """Discard the calls so far."""
         with self._lock:
             self._made.clear()
 
@@ -90,9 +90,9 @@ class Calls:
         self, pool: str, command: str, arguments: Mapping[str, Any] | None = None, /, **more: Any
     ) -> None:
         """Fail unless some call of the command had exactly these arguments, written as a caller writes them."""
-        wanted = _as_sent(pool, command, arguments, more)
-        if not any(call.arguments == wanted for call in self.of(pool, command)):
-            raise AssertionError(f"{_shown(pool, command, wanted)} was not called. {self._summary()}")
+        expected = _as_sent(pool, command, arguments, more)
+        if not any(call.arguments == expected for call in self.of(pool, command)):
+            raise AssertionError(f"{_shown(pool, command, expected)} was not called. {self._summary()}")
 
     def assert_called_once_with(
         self, pool: str, command: str, arguments: Mapping[str, Any] | None = None, /, **more: Any

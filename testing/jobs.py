@@ -25,7 +25,7 @@ _attempt = functools.partial(runner.run_one, patience=0.0)
 
 
 class TestRunner:
-    """Runs jobs at once, or leaves them to `run_jobs`."""
+    """Runs jobs immediately, or leaves them to `run_jobs`."""
 
     __test__ = False  # no test class of pytest
 
@@ -87,6 +87,6 @@ def _run_now(job_id: UUID) -> None:
 
 def _at_once(job_id: str) -> bool:
     ended = eager.run(_attempt, job_id, pauses=False)
-    if not ended:  # it is due again at once, and not after a pause
+    if not ended:  # it is due again immediately, and not after a pause
         Job.objects.filter(pk=job_id, state=QUEUED).update(run_after=None)
     return ended

@@ -66,7 +66,7 @@ class Pools:
         self._fakes.set_failure(pool, command, error_of(error), times)
 
     def reset(self) -> None:
-        """Forget the calls, the answers and the errors so far. The pools go on."""
+        """Discard the calls, the answers and the errors so far. The pools go on."""
         self._fakes.clear()
         self.calls.clear()
 

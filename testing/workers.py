@@ -140,7 +140,7 @@ class ThreadProgram(WorkerProgram):
 
 
 class WorkerThread:
-    """One worker, as the broker sees its process."""
+    """One worker, with the interface of its process in the broker."""
 
     def __init__(
         self, order: LaunchOrder, path: str, loading: Loading, passing: Passing, on_exit: Callable[[Exit], None]
