@@ -15,7 +15,7 @@ threads = 64
 worker_connections = 512
 backlog = 1024
 
-# The site's middleware TrustedProxies reads the headers of proxies; gunicorn believes none.
+# The site's middleware TrustedProxies reads the headers of proxies; gunicorn trusts none.
 forwarded_allow_ips = ""
 
 keepalive = 5  # seconds for the next request of a connection
