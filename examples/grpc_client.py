@@ -1,6 +1,6 @@
 """A client of the broker on stock grpcio, with the stubs that the package ships.
 
-Python programs use `snakepit.connect`. This is the way for a program that speaks gRPC already, and a template for other
+Python programs use `snakepit.connect`. This is the way for a program that uses gRPC already, and a template for other
 languages: the calls, the metadata and the errors are the same there.
 
     pip install 'django-snakepit[grpc]'

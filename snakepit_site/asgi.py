@@ -15,7 +15,7 @@ from snakepit.pools.api.key_requests import KeyRequests  # noqa: E402
 from snakepit.pools.api.limits import BodyLimit  # noqa: E402
 from snakepit.pools.api.request_turns import RequestTurns  # noqa: E402 - needs the apps, which are loaded above
 
-# WhiteNoise returns synchronous iterators. The files are small, so Django may read each at once.
+# WhiteNoise returns synchronous iterators. The files are small, so Django may read each as a whole.
 warnings.filterwarnings("ignore", "StreamingHttpResponse must consume synchronous iterators")
 
 hide()  # from adapters that run as the same user

@@ -1,7 +1,7 @@
 """The HTTP protocol of uvicorn, with a time limit for the headers of a connection and a bound on what it buffers.
 
 uvicorn ends an idle connection after a response, but waits without end for the first request: connections that send
-nothing, or one byte a minute, stay. It also reads a body before the application wants it. `uvicorn --http
+nothing, or one byte a minute, stay. It also reads a body before the application asks for it. `uvicorn --http
 snakepit.site.http:Protocol` ends such connections, and reads a body when the application receives it.
 """
 
@@ -19,7 +19,7 @@ HEADER_SECONDS = 15.0  # from the connection to the end of the first request's h
 
 
 def limit_buffer(transport: Any) -> None:
-    """Bound what one read returns. With the kernel's default, hundreds of large bodies take megabytes each at once."""
+    """Bound what one read returns. With the kernel's default, each of hundreds of large bodies takes megabytes."""
     opened = transport.get_extra_info("socket")
     if opened is not None:
         with contextlib.suppress(OSError):  # closed meanwhile
