@@ -26,7 +26,7 @@ COMPAT_HEAD = """\
 
 Generated from `pools/compat/libraries.toml` by `make docs`.
 
-The thread profile runs several calls at once in one process. For each library that raises three questions:
+The thread profile runs several calls at the same time in one process. For each library that raises three questions:
 
 - May several threads use it at the same time?
 - Do its long calls release the GIL?

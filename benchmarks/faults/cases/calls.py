@@ -127,7 +127,7 @@ FAULTS = (
     Fault(
         "flood",
         "500 callers without a pause, on a queue of 50 calls",
-        "What exceeds the queue is refused at once, with `queue_full` and a retry time. The status answers meanwhile.",
+        "What exceeds the queue gets `queue_full` immediately, with a retry time. The status answers meanwhile.",
         ("process/acceptance/test_faults.py::test_a_full_queue_refuses_immediately_with_a_retry_time",),
         flood,
     ),
