@@ -214,7 +214,7 @@ class Outbox:
         self._reports: deque[Report] = deque()
         self._progress: dict[int, ProgressReport] = {}  # the waiting one of each call
         self._lines = 0  # log lines that wait
-        self._dropped: dict[int, tuple[LogReport, int]] = {}  # by call: the line that says so, and how many
+        self._dropped: dict[int, tuple[LogReport, int]] = {}  # by call: the line that reports it, and the count
         self._awake = False
         self._closed = False
 

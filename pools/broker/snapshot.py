@@ -136,7 +136,7 @@ def template_status(runner: Runner) -> TemplateStatus:
 
 @dataclass(frozen=True, slots=True)
 class PoolParallelism:
-    """How many slots of a worker run at the same time; `sentence` says why not more."""
+    """How many slots of a worker run at the same time; `sentence` has the reason."""
 
     gil: str = ""
     culprit: str = ""

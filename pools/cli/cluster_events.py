@@ -32,7 +32,7 @@ class Round:
 
 
 class EventFeed:
-    """Finds what is new in each round of answers, and says which nodes stopped or began to answer."""
+    """Finds what is new in each round of answers, and reports the nodes that stopped or began to answer."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say

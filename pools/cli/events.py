@@ -69,7 +69,7 @@ def events(
 
 
 def _explain_none(client: Client | None, pool: str, as_json: bool) -> None:
-    """Say that there is no such event; raises if there is no such pool."""
+    """Print that there is no such event; raises if there is no such pool."""
     if client is not None and pool:
         client.status(pool, timeout=PATIENCE)
     if not as_json:

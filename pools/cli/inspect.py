@@ -90,7 +90,7 @@ def _inspect(client: Client, target: str) -> Inspection:
 
 @dataclass(frozen=True, slots=True)
 class ProjectKnowledge:
-    """What the project's database adds; `missing` says why it adds nothing."""
+    """What the project's database adds; `missing` has the reason if it adds nothing."""
 
     definitions: Mapping[str, PoolSpec] = field(default_factory=dict)
     histories: Mapping[str, History] = field(default_factory=dict)

@@ -146,7 +146,7 @@ def default_address() -> str:
 
 
 def find_target(address: str, token: str, tls: ssl.SSLContext | Tls | bool | None, connect_timeout: float) -> Target:
-    """The target of `connect`. For a broker on a network, the environment and the project say what is not given."""
+    """The target of `connect`. For a broker on a network, the environment and the project give the rest."""
     if TCP.fullmatch(address):
         settings = _project()
         if tls is None:

@@ -22,7 +22,7 @@ logger = logging.getLogger("snakepit.dashboard")
 class AskedNodes:
     """The nodes. `find` reads the database; the rest does not.
 
-    `take` receives each round of answers and its time. `events` says after which event each node is asked for more.
+    `take` receives each round of answers and its time. `events` has the last known event of each node.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Says what to change in the definitions of pools, from their numbers. Pure: a status and definitions in, advice out.
+"""Advises changes of the definitions of pools, from their numbers. Pure: a status and definitions in, advice out.
 
     status, definitions, machine ─▶ a Case for each pool ─▶ rules ─▶ Judgements: advised, fine, not enough evidence ...
 

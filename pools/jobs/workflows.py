@@ -97,7 +97,7 @@ class Workflow:
 
         An argument that is a step, or a list of steps, receives their results. The job waits for these steps and for
         those in `after`. A job that was submitted before may stand for a step; in `after`, also its id. `on_failure`
-        says what happens if one of them ends without success: `cancel` this job, or `run` it with None as that result.
+        decides what happens if one ends without success: `cancel` this job, or `run` it with None as that result.
         """
         options, rest = JobOptions.among(more)
         if options.owner is not None or options.unique is not None:

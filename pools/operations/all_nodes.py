@@ -28,7 +28,7 @@ ANSWER = 0.8  # seconds that a node may take
 
 @dataclass(frozen=True, slots=True)
 class AskedNode:
-    """A node, and the client of its broker. Without a client, `reason` says why it cannot be reached."""
+    """A node, and the client of its broker. Without a client, `reason` has the cause."""
 
     name: str
     client: Client | None

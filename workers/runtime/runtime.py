@@ -5,7 +5,7 @@
      cancel, credit ──▶ AssignedCall
      drain ──▶ None behind the calls that wait
 
-The dequeue lock makes calls begin in the order of their sequences, so that one number in the shared page says which
+The dequeue lock makes calls begin in the order of their sequences, so that one number in the shared page shows which
 calls have begun. One slot does not need it, but it costs only 50 ns, and both profiles share one code path.
 """
 

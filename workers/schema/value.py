@@ -128,7 +128,7 @@ def convert(value: Any) -> Any:
             return _by_method(value)
     except NotCarried:
         raise
-    except Exception as error:  # the object's own code failed: the marker says so, the rest of the result is kept
+    except Exception as error:  # the object's own code failed: the marker has the error, the rest of the result is kept
         return marker(value, f"{type(error).__name__} while it was converted")
     return marker(value)
 

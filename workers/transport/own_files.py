@@ -95,7 +95,7 @@ class OwnSocket(socket.socket):
             if error.errno is None:
                 raise
         number = super().fileno()
-        # -1 before or after: we have closed it, perhaps in another thread, and the operation says so.
+        # -1 before or after: we have closed it, perhaps in another thread, and the operation raises it.
         if number >= 0 and not is_same(number, self._known) and super().fileno() == number:
             raise gone()
 

@@ -141,7 +141,7 @@ class Suspects:
         return tuple(sorted(name for name, one in self.suspended.items() if now < one.until + WINDOW))
 
     def describe(self, now: float) -> str:
-        """Say which commands are suspended, and why; empty: none."""
+        """Return the suspended commands with the reasons, as text; empty: none."""
         found = [self.suspended[name].why for name in self.names(now)]
         return f"calls are refused: {'; '.join(found)}" if found else ""
 

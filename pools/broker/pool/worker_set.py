@@ -33,7 +33,7 @@ from snakepit.pools.broker.stats.memory_growth import MemoryGrowth
 from snakepit.pools.broker.stats.startup_times import StartupTimes
 
 PRESENT = (State.STARTING, State.READY, State.DRAINING)
-HUNG = frozenset({"overrun", "lost_slots", "health", "startup_timeout"})  # kills of workers whose stacks say why
+HUNG = frozenset({"overrun", "lost_slots", "health", "startup_timeout"})  # kills of workers whose stacks show the cause
 STOP_GRACE = 5.0  # seconds that an idle worker has for its teardown
 
 
@@ -351,14 +351,14 @@ class WorkerSet:
         return "" if self.among(State.READY) else self.gate.stuck.rstrip(".")
 
     def describe_wait(self) -> str:
-        """Say why a call got no worker within the pool's queue_timeout."""
+        """Return why a call got no worker within the pool's queue_timeout."""
         within = f"within {self.spec.queue_timeout:g} s"
         if why := self.why_unserved():
             return f"No worker became ready {within}. The pool's workers cannot start: {why}."
         return f"No worker was free {within}: {self.describe_load()}."
 
     def describe_load(self) -> str:
-        """Say why a call waits: "2 of 2 slots busy, 1 starting"."""
+        """Return why a call waits: "2 of 2 slots busy, 1 starting"."""
         ready = self.among(State.READY)
         slots = sum(worker.slots for worker in ready)
         parts = [f"{sum(worker.load for worker in ready)} of {slots} slots busy"]

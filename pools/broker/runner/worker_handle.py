@@ -170,7 +170,7 @@ class WorkerHandle:
             self.link.credit(in_flight.sequence, chunks)
 
     def revoke(self, calls: Collection[Call]) -> bool:
-        """Keep the worker from beginning these calls; `confirm_revoked` then says which. False: not possible now."""
+        """Keep the worker from beginning these calls; `confirm_revoked` then returns them. False: not possible now."""
         process, wanted = self.process, {call.id for call in calls}
         if process is None:
             return False

@@ -26,7 +26,7 @@ from snakepit.pools.client.routing.watch import NodeWatch
 IDLE = 30.0  # seconds without a routed call after which the nodes are not asked any more
 PATIENCE = 1.5  # seconds that the first routed call waits for the nodes' first answers
 KEPT = 10.0  # seconds that it is kept whether a command is idempotent
-COMMANDS = 0.8  # seconds that a node may take to say so
+COMMANDS = 0.8  # seconds that a node may take for this answer
 DEAD = ("failed", "stopping")  # states of a pool that takes no calls
 
 
