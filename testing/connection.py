@@ -178,7 +178,7 @@ class MemoryConnection:
         if end.error is not None:
             raise end.error
 
-    async def goodbye(self) -> None:
+    async def half_close(self) -> None:
         assert self._stream is not None
         with contextlib.suppress(RuntimeError):
             self._broker.loop.call_soon_threadsafe(self._stream.arrive, None)

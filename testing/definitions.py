@@ -39,7 +39,7 @@ class PoolDefinitions:
 
         return Definition(spec, conf.adapters().get(spec.adapter, spec.adapter))
 
-    def remember(self, *, instance: Any, **_: Any) -> None:
+    def keep_row(self, *, instance: Any, **_: Any) -> None:
         """Receive a row of the Pool table that was saved."""
         with contextlib.suppress(InvalidSpec):
             self._saved[instance.name] = instance.to_spec()

@@ -53,7 +53,7 @@ def use(pools: Pools | None) -> None:
     job_wait.run_here = None if pools is None else _run
     models.signals.post_save.disconnect(sender=Pool, dispatch_uid=RECEIVER)
     if pools is not None:
-        models.signals.post_save.connect(pools.definitions.remember, sender=Pool, dispatch_uid=RECEIVER)
+        models.signals.post_save.connect(pools.definitions.keep_row, sender=Pool, dispatch_uid=RECEIVER)
 
 
 def run_queued(*, scheduled: bool = False) -> list[Job]:

@@ -45,7 +45,7 @@ from snakepit.workers.schema.commands import CommandSpec
 from snakepit.workers.transport.buffer_inbox import BufferInbox
 from snakepit.workers.transport.message_stream import MessageStream
 from snakepit.workers.transport.report_wire import to_wire
-from snakepit.workers.transport.server import Orders, obey
+from snakepit.workers.transport.server import Orders, carry_out
 from snakepit.workers.wire import worker_pb2 as pb
 
 SIGKILL = 9
@@ -87,7 +87,7 @@ class MemoryService:
     def send(self, message: bytes) -> None:
         assert self._orders is not None
         for order in pb.Orders.FromString(message).orders:
-            obey(order, self._orders, self._max_payload, self.outbox, self._probe, cast(BufferInbox, self.inbox))
+            carry_out(order, self._orders, self._max_payload, self.outbox, self._probe, cast(BufferInbox, self.inbox))
 
     def cut(self) -> None:
         """Drop what the worker reports from now on."""

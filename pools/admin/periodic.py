@@ -67,7 +67,7 @@ class PeriodicJobAdmin(Page):
         return format_html_join(SafeString("<br>"), "{}: {}", shown) if runs else "-"
 
     def get_fieldsets(self, request: HttpRequest, obj: PeriodicJob | None = None) -> Any:
-        if obj is None or self._sees(request, obj):
+        if obj is None or self._may_read_arguments(request, obj):
             return self.fieldsets
         (title, first), *rest = self.fieldsets
         return ((title, {"fields": tuple(name for name in first["fields"] if name != "arguments")}), *rest)
@@ -75,7 +75,7 @@ class PeriodicJobAdmin(Page):
     def hidden_fields(self, request: HttpRequest) -> tuple[str, ...]:
         return without_payload(request, "arguments")
 
-    def _sees(self, request: HttpRequest, obj: PeriodicJob) -> bool:
+    def _may_read_arguments(self, request: HttpRequest, obj: PeriodicJob) -> bool:
         return obj.owner == request.user.get_username() or "view_payload" in permissions.of(request.user)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def read_key(secret: str) -> known_keys.KnownKey:
     if key is None:
         raise Unauthenticated("The API key is unknown, expired or revoked.")
     key.touch()
-    return known_keys.remember(secret, key, since)
+    return known_keys.keep(secret, key, since)
 
 
 def caller_of_key(key: ApiKey, request: HttpRequest) -> Caller:

@@ -17,7 +17,7 @@ from snakepit.pools.api.binary_result import accepted, binary_response, plain_va
 from snakepit.pools.api.body import dumps
 from snakepit.pools.api.schemas import BODIES, CallAnswer, Failure, answers
 from snakepit.pools.api.streams import answer_body, stream_response
-from snakepit.pools.api.turns import aside
+from snakepit.pools.api.turns import without_turn
 from snakepit.pools.broker.caller import acting_for
 from snakepit.pools.broker.errors import BadRequest, CommandUnknown
 from snakepit.pools.broker.spec import ON_FAILURE
@@ -89,7 +89,7 @@ async def call(
     types = accepted(accept)
     execute = shared.client().aexecute_encoded if types else shared.client().aexecute
     with acting_for(quota):
-        answer = await aside(execute(pool, command, arguments, timeout=timeout, priority=priority))
+        answer = await without_turn(execute(pool, command, arguments, timeout=timeout, priority=priority))
     request.rate_left = answer.calls_left, answer.calls_reset  # type: ignore[attr-defined]
     return answer_response(request, answer, types)
 

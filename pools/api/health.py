@@ -31,7 +31,7 @@ async def ready(request: HttpRequest) -> HttpResponse:
         return json_response({"ready": False, "problems": [greenlets.PATCHED]}, status=503)
     problems: list[str] = []
     try:
-        wanted = await sync_to_async(_wanted)()
+        wanted = await sync_to_async(_enabled_pools)()
     except Error:
         # The error may contain hosts and users, and this response is public.
         problems.append("the database does not respond")
@@ -49,6 +49,6 @@ async def ready(request: HttpRequest) -> HttpResponse:
     return json_response({"ready": not problems, "problems": problems}, status=503 if problems else 200)
 
 
-def _wanted() -> list[str]:
+def _enabled_pools() -> list[str]:
     connections[schema.alias()].ensure_connection()
     return hosted()

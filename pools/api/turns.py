@@ -55,7 +55,7 @@ class Turn:
             self._end = None
             self._turns.leave(self._name)
 
-    async def aside(self, awaited: Awaitable[Answer]) -> Answer:
+    async def without_turn(self, awaited: Awaitable[Answer]) -> Answer:
         """Wait without a turn."""
         if self._end is None or asyncio.get_running_loop() is not self._loop:
             return await awaited
@@ -154,10 +154,10 @@ def _is_whole(start: Any) -> bool:
 _current: ContextVar[Turn | None] = ContextVar("snakepit_turn", default=None)
 
 
-async def aside(awaited: Awaitable[Answer]) -> Answer:
+async def without_turn(awaited: Awaitable[Answer]) -> Answer:
     """Wait for something outside of this process. The request gives its turn back meanwhile."""
     turn = _current.get()
-    return await (turn.aside(awaited) if turn else awaited)
+    return await (turn.without_turn(awaited) if turn else awaited)
 
 
 async def within(work: Callable[[], Awaitable[Answer]]) -> Answer:

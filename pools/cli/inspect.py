@@ -89,7 +89,7 @@ def _inspect(client: Client, target: str) -> Inspection:
 
 
 @dataclass(frozen=True, slots=True)
-class ProjectKnowledge:
+class ProjectFacts:
     """What the project's database adds; `missing` has the reason if it adds nothing."""
 
     definitions: Mapping[str, PoolSpec] = field(default_factory=dict)
@@ -98,11 +98,11 @@ class ProjectKnowledge:
     missing: str = ""
 
 
-def _project(status: BrokerStatus, pools: list[str], worker: str) -> ProjectKnowledge:
+def _project(status: BrokerStatus, pools: list[str], worker: str) -> ProjectFacts:
     try:
         start_django()
     except UsageError as error:  # there is a broker's socket, but no project
-        return ProjectKnowledge(missing=str(error))
+        return ProjectFacts(missing=str(error))
     from django.db import DatabaseError
 
     from snakepit.pools.diagnostics.applying import definitions, judgements
@@ -110,9 +110,9 @@ def _project(status: BrokerStatus, pools: list[str], worker: str) -> ProjectKnow
 
     try:
         histories = {name: history(name, worker) for name in pools}
-        return ProjectKnowledge(definitions(), histories, judgements(status))
+        return ProjectFacts(definitions(), histories, judgements(status))
     except DatabaseError as error:
-        return ProjectKnowledge(missing=f"the database does not answer as it should: {error}")
+        return ProjectFacts(missing=f"the database does not answer as it should: {error}")
 
 
 def _plain(found: Inspection) -> dict[str, Any]:

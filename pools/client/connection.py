@@ -110,7 +110,7 @@ class Connection:
             await self._stream.end()
         await self._stream.recv_trailing_metadata()
 
-    async def goodbye(self) -> None:
+    async def half_close(self) -> None:
         """End the client's side of the session; the broker then ends its own, and `listen` returns."""
         self._ending = True
         await self._stream.end()

@@ -190,7 +190,7 @@ class Session:
         assert self._task is not None
         if self._connection is not None and self.lost is None:
             with contextlib.suppress(Exception):  # the connection broke at this moment
-                await self._connection.goodbye()
+                await self._connection.half_close()
                 await asyncio.wait({self._task}, timeout=GOODBYE)
         self._task.cancel()
 

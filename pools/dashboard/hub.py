@@ -115,7 +115,7 @@ class Hub:
     def close(self) -> None:
         """End all streams. Call it from a signal handler through `call_soon_threadsafe`."""
         self.closing = True
-        self._ring()
+        self._wake_watchers()
         if self._task is not None:
             self._task.cancel()
 
@@ -134,7 +134,7 @@ class Hub:
             self.nodes.tick()
             await self._ask()
             self._asked = time.monotonic()
-            self._ring()
+            self._wake_watchers()
             self._drop_slow(began)
             await asyncio.sleep(max(0.05, TICK - (time.monotonic() - began)))
 
@@ -153,7 +153,7 @@ class Hub:
             self.store.miss("The web server cannot read the broker's status; see its log.", time.time(), at=time.time())
 
     def _fold(self, status: BrokerStatus) -> DashboardState:
-        last_status.saw(status)
+        last_status.record(status)
         return self.store.fold(status, time.time())
 
     def _miss(self, error: BrokerError) -> DashboardState:
@@ -179,7 +179,7 @@ class Hub:
             if now - since > SLOW:
                 task.cancel()
 
-    def _ring(self) -> None:
+    def _wake_watchers(self) -> None:
         """Wake all watchers. They wait on the old event, and on the new one next."""
         news, self._news = self._news, asyncio.Event()
         with suppress(RuntimeError):  # the loop of an earlier task is closed and has no watchers

@@ -32,7 +32,7 @@ from snakepit.pools.operations import orders
 from snakepit.pools.permissions import NEEDS
 from snakepit.pools.web.actor import order_of
 
-LOOKING = frozenset({VIEW, "payload"})  # a user with no other right is refused every POST
+VIEW_ONLY = frozenset({VIEW, "payload"})  # a user with no other right is refused every POST
 # The action in the audit, for URLs whose name does not contain it (`pool-scale` does).
 ORDERS = {"apply": "apply", "worker-stacks": "dump", "playground-run": "call", "playground-submit": "submit_job"}
 THEMES = ("auto", "light", "dark")
@@ -82,7 +82,7 @@ def page(section: str, right: str = VIEW) -> Callable[[View[Rest]], Callable[...
         def guarded(request: HttpRequest, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponse:
             rights = rights_of(request.user)
             visit = Visit(section, rights, secrets.token_urlsafe(18))
-            view_only = rights <= LOOKING and request.method not in ("GET", "HEAD")
+            view_only = rights <= VIEW_ONLY and request.method not in ("GET", "HEAD")
             if request.method == "POST" and request.user.is_authenticated and (view_only or right not in rights):
                 _note(request, right, kwargs)
             if right in rights and view_only:

@@ -36,9 +36,9 @@ from snakepit.pools.web.type_text import named_types, signature_text
 @page("playground", right="run")
 def playground(request: HttpRequest, visit: Visit) -> HttpResponse:
     """`?pool=&command=` chooses a command; `?job=` copies the arguments of a job."""
-    twin = _twin(request, visit)
+    copied = _copied_job(request, visit)
     names = list(Pool.objects.filter(enabled=True).values_list("name", flat=True))
-    chosen = twin.pool if twin else request.GET.get("pool", "")
+    chosen = copied.pool if copied else request.GET.get("pool", "")
     pool = chosen if chosen in names else (names[0] if names else "")
     context: dict[str, Any] = {"pools": names, "pool": pool, "longest": conf.current().max_timeout}
     if trouble := visit.state().trouble:
@@ -48,19 +48,19 @@ def playground(request: HttpRequest, visit: Visit) -> HttpResponse:
         commands = tuple(one for one in found if one.name != ON_FAILURE)
     except BrokerError as error:
         commands, context["trouble"] = (), seen_from_outside(error).message
-    wanted = twin.command if twin else request.GET.get("command", "")
+    wanted = copied.command if copied else request.GET.get("command", "")
     command = next((one for one in commands if one.name == wanted), commands[0] if commands else None)
     context |= {"commands": commands, "command": command}
     if command:
         context["csrf_header"] = csrf_header()
-        context["fields"] = fields(command.arguments, twin.arguments if twin else None)
+        context["fields"] = fields(command.arguments, copied.arguments if copied else None)
         context["signature"] = signature_text(command)
         context["types"] = dict.fromkeys((*named_types(command.arguments), *named_types(command.result)))
         context["call_url"] = api_url(request, "call", pool, command.name)
     return show(request, visit, "snakepit/playground.html", context)
 
 
-def _twin(request: HttpRequest, visit: Visit) -> Job | None:
+def _copied_job(request: HttpRequest, visit: Visit) -> Job | None:
     try:
         row = Job.objects.filter(pk=uuid.UUID(request.GET.get("job", ""))).first()
     except ValueError:

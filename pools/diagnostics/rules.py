@@ -11,7 +11,7 @@ from snakepit.pools.broker.status import GrowthStatus
 from snakepit.pools.diagnostics.advice import Case, Judgement, rounded_down, rounded_up
 
 BUSY = 0.85  # share of the slot time; above it calls queue up whatever their order
-AIM = 0.7  # share that more workers are to bring it to
+TARGET_BUSY = 0.7  # share that more workers are to bring it to
 LONGEST_WAIT = 1.0  # seconds of p95, or a fifth of queue_timeout if that is less
 IDLE = 0.3
 SPARE = 1.25  # times the largest number of slots that were taken together
@@ -47,7 +47,7 @@ def queue(case: Case) -> Judgement:
     if cores and used and used >= CORES * cores:
         return case.fine("queue", f"{evidence}, but {used:.1f} of {cores:g} cores compute: workers would not help")
     wanted = 1 / max(0.1, 1 - case.turned_away / usage.answered)  # refused calls would have kept slots busy too
-    size = min(2 * spec.size, max(spec.size + 1, math.ceil(spec.size * busy * wanted / AIM)))
+    size = min(2 * spec.size, max(spec.size + 1, math.ceil(spec.size * busy * wanted / TARGET_BUSY)))
     if cores and (share := case.cpu_share) and share >= COMPUTES and spec.profile == Profile.PROCESS:
         size = max(spec.size, min(size, math.ceil(cores / share)))
     each, free = case.each_mb, case.machine.free_mb

@@ -12,7 +12,7 @@ from snakepit.pools.diagnostics.security_facts import ProcessFacts, RevocationFa
 SecurityCheck = Callable[[SecurityFacts], Iterator[Finding]]
 TRUST = "docs/explanation/trust.md"
 # DEBUG, a weak SECRET_KEY or ALLOWED_HOSTS with * expose the site; the other warnings weaken it.
-GRAVE = {"security.W009", "security.W018", "security.W020", "security.W025"}
+CRITICAL = {"security.W009", "security.W018", "security.W020", "security.W025"}
 LONG_UNUSED = 90.0  # days
 ENDS_SOON = 7.0  # days; both keys of a rotation are valid for this time
 LIST_ENDS_SOON = 1.0  # days; authorities often write lists for a week
@@ -26,7 +26,7 @@ def deployment(facts: SecurityFacts) -> Iterator[Finding]:
         yield skipped("deployment", known.reason)
         return
     for name, message, hint in known.warnings:
-        made = problem if name in GRAVE else warning
+        made = problem if name in CRITICAL else warning
         yield made("deployment", f"{name}: {message}", hint or "See docs/howto/deploy.md.")
     if not known.warnings:
         yield ok("deployment", "manage.py check --deploy finds nothing")

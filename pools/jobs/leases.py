@@ -48,7 +48,7 @@ def db_unit() -> Iterator[None]:
         close_old_connections()
 
 
-def patiently(work: Callable[[], Any], patience: float, stop: threading.Event | None = None) -> Any:
+def with_retries(work: Callable[[], Any], patience: float, stop: threading.Event | None = None) -> Any:
     """Run `work` as one unit, and retry while the database is unavailable. `work` must be fenced, as it may repeat."""
     end, pause = time.monotonic() + patience, 0.1
     while True:

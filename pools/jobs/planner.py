@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 HORIZON = 0.1  # seconds of work that a process claims beyond the free slots
 MOST_EXTRA = 100  # jobs beyond the free slots
-FORGET = 0.25  # seconds after which a measured rate has half its weight
+HALF_LIFE = 0.25  # seconds after which a measured rate has half its weight
 QUIET = 1.0  # seconds without an end after which the rate says little about the next ones
 LITTLE = 0.3  # the weight that it has then
 
@@ -72,8 +72,8 @@ class Rate:
             self._at = now
         self._count += count
         passed = now - self._at
-        if passed >= FORGET / 10:
-            kept = 0.5 ** (passed / FORGET)
+        if passed >= HALF_LIFE / 10:
+            kept = 0.5 ** (passed / HALF_LIFE)
             self._sum = self._sum * kept + self._count / passed * (1 - kept)
             self._weight = self._weight * kept + 1 - kept
             self.value = self._sum / self._weight

@@ -377,7 +377,7 @@ class BatchRunner:
 
 def run_one(job_id: str, patience: float | None = None) -> str:
     """Run a job if it is still queued. Returns its state afterwards, or "" if another attempt has it."""
-    job = leases.patiently(lambda: claims.claim(job_id, claimant(), conf.node_name()), DB_PATIENCE)
+    job = leases.with_retries(lambda: claims.claim(job_id, claimant(), conf.node_name()), DB_PATIENCE)
     if job is None:
         return ""
     if patience is None:

@@ -47,7 +47,7 @@ def find(secret: str, kept: float | None = None) -> KnownKey | None:
     return found
 
 
-def remember(secret: str, key: ApiKey, since: float) -> KnownKey:
+def keep(secret: str, key: ApiKey, since: float) -> KnownKey:
     """Keep a usable key. `since`: the monotonic time before its lookup."""
     found = KnownKey(key, key.permissions, since)
     if len(_known) >= MOST:

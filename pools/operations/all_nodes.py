@@ -18,7 +18,7 @@ from snakepit.pools.client.client import Client
 from snakepit.pools.client.cluster_status import NodeAnswer
 from snakepit.pools.client.drain_status import check_node
 from snakepit.pools.client.routing.client import RoutedClient
-from snakepit.pools.client.routing.discovery import FORGOTTEN, MOST_NODES, THIS_HOST, NodeRow, reach
+from snakepit.pools.client.routing.discovery import MAX_SILENCE, MOST_NODES, THIS_HOST, NodeRow, reach
 from snakepit.pools.jobs.leases import db_unit
 from snakepit.pools.models import Node
 from snakepit.pools.models.moments import utc_now
@@ -46,7 +46,7 @@ def known(broker: Any) -> tuple[AskedNode, ...]:
     if not isinstance(broker, RoutedClient):
         return (AskedNode("", broker, own=True, named=False),)
     with db_unit():
-        rows = Node.objects.filter(stopped=False, seen_at__gte=utc_now() - FORGOTTEN).order_by("name")
+        rows = Node.objects.filter(stopped=False, seen_at__gte=utc_now() - MAX_SILENCE).order_by("name")
         found = list(rows.values_list("name", "address", "host", "advertised", "seen_at")[:MOST_NODES])
     given = [NodeRow(name, path, host, tuple(map(str, more))) for name, path, host, more, _ in found]
     seen = {name: at.timestamp() for name, *_, at in found}

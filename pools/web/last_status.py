@@ -76,7 +76,7 @@ class LastStatus:
         if self._is_known_silent():
             return self._stale()
         try:
-            return self.saw(client.status(timeout=PATIENCE))
+            return self.record(client.status(timeout=PATIENCE))
         except BrokerError as error:
             self.missed(error)
             return self._stale()
@@ -87,12 +87,12 @@ class LastStatus:
         if self._is_known_silent():
             return self._stale()
         try:
-            return self.saw(await client.astatus(timeout=PATIENCE))
+            return self.record(await client.astatus(timeout=PATIENCE))
         except BrokerError as error:
             self.missed(error)
             return self._stale()
 
-    def saw(self, status: BrokerStatus) -> Snapshot:
+    def record(self, status: BrokerStatus) -> Snapshot:
         """Keep a status that has just arrived."""
         with self._lock:
             self._last, self._error, self._trouble = Snapshot(status, time.time()), None, None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.api import turns
-from snakepit.pools.api.turns import Turn, Turns, aside, within
+from snakepit.pools.api.turns import Turn, Turns, within, without_turn
 
 BODY = {"type": "http.request", "body": b"", "more_body": False}
 START = {"type": "http.response.start", "status": 200, "headers": []}
@@ -89,7 +89,7 @@ async def test_a_call_that_waits_for_the_broker_has_no_turn() -> None:
     requests, answer, done = Requests(), asyncio.Event(), []
 
     async def call(send: Any) -> None:
-        await aside(answer.wait())
+        await without_turn(answer.wait())
         done.append("call")
 
     await requests.arrive("a", "b", "c", step=call)
@@ -107,7 +107,7 @@ async def test_the_error_of_a_call_waits_for_a_turn_too() -> None:
 
     async def call(send: Any) -> None:
         try:
-            await aside(answer)
+            await without_turn(answer)
         except ValueError as error:
             seen.append(str(error))
 
@@ -255,4 +255,4 @@ async def test_a_request_that_waits_for_something_else_loses_its_turn(monkeypatc
 
 
 async def test_outside_of_a_request_nothing_waits_for_a_turn() -> None:
-    assert await aside(asyncio.sleep(0, "answer")) == "answer"
+    assert await without_turn(asyncio.sleep(0, "answer")) == "answer"

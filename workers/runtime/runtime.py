@@ -40,7 +40,7 @@ class BegunCalls(Protocol):
         ...
 
 
-class Idling(Protocol):
+class WaitStrategy(Protocol):
     """How a slot waits for its next call; the worker's LoopOwner."""
 
     def recheck(self) -> None: ...
@@ -78,7 +78,7 @@ class CallRuntime:
         begun: BegunCalls,
         *,
         slots: int = 0,
-        idling: Idling | None = None,
+        idling: WaitStrategy | None = None,
         direct_reply: DirectReply | None = None,
         watched: tuple[int, ...] | None = None,
     ) -> None:
@@ -299,7 +299,7 @@ class CallRuntime:
                 kept.append(call)
         return kept
 
-    def _idle(self, idling: Idling) -> bool:
+    def _idle(self, idling: WaitStrategy) -> bool:
         """Let the loop send reports and wait for calls. While calls wait, it gets a turn only now and then.
 
         False: no call can run here any more.

@@ -135,7 +135,7 @@ class WorkerService(WorkerBase):
             self._send_waiting()
             await self._stream.ended()
         except Exception as error:
-            complain(f"the link is closed: {type(error).__name__}: {error}")
+            print_error(f"the link is closed: {type(error).__name__}: {error}")
         finally:
             self._lose()
             if not self.lost:  # the loop is still needed to end a worker whose main thread is stuck
@@ -144,7 +144,7 @@ class WorkerService(WorkerBase):
     def _receive(self, message: bytes) -> None:
         assert self._orders is not None
         for order in pb.Orders.FromString(message).orders:
-            obey(order, self._orders, self._max_payload, self.outbox, self._probe, self._inbox)
+            carry_out(order, self._orders, self._max_payload, self.outbox, self._probe, self._inbox)
 
     def _send_waiting(self) -> None:
         stream = self._stream
@@ -174,12 +174,12 @@ class WorkerService(WorkerBase):
         if self._finishing or self.lost:
             return
         self.lost = True
-        complain("the link to the broker is lost")
+        print_error("the link to the broker is lost")
         if self._on_lost is not None:
             self._on_lost()
 
 
-def obey(
+def carry_out(
     order: pb.Order,
     orders: Orders,
     max_payload: int,
@@ -204,7 +204,7 @@ def obey(
             outbox.put(probe(order.probe.nonce))
 
 
-def complain(sentence: str) -> None:
+def print_error(sentence: str) -> None:
     try:
         sys.stderr.write(sentence + "\n")
     except (OSError, ValueError):

@@ -108,7 +108,7 @@ class Batches:
         self._queue = queue
         self._timers = timers
 
-    def learn(self, rules: Mapping[str, BatchRule]) -> None:
+    def set_rules(self, rules: Mapping[str, BatchRule]) -> None:
         """Take over the batch rules of a new worker's commands. Measurements under an unchanged rule stay."""
         for command in [name for name, times in self.times.items() if rules.get(name) != times.rule]:
             self._queue.close_lane(command)

@@ -81,7 +81,7 @@ class PoolTemplate:
 
     def ensure(self, spec: PoolSpec, now: float) -> Iterator[Action]:
         """A worker is missing: start a template, if this pool is to have one and has none."""
-        if plain := _unwanted(spec):
+        if plain := _why_off(spec):
             self._state = TemplateState.OFF
             self.reason, self.why = plain
             return
@@ -169,7 +169,7 @@ class PoolTemplate:
         return Emit(Event(kind, self._pool, self.id, reason, message, level, data or {}))
 
 
-def _unwanted(spec: PoolSpec) -> tuple[str, str] | None:
+def _why_off(spec: PoolSpec) -> tuple[str, str] | None:
     """Return why this definition has no template, or None."""
     if spec.preload == Preload.OFF:
         return "off", "preload is off"

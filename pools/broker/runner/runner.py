@@ -197,7 +197,7 @@ class Runner:
 
     def worker_ready(self, handle: WorkerHandle, greeting: Greeting) -> None:
         self.commands = {command.name: command for command in greeting.commands}
-        self.pool.dispatcher.batches.learn(rules_of(greeting.commands))
+        self.pool.dispatcher.batches.set_rules(rules_of(greeting.commands))
         for one in self._in_flight.values():  # calls that came before the commands were known
             if not one.call.attempts and (known := self.commands.get(one.call.command)):
                 one.call.idempotent = known.idempotent

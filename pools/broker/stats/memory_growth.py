@@ -31,7 +31,7 @@ MIN_CALLS = 20  # calls, and
 MIN_SAMPLES = 3  # pairs of samples that a figure needs
 COLUMNS = 16  # commands that are told apart; all others together are one more
 OTHERS = "(others)"
-FADE = 0.998  # of the weight of each pair, when a newer one comes: half of it after some 350
+DECAY = 0.998  # of the weight of each pair, when a newer one comes: half of it after some 350
 ALONE = 0.002  # share of a command's calls that must be its own, not foretold by those of the others
 PART = 0.05  # share that a command must have in foretelling another to be taken for a part of it
 SURE = 2.0  # standard deviations that a command's growth must be above nothing before it is called the cause
@@ -113,19 +113,19 @@ class MemoryGrowth:
             self.calls += calls
             known = command if command in worker.totals or len(worker.totals) < COLUMNS else OTHERS
             worker.totals[known] = worker.totals.get(known, 0) + calls
-        self._learn(counts, delta)
+        self._add_pair(counts, delta)
 
-    def _learn(self, counts: dict[str, int], delta: float) -> None:
+    def _add_pair(self, counts: dict[str, int], delta: float) -> None:
         row: dict[int, int] = {}
         for command, calls in counts.items():
             column = self._column(command)
             row[column] = row.get(column, 0) + calls
         for products in self._products:
             for column in range(len(products)):
-                products[column] *= FADE
-        self._effects = [effect * FADE for effect in self._effects]
-        self._squares = self._squares * FADE + delta * delta
-        self._weight = self._weight * FADE + 1
+                products[column] *= DECAY
+        self._effects = [effect * DECAY for effect in self._effects]
+        self._squares = self._squares * DECAY + delta * delta
+        self._weight = self._weight * DECAY + 1
         for one, calls in row.items():
             self._calls[one] += calls
             self._seen[one] += 1

@@ -17,7 +17,7 @@ from snakepit.pools.host import socket_id
 logger = logging.getLogger("snakepit.client")
 THIS_HOST = "this host"  # the name of its node while no row has it
 MOST_NODES = 200
-FORGOTTEN = timedelta(days=1)  # after which a node that wrote nothing is not asked any more
+MAX_SILENCE = timedelta(days=1)  # after which a node that wrote nothing is not asked any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _rows() -> list[NodeRow]:
     from snakepit.pools.models.moments import utc_now
 
     try:
-        rows = Node.objects.filter(stopped=False, seen_at__gte=utc_now() - FORGOTTEN).order_by("name")
+        rows = Node.objects.filter(stopped=False, seen_at__gte=utc_now() - MAX_SILENCE).order_by("name")
         found = rows.values_list("name", "address", "host", "advertised")[:MOST_NODES]
         return [NodeRow(name, path, host, tuple(map(str, more))) for name, path, host, more in found]
     finally:

@@ -121,7 +121,7 @@ class Router:
             elif unfit and (load := facts.pools.get(pool)) is not None:
                 self._facts[known] = replace(facts, pools={**facts.pools, pool: replace(load, fit=False)})
             if away and self._watch is not None:
-                self._watch.hurry(known)
+                self._watch.ask_soon(known)
 
     def is_idempotent(self, pool: str, command: str) -> bool:
         """Whether a command may run twice, as a running node reports it. Asks one node, or two."""

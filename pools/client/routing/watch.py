@@ -73,7 +73,7 @@ class NodeWatch:
         """The nodes that were found last."""
         return self._nodes
 
-    def hurry(self, node: KnownNode) -> None:
+    def ask_soon(self, node: KnownNode) -> None:
         """Ask a node at the next round."""
         self._turn(node).at = 0.0
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from snakepit.pools.broker.spec import PoolSpec
-from snakepit.pools.cli.inspect import ProjectKnowledge
+from snakepit.pools.cli.inspect import ProjectFacts
 from snakepit.pools.cli.main import run
 from snakepit.pools.diagnostics.advice import Enough, Judgement
 from snakepit.pools.diagnostics.recommendations import judge
@@ -62,7 +62,7 @@ def test_the_command_shows_known_figures_and_names_unknown_ones(
         node.client.call("p", "echo", value=1)
         node.until_served("p", 1)
         monkeypatch.setenv("SNAKEPIT_ADDRESS", str(node.runtime / "broker.sock"))
-        unknown = ProjectKnowledge(missing="no project here")
+        unknown = ProjectFacts(missing="no project here")
         monkeypatch.setattr("snakepit.pools.cli.inspect._project", lambda *_: unknown)
         assert run(["inspect", "--detailed", "--recommendations"]) == 0
         told = capsys.readouterr().out

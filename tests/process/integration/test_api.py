@@ -214,7 +214,7 @@ def test_ready_reports_an_unavailable_database(
     def away() -> None:
         raise OperationalError("could not connect to 10.0.0.9 as secret_user")
 
-    monkeypatch.setattr(health, "_wanted", away)
+    monkeypatch.setattr(health, "_enabled_pools", away)
     response = client.get("/api/ready")
     assert response.status_code == 503
     assert "secret_user" not in response.content.decode()

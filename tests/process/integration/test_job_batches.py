@@ -73,7 +73,7 @@ def test_concurrent_batches_share_no_job() -> None:
     def take(number: int) -> None:
         start.wait(20)
         try:
-            while found := leases.patiently(lambda: claims.claim_batch("digits", 3, f"host:{number}:1", ""), 60):
+            while found := leases.with_retries(lambda: claims.claim_batch("digits", 3, f"host:{number}:1", ""), 60):
                 taken.extend(job.pk for job in found)
         finally:
             connections.close_all()

@@ -277,8 +277,8 @@ def test_claims_at_the_same_time_exceed_no_limit_and_leave_no_job() -> None:
                 if len(ended) >= 40:
                     return
                 name = f"host:{number}:{turn}"
-                for job in leases.patiently(partial(claims.claim_batch, "digits", 3, name, "node-1"), 60):
-                    leases.patiently(partial(leases.succeed, job, 7, {}), 60)
+                for job in leases.with_retries(partial(claims.claim_batch, "digits", 3, name, "node-1"), 60):
+                    leases.with_retries(partial(leases.succeed, job, 7, {}), 60)
                     ended.append(job.pk)
         finally:
             connections.close_all()

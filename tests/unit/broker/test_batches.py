@@ -18,7 +18,7 @@ WAIT = 0.005
 def batching(table: Any) -> Any:
     def made(limit: int = 4, wait: float = WAIT, callers: int = 0, **fields: Any) -> Table:
         t: Table = table(**fields)
-        t.pool.dispatcher.batches.learn({"run": BatchRule(limit, wait)})
+        t.pool.dispatcher.batches.set_rules({"run": BatchRule(limit, wait)})
         t.ready(*range(1, t.spec.size + 1))
         times = t.pool.dispatcher.batches.times["run"]
         times.crowd = float(callers)
@@ -204,7 +204,7 @@ def test_batches_that_gain_nothing_are_not_used_and_tried_again(batching: Any) -
 
 def test_the_first_calls_of_a_command_run_alone_now_and_then_for_the_comparison(table: Any) -> None:
     t = table()
-    t.pool.dispatcher.batches.learn({"run": BatchRule(4, 0.0)})
+    t.pool.dispatcher.batches.set_rules({"run": BatchRule(4, 0.0)})
     t.ready(1)
     for _ in range(12):
         t.submit_together(4)
@@ -220,6 +220,6 @@ def test_the_first_calls_of_a_command_run_alone_now_and_then_for_the_comparison(
 def test_a_definition_without_the_batch_lets_what_waits_go(batching: Any) -> None:
     t = batching(callers=4)
     call = t.submit()
-    t.pool.dispatcher.batches.learn({})
+    t.pool.dispatcher.batches.set_rules({})
     t.sweep()
     assert groups(t) == [[call]]

@@ -9,7 +9,7 @@ import pytest
 
 from snakepit.pools.broker.stats.memory_growth import (
     COLUMNS,
-    FADE,
+    DECAY,
     MEASURED,
     OTHERS,
     TOGETHER,
@@ -137,7 +137,7 @@ def test_a_leak_that_was_mended_fades() -> None:
     for _ in range(3000):
         worker.run(embed=5)
     (found,) = growth.commands()
-    assert found.mb < 1000 * FADE**2000
+    assert found.mb < 1000 * DECAY**2000
 
 
 def test_the_books_stay_small_however_many_commands_and_samples_come() -> None:

@@ -95,7 +95,7 @@ class PoolModel(RuleBasedStateMachine):
     def build(self, spec: PoolSpec, seed: int, limit: int, wait: float, pays: bool) -> None:
         self.pool = Pool(spec, "m", Random(seed))
         self.rule, self.pays = BatchRule(limit, wait), pays
-        self.pool.dispatcher.batches.learn({"grouped": self.rule})
+        self.pool.dispatcher.batches.set_rules({"grouped": self.rule})
         for _ in range(MIN_RUNS):
             self.pool.dispatcher.run_times.record("short", 0.0001)
         self.do(self.pool.sweep(self.now))
