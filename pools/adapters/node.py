@@ -240,7 +240,7 @@ def run_node(config: NodeConfig, announce: Callable[[Broker], None] = lambda bro
         await node.run(announce)
 
     hide()
-    # What is loaded now stays for good, so the collector need not scan it. The objects of a call are freed without the
+    # What is loaded now stays loaded, so the collector need not scan it. The objects of a call are freed without the
     # collector; its usual threshold of 700 objects is reached by thirty calls in flight.
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])

@@ -37,7 +37,7 @@ FOR_BROWSERS = frozenset({
     "django.contrib.messages.middleware.MessageMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
 })  # fmt: skip
-# They compute, and wait for nothing.
+# They only compute, and never wait.
 ON_LOOP = frozenset({
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",

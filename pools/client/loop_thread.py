@@ -199,7 +199,7 @@ class LoopThread:
         self.thread.join(STOP_TIMEOUT)
 
     def abandon(self) -> None:
-        """In the child of a fork: let go of the parent's descriptors without a message to any broker."""
+        """In the child of a fork: release the parent's descriptors without a message to any broker."""
         self.forked = self.retired = True
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         own = [self.selector.fileno()] if self.selector.is_ours() and hasattr(self.selector, "fileno") else []

@@ -133,7 +133,7 @@ class Session:
                 return
 
     def end_calls(self, reason: BrokerError) -> None:
-        """On any thread, after the loop was given up: end what waits. Nothing but the register is trusted."""
+        """On any thread, after the loop was given up: end what waits. Only the register is reliable then."""
         self.lost = self.lost or reason
         interrupted = self._delivering
         if interrupted is not None and self.loop_owner.runner == threading.get_ident():  # else it gets its reply

@@ -41,7 +41,7 @@ class Tls:
 
     @classmethod
     def of(cls, values: Mapping[str, str]) -> Self | None:
-        """None: nothing is set."""
+        """None: no field is set."""
         given = {name: value for name, value in values.items() if value}
         return replace(cls(), **given) if given else None  # type: ignore[return-value, unused-ignore]
 

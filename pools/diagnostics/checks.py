@@ -158,7 +158,7 @@ def duplicates(facts: SystemFacts) -> Iterator[Finding]:
             yield warning(
                 "duplicate brokers",
                 f"the broker of {row.name} stopped reporting {row.silent:.0f} s ago without a clean shutdown",
-                "Start it again, or delete its row in the admin if the node is gone for good.",
+                "Start it again, or delete its row in the admin if the node will not return.",
             )
     yield ok("duplicate brokers", f"one broker uses the name {node.name}")
 

@@ -118,7 +118,7 @@ def workers(facts: SecurityFacts) -> Iterator[Finding]:
         yield skipped("worker user", "no worker runs")
         return
     same = [one for one in facts.workers if one.uid == facts.broker.process.uid]
-    mighty = [one for one in facts.workers if one.uid != facts.broker.process.uid and one.capabilities]
+    privileged = [one for one in facts.workers if one.uid != facts.broker.process.uid and one.capabilities]
     fix = f"Set SNAKEPIT['WORKER_USER'] and restart the broker: {TRUST}."
     if same and wanted:
         names = ", ".join(one.name for one in same)
@@ -126,12 +126,12 @@ def workers(facts: SecurityFacts) -> Iterator[Finding]:
     elif same:
         evidence = f"{len(same)} workers run as the broker's user {same[0].uid}{_reached(same)}"
         yield warning("worker user", evidence, f"{fix} Or close their network and files with `sandbox` of the pool.")
-    if mighty:
-        yield problem("worker user", f"{mighty[0].name} has capabilities {mighty[0].capabilities:x}", fix)
+    if privileged:
+        yield problem("worker user", f"{privileged[0].name} has capabilities {privileged[0].capabilities:x}", fix)
     open_ = [one for one in facts.workers if one not in same and not one.no_new_privs]
     if open_:
         yield problem("worker user", f"{open_[0].name} can gain privileges by set-user-id programs", fix)
-    if not (same or mighty or open_):
+    if not (same or privileged or open_):
         users = ", ".join(sorted({str(one.uid) for one in facts.workers}))
         known = f"{len(facts.workers)} workers run as user {users}, with no capability or new privileges"
         yield ok("worker user", known + _reached(facts.workers))

@@ -211,7 +211,7 @@ def _triples(results: pb.Results) -> Iterable[tuple[int, Payload, float]]:
 
 
 def _checked(seconds: float) -> float:
-    """Return a run time; raise if it is none. NaN in one report would stay in the means of a command for good."""
+    """Return a run time; raise if it is none. NaN in one report would stay in the means of a command."""
     if not 0.0 <= seconds < math.inf:
         raise _ProtocolError(f"{seconds} seconds")
     return seconds

@@ -55,7 +55,7 @@ class Metrics:
             Kind.GIL_ENABLED: counter("gil_enabled", "Workers whose GIL was switched on.", *by_reason),
             Kind.TEMPLATE_STARTED: counter("template_starts", "Templates that were ready.", "pool"),
             Kind.TEMPLATE_DIED: counter("template_deaths", "Templates that died.", "pool"),
-            Kind.TEMPLATE_REFUSED: counter("template_refusals", "Templates that were given up.", *by_reason),
+            Kind.TEMPLATE_REFUSED: counter("template_refusals", "Refused templates.", *by_reason),
             Kind.SLOT_LOST: counter("slots_lost", "Calls in threads that did not stop.", "pool"),
             Kind.CALL_RETRIED: counter("calls_retried", "Calls that ran again after a worker's death.", "pool"),
         }

@@ -169,7 +169,7 @@ class DatabaseRecorder:
                 logger.warning("the database cannot be written; events are kept in memory: %s", error)
             return False
         except Exception:
-            # A bug here must not stop the observed state for good: drop this batch, keep the thread.
+            # A bug here must not stop the observed state: drop this batch, keep the thread.
             logger.exception("a batch of events was dropped")
             self._rows.forget()
         finally:

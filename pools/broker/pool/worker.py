@@ -97,7 +97,7 @@ class Worker:
 
     @property
     def stays(self) -> bool:
-        """Whether it serves, and nothing is known that will end it soon."""
+        """Whether it serves and is not due for replacement."""
         return self.state is State.READY and not self.reason and not self.expires_soon
 
     def waiting(self) -> tuple[Call, ...]:
