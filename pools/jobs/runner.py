@@ -17,7 +17,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, Error, InterfaceError, OperationalError, close_old_connections, connections
@@ -29,6 +29,7 @@ from snakepit.pools.jobs import attempt as attempts
 from snakepit.pools.jobs import calls, claims, commands, eager, ends, leases, messages
 from snakepit.pools.jobs.attempt import Attempt
 from snakepit.pools.jobs.calls import JobCall
+from snakepit.pools.jobs.job_source import JobSource
 from snakepit.pools.jobs.signals import (
     emit,
     emit_finished,
@@ -52,32 +53,6 @@ _claims = itertools.count(1)
 def claimant() -> str:
     """A new name for the claims of this process."""
     return f"{socket.gethostname()}:{os.getpid()}:{next(_claims)}"
-
-
-class JobSource(Protocol):
-    """Where a runner gets its jobs from."""
-
-    inbox: calls.Inbox
-
-    def claim(self, running: Counter[str], now: float) -> list[Job]:
-        """Claim jobs that may begin now."""
-        ...
-
-    def answered(self, key: Any, answer: Any, running: Counter[str]) -> None:
-        """Read an item of the inbox that belongs to no call."""
-        ...
-
-    def note_ends(self, pool: str, count: int, now: float) -> None:
-        """Note that so many calls have ended."""
-        ...
-
-    def note_freed(self, pool: str) -> None:
-        """Note that jobs with limits stopped running."""
-        ...
-
-    def leave(self, now: float) -> bool:
-        """Whether the runner may end: there is nothing to claim. From then on another runner is needed."""
-        ...
 
 
 class BatchRunner:
