@@ -5,13 +5,18 @@ A module that adds a step imports this one and appends to `steps`. `ends.write` 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snakepit.pools.models import Job
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
+
+from snakepit.pools.models import Job, schema
+
+logger = logging.getLogger("snakepit.jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,20 @@ def announce(announcements: Iterable[Announcement]) -> None:
     _thread.waiting = waiting = deque(announcements)
     try:
         while waiting:
-            waiting.popleft()()
+            _run(waiting.popleft())
     finally:
         _thread.waiting = None
+
+
+def _run(announcement: Announcement) -> None:
+    """Run it, once more on a new connection if the first is lost. The ends are committed: an error changes nothing."""
+    try:
+        try:
+            announcement()
+        except (OperationalError, InterfaceError):
+            if connections[schema.alias()].in_atomic_block:  # the caller's transaction needs its connection
+                raise
+            close_old_connections()
+            announcement()
+    except (OperationalError, InterfaceError) as error:
+        logger.error("the database is away: a signal of a job that has ended is not sent: %s", error)

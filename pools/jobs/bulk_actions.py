@@ -9,12 +9,13 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.db import transaction
 
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.jobs import control, deletion, ends, messages
+from snakepit.pools.jobs import after_end, control, deletion, ends, messages
 from snakepit.pools.jobs.listing import LARGE, capped_count
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
@@ -86,8 +87,7 @@ def _cancel(batch: Sequence[Job]) -> int:
     rest = [job.pk for job in batch if job.pk not in ended]
     # A job that was claimed meanwhile runs now.
     asked = Job.objects.filter(pk__in=rest, state=RUNNING, cancel_requested=False).update(cancel_requested=True)
-    for job_id in ended:
-        emit_finished(job_id)
+    after_end.announce(partial(emit_finished, job_id) for job_id in ended)
     return len(ended) + asked
 
 
@@ -102,8 +102,7 @@ def _retry(batch: Sequence[Job]) -> int:
         sent = set(messages.send_many(ids, messages.queue_of(pool)).ids)
         if unsent := [job_id for job_id in ids if job_id not in sent]:  # the next reconcile sends them
             Job.objects.filter(pk__in=unsent, state=QUEUED).update(sent_at=None)
-    for job_id in again:
-        emit_requeued(job_id)
+    after_end.announce(partial(emit_requeued, job_id) for job_id in again)
     return len(again)
 
 

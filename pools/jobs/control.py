@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from snakepit.pools.broker.errors import BadRequest
-from snakepit.pools.jobs import ends, leases, limits, messages, workflows
+from snakepit.pools.jobs import after_end, ends, leases, limits, messages, workflows
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.jobs.submission import enqueue
@@ -108,4 +109,4 @@ def clone(job_id: Any, owner: str = "") -> Job:
 
 def _send(job: Job) -> None:
     messages.send(job.pk, messages.queue_of(job.pool))
-    emit_requeued(job.pk)
+    after_end.announce([partial(emit_requeued, job.pk)])

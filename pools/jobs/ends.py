@@ -70,6 +70,13 @@ def write(ends: Iterable[End], *, steps: bool = True) -> frozenset[UUID]:
     return frozenset(written)
 
 
+def find_written(ends: Iterable[End]) -> frozenset[UUID]:
+    """The jobs whose rows have these ends: the commit succeeded, and the connection was lost before its answer."""
+    wanted = {end.job.pk: (end.job.attempts, end.transition.state) for end in ends}
+    found = Job.objects.filter(pk__in=wanted).values_list("pk", "attempts", "state") if wanted else ()
+    return frozenset(pk for pk, attempts, state in found if (attempts, state) == wanted[pk])
+
+
 def _write_with_steps(ends: Sequence[End]) -> set[UUID]:
     """Write ends of one kind and, in the same transaction, what follows the end of a job."""
     if not ends[0].is_last:

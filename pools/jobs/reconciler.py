@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.db import connections
@@ -16,7 +17,7 @@ from django.db.models.functions import Now
 from snakepit.pools import conf
 from snakepit.pools.broker.errors import Expired
 from snakepit.pools.client import shared
-from snakepit.pools.jobs import commands, ends, leases, listing, messages, periodic, queues, workflows
+from snakepit.pools.jobs import after_end, commands, ends, leases, listing, messages, periodic, queues, workflows
 from snakepit.pools.jobs.policy import AttemptFailure, RetryState, Transition, next_transition
 from snakepit.pools.jobs.signals import emit_finished, emit_requeued
 from snakepit.pools.models import Job, schema
@@ -129,9 +130,7 @@ def _free_leases() -> int:
         logger.warning("job %s: the lease of attempt %d expired; state: %s", job.pk, job.attempts, transition.state)
         if transition.state == QUEUED:
             messages.send(job.pk, messages.queue_of(job.pool), transition.pause)
-            emit_requeued(job.pk)
-        else:
-            emit_finished(job.pk)
+        after_end.announce([partial(emit_requeued if transition.state == QUEUED else emit_finished, job.pk)])
     return freed
 
 
@@ -153,8 +152,7 @@ def _end_overdue() -> int:
     error = _error("deadline_exceeded", "The job's deadline passed while it was queued.", "not_started")
     overdue = Job.objects.filter(state__in=WAITING, deadline__lt=Now()).defer(*listing.LARGE)[:BATCH]
     written = ends.write(ends.End(job, Transition(FAILED), error, source=job.state) for job in overdue)
-    for job_id in written:
-        emit_finished(job_id)
+    after_end.announce(partial(emit_finished, job_id) for job_id in written)
     return len(written)
 
 
@@ -163,8 +161,7 @@ def _end_expired() -> int:
     error = _error("expired", str(Expired()), "not_started")
     late = Job.objects.filter(state__in=WAITING, begun=False, expires__lte=Now()).defer(*listing.LARGE)[:BATCH]
     written = ends.write(ends.End(job, Transition(CANCELLED), error, source=job.state) for job in late)
-    for job_id in written:
-        emit_finished(job_id)
+    after_end.announce(partial(emit_finished, job_id) for job_id in written)
     return len(written)
 
 

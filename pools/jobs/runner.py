@@ -15,7 +15,7 @@ import os
 import queue
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
@@ -67,6 +67,7 @@ class BatchRunner:
         self._calls: dict[JobCall, Attempt] = {}
         self._uncalled: list[Attempt] = []
         self._ends = WaitingEnds()
+        self._signals: deque[Callable[[], None]] = deque()  # of ends that are written
         self._database_away: float | None = None  # since when
         self._next_write = 0.0
         self._checked = self._renewed = self._cleaned = time.monotonic()
@@ -95,7 +96,7 @@ class BatchRunner:
         elif self._source is not None:
             self._claim(self._source, now)
         self._make_calls(now)
-        if not self._attempts and (self._source is None or self._source.leave(now)):
+        if not self._attempts and not self._signals and (self._source is None or self._source.leave(now)):
             return False
         self._take(self._pause(now))
         now = time.monotonic()
@@ -222,13 +223,15 @@ class BatchRunner:
         self._uncalled.clear()
 
     def _must_write(self, now: float) -> bool:
-        return bool(self._ends) and now >= max(self._next_write, self._ends.due(len(self._calls)))
+        return bool(self._ends or self._signals) and now >= max(self._next_write, self._ends.due(len(self._calls)))
 
     def _write(self, now: float) -> None:
         waiting = self._ends.all()
         try:
             self._write_some(waiting, now)
+            self._send_signals()
         except (OperationalError, InterfaceError) as error:
+            self._ends.doubtful.update(key for key, _ in waiting if key in self._ends)
             self._unavailable(error, now)
         except DatabaseError:
             for one in waiting:  # find the row that the database refuses
@@ -244,6 +247,8 @@ class BatchRunner:
                 self._append(one)
         some = [(key, end) for key, end in waiting if key in self._ends]
         written = self._database(lambda: ends.write(end for _, end in some))
+        if doubtful := [end for key, end in some if key in self._ends.doubtful and end.job.pk not in written]:
+            written |= self._database(lambda: ends.find_written(doubtful))
         for key, end in some:
             self._ends.drop(key)
             one = self._attempts.pop(key)
@@ -262,9 +267,15 @@ class BatchRunner:
             if not end.is_last:
                 messages.send(end.job.pk, messages.queue_of(end.job.pool), end.transition.pause)
                 if job_requeued.receivers:
-                    self._database(functools.partial(emit_requeued, end.job.pk))
+                    self._signals.append(functools.partial(emit_requeued, end.job.pk))
             elif job_finished.receivers:
-                self._database(functools.partial(emit_finished, end.job.pk))
+                self._signals.append(functools.partial(emit_finished, end.job.pk))
+
+    def _send_signals(self) -> None:
+        """Send those that wait. Each reads its row: if the database is away, the rest waits for it."""
+        while self._signals:
+            self._database(self._signals[0])
+            self._signals.popleft()
 
     # Output, leases, cancellations.
 

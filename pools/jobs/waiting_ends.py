@@ -31,6 +31,7 @@ class WaitingEnds:
     """Ends by attempt, in the order in which they came."""
 
     def __init__(self) -> None:
+        self.doubtful: set[Key] = set()  # a write of them failed, and may have been committed
         self._ends: dict[Key, Any] = {}
         self._first = self._last = 0.0
 
@@ -49,6 +50,7 @@ class WaitingEnds:
     def drop(self, key: Key) -> None:
         """Drop an end, because it is written or because it came too late."""
         self._ends.pop(key, None)
+        self.doubtful.discard(key)
 
     def all(self) -> list[tuple[Key, ends.End]]:
         """The ends as they are now."""

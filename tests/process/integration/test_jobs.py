@@ -33,7 +33,19 @@ from snakepit.pools.broker.errors import (
 )
 from snakepit.pools.broker.status import CommandInfo
 from snakepit.pools.client import Answer, Chunk, Log, Progress, shared
-from snakepit.pools.jobs import attempt, commands, deletion, leases, messages, reconciler, runner, signals
+from snakepit.pools.jobs import (
+    after_end,
+    attempt,
+    bulk_actions,
+    commands,
+    control,
+    deletion,
+    leases,
+    messages,
+    reconciler,
+    runner,
+    signals,
+)
 from snakepit.pools.jobs.policy import Transition
 from snakepit.pools.models import Job, JobAttempt, JobEntry, Pool, job_guard
 from snakepit.pools.models.states import STATES, TRANSITIONS, IllegalMove
@@ -942,3 +954,95 @@ def test_signals_tell_of_a_job_and_a_receiver_that_raises_harms_nothing(
 
 def test_the_settings_of_jobs_have_their_ranges() -> None:
     assert (conf.current().jobs_lease, conf.current().reconcile_interval) == (30.0, 15.0)
+
+
+# A database that goes away between the write of an end and what follows it.
+
+
+@pytest.fixture
+def finished() -> Iterator[list[str]]:
+    """The jobs of which `job_finished` or `job_requeued` was sent."""
+    sent: list[str] = []
+
+    def receiver(job: Job, **_: Any) -> None:
+        sent.append(str(job.pk))
+
+    for signal in (signals.job_finished, signals.job_requeued):
+        signal.connect(receiver)
+    yield sent
+    for signal in (signals.job_finished, signals.job_requeued):
+        signal.disconnect(receiver)
+
+
+class Lost:
+    """Raises the error of a lost connection at the first calls, before or after the work itself."""
+
+    def __init__(self, work: Callable[..., Any], times: int = 1, *, after: bool = False) -> None:
+        self.work, self.left, self.after = work, times, after
+
+    def __call__(self, *given: Any, **more: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            return self.work(*given, **more)
+        if self.after:
+            self.work(*given, **more)
+        raise OperationalError("server closed the connection unexpectedly")
+
+
+DONE: list[Any] = [Answer(7, "call-1", "digits-1", 0.0, 0.0)]
+AGAIN: list[Any] = [WorkerLost("gone")]
+
+
+def run_batch(scripts: list[list[Any]]) -> tuple[runner.BatchRunner, list[str]]:
+    made = [leases.claim(submitted().pk, "test", "node-1") for _ in scripts]
+    one = runner.BatchRunner(ScriptedClient(*scripts, idempotent=True))  # type: ignore[arg-type]
+    one.adopt(job for job in made if job is not None)
+    one.run()
+    return one, [str(job.pk) for job in made if job is not None]
+
+
+@pytest.mark.parametrize("name", ["emit_finished", "emit_requeued"])
+def test_no_signal_is_lost_with_the_connection_to_the_database(
+    name: str, wire: Wire, finished: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, name, Lost(getattr(runner, name)))
+    script = DONE if name == "emit_finished" else AGAIN
+    _, ids = run_batch([script] * 3)
+    assert sorted(finished) == sorted(ids)
+    assert len(wire.sent) == (0 if name == "emit_finished" else 3)
+
+
+@pytest.mark.parametrize("script", [DONE, AGAIN])
+def test_an_end_whose_commit_was_not_confirmed_is_no_end_that_came_too_late(
+    script: list[Any], wire: Wire, finished: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.ends, "write", Lost(runner.ends.write, after=True))
+    one, ids = run_batch([script] * 2)
+    assert sorted(finished) == sorted(ids)
+    states = dict(Job.objects.values_list("pk", "state"))
+    assert one.states == states
+    assert len(wire.sent) == list(states.values()).count("queued")
+
+
+@pytest.mark.django_db(transaction=True)  # no connection is replaced within a transaction
+def test_what_follows_an_end_survives_a_lost_connection() -> None:
+    done: list[str] = []
+    first = Lost(lambda: done.append("first"))
+    gone = Lost(lambda: done.append("gone"), 10)
+    after_end.announce([first, gone, lambda: done.append("last")])
+    assert done == ["first", "last"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_order_on_jobs_is_done_also_if_the_database_goes_after_its_commit(
+    wire: Wire, finished: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (bulk_actions, control):
+        monkeypatch.setattr(module, "emit_requeued", Lost(signals.emit_requeued, 2))
+    monkeypatch.setattr(bulk_actions, "emit_finished", Lost(signals.emit_finished))
+    ids = [str(submitted().pk) for _ in range(3)]
+    assert bulk_actions.act("cancel", Job.objects.all()).done == 3
+    assert sorted(finished) == sorted(ids)
+    assert bulk_actions.act("retry", Job.objects.all()).done == 3
+    jobs.cancel(ids[0])
+    assert jobs.retry(ids[0]).state == "queued"
