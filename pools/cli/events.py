@@ -21,9 +21,10 @@ from snakepit.pools.cli.output import PROBLEM, RED, YELLOW, UsageError, colour, 
 from snakepit.pools.cli.parameters import PATIENCE, AsJson
 from snakepit.pools.cli.project import find_address
 from snakepit.pools.client import connect
+from snakepit.pools.client.node_events import boot_of
 
 if TYPE_CHECKING:
-    from snakepit.pools.broker.status import RecordedEvent
+    from snakepit.pools.broker.status import BrokerStatus, RecordedEvent
     from snakepit.pools.client import Client
 
 EVERY = 0.5  # seconds between two questions of --follow
@@ -78,25 +79,26 @@ def _explain_none(client: Client | None, pool: str, as_json: bool) -> None:
 
 def _rounds(client: Client, *, follow: bool) -> Iterator[Round]:
     """What one broker has; with `follow`, again and again what is new."""
-    first = client.watch(timeout=PATIENCE).events
-    yield Round(first, whole=True)
+    first = client.watch(timeout=PATIENCE)
+    yield Round(first.events, whole=True)
     if follow:
-        for found in _later(client, first[-1].seq if first else 0):
+        for found in _later(client, first):
             yield Round(found, whole=True)
 
 
-def _later(client: Client, last: int) -> Iterator[tuple[RecordedEvent, ...]]:
+def _later(client: Client, first: BrokerStatus) -> Iterator[tuple[RecordedEvent, ...]]:
     """The new events, again and again. A broker that restarts counts from one again."""
-    boot = ""
+    boot, last = boot_of(first), first.events[-1].seq if first.events else 0
     while True:
         time.sleep(EVERY)
         try:
             status = client.watch(after=last, timeout=PATIENCE)
-            if boot not in ("", str(status.node.pid)):
+            if boot_of(status) != boot:
                 status = client.watch(timeout=PATIENCE)
         except BrokerUnreachable:  # it restarts, perhaps
             continue
-        boot = str(status.node.pid)
+        if boot_of(status) != boot:
+            boot, last = boot_of(status), 0
         if status.events:
             last = status.events[-1].seq
         yield status.events
