@@ -12,7 +12,9 @@ import psutil
 
 from snakepit.pools.cgroups import memory_limit
 
-RESERVE = 0.03  # of the memory: about what a batch of workers that start can take before the next check
+# About what a batch of workers that start can take before the next check.
+RESERVE = 0.03  # of the memory
+LARGEST_RESERVE = 2**31  # bytes, on machines with more than 70 GiB
 
 
 class MemoryShort(Exception):
@@ -29,8 +31,9 @@ def check_free_memory(root: Path = Path("/")) -> None:
 
 
 def _check(free: int, total: int, whose: str) -> None:
-    if free < RESERVE * total:
+    reserve = min(RESERVE * total, LARGEST_RESERVE)
+    if free < reserve:
         raise MemoryShort(
             f"only {max(0, free) / 2**20:,.0f} MiB of the {total / 2**20:,.0f} MiB of {whose} are free, and no worker "
-            f"starts below {RESERVE:.0%}; give the pools fewer workers, or the machine more memory"
+            f"starts below {reserve / 2**20:,.0f} MiB; give the pools fewer workers, or the machine more memory"
         )
