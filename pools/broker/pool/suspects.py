@@ -91,11 +91,12 @@ class Suspects:
         names = [name for name in sorted(commands) if name in self.suspended and now >= self.suspended[name].until]
         if self.unexplained > allowed:
             deaths = Counter(name for _, of in self._deaths for name in of)
-            names += [
+            likely = [
                 name
-                for name, count in deaths.most_common()
+                for name, count in deaths.items()
                 if name not in self.suspended and count >= LEAST_DEATHS and count > self._ended[name]
             ]
+            names += sorted(likely, key=lambda name: (self._ended[name] - deaths[name], name))
         suspended = []
         for name in names:
             if name in self.suspended or self.unexplained > allowed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from snakepit.pools.broker.ports import Exit
 
 MORE = {"death_budget": 3, "startup_delay": 0.0, "queue_timeout": 5.0}
@@ -207,3 +209,15 @@ def test_the_end_of_another_worker_does_not_refuse_a_trial_that_waits(table: Any
     t.pass_time(0.0)
     t.ready(6)
     assert trial in {call for call, _ in t.assigned()}
+
+
+@pytest.mark.parametrize("name", [f"kills{number}" for number in range(6)])
+def test_of_two_commands_with_as_many_deaths_the_one_with_fewer_good_ends_is_to_blame(table: Any, name: str) -> None:
+    t = table(**MORE, profile="thread", threads=4)
+    for worker in (1, 2, 3, 4):
+        t.ready(worker)
+        if worker > 1:
+            t.finish(worker, t.submit(command="run"))
+        t.die(worker, begun={t.submit(command="run"), t.submit(command=name)})
+        t.pass_time(0.0)
+    assert [event.data["command"] for event in t.told("command.suspended")] == [name]
