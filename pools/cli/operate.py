@@ -79,7 +79,7 @@ def scale(
     with report_errors(as_json):
         check_reason(reason)
         address = find_address()
-        warning = scale_warning.look(connect(address), address, pool, size)
+        warning = scale_warning.check(connect(address), address, pool, size)
         if warning:
             scale_warning.confirm(warning, size, yes)
         done = _change("scale", pool, reason, size)

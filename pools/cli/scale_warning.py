@@ -12,7 +12,7 @@ from snakepit.pools.cli.parameters import PATIENCE
 from snakepit.pools.client import Client
 
 
-def look(client: Client, address: str, pool: str, size: int) -> str:
+def check(client: Client, address: str, pool: str, size: int) -> str:
     """The warning for this size; empty: it fits, it is not known, or no broker answers (the order reports that)."""
     from snakepit.pools.diagnostics.scale_room import facts_here
     from snakepit.pools.diagnostics.scaling import memory_warning

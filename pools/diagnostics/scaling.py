@@ -214,14 +214,14 @@ def _memory(facts: ScalingFacts, each: float) -> ScalingLimit:
         return ScalingLimit(MEMORY, "no worker's memory is measured; needs one sweep after the first is ready")
     if facts.free_mb is None:
         return ScalingLimit(MEMORY, "the free memory of the broker's machine is not known here; ask on it")
-    workers = held_by_memory(facts) or 0
+    workers = memory_capacity(facts) or 0
     evidence = f"{facts.each_mb:,.0f} MiB a worker, of {facts.measured}; {facts.free_mb:,.0f} MiB are free"
     if facts.template_mb is not None:
         evidence += f" beside the template's {facts.template_mb:,.0f} MiB"
     return ScalingLimit(MEMORY, evidence, workers * each, workers)
 
 
-def held_by_memory(facts: ScalingFacts) -> int | None:
+def memory_capacity(facts: ScalingFacts) -> int | None:
     """The workers that the machine's memory holds, with those that are ready; None: not known."""
     if facts.each_mb is None or facts.free_mb is None:
         return None
@@ -230,18 +230,18 @@ def held_by_memory(facts: ScalingFacts) -> int | None:
 
 def memory_sentence(facts: ScalingFacts) -> str:
     """How many workers the memory holds; empty: not known."""
-    held = held_by_memory(facts)
-    if held is None or facts.each_mb is None or facts.free_mb is None:
+    capacity = memory_capacity(facts)
+    if capacity is None or facts.each_mb is None or facts.free_mb is None:
         return ""
-    workers = f"{held:,} worker{'s' * (held != 1)} of {facts.pool}"
+    workers = f"{capacity:,} worker{'s' * (capacity != 1)} of {facts.pool}"
     evidence = f"{facts.each_mb:,.0f} MiB each, of {facts.measured} measured; {facts.free_mb:,.0f} MiB are free"
     return f"The memory of {facts.node or 'this node'} holds about {workers} ({evidence})."
 
 
 def memory_warning(facts: ScalingFacts, size: int) -> str:
     """What is wrong with a larger size that the memory does not hold; empty: it fits, or this is not known."""
-    held = held_by_memory(facts)
-    if held is None or size <= max(held, facts.size):
+    capacity = memory_capacity(facts)
+    if capacity is None or size <= max(capacity, facts.size):
         return ""
     return f"{memory_sentence(facts)} {size:,} do not fit: further starts fail, or the system ends processes."
 
