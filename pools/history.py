@@ -7,7 +7,7 @@ Each roll-up recomputes quarters from the minutes that remain, so it can repeat 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -67,7 +67,7 @@ def columns(pool: str, span: int, now: datetime, node: str = "") -> dict[str, li
         # Minutes that beat has not rolled up yet are shown too, also where beat does not run at all.
         rows += _quarters(_rows(pool, node, MINUTE, rows[-1].at + timedelta(seconds=QUARTER) if rows else begin))
     moments: dict[float, list[PoolPeriod]] = {}
-    for row in rows:
+    for row in _once(rows, step):
         moments.setdefault(_floor(row.at, step).timestamp(), []).append(row)
     points = [_point(at, max(row.seconds for row in parts), parts) for at, parts in moments.items()]
     return _with_gaps(points, step)
@@ -77,6 +77,18 @@ def _rows(pool: str, node: str, seconds: int, begin: datetime) -> list[PoolPerio
     rows = PoolPeriod.objects.filter(seconds=seconds, at__gte=begin).order_by("at")
     rows = rows.filter(node=node[:200]) if node else rows
     return list(rows.filter(pool=pool) if pool else rows)
+
+
+def _once(rows: Iterable[PoolPeriod], step: int) -> Iterator[PoolPeriod]:
+    """Combine the rows of one pool on one node in one step: a broker restarted in it, or its clock was set back."""
+    groups: dict[tuple[datetime, str, str], list[PoolPeriod]] = {}
+    for row in rows:
+        groups.setdefault((_floor(row.at, step), row.node, row.pool), []).append(row)
+    for (at, node, pool), parts in groups.items():
+        seconds = max(row.seconds for row in parts)
+        yield (
+            parts[0] if len(parts) == 1 else PoolPeriod(node=node, pool=pool, at=at, seconds=seconds, **combine(parts))
+        )
 
 
 def _quarters(minutes: Iterable[PoolPeriod]) -> list[PoolPeriod]:

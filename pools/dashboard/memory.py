@@ -24,7 +24,7 @@ class MemoryHistory:
 
     def add(self, worker: str, memory_mb: float, at: float) -> None:
         samples = self._samples.setdefault(worker, deque(maxlen=KEPT))
-        if memory_mb >= 0 and (not samples or at - samples[-1][0] >= EVERY):
+        if memory_mb >= 0 and (not samples or abs(at - samples[-1][0]) >= EVERY):  # a clock may be set back
             samples.append((at, memory_mb))
 
     def keep(self, workers: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from snakepit.pools.broker.status import BrokerStatus, PoolHistograms
 from snakepit.pools.client.cluster_status import NodeAnswer
-from snakepit.pools.dashboard.points import RING, Point, PoolSeries, combined, spark
+from snakepit.pools.dashboard.points import RING, Point, PoolSeries, combined, is_set_back, spark
 
 NO_HISTOGRAMS = PoolHistograms()
 
@@ -23,6 +23,8 @@ class NodeSeries:
         self.total: deque[Point] = deque(maxlen=RING)
 
     def add(self, status: BrokerStatus, at: float) -> None:
+        if self.total and is_set_back(self.total[-1].at, at):
+            self.clear()
         states: dict[str, list[str]] = {pool.name: [] for pool in status.pools}
         for worker in status.workers:
             states.setdefault(worker.pool, []).append(worker.state)
@@ -91,7 +93,10 @@ class ClusterSeries:
                 parts.setdefault("", []).append(one)
         for name, found in parts.items():
             if point := combined(found):
-                self._merged.setdefault(name, deque(maxlen=RING)).append(point)
+                points = self._merged.setdefault(name, deque(maxlen=RING))
+                if points and is_set_back(points[-1].at, point.at):
+                    points.clear()
+                points.append(point)
         hosted = {"", *(name for one in self._nodes.values() for name in one.pools)}
         for gone in self._merged.keys() - hosted:
             del self._merged[gone]

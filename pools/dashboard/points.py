@@ -78,6 +78,14 @@ class PoolSeries:
         )
 
 
+def is_set_back(before: float, at: float) -> bool:
+    """Whether the clock was set back: points of a later time would stay in front until it has come there again.
+
+    Two looks at the same time may arrive in the wrong order.
+    """
+    return at < before - GAP
+
+
 def spark(points: Sequence[Point]) -> list[float | None]:
     """Calls a second in the last minute of these points; None where nothing was measured."""
     end, known = points[-1].at, list(points)[-2 * int(SPARK_SLOTS * SPARK_SLOT) :]

@@ -8,6 +8,7 @@ import pytest
 
 from snakepit.pools.broker.stats.histogram import Histogram, quantile
 from snakepit.pools.broker.status import BrokerStatus, PoolHistograms, PoolStatus, RecordedEvent
+from snakepit.pools.dashboard.memory import MemoryHistory
 from snakepit.pools.dashboard.points import RING, SPAN, SPARK_SLOTS, as_columns
 from snakepit.pools.dashboard.state import StateStore
 from tests import statuses
@@ -154,3 +155,25 @@ def test_a_line_breaks_where_nobody_looked() -> None:
     assert columns["at"] == [1, 2, 3, 4, 60, 61, 62]
     assert columns["ready"] == [1, 1, 1, None, 1, 1, 1]
     assert columns["ok_rate"] == [None, 10.0, 10.0, None, None, 10.0, 10.0], "a first look is no rate"
+
+
+def test_a_clock_that_is_set_back_stops_no_rate_and_no_chart() -> None:
+    store = StateStore()
+    for second in range(10):
+        store.fold(status(pool(finished=10 * second)), 7200.0 + second)
+    for second in range(10, 20):
+        store.fold(status(pool(finished=10 * second)), float(second))
+    for name in ("p", ""):
+        assert [point.at for point in store.points(name)] == [float(second) for second in range(10, 20)]
+        assert [point.ok_rate for point in store.points(name)][1:] == [10.0] * 9
+    memory = MemoryHistory()
+    for moment in (7200.0, 10.0, 12.0, 15.0):
+        memory.add("p-1", moment, moment)
+    assert memory.values("p-1") == [7200.0, 10.0, 15.0]
+
+
+def test_two_looks_in_the_wrong_order_lose_no_point() -> None:
+    store = StateStore()
+    for second in (1.0, 2.0, 1.9, 3.0):
+        store.fold(status(pool(finished=int(10 * second))), second)
+    assert len(store.points("p")) == len(store.points("")) == 4

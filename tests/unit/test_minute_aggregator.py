@@ -49,3 +49,22 @@ def test_the_sum_of_the_minutes_is_what_was_done_whatever_the_moments() -> None:
         found += minutes.add(at(finished=calls, failed=calls // 3), NOON + 7.3 * calls)
     found += minutes.end()
     assert (summed(found, "ok"), summed(found, "failed")) == (199, 66)
+
+
+def test_a_clock_that_is_set_back_ends_the_minute_and_loses_no_call() -> None:
+    minutes, found = MinuteAggregator(), list[MinuteTotals]()
+    moments = [NOON, NOON + 30, NOON + 61, NOON - 7200.0, NOON - 7190, NOON - 7139, NOON + 1, NOON + 62, NOON + 123]
+    for calls, moment in enumerate(moments, 1):
+        found += minutes.add(at(finished=10 * calls), moment)
+    found += minutes.end()
+    assert max(one.ok for one in found) <= 30, "no minute has the calls of hours"
+    assert summed(found, "ok") == 90
+    assert len({one.at for one in found}) == len(found), "the database takes one row for a moment"
+
+
+def test_a_clock_that_is_corrected_by_a_moment_ends_no_minute() -> None:
+    minutes = MinuteAggregator()
+    minutes.add(at(finished=1), NOON)
+    found = minutes.add(at(finished=2), NOON + 60.1) + minutes.add(at(finished=3), NOON + 59.9)
+    found += minutes.add(at(finished=4), NOON + 60.4) + minutes.end()
+    assert [(one.at, one.ok) for one in found] == [(NOON, 2), (NOON + 60, 2)]

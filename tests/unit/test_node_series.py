@@ -102,3 +102,12 @@ def test_the_memory_of_workers_of_other_nodes_is_sampled_too() -> None:
     assert found is not None
     assert found.node == "b"
     assert [one.node for one in state.all_workers] == ["a", "b"]
+
+
+def test_a_clock_that_is_set_back_begins_the_points_of_all_nodes_anew() -> None:
+    series = ClusterSeries()
+    for second in (7200.0, 7201.0):
+        series.add(answers(status("a"), status("b")), second)
+    for second in range(3):
+        series.add(answers(status("a", finished=10 * second), status("b")), float(second))
+    assert rates(series.points("p")) == rates(series.points("")) == rates(series.points("p", "a")) == [None, 10.0, 10.0]

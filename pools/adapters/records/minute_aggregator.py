@@ -98,13 +98,22 @@ class _Minute:
 
 
 class MinuteAggregator:
-    """A minute ends with the first status of the next one. A pool's first minute begins with the pool, at zero."""
+    """A minute ends with the first status of the next one, or when the clock is set back.
+
+    A pool's first minute begins with the pool, at zero.
+    """
 
     def __init__(self) -> None:
         self._open: dict[str, _Minute] = {}
+        self._last = float("-inf")
+        self._set_back = False
 
     def add(self, status: BrokerStatus, at: float) -> list[MinuteTotals]:
         """Add a status; returns the totals of the minutes that are over."""
+        jumped = at < self._last - MINUTE  # a correction by a moment ends no minute
+        self._set_back, self._last = self._set_back or jumped, at
+        # After a clock was set back, a full minute may have its row already, and the database keeps the first one.
+        began = at if self._set_back else at // MINUTE * MINUTE
         states: dict[str, list[str]] = {}
         for worker in status.workers:
             states.setdefault(worker.pool, []).append(worker.state)
@@ -116,9 +125,9 @@ class MinuteAggregator:
                 # Its counters rise from zero: calls before the first status count too.
                 start = replace(pool, finished=0, failed=0, refused=0, died=0)
                 minute = self._open[pool.name] = _Minute(at, start, NONE, pool, histograms)
-            elif at // MINUTE > minute.began // MINUTE:
+            elif jumped or at // MINUTE > minute.began // MINUTE:
                 done.append(minute.totals(pool, histograms))
-                minute = self._open[pool.name] = _Minute(at // MINUTE * MINUTE, pool, histograms, pool, histograms)
+                minute = self._open[pool.name] = _Minute(began, pool, histograms, pool, histograms)
             minute.observe(pool, histograms, states.get(pool.name, []))
         for gone in self._open.keys() - {pool.name for pool in status.pools}:
             done.append(self._open.pop(gone).ended())

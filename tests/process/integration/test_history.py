@@ -155,3 +155,14 @@ def test_a_short_chart_fills_what_nobody_watched_from_the_database(monkeypatch: 
     assert after[-1][0] > 355, "until now"
     between = dict(found)
     assert between[max(moment for moment in at if moment < begin + 180)] is None  # no slope between two minutes
+
+
+@pytest.mark.django_db
+def test_a_broker_that_restarts_within_a_minute_has_no_worker_twice() -> None:
+    minute(0)
+    PoolPeriod.objects.update(at=NOON + timedelta(seconds=20))  # until the stop; from the start:
+    PoolPeriod.objects.create(
+        node="n", pool="p", seconds=60, at=NOON + timedelta(seconds=40), ok=60, ready=2.0, busy=2.0
+    )
+    columns = history.columns("p", 3600, NOON + timedelta(minutes=6))
+    assert (columns["at"], columns["ready"], columns["ok_rate"]) == ([NOON.timestamp()], [2.0], [2.0])
