@@ -363,6 +363,9 @@ def test_a_crash_loop_shows_reason_and_last_lines(viewer: Client, broker: FakeCl
     page = viewer.get("/pools/digits/").content.decode()
     assert "Traceback of 8" in page
     assert "Traceback of 7" not in page
+    own = viewer.get("/workers/digits-7/").content.decode()
+    assert "ImportError 7" in own
+    assert "Traceback of 7" in own
 
 
 @pytest.mark.django_db
