@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from snakepit.pools.broker import errors
@@ -27,12 +27,15 @@ BUSY_RETRY = 1.0  # seconds after which a caller may ask again while a trial run
 
 @dataclass(slots=True)
 class Suspension:
-    """`trial`: the number of the call that was let through; 0: none was."""
-
     why: str
     until: float
     count: int  # of suspensions in a row
-    trial: int = 0
+    trials: set[int] = field(default_factory=set)  # the numbers of the calls that were let through
+    tried: float = 0.0  # when the last of them was
+
+    def admits(self, open_calls: Collection[int], now: float) -> bool:
+        """Whether the next call is let through. One that runs for a minute does not hold up the next one."""
+        return now >= self.until and (now >= self.tried + WINDOW or self.trials.isdisjoint(open_calls))
 
 
 class Suspects:
@@ -57,7 +60,7 @@ class Suspects:
             if call.command in self._ended:
                 self._ended[call.command] += 1
             found = self.suspended.get(call.command)
-            if found is not None and found.trial == call.id:
+            if found is not None and call.id in found.trials:
                 self._counts[call.command] = self.suspended.pop(call.command).count
                 resumed.append(call.command)
         return resumed
@@ -118,8 +121,10 @@ class Suspects:
         found = self.suspended.get(call.command)
         if found is None:
             return None
-        if now >= found.until and found.trial not in open_calls:
-            found.trial = call.id
+        if found.admits(open_calls, now):
+            found.trials.intersection_update(open_calls)
+            found.trials.add(call.id)
+            found.tried = now
             return None
         return self.error(call.command, now)
 
@@ -135,7 +140,7 @@ class Suspects:
         if not self.suspended:
             return []
         found = ((call, self.suspended.get(call.command)) for call in queue)
-        return [(call, self.error(call.command, now)) for call, one in found if one and one.trial != call.id]
+        return [(call, self.error(call.command, now)) for call, one in found if one and call.id not in one.trials]
 
     def names(self, now: float) -> tuple[str, ...]:
         """Return the commands that are suspended, without those that nothing has called for a minute."""

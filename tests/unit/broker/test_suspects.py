@@ -221,3 +221,20 @@ def test_of_two_commands_with_as_many_deaths_the_one_with_fewer_good_ends_is_to_
         t.die(worker, begun={t.submit(command="run"), t.submit(command=name)})
         t.pass_time(0.0)
     assert [event.data["command"] for event in t.told("command.suspended")] == [name]
+
+
+def test_a_trial_that_runs_for_long_does_not_hold_up_its_command(table: Any) -> None:
+    t = table(**MORE, size=2)
+    kill(t, 4)
+    t.pass_time(3.0)
+    t.ready(*[worker for worker, state in t.states().items() if state == "starting"])
+    first = t.submit(command="kills", deadline=t.now + 600.0)
+    t.pass_time(59.0)
+    assert t.error(t.submit(command="kills")).code == "command_suspended"
+    t.pass_time(2.0)
+    second = t.submit(command="kills", deadline=t.now + 600.0)
+    assert t.error(t.submit(command="kills")).code == "command_suspended"
+    at = dict(t.assigned())
+    assert second in at
+    t.finish(at[first], first)
+    assert len(t.told("command.resumed")) == 1
