@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -319,6 +320,18 @@ def assert_nothing_left(instance: str, patience: float = PATIENCE) -> None:
             assert ended, f"process {pid} of the broker is still there: {Path(f'/proc/{pid}/cmdline').read_bytes()!r}"
         finally:
             os.close(pidfd)
+
+
+def freeze(pid: int) -> None:
+    """Stop a process until SIGCONT; returns once no thread runs any more. On a busy machine, that is not at once."""
+    os.kill(pid, signal.SIGSTOP)
+    end = time.monotonic() + PATIENCE
+    while any(_state(task) not in "Tt" for task in Path(f"/proc/{pid}/task").iterdir()):
+        assert time.monotonic() < end, f"process {pid} does not stop"
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def wait_gone(pid: int, patience: float) -> bool:

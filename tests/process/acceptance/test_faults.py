@@ -17,7 +17,7 @@ import pytest
 from snakepit.pools.broker import errors
 from snakepit.pools.broker.status import WorkerStatus
 from snakepit.pools.client.streams import WINDOW, WINDOW_BYTES
-from tests.brokers import PATIENCE, RunningBroker, broker, overrun, wait_gone
+from tests.brokers import PATIENCE, RunningBroker, broker, freeze, overrun, wait_gone
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -400,7 +400,7 @@ def test_a_frozen_idle_worker_is_replaced_and_a_frozen_busy_one_ended_at_its_dea
         busy = _holder(node, recent)
         (idle,) = [worker for worker in node.status("p").workers if worker.id != busy.id]
         for worker in (busy, idle):
-            os.kill(worker.pid, signal.SIGSTOP)
+            freeze(worker.pid)
         _sweep_until(node, worker=idle.id, reason="event_loop")
         assert "not killed" in _sweep_until(node, worker=busy.id, reason="busy")["message"]
         assert wait_gone(idle.pid, 10)
@@ -422,7 +422,7 @@ def test_calls_to_a_frozen_idle_worker_run_elsewhere_and_it_is_replaced_without_
     with broker({"p": {"size": 2, "call_timeout": 50.0}}, interval=3600.0) as node:
         node.ready("p", 2)
         frozen, other = node.pids("p")
-        os.kill(frozen, signal.SIGSTOP)
+        freeze(frozen)
         calls = [node.client.submit("p", "pid") for _ in range(4)]
         assert {call.result(timeout=PATIENCE) for call in calls} == {other}
         assert node.until("worker.killed", patience=PATIENCE)["reason"] == "health"
@@ -436,7 +436,7 @@ def test_a_frozen_worker_that_wakes_up_gets_calls_again() -> None:
     with broker({"p": {"size": 1, "call_timeout": 50.0}}, interval=3600.0) as node:
         node.ready("p")
         (pid,) = node.pids("p")
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         call = node.client.submit("p", "pid")
         end = time.monotonic() + PATIENCE
         while not (row := node.pool("p")).waiting:
@@ -471,7 +471,7 @@ def test_a_frozen_busy_worker_that_wakes_up_in_time_gives_its_answer_and_stays(t
         running = node.client.submit("p", "hold", {"path": str(pipe)}, timeout=170.0)
         (pid,) = node.pids("p")
         _holder(node, recent)
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         _sweep_until(node, reason="busy")
         os.kill(pid, signal.SIGCONT)
         with open(pipe, "wb"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.brokers import ROOT
-
+ROOT = Path(__file__).parents[3]  # not of tests.brokers: this file runs where the worker's packages alone are
 PROGRAM = """
 import resource
 from snakepit.workers.process.heap import keep_freed_memory
