@@ -275,7 +275,7 @@ def test_a_gil_runs_one_thread_at_a_time():
 
 def test_another_parent_than_the_expected_one_is_refused():
     parent_death.require_parent(os.getppid())
-    with pytest.raises(parent_death.Orphaned, match="not 0: it died"):
+    with pytest.raises(parent_death.Orphaned, match="not 0: it ended"):
         parent_death.require_parent(0)
 
 
