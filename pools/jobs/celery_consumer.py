@@ -41,6 +41,16 @@ class AcknowledgementRefused(ConnectionResetError):
 class Consumer(CeleryConsumer):
     _refused: AcknowledgementRefused | None = None
 
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect to the transport, without the retries of redis-py, which hide a lost connection from Celery.
+
+        With `retry_on_timeout`, redis-py repeats a failed read of the remote control on a new connection. This has no
+        subscription, and the read has no time-out: the worker waits for ever. A worker with a free slot also waits
+        for jobs on a second connection, whose loss makes Celery reconnect. A worker at its limit has none.
+        """
+        conn.transport_options.pop("retry_on_timeout", None)
+        return super().ensure_connected(conn)
+
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         messages.connection_age.begin()
         if connection := self.connection:

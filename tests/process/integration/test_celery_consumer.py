@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -16,6 +17,7 @@ import redis
 from celery import Celery
 from kombu.asynchronous import Hub
 
+from snakepit.pools.celery_setup import transport_options
 from snakepit.pools.jobs import messages
 from snakepit.pools.jobs.celery_consumer import AcknowledgementRefused, Consumer, install
 from tests import services
@@ -84,6 +86,50 @@ def test_a_task_that_ends_after_the_loss_does_not_end_the_worker(lost: Lost, cap
     lost.consumer.call_soon_ack(message.ack_log_error, logging.getLogger("test"), lost.consumer.connection_errors)
     lost.consumer.hub.run_once()
     assert "message transport: AttributeError" in caplog.text
+
+
+class Subscribed:
+    """A consumer's connection that waits for remote control only, as that of a worker whose slots are all taken."""
+
+    def __init__(self, server: services.Valkey) -> None:
+        self._socket = server.url.removeprefix("redis+socket://")
+        consumer = consumer_of(server.url)
+        consumer.hub.close()
+        consumer.hub = None
+        consumer.app.conf.broker_transport_options = transport_options(server.url)
+        self.connection = consumer.connect()
+        consumer.app.control.mailbox.Node("test", channel=self.connection.channel()).listen()
+        self.error: Exception | None = None
+        with redis.Redis(unix_socket_path=self._socket) as client:
+            while not client.pubsub_numpat():
+                self._read(timeout=0.05)
+
+    def _read(self, timeout: float) -> None:
+        with suppress(socket.timeout):
+            self.connection.drain_events(timeout=timeout)
+
+    def lose(self) -> None:
+        """End the connection in Valkey, and read once more. It may wait for ever, so a thread does it."""
+        with redis.Redis(unix_socket_path=self._socket) as client:
+            assert client.client_kill_filter(_type="pubsub", skipme=True) == 1
+        reader = threading.Thread(target=self._read_again, daemon=True)
+        reader.start()
+        reader.join(30)
+
+    def _read_again(self) -> None:
+        try:
+            self._read(timeout=20)
+        except Exception as error:
+            self.error = error
+
+
+def test_a_worker_that_reads_no_jobs_notices_that_its_connection_was_lost(valkey_url: str) -> None:
+    with services.restartable_valkey() as server:
+        subscribed = Subscribed(server)
+        assert subscribed.connection.transport_options["global_keyprefix"], "the other options stay"
+        subscribed.lose()
+        assert isinstance(subscribed.error, redis.exceptions.ConnectionError), "redis-py connected again by itself"
+        subscribed.connection.close()
 
 
 class Message:
