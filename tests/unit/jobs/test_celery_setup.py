@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from django.db import connections
 
 import snakepit
 from snakepit.pools.celery_setup import beat_schedule, find_missing_entries, given_url
@@ -21,6 +22,12 @@ def no_transport_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("SNAKEPIT_CELERY_URL", "SNAKEPIT_REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("snakepit.pools.celery_setup.state_dir", lambda: tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def sqlite_has_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery checks the models with the tasks. Django 6.1 then asks SQLite for JSON, if no test has asked before."""
+    monkeypatch.setitem(vars(connections["default"].features), "supports_json_field", True)
 
 
 def project_app(**settings: Any) -> Celery:
