@@ -45,7 +45,7 @@ class Consumer(CeleryConsumer):
         """Connect to the transport, without the retries of redis-py, which hide a lost connection from Celery.
 
         With `retry_on_timeout`, redis-py repeats a failed read of the remote control on a new connection. This has no
-        subscription, and the read has no time-out: the worker waits for ever. A worker with a free slot also waits
+        subscription, and the read has no time-out, so it never ends. A worker with a free slot also waits
         for jobs on a second connection, whose loss makes Celery reconnect. A worker at its limit has none.
         """
         conn.transport_options.pop("retry_on_timeout", None)

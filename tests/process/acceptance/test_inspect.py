@@ -78,8 +78,8 @@ def test_the_command_shows_known_figures_and_names_unknown_ones(
         assert found["worker"] == worker
         [one] = found["pools"][0]["workers"]
         assert (one["id"], one["served"], one["mb_per_hour"], one["memory_limit_mb"]) == (worker, 1, None, None)
-        assert run(["inspect", "nobody"]) == 1
-        assert "Neither a pool nor a living worker is named 'nobody'" in capsys.readouterr().err
+        assert run(["inspect", "unknown"]) == 1
+        assert "Neither a pool nor a living worker is named 'unknown'" in capsys.readouterr().err
 
 
 def test_scaling_refuses_to_guess_and_names_the_pools_that_there_are(
@@ -96,6 +96,6 @@ def test_scaling_refuses_to_guess_and_names_the_pools_that_there_are(
         found = json.loads(capsys.readouterr().out)
         assert (found["pool"], found["binds"], found["facts"]["size"]) == ("p", None, 1)
         assert found["facts"]["cores"] > 0
-        assert run(["scaling", "nobody"]) == 1  # as for every command
-        assert "No pool is named 'nobody'. Known are: p." in capsys.readouterr().err
+        assert run(["scaling", "unknown"]) == 1  # as for every command
+        assert "No pool is named 'unknown'. Known are: p." in capsys.readouterr().err
     assert run(["scaling", "p"]) == 3

@@ -109,7 +109,7 @@ class Subscribed:
             self.connection.drain_events(timeout=timeout)
 
     def lose(self) -> None:
-        """End the connection in Valkey, and read once more. It may wait for ever, so a thread does it."""
+        """End the connection in Valkey, and read once more. The read may never end, so a thread does it."""
         with redis.Redis(unix_socket_path=self._socket) as client:
             assert client.client_kill_filter(_type="pubsub", skipme=True) == 1
         reader = threading.Thread(target=self._read_again, daemon=True)

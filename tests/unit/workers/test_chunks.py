@@ -26,7 +26,7 @@ MIB = 2**20
 
 
 class Sender:
-    """A caller's socket: `full` is how often it has no room, `gone` whether nobody has it."""
+    """A caller's socket: `full` is how often it has no room, `gone` whether it is closed."""
 
     def __init__(self, *, full: int = 0, gone: bool = False) -> None:
         self.full, self.gone = full, gone
