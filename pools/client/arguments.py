@@ -23,7 +23,7 @@ from snakepit.pools.broker.caller import CallerIdentity, current
 from snakepit.pools.broker.errors import BadArguments, BadRequest, BrokerError, DeadlineExceeded, PayloadTooLarge
 from snakepit.workers.buffers import ATTACHMENT, LARGEST, LARGEST_INLINE, BufferTooLarge, Outgoing
 from snakepit.workers.memory_file import are_possible
-from snakepit.workers.schema import json_encode, kinds, typed
+from snakepit.workers.schema import json_text, kinds, typed
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
 from snakepit.workers.transport import BUFFERS as BUFFERS_SWITCH
 from snakepit.workers.transport import is_on
@@ -177,7 +177,7 @@ def _encoded(values: Mapping[str, Any], *, plain: bool) -> tuple[bytes, Mapping[
 def _flat(values: Mapping[str, Any]) -> bytes:
     """The text of arguments that are texts and numbers, which most are; empty: it takes more to encode them."""
     try:
-        members = json_encode.encode_flat(values)
+        members = json_text.encode_flat(values)
         return b"" if members is None else b'{"@typed":1,%b}' % members.encode()
     except ValueError:  # an integer with too many digits, or a lone surrogate
         return b""
@@ -222,7 +222,7 @@ def _buffers(made: list[Outgoing]) -> Outgoing:
 
 def _json(values: Mapping[str, Any]) -> bytes:
     try:
-        return json_encode.encode(values if isinstance(values, dict) else dict(values), _encode).encode()
+        return json_text.encode(values if isinstance(values, dict) else dict(values), _encode).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise _explained(values, error) from error
 

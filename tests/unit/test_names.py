@@ -56,7 +56,7 @@ RETIRED = {
     "needs": "alerts",
     "outfit": "worker_resources",
     "pace": "RateMeter",
-    "quoting": "json_encode",
+    "quoting": "json_text",
     "renewal": "after_fork",
     "roster": "load_index",
     "shadows": "tracked_containers",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import sys
 import types
 import typing
@@ -18,12 +17,12 @@ from typing import Any
 from snakepit.workers.adapter import InvalidAdapter
 from snakepit.workers.buffers import ATTACHMENT, Incoming
 from snakepit.workers.context import Context
-from snakepit.workers.schema import typed
+from snakepit.workers.schema import json_text, typed
 from snakepit.workers.schema.annotation import Compiler, nearest
 from snakepit.workers.schema.checker import ANYTHING, Checker, Mismatch, Unsupported
+from snakepit.workers.schema.json_text import MAX_DEPTH, NotFinite
 from snakepit.workers.schema.not_carried import NotCarried
 
-MAX_DEPTH = 64
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 WHOLE = "$"  # the key of problems with the arguments as a whole
 
@@ -196,57 +195,6 @@ def property_schema(checker: Checker, default: Any) -> dict[str, Any]:
     return schema
 
 
-class NotFinite(ValueError):
-    """The number is NaN or infinite, which JSON does not have, although Python's parser accepts it."""
-
-
-def _refuse_constant(name: str) -> Any:
-    raise NotFinite(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value - value != 0.0:  # 1e999 reads as infinity
-        raise NotFinite(f"{text[:40]} is too large for a float")
-    return value
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
-
-
-def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
-    """Whether JSON text nests deeper than `limit`. Without recursion, which would overflow the stack first.
-
-    >>> too_deep(b"[[1], {}]", 2), too_deep(b"[[[1]]]", 2), too_deep(b'["[[[[["]', 2)
-    (False, True, False)
-    """
-    # Most texts are flat. A search for a bracket reads words and stops early; a count reads every character.
-    if limit and text.find(b"{", 1) < 0 and text.find(b"[", 1) < 0:
-        return False
-    if text.count(b"[") + text.count(b"{") <= limit:
-        return False
-    brackets = _STRINGS.sub(b"", text).translate(_AS_SQUARE, _NOT_BRACKETS)
-    for _ in range(limit):
-        # Each pass removes the innermost pairs, in C.
-        shorter = brackets.replace(b"[]", b"")
-        if len(shorter) == len(brackets):
-            return bool(brackets) and brackets.count(b"[") > limit
-        brackets = shorter
-    return bool(brackets)
-
-
-def _parse(text: str) -> Any:
-    """Parse like JSONDecoder.decode, without its two searches for white space, which take longer than a short text."""
-    if text[:1] == "{":
-        given, end = _DECODER.raw_decode(text)
-        if end == len(text):
-            return given
-    return _DECODER.decode(text)
-
-
 _RESTORER = typed.Restorer(strict=False)  # a JSON caller may send a dict that looks like an unknown tag
 
 
@@ -272,10 +220,10 @@ def decode(
     if attachments and ATTACHMENT in attachments:
         buffers = Incoming(inline=attachments[ATTACHMENT])
         attachments = {name: data for name, data in attachments.items() if name != ATTACHMENT}
-    if too_deep(text):
+    if json_text.too_deep(text):
         raise InvalidArguments({WHOLE: f"the arguments nest deeper than {MAX_DEPTH} levels"})
     try:
-        given: Any = _parse(text.decode("utf-8"))
+        given: Any = json_text.parse_strictly(text.decode("utf-8"))
     except NotFinite as error:
         raise InvalidArguments({WHOLE: f"the arguments are not JSON: {error}"}) from None
     except ValueError as error:
@@ -283,7 +231,7 @@ def decode(
     if type(given) is not dict:
         raise InvalidArguments({WHOLE: "the arguments must be one JSON object, keyed by argument name"})
     given.pop(typed.NAME, None)
-    found: dict[str, Any] = _restored(given, buffers) if typed.has_tags(text) else given
+    found: dict[str, Any] = _restored(given, buffers) if json_text.has_tags(text) else given
     if attachments:
         twice = sorted(found.keys() & attachments.keys())
         if twice:

@@ -27,10 +27,10 @@ from datetime import date  # noqa: F401  for the doctest
 from typing import Any
 
 from snakepit.workers.buffers import TAG, THRESHOLD, Incoming, Outgoing
-from snakepit.workers.schema import json_encode, kinds
+from snakepit.workers.schema import json_text, kinds
+from snakepit.workers.schema.json_text import MAX_DEPTH
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
 
-MAX_DEPTH = 64  # of the JSON text
 WRAPPER = b'{"@typed":'
 NAME = "@typed"
 SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -60,7 +60,7 @@ def encode_tree(
     try:
         if is_plain(value):
             try:
-                data = _to_bytes(json_encode.encode(value, _encoder))
+                data = _to_bytes(json_text.encode(value, _encoder))
             except ValueError:  # NaN, or an integer with too many digits for text
                 data = None
         tags = data is None
@@ -276,15 +276,6 @@ class Restorer:
             reason = f"{type(error).__name__}: {error}"[:200]
             fix = f'for a dict with this key, write {{"$dict": [["{tag}", ...]]}}'
             raise NotCarried(f"has content that does not fit its tag {tag!r} ({reason}); {fix}") from None
-
-
-def has_tags(data: bytes) -> bool:
-    r"""Whether JSON text may hold a tag.
-
-    >>> has_tags(b'{"$bytes":""}'), has_tags(b'{"\\u0024bytes":""}'), has_tags(b'{"price":"5 $"}')
-    (True, True, False)
-    """
-    return b'"$' in data or b"\\u0024" in data
 
 
 def decode(data: bytes) -> Any:

@@ -28,11 +28,11 @@ from uuid import UUID
 
 from snakepit.workers.buffers import THRESHOLD, Outgoing
 from snakepit.workers.report import EncodedValue
-from snakepit.workers.schema import arrays, json_encode, kinds, tables, typed
+from snakepit.workers.schema import arrays, json_text, kinds, tables, typed
 from snakepit.workers.schema.arrays import LossyResult
+from snakepit.workers.schema.json_text import MAX_DEPTH, too_deep
 from snakepit.workers.schema.kinds import type_name
 from snakepit.workers.schema.not_carried import NotCarried, ValueTooLarge
-from snakepit.workers.schema.signature import MAX_DEPTH, too_deep
 from snakepit.workers.schema.tables import Tag
 
 MAX_ELEMENTS = 1_000_000  # of an array-like object that is written as a list
@@ -57,7 +57,7 @@ def encode(
     """
     if type(value) in typed.SCALARS:
         try:
-            data = json_encode.encode_scalar(value).encode()
+            data = json_text.encode_scalar(value).encode()
         except ValueError:  # an integer with too many digits, or a lone surrogate
             data = b""
         if data and len(data) <= limit:
@@ -96,7 +96,7 @@ def encode_json(value: Any, limit: int, what: str = "result") -> bytes:
 
 def _encode_fast(value: Any) -> bytes | None:
     try:
-        return typed.to_bytes(json_encode.encode(value, _ENCODER.encode))
+        return typed.to_bytes(json_text.encode(value, _ENCODER.encode))
     except (ValueError, TypeError, RecursionError, OverflowError):
         return None
 

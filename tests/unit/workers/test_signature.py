@@ -17,7 +17,8 @@ import pytest
 
 from snakepit.workers import Context
 from snakepit.workers.adapter import InvalidAdapter
-from snakepit.workers.schema.signature import WHOLE, InvalidArguments, decode, signature_of, too_deep
+from snakepit.workers.schema.json_text import too_deep
+from snakepit.workers.schema.signature import WHOLE, InvalidArguments, decode, signature_of
 
 
 class Colour(enum.Enum):

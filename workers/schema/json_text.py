@@ -1,4 +1,4 @@
-"""Encodes long texts as JSON in a fifth of the time of `json`.
+"""Reads and writes JSON text faster than `json`, which does more than a short text or a long string needs.
 
 The C encoder of `json` reads one character after the other; a search for the characters to escape reads whole words.
 It matters for documents, or images in base64: 100 kB take the C encoder 0.2 ms, longer than their way through a socket.
@@ -6,11 +6,14 @@ It matters for documents, or images in base64: 100 kB take the C encoder 0.2 ms,
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring
 from typing import Any
 
-LONG = 8192  # characters from which this is faster
+MAX_DEPTH = 64  # of a text, in levels
+LONG = 8192  # characters of a string, from which this is faster
 ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
 LITERALS: dict[Any, str] = {None: "null", True: "true", False: "false"}
 RARE = tuple(chr(code) for code in range(32) if chr(code) not in "\n\r\t")
@@ -82,3 +85,83 @@ def _encode_object(value: dict[Any, Any], encoder: Callable[[Any], str]) -> str:
         text = encode_text(part) if type(part) is str and len(part) >= LONG else ""
         parts.append(f"{encoder(name)}:{text or encoder(part)}")
     return "{" + ",".join(parts) + "}"
+
+
+_DECODER = json.JSONDecoder()
+
+
+def parse(data: bytes) -> Any:
+    """Parse like `json.loads`, without its detection of the encoding and white space: they cost more than a short text.
+
+    >>> parse(b'{"a": [1, 2]}'), parse(b" 2 ")
+    ({'a': [1, 2]}, 2)
+    """
+    try:
+        text = data.decode()
+        found, end = _DECODER.raw_decode(text)
+    except ValueError:  # white space before it, or not JSON
+        return json.loads(data)
+    return found if end == len(text) else json.loads(data)
+
+
+class NotFinite(ValueError):
+    """The number is NaN or infinite, which JSON does not have, although Python's parser accepts it."""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise NotFinite(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value != 0.0:  # 1e999 reads as infinity
+        raise NotFinite(f"{text[:40]} is too large for a float")
+    return value
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
+
+
+def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
+    """Whether JSON text nests deeper than `limit`. Without recursion, which would overflow the stack first.
+
+    >>> too_deep(b"[[1], {}]", 2), too_deep(b"[[[1]]]", 2), too_deep(b'["[[[[["]', 2)
+    (False, True, False)
+    """
+    # Most texts are flat. A search for a bracket reads words and stops early; a count reads every character.
+    if limit and text.find(b"{", 1) < 0 and text.find(b"[", 1) < 0:
+        return False
+    if text.count(b"[") + text.count(b"{") <= limit:
+        return False
+    brackets = _STRINGS.sub(b"", text).translate(_AS_SQUARE, _NOT_BRACKETS)
+    for _ in range(limit):
+        # Each pass removes the innermost pairs, in C.
+        shorter = brackets.replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            return bool(brackets) and brackets.count(b"[") > limit
+        brackets = shorter
+    return bool(brackets)
+
+
+def parse_strictly(text: str) -> Any:
+    """Parse, and refuse NaN and infinity, without the two searches for white space of JSONDecoder.decode.
+
+    They take longer than a short text.
+    """
+    if text[:1] == "{":
+        given, end = _STRICT.raw_decode(text)
+        if end == len(text):
+            return given
+    return _STRICT.decode(text)
+
+
+def has_tags(data: bytes) -> bool:
+    r"""Whether JSON text may hold a tag.
+
+    >>> has_tags(b'{"$bytes":""}'), has_tags(b'{"\\u0024bytes":""}'), has_tags(b'{"price":"5 $"}')
+    (True, True, False)
+    """
+    return b'"$' in data or b"\\u0024" in data
