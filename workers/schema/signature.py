@@ -44,7 +44,6 @@ class Signature:
     schema: Mapping[str, Any]
     extra: Checker | None = None  # of **kwargs
     context: str = ""  # the parameter that gets the Context
-    checks: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of a batch: of a call without the argument
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,15 +59,16 @@ class Signature:
         """
         taken: dict[str, Any] = {}
         problems: dict[str, str] = {}
-        checks = self.checks
+        checkers = self.checkers
         for name, value in given.items():
-            check = checks.get(name)
-            if check is None:
-                check = self._extra_check(name, problems)
-                if check is None:
-                    continue
+            checker = checkers.get(name) or self._extra_checker(name, problems)
+            if checker is None:
+                continue
+            if type(value) in checker.passes:
+                taken[name] = value
+                continue
             try:
-                taken[name] = check(value)
+                taken[name] = checker.check(value)
             except Mismatch as mismatch:
                 problems[name] = f"{name}{mismatch.path} {mismatch.message}"
         if not self.required <= given.keys():
@@ -77,9 +77,9 @@ class Signature:
             raise InvalidArguments(problems)
         return taken
 
-    def _extra_check(self, name: str, problems: dict[str, str]) -> Callable[[Any], Any] | None:
+    def _extra_checker(self, name: str, problems: dict[str, str]) -> Checker | None:
         if self.extra is not None and name != self.context:
-            return self.extra.check
+            return self.extra
         problems[name] = f"{name} is unknown" + nearest(name, self.checkers)
         return None
 
@@ -123,8 +123,7 @@ def compile_signature(
     }
     if compiler.definitions:
         schema["$defs"] = compiler.definitions
-    checks = {name: checker.check for name, checker in checkers.items()}
-    return Signature(checkers, frozenset(required), schema, extra, context, checks)
+    return Signature(checkers, frozenset(required), schema, extra, context)
 
 
 def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
