@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import inf
 
 from snakepit.pools.broker.command_status import CommandRunTimes
-from snakepit.pools.broker.pool.run_times import BOUNDS
+from snakepit.pools.broker.pool.times import BOUNDS
 from snakepit.pools.broker.status import CommandGrowthStatus, PoolStatus
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from snakepit.pools.broker.command_status import BatchStatus, CommandRunTimes
-from snakepit.pools.broker.pool.run_times import BOUNDS
+from snakepit.pools.broker.pool.times import BOUNDS
 from snakepit.pools.broker.spec import PoolSpec
 from snakepit.pools.broker.status import (
     CommandInfo,

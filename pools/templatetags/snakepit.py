@@ -21,7 +21,7 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from snakepit.pools.broker.pool.run_times import BOUNDS
+from snakepit.pools.broker.pool.times import BOUNDS
 from snakepit.pools.dashboard import region
 
 register = template.Library()

@@ -29,7 +29,7 @@ from statistics import median
 
 from snakepit.pools.broker.command_status import BatchStatus
 from snakepit.pools.broker.pool.calls import Call, CallBatch, CallQueue
-from snakepit.pools.broker.pool.timers import Timers
+from snakepit.pools.broker.pool.times import Timers
 
 MAX_BYTES = 8 * 2**20  # arguments of a batch
 SAMPLES = 15  # of the newest runs, from which the gain is measured

@@ -20,8 +20,7 @@ from snakepit.pools.broker.events import Kind
 from snakepit.pools.broker.pool.actions import Action, Assign, Fail, Revoke
 from snakepit.pools.broker.pool.batches import Batches
 from snakepit.pools.broker.pool.calls import Call, CallQueue
-from snakepit.pools.broker.pool.run_times import UNKNOWN_SECONDS, RunTimes
-from snakepit.pools.broker.pool.timers import Timers
+from snakepit.pools.broker.pool.times import UNKNOWN_SECONDS, RunTimes, Timers
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.pool.worker_set import WorkerSet
 from snakepit.pools.broker.quotas import queue_refusal

@@ -22,7 +22,7 @@ from snakepit.pools.broker.pool.calls import Call, CallQueue
 from snakepit.pools.broker.pool.dispatcher import STALL_SECONDS, Admission, Dispatcher, Ended
 from snakepit.pools.broker.pool.recycle_policy import deadline_exceeded, worker_lost
 from snakepit.pools.broker.pool.retries import RetryRule
-from snakepit.pools.broker.pool.timers import Timers
+from snakepit.pools.broker.pool.times import Timers
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.pool.worker_set import WorkerSet
 from snakepit.pools.broker.ports import Exit

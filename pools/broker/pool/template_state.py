@@ -20,7 +20,7 @@ from snakepit.pools.broker.events import Event, Kind
 from snakepit.pools.broker.pool.actions import Action, Emit, StartTemplate, StopTemplate
 from snakepit.pools.broker.pool.rates import SlidingWindow
 from snakepit.pools.broker.pool.recycle_policy import describe_exit
-from snakepit.pools.broker.pool.timers import Timers
+from snakepit.pools.broker.pool.times import Timers
 from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.spec import PoolSpec, Preload, Profile
 

@@ -25,7 +25,7 @@ from snakepit.pools.broker.pool.recycle_policy import (
 )
 from snakepit.pools.broker.pool.start_gate import StartGate
 from snakepit.pools.broker.pool.template_state import PoolTemplate
-from snakepit.pools.broker.pool.timers import Timers
+from snakepit.pools.broker.pool.times import Timers
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.spec import PoolSpec

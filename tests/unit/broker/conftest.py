@@ -24,7 +24,7 @@ from snakepit.pools.broker.pool.actions import (
 )
 from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.pool.pool import Pool
-from snakepit.pools.broker.pool.run_times import MIN_RUNS
+from snakepit.pools.broker.pool.times import MIN_RUNS
 from snakepit.pools.broker.pool.worker import State, Worker
 from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.spec import PoolSpec

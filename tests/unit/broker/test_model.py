@@ -36,7 +36,7 @@ from snakepit.pools.broker.pool.batches import BatchRule
 from snakepit.pools.broker.pool.calls import Call
 from snakepit.pools.broker.pool.dispatcher import STALL_SECONDS, has_room
 from snakepit.pools.broker.pool.pool import Pool
-from snakepit.pools.broker.pool.run_times import MIN_RUNS
+from snakepit.pools.broker.pool.times import MIN_RUNS
 from snakepit.pools.broker.pool.worker import State
 from snakepit.pools.broker.ports import Exit
 from snakepit.pools.broker.spec import PoolSpec

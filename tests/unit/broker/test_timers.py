@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snakepit.pools.broker.pool.timers import Timers
+from snakepit.pools.broker.pool.times import Timers
 
 
 def test_100_000_timers_set_and_cleared_leave_a_small_heap() -> None:
